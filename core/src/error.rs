@@ -1,0 +1,345 @@
+//! What can go wrong, sorted by whose fault it is.
+//!
+//! Knows: every mistake a peer can make ([`Fault`]) and the one table that says how each is
+//! answered; the small errors that verbs return to their caller; what a configuration can get wrong.
+//! Does not know: how an answer is rendered (`answer`) or who is told (`conn`).
+//!
+//! A peer's mistake is never the caller's error, and our own mistakes are assertions.
+
+use core::fmt;
+
+/// What happens to the connection after a fault has been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aftermath {
+    /// The request was understood; once its body is out of the way the connection may go on.
+    Keep,
+    /// Where the next request starts is unknown or not worth knowing: answer, linger, close.
+    Close,
+}
+
+macro_rules! faults {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $aftermath:ident $text:literal; )+) => {
+        /// A mistake or a misfortune of a peer, and how it is answered.
+        ///
+        /// One flat list: what a fault means on the wire stands in one table, and tests walk it.
+        /// Programs match on the variants; the texts are for people.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Fault {
+            $( $(#[doc = $doc])+ $name, )+
+        }
+
+        impl Fault {
+            /// Every fault there is, in the order of the table.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// The status it is answered with; `None` where the connection just ends.
+            #[must_use]
+            pub const fn status(self) -> Option<u16> {
+                let status: u16 = match self { $( Self::$name => $status, )+ };
+                if status == 0 { None } else { Some(status) }
+            }
+
+            /// What becomes of the connection afterwards.
+            #[must_use]
+            pub const fn aftermath(self) -> Aftermath {
+                match self { $( Self::$name => Aftermath::$aftermath, )+ }
+            }
+
+            /// The sentence a peer reads, unless the place that found the fault knows a better one.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $( Self::$name => $text, )+ }
+            }
+
+            /// The variant's name, for logs and for labels of counters.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$name => stringify!($name), )+ }
+            }
+        }
+    };
+}
+
+faults! {
+    // ── Framing: RFC 9112. Ambiguity is refused, and no later byte is interpreted. ──────────────
+    /// A line that ends in anything but CRLF: a bare LF, a bare CR, CR CR LF.
+    BadLineEnd = 400 Close "a line must end in CRLF and nothing else";
+    /// More empty lines before a request line than anyone sends by accident.
+    TooManyEmptyLines = 400 Close "too many empty lines before the request line";
+    /// A request line that is not `method SP request-target SP HTTP-version`.
+    MalformedRequestLine = 400 Close "malformed request line";
+    /// A request target of a form or with octets that RFC 9112 does not allow here.
+    MalformedTarget = 400 Close "malformed request target";
+    /// A header or trailer field with a bad name, bad octets, folding or space before the colon.
+    MalformedField = 400 Close "malformed header field";
+    /// An HTTP major version other than 1.
+    UnsupportedVersion = 505 Close "only HTTP/1.0 and HTTP/1.1 are spoken here";
+    /// A method that this server does not know at all.
+    UnknownMethod = 501 Close "unknown method";
+    /// An `https` target on a connection that is not TLS.
+    SchemeMismatch = 421 Close "this connection does not serve https targets";
+    /// An HTTP/1.1 request without a `Host` field.
+    MissingHost = 400 Close "missing Host field";
+    /// More than one `Host` field.
+    DuplicateHost = 400 Close "more than one Host field";
+    /// A `Host` that is not `host [ ":" port ]`.
+    InvalidHost = 400 Close "malformed Host field";
+    /// A `Content-Length` that is not exactly one run of 1 to 19 digits.
+    InvalidContentLength = 400 Close "Content-Length must be one field of decimal digits";
+    /// `Content-Length` and `Transfer-Encoding` together.
+    ConflictingFraming = 400 Close "Content-Length and Transfer-Encoding together";
+    /// A `Transfer-Encoding` that is repeated, combined, empty, or sent with HTTP/1.0.
+    InvalidTransferEncoding = 400 Close "Transfer-Encoding must be exactly: chunked";
+    /// A transfer coding other than chunked.
+    UnsupportedTransferCoding = 501 Close "the only transfer coding known here is chunked";
+    /// A chunk whose size, extension, data end or last chunk breaks RFC 9112 section 7.1.
+    MalformedChunk = 400 Close "malformed chunk";
+    /// Chunk extensions longer in all than the limit.
+    ChunkExtensionsTooLarge = 413 Close "chunk extensions too long";
+    /// A trailer section longer than the limit.
+    TrailersTooLarge = 431 Close "trailer section too long";
+    /// A request head longer than the limit.
+    HeadTooLarge = 431 Close "request head too long";
+    /// More header fields than the limit.
+    TooManyFields = 431 Close "too many header fields";
+    /// A request target longer than the limit.
+    TargetTooLong = 414 Close "request target too long";
+    /// An `Expect` other than `100-continue`.
+    UnsupportedExpectation = 417 Keep "the only expectation known here is 100-continue";
+
+    // ── The guard: who may ask at all. ──────────────────────────────────────────────────────────
+    /// A `Host` that the guard does not allow: DNS rebinding looks like this.
+    HostNotAllowed = 403 Keep "this Host is not allowed";
+    /// An `Origin` that the guard does not allow.
+    OriginNotAllowed = 403 Keep "this Origin is not allowed";
+    /// No credentials, or bad ones.
+    Unauthorized = 401 Keep "authentication is required";
+    /// Good credentials that may not do this.
+    Forbidden = 403 Keep "not allowed";
+
+    // ── Routes and representations. ─────────────────────────────────────────────────────────────
+    /// No such path.
+    NotFound = 404 Keep "not found";
+    /// The path exists, the method does not apply to it.
+    MethodNotAllowed = 405 Keep "method not allowed";
+    /// An `Accept` that excludes what the route has to offer.
+    NotAcceptable = 406 Keep "this path serves text/event-stream, which Accept excludes";
+    /// A body that is not JSON in UTF-8, by its own account.
+    UnsupportedMediaType = 415 Keep "Content-Type must be application/json";
+    /// A request body under a content coding.
+    UnsupportedContentEncoding = 415 Keep "Content-Encoding is not supported on requests";
+    /// A post with neither `Content-Length` nor chunked framing.
+    LengthRequired = 411 Keep "a body with Content-Length or chunked framing is required";
+    /// A post without the query parameter that names its session.
+    MissingSessionId = 400 Keep "missing session id";
+    /// A session id that is malformed, unknown, ended, or another principal's.
+    UnknownSession = 404 Keep "unknown session";
+    /// A session id of another shard or instance that nothing forwards to. Answered with the very
+    /// bytes of [`Fault::UnknownSession`]; counted apart.
+    Misrouted = 404 Keep "unknown session";
+
+    // ── Bodies. ─────────────────────────────────────────────────────────────────────────────────
+    /// A body over the limit.
+    BodyTooLarge = 413 Close "request body too large";
+    /// A body that is not one JSON text in UTF-8 (JSON-RPC -32700).
+    NotJson = 400 Keep "Parse error";
+    /// A body that is JSON and not one JSON-RPC 2.0 message (JSON-RPC -32600).
+    NotJsonRpc = 400 Keep "Invalid Request";
+
+    // ── Time. ───────────────────────────────────────────────────────────────────────────────────
+    /// The request head did not arrive in time.
+    HeadTimeout = 408 Close "the request head took too long";
+    /// The request body did not arrive in time.
+    BodyTimeout = 408 Close "the request body took too long";
+    /// The application did not decide in time.
+    DecisionTimeout = 503 Keep "the server did not decide in time";
+    /// The session had no room for this message for as long as a post may be held.
+    Busy = 503 Keep "server busy";
+    /// Nothing was asked for on a connection for too long.
+    ConnectionIdle = 0 Close "connection idle";
+    /// Bytes were ready for the peer and it took none for too long.
+    Stalled = 0 Close "the peer takes no bytes";
+    /// The peer ended the connection in the middle of a request; nothing of it was executed.
+    Truncated = 0 Close "the request ended early";
+    /// The peer kept sending on a connection whose response is an event stream.
+    StreamInput = 0 Close "bytes after the request on an event stream";
+
+    // ── Capacity. ───────────────────────────────────────────────────────────────────────────────
+    /// The table of sessions is full.
+    SessionsFull = 503 Keep "too many sessions (limit sessions_max)";
+    /// One address has as many sessions as it may.
+    SessionsPerAddressFull = 503 Keep "too many sessions from this address (limit sessions_per_address_max)";
+    /// One principal has as many sessions as it may.
+    SessionsPerPrincipalFull = 503 Keep "too many sessions of this principal (limit sessions_per_principal_max)";
+    /// Request bodies in memory have reached their limit.
+    BodiesFull = 503 Close "too many request bytes in memory (limit bodies_bytes_max)";
+    /// Outbound queues have reached their limit.
+    QueuesFull = 503 Keep "too many response bytes in memory (limit queues_bytes_max)";
+    /// The application has not taken the events it was told of.
+    EventsFull = 503 Keep "the application is behind with its events (limit events_max)";
+    /// The entropy source failed, so no session id could be made.
+    EntropyUnavailable = 503 Keep "no entropy for a session id";
+    /// Requests came faster than the configured rate.
+    RateLimited = 429 Keep "too many requests";
+    /// The server is draining.
+    ShuttingDown = 503 Close "the server is shutting down";
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// Why a connection was not accepted. The driver closes the socket; nothing was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// `connections_max` connections are open.
+    AtCapacity,
+    /// `connections_per_address_max` connections of this peer address are open.
+    AddressAtCapacity,
+    /// The server is draining and takes no new connections.
+    ShuttingDown,
+}
+
+impl fmt::Display for AcceptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtCapacity => "too many connections (limit connections_max)",
+            Self::AddressAtCapacity => {
+                "too many connections from this address (limit connections_per_address_max)"
+            }
+            Self::ShuttingDown => "the server is shutting down",
+        })
+    }
+}
+
+impl core::error::Error for AcceptError {}
+
+/// Why a frame was not queued. Nothing was queued, not even a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The session's queue, or all queues together, are full. One `Event::Unblocked` will follow.
+    Full,
+    /// The frame is larger than all queues together may ever be (limit `queues_bytes_max`).
+    TooLarge,
+    /// The session has ended or is ending.
+    Gone,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the session's outbound queue is full",
+            Self::TooLarge => "the frame is larger than the limit queues_bytes_max",
+            Self::Gone => "the session has ended",
+        })
+    }
+}
+
+impl core::error::Error for SendError {}
+
+/// A ticket was answered after its deadline, or after its connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired;
+
+impl fmt::Display for Expired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the ticket has expired")
+    }
+}
+
+impl core::error::Error for Expired {}
+
+/// What is wrong with a configuration; [`ConfigBuilder::build`](crate::ConfigBuilder::build) says it
+/// once, at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A path setting that is not a clean absolute path.
+    InvalidPath {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: alloc::string::String,
+    },
+    /// Two routes with the same path.
+    PathsCollide {
+        /// The path.
+        value: alloc::string::String,
+    },
+    /// A setting whose value is not of the form it must have.
+    Invalid {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: alloc::string::String,
+        /// What it must look like.
+        expected: &'static str,
+    },
+    /// A number below the least that makes sense.
+    BelowMinimum {
+        /// The setting.
+        name: &'static str,
+        /// The least allowed.
+        minimum: u64,
+    },
+    /// A number above the most that can be served.
+    AboveMaximum {
+        /// The setting.
+        name: &'static str,
+        /// The most allowed.
+        maximum: u64,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidPath { name, value } => write!(
+                f,
+                "{name} {value:?} must start with '/', have no empty, '.' or '..' segment, \
+                 and hold only octets of a URI path"
+            ),
+            Self::PathsCollide { value } => write!(f, "the path {value:?} is used by two routes"),
+            Self::Invalid { name, value, expected } => {
+                write!(f, "{name} {value:?} must be {expected}")
+            }
+            Self::BelowMinimum { name, minimum } => write!(f, "{name} must be at least {minimum}"),
+            Self::AboveMaximum { name, maximum } => write!(f, "{name} must be at most {maximum}"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_holds_together() {
+        for &fault in Fault::ALL {
+            if let Some(status) = fault.status() {
+                assert!((400..=599).contains(&status), "{fault:?}");
+            } else {
+                assert_eq!(fault.aftermath(), Aftermath::Close, "{fault:?} has no answer");
+            }
+            assert!(!fault.text().is_empty() && fault.text().is_ascii(), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_misrouted_post_reads_like_an_unknown_session() {
+        let (a, b) = (Fault::UnknownSession, Fault::Misrouted);
+        assert_eq!(
+            (a.status(), a.aftermath(), a.text()),
+            (b.status(), b.aftermath(), b.text())
+        );
+    }
+}
