@@ -6,6 +6,7 @@
 //!
 //! A peer's mistake is never the caller's error, and our own mistakes are assertions.
 
+use alloc::string::String;
 use core::fmt;
 
 /// What happens to the connection after a fault has been answered.
@@ -266,19 +267,19 @@ pub enum ConfigError {
         /// The setting.
         name: &'static str,
         /// Its value.
-        value: alloc::string::String,
+        value: String,
     },
     /// Two routes with the same path.
     PathsCollide {
         /// The path.
-        value: alloc::string::String,
+        value: String,
     },
     /// A setting whose value is not of the form it must have.
     Invalid {
         /// The setting.
         name: &'static str,
         /// Its value.
-        value: alloc::string::String,
+        value: String,
         /// What it must look like.
         expected: &'static str,
     },
@@ -337,9 +338,6 @@ mod tests {
     #[test]
     fn a_misrouted_post_reads_like_an_unknown_session() {
         let (a, b) = (Fault::UnknownSession, Fault::Misrouted);
-        assert_eq!(
-            (a.status(), a.aftermath(), a.text()),
-            (b.status(), b.aftermath(), b.text())
-        );
+        assert_eq!((a.status(), a.aftermath(), a.text()), (b.status(), b.aftermath(), b.text()));
     }
 }

@@ -1,10 +1,12 @@
-#![cfg_attr(not(feature = "std"), no_std)]
+#![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 //! The Model Context Protocol HTTP+SSE server transport as a sans-IO state machine.
 
 extern crate alloc;
+#[cfg(any(feature = "std", test))]
+extern crate std;
 
 mod entropy;
 mod error;
