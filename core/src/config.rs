@@ -1,0 +1,354 @@
+//! What a server is told once: a builder, and the validated value it makes.
+//!
+//! Knows: every setting, its default, and what would make no sense.
+//! Does not know: how settings reach the builder (flags, files), or what a running server does.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::error::ConfigError;
+use crate::http1::FIELDS_CAP;
+use crate::limits::{Limits, Timeouts};
+use crate::policy::host::HostPattern;
+use crate::policy::origin::OriginPattern;
+use crate::route::{Paths, is_clean_path};
+use crate::token::Shard;
+
+/// Who decides whether a request may proceed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authorization {
+    /// Nobody: whoever reaches the server may use it.
+    #[default]
+    None,
+    /// The application, asked by [`Event::Asked`](crate::Event::Asked) for each GET and POST.
+    Deferred,
+}
+
+/// When a post is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acknowledgement {
+    /// At once, when its message has a place in the session's queue.
+    #[default]
+    Queued,
+    /// When the application answers the ticket that comes with the message.
+    Deferred,
+}
+
+/// A validated configuration. Made by [`Config::builder`]; the default serves `/sse` and
+/// `/messages` to loopback names on loopback and to any name elsewhere.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) paths: Paths,
+    pub(crate) session_parameter: String,
+    pub(crate) public_path_prefix: String,
+    pub(crate) endpoint_retry: Option<Duration>,
+    pub(crate) allow_host: Vec<HostPattern>,
+    pub(crate) allow_origin: Vec<OriginPattern>,
+    pub(crate) authorization: Authorization,
+    pub(crate) acknowledgement: Acknowledgement,
+    pub(crate) shard: Shard,
+    pub(crate) instance: Option<String>,
+    pub(crate) forwarding: bool,
+    pub(crate) allow_half_close: bool,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            paths: Paths { stream: "/sse".into(), message: "/messages".into() },
+            session_parameter: "session_id".into(),
+            public_path_prefix: String::new(),
+            endpoint_retry: None,
+            allow_host: Vec::new(),
+            allow_origin: Vec::new(),
+            authorization: Authorization::None,
+            acknowledgement: Acknowledgement::Queued,
+            shard: Shard(0),
+            instance: None,
+            forwarding: false,
+            allow_half_close: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Starts from the defaults.
+    #[must_use]
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder { config: Self::default(), fault: None }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The deadlines.
+    #[must_use]
+    pub const fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// The path of the event stream.
+    #[must_use]
+    pub fn stream_path(&self) -> &str {
+        &self.paths.stream
+    }
+
+    /// The path of posts.
+    #[must_use]
+    pub fn message_path(&self) -> &str {
+        &self.paths.message
+    }
+
+    /// The name of the query parameter that carries the session's token.
+    #[must_use]
+    pub fn session_parameter(&self) -> &str {
+        &self.session_parameter
+    }
+
+    /// See [`Limits::memory_bytes_max`].
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.limits.memory_bytes_max()
+    }
+}
+
+/// Collects settings; the first one that makes no sense is what [`build`](Self::build) reports.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ConfigBuilder {
+    config: Config,
+    fault: Option<ConfigError>,
+}
+
+impl ConfigBuilder {
+    /// Where the event stream is; `/sse` unless said. One trailing slash is tolerated in requests.
+    pub fn stream_path(mut self, path: &str) -> Self {
+        self.require_path("stream_path", path);
+        self.config.paths.stream = path.into();
+        self
+    }
+
+    /// Where posts go; `/messages` unless said.
+    pub fn message_path(mut self, path: &str) -> Self {
+        self.require_path("message_path", path);
+        self.config.paths.message = path.into();
+        self
+    }
+
+    /// The query parameter that names the session; `session_id` unless said.
+    pub fn session_parameter(mut self, name: &str) -> Self {
+        let fine = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !fine {
+            self.report(ConfigError::Invalid {
+                name: "session_parameter",
+                value: name.into(),
+                expected: "letters, digits, '-', '_' and '.'",
+            });
+        }
+        self.config.session_parameter = name.into();
+        self
+    }
+
+    /// What a proxy strips from paths, so that clients are told where to post as *they* see it; none
+    /// unless said. `""` takes it back.
+    pub fn public_path_prefix(mut self, prefix: &str) -> Self {
+        if !prefix.is_empty() {
+            self.require_path("public_path_prefix", prefix);
+        }
+        self.config.public_path_prefix = prefix.into();
+        self
+    }
+
+    /// A `retry:` field in the endpoint event, for browsers that reconnect by themselves; none
+    /// unless said, because some clients take any unknown field as an error.
+    pub fn endpoint_retry(mut self, retry: Option<Duration>) -> Self {
+        self.config.endpoint_retry = retry;
+        self
+    }
+
+    /// Allows one more `Host`: a name or address, with a port or for any port.
+    ///
+    /// On loopback this adds to the loopback names. Elsewhere every name is allowed until one is
+    /// listed.
+    pub fn allow_host(mut self, host: &str) -> Self {
+        match HostPattern::parse(host) {
+            Some(pattern) => self.config.allow_host.push(pattern),
+            None => self.report(ConfigError::Invalid {
+                name: "allow_host",
+                value: host.into(),
+                expected: "a host name or address with an optional port, as in mcp.example.com:8443",
+            }),
+        }
+        self
+    }
+
+    /// Allows one more `Origin`: `https://app.example.com`, or `http://localhost:*` for any port.
+    pub fn allow_origin(mut self, origin: &str) -> Self {
+        match OriginPattern::parse(origin) {
+            Some(pattern) => self.config.allow_origin.push(pattern),
+            None => self.report(ConfigError::Invalid {
+                name: "allow_origin",
+                value: origin.into(),
+                expected: "an origin as in https://app.example.com or http://localhost:*",
+            }),
+        }
+        self
+    }
+
+    /// Who decides whether a request may proceed; nobody unless said.
+    pub fn authorization(mut self, mode: Authorization) -> Self {
+        self.config.authorization = mode;
+        self
+    }
+
+    /// When a post is answered; at once unless said.
+    pub fn acknowledgement(mut self, mode: Acknowledgement) -> Self {
+        self.config.acknowledgement = mode;
+        self
+    }
+
+    /// Which of several servers behind one address this is; shard 0 unless said.
+    pub fn shard(mut self, shard: Shard) -> Self {
+        self.config.shard = shard;
+        self
+    }
+
+    /// Whether posts for another shard are handed out as [`Event::Foreign`](crate::Event::Foreign);
+    /// otherwise they are answered like posts to an unknown session. Off unless said.
+    pub fn forwarding(mut self, on: bool) -> Self {
+        self.config.forwarding = on;
+        self
+    }
+
+    /// A name for this process in front of every session token, for balancers to route by: 1 to 16
+    /// of `a-z0-9-`. None unless said.
+    pub fn instance(mut self, instance: &str) -> Self {
+        let fine = (1..=16).contains(&instance.len())
+            && instance.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        if !fine {
+            self.report(ConfigError::Invalid {
+                name: "instance",
+                value: instance.into(),
+                expected: "1 to 16 of a-z, 0-9 and '-'",
+            });
+        }
+        self.config.instance = Some(instance.into());
+        self
+    }
+
+    /// Whether a client may shut its side of a stream's connection down and go on listening. Off
+    /// unless said: the end of input is how a client's death usually looks.
+    pub fn allow_half_close(mut self, on: bool) -> Self {
+        self.config.allow_half_close = on;
+        self
+    }
+
+    /// Replaces all limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Replaces all deadlines.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.config.timeouts = timeouts;
+        self
+    }
+
+    /// Validates everything together.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that makes no sense, by name.
+    pub fn build(mut self) -> Result<Config, ConfigError> {
+        let Paths { stream, message } = &self.config.paths;
+        for path in [stream, message] {
+            let taken = [Paths::HEALTH, Paths::READY].contains(&path.as_str());
+            if taken || stream == message {
+                let value = path.clone();
+                self.report(ConfigError::PathsCollide { value });
+                break;
+            }
+        }
+        if self.config.limits.fields_max as usize > FIELDS_CAP {
+            self.report(ConfigError::AboveMaximum {
+                name: "fields_max",
+                maximum: FIELDS_CAP as u64,
+            });
+        }
+        // A heartbeat after no silence at all would be an endless stream of them.
+        let least = Duration::from_millis(1);
+        if self.config.timeouts.heartbeat.is_some_and(|interval| interval < least) {
+            self.report(ConfigError::BelowMinimum { name: "heartbeat (in milliseconds)", minimum: 1 });
+        }
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(self.config),
+        }
+    }
+
+    fn require_path(&mut self, name: &'static str, path: &str) {
+        if !is_clean_path(path) {
+            self.report(ConfigError::InvalidPath { name, value: path.into() });
+        }
+    }
+
+    fn report(&mut self, fault: ConfigError) {
+        self.fault.get_or_insert(fault);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(builder: ConfigBuilder, expected: Option<&str>) {
+        let said = builder.build().err().map(|error| error.to_string());
+        match (&said, expected) {
+            (Some(said), Some(expected)) => assert!(said.contains(expected), "{said}"),
+            (said, expected) => assert_eq!(said.as_deref(), expected),
+        }
+    }
+
+    #[test]
+    fn settings() {
+        let b = Config::builder;
+        check(b(), None);
+        check(b().stream_path("/events").message_path("/in/box"), None);
+        check(b().stream_path("sse"), Some("stream_path \"sse\""));
+        check(b().message_path("/a/../b"), Some("message_path"));
+        check(b().stream_path("/x").message_path("/x"), Some("\"/x\" is used by two routes"));
+        check(b().message_path("/health"), Some("two routes"));
+        check(b().public_path_prefix("/mcp").public_path_prefix(""), None);
+        check(b().public_path_prefix("mcp"), Some("public_path_prefix"));
+        check(b().session_parameter("sessionId"), None);
+        check(b().session_parameter("a=b"), Some("session_parameter"));
+        check(b().allow_host("mcp.example:443").allow_origin("http://localhost:*"), None);
+        check(b().allow_host("http://mcp.example"), Some("allow_host"));
+        check(b().allow_origin("*"), Some("allow_origin \"*\""));
+        check(b().instance("a1"), None);
+        check(b().instance("A1"), Some("instance"));
+        check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));
+        let timeouts = Timeouts { heartbeat: Some(Duration::ZERO), ..Timeouts::default() };
+        check(b().timeouts(timeouts), Some("heartbeat"));
+    }
+
+    #[test]
+    fn the_first_mistake_is_the_one_reported() {
+        check(Config::builder().stream_path("x").message_path("y"), Some("stream_path"));
+    }
+}

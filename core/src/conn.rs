@@ -1,0 +1,162 @@
+//! One peer's connection: which phase it is in, what has come in and not been used, what waits to
+//! go out.
+//!
+//! Knows: the phases and what each means for the socket. Does not know: other connections, sessions,
+//! or how a request is judged; `server` moves connections from phase to phase.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::answer::Reply;
+use crate::arena::Key;
+use crate::event::{Interest, Principal};
+use crate::http1::{BodyDecoder, HeadScanner};
+use crate::jsonrpc::Message;
+use crate::limits::{Limits, within};
+use crate::outbox::Outbox;
+use crate::peer::Peer;
+use crate::request::Plan;
+use crate::token::SessionToken;
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) peer: Peer,
+    pub(crate) phase: Phase,
+    pub(crate) scanner: HeadScanner,
+    /// The beginning of a head whose end has not come.
+    pub(crate) partial: Vec<u8>,
+    /// Input that came while the connection was not being read; used from `stash_at` on.
+    pub(crate) stash: Vec<u8>,
+    pub(crate) stash_at: usize,
+    pub(crate) outbox: Outbox,
+    /// How the request at hand is answered.
+    pub(crate) reply: Reply,
+    /// The peer has said everything it will say.
+    pub(crate) eof: bool,
+    /// A request head has come in whole; the time for later ones runs from their first byte.
+    pub(crate) served: bool,
+    /// Listed in the server's queue of wake-ups.
+    pub(crate) woken: bool,
+    /// How many tickets were given out for this connection; the last one is the valid one.
+    pub(crate) tickets: u32,
+}
+
+/// Where a connection is. Every timer of the phase role belongs to one of these.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Waiting for a request head, or in the middle of one.
+    Head,
+    /// A request waits for the application to vouch for it.
+    Deciding(Box<Plan>),
+    /// The body of a post is coming in.
+    Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
+    /// A complete post waits for room in its session.
+    Held { session: Key, message: Message },
+    /// A complete post waits for the outcome that its ticket will bring.
+    Awaiting,
+    /// The rest of a refused request is read and thrown away.
+    Discarding { left: u64 },
+    /// The response is a session's event stream.
+    Streaming { session: Key, chunked: bool, input: u32, ending: bool },
+    /// The last answer is leaving; what still comes in is thrown away.
+    Closing { discarded: u32 },
+    /// The last answer has left; reading on, so that a reset cannot destroy it.
+    Lingering { discarded: u32 },
+    /// Nothing more is read; what is queued leaves, and then it is over.
+    Ended,
+}
+
+/// Whom a post is for.
+#[derive(Debug)]
+pub(crate) enum PostTarget {
+    /// A session of this server.
+    Here(Key),
+    /// A session of another shard.
+    Elsewhere(Box<(SessionToken, Option<Principal>)>),
+}
+
+impl Conn {
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self {
+            peer,
+            phase: Phase::Head,
+            scanner: HeadScanner::new(),
+            partial: Vec::new(),
+            stash: Vec::new(),
+            stash_at: 0,
+            outbox: Outbox::default(),
+            reply: Reply::CLOSE,
+            eof: false,
+            served: false,
+            woken: false,
+            tickets: 0,
+        }
+    }
+
+    pub(crate) fn stashed(&self) -> &[u8] {
+        self.stash.get(self.stash_at..).unwrap_or_default()
+    }
+
+    /// Whether the connection can use input now. What comes when it cannot is stashed.
+    ///
+    /// `queues_full` is whether all queues together have reached their limit; a connection with
+    /// nothing queued may still have one answer.
+    pub(crate) fn takes_input(&self, limits: &Limits, queues_full: bool) -> bool {
+        match self.phase {
+            Phase::Head | Phase::Body { .. } | Phase::Discarding { .. } => {
+                self.outbox.is_empty()
+                    || (!queues_full && within(limits.answers_bytes_max, self.outbox.cost()))
+            }
+            Phase::Streaming { .. }
+            | Phase::Closing { .. }
+            | Phase::Lingering { .. }
+            | Phase::Ended => true,
+            Phase::Deciding(_) | Phase::Held { .. } | Phase::Awaiting => false,
+        }
+    }
+
+    pub(crate) fn interest(&self, limits: &Limits, queues_full: bool) -> Interest {
+        let write = !self.outbox.is_empty();
+        let read = !self.eof && self.takes_input(limits, queues_full) && self.stashed().is_empty();
+        match self.phase {
+            Phase::Ended if !write => Interest::Close,
+            Phase::Ended => Interest::Io { read: false, write },
+            Phase::Lingering { .. } => Interest::Linger,
+            Phase::Closing { discarded } => {
+                Interest::Io { read: read && discarded < limits.linger_bytes_max, write }
+            }
+            _ => Interest::Io { read, write },
+        }
+    }
+
+    /// Whether nothing is under way: no byte of a request, no answer still leaving.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Head)
+            && self.scanner.is_idle()
+            && self.outbox.is_empty()
+            && self.stashed().is_empty()
+    }
+
+    /// Bytes of request bodies and stashed input that this connection holds: its part of the
+    /// server's budget for them.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        let body = match &self.phase {
+            Phase::Body { body, .. } => body.capacity(),
+            Phase::Held { message, .. } => message.body().len(),
+            _ => 0,
+        };
+        (body + self.stash.capacity()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // The figure in `limits` must cover it: slot, serial, five timer nodes, a wake entry.
+        let bytes = size_of::<Conn>() + 8 + 5 * 24 + 8;
+        assert!(bytes <= 640, "{bytes}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Every limit and every deadline, with its default and the precedent for it.
+//!
+//! Knows: the numbers, and what they multiply into ([`Limits::memory_bytes_max`]).
+//! Does not know: who runs into them. `None` is unlimited, and zero is zero.
+
+use core::time::Duration;
+
+use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
+
+/// How much of everything there may be.
+///
+/// `None` means unlimited; zero means none at all. Byte counts of queues include
+/// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames cannot hide
+/// behind their size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections open at once; further ones are not accepted.
+    pub connections_max: Option<u32>,
+    /// Connections from one address (IPv6: one /64); loopback peers are exempt.
+    pub connections_per_address_max: Option<u32>,
+    /// Sessions at once; a further one is answered 503.
+    pub sessions_max: Option<u32>,
+    /// Sessions from one address (IPv6: one /64); loopback peers are exempt.
+    pub sessions_per_address_max: Option<u32>,
+    /// Sessions of one principal.
+    pub sessions_per_principal_max: Option<u32>,
+    /// The head of one request, request line and blank line included (431).
+    pub head_bytes_max: Option<u32>,
+    /// Header fields of one request (431); at most [`FIELDS_CAP`].
+    pub fields_max: u32,
+    /// The target of one request (414).
+    pub target_bytes_max: Option<u32>,
+    /// The body of one post (413).
+    pub body_bytes_max: Option<u64>,
+    /// Chunk extensions of one body in all (413).
+    pub extension_bytes_max: Option<u32>,
+    /// The trailer section of one body (431).
+    pub trailer_bytes_max: Option<u32>,
+    /// Request bytes in memory together: bodies unfinished or not yet taken by the application, and
+    /// pipelined input behind them (503).
+    pub bodies_bytes_max: Option<u64>,
+    /// Nesting of the JSON of one message (400).
+    pub nesting_max: Option<u32>,
+    /// Messages of one session that the application has not taken yet; further posts are held.
+    pub inbound_messages_max: Option<u32>,
+    /// Bytes of such messages; one larger message alone is allowed.
+    pub inbound_bytes_max: Option<u64>,
+    /// Requests of one session without an answer; further requests are held.
+    pub in_flight_max: Option<u32>,
+    /// Bytes queued for one session's stream; one larger frame alone is allowed.
+    pub queue_bytes_max: Option<u64>,
+    /// Bytes queued for all peers together.
+    pub queues_bytes_max: Option<u64>,
+    /// Answers queued on one post connection before its pipelined requests have to wait.
+    pub answers_bytes_max: Option<u64>,
+    /// Bytes a client may send behind the GET on its stream's connection before it is cut.
+    pub stream_input_bytes_max: u32,
+    /// Bytes read and thrown away behind a refused request, so that its answer survives.
+    pub linger_bytes_max: u32,
+    /// Events the application has not polled before new sessions are answered 503.
+    pub events_max: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: Some(10_240),
+            connections_per_address_max: Some(256),
+            sessions_max: Some(8_192),
+            sessions_per_address_max: Some(128),
+            sessions_per_principal_max: Some(128),
+            head_bytes_max: Some(16 << 10),
+            fields_max: 100,
+            target_bytes_max: Some(8 << 10),
+            // What the Python and TypeScript SDK servers take.
+            body_bytes_max: Some(4 << 20),
+            extension_bytes_max: Some(16 << 10),
+            trailer_bytes_max: Some(16 << 10),
+            bodies_bytes_max: Some(64 << 20),
+            // serde_json's own default.
+            nesting_max: Some(128),
+            inbound_messages_max: Some(64),
+            inbound_bytes_max: Some(8 << 20),
+            in_flight_max: Some(64),
+            queue_bytes_max: Some(1 << 20),
+            queues_bytes_max: Some(64 << 20),
+            answers_bytes_max: Some(64 << 10),
+            stream_input_bytes_max: 4 << 10,
+            linger_bytes_max: 64 << 10,
+            events_max: Some(65_536),
+        }
+    }
+}
+
+impl Limits {
+    /// What one queued piece of output costs beside its bytes: its place in the queue, twice over
+    /// because queues grow by doubling.
+    pub const SEGMENT_COST: u64 = 64;
+
+    /// The most memory the core can hold, in bytes, as a sum that can be read; [`u64::MAX`] where a
+    /// term is unlimited. What the driver holds for each connection comes on top.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        let connections = terms(self.connections_max);
+        let sessions = terms(self.sessions_max);
+        let mut sum: u64 = 0;
+        let mut add = |term: u64| sum = sum.saturating_add(term);
+        add(connections.saturating_mul(CONN_BYTES)); // the slot, its timers, its place in lists
+        add(connections.saturating_mul(terms(self.head_bytes_max))); // partial heads
+        add(connections.saturating_mul(ANSWER_BYTES)); // one answer each, past any budget
+        add(sessions.saturating_mul(SESSION_BYTES)); // the slot, its place in lists
+        add(sessions.saturating_mul(terms(self.in_flight_max)).saturating_mul(2 * 16)); // request ids
+        add(self.bodies_bytes_max.unwrap_or(u64::MAX)); // request bytes not yet taken
+        add(self.queues_bytes_max.unwrap_or(u64::MAX)); // answers and frames not yet written
+        add(terms(self.events_max).saturating_mul(EVENT_BYTES)); // events not yet polled
+        sum
+    }
+
+    pub(crate) fn head(&self) -> HeadLimits {
+        HeadLimits {
+            head_bytes_max: size(self.head_bytes_max),
+            fields_max: (self.fields_max as usize).min(FIELDS_CAP),
+            target_bytes_max: size(self.target_bytes_max),
+        }
+    }
+
+    pub(crate) fn body(&self) -> BodyLimits {
+        BodyLimits {
+            body_bytes_max: self.body_bytes_max.unwrap_or(u64::MAX),
+            extension_bytes_max: size(self.extension_bytes_max),
+            trailer_bytes_max: size(self.trailer_bytes_max),
+        }
+    }
+}
+
+/// A connection's slot with its timers and wake entry, doubled for the growth of the arena.
+const CONN_BYTES: u64 = 2 * 640;
+/// A session's slot and list entries, doubled likewise.
+const SESSION_BYTES: u64 = 2 * 320;
+/// One rendered answer: heads are under 400 bytes, texts under 600.
+const ANSWER_BYTES: u64 = 1_024;
+/// One event with its request head reference, doubled likewise.
+const EVENT_BYTES: u64 = 2 * 128;
+
+fn terms(limit: Option<u32>) -> u64 {
+    limit.map_or(u64::MAX, u64::from)
+}
+
+fn size(limit: Option<u32>) -> usize {
+    limit.map_or(usize::MAX, |limit| limit as usize)
+}
+
+/// Whether `value` is within `limit`; anything is within `None`.
+pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
+    limit.is_none_or(|limit| value <= limit)
+}
+
+/// How long things may take. `None` is for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// A request head, from accept or from the first byte of a later request (408, or silence if
+    /// no byte came).
+    pub head: Option<Duration>,
+    /// A request body (408).
+    pub body: Option<Duration>,
+    /// A keep-alive connection on which nothing is asked; longer than a balancer's own 60 s.
+    pub idle: Option<Duration>,
+    /// Silence on a stream before a heartbeat; shorter than every idle limit known (55 s and up).
+    pub heartbeat: Option<Duration>,
+    /// Bytes are queued and the peer takes none.
+    pub stall: Option<Duration>,
+    /// A decision made elsewhere: authorization, forwarding, deferred acknowledgement (503).
+    pub decision: Option<Duration>,
+    /// A post held because its session has no room; under the 5 s after which the Python SDK's
+    /// client gives up.
+    pub hold: Option<Duration>,
+    /// Reading on behind a refusal, so that the answer is not destroyed by a reset.
+    pub linger: Option<Duration>,
+    /// From the first request to stop until everything is cut.
+    pub shutdown_grace: Option<Duration>,
+    /// A session without a post.
+    pub session_idle: Option<Duration>,
+    /// A session as a whole.
+    pub session_lifetime: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Some(Duration::from_secs(10)),
+            body: Some(Duration::from_secs(30)),
+            idle: Some(Duration::from_secs(75)),
+            heartbeat: Some(Duration::from_secs(15)),
+            stall: Some(Duration::from_secs(30)),
+            decision: Some(Duration::from_secs(4)),
+            hold: Some(Duration::from_secs(4)),
+            linger: Some(Duration::from_secs(2)),
+            shutdown_grace: Some(Duration::from_secs(5)),
+            session_idle: None,
+            session_lifetime: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_multiply_into_a_number_one_can_plan_with() {
+        let bytes = Limits::default().memory_bytes_max();
+        assert!((64 << 20..512 << 20).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn an_unlimited_term_makes_the_sum_unlimited() {
+        let limits = Limits { connections_max: None, ..Limits::default() };
+        assert_eq!(limits.memory_bytes_max(), u64::MAX);
+    }
+}

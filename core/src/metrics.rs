@@ -1,0 +1,112 @@
+//! Counters. Knows: how to count and what must balance. Does not know: any exposition format.
+
+use crate::error::Fault;
+
+/// What has happened since the server was made. Counters only grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Connections accepted.
+    pub connections_accepted: u64,
+    /// Connections that have ended since.
+    pub connections_ended: u64,
+    /// Connections not accepted, for want of room or because of draining.
+    pub connections_refused: u64,
+    /// Sessions opened.
+    pub sessions_opened: u64,
+    /// Sessions closed since.
+    pub sessions_closed: u64,
+    /// Posts whose message went to the application.
+    pub messages_received: u64,
+    /// Posts that had to wait for room in their session.
+    pub posts_held: u64,
+    /// Frames queued for streams.
+    pub frames_queued: u64,
+    /// Frames that left whole.
+    pub frames_sent: u64,
+    /// Frames that were still queued when their stream ended.
+    pub frames_undelivered: u64,
+    /// Heartbeats queued.
+    pub heartbeats: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Bytes written.
+    pub bytes_sent: u64,
+    /// Times that the driver's clock went backwards.
+    pub clock_backsteps: u64,
+    faults: [u64; Fault::ALL.len()],
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            connections_accepted: 0,
+            connections_ended: 0,
+            connections_refused: 0,
+            sessions_opened: 0,
+            sessions_closed: 0,
+            messages_received: 0,
+            posts_held: 0,
+            frames_queued: 0,
+            frames_sent: 0,
+            frames_undelivered: 0,
+            heartbeats: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            clock_backsteps: 0,
+            faults: [0; Fault::ALL.len()],
+        }
+    }
+}
+
+impl Metrics {
+    /// How often peers have run into `fault`.
+    #[must_use]
+    pub fn fault(&self, fault: Fault) -> u64 {
+        self.faults.get(fault as usize).copied().unwrap_or(0)
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub const fn connections_open(&self) -> u64 {
+        self.connections_accepted - self.connections_ended
+    }
+
+    /// Sessions open now.
+    #[must_use]
+    pub const fn sessions_open(&self) -> u64 {
+        self.sessions_opened - self.sessions_closed
+    }
+
+    pub(crate) fn count_fault(&mut self, fault: Fault) {
+        if let Some(count) = self.faults.get_mut(fault as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Asserts that the counters balance with what is open and waiting now.
+    pub(crate) fn check(&self, connections: u32, sessions: u32, frames_waiting: u64) {
+        assert_eq!(self.connections_open(), u64::from(connections));
+        assert_eq!(self.sessions_open(), u64::from(sessions));
+        assert_eq!(
+            self.frames_queued,
+            self.frames_sent + self.frames_undelivered + frames_waiting
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_counter_of_its_own() {
+        let mut metrics = Metrics::default();
+        for (at, &fault) in Fault::ALL.iter().enumerate() {
+            assert_eq!(fault as usize, at);
+            metrics.count_fault(fault);
+            assert_eq!(metrics.fault(fault), 1);
+        }
+        assert!(metrics.faults.iter().all(|&count| count == 1));
+    }
+}

@@ -1,0 +1,94 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+
+fn filled() -> (Outbox, Vec<u8>) {
+    let mut outbox = Outbox::default();
+    outbox.push(Segment::Answer(Arc::from(&b"head\r\n"[..])));
+    let frame = Frame::message(br#"{"jsonrpc":"2.0","method":"m"}"#).unwrap();
+    outbox.push(Segment::frame(&frame, true));
+    outbox.push(Segment::frame(&frame, false));
+    outbox.push(Segment::Static(b":\n"));
+    let mut all = b"head\r\n".to_vec();
+    all.extend_from_slice(frame.chunked());
+    all.extend_from_slice(frame.bare());
+    all.extend_from_slice(b":\n");
+    (outbox, all)
+}
+
+fn rest(outbox: &Outbox) -> Vec<u8> {
+    Transmit::new(Some(outbox)).chunks().flatten().copied().collect()
+}
+
+#[test]
+fn every_two_short_writes_leave_exactly_the_rest() {
+    let (_, all) = filled();
+    for first in 0..=all.len() {
+        for second in 0..=all.len() - first {
+            let (mut outbox, _) = filled();
+            outbox.advance(first);
+            outbox.check();
+            outbox.advance(second);
+            outbox.check();
+            assert_eq!(rest(&outbox), all[first + second..], "{first} then {second}");
+            assert_eq!(outbox.is_empty(), first + second == all.len());
+        }
+    }
+}
+
+#[test]
+fn counts_whole_frames_only() {
+    let (mut outbox, all) = filled();
+    assert_eq!(outbox.frames(), 2);
+    assert_eq!(outbox.advance(7), 0);
+    assert_eq!(outbox.advance(all.len() - 7 - 2), 2);
+    assert_eq!(outbox.frames(), 0);
+    assert!(!outbox.is_empty());
+}
+
+#[test]
+#[should_panic(expected = "more bytes written than were offered")]
+fn written_more_than_offered_is_the_drivers_bug() {
+    let (mut outbox, all) = filled();
+    outbox.advance(all.len() + 1);
+}
+
+#[test]
+fn a_drained_burst_gives_its_memory_back() {
+    let mut outbox = Outbox::default();
+    for _ in 0..1_000 {
+        outbox.push(Segment::Static(b"x"));
+    }
+    outbox.advance(1_000);
+    assert_eq!(outbox.segments.capacity(), 0);
+    assert_eq!(outbox.cost(), 0);
+}
+
+#[test]
+fn detached_bytes_outlive_the_queue() {
+    let (mut outbox, all) = filled();
+    outbox.advance(3);
+    let detached = Transmit::new(Some(&outbox)).detach(4);
+    outbox.advance(all.len() - 3);
+    let bytes: Vec<u8> = detached.chunks().flatten().copied().collect();
+    assert_eq!(bytes.len(), detached.len());
+    assert!(detached.len() >= 4 && !detached.is_empty());
+    assert_eq!(bytes, all[3..3 + bytes.len()]);
+}
+
+#[test]
+fn fills_slices_and_writes_them_at_once() {
+    let (mut outbox, all) = filled();
+    outbox.advance(2);
+    let mut sink = vec![];
+    let written = Transmit::new(Some(&outbox)).write_to(&mut sink).unwrap();
+    assert_eq!((written, &sink[..]), (all.len() - 2, &all[2..]));
+    assert_eq!(Transmit::new(None).len(), 0);
+}
+
+#[test]
+fn sizes() {
+    assert_eq!(size_of::<Segment>(), 32);
+    assert!(size_of::<Outbox>() <= 48);
+}

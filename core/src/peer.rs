@@ -1,0 +1,94 @@
+//! Who is at the other end of a connection, and by which door it came in.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+
+/// The two addresses of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    addresses: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Peer {
+    /// A TCP connection from `remote` that was accepted on `local`.
+    #[must_use]
+    pub const fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
+        Self { addresses: Some((remote, local)) }
+    }
+
+    /// A peer on this machine that has no address: a Unix socket, a pipe, a test.
+    #[must_use]
+    pub const fn local() -> Self {
+        Self { addresses: None }
+    }
+
+    /// The peer's own address.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.addresses.map(|(remote, _)| remote)
+    }
+
+    /// Whether the connection arrived on a loopback address, where only loopback names may be used.
+    #[must_use]
+    pub fn arrived_on_loopback(&self) -> bool {
+        self.addresses.is_none_or(|(_, local)| local.ip().to_canonical().is_loopback())
+    }
+
+    /// What per-address limits count by: `None` for loopback peers, who speak for others.
+    pub(crate) fn address_key(&self) -> Option<AddressKey> {
+        match self.remote()?.ip().to_canonical() {
+            ip if ip.is_loopback() => None,
+            IpAddr::V4(ip) => Some(AddressKey(ip.to_ipv6_mapped().octets())),
+            // A /64 is one subscriber; counting single addresses would count nothing.
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                let network = core::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
+                Some(AddressKey(network.octets()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addresses {
+            Some((remote, _)) => fmt::Display::fmt(&remote, f),
+            None => f.write_str("local"),
+        }
+    }
+}
+
+/// An IPv4 address or an IPv6 /64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AddressKey([u8; 16]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(remote: &str, local: &str) -> Peer {
+        Peer::tcp(remote.parse().unwrap(), local.parse().unwrap())
+    }
+
+    #[test]
+    fn doors() {
+        assert!(peer("10.0.0.1:1", "127.0.0.1:80").arrived_on_loopback());
+        assert!(peer("10.0.0.1:1", "[::ffff:127.0.0.1]:80").arrived_on_loopback());
+        assert!(peer("[::1]:1", "[::1]:80").arrived_on_loopback());
+        assert!(!peer("127.0.0.1:1", "10.0.0.2:80").arrived_on_loopback());
+        assert!(Peer::local().arrived_on_loopback());
+    }
+
+    #[test]
+    fn addresses_are_counted_by_subscriber_and_loopback_not_at_all() {
+        let key = |remote| peer(remote, "10.0.0.2:80").address_key();
+        assert_eq!(key("127.0.0.9:5"), None);
+        assert_eq!(key("[::ffff:127.0.0.9]:5"), None);
+        assert_eq!(key("10.0.0.1:1"), key("10.0.0.1:2"));
+        assert_eq!(key("10.0.0.1:1"), key("[::ffff:10.0.0.1]:2"));
+        assert_ne!(key("10.0.0.1:1"), key("10.0.0.3:1"));
+        assert_eq!(key("[2001:db8::1]:1"), key("[2001:db8::ffff]:1"));
+        assert_ne!(key("[2001:db8::1]:1"), key("[2001:db8:0:1::1]:1"));
+        assert_eq!(Peer::local().address_key(), None);
+    }
+}

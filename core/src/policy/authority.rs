@@ -1,0 +1,107 @@
+//! `host [ ":" port ]`, compared as hosts are compared: without case, without the root's dot.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A host and perhaps a port, out of an authority without user information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Authority<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Takes an authority apart; `None` if it has no host or a port that is no port.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let (host, port) = if text.starts_with('[') {
+            let (address, port) = text.split_at(text.find(']')? + 1);
+            literal(address)?;
+            (address, port.strip_prefix(':').or_else(|| port.is_empty().then_some("")))
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, Some("")),
+            }
+        };
+        let port = match port? {
+            "" => None,
+            digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+            _ => return None,
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&b);
+        (!host.is_empty() && host.bytes().all(plain)).then_some(Self { host, port })
+    }
+
+    /// Whether the host names this very machine: `localhost`, 127.0.0.0/8 or `[::1]`.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.host.eq_ignore_ascii_case("localhost")
+            || address(self.host).is_some_and(|ip| ip.to_canonical().is_loopback())
+    }
+
+    /// Whether two hosts are the same, however they are written.
+    pub(crate) fn same_host(&self, other: &str) -> bool {
+        match (address(self.host), address(other)) {
+            (Some(a), Some(b)) => a == b,
+            (None, None) => self.host.eq_ignore_ascii_case(other),
+            _ => false,
+        }
+    }
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    literal(host).map(IpAddr::V6).or_else(|| host.parse::<Ipv4Addr>().ok().map(IpAddr::V4))
+}
+
+fn literal(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<(&str, Option<u16>, bool)>) {
+        let read = Authority::parse(text);
+        assert_eq!(read.map(|a| (a.host, a.port, a.is_loopback())), expected, "{text}");
+    }
+
+    #[test]
+    fn authorities() {
+        check("localhost", Some(("localhost", None, true)));
+        check("LocalHost.:8000", Some(("LocalHost", Some(8000), true)));
+        check("localhost:", Some(("localhost", None, true)));
+        check("127.0.0.1:80", Some(("127.0.0.1", Some(80), true)));
+        check("127.9.9.9", Some(("127.9.9.9", None, true)));
+        check("128.0.0.1", Some(("128.0.0.1", None, false)));
+        check("127.1", Some(("127.1", None, false)));
+        check("[::1]:80", Some(("[::1]", Some(80), true)));
+        check("[0:0::1]", Some(("[0:0::1]", None, true)));
+        check("[::ffff:127.0.0.1]", Some(("[::ffff:127.0.0.1]", None, true)));
+        check("[::2]", Some(("[::2]", None, false)));
+        check("localhost.evil.example", Some(("localhost.evil.example", None, false)));
+        check("evil.example", Some(("evil.example", None, false)));
+        check("", None);
+        check(".", None);
+        check(":80", None);
+        check("a:65536", None);
+        check("a:8x", None);
+        check("a:+8", None);
+        check("[::1", None);
+        check("[::1]x", None);
+        check("[zz]", None);
+        check("::1", None);
+        check("user@localhost", None);
+        check("a b", None);
+    }
+
+    #[test]
+    fn hosts_are_the_same_however_written() {
+        let same = |a, b| Authority::parse(a).unwrap().same_host(b);
+        assert!(same("EXAMPLE.com.", "example.COM"));
+        assert!(same("[0::1]", "[::1]"));
+        assert!(!same("example.com", "example.org"));
+        assert!(!same("127.0.0.1", "[::1]"));
+        assert!(!same("127.0.0.1", "localhost"));
+    }
+}

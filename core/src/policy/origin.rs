@@ -1,0 +1,150 @@
+//! The `Origin` rule: which web pages may use a server from a browser.
+
+use alloc::string::String;
+
+use super::authority::Authority;
+use crate::error::Fault;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Any,
+    /// `None` is the scheme's own.
+    Exactly(Option<u16>),
+}
+
+/// An origin that is allowed by configuration: `https://app.example.com`, `http://localhost:*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OriginPattern {
+    scheme: String,
+    host: String,
+    port: Port,
+}
+
+impl OriginPattern {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (text, any_port) = match text.strip_suffix(":*") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let Origin { scheme, authority } = Origin::parse(text)?;
+        if any_port && authority.port.is_some() {
+            return None;
+        }
+        let port = if any_port { Port::Any } else { Port::Exactly(authority.port) };
+        Some(Self { scheme: scheme.into(), host: authority.host.into(), port })
+    }
+
+    fn matches(&self, origin: &Origin<'_>) -> bool {
+        let standard = |port: Option<u16>| port.or_else(|| default_port(&self.scheme));
+        self.scheme.eq_ignore_ascii_case(origin.scheme)
+            && origin.authority.same_host(&self.host)
+            && match self.port {
+                Port::Any => true,
+                Port::Exactly(port) => standard(port) == standard(origin.authority.port),
+            }
+    }
+}
+
+struct Origin<'a> {
+    scheme: &'a str,
+    authority: Authority<'a>,
+}
+
+impl<'a> Origin<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let mut letters = scheme.bytes();
+        let fine = letters.next().is_some_and(|b| b.is_ascii_alphabetic())
+            && letters.all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        fine.then_some(Self { scheme, authority: Authority::parse(authority)? })
+    }
+
+    fn is_loopback(&self) -> bool {
+        default_port(self.scheme).is_some() && self.authority.is_loopback()
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    if scheme.eq_ignore_ascii_case("http") {
+        Some(80)
+    } else if scheme.eq_ignore_ascii_case("https") {
+        Some(443)
+    } else {
+        None
+    }
+}
+
+/// May a request with these `Origin` fields pass the door it came in by?
+///
+/// None is fine: not a browser, or not across origins. One must be a loopback origin (on loopback)
+/// or a listed one. `null`, several, and what cannot be parsed are nobody's.
+pub(crate) fn check<'a>(
+    mut origins: impl Iterator<Item = &'a [u8]>,
+    arrived_on_loopback: bool,
+    allowed: &[OriginPattern],
+) -> Result<(), Fault> {
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let single = origins.next().is_none();
+    let origin = core::str::from_utf8(origin).ok().and_then(Origin::parse);
+    let passes = |origin: Origin<'_>| {
+        (arrived_on_loopback && origin.is_loopback())
+            || allowed.iter().any(|pattern| pattern.matches(&origin))
+    };
+    if single && origin.is_some_and(passes) { Ok(()) } else { Err(Fault::OriginNotAllowed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const LOOPBACK: bool = true;
+    const NETWORK: bool = false;
+
+    #[track_caller]
+    fn check(origins: &[&str], door: bool, allowed: &[&str], passes: bool) {
+        let allowed: Vec<_> = allowed.iter().map(|a| OriginPattern::parse(a).unwrap()).collect();
+        let verdict = super::check(origins.iter().map(|o| o.as_bytes()), door, &allowed);
+        let expected = if passes { Ok(()) } else { Err(Fault::OriginNotAllowed) };
+        assert_eq!(verdict, expected, "{origins:?}");
+    }
+
+    #[test]
+    fn origins() {
+        check(&[], LOOPBACK, &[], true);
+        check(&[], NETWORK, &[], true);
+        check(&["http://localhost:3000"], LOOPBACK, &[], true);
+        check(&["https://127.0.0.1"], LOOPBACK, &[], true);
+        check(&["http://[::1]:5173"], LOOPBACK, &[], true);
+        check(&["http://LOCALHOST"], LOOPBACK, &[], true);
+        check(&["http://evil.example"], LOOPBACK, &[], false);
+        check(&["http://localhost.evil.example"], LOOPBACK, &[], false);
+        check(&["null"], LOOPBACK, &[], false);
+        check(&[""], LOOPBACK, &[], false);
+        check(&["http://localhost", "http://localhost"], LOOPBACK, &[], false);
+        check(&["http://localhost/path"], LOOPBACK, &[], false);
+        check(&["http://localhost http://localhost"], LOOPBACK, &[], false);
+        check(&["http://user@localhost"], LOOPBACK, &[], false);
+        check(&["localhost"], LOOPBACK, &[], false);
+        check(&["chrome-extension://localhost"], LOOPBACK, &[], false);
+        check(&["http://localhost"], NETWORK, &[], false);
+
+        let app = &["https://app.example.com"];
+        check(&["https://app.example.com"], NETWORK, app, true);
+        check(&["HTTPS://APP.example.com:443"], NETWORK, app, true);
+        check(&["https://app.example.com:444"], NETWORK, app, false);
+        check(&["http://app.example.com"], NETWORK, app, false);
+        check(&["https://app.example.com.evil.example"], NETWORK, app, false);
+        check(&["http://localhost:9999"], NETWORK, &["http://localhost:*"], true);
+        check(&["https://localhost:9999"], NETWORK, &["http://localhost:*"], false);
+        check(&["vscode-webview://panel"], LOOPBACK, &["vscode-webview://panel"], true);
+    }
+
+    #[test]
+    fn patterns_that_are_none() {
+        for text in ["", "*", "example.com", "http://", "http://a:1:*", "http://a/", "://a"] {
+            assert_eq!(OriginPattern::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! From a request head to what is asked for: everything that can be judged without state.
+//!
+//! Knows: the order of the checks and why it is that order.
+//! Does not know: sessions, budgets, or anything that changes.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use crate::answer::{Refused, Reply};
+use crate::config::Config;
+use crate::error::Fault;
+use crate::event::RequestHead;
+use crate::http1::{Framing, Head, Method, Persistence, StreamFraming, Version};
+use crate::limits::within;
+use crate::peer::Peer;
+use crate::policy::{host, media, origin};
+use crate::route::{Route, applies, is_never};
+use crate::token::{SessionToken, TokenError};
+
+/// What an acceptable request asks for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Health,
+    Ready,
+    Plan(Plan),
+}
+
+/// What is left to do once somebody has vouched for the request.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Stream(StreamPlan),
+    Post(PostPlan),
+}
+
+#[derive(Debug)]
+pub(crate) struct StreamPlan {
+    pub(crate) framing: StreamFraming,
+    /// A HEAD: the answer's head and no session.
+    pub(crate) head_only: bool,
+    pub(crate) unread: Unread,
+    pub(crate) head: Arc<RequestHead>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PostPlan {
+    /// What is wrong with it anyway; told only to those who may ask.
+    pub(crate) refusal: Option<Refused>,
+    pub(crate) unread: Unread,
+    pub(crate) token: Result<SessionToken, TokenError>,
+    pub(crate) framing: Framing,
+    pub(crate) expects_continue: bool,
+}
+
+/// What is still to be read of a request when it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// This many bytes, zero included, and then the next request.
+    Known(u64),
+    /// Nobody can or should tell.
+    Unknown,
+}
+
+impl Unread {
+    pub(crate) fn of(head: &Head<'_>) -> Self {
+        match head.framing() {
+            Framing::Empty => Self::Known(0),
+            // The client may send the body or, told the final status, may not (RFC 9110 10.1.1).
+            Framing::Length(_) if head.expects_continue() => Self::Unknown,
+            Framing::Length(length) => Self::Known(length),
+            Framing::Chunked => Self::Unknown,
+        }
+    }
+}
+
+pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
+    let persistence = match (head.keep_alive(), head.version()) {
+        (true, Version::Http11) => Persistence::KeepAlive11,
+        (true, Version::Http10) => Persistence::KeepAlive10,
+        (false, _) => Persistence::Close,
+    };
+    Reply { persistence, head_only: head.method() == Method::Head }
+}
+
+/// Judges a head: route, guard, method, and for GETs what they accept.
+///
+/// Health comes before the guard, so that probes need to know nothing; the guard comes before every
+/// other word about what exists here. What only a vouched-for client may learn of its post travels
+/// in the plan.
+pub(crate) fn judge(head: &Head<'_>, peer: &Peer, config: &Config) -> Result<Asked, Refused> {
+    let method = head.method();
+    if is_never(method) {
+        return Err(Refused::method("GET, HEAD, POST"));
+    }
+    let target = head.target();
+    let route =
+        if target.is_asterisk() { Route::Unknown } else { config.paths.route(target.path) };
+    if !matches!(route, Route::Health | Route::Ready) {
+        guard(head, peer, config)?;
+    }
+    if target.is_asterisk() {
+        return Err(Refused::method("GET, HEAD, POST"));
+    }
+    applies(route, method).map_err(Refused::method)?;
+    let capture = || Arc::new(RequestHead::capture(head, target.path));
+    match route {
+        Route::Unknown => Err(Fault::NotFound.into()),
+        Route::Health => Ok(Asked::Health),
+        Route::Ready => Ok(Asked::Ready),
+        Route::Stream => {
+            if !media::takes_event_stream(head.fields_named("accept")) {
+                return Err(Fault::NotAcceptable.into());
+            }
+            head.check_expectation()?;
+            let framing = match (head.version(), head.keep_alive()) {
+                (Version::Http10, _) => StreamFraming::UntilClose,
+                (Version::Http11, true) => StreamFraming::Chunked,
+                (Version::Http11, false) => StreamFraming::ChunkedThenClose,
+            };
+            let head_only = method == Method::Head;
+            let (unread, head) = (Unread::of(head), capture());
+            Ok(Asked::Plan(Plan::Stream(StreamPlan { framing, head_only, unread, head })))
+        }
+        Route::Message => {
+            let text = target.query_parameter(&config.session_parameter);
+            let text = text.unwrap_or_default().as_bytes();
+            let token = SessionToken::parse_for(text, config.instance.as_deref());
+            Ok(Asked::Plan(Plan::Post(PostPlan {
+                refusal: post_refusal(head, config),
+                unread: Unread::of(head),
+                token,
+                framing: head.framing(),
+                expects_continue: head.expects_continue(),
+            })))
+        }
+    }
+}
+
+fn guard(head: &Head<'_>, peer: &Peer, config: &Config) -> Result<(), Refused> {
+    let loopback = peer.arrived_on_loopback();
+    host::check(head.host(), loopback, &config.allow_host).map_err(|fault| {
+        let host = shown(head.host().unwrap_or_default().as_bytes());
+        Refused::saying(fault, format!("Host {host} is not allowed here; see allow_host"))
+    })?;
+    let origins = || head.fields_named("origin");
+    origin::check(origins(), loopback, &config.allow_origin).map_err(|fault| {
+        let origin = shown(origins().next().unwrap_or_default());
+        Refused::saying(fault, format!("Origin {origin} is not allowed here; see allow_origin"))
+    })
+}
+
+/// A peer's own value, fit for an answer or a log: quoted, escaped, cut.
+fn shown(value: &[u8]) -> String {
+    const SHOWN_MAX: usize = 128;
+    let cut = value.get(..SHOWN_MAX).unwrap_or(value);
+    let dots = if cut.len() < value.len() { ".." } else { "" };
+    format!("\"{}{dots}\"", cut.escape_ascii())
+}
+
+/// What is wrong with a post as far as its head can tell, in the order in which it is told.
+fn post_refusal(head: &Head<'_>, config: &Config) -> Option<Refused> {
+    let mut types = head.fields_named("content-type");
+    let json = types.next().is_some_and(media::is_json) && types.next().is_none();
+    if !json {
+        return Some(Fault::UnsupportedMediaType.into());
+    }
+    if let Err(fault) = head.check_content_encoding() {
+        return Some(fault.into());
+    }
+    match head.framing() {
+        Framing::Empty => return Some(Fault::LengthRequired.into()),
+        Framing::Length(length) if !within(config.limits.body_bytes_max, length) => {
+            return Some(body_too_large(config));
+        }
+        Framing::Length(_) | Framing::Chunked => {}
+    }
+    if let Err(fault) = head.check_expectation() {
+        return Some(fault.into());
+    }
+    let parameter = &config.session_parameter;
+    if head.target().query_parameter(parameter).is_none() {
+        let text = format!("missing query parameter {parameter}, which names the session");
+        return Some(Refused::saying(Fault::MissingSessionId, text));
+    }
+    None
+}
+
+pub(crate) fn body_too_large(config: &Config) -> Refused {
+    let limit = config.limits.body_bytes_max.unwrap_or(u64::MAX);
+    let text = format!("the request body is larger than {limit} bytes (limit body_bytes_max)");
+    Refused::saying(Fault::BodyTooLarge, text)
+}

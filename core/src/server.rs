@@ -1,0 +1,611 @@
+//! The server: one value that owns every connection and every session of one shard.
+//!
+//! Knows: who is who, and which of its parts to ask. Does not know: sockets, clocks, randomness.
+//!
+//! Its methods come in four kinds. `handle_*`: the network or the clock speaks. Plain verbs: the
+//! application speaks. `poll_*`: the core speaks. The rest: anyone may look.
+//!
+//! - `server/input.rs`: bytes from peers, through requests, to what they ask for.
+//! - `server/posts.rs`: a post's way from its head to the application and to its answer.
+//! - `server/streams.rs`: sessions: opening, sending, ending.
+//! - `server/lifetime.rs`: deadlines and the shutdown.
+
+mod input;
+mod lifetime;
+mod posts;
+mod streams;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+use crate::answer::{Answers, Refused, Reply, Vitals};
+use crate::arena::{Arena, Key};
+use crate::config::Config;
+use crate::conn::{Conn, Phase as ConnPhase};
+use crate::entropy::Entropy;
+use crate::error::AcceptError;
+use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, Principal, SessionId};
+use crate::http1::{BodyLimits, HeadLimits, Persistence};
+use crate::limits::within;
+use crate::metrics::Metrics;
+use crate::outbox::{Segment, Transmit};
+use crate::peer::{AddressKey, Peer};
+use crate::request::Unread;
+use crate::session::{Session, SessionView};
+use crate::tally::Tally;
+use crate::time::Time;
+use crate::timers::{Role, TimerKind, Timers};
+
+/// The MCP HTTP+SSE server transport of one shard: bytes, write completions, disconnects and the
+/// time go in; events, wake-ups, bytes and one deadline come out.
+///
+/// After each call of a `handle_*` method or a verb, a driver
+///
+/// 1. polls [`poll_event`](Self::poll_event) until it is empty and serves the application;
+/// 2. polls [`poll_wake`](Self::poll_wake) until it is empty and looks at the
+///    [`interest`](Self::interest) of each connection named;
+/// 3. arms one timer for [`poll_timeout`](Self::poll_timeout).
+///
+/// A socket's own life is: [`accept`](Self::accept) when it comes,
+/// [`handle_input`](Self::handle_input) and [`handle_eof`](Self::handle_eof) for what it says,
+/// [`transmit`](Self::transmit) and [`handle_written`](Self::handle_written) for what it is told,
+/// and exactly one [`handle_disconnect`](Self::handle_disconnect) when it is gone.
+///
+/// Time is an argument. It should not go back; where it does, the core stays at the latest time it
+/// was told, and counts.
+pub struct Server {
+    config: Config,
+    head_limits: HeadLimits,
+    body_limits: BodyLimits,
+    entropy: Box<dyn Entropy + Send>,
+    started: Time,
+    now: Time,
+    conns: Arena<Conn>,
+    sessions: Arena<Session>,
+    timers: Timers,
+    events: VecDeque<Event>,
+    wakes: VecDeque<ConnId>,
+    /// Connections that have stashed input which they may be able to use again.
+    resumable: VecDeque<Key>,
+    /// Sessions some of whose held posts may have room now.
+    releasable: VecDeque<Key>,
+    /// Sessions that were refused room because all queues together were full.
+    starved: VecDeque<Key>,
+    conn_addresses: Tally<AddressKey>,
+    session_addresses: Tally<AddressKey>,
+    principals: Tally<Principal>,
+    /// The sum of all outboxes' costs.
+    queues_cost: u64,
+    /// The sum of all connections' and sessions' request bytes.
+    bodies_bytes: u64,
+    answers: Answers,
+    metrics: Metrics,
+    phase: Phase,
+}
+
+impl core::fmt::Debug for Server {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Server")
+            .field("shard", &self.config.shard)
+            .field("connections", &self.conns.len())
+            .field("sessions", &self.sessions.len())
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server without connections. `now` is the moment from which it counts its uptime.
+    #[must_use]
+    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
+        Self {
+            head_limits: config.limits.head(),
+            body_limits: config.limits.body(),
+            config,
+            entropy,
+            started: now,
+            now,
+            conns: Arena::new(),
+            sessions: Arena::new(),
+            timers: Timers::new(),
+            events: VecDeque::new(),
+            wakes: VecDeque::new(),
+            resumable: VecDeque::new(),
+            releasable: VecDeque::new(),
+            starved: VecDeque::new(),
+            conn_addresses: Tally::new(),
+            session_addresses: Tally::new(),
+            principals: Tally::new(),
+            queues_cost: 0,
+            bodies_bytes: 0,
+            answers: Answers::default(),
+            metrics: Metrics::default(),
+            phase: Phase::Running,
+        }
+    }
+
+    // ── 1. The network and the clock speak. ─────────────────────────────────────────────────────
+
+    /// Takes in a new connection. Next: [`interest`](Self::interest).
+    ///
+    /// # Errors
+    ///
+    /// [`AcceptError`] when a limit is reached or the server is draining: close the socket; nothing
+    /// was recorded but the count of refusals.
+    pub fn accept(&mut self, peer: Peer, now: Time) -> Result<ConnId, AcceptError> {
+        self.advance(now);
+        self.admit_connection(&peer).inspect_err(|_| self.metrics.connections_refused += 1)?;
+        if let Some(address) = peer.address_key() {
+            self.conn_addresses.add(address);
+        }
+        let key = self.conns.insert(Conn::new(peer));
+        self.metrics.connections_accepted += 1;
+        self.arm(TimerKind::Head, key);
+        log::debug!("{} from {peer}", ConnId(key));
+        Ok(ConnId(key))
+    }
+
+    fn admit_connection(&self, peer: &Peer) -> Result<(), AcceptError> {
+        let limits = &self.config.limits;
+        if self.phase != Phase::Running {
+            return Err(AcceptError::ShuttingDown);
+        }
+        if !within(limits.connections_max, self.conns.len().saturating_add(1)) {
+            return Err(AcceptError::AtCapacity);
+        }
+        match peer.address_key() {
+            Some(address)
+                if !within(
+                    limits.connections_per_address_max,
+                    self.conn_addresses.count(&address).saturating_add(1),
+                ) =>
+            {
+                Err(AcceptError::AddressAtCapacity)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The peer sent `input`. All of it is taken.
+    ///
+    /// Call it with whatever a read returned; how the bytes were cut makes no difference. While
+    /// [`interest`](Self::interest) says not to read, at most one slice may still arrive; it is
+    /// kept and used later.
+    pub fn handle_input(&mut self, conn: ConnId, input: &[u8], now: Time) {
+        self.advance(now);
+        self.metrics.bytes_received += input.len() as u64;
+        self.take_input(conn.0, input);
+        self.settle();
+    }
+
+    /// The peer will send no more: its side of the connection was shut down in order.
+    pub fn handle_eof(&mut self, conn: ConnId, now: Time) {
+        self.advance(now);
+        self.take_eof(conn.0);
+        self.settle();
+    }
+
+    /// `count` bytes of what [`transmit`](Self::transmit) showed have left for the peer.
+    ///
+    /// Call it after each write that took some. It frees those bytes, restarts the stall timer and
+    /// the heartbeat's, and may emit [`Event::Unblocked`]. Next, look at
+    /// [`interest`](Self::interest) again: there may be more to do.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is more than was shown: that is a bug in the driver, and the stream is corrupt.
+    pub fn handle_written(&mut self, conn: ConnId, count: usize, now: Time) {
+        self.advance(now);
+        self.take_written(conn.0, count);
+        self.settle();
+    }
+
+    /// The connection is gone, however that came about; its handle is stale from here on.
+    ///
+    /// Say it exactly once for each accepted connection, after closing the socket.
+    pub fn handle_disconnect(&mut self, conn: ConnId, now: Time) {
+        self.advance(now);
+        self.disconnect(conn.0);
+        self.settle();
+    }
+
+    /// The deadline that [`poll_timeout`](Self::poll_timeout) named has come, or any time else.
+    ///
+    /// Takes a bounded number of due timers; if more are due, the next deadline is in the past, so
+    /// that a herd of them cannot keep the sockets waiting.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.advance(now);
+        self.take_timeouts();
+        self.settle();
+    }
+
+    /// The wall clock shows `unix_seconds`. With it, answers carry a `Date`; a server that was never
+    /// told is, to RFC 9110 section 6.6.1, one without a clock. Once a second is enough.
+    pub fn handle_wall_clock(&mut self, unix_seconds: u64) {
+        self.answers.handle_wall_clock(unix_seconds);
+    }
+
+    // ── 3. The core speaks. (2., the verbs, is in `posts`, `streams` and `lifetime`.) ───────────
+
+    /// The next thing the application has to know. Poll until `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let Some(event) = self.events.pop_front() else { return self.poll_unblocked() };
+        match &event {
+            Event::Message { session, message, .. } => {
+                self.message_polled(session.0, message.body().len() as u64);
+                self.settle();
+            }
+            Event::Foreign { post, .. } => self.bodies_bytes -= post.message.body().len() as u64,
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// The next connection whose [`interest`](Self::interest) may have changed. Poll until `None`;
+    /// each is named at most once until then.
+    pub fn poll_wake(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.wakes.pop_front() {
+            if let Some(conn) = self.conns.get_mut(id.0) {
+                conn.woken = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next needed, and what for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let timers = self.timers.earliest().map(|(at, cause)| Deadline { at, cause });
+        let shutdown = match self.phase {
+            Phase::Draining { until: Some(at) } if self.conns.len() > 0 => {
+                Some(Deadline { at, cause: TimerKind::Shutdown })
+            }
+            Phase::Running | Phase::Draining { .. } | Phase::Drained => None,
+        };
+        [timers, shutdown].into_iter().flatten().min_by_key(|deadline| deadline.at)
+    }
+
+    // ── 4. Anyone may look. ─────────────────────────────────────────────────────────────────────
+
+    /// What the connection's socket should be doing now. Always the present truth; a stale handle
+    /// is told to close.
+    #[must_use]
+    pub fn interest(&self, conn: ConnId) -> Interest {
+        match self.conns.get(conn.0) {
+            Some(conn) => conn.interest(&self.config.limits, self.queues_full()),
+            None => Interest::Close,
+        }
+    }
+
+    /// The bytes that wait for the connection's peer.
+    #[must_use]
+    pub fn transmit(&self, conn: ConnId) -> Transmit<'_> {
+        Transmit::new(self.conns.get(conn.0).map(|conn| &conn.outbox))
+    }
+
+    /// A look at a session; `None` once it has ended.
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> Option<SessionView<'_>> {
+        self.sessions.get(session.0).map(|found| self.view(session.0, found))
+    }
+
+    /// A look at every session.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView<'_>> {
+        self.sessions.iter().map(|(key, session)| self.view(key, session))
+    }
+
+    fn view<'a>(&self, key: Key, session: &'a Session) -> SessionView<'a> {
+        let queued_frames = self.conns.get(session.conn).map_or(0, |conn| conn.outbox.frames());
+        SessionView { id: SessionId(key), session, queued_frames }
+    }
+
+    /// Whether [`accept`](Self::accept) would take a connection from anywhere. When not, a driver
+    /// leaves further connections in the listener's backlog until this changes.
+    #[must_use]
+    pub fn can_accept(&self) -> bool {
+        self.admit_connection(&Peer::local()).is_ok()
+    }
+
+    /// Running, draining or drained.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections_open(&self) -> u32 {
+        self.conns.len()
+    }
+
+    /// Sessions open now, those that are ending among them.
+    #[must_use]
+    pub fn sessions_open(&self) -> u32 {
+        self.sessions.len()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Walks the whole state and asserts that it holds together. For tests and debug builds: it
+    /// takes time in proportion to everything.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant is broken, which is a bug in this crate.
+    pub fn check(&self) {
+        self.timers.check();
+        let mut frames = 0;
+        let (mut queues_cost, mut bodies_bytes) = (0, 0);
+        for (key, conn) in self.conns.iter() {
+            conn.outbox.check();
+            frames += u64::from(conn.outbox.frames());
+            queues_cost += conn.outbox.cost();
+            bodies_bytes += conn.body_bytes();
+            assert_eq!(conn.woken, self.wakes.contains(&ConnId(key)), "a wake bit is off");
+            let stall = self.timers.is_armed(Role::Stall, key.index());
+            let expected = !conn.outbox.is_empty() && self.config.timeouts.stall.is_some();
+            assert_eq!(stall, expected, "queued bytes and the stall timer go together");
+            match &conn.phase {
+                ConnPhase::Streaming { session, .. } => {
+                    let session = self.sessions.get(*session).expect("a stream has a session");
+                    assert_eq!(session.conn, key, "the session points back");
+                }
+                ConnPhase::Held { session, .. } => {
+                    let session = self.sessions.get(*session).expect("a held post has a session");
+                    assert!(session.is_waited_for_by(key), "the session knows who waits");
+                }
+                _ => {}
+            }
+        }
+        for (key, session) in self.sessions.iter() {
+            bodies_bytes += session.backlog_bytes();
+            let conn = self.conns.get(session.conn).expect("a session has a stream");
+            let streams = matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
+            assert!(streams, "a session's connection streams it");
+        }
+        for event in &self.events {
+            bodies_bytes += match event {
+                Event::Message { message, .. } => message.body().len() as u64,
+                Event::Foreign { post, .. } => post.message.body().len() as u64,
+                _ => 0,
+            };
+        }
+        assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
+        assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
+        assert!(self.conn_addresses.total() <= u64::from(self.conns.len()));
+        assert!(self.session_addresses.total() <= u64::from(self.sessions.len()));
+        assert!(self.principals.total() <= u64::from(self.sessions.len()));
+        let undone = self.resumable.len() + self.releasable.len();
+        assert_eq!(undone, 0, "a verb returned with work undone");
+        self.metrics.check(self.conns.len(), self.sessions.len(), frames);
+    }
+
+    // ── Inside. ─────────────────────────────────────────────────────────────────────────────────
+
+    fn advance(&mut self, now: Time) {
+        if now < self.now {
+            self.metrics.clock_backsteps += 1;
+        } else {
+            self.now = now;
+        }
+    }
+
+    /// Ends every verb: connections that were waiting and need not any more use what they have.
+    fn settle(&mut self) {
+        loop {
+            if let Some(session) = self.releasable.pop_front() {
+                self.release_held(session);
+            } else if let Some(conn) = self.resumable.pop_front() {
+                self.resume(conn);
+            } else {
+                break;
+            }
+        }
+        if self.conns.len() == 0 && matches!(self.phase, Phase::Draining { .. }) {
+            self.phase = Phase::Drained;
+            self.events.push_back(Event::Drained);
+        }
+        #[cfg(test)]
+        self.check();
+    }
+
+    fn arm(&mut self, kind: TimerKind, key: Key) {
+        self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
+    }
+
+    fn disarm(&mut self, role: Role, key: Key) {
+        self.timers.disarm(role, key.index());
+    }
+
+    fn wake(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.woken
+        {
+            conn.woken = true;
+            self.wakes.push_back(ConnId(key));
+        }
+    }
+
+    fn queues_full(&self) -> bool {
+        !within(self.config.limits.queues_bytes_max, self.queues_cost)
+    }
+
+    /// Queues bytes for a peer.
+    fn push(&mut self, key: Key, segment: Segment) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let was_empty = conn.outbox.is_empty();
+        self.queues_cost += segment.cost();
+        conn.outbox.push(segment);
+        if was_empty {
+            self.arm(TimerKind::Stall, key);
+        }
+        self.wake(key);
+    }
+
+    /// Throws away what waits for a peer. Returns how many events that were.
+    fn clear_outbox(&mut self, key: Key) -> u32 {
+        let Some(conn) = self.conns.get_mut(key) else { return 0 };
+        let frames = conn.outbox.frames();
+        self.queues_cost -= conn.outbox.cost();
+        self.metrics.frames_undelivered += u64::from(frames);
+        conn.outbox.clear();
+        self.disarm(Role::Stall, key);
+        frames
+    }
+
+    /// Moves a connection to another phase, and keeps the books of what the old one held.
+    fn enter(&mut self, key: Key, phase: ConnPhase) -> Option<ConnPhase> {
+        let conn = self.conns.get_mut(key)?;
+        let before = conn.body_bytes();
+        let old = core::mem::replace(&mut conn.phase, phase);
+        self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();
+        self.wake(key);
+        Some(old)
+    }
+
+    /// Sends the last word on a request and goes on to what follows it: the next request, or the
+    /// end of the connection.
+    fn answer(&mut self, key: Key, bytes: alloc::sync::Arc<[u8]>, unread: Unread) {
+        self.push(key, Segment::Answer(bytes));
+        self.after_answer(key, unread);
+    }
+
+    fn after_answer(&mut self, key: Key, unread: Unread) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let keep = conn.reply.persistence != Persistence::Close;
+        match unread {
+            Unread::Known(0) if keep => self.await_request(key),
+            Unread::Known(left) if keep => {
+                self.enter(key, ConnPhase::Discarding { left });
+                self.arm(TimerKind::Body, key);
+            }
+            Unread::Known(_) | Unread::Unknown => self.close_after_flush(key),
+        }
+    }
+
+    /// Ready for the next request on this connection.
+    fn await_request(&mut self, key: Key) {
+        if self.phase != Phase::Running {
+            return self.close_after_flush(key);
+        }
+        self.enter(key, ConnPhase::Head);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.scanner = Default::default();
+            conn.reply = Reply::CLOSE;
+        }
+        self.arm(TimerKind::Idle, key);
+        self.resumable.push_back(key);
+    }
+
+    /// Everything has been said; the peer gets what is queued and then some time to read it.
+    fn close_after_flush(&mut self, key: Key) {
+        self.disarm(Role::Phase, key);
+        self.drop_input(key);
+        self.enter(key, ConnPhase::Closing { discarded: 0 });
+        self.after_flush(key);
+    }
+
+    /// What a connection without queued bytes goes on to.
+    fn after_flush(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        if !conn.outbox.is_empty() {
+            return;
+        }
+        match conn.phase {
+            ConnPhase::Closing { .. } if conn.eof => {
+                self.enter(key, ConnPhase::Ended);
+            }
+            ConnPhase::Closing { discarded } => {
+                // Closing with bytes unread makes the kernel send a reset, which can overtake and
+                // destroy the answer (RFC 9112 section 9.6).
+                self.enter(key, ConnPhase::Lingering { discarded });
+                self.arm(TimerKind::Linger, key);
+            }
+            ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
+            _ => {}
+        }
+    }
+
+    /// The connection has no future, not even for what is queued.
+    fn cut(&mut self, key: Key) {
+        self.clear_outbox(key);
+        self.drop_input(key);
+        self.enter(key, ConnPhase::Ended);
+        self.timers.disarm_all(key.index());
+    }
+
+    /// Forgets stashed input and half a head.
+    fn drop_input(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            self.bodies_bytes -= conn.stash.capacity() as u64;
+            conn.stash = Default::default();
+            conn.stash_at = 0;
+            conn.partial = Default::default();
+        }
+    }
+
+    /// Answers a request with a fault, counts it, and says it in the log.
+    fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
+        let refused = refused.into();
+        let fault = refused.fault;
+        self.metrics.count_fault(fault);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        log::debug!("{} {}: refused, {} ({})", ConnId(key), conn.peer, fault.name(), fault);
+        let small = match unread {
+            Unread::Known(left) => left <= u64::from(self.config.limits.linger_bytes_max),
+            Unread::Unknown => false,
+        };
+        if !small || fault.aftermath() == crate::error::Aftermath::Close {
+            conn.reply.persistence = Persistence::Close;
+        }
+        match self.answers.refusal(&refused, conn.reply) {
+            Some(bytes) => self.answer(key, bytes, unread),
+            None => self.end_quietly(key),
+        }
+    }
+
+    /// Ends a connection without an answer; what was queued before still leaves.
+    fn end_quietly(&mut self, key: Key) {
+        self.disarm(Role::Phase, key);
+        self.drop_input(key);
+        self.enter(key, ConnPhase::Ended);
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            sessions: self.sessions.len(),
+            connections: self.conns.len(),
+            uptime_seconds: self.now.saturating_since(self.started).as_secs(),
+            draining: self.phase != Phase::Running,
+        }
+    }
+
+    fn disconnect(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        if let ConnPhase::Streaming { session, .. } = conn.phase {
+            self.end_session(session, CloseReason::Peer);
+        }
+        self.abandon_post(key);
+        self.cut(key);
+        let Some(conn) = self.conns.remove(key) else { return };
+        if let Some(address) = conn.peer.address_key() {
+            self.conn_addresses.subtract(&address);
+        }
+        self.metrics.connections_ended += 1;
+        log::debug!("{} is gone", ConnId(key));
+    }
+}
+
+#[cfg(test)]
+mod tests;

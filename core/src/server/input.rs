@@ -1,0 +1,314 @@
+//! Bytes from peers: heads, bodies, and what is thrown away; and the other direction's completions.
+
+use super::Server;
+use crate::answer::Reply;
+use crate::arena::Key;
+use crate::conn::Phase as ConnPhase;
+use crate::error::Fault;
+use crate::event::{CloseReason, ConnId, Event, Phase};
+use crate::http1::{FieldStorage, Head, Persistence, Scan};
+use crate::limits::within;
+use crate::request::{Asked, Plan, Unread, judge, reply_to};
+use crate::timers::{Role, TimerKind};
+
+impl Server {
+    /// Uses input, or stashes it behind what is stashed already.
+    pub(super) fn take_input(&mut self, key: Key, input: &[u8]) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let used = if conn.stashed().is_empty() { self.run(key, input) } else { 0 };
+        let rest = input.get(used..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.stash(key, rest);
+        }
+    }
+
+    fn stash(&mut self, key: Key, rest: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let before = conn.stash.capacity() as u64;
+        conn.stash.extend_from_slice(rest);
+        self.bodies_bytes = self.bodies_bytes - before + conn.stash.capacity() as u64;
+        if !within(self.config.limits.bodies_bytes_max, self.bodies_bytes) {
+            self.refuse_wherever(key, Fault::BodiesFull);
+        }
+    }
+
+    /// Refuses a connection that may be in the middle of waiting for something.
+    fn refuse_wherever(&mut self, key: Key, fault: Fault) {
+        self.abandon_post(key);
+        self.refuse(key, fault, Unread::Unknown);
+    }
+
+    /// Goes on with stashed input, as far as the connection can use it now; then, if the peer has
+    /// ended its side and nothing is left, ends ours.
+    pub(super) fn resume(&mut self, key: Key) {
+        let full = self.queues_full();
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !conn.takes_input(&self.config.limits, full) {
+            return;
+        }
+        if !conn.stashed().is_empty() {
+            let (stash, at) = (core::mem::take(&mut conn.stash), conn.stash_at);
+            self.bodies_bytes -= stash.capacity() as u64;
+            conn.stash_at = 0;
+            let used = self.run(key, stash.get(at..).unwrap_or_default());
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            if at + used < stash.len() && !matches!(conn.phase, ConnPhase::Ended) {
+                self.bodies_bytes += stash.capacity() as u64;
+                (conn.stash, conn.stash_at) = (stash, at + used);
+            }
+            self.wake(key);
+        }
+        self.end_of_input(key);
+    }
+
+    /// Feeds input to the connection until it is used up or has to wait. Returns how much was used.
+    fn run(&mut self, key: Key, input: &[u8]) -> usize {
+        let mut used = 0;
+        while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
+            let full = self.queues_full();
+            let Some(conn) = self.conns.get_mut(key) else { return input.len() };
+            if !conn.takes_input(&self.config.limits, full) {
+                break;
+            }
+            used += match &mut conn.phase {
+                ConnPhase::Head => self.run_head(key, rest),
+                ConnPhase::Body { .. } => self.run_body(key, rest),
+                ConnPhase::Discarding { left } => {
+                    let take = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= take as u64;
+                    if *left == 0 {
+                        self.await_request(key);
+                    }
+                    take
+                }
+                ConnPhase::Streaming { session, input, .. } => {
+                    *input = input.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    if *input > self.config.limits.stream_input_bytes_max {
+                        let session = *session;
+                        self.metrics.count_fault(Fault::StreamInput);
+                        self.end_session(session, CloseReason::Fault(Fault::StreamInput));
+                    }
+                    rest.len()
+                }
+                ConnPhase::Closing { discarded } => {
+                    *discarded = discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    self.wake(key);
+                    rest.len()
+                }
+                ConnPhase::Lingering { discarded } => {
+                    *discarded = discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    if *discarded > self.config.limits.linger_bytes_max {
+                        self.end_quietly(key);
+                    }
+                    rest.len()
+                }
+                ConnPhase::Ended => rest.len(),
+                ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => break,
+            };
+        }
+        used
+    }
+
+    fn run_head(&mut self, key: Key, input: &[u8]) -> usize {
+        let Some(conn) = self.conns.get_mut(key) else { return input.len() };
+        let fresh = conn.scanner.is_idle();
+        match conn.scanner.scan(input, &self.head_limits) {
+            Err(fault) => {
+                self.reject_head(key, fault);
+                input.len()
+            }
+            Ok(Scan::Partial) => {
+                conn.partial.extend_from_slice(input);
+                // The first head is timed from accept, a later one from its first byte.
+                if fresh && !conn.scanner.is_idle() && conn.served {
+                    self.arm(TimerKind::Head, key);
+                }
+                input.len()
+            }
+            Ok(Scan::Complete { consumed }) => {
+                let here = input.get(..consumed).unwrap_or_default();
+                if conn.partial.is_empty() {
+                    self.request(key, here);
+                } else {
+                    let mut whole = core::mem::take(&mut conn.partial);
+                    whole.extend_from_slice(here);
+                    self.request(key, &whole);
+                }
+                consumed
+            }
+        }
+    }
+
+    /// A head that cannot be understood: nothing behind it can be either.
+    fn reject_head(&mut self, key: Key, fault: Fault) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.reply = Reply::CLOSE;
+        }
+        self.refuse(key, fault, Unread::Unknown);
+    }
+
+    /// A whole head has come.
+    fn request(&mut self, key: Key, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let mut storage = FieldStorage::new();
+        let head = match Head::parse(bytes, &mut storage) {
+            Ok(head) => head,
+            Err(fault) => return self.reject_head(key, fault),
+        };
+        conn.served = true;
+        conn.reply = reply_to(&head);
+        if self.phase != Phase::Running {
+            conn.reply.persistence = Persistence::Close;
+        }
+        let reply = conn.reply;
+        let asked = judge(&head, &conn.peer, &self.config);
+        self.disarm(Role::Phase, key);
+        match asked {
+            Ok(Asked::Health) => {
+                let bytes = self.answers.health(&self.vitals(), reply);
+                self.answer_whole(key, bytes, &head);
+            }
+            Ok(Asked::Ready) => {
+                let bytes = self.answers.ready(self.readiness(), reply);
+                self.answer_whole(key, bytes, &head);
+            }
+            Ok(Asked::Plan(plan)) => self.consider(key, plan, &head),
+            Err(refused) => self.refuse(key, refused, Unread::of(&head)),
+        }
+    }
+
+    /// Answers a request that should have had no body.
+    fn answer_whole(&mut self, key: Key, bytes: alloc::sync::Arc<[u8]>, head: &Head<'_>) {
+        let unread = Unread::of(head);
+        self.answer(key, bytes, unread);
+    }
+
+    fn readiness(&self) -> Result<(), &'static str> {
+        let limits = &self.config.limits;
+        if self.phase != Phase::Running {
+            Err("draining")
+        } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1)) {
+            Err("full")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Goes on with a request at once, or asks the application about it first.
+    fn consider(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
+        match self.config.authorization {
+            crate::Authorization::None => self.proceed(key, plan, None),
+            crate::Authorization::Deferred => self.ask(key, plan, head),
+        }
+    }
+
+    pub(super) fn take_eof(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.eof {
+            return;
+        }
+        conn.eof = true;
+        self.wake(key);
+        self.end_of_input(key);
+    }
+
+    /// If the peer has ended its side and everything it said has been used, draws the consequence.
+    fn end_of_input(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        if !conn.eof || !conn.stashed().is_empty() {
+            return;
+        }
+        match &conn.phase {
+            ConnPhase::Head if conn.scanner.is_idle() => self.end_quietly(key),
+            // Cut short: nothing of it is executed.
+            ConnPhase::Head | ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
+                self.refuse(key, Fault::Truncated, Unread::Unknown);
+            }
+            // The request was whole, so its answer will come; then there is nothing to read.
+            ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => {}
+            ConnPhase::Streaming { session, .. } => {
+                if !self.config.allow_half_close {
+                    let session = *session;
+                    self.end_session(session, CloseReason::Peer);
+                }
+            }
+            ConnPhase::Closing { .. } => self.after_flush(key),
+            ConnPhase::Lingering { .. } => self.end_quietly(key),
+            ConnPhase::Ended => {}
+        }
+    }
+
+    pub(super) fn take_written(&mut self, key: Key, count: usize) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if count == 0 {
+            return;
+        }
+        let before = conn.outbox.cost();
+        let frames = conn.outbox.advance(count);
+        self.queues_cost -= before - conn.outbox.cost();
+        self.metrics.frames_sent += u64::from(frames);
+        self.metrics.bytes_sent += count as u64;
+        let empty = conn.outbox.is_empty();
+        let stream = match conn.phase {
+            ConnPhase::Streaming { session, ending, .. } => Some((session, ending)),
+            _ => None,
+        };
+        if empty {
+            self.disarm(Role::Stall, key);
+        } else {
+            self.arm(TimerKind::Stall, key);
+        }
+        match stream {
+            Some((session, false)) => {
+                self.arm(TimerKind::Heartbeat, key);
+                self.unblock(session);
+            }
+            Some((_, true)) => {}
+            None => self.resumable.push_back(key),
+        }
+        self.wake(key);
+        self.after_flush(key);
+    }
+
+    /// Hands out one session that waited for room in all queues together and now has it.
+    pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
+        while let Some(&key) = self.starved.front() {
+            let Some(session) = self.sessions.get_mut(key) else {
+                self.starved.pop_front();
+                continue;
+            };
+            let Some(cost) = session.refused_cost else {
+                session.starved = false;
+                self.starved.pop_front();
+                continue;
+            };
+            if !within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+                return None;
+            }
+            session.starved = false;
+            self.starved.pop_front();
+            if self.unblock(key) {
+                return self.events.pop_front();
+            }
+        }
+        None
+    }
+
+    /// Asks the application whether a request may proceed.
+    fn ask(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
+        let captured = match &plan {
+            Plan::Stream(plan) => plan.head.clone(),
+            Plan::Post(_) => {
+                alloc::sync::Arc::new(crate::event::RequestHead::capture(head, head.target().path))
+            }
+        };
+        if !within(self.config.limits.events_max, self.events.len() as u32) {
+            return self.refuse(key, Fault::EventsFull, Unread::of(head));
+        }
+        self.enter(key, ConnPhase::Deciding(alloc::boxed::Box::new(plan)));
+        self.arm(TimerKind::Decision, key);
+        let Some(ticket) = self.ticket(key) else { return };
+        log::trace!("{} waits for a decision", ConnId(key));
+        self.events.push_back(Event::Asked { ticket: crate::AuthTicket(ticket), head: captured });
+    }
+}

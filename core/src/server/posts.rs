@@ -1,0 +1,443 @@
+//! Posts: from an acceptable head, through body and envelope, to the application; and the answer.
+//!
+//! The order of messages: those of one session reach the application in the order in which their
+//! bodies were complete. Where the session has no room the post is *held*: its connection is not
+//! read, TCP does the rest, and the message goes on when there is room or the hold time is over.
+
+use alloc::boxed::Box;
+
+use super::Server;
+use crate::answer::Refused;
+use crate::arena::Key;
+use crate::config::Acknowledgement;
+use crate::conn::{Phase as ConnPhase, PostTarget};
+use crate::error::{Expired, Fault};
+use crate::event::{
+    AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Principal, Refusal,
+    SessionId, Ticket, Verdict,
+};
+use crate::http1::{BodyDecoder, CONTINUE};
+use crate::jsonrpc::{self, Invalid, Kind, Message};
+use crate::limits::within;
+use crate::outbox::Segment;
+use crate::request::{Plan, PostPlan, Unread, body_too_large};
+use crate::sse::Frame;
+use crate::time::Time;
+use crate::timers::{Role, TimerKind};
+use crate::token::{Secret, SessionToken, TokenError};
+
+impl Server {
+    // ── The application's verbs about posts. ────────────────────────────────────────────────────
+
+    /// Answers [`Event::Asked`].
+    ///
+    /// # Errors
+    ///
+    /// [`Expired`] if the request has been refused meanwhile, or its connection is gone.
+    pub fn authorize(&mut self, ticket: AuthTicket, verdict: Verdict, now: Time) -> Result<(), Expired> {
+        self.advance(now);
+        let key = self.redeem(ticket.0)?;
+        let Some(ConnPhase::Deciding(plan)) = self.enter(key, ConnPhase::Awaiting) else {
+            return Err(Expired);
+        };
+        match verdict {
+            Verdict::Allow(principal) => self.proceed(key, *plan, Some(principal)),
+            Verdict::Refuse(refusal) => {
+                let mut refused = Refused::from(match refusal {
+                    Refusal::Unauthenticated | Refusal::InvalidToken => Fault::Unauthorized,
+                    Refusal::Forbidden => Fault::Forbidden,
+                    Refusal::Unavailable => Fault::DecisionTimeout,
+                });
+                refused.invalid_token = refusal == Refusal::InvalidToken;
+                self.refuse(key, refused, plan.unread());
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Answers a post whose ticket came with [`Event::Message`] or [`Event::Foreign`].
+    ///
+    /// # Errors
+    ///
+    /// [`Expired`] if the post has been refused meanwhile, or its connection is gone.
+    pub fn acknowledge(&mut self, ticket: PostTicket, outcome: Outcome, now: Time) -> Result<(), Expired> {
+        self.advance(now);
+        let key = self.redeem(ticket.0)?;
+        match outcome {
+            Outcome::Accepted => self.accepted(key),
+            Outcome::UnknownSession => self.refuse(key, Fault::UnknownSession, Unread::Known(0)),
+            Outcome::Busy => self.refuse(key, Fault::Busy, Unread::Known(0)),
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Takes in a post that another shard received for a session of this one. Give what comes back
+    /// to that shard's [`acknowledge`](Self::acknowledge).
+    pub fn deliver(&mut self, post: ForwardedPost, now: Time) -> Outcome {
+        self.advance(now);
+        let ForwardedPost { token, principal, message } = post;
+        let outcome = match self.find_session(token.slot(), token.secret(), principal.as_ref()) {
+            None => Outcome::UnknownSession,
+            Some(key) if self.session_takes(key, &message) => {
+                self.record(key, message, None);
+                Outcome::Accepted
+            }
+            Some(_) => Outcome::Busy,
+        };
+        self.settle();
+        outcome
+    }
+
+    /// The application holds this many of a session's messages, of so many bytes in all, in a queue
+    /// of its own, in front of whoever will handle them.
+    ///
+    /// They count against the session's inbound limits as if they had not been polled, so a slow
+    /// handler slows its client down. An application that handles messages as it polls them need
+    /// never say this. The figures replace those said before.
+    pub fn set_backlog(&mut self, session: SessionId, messages: u32, bytes: u64, now: Time) {
+        self.advance(now);
+        let Some(found) = self.sessions.get_mut(session.0) else { return };
+        self.bodies_bytes -= found.backlog_bytes();
+        found.set_backlog(messages, bytes);
+        self.bodies_bytes += bytes;
+        self.releasable.push_back(session.0);
+        self.settle();
+    }
+
+    // ── Tickets. ────────────────────────────────────────────────────────────────────────────────
+
+    pub(super) fn ticket(&mut self, key: Key) -> Option<Ticket> {
+        let conn = self.conns.get_mut(key)?;
+        conn.tickets = conn.tickets.wrapping_add(1);
+        Some(Ticket { conn: key, number: conn.tickets })
+    }
+
+    /// The connection that a ticket was given out for, if it still waits for exactly this one.
+    fn redeem(&mut self, ticket: Ticket) -> Result<Key, Expired> {
+        let conn = self.conns.get(ticket.conn).ok_or(Expired)?;
+        let waits = matches!(conn.phase, ConnPhase::Deciding(_) | ConnPhase::Awaiting);
+        if !waits || conn.tickets != ticket.number {
+            return Err(Expired);
+        }
+        self.disarm(Role::Phase, ticket.conn);
+        Ok(ticket.conn)
+    }
+
+    // ── From the head to the body. ──────────────────────────────────────────────────────────────
+
+    /// Goes on with a request that somebody has vouched for, or that needs nobody to.
+    pub(super) fn proceed(&mut self, key: Key, plan: Plan, principal: Option<Principal>) {
+        match plan {
+            Plan::Stream(plan) => {
+                let unread = plan.unread;
+                if let Err(fault) = self.open(key, plan, principal) {
+                    self.refuse(key, fault, unread);
+                }
+            }
+            Plan::Post(plan) => self.begin_post(key, plan, principal),
+        }
+    }
+
+    fn begin_post(&mut self, key: Key, plan: PostPlan, principal: Option<Principal>) {
+        if let Some(refused) = plan.refusal {
+            return self.refuse(key, refused, plan.unread);
+        }
+        if self.phase != Phase::Running {
+            return self.refuse(key, Fault::ShuttingDown, plan.unread);
+        }
+        let target = match self.locate(plan.token, principal) {
+            Ok(target) => target,
+            Err(fault) => return self.refuse(key, fault, plan.unread),
+        };
+        if plan.expects_continue {
+            self.push(key, Segment::Static(CONTINUE));
+        }
+        let decoder = BodyDecoder::new(plan.framing);
+        let empty = decoder.is_done();
+        self.enter(key, ConnPhase::Body { decoder, body: Default::default(), target });
+        self.arm(TimerKind::Body, key);
+        if empty {
+            self.finish_body(key);
+        }
+    }
+
+    fn locate(
+        &self,
+        token: Result<SessionToken, TokenError>,
+        principal: Option<Principal>,
+    ) -> Result<PostTarget, Fault> {
+        let token = match token {
+            Ok(token) => token,
+            Err(error) => {
+                // As long as for any other miss.
+                self.find_session(u32::MAX, &Secret::DECOY, principal.as_ref());
+                return Err(match error {
+                    TokenError::Malformed => Fault::UnknownSession,
+                    TokenError::OtherInstance => Fault::Misrouted,
+                });
+            }
+        };
+        if token.shard() == self.config.shard {
+            self.find_session(token.slot(), token.secret(), principal.as_ref())
+                .map(PostTarget::Here)
+                .ok_or(Fault::UnknownSession)
+        } else if self.config.forwarding {
+            Ok(PostTarget::Elsewhere(Box::new((token, principal))))
+        } else {
+            log::info!("a post for shard {} came to shard {}", token.shard(), self.config.shard);
+            Err(Fault::Misrouted)
+        }
+    }
+
+    /// The session in a slot, if it has this secret and this principal, and is not ending. Every
+    /// way to miss compares a secret once and looks the same.
+    fn find_session(&self, slot: u32, secret: &Secret, principal: Option<&Principal>) -> Option<Key> {
+        let found = self.sessions.at(slot);
+        let known = found.map_or(&Secret::DECOY, |(_, session)| session.secret());
+        let matches = known.matches(secret);
+        let (key, session) = found?;
+        let theirs = session.principal.as_ref() == principal && session.ending.is_none();
+        (matches && theirs).then_some(key)
+    }
+
+    // ── From the body to the application. ───────────────────────────────────────────────────────
+
+    pub(super) fn run_body(&mut self, key: Key, input: &[u8]) -> usize {
+        let Some(conn) = self.conns.get_mut(key) else { return input.len() };
+        let ConnPhase::Body { decoder, body, .. } = &mut conn.phase else { return 0 };
+        let before = body.capacity();
+        if before == 0 {
+            // Room for what has arrived, not for what was promised.
+            let declared = decoder.declared().unwrap_or(0);
+            body.reserve_exact(input.len().min(usize::try_from(declared).unwrap_or(usize::MAX)));
+        }
+        let sink = &mut |piece: &[u8]| body.extend_from_slice(piece);
+        let decoded = decoder.decode(input, &self.body_limits, sink);
+        self.bodies_bytes += (body.capacity() - before) as u64;
+        let within_budget = within(self.config.limits.bodies_bytes_max, self.bodies_bytes);
+        match decoded {
+            Err(Fault::BodyTooLarge) => {
+                self.refuse(key, body_too_large(&self.config), Unread::Unknown);
+                input.len()
+            }
+            Err(fault) => {
+                self.refuse(key, fault, Unread::Unknown);
+                input.len()
+            }
+            Ok(_) if !within_budget => {
+                self.refuse(key, Fault::BodiesFull, Unread::Unknown);
+                input.len()
+            }
+            Ok(progress) => {
+                if progress.done {
+                    self.finish_body(key);
+                }
+                progress.consumed
+            }
+        }
+    }
+
+    /// A body is complete: reads its envelope and passes the message on.
+    fn finish_body(&mut self, key: Key) {
+        self.disarm(Role::Phase, key);
+        let Some(ConnPhase::Body { mut body, target, .. }) = self.enter(key, ConnPhase::Awaiting)
+        else {
+            return;
+        };
+        if body.capacity() > body.len() + body.len() / 4 {
+            body.shrink_to_fit();
+        }
+        let nesting_max = self.config.limits.nesting_max.map(|max| max as usize);
+        let message = match Message::read(body, nesting_max) {
+            Ok(message) => message,
+            Err((invalid, _)) => {
+                let fault = match invalid {
+                    Invalid::Parse(_) => Fault::NotJson,
+                    Invalid::Request(_) => Fault::NotJsonRpc,
+                };
+                let text = alloc::format!("{}: {}", fault.text(), invalid.reason());
+                return self.refuse(key, Refused::saying(fault, text), Unread::Known(0));
+            }
+        };
+        log::trace!("{} posts {}", ConnId(key), message.text());
+        match target {
+            PostTarget::Here(session) => self.submit(key, session, message),
+            PostTarget::Elsewhere(whose) => {
+                let (token, principal) = *whose;
+                self.forward(key, ForwardedPost { token, principal, message });
+            }
+        }
+    }
+
+    /// Gives a message to its session, or holds its post until there is room.
+    fn submit(&mut self, key: Key, session: Key, message: Message) {
+        let open = self.sessions.get(session).is_some_and(|found| found.ending.is_none());
+        if !open {
+            let fault = match self.phase {
+                Phase::Running => Fault::UnknownSession,
+                Phase::Draining { .. } | Phase::Drained => Fault::ShuttingDown,
+            };
+            return self.refuse(key, fault, Unread::Known(0));
+        }
+        if self.session_takes(session, &message) {
+            return self.admit(key, session, message);
+        }
+        self.metrics.posts_held += 1;
+        log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.hold(key, message.kind());
+        }
+        self.enter(key, ConnPhase::Held { session, message });
+        self.arm(TimerKind::Hold, key);
+    }
+
+    fn session_takes(&self, session: Key, message: &Message) -> bool {
+        let len = message.body().len() as u64;
+        self.sessions
+            .get(session)
+            .is_some_and(|found| found.admits_new(message.kind(), len, &self.config.limits))
+    }
+
+    /// A message goes to the application; its post is answered now or when its ticket is.
+    fn admit(&mut self, key: Key, session: Key, message: Message) {
+        match self.config.acknowledgement {
+            Acknowledgement::Queued => {
+                self.record(session, message, None);
+                self.accepted(key);
+            }
+            Acknowledgement::Deferred => {
+                self.enter(key, ConnPhase::Awaiting);
+                self.arm(TimerKind::Decision, key);
+                let ticket = self.ticket(key).map(PostTicket);
+                self.record(session, message, ticket);
+            }
+        }
+    }
+
+    fn accepted(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let bytes = self.answers.accepted(conn.reply.persistence);
+        self.answer(key, bytes, Unread::Known(0));
+    }
+
+    /// Puts a message into the event queue, and into its session's books.
+    fn record(&mut self, session: Key, message: Message, ticket: Option<PostTicket>) {
+        let Some(found) = self.sessions.get_mut(session) else { return };
+        let len = message.body().len() as u64;
+        found.admitted(len);
+        if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
+            found.asked(id);
+        }
+        // MCP says that a cancelled request gets no answer. Without this, requests that a client
+        // gave up would stay in flight for ever and in the end block the session.
+        let freed = message.cancelled_id().is_some_and(|id| found.settled(id));
+        if freed {
+            self.releasable.push_back(session);
+        }
+        self.bodies_bytes += len;
+        self.metrics.messages_received += 1;
+        let conn = found.conn;
+        self.arm(TimerKind::SessionIdle, conn);
+        self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
+    }
+
+    fn forward(&mut self, key: Key, post: ForwardedPost) {
+        if !within(self.config.limits.events_max, self.events.len() as u32) {
+            return self.refuse(key, Fault::EventsFull, Unread::Known(0));
+        }
+        self.arm(TimerKind::Decision, key);
+        let Some(ticket) = self.ticket(key) else { return };
+        let ticket = PostTicket(ticket);
+        self.bodies_bytes += post.message.body().len() as u64;
+        self.events.push_back(Event::Foreign { shard: post.shard(), post, ticket });
+    }
+
+    // ── Held posts. ─────────────────────────────────────────────────────────────────────────────
+
+    /// A message of `len` bytes was polled.
+    pub(super) fn message_polled(&mut self, session: Key, len: u64) {
+        self.bodies_bytes -= len;
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.polled(len);
+            self.releasable.push_back(session);
+        }
+    }
+
+    /// Lets held posts of a session go on, as far as there is room now.
+    pub(super) fn release_held(&mut self, session: Key) {
+        while let Some(found) = self.sessions.get(session) {
+            let next = found.next_admissible(&self.config.limits, |conn| {
+                match self.conns.get(conn).map(|conn| &conn.phase) {
+                    Some(ConnPhase::Held { message, .. }) => {
+                        Some((message.kind(), message.body().len() as u64))
+                    }
+                    _ => None,
+                }
+            });
+            let Some(conn) = next else { return };
+            let Some(message) = self.unhold(conn) else { return };
+            self.admit(conn, session, message);
+        }
+    }
+
+    /// Takes a held message off its connection; what happens to that is for the caller to say.
+    fn unhold(&mut self, key: Key) -> Option<Message> {
+        let held = matches!(self.conns.get(key)?.phase, ConnPhase::Held { .. });
+        if !held {
+            return None;
+        }
+        self.disarm(Role::Phase, key);
+        let Some(ConnPhase::Held { session, message }) = self.enter(key, ConnPhase::Awaiting) else {
+            return None;
+        };
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.unhold(key, message.kind());
+        }
+        Some(message)
+    }
+
+    /// A connection that may hold a post is given up.
+    pub(super) fn abandon_post(&mut self, key: Key) {
+        self.unhold(key);
+    }
+
+    /// A post was held for as long as its client can be made to wait. A request is then answered
+    /// like any other, on the stream: an error status would make some clients give up altogether.
+    pub(super) fn hold_is_over(&mut self, key: Key) {
+        let Some(ConnPhase::Held { session, .. }) = self.conns.get(key).map(|conn| &conn.phase) else {
+            return;
+        };
+        let session = *session;
+        let Some(message) = self.unhold(key) else { return };
+        let told = message.kind() == Kind::Request
+            && Frame::message(&jsonrpc::error_body(
+                message.id(),
+                jsonrpc::code::SERVER_BUSY,
+                "server busy",
+            ))
+            .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
+        if told {
+            self.metrics.count_fault(Fault::Busy);
+            log::info!("{}: a request was answered \"server busy\"", SessionId(session));
+            self.accepted(key);
+        } else {
+            self.refuse(key, Fault::Busy, Unread::Known(0));
+        }
+        self.releasable.push_back(session);
+    }
+
+    /// The session that held posts wait for is gone.
+    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Key>) {
+        for key in held {
+            let waiting =
+                self.conns.get(key).is_some_and(|c| matches!(c.phase, ConnPhase::Held { .. }));
+            if waiting {
+                self.disarm(Role::Phase, key);
+                self.enter(key, ConnPhase::Awaiting);
+                self.refuse(key, Fault::UnknownSession, Unread::Known(0));
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Sessions: how they are opened, what is sent on their streams, and the ways they end.
+
+use super::Server;
+use crate::arena::Key;
+use crate::conn::Phase as ConnPhase;
+use crate::error::{Fault, SendError};
+use crate::event::{CloseReason, ConnId, Event, Phase, Principal, Reach, SessionId};
+use crate::http1::StreamFraming;
+use crate::limits::within;
+use crate::outbox::Segment;
+use crate::request::{StreamPlan, Unread};
+use crate::session::Session;
+use crate::sse::{Frame, LAST_CHUNK};
+use crate::time::Time;
+use crate::timers::{Role, TimerKind};
+use crate::token::{Secret, SessionToken};
+
+/// A larger message makes clients of the Python SDK 2.x end their session.
+const LARGE_FRAME_BYTES: usize = 1 << 20;
+
+impl Server {
+    // ── The application's verbs about sessions. ─────────────────────────────────────────────────
+
+    /// Queues an event for a session's stream. Nothing is encoded or copied.
+    ///
+    /// A response releases the request that it answers.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`]: wait for [`Event::Unblocked`], then send again. [`SendError::TooLarge`]:
+    /// it never will fit. [`SendError::Gone`]: the session has ended or is ending.
+    pub fn send(&mut self, session: SessionId, frame: &Frame, now: Time) -> Result<(), SendError> {
+        self.advance(now);
+        self.queue_frame(session.0, frame)?;
+        if let Some(id) = frame.answered_id() {
+            self.settle_request(session.0, id);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Queues one event for many sessions. It is encoded once and shared by all of them.
+    pub fn broadcast(
+        &mut self,
+        to: impl IntoIterator<Item = SessionId>,
+        frame: &Frame,
+        now: Time,
+    ) -> Reach {
+        self.advance(now);
+        let mut reach = Reach::default();
+        for session in to {
+            match self.queue_frame(session.0, frame) {
+                Ok(()) => reach.queued += 1,
+                Err(SendError::Gone) => reach.gone += 1,
+                Err(SendError::Full | SendError::TooLarge) => reach.full += 1,
+            }
+        }
+        self.settle();
+        reach
+    }
+
+    /// Ends a session in order: what is queued still leaves, then the stream ends. Posts are answered
+    /// like those to an unknown session from now on. [`Event::Closed`] follows when it is over.
+    pub fn close(&mut self, session: SessionId, now: Time) {
+        self.advance(now);
+        self.begin_end(session.0, CloseReason::Application);
+        self.settle();
+    }
+
+    // ── Opening. ────────────────────────────────────────────────────────────────────────────────
+
+    /// Opens a session on a connection. Everything that can fail comes first; a failure leaves no
+    /// trace.
+    pub(super) fn open(
+        &mut self,
+        key: Key,
+        plan: StreamPlan,
+        principal: Option<Principal>,
+    ) -> Result<(), Fault> {
+        if plan.head_only {
+            let head = self.answers.stream(&self.config, plan.framing, None);
+            self.answer(key, head, plan.unread);
+            return Ok(());
+        }
+        let Some(conn) = self.conns.get(key) else { return Ok(()) };
+        let address = conn.peer.address_key();
+        self.admit_session(address.as_ref(), principal.as_ref())?;
+        let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
+        // Nothing below this line can fail.
+        let token =
+            SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
+        let greeting = self.answers.stream(&self.config, plan.framing, Some(&token));
+        if let Some(address) = address {
+            self.session_addresses.add(address);
+        }
+        if let Some(principal) = principal.clone() {
+            self.principals.add(principal);
+        }
+        let session = self.sessions.insert(Session::new(key, secret, principal.clone(), address));
+        let chunked = plan.framing != StreamFraming::UntilClose;
+        self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
+        self.disarm(Role::Phase, key);
+        self.arm(TimerKind::SessionIdle, key);
+        self.arm(TimerKind::SessionLifetime, key);
+        self.push(key, Segment::Answer(greeting));
+        self.metrics.sessions_opened += 1;
+        log::info!("{} opened on {}", SessionId(session), ConnId(key));
+        self.events.push_back(Event::Opened {
+            session: SessionId(session),
+            conn: ConnId(key),
+            principal,
+            head: plan.head,
+        });
+        Ok(())
+    }
+
+    fn admit_session(
+        &self,
+        address: Option<&crate::peer::AddressKey>,
+        principal: Option<&Principal>,
+    ) -> Result<(), Fault> {
+        let limits = &self.config.limits;
+        let more = |count: u32| count.saturating_add(1);
+        if self.phase != Phase::Running {
+            Err(Fault::ShuttingDown)
+        } else if !within(limits.sessions_max, more(self.sessions.len())) {
+            Err(Fault::SessionsFull)
+        } else if address.is_some_and(|address| {
+            let count = self.session_addresses.count(address);
+            !within(limits.sessions_per_address_max, more(count))
+        }) {
+            Err(Fault::SessionsPerAddressFull)
+        } else if principal.is_some_and(|principal| {
+            let count = self.principals.count(principal);
+            !within(limits.sessions_per_principal_max, more(count))
+        }) {
+            Err(Fault::SessionsPerPrincipalFull)
+        } else if !within(limits.events_max, self.events.len() as u32) {
+            Err(Fault::EventsFull)
+        } else if self.queues_full() {
+            Err(Fault::QueuesFull)
+        } else {
+            Ok(())
+        }
+    }
+
+    // ── Sending. ────────────────────────────────────────────────────────────────────────────────
+
+    pub(super) fn queue_frame(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
+        let limits = &self.config.limits;
+        let session = self.sessions.get_mut(key).filter(|found| found.ending.is_none());
+        let session = session.ok_or(SendError::Gone)?;
+        let conn = self.conns.get(session.conn).ok_or(SendError::Gone)?;
+        let ConnPhase::Streaming { chunked, .. } = conn.phase else { return Err(SendError::Gone) };
+        let segment = Segment::frame(frame, chunked);
+        let cost = segment.cost();
+        if !within(limits.queues_bytes_max, cost) {
+            return Err(SendError::TooLarge);
+        }
+        let queued = conn.outbox.cost();
+        if queued > 0 && !within(limits.queue_bytes_max, queued.saturating_add(cost)) {
+            session.refused_cost = Some(cost);
+            return Err(SendError::Full);
+        }
+        if !within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+            session.refused_cost = Some(cost);
+            if !session.starved {
+                session.starved = true;
+                self.starved.push_back(key);
+            }
+            return Err(SendError::Full);
+        }
+        if frame.wire_len() > LARGE_FRAME_BYTES && !session.warned_large {
+            session.warned_large = true;
+            log::warn!(
+                "{}: a message of {} bytes; some clients give up on messages over 1 MiB",
+                SessionId(key),
+                frame.wire_len()
+            );
+        }
+        log::trace!("{} is sent {} bytes", SessionId(key), frame.wire_len());
+        let stream = session.conn;
+        self.push(stream, segment);
+        self.metrics.frames_queued += 1;
+        Ok(())
+    }
+
+    /// A request of the session has its answer.
+    fn settle_request(&mut self, key: Key, id: &str) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !session.settled(id) {
+            return;
+        }
+        let last = session.requests_in_flight() == 0;
+        self.releasable.push_back(key);
+        if last && self.phase != Phase::Running {
+            self.begin_end(key, CloseReason::Shutdown);
+        }
+    }
+
+    /// Tells the application that a session it could not send to has room. Says whether it did.
+    pub(super) fn unblock(&mut self, key: Key) -> bool {
+        let limits = &self.config.limits;
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(cost) = session.refused_cost else { return false };
+        let Some(conn) = self.conns.get(session.conn) else { return false };
+        let queued = conn.outbox.cost();
+        // Below half, so that a full queue is not announced as free for every small write.
+        let low = queued == 0
+            || (within(limits.queue_bytes_max, queued.saturating_add(cost))
+                && within(limits.queue_bytes_max, queued.saturating_mul(2)));
+        let room = within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost));
+        if !low || !room {
+            return false;
+        }
+        session.refused_cost = None;
+        self.events.push_back(Event::Unblocked { session: SessionId(key) });
+        true
+    }
+
+    // ── Ending. ─────────────────────────────────────────────────────────────────────────────────
+
+    /// Ends a session in order: no more frames, no more posts, and when the queue has left, the end.
+    pub(super) fn begin_end(&mut self, key: Key, reason: CloseReason) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.ending.is_some() {
+            return;
+        }
+        session.ending = Some(reason);
+        let stream = session.conn;
+        let held = session.take_held();
+        self.refuse_held(held);
+        let Some(conn) = self.conns.get_mut(stream) else { return };
+        let ConnPhase::Streaming { chunked, ending, .. } = &mut conn.phase else { return };
+        *ending = true;
+        if *chunked {
+            self.push(stream, Segment::Static(LAST_CHUNK));
+        }
+        for role in [Role::Heartbeat, Role::SessionIdle, Role::SessionLifetime] {
+            self.disarm(role, stream);
+        }
+        self.wake(stream);
+        self.after_flush(stream);
+    }
+
+    /// Everything has left: the session is over, and its connection with it.
+    pub(super) fn finish_session(&mut self, key: Key) {
+        self.end_session(key, CloseReason::Application);
+    }
+
+    /// Ends a session at once. What is queued is lost, and counted. A session that was ending anyway
+    /// keeps the reason it had.
+    pub(super) fn end_session(&mut self, key: Key, reason: CloseReason) {
+        let Some(mut session) = self.sessions.remove(key) else { return };
+        let reason = session.ending.unwrap_or(reason);
+        let frames_undelivered = self.clear_outbox(session.conn);
+        self.cut(session.conn);
+        self.bodies_bytes -= session.backlog_bytes();
+        if let Some(address) = &session.address {
+            self.session_addresses.subtract(address);
+        }
+        if let Some(principal) = &session.principal {
+            self.principals.subtract(principal);
+        }
+        self.metrics.sessions_closed += 1;
+        log::info!("{} ended: {reason}; {frames_undelivered} frames undelivered", SessionId(key));
+        self.events.push_back(Event::Closed {
+            session: SessionId(key),
+            reason,
+            frames_undelivered,
+        });
+        self.refuse_held(session.take_held());
+    }
+}
+
+impl crate::request::Plan {
+    /// What is left to read of the request if it is refused.
+    pub(super) const fn unread(&self) -> Unread {
+        match self {
+            Self::Stream(plan) => plan.unread,
+            Self::Post(plan) => plan.unread,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! One session: who opened it, what it was sent and has not taken, what it asked and was not told.
+//!
+//! Knows: its own accounting, and when there is room for what.
+//! Does not know: bytes on the wire; its stream's queue is the outbox of its connection.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::arena::Key;
+use crate::event::{CloseReason, Principal, SessionId};
+use crate::jsonrpc::{Kind, fingerprint};
+use crate::limits::{Limits, within};
+use crate::peer::AddressKey;
+use crate::token::Secret;
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The connection that carries the stream.
+    pub(crate) conn: Key,
+    pub(crate) principal: Option<Principal>,
+    pub(crate) address: Option<AddressKey>,
+    secret: Secret,
+    /// Set once the stream is ending: no more frames, no more posts.
+    pub(crate) ending: Option<CloseReason>,
+    /// Messages in the event queue that the application has not polled, and their bytes.
+    unpolled: Inbox,
+    /// Messages that the application has polled and put into a queue of its own.
+    backlog: Inbox,
+    in_flight: InFlight,
+    /// Connections whose post waits for room, in the order in which their bodies were complete.
+    held: VecDeque<Key>,
+    /// How many of them do not hold requests.
+    held_others: u32,
+    /// The cost of a frame that was refused for want of room, until the application is told.
+    pub(crate) refused_cost: Option<u64>,
+    /// Listed among the sessions that wait for room in all queues together.
+    pub(crate) starved: bool,
+    /// A frame over 1 MiB was sent, and the log has said so.
+    pub(crate) warned_large: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Inbox {
+    messages: u32,
+    bytes: u64,
+}
+
+impl Session {
+    pub(crate) fn new(
+        conn: Key,
+        secret: Secret,
+        principal: Option<Principal>,
+        address: Option<AddressKey>,
+    ) -> Self {
+        Self {
+            conn,
+            principal,
+            address,
+            secret,
+            ending: None,
+            unpolled: Inbox::default(),
+            backlog: Inbox::default(),
+            in_flight: InFlight::default(),
+            held: VecDeque::new(),
+            held_others: 0,
+            refused_cost: None,
+            starved: false,
+            warned_large: false,
+        }
+    }
+
+    pub(crate) const fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Whether a post may go to the application now, given that nothing of its kind waits before it.
+    pub(crate) fn admits(&self, kind: Kind, len: u64, limits: &Limits) -> bool {
+        self.has_inbound_room(len, limits) && (kind != Kind::Request || self.may_ask(limits))
+    }
+
+    /// Whether a post that has just been completed may go to the application now.
+    ///
+    /// While the queue is full everything waits, in order. While only too many requests are in
+    /// flight, only requests wait: the client's answers to the server must get through, or both
+    /// sides would wait for each other.
+    pub(crate) fn admits_new(&self, kind: Kind, len: u64, limits: &Limits) -> bool {
+        self.admits(kind, len, limits)
+            && (self.held.is_empty() || (kind != Kind::Request && self.held_others == 0))
+    }
+
+    fn has_inbound_room(&self, len: u64, limits: &Limits) -> bool {
+        let Inbox { messages, bytes } = self.inbound();
+        within(limits.inbound_messages_max, messages.saturating_add(1))
+            && (messages == 0 || within(limits.inbound_bytes_max, bytes.saturating_add(len)))
+    }
+
+    fn may_ask(&self, limits: &Limits) -> bool {
+        within(limits.in_flight_max, self.in_flight.len().saturating_add(1))
+    }
+
+    fn inbound(&self) -> Inbox {
+        Inbox {
+            messages: self.unpolled.messages.saturating_add(self.backlog.messages),
+            bytes: self.unpolled.bytes.saturating_add(self.backlog.bytes),
+        }
+    }
+
+    pub(crate) fn inbound_messages(&self) -> u32 {
+        self.inbound().messages
+    }
+
+    /// What the application said of its own queue: the session's part of the server's budget for
+    /// request bodies.
+    pub(crate) const fn backlog_bytes(&self) -> u64 {
+        self.backlog.bytes
+    }
+
+    /// A message has been put into the event queue.
+    pub(crate) fn admitted(&mut self, len: u64) {
+        self.unpolled.messages += 1;
+        self.unpolled.bytes += len;
+    }
+
+    /// A message has been polled.
+    pub(crate) fn polled(&mut self, len: u64) {
+        self.unpolled.messages -= 1;
+        self.unpolled.bytes -= len;
+    }
+
+    pub(crate) fn set_backlog(&mut self, messages: u32, bytes: u64) {
+        self.backlog = Inbox { messages, bytes };
+    }
+
+    pub(crate) fn asked(&mut self, id: &str) {
+        self.in_flight.add(id);
+    }
+
+    /// A request has been answered, or will not be. Says whether it was known.
+    pub(crate) fn settled(&mut self, id: &str) -> bool {
+        self.in_flight.remove(id)
+    }
+
+    pub(crate) fn requests_in_flight(&self) -> u32 {
+        self.in_flight.len()
+    }
+
+    pub(crate) fn hold(&mut self, conn: Key, kind: Kind) {
+        self.held.push_back(conn);
+        self.held_others += u32::from(kind != Kind::Request);
+    }
+
+    /// Takes a connection out of the waiting ones.
+    pub(crate) fn unhold(&mut self, conn: Key, kind: Kind) {
+        if let Some(at) = self.held.iter().position(|&waiting| waiting == conn) {
+            self.held.remove(at);
+            self.held_others -= u32::from(kind != Kind::Request);
+        }
+    }
+
+    /// The first of the waiting connections whose post may go on, given what each of them holds.
+    /// Nobody overtakes a post that waits for room in the queue; only requests wait for answers.
+    pub(crate) fn next_admissible(
+        &self,
+        limits: &Limits,
+        mut holds: impl FnMut(Key) -> Option<(Kind, u64)>,
+    ) -> Option<Key> {
+        if !self.may_ask(limits) && self.held_others == 0 {
+            return None;
+        }
+        for &conn in &self.held {
+            let (kind, len) = holds(conn)?;
+            if !self.has_inbound_room(len, limits) {
+                return None;
+            }
+            if kind != Kind::Request || self.may_ask(limits) {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn take_held(&mut self) -> VecDeque<Key> {
+        self.held_others = 0;
+        core::mem::take(&mut self.held)
+    }
+
+    pub(crate) fn is_waited_for_by(&self, conn: Key) -> bool {
+        self.held.contains(&conn)
+    }
+}
+
+/// The requests of a session that have no answer yet, by what their ids spell.
+///
+/// Ids are a peer's strings of any length, so fixed-size fingerprints stand for them: exact for the
+/// short ones that clients use. Two long ids of one session that collide would only confuse the
+/// count of that session.
+#[derive(Debug, Default)]
+struct InFlight {
+    fingerprints: Vec<u128>,
+}
+
+impl InFlight {
+    fn len(&self) -> u32 {
+        self.fingerprints.len() as u32
+    }
+
+    fn add(&mut self, id: &str) {
+        self.fingerprints.push(fingerprint(id));
+    }
+
+    fn remove(&mut self, id: &str) -> bool {
+        let wanted = fingerprint(id);
+        // From the front: answers come roughly in the order of the questions.
+        let found = self.fingerprints.iter().position(|&known| known == wanted);
+        if let Some(at) = found {
+            self.fingerprints.remove(at);
+        }
+        found.is_some()
+    }
+}
+
+/// A look at a session, lent by [`Server::session`](crate::Server::session).
+#[derive(Clone, Copy, Debug)]
+pub struct SessionView<'a> {
+    pub(crate) id: SessionId,
+    pub(crate) session: &'a Session,
+    pub(crate) queued_frames: u32,
+}
+
+impl SessionView<'_> {
+    /// Its handle.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// On whose behalf it was opened, if anybody was asked.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        self.session.principal.as_ref()
+    }
+
+    /// Messages that were accepted and that the application has not taken.
+    #[must_use]
+    pub fn inbound_messages(&self) -> u32 {
+        self.session.inbound_messages()
+    }
+
+    /// Requests without an answer.
+    #[must_use]
+    pub fn requests_in_flight(&self) -> u32 {
+        self.session.requests_in_flight()
+    }
+
+    /// Frames that have not wholly left.
+    #[must_use]
+    pub const fn frames_queued(&self) -> u32 {
+        self.queued_frames
+    }
+
+    /// Whether it is ending: it takes no more frames and no more posts.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        self.session.ending.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+    use crate::testing::Random;
+
+    fn session() -> (Session, Key) {
+        let conn = Arena::new().insert(());
+        let secret = Secret::draw(&mut Random::seeded(1)).unwrap();
+        (Session::new(conn, secret, None, None), conn)
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            inbound_messages_max: Some(2),
+            inbound_bytes_max: Some(100),
+            in_flight_max: Some(1),
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn the_queue_is_limited_by_messages_and_by_bytes_and_one_large_message_may_pass() {
+        let (mut session, _) = session();
+        let admits = |s: &Session, len| s.admits(Kind::Notification, len, &limits());
+        assert!(admits(&session, 5_000));
+        session.admitted(60);
+        assert!(admits(&session, 40) && !admits(&session, 41));
+        session.admitted(0);
+        assert!(!admits(&session, 0));
+        session.polled(60);
+        assert!(admits(&session, 100));
+        session.set_backlog(1, 1);
+        assert!(!admits(&session, 0));
+    }
+
+    #[test]
+    fn only_requests_wait_for_answers() {
+        let (mut session, conn) = session();
+        session.asked("1");
+        assert!(!session.admits(Kind::Request, 1, &limits()));
+        assert!(session.admits(Kind::Response, 1, &limits()));
+        session.hold(conn, Kind::Request);
+        assert!(session.admits_new(Kind::Response, 1, &limits()));
+        let holds = |_| Some((Kind::Request, 1));
+        assert_eq!(session.next_admissible(&limits(), holds), None);
+        assert!(session.settled("1") && !session.settled("1"));
+        assert_eq!(session.next_admissible(&limits(), holds), Some(conn));
+        assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
+        session.unhold(conn, Kind::Request);
+        assert!(session.admits_new(Kind::Request, 1, &limits()));
+    }
+
+    #[test]
+    fn an_answer_may_spell_the_id_differently() {
+        let (mut session, _) = session();
+        session.asked(r#""\u0061\u00e9""#);
+        assert!(!session.settled("\"a\""));
+        assert!(session.settled("\"aé\""));
+    }
+
+    #[test]
+    fn a_session_is_small() {
+        let bytes = size_of::<Session>() + 8 + 2 * 8;
+        assert!(bytes <= 320, "{bytes}");
+    }
+}

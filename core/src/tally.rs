@@ -1,0 +1,54 @@
+//! Counts by key, for limits per address and per principal.
+//!
+//! Knows: an ordered map, so that no choice of keys makes it slow; a key with a count of zero is
+//! not kept, so it is never larger than what it counts.
+
+use alloc::collections::BTreeMap;
+
+#[derive(Debug)]
+pub(crate) struct Tally<K> {
+    counts: BTreeMap<K, u32>,
+}
+
+impl<K: Ord> Tally<K> {
+    pub(crate) const fn new() -> Self {
+        Self { counts: BTreeMap::new() }
+    }
+
+    pub(crate) fn count(&self, key: &K) -> u32 {
+        self.counts.get(key).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn add(&mut self, key: K) {
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    pub(crate) fn subtract(&mut self, key: &K) {
+        let count = self.counts.get_mut(key).expect("invariant: only what was added is subtracted");
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(key);
+        }
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.counts.values().map(|&count| u64::from(count)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_not_kept() {
+        let mut tally = Tally::new();
+        tally.add("a");
+        tally.add("a");
+        tally.add("b");
+        assert_eq!((tally.count(&"a"), tally.count(&"c"), tally.total()), (2, 0, 3));
+        tally.subtract(&"a");
+        tally.subtract(&"a");
+        assert_eq!((tally.count(&"a"), tally.counts.len()), (0, 1));
+    }
+}

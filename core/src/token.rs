@@ -1,0 +1,272 @@
+//! The session's name on the wire: where it lives and a secret that proves it.
+//!
+//! Knows: shard (16 bits), slot (32 bits) and secret (144 bits) as 32 base64url characters, an
+//! optional instance prefix, and a comparison that takes the same time for every answer.
+//! Does not know: sessions. Lookup is indexing: nothing is hashed, so nothing can be made to collide.
+
+use core::fmt;
+use core::hint::black_box;
+
+use crate::entropy::{Entropy, EntropyUnavailable};
+
+/// The number of a shard: a `Server` among several that serve one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub u16);
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+const SECRET_LEN: usize = 18;
+const TOKEN_LEN: usize = 24;
+
+/// 144 bits that only the session's client was told. Never printed.
+#[derive(Clone)]
+pub(crate) struct Secret([u8; SECRET_LEN]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Secret {
+    /// What no session has: compared with where there is no session, so that a miss takes as long
+    /// as a wrong secret.
+    pub(crate) const DECOY: Self = Self([0; SECRET_LEN]);
+
+    pub(crate) fn draw(
+        entropy: &mut (dyn Entropy + Send + 'static),
+    ) -> Result<Self, EntropyUnavailable> {
+        let mut secret = [0; SECRET_LEN];
+        entropy.fill(&mut secret)?;
+        if secret == Self::DECOY.0 {
+            // A source that only says zeros is broken, and zeros are the decoy.
+            return Err(EntropyUnavailable);
+        }
+        Ok(Self(secret))
+    }
+
+    /// Equality without a branch on the bytes.
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        let difference = self.0.iter().zip(&other.0).fold(0, |sum, (a, b)| sum | (a ^ b));
+        black_box(difference) == 0
+    }
+}
+
+/// Why a text is no token of ours. Answered like an unknown session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Not 32 base64url characters.
+    Malformed,
+    /// The prefix of another instance, or none where one is configured.
+    OtherInstance,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "not a session token",
+            Self::OtherInstance => "a session token of another instance",
+        })
+    }
+}
+
+impl core::error::Error for TokenError {}
+
+/// A session's name on the wire: 24 bytes, written as 32 base64url characters.
+///
+/// It prints its place and never its secret.
+#[derive(Clone)]
+pub struct SessionToken {
+    shard: Shard,
+    slot: u32,
+    secret: Secret,
+}
+
+impl SessionToken {
+    /// The length of the text form, without an instance prefix.
+    pub const TEXT_LEN: usize = 32;
+
+    pub(crate) const fn new(shard: Shard, slot: u32, secret: Secret) -> Self {
+        Self { shard, slot, secret }
+    }
+
+    /// Reads the text form, without an instance prefix.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Malformed`] for anything but 32 base64url characters.
+    pub fn parse(text: &[u8]) -> Result<Self, TokenError> {
+        let text: &[u8; Self::TEXT_LEN] = text.try_into().map_err(|_| TokenError::Malformed)?;
+        let mut bytes = [0; TOKEN_LEN];
+        for (triple, quad) in bytes.chunks_exact_mut(3).zip(text.chunks_exact(4)) {
+            let mut bits = 0;
+            for &character in quad {
+                bits = bits << 6 | sextet(character).ok_or(TokenError::Malformed)?;
+            }
+            triple.copy_from_slice(bits.to_be_bytes().get(1..).unwrap_or_default());
+        }
+        let [s0, s1, i0, i1, i2, i3, secret @ ..] = bytes;
+        Ok(Self {
+            shard: Shard(u16::from_be_bytes([s0, s1])),
+            slot: u32::from_be_bytes([i0, i1, i2, i3]),
+            secret: Secret(secret),
+        })
+    }
+
+    /// Reads the text form behind the prefix `<instance>.`, or bare where `instance` is `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::OtherInstance`] for a token behind another prefix or behind none where one is
+    /// expected; [`TokenError::Malformed`] for what is no token at all.
+    pub fn parse_for(text: &[u8], instance: Option<&str>) -> Result<Self, TokenError> {
+        let (prefix, bare) = match text.iter().position(|&octet| octet == b'.') {
+            Some(dot) => {
+                let (prefix, rest) = text.split_at(dot);
+                (Some(prefix), rest.get(1..).unwrap_or_default())
+            }
+            None => (None, text),
+        };
+        let token = Self::parse(bare)?;
+        if prefix == instance.map(str::as_bytes) {
+            Ok(token)
+        } else {
+            Err(TokenError::OtherInstance)
+        }
+    }
+
+    /// The shard that the session lives on.
+    #[must_use]
+    pub const fn shard(&self) -> Shard {
+        self.shard
+    }
+
+    pub(crate) const fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub(crate) const fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// The text form, without an instance prefix. It *is* the secret: give it to the session's
+    /// client and to nobody else.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Self::TEXT_LEN] {
+        let mut bytes = [0; TOKEN_LEN];
+        let parts = self.shard.0.to_be_bytes().into_iter().chain(self.slot.to_be_bytes());
+        for (to, from) in bytes.iter_mut().zip(parts.chain(self.secret.0)) {
+            *to = from;
+        }
+        let mut text = [0; Self::TEXT_LEN];
+        for (quad, triple) in text.chunks_exact_mut(4).zip(bytes.chunks_exact(3)) {
+            let bits = triple.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte));
+            for (at, character) in quad.iter_mut().enumerate() {
+                let sextet = bits >> (18 - 6 * at) & 63;
+                *character = ALPHABET.get(sextet as usize).copied().unwrap_or_default();
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionToken({}:{}, ..)", self.shard, self.slot)
+    }
+}
+
+/// RFC 4648 section 5.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+const fn sextet(character: u8) -> Option<u32> {
+    Some(match character {
+        b'A'..=b'Z' => character - b'A',
+        b'a'..=b'z' => character - b'a' + 26,
+        b'0'..=b'9' => character - b'0' + 52,
+        b'-' => 62,
+        b'_' => 63,
+        _ => return None,
+    } as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+    use crate::testing::Random;
+
+    fn token(seed: u64) -> SessionToken {
+        let mut random = Random::seeded(seed);
+        let secret = Secret::draw(&mut random).unwrap();
+        SessionToken::new(Shard(random.next() as u16), random.next() as u32, secret)
+    }
+
+    #[track_caller]
+    fn check(text: &[u8], instance: Option<&str>, expected: Result<(u16, u32), TokenError>) {
+        let read = SessionToken::parse_for(text, instance);
+        assert_eq!(read.map(|t| (t.shard.0, t.slot)), expected);
+    }
+
+    #[test]
+    fn reads_what_it_wrote() {
+        for seed in 0..500 {
+            let token = token(seed);
+            let read = SessionToken::parse(&token.encode()).unwrap();
+            assert_eq!((read.shard, read.slot), (token.shard, token.slot));
+            assert!(read.secret.matches(&token.secret));
+        }
+    }
+
+    #[test]
+    fn texts() {
+        let good = b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
+        check(good, None, Ok((1, 2)));
+        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a1"), Ok((1, 2)));
+        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a2"), Err(TokenError::OtherInstance));
+        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::OtherInstance));
+        check(good, Some("a1"), Err(TokenError::OtherInstance));
+        check(b".AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::OtherInstance));
+        check(b"", None, Err(TokenError::Malformed));
+        check(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::Malformed));
+        check(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::Malformed));
+        check(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAA=", None, Err(TokenError::Malformed));
+        check(b"AAEAAAACAAAAAAAAAAAA+AAAAAAAAAAA", None, Err(TokenError::Malformed));
+        check(b"AAEAAAACAAAAAAAAAAAA/AAAAAAAAAAA", None, Err(TokenError::Malformed));
+        check(b"a1.short", Some("a1"), Err(TokenError::Malformed));
+    }
+
+    #[test]
+    fn one_wrong_bit_does_not_match() {
+        let token = token(3);
+        for bit in 0..SECRET_LEN * 8 {
+            let mut other = token.secret.clone();
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            assert!(!token.secret.matches(&other), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn prints_no_secret() {
+        let token = token(4);
+        let text = alloc::string::String::from_utf8(token.encode().to_vec()).unwrap();
+        assert!(!format!("{token:?}").contains(&text[8..12]));
+    }
+
+    #[test]
+    fn a_source_of_zeros_is_no_source() {
+        struct Zeros;
+        impl Entropy for Zeros {
+            fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+                dest.fill(0);
+                Ok(())
+            }
+        }
+        assert!(Secret::draw(&mut Zeros).is_err());
+    }
+}
