@@ -1,0 +1,71 @@
+//! `host [ ":" port ]`: the value of a `Host` field and the authority of a target.
+//!
+//! Knows: the syntax, and how far RFC 3986 is narrowed. Does not know: which hosts are allowed.
+//!
+//! RFC 3986 §3.2.2 lets a registered name hold almost anything (`!$&'()*+,;=`), for schemes to
+//! come. `http` names come from the DNS, so a name here is unreserved octets and escapes only: a comma,
+//! say, is what a proxy makes of two `Host` fields, and quotes or semicolons are nobody's host.
+
+use super::octets::{self, UNRESERVED};
+use core::net::Ipv6Addr;
+use core::str;
+
+/// Whether `authority` is a host with an optional port, both as strict as it gets: the host is not
+/// empty, an IPv6 address is one and stands in brackets, a port is 1 to 5 digits and at most 65535.
+pub(super) fn is_valid(authority: &str) -> bool {
+    split(authority)
+        .is_some_and(|(host, port)| host_is_valid(host) && port.is_none_or(port_is_valid))
+}
+
+/// Whether `authority` is valid and names a port, as the authority form must (RFC 9112 §3.2.3).
+pub(super) fn has_port(authority: &str) -> bool {
+    is_valid(authority) && split(authority).is_some_and(|(_, port)| port.is_some())
+}
+
+fn split(authority: &str) -> Option<(&str, Option<&str>)> {
+    let host_end = match authority.strip_prefix('[') {
+        Some(inner) => inner.find(']')? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at_checked(host_end)?;
+    match rest {
+        "" => Some((host, None)),
+        _ => Some((host, Some(rest.strip_prefix(':')?))),
+    }
+}
+
+fn host_is_valid(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        // No zone identifier: it means something on the sender's machine only (RFC 6874 §1).
+        Some(inner) => inner.strip_suffix(']').is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && name_is_valid(host.as_bytes()),
+    }
+}
+
+fn name_is_valid(mut name: &[u8]) -> bool {
+    loop {
+        name = name.get(octets::run(name, UNRESERVED)..).unwrap_or_default();
+        match name {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                name = rest;
+            }
+            _ => return false,
+        }
+    }
+}
+
+fn port_is_valid(port: &str) -> bool {
+    // `u16::from_str` takes a sign and any number of zeros, so what it may see is checked first.
+    (1..=5).contains(&port.len())
+        && port.bytes().all(|octet| octet.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
+}
+
+/// The text of a `Host` field's value, where it is a valid authority.
+pub(super) fn from_field(value: &[u8]) -> Option<&str> {
+    str::from_utf8(value).ok().filter(|text| is_valid(text))
+}
+
+#[cfg(test)]
+mod tests;

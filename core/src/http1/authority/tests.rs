@@ -1,0 +1,91 @@
+use super::*;
+
+#[track_caller]
+fn check(authority: &str, valid: bool) {
+    assert_eq!(is_valid(authority), valid, "{authority:?}");
+    assert_eq!(from_field(authority.as_bytes()), valid.then_some(authority));
+}
+
+#[test]
+fn names() {
+    for name in ["localhost", "a", "LOCALHOST.", "my_host", "xn--bcher-kva.example", "a~b", "a%2Db"]
+    {
+        check(name, true);
+    }
+    for name in [
+        "",
+        ".:",
+        "a b",
+        " a",
+        "a,b",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a@b",
+        "user@host",
+        "a\\b",
+        "a%",
+        "a%2",
+        "a%2g",
+        "a%zz",
+        "<a>",
+        "a\"",
+        "h\u{f6}st",
+        "a\0",
+        "a\t",
+        "a;b",
+        "a'",
+        "a]",
+        "a=b",
+        "a|b",
+        "{a}",
+    ] {
+        check(name, false);
+    }
+    assert_eq!(from_field(b"\xff"), None);
+}
+
+#[test]
+fn addresses() {
+    for address in
+        ["127.0.0.1", "[::1]", "[::]", "[2001:db8::1]", "[::ffff:127.0.0.1]", "[FE80::A]"]
+    {
+        check(address, true);
+    }
+    for address in [
+        "[]",
+        "[",
+        "]",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "x[::1]",
+        "[1::2::3]",
+        "[fe80::1%25eth0]",
+        "[fe80::1%eth0]",
+        "[v1.x]",
+        "[127.0.0.1]",
+        "[[::1]]",
+        "[::12345]",
+        "[:]",
+        "[ ::1]",
+    ] {
+        check(address, false);
+    }
+}
+
+#[test]
+fn ports() {
+    for authority in ["a:0", "a:80", "a:65535", "[::1]:8080", "127.0.0.1:00080", "a.:1"] {
+        check(authority, true);
+        assert!(has_port(authority));
+    }
+    for authority in [
+        "a:", ":80", ":", "a:65536", "a:99999", "a:100000", "a:000080", "a:+80", "a:-1", "a:8 0",
+        "a:x", "a::80", "a:80:80", "[::1]:", "[::1]80", "[::1]:x", "a:80/",
+    ] {
+        check(authority, false);
+        assert!(!has_port(authority));
+    }
+    assert!(!has_port("a") && !has_port("[::1]"));
+}

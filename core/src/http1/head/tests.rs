@@ -1,0 +1,285 @@
+use super::super::scan::{HeadLimits, HeadScanner, Scan};
+use super::super::testing::Chance;
+use super::*;
+use std::{format, vec};
+
+/// Reads one head the way a server does, and gives what `look` saw of it. The scanner has to be
+/// content with it: what is wrong here is wrong in meaning only.
+#[track_caller]
+fn read<T>(text: &[u8], look: impl FnOnce(&Head<'_>) -> T) -> Result<T, Fault> {
+    let scan = HeadScanner::new().scan(text, &HeadLimits::default());
+    assert_eq!(scan, Ok(Scan::Complete { consumed: text.len() }), "{}", text.escape_ascii());
+    let mut storage = FieldStorage::new();
+    Head::parse(text, &mut storage).map(|head| look(&head))
+}
+
+/// A request line and fields, without the blank line; 1.1 and `Host` unless said.
+#[track_caller]
+fn check<T: PartialEq + fmt::Debug>(
+    text: &str,
+    look: impl FnOnce(&Head<'_>) -> T,
+    expected: Result<T, Fault>,
+) {
+    assert_eq!(read(format!("{text}\r\n\r\n").as_bytes(), look), expected, "{text:?}");
+}
+
+const LINE: &str = "POST /m HTTP/1.1\r\nHost: a";
+const OLD: &str = "POST /m HTTP/1.0";
+
+#[test]
+fn all_of_a_head() {
+    let text = b"\r\nPOST /m?id=x HTTP/1.1\r\nhOST: a:80\r\nContent-Length:\t7 \r\nX: \r\nX: b\xff c\r\n\r\n";
+    let checked = read(text, |head| {
+        assert_eq!(head.method(), Method::Post);
+        assert_eq!(head.version(), Version::Http11);
+        assert_eq!(head.target().path, "/m");
+        assert_eq!(head.target().query, Some("id=x"));
+        assert_eq!(head.framing(), Framing::Length(7));
+        assert_eq!(head.host(), Some("a:80"));
+        assert!(head.keep_alive());
+        assert!(!head.expects_continue());
+        assert_eq!(head.field("HOST"), Some(&b"a:80"[..]));
+        assert_eq!(head.field("x"), Some(&b""[..]));
+        assert_eq!(head.field("y"), None);
+        let named: vec::Vec<_> = head.fields_named("X").collect();
+        assert_eq!(named, [&b""[..], b"b\xff c"]);
+        let all: vec::Vec<_> = head.fields().collect();
+        assert_eq!(
+            all,
+            [("hOST", &b"a:80"[..]), ("Content-Length", b"7"), ("X", b""), ("X", b"b\xff c")]
+        );
+    });
+    assert_eq!(checked, Ok(()));
+}
+
+#[test]
+fn methods() {
+    for &method in Method::ALL {
+        check(&format!("{method} / HTTP/1.1\r\nHost: a"), |head| head.method(), Ok(method));
+    }
+    for name in ["get", "Get", "G", "GETT", "BREW", "PRI", "!", "ABCDEFGHIJKLMNOP"] {
+        check(
+            &format!("{name} / HTTP/1.1\r\nHost: a"),
+            |head| head.method(),
+            Err(Fault::UnknownMethod),
+        );
+    }
+}
+
+#[test]
+fn versions() {
+    for minor in 1..=9 {
+        let text = format!("GET /a?b HTTP/1.{minor}\r\nHost: a\r\nB: c");
+        check(&text, |head| head.version(), Ok(Version::Http11));
+        check(&text, |head| head.target().query == Some("b"), Ok(true));
+        check(&text, |head| head.fields().len(), Ok(2));
+    }
+    check(OLD, |head| head.version(), Ok(Version::Http10));
+    check(OLD, |head| head.fields().len(), Ok(0));
+    check("\r\n\r\nGET / HTTP/1.2\r\nHost: a", |head| head.fields().len(), Ok(1));
+}
+
+#[test]
+fn as_many_fields_as_there_is_room_for() {
+    for minor in [1, 2] {
+        let fields = "A: b\r\n".repeat(99);
+        let text = format!("GET / HTTP/1.{minor}\r\n{fields}Host: a");
+        check(&text, |head| head.fields().len(), Ok(100));
+        // Beyond what any scanner lets through, it is a fault and not a panic.
+        let text = format!("{text}\r\n{}\r\n", "A: b\r\n".repeat(29));
+        let mut storage = FieldStorage::new();
+        assert!(Head::parse(text.as_bytes(), &mut storage).is_err());
+    }
+}
+
+#[test]
+fn hosts() {
+    #[track_caller]
+    fn host(text: &str, expected: Result<Option<&str>, Fault>) {
+        let found =
+            read(format!("{text}\r\n\r\n").as_bytes(), |head| head.host().map(vec::Vec::from));
+        assert_eq!(found, expected.map(|host| host.map(vec::Vec::from)), "{text:?}");
+    }
+    host("GET / HTTP/1.1\r\nHost: a:80", Ok(Some("a:80")));
+    host("GET / HTTP/1.1\r\nHost:a \t", Ok(Some("a")));
+    host("GET / HTTP/1.1\r\nA: b", Err(Fault::MissingHost));
+    host("GET / HTTP/1.1\r\nHost: a\r\nhost: a", Err(Fault::DuplicateHost));
+    host("GET / HTTP/1.1\r\nHost: a b", Err(Fault::InvalidHost));
+    host("GET / HTTP/1.1\r\nHost:", Err(Fault::InvalidHost));
+    host("GET / HTTP/1.1\r\nHost: a:65536", Err(Fault::InvalidHost));
+    host("GET / HTTP/1.0", Ok(None));
+    host("GET / HTTP/1.0\r\nHost: a", Ok(Some("a")));
+    host("GET / HTTP/1.0\r\nHost: a\r\nHost: a", Err(Fault::DuplicateHost));
+    host("GET / HTTP/1.0\r\nHost: /", Err(Fault::InvalidHost));
+    // The target's authority replaces the field, and does not excuse it.
+    host("GET http://b/ HTTP/1.1\r\nHost: a", Ok(Some("b")));
+    host("GET http://b/ HTTP/1.0", Ok(Some("b")));
+    host("GET http://b/ HTTP/1.1", Err(Fault::MissingHost));
+    host("GET http://b/ HTTP/1.1\r\nHost: ", Err(Fault::InvalidHost));
+    host("GET http://b/ HTTP/1.1\r\nHost: b\r\nHost: b", Err(Fault::DuplicateHost));
+    host("CONNECT b:1 HTTP/1.1\r\nHost: a", Ok(Some("b:1")));
+    host("OPTIONS * HTTP/1.1\r\nHost: a", Ok(Some("a")));
+}
+
+#[test]
+fn framings() {
+    let chunked = format!("{LINE}\r\nTransfer-Encoding: chunked");
+    check(LINE, |head| head.framing(), Ok(Framing::Empty));
+    check(&chunked, |head| head.framing(), Ok(Framing::Chunked));
+    check(&format!("{LINE}\r\ncontent-length: 0"), |head| head.framing(), Ok(Framing::Length(0)));
+    let twice = format!("{LINE}\r\nContent-Length: 5\r\nContent-Length: 5");
+    check(&twice, |head| head.framing(), Err(Fault::InvalidContentLength));
+    let both = format!("{chunked}\r\nContent-Length: 5");
+    check(&both, |head| head.framing(), Err(Fault::ConflictingFraming));
+    let old = format!("{OLD}\r\nTransfer-Encoding: chunked");
+    check(&old, |head| head.framing(), Err(Fault::InvalidTransferEncoding));
+    let newer = "POST /m HTTP/1.2\r\nHost: a\r\nTransfer-Encoding: CHUNKED";
+    check(newer, |head| head.framing(), Ok(Framing::Chunked));
+    let gzip = format!("{LINE}\r\nTransfer-Encoding: gzip");
+    check(&gzip, |head| head.framing(), Err(Fault::UnsupportedTransferCoding));
+}
+
+#[test]
+fn nothing_hides_a_framing_fault() {
+    let bad = "Content-Length: +5";
+    for (line, otherwise) in [
+        ("POST /m HTTP/1.1", Fault::MissingHost),
+        ("POST /m HTTP/1.1\r\nHost: a\r\nHost: b", Fault::DuplicateHost),
+        ("POST /m HTTP/1.1\r\nHost: a b", Fault::InvalidHost),
+        ("POST * HTTP/1.1\r\nHost: a", Fault::MalformedTarget),
+        ("POST https://a/ HTTP/1.1\r\nHost: a", Fault::SchemeMismatch),
+        ("post /m HTTP/1.1\r\nHost: a", Fault::UnknownMethod),
+    ] {
+        check(line, |_| (), Err(otherwise));
+        check(&format!("{line}\r\n{bad}"), |_| (), Err(Fault::InvalidContentLength));
+        check(&format!("{line}\r\nExpect: x"), |_| (), Err(otherwise));
+    }
+    // And a 400 is not hidden by what is understood but not served.
+    check("post https://a/ HTTP/1.1", |_| (), Err(Fault::MissingHost));
+}
+
+#[test]
+fn keep_alive() {
+    for (connection, new, old) in [
+        ("A: b", true, false),
+        ("Connection: close", false, false),
+        ("Connection: CLOSE", false, false),
+        ("Connection: keep-alive", true, true),
+        ("connection: Keep-Alive", true, true),
+        ("Connection: upgrade, keep-alive", true, true),
+        ("Connection: a,close ,b", false, false),
+        ("Connection: keep-alive, close", false, false),
+        ("Connection: keep-alive\r\nConnection: close", false, false),
+        ("Connection: a\r\nConnection:\tkeep-alive\t", true, true),
+        ("Connection: closed, xclose, close-x, clos e", true, false),
+        ("Connection:", true, false),
+        ("Connection: ,,", true, false),
+        ("Proxy-Connection: close, keep-alive", true, false),
+        ("Keep-Alive: timeout=5", true, false),
+        ("Upgrade: h2c\r\nConnection: Upgrade", true, false),
+    ] {
+        check(&format!("{LINE}\r\n{connection}"), |head| head.keep_alive(), Ok(new));
+        check(&format!("{OLD}\r\n{connection}"), |head| head.keep_alive(), Ok(old));
+    }
+}
+
+#[test]
+fn expectations() {
+    let refused = Err(Fault::UnsupportedExpectation);
+    for (expect, waits, verdict) in [
+        ("A: b", false, Ok(())),
+        ("Expect: 100-continue", true, Ok(())),
+        ("expect: 100-Continue", true, Ok(())),
+        ("Expect: 100-continue, 100-CONTINUE", true, Ok(())),
+        ("Expect: 100-continue\r\nExpect: 100-continue", true, Ok(())),
+        ("Expect: x", false, refused),
+        ("Expect: 100-continue, x", false, refused),
+        ("Expect: 100-continue\r\nExpect: x", false, refused),
+        ("Expect: 100-continue;a=b", false, refused),
+        ("Expect: 100", false, refused),
+        ("Expect:", false, refused),
+    ] {
+        let look = |head: &Head<'_>| (head.expects_continue(), head.check_expectation());
+        let body = "Content-Length: 5";
+        check(&format!("{LINE}\r\n{expect}\r\n{body}"), look, Ok((waits, verdict)));
+        let chunked = "Transfer-Encoding: chunked";
+        check(&format!("{LINE}\r\n{expect}\r\n{chunked}"), look, Ok((waits, verdict)));
+        // Nothing to wait for.
+        check(&format!("{LINE}\r\n{expect}"), look, Ok((false, verdict)));
+        check(&format!("{LINE}\r\n{expect}\r\nContent-Length: 0"), look, Ok((false, verdict)));
+        // Not known to HTTP/1.0.
+        check(&format!("{OLD}\r\n{expect}\r\n{body}"), look, Ok((false, Ok(()))));
+    }
+}
+
+#[test]
+fn content_codings() {
+    let refused = Err(Fault::UnsupportedContentEncoding);
+    for (coding, verdict) in [
+        ("A: b", Ok(())),
+        ("Content-Encoding: identity", Ok(())),
+        ("content-encoding: Identity", Ok(())),
+        ("Content-Encoding: gzip", refused),
+        ("Content-Encoding: identity, gzip", refused),
+        ("Content-Encoding: identity\r\nContent-Encoding: br", refused),
+        ("Content-Encoding:", refused),
+    ] {
+        let look = |head: &Head<'_>| head.check_content_encoding();
+        check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 5"), look, Ok(verdict));
+        check(&format!("{LINE}\r\n{coding}\r\nTransfer-Encoding: chunked"), look, Ok(verdict));
+        check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 0"), look, Ok(Ok(())));
+        check(&format!("{LINE}\r\n{coding}"), look, Ok(Ok(())));
+    }
+}
+
+#[test]
+fn secrets_do_not_print() {
+    let text = b"GET /m?id=secret HTTP/1.1\r\nHost: a\r\nAuthorization: secret\r\n\r\n";
+    let printed = read(text, |head| format!("{head:?} {:?}", FieldStorage::new())).unwrap();
+    assert!(printed.contains("/m") && !printed.contains("secret"), "{printed}");
+}
+
+#[test]
+fn what_a_scanner_accepts_is_read_or_refused_in_meaning_only() {
+    let seeds: [&[u8]; 4] = [
+        b"POST /m?id=a HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: 12\r\n\r\n",
+        b"GET http://a/b HTTP/1.3\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\nA:\r\n\r\n",
+        b"\r\nOPTIONS * HTTP/1.0\r\nConnection: keep-alive, x\r\nHost: a\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nB: \xe9\r\n\r\n",
+    ];
+    let octets = b"\r\n :\t,/.1H?%a\x80[]@*";
+    let mut chance = Chance::seeded(2);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..40_000 {
+        let seed = *chance.pick(&seeds);
+        let input = chance.mutate(seed, octets);
+        let mut scanner = HeadScanner::new();
+        let scan = scanner.scan(&input, &HeadLimits::default());
+        let Ok(Scan::Complete { consumed }) = scan else {
+            // Never what a server does, and still no panic.
+            let _ = Head::parse(&input, &mut FieldStorage::new()).map(|head| head.keep_alive());
+            continue;
+        };
+        let text = &input[..consumed];
+        match Head::parse(text, &mut FieldStorage::new()) {
+            Ok(head) => {
+                read += 1;
+                // Every line with a colon is a field, and every field is such a line.
+                let lines = text.windows(2).filter(|two| two == b"\r\n").count();
+                let empty =
+                    text.split(|&octet| octet == b'\n').take_while(|line| line == b"\r").count();
+                assert_eq!(head.fields().len() + 2 + empty, lines, "{}", text.escape_ascii());
+                assert!(head.host().is_some() || head.version() == Version::Http10);
+            }
+            Err(fault) => {
+                refused += 1;
+                assert!(
+                    !matches!(fault, Fault::MalformedField | Fault::MalformedRequestLine),
+                    "{fault:?}: {}",
+                    text.escape_ascii()
+                );
+            }
+        }
+    }
+    assert!(read > 5_000 && refused > 5_000, "{read} read, {refused} refused");
+}

@@ -1,0 +1,106 @@
+//! Which octet may stand where: one table of 256 entries for every grammar of this layer.
+//!
+//! Knows: the character classes of RFC 9110 §5.5 and §5.6, RFC 3986 §2, and nothing around them.
+//! Does not know: in which position of a message an octet was found.
+
+/// `tchar` (RFC 9110 §5.6.2): methods, field names, chunk extension names, codings.
+pub(super) const TOKEN: u8 = 1;
+/// Octets of a request target: visible ASCII without `"#<>\^{|}` and the backtick, none of which
+/// RFC 3986 §2 allows anywhere in a URI (`#` begins a fragment, which is never sent).
+pub(super) const TARGET: u8 = 1 << 1;
+/// Octets of a field value: HTAB, SP, VCHAR and obs-text (RFC 9110 §5.5). The second half of a
+/// quoted-pair (RFC 9110 §5.6.4) is the same set.
+pub(super) const VALUE: u8 = 1 << 2;
+/// `qdtext` (RFC 9110 §5.6.4): a field value's octets without the quote and the backslash.
+pub(super) const QUOTED: u8 = 1 << 3;
+/// `unreserved` (RFC 3986 §2.3): what a registered name is made of here. See `authority`.
+pub(super) const UNRESERVED: u8 = 1 << 4;
+
+static CLASSES: [u8; 256] = classes();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time, where a panic is an error")]
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < table.len() {
+        let octet = index as u8;
+        let mut class = 0;
+        if octet.is_ascii_alphanumeric() {
+            class |= TOKEN | UNRESERVED;
+        }
+        if matches!(
+            octet,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        ) {
+            class |= TOKEN;
+        }
+        if matches!(octet, b'-' | b'.' | b'_' | b'~') {
+            class |= UNRESERVED;
+        }
+        if octet.is_ascii_graphic()
+            && !matches!(
+                octet,
+                b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
+            )
+        {
+            class |= TARGET;
+        }
+        if octet == b'\t' || (octet >= b' ' && octet != 0x7f) {
+            class |= VALUE;
+            if !matches!(octet, b'"' | b'\\') {
+                class |= QUOTED;
+            }
+        }
+        table[index] = class;
+        index += 1;
+    }
+    table
+}
+
+/// Whether `octet` is of `class`.
+#[inline]
+#[expect(clippy::indexing_slicing, reason = "the table has an entry for every octet")]
+pub(super) fn is(octet: u8, class: u8) -> bool {
+    CLASSES[usize::from(octet)] & class != 0
+}
+
+/// How many octets at the start of `input` are of `class`.
+#[inline]
+pub(super) fn run(input: &[u8], class: u8) -> usize {
+    input.iter().position(|&octet| !is(octet, class)).unwrap_or(input.len())
+}
+
+/// Like [`run`] for [`VALUE`], a block at a time: values are the bulk of a head, and a block that is
+/// judged without leaving early is a few vector instructions.
+#[inline]
+pub(super) fn run_of_value(input: &[u8]) -> usize {
+    let (blocks, _) = input.as_chunks::<16>();
+    let clean = |block: &&[u8; 16]| {
+        block.iter().fold(true, |clean, &octet| {
+            clean & (((octet >= b' ') & (octet != 0x7f)) | (octet == b'\t'))
+        })
+    };
+    let skipped = blocks.iter().take_while(clean).count() * 16;
+    skipped + run(input.get(skipped..).unwrap_or_default(), VALUE)
+}
+
+/// Whether all of `input` is one token (RFC 9110 §5.6.2), which is never empty.
+pub(super) fn is_token(input: &[u8]) -> bool {
+    !input.is_empty() && run(input, TOKEN) == input.len()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+use super::super::testing::{Chance, every_way};
+use super::*;
+use alloc::string::String;
+use alloc::vec::Vec;
+use std::format;
+
+const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 400, fields_max: 4, target_bytes_max: 20 };
+
+/// How many bytes belong to the head, `None` for one that may go on, or what is wrong with it.
+fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Fault> {
+    let mut scanner = HeadScanner::new();
+    let mut before = 0;
+    for piece in pieces {
+        match scanner.scan(piece, limits) {
+            Ok(Scan::Partial) => before += piece.len(),
+            Ok(Scan::Complete { consumed }) => {
+                assert!(scanner.is_idle(), "not ready for the next head");
+                return Ok(Some(before + consumed));
+            }
+            Err(fault) => {
+                assert_eq!(scanner.scan(b"\r\n\r\n", limits), Err(fault), "forgot its refusal");
+                assert_eq!(scanner.scan(b"", limits), Err(fault), "forgot its refusal");
+                return Err(fault);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The verdict on `input`, however it is cut, and with a tail if it is one.
+#[track_caller]
+fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Fault> {
+    let found = every_way(input, |pieces| scan(pieces, limits));
+    if found != Ok(None) {
+        for tail in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0", b"\n", b" "] {
+            assert_eq!(scan(&[&[input, tail].concat()], limits), found, "with a tail");
+        }
+    }
+    found
+}
+
+/// A whole head, all of which is consumed.
+#[track_caller]
+fn accept(input: &str) {
+    assert_eq!(verdict(input.as_bytes(), &LIMITS), Ok(Some(input.len())), "{input:?}");
+}
+
+/// A head whose *last* octet, and none before it, is the one that cannot be right.
+#[track_caller]
+fn refuse(input: impl AsRef<[u8]>, fault: Fault) {
+    let input = input.as_ref();
+    assert_eq!(verdict(input, &LIMITS), Err(fault), "{}", input.escape_ascii());
+    let before = &input[..input.len() - 1];
+    assert_eq!(verdict(before, &LIMITS), Ok(None), "{} is late", input.escape_ascii());
+}
+
+#[test]
+fn it_is_small() {
+    assert!(size_of::<HeadScanner>() <= 24, "{}", size_of::<HeadScanner>());
+}
+
+#[test]
+fn whole_heads() {
+    accept("GET / HTTP/1.1\r\n\r\n");
+    accept("GET / HTTP/1.0\r\n\r\n");
+    accept("GET / HTTP/1.2\r\n\r\n");
+    accept("GET / HTTP/1.9\r\n\r\n");
+    accept("POST /m?id=%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n");
+    accept("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+    accept("M!#$%&'*+-.^_`|~ -._~:/?[]@!$&'()*+, HTTP/1.1\r\n\r\n");
+    accept("GET ;=%azAZ09 HTTP/1.1\r\nA: \u{e9}\t \r\n\r\n");
+}
+
+#[test]
+fn something_that_is_not_http() {
+    refuse(b"\x16", Fault::MalformedRequestLine); // a TLS hello
+    refuse(b"\0", Fault::MalformedRequestLine);
+    refuse(b"\x80", Fault::MalformedRequestLine);
+    refuse(b"\xef", Fault::MalformedRequestLine); // a byte order mark
+    refuse(b"{", Fault::MalformedRequestLine);
+    refuse(b"SSH-2.0-OpenSSH_9", Fault::UnknownMethod);
+    refuse(b"PRI * HTTP/2", Fault::UnsupportedVersion);
+    refuse(b"GET http://a/\r", Fault::MalformedRequestLine); // HTTP/0.9
+}
+
+#[test]
+fn empty_lines_before_a_request() {
+    accept("\r\nGET / HTTP/1.1\r\n\r\n");
+    accept("\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+    refuse("\r\n\r\n\r\n\r\n\r", Fault::TooManyEmptyLines);
+    refuse("\n", Fault::BadLineEnd);
+    refuse("\r\r", Fault::BadLineEnd);
+    refuse("\rG", Fault::BadLineEnd);
+    refuse("\r\n ", Fault::MalformedRequestLine);
+}
+
+#[test]
+fn idle_until_a_request_begins() {
+    let mut scanner = HeadScanner::new();
+    for (input, idle) in [("", true), ("\r", true), ("\n\r\n", true), ("G", false), ("ET", false)] {
+        assert_eq!(scanner.scan(input.as_bytes(), &LIMITS), Ok(Scan::Partial));
+        assert_eq!(scanner.is_idle(), idle, "{input:?}");
+    }
+}
+
+#[test]
+fn one_space_between_words() {
+    refuse(" ", Fault::MalformedRequestLine);
+    refuse("GET  ", Fault::MalformedRequestLine);
+    refuse("GET /  ", Fault::MalformedRequestLine);
+    refuse("GET / HTTP/1.1 ", Fault::MalformedRequestLine);
+    for white in ["\t", "\x0b", "\x0c"] {
+        refuse(white, Fault::MalformedRequestLine);
+        refuse(format!("GET{white}"), Fault::MalformedRequestLine);
+        refuse(format!("GET {white}"), Fault::MalformedTarget);
+        refuse(format!("GET /{white}"), Fault::MalformedTarget);
+        refuse(format!("GET / {white}"), Fault::MalformedRequestLine);
+        refuse(format!("GET / HTTP/1.1{white}"), Fault::MalformedRequestLine);
+    }
+}
+
+#[test]
+fn methods() {
+    refuse("GE\0", Fault::MalformedRequestLine);
+    refuse("G@", Fault::MalformedRequestLine);
+    refuse("GET\r", Fault::MalformedRequestLine);
+    refuse("GET\n", Fault::BadLineEnd);
+    refuse("ABCDEFGHIJKLMNOPQ", Fault::UnknownMethod);
+    accept("ABCDEFGHIJKLMNOP / HTTP/1.1\r\n\r\n");
+    accept("get / HTTP/1.1\r\n\r\n"); // known to be unknown when it is parsed
+}
+
+#[test]
+fn targets() {
+    for octet in 0..=u8::MAX {
+        let input = [b"GET /", &[octet][..]].concat();
+        match octet {
+            b' ' => {}
+            b'\n' => refuse(input, Fault::BadLineEnd),
+            b'\r' => refuse(input, Fault::MalformedRequestLine),
+            b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f => {
+                refuse(input, Fault::MalformedTarget);
+            }
+            0..b' ' | 0x80.. => refuse(input, Fault::MalformedTarget),
+            _ => assert_eq!(verdict(&input, &LIMITS), Ok(None)),
+        }
+    }
+}
+
+#[test]
+fn versions() {
+    for version in ["HTTP/0", "HTTP/2", "HTTP/3", "HTTP/9"] {
+        refuse(format!("GET / {version}"), Fault::UnsupportedVersion);
+    }
+    for version in [
+        "h",
+        "HTTP/1.1x",
+        "HTTPS",
+        "HTTP/1,",
+        "HTTP/1.x",
+        "HTTP/1.1\t",
+        "HTTP/11",
+        "HTTP/.",
+        "HTTP 1",
+        "HTTP/1.10",
+        "HTTP/x",
+        "HTTP\\",
+        "HTTP/+",
+        "HTTP/1\r",
+        "ICY",
+        "\0",
+    ] {
+        let wrong = version.char_indices().find(|&(at, _)| {
+            scan(&[format!("GET / {}", &version[..=at]).as_bytes()], &LIMITS).is_err()
+        });
+        let (at, _) = wrong.expect(version);
+        refuse(format!("GET / {}", &version[..=at]), Fault::MalformedRequestLine);
+    }
+    refuse("GET / HTTP/1.1\n", Fault::BadLineEnd);
+    refuse("GET / HTTP/1.1\r\r", Fault::BadLineEnd);
+    refuse("GET / HTTP/1.1\rH", Fault::BadLineEnd);
+    refuse("GET / HTTP/\n", Fault::BadLineEnd);
+}
+
+#[test]
+fn fields_follow() {
+    let line = "GET / HTTP/1.1\r\n";
+    refuse(format!("{line} "), Fault::MalformedField);
+    refuse(format!("{line}\n"), Fault::BadLineEnd);
+    refuse(format!("{line}\r\r"), Fault::BadLineEnd);
+    refuse(format!("{line}Host "), Fault::MalformedField);
+    refuse(format!("{line}A: b\r\n "), Fault::MalformedField);
+    refuse(format!("{line}A: b\0"), Fault::MalformedField);
+    refuse(format!("{line}A: b\n"), Fault::BadLineEnd);
+    refuse(format!("{line}A: b\r\r"), Fault::BadLineEnd);
+    refuse(format!("{line}:"), Fault::MalformedField);
+}
+
+#[test]
+fn limits() {
+    // The head: exactly as long as it may be, and one byte more.
+    let head = |value: usize| format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "v".repeat(value));
+    let fixed = head(0).len();
+    accept(&head(LIMITS.head_bytes_max - fixed));
+    let long = head(LIMITS.head_bytes_max - fixed + 1);
+    refuse(&long, Fault::HeadTooLarge);
+    refuse(&head(4 * LIMITS.head_bytes_max)[..=LIMITS.head_bytes_max], Fault::HeadTooLarge);
+    // Empty lines count too.
+    let long = format!("\r\n{}", head(LIMITS.head_bytes_max - fixed - 1));
+    refuse(&long, Fault::HeadTooLarge);
+
+    // The target.
+    let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "t".repeat(bytes - 1));
+    accept(&target(LIMITS.target_bytes_max));
+    let long = target(LIMITS.target_bytes_max + 1);
+    refuse(&long[..4 + LIMITS.target_bytes_max + 1], Fault::TargetTooLong);
+
+    // The fields.
+    let fields = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
+    accept(&fields(4));
+    refuse(&fields(5)[..fields(4).len() - 1], Fault::TooManyFields);
+}
+
+#[test]
+fn limits_of_another_size() {
+    let head = |fields: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(fields));
+    // More fields than a `Head` holds are never let through.
+    let generous = HeadLimits { fields_max: 1000, ..HeadLimits::default() };
+    assert_eq!(scan(&[head(128).as_bytes()], &generous), Ok(Some(head(128).len())));
+    assert_eq!(scan(&[head(129).as_bytes()], &generous), Err(Fault::TooManyFields));
+    let default = HeadLimits::default();
+    assert_eq!(scan(&[head(100).as_bytes()], &default), Ok(Some(head(100).len())));
+    assert_eq!(scan(&[head(101).as_bytes()], &default), Err(Fault::TooManyFields));
+    // Zero is zero.
+    let none = HeadLimits { head_bytes_max: 0, fields_max: 0, target_bytes_max: 0 };
+    assert_eq!(scan(&[b""], &none), Ok(None));
+    assert_eq!(scan(&[b"G"], &none), Err(Fault::HeadTooLarge));
+    let none = HeadLimits { head_bytes_max: 100, ..none };
+    assert_eq!(scan(&[b"GET /"], &none), Err(Fault::TargetTooLong));
+    let none = HeadLimits { target_bytes_max: 100, ..none };
+    assert_eq!(scan(&[b"GET / HTTP/1.1\r\nA"], &none), Err(Fault::TooManyFields));
+    let head = "GET / HTTP/1.1\r\n\r\n";
+    assert_eq!(scan(&[head.as_bytes()], &none), Ok(Some(head.len())));
+}
+
+#[test]
+fn one_head_after_the_other() {
+    let mut input =
+        "GET /1 HTTP/1.1\r\nA: b\r\n\r\n\r\nGET /2 HTTP/1.1\r\n\r\nPOST /3 HTTP/1.1\r\n\r\n";
+    let mut scanner = HeadScanner::new();
+    let mut heads = Vec::new();
+    while let Ok(Scan::Complete { consumed }) = scanner.scan(input.as_bytes(), &LIMITS) {
+        let (head, rest) = input.split_at(consumed);
+        heads.push(head.trim_start().split(' ').nth(1).unwrap());
+        input = rest;
+    }
+    assert_eq!(heads, ["/1", "/2", "/3"]);
+    assert_eq!(input, "");
+}
+
+/// The same language, read in the plainest way: a whole head, or not.
+fn naive(input: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    while start < 8 && input[start..].starts_with(b"\r\n") {
+        start += 2;
+    }
+    let len = start + input[start..].windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    // One character for each octet.
+    let text: String = input[start..len - 4].iter().map(|&octet| octet as char).collect();
+    let mut lines = text.split("\r\n");
+    let words: Vec<&str> = lines.next()?.split(' ').collect();
+    let [method, target, version] = words[..] else { return None };
+    let token = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
+    };
+    let target_is_right = (1..=LIMITS.target_bytes_max).contains(&target.len())
+        && target.chars().all(|c| c.is_ascii_graphic() && !"\"#<>\\^`{|}".contains(c));
+    let version_is_right = version.len() == 8
+        && version.starts_with("HTTP/1.")
+        && version.ends_with(|c: char| c.is_ascii_digit());
+    let fields: Vec<&str> = lines.collect();
+    let fields_are_right = fields.len() <= LIMITS.fields_max
+        && fields.iter().all(|line| {
+            line.split_once(':').is_some_and(|(name, value)| {
+                token(name) && !value.chars().any(|c| (c < ' ' && c != '\t') || c == '\x7f')
+            })
+        });
+    let all = token(method)
+        && method.len() <= 16
+        && target_is_right
+        && version_is_right
+        && fields_are_right
+        && len <= LIMITS.head_bytes_max;
+    all.then_some(len)
+}
+
+#[test]
+fn chance_finds_no_difference() {
+    let seeds: [&[u8]; 5] = [
+        b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /messages?session_id=a HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+        b"\r\n\r\nOPTIONS * HTTP/1.7\r\nA: b\r\nC:\t\xe9\r\n\r\n",
+        b"CONNECT [::1]:80 HTTP/1.1\r\nHost: a\r\nB: c\r\nD: e\r\nF: g\r\n\r\nGET",
+        b"GET http://a:1/b?c=d HTTP/2.0\r\n\r\n",
+    ];
+    let octets = b"\r\n\r\n :\t\0/.1H?%a\x7f\x80\xff\"";
+    let mut chance = Chance::seeded(1);
+    let mut accepted = 0;
+    for _ in 0..60_000 {
+        let seed = *chance.pick(&seeds);
+        let input = chance.mutate(seed, octets);
+        let whole = scan(&[&input], &LIMITS);
+        let pieces = chance.cut(&input);
+        assert_eq!(whole, scan(&pieces, &LIMITS), "cut {}", input.escape_ascii());
+        assert_eq!(whole.ok().flatten(), naive(&input), "{}", input.escape_ascii());
+        accepted += usize::from(matches!(whole, Ok(Some(_))));
+    }
+    assert!((5_000..50_000).contains(&accepted), "{accepted} accepted: this tests one side only");
+}
