@@ -1,0 +1,289 @@
+"""The official Python SDK against any MCP SSE server with the demo's four tools.
+
+    client.py SSE_URL         every check
+    client.py SSE_URL hold    opens idle sessions, prints `holding`, and expects the server to end them
+"""
+
+import re
+import sys
+
+import anyio
+
+from checks import Checks, equal, until
+from sdk import LATEST, MAJOR, REQUEST_TIMEOUT, VERSION, RpcError, connect, failed, hand_shake, httpx, server_of
+
+INVALID_PARAMS, METHOD_NOT_FOUND = -32602, -32601
+UNICODE = 'h\u00e9llo "\\ \r\n\t w\u00f6rld | \u2028 | \u2029 | \u0085 | \U0001f980 \U0001f469\u200d\U0001f680 | e\u0301 | \ufeff'
+MIB = 1024 * 1024
+
+
+async def call(conn, tool: str, **arguments) -> str:
+    result = await conn.session.call_tool(tool, arguments)
+    equal(failed(result), False, f"{tool} failed")
+    equal([part.type for part in result.content], ["text"], f"content of {tool}")
+    return result.content[0].text
+
+
+async def rpc_error(awaitable) -> int:
+    try:
+        result = await awaitable
+    except RpcError as error:
+        return error.error.code
+    raise AssertionError(f"expected a JSON-RPC error, got {result!r}")
+
+
+async def post(url: str, message: dict):
+    async with httpx.AsyncClient(timeout=5) as client:
+        return await client.post(url, json=message)
+
+
+async def active_sessions(url: str) -> int:
+    async with httpx.AsyncClient(timeout=5) as client:
+        answer = await client.get(httpx.URL(url).join("/health"))
+    equal(answer.status_code, 200, "status of /health")
+    return answer.json()["active_sessions"]
+
+
+async def initialize(url):
+    async with connect(url, initialize=False) as conn:
+        version, name, release = server_of(await conn.session.initialize())
+        equal(version, LATEST, "negotiated version")
+        assert name and release, "the server names neither itself nor its version"
+        equal([status for _, status in conn.posts], [202] * len(conn.posts), "statuses of the posts")
+
+
+async def versions(url):
+    for version in ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"):
+        async with connect(url, initialize=False) as conn:
+            equal(await hand_shake(conn.session, version), version, "negotiated version")
+    async with connect(url, initialize=False) as conn:
+        equal(await hand_shake(conn.session, "1999-01-01"), LATEST, "answer to an unknown version")
+
+
+async def discover_first(url):
+    """The 2.x `Client` asks `server/discover` before `initialize`, and falls back on an error."""
+    from mcp import Client
+    from mcp.client.sse import sse_client
+
+    async with Client(sse_client(url)) as client:
+        equal(client.protocol_version, LATEST, "version after the fallback")
+        result = await client.call_tool("add", {"a": 2, "b": 3})
+        equal(result.content[0].text, "5", "sum")
+
+
+async def list_tools(url):
+    async with connect(url) as conn:
+        tools = (await conn.session.list_tools()).tools
+        equal(sorted(tool.name for tool in tools), ["add", "broadcast", "burst", "echo"], "tools")
+
+
+async def add(url):
+    async with connect(url) as conn:
+        equal(await call(conn, "add", a=2, b=3), "5", "2 + 3")
+        equal(float(await call(conn, "add", a=-1.5, b=2)), 0.5, "-1.5 + 2")
+
+
+async def echo(url):
+    async with connect(url) as conn:
+        for message in ("", "plain", UNICODE, "x" * 100 * 1024, UNICODE * 2000):
+            equal(await call(conn, "echo", message=message), message, "echo")
+
+
+async def burst(url, count, size):
+    async with connect(url) as conn:
+        await conn.session.list_tools()  # or the SDK lists them by itself after the call
+        await call(conn, "burst", count=count, bytes=size)
+        equal([len(data.encode()) for data in conn.logged], [size] * count, "sizes given to the callback")
+        # All of them before the result, and nothing after it: a ping flushes what might follow.
+        await conn.session.send_ping()
+        kinds = [kind for kind, _ in conn.arrived]
+        equal(kinds.count("log"), count, "notifications on the wire")
+        last = max(at for at, kind in enumerate(kinds) if kind == "log")
+        equal(kinds[last + 1 :].count("answer"), 2, "answers behind the last notification (result, ping)")
+
+
+async def broadcast(url):
+    async with connect(url) as sender, connect(url) as listener:
+        sent = [f"{number} {UNICODE}" for number in range(20)]
+        for message in sent:
+            reached = await call(sender, "broadcast", message=message)
+            assert int(re.search(r"\d+", reached)[0]) >= 2, f"reached too few: {reached}"
+        for conn in (sender, listener):
+            await until("20 broadcasts", lambda: len(conn.logged) >= 20)
+            await conn.session.send_ping()
+            equal(conn.logged, sent, "broadcasts in order, once each")
+
+
+async def ping(url):
+    async with connect(url) as conn:
+        for _ in range(3):
+            await conn.session.send_ping()
+
+
+async def refused_calls(url):
+    async with connect(url) as conn:
+        equal(await rpc_error(conn.session.call_tool("nope", {})), INVALID_PARAMS, "unknown tool")
+        equal(await call(conn, "add", a=1, b=1), "2", "the session afterwards")
+        for tool, arguments in (
+            ("add", {"a": "one", "b": 2}),
+            ("add", {"a": 1}),
+            ("echo", {"message": 5}),
+            ("burst", {"count": "many", "bytes": 1}),
+            ("broadcast", {}),
+        ):
+            code = await rpc_error(conn.session.call_tool(tool, arguments))
+            equal(code, INVALID_PARAMS, f"{tool} {arguments}")
+            equal(await call(conn, "add", a=1, b=1), "2", "the session afterwards")
+
+
+async def unknown_method(url):
+    async with connect(url) as conn:
+        equal(await rpc_error(conn.session.list_prompts()), METHOD_NOT_FOUND, "prompts/list")
+        equal(await call(conn, "add", a=1, b=1), "2", "the session afterwards")
+
+
+async def oversized(url):
+    """The SDK hears 413, tells nobody, and posts no more; the server's session must live on."""
+    async with connect(url) as other, connect(url, read_timeout=2) as conn:
+        before = await active_sessions(url)
+        code = await rpc_error(conn.session.call_tool("echo", {"message": "x" * 5 * MIB}))
+        equal(code, REQUEST_TIMEOUT, "what the SDK surfaces")
+        equal(conn.posts[-1][1], 413, "status of the post")
+        equal(await active_sessions(url), before, "active sessions")
+        # What this client can no longer do, another post to its session still can.
+        ping = {"jsonrpc": "2.0", "id": 777, "method": "ping"}
+        equal((await post(conn.endpoint, ping)).status_code, 202, "a raw post to the session")
+        await until("its answer on the stream", lambda: ("answer", 777) in conn.arrived)
+        assert not conn.ended.is_set() and not conn.faults, f"the stream broke: {conn.faults}"
+        equal(await call(other, "add", a=2, b=2), "4", "another session")
+    async with connect(url) as conn:
+        equal(await call(conn, "add", a=2, b=3), "5", "a new session")
+
+
+async def just_below_the_limit(url):
+    """3 MiB are under the server's limit; a result of another size, as 2.x takes events up to 1 MiB."""
+    async with connect(url) as conn:
+        arguments = {"message": 5, "padding": "x" * 3 * MIB}
+        equal(await rpc_error(conn.session.call_tool("echo", arguments)), INVALID_PARAMS, "a 3 MiB request")
+        equal(await call(conn, "add", a=2, b=3), "5", "the session afterwards")
+
+
+async def reconnect(url):
+    async with connect(url) as first:
+        await call(first, "add", a=1, b=2)
+        old = first.endpoint
+    async with connect(url) as second:
+        equal(await call(second, "add", a=2, b=3), "5", "the new session")
+        assert second.endpoint != old, "two sessions share an endpoint"
+
+        async def dead() -> bool:
+            answer = await post(old, {"jsonrpc": "2.0", "id": 1, "method": "ping"})
+            assert answer.status_code in (202, 404), f"status {answer.status_code}"
+            return answer.status_code == 404
+
+        await until("404 for the old endpoint", dead)
+        equal(await call(second, "add", a=2, b=3), "5", "the new session afterwards")
+
+
+async def concurrent_calls(url):
+    """Every fifth is a burst, so that the others really are asked while one is being answered."""
+    async with connect(url) as conn:
+        answers = {}
+
+        async def one(number):
+            if number % 5 == 0:
+                await call(conn, "burst", count=100, bytes=10_000)
+                answers[number] = f"message {number}"
+            else:
+                answers[number] = await call(conn, "echo", message=f"message {number}")
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(one, number)
+        equal(answers, {number: f"message {number}" for number in range(20)}, "answers")
+        equal(len(conn.logged), 400, "notifications")
+
+
+async def concurrent_sessions(url):
+    before = await active_sessions(url)
+    opened, all_counted = [], anyio.Event()
+
+    async def one(number):
+        async with connect(url) as conn:
+            opened.append(number)
+            await all_counted.wait()
+            equal(await call(conn, "add", a=number, b=1000), str(number + 1000), "sum")
+            equal(conn.logged, [], "notifications of other sessions")
+
+    async with anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(one, number)
+        await until("10 sessions", lambda: len(opened) == 10)
+        equal(await active_sessions(url) >= 10, True, "/health counts the sessions")
+        all_counted.set()
+
+    async def all_gone():
+        return await active_sessions(url) <= before
+
+    await until("/health forgets the sessions", all_gone)
+
+
+async def post_to_the_stream(url):
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    answer = await post(url, message)
+    equal(answer.status_code, 405, "status")
+    assert "GET" in answer.headers.get("allow", ""), f"Allow: {answer.headers.get('allow')}"
+    assert "jsonrpc" not in answer.text, "the body looks like JSON-RPC"
+
+
+async def every_check(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("every protocol version", versions, url)
+    if MAJOR >= 2:
+        await checks("server/discover, then initialize", discover_first, url)
+    await checks("list_tools", list_tools, url)
+    await checks("add", add, url)
+    await checks("echo: unicode, 100 KiB", echo, url)
+    await checks("burst of 200 x 1000 bytes", burst, url, 200, 1000)
+    await checks("burst of 64 x 64 KiB, more than a queue holds", burst, url, 64, 65536)
+    await checks("broadcast", broadcast, url)
+    await checks("ping", ping, url)
+    await checks("unknown tool, bad arguments", refused_calls, url)
+    await checks("unknown method", unknown_method, url)
+    await checks("5 MiB: 413, harmless", oversized, url)
+    await checks("3 MiB", just_below_the_limit, url)
+    await checks("reconnect; the old endpoint is dead", reconnect, url)
+    await checks("20 concurrent calls", concurrent_calls, url)
+    await checks("10 concurrent sessions", concurrent_sessions, url)
+    await checks("POST to the stream is 405", post_to_the_stream, url)
+
+
+async def hold(checks, url):
+    async with connect(url) as one, connect(url) as two:
+        print("holding", flush=True)
+
+        async def ended():
+            for conn in (one, two):
+                await conn.ended.wait()
+                equal(conn.faults, [], "transport errors at the end of the stream")
+
+        async def told():
+            try:
+                await one.session.send_ping()
+            except Exception:
+                return
+            raise AssertionError("a ping was answered after the end")
+
+        await checks("the server ended idle streams cleanly", ended, seconds=60)
+        await checks("a call afterwards fails at once", told, seconds=5)
+
+
+async def main():
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["hold"]):
+        sys.exit(__doc__)
+    checks = Checks(f"mcp {VERSION}")
+    await (hold if sys.argv[2:] else every_check)(checks, sys.argv[1])
+    sys.exit(1 if checks.failed else 0)
+
+
+anyio.run(main)

@@ -1,0 +1,337 @@
+// The official TypeScript SDK against any MCP SSE server with the demo's four tools.
+//
+//   client.mjs SSE_URL         every check
+//   client.mjs SSE_URL hold    opens idle sessions, prints `holding`, expects the server to end them
+//                              and another to come back on the same URL, and goes on with that one
+
+import { readFileSync } from 'node:fs';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { InitializeResultSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { Checks, equal, truth, until } from './checks.mjs';
+
+const LATEST = '2025-11-25';
+const INVALID_PARAMS = -32602;
+const METHOD_NOT_FOUND = -32601;
+const UNICODE =
+  'h\u00e9llo "\\ \r\n\t w\u00f6rld | \u2028 | \u2029 | \u0085 | \u{1f980} \u{1f469}\u200d\u{1f680} | e\u0301 | \ufeff';
+const MIB = 1024 * 1024;
+const WAIT = { timeout: 10_000 };
+const CLIENT = { name: 'interop', version: '0' };
+
+// A connection, and what its transport saw: the status of every request, every message as it arrived.
+class Connection {
+  requests = []; // { method, url, status }
+  arrived = []; // 'log', or 'answer'
+  logged = []; // data given to the notification handler
+  faults = []; // errors of the transport
+
+  constructor(url) {
+    this.transport = new SSEClientTransport(new URL(url), {
+      fetch: async (target, init) => {
+        const response = await fetch(target, init);
+        this.requests.push({ method: init?.method ?? 'GET', url: String(target), status: response.status });
+        return response;
+      },
+    });
+    this.transport.onmessage = message => {
+      if (message.method === 'notifications/message') this.arrived.push('log');
+      if (!message.method) this.arrived.push('answer');
+      if (message.result?.protocolVersion) this.protocolVersion = message.result.protocolVersion;
+    };
+    this.transport.onerror = fault => this.faults.push(fault);
+    this.client = new Client(CLIENT);
+    this.client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => {
+      this.logged.push(params.data);
+    });
+  }
+
+  get posts() {
+    return this.requests.filter(request => request.method === 'POST');
+  }
+
+  get endpoint() {
+    return this.posts[0].url;
+  }
+
+  async call(name, args) {
+    const result = await this.client.callTool({ name, arguments: args }, undefined, WAIT);
+    equal(Boolean(result.isError), false, `${name} failed`);
+    equal(result.content.map(part => part.type), ['text'], `content of ${name}`);
+    return result.content[0].text;
+  }
+
+  ping() {
+    return this.client.ping(WAIT);
+  }
+}
+
+async function connected(url, count, step) {
+  const connections = Array.from({ length: count }, () => new Connection(url));
+  try {
+    for (const connection of connections) await connection.client.connect(connection.transport, WAIT);
+    return await step(...connections);
+  } finally {
+    for (const connection of connections) await connection.client.close();
+  }
+}
+
+async function rejection(promise) {
+  let result;
+  try {
+    result = await promise;
+  } catch (fault) {
+    return fault;
+  }
+  throw new Error(`expected an error, got ${JSON.stringify(result)}`);
+}
+
+function post(url, message) {
+  return fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(message),
+    signal: AbortSignal.timeout(5000),
+  });
+}
+
+async function activeSessions(url) {
+  const answer = await fetch(new URL('/health', url), { signal: AbortSignal.timeout(5000) });
+  equal(answer.status, 200, 'status of /health');
+  return (await answer.json()).active_sessions;
+}
+
+const initialize = url =>
+  connected(url, 1, async connection => {
+    equal(connection.protocolVersion, LATEST, 'negotiated version');
+    const { name, version } = connection.client.getServerVersion();
+    truth(name && version, 'the server names neither itself nor its version');
+    equal(connection.posts.map(({ status }) => status), [202, 202], 'statuses of the posts');
+  });
+
+async function versions(url) {
+  for (const [asked, expected] of [
+    ['2024-11-05', '2024-11-05'],
+    ['2025-03-26', '2025-03-26'],
+    ['2025-06-18', '2025-06-18'],
+    ['2025-11-25', '2025-11-25'],
+    ['1999-01-01', LATEST],
+  ]) {
+    const { transport } = new Connection(url);
+    try {
+      const answer = new Promise(resolve => (transport.onmessage = resolve));
+      await transport.start();
+      const params = { protocolVersion: asked, capabilities: {}, clientInfo: CLIENT };
+      await transport.send({ jsonrpc: '2.0', id: 'first', method: 'initialize', params });
+      const { id, result } = await answer;
+      equal([id, result?.protocolVersion], ['first', expected], `answer to version ${asked}`);
+    } finally {
+      await transport.close();
+    }
+  }
+}
+
+const listTools = url =>
+  connected(url, 1, async ({ client }) => {
+    const { tools } = await client.listTools(undefined, WAIT);
+    equal(tools.map(tool => tool.name).sort(), ['add', 'broadcast', 'burst', 'echo'], 'tools');
+  });
+
+const add = url =>
+  connected(url, 1, async connection => {
+    equal(await connection.call('add', { a: 2, b: 3 }), '5', '2 + 3');
+    equal(Number(await connection.call('add', { a: -1.5, b: 2 })), 0.5, '-1.5 + 2');
+  });
+
+const echo = url =>
+  connected(url, 1, async connection => {
+    for (const message of ['', 'plain', UNICODE, 'x'.repeat(100 * 1024), UNICODE.repeat(2000)]) {
+      equal(await connection.call('echo', { message }), message, 'echo');
+    }
+  });
+
+const burst = (url, count, bytes) =>
+  connected(url, 1, async connection => {
+    await connection.call('burst', { count, bytes });
+    const sizes = connection.logged.map(data => Buffer.byteLength(data));
+    equal(sizes, Array(count).fill(bytes), 'sizes given to the handler before the result');
+    // All of them before the result, and nothing after it: a ping flushes what might follow.
+    await connection.ping();
+    const kinds = connection.arrived;
+    equal(kinds.filter(kind => kind === 'log').length, count, 'notifications on the wire');
+    equal(kinds.slice(kinds.lastIndexOf('log') + 1), ['answer', 'answer'], 'behind the last notification');
+  });
+
+const broadcast = url =>
+  connected(url, 2, async (sender, listener) => {
+    const sent = Array.from({ length: 20 }, (_, number) => `${number} ${UNICODE}`);
+    for (const message of sent) {
+      const reached = await sender.call('broadcast', { message });
+      truth(Number(/\d+/.exec(reached)?.[0]) >= 2, `reached too few: ${reached}`);
+    }
+    for (const connection of [sender, listener]) {
+      await until('20 broadcasts', () => connection.logged.length >= 20);
+      await connection.ping();
+      equal(connection.logged, sent, 'broadcasts in order, once each');
+    }
+  });
+
+const ping = url =>
+  connected(url, 1, async connection => {
+    for (let count = 0; count < 3; count += 1) await connection.ping();
+  });
+
+const refusedCalls = url =>
+  connected(url, 1, async connection => {
+    for (const [tool, args] of [
+      ['nope', {}],
+      ['add', { a: 'one', b: 2 }],
+      ['add', { a: 1 }],
+      ['echo', { message: 5 }],
+      ['burst', { count: 'many', bytes: 1 }],
+      ['broadcast', {}],
+    ]) {
+      const fault = await rejection(connection.call(tool, args));
+      equal(fault.code, INVALID_PARAMS, `code for ${tool} ${JSON.stringify(args)} (${fault})`);
+      equal(await connection.call('add', { a: 1, b: 1 }), '2', 'the session afterwards');
+    }
+  });
+
+const unknownMethod = url =>
+  connected(url, 1, async connection => {
+    const fault = await rejection(connection.client.listPrompts(undefined, WAIT));
+    equal(fault.code, METHOD_NOT_FOUND, `code for prompts/list (${fault})`);
+    equal(await connection.call('add', { a: 1, b: 1 }), '2', 'the session afterwards');
+  });
+
+// This SDK rejects the one call and goes on with the session.
+const oversized = url =>
+  connected(url, 2, async (connection, other) => {
+    const fault = await rejection(connection.call('echo', { message: 'x'.repeat(5 * MIB) }));
+    truth(String(fault).includes('HTTP 413'), `what the SDK surfaces: ${fault}, ${fault.cause}`);
+    equal(connection.posts.at(-1).status, 413, 'status of the post');
+    equal(await connection.call('add', { a: 2, b: 2 }), '4', 'the same session');
+    equal(await other.call('add', { a: 2, b: 3 }), '5', 'another session');
+    equal(connection.requests.filter(({ method }) => method === 'GET').length, 1, 'streams opened');
+  });
+
+// 3 MiB are under the limit, in both directions.
+const threeMib = url =>
+  connected(url, 1, async connection => {
+    const message = 'x'.repeat(3 * MIB);
+    equal(await connection.call('echo', { message }), message, 'echo');
+  });
+
+async function reconnect(url) {
+  const old = await connected(url, 1, async first => {
+    await first.call('add', { a: 1, b: 2 });
+    return first.endpoint;
+  });
+  await connected(url, 1, async second => {
+    equal(await second.call('add', { a: 2, b: 3 }), '5', 'the new session');
+    truth(second.endpoint !== old, 'two sessions share an endpoint');
+    await until('404 for the old endpoint', async () => {
+      const { status } = await post(old, { jsonrpc: '2.0', id: 1, method: 'ping' });
+      truth(status === 202 || status === 404, `status ${status}`);
+      return status === 404;
+    });
+    equal(await second.call('add', { a: 2, b: 3 }), '5', 'the new session afterwards');
+  });
+}
+
+// Every fifth is a burst, so that the others really are asked while one is being answered.
+const concurrentCalls = url =>
+  connected(url, 1, async connection => {
+    const one = async number => {
+      if (number % 5) return connection.call('echo', { message: `message ${number}` });
+      await connection.call('burst', { count: 100, bytes: 10_000 });
+      return `message ${number}`;
+    };
+    const numbers = Array.from({ length: 20 }, (_, number) => number);
+    equal(await Promise.all(numbers.map(one)), numbers.map(number => `message ${number}`), 'answers');
+    equal(connection.logged.length, 400, 'notifications');
+  });
+
+async function concurrentSessions(url) {
+  const before = await activeSessions(url);
+  await connected(url, 10, async (...connections) => {
+    truth((await activeSessions(url)) >= 10, '/health does not count the sessions');
+    const sums = connections.map((connection, number) => connection.call('add', { a: number, b: 1000 }));
+    equal(await Promise.all(sums), connections.map((_, number) => String(number + 1000)), 'sums');
+    for (const { logged } of connections) equal(logged, [], 'notifications of other sessions');
+  });
+  await until('/health forgets the sessions', async () => (await activeSessions(url)) <= before);
+}
+
+// As the SDK's documentation has it: try Streamable HTTP, and on a 4xx fall back to SSE.
+async function fallback(url) {
+  const streamable = new StreamableHTTPClientTransport(new URL(url));
+  const fault = await rejection(new Client(CLIENT).connect(streamable, WAIT));
+  equal(fault.code, 405, `code of the refusal (${fault})`);
+  await connected(url, 1, async connection => {
+    equal(await connection.call('add', { a: 2, b: 3 }), '5', 'sum over SSE');
+  });
+}
+
+async function postToTheStream(url) {
+  const answer = await post(url, { jsonrpc: '2.0', id: 1, method: 'initialize', params: {} });
+  equal(answer.status, 405, 'status');
+  truth(answer.headers.get('allow')?.includes('GET'), `Allow: ${answer.headers.get('allow')}`);
+  truth(!(await answer.text()).includes('jsonrpc'), 'the body looks like JSON-RPC');
+}
+
+async function everyCheck(checks, url) {
+  await checks.check('initialize', () => initialize(url));
+  await checks.check('every protocol version', () => versions(url));
+  await checks.check('listTools', () => listTools(url));
+  await checks.check('add', () => add(url));
+  await checks.check('echo: unicode, 100 KiB', () => echo(url));
+  await checks.check('burst of 200 x 1000 bytes', () => burst(url, 200, 1000));
+  await checks.check('burst of 64 x 64 KiB, more than a queue holds', () => burst(url, 64, 65536));
+  await checks.check('broadcast', () => broadcast(url));
+  await checks.check('ping', () => ping(url));
+  await checks.check('unknown tool, bad arguments', () => refusedCalls(url));
+  await checks.check('unknown method', () => unknownMethod(url));
+  await checks.check('5 MiB: 413, harmless', () => oversized(url));
+  await checks.check('3 MiB, there and back', () => threeMib(url));
+  await checks.check('reconnect; the old endpoint is dead', () => reconnect(url));
+  await checks.check('20 concurrent calls', () => concurrentCalls(url));
+  await checks.check('10 concurrent sessions', () => concurrentSessions(url));
+  await checks.check('Streamable HTTP first, then SSE', () => fallback(url));
+  await checks.check('POST to the stream is 405', () => postToTheStream(url));
+}
+
+const hold = (checks, url) =>
+  connected(url, 2, async (one, two) => {
+    const old = one.endpoint;
+    console.log('holding');
+    const bothEnd = async () => {
+      await until('the end of both streams', () => one.faults.length && two.faults.length, 60);
+      // An orderly end has no message; a broken connection says `terminated`.
+      for (const { faults } of [one, two]) equal(faults[0].event?.message, undefined, 'the end');
+    };
+    await checks.check('the server ended idle streams cleanly', bothEnd, 61);
+    // EventSource comes back by itself after 3 s. The SDK does not repeat the handshake: we do.
+    const comesBack = async () => {
+      const streams = () => one.requests.filter(({ method, status }) => method === 'GET' && status === 200);
+      await until('a second stream', () => streams().length === 2, 30);
+      await until('an answered ping', () => one.ping().then(() => true, () => false));
+      const params = { protocolVersion: LATEST, capabilities: {}, clientInfo: CLIENT };
+      await one.client.request({ method: 'initialize', params }, InitializeResultSchema, WAIT);
+      await one.client.notification({ method: 'notifications/initialized' });
+      equal(await one.call('add', { a: 2, b: 3 }), '5', 'sum');
+      truth(one.posts.at(-1).url !== old, 'the endpoint is still the old one');
+    };
+    await checks.check('EventSource reconnects to the new server', comesBack, 45);
+  });
+
+const [url, mode] = process.argv.slice(2);
+if (!url || ![undefined, 'hold'].includes(mode)) {
+  console.error('usage: client.mjs SSE_URL [hold]');
+  process.exit(2);
+}
+const sdk = new URL('./node_modules/@modelcontextprotocol/sdk/package.json', import.meta.url);
+const checks = new Checks(`typescript ${JSON.parse(readFileSync(sdk)).version}`);
+await (mode === 'hold' ? hold : everyCheck)(checks, url);
+process.exit(checks.failed ? 1 : 0);
