@@ -273,13 +273,13 @@ impl ConfigBuilder {
     /// The first setting that makes no sense, by name.
     pub fn build(mut self) -> Result<Config, ConfigError> {
         let Paths { stream, message } = &self.config.paths;
-        for path in [stream, message] {
-            let taken = [Paths::HEALTH, Paths::READY].contains(&path.as_str());
-            if taken || stream == message {
-                let value = path.clone();
-                self.report(ConfigError::PathsCollide { value });
-                break;
-            }
+        let taken = |path: &String| [Paths::HEALTH, Paths::READY].contains(&path.as_str());
+        if taken(stream) || stream == message {
+            let value = stream.clone();
+            self.report(ConfigError::PathsCollide { value });
+        } else if taken(message) {
+            let value = message.clone();
+            self.report(ConfigError::PathsCollide { value });
         }
         if self.config.limits.fields_max as usize > FIELDS_CAP {
             self.report(ConfigError::AboveMaximum {

@@ -5,11 +5,11 @@
 //! Does not know: any other method, what `params`, `result` and `error` hold, who sent the message, or
 //! how an answer travels.
 //!
-//! Theory of operation: a scan bounds the nesting before any parser sees the text; one pass notes the
-//! members of the outermost object and skips their values (`outline`); then the members are judged. As
-//! judging comes last, a syntax error anywhere is found before any complaint about meaning, so one text
-//! has one verdict.
+//! Theory of operation: one walk over the text (`grammar`) bounds the nesting and notes the members of
+//! the outermost object (`outline`); then the members are judged. As judging comes last, a syntax error
+//! anywhere is found before any complaint about meaning, so one text has one verdict.
 
+mod grammar;
 mod outline;
 mod string;
 
@@ -21,7 +21,8 @@ use core::fmt;
 use core::ops::Range;
 
 pub(crate) use outline::{JSON_SPACE, NoOutline, Outline};
-use outline::{Key, member, nests_within};
+use outline::{Key, member};
+pub(crate) use string::fingerprint;
 pub use string::same_id;
 use string::{decode, is_id};
 
@@ -142,12 +143,9 @@ impl<'a> Envelope<'a> {
         if text.starts_with('\u{feff}') {
             return Err(Invalid::parse("the text starts with a byte order mark"));
         }
-        if nesting_max.is_some_and(|max| !nests_within(text.as_bytes(), max)) {
-            return Err(Invalid::parse("arrays and objects are nested too deep"));
-        }
-        match Outline::read(text) {
+        match Outline::read(text, nesting_max) {
             Ok(outline) => outline.judge(),
-            Err(NoOutline::Syntax(error)) => Err(Invalid::Parse(error.to_string().into())),
+            Err(NoOutline::Syntax(flaw)) => Err(Invalid::Parse(flaw.to_string().into())),
             Err(NoOutline::Array) => Err(Invalid::request("batches are not supported")),
             Err(NoOutline::Scalar) => Err(Invalid::request("a message is an object")),
         }
@@ -163,7 +161,7 @@ impl<'a> Outline<'a> {
             Some(Key::Version) => return Err(Invalid::request("more than one jsonrpc member")),
             Some(Key::Id) => return Err(Invalid::request("more than one id")),
             Some(Key::Method) => return Err(Invalid::request("more than one method")),
-            Some(Key::Result | Key::Error | Key::Other) | None => {}
+            None => {}
         }
         if self.version.and_then(decode).as_deref() != Some("2.0") {
             return Err(Invalid::request("jsonrpc must be the string \"2.0\""));

@@ -56,7 +56,10 @@ pub struct Limits {
     pub answers_bytes_max: Option<u64>,
     /// Bytes a client may send behind the GET on its stream's connection before it is cut.
     pub stream_input_bytes_max: u32,
-    /// Bytes read and thrown away behind a refused request, so that its answer survives.
+    /// The body of a refused request that is read and thrown away so that the connection can be
+    /// kept; behind a larger one it is closed.
+    pub discard_bytes_max: u32,
+    /// Bytes read and thrown away before a connection is closed, so that the last answer survives.
     pub linger_bytes_max: u32,
     /// Events the application has not polled before new sessions are answered 503.
     pub events_max: Option<u32>,
@@ -87,7 +90,10 @@ impl Default for Limits {
             queues_bytes_max: Some(64 << 20),
             answers_bytes_max: Some(64 << 10),
             stream_input_bytes_max: 4 << 10,
-            linger_bytes_max: 64 << 10,
+            discard_bytes_max: 64 << 10,
+            // Clients write a whole body before they look for an answer: with 64 KiB the official
+            // SDKs lose the 413 to a 5 MiB post on loopback. Time bounds it as well.
+            linger_bytes_max: 16 << 20,
             events_max: Some(65_536),
         }
     }

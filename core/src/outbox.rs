@@ -184,7 +184,7 @@ impl<'a> Transmit<'a> {
     /// Whatever `sink` reports, `WouldBlock` among it; nothing has changed then.
     #[cfg(feature = "std")]
     pub fn write_to(&self, sink: &mut impl std::io::Write) -> std::io::Result<usize> {
-        let mut slices = [const { std::io::IoSlice::new(&[]) }; 64];
+        let mut slices = [std::io::IoSlice::new(&[]); 64];
         let filled = self.fill(&mut slices);
         sink.write_vectored(slices.get(..filled).unwrap_or_default())
     }

@@ -563,7 +563,7 @@ impl Server {
         let Some(conn) = self.conns.get_mut(key) else { return };
         log::debug!("{} {}: refused, {} ({})", ConnId(key), conn.peer, fault.name(), fault);
         let small = match unread {
-            Unread::Known(left) => left <= u64::from(self.config.limits.linger_bytes_max),
+            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
             Unread::Unknown => false,
         };
         if !small || fault.aftermath() == crate::error::Aftermath::Close {

@@ -17,6 +17,12 @@ pub(super) fn is_valid(authority: &str) -> bool {
         .is_some_and(|(host, port)| host_is_valid(host) && port.is_none_or(port_is_valid))
 }
 
+/// The host and the port of a valid authority; `None` if it is not valid.
+pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = split(authority).filter(|_| is_valid(authority))?;
+    Some((host, port.and_then(|port| port.parse().ok())))
+}
+
 /// Whether `authority` is valid and names a port, as the authority form must (RFC 9112 §3.2.3).
 pub(super) fn has_port(authority: &str) -> bool {
     is_valid(authority) && split(authority).is_some_and(|(_, port)| port.is_some())

@@ -45,6 +45,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use authority::split_authority;
 pub use body::{BodyDecoder, BodyLimits, Progress};
 pub use date::{HttpDate, Rfc3339, rfc3339};
 pub use framing::{Framing, framing};

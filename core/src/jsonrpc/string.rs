@@ -45,6 +45,41 @@ pub fn same_id(a: &str, b: &str) -> bool {
     matches!((a, b), ("0", "-0") | ("-0", "0"))
 }
 
+/// Whether the raw string `raw` spells `text`.
+pub(super) fn spells(raw: &str, text: &str) -> bool {
+    is_string(raw) && Unescaped::of(raw).eq(text.chars().map(|c| Unit(c.into())))
+}
+
+/// A number that stands for a raw id: the same for two that [`same_id`] calls the same. Exact for
+/// ids of up to 15 octets; of longer ones, two that differ share a number about once in 2^120 times
+/// unless somebody looks for them.
+pub(crate) fn fingerprint(id: &str) -> u128 {
+    // The kind keeps the string "1" and the number 1 apart.
+    let (kind, mut sum, mut len) = (u128::from(is_string(id)), 0_u128, 0_u32);
+    let mut add = |octet: u8| {
+        sum = if len < 15 {
+            sum << 8 | u128::from(octet)
+        } else {
+            // FNV-1a over 128 bits, from the first fifteen octets on.
+            (sum ^ u128::from(octet)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        };
+        len = len.saturating_add(1);
+    };
+    if is_string(id) {
+        for Unit(unit) in Unescaped::of(id) {
+            match char::from_u32(unit) {
+                Some(c) => c.encode_utf8(&mut [0; 4]).bytes().for_each(&mut add),
+                // Half a surrogate pair: the octets UTF-8 would have for it.
+                None => [0xed, (unit >> 6) as u8, unit as u8].into_iter().for_each(&mut add),
+            }
+        }
+    } else {
+        id.strip_prefix("-").filter(|rest| *rest == "0").unwrap_or(id).bytes().for_each(add);
+    }
+    // The lowest octet is the length and the kind: long ids stay apart from short ones.
+    sum << 8 | u128::from(len.min(0x7f)) << 1 | kind
+}
+
 /// One decoded piece of a JSON string. Not `char`, because JSON can spell half a surrogate pair.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Unit(u32);
@@ -102,5 +137,31 @@ impl Iterator for Unescaped<'_> {
             'r' => 0x0d,
             same => same.into(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_agree_with_same_id() {
+        let ids = [
+            "0", "-0", "1", "-1", "9007199254740993", "\"1\"", "\"\"", "\"a\"", "\"\\u0061\"",
+            "\"\u{e9}\"", "\"\\u00e9\"", "\"\\ud800\"", "\"\\ud83d\\ude00\"", "\"\u{1f600}\"",
+            "123456789012345", "1234567890123456", "12345678901234567", "\"\\u0000\"", "\"00\"",
+            "\"6f9619ff-8b86-d011-b42d-00cf4fc964ff\"", "\"6f9619ff-8b86-d011-b42d-00cf4fc964fe\"",
+        ];
+        for a in ids {
+            for b in ids {
+                assert_eq!(fingerprint(a) == fingerprint(b), same_id(a, b), "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn spelling() {
+        assert!(spells(r#""id""#, "id") && spells(r#""\u0069d""#, "id"));
+        assert!(!spells(r#""Id""#, "id") && !spells(r#""id ""#, "id") && !spells("id", "id"));
     }
 }

@@ -10,10 +10,12 @@
 //!            |<------------ bare --------->|             HTTP/1.0 or close-delimited
 //! ```
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
+use core::time::Duration;
 
 use memchr::{memchr, memchr2};
 
@@ -130,7 +132,7 @@ impl Frame {
         let text = text.trim_matches(JSON_SPACE);
         // Before anything is cut down to 32 bits.
         chunk_len(text.len() as u64)?;
-        let outline = Outline::read(text).map_err(|error| match error {
+        let outline = Outline::read(text, None).map_err(|error| match error {
             NoOutline::Syntax(error) => FrameError::NotJson(error.to_string()),
             NoOutline::Array | NoOutline::Scalar => FrameError::NotObject,
         })?;
@@ -174,13 +176,25 @@ impl Frame {
     ///
     /// [`FrameError::NotUtf8`], [`FrameError::TooLarge`].
     pub fn event(name: EventName<'_>, data: &[u8]) -> Result<Self, FrameError> {
+        Self::event_with_retry(name, data, None)
+    }
+
+    /// As [`event`](Self::event), with a `retry:` field for clients that reconnect by themselves.
+    pub(crate) fn event_with_retry(
+        name: EventName<'_>,
+        data: &[u8],
+        retry: Option<Duration>,
+    ) -> Result<Self, FrameError> {
         core::str::from_utf8(data).map_err(|_| FrameError::NotUtf8)?;
-        let mut event_len = b"event: \n\n".len() as u64 + name.0.len() as u64;
+        let retry = retry.map(|retry| format!("retry: {}\n", retry.as_millis()));
+        let retry = retry.as_deref().unwrap_or_default().as_bytes();
+        let mut event_len = (b"event: \n\n".len() + name.0.len() + retry.len()) as u64;
         each_line(data, |line| event_len += b"data: \n".len() as u64 + line.len() as u64);
         let chunk = chunk(event_len, |pen| {
             pen.put(b"event: ");
             pen.put(name.0.as_bytes());
             pen.put(b"\n");
+            pen.put(retry);
             each_line(data, |line| {
                 pen.put(b"data: ");
                 pen.put(line);
@@ -237,20 +251,15 @@ impl Frame {
         if self.answers() { core::str::from_utf8(id).ok() } else { None }
     }
 
-    /// The bytes that the ranges below are of, to be shared without copying.
-    #[allow(dead_code, reason = "for the outbox, which makes segments of it")]
-    pub(crate) const fn shared(&self) -> &Arc<[u8]> {
-        &self.chunk
-    }
-
-    /// Where the event in its chunk is: everywhere.
-    #[allow(dead_code, reason = "for the outbox, which makes segments of it")]
-    pub(crate) fn chunked_range(&self) -> Range<u32> {
-        0..self.chunk.len() as u32
+    /// The bytes to be sent, as a share in the frame's own and where in it they are: the whole chunk,
+    /// or the event alone.
+    pub(crate) fn shared(&self, chunked: bool) -> (Arc<[u8]>, u32, u32) {
+        let range = if chunked { 0..self.chunk.len() as u32 } else { self.bare_range() };
+        (self.chunk.clone(), range.start, range.end)
     }
 
     /// Where the event alone is.
-    pub(crate) fn bare_range(&self) -> Range<u32> {
+    fn bare_range(&self) -> Range<u32> {
         self.event_start() as u32..(self.chunk.len() - CRLF.len()) as u32
     }
 

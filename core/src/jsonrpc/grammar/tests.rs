@@ -1,0 +1,138 @@
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::testing::Random;
+
+#[track_caller]
+fn check(text: &str, expected: Result<Shape, Flaw>) {
+    assert_eq!(walk(text, Some(4), |_, _| {}), expected, "{text}");
+    if !matches!(expected, Err(Flaw::Nesting(_))) {
+        let library = serde_json::from_str::<&serde_json::value::RawValue>(text);
+        assert_eq!(library.is_ok(), expected.is_ok(), "the library differs on {text}");
+    }
+}
+
+#[test]
+fn texts() {
+    use Flaw::{Early, Nesting, Unexpected};
+    use Shape::{Array, Object, Scalar};
+    check("{}", Ok(Object));
+    check(" { } \n", Ok(Object));
+    check("[]", Ok(Array));
+    check("[[],{}]", Ok(Array));
+    check(r#"{"a":[1,2,{"b":null}],"c":"d"}"#, Ok(Object));
+    check("1", Ok(Scalar));
+    check("-0", Ok(Scalar));
+    check("-0.5e+10", Ok(Scalar));
+    check("1e400", Ok(Scalar));
+    check("true", Ok(Scalar));
+    check("null ", Ok(Scalar));
+    check(r#""\ud800\u0000\"\\\/\b\f\n\r\t""#, Ok(Scalar));
+    check("\"\u{7f}\u{2028}é\"", Ok(Scalar));
+    check("", Err(Early(0)));
+    check("  ", Err(Early(2)));
+    check("{", Err(Early(1)));
+    check("[1,]", Err(Unexpected(3)));
+    check("[,1]", Err(Unexpected(1)));
+    check("{,}", Err(Unexpected(1)));
+    check(r#"{"a":1,}"#, Err(Unexpected(7)));
+    check(r#"{"a"}"#, Err(Unexpected(4)));
+    check(r#"{"a" 1}"#, Err(Unexpected(5)));
+    check(r#"{"a"#, Err(Early(3)));
+    check(r#"{"a":"#, Err(Early(5)));
+    check(r#"{"a":]"#, Err(Unexpected(5)));
+    check(r#"{1:2}"#, Err(Unexpected(1)));
+    check("[1}", Err(Unexpected(2)));
+    check(r#"{"a":1]"#, Err(Unexpected(6)));
+    check("[1 2]", Err(Unexpected(3)));
+    check("{} {}", Err(Unexpected(3)));
+    check("1 2", Err(Unexpected(2)));
+    check("]", Err(Unexpected(0)));
+    check("01", Err(Unexpected(1)));
+    check("+1", Err(Unexpected(0)));
+    check("-", Err(Early(1)));
+    check("-a", Err(Unexpected(1)));
+    check("1.", Err(Early(2)));
+    check(".5", Err(Unexpected(0)));
+    check("1e", Err(Early(2)));
+    check("1e+", Err(Early(3)));
+    check("tru", Err(Early(3)));
+    check("trux", Err(Unexpected(3)));
+    check("NaN", Err(Unexpected(0)));
+    check("\"\n\"", Err(Unexpected(1)));
+    check(r#""\x""#, Err(Unexpected(2)));
+    check(r#""\u12g4""#, Err(Unexpected(5)));
+    check(r#""\"#, Err(Early(2)));
+    check(r#""abc"#, Err(Early(4)));
+    check("\u{feff}{}", Err(Unexpected(0)));
+    check("{}\u{b}", Err(Unexpected(2)));
+    check("[[[[]]]]", Ok(Array));
+    check("[[[[[]]]]]", Err(Nesting(4)));
+}
+
+#[test]
+fn members_are_those_of_the_outermost_object() {
+    let mut noted = Vec::new();
+    let text = r#" {"a" : {"b":[1,{"c":2}]} , "\u0062":"x" ,"a":-1e5,"d":[ ] }"#;
+    walk(text, None, |key, value| noted.push((key, value))).unwrap();
+    let expected = [
+        (r#""a""#, r#"{"b":[1,{"c":2}]}"#),
+        (r#""\u0062""#, r#""x""#),
+        (r#""a""#, "-1e5"),
+        (r#""d""#, "[ ]"),
+    ];
+    assert_eq!(noted, expected);
+    walk(r#"[{"a":1}]"#, None, |_, _| panic!("not an object's member")).unwrap();
+}
+
+#[test]
+fn any_depth_without_recursion() {
+    for depth in [127, 128, 129, 256, 257, 1_000_000] {
+        let mut text = String::new();
+        for level in 0..depth {
+            text.push_str(if level % 3 == 0 { "[" } else { "{\"k\":" });
+        }
+        assert_eq!(walk(&text, Some(128), |_, _| {}).is_err(), true, "{depth}");
+        text.push('0');
+        for level in (0..depth).rev() {
+            text.push(if level % 3 == 0 { ']' } else { '}' });
+        }
+        assert_eq!(walk(&text, None, |_, _| {}), Ok(Shape::Array), "{depth}");
+        assert_eq!(walk(&text, Some(128), |_, _| {}).is_ok(), depth <= 128, "{depth}");
+        // One bracket of the wrong kind, far out and far in.
+        for at in [1, depth] {
+            let mut wrong = text.clone().into_bytes();
+            let end = wrong.len() - at;
+            wrong[end] ^= b']' ^ b'}';
+            assert!(walk(core::str::from_utf8(&wrong).unwrap(), None, |_, _| {}).is_err());
+        }
+    }
+}
+
+/// Random texts made of JSON's own pieces: nearly always flawed, sometimes not.
+#[test]
+fn agrees_with_a_library_on_random_texts() {
+    const PIECES: [&str; 22] = [
+        "{", "}", "[", "]", ":", ",", "\"a\"", "\"\\n\"", "\"", "\\", "0", "-1", "1.5e3", ".", "e",
+        "true", "null", " ", "\n", "{\"a\":1}", "[0]", "é",
+    ];
+    let mut random = Random::seeded(5);
+    let mut good = 0;
+    for _ in 0..300_000 {
+        let count = 1 + random.below(7);
+        let text: String =
+            (0..count).map(|_| PIECES[random.below(PIECES.len() as u64) as usize]).collect();
+        let library = serde_json::from_str::<&serde_json::value::RawValue>(&text);
+        let ours = walk(&text, None, |_, _| {});
+        assert_eq!(ours.is_ok(), library.is_ok(), "{text:?}: {ours:?} {library:?}");
+        good += u32::from(ours.is_ok());
+    }
+    assert!(good > 1_000, "the generator hits too rarely: {good}");
+}
+
+#[test]
+fn flaws_say_where() {
+    assert_eq!(format!("{}", Flaw::Unexpected(7)), "unexpected octet at byte 7");
+}
