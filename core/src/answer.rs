@@ -11,9 +11,7 @@ use alloc::vec::Vec;
 
 use crate::config::Config;
 use crate::error::Fault;
-use crate::http1::{
-    HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339,
-};
+use crate::http1::{HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339};
 use crate::jsonrpc;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
@@ -132,7 +130,8 @@ impl Answers {
             }
             Fault::Unauthorized => {
                 fields.push(("WWW-Authenticate", "Bearer"));
-                let body = r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
+                let body =
+                    r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
                 (JSON.into(), body.into())
             }
             Fault::Forbidden => {

@@ -290,7 +290,10 @@ impl ConfigBuilder {
         // A heartbeat after no silence at all would be an endless stream of them.
         let least = Duration::from_millis(1);
         if self.config.timeouts.heartbeat.is_some_and(|interval| interval < least) {
-            self.report(ConfigError::BelowMinimum { name: "heartbeat (in milliseconds)", minimum: 1 });
+            self.report(ConfigError::BelowMinimum {
+                name: "heartbeat (in milliseconds)",
+                minimum: 1,
+            });
         }
         match self.fault {
             Some(fault) => Err(fault),

@@ -371,7 +371,8 @@ impl Server {
         for (key, session) in self.sessions.iter() {
             bodies_bytes += session.backlog_bytes();
             let conn = self.conns.get(session.conn).expect("a session has a stream");
-            let streams = matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
+            let streams =
+                matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
             assert!(streams, "a session's connection streams it");
         }
         for event in &self.events {

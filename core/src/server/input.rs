@@ -91,12 +91,14 @@ impl Server {
                     rest.len()
                 }
                 ConnPhase::Closing { discarded } => {
-                    *discarded = discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *discarded =
+                        discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
                     self.wake(key);
                     rest.len()
                 }
                 ConnPhase::Lingering { discarded } => {
-                    *discarded = discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *discarded =
+                        discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
                     if *discarded > self.config.limits.linger_bytes_max {
                         self.end_quietly(key);
                     }

@@ -100,7 +100,9 @@ impl Server {
             // A connection on which nothing was said is owed no answer.
             TimerKind::Head if conn.scanner.is_idle() => self.lapse(key),
             TimerKind::Head => self.refuse(key, Fault::HeadTimeout, Unread::Unknown),
-            TimerKind::Body if matches!(conn.phase, ConnPhase::Discarding { .. }) => self.lapse(key),
+            TimerKind::Body if matches!(conn.phase, ConnPhase::Discarding { .. }) => {
+                self.lapse(key)
+            }
             TimerKind::Body => self.refuse(key, Fault::BodyTimeout, Unread::Unknown),
             TimerKind::Idle => self.lapse(key),
             TimerKind::Decision => {
@@ -133,7 +135,10 @@ impl Server {
         let ConnPhase::Streaming { chunked, ending: false, .. } = conn.phase else { return };
         if conn.outbox.is_empty() {
             self.metrics.heartbeats += 1;
-            self.push(key, Segment::Static(if chunked { HEARTBEAT_CHUNKED } else { HEARTBEAT_BARE }));
+            self.push(
+                key,
+                Segment::Static(if chunked { HEARTBEAT_CHUNKED } else { HEARTBEAT_BARE }),
+            );
         }
     }
 
