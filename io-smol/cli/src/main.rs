@@ -80,7 +80,7 @@ async fn stop_on_signals(handle: Handle) -> Result<(), String> {
     let wanted = [Signal::Int];
     let mut signals =
         Signals::new(wanted).map_err(|error| format!("cannot wait for signals: {error}"))?;
-    while let Some(signal) = signals.next().await {
+    while let Some(Ok(signal)) = signals.next().await {
         log::info!("stopping: {signal:?}");
         handle.shutdown();
     }
