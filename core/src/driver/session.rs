@@ -1,16 +1,17 @@
 //! The application's hold on one session, and the shard's.
 //!
-//! Messages and frames cross between threads in two small channels. What a slow application does not
-//! take waits on the shard's side, where it counts against the session's limits; what a slow client
-//! does not take fills the channel of frames, so that `send` waits.
+//! Between them is one [`Mailbox`] behind a lock that is held for moments: messages for the
+//! application, frames for the client, and who waits for which. It is empty most of the time and costs
+//! an idle session next to nothing, which is why it is not made of channels.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-
-use async_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use core::future::poll_fn;
+use core::mem;
+use core::task::{Context, Poll, Waker};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::attention::Attention;
 use crate::error::SendError;
@@ -21,15 +22,15 @@ use crate::server::Server;
 use crate::sse::Frame;
 use crate::time::Time;
 
-/// Frames between a sender and the shard. Few, because their bytes are nobody's budget.
-const FRAMES_MAX: usize = 4;
-/// Messages between the shard and a receiver; part of `inbound_messages_max`.
-const MESSAGES_MAX: u32 = 4;
-
-/// How many of a session's `inbound_messages_max` are in its channel; the rest is the core's.
-pub(super) fn channel_messages(limits: &Limits) -> u32 {
-    (limits.inbound_messages_max.unwrap_or(u32::MAX) / 2).clamp(1, MESSAGES_MAX)
-}
+/// Frames on their way to the shard, and their bytes, before a sender waits. Few, because they are in
+/// nobody's budget; one larger frame may pass alone.
+const FRAMES_MAX: usize = 16;
+const FRAMES_BYTES_MAX: usize = 256 << 10;
+/// As long as no more messages than this wait for the application, the core need not know: to tell it
+/// of each would be a wake-up of the shard's thread for each.
+const MESSAGES_UNREPORTED: usize = 3;
+/// An empty queue keeps this much room for the next time.
+const CAPACITY_KEPT: usize = 8;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,31 +41,90 @@ pub struct Closed {
     pub frames_undelivered: u32,
 }
 
+#[derive(Default)]
+struct Mailbox {
+    messages: VecDeque<Message>,
+    messages_bytes: u64,
+    /// How many messages the core was told of.
+    reported: usize,
+    receiver: Option<Waker>,
+    frames: VecDeque<Frame>,
+    frames_bytes: usize,
+    senders: Vec<Waker>,
+    /// No frame is taken any more: the application is done with the session, or it has ended.
+    finished: bool,
+    /// Listed for the shard's attention.
+    listed: bool,
+    closed: Option<Closed>,
+}
+
 struct Shared {
     id: SessionId,
     principal: Option<Principal>,
     head: Arc<RequestHead>,
     frame_bytes_max: u64,
-    ended: OnceLock<Ended>,
     attention: Arc<Attention>,
-    /// Listed for the shard's attention.
-    listed: AtomicBool,
-    /// Messages wait on the shard's side for room in the channel.
-    starved: AtomicBool,
-}
-
-/// What is left when a session has ended.
-struct Ended {
-    closed: Closed,
-    /// Messages that were accepted and had no room in the channel.
-    messages: Mutex<VecDeque<Message>>,
+    mailbox: Mutex<Mailbox>,
 }
 
 impl Shared {
-    fn notify(&self) {
-        if !self.listed.swap(true, Ordering::AcqRel) {
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        // A panic elsewhere cannot leave it half-changed: nothing in here panics.
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the mailbox and sees to it that the shard looks into it.
+    fn notify(&self, mut mailbox: MutexGuard<'_, Mailbox>) {
+        let listed = mem::replace(&mut mailbox.listed, true);
+        drop(mailbox);
+        if !listed {
             self.attention.session(self.id);
         }
+    }
+
+    fn finish(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.finished = true;
+        let waiting = mem::take(&mut mailbox.senders);
+        self.notify(mailbox);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Mailbox {
+    fn take_message(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.messages_bytes -= message.body().len() as u64;
+        if self.messages.is_empty() && self.messages.capacity() > CAPACITY_KEPT {
+            self.messages = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    /// Whether the core thinks that far more messages are waiting than are.
+    fn report_is_stale(&self) -> bool {
+        let now = self.messages.len();
+        self.reported > 0 && (now <= MESSAGES_UNREPORTED || now <= self.reported / 2)
+    }
+
+    fn takes_frame(&self, frame: &Frame) -> bool {
+        self.frames.is_empty()
+            || (self.frames.len() < FRAMES_MAX
+                && self.frames_bytes + frame.wire_len() <= FRAMES_BYTES_MAX)
+    }
+
+    fn put_frame(&mut self, frame: Frame) {
+        self.frames_bytes += frame.wire_len();
+        self.frames.push_back(frame);
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.frames_bytes -= frame.wire_len();
+        if self.frames.is_empty() && self.frames.capacity() > CAPACITY_KEPT {
+            self.frames = VecDeque::new();
+        }
+        Some(frame)
     }
 }
 
@@ -73,23 +133,22 @@ impl Shared {
 /// The session ends in order (what was sent still leaves) when this value and every
 /// [`SessionSender`] made of it are dropped. It belongs to no runtime and may be moved to any thread.
 pub struct Session {
-    messages: Receiver<Message>,
     sender: SessionSender,
 }
 
 /// The sending half of a [`Session`], to be cloned into whatever answers.
 #[derive(Clone)]
-pub struct SessionSender(Arc<Sending>);
+pub struct SessionSender {
+    sending: Arc<Sending>,
+}
 
 struct Sending {
-    frames: Sender<Frame>,
     shared: Arc<Shared>,
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.frames.close();
-        self.shared.notify();
+        self.shared.finish();
     }
 }
 
@@ -97,16 +156,28 @@ impl Session {
     /// The client's next message; `None` once the session has ended and everything was received.
     ///
     /// Cancel-safe: a dropped future has taken nothing.
-    pub async fn recv(&self) -> Option<Message> {
-        let Ok(message) = self.messages.recv().await else {
-            let ended = self.sender.0.shared.ended.get()?;
-            return ended.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    pub async fn recv(&mut self) -> Option<Message> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// As [`recv`](Self::recv), for futures and streams written by hand.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let shared = &self.sender.sending.shared;
+        let mut mailbox = shared.mailbox();
+        let Some(message) = mailbox.take_message() else {
+            if mailbox.closed.is_some() {
+                return Poll::Ready(None);
+            }
+            match &mut mailbox.receiver {
+                Some(waker) => waker.clone_from(cx.waker()),
+                empty => *empty = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
         };
-        // Pairs with `Slot::refill`: either it sees the room, or we see that it wants to know.
-        if self.sender.0.shared.starved.load(Ordering::SeqCst) {
-            self.sender.0.shared.notify();
+        if mailbox.report_is_stale() {
+            shared.notify(mailbox);
         }
-        Some(message)
+        Poll::Ready(Some(message))
     }
 
     /// A sending half of its own, for other tasks.
@@ -147,13 +218,13 @@ impl Session {
     /// On whose behalf it was opened, if anybody was asked.
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
-        self.sender.0.shared.principal.as_ref()
+        self.sender.sending.shared.principal.as_ref()
     }
 
     /// The GET that opened it.
     #[must_use]
     pub fn head(&self) -> &Arc<RequestHead> {
-        &self.sender.0.shared.head
+        &self.sender.sending.shared.head
     }
 
     /// How it ended, once it has.
@@ -167,17 +238,27 @@ impl SessionSender {
     /// Sends a frame, waiting while the client is behind.
     ///
     /// `Ok` means that the frame has its place in line; whether it arrived, HTTP does not say. Frames
-    /// of one sender arrive in the order of their sending.
+    /// of one sender arrive in the order of their sending. Cancel-safe: a dropped future has sent
+    /// nothing.
     ///
     /// # Errors
     ///
     /// [`SendError::Gone`] once the session has ended or was closed; [`SendError::TooLarge`] for a
     /// frame that no queue will ever hold.
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
-        self.fits(&frame)?;
-        self.0.frames.send(frame).await.map_err(|_| SendError::Gone)?;
-        self.0.shared.notify();
-        Ok(())
+        let mut frame = Some(frame);
+        poll_fn(|cx| {
+            let Some(ready) = frame.take() else { return Poll::Ready(Ok(())) };
+            match self.put(ready, Some(cx)) {
+                Ok(()) => Poll::Ready(Ok(())),
+                Err((SendError::Full, back)) => {
+                    frame = Some(back);
+                    Poll::Pending
+                }
+                Err((error, _)) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
     }
 
     /// Sends a frame if there is room for it now.
@@ -186,36 +267,46 @@ impl SessionSender {
     ///
     /// As [`send`](Self::send), and [`SendError::Full`].
     pub fn try_send(&self, frame: Frame) -> Result<(), SendError> {
-        self.fits(&frame)?;
-        self.0.frames.try_send(frame).map_err(|error| match error {
-            TrySendError::Full(_) => SendError::Full,
-            TrySendError::Closed(_) => SendError::Gone,
-        })?;
-        self.0.shared.notify();
-        Ok(())
+        self.put(frame, None).map_err(|(error, _)| error)
     }
 
-    fn fits(&self, frame: &Frame) -> Result<(), SendError> {
-        let cost = frame.wire_len() as u64 + Limits::SEGMENT_COST;
-        if cost > self.0.shared.frame_bytes_max { Err(SendError::TooLarge) } else { Ok(()) }
+    fn put(&self, frame: Frame, cx: Option<&Context<'_>>) -> Result<(), (SendError, Frame)> {
+        let shared = &self.sending.shared;
+        if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.frame_bytes_max {
+            return Err((SendError::TooLarge, frame));
+        }
+        let mut mailbox = shared.mailbox();
+        if mailbox.finished {
+            return Err((SendError::Gone, frame));
+        }
+        if !mailbox.takes_frame(&frame) {
+            if let Some(cx) = cx
+                && !mailbox.senders.iter().any(|waker| waker.will_wake(cx.waker()))
+            {
+                mailbox.senders.push(cx.waker().clone());
+            }
+            return Err((SendError::Full, frame));
+        }
+        mailbox.put_frame(frame);
+        shared.notify(mailbox);
+        Ok(())
     }
 
     /// Ends the session in order: what was sent still leaves, then the stream ends.
     pub fn close(&self) {
-        self.0.frames.close();
-        self.0.shared.notify();
+        self.sending.shared.finish();
     }
 
     /// The session's name in logs.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.0.shared.id
+        self.sending.shared.id
     }
 
     /// How the session ended, once it has.
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
-        self.0.shared.ended.get().map(|ended| ended.closed)
+        self.sending.shared.mailbox().closed
     }
 }
 
@@ -240,12 +331,6 @@ impl fmt::Debug for SessionSender {
 
 /// The shard's side of a session.
 pub(super) struct Slot {
-    id: SessionId,
-    messages: Sender<Message>,
-    /// Messages for which the channel has no room.
-    waiting: VecDeque<Message>,
-    waiting_bytes: u64,
-    frames: Receiver<Frame>,
     /// A frame for which the session's queue has no room.
     refused: Option<Frame>,
     shared: Arc<Shared>,
@@ -257,130 +342,101 @@ impl Slot {
         principal: Option<Principal>,
         head: Arc<RequestHead>,
         attention: Arc<Attention>,
-        limits: &Limits,
-        channel_messages: u32,
+        frame_bytes_max: u64,
     ) -> (Self, Session) {
-        let (message_sender, message_receiver) = bounded(channel_messages as usize);
-        let (frame_sender, frame_receiver) = bounded(FRAMES_MAX);
-        let shared = Arc::new(Shared {
-            id,
-            principal,
-            head,
-            frame_bytes_max: limits.queues_bytes_max.unwrap_or(u64::MAX),
-            ended: OnceLock::new(),
-            attention,
-            listed: AtomicBool::new(false),
-            starved: AtomicBool::new(false),
-        });
-        let slot = Self {
-            id,
-            messages: message_sender,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            frames: frame_receiver,
-            refused: None,
-            shared: shared.clone(),
-        };
-        let sender = SessionSender(Arc::new(Sending { frames: frame_sender, shared }));
-        (slot, Session { messages: message_receiver, sender })
+        let mailbox = Mutex::default();
+        let shared = Arc::new(Shared { id, principal, head, frame_bytes_max, attention, mailbox });
+        let sending = Arc::new(Sending { shared: shared.clone() });
+        (Self { refused: None, shared }, Session { sender: SessionSender { sending } })
     }
 
-    pub(super) const fn id(&self) -> SessionId {
-        self.id
+    pub(super) fn id(&self) -> SessionId {
+        self.shared.id
     }
 
     /// A message for the application.
-    pub(super) fn message(&mut self, message: Message, server: &mut Server, now: Time) {
-        if self.waiting.is_empty() {
-            match self.messages.try_send(message) {
-                Ok(()) => return,
-                // Nobody receives any more, and nobody will.
-                Err(TrySendError::Closed(_)) => return,
-                Err(TrySendError::Full(message)) => self.wait(message),
-            }
-        } else {
-            self.wait(message);
+    pub(super) fn message(&self, message: Message, server: &mut Server, now: Time) {
+        let mut mailbox = self.shared.mailbox();
+        mailbox.messages_bytes += message.body().len() as u64;
+        mailbox.messages.push_back(message);
+        let receiver = mailbox.receiver.take();
+        if mailbox.messages.len() > MESSAGES_UNREPORTED {
+            self.report(&mut mailbox, server, now);
         }
-        self.refill(server, now);
+        drop(mailbox);
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
     }
 
-    fn wait(&mut self, message: Message) {
-        self.waiting_bytes += message.body().len() as u64;
-        self.waiting.push_back(message);
+    /// Tells the core how many messages wait for the application.
+    fn report(&self, mailbox: &mut Mailbox, server: &mut Server, now: Time) {
+        let waiting = mailbox.messages.len();
+        mailbox.reported = if waiting > MESSAGES_UNREPORTED { waiting } else { 0 };
+        let bytes = if mailbox.reported > 0 { mailbox.messages_bytes } else { 0 };
+        let messages = u32::try_from(mailbox.reported).unwrap_or(u32::MAX);
+        server.set_backlog(self.shared.id, messages, bytes, now);
     }
 
-    /// Moves waiting messages into the channel, and tells the core how many still wait.
-    fn refill(&mut self, server: &mut Server, now: Time) {
-        // First the flag, then the look: a receiver that made room before it saw the flag has made
-        // room that we see.
-        self.shared.starved.store(true, Ordering::SeqCst);
-        while let Some(message) = self.waiting.pop_front() {
-            let len = message.body().len() as u64;
-            match self.messages.try_send(message) {
-                Ok(()) | Err(TrySendError::Closed(_)) => self.waiting_bytes -= len,
-                Err(TrySendError::Full(message)) => {
-                    self.waiting.push_front(message);
-                    break;
-                }
-            }
-        }
-        if self.waiting.is_empty() {
-            self.shared.starved.store(false, Ordering::SeqCst);
-        }
-        let messages = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        server.set_backlog(self.id, messages, self.waiting_bytes, now);
-    }
-
-    /// The handle asked for attention: it has frames, or room, or is gone.
+    /// The handle asked for attention: it has frames, or has taken messages, or is gone.
     pub(super) fn attend(&mut self, server: &mut Server, now: Time) {
-        self.shared.listed.store(false, Ordering::Release);
-        if !self.waiting.is_empty() {
-            self.refill(server, now);
+        let mut mailbox = self.shared.mailbox();
+        mailbox.listed = false;
+        if mailbox.report_is_stale() {
+            self.report(&mut mailbox, server, now);
         }
+        drop(mailbox);
         self.pump(server, now);
     }
 
     /// Moves frames from the handle to the session's queue, until there are none or it is full.
     pub(super) fn pump(&mut self, server: &mut Server, now: Time) {
+        let shared = &*self.shared;
+        let mut mailbox = shared.mailbox();
+        let mut moved = false;
         loop {
-            let frame = match self.refused.take() {
-                Some(frame) => frame,
-                None => match self.frames.try_recv() {
-                    Ok(frame) => frame,
-                    Err(TryRecvError::Empty) => return,
-                    Err(TryRecvError::Closed) => return server.close(self.id, now),
-                },
+            let Some(frame) = self.refused.take().or_else(|| mailbox.take_frame()) else {
+                if mailbox.finished && mailbox.closed.is_none() {
+                    server.close(shared.id, now);
+                }
+                break;
             };
-            match server.send(self.id, &frame, now) {
+            moved = true;
+            match server.send(shared.id, &frame, now) {
                 Ok(()) => {}
                 Err(SendError::Full) => {
                     self.refused = Some(frame);
-                    return;
+                    break;
                 }
                 // Ending: `Closed` follows, and counts what is left.
                 Err(SendError::Gone) => {
                     self.refused = Some(frame);
-                    self.frames.close();
-                    return;
+                    mailbox.finished = true;
+                    break;
                 }
                 Err(SendError::TooLarge) => {
-                    log::error!("{}: a frame of {} bytes was dropped", self.id, frame.wire_len());
+                    log::error!("{}: a frame of {} bytes was dropped", shared.id, frame.wire_len());
                 }
             }
         }
+        let waiting = if moved { mem::take(&mut mailbox.senders) } else { Vec::new() };
+        drop(mailbox);
+        waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// The session has ended.
+    /// The session has ended. Messages that were accepted are still received; whoever receives them
+    /// finds out by sending that nobody listens.
     pub(super) fn close(self, reason: CloseReason, frames_undelivered: u32) {
-        self.frames.close();
-        let unsent = self.frames.len() + usize::from(self.refused.is_some());
-        let frames_undelivered =
-            frames_undelivered.saturating_add(u32::try_from(unsent).unwrap_or(u32::MAX));
-        let closed = Closed { reason, frames_undelivered };
-        // Messages that were accepted are delivered, even now; whoever receives them finds out by
-        // sending that nobody listens.
-        let ended = Ended { closed, messages: Mutex::new(self.waiting) };
-        assert!(self.shared.ended.set(ended).is_ok(), "a session ends once");
-        self.messages.close();
+        let mut mailbox = self.shared.mailbox();
+        let unsent = mailbox.frames.len() + usize::from(self.refused.is_some());
+        let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
+        mailbox.closed =
+            Some(Closed { reason, frames_undelivered: frames_undelivered.saturating_add(unsent) });
+        mailbox.finished = true;
+        mailbox.frames = VecDeque::new();
+        let receiver = mailbox.receiver.take();
+        let senders = mem::take(&mut mailbox.senders);
+        drop(mailbox);
+        receiver.into_iter().chain(senders).for_each(Waker::wake);
     }
 }

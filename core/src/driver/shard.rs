@@ -20,11 +20,10 @@ use async_channel::Receiver;
 
 use super::attention::Attention;
 use super::handle::{Control, Controls};
-use super::session::{Session, Slot, channel_messages};
+use super::session::{Session, Slot};
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::event::{ConnId, Interest, Phase};
-use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::server::Server;
 use crate::time::Clock;
@@ -94,8 +93,8 @@ pub(super) struct State<S> {
     pub(super) clock: Clock,
     pub(super) attention: Arc<Attention>,
     pub(super) controls: Receiver<Control>,
-    pub(super) limits: Limits,
-    pub(super) channel_messages: u32,
+    /// The largest frame that any queue can hold.
+    pub(super) frame_bytes_max: u64,
     /// By the connection's slot.
     conns: Vec<Option<Conn<S>>>,
     /// By the session's slot.
@@ -131,17 +130,10 @@ struct Conn<S> {
 
 impl<S: Socket> Shard<S> {
     /// A shard without connections.
-    ///
-    /// Part of each session's `inbound_messages_max` is given to its handle's channel.
     #[must_use]
-    pub fn new(mut config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
+    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
         let clock = Clock::start();
-        let channel_messages = channel_messages(&config.limits);
-        config.limits.inbound_messages_max = config
-            .limits
-            .inbound_messages_max
-            .map(|max| max.saturating_sub(channel_messages).max(1));
-        let limits = config.limits.clone();
+        let frame_bytes_max = config.limits.queues_bytes_max.unwrap_or(u64::MAX);
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
@@ -150,8 +142,7 @@ impl<S: Socket> Shard<S> {
                 clock,
                 attention: controls.attention,
                 controls: controls.controls,
-                limits,
-                channel_messages,
+                frame_bytes_max,
                 conns: Vec::new(),
                 sessions: Vec::new(),
                 opened: VecDeque::new(),

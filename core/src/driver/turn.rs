@@ -112,15 +112,12 @@ impl<S: Socket> State<S> {
                         principal,
                         head,
                         self.attention.clone(),
-                        &self.limits,
-                        self.channel_messages,
+                        self.frame_bytes_max,
                     );
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
-                Event::Message { session, message, ticket } => {
-                    // Acknowledged by being queued; the configuration asks for nothing else.
-                    drop(ticket);
+                Event::Message { session, message, ticket: _ } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.message(message, &mut self.server, now);
                     }

@@ -167,7 +167,7 @@ fn initialize(asked: &Initialize) -> Value {
 ///
 /// Messages are answered one after the other: while the client does not take a burst, nothing else is
 /// read from it, and it notices.
-pub async fn serve(session: Session, handle: Handle) {
+pub async fn serve(mut session: Session, handle: Handle) {
     while let Some(message) = session.recv().await {
         if respond(&session, &handle, &message).await.is_err() {
             return;
