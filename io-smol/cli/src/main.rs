@@ -11,9 +11,7 @@ mod options;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use async_signal::{Signal, Signals};
 use clap::Parser;
-use futures_lite::{StreamExt, future};
 use mcp_sse::demo;
 use mcp_sse_smol::{Handle, Listener, Session};
 
@@ -53,13 +51,17 @@ where
     let _ = write!(io::stdout(), "{}", Greeting::new(&greeting_config, address));
     let _ = io::stdout().flush();
 
-    let handle = listener.handle();
+    // The first signal stops the server in order, the second at once.
     let stopping = listener.handle();
-    let serving = listener.serve_local(move |session| handler(session, handle.clone()));
-    async_io::block_on(future::or(
-        async { serving.await.map_err(|error| format!("cannot serve: {error}")) },
-        stop_on_signals(stopping),
-    ))
+    ctrlc::set_handler(move || {
+        log::info!("stopping");
+        stopping.shutdown();
+    })
+    .map_err(|error| format!("cannot wait for signals: {error}"))?;
+
+    let handle = listener.handle();
+    async_io::block_on(listener.serve_local(move |session| handler(session, handle.clone())))
+        .map_err(|error| format!("cannot serve: {error}"))
 }
 
 fn cannot_listen(options: &Serve, error: &io::Error) -> String {
@@ -70,19 +72,4 @@ fn cannot_listen(options: &Serve, error: &io::Error) -> String {
         _ => "",
     };
     format!("cannot listen on {}: {error}{hint}", options.address())
-}
-
-/// The first signal stops the server in order, the second at once. Never ready otherwise.
-async fn stop_on_signals(handle: Handle) -> Result<(), String> {
-    #[cfg(unix)]
-    let wanted = [Signal::Int, Signal::Term];
-    #[cfg(not(unix))]
-    let wanted = [Signal::Int];
-    let mut signals =
-        Signals::new(wanted).map_err(|error| format!("cannot wait for signals: {error}"))?;
-    while let Some(Ok(signal)) = signals.next().await {
-        log::info!("stopping: {signal:?}");
-        handle.shutdown();
-    }
-    future::pending().await
 }

@@ -39,11 +39,10 @@ struct BurstOf {
 pub(super) fn list() -> Value {
     let number = |what: &str| json!({"type": "number", "description": what});
     let string = |what: &str| json!({"type": "string", "description": what});
-    let whole = |what: &str, most: u64| {
-        json!({"type": "integer", "minimum": 0, "maximum": most, "description": what})
-    };
+    let whole = |what: &str, most: u64| json!({"type": "integer", "minimum": 0, "maximum": most, "description": what});
     let tool = |name: &str, description: &str, properties: Value| {
-        let required: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
+        let required: Vec<&String> =
+            properties.as_object().into_iter().flat_map(Map::keys).collect();
         let schema = json!({"type": "object", "properties": properties, "required": required});
         json!({"name": name, "description": description, "inputSchema": schema})
     };
