@@ -1,10 +1,10 @@
 //! A listening socket, and the two ways to serve what it accepts.
 
-use std::future::poll_fn;
+use core::future::poll_fn;
+use core::task::{Poll, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::rc::Rc;
-use std::task::{Poll, ready};
 use std::thread;
 
 use async_executor::LocalExecutor;

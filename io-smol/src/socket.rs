@@ -1,9 +1,9 @@
 //! What smol lends the driver: non-blocking TCP streams, one timer, the system's entropy.
 
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use async_io::{Async, Timer};

@@ -1,7 +1,7 @@
 //! What is printed on start: where the server is, and three commands that talk to it.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mcp_sse_smol::Config;
 

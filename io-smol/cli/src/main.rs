@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command();
     let Command::Demo(options) = command;
     env_logger::Builder::new().filter_level(options.log_level()).init();
-    match run(&options, |session, handle| demo::serve(session, handle)) {
+    match run(&options, demo::serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("mcp-sse: {message}");

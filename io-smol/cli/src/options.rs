@@ -3,8 +3,8 @@
 //! Knows: flags, their units, and how a mistake in one is put to a person.
 //! Does not know: what is served.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;

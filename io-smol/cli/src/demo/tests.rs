@@ -3,7 +3,7 @@ use super::*;
 fn frames(body: &str) -> Vec<Value> {
     let message = Message::read(body.as_bytes().to_vec(), None).expect("a message");
     let json = |frame: &Frame| {
-        let event = std::str::from_utf8(frame.bare()).expect("text").to_owned();
+        let event = core::str::from_utf8(frame.bare()).expect("text").to_owned();
         let data = event.strip_prefix("event: message\ndata: ").expect("a message event");
         serde_json::from_str(data.trim_end()).expect("JSON")
     };

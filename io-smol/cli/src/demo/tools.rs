@@ -149,7 +149,7 @@ impl Iterator for Burst {
     type Item = Frame;
 
     fn next(&mut self) -> Option<Frame> {
-        use std::fmt::Write;
+        use core::fmt::Write;
 
         if self.sent > self.count {
             return None;
@@ -168,7 +168,7 @@ impl Iterator for Burst {
         let _ = write!(self.json, "{index} ");
         let end = start + self.bytes as usize;
         self.json.truncate(end);
-        self.json.extend(std::iter::repeat_n('.', end - self.json.len()));
+        self.json.extend(core::iter::repeat_n('.', end - self.json.len()));
         self.json.push_str("\"}}");
         Some(Frame::message(self.json.as_bytes()).expect("a notification is a JSON object"))
     }
