@@ -1,9 +1,10 @@
 //! A listening socket, and the two ways to serve what it accepts.
 
 use core::future::poll_fn;
+use core::net::SocketAddr;
 use core::task::{Poll, ready};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{TcpListener, ToSocketAddrs};
 use std::rc::Rc;
 use std::thread;
 

@@ -18,9 +18,9 @@ impl<'a> Greeting<'a> {
     /// The address as a client on this machine would say it.
     fn reachable(&self) -> SocketAddr {
         let ip = match self.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         SocketAddr::new(ip, self.address.port())
     }

@@ -65,11 +65,12 @@ where
 }
 
 fn cannot_listen(options: &Serve, error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "; choose another port with --port, or 0 for any free one",
-        io::ErrorKind::AddrNotAvailable => "; --host must be an address of this machine",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 usually need privileges, see --port",
-        _ => "",
-    };
+    const HINTS: [(io::ErrorKind, &str); 3] = [
+        (io::ErrorKind::AddrInUse, "; choose another port with --port, or 0 for any free one"),
+        (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
+        (io::ErrorKind::PermissionDenied, "; ports below 1024 usually need privileges, see --port"),
+    ];
+    let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
+    let hint = known.map_or("", |(_, hint)| hint);
     format!("cannot listen on {}: {error}{hint}", options.address())
 }
