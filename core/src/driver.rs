@@ -16,11 +16,13 @@
 //! [`Session`] and [`Handle`] are the application's: `Send`, and at home on any executor.
 
 mod attention;
+mod bound;
 mod handle;
 mod session;
 mod shard;
 mod turn;
 
+pub use bound::Bound;
 pub use handle::{Controls, Handle, Stopped, controls};
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};

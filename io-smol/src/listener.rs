@@ -6,23 +6,17 @@ use core::task::{Poll, ready};
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::rc::Rc;
-use std::thread;
 
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
-use mcp_sse_core::driver::{AcceptTrouble, Controls, Handle, Session, Shard, Turn, controls};
+use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
 use mcp_sse_core::{Clock, Config, Peer};
 
 use crate::socket::{Alarm, System, Tcp};
 
 /// A listening socket with a configuration: a server that has not begun to serve.
 #[derive(Debug)]
-pub struct Listener {
-    socket: TcpListener,
-    config: Config,
-    handle: Handle,
-    controls: Controls,
-}
+pub struct Listener(Bound);
 
 /// Binds `address` and serves on this thread: [`Listener::bind`], then
 /// [`Listener::serve_local`].
@@ -63,14 +57,13 @@ impl Listener {
     ///
     /// Those of binding: the address is in use, not this machine's, or not allowed.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
-        Ok(Self::from_std(TcpListener::bind(address)?, config))
+        Bound::bind(address, config).map(Self)
     }
 
     /// Takes a socket that is bound and listening already.
     #[must_use]
     pub fn from_std(socket: TcpListener, config: Config) -> Self {
-        let (handle, controls) = controls();
-        Self { socket, config, handle, controls }
+        Self(Bound::from_std(socket, config))
     }
 
     /// The address that clients connect to.
@@ -79,13 +72,13 @@ impl Listener {
     ///
     /// If the operating system cannot tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.0.local_addr()
     }
 
     /// A hold on the server that this will be: to stop it, to reach every session.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.handle.clone()
+        self.0.handle.clone()
     }
 
     /// Serves on this thread. `handler` is called once for each session, and what it returns runs
@@ -122,29 +115,12 @@ impl Listener {
     ///
     /// If the thread cannot be started, or the listening socket cannot be made non-blocking.
     pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
-        struct Stop(Handle);
-        impl Drop for Stop {
-            fn drop(&mut self) {
-                self.0.shutdown();
-            }
-        }
-        let stop = Stop(self.handle());
-        let (ended, end) = async_channel::bounded(1);
-        let thread = thread::Builder::new().name("mcp-sse".into()).spawn(move || {
-            let executor = Rc::new(LocalExecutor::new());
-            let served = async_io::block_on(self.run(&executor, on_session));
-            // Nobody may be waiting any more.
-            let _ = ended.try_send(served);
-        })?;
-        let served = end.recv().await;
-        drop(stop);
-        match served {
-            Ok(served) => served,
-            Err(_) => match thread.join() {
-                Err(panic) => std::panic::resume_unwind(panic),
-                Ok(()) => Ok(()),
-            },
-        }
+        self.0
+            .on_a_thread(move |bound| {
+                let executor = Rc::new(LocalExecutor::new());
+                async_io::block_on(Self(bound).run(&executor, on_session))
+            })
+            .await
     }
 
     async fn run(
@@ -152,8 +128,9 @@ impl Listener {
         executor: &Rc<LocalExecutor<'static>>,
         mut on_session: impl FnMut(Session) + 'static,
     ) -> io::Result<()> {
-        let socket = Async::new(self.socket)?;
-        let shard = Shard::new(self.config, Box::new(System), self.controls);
+        let Bound { socket, config, controls, .. } = self.0;
+        let socket = Async::new(socket)?;
+        let shard = Shard::new(config, Box::new(System), controls);
         // Tasks of their own, both: what `block_on` is given is polled at every wake-up of its
         // thread, and a turn is to come once, behind the reads that want it.
         let accepting = accept(socket, shard.clone(), Rc::downgrade(executor));
