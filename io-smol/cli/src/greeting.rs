@@ -3,15 +3,19 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
 
-use mcp_sse_smol::Config;
+use mcp_sse_core::Config;
 
-pub(crate) struct Greeting<'a> {
+/// Displays as what is printed on start.
+#[derive(Debug)]
+pub struct Greeting<'a> {
     config: &'a Config,
     address: SocketAddr,
 }
 
 impl<'a> Greeting<'a> {
-    pub(crate) const fn new(config: &'a Config, address: SocketAddr) -> Self {
+    /// Of a server with this configuration that listens on this address.
+    #[must_use]
+    pub const fn new(config: &'a Config, address: SocketAddr) -> Self {
         Self { config, address }
     }
 

@@ -5,18 +5,38 @@
 
 #![forbid(unsafe_code)]
 
-mod greeting;
-mod options;
-
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use mcp_sse::demo;
+use mcp_sse::greeting::Greeting;
+use mcp_sse::options::{Serve, flag_for};
 use mcp_sse_smol::{Handle, Listener, Session};
 
-use crate::greeting::Greeting;
-use crate::options::{Cli, Command, Serve, flag_for};
+/// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
+///
+/// Without a command, `demo` is run.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    demo: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
+    Demo(Serve),
+}
+
+impl Cli {
+    fn command(self) -> Command {
+        self.command.unwrap_or(Command::Demo(self.demo))
+    }
+}
 
 fn main() -> ExitCode {
     let command = Cli::parse().command();
@@ -73,4 +93,30 @@ fn cannot_listen(options: &Serve, error: &io::Error) -> String {
     let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
     let hint = known.map_or("", |(_, hint)| hint);
     format!("cannot listen on {}: {error}{hint}", options.address())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_parser_is_sound() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check(args: &[&str], address: &str) {
+        let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
+        let Command::Demo(serve) = cli.command();
+        assert_eq!(serve.address(), address.parse().unwrap());
+    }
+
+    #[test]
+    fn the_command_may_be_left_out() {
+        check(&[], "127.0.0.1:8000");
+        check(&["--port", "9"], "127.0.0.1:9");
+        check(&["demo", "--port", "9"], "127.0.0.1:9");
+    }
 }

@@ -6,37 +6,13 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use log::LevelFilter;
-use mcp_sse_smol::{Config, ConfigError, Limits, Timeouts};
-
-/// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
-///
-/// Without a command, `demo` is run.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-    #[command(flatten)]
-    pub(crate) demo: Serve,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
-    Demo(Serve),
-}
-
-impl Cli {
-    pub(crate) fn command(self) -> Command {
-        self.command.unwrap_or(Command::Demo(self.demo))
-    }
-}
+use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
 
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Serve {
+pub struct Serve {
     /// The address to listen on.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
@@ -83,15 +59,24 @@ type Count = OrNone<u32>;
 struct OrNone<T>(Option<T>);
 
 impl Serve {
-    pub(crate) const fn address(&self) -> SocketAddr {
+    /// The address to listen on.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
     }
 
-    pub(crate) const fn log_level(&self) -> LevelFilter {
+    /// How much to log.
+    #[must_use]
+    pub const fn log_level(&self) -> LevelFilter {
         self.log_level
     }
 
-    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
+    /// The configuration that the flags mean.
+    ///
+    /// # Errors
+    ///
+    /// The first flag whose value makes no sense, by its setting; see [`flag_for`].
+    pub fn config(&self) -> Result<Config, ConfigError> {
         let mut limits = Limits::default();
         limits.connections_max = self.max_connections.0;
         limits.sessions_max = self.max_sessions.0;
@@ -114,7 +99,8 @@ impl Serve {
 }
 
 /// The flag that sets what a configuration error names, so that a person knows what to change.
-pub(crate) fn flag_for(error: &ConfigError) -> Option<&'static str> {
+#[must_use]
+pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
     let name = match error {
         ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
@@ -153,27 +139,18 @@ fn parse_count(text: &str) -> Result<Count, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::Parser;
 
     use super::*;
 
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
     fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
-        let cli = Cli::try_parse_from([&["mcp-sse"], args].concat())?;
-        let Command::Demo(serve) = cli.command();
-        Ok(serve)
-    }
-
-    #[test]
-    fn the_parser_is_sound() {
-        <Cli as CommandFactory>::command().debug_assert();
-    }
-
-    #[test]
-    fn the_command_may_be_left_out() {
-        for args in [&["--port", "9"][..], &["demo", "--port", "9"]] {
-            assert_eq!(serve(args).unwrap().address(), "127.0.0.1:9".parse().unwrap());
-        }
-        assert_eq!(serve(&[]).unwrap().address(), "127.0.0.1:8000".parse().unwrap());
+        Program::try_parse_from([&["program"], args].concat()).map(|program| program.serve)
     }
 
     #[test]

@@ -1,0 +1,184 @@
+//! A listening socket, and the two ways to serve what it accepts.
+
+use core::future::poll_fn;
+use core::net::SocketAddr;
+use core::task::{Poll, ready};
+use std::io;
+use std::net::ToSocketAddrs;
+use std::rc::Rc;
+
+use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
+use mcp_sse_core::{Clock, Config, Peer};
+use tokio::net::TcpListener;
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::socket::{Alarm, System, Tcp};
+
+/// A listening socket with a configuration: a server that has not begun to serve.
+#[derive(Debug)]
+pub struct Listener(Bound);
+
+/// Binds `address` and serves on this thread: [`Listener::bind`], then
+/// [`Listener::serve_local`].
+///
+/// # Errors
+///
+/// As [`Listener::bind`] and [`Listener::serve_local`].
+pub async fn serve_local<H, F>(
+    address: impl ToSocketAddrs,
+    config: Config,
+    handler: H,
+) -> io::Result<()>
+where
+    H: Fn(Session) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    Listener::bind(address, config)?.serve_local(handler).await
+}
+
+/// Binds `address` and serves on a thread of its own: [`Listener::bind`], then
+/// [`Listener::serve`].
+///
+/// # Errors
+///
+/// As [`Listener::bind`] and [`Listener::serve`].
+pub async fn serve(
+    address: impl ToSocketAddrs,
+    config: Config,
+    on_session: impl FnMut(Session) + Send + 'static,
+) -> io::Result<()> {
+    Listener::bind(address, config)?.serve(on_session).await
+}
+
+impl Listener {
+    /// Binds a TCP address; port 0 is any free port. Needs no runtime yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding: the address is in use, not this machine's, or not allowed.
+    pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
+        Bound::bind(address, config).map(Self)
+    }
+
+    /// Takes a socket that is bound and listening already.
+    #[must_use]
+    pub fn from_std(socket: std::net::TcpListener, config: Config) -> Self {
+        Self(Bound::from_std(socket, config))
+    }
+
+    /// The address that clients connect to.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// A hold on the server that this will be: to stop it, to reach every session.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.0.handle.clone()
+    }
+
+    /// Serves on this thread. `handler` is called once for each session, and what it returns runs
+    /// here as well; it is dropped if it still runs when the server has ended.
+    ///
+    /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future ends
+    /// everything at once. Needs a tokio runtime with I/O and time; the future is not `Send`, so give
+    /// it to `block_on` or to a `LocalSet`.
+    ///
+    /// # Errors
+    ///
+    /// If the listening socket cannot be made non-blocking.
+    pub async fn serve_local<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: Fn(Session) -> F + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        self.run(move |session| drop(spawn_local(handler(session)))).await
+    }
+
+    /// Serves on a thread of its own. `on_session` is called there once for each session: it hands
+    /// the session on, to a task on whatever executor, and returns without blocking. To spawn on
+    /// the application's own runtime, take its [`Handle`](tokio::runtime::Handle) into the closure.
+    ///
+    /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future shuts the
+    /// server down.
+    ///
+    /// # Errors
+    ///
+    /// If the thread or its runtime cannot be started, or the listening socket cannot be made
+    /// non-blocking.
+    pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
+        self.0
+            .on_a_thread(move |bound| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(Self(bound).run(on_session))
+            })
+            .await
+    }
+
+    async fn run(self, mut on_session: impl FnMut(Session) + 'static) -> io::Result<()> {
+        let Bound { socket, config, controls, .. } = self.0;
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
+        let shard = Shard::new(config, Box::new(System), controls);
+        let tasks = Rc::new(LocalSet::new());
+        tasks
+            .run_until(async move {
+                // Tasks of their own, both: a turn is to come once, behind the reads that want it.
+                drop(spawn_local(accept(socket, shard.clone())));
+                let turns = spawn_local(async move {
+                    let mut alarm = Alarm::default();
+                    loop {
+                        match poll_fn(|cx| shard.poll_turn(cx, &mut alarm)).await {
+                            Turn::Opened(session) => on_session(session),
+                            Turn::Drained => return,
+                        }
+                    }
+                });
+                if let Err(error) = turns.await
+                    && error.is_panic()
+                {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            })
+            .await;
+        Ok(())
+    }
+}
+
+/// Accepts until the server stops, and gives each connection a task.
+async fn accept(socket: TcpListener, shard: Shard<Tcp>) {
+    let clock = Clock::start();
+    let mut trouble = AcceptTrouble::default();
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !ready!(shard.poll_accepting(cx)) {
+                return Poll::Ready(None);
+            }
+            socket.poll_accept(cx).map(Some)
+        });
+        let (stream, remote) = match accepted.await {
+            None => return,
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => {
+                tokio::time::sleep(trouble.pause(&error, &clock)).await;
+                continue;
+            }
+        };
+        let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+            Ok(local) => local,
+            // Gone already.
+            Err(error) => {
+                log::debug!("{remote}: {error}");
+                continue;
+            }
+        };
+        if let Some(conn) = shard.accept(Tcp(stream), Peer::tcp(remote, local)) {
+            let shard = shard.clone();
+            drop(spawn_local(async move { poll_fn(|cx| shard.poll_connection(conn, cx)).await }));
+        }
+    }
+}

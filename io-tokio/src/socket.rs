@@ -1,0 +1,65 @@
+//! What tokio lends the driver: TCP streams, one timer, the system's entropy.
+
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use mcp_sse_core::driver;
+use mcp_sse_core::{Entropy, EntropyUnavailable};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+pub(crate) struct Tcp(pub(crate) TcpStream);
+
+impl driver::Socket for Tcp {
+    /// By `poll_read`, which remembers that a short read has emptied the socket: waiting for
+    /// readiness and then reading costs a failed call of the operating system for each request.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, pieces)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Made when it is first set: making one needs a running timer.
+#[derive(Default)]
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl driver::Timer for Alarm {
+    fn set(&mut self, at: Instant) {
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().reset(at.into()),
+            empty => *empty = Some(Box::pin(tokio::time::sleep_until(at.into()))),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The operating system's generator.
+pub(crate) struct System;
+
+impl Entropy for System {
+    fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+        getrandom::fill(dest).map_err(|_| EntropyUnavailable)
+    }
+}
