@@ -23,7 +23,7 @@ use crate::arena::{Arena, Key};
 use crate::config::Config;
 use crate::conn::{Conn, Phase as ConnPhase};
 use crate::entropy::Entropy;
-use crate::error::AcceptError;
+use crate::error::{AcceptError, Aftermath};
 use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, Principal, SessionId};
 use crate::http1::{BodyLimits, HeadLimits, Persistence};
 use crate::limits::within;
@@ -470,6 +470,10 @@ impl Server {
         let before = conn.body_bytes();
         let old = core::mem::replace(&mut conn.phase, phase);
         self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();
+        // The new phase may have a use for input that the old one had to leave.
+        if conn.eof || !conn.stashed().is_empty() {
+            self.resumable.push_back(key);
+        }
         self.wake(key);
         Some(old)
     }
@@ -479,6 +483,20 @@ impl Server {
     fn answer(&mut self, key: Key, bytes: alloc::sync::Arc<[u8]>, unread: Unread) {
         self.push(key, Segment::Answer(bytes));
         self.after_answer(key, unread);
+    }
+
+    /// How an answer is framed, given what will be left unread of its request: the connection goes on
+    /// only behind little.
+    fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
+        let Some(conn) = self.conns.get_mut(key) else { return Reply::CLOSE };
+        let little = match unread {
+            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
+            Unread::Unknown => false,
+        };
+        if !little {
+            conn.reply.persistence = Persistence::Close;
+        }
+        conn.reply
     }
 
     fn after_answer(&mut self, key: Key, unread: Unread) {
@@ -505,7 +523,6 @@ impl Server {
             conn.reply = Reply::CLOSE;
         }
         self.arm(TimerKind::Idle, key);
-        self.resumable.push_back(key);
     }
 
     /// Everything has been said; the peer gets what is queued and then some time to read it.
@@ -562,14 +579,11 @@ impl Server {
         self.metrics.count_fault(fault);
         let Some(conn) = self.conns.get_mut(key) else { return };
         log::debug!("{} {}: refused, {} ({})", ConnId(key), conn.peer, fault.name(), fault);
-        let small = match unread {
-            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
-            Unread::Unknown => false,
-        };
-        if !small || fault.aftermath() == crate::error::Aftermath::Close {
+        if fault.aftermath() == Aftermath::Close {
             conn.reply.persistence = Persistence::Close;
         }
-        match self.answers.refusal(&refused, conn.reply) {
+        let reply = self.reply_before(key, unread);
+        match self.answers.refusal(&refused, reply) {
             Some(bytes) => self.answer(key, bytes, unread),
             None => self.end_quietly(key),
         }
