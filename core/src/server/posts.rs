@@ -5,6 +5,7 @@
 //! read, TCP does the rest, and the message goes on when there is room or the hold time is over.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Server;
@@ -343,12 +344,13 @@ impl Server {
         self.metrics.messages_received += 1;
         let conn = found.conn;
         self.arm(TimerKind::SessionIdle, conn);
+        let cancelled = message.cancelled_id().map(String::from);
+        self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
         // MCP says that a cancelled request gets no answer. Without this, requests that a client
         // gave up would stay in flight for ever and in the end block the session.
-        if let Some(id) = message.cancelled_id() {
-            self.settle_request(session, id);
+        if let Some(id) = cancelled {
+            self.settle_request(session, &id);
         }
-        self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
     }
 
     fn forward(&mut self, key: Key, post: ForwardedPost) {
