@@ -11,9 +11,7 @@ use alloc::vec::Vec;
 
 use crate::config::Config;
 use crate::error::Fault;
-use crate::http1::{
-    HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339,
-};
+use crate::http1::{HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339};
 use crate::jsonrpc;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
@@ -118,6 +116,7 @@ impl Answers {
         }
         const JSON: &str = "application/json";
         let plain = || (Cow::from("text/plain; charset=utf-8"), Cow::from(refused.text()));
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all the others say it in plain text")]
         let (content_type, body) = match refused.fault {
             // A plain-text 404 confuses clients that look for OAuth metadata.
             Fault::NotFound => (JSON.into(), r#"{"error":"not found"}"#.into()),
@@ -132,7 +131,8 @@ impl Answers {
             }
             Fault::Unauthorized => {
                 fields.push(("WWW-Authenticate", "Bearer"));
-                let body = r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
+                let body =
+                    r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
                 (JSON.into(), body.into())
             }
             Fault::Forbidden => {

@@ -80,7 +80,6 @@ impl Default for Config {
 
 impl Config {
     /// Starts from the defaults.
-    #[must_use]
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder { config: Self::default(), fault: None }
     }
@@ -290,7 +289,10 @@ impl ConfigBuilder {
         // A heartbeat after no silence at all would be an endless stream of them.
         let least = Duration::from_millis(1);
         if self.config.timeouts.heartbeat.is_some_and(|interval| interval < least) {
-            self.report(ConfigError::BelowMinimum { name: "heartbeat (in milliseconds)", minimum: 1 });
+            self.report(ConfigError::BelowMinimum {
+                name: "heartbeat (in milliseconds)",
+                minimum: 1,
+            });
         }
         match self.fault {
             Some(fault) => Err(fault),

@@ -163,7 +163,12 @@ impl Conn {
             Phase::Streaming { input, .. } => {
                 Interest::Io { read: read && input <= limits.stream_input_bytes_max, write }
             }
-            _ => Interest::Io { read, write },
+            Phase::Head
+            | Phase::Deciding(_)
+            | Phase::Body { .. }
+            | Phase::Held { .. }
+            | Phase::Awaiting
+            | Phase::Discarding { .. } => Interest::Io { read, write },
         }
     }
 
@@ -181,7 +186,14 @@ impl Conn {
         let body = match &self.phase {
             Phase::Body { body, .. } => body.capacity(),
             Phase::Held { message, .. } => message.body().len(),
-            _ => 0,
+            Phase::Head
+            | Phase::Deciding(_)
+            | Phase::Awaiting
+            | Phase::Discarding { .. }
+            | Phase::Streaming { .. }
+            | Phase::Closing { .. }
+            | Phase::Lingering { .. }
+            | Phase::Ended => 0,
         };
         (body + self.stash.capacity()) as u64
     }

@@ -236,7 +236,11 @@ impl Server {
                 self.settle();
             }
             Event::Foreign { post, .. } => self.bodies_bytes -= post.message.body().len() as u64,
-            _ => {}
+            Event::Asked { .. }
+            | Event::Opened { .. }
+            | Event::Unblocked { .. }
+            | Event::Closed { .. }
+            | Event::Drained => {}
         }
         Some(event)
     }
@@ -356,29 +360,30 @@ impl Server {
             let stall = self.timers.is_armed(Role::Stall, key.index());
             let expected = !conn.outbox.is_empty() && self.config.timeouts.stall.is_some();
             assert_eq!(stall, expected, "queued bytes and the stall timer go together");
-            match &conn.phase {
-                ConnPhase::Streaming { session, .. } => {
-                    let session = self.sessions.get(*session).expect("a stream has a session");
-                    assert_eq!(session.conn, key, "the session points back");
-                }
-                ConnPhase::Held { session, .. } => {
-                    let session = self.sessions.get(*session).expect("a held post has a session");
-                    assert!(session.is_waited_for_by(key), "the session knows who waits");
-                }
-                _ => {}
+            if let ConnPhase::Streaming { session, .. } = &conn.phase {
+                let session = self.sessions.get(*session).expect("a stream has a session");
+                assert_eq!(session.conn, key, "the session points back");
+            } else if let ConnPhase::Held { session, .. } = &conn.phase {
+                let session = self.sessions.get(*session).expect("a held post has a session");
+                assert!(session.is_waited_for_by(key), "the session knows who waits");
             }
         }
         for (key, session) in self.sessions.iter() {
             bodies_bytes += session.backlog_bytes();
             let conn = self.conns.get(session.conn).expect("a session has a stream");
-            let streams = matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
+            let streams =
+                matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
             assert!(streams, "a session's connection streams it");
         }
         for event in &self.events {
             bodies_bytes += match event {
                 Event::Message { message, .. } => message.body().len() as u64,
                 Event::Foreign { post, .. } => post.message.body().len() as u64,
-                _ => 0,
+                Event::Asked { .. }
+                | Event::Opened { .. }
+                | Event::Unblocked { .. }
+                | Event::Closed { .. }
+                | Event::Drained => 0,
             };
         }
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
@@ -550,7 +555,15 @@ impl Server {
                 self.arm(TimerKind::Linger, key);
             }
             ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
-            _ => {}
+            ConnPhase::Head
+            | ConnPhase::Deciding(_)
+            | ConnPhase::Body { .. }
+            | ConnPhase::Held { .. }
+            | ConnPhase::Awaiting
+            | ConnPhase::Discarding { .. }
+            | ConnPhase::Streaming { ending: false, .. }
+            | ConnPhase::Lingering { .. }
+            | ConnPhase::Ended => {}
         }
     }
 

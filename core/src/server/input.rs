@@ -92,12 +92,14 @@ impl Server {
                     rest.len()
                 }
                 ConnPhase::Closing { discarded } => {
-                    *discarded = discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *discarded =
+                        discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
                     self.wake(key);
                     rest.len()
                 }
                 ConnPhase::Lingering { discarded } => {
-                    *discarded = discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *discarded =
+                        discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
                     if *discarded > self.config.limits.linger_bytes_max {
                         self.end_quietly(key);
                     }
@@ -246,9 +248,10 @@ impl Server {
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
         let empty = conn.outbox.is_empty();
-        let stream = match conn.phase {
-            ConnPhase::Streaming { session, ending, .. } => Some((session, ending)),
-            _ => None,
+        let stream = if let ConnPhase::Streaming { session, ending, .. } = conn.phase {
+            Some((session, ending))
+        } else {
+            None
         };
         if empty {
             self.disarm(Role::Stall, key);

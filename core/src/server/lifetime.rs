@@ -102,13 +102,16 @@ impl Server {
             // A connection on which nothing was said is owed no answer.
             TimerKind::Head if conn.scanner.is_idle() => self.lapse(key),
             TimerKind::Head => self.refuse(key, Fault::HeadTimeout, Unread::Unknown),
-            TimerKind::Body if matches!(conn.phase, ConnPhase::Discarding { .. }) => self.lapse(key),
+            TimerKind::Body if matches!(conn.phase, ConnPhase::Discarding { .. }) => {
+                self.lapse(key)
+            }
             TimerKind::Body => self.refuse(key, Fault::BodyTimeout, Unread::Unknown),
             TimerKind::Idle => self.lapse(key),
             TimerKind::Decision => {
-                let unread = match &conn.phase {
-                    ConnPhase::Deciding(plan) => plan.unread(),
-                    _ => Unread::Known(0),
+                let unread = if let ConnPhase::Deciding(plan) = &conn.phase {
+                    plan.unread()
+                } else {
+                    Unread::Known(0)
                 };
                 self.refuse(key, Fault::DecisionTimeout, unread);
             }
@@ -135,7 +138,10 @@ impl Server {
         let ConnPhase::Streaming { chunked, ending: false, .. } = conn.phase else { return };
         if conn.outbox.is_empty() {
             self.metrics.heartbeats += 1;
-            self.push(key, Segment::Static(if chunked { HEARTBEAT_CHUNKED } else { HEARTBEAT_BARE }));
+            self.push(
+                key,
+                Segment::Static(if chunked { HEARTBEAT_CHUNKED } else { HEARTBEAT_BARE }),
+            );
         }
     }
 

@@ -36,7 +36,12 @@ impl Server {
     /// # Errors
     ///
     /// [`Expired`] if the request has been refused meanwhile, or its connection is gone.
-    pub fn authorize(&mut self, ticket: AuthTicket, verdict: Verdict, now: Time) -> Result<(), Expired> {
+    pub fn authorize(
+        &mut self,
+        ticket: AuthTicket,
+        verdict: Verdict,
+        now: Time,
+    ) -> Result<(), Expired> {
         self.advance(now);
         let key = self.redeem(ticket.0)?;
         let Some(ConnPhase::Deciding(plan)) = self.enter(key, ConnPhase::Awaiting) else {
@@ -63,7 +68,12 @@ impl Server {
     /// # Errors
     ///
     /// [`Expired`] if the post has been refused meanwhile, or its connection is gone.
-    pub fn acknowledge(&mut self, ticket: PostTicket, outcome: Outcome, now: Time) -> Result<(), Expired> {
+    pub fn acknowledge(
+        &mut self,
+        ticket: PostTicket,
+        outcome: Outcome,
+        now: Time,
+    ) -> Result<(), Expired> {
         self.advance(now);
         let key = self.redeem(ticket.0)?;
         match outcome {
@@ -195,7 +205,12 @@ impl Server {
 
     /// The session in a slot, if it has this secret and this principal, and is not ending. Every
     /// way to miss compares a secret once and looks the same.
-    fn find_session(&self, slot: u32, secret: &Secret, principal: Option<&Principal>) -> Option<Key> {
+    fn find_session(
+        &self,
+        slot: u32,
+        secret: &Secret,
+        principal: Option<&Principal>,
+    ) -> Option<Key> {
         let found = self.sessions.at(slot);
         let known = found.map_or(&Secret::DECOY, |(_, session)| session.secret());
         let matches = known.matches(secret);
@@ -399,7 +414,8 @@ impl Server {
             return None;
         }
         self.disarm(Role::Phase, key);
-        let Some(ConnPhase::Held { session, message }) = self.enter(key, ConnPhase::Awaiting) else {
+        let Some(ConnPhase::Held { session, message }) = self.enter(key, ConnPhase::Awaiting)
+        else {
             return None;
         };
         if let Some(found) = self.sessions.get_mut(session) {
@@ -422,7 +438,8 @@ impl Server {
     /// A post was held for as long as its client can be made to wait. A request is then answered
     /// like any other, on the stream: an error status would make some clients give up altogether.
     pub(super) fn hold_is_over(&mut self, key: Key) {
-        let Some(ConnPhase::Held { session, .. }) = self.conns.get(key).map(|conn| &conn.phase) else {
+        let Some(ConnPhase::Held { session, .. }) = self.conns.get(key).map(|conn| &conn.phase)
+        else {
             return;
         };
         let session = *session;

@@ -118,7 +118,9 @@ impl Server {
         let keeps = self.reply_before(key, plan.unread).persistence != Persistence::Close;
         let framing = match plan.framing {
             StreamFraming::Chunked if !keeps => StreamFraming::ChunkedThenClose,
-            framing => framing,
+            StreamFraming::Chunked
+            | StreamFraming::ChunkedThenClose
+            | StreamFraming::UntilClose => plan.framing,
         };
         if framing != StreamFraming::Chunked
             && let Some(conn) = self.conns.get_mut(key)

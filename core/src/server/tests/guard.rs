@@ -27,7 +27,10 @@ fn check(config: ConfigBuilder, peer: Peer, fields: &str, status: u16, says: &st
         bench.says(conn, format!("{request} HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n"));
         let text = bench.text(conn);
         let refused = status != 200;
-        assert_eq!(text.starts_with(&format!("HTTP/1.1 {status} ")), refused || request == "GET /sse");
+        assert_eq!(
+            text.starts_with(&format!("HTTP/1.1 {status} ")),
+            refused || request == "GET /sse"
+        );
         assert!(text.contains(says), "{request} {fields}: {text}");
         assert_eq!(bench.server.sessions_open(), u32::from(text.starts_with("HTTP/1.1 200")));
     }
@@ -68,7 +71,8 @@ fn an_absolute_target_replaces_the_host() {
 #[test]
 fn origins() {
     let host = |origin: &str| format!("Host: mcp.example\r\n{origin}");
-    let check = |peer, origin: &str, status, says| check(guarded(), peer, &host(origin), status, says);
+    let check =
+        |peer, origin: &str, status, says| check(guarded(), peer, &host(origin), status, says);
     check(network(), "", 200, "");
     check(network(), "Origin: https://app.example\r\n", 200, "");
     check(network(), "Origin: http://localhost\r\n", 403, "see allow_origin");
@@ -88,9 +92,8 @@ fn origins() {
 fn what_a_peer_said_is_escaped_and_cut_before_it_is_repeated() {
     let mut bench = Bench::new();
     let origin = format!("<script>\"{}", "x".repeat(500));
-    let answer = bench.ask(format!(
-        "GET /sse HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"
-    ));
+    let answer =
+        bench.ask(format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
     assert_eq!(answer.status, 403);
     assert!(answer.body.contains("\\\"xxx") && answer.body.len() < 250, "{}", answer.body);
     assert_eq!(answer.field("Content-Type"), Some("text/plain; charset=utf-8"));

@@ -43,7 +43,11 @@ fn check_persistence(request: &str, connection: Option<&str>, stays: bool) {
 #[test]
 fn who_keeps_the_connection() {
     let check = check_persistence;
-    check("GET /x HTTP/1.1\r\nHost: a\r\n\r\n".replace("Host: a", "Host: localhost").as_str(), None, true);
+    check(
+        "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".replace("Host: a", "Host: localhost").as_str(),
+        None,
+        true,
+    );
     let closing = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: x, Close\r\n\r\n";
     check(closing, Some("close"), false);
     check("GET /health HTTP/1.2\r\nHost: localhost\r\n\r\n", None, true);

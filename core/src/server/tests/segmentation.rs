@@ -88,7 +88,9 @@ fn streams() {
     check(|_| format!("{GET}tail that nobody reads"));
     check(|_| format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\n\r\n{LATER}"));
     check(|_| "GET /sse HTTP/1.0\r\n\r\n".into());
-    check(|_| format!("PUT /sse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc{LATER}"));
+    check(|_| {
+        format!("PUT /sse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc{LATER}")
+    });
     check(|_| format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nAccept: a/b\r\n\r\n{LATER}"));
 }
 

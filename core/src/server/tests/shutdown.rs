@@ -54,10 +54,7 @@ fn a_request_in_flight_is_answered_first() {
     bench.ask(post(&client.token, &call(2)));
     bench.inbox();
     bench.shutdown();
-    assert_eq!(
-        bench.server.phase(),
-        Phase::Draining { until: Some(Time::from_micros(5_000_000)) }
-    );
+    assert_eq!(bench.server.phase(), Phase::Draining { until: Some(Time::from_micros(5_000_000)) });
     assert_eq!(bench.server.poll_timeout().unwrap().cause, TimerKind::Shutdown);
     bench.send(client.session, &reply(1));
     assert!(bench.is_open(client.conn));

@@ -245,10 +245,7 @@ fn bytes_behind_the_get_are_ignored_and_then_too_many() {
     assert!(bench.events().is_empty() && bench.is_open(client.conn));
     bench.send(client.session, &note("goes on"));
     bench.says(client.conn, "x");
-    assert_eq!(
-        bench.closed(),
-        [(client.session, CloseReason::Fault(Fault::StreamInput), 0)]
-    );
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Fault(Fault::StreamInput), 0)]);
     assert!(bench.stream(client.conn).ended && !bench.is_open(client.conn));
     assert_eq!(bench.server.metrics().fault(Fault::StreamInput), 1);
 }

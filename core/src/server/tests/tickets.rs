@@ -99,7 +99,8 @@ fn refusals() {
         (Refusal::Forbidden, 403, None, r#"{"error":"forbidden","#),
         (Refusal::Unavailable, 503, None, ""),
     ] {
-        for request in [GET.into(), post("x", NOTE), post_with("x", "Expect: 100-continue\r\n", "")] {
+        for request in [GET.into(), post("x", NOTE), post_with("x", "Expect: 100-continue\r\n", "")]
+        {
             let mut bench = Bench::with(asking());
             let conn = bench.connect();
             bench.says(conn, &request);
@@ -363,7 +364,8 @@ fn an_instance_knows_its_own_prefix() {
 
 #[test]
 fn questions_have_a_limit() {
-    let config = limited(|limits| limits.events_max = Some(1)).authorization(Authorization::Deferred);
+    let config =
+        limited(|limits| limits.events_max = Some(1)).authorization(Authorization::Deferred);
     let mut bench = Bench::with(config);
     for _ in 0..2 {
         let conn = bench.connect();

@@ -280,7 +280,10 @@ fn a_deadline_says_what_for() {
     assert_eq!(bench.server.poll_timeout().unwrap().cause, TimerKind::Head);
     bench.says(conn, GET);
     let deadline = bench.server.poll_timeout().unwrap();
-    assert_eq!((deadline.cause, deadline.at), (TimerKind::Heartbeat, Time::from_micros(15_000_000)));
+    assert_eq!(
+        (deadline.cause, deadline.at),
+        (TimerKind::Heartbeat, Time::from_micros(15_000_000))
+    );
     bench.set_reading(conn, false);
     bench.wait(secs(15));
     assert_eq!(bench.server.poll_timeout().unwrap().cause, TimerKind::Stall);

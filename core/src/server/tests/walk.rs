@@ -67,7 +67,7 @@ impl Walk {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        self.random.below(bound as u64) as usize
+        self.random.below(bound)
     }
 
     fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
@@ -96,13 +96,17 @@ impl Walk {
             10 => post(&token, RESULT),
             11 => post(&token, &cancel),
             12 => post_with(&token, "Expect: 100-continue\r\n", NOTE),
-            13 => post(&token, NOTE).replace("Content-Length: 47", "Transfer-Encoding: chunked")
-                + "2f\r\n"
-                + NOTE
-                + "\r\n0\r\n\r\n",
+            13 => {
+                post(&token, NOTE).replace("Content-Length: 47", "Transfer-Encoding: chunked")
+                    + "2f\r\n"
+                    + NOTE
+                    + "\r\n0\r\n\r\n"
+            }
             14 => post(&format!("AAE{}", &token[3..]), NOTE),
             15 => post(&token, &"x".repeat(self.below(3_000))),
-            16 => "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n12345".into(),
+            16 => {
+                "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n12345".into()
+            }
             17 => post_with(&token, "Connection: close\r\n", &call(id)),
             18 => "\r\n".into(),
             _ => "PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n".into(),
@@ -150,7 +154,7 @@ impl Walk {
                 self.bench.takes(conn, count);
             }
             (21, _) => {
-                let micros = self.random.below(6_000_000);
+                let micros = self.random.below(6_000_000) as u64;
                 self.bench.wait(Duration::from_micros(micros));
             }
             (22..=26, _) => {
@@ -234,7 +238,9 @@ impl Walk {
             return assert!(sent.len() <= undelivered);
         };
         let rest = &heard[at..];
-        if !rest.windows(4).any(|four| four == b"\r\n\r\n") {
+        let head = rest.windows(4).position(|four| four == b"\r\n\r\n");
+        // A HEAD may have been answered before, and nothing of the GET has left.
+        if head.is_none_or(|end| rest[end + 4..].starts_with(b"HTTP/")) {
             return assert!(sent.len() <= undelivered);
         }
         let events = read_stream(rest).events;
@@ -322,7 +328,7 @@ fn walk(seed: u64) -> (Vec<String>, Vec<Vec<u8>>) {
         walk.step();
     }
     let (frames, told) = (walk.frames, walk.told.len());
-    assert!(frames > 50 && told > 80, "seed {seed} went nowhere: {frames} {told}");
+    assert!(frames > 20 && told > 50, "seed {seed} went nowhere: {frames} {told}");
     walk.finish()
 }
 
