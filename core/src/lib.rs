@@ -12,6 +12,8 @@ mod answer;
 mod arena;
 mod config;
 mod conn;
+#[cfg(feature = "driver")]
+pub mod driver;
 mod entropy;
 mod error;
 mod event;

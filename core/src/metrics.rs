@@ -88,10 +88,7 @@ impl Metrics {
     pub(crate) fn check(&self, connections: u32, sessions: u32, frames_waiting: u64) {
         assert_eq!(self.connections_open(), u64::from(connections));
         assert_eq!(self.sessions_open(), u64::from(sessions));
-        assert_eq!(
-            self.frames_queued,
-            self.frames_sent + self.frames_undelivered + frames_waiting
-        );
+        assert_eq!(self.frames_queued, self.frames_sent + self.frames_undelivered + frames_waiting);
     }
 }
 

@@ -93,8 +93,7 @@ pub(crate) fn judge(head: &Head<'_>, peer: &Peer, config: &Config) -> Result<Ask
         return Err(Refused::method("GET, HEAD, POST"));
     }
     let target = head.target();
-    let route =
-        if target.is_asterisk() { Route::Unknown } else { config.paths.route(target.path) };
+    let route = if target.is_asterisk() { Route::Unknown } else { config.paths.route(target.path) };
     if !matches!(route, Route::Health | Route::Ready) {
         guard(head, peer, config)?;
     }

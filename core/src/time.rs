@@ -73,6 +73,15 @@ impl Clock {
         Time::ZERO.saturating_add(self.epoch.elapsed())
     }
 
+    /// Seconds since the Unix epoch, by the wall clock; 0 if that is before it.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks, for drivers")]
+    pub fn unix_seconds(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+
     /// The operating system's name for `time`, to arm a timer with; `None` where it has none.
     #[must_use]
     pub fn instant(&self, time: Time) -> Option<std::time::Instant> {

@@ -1,1 +1,40 @@
-//! x
+//! The Model Context Protocol HTTP+SSE server transport on smol.
+//!
+//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-core`, whose
+//! `driver` has the [`Session`] and [`Handle`] that an application holds.
+//!
+//! ```no_run
+//! use mcp_sse_smol::{Config, Frame, Listener, jsonrpc::Kind};
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
+//!     futures_lite::future::block_on(listener.serve_local(async |mut session| {
+//!         while let Some(message) = session.recv().await {
+//!             if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
+//!                 let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+//!                 let frame = Frame::message(answer.as_bytes()).expect("this is JSON");
+//!                 let _gone = session.send(frame).await;
+//!             }
+//!         }
+//!     }))
+//! }
+//! ```
+//!
+//! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
+//! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
+//! on a thread of their own and hands every [`Session`] to whatever executor the application has.
+//!
+//! The library installs no signal handler, and reads no environment.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod listener;
+mod socket;
+
+pub use listener::{Listener, serve, serve_local};
+pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped};
+pub use mcp_sse_core::{
+    CloseReason, Config, ConfigBuilder, ConfigError, Frame, Limits, Metrics, Peer, Principal,
+    Reach, RequestHead, SendError, SessionId, Timeouts, jsonrpc, sse,
+};

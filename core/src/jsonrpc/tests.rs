@@ -298,8 +298,11 @@ fn reasons_tell_what_to_do() {
         assert_eq!(Envelope::read(body.as_bytes(), Some(2)).unwrap_err().to_string(), expected);
     }
     check("\u{feff}{}", "Parse error: the text starts with a byte order mark");
-    check("[[[", "Parse error: arrays and objects are nested too deep at byte 2 (limit nesting_max)");
-    check("{\n\"a\":}", "Parse error: expected value at line 2 column 5");
+    check(
+        "[[[",
+        "Parse error: arrays and objects are nested too deep at byte 2 (limit nesting_max)",
+    );
+    check("{\n\"a\":}", "Parse error: unexpected octet at byte 6");
     check("[{}]", "Invalid Request: batches are not supported");
     check("7", "Invalid Request: a message is an object");
     check("{}", "Invalid Request: jsonrpc must be the string \"2.0\"");

@@ -115,8 +115,28 @@ fn any_depth_without_recursion() {
 #[test]
 fn agrees_with_a_library_on_random_texts() {
     const PIECES: [&str; 22] = [
-        "{", "}", "[", "]", ":", ",", "\"a\"", "\"\\n\"", "\"", "\\", "0", "-1", "1.5e3", ".", "e",
-        "true", "null", " ", "\n", "{\"a\":1}", "[0]", "é",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"a\"",
+        "\"\\n\"",
+        "\"",
+        "\\",
+        "0",
+        "-1",
+        "1.5e3",
+        ".",
+        "e",
+        "true",
+        "null",
+        " ",
+        "\n",
+        "{\"a\":1}",
+        "[0]",
+        "é",
     ];
     let mut random = Random::seeded(5);
     let mut good = 0;

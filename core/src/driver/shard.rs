@@ -1,0 +1,392 @@
+//! One thread's server with its sockets: what the tasks of an adapter share.
+//!
+//! Knows: which socket belongs to which connection and which task waits for it.
+//! Does not know: how a socket is made, or who polls.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use core::mem;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use async_channel::Receiver;
+
+use super::attention::Attention;
+use super::handle::{Control, Controls};
+use super::session::{Session, Slot};
+use crate::config::Config;
+use crate::entropy::Entropy;
+use crate::event::{ConnId, Interest, Phase};
+use crate::peer::Peer;
+use crate::server::Server;
+use crate::time::Clock;
+
+/// Bytes read at once, into a buffer that all connections of a thread share.
+const READ_BYTES: usize = 64 << 10;
+/// Pieces offered to one write: what one call of the operating system takes on most of them is
+/// more, but few queues are ever longer.
+const SLICES: usize = 64;
+/// Reads or writes for one connection before others get their turn.
+const IO_BATCH: usize = 16;
+
+/// A non-blocking byte stream, as an adapter has it.
+///
+/// Each method either does something now or arranges for the task of `cx` to be woken when it may be
+/// worth trying again.
+pub trait Socket {
+    /// Reads some bytes; zero of them means that the peer has shut its side down.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the connection.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes some of the bytes, in one call of the operating system.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the connection.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Shuts this side down, so that the peer reads an end.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the connection.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// A server and the sockets of its connections, shared by the tasks of one thread.
+pub struct Shard<S> {
+    pub(super) state: Rc<RefCell<State<S>>>,
+}
+
+impl<S> Clone for Shard<S> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone() }
+    }
+}
+
+impl<S> fmt::Debug for Shard<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shard = f.debug_struct("Shard");
+        match self.state.try_borrow() {
+            Ok(state) => shard.field("server", &state.server).finish(),
+            Err(_) => shard.finish_non_exhaustive(),
+        }
+    }
+}
+
+pub(super) struct State<S> {
+    pub(super) server: Server,
+    pub(super) clock: Clock,
+    pub(super) attention: Arc<Attention>,
+    pub(super) controls: Receiver<Control>,
+    /// The largest frame that any queue can hold.
+    pub(super) frame_bytes_max: u64,
+    /// By the connection's slot.
+    conns: Vec<Option<Conn<S>>>,
+    /// By the session's slot.
+    pub(super) sessions: Vec<Option<Slot>>,
+    /// Sessions that were opened and not handed out yet.
+    pub(super) opened: VecDeque<Session>,
+    buffer: Box<[u8]>,
+    /// A turn is wanted, and the task that takes turns has been woken.
+    turn_wanted: bool,
+    pub(super) turn_waker: Option<Waker>,
+    /// The task that accepts.
+    accept_waker: Option<Waker>,
+    /// What it was told last.
+    accept_told: Poll<bool>,
+    /// When the adapter's timer will fire.
+    pub(super) timer_at: Option<Instant>,
+}
+
+struct Conn<S> {
+    id: ConnId,
+    socket: S,
+    /// The connection's own task, once it has been polled.
+    waker: Option<Waker>,
+    /// The socket took no more bytes; the connection's task is woken when it does.
+    blocked: bool,
+    /// The write side has been shut down.
+    shut: bool,
+    /// The socket failed: the connection's task is to end.
+    failed: bool,
+    /// What the task is waiting for at the moment.
+    waits_for: Option<Interest>,
+}
+
+impl<S: Socket> Shard<S> {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
+        let clock = Clock::start();
+        let frame_bytes_max = config.limits.queues_bytes_max.unwrap_or(u64::MAX);
+        let mut server = Server::new(config, entropy, clock.now());
+        server.handle_wall_clock(clock.unix_seconds());
+        Self {
+            state: Rc::new(RefCell::new(State {
+                server,
+                clock,
+                attention: controls.attention,
+                controls: controls.controls,
+                frame_bytes_max,
+                conns: Vec::new(),
+                sessions: Vec::new(),
+                opened: VecDeque::new(),
+                buffer: alloc::vec![0; READ_BYTES].into_boxed_slice(),
+                turn_wanted: false,
+                turn_waker: None,
+                accept_waker: None,
+                accept_told: Poll::Pending,
+                timer_at: None,
+            })),
+        }
+    }
+
+    /// Whether to accept now: pending while the table of connections is full, and no more once the
+    /// server is stopping. The task is woken whenever the answer may have changed.
+    pub fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.state.borrow_mut();
+        set_waker(&mut state.accept_waker, cx);
+        state.accept_told = state.accepting();
+        state.accept_told
+    }
+
+    /// Takes in an accepted socket. The adapter then spawns
+    /// [`poll_connection`](Self::poll_connection) for it; `None` if there is no room, and the socket
+    /// has been closed.
+    #[must_use]
+    pub fn accept(&self, socket: S, peer: Peer) -> Option<ConnId> {
+        let state = &mut *self.state.borrow_mut();
+        let id = match state.server.accept(peer, state.clock.now()) {
+            Ok(id) => id,
+            Err(error) => {
+                log::info!("a connection from {peer} was closed at once: {error}");
+                return None;
+            }
+        };
+        let conn = Conn {
+            id,
+            socket,
+            waker: None,
+            // The task's first poll looks for output that was queued before it.
+            blocked: true,
+            shut: false,
+            failed: false,
+            waits_for: None,
+        };
+        put(&mut state.conns, id.slot(), conn);
+        state.want_turn();
+        Some(id)
+    }
+
+    /// Serves one connection: reads what comes and waits in between. Ready when it has ended and its
+    /// socket is closed.
+    pub fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
+        let state = &mut *self.state.borrow_mut();
+        for _ in 0..IO_BATCH {
+            if state.poll_once(id, cx).is_pending() {
+                return Poll::Pending;
+            }
+            let over = state.conn(id).is_none();
+            if over {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S: Socket> State<S> {
+    fn conn(&mut self, id: ConnId) -> Option<&mut Conn<S>> {
+        self.conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
+    }
+
+    /// One step of a connection's task: pending if it waits for something.
+    fn poll_once(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        set_waker(&mut conn.waker, cx);
+        if mem::take(&mut conn.blocked) {
+            self.flush(id);
+        }
+        let interest = self.server.interest(id);
+        let now = self.clock.now();
+        let Self { server, conns, buffer, .. } = self;
+        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
+        let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
+        conn.waits_for = Some(interest);
+        let read = match interest {
+            _ if conn.failed => Err(None),
+            Interest::Close => Err(None),
+            Interest::Io { read: false, .. } => return Poll::Pending,
+            Interest::Io { read: true, .. } => Ok(()),
+            Interest::Linger if conn.shut => Ok(()),
+            Interest::Linger => match conn.socket.poll_shutdown(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {
+                    conn.shut = true;
+                    Ok(())
+                }
+                Poll::Ready(Err(error)) => Err(Some(error)),
+            },
+        };
+        let read = match read {
+            Ok(()) => match conn.socket.poll_read(cx, buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(count)) => Ok(count),
+                Poll::Ready(Err(error)) => Err(Some(error)),
+            },
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(0) => server.handle_eof(id, now),
+            Ok(count) => server.handle_input(id, buffer.get(..count).unwrap_or_default(), now),
+            Err(error) => {
+                if let Some(error) = error {
+                    log::debug!("{id}: {error}");
+                }
+                // The socket is closed before the core is told, as it asks.
+                if let Some(slot) = conns.get_mut(id.slot()) {
+                    *slot = None;
+                }
+                server.handle_disconnect(id, now);
+            }
+        }
+        self.want_turn();
+        Poll::Ready(())
+    }
+
+    /// Writes what waits for a connection's peer, as far as the socket takes it, and sees to it that
+    /// the connection's task learns what it has to know.
+    pub(super) fn flush(&mut self, id: ConnId) {
+        for _ in 0..IO_BATCH {
+            let now = self.clock.now();
+            let Self { server, conns, .. } = self;
+            let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
+            let Some(conn) = conn.filter(|conn| conn.id == id) else { return };
+            // Before its first poll a task is about to run anyway.
+            let Some(waker) = &conn.waker else { return };
+            let transmit = server.transmit(id);
+            if conn.blocked || conn.failed || transmit.is_empty() {
+                break;
+            }
+            let mut pieces = [IoSlice::new(&[]); SLICES];
+            let filled = transmit.fill(&mut pieces);
+            let pieces = pieces.get(..filled).unwrap_or_default();
+            match conn.socket.poll_write(&mut Context::from_waker(waker), pieces) {
+                Poll::Ready(Ok(0)) => conn.failed = true,
+                Poll::Ready(Ok(count)) => server.handle_written(id, count, now),
+                Poll::Pending => conn.blocked = true,
+                Poll::Ready(Err(error)) => {
+                    log::debug!("{id}: {error}");
+                    conn.failed = true;
+                }
+            }
+        }
+        let interest = self.server.interest(id);
+        let Some(conn) = self.conn(id) else { return };
+        // Whether there is something to write is not the task's concern, unless it is stuck.
+        let same = match (conn.waits_for, interest) {
+            (Some(Interest::Io { read: a, .. }), Interest::Io { read: b, .. }) => a == b,
+            (before, after) => before == Some(after),
+        };
+        if (!same || conn.failed)
+            && let Some(waker) = &conn.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Sees to a turn soon: there may be something to write, to tell, or to wait for.
+    pub(super) fn want_turn(&mut self) {
+        if !mem::replace(&mut self.turn_wanted, true)
+            && let Some(waker) = &self.turn_waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn turn_begins(&mut self, cx: &Context<'_>) {
+        self.turn_wanted = false;
+        set_waker(&mut self.turn_waker, cx);
+    }
+
+    fn accepting(&self) -> Poll<bool> {
+        if self.server.phase() != Phase::Running {
+            Poll::Ready(false)
+        } else if self.server.can_accept() {
+            Poll::Ready(true)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Wakes the task that accepts if it would be told something new.
+    pub(super) fn wake_acceptor(&mut self) {
+        if self.accepting() != self.accept_told
+            && let Some(waker) = self.accept_waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Puts something into the slot of a table that grows as slots are used.
+pub(super) fn put<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
+    if table.len() <= slot {
+        table.resize_with(slot + 1, || None);
+    }
+    if let Some(place) = table.get_mut(slot) {
+        *place = Some(value);
+    }
+}
+
+fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    match waker {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *waker = Some(cx.waker().clone()),
+    }
+}
+
+/// What to do when accepting fails, as it does when the process has no descriptors left.
+#[derive(Debug, Default)]
+pub struct AcceptTrouble {
+    warned: Option<Instant>,
+    unsaid: u32,
+}
+
+impl AcceptTrouble {
+    /// For how long to leave the listener alone after `error`. Warns about it, at most once a second.
+    #[must_use]
+    pub fn pause(&mut self, error: &io::Error, clock: &Clock) -> Duration {
+        // The connection was gone before it was accepted: that says nothing about the next one.
+        let theirs =
+            matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
+        let now = clock.instant(clock.now());
+        let quiet = match (self.warned, now) {
+            (Some(warned), Some(now)) => now.duration_since(warned) < Duration::from_secs(1),
+            _ => false,
+        };
+        if quiet {
+            self.unsaid += 1;
+        } else {
+            log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
+            (self.warned, self.unsaid) = (now, 0);
+        }
+        if theirs { Duration::ZERO } else { Duration::from_millis(100) }
+    }
+}

@@ -1,0 +1,184 @@
+//! One turn of a shard: the clock, the handles, the application, the sockets, in that order.
+
+use core::task::{Context, Poll};
+use std::time::Instant;
+
+use super::handle::Control;
+use super::session::{Session, Slot};
+use super::shard::{Shard, Socket, State, put};
+use crate::event::{Event, SessionId};
+use crate::sse::Frame;
+
+/// Wake-ups of connections served before others of the thread's tasks get their turn.
+const WAKES_BATCH: usize = 1_024;
+
+/// An adapter's timer: one for each shard.
+pub trait Timer {
+    /// Fires at `at`, and no more at the time it was set to before.
+    fn set(&mut self, at: Instant);
+
+    /// Whether it has fired; if not, the task of `cx` is woken when it does.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Why [`Shard::poll_turn`] is ready.
+#[derive(Debug)]
+pub enum Turn {
+    /// A session has begun: see to it that somebody serves it.
+    Opened(Session),
+    /// The server has been shut down and every connection has ended.
+    Drained,
+}
+
+impl<S: Socket> Shard<S> {
+    /// Does everything there is to do now and waits for more: fires what is due, moves messages and
+    /// frames between the core and the handles, writes what can be written.
+    pub fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
+        let state = &mut *self.state.borrow_mut();
+        state.turn_begins(cx);
+        loop {
+            if let Some(session) = state.opened.pop_front() {
+                // The rest of this turn is taken when the adapter polls again, which it does at once.
+                return Poll::Ready(Turn::Opened(session));
+            }
+            state.tick();
+            state.serve_handles(cx);
+            let drained = state.serve_application();
+            let served = state.serve_sockets();
+            state.wake_acceptor();
+            if drained {
+                return Poll::Ready(Turn::Drained);
+            }
+            if served == WAKES_BATCH {
+                state.want_turn();
+                return Poll::Pending;
+            }
+            if state.opened.is_empty() && served == 0 && state.wait(cx, timer).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<S: Socket> State<S> {
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        self.server.handle_wall_clock(self.clock.unix_seconds());
+        if self.server.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
+            self.server.handle_timeout(now);
+        }
+    }
+
+    fn serve_handles(&mut self, cx: &Context<'_>) {
+        let now = self.clock.now();
+        let wanted = self.attention.take(cx);
+        for id in wanted.sessions {
+            if let Some(slot) = slot(&mut self.sessions, id) {
+                slot.attend(&mut self.server, now);
+            }
+        }
+        for _ in 0..wanted.shutdowns {
+            self.server.shutdown(now);
+        }
+        while let Ok(control) = self.controls.try_recv() {
+            match control {
+                // Nobody may be waiting for the answer any more; then it is dropped.
+                Control::Broadcast(frame, answer) => drop(answer.try_send(self.broadcast(&frame))),
+                Control::Metrics(answer) => {
+                    drop(answer.try_send(self.server.metrics().clone()));
+                }
+            }
+        }
+    }
+
+    fn broadcast(&mut self, frame: &Frame) -> crate::Reach {
+        let all: alloc::vec::Vec<SessionId> = self
+            .server
+            .sessions()
+            .filter(|session| !session.is_ending())
+            .map(|session| session.id())
+            .collect();
+        self.server.broadcast(all, frame, self.clock.now())
+    }
+
+    /// Takes the core's events to the handles. Says whether it was the last.
+    fn serve_application(&mut self) -> bool {
+        let now = self.clock.now();
+        while let Some(event) = self.server.poll_event() {
+            match event {
+                Event::Opened { session, principal, head, .. } => {
+                    let (slot, handle) = Slot::new(
+                        session,
+                        principal,
+                        head,
+                        self.attention.clone(),
+                        self.frame_bytes_max,
+                    );
+                    put(&mut self.sessions, session.slot(), slot);
+                    self.opened.push_back(handle);
+                }
+                Event::Message { session, message, ticket: _ } => {
+                    if let Some(slot) = slot(&mut self.sessions, session) {
+                        slot.message(message, &mut self.server, now);
+                    }
+                }
+                Event::Unblocked { session } => {
+                    if let Some(slot) = slot(&mut self.sessions, session) {
+                        slot.pump(&mut self.server, now);
+                    }
+                }
+                Event::Closed { session, reason, frames_undelivered } => {
+                    let place = self.sessions.get_mut(session.slot());
+                    if let Some(slot) = place.and_then(|p| p.take_if(|s| s.id() == session)) {
+                        slot.close(reason, frames_undelivered);
+                    }
+                }
+                Event::Drained => return true,
+                Event::Asked { ticket, .. } => {
+                    let refusal = crate::Verdict::Refuse(crate::Refusal::Unavailable);
+                    // Its deadline may have passed meanwhile, with the same outcome.
+                    let _ = self.server.authorize(ticket, refusal, now);
+                }
+                Event::Foreign { ticket, .. } => {
+                    let outcome = crate::Outcome::UnknownSession;
+                    // As above.
+                    let _ = self.server.acknowledge(ticket, outcome, now);
+                }
+            }
+        }
+        false
+    }
+
+    /// Writes to the sockets that have something to be written. Returns how many it looked at.
+    fn serve_sockets(&mut self) -> usize {
+        let mut served = 0;
+        while served < WAKES_BATCH
+            && let Some(conn) = self.server.poll_wake()
+        {
+            self.flush(conn);
+            served += 1;
+        }
+        served
+    }
+
+    /// Pending until the next deadline, or until somebody wants a turn.
+    fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
+        let deadline = self.server.poll_timeout().and_then(|at| self.clock.instant(at.at));
+        let Some(deadline) = deadline else { return Poll::Pending };
+        // Most deadlines move away before they come; so a timer that fires early is left alone, and
+        // set anew when it has.
+        if self.timer_at.is_none_or(|at| deadline < at) {
+            timer.set(deadline);
+            self.timer_at = Some(deadline);
+        }
+        let fired = timer.poll(cx);
+        if fired.is_ready() {
+            self.timer_at = None;
+        }
+        fired
+    }
+}
+
+fn slot(sessions: &mut [Option<Slot>], id: SessionId) -> Option<&mut Slot> {
+    sessions.get_mut(id.slot())?.as_mut().filter(|slot| slot.id() == id)
+}

@@ -1,0 +1,175 @@
+//! The four tools: what they are called, what they take, what they do.
+
+use mcp_sse_core::Frame;
+use mcp_sse_core::jsonrpc::code;
+use serde::Deserialize;
+use serde_json::{Map, Number, Value, json};
+
+use super::{Failure, Id, Reply};
+
+/// Most notifications of one burst.
+const COUNT_MAX: u64 = 10_000_000;
+/// Longest string of one notification.
+const BYTES_MAX: u64 = 16 << 20;
+
+#[derive(Deserialize)]
+pub(super) struct Call {
+    name: String,
+    #[serde(default)]
+    arguments: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Add {
+    a: Number,
+    b: Number,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct BurstOf {
+    count: u64,
+    bytes: u64,
+}
+
+pub(super) fn list() -> Value {
+    let number = |what: &str| json!({"type": "number", "description": what});
+    let string = |what: &str| json!({"type": "string", "description": what});
+    let whole = |what: &str, most: u64| json!({"type": "integer", "minimum": 0, "maximum": most, "description": what});
+    let tool = |name: &str, description: &str, properties: Value| {
+        let required: Vec<&String> =
+            properties.as_object().into_iter().flat_map(Map::keys).collect();
+        let schema = json!({"type": "object", "properties": properties, "required": required});
+        json!({"name": name, "description": description, "inputSchema": schema})
+    };
+    json!({"tools": [
+        tool("add", "Adds two numbers.", json!({"a": number("a summand"), "b": number("a summand")})),
+        tool("echo", "Says what it is told.", json!({"message": string("what to say")})),
+        tool(
+            "burst",
+            "Sends many log notifications on the caller's stream, as fast as the caller takes them.",
+            json!({
+                "count": whole("how many", COUNT_MAX),
+                "bytes": whole("how long the string in each is", BYTES_MAX),
+            }),
+        ),
+        tool(
+            "broadcast",
+            "Sends one log notification to every session, the caller's among them.",
+            json!({"message": string("what to tell them")}),
+        ),
+    ]})
+}
+
+pub(super) fn call(id: &Id, Call { name, arguments }: Call) -> Result<Reply, Failure> {
+    match name.as_str() {
+        "add" => {
+            let Add { a, b } = arguments_of(&name, arguments)?;
+            Ok(Reply::Frame(id.result(&text(&sum(&a, &b)?))))
+        }
+        "echo" => {
+            let Text { message } = arguments_of(&name, arguments)?;
+            Ok(Reply::Frame(id.result(&text(&message))))
+        }
+        "burst" => {
+            let BurstOf { count, bytes } = arguments_of(&name, arguments)?;
+            if count > COUNT_MAX || bytes > BYTES_MAX {
+                return Err(Failure::invalid_params(format!(
+                    "burst takes a count of up to {COUNT_MAX} and up to {BYTES_MAX} bytes"
+                )));
+            }
+            Ok(Reply::Burst(Burst::new(id.clone(), count, bytes)))
+        }
+        "broadcast" => {
+            let Text { message } = arguments_of(&name, arguments)?;
+            Ok(Reply::Broadcast { notice: notice(&message), then: id.clone() })
+        }
+        _ => Err(Failure::invalid_params(format!("unknown tool {name:?}"))),
+    }
+}
+
+fn arguments_of<A: for<'a> Deserialize<'a>>(
+    tool: &str,
+    arguments: Map<String, Value>,
+) -> Result<A, Failure> {
+    serde_json::from_value(Value::Object(arguments))
+        .map_err(|error| Failure::invalid_params(format!("bad arguments for {tool}: {error}")))
+}
+
+/// Whole numbers are added exactly; where that cannot be, as floating-point numbers.
+fn sum(a: &Number, b: &Number) -> Result<String, Failure> {
+    if let (Some(a), Some(b)) = (a.as_i128(), b.as_i128())
+        && let Some(sum) = a.checked_add(b)
+    {
+        return Ok(sum.to_string());
+    }
+    let sum = a.as_f64().zip(b.as_f64()).map(|(a, b)| a + b);
+    sum.filter(|sum| sum.is_finite()).map(|sum| sum.to_string()).ok_or_else(|| Failure {
+        code: code::INTERNAL_ERROR,
+        message: "the sum is too large to be said".into(),
+    })
+}
+
+/// A tool's result that is one text.
+pub(super) fn text(text: &str) -> Value {
+    json!({"content": [{"type": "text", "text": text}], "isError": false})
+}
+
+const NOTICE_HEAD: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","logger":"demo","data":"#;
+
+fn notice(data: &str) -> Frame {
+    let json = format!("{NOTICE_HEAD}{}}}}}", Value::from(data));
+    Frame::message(json.as_bytes()).expect("a notification is a JSON object")
+}
+
+/// The frames of one call of `burst`: that many notifications, then the answer. Each is made when it
+/// is asked for, so a burst of any size takes the memory of one frame.
+///
+/// Each notification's string begins with its number, as far as there is room for it.
+#[derive(Debug)]
+pub struct Burst {
+    id: Id,
+    count: u64,
+    bytes: u64,
+    sent: u64,
+    json: String,
+}
+
+impl Burst {
+    const fn new(id: Id, count: u64, bytes: u64) -> Self {
+        Self { id, count, bytes, sent: 0, json: String::new() }
+    }
+}
+
+impl Iterator for Burst {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        use core::fmt::Write;
+
+        if self.sent > self.count {
+            return None;
+        }
+        let index = self.sent;
+        self.sent += 1;
+        if index == self.count {
+            let said = format!("sent {} notifications of {} bytes each", self.count, self.bytes);
+            return Some(self.id.result(&text(&said)));
+        }
+        self.json.clear();
+        self.json.push_str(NOTICE_HEAD);
+        self.json.push('"');
+        let start = self.json.len();
+        // Writing to a string does not fail, and `bytes` is at most 16 MiB.
+        let _ = write!(self.json, "{index} ");
+        let end = start + self.bytes as usize;
+        self.json.truncate(end);
+        self.json.extend(core::iter::repeat_n('.', end - self.json.len()));
+        self.json.push_str("\"}}");
+        Some(Frame::message(self.json.as_bytes()).expect("a notification is a JSON object"))
+    }
+}

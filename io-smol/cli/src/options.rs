@@ -1,0 +1,234 @@
+//! What the command line says, and the configuration it means.
+//!
+//! Knows: flags, their units, and how a mistake in one is put to a person.
+//! Does not know: what is served.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+use mcp_sse_smol::{Config, ConfigError, Limits, Timeouts};
+
+/// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
+///
+/// Without a command, `demo` is run.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) demo: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
+    Demo(Serve),
+}
+
+impl Cli {
+    pub(crate) fn command(self) -> Command {
+        self.command.unwrap_or(Command::Demo(self.demo))
+    }
+}
+
+/// Where and how to listen: the same for everything that is served.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Serve {
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+    /// The port to listen on; 0 picks a free one and prints it.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// The path of the event stream.
+    #[arg(long, value_name = "PATH", default_value = "/sse")]
+    sse_path: String,
+    /// The path that messages are posted to.
+    #[arg(long, value_name = "PATH", default_value = "/messages")]
+    message_path: String,
+    /// Allow this Host, with a port or for any port. On loopback, loopback names are always allowed;
+    /// elsewhere every name is, until one is listed. May be repeated.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_host: Vec<String>,
+    /// Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated.
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// Send a heartbeat after this much silence on a stream; "off" for none.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
+    heartbeat: Time,
+    /// The most connections at once, or "unlimited".
+    #[arg(long, value_name = "N", default_value = "10240", value_parser = parse_count)]
+    max_connections: Count,
+    /// The most sessions at once, or "unlimited".
+    #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
+    max_sessions: Count,
+    /// How long requests under way may take to finish when the server is stopped; "off" for as long
+    /// as they like.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
+    shutdown_grace: Time,
+    /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+}
+
+/// A time, or none. Named so that the parser of flags takes it for one value and not for an optional
+/// flag.
+type Time = OrNone<Duration>;
+type Count = OrNone<u32>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OrNone<T>(Option<T>);
+
+impl Serve {
+    pub(crate) const fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
+    pub(crate) const fn log_level(&self) -> LevelFilter {
+        self.log_level
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
+        let mut limits = Limits::default();
+        limits.connections_max = self.max_connections.0;
+        limits.sessions_max = self.max_sessions.0;
+        let mut timeouts = Timeouts::default();
+        timeouts.heartbeat = self.heartbeat.0;
+        timeouts.shutdown_grace = self.shutdown_grace.0;
+        let mut builder = Config::builder()
+            .stream_path(&self.sse_path)
+            .message_path(&self.message_path)
+            .limits(limits)
+            .timeouts(timeouts);
+        for host in &self.allow_host {
+            builder = builder.allow_host(host);
+        }
+        for origin in &self.allow_origin {
+            builder = builder.allow_origin(origin);
+        }
+        builder.build()
+    }
+}
+
+/// The flag that sets what a configuration error names, so that a person knows what to change.
+pub(crate) fn flag_for(error: &ConfigError) -> Option<&'static str> {
+    let name = match error {
+        ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
+        ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
+        ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
+        _ => return None,
+    };
+    let known = [
+        ("stream_path", "--sse-path"),
+        ("message_path", "--message-path"),
+        ("allow_host", "--allow-host"),
+        ("allow_origin", "--allow-origin"),
+        ("heartbeat", "--heartbeat"),
+    ];
+    known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
+}
+
+fn parse_time(text: &str) -> Result<Time, String> {
+    if text == "off" {
+        return Ok(OrNone(None));
+    }
+    let time = match text.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) => humantime::parse_duration(text),
+    };
+    time.map(|time| OrNone(Some(time)))
+        .map_err(|_| "expected a time as in 15s, 500ms or 2m, or \"off\"".into())
+}
+
+fn parse_count(text: &str) -> Result<Count, String> {
+    if text == "unlimited" {
+        return Ok(OrNone(None));
+    }
+    let count = text.parse().map_err(|_| "expected a whole number or \"unlimited\"".to_owned())?;
+    Ok(OrNone(Some(count)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
+        let cli = Cli::try_parse_from([&["mcp-sse"], args].concat())?;
+        let Command::Demo(serve) = cli.command();
+        Ok(serve)
+    }
+
+    #[test]
+    fn the_parser_is_sound() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_may_be_left_out() {
+        for args in [&["--port", "9"][..], &["demo", "--port", "9"]] {
+            assert_eq!(serve(args).unwrap().address(), "127.0.0.1:9".parse().unwrap());
+        }
+        assert_eq!(serve(&[]).unwrap().address(), "127.0.0.1:8000".parse().unwrap());
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let config = serve(&[
+            "--sse-path=/s",
+            "--message-path=/m",
+            "--heartbeat=off",
+            "--shutdown-grace=250ms",
+            "--max-connections=7",
+            "--max-sessions=unlimited",
+            "--allow-host=mcp.example:443",
+            "--allow-origin=http://localhost:*",
+        ])
+        .unwrap()
+        .config()
+        .unwrap();
+        assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(config.timeouts().heartbeat, None);
+        assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
+        assert_eq!(config.limits().connections_max, Some(7));
+        assert_eq!(config.limits().sessions_max, None);
+    }
+
+    #[test]
+    fn the_flags_defaults_are_the_librarys() {
+        let (said, own) = (serve(&[]).unwrap().config().unwrap(), Config::default());
+        assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
+        assert_eq!(said.stream_path(), own.stream_path());
+        assert_eq!(said.message_path(), own.message_path());
+    }
+
+    #[track_caller]
+    fn check_mistake(arg: &str, flag: &str) {
+        match serve(&[arg]) {
+            Err(error) => assert!(error.to_string().contains(flag), "{error}"),
+            Ok(serve) => {
+                let error = serve.config().expect_err(arg);
+                assert!(flag_for(&error).is_some_and(|named| named.contains(flag)), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_names_its_flag() {
+        check_mistake("--sse-path=sse", "--sse-path");
+        check_mistake("--message-path=/a//b", "--message-path");
+        check_mistake("--sse-path=/messages", "--sse-path");
+        check_mistake("--allow-host=http://x", "--allow-host");
+        check_mistake("--allow-origin=x", "--allow-origin");
+        check_mistake("--heartbeat=0", "--heartbeat");
+        check_mistake("--heartbeat=soon", "--heartbeat");
+        check_mistake("--max-sessions=-1", "--max-sessions");
+        check_mistake("--port=65536", "--port");
+        check_mistake("--host=example.com", "--host");
+        check_mistake("--log-level=loud", "--log-level");
+    }
+}

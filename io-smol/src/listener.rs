@@ -1,0 +1,198 @@
+//! A listening socket, and the two ways to serve what it accepts.
+
+use core::future::poll_fn;
+use core::net::SocketAddr;
+use core::task::{Poll, ready};
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::rc::Rc;
+
+use async_executor::LocalExecutor;
+use async_io::{Async, Timer};
+use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
+use mcp_sse_core::{Clock, Config, Peer};
+
+use crate::socket::{Alarm, System, Tcp};
+
+/// A listening socket with a configuration: a server that has not begun to serve.
+#[derive(Debug)]
+pub struct Listener(Bound);
+
+/// Binds `address` and serves on this thread: [`Listener::bind`], then
+/// [`Listener::serve_local`].
+///
+/// # Errors
+///
+/// As [`Listener::bind`] and [`Listener::serve_local`].
+pub async fn serve_local<H, F>(
+    address: impl ToSocketAddrs,
+    config: Config,
+    handler: H,
+) -> io::Result<()>
+where
+    H: Fn(Session) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    Listener::bind(address, config)?.serve_local(handler).await
+}
+
+/// Binds `address` and serves on a thread of its own: [`Listener::bind`], then
+/// [`Listener::serve`].
+///
+/// # Errors
+///
+/// As [`Listener::bind`] and [`Listener::serve`].
+pub async fn serve(
+    address: impl ToSocketAddrs,
+    config: Config,
+    on_session: impl FnMut(Session) + Send + 'static,
+) -> io::Result<()> {
+    Listener::bind(address, config)?.serve(on_session).await
+}
+
+impl Listener {
+    /// Binds a TCP address; port 0 is any free port.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding: the address is in use, not this machine's, or not allowed.
+    pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
+        Bound::bind(address, config).map(Self)
+    }
+
+    /// Takes a socket that is bound and listening already.
+    #[must_use]
+    pub fn from_std(socket: TcpListener, config: Config) -> Self {
+        Self(Bound::from_std(socket, config))
+    }
+
+    /// The address that clients connect to.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// A hold on the server that this will be: to stop it, to reach every session.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.0.handle.clone()
+    }
+
+    /// Serves on this thread. `handler` is called once for each session, and what it returns runs
+    /// here as well; it is dropped if it still runs when the server has ended.
+    ///
+    /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future ends
+    /// everything at once. Any executor or `block_on` will do to run it.
+    ///
+    /// # Errors
+    ///
+    /// If the listening socket cannot be made non-blocking.
+    pub async fn serve_local<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: Fn(Session) -> F + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let executor = Rc::new(LocalExecutor::new());
+        let spawner = Rc::downgrade(&executor);
+        let on_session = move |session| {
+            if let Some(executor) = spawner.upgrade() {
+                executor.spawn(handler(session)).detach();
+            }
+        };
+        self.run(&executor, on_session).await
+    }
+
+    /// Serves on a thread of its own. `on_session` is called there once for each session: it hands
+    /// the session on, to a task on whatever executor, and returns without blocking.
+    ///
+    /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future shuts the
+    /// server down.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started, or the listening socket cannot be made non-blocking.
+    pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
+        self.0
+            .on_a_thread(move |bound| {
+                let executor = Rc::new(LocalExecutor::new());
+                async_io::block_on(Self(bound).run(&executor, on_session))
+            })
+            .await
+    }
+
+    async fn run(
+        self,
+        executor: &Rc<LocalExecutor<'static>>,
+        mut on_session: impl FnMut(Session) + 'static,
+    ) -> io::Result<()> {
+        let Bound { socket, config, controls, .. } = self.0;
+        let socket = Async::new(socket)?;
+        let shard = Shard::new(config, Box::new(System), controls);
+        // Tasks of their own, both: what `block_on` is given is polled at every wake-up of its
+        // thread, and a turn is to come once, behind the reads that want it.
+        let accepting = accept(socket, shard.clone(), Rc::downgrade(executor));
+        executor.spawn(accepting).detach();
+        let mut alarm = Alarm(Timer::never());
+        let turns = executor.spawn(async move {
+            loop {
+                match poll_fn(|cx| shard.poll_turn(cx, &mut alarm)).await {
+                    Turn::Opened(session) => on_session(session),
+                    Turn::Drained => return,
+                }
+            }
+        });
+        executor.run(turns).await;
+        Ok(())
+    }
+}
+
+/// Accepts until the server stops, and gives each connection a task.
+async fn accept(
+    socket: Async<TcpListener>,
+    shard: Shard<Tcp>,
+    executor: std::rc::Weak<LocalExecutor<'static>>,
+) {
+    let clock = Clock::start();
+    let mut trouble = AcceptTrouble::default();
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !ready!(shard.poll_accepting(cx)) {
+                return Poll::Ready(None);
+            }
+            loop {
+                match socket.get_ref().accept() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    done => return Poll::Ready(Some(done)),
+                }
+                ready!(socket.poll_readable(cx))?;
+            }
+        });
+        let (stream, remote) = match accepted.await {
+            None => return,
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => {
+                Timer::after(trouble.pause(&error, &clock)).await;
+                continue;
+            }
+        };
+        let ready = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+        let (local, stream) = match ready.and_then(|local| Ok((local, Async::new(stream)?))) {
+            Ok(ready) => ready,
+            // Gone already.
+            Err(error) => {
+                log::debug!("{remote}: {error}");
+                continue;
+            }
+        };
+        let Some(executor) = executor.upgrade() else { return };
+        if let Some(conn) = shard.accept(Tcp(stream), Peer::tcp(remote, local)) {
+            let shard = shard.clone();
+            executor
+                .spawn(async move { poll_fn(|cx| shard.poll_connection(conn, cx)).await })
+                .detach();
+        }
+    }
+}
