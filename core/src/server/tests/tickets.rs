@@ -376,3 +376,18 @@ fn questions_have_a_limit() {
     assert!(answer.status == 503 && answer.body.contains("events_max"), "{answer:?}");
     assert_eq!(bench.events().len(), 2);
 }
+
+#[test]
+fn nobody_is_told_to_go_on_before_somebody_vouches_for_him() {
+    let mut bench = Bench::with(asking());
+    let client = bench.open_for("alice");
+    let request = post_with(&client.token, "Expect: 100-continue\r\n", NOTE);
+    let conn = bench.connect();
+    bench.says(conn, request.strip_suffix(NOTE).unwrap());
+    assert!(bench.heard(conn).is_empty());
+    let ticket = bench.asked();
+    bench.authorize(ticket, allow("alice")).unwrap();
+    assert_eq!(bench.text(conn), "HTTP/1.1 100 Continue\r\n\r\n");
+    bench.says(conn, NOTE);
+    assert_eq!(bench.statuses(conn), [100, 202]);
+}
