@@ -90,6 +90,27 @@ fn a_post_that_leaves_lets_those_behind_it_go() {
 }
 
 #[test]
+fn nobody_overtakes_a_post_that_waits_for_room() {
+    let named = |name: &str, len: usize| {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":"{name}","method":""}}"#);
+        let filling = "x".repeat(len - request.len());
+        request.replace(r#""method":"""#, &format!(r#""method":"{filling}""#))
+    };
+    let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
+    let client = bench.open();
+    let bodies = [named("a", 50), named("b", 50), named("large", 120), named("c", 50)];
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
+    let conns = posts(&mut bench, &client, &bodies);
+    check_held(&bench, conns[2]);
+    check_held(&bench, conns[3]);
+    bench.event();
+    // There would be room for the small one.
+    check_held(&bench, conns[2]);
+    check_held(&bench, conns[3]);
+    assert_eq!(ids(&mut bench), ["\"b\"", "\"large\"", "\"c\""]);
+}
+
+#[test]
 fn only_requests_wait_for_answers() {
     let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(2)));
     let client = bench.open();

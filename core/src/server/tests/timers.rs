@@ -176,6 +176,20 @@ fn a_client_that_takes_nothing_is_stalled() {
 }
 
 #[test]
+fn sending_more_to_a_stalled_client_does_not_give_it_more_time() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("first"));
+    for _ in 0..2 {
+        bench.wait(secs(10));
+        bench.send(client.session, &note("more"));
+    }
+    check_lasts(&mut bench, client.conn, secs(10));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Stalled, 3)]);
+}
+
+#[test]
 fn a_client_that_never_reads_is_given_up_by_its_first_heartbeat() {
     let mut bench = Bench::new();
     let client = bench.open();
