@@ -247,6 +247,10 @@ impl Server {
 
     /// The next connection whose [`interest`](Self::interest) may have changed. Poll until `None`;
     /// each is named at most once until then.
+    ///
+    /// One change is not announced: while all queues together are full, connections with output of
+    /// their own are not read. Such a connection is looked at after its next write anyway; what is
+    /// read before that is kept.
     pub fn poll_wake(&mut self) -> Option<ConnId> {
         while let Some(id) = self.wakes.pop_front() {
             if let Some(conn) = self.conns.get_mut(id.0) {
