@@ -116,6 +116,7 @@ impl Answers {
         }
         const JSON: &str = "application/json";
         let plain = || (Cow::from("text/plain; charset=utf-8"), Cow::from(refused.text()));
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all the others say it in plain text")]
         let (content_type, body) = match refused.fault {
             // A plain-text 404 confuses clients that look for OAuth metadata.
             Fault::NotFound => (JSON.into(), r#"{"error":"not found"}"#.into()),

@@ -80,7 +80,6 @@ impl Default for Config {
 
 impl Config {
     /// Starts from the defaults.
-    #[must_use]
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder { config: Self::default(), fault: None }
     }

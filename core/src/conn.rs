@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::answer::Reply;
 use crate::arena::Key;
@@ -18,7 +19,6 @@ use crate::peer::Peer;
 use crate::request::Plan;
 use crate::token::SessionToken;
 
-#[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
     pub(crate) phase: Phase,
@@ -42,7 +42,6 @@ pub(crate) struct Conn {
 }
 
 /// Where a connection is. Every timer of the phase role belongs to one of these.
-#[derive(Debug)]
 pub(crate) enum Phase {
     /// Waiting for a request head, or in the middle of one.
     Head,
@@ -73,6 +72,42 @@ pub(crate) enum PostTarget {
     Here(Key),
     /// A session of another shard.
     Elsewhere(Box<(SessionToken, Option<Principal>)>),
+}
+
+impl fmt::Debug for Conn {
+    // How much of a peer's bytes there is, and not what they say: tokens and payloads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("peer", &self.peer)
+            .field("phase", &self.phase)
+            .field("partial_bytes", &self.partial.len())
+            .field("stashed_bytes", &self.stashed().len())
+            .field("outbox", &self.outbox)
+            .field("eof", &self.eof)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head => f.write_str("Head"),
+            Self::Deciding(_) => f.write_str("Deciding"),
+            Self::Body { body, target, .. } => {
+                write!(f, "Body({} bytes so far for {target:?})", body.len())
+            }
+            Self::Held { session, message } => write!(f, "Held({session}, {message:?})"),
+            Self::Awaiting => f.write_str("Awaiting"),
+            Self::Discarding { left } => write!(f, "Discarding({left} bytes left)"),
+            Self::Streaming { session, ending: false, .. } => write!(f, "Streaming({session})"),
+            Self::Streaming { session, ending: true, .. } => {
+                write!(f, "Streaming({session}, ending)")
+            }
+            Self::Closing { .. } => f.write_str("Closing"),
+            Self::Lingering { .. } => f.write_str("Lingering"),
+            Self::Ended => f.write_str("Ended"),
+        }
+    }
 }
 
 impl Conn {
@@ -125,7 +160,15 @@ impl Conn {
             Phase::Closing { discarded } => {
                 Interest::Io { read: read && discarded < limits.linger_bytes_max, write }
             }
-            _ => Interest::Io { read, write },
+            Phase::Streaming { input, .. } => {
+                Interest::Io { read: read && input <= limits.stream_input_bytes_max, write }
+            }
+            Phase::Head
+            | Phase::Deciding(_)
+            | Phase::Body { .. }
+            | Phase::Held { .. }
+            | Phase::Awaiting
+            | Phase::Discarding { .. } => Interest::Io { read, write },
         }
     }
 
@@ -143,7 +186,14 @@ impl Conn {
         let body = match &self.phase {
             Phase::Body { body, .. } => body.capacity(),
             Phase::Held { message, .. } => message.body().len(),
-            _ => 0,
+            Phase::Head
+            | Phase::Deciding(_)
+            | Phase::Awaiting
+            | Phase::Discarding { .. }
+            | Phase::Streaming { .. }
+            | Phase::Closing { .. }
+            | Phase::Lingering { .. }
+            | Phase::Ended => 0,
         };
         (body + self.stash.capacity()) as u64
     }

@@ -23,7 +23,7 @@ use crate::arena::{Arena, Key};
 use crate::config::Config;
 use crate::conn::{Conn, Phase as ConnPhase};
 use crate::entropy::Entropy;
-use crate::error::AcceptError;
+use crate::error::{AcceptError, Aftermath};
 use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, Principal, SessionId};
 use crate::http1::{BodyLimits, HeadLimits, Persistence};
 use crate::limits::within;
@@ -236,13 +236,21 @@ impl Server {
                 self.settle();
             }
             Event::Foreign { post, .. } => self.bodies_bytes -= post.message.body().len() as u64,
-            _ => {}
+            Event::Asked { .. }
+            | Event::Opened { .. }
+            | Event::Unblocked { .. }
+            | Event::Closed { .. }
+            | Event::Drained => {}
         }
         Some(event)
     }
 
     /// The next connection whose [`interest`](Self::interest) may have changed. Poll until `None`;
     /// each is named at most once until then.
+    ///
+    /// One change is not announced: while all queues together are full, connections with output of
+    /// their own are not read. Such a connection is looked at after its next write anyway; what is
+    /// read before that is kept.
     pub fn poll_wake(&mut self) -> Option<ConnId> {
         while let Some(id) = self.wakes.pop_front() {
             if let Some(conn) = self.conns.get_mut(id.0) {
@@ -356,16 +364,12 @@ impl Server {
             let stall = self.timers.is_armed(Role::Stall, key.index());
             let expected = !conn.outbox.is_empty() && self.config.timeouts.stall.is_some();
             assert_eq!(stall, expected, "queued bytes and the stall timer go together");
-            match &conn.phase {
-                ConnPhase::Streaming { session, .. } => {
-                    let session = self.sessions.get(*session).expect("a stream has a session");
-                    assert_eq!(session.conn, key, "the session points back");
-                }
-                ConnPhase::Held { session, .. } => {
-                    let session = self.sessions.get(*session).expect("a held post has a session");
-                    assert!(session.is_waited_for_by(key), "the session knows who waits");
-                }
-                _ => {}
+            if let ConnPhase::Streaming { session, .. } = &conn.phase {
+                let session = self.sessions.get(*session).expect("a stream has a session");
+                assert_eq!(session.conn, key, "the session points back");
+            } else if let ConnPhase::Held { session, .. } = &conn.phase {
+                let session = self.sessions.get(*session).expect("a held post has a session");
+                assert!(session.is_waited_for_by(key), "the session knows who waits");
             }
         }
         for (key, session) in self.sessions.iter() {
@@ -379,7 +383,11 @@ impl Server {
             bodies_bytes += match event {
                 Event::Message { message, .. } => message.body().len() as u64,
                 Event::Foreign { post, .. } => post.message.body().len() as u64,
-                _ => 0,
+                Event::Asked { .. }
+                | Event::Opened { .. }
+                | Event::Unblocked { .. }
+                | Event::Closed { .. }
+                | Event::Drained => 0,
             };
         }
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
@@ -471,6 +479,10 @@ impl Server {
         let before = conn.body_bytes();
         let old = core::mem::replace(&mut conn.phase, phase);
         self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();
+        // The new phase may have a use for input that the old one had to leave.
+        if conn.eof || !conn.stashed().is_empty() {
+            self.resumable.push_back(key);
+        }
         self.wake(key);
         Some(old)
     }
@@ -480,6 +492,20 @@ impl Server {
     fn answer(&mut self, key: Key, bytes: alloc::sync::Arc<[u8]>, unread: Unread) {
         self.push(key, Segment::Answer(bytes));
         self.after_answer(key, unread);
+    }
+
+    /// How an answer is framed, given what will be left unread of its request: the connection goes on
+    /// only behind little.
+    fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
+        let Some(conn) = self.conns.get_mut(key) else { return Reply::CLOSE };
+        let little = match unread {
+            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
+            Unread::Unknown => false,
+        };
+        if !little {
+            conn.reply.persistence = Persistence::Close;
+        }
+        conn.reply
     }
 
     fn after_answer(&mut self, key: Key, unread: Unread) {
@@ -506,7 +532,6 @@ impl Server {
             conn.reply = Reply::CLOSE;
         }
         self.arm(TimerKind::Idle, key);
-        self.resumable.push_back(key);
     }
 
     /// Everything has been said; the peer gets what is queued and then some time to read it.
@@ -534,7 +559,15 @@ impl Server {
                 self.arm(TimerKind::Linger, key);
             }
             ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
-            _ => {}
+            ConnPhase::Head
+            | ConnPhase::Deciding(_)
+            | ConnPhase::Body { .. }
+            | ConnPhase::Held { .. }
+            | ConnPhase::Awaiting
+            | ConnPhase::Discarding { .. }
+            | ConnPhase::Streaming { ending: false, .. }
+            | ConnPhase::Lingering { .. }
+            | ConnPhase::Ended => {}
         }
     }
 
@@ -563,14 +596,11 @@ impl Server {
         self.metrics.count_fault(fault);
         let Some(conn) = self.conns.get_mut(key) else { return };
         log::debug!("{} {}: refused, {} ({})", ConnId(key), conn.peer, fault.name(), fault);
-        let small = match unread {
-            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
-            Unread::Unknown => false,
-        };
-        if !small || fault.aftermath() == crate::error::Aftermath::Close {
+        if fault.aftermath() == Aftermath::Close {
             conn.reply.persistence = Persistence::Close;
         }
-        match self.answers.refusal(&refused, conn.reply) {
+        let reply = self.reply_before(key, unread);
+        match self.answers.refusal(&refused, reply) {
             Some(bytes) => self.answer(key, bytes, unread),
             None => self.end_quietly(key),
         }

@@ -1,4 +1,7 @@
-//! What unit tests share: a small deterministic generator. Not part of the crate.
+//! What unit tests share: chance with a seed, and every way to cut an input. Not part of the crate.
+
+use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 
@@ -19,8 +22,46 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    /// One of `choices`.
+    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    /// `bytes` with a few of them changed, removed, doubled or moved.
+    pub(crate) fn mutate(&mut self, bytes: &[u8], octets: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=self.below(3) {
+            let at = self.below(bytes.len().max(1)).min(bytes.len());
+            match self.below(6) {
+                0 if !bytes.is_empty() => drop(bytes.remove(at)),
+                1 => bytes.insert(at, *self.pick(octets)),
+                2 if !bytes.is_empty() => bytes[at] = *self.pick(octets),
+                3 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+                4 if !bytes.is_empty() => bytes.insert(at, bytes[at]),
+                5 if !bytes.is_empty() => {
+                    let other = self.below(bytes.len());
+                    bytes.swap(at, other);
+                }
+                _ => {}
+            }
+        }
+        bytes
+    }
+
+    /// `input` in pieces.
+    pub(crate) fn cut<'a>(&mut self, mut input: &'a [u8]) -> Vec<&'a [u8]> {
+        let mut pieces = Vec::new();
+        while !input.is_empty() {
+            let (piece, rest) = input.split_at(1 + self.below(input.len()));
+            pieces.push(piece);
+            input = rest;
+        }
+        pieces
     }
 }
 
@@ -31,4 +72,20 @@ impl Entropy for Random {
         }
         Ok(())
     }
+}
+
+/// Gives `input` to `run` whole, in crumbs, and cut in two at every point, and wants one outcome.
+#[track_caller]
+pub(crate) fn every_way<T: PartialEq + Debug>(
+    input: &[u8],
+    mut run: impl FnMut(&[&[u8]]) -> T,
+) -> T {
+    let whole = run(&[input]);
+    let text = input.escape_ascii();
+    assert_eq!(whole, run(&input.chunks(1).collect::<Vec<_>>()), "byte by byte: {text}");
+    for cut in 0..=input.len() {
+        let (head, tail) = input.split_at(cut);
+        assert_eq!(whole, run(&[head, tail]), "cut at {cut}: {text}");
+    }
+    whole
 }

@@ -42,9 +42,6 @@ mod response;
 mod scan;
 mod target;
 
-#[cfg(test)]
-mod testing;
-
 pub(crate) use authority::split_authority;
 pub use body::{BodyDecoder, BodyLimits, Progress};
 pub use date::{HttpDate, Rfc3339, rfc3339};

@@ -81,12 +81,13 @@ impl Server {
                     }
                     take
                 }
-                ConnPhase::Streaming { session, input, .. } => {
+                ConnPhase::Streaming { session, input, ending, .. } => {
                     *input = input.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
-                    if *input > self.config.limits.stream_input_bytes_max {
+                    if *input > self.config.limits.stream_input_bytes_max && !*ending {
                         let session = *session;
                         self.metrics.count_fault(Fault::StreamInput);
-                        self.end_session(session, CloseReason::Fault(Fault::StreamInput));
+                        // In order: what was queued before must not depend on how this was cut.
+                        self.begin_end(session, CloseReason::Fault(Fault::StreamInput));
                     }
                     rest.len()
                 }
@@ -162,27 +163,23 @@ impl Server {
         if self.phase != Phase::Running {
             conn.reply.persistence = Persistence::Close;
         }
-        let reply = conn.reply;
         let asked = judge(&head, &conn.peer, &self.config);
         self.disarm(Role::Phase, key);
+        let unread = Unread::of(&head);
         match asked {
             Ok(Asked::Health) => {
+                let reply = self.reply_before(key, unread);
                 let bytes = self.answers.health(&self.vitals(), reply);
-                self.answer_whole(key, bytes, &head);
+                self.answer(key, bytes, unread);
             }
             Ok(Asked::Ready) => {
+                let reply = self.reply_before(key, unread);
                 let bytes = self.answers.ready(self.readiness(), reply);
-                self.answer_whole(key, bytes, &head);
+                self.answer(key, bytes, unread);
             }
             Ok(Asked::Plan(plan)) => self.consider(key, plan, &head),
-            Err(refused) => self.refuse(key, refused, Unread::of(&head)),
+            Err(refused) => self.refuse(key, refused, unread),
         }
-    }
-
-    /// Answers a request that should have had no body.
-    fn answer_whole(&mut self, key: Key, bytes: alloc::sync::Arc<[u8]>, head: &Head<'_>) {
-        let unread = Unread::of(head);
-        self.answer(key, bytes, unread);
     }
 
     fn readiness(&self) -> Result<(), &'static str> {
@@ -251,9 +248,10 @@ impl Server {
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
         let empty = conn.outbox.is_empty();
-        let stream = match conn.phase {
-            ConnPhase::Streaming { session, ending, .. } => Some((session, ending)),
-            _ => None,
+        let stream = if let ConnPhase::Streaming { session, ending, .. } = conn.phase {
+            Some((session, ending))
+        } else {
+            None
         };
         if empty {
             self.disarm(Role::Stall, key);

@@ -7,6 +7,7 @@ use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::Fault;
 use crate::event::{CloseReason, Phase};
+use crate::http1::Persistence;
 use crate::outbox::Segment;
 use crate::request::Unread;
 use crate::sse::{HEARTBEAT_BARE, HEARTBEAT_CHUNKED};
@@ -43,7 +44,8 @@ impl Server {
             self.sessions.len()
         );
         for key in self.connection_keys() {
-            let Some(conn) = self.conns.get(key) else { continue };
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            conn.reply.persistence = Persistence::Close;
             if conn.is_idle() {
                 self.end_quietly(key);
             } else if matches!(conn.phase, ConnPhase::Head) && conn.scanner.is_idle() {
@@ -106,9 +108,10 @@ impl Server {
             TimerKind::Body => self.refuse(key, Fault::BodyTimeout, Unread::Unknown),
             TimerKind::Idle => self.lapse(key),
             TimerKind::Decision => {
-                let unread = match &conn.phase {
-                    ConnPhase::Deciding(plan) => plan.unread(),
-                    _ => Unread::Known(0),
+                let unread = if let ConnPhase::Deciding(plan) = &conn.phase {
+                    plan.unread()
+                } else {
+                    Unread::Known(0)
                 };
                 self.refuse(key, Fault::DecisionTimeout, unread);
             }

@@ -5,6 +5,8 @@
 //! read, TCP does the rest, and the message goes on when there is room or the hold time is over.
 
 use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::Server;
 use crate::answer::Refused;
@@ -90,7 +92,7 @@ impl Server {
         let ForwardedPost { token, principal, message } = post;
         let outcome = match self.find_session(token.slot(), token.secret(), principal.as_ref()) {
             None => Outcome::UnknownSession,
-            Some(key) if self.session_takes(key, &message) => {
+            Some(key) if self.session_takes(key, &message) && self.has_room_for(&message) => {
                 self.record(key, message, None);
                 Outcome::Accepted
             }
@@ -223,10 +225,8 @@ impl Server {
         let Some(conn) = self.conns.get_mut(key) else { return input.len() };
         let ConnPhase::Body { decoder, body, .. } = &mut conn.phase else { return 0 };
         let before = body.capacity();
-        if before == 0 {
-            // Room for what has arrived, not for what was promised.
-            let declared = decoder.declared().unwrap_or(0);
-            body.reserve_exact(input.len().min(usize::try_from(declared).unwrap_or(usize::MAX)));
+        if let Some(declared) = decoder.declared() {
+            make_room(body, input.len(), usize::try_from(declared).unwrap_or(usize::MAX));
         }
         let sink = &mut |piece: &[u8]| body.extend_from_slice(piece);
         let decoded = decoder.decode(input, &self.body_limits, sink);
@@ -290,11 +290,7 @@ impl Server {
     fn submit(&mut self, key: Key, session: Key, message: Message) {
         let open = self.sessions.get(session).is_some_and(|found| found.ending.is_none());
         if !open {
-            let fault = match self.phase {
-                Phase::Running => Fault::UnknownSession,
-                Phase::Draining { .. } | Phase::Drained => Fault::ShuttingDown,
-            };
-            return self.refuse(key, fault, Unread::Known(0));
+            return self.refuse(key, self.no_session(), Unread::Known(0));
         }
         if self.session_takes(session, &message) {
             return self.admit(key, session, message);
@@ -306,6 +302,20 @@ impl Server {
         }
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);
+    }
+
+    /// Whether a message that came from elsewhere may still be taken in.
+    fn has_room_for(&self, message: &Message) -> bool {
+        let bytes = self.bodies_bytes.saturating_add(message.body().len() as u64);
+        self.phase == Phase::Running && within(self.config.limits.bodies_bytes_max, bytes)
+    }
+
+    /// What a post is told whose session has ended since it was found.
+    const fn no_session(&self) -> Fault {
+        match self.phase {
+            Phase::Running => Fault::UnknownSession,
+            Phase::Draining { .. } | Phase::Drained => Fault::ShuttingDown,
+        }
     }
 
     fn session_takes(&self, session: Key, message: &Message) -> bool {
@@ -345,17 +355,17 @@ impl Server {
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
             found.asked(id);
         }
-        // MCP says that a cancelled request gets no answer. Without this, requests that a client
-        // gave up would stay in flight for ever and in the end block the session.
-        let freed = message.cancelled_id().is_some_and(|id| found.settled(id));
-        if freed {
-            self.releasable.push_back(session);
-        }
         self.bodies_bytes += len;
         self.metrics.messages_received += 1;
         let conn = found.conn;
         self.arm(TimerKind::SessionIdle, conn);
+        let cancelled = message.cancelled_id().map(String::from);
         self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
+        // MCP says that a cancelled request gets no answer. Without this, requests that a client
+        // gave up would stay in flight for ever and in the end block the session.
+        if let Some(id) = cancelled {
+            self.settle_request(session, &id);
+        }
     }
 
     fn forward(&mut self, key: Key, post: ForwardedPost) {
@@ -416,7 +426,13 @@ impl Server {
 
     /// A connection that may hold a post is given up.
     pub(super) fn abandon_post(&mut self, key: Key) {
+        let Some(&ConnPhase::Held { session, .. }) = self.conns.get(key).map(|conn| &conn.phase)
+        else {
+            return;
+        };
         self.unhold(key);
+        // Those behind it may have room where it had none.
+        self.releasable.push_back(session);
     }
 
     /// A post was held for as long as its client can be made to wait. A request is then answered
@@ -453,8 +469,18 @@ impl Server {
             if waiting {
                 self.disarm(Role::Phase, key);
                 self.enter(key, ConnPhase::Awaiting);
-                self.refuse(key, Fault::UnknownSession, Unread::Known(0));
+                self.refuse(key, self.no_session(), Unread::Known(0));
             }
         }
+    }
+}
+
+/// Makes room in a body of a declared length for `more` bytes that have arrived: for twice what there
+/// was, so that it is copied a few times at most, but never for more than was promised.
+fn make_room(body: &mut Vec<u8>, more: usize, declared: usize) {
+    let needed = body.len().saturating_add(more).min(declared);
+    if needed > body.capacity() {
+        let room = needed.max(body.capacity().saturating_mul(2)).min(declared);
+        body.reserve_exact(room - body.len());
     }
 }

@@ -5,7 +5,7 @@ use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::{Fault, SendError};
 use crate::event::{CloseReason, ConnId, Event, Phase, Principal, Reach, SessionId};
-use crate::http1::StreamFraming;
+use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{StreamPlan, Unread};
@@ -78,8 +78,7 @@ impl Server {
         principal: Option<Principal>,
     ) -> Result<(), Fault> {
         if plan.head_only {
-            let head = self.answers.stream(&self.config, plan.framing, None);
-            self.answer(key, head, plan.unread);
+            self.answer_head(key, &plan);
             return Ok(());
         }
         let Some(conn) = self.conns.get(key) else { return Ok(()) };
@@ -112,6 +111,24 @@ impl Server {
             head: plan.head,
         });
         Ok(())
+    }
+
+    /// Answers a HEAD as the GET would be answered, and then does what the answer says.
+    fn answer_head(&mut self, key: Key, plan: &StreamPlan) {
+        let keeps = self.reply_before(key, plan.unread).persistence != Persistence::Close;
+        let framing = match plan.framing {
+            StreamFraming::Chunked if !keeps => StreamFraming::ChunkedThenClose,
+            StreamFraming::Chunked
+            | StreamFraming::ChunkedThenClose
+            | StreamFraming::UntilClose => plan.framing,
+        };
+        if framing != StreamFraming::Chunked
+            && let Some(conn) = self.conns.get_mut(key)
+        {
+            conn.reply.persistence = Persistence::Close;
+        }
+        let head = self.answers.stream(&self.config, framing, None);
+        self.answer(key, head, plan.unread);
     }
 
     fn admit_session(
@@ -186,7 +203,7 @@ impl Server {
     }
 
     /// A request of the session has its answer.
-    fn settle_request(&mut self, key: Key, id: &str) {
+    pub(super) fn settle_request(&mut self, key: Key, id: &str) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if !session.settled(id) {
             return;
@@ -209,8 +226,15 @@ impl Server {
         let low = queued == 0
             || (within(limits.queue_bytes_max, queued.saturating_add(cost))
                 && within(limits.queue_bytes_max, queued.saturating_mul(2)));
-        let room = within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost));
-        if !low || !room {
+        if !low {
+            return false;
+        }
+        if !within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+            // It has room of its own, so from here on it waits for others to make some.
+            if !session.starved {
+                session.starved = true;
+                self.starved.push_back(key);
+            }
             return false;
         }
         session.refused_cost = None;
@@ -227,6 +251,7 @@ impl Server {
             return;
         }
         session.ending = Some(reason);
+        session.refused_cost = None;
         let stream = session.conn;
         let held = session.take_held();
         self.refuse_held(held);

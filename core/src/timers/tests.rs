@@ -55,8 +55,8 @@ fn agrees_with_a_naive_map() {
     let mut random = crate::testing::Random::seeded(11);
     let mut now = Time::ZERO;
     for step in 0..40_000 {
-        now = now.saturating_add(Duration::from_millis(random.below(400)));
-        let kind = TimerKind::ALL[random.below(LANES as u64) as usize];
+        now = now.saturating_add(Duration::from_millis(random.below(400) as u64));
+        let kind = TimerKind::ALL[random.below(LANES)];
         let owner = random.below(50) as u32;
         let slot = (kind.role() as u8, owner);
         match random.below(4) {

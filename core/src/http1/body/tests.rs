@@ -1,5 +1,5 @@
-use super::super::testing::{Chance, every_way};
 use super::*;
+use crate::testing::{Random, every_way};
 use alloc::vec::Vec;
 use std::format;
 
@@ -401,7 +401,7 @@ fn chance_finds_no_difference() {
         b"1\t;\ta\t;b=c ;d\r\nx\r\n1;e=\"\"\r\ny\r\n0\r\n\r\n",
     ];
     let octets = b"\r\n\r\n ;=\"\\\t:0159afG\0\x7f\x80\xff";
-    let mut chance = Chance::seeded(3);
+    let mut chance = Random::seeded(3);
     let mut accepted = 0;
     for _ in 0..60_000 {
         let seed = *chance.pick(&seeds);

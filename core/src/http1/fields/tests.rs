@@ -1,5 +1,5 @@
-use super::super::testing::every_way;
 use super::*;
+use crate::testing::every_way;
 
 /// `Ok(Some(consumed))`, or `Ok(None)` for a section that may go on.
 #[track_caller]

@@ -1,6 +1,6 @@
 use super::super::scan::{HeadLimits, HeadScanner, Scan};
-use super::super::testing::Chance;
 use super::*;
+use crate::testing::Random;
 use std::{format, vec};
 
 /// Reads one head the way a server does, and gives what `look` saw of it. The scanner has to be
@@ -248,7 +248,7 @@ fn what_a_scanner_accepts_is_read_or_refused_in_meaning_only() {
         b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nB: \xe9\r\n\r\n",
     ];
     let octets = b"\r\n :\t,/.1H?%a\x80[]@*";
-    let mut chance = Chance::seeded(2);
+    let mut chance = Random::seeded(2);
     let (mut read, mut refused) = (0, 0);
     for _ in 0..40_000 {
         let seed = *chance.pick(&seeds);

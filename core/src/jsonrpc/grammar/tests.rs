@@ -94,7 +94,7 @@ fn any_depth_without_recursion() {
         for level in 0..depth {
             text.push_str(if level % 3 == 0 { "[" } else { "{\"k\":" });
         }
-        assert_eq!(walk(&text, Some(128), |_, _| {}).is_err(), true, "{depth}");
+        assert!(walk(&text, Some(128), |_, _| {}).is_err(), "{depth}");
         text.push('0');
         for level in (0..depth).rev() {
             text.push(if level % 3 == 0 { ']' } else { '}' });
@@ -142,8 +142,7 @@ fn agrees_with_a_library_on_random_texts() {
     let mut good = 0;
     for _ in 0..300_000 {
         let count = 1 + random.below(7);
-        let text: String =
-            (0..count).map(|_| PIECES[random.below(PIECES.len() as u64) as usize]).collect();
+        let text: String = (0..count).map(|_| PIECES[random.below(PIECES.len())]).collect();
         let library = serde_json::from_str::<&serde_json::value::RawValue>(&text);
         let ours = walk(&text, None, |_, _| {});
         assert_eq!(ours.is_ok(), library.is_ok(), "{text:?}: {ours:?} {library:?}");

@@ -1,0 +1,399 @@
+//! What waits for what, and for how long: WIRE 2 ("held") and the outbound limits.
+
+use super::*;
+use crate::error::{Fault, SendError};
+
+/// Posts of which each is on a connection of its own.
+fn posts(bench: &mut Bench, client: &Client, bodies: &[&str]) -> Vec<ConnId> {
+    let post = |body: &&str| {
+        let conn = bench.connect();
+        bench.says(conn, post(&client.token, body));
+        conn
+    };
+    bodies.iter().map(post).collect()
+}
+
+fn ids(bench: &mut Bench) -> Vec<String> {
+    let name = |m: Message| m.id().or(m.method()).unwrap().to_string();
+    bench.inbox().into_iter().map(name).collect()
+}
+
+#[track_caller]
+fn check_held(bench: &Bench, conn: ConnId) {
+    assert_eq!(bench.server.interest(conn), Interest::Io { read: false, write: false });
+    assert!(bench.heard(conn).is_empty());
+}
+
+#[test]
+fn posts_wait_for_room_in_the_queue_and_go_on_in_order() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(2)));
+    let client = bench.open();
+    let bodies = [&call(1), NOTE, &call(3), RESULT, &call(5)];
+    let conns = posts(&mut bench, &client, &bodies);
+    assert_eq!(bench.statuses(conns[0]), [202]);
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    for &conn in &conns[2..] {
+        check_held(&bench, conn);
+    }
+    assert_eq!(bench.server.metrics().posts_held, 3);
+    assert_eq!(bench.server.session(client.session).unwrap().inbound_messages(), 2);
+    assert!(matches!(bench.event(), Some(Event::Message { .. })));
+    assert_eq!(bench.statuses(conns[2]), [202], "one more has room");
+    check_held(&bench, conns[3]);
+    assert_eq!(ids(&mut bench), ["notifications/note", "3", "\"s1\"", "5"]);
+    assert!(conns.iter().all(|&conn| bench.statuses(conn) == [202]));
+}
+
+#[test]
+fn the_applications_own_queue_counts() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(3)));
+    let client = bench.open();
+    bench.server.set_backlog(client.session, 2, 500, bench.now);
+    let conns = posts(&mut bench, &client, &[NOTE, NOTE]);
+    assert_eq!(bench.statuses(conns[0]), [202]);
+    check_held(&bench, conns[1]);
+    // It moves from one queue to the other: no room is made.
+    bench.server.set_backlog(client.session, 3, 500, bench.now);
+    assert!(matches!(bench.event(), Some(Event::Message { .. })));
+    check_held(&bench, conns[1]);
+    bench.server.set_backlog(client.session, 0, 0, bench.now);
+    bench.pump();
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    assert_eq!(bench.inbox().len(), 1);
+}
+
+#[test]
+fn bytes_count_as_well_and_one_large_message_may_pass() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(100)));
+    let client = bench.open();
+    let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
+    let conns = posts(&mut bench, &client, &[&large, NOTE, NOTE]);
+    assert_eq!(bench.statuses(conns[0]), [202]);
+    check_held(&bench, conns[1]);
+    bench.event();
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    assert_eq!(bench.statuses(conns[2]), [202]);
+    assert_eq!(bench.inbox().len(), 2);
+}
+
+#[test]
+fn a_post_that_leaves_lets_those_behind_it_go() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
+    let client = bench.open();
+    let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
+    let conns = posts(&mut bench, &client, &[NOTE, &large, NOTE]);
+    check_held(&bench, conns[1]);
+    check_held(&bench, conns[2]);
+    bench.reset(conns[1]);
+    assert_eq!(bench.statuses(conns[2]), [202], "it had room all along");
+    assert_eq!(bench.inbox().len(), 2, "what was not accepted is not executed");
+}
+
+#[test]
+fn nobody_overtakes_a_post_that_waits_for_room() {
+    let named = |name: &str, len: usize| {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":"{name}","method":""}}"#);
+        let filling = "x".repeat(len - request.len());
+        request.replace(r#""method":"""#, &format!(r#""method":"{filling}""#))
+    };
+    let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
+    let client = bench.open();
+    let bodies = [named("a", 50), named("b", 50), named("large", 120), named("c", 50)];
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
+    let conns = posts(&mut bench, &client, &bodies);
+    check_held(&bench, conns[2]);
+    check_held(&bench, conns[3]);
+    bench.event();
+    // There would be room for the small one.
+    check_held(&bench, conns[2]);
+    check_held(&bench, conns[3]);
+    assert_eq!(ids(&mut bench), ["\"b\"", "\"large\"", "\"c\""]);
+}
+
+#[test]
+fn only_requests_wait_for_answers() {
+    let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(2)));
+    let client = bench.open();
+    let bodies = [&call(1), &call(2), &call(3), RESULT, NOTE, &call(4)];
+    let conns = posts(&mut bench, &client, &bodies);
+    assert_eq!(ids(&mut bench), ["1", "2", "\"s1\"", "notifications/note"]);
+    check_held(&bench, conns[2]);
+    check_held(&bench, conns[5]);
+    // Only the answer to a request of its own makes room.
+    bench.send(client.session, &note("no"));
+    bench.send(client.session, &reply(9));
+    check_held(&bench, conns[2]);
+    bench.send(client.session, &reply(2));
+    assert_eq!(ids(&mut bench), ["3"]);
+    check_held(&bench, conns[5]);
+    bench.send(client.session, &reply(3));
+    assert_eq!(ids(&mut bench), ["4"]);
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 2);
+}
+
+#[test]
+fn a_request_that_is_taken_back_makes_room() {
+    let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
+    let client = bench.open();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    let conns = posts(&mut bench, &client, &[&call(1), &call(2), cancel]);
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    assert_eq!(ids(&mut bench), ["1", "notifications/cancelled", "2"]);
+}
+
+#[test]
+fn what_cannot_wait_longer_is_answered_on_the_stream() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
+    let client = bench.open();
+    let request = r#"{"jsonrpc":"2.0","id":"a\"b","method":"m"}"#;
+    let conns = posts(&mut bench, &client, &[NOTE, request, NOTE, RESULT]);
+    bench.wait(secs(4) - Duration::from_micros(1));
+    check_held(&bench, conns[1]);
+    bench.wait(Duration::from_micros(1));
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    assert_eq!(
+        bench.messages(client.conn),
+        [r#"{"jsonrpc":"2.0","id":"a\"b","error":{"code":-32000,"message":"server busy"}}"#]
+    );
+    for &conn in &conns[2..] {
+        let answer = bench.answers(conn).remove(0);
+        assert_eq!((answer.status, answer.field("Retry-After")), (503, Some("1")));
+        assert!(bench.is_open(conn) && !answer.closes());
+    }
+    assert_eq!(bench.server.metrics().fault(Fault::Busy), 3);
+    assert_eq!(ids(&mut bench), ["notifications/note"], "nothing of them was executed");
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+}
+
+#[test]
+fn a_held_request_whose_stream_is_full_is_told_503() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.inbound_messages_max = Some(1);
+        limits.queue_bytes_max = Some(100);
+    }));
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("in the way"));
+    let conns = posts(&mut bench, &client, &[NOTE, &call(1)]);
+    bench.wait(secs(4));
+    assert_eq!(bench.statuses(conns[1]), [503]);
+}
+
+#[test]
+fn a_held_posts_peer_may_have_ended_its_side() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
+    let client = bench.open();
+    let conns = posts(&mut bench, &client, &[NOTE, NOTE]);
+    // The end is not even read while the post is held; one that was read before changes nothing.
+    bench.fin(conns[1]);
+    bench.server.handle_eof(conns[1], bench.now);
+    bench.pump();
+    assert!(bench.is_open(conns[1]) && bench.heard(conns[1]).is_empty());
+    assert_eq!(bench.inbox().len(), 2);
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    assert!(!bench.is_open(conns[1]));
+}
+
+#[test]
+fn held_posts_of_a_session_that_ends_are_told_that_it_is_unknown() {
+    for close in [false, true] {
+        let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
+        let client = bench.open();
+        let conns = posts(&mut bench, &client, &[NOTE, &call(1), NOTE]);
+        if close {
+            bench.server.close(client.session, bench.now);
+            bench.pump();
+        } else {
+            bench.reset(client.conn);
+        }
+        assert_eq!(bench.statuses(conns[1]), [404]);
+        assert_eq!(bench.statuses(conns[2]), [404]);
+    }
+}
+
+#[test]
+fn a_thousand_pipelined_posts_are_all_answered_in_order() {
+    let mut bench = Bench::with(timed(|timeouts| timeouts.heartbeat = None));
+    let client = bench.open();
+    let conn = bench.connect();
+    let all: String = (0..1_000).map(|id| post(&client.token, &call(id))).collect();
+    bench.says_in_pieces(conn, &all.as_bytes().chunks(16 << 10).collect::<Vec<_>>());
+    let mut asked = 0;
+    while let Some(event) = bench.event() {
+        let Event::Message { message, .. } = event else { panic!("{event:?}") };
+        assert_eq!(message.id(), Some(asked.to_string().as_str()));
+        // Answers come late: a batch when as many as possible are in flight.
+        asked += 1;
+        if bench.server.session(client.session).unwrap().requests_in_flight() == 64 {
+            for id in asked - 64.min(asked)..asked {
+                bench.send(client.session, &reply(id));
+            }
+        }
+    }
+    assert_eq!(asked, 1_000);
+    assert_eq!(bench.statuses(conn), [202; 1_000]);
+    assert!(bench.server.metrics().posts_held > 0, "or it has shown nothing");
+}
+
+// ── Outbound. ───────────────────────────────────────────────────────────────────────────────────
+
+/// How many events say that a session has room.
+fn unblocked(bench: &mut Bench) -> usize {
+    let events = bench.events();
+    assert!(events.iter().all(|event| matches!(event, Event::Unblocked { .. })), "{events:?}");
+    events.len()
+}
+
+#[test]
+fn a_full_queue_says_so_and_says_once_when_it_has_room() {
+    let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(1_000)));
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    let mut sent = 0;
+    while bench.server.send(client.session, &note("0123456789"), bench.now).is_ok() {
+        sent += 1;
+    }
+    let refused = bench.server.send(client.session, &note("0123456789"), bench.now);
+    assert_eq!(refused, Err(SendError::Full));
+    assert!((3..10).contains(&sent), "{sent}");
+    assert_eq!(bench.server.session(client.session).unwrap().frames_queued(), sent);
+    assert_eq!(unblocked(&mut bench), 0);
+    bench.takes(client.conn, 100);
+    assert_eq!(unblocked(&mut bench), 0, "not for every small write");
+    bench.set_reading(client.conn, true);
+    assert_eq!(unblocked(&mut bench), 1);
+    bench.wait(secs(20));
+    assert_eq!(unblocked(&mut bench), 0);
+    assert_eq!(bench.messages(client.conn).len() as u32, sent, "nothing was dropped");
+    bench.send(client.session, &note("more"));
+    assert_eq!(unblocked(&mut bench), 0);
+}
+
+#[test]
+fn one_frame_larger_than_the_queue_may_be_sent_alone() {
+    let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(1_000)));
+    let client = bench.open();
+    let large = note(&"x".repeat(5_000));
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &large);
+    assert_eq!(bench.server.send(client.session, &note("x"), bench.now), Err(SendError::Full));
+    bench.takes(client.conn, 4_500);
+    assert_eq!(unblocked(&mut bench), 0);
+    bench.set_reading(client.conn, true);
+    assert_eq!(unblocked(&mut bench), 1);
+    // Behind anything at all it has to wait until there is nothing.
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("x"));
+    assert_eq!(bench.server.send(client.session, &large, bench.now), Err(SendError::Full));
+    bench.set_reading(client.conn, true);
+    assert_eq!(unblocked(&mut bench), 1);
+    bench.send(client.session, &large);
+}
+
+#[test]
+fn what_never_fits_is_too_large() {
+    let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(1_000)));
+    let client = bench.open();
+    let sent = bench.server.send(client.session, &note(&"x".repeat(1_000)), bench.now);
+    assert_eq!(sent, Err(SendError::TooLarge));
+    bench.wait(secs(20));
+    assert_eq!(unblocked(&mut bench), 0);
+}
+
+#[test]
+fn an_answer_that_did_not_fit_leaves_its_request_in_flight() {
+    let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(100)));
+    let client = bench.open();
+    posts(&mut bench, &client, &[&call(1)]);
+    bench.events();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("in the way"));
+    assert_eq!(bench.server.send(client.session, &reply(1), bench.now), Err(SendError::Full));
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 1);
+    bench.set_reading(client.conn, true);
+    bench.events();
+    bench.send(client.session, &reply(1));
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+}
+
+#[test]
+fn all_queues_together_have_a_limit_and_the_starved_are_told_in_turn() {
+    let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
+    let (hog, a, b) = (bench.open(), bench.open(), bench.open());
+    bench.set_reading(hog.conn, false);
+    bench.send(hog.session, &note(&"x".repeat(2_700)));
+    let frame = note(&"y".repeat(500));
+    for client in [&a, &b] {
+        let sent = bench.server.send(client.session, &frame, bench.now);
+        assert_eq!(sent, Err(SendError::Full));
+    }
+    assert_eq!(unblocked(&mut bench), 0);
+    bench.set_reading(hog.conn, true);
+    let told: Vec<_> = bench
+        .events()
+        .into_iter()
+        .map(|event| match event {
+            Event::Unblocked { session } => session,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [a.session, b.session]);
+    for client in [a, b] {
+        bench.send(client.session, &frame);
+        assert_eq!(bench.messages(client.conn).len(), 1);
+    }
+}
+
+#[test]
+fn who_waits_for_both_limits_is_told_when_both_have_room() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.queues_bytes_max = Some(3_000);
+        limits.queue_bytes_max = Some(1_000);
+    }));
+    let (hog, a) = (bench.open(), bench.open());
+    bench.set_reading(a.conn, false);
+    bench.send(a.session, &note(&"y".repeat(700)));
+    bench.set_reading(hog.conn, false);
+    bench.send(hog.session, &note(&"x".repeat(1_700)));
+    // First its own queue is full; when that has room, all together are.
+    let frame = note(&"y".repeat(500));
+    assert_eq!(bench.server.send(a.session, &frame, bench.now), Err(SendError::Full));
+    let more = bench.open();
+    bench.set_reading(more.conn, false);
+    bench.set_reading(a.conn, true);
+    bench.send(more.session, &note(&"z".repeat(900)));
+    bench.events();
+    assert_eq!(bench.server.send(a.session, &frame, bench.now), Err(SendError::Full));
+    bench.set_reading(hog.conn, true);
+    assert_eq!(unblocked(&mut bench), 1);
+    bench.send(a.session, &frame);
+}
+
+#[test]
+fn room_of_its_own_is_not_enough_while_all_queues_are_full() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.queues_bytes_max = Some(2_400);
+        limits.queue_bytes_max = Some(2_000);
+    }));
+    let (a, hogs) = (bench.open(), [bench.open(), bench.open()]);
+    for conn in [a.conn, hogs[0].conn, hogs[1].conn] {
+        bench.set_reading(conn, false);
+    }
+    let (small, large) = (note(&"y".repeat(400)), note(&"y".repeat(800)));
+    for _ in 0..3 {
+        bench.send(a.session, &small);
+    }
+    assert_eq!(bench.server.send(a.session, &large, bench.now), Err(SendError::Full));
+    // What `a` gives up bit by bit, others take.
+    let frame = bench.server.transmit(a.conn).len() / 3;
+    bench.takes(a.conn, frame);
+    bench.send(hogs[0].session, &large);
+    bench.takes(a.conn, frame);
+    bench.send(hogs[1].session, &small);
+    bench.takes(a.conn, frame);
+    assert!(bench.server.transmit(a.conn).is_empty());
+    assert_eq!(unblocked(&mut bench), 0);
+    bench.set_reading(hogs[0].conn, true);
+    assert_eq!(unblocked(&mut bench), 1, "the promise is kept");
+    bench.send(a.session, &large);
+}

@@ -1,0 +1,177 @@
+//! Who may ask at all (WIRE 4), and the other routes (WIRE 3).
+
+use super::*;
+
+fn peer(remote: &str, local: &str) -> Peer {
+    Peer::tcp(remote.parse().unwrap(), local.parse().unwrap())
+}
+
+fn loopback() -> Peer {
+    peer("127.0.0.1:50000", "127.0.0.1:8000")
+}
+
+fn network() -> Peer {
+    peer("192.0.2.7:50000", "192.0.2.1:8000")
+}
+
+fn guarded() -> ConfigBuilder {
+    Config::builder().allow_host("mcp.example").allow_origin("https://app.example")
+}
+
+#[track_caller]
+fn check(config: ConfigBuilder, peer: Peer, fields: &str, status: u16, says: &str) {
+    // On the stream, on posts, and where nothing is: the guard stands in front of everything.
+    for request in ["GET /sse", "POST /messages?session_id=x", "GET /nothing"] {
+        let mut bench = Bench::with(config.clone());
+        let conn = bench.connect_from(peer);
+        bench.says(conn, format!("{request} HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n"));
+        let text = bench.text(conn);
+        let refused = status != 200;
+        assert_eq!(
+            text.starts_with(&format!("HTTP/1.1 {status} ")),
+            refused || request == "GET /sse"
+        );
+        assert!(text.contains(says), "{request} {fields}: {text}");
+        assert_eq!(bench.server.sessions_open(), u32::from(text.starts_with("HTTP/1.1 200")));
+    }
+}
+
+#[test]
+fn hosts() {
+    let open = Config::builder;
+    check(open(), loopback(), "Host: localhost:8000\r\n", 200, "");
+    check(open(), loopback(), "Host: [::1]\r\n", 200, "");
+    check(open(), network(), "Host: anything.example\r\n", 200, "");
+    check(
+        open(),
+        loopback(),
+        "Host: evil.example\r\n",
+        403,
+        "Host \"evil.example\" is not allowed here; see allow_host",
+    );
+    check(guarded(), loopback(), "Host: localhost\r\n", 200, "");
+    check(guarded(), network(), "Host: mcp.example:8000\r\n", 200, "");
+    check(guarded(), network(), "Host: localhost\r\n", 403, "allow_host");
+    check(open(), loopback(), "", 400, "missing Host");
+    check(open(), loopback(), "Host: localhost\r\nHost: localhost\r\n", 400, "more than one Host");
+    check(open(), loopback(), "Host: local host\r\n", 400, "malformed Host");
+}
+
+#[test]
+fn an_absolute_target_replaces_the_host() {
+    let mut bench = Bench::new();
+    let ask = |bench: &mut Bench, authority: &str| {
+        let request = format!("GET http://{authority}/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        bench.ask(request).status
+    };
+    assert_eq!(ask(&mut bench, "evil.example"), 403);
+    assert_eq!(ask(&mut bench, "LOCALHOST:1"), 404);
+}
+
+#[test]
+fn origins() {
+    let host = |origin: &str| format!("Host: mcp.example\r\n{origin}");
+    let check =
+        |peer, origin: &str, status, says| check(guarded(), peer, &host(origin), status, says);
+    check(network(), "", 200, "");
+    check(network(), "Origin: https://app.example\r\n", 200, "");
+    check(network(), "Origin: http://localhost\r\n", 403, "see allow_origin");
+    check(loopback(), "Origin: http://localhost:3000\r\n", 200, "");
+    check(
+        loopback(),
+        "Origin: http://evil.example\r\n",
+        403,
+        "Origin \"http://evil.example\" is not allowed here; see allow_origin",
+    );
+    check(loopback(), "Origin: null\r\n", 403, "Origin \"null\"");
+    let twice = "Origin: http://localhost\r\nOrigin: http://localhost\r\n";
+    check(loopback(), twice, 403, "see allow_origin");
+}
+
+#[test]
+fn what_a_peer_said_is_escaped_and_cut_before_it_is_repeated() {
+    let mut bench = Bench::new();
+    let origin = format!("<script>\"{}", "x".repeat(500));
+    let answer =
+        bench.ask(format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("\\\"xxx") && answer.body.len() < 250, "{}", answer.body);
+    assert_eq!(answer.field("Content-Type"), Some("text/plain; charset=utf-8"));
+}
+
+#[test]
+fn health_needs_no_name_and_counts() {
+    let mut bench = Bench::new();
+    bench.open();
+    bench.wait(secs(5));
+    let conn = bench.connect_from(network());
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: evil.example\r\nOrigin: null\r\n\r\n");
+    let answer = bench.answers(conn).remove(0);
+    assert_eq!((answer.status, answer.field("Content-Type")), (200, Some("application/json")));
+    assert_eq!(
+        answer.body,
+        r#"{"status":"healthy","active_sessions":1,"active_connections":2,"uptime_seconds":5}"#
+    );
+    assert_eq!(bench.server.sessions_open(), 1);
+
+    bench.server.handle_wall_clock(784_111_777);
+    let answer = bench.ask("GET /health/ HTTP/1.0\r\n\r\n");
+    let stamp = r#""uptime_seconds":5,"timestamp":"1994-11-06T08:49:37Z"}"#;
+    assert!(answer.body.ends_with(stamp), "{}", answer.body);
+    let body = answer.body.len().to_string();
+    let answer = bench.ask("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(answer.body, "");
+    assert!(answer.field("Content-Length") >= Some(&body));
+    let answer = bench.ask("POST /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD")));
+}
+
+#[test]
+fn readiness_is_room_for_a_session() {
+    const READY: &str = "GET /ready HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    let mut bench = Bench::with(limited(|limits| limits.sessions_max = Some(1)));
+    let answer = bench.ask(READY);
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"status":"ready"}"#));
+    bench.open();
+    let answer = bench.ask(READY);
+    assert_eq!((answer.status, answer.body.as_str()), (503, r#"{"status":"full"}"#));
+    assert_eq!(answer.field("Retry-After"), Some("1"));
+}
+
+#[test]
+fn a_probe_with_a_huge_body_is_not_read_to_its_end() {
+    let mut bench = Bench::new();
+    for (length, closes) in [(65_536, false), (65_537, true)] {
+        for path in ["/health", "/ready", "/nothing"] {
+            let answer = bench.ask(format!(
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+            ));
+            assert_eq!(answer.closes(), closes, "{path} {length}");
+        }
+    }
+}
+
+#[test]
+fn nothing_else_is_here() {
+    let mut bench = Bench::new();
+    for request in [
+        "GET /",
+        "GET /nothing",
+        "POST /register",
+        "GET /.well-known/oauth-authorization-server",
+        "GET /.well-known/oauth-protected-resource/sse",
+        "DELETE /mcp",
+        "OPTIONS /mcp",
+        "GET /sse%2F",
+        "GET /%73se",
+        "GET //sse",
+        "GET /./sse",
+        "GET /sse/..",
+    ] {
+        let answer = bench.ask(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!((answer.status, answer.body.as_str()), (404, r#"{"error":"not found"}"#));
+        assert_eq!(answer.field("Content-Type"), Some("application/json"), "{request}");
+    }
+    let answer = bench.ask("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD, POST")));
+}

@@ -1,0 +1,393 @@
+//! Decisions that are made elsewhere: authorization, acknowledgement, forwarding.
+
+use super::*;
+use crate::error::{Expired, Fault};
+use crate::event::{AuthTicket, Outcome, PostTicket, Refusal, Verdict};
+use crate::{Acknowledgement, Authorization, Principal, Shard};
+
+fn asking() -> ConfigBuilder {
+    Config::builder().authorization(Authorization::Deferred)
+}
+
+impl Bench {
+    #[track_caller]
+    fn asked(&mut self) -> AuthTicket {
+        match self.event() {
+            Some(Event::Asked { ticket, .. }) => ticket,
+            other => panic!("expected a question: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn authorize(&mut self, ticket: AuthTicket, verdict: Verdict) -> Result<(), Expired> {
+        let result = self.server.authorize(ticket, verdict, self.now);
+        self.pump();
+        result
+    }
+
+    fn acknowledge(&mut self, ticket: PostTicket, outcome: Outcome) -> Result<(), Expired> {
+        let result = self.server.acknowledge(ticket, outcome, self.now);
+        self.pump();
+        result
+    }
+
+    /// Opens a session on behalf of somebody.
+    #[track_caller]
+    fn open_for(&mut self, name: &str) -> Client {
+        let conn = self.connect();
+        self.says(conn, GET);
+        let ticket = self.asked();
+        self.authorize(ticket, allow(name)).unwrap();
+        match self.event() {
+            Some(Event::Opened { session, principal, .. }) => {
+                assert_eq!(principal, Some(Principal::new(name)));
+                Client { conn, session, token: self.stream(conn).token() }
+            }
+            other => panic!("expected a new session: {other:?}"),
+        }
+    }
+
+    /// A post on behalf of somebody.
+    #[track_caller]
+    fn post_for(&mut self, name: &str, request: &str) -> Answer {
+        let conn = self.connect();
+        self.says(conn, request);
+        let ticket = self.asked();
+        self.authorize(ticket, allow(name)).unwrap();
+        self.answers(conn).remove(0)
+    }
+}
+
+fn allow(name: &str) -> Verdict {
+    Verdict::Allow(Principal::new(name))
+}
+
+#[test]
+fn the_application_sees_the_request_and_lets_it_pass() {
+    let mut bench = Bench::with(asking());
+    let conn = bench.connect();
+    bench.says(conn, "GET /sse?x=y HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer b\r\n\r\n");
+    assert!(bench.heard(conn).is_empty());
+    assert_eq!(bench.server.interest(conn), Interest::Io { read: false, write: false });
+    let Some(Event::Asked { ticket, head }) = bench.event() else { panic!("nobody was asked") };
+    assert_eq!((head.method(), head.path()), (crate::http1::Method::Get, "/sse"));
+    assert_eq!(head.field("authorization"), Some(&b"Bearer b"[..]));
+    assert_eq!(head.fields().count(), 2);
+    assert!(!format!("{head:?}").contains("Bearer"));
+    bench.authorize(ticket, allow("alice")).unwrap();
+    match bench.events().as_slice() {
+        [Event::Opened { session, principal, .. }] => {
+            assert_eq!(principal.as_ref().map(Principal::name), Some("alice"));
+            let view = bench.server.session(*session).unwrap();
+            assert_eq!(view.principal(), principal.as_ref());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(bench.stream(conn).token().len() == 32);
+}
+
+#[test]
+fn refusals() {
+    for (refusal, status, challenge, body) in [
+        (Refusal::Unauthenticated, 401, Some("Bearer"), r#"{"error":"unauthorized","#),
+        (
+            Refusal::InvalidToken,
+            401,
+            Some("Bearer error=\"invalid_token\""),
+            r#"{"error":"invalid_token","#,
+        ),
+        (Refusal::Forbidden, 403, None, r#"{"error":"forbidden","#),
+        (Refusal::Unavailable, 503, None, ""),
+    ] {
+        for request in [GET.into(), post("x", NOTE), post_with("x", "Expect: 100-continue\r\n", "")]
+        {
+            let mut bench = Bench::with(asking());
+            let conn = bench.connect();
+            bench.says(conn, &request);
+            let ticket = bench.asked();
+            bench.authorize(ticket, Verdict::Refuse(refusal)).unwrap();
+            let answer = bench.answers(conn).remove(0);
+            assert_eq!(answer.status, status, "{request}");
+            assert_eq!(answer.field("WWW-Authenticate"), challenge);
+            assert!(answer.body.starts_with(body), "{answer:?}");
+            assert!(bench.is_open(conn) && bench.events().is_empty());
+            assert_eq!(bench.server.sessions_open(), 0);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_post_is_told_before_somebody_vouches_for_it() {
+    let mut bench = Bench::with(asking());
+    let request = post("x", NOTE).replace("application/json", "text/plain");
+    let conn = bench.connect();
+    bench.says(conn, &request);
+    assert!(bench.heard(conn).is_empty());
+    let ticket = bench.asked();
+    bench.authorize(ticket, allow("alice")).unwrap();
+    assert_eq!(bench.statuses(conn), [415]);
+    assert!(bench.is_open(conn), "and what came with it is read past");
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(bench.statuses(conn), [415, 200]);
+}
+
+#[test]
+fn what_came_with_the_head_is_used_after_the_decision() {
+    let mut bench = Bench::with(asking());
+    let client = bench.open_for("alice");
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, &call(1)) + &post(&client.token, &call(2)));
+    for id in ["1", "2"] {
+        let ticket = bench.asked();
+        bench.authorize(ticket, allow("alice")).unwrap();
+        let Some(Event::Message { message, .. }) = bench.event() else { panic!("no message") };
+        assert_eq!(message.id(), Some(id));
+    }
+    assert_eq!(bench.statuses(conn), [202, 202]);
+}
+
+#[test]
+fn a_client_that_left_before_the_decision_leaves_no_session() {
+    let mut bench = Bench::with(asking());
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    let ticket = bench.asked();
+    bench.server.handle_eof(conn, bench.now);
+    bench.authorize(ticket, allow("alice")).unwrap();
+    let events = bench.events();
+    let ended = |event: &Event| matches!(event, Event::Closed { reason: CloseReason::Peer, .. });
+    assert!(events.last().is_some_and(ended), "{events:?}");
+    assert!(!bench.is_open(conn));
+}
+
+#[test]
+fn a_ticket_is_good_for_its_own_question_and_in_time() {
+    let mut bench = Bench::with(asking());
+    // Too late.
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    let ticket = bench.asked();
+    bench.wait(secs(4));
+    assert_eq!(bench.authorize(ticket, allow("a")), Err(Expired));
+    assert_eq!(bench.statuses(conn), [503]);
+    // The connection asks again: the old ticket is not for the new question.
+    bench.says(conn, GET);
+    let old = bench.asked();
+    bench.wait(secs(4));
+    bench.says(conn, GET);
+    let new = bench.asked();
+    assert_eq!(bench.authorize(old, allow("a")), Err(Expired));
+    bench.authorize(new, allow("a")).unwrap();
+    assert!(matches!(bench.events().as_slice(), [Event::Opened { .. }]));
+    // The connection is gone.
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    let ticket = bench.asked();
+    bench.reset(conn);
+    assert_eq!(bench.authorize(ticket, allow("a")), Err(Expired));
+    // And its slot has another tenant.
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    let ticket = bench.asked();
+    bench.reset(conn);
+    let next = bench.connect();
+    assert_eq!(conn.slot(), next.slot());
+    bench.says(next, GET);
+    assert_eq!(bench.authorize(ticket, allow("a")), Err(Expired));
+}
+
+#[test]
+fn a_dropped_ticket_is_a_deadline() {
+    let mut bench = Bench::with(asking());
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    drop(bench.events());
+    bench.wait(secs(4));
+    assert_eq!(bench.statuses(conn), [503]);
+}
+
+#[test]
+fn anothers_session_is_an_unknown_one() {
+    let mut bench = Bench::with(asking());
+    let client = bench.open_for("alice");
+    let stranger = bench.post_for("mallory", &post(&client.token, NOTE));
+    let unknown = bench.post_for("mallory", &post("x", NOTE));
+    assert_eq!(stranger, unknown);
+    assert_eq!(stranger.status, 404);
+    assert!(bench.events().is_empty());
+    assert_eq!(bench.post_for("alice", &post(&client.token, NOTE)).status, 202);
+    assert_eq!(bench.inbox().len(), 1);
+}
+
+#[test]
+fn the_application_answers_posts_itself() {
+    for (outcome, status) in
+        [(Outcome::Accepted, 202), (Outcome::UnknownSession, 404), (Outcome::Busy, 503)]
+    {
+        let config = Config::builder().acknowledgement(Acknowledgement::Deferred);
+        let mut bench = Bench::with(config);
+        let client = bench.open();
+        let conn = bench.connect();
+        bench.says(conn, post(&client.token, NOTE) + &post(&client.token, NOTE));
+        for answered in 1..=2 {
+            let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else {
+                panic!("no ticket")
+            };
+            assert_eq!(bench.answers(conn).len(), answered - 1);
+            bench.acknowledge(ticket, outcome).unwrap();
+            assert_eq!(bench.statuses(conn), std::vec![status; answered]);
+        }
+        // Late, and for a peer that has left.
+        bench.says(conn, post(&client.token, NOTE));
+        let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+        bench.wait(secs(4));
+        assert_eq!(bench.acknowledge(ticket, outcome), Err(Expired));
+        bench.says(conn, post(&client.token, NOTE));
+        let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+        bench.reset(conn);
+        assert_eq!(bench.acknowledge(ticket, outcome), Err(Expired));
+    }
+}
+
+/// Two shards that forward to each other.
+fn shards() -> (Bench, Bench) {
+    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
+    (shard(1), shard(2))
+}
+
+#[test]
+fn a_post_finds_its_session_on_another_shard() {
+    let (mut here, mut there) = shards();
+    let client = there.open();
+    let conn = here.connect();
+    here.says(conn, post(&client.token, &call(1)));
+    assert!(here.heard(conn).is_empty());
+    let Some(Event::Foreign { shard, post: forwarded, ticket }) = here.event() else { panic!() };
+    assert_eq!((shard, forwarded.shard()), (Shard(2), Shard(2)));
+    let outcome = there.server.deliver(forwarded, there.now);
+    assert_eq!(outcome, Outcome::Accepted);
+    here.acknowledge(ticket, outcome).unwrap();
+    assert_eq!(here.statuses(conn), [202]);
+    assert_eq!(there.inbox().len(), 1);
+    assert_eq!(there.server.session(client.session).unwrap().requests_in_flight(), 1);
+}
+
+#[test]
+fn a_post_that_finds_nothing_there_is_told_what_it_would_be_told_here() {
+    let (mut here, mut there) = shards();
+    let client = there.open();
+    there.reset(client.conn);
+    let conn = here.connect();
+    here.says(conn, post(&client.token, NOTE));
+    let Some(Event::Foreign { post: forwarded, ticket, .. }) = here.event() else { panic!() };
+    let outcome = there.server.deliver(forwarded, there.now);
+    here.acknowledge(ticket, outcome).unwrap();
+    let answer = here.answers(conn).remove(0);
+    assert_eq!(answer, here.ask(post("x", NOTE)));
+}
+
+#[test]
+fn a_shard_without_room_says_so() {
+    let full = |change: fn(&mut Limits)| {
+        let (mut here, _) = shards();
+        let mut there = Bench::with(limited(change).shard(Shard(2)));
+        let client = there.open();
+        let conn = here.connect();
+        here.says(conn, post(&client.token, NOTE) + &post(&client.token, NOTE));
+        let mut outcomes = Vec::new();
+        while let Some(Event::Foreign { post: forwarded, ticket, .. }) = here.event() {
+            let outcome = there.server.deliver(forwarded, there.now);
+            here.acknowledge(ticket, outcome).unwrap();
+            outcomes.push(outcome);
+        }
+        (outcomes, here.statuses(conn))
+    };
+    let one = (std::vec![Outcome::Accepted, Outcome::Busy], std::vec![202, 503]);
+    assert_eq!(full(|limits| limits.inbound_messages_max = Some(1)), one);
+    assert_eq!(full(|limits| limits.bodies_bytes_max = Some(NOTE.len() as u64)), one);
+}
+
+#[test]
+fn a_shard_that_is_shutting_down_takes_no_forwarded_posts() {
+    let (mut here, mut there) = shards();
+    let client = there.open();
+    there.ask(post(&client.token, &call(1)));
+    here.says_once(post(&client.token, NOTE));
+    there.shutdown();
+    let Some(Event::Foreign { post: forwarded, .. }) = here.event() else { panic!() };
+    assert_eq!(there.server.deliver(forwarded, there.now), Outcome::Busy);
+}
+
+impl Bench {
+    fn says_once(&mut self, request: String) {
+        let conn = self.connect();
+        self.says(conn, request);
+    }
+}
+
+#[test]
+fn a_principal_is_forwarded_too() {
+    let shard = |number| Bench::with(asking().shard(Shard(number)).forwarding(true));
+    let (mut here, mut there) = (shard(1), shard(2));
+    let client = there.open_for("alice");
+    for (name, expected) in [("mallory", Outcome::UnknownSession), ("alice", Outcome::Accepted)] {
+        let conn = here.connect();
+        here.says(conn, post(&client.token, NOTE));
+        let ticket = here.asked();
+        here.authorize(ticket, allow(name)).unwrap();
+        let Some(Event::Foreign { post: forwarded, .. }) = here.event() else { panic!() };
+        assert_eq!(there.server.deliver(forwarded, there.now), expected, "{name}");
+    }
+}
+
+#[test]
+fn without_forwarding_another_shards_session_is_unknown_and_counted_apart() {
+    let mut there = Bench::with(Config::builder().shard(Shard(2)));
+    let token = there.open().token;
+    let mut here = Bench::with(Config::builder().shard(Shard(1)));
+    assert_eq!(here.ask(post(&token, NOTE)), here.ask(post("x", NOTE)));
+    assert_eq!(here.server.metrics().fault(Fault::Misrouted), 1);
+    assert!(here.events().is_empty());
+}
+
+#[test]
+fn an_instance_knows_its_own_prefix() {
+    let mut bench = Bench::with(Config::builder().instance("a1"));
+    let client = bench.open();
+    let bare = client.token.strip_prefix("a1.").unwrap();
+    assert_eq!(bench.ask(post(&client.token, NOTE)).status, 202);
+    let unknown = bench.ask(post("x", NOTE));
+    assert_eq!(bench.ask(post(bare, NOTE)), unknown);
+    assert_eq!(bench.ask(post(&format!("a2.{bare}"), NOTE)), unknown);
+    assert_eq!(bench.server.metrics().fault(Fault::Misrouted), 2);
+}
+
+#[test]
+fn questions_have_a_limit() {
+    let config =
+        limited(|limits| limits.events_max = Some(1)).authorization(Authorization::Deferred);
+    let mut bench = Bench::with(config);
+    for _ in 0..2 {
+        let conn = bench.connect();
+        bench.says(conn, GET);
+        assert!(bench.heard(conn).is_empty());
+    }
+    let answer = bench.ask(GET);
+    assert!(answer.status == 503 && answer.body.contains("events_max"), "{answer:?}");
+    assert_eq!(bench.events().len(), 2);
+}
+
+#[test]
+fn nobody_is_told_to_go_on_before_somebody_vouches_for_him() {
+    let mut bench = Bench::with(asking());
+    let client = bench.open_for("alice");
+    let request = post_with(&client.token, "Expect: 100-continue\r\n", NOTE);
+    let conn = bench.connect();
+    bench.says(conn, request.strip_suffix(NOTE).unwrap());
+    assert!(bench.heard(conn).is_empty());
+    let ticket = bench.asked();
+    bench.authorize(ticket, allow("alice")).unwrap();
+    assert_eq!(bench.text(conn), "HTTP/1.1 100 Continue\r\n\r\n");
+    bench.says(conn, NOTE);
+    assert_eq!(bench.statuses(conn), [100, 202]);
+}

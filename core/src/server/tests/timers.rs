@@ -1,0 +1,335 @@
+//! Deadlines: WIRE 6, on the virtual clock.
+
+use super::*;
+use crate::error::Fault;
+use crate::timers::TimerKind;
+use crate::{Acknowledgement, Authorization};
+
+const MOMENT: Duration = Duration::from_micros(1);
+
+/// Nothing more happens until just before `interval`, and then the connection ends.
+#[track_caller]
+fn check_lasts(bench: &mut Bench, conn: ConnId, interval: Duration) {
+    bench.wait(interval - MOMENT);
+    assert!(bench.is_open(conn), "too early");
+    bench.wait(MOMENT);
+    assert!(!bench.is_open(conn), "too late");
+}
+
+#[test]
+fn a_peer_that_never_says_anything_is_dropped_in_silence() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    check_lasts(&mut bench, conn, secs(10));
+    assert!(bench.heard(conn).is_empty());
+    assert_eq!(bench.server.metrics().fault(Fault::ConnectionIdle), 1);
+}
+
+#[test]
+fn a_head_that_dawdles_is_told_408() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    for octet in "GET /sse ".bytes() {
+        bench.wait(secs(1));
+        bench.says(conn, [octet]);
+    }
+    bench.wait(secs(1) - MOMENT);
+    assert!(bench.heard(conn).is_empty());
+    bench.wait(MOMENT);
+    let answer = bench.answers(conn).remove(0);
+    assert!(answer.status == 408 && answer.closes(), "{answer:?}");
+    assert_eq!(bench.server.metrics().fault(Fault::HeadTimeout), 1);
+    check_lasts(&mut bench, conn, secs(2));
+}
+
+#[test]
+fn a_later_head_has_time_from_its_first_byte() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    bench.wait(secs(9));
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    bench.wait(secs(70));
+    bench.says(conn, "G");
+    bench.wait(secs(10) - MOMENT);
+    assert_eq!(bench.statuses(conn), [200]);
+    bench.wait(MOMENT);
+    assert_eq!(bench.statuses(conn), [200, 408]);
+}
+
+#[test]
+fn a_body_that_dawdles_is_told_408() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    let conn = bench.connect();
+    let request = post(&client.token, NOTE);
+    bench.says(conn, &request[..request.len() - 2]);
+    bench.wait(secs(29));
+    bench.says(conn, &request[request.len() - 2..request.len() - 1]);
+    bench.wait(secs(1) - MOMENT);
+    assert!(bench.heard(conn).is_empty());
+    bench.wait(MOMENT);
+    assert_eq!(bench.statuses(conn), [408]);
+    assert!(bench.inbox().is_empty());
+    bench.says(conn, &request[request.len() - 1..]);
+    assert!(bench.inbox().is_empty());
+}
+
+#[test]
+fn a_refused_body_that_dawdles_is_dropped() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    let request = post("nobody", NOTE);
+    bench.says(conn, &request[..request.len() - 1]);
+    assert_eq!(bench.statuses(conn), [404]);
+    check_lasts(&mut bench, conn, secs(30));
+    assert_eq!(bench.statuses(conn), [404]);
+}
+
+#[test]
+fn an_idle_connection_is_kept_longer_than_a_balancer_keeps_it() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, NOTE));
+    bench.wait(secs(74));
+    bench.says(conn, post(&client.token, NOTE));
+    check_lasts(&mut bench, conn, secs(75));
+    assert_eq!(bench.statuses(conn), [202, 202]);
+}
+
+#[test]
+fn an_hour_of_silence_is_240_heartbeats_of_two_bytes() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    let before = bench.writes(client.conn).len();
+    bench.wait(secs(3_600));
+    let writes = &bench.writes(client.conn)[before..];
+    assert_eq!(writes.len(), 240);
+    assert!(writes.iter().all(|bytes| bytes == b"2\r\n:\n\r\n"));
+    assert_eq!(bench.stream(client.conn).comments, 240);
+    assert_eq!(bench.stream(client.conn).events.len(), 1);
+    assert_eq!(bench.server.metrics().heartbeats, 240);
+    assert!(bench.events().is_empty() && bench.is_open(client.conn));
+}
+
+#[test]
+fn a_busy_stream_has_no_heartbeats() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    for _ in 0..100 {
+        bench.wait(secs(10));
+        bench.send(client.session, &note("x"));
+    }
+    assert_eq!(bench.stream(client.conn).comments, 0);
+    bench.wait(secs(15) - MOMENT);
+    assert_eq!(bench.stream(client.conn).comments, 0);
+    bench.wait(MOMENT);
+    assert_eq!(bench.stream(client.conn).comments, 1);
+}
+
+#[test]
+fn no_heartbeat_before_the_endpoint_or_behind_queued_bytes() {
+    let mut bench = Bench::with(timed(|timeouts| timeouts.stall = Some(secs(1_000))));
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, GET);
+    bench.wait(secs(40));
+    bench.takes(conn, 10);
+    bench.wait(secs(40));
+    assert_eq!(bench.server.metrics().heartbeats, 0);
+    bench.set_reading(conn, true);
+    assert_eq!(bench.stream(conn).comments, 0);
+    bench.wait(secs(15));
+    assert_eq!(bench.stream(conn).comments, 1);
+    bench.set_reading(conn, false);
+    bench.wait(secs(200));
+    assert_eq!(bench.server.metrics().heartbeats, 2, "one waits, and that is enough");
+}
+
+#[test]
+fn heartbeats_may_be_turned_off() {
+    let mut bench = Bench::with(timed(|timeouts| timeouts.heartbeat = None));
+    let client = bench.open();
+    assert_eq!(bench.server.poll_timeout(), None);
+    bench.wait(secs(100_000));
+    assert_eq!(bench.stream(client.conn).comments, 0);
+    assert!(bench.is_open(client.conn));
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_stalled() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.wait(secs(10));
+    bench.send(client.session, &note("one"));
+    bench.send(client.session, &note("two"));
+    bench.wait(secs(29));
+    bench.takes(client.conn, 1);
+    bench.wait(secs(29));
+    let one = bench.server.transmit(client.conn).chunks().next().unwrap().len();
+    bench.takes(client.conn, one + 1);
+    check_lasts(&mut bench, client.conn, secs(30));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Stalled, 1)]);
+    assert_eq!(bench.server.metrics().fault(Fault::Stalled), 1);
+    assert_eq!(bench.server.metrics().frames_sent, 1);
+}
+
+#[test]
+fn sending_more_to_a_stalled_client_does_not_give_it_more_time() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("first"));
+    for _ in 0..2 {
+        bench.wait(secs(10));
+        bench.send(client.session, &note("more"));
+    }
+    check_lasts(&mut bench, client.conn, secs(10));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Stalled, 3)]);
+}
+
+#[test]
+fn a_client_that_never_reads_is_given_up_by_its_first_heartbeat() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    check_lasts(&mut bench, client.conn, secs(15 + 30));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Stalled, 0)]);
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_stalled_too() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    check_lasts(&mut bench, conn, secs(30));
+}
+
+#[test]
+fn a_decision_that_does_not_come() {
+    let mut bench = Bench::with(Config::builder().authorization(Authorization::Deferred));
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    bench.wait(secs(4) - MOMENT);
+    assert!(bench.heard(conn).is_empty());
+    bench.wait(MOMENT);
+    let answer = bench.answers(conn).remove(0);
+    assert_eq!((answer.status, answer.field("Retry-After")), (503, Some("1")));
+    assert!(bench.is_open(conn) && !answer.closes());
+    assert_eq!(bench.server.sessions_open(), 0);
+}
+
+#[test]
+fn an_acknowledgement_that_does_not_come() {
+    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
+    let client = bench.open();
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, NOTE));
+    bench.wait(secs(4) - MOMENT);
+    assert!(bench.heard(conn).is_empty());
+    bench.wait(MOMENT);
+    assert_eq!(bench.statuses(conn), [503]);
+}
+
+#[test]
+fn lingering_has_an_end() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    bench.says(conn, "\0");
+    bench.wait(secs(1));
+    bench.says(conn, "more");
+    check_lasts(&mut bench, conn, secs(1));
+}
+
+#[test]
+fn a_session_without_posts_is_idle() {
+    let mut bench = Bench::with(timed(|timeouts| timeouts.session_idle = Some(secs(100))));
+    let client = bench.open();
+    for _ in 0..3 {
+        bench.wait(secs(99));
+        bench.ask(post(&client.token, NOTE));
+    }
+    bench.inbox();
+    bench.wait(secs(99));
+    assert!(bench.events().is_empty(), "frames and heartbeats are no posts, but posts are");
+    bench.wait(secs(1));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Idle, 0)]);
+    assert!(bench.stream(client.conn).ended && !bench.is_open(client.conn));
+}
+
+#[test]
+fn a_session_lives_for_so_long_whatever_it_does() {
+    let mut bench = Bench::with(timed(|timeouts| timeouts.session_lifetime = Some(secs(100))));
+    let client = bench.open();
+    for _ in 0..9 {
+        bench.wait(secs(10));
+        bench.ask(post(&client.token, NOTE));
+        bench.send(client.session, &note("x"));
+    }
+    bench.inbox();
+    bench.wait(secs(10));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Expired, 0)]);
+    assert!(bench.stream(client.conn).ended);
+}
+
+#[test]
+fn an_ending_that_stalls_keeps_its_reason() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("x"));
+    bench.server.close(client.session, bench.now);
+    bench.pump();
+    check_lasts(&mut bench, client.conn, secs(30));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Application, 1)]);
+}
+
+#[test]
+fn a_deadline_says_what_for() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.server.poll_timeout(), None);
+    let conn = bench.connect();
+    assert_eq!(bench.server.poll_timeout().unwrap().cause, TimerKind::Head);
+    bench.says(conn, GET);
+    let deadline = bench.server.poll_timeout().unwrap();
+    assert_eq!(
+        (deadline.cause, deadline.at),
+        (TimerKind::Heartbeat, Time::from_micros(15_000_000))
+    );
+    bench.set_reading(conn, false);
+    bench.wait(secs(15));
+    assert_eq!(bench.server.poll_timeout().unwrap().cause, TimerKind::Stall);
+}
+
+#[test]
+fn a_clock_that_goes_back_is_counted_and_not_believed() {
+    let mut bench = Bench::new();
+    bench.wait(secs(100));
+    let conn = bench.connect();
+    bench.server.handle_timeout(Time::from_micros(5));
+    assert_eq!(bench.server.now(), bench.now);
+    assert_eq!(bench.server.metrics().clock_backsteps, 1);
+    check_lasts(&mut bench, conn, secs(10));
+}
+
+#[test]
+fn a_herd_of_heartbeats_is_taken_in_batches() {
+    let mut bench = Bench::with(limited(|limits| limits.sessions_max = None));
+    let conns: Vec<_> = (0..1_000).map(|_| bench.connect()).collect();
+    for &conn in &conns {
+        bench.server.handle_input(conn, GET.as_bytes(), bench.now);
+    }
+    bench.pump();
+    bench.now = bench.now.saturating_add(secs(15));
+    let mut batches = 0;
+    while bench.server.poll_timeout().is_some_and(|next| next.at <= bench.now) {
+        let before = bench.server.metrics().heartbeats;
+        bench.server.handle_timeout(bench.now);
+        let taken = bench.server.metrics().heartbeats - before;
+        assert!((1..=256).contains(&taken), "{taken}");
+        batches += 1;
+    }
+    assert_eq!((batches, bench.server.metrics().heartbeats), (4, 1_000));
+}

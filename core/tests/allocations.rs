@@ -1,0 +1,138 @@
+//! What a post and an event cost in allocations, once the server has warmed up.
+//!
+//! A binary of its own, because it counts with the global allocator.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::Cell;
+use std::alloc::System;
+
+use mcp_sse_core::{
+    Config, ConnId, Entropy, EntropyUnavailable, Event, Frame, Peer, Server, SessionId, Time,
+};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // The allocator outlives thread-local storage.
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: everything is passed on to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations_in<T>(run: impl FnOnce() -> T) -> (u64, T) {
+    let before = ALLOCATIONS.get();
+    let value = run();
+    (ALLOCATIONS.get() - before, value)
+}
+
+struct Counter(u8);
+
+impl Entropy for Counter {
+    fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+        self.0 += 1;
+        dest.fill(self.0);
+        Ok(())
+    }
+}
+
+/// Writes everything that waits, and drains what a driver drains.
+fn flush(server: &mut Server, conn: ConnId) -> usize {
+    let len = server.transmit(conn).len();
+    server.handle_written(conn, len, Time::ZERO);
+    while server.poll_wake().is_some() {}
+    len
+}
+
+fn open() -> (Server, ConnId, SessionId, String) {
+    let mut server = Server::new(Config::default(), Box::new(Counter(0)), Time::ZERO);
+    server.handle_wall_clock(784_111_777);
+    let stream = server.accept(Peer::local(), Time::ZERO).unwrap();
+    server.handle_input(stream, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", Time::ZERO);
+    let greeting = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
+    let greeting = String::from_utf8(greeting).unwrap();
+    let (_, token) = greeting.split_once("session_id=").unwrap();
+    let token = token[..32].to_owned();
+    flush(&mut server, stream);
+    let Some(Event::Opened { session, .. }) = server.poll_event() else { panic!("no session") };
+    (server, stream, session, token)
+}
+
+#[test]
+fn a_post_allocates_its_body_and_an_event_nothing() {
+    let (mut server, stream, session, token) = open();
+    let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"search",
+        "arguments":{"query":"a \"quoted\" word","limit":[1,2,{"deep":[[[]],null,true]}],
+        "nested":{"a":{"b":{"c":1.5e3}}}},"_meta":{"progressToken":"p-7"}}}"#;
+    let request = format!(
+        "POST /messages?session_id={token} HTTP/1.1\r\nHost: localhost:8000\r\n\
+         User-Agent: test\r\nAccept: */*\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = Frame::message(br#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#).unwrap();
+    let note = Frame::message(br#"{"jsonrpc":"2.0","method":"notifications/n"}"#).unwrap();
+    for round in 0..50 {
+        let (post, message) = allocations_in(|| {
+            server.handle_input(conn, request.as_bytes(), Time::ZERO);
+            let event = server.poll_event();
+            flush(&mut server, conn);
+            event
+        });
+        let Some(Event::Message { message, .. }) = message else { panic!("no message") };
+        assert_eq!(message.text(), body);
+        let (events, ()) = allocations_in(|| {
+            server.send(session, &note, Time::ZERO).unwrap();
+            server.send(session, &answer, Time::ZERO).unwrap();
+            assert!(flush(&mut server, stream) > 0);
+        });
+        if round >= 10 {
+            assert_eq!((post, events), (1, 0), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_heartbeat_allocates_nothing() {
+    let (mut server, stream, ..) = open();
+    for beat in 1..50_u64 {
+        let now = Time::from_micros(beat * 15_000_000);
+        let (allocations, len) = allocations_in(|| {
+            server.handle_timeout(now);
+            let len = server.transmit(stream).len();
+            server.handle_written(stream, len, now);
+            while server.poll_wake().is_some() {}
+            len
+        });
+        assert_eq!(len, 7);
+        if beat >= 10 {
+            assert_eq!(allocations, 0, "beat {beat}");
+        }
+    }
+}
