@@ -51,7 +51,7 @@ pub(crate) enum Phase {
     Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
     /// A complete post waits for room in its session.
     Held { session: Key, message: Message },
-    /// A complete post waits for the outcome that its ticket will bring.
+    /// A whole request is being acted on: for a moment, or until its ticket brings the outcome.
     Awaiting,
     /// The rest of a refused request is read and thrown away.
     Discarding { left: u64 },
@@ -63,6 +63,60 @@ pub(crate) enum Phase {
     Lingering { discarded: u32 },
     /// Nothing more is read; what is queued leaves, and then it is over.
     Ended,
+}
+
+/// A phase without what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Head,
+    Deciding,
+    Body,
+    Held,
+    Awaiting,
+    Discarding,
+    Streaming,
+    Closing,
+    Lingering,
+    Ended,
+}
+
+impl Stage {
+    /// What may come next, and nothing else may: the server asserts it at every change. The picture of
+    /// this table is in ARCHITECTURE.md, and a test keeps the two the same.
+    pub(crate) const fn followers(self) -> &'static [Self] {
+        use Stage::{
+            Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Streaming,
+        };
+        match self {
+            Head => &[Head, Deciding, Body, Discarding, Streaming, Closing, Ended],
+            Deciding => &[Awaiting, Head, Discarding, Closing, Ended],
+            Body => &[Awaiting, Closing, Ended],
+            Held => &[Awaiting],
+            Awaiting => &[Head, Body, Held, Awaiting, Discarding, Streaming, Closing, Ended],
+            Discarding => &[Head, Closing, Ended],
+            Streaming => &[Ended],
+            Closing => &[Lingering, Ended],
+            Lingering => &[Ended],
+            Ended => &[Ended],
+        }
+    }
+}
+
+impl Phase {
+    pub(crate) const fn stage(&self) -> Stage {
+        match self {
+            Self::Head => Stage::Head,
+            Self::Deciding(_) => Stage::Deciding,
+            Self::Body { .. } => Stage::Body,
+            Self::Held { .. } => Stage::Held,
+            Self::Awaiting => Stage::Awaiting,
+            Self::Discarding { .. } => Stage::Discarding,
+            Self::Streaming { .. } => Stage::Streaming,
+            Self::Closing { .. } => Stage::Closing,
+            Self::Lingering { .. } => Stage::Lingering,
+            Self::Ended => Stage::Ended,
+        }
+    }
 }
 
 /// Whom a post is for.
@@ -201,7 +255,56 @@ impl Conn {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+    use alloc::string::String;
+    use core::fmt::Write;
+
     use super::*;
+
+    const STAGES: [Stage; 10] = [
+        Stage::Head,
+        Stage::Deciding,
+        Stage::Body,
+        Stage::Held,
+        Stage::Awaiting,
+        Stage::Discarding,
+        Stage::Streaming,
+        Stage::Closing,
+        Stage::Lingering,
+        Stage::Ended,
+    ];
+
+    /// `UPDATE_ARCHITECTURE=1 cargo test -p mcp-sse-core` writes the table anew.
+    #[test]
+    fn the_table_of_phases_is_the_one_in_the_book() {
+        const BEGIN: &str = "<!-- phases: written by a test in core/src/conn.rs -->\n";
+        const END: &str = "<!-- end of phases -->\n";
+        let mut table = String::from("| from \\ to |");
+        for to in STAGES {
+            write!(table, " {to:?} |").unwrap();
+        }
+        table.push_str("\n|---|");
+        table.push_str(&"---|".repeat(STAGES.len()));
+        for from in STAGES {
+            write!(table, "\n| {from:?} |").unwrap();
+            for to in STAGES {
+                table.push_str(if from.followers().contains(&to) { " ● |" } else { "  |" });
+            }
+        }
+        table.push('\n');
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../ARCHITECTURE.md");
+        let Ok(book) = std::fs::read_to_string(path) else {
+            std::eprintln!("not compared: this copy of the crate has no ARCHITECTURE.md beside it");
+            return;
+        };
+        let (before, rest) = book.split_once(BEGIN).expect("the table's beginning is marked");
+        let (written, after) = rest.split_once(END).expect("the table's end is marked");
+        if std::env::var_os("UPDATE_ARCHITECTURE").is_some() {
+            std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        } else {
+            assert_eq!(written, table, "ARCHITECTURE.md has another table");
+        }
+    }
 
     #[test]
     fn an_idle_connection_is_small() {

@@ -476,6 +476,8 @@ impl Server {
     /// Moves a connection to another phase, and keeps the books of what the old one held.
     fn enter(&mut self, key: Key, phase: ConnPhase) -> Option<ConnPhase> {
         let conn = self.conns.get_mut(key)?;
+        let (from, to) = (conn.phase.stage(), phase.stage());
+        debug_assert!(from.followers().contains(&to), "{from:?} became {to:?}");
         let before = conn.body_bytes();
         let old = core::mem::replace(&mut conn.phase, phase);
         self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p mcp-sse-tokio --example demo -- --port 8001`
 
-use std::error::Error;
+use core::error::Error;
 
 use clap::Parser;
 use mcp_sse::demo;
