@@ -231,6 +231,8 @@ impl<S: Socket> State<S> {
         set_waker(&mut conn.waker, cx);
         if mem::take(&mut conn.blocked) {
             self.flush(id);
+            // What has left may have made room that somebody waits for.
+            self.want_turn();
         }
         let interest = self.server.interest(id);
         let now = self.clock.now();
