@@ -219,7 +219,7 @@ impl Client {
                 Ok(0) => return None,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("waiting for {:?}, {self:?}: {error}", mark.escape_ascii()),
+                Err(error) => panic!("waiting for {}, {self:?}: {error}", mark.escape_ascii()),
             }
         }
     }
@@ -397,7 +397,7 @@ impl Stream {
         let line = self.client.read_through(b"\r\n")?;
         let size = line.strip_suffix(b"\r\n").and_then(|size| core::str::from_utf8(size).ok());
         let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
-        let size = size.unwrap_or_else(|| panic!("no chunk size: {:?}", line.escape_ascii()));
+        let size = size.unwrap_or_else(|| panic!("no chunk size: {}", line.escape_ascii()));
         let mut chunk = self.client.read_exactly(size + 2)?;
         let end = chunk.split_off(size);
         assert_eq!(end, b"\r\n", "the end of a chunk");
