@@ -1,10 +1,11 @@
 //! Servers on loopback, whichever adapter carries them.
 
 use core::fmt;
+use core::net::{Ipv4Addr, SocketAddr};
 use core::pin::Pin;
 use core::time::Duration;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -137,7 +138,7 @@ impl Server {
         let socket = TcpListener::bind(bind).expect("a free port");
         let mut address = socket.local_addr().expect("an address");
         if address.ip().is_unspecified() {
-            address.set_ip(core::net::Ipv4Addr::LOCALHOST.into());
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         let (handle_sender, handle) = mpsc::channel();
         let (end_sender, end) = mpsc::channel();

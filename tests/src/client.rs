@@ -4,9 +4,10 @@
 //! Does not know: what they should say. What does not come within [`PATIENCE`] is a panic.
 
 use core::fmt;
+use core::net::SocketAddr;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 
 use mcp_sse_core::sse::{Decoder, Event};
 
@@ -410,7 +411,7 @@ impl Stream {
     ///
     /// If it says nothing, or nothing that can be understood.
     #[track_caller]
-    pub fn next(&mut self) -> Next {
+    pub fn says(&mut self) -> Next {
         let chunked = self.head.field("Transfer-Encoding").is_some();
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -440,7 +441,7 @@ impl Stream {
     /// If something else comes.
     #[track_caller]
     pub fn event(&mut self) -> Event {
-        match self.next() {
+        match self.says() {
             Next::Event(event) => event,
             other @ (Next::End | Next::Cut) => panic!("an event, and not {other:?}"),
         }
@@ -465,7 +466,7 @@ impl Stream {
     /// If something else comes.
     #[track_caller]
     pub fn expect_end(&mut self) {
-        assert_eq!(self.next(), Next::End);
+        assert_eq!(self.says(), Next::End);
         self.client.expect_end();
     }
 
@@ -549,8 +550,8 @@ pub struct Health {
 #[track_caller]
 #[must_use]
 pub fn health(address: SocketAddr) -> Health {
-    let response =
-        Client::connect(address).ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let response = Client::connect(address)
+        .ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(response.status, 200, "{response:?}");
     let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     let count = |name| body.get(name).and_then(serde_json::Value::as_u64).expect("a count");

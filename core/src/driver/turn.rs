@@ -118,9 +118,8 @@ impl<S: Socket> State<S> {
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
-                Event::Message { session, message, ticket } => {
-                    // Acknowledged by being queued; the configuration asks for nothing else.
-                    drop(ticket);
+                // Acknowledged by being queued, so there is no ticket to be answered.
+                Event::Message { session, message, ticket: _ } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.message(message, &mut self.server, now);
                     }

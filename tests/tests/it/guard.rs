@@ -16,7 +16,10 @@ struct Door {
 impl Door {
     fn new(on: &Adapter, bind: &str, config: ConfigBuilder) -> Self {
         let config = config.allow_host("bystander.example").build().expect("good");
-        Self::of(Server::start_at(on, bind, Place::Local, config, handlers::echo()), "bystander.example")
+        Self::of(
+            Server::start_at(on, bind, Place::Local, config, handlers::echo()),
+            "bystander.example",
+        )
     }
 
     fn of(server: Server, host: &str) -> Self {
@@ -173,7 +176,7 @@ fn a_wildcard_address_reached_through_loopback(on: &Adapter) {
     door.check("Host: localhost\r\nOrigin: http://evil.example", ORIGIN);
     door.check("Host: localhost\r\nOrigin: http://localhost", None);
     // An authority in the target replaces the field.
-    let mut ask = |target: &str, host: &str| {
+    let ask = |target: &str, host: &str| {
         let mut client = Client::connect(door.server.address());
         client.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).status
     };

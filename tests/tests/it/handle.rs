@@ -1,6 +1,6 @@
 //! `Session` and `Handle`: the application's side, with a real client at the other end.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::mpsc;
 
 use mcp_sse_core::driver::Session;
@@ -264,7 +264,7 @@ fn broadcasts(on: &Adapter) {
         assert_eq!(reach(note(4)), (3, 0, 0));
         assert_eq!(number(&old.message()), 4);
         drop(old_session);
-        assert_eq!(old.next(), Next::End);
+        assert_eq!(old.says(), Next::End);
     });
 }
 

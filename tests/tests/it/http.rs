@@ -146,7 +146,11 @@ fn request_lines(on: &Adapter) {
 fn targets(on: &Adapter) {
     let mut http = Http::new(on);
     let mut check = |target: &[u8], status, then| {
-        http.check([b"GET ", target, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat(), status, then);
+        http.check(
+            [b"GET ", target, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat(),
+            status,
+            then,
+        );
     };
     check(b"/x?a=b&c=%20[]|", 400, Closes);
     check(b"/x?a=b&c=%20;,/:@!$'()*+?", 404, Keeps);
@@ -184,7 +188,11 @@ fn fields(on: &Adapter) {
     check(b"!#$%&'*+-.^_`|~09aZ: x", 404, Keeps);
     check(b"X: \xe9\xff", 404, Keeps);
     check(b"Upgrade: websocket\r\nConnection: Upgrade", 404, Keeps);
-    check(b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAA", 404, Keeps);
+    check(
+        b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAA",
+        404,
+        Keeps,
+    );
     check(b"X : y", 400, Closes);
     check(b"X\t: y", 400, Closes);
     check(b": y", 400, Closes);
@@ -219,8 +227,28 @@ fn host_syntax(on: &Adapter) {
         check(format!("Host: {host}").as_bytes(), 200, Keeps);
     }
     for host in [
-        "a b", "a:", "a:b", "a:80:80", "a/b", "a?b", "a#b", "user@a", "a,b", "[::1", "::1", "[g]", "[]",
-        "a:65536", "a:000000000080x", "a\\b", "<a>", "\u{e9}", "a|b", "a\"", "a%2", "a%zz",
+        "a b",
+        "a:",
+        "a:b",
+        "a:80:80",
+        "a/b",
+        "a?b",
+        "a#b",
+        "user@a",
+        "a,b",
+        "[::1",
+        "::1",
+        "[g]",
+        "[]",
+        "a:65536",
+        "a:000000000080x",
+        "a\\b",
+        "<a>",
+        "\u{e9}",
+        "a|b",
+        "a\"",
+        "a%2",
+        "a%zz",
     ] {
         check(format!("Host: {host}").as_bytes(), 400, Closes);
     }
@@ -249,9 +277,8 @@ fn heads_that_are_too_large(on: &Adapter) {
     };
     http.check(many(100), 404, Keeps);
     http.check(many(101), 431, Closes);
-    let target = |len: usize| {
-        format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(len - 1))
-    };
+    let target =
+        |len: usize| format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(len - 1));
     http.check(target(8 << 10), 404, Keeps);
     http.check(target((8 << 10) + 1), 414, Closes);
     http.check(target(100 << 10), 414, Closes);
@@ -292,7 +319,9 @@ fn content_lengths(on: &Adapter) {
     http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\n\r\nhello"), 200, Keeps);
     http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5,5\r\n\r\n"), 400, Closes);
     http.check(
-        format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        format!(
+            "GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ),
         400,
         Closes,
     );
@@ -424,7 +453,10 @@ fn expectations(on: &Adapter) {
     };
     for value in ["100-continue", "100-Continue", "100-CONTINUE"] {
         let mut client = Client::connect(address);
-        client.send(head(&http.endpoint, &format!("Content-Length: {}\r\nExpect: {value}", BODY.len())));
+        client.send(head(
+            &http.endpoint,
+            &format!("Content-Length: {}\r\nExpect: {value}", BODY.len()),
+        ));
         let go_on = client.response();
         assert_eq!(go_on.status_line, "HTTP/1.1 100 Continue", "{value}");
         assert_eq!(client.ask(BODY).status, 202, "{value}");
@@ -452,7 +484,8 @@ fn expectations(on: &Adapter) {
     let other = head(&http.endpoint, "Content-Length: 5\r\nExpect: 101-switch");
     assert_eq!(client.ask(other).status, 417);
     // Of HTTP/1.0 it is ignored.
-    let old = head(&http.endpoint, &format!("Content-Length: {}\r\nExpect: 100-continue", BODY.len()));
+    let old =
+        head(&http.endpoint, &format!("Content-Length: {}\r\nExpect: 100-continue", BODY.len()));
     let mut client = Client::connect(address);
     client.send(old.replace("HTTP/1.1", "HTTP/1.0"));
     assert_eq!(client.ask(BODY).status, 202);
@@ -499,7 +532,10 @@ fn pipelining(on: &Adapter) {
             ),
             202,
         ),
-        ("\r\nPOST /sse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc".to_owned(), 405),
+        (
+            "\r\nPOST /sse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc".to_owned(),
+            405,
+        ),
         (
             format!(
                 "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

@@ -70,8 +70,7 @@ fn a_thousand_posts_on_a_hundred_connections(on: &Adapter) {
     let mut bystander = Stream::open(server.address());
     let mut stream = Stream::open(server.address());
     let endpoint = stream.endpoint.clone();
-    let mut posters: Vec<_> =
-        (0..CONNECTIONS).map(|_| Client::connect(server.address())).collect();
+    let mut posters: Vec<_> = (0..CONNECTIONS).map(|_| Client::connect(server.address())).collect();
     let answers = thread::scope(|scope| {
         let answers = scope.spawn(|| {
             let answers: Vec<_> = (0..CONNECTIONS * POSTS).map(|_| stream.message()).collect();

@@ -83,10 +83,7 @@ fn accepted(on: &Adapter) {
     check(&format!("{post}\r\n{json}; charset=utf-8\r\nContent-Length: {n}"), BODY);
     check(&format!("{post}\r\n{json};charset=\"UTF-8\"\r\nContent-Length: {n}"), BODY);
     check(&format!("{post}\r\n{json}; profile=a; b=c\r\nContent-Length: {n}"), BODY);
-    check(
-        &format!("{post}\r\ncontent-type: APPLICATION/Json\r\nCONTENT-LENGTH:{n}"),
-        BODY,
-    );
+    check(&format!("{post}\r\ncontent-type: APPLICATION/Json\r\nCONTENT-LENGTH:{n}"), BODY);
     check(&format!("{post}\r\n{json}\r\nContent-Encoding: identity\r\nContent-Length: {n}"), BODY);
     let chunked = format!("{n:x}\r\n{BODY}\r\n0\r\n\r\n");
     check(&format!("{post}\r\n{json}\r\nTransfer-Encoding: chunked"), &chunked);
@@ -326,7 +323,10 @@ fn too_large(on: &Adapter) {
     }
     let crossing = [&*chunks, b"1\r\n "].concat();
     check("chunked, one too many", &crossing);
-    check("one huge chunk", &[b"Transfer-Encoding: chunked\r\n\r\n500000\r\n", &*vec![b' '; 0x400001]].concat());
+    check(
+        "one huge chunk",
+        &[b"Transfer-Encoding: chunked\r\n\r\n500000\r\n", &*vec![b' '; 0x400001]].concat(),
+    );
 
     // As large as may be.
     let fill = "x".repeat((4 << 20) - call(1, "\"\"").len());

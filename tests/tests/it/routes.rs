@@ -40,7 +40,8 @@ fn what_health_says(on: &Adapter) {
     client.send("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = client.head();
     assert_eq!((head.status, head.field("Content-Type")), (200, Some("application/json")));
-    let length: usize = head.field("Content-Length").and_then(|l| l.parse().ok()).expect("a length");
+    let length: usize =
+        head.field("Content-Length").and_then(|l| l.parse().ok()).expect("a length");
     assert!(length > 50, "{length}");
     assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
 
