@@ -2,7 +2,7 @@
 
 use mcp_sse_core::{Config, ConfigBuilder};
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
-use mcp_sse_tests::client::{Client, Stream, health};
+use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::{for_each_adapter, handlers};
 
 for_each_adapter!(hosts_and_origins, lists, a_wildcard_address_reached_through_loopback);
@@ -15,16 +15,9 @@ struct Door {
 
 impl Door {
     fn new(on: &Adapter, bind: &str, config: ConfigBuilder) -> Self {
-        let config = config.allow_host("bystander.example").build().expect("good");
-        Self::of(
-            Server::start_at(on, bind, Place::Local, config, handlers::echo()),
-            "bystander.example",
-        )
-    }
-
-    fn of(server: Server, host: &str) -> Self {
-        let request = format!("GET /sse HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        let bystander = Stream::open_with(server.address(), &request);
+        let config = config.build().expect("good");
+        let server = Server::start_at(on, bind, Place::Local, config, handlers::echo());
+        let bystander = Stream::open(server.address());
         Self { server, bystander }
     }
 
@@ -55,21 +48,7 @@ impl Door {
                 assert!(response.text().contains(name), "{line}, {fields}: {response:?}");
             }
         }
-        self.bystander_is_well(fields);
-    }
-
-    #[track_caller]
-    fn bystander_is_well(&mut self, case: &str) {
-        // Posts come in by the same door.
-        let host = "Host: bystander.example\r\n";
-        let body = mcp_sse_tests::client::call(1, "{}");
-        let request = String::from_utf8(self.bystander.post_request(&body)).expect("text");
-        let request = request.replace("Host: localhost\r\n", host);
-        let mut client = Client::connect(self.server.address());
-        assert_eq!(client.ask(&request).status, 202, "{case}");
-        assert_eq!(self.bystander.message(), mcp_sse_tests::client::answer(1, "{}"), "{case}");
-        drop(client);
-        mcp_sse_tests::wait_until(case, || health(self.server.address()).sessions == 1);
+        self.bystander.check_alive(fields);
     }
 }
 

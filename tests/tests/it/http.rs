@@ -625,10 +625,10 @@ fn a_large_post_gets_its_413(on: &Adapter) {
 
 fn deadlines(on: &Adapter) {
     let config = timeouts(|t| {
-        t.head = Some(Duration::from_millis(150));
-        t.body = Some(Duration::from_millis(150));
-        t.idle = Some(Duration::from_millis(150));
-        t.linger = Some(Duration::from_millis(150));
+        t.head = Some(Duration::from_millis(300));
+        t.body = Some(Duration::from_millis(300));
+        t.idle = Some(Duration::from_millis(300));
+        t.linger = Some(Duration::from_millis(300));
     });
     let mut room = Room::new(on, config.build().expect("good"));
     let address = room.server.address();

@@ -1,15 +1,17 @@
 //! Whole journeys: a post and its answer on the stream, however it is cut, however many there are.
 
+use std::sync::mpsc;
 use std::thread;
 
 use mcp_sse_core::Config;
 use mcp_sse_tests::adapter::{Adapter, Server};
 use mcp_sse_tests::client::{Client, Stream, answer, call, health, post_request};
-use mcp_sse_tests::{for_each_adapter, handlers};
+use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
 
 for_each_adapter!(
     cut_at_every_byte,
     a_thousand_posts_pipelined,
+    a_thousand_posts_to_a_late_riser,
     a_thousand_posts_on_a_hundred_connections,
     sessions_side_by_side,
 );
@@ -61,6 +63,41 @@ fn a_thousand_posts_pipelined(on: &Adapter) {
     stream.check_alive("after a thousand posts");
     bystander.check_alive("beside a thousand posts");
     assert_eq!(server.metrics().messages_received, u64::from(POSTS) + 2);
+}
+
+/// Posts are held while nobody takes their messages, and none is lost or overtaken for that.
+fn a_thousand_posts_to_a_late_riser(on: &Adapter) {
+    const POSTS: u32 = 1_000;
+    let (sender, sessions) = mpsc::channel();
+    let server = Server::start(on, Config::default(), handlers::give(sender));
+    let mut stream = Stream::open(server.address());
+    let session = sessions.recv_timeout(PATIENCE).expect("a session");
+    let posts: Vec<u8> =
+        (0..POSTS).flat_map(|n| stream.post_request(&call(n, &format!("[{n}]")))).collect();
+    let mut poster = Client::connect(server.address());
+    let mut writer = poster.second();
+    thread::scope(|scope| {
+        scope.spawn(|| writer.send(&posts));
+        scope.spawn(|| {
+            for n in 0..POSTS {
+                assert_eq!(poster.response().status, 202, "{n}");
+            }
+        });
+        wait_until("a post is held", || server.metrics().posts_held > 0);
+        scope.spawn(|| {
+            for n in 0..POSTS {
+                let message = finish("a message", session.recv()).expect("a message");
+                assert_eq!(message.text(), call(n, &format!("[{n}]")));
+                let echo = handlers::echoed(&message).expect("a request");
+                finish("room", session.send(echo)).expect("a stream");
+            }
+        });
+        for n in 0..POSTS {
+            assert_eq!(stream.message(), answer(n, &format!("[{n}]")));
+        }
+    });
+    drop(session);
+    stream.expect_end();
 }
 
 fn a_thousand_posts_on_a_hundred_connections(on: &Adapter) {
@@ -129,7 +166,7 @@ fn sessions_side_by_side(on: &Adapter) {
     // Half of them go; the others stay.
     let gone = streams.split_off(25);
     drop(gone);
-    mcp_sse_tests::wait_until("25 sessions end", || health(server.address()).sessions == 25);
+    wait_until("25 sessions end", || health(server.address()).sessions == 25);
     for stream in &mut streams {
         stream.check_alive("one of those that stayed");
     }

@@ -444,7 +444,7 @@ fn a_202_is_a_202(on: &Adapter) {
 fn requests_in_flight(on: &Adapter) {
     let mut builder = limits(|l| l.in_flight_max = Some(2));
     let mut timeouts = mcp_sse_core::Timeouts::default();
-    timeouts.hold = Some(Duration::from_millis(100));
+    timeouts.hold = Some(Duration::from_secs(1));
     builder = builder.timeouts(timeouts);
     let (sender, sessions) = mpsc::channel();
     let server = Server::start(on, builder.build().expect("good"), handlers::give(sender));
