@@ -22,13 +22,13 @@ use crate::server::Server;
 use crate::sse::Frame;
 use crate::time::Time;
 
-/// Frames on their way to the shard, and their bytes, before a sender waits. Few, because they are in
-/// nobody's budget; one larger frame may pass alone.
+/// With this many frames on their way to the shard, or this many bytes of them, a sender waits. Few,
+/// because they are in nobody's budget.
 const FRAMES_MAX: usize = 16;
 const FRAMES_BYTES_MAX: usize = 256 << 10;
 /// As long as no more messages than this wait for the application, the core need not know: to tell it
 /// of each would be a wake-up of the shard's thread for each.
-const MESSAGES_UNREPORTED: usize = 3;
+const MESSAGES_UNREPORTED: u32 = 3;
 /// An empty queue keeps this much room for the next time.
 const CAPACITY_KEPT: usize = 8;
 
@@ -62,9 +62,28 @@ struct Shared {
     id: SessionId,
     principal: Option<Principal>,
     head: Arc<RequestHead>,
-    frame_bytes_max: u64,
+    mail: MailLimits,
     attention: Arc<Attention>,
     mailbox: Mutex<Mailbox>,
+}
+
+/// What the configuration's limits mean for a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MailLimits {
+    /// The largest frame that any queue can hold.
+    frame_bytes_max: u64,
+    /// See [`MESSAGES_UNREPORTED`]: fewer where few are allowed, so that the limit stays exact.
+    unreported: usize,
+}
+
+impl MailLimits {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let half = limits.inbound_messages_max.map_or(u32::MAX, |max| max / 2);
+        Self {
+            frame_bytes_max: limits.queues_bytes_max.unwrap_or(u64::MAX),
+            unreported: half.min(MESSAGES_UNREPORTED) as usize,
+        }
+    }
 }
 
 impl Shared {
@@ -101,16 +120,13 @@ impl Mailbox {
         Some(message)
     }
 
-    /// Whether the core thinks that far more messages are waiting than are.
+    /// Whether the core thinks that more messages are waiting than are.
     fn report_is_stale(&self) -> bool {
-        let now = self.messages.len();
-        self.reported > 0 && (now <= MESSAGES_UNREPORTED || now <= self.reported / 2)
+        self.reported > self.messages.len()
     }
 
-    fn takes_frame(&self, frame: &Frame) -> bool {
-        self.frames.is_empty()
-            || (self.frames.len() < FRAMES_MAX
-                && self.frames_bytes + frame.wire_len() <= FRAMES_BYTES_MAX)
+    fn takes_frames(&self) -> bool {
+        self.frames.len() < FRAMES_MAX && self.frames_bytes < FRAMES_BYTES_MAX
     }
 
     fn put_frame(&mut self, frame: Frame) {
@@ -272,14 +288,14 @@ impl SessionSender {
 
     fn put(&self, frame: Frame, cx: Option<&Context<'_>>) -> Result<(), (SendError, Frame)> {
         let shared = &self.sending.shared;
-        if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.frame_bytes_max {
+        if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.mail.frame_bytes_max {
             return Err((SendError::TooLarge, frame));
         }
         let mut mailbox = shared.mailbox();
         if mailbox.finished {
             return Err((SendError::Gone, frame));
         }
-        if !mailbox.takes_frame(&frame) {
+        if !mailbox.takes_frames() {
             if let Some(cx) = cx
                 && !mailbox.senders.iter().any(|waker| waker.will_wake(cx.waker()))
             {
@@ -342,10 +358,10 @@ impl Slot {
         principal: Option<Principal>,
         head: Arc<RequestHead>,
         attention: Arc<Attention>,
-        frame_bytes_max: u64,
+        mail: MailLimits,
     ) -> (Self, Session) {
         let mailbox = Mutex::default();
-        let shared = Arc::new(Shared { id, principal, head, frame_bytes_max, attention, mailbox });
+        let shared = Arc::new(Shared { id, principal, head, mail, attention, mailbox });
         let sending = Arc::new(Sending { shared: shared.clone() });
         (Self { refused: None, shared }, Session { sender: SessionSender { sending } })
     }
@@ -360,7 +376,7 @@ impl Slot {
         mailbox.messages_bytes += message.body().len() as u64;
         mailbox.messages.push_back(message);
         let receiver = mailbox.receiver.take();
-        if mailbox.messages.len() > MESSAGES_UNREPORTED {
+        if mailbox.messages.len() > self.shared.mail.unreported {
             self.report(&mut mailbox, server, now);
         }
         drop(mailbox);
@@ -372,7 +388,7 @@ impl Slot {
     /// Tells the core how many messages wait for the application.
     fn report(&self, mailbox: &mut Mailbox, server: &mut Server, now: Time) {
         let waiting = mailbox.messages.len();
-        mailbox.reported = if waiting > MESSAGES_UNREPORTED { waiting } else { 0 };
+        mailbox.reported = if waiting > self.shared.mail.unreported { waiting } else { 0 };
         let bytes = if mailbox.reported > 0 { mailbox.messages_bytes } else { 0 };
         let messages = u32::try_from(mailbox.reported).unwrap_or(u32::MAX);
         server.set_backlog(self.shared.id, messages, bytes, now);
@@ -426,8 +442,11 @@ impl Slot {
 
     /// The session has ended. Messages that were accepted are still received; whoever receives them
     /// finds out by sending that nobody listens.
-    pub(super) fn close(self, reason: CloseReason, frames_undelivered: u32) {
+    pub(super) fn close(&mut self, reason: CloseReason, frames_undelivered: u32) {
         let mut mailbox = self.shared.mailbox();
+        if mailbox.closed.is_some() {
+            return;
+        }
         let unsent = mailbox.frames.len() + usize::from(self.refused.is_some());
         let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
         mailbox.closed =
@@ -438,5 +457,12 @@ impl Slot {
         let senders = mem::take(&mut mailbox.senders);
         drop(mailbox);
         receiver.into_iter().chain(senders).for_each(Waker::wake);
+    }
+}
+
+impl Drop for Slot {
+    /// The whole shard is dropped, with its sessions: nobody is left waiting.
+    fn drop(&mut self) {
+        self.close(CloseReason::Shutdown, 0);
     }
 }

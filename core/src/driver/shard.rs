@@ -20,7 +20,7 @@ use async_channel::Receiver;
 
 use super::attention::Attention;
 use super::handle::{Control, Controls};
-use super::session::{Session, Slot};
+use super::session::{MailLimits, Session, Slot};
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::event::{ConnId, Interest, Phase};
@@ -93,8 +93,7 @@ pub(super) struct State<S> {
     pub(super) clock: Clock,
     pub(super) attention: Arc<Attention>,
     pub(super) controls: Receiver<Control>,
-    /// The largest frame that any queue can hold.
-    pub(super) frame_bytes_max: u64,
+    pub(super) mail: MailLimits,
     /// By the connection's slot.
     conns: Vec<Option<Conn<S>>>,
     /// By the session's slot.
@@ -133,7 +132,7 @@ impl<S: Socket> Shard<S> {
     #[must_use]
     pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
         let clock = Clock::start();
-        let frame_bytes_max = config.limits.queues_bytes_max.unwrap_or(u64::MAX);
+        let mail = MailLimits::new(&config.limits);
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
@@ -142,7 +141,7 @@ impl<S: Socket> Shard<S> {
                 clock,
                 attention: controls.attention,
                 controls: controls.controls,
-                frame_bytes_max,
+                mail,
                 conns: Vec::new(),
                 sessions: Vec::new(),
                 opened: VecDeque::new(),
@@ -222,6 +221,8 @@ impl<S: Socket> State<S> {
         set_waker(&mut conn.waker, cx);
         if mem::take(&mut conn.blocked) {
             self.flush(id);
+            // What has left may have made room that somebody waits for.
+            self.want_turn();
         }
         let interest = self.server.interest(id);
         let now = self.clock.now();

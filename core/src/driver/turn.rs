@@ -107,13 +107,8 @@ impl<S: Socket> State<S> {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::Opened { session, principal, head, .. } => {
-                    let (slot, handle) = Slot::new(
-                        session,
-                        principal,
-                        head,
-                        self.attention.clone(),
-                        self.frame_bytes_max,
-                    );
+                    let (slot, handle) =
+                        Slot::new(session, principal, head, self.attention.clone(), self.mail);
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
@@ -129,7 +124,7 @@ impl<S: Socket> State<S> {
                 }
                 Event::Closed { session, reason, frames_undelivered } => {
                     let place = self.sessions.get_mut(session.slot());
-                    if let Some(slot) = place.and_then(|p| p.take_if(|s| s.id() == session)) {
+                    if let Some(mut slot) = place.and_then(|p| p.take_if(|s| s.id() == session)) {
                         slot.close(reason, frames_undelivered);
                     }
                 }

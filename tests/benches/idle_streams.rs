@@ -1,0 +1,70 @@
+//! What an idle stream costs the server in memory. Prints, and judges nothing.
+//!
+//! `STREAMS=5000 cargo bench -p mcp-sse-tests --bench idle_streams`
+
+use std::env;
+use std::fs;
+
+use mcp_sse_core::{Config, Limits, Timeouts};
+use mcp_sse_tests::adapter::{SMOL, Server};
+use mcp_sse_tests::child::{self, Child, Descriptors};
+use mcp_sse_tests::client::{Client, Stream, health};
+use mcp_sse_tests::{handlers, wait_until};
+
+fn main() {
+    match child::role().as_deref() {
+        // The limit of descriptors is a process's own, so even the clients are a child.
+        None => Child::start("clients", &[], Descriptors::Most).run_to_end(),
+        Some("clients") => run_clients(),
+        Some(_) => serve(),
+    }
+}
+
+fn serve() {
+    let mut limits = Limits::default();
+    limits.connections_max = None;
+    limits.sessions_max = None;
+    let mut timeouts = Timeouts::default();
+    timeouts.heartbeat = None;
+    let config = Config::builder().limits(limits).timeouts(timeouts).build().expect("good");
+    let server = Server::start(&SMOL, config, handlers::echo());
+    child::tell_parent(server.address());
+    child::wait_for_parent();
+}
+
+fn run_clients() {
+    let wanted = env::var("STREAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000);
+    let spare = 64;
+    let streams = descriptors_max().map_or(wanted, |max| wanted.min(max.saturating_sub(spare)));
+    if streams < wanted {
+        child::tell_parent(format_args!("only {streams} of {wanted} streams: too few descriptors"));
+    }
+    let server = Child::start("server", &[], Descriptors::Most);
+    let address = server.line().parse().expect("an address");
+    // Code and allocators that the first streams touch are not what a further one costs.
+    let warm: Vec<_> = (0..50).map(|_| Stream::open(address)).collect();
+    drop(warm);
+    wait_until("the first streams are gone", || health(address).sessions == 0);
+    let before = resident_kib(server.id());
+    let open: Vec<Client> = (0..streams).map(|_| Stream::open(address).client).collect();
+    assert_eq!(health(address).sessions, streams as u64);
+    let after = resident_kib(server.id());
+    let each = (after.saturating_sub(before) * 1_024) as f64 / streams as f64;
+    child::tell_parent(format_args!(
+        "{streams} idle streams: server RSS {before} KiB before, {after} KiB with them, \
+         {each:.0} bytes a stream"
+    ));
+    drop(open);
+}
+
+fn descriptors_max() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn resident_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+}

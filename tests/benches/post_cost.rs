@@ -1,0 +1,52 @@
+//! How many round trips a second: a POST, its 202, and the answer on the stream. Prints, and judges
+//! nothing. Client and server are processes of their own, with one thread at work in each.
+
+use core::time::Duration;
+use std::env;
+use std::time::Instant;
+
+use mcp_sse_core::Config;
+use mcp_sse_tests::adapter::{SMOL, Server};
+use mcp_sse_tests::child::{self, Child, Descriptors};
+use mcp_sse_tests::client::{Client, Stream, call};
+use mcp_sse_tests::handlers;
+
+fn main() {
+    if child::role().is_some() {
+        let server = Server::start(&SMOL, Config::default(), handlers::echo());
+        child::tell_parent(server.address());
+        return child::wait_for_parent();
+    }
+    let seconds = env::var("SECONDS_EACH").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    for sessions in [1, 100] {
+        run(sessions, Duration::from_secs(seconds));
+    }
+}
+
+/// Each session has a request on the way all the time.
+fn run(sessions: usize, for_how_long: Duration) {
+    let child = Child::start("server", &[], Descriptors::Most);
+    let address = child.line().parse().expect("an address");
+    let mut peers: Vec<(Stream, Client, Vec<u8>)> = (0..sessions)
+        .map(|_| {
+            let stream = Stream::open(address);
+            let post = stream.post_request(&call(1, r#"{"text":"hello"}"#));
+            (stream, Client::connect(address), post)
+        })
+        .collect();
+    let start = Instant::now();
+    let mut trips = 0_u64;
+    while start.elapsed() < for_how_long {
+        for (_, poster, post) in &mut peers {
+            poster.send(&*post);
+        }
+        for (stream, poster, _) in &mut peers {
+            assert_eq!(poster.response().status, 202);
+            stream.message();
+            trips += 1;
+        }
+    }
+    let each = start.elapsed() / u32::try_from(trips).unwrap_or(u32::MAX);
+    let rate = trips as f64 / start.elapsed().as_secs_f64();
+    println!("sessions: {sessions}, {rate:.0} round trips a second, {each:?} each");
+}

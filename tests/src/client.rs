@@ -1,0 +1,559 @@
+//! A client of blocking sockets that shows every byte, and forgives nothing.
+//!
+//! Knows: HTTP/1.1 responses and event streams, as strictly as the server is to produce them.
+//! Does not know: what they should say. What does not come within [`PATIENCE`] is a panic.
+
+use core::fmt;
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use mcp_sse_core::sse::{Decoder, Event};
+
+use crate::PATIENCE;
+
+/// The largest event that a test expects.
+const EVENT_BYTES_MAX: usize = 64 << 20;
+
+/// A connection.
+pub struct Client {
+    socket: TcpStream,
+    /// What was read and not used.
+    unread: Vec<u8>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?}, {:?})", self.socket, self.unread.escape_ascii().to_string())
+    }
+}
+
+/// A response that has come in whole; of an event stream, its head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The first line.
+    pub status_line: String,
+    /// The status.
+    pub status: u16,
+    /// Names as they came, and values.
+    pub fields: Vec<(String, String)>,
+    /// The body; empty for an event stream.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The only field of that name, in any case.
+    ///
+    /// # Panics
+    ///
+    /// If there are several.
+    #[track_caller]
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut values =
+            self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| &**v);
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} is there twice: {self:?}");
+        value
+    }
+
+    /// The body as text.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    #[track_caller]
+    #[must_use]
+    pub fn text(&self) -> &str {
+        core::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    /// Everything but the date, for comparison.
+    #[must_use]
+    pub fn without_date(mut self) -> Self {
+        self.fields.retain(|(name, _)| name != "Date");
+        self
+    }
+
+    #[track_caller]
+    fn parse_head(head: &str) -> Self {
+        let mut lines = head.split("\r\n");
+        let status_line = lines.next().unwrap_or_default().to_owned();
+        let status = status_line
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3))
+            .and_then(|status| status.parse().ok())
+            .unwrap_or_else(|| panic!("no status line: {status_line:?}"));
+        let field = |line: &str| {
+            let (name, value) =
+                line.split_once(": ").unwrap_or_else(|| panic!("no field: {line:?} in {head:?}"));
+            (name.to_owned(), value.to_owned())
+        };
+        Self { status_line, status, fields: lines.map(field).collect(), body: Vec::new() }
+    }
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    #[track_caller]
+    #[must_use]
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+        socket.set_nodelay(true).expect("no delay");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { socket, unread: Vec::new() }
+    }
+
+    /// The same connection for another thread; what was read already stays here.
+    #[must_use]
+    pub fn second(&self) -> Self {
+        Self { socket: self.socket.try_clone().expect("a descriptor"), unread: Vec::new() }
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take them.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).expect("the server reads");
+    }
+
+    /// Sends bytes to a server that may have heard enough.
+    ///
+    /// # Errors
+    ///
+    /// If it has.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.write_all(bytes.as_ref())
+    }
+
+    /// Says that nothing more will be said.
+    pub fn end(&mut self) {
+        // Fails if the server has ended the connection already.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection by a reset. Closing with bytes unread does that; there must be some, or
+    /// come some.
+    ///
+    /// # Panics
+    ///
+    /// If none come.
+    pub fn reset(self) {
+        let mut byte = [0];
+        let waiting = self.socket.peek(&mut byte).expect("something to leave unread");
+        assert!(waiting > 0, "something to leave unread");
+    }
+
+    /// What is there to be read now, in one call of the operating system; empty at the end.
+    ///
+    /// # Panics
+    ///
+    /// If nothing comes.
+    #[track_caller]
+    pub fn read_once(&mut self) -> Vec<u8> {
+        if !self.unread.is_empty() {
+            return core::mem::take(&mut self.unread);
+        }
+        self.fill().expect("something to read");
+        core::mem::take(&mut self.unread)
+    }
+
+    /// Whether anything, the end included, can be read at this moment.
+    ///
+    /// # Panics
+    ///
+    /// If the socket cannot be made non-blocking.
+    #[must_use]
+    pub fn hears_something(&self) -> bool {
+        self.socket.set_nonblocking(true).expect("a socket");
+        let peeked = self.socket.peek(&mut [0]);
+        self.socket.set_nonblocking(false).expect("a socket");
+        !self.unread.is_empty() || !matches!(peeked, Err(e) if e.kind() == ErrorKind::WouldBlock)
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 64 << 10];
+        let count = loop {
+            match self.socket.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
+        self.unread.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    /// Reads so many bytes; `None` if the connection ends before.
+    #[track_caller]
+    fn read_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < count {
+            match self.fill() {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("waiting for {count} bytes, {self:?}: {error}"),
+            }
+        }
+        Some(self.unread.drain(..count).collect())
+    }
+
+    /// Reads up to and with `mark`; `None` if the connection ends before.
+    #[track_caller]
+    fn read_through(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
+        let mut from = 0;
+        loop {
+            let rest = self.unread.get(from..).unwrap_or_default();
+            if let Some(at) = rest.windows(mark.len()).position(|window| window == mark) {
+                return Some(self.unread.drain(..from + at + mark.len()).collect());
+            }
+            from = self.unread.len().saturating_sub(mark.len() - 1);
+            match self.fill() {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("waiting for {}, {self:?}: {error}", mark.escape_ascii()),
+            }
+        }
+    }
+
+    /// Reads the head of a response.
+    ///
+    /// # Panics
+    ///
+    /// If the connection ends instead.
+    #[track_caller]
+    pub fn head(&mut self) -> Response {
+        self.try_head().unwrap_or_else(|| panic!("a response instead of the end: {self:?}"))
+    }
+
+    #[track_caller]
+    fn try_head(&mut self) -> Option<Response> {
+        let bytes = self.read_through(b"\r\n\r\n")?;
+        let text = core::str::from_utf8(&bytes).expect("a head is text");
+        Some(Response::parse_head(text.strip_suffix("\r\n\r\n").unwrap_or(text)))
+    }
+
+    /// Reads a response with its body.
+    ///
+    /// # Panics
+    ///
+    /// If the connection ends instead.
+    #[track_caller]
+    pub fn response(&mut self) -> Response {
+        self.try_response().unwrap_or_else(|| panic!("a response instead of the end: {self:?}"))
+    }
+
+    /// Reads a response with its body; `None` if the connection ends instead.
+    ///
+    /// # Panics
+    ///
+    /// If it ends in the middle.
+    #[track_caller]
+    pub fn try_response(&mut self) -> Option<Response> {
+        let mut response = self.try_head()?;
+        if response.status / 100 != 1 {
+            let length = response.field("Content-Length").expect("a length");
+            let length = length.parse().expect("a length in digits");
+            response.body = self.read_exactly(length).expect("a whole body");
+        }
+        Some(response)
+    }
+
+    /// Sends a request and reads its response.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[track_caller]
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Response {
+        self.send(request);
+        self.response()
+    }
+
+    /// Reads the end of the connection.
+    ///
+    /// # Panics
+    ///
+    /// If something else comes, a reset included.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        let read = self.fill().expect("the end, and not an error");
+        assert!(read == 0 && self.unread.is_empty(), "the end, and not {self:?}");
+    }
+
+    /// Waits until the server has ended the connection, in whatever way, passing over what it says.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) {
+        loop {
+            self.unread.clear();
+            match self.fill() {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("waiting for the end: {error}"),
+            }
+        }
+    }
+}
+
+/// What a stream says next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// An event.
+    Event(Event),
+    /// The terminating chunk.
+    End,
+    /// The connection's end, without it.
+    Cut,
+}
+
+/// An event stream, and a connection for the posts that name it.
+#[derive(Debug)]
+pub struct Stream {
+    /// Its connection.
+    pub client: Client,
+    /// The head of the response.
+    pub head: Response,
+    /// The URI to post to.
+    pub endpoint: String,
+    address: SocketAddr,
+    decoder: Decoder,
+    events: VecDeque<Event>,
+    poster: Option<Client>,
+    calls: u64,
+}
+
+impl Stream {
+    /// Opens a stream at `/sse`.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not give one.
+    #[track_caller]
+    #[must_use]
+    pub fn open(address: SocketAddr) -> Self {
+        Self::open_with(address, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    }
+
+    /// Opens a stream by this request.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not give one.
+    #[track_caller]
+    #[must_use]
+    pub fn open_with(address: SocketAddr, request: &str) -> Self {
+        let mut client = Client::connect(address);
+        client.send(request);
+        let head = client.head();
+        assert_eq!(head.status, 200, "{request:?}: {head:?}");
+        let decoder = Decoder::new(EVENT_BYTES_MAX);
+        let mut stream = Self {
+            client,
+            head,
+            endpoint: String::new(),
+            address,
+            decoder,
+            events: VecDeque::new(),
+            poster: None,
+            calls: 0,
+        };
+        let first = stream.event();
+        assert_eq!(first.name, "endpoint", "{first:?}");
+        stream.endpoint = first.data;
+        stream
+    }
+
+    /// The text of the session's token.
+    ///
+    /// # Panics
+    ///
+    /// If the endpoint has none.
+    #[track_caller]
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.endpoint.split_once('=').expect("an endpoint with a token").1
+    }
+
+    /// Reads one chunk; `None` if the connection ends before its end. The last one is empty.
+    ///
+    /// # Panics
+    ///
+    /// If it is malformed.
+    #[track_caller]
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = self.client.read_through(b"\r\n")?;
+        let size = line.strip_suffix(b"\r\n").and_then(|size| core::str::from_utf8(size).ok());
+        let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = size.unwrap_or_else(|| panic!("no chunk size: {}", line.escape_ascii()));
+        let mut chunk = self.client.read_exactly(size + 2)?;
+        let end = chunk.split_off(size);
+        assert_eq!(end, b"\r\n", "the end of a chunk");
+        Some(chunk)
+    }
+
+    /// What the stream says next, comments passed over.
+    ///
+    /// # Panics
+    ///
+    /// If it says nothing, or nothing that can be understood.
+    #[track_caller]
+    pub fn says(&mut self) -> Next {
+        let chunked = self.head.field("Transfer-Encoding").is_some();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Next::Event(event);
+            }
+            let piece = if chunked {
+                match self.chunk() {
+                    None => return Next::Cut,
+                    Some(chunk) if chunk.is_empty() => return Next::End,
+                    Some(chunk) => chunk,
+                }
+            } else {
+                match self.client.read_once() {
+                    piece if piece.is_empty() => return Next::End,
+                    piece => piece,
+                }
+            };
+            let events = &mut self.events;
+            self.decoder.feed(&piece, &mut |event| events.push_back(event)).expect("a small event");
+        }
+    }
+
+    /// The next event.
+    ///
+    /// # Panics
+    ///
+    /// If something else comes.
+    #[track_caller]
+    pub fn event(&mut self) -> Event {
+        match self.says() {
+            Next::Event(event) => event,
+            other @ (Next::End | Next::Cut) => panic!("an event, and not {other:?}"),
+        }
+    }
+
+    /// The text of the next message.
+    ///
+    /// # Panics
+    ///
+    /// If something else comes.
+    #[track_caller]
+    pub fn message(&mut self) -> String {
+        let Event { name, data, last_event_id } = self.event();
+        assert_eq!((&*name, &*last_event_id), ("message", ""), "{data}");
+        data
+    }
+
+    /// Expects the terminating chunk, and then the connection's end.
+    ///
+    /// # Panics
+    ///
+    /// If something else comes.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.says(), Next::End);
+        self.client.expect_end();
+    }
+
+    /// A request that posts `body` to this session.
+    #[must_use]
+    pub fn post_request(&self, body: &str) -> Vec<u8> {
+        post_request(&self.endpoint, body)
+    }
+
+    /// Posts on the session's own connection for posts, and returns the answer.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[track_caller]
+    pub fn post(&mut self, body: &str) -> Response {
+        let request = self.post_request(body);
+        let address = self.address;
+        let poster = self.poster.get_or_insert_with(|| Client::connect(address));
+        let response = poster.ask(request);
+        if response.field("Connection") == Some("close") {
+            self.poster = None;
+        }
+        response
+    }
+
+    /// Makes one call to a server that echoes; `case` is what a failure is blamed on.
+    ///
+    /// # Panics
+    ///
+    /// If it is not answered at once and as it should be.
+    #[track_caller]
+    pub fn check_alive(&mut self, case: &str) {
+        self.calls += 1;
+        let (id, call) = (format!("\"alive-{}\"", self.calls), self.calls);
+        let request =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"echo","params":{{"n":{call}}}}}"#);
+        assert_eq!(self.post(&request).status, 202, "{case}: another session's post");
+        let expected = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"n":{call}}}}}"#);
+        assert_eq!(self.message(), expected, "{case}: another session's answer");
+    }
+}
+
+/// A request that posts `body` to `endpoint`.
+#[must_use]
+pub fn post_request(endpoint: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// A JSON-RPC request that a server that echoes answers with `params`.
+#[must_use]
+pub fn call(id: impl fmt::Display, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"echo","params":{params}}}"#)
+}
+
+/// What [`call`] is answered with.
+#[must_use]
+pub fn answer(id: impl fmt::Display, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{params}}}"#)
+}
+
+/// What `/health` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Sessions.
+    pub sessions: u64,
+    /// Connections, that of the question among them.
+    pub connections: u64,
+}
+
+/// Asks `/health` on a connection of its own.
+///
+/// # Panics
+///
+/// If the answer is not what it should be.
+#[track_caller]
+#[must_use]
+pub fn health(address: SocketAddr) -> Health {
+    let response = Client::connect(address)
+        .ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(response.status, 200, "{response:?}");
+    let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
+    let count = |name| body.get(name).and_then(serde_json::Value::as_u64).expect("a count");
+    Health { sessions: count("active_sessions"), connections: count("active_connections") }
+}

@@ -1,0 +1,165 @@
+//! WIRE 4.1 and 4.2: the guard at the door.
+
+use mcp_sse_core::{Config, ConfigBuilder};
+use mcp_sse_tests::adapter::{Adapter, Place, Server};
+use mcp_sse_tests::client::{Client, Stream};
+use mcp_sse_tests::{for_each_adapter, handlers};
+
+for_each_adapter!(hosts_and_origins, lists, a_wildcard_address_reached_through_loopback);
+
+/// Who may pass the door of a server: every guarded route answers alike.
+struct Door {
+    server: Server,
+    bystander: Stream,
+}
+
+impl Door {
+    fn new(on: &Adapter, bind: &str, config: ConfigBuilder) -> Self {
+        let config = config.build().expect("good");
+        let server = Server::start_at(on, bind, Place::Local, config, handlers::echo());
+        let bystander = Stream::open(server.address());
+        Self { server, bystander }
+    }
+
+    /// `fields` are those of a request; `refused` is the status and what the text names.
+    #[track_caller]
+    fn check(&mut self, fields: &str, refused: Option<(u16, &[&str])>) {
+        for (line, passes) in
+            [("GET /sse", 200), ("HEAD /sse", 200), ("POST /messages", 415), ("GET /x", 404)]
+        {
+            let mut client = Client::connect(self.server.address());
+            client.send(format!("{line} HTTP/1.1\r\n{fields}\r\n\r\n"));
+            let response = if passes == 200 { client.head() } else { client.response() };
+            let Some((status, names)) = refused else {
+                assert_eq!(response.status, passes, "{line}, {fields}: {response:?}");
+                continue;
+            };
+            assert_eq!(response.status, status, "{line}, {fields}: {response:?}");
+            let response = if line == "GET /sse" {
+                // The body was left unread above.
+                Client::connect(self.server.address())
+                    .ask(format!("{line} HTTP/1.1\r\n{fields}\r\n\r\n"))
+            } else if line == "HEAD /sse" {
+                continue;
+            } else {
+                response
+            };
+            for name in names {
+                assert!(response.text().contains(name), "{line}, {fields}: {response:?}");
+            }
+        }
+        self.bystander.check_alive(fields);
+    }
+}
+
+const HOST: Option<(u16, &[&str])> = Some((403, &["allow_host"]));
+const ORIGIN: Option<(u16, &[&str])> = Some((403, &["allow_origin"]));
+const BAD: Option<(u16, &[&str])> = Some((400, &[]));
+
+fn hosts_and_origins(on: &Adapter) {
+    let mut door = Door::new(on, "127.0.0.1:0", Config::builder());
+    for host in [
+        "localhost",
+        "localhost:8000",
+        "LocalHost",
+        "localhost.",
+        "localhost.:80",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "127.255.0.9:8000",
+        "[::1]",
+        "[::1]:8000",
+        "[0:0:0:0:0:0:0:1]",
+    ] {
+        door.check(&format!("Host: {host}"), None);
+    }
+    for host in [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "evil-localhost",
+        "128.0.0.1",
+        "0.0.0.0",
+        "10.0.0.1:8000",
+        "[::2]",
+        "127.0.0.1.evil.example",
+    ] {
+        door.check(&format!("Host: {host}"), Some((403, &["allow_host", host])));
+    }
+    door.check("Host: ", BAD);
+    door.check("Accept: */*", BAD);
+    door.check("Host: localhost\r\nHost: localhost", BAD);
+    door.check("Host: localhost\r\nHost: evil.example", BAD);
+
+    let host = "Host: localhost\r\n";
+    for origin in [
+        "http://localhost",
+        "http://localhost:3000",
+        "https://localhost:3000",
+        "http://127.0.0.1:6274",
+        "http://[::1]:6274",
+    ] {
+        door.check(&format!("{host}Origin: {origin}"), None);
+    }
+    for origin in [
+        "http://evil.example",
+        "https://localhost.evil.example",
+        "null",
+        "localhost",
+        "",
+        "http://",
+        "http://localhost/path",
+        "http://localhost:x",
+        "http://user@localhost",
+        "file://",
+        "http://localhost http://localhost",
+        "http://localhost, http://localhost",
+    ] {
+        door.check(&format!("{host}Origin: {origin}"), ORIGIN);
+    }
+    door.check(&format!("{host}Origin: http://localhost\r\nOrigin: http://localhost"), ORIGIN);
+    door.check(
+        &format!("{host}Origin: http://evil.example"),
+        Some((403, &["allow_origin", "http://evil.example"])),
+    );
+}
+
+fn lists(on: &Adapter) {
+    let config = Config::builder()
+        .allow_host("mcp.example")
+        .allow_host("ported.example:8443")
+        .allow_origin("https://app.example")
+        .allow_origin("http://dev.example:*");
+    let mut door = Door::new(on, "127.0.0.1:0", config);
+    door.check("Host: mcp.example", None);
+    door.check("Host: MCP.Example:1", None);
+    door.check("Host: ported.example:8443", None);
+    door.check("Host: ported.example", HOST);
+    door.check("Host: localhost", None);
+    door.check("Host: other.example", HOST);
+    door.check("Host: localhost\r\nOrigin: https://app.example", None);
+    door.check("Host: localhost\r\nOrigin: https://app.example:443", None);
+    door.check("Host: localhost\r\nOrigin: http://app.example", ORIGIN);
+    door.check("Host: localhost\r\nOrigin: https://app.example:8443", ORIGIN);
+    door.check("Host: localhost\r\nOrigin: http://dev.example:5173", None);
+    door.check("Host: localhost\r\nOrigin: http://localhost:5173", None);
+}
+
+/// The rule goes by the address a connection came in at, not by the one that was bound.
+fn a_wildcard_address_reached_through_loopback(on: &Adapter) {
+    let mut door = Door::new(on, "0.0.0.0:0", Config::builder());
+    door.check("Host: localhost", None);
+    door.check("Host: 127.0.0.1", None);
+    door.check("Host: evil.example", HOST);
+    door.check("Host: 0.0.0.0", HOST);
+    door.check("Host: localhost\r\nOrigin: http://evil.example", ORIGIN);
+    door.check("Host: localhost\r\nOrigin: http://localhost", None);
+    // An authority in the target replaces the field.
+    let ask = |target: &str, host: &str| {
+        let mut client = Client::connect(door.server.address());
+        client.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).status
+    };
+    assert_eq!(ask("http://localhost/x", "evil.example"), 404);
+    assert_eq!(ask("http://evil.example/x", "localhost"), 403);
+    assert_eq!(ask("HTTP://LOCALHOST:80/x", "evil.example"), 404);
+}

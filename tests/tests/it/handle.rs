@@ -1,0 +1,322 @@
+//! `Session` and `Handle`: the application's side, with a real client at the other end.
+
+use core::net::SocketAddr;
+use std::sync::mpsc;
+
+use mcp_sse_core::driver::Session;
+use mcp_sse_core::{CloseReason, Config, Frame, SendError};
+use mcp_sse_tests::adapter::{Adapter, Place, Server};
+use mcp_sse_tests::client::{Next, Stream, call};
+use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
+
+use crate::limits;
+
+for_each_adapter!(
+    a_client_that_does_not_read,
+    an_application_that_does_not_receive,
+    ends_in_order,
+    a_client_that_leaves,
+    what_was_accepted_is_received,
+    broadcasts,
+    what_a_session_knows,
+    senders,
+    one_client_that_is_flooded,
+);
+
+fn note(n: usize) -> Frame {
+    note_with(n, "")
+}
+
+fn note_with(n: usize, text: &str) -> Frame {
+    let text = format!(r#"{{"jsonrpc":"2.0","method":"n","params":[{n},"{text}"]}}"#);
+    Frame::message(text.as_bytes()).expect("JSON")
+}
+
+#[track_caller]
+fn number(text: &str) -> usize {
+    let message: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let number = message.pointer("/params/0").and_then(serde_json::Value::as_u64);
+    usize::try_from(number.expect("a number")).expect("an index")
+}
+
+/// A server that gives its sessions to the test, in each of the two places where handlers run.
+struct Desk {
+    server: Server,
+    sessions: mpsc::Receiver<Session>,
+}
+
+impl Desk {
+    #[track_caller]
+    fn everywhere(on: &Adapter, config: &Config, test: impl Fn(&Self)) {
+        for place in Place::ALL {
+            let (sender, sessions) = mpsc::channel();
+            let handler = handlers::give(sender);
+            let server = Server::start_at(on, "127.0.0.1:0", place, config.clone(), handler);
+            test(&Self { server, sessions });
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    #[track_caller]
+    fn open(&self) -> (Stream, Session) {
+        let stream = Stream::open(self.address());
+        (stream, self.sessions.recv_timeout(PATIENCE).expect("a session"))
+    }
+
+    /// Sends until nothing more goes, and nothing moves any more. Returns how many frames went.
+    #[track_caller]
+    fn fill(&self, session: &Session, text: &str) -> usize {
+        let (mut sent, mut still) = (0, 0);
+        let mut bytes_sent = 0;
+        while still < 50 {
+            match session.try_send(note_with(sent, text)) {
+                Ok(()) => {
+                    sent += 1;
+                    still = 0;
+                }
+                Err(SendError::Full) => {
+                    // The server has had a turn when this is answered.
+                    let metrics = self.server.metrics();
+                    still = if metrics.bytes_sent == bytes_sent { still + 1 } else { 0 };
+                    bytes_sent = metrics.bytes_sent;
+                }
+                Err(error) => panic!("after {sent}: {error}"),
+            }
+            assert!(sent < 100_000, "the queue has no end");
+        }
+        sent
+    }
+}
+
+#[track_caller]
+fn closed(session: &Session, reason: CloseReason) -> u32 {
+    wait_until("the session ends", || session.closed().is_some());
+    let closed = session.closed().expect("closed");
+    assert_eq!(closed.reason, reason);
+    closed.frames_undelivered
+}
+
+fn a_client_that_does_not_read(on: &Adapter) {
+    let config = limits(|l| l.queue_bytes_max = Some(64 << 10)).build().expect("good");
+    Desk::everywhere(on, &config, |desk| {
+        let (mut stream, session) = desk.open();
+        let (mut other, other_session) = desk.open();
+        let text = "x".repeat(16 << 10);
+        let sent = desk.fill(&session, &text);
+        assert!(sent > 4, "{sent}");
+        assert_eq!(session.try_send(note(0)), Err(SendError::Full));
+        // `send` waits ..
+        let mut waiting = Box::pin(session.send(note_with(sent, &text)));
+        let polled = futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
+        assert_eq!(polled, None, "there is no room");
+        // .. the others do not ..
+        finish("another's room", other_session.send(note(7))).expect("a stream");
+        assert_eq!(number(&other.message()), 7);
+        // .. and it goes on when the client does.
+        for n in 0..sent {
+            assert_eq!(number(&stream.message()), n);
+        }
+        finish("room", waiting).expect("a stream");
+        assert_eq!(number(&stream.message()), sent);
+        session.try_send(note(sent + 1)).expect("room");
+        assert_eq!(number(&stream.message()), sent + 1);
+        drop(session);
+        stream.expect_end();
+    });
+}
+
+fn an_application_that_does_not_receive(on: &Adapter) {
+    let config = limits(|l| l.inbound_messages_max = Some(6)).build().expect("good");
+    Desk::everywhere(on, &config, |desk| {
+        let (mut stream, mut session) = desk.open();
+        for n in 0..6 {
+            assert_eq!(stream.post(&call(n, "[]")).status, 202, "{n}");
+        }
+        // One too many is held, not refused; and it passes as soon as one was taken.
+        let mut held = mcp_sse_tests::client::Client::connect(desk.address());
+        held.send(stream.post_request(&call(6, "[]")));
+        wait_until("a post is held", || desk.server.metrics().posts_held == 1);
+        assert!(!held.hears_something());
+        let mut receive =
+            || finish("a message", session.recv()).expect("a message").text().to_owned();
+        assert_eq!(receive(), call(0, "[]"));
+        assert_eq!(held.response().status, 202);
+        for n in 1..=6 {
+            assert_eq!(receive(), call(n, "[]"));
+        }
+    });
+}
+
+fn ends_in_order(on: &Adapter) {
+    let check = |case: &str, end: fn(Session) -> Option<Session>| {
+        Desk::everywhere(on, &Config::default(), |desk| {
+            let (mut stream, session) = desk.open();
+            for n in 0..100 {
+                finish("room", session.send(note(n))).expect("a stream");
+            }
+            let endpoint = stream.endpoint.clone();
+            let kept = end(session);
+            for n in 0..100 {
+                assert_eq!(number(&stream.message()), n, "{case}");
+            }
+            stream.expect_end();
+            // Its name is gone, too.
+            let post = mcp_sse_tests::client::post_request(&endpoint, &call(1, "[]"));
+            let mut client = mcp_sse_tests::client::Client::connect(desk.address());
+            assert_eq!(client.ask(post).status, 404, "{case}");
+            if let Some(mut session) = kept {
+                assert_eq!(closed(&session, CloseReason::Application), 0, "{case}");
+                assert_eq!(session.try_send(note(1)), Err(SendError::Gone), "{case}");
+                let sent = finish("an answer", session.send(note(1)));
+                assert_eq!(sent, Err(SendError::Gone), "{case}");
+                assert!(finish("the end", session.recv()).is_none(), "{case}");
+            }
+            let metrics = desk.server.metrics();
+            assert_eq!((metrics.sessions_closed, metrics.frames_sent), (1, 100), "{case}");
+        });
+    };
+    check("dropped", |session| {
+        drop(session);
+        None
+    });
+    check("closed", |session| {
+        session.close();
+        assert_eq!(session.try_send(note(0)), Err(SendError::Gone));
+        Some(session)
+    });
+}
+
+fn a_client_that_leaves(on: &Adapter) {
+    Desk::everywhere(on, &Config::default(), |desk| {
+        // With nothing on the way nothing is lost.
+        let (stream, mut session) = desk.open();
+        drop(stream);
+        assert_eq!(closed(&session, CloseReason::Peer), 0);
+        assert!(finish("the end", session.recv()).is_none());
+        assert_eq!(session.try_send(note(0)), Err(SendError::Gone));
+
+        // What is on the way and in line is counted; a `send` that waits is told.
+        let (stream, session) = desk.open();
+        let sent = desk.fill(&session, &"x".repeat(64 << 10));
+        let mut waiting = Box::pin(session.send(note(0)));
+        let polled = futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
+        assert_eq!(polled, None, "there is no room");
+        drop(stream);
+        assert_eq!(finish("an end", &mut waiting), Err(SendError::Gone));
+        drop(waiting);
+        let lost = u64::from(closed(&session, CloseReason::Peer));
+        assert_eq!(lost + desk.server.metrics().frames_sent, sent as u64);
+    });
+}
+
+fn what_was_accepted_is_received(on: &Adapter) {
+    Desk::everywhere(on, &Config::default(), |desk| {
+        let (mut stream, mut session) = desk.open();
+        for n in 0..30 {
+            assert_eq!(stream.post(&call(n, "[]")).status, 202, "{n}");
+        }
+        drop(stream);
+        closed(&session, CloseReason::Peer);
+        for n in 0..30 {
+            let message = finish("a message", session.recv()).expect("a message");
+            assert_eq!(message.text(), call(n, "[]"));
+        }
+        assert!(finish("the end", session.recv()).is_none());
+    });
+}
+
+fn broadcasts(on: &Adapter) {
+    let config = limits(|l| l.queue_bytes_max = Some(64 << 10)).build().expect("good");
+    Desk::everywhere(on, &config, |desk| {
+        let reach = |frame| {
+            let reach = finish("a broadcast", desk.server.handle().broadcast(frame)).expect("runs");
+            (reach.queued, reach.full, reach.gone)
+        };
+        assert_eq!(reach(note(0)), (0, 0, 0));
+        let (mut a, _a) = desk.open();
+        let (mut b, _b) = desk.open();
+        let (mut c, _c) = desk.open();
+        assert_eq!(reach(note(1)), (3, 0, 0));
+        for stream in [&mut a, &mut b, &mut c] {
+            assert_eq!(number(&stream.message()), 1);
+        }
+        // One that does not read is left out; the others are not held up.
+        let (mut slow, slow_session) = desk.open();
+        let sent = desk.fill(&slow_session, &"x".repeat(16 << 10));
+        let large = note_with(2, &"y".repeat(60 << 10));
+        assert_eq!(reach(large), (3, 1, 0));
+        for stream in [&mut a, &mut b, &mut c] {
+            assert_eq!(number(&stream.message()), 2);
+        }
+        for n in 0..sent {
+            assert_eq!(number(&slow.message()), n);
+        }
+        drop(slow_session);
+        slow.expect_end();
+        drop(c);
+        wait_until("one leaves", || desk.server.metrics().sessions_open() == 2);
+        assert_eq!(reach(note(3)), (2, 0, 0));
+        // One stream of HTTP/1.0 among them: the same frame, without its chunk.
+        let mut old = Stream::open_with(desk.address(), "GET /sse HTTP/1.0\r\n\r\n");
+        let old_session = desk.sessions.recv_timeout(PATIENCE).expect("a session");
+        assert_eq!(reach(note(4)), (3, 0, 0));
+        assert_eq!(number(&old.message()), 4);
+        drop(old_session);
+        assert_eq!(old.says(), Next::End);
+    });
+}
+
+fn what_a_session_knows(on: &Adapter) {
+    Desk::everywhere(on, &Config::default(), |desk| {
+        let request = "GET /sse?q=1 HTTP/1.1\r\nHost: localhost\r\nX-Mine:  a b \r\n\r\n";
+        let stream = Stream::open_with(desk.address(), request);
+        let session = desk.sessions.recv_timeout(PATIENCE).expect("a session");
+        assert_eq!(session.head().path(), "/sse");
+        assert_eq!(session.head().field("x-mine"), Some(&b"a b"[..]));
+        assert_eq!(session.principal(), None);
+        assert_eq!(session.closed(), None);
+        let (_other, other_session) = desk.open();
+        assert_ne!(session.id(), other_session.id());
+        let printed = format!("{session:?} {:?} {:?}", session.sender(), desk.server.handle());
+        assert!(!printed.contains(stream.token()), "a secret: {printed}");
+    });
+}
+
+fn senders(on: &Adapter) {
+    Desk::everywhere(on, &Config::default(), |desk| {
+        let (mut stream, session) = desk.open();
+        let senders: Vec<_> = (0..8).map(|_| session.sender()).collect();
+        drop(session);
+        std::thread::scope(|scope| {
+            for (n, sender) in senders.into_iter().enumerate() {
+                scope.spawn(move || {
+                    for k in 0..50 {
+                        finish("room", sender.send(note(n * 100 + k))).expect("a stream");
+                    }
+                });
+            }
+            let mut next = [0; 8];
+            for _ in 0..8 * 50 {
+                let number = number(&stream.message());
+                let (n, k) = (number / 100, number % 100);
+                assert_eq!(next[n], k, "sender {n}");
+                next[n] += 1;
+            }
+        });
+        // The last of them was dropped with its thread.
+        stream.expect_end();
+    });
+}
+
+fn one_client_that_is_flooded(on: &Adapter) {
+    let server = Server::start(on, Config::default(), handlers::flood(4 << 10));
+    // Nobody reads these.
+    let _unread: Vec<_> = (0..3).map(|_| Stream::open(server.address())).collect();
+    let mut stream = Stream::open(server.address());
+    for _ in 0..2_000 {
+        assert!(stream.message().len() > 4 << 10);
+    }
+}

@@ -1,0 +1,663 @@
+//! WIRE 5: HTTP/1.1, strictly; and the deadlines of WIRE 6 that a peer can run into.
+
+use core::time::Duration;
+use std::sync::mpsc;
+
+use mcp_sse_core::{Config, Fault};
+use mcp_sse_tests::adapter::{Adapter, Server};
+use mcp_sse_tests::client::{Client, Stream, answer, call, post_request};
+use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, wait_until};
+
+use crate::{Room, timeouts};
+
+for_each_adapter!(
+    request_lines,
+    targets,
+    fields,
+    host_syntax,
+    heads_that_are_too_large,
+    content_lengths,
+    transfer_encodings,
+    chunked_bodies,
+    the_first_wrong_octet_is_enough,
+    expectations,
+    keep_alive,
+    pipelining,
+    cut_short_by_the_client,
+    a_large_post_gets_its_413,
+    deadlines,
+);
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The next request on it is answered.
+    Keeps,
+    /// It ends, and the next request on it, sent already, is not looked at.
+    Closes,
+}
+use Then::{Closes, Keeps};
+
+struct Http {
+    room: Room,
+    endpoint: String,
+    /// Where accepted posts echo.
+    stream: Stream,
+}
+
+impl Http {
+    fn new(on: &Adapter) -> Self {
+        let room = Room::new(on, Config::default());
+        let stream = Stream::open(room.server.address());
+        Self { room, endpoint: stream.endpoint.clone(), stream }
+    }
+
+    /// Sends a request with another one behind it, in one piece and byte by byte.
+    #[track_caller]
+    fn check(&mut self, request: impl AsRef<[u8]>, status: u16, then: Then) {
+        const NEXT: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let request = request.as_ref();
+        let case = request.escape_ascii().to_string();
+        let case = case.get(..case.len().min(400)).unwrap_or_default();
+        let bytes = [request, NEXT].concat();
+        let pieces: &[usize] = if bytes.len() < 1_500 { &[usize::MAX, 1] } else { &[usize::MAX] };
+        for &size in pieces {
+            let mut client = Client::connect(self.room.server.address());
+            for piece in bytes.chunks(size.min(bytes.len())) {
+                // The answer may come, and the connection end, before everything was said.
+                if client.try_send(piece).is_err() {
+                    break;
+                }
+            }
+            let case = format!("in pieces of {size}: {case}");
+            let Some(response) = client.try_response() else { panic!("no answer, {case}") };
+            assert_eq!(response.status, status, "{case}: {response:?}");
+            assert!(response.field("Date").is_some(), "{case}");
+            if status == 202 {
+                assert_eq!(self.stream.message(), answer(1, "[]"), "{case}");
+            }
+            if then == Keeps {
+                let next = client.response();
+                assert_eq!(next.status, 200, "behind it, {case}: {next:?}");
+                client.end();
+            } else {
+                assert_eq!(response.field("Connection"), Some("close"), "{case}");
+            }
+            client.expect_end();
+            self.room.bystander.check_alive(&case);
+        }
+        self.stream.check_alive(case);
+    }
+
+    /// A post of a small request, with these framing fields and this body.
+    #[track_caller]
+    fn check_post(&mut self, framing: &str, body: &str, status: u16, then: Then) {
+        let head = format!("POST {} HTTP/1.1\r\nHost: localhost", self.endpoint);
+        let json = "Content-Type: application/json";
+        self.check(format!("{head}\r\n{json}\r\n{framing}\r\n\r\n{body}"), status, then);
+    }
+}
+
+const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#;
+
+fn request_lines(on: &Adapter) {
+    let mut http = Http::new(on);
+    let mut check = |line: &[u8], status, then| {
+        http.check([line, b"Host: localhost\r\n\r\n"].concat(), status, then);
+    };
+    check(b"GET /x HTTP/1.1\r\n", 404, Keeps);
+    check(b"\r\nGET /x HTTP/1.1\r\n", 404, Keeps);
+    check(b"\r\n\r\n\r\n\r\nGET /x HTTP/1.1\r\n", 404, Keeps);
+    check(b"\r\n\r\n\r\n\r\n\r\nGET /x HTTP/1.1\r\n", 400, Closes);
+    check(b"\nGET /x HTTP/1.1\r\n", 400, Closes);
+    check(b"GET /x HTTP/1.1\n", 400, Closes);
+    check(b"GET /x HTTP/1.1\r", 400, Closes);
+    check(b"GET /x HTTP/1.1\r\r\n", 400, Closes);
+    check(b"GET  /x HTTP/1.1\r\n", 400, Closes);
+    check(b"GET /x  HTTP/1.1\r\n", 400, Closes);
+    check(b" GET /x HTTP/1.1\r\n", 400, Closes);
+    check(b"GET /x HTTP/1.1 \r\n", 400, Closes);
+    check(b"GET\t/x HTTP/1.1\r\n", 400, Closes);
+    check(b"GET\x0b/x HTTP/1.1\r\n", 400, Closes);
+    check(b"GET /x\x0cHTTP/1.1\r\n", 400, Closes);
+    check(b"GET /x\r\n", 400, Closes);
+    check(b"GET\r\n", 400, Closes);
+    check(b"GET /x HTTP/1.1 x\r\n", 400, Closes);
+    check(b"GET /x HTTP/1.2\r\n", 404, Keeps);
+    check(b"GET /x HTTP/1.9\r\n", 404, Keeps);
+    check(b"GET /x HTTP/2.0\r\n", 505, Closes);
+    check(b"GET /x HTTP/0.9\r\n", 505, Closes);
+    check(b"GET /x HTTP/3.1\r\n", 505, Closes);
+    check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, Closes);
+    check(b"GET /x HTTP/1\r\n", 400, Closes);
+    check(b"GET /x HTTP/1.10\r\n", 400, Closes);
+    check(b"GET /x HTTP/11.1\r\n", 400, Closes);
+    check(b"GET /x HTTP/1,1\r\n", 400, Closes);
+    check(b"GET /x http/1.1\r\n", 400, Closes);
+    check(b"GET /x HTTPS/1.1\r\n", 400, Closes);
+    check(b"GET /x HTTP/ 1.1\r\n", 400, Closes);
+    check(b"G\0T /x HTTP/1.1\r\n", 400, Closes);
+    check(b"G(T /x HTTP/1.1\r\n", 400, Closes);
+    check(b"G\xc3\xa9T /x HTTP/1.1\r\n", 400, Closes);
+    check(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, Closes);
+    check(b"BREW /x HTTP/1.1\r\n", 501, Closes);
+}
+
+fn targets(on: &Adapter) {
+    let mut http = Http::new(on);
+    let mut check = |target: &[u8], status, then| {
+        http.check(
+            [b"GET ", target, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat(),
+            status,
+            then,
+        );
+    };
+    check(b"/x?a=b&c=%20[]|", 400, Closes);
+    check(b"/x?a=b&c=%20;,/:@!$'()*+?", 404, Keeps);
+    check(b"http://localhost/x", 404, Keeps);
+    check(b"HTTP://localhost:80/x", 404, Keeps);
+    check(b"http://localhost", 404, Keeps);
+    check(b"https://localhost/x", 421, Closes);
+    check(b"http://user@localhost/x", 400, Closes);
+    check(b"http://user:pass@localhost/x", 400, Closes);
+    check(b"http:///x", 400, Closes);
+    check(b"http://local host/x", 400, Closes);
+    check(b"http://localhost:x/x", 400, Closes);
+    check(b"ftp://localhost/x", 400, Closes);
+    check(b"localhost:80", 400, Closes);
+    check(b"*", 400, Closes);
+    check(b"x", 400, Closes);
+    check(b"/x#y", 400, Closes);
+    for octet in b"\"<>\\^`{|}\x01\x7f\x80\xff" {
+        check(&[b'/', *octet, b'x'], 400, Closes);
+    }
+    check("/é".as_bytes(), 400, Closes);
+    check(b"/x%", 404, Keeps);
+    http.check("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, Keeps);
+    http.check("OPTIONS * HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, Keeps);
+}
+
+fn fields(on: &Adapter) {
+    let mut http = Http::new(on);
+    let mut check = |field: &[u8], status, then| {
+        let request = [b"GET /x HTTP/1.1\r\nHost: localhost\r\n", field, b"\r\n\r\n"].concat();
+        http.check(request, status, then);
+    };
+    check(b"X:", 404, Keeps);
+    check(b"X: \t a b \t ", 404, Keeps);
+    check(b"!#$%&'*+-.^_`|~09aZ: x", 404, Keeps);
+    check(b"X: \xe9\xff", 404, Keeps);
+    check(b"Upgrade: websocket\r\nConnection: Upgrade", 404, Keeps);
+    check(
+        b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAA",
+        404,
+        Keeps,
+    );
+    check(b"X : y", 400, Closes);
+    check(b"X\t: y", 400, Closes);
+    check(b": y", 400, Closes);
+    check(b"X", 400, Closes);
+    check(b" X: y", 400, Closes);
+    check(b"X: y\r\n z", 400, Closes);
+    check(b"X: y\r\n\tz", 400, Closes);
+    check(b"X: a\0b", 400, Closes);
+    check(b"X: a\x01b", 400, Closes);
+    check(b"X: a\x7fb", 400, Closes);
+    check(b"X: a\nY: b", 400, Closes);
+    check(b"X: a\rY: b", 400, Closes);
+    check(b"X: a\r\r\nY: b", 400, Closes);
+    check(b"X y: z", 400, Closes);
+    check(b"X(: z", 400, Closes);
+    check(b"X\0: z", 400, Closes);
+    check("\u{e9}: z".as_bytes(), 400, Closes);
+    check(b"X: y\n", 400, Closes);
+    // The first field, where obsolete parsers took white space for the end of the line above.
+    http.check("GET /x HTTP/1.1\r\n Host: localhost\r\n\r\n", 400, Closes);
+    http.check("GET /x HTTP/1.1\r\nHost: localhost\r\n\n", 400, Closes);
+}
+
+fn host_syntax(on: &Adapter) {
+    let mut http = Http::new(on);
+    let mut check = |host: &[u8], status, then| {
+        // No guard there, so that only syntax counts.
+        let request = [b"GET /ready HTTP/1.1\r\n", host, b"\r\n\r\n"].concat();
+        http.check(request, status, then);
+    };
+    for host in ["a", "a:80", "a.b-c_d.", "127.0.0.1:65535", "[::1]", "[fe80::1]:1", "a%20b"] {
+        check(format!("Host: {host}").as_bytes(), 200, Keeps);
+    }
+    for host in [
+        "a b",
+        "a:",
+        "a:b",
+        "a:80:80",
+        "a/b",
+        "a?b",
+        "a#b",
+        "user@a",
+        "a,b",
+        "[::1",
+        "::1",
+        "[g]",
+        "[]",
+        "a:65536",
+        "a:000000000080x",
+        "a\\b",
+        "<a>",
+        "\u{e9}",
+        "a|b",
+        "a\"",
+        "a%2",
+        "a%zz",
+    ] {
+        check(format!("Host: {host}").as_bytes(), 400, Closes);
+    }
+    check(b"X: y", 400, Closes);
+    check(b"Host: a\r\nHost: a", 400, Closes);
+    check(b"Host: a\r\nhost: b", 400, Closes);
+    check(b"Host: a\0", 400, Closes);
+    http.check("GET http://a/ready HTTP/1.1\r\nX: y\r\n\r\n", 400, Closes);
+    http.check("GET /ready HTTP/1.0\r\n\r\n", 200, Closes);
+    http.check("GET /ready HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400, Closes);
+}
+
+fn heads_that_are_too_large(on: &Adapter) {
+    let mut http = Http::new(on);
+    let line = "GET /x HTTP/1.1\r\nHost: localhost\r\n";
+    let filled = |total: usize| {
+        let rest = total - line.len() - "X: \r\n\r\n".len();
+        format!("{line}X: {}\r\n\r\n", "x".repeat(rest))
+    };
+    http.check(filled(16 << 10), 404, Keeps);
+    http.check(filled((16 << 10) + 1), 431, Closes);
+    http.check(filled(200 << 10), 431, Closes);
+    let many = |fields: usize| {
+        let fields: String = (1..fields).map(|n| format!("X{n}: y\r\n")).collect();
+        format!("{line}{fields}\r\n")
+    };
+    http.check(many(100), 404, Keeps);
+    http.check(many(101), 431, Closes);
+    let target =
+        |len: usize| format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(len - 1));
+    http.check(target(8 << 10), 404, Keeps);
+    http.check(target((8 << 10) + 1), 414, Closes);
+    http.check(target(100 << 10), 414, Closes);
+    http.check(format!("{} /x HTTP/1.1\r\n\r\n", "X".repeat(20_000)), 501, Closes);
+}
+
+fn content_lengths(on: &Adapter) {
+    let mut http = Http::new(on);
+    let n = BODY.len();
+    http.check_post(&format!("Content-Length: {n}"), BODY, 202, Keeps);
+    http.check_post(&format!("Content-Length:\t{n} \t"), BODY, 202, Keeps);
+    http.check_post(&format!("Content-Length: {n:019}"), BODY, 202, Keeps);
+    http.check_post(&format!("Content-Length: {n}\r\nConnection: close"), BODY, 202, Closes);
+    http.check_post("Content-Length: 0", "", 400, Keeps);
+    for length in [
+        format!("+{n}"),
+        format!("-{n}"),
+        "-0".into(),
+        format!("0x{n:x}"),
+        format!("{n},{n}"),
+        format!("{n}, {n}"),
+        format!("{n} {n}"),
+        String::new(),
+        format!("{n}."),
+        format!("{n}e0"),
+        format!("{n:020}"),
+        "99999999999999999999".into(),
+        "18446744073709551665".into(),
+        format!("{n}\r\nContent-Length: {n}"),
+        format!("{n}\r\nContent-Length: 0"),
+        format!("{n}\r\nTransfer-Encoding: chunked"),
+        format!("{n}\r\nTransfer-Encoding: identity"),
+    ] {
+        http.check_post(&format!("Content-Length: {length}"), BODY, 400, Closes);
+    }
+    // Framing is the same whatever the method.
+    let tail = "Host: localhost\r\n";
+    http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\n\r\nhello"), 200, Keeps);
+    http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5,5\r\n\r\n"), 400, Closes);
+    http.check(
+        format!(
+            "GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ),
+        400,
+        Closes,
+    );
+}
+
+fn transfer_encodings(on: &Adapter) {
+    let mut http = Http::new(on);
+    let chunked = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
+    http.check_post("Transfer-Encoding: chunked", &chunked, 202, Keeps);
+    http.check_post("Transfer-Encoding: \tCHUNKED ", &chunked, 202, Keeps);
+    http.check_post("Transfer-Encoding: chunked\r\nConnection: close", &chunked, 202, Closes);
+    for coding in ["gzip", "identity", "xchunked", "chunke"] {
+        http.check_post(&format!("Transfer-Encoding: {coding}"), &chunked, 501, Closes);
+    }
+    for coding in [
+        "",
+        "chunked, chunked",
+        "gzip, chunked",
+        "chunked, gzip",
+        "chunked,",
+        ", chunked",
+        "chunked;q=1",
+        "\"chunked\"",
+        "chunked chunked",
+        "chunked\r\nTransfer-Encoding: chunked",
+        "gzip\r\nTransfer-Encoding: chunked",
+        "chunked\x0b",
+    ] {
+        http.check_post(&format!("Transfer-Encoding: {coding}"), &chunked, 400, Closes);
+    }
+    let old = format!(
+        "POST {} HTTP/1.0\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}",
+        http.endpoint
+    );
+    http.check(old, 400, Closes);
+}
+
+fn chunked_bodies(on: &Adapter) {
+    let mut http = Http::new(on);
+    let n = BODY.len();
+    let (a, b) = BODY.split_at(7);
+    let m = n - 7;
+    let mut check = |body: &str, status, then| {
+        http.check_post("Transfer-Encoding: chunked", body, status, then);
+    };
+    check(&format!("7\r\n{a}\r\n{m:x}\r\n{b}\r\n0\r\n\r\n"), 202, Keeps);
+    check(&format!("0007\r\n{a}\r\n{m:X}\r\n{b}\r\n000\r\n\r\n"), 202, Keeps);
+    check(&format!("{n:016x}\r\n{BODY}\r\n0\r\n\r\n"), 202, Keeps);
+    check(&format!("{n:x};a;b=c;d=\"e;\\\"f\"\r\n{BODY}\r\n0;x=y\r\n\r\n"), 202, Keeps);
+    // The white space that RFC 9112 section 7.1.1 calls bad and has recipients parse.
+    check(&format!("{n:x} ; a = b\r\n{BODY}\r\n0\r\n\r\n"), 202, Keeps);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX: y\r\nZ: \r\n\r\n"), 202, Keeps);
+    let each: String = BODY.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+    check(&format!("{each}0\r\n\r\n"), 202, Keeps);
+    check("0\r\n\r\n", 400, Keeps);
+    let whole = format!("{BODY}\r\n0\r\n\r\n");
+    for size in [
+        String::new(),
+        "x".into(),
+        format!("0x{n:x}"),
+        format!("+{n:x}"),
+        format!("-{n:x}"),
+        format!(" {n:x}"),
+        format!("{n:x} "),
+        format!("{n:x}_"),
+        format!("{n:017x}"),
+        "ffffffffffffffff0".into(),
+        format!("{n:x};"),
+        format!("{n:x};=b"),
+        format!("{n:x};a=\"b"),
+        format!("{n:x};a\0"),
+        format!("{n:x};a\nb"),
+    ] {
+        check(&format!("{size}\r\n{whole}"), 400, Closes);
+    }
+    check(&format!("{n:x}\n{whole}"), 400, Closes);
+    check(&format!("{n:x}\r{whole}"), 400, Closes);
+    check(&format!("{n:x}\r\r\n{whole}"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\n0\r\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}0\r\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}xx\r\n0\r\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\n\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX : y\r\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\n X: y\r\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX: y\r\n z\r\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX: y\n\r\n"), 400, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX: \0\r\n\r\n"), 400, Closes);
+    let long = "x".repeat(17 << 10);
+    check(&format!("{n:x};{long}\r\n{whole}"), 413, Closes);
+    check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX: {long}\r\n\r\n"), 431, Closes);
+    let many: String = BODY.chars().map(|c| format!("1;{}\r\n{c}\r\n", "e".repeat(400))).collect();
+    check(&format!("{many}0\r\n\r\n"), 413, Closes);
+}
+
+/// Nothing more has to come: no line end, no rest of the head.
+fn the_first_wrong_octet_is_enough(on: &Adapter) {
+    let mut room = Room::new(on, Config::default());
+    let mut check = |bytes: &[u8], status: u16| {
+        let mut client = Client::connect(room.server.address());
+        client.send(bytes);
+        let case = bytes.escape_ascii().to_string();
+        assert_eq!(client.response().status, status, "{case}");
+        client.expect_end();
+        room.bystander.check_alive(&case);
+    };
+    check(b"\x16", 400);
+    check(b"\x80", 400);
+    check(b"\n", 400);
+    check(b" ", 400);
+    check(b"GET \x01", 400);
+    check(b"GET /\xff", 400);
+    check(b"GET /x H2", 400);
+    check(b"GET /x HTTP/2", 505);
+    check(b"GET /x HTTP/1.1\n", 400);
+    check(b"GET /x HTTP/1.1\r\nHost: a\r\n ", 400);
+    check(b"GET /x HTTP/1.1\r\nA B", 400);
+    check(&[b'X'; 100], 501);
+}
+
+fn expectations(on: &Adapter) {
+    let mut http = Http::new(on);
+    let address = http.room.server.address();
+    let head = |endpoint: &str, more: &str| {
+        format!(
+            "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             {more}\r\n\r\n"
+        )
+    };
+    for value in ["100-continue", "100-Continue", "100-CONTINUE"] {
+        let mut client = Client::connect(address);
+        client.send(head(
+            &http.endpoint,
+            &format!("Content-Length: {}\r\nExpect: {value}", BODY.len()),
+        ));
+        let go_on = client.response();
+        assert_eq!(go_on.status_line, "HTTP/1.1 100 Continue", "{value}");
+        assert_eq!(client.ask(BODY).status, 202, "{value}");
+        assert_eq!(http.stream.message(), answer(1, "[]"), "{value}");
+        client.send(head(&http.endpoint, "Transfer-Encoding: chunked\r\nExpect: 100-continue"));
+        assert_eq!(client.response().status, 100, "{value}, chunked");
+        let chunked = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
+        assert_eq!(client.ask(chunked).status, 202, "{value}, chunked");
+        assert_eq!(http.stream.message(), answer(1, "[]"), "{value}, chunked");
+    }
+    // The final status at once, where the head is enough to refuse.
+    let check = |endpoint: &str, more: &str, status: u16| {
+        let mut client = Client::connect(address);
+        client.send(head(endpoint, &format!("{more}\r\nExpect: 100-continue")));
+        assert_eq!(client.response().status, status, "{endpoint}, {more}");
+    };
+    check(&http.endpoint, "Content-Length: 5000000", 413);
+    check("/messages", "Content-Length: 5", 400);
+    check("/messages?session_id=x", "Content-Length: 5", 404);
+    check("/sse", "Content-Length: 5", 405);
+    check("/x", "Content-Length: 5", 404);
+    check(&http.endpoint, "Content-Length: 5\r\nContent-Encoding: gzip", 415);
+    check(&http.endpoint, "Content-Length: 5\r\nOrigin: http://evil.example", 403);
+    let mut client = Client::connect(address);
+    let other = head(&http.endpoint, "Content-Length: 5\r\nExpect: 101-switch");
+    assert_eq!(client.ask(other).status, 417);
+    // Of HTTP/1.0 it is ignored.
+    let old =
+        head(&http.endpoint, &format!("Content-Length: {}\r\nExpect: 100-continue", BODY.len()));
+    let mut client = Client::connect(address);
+    client.send(old.replace("HTTP/1.1", "HTTP/1.0"));
+    assert_eq!(client.ask(BODY).status, 202);
+    assert_eq!(http.stream.message(), answer(1, "[]"));
+    http.room.bystander.check_alive("expectations");
+}
+
+fn keep_alive(on: &Adapter) {
+    let mut http = Http::new(on);
+    let line = "GET /x HTTP/1.1\r\nHost: localhost\r\n";
+    http.check(format!("{line}\r\n"), 404, Keeps);
+    http.check(format!("{line}Connection: keep-alive\r\n\r\n"), 404, Keeps);
+    http.check(format!("{line}Connection: close\r\n\r\n"), 404, Closes);
+    http.check(format!("{line}Connection: CLOSE\r\n\r\n"), 404, Closes);
+    http.check(format!("{line}Connection: keep-alive, close\r\n\r\n"), 404, Closes);
+    http.check(format!("{line}Connection: x\r\nConnection: close\r\n\r\n"), 404, Closes);
+    http.check("GET /x HTTP/1.0\r\n\r\n", 404, Closes);
+    http.check("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 404, Keeps);
+    // HTTP/1.0 has to be told that it may go on.
+    let mut client = Client::connect(http.room.server.address());
+    let response = client.ask("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(response.field("Connection").is_some_and(|c| c.eq_ignore_ascii_case("keep-alive")));
+    assert_eq!(response.field("Transfer-Encoding"), None);
+    // A small body of a refused request is passed over, a large one is not.
+    let small = "x".repeat(1_000);
+    let refused = |length: usize, body: &str| {
+        format!("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    http.check(refused(1_000, &small), 404, Keeps);
+    http.check(refused(10_000_000, &small), 404, Closes);
+}
+
+fn pipelining(on: &Adapter) {
+    let mut http = Http::new(on);
+    let n = BODY.len();
+    let endpoint = &http.endpoint;
+    let requests = [
+        ("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 200),
+        ("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 404),
+        (
+            format!(
+                "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Content-Length: {n}\r\n\r\n{BODY}"
+            ),
+            202,
+        ),
+        (
+            "\r\nPOST /sse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc".to_owned(),
+            405,
+        ),
+        (
+            format!(
+                "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n{n:x}\r\n{BODY}\r\n0\r\nX: y\r\n\r\n"
+            ),
+            202,
+        ),
+        (
+            "POST /messages?session_id=x HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"
+                .to_owned(),
+            404,
+        ),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), 200),
+        ("GET /never HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 0),
+    ];
+    let all: String = requests.iter().map(|(request, _)| request.as_str()).collect();
+    for size in [all.len(), 100, 7, 1] {
+        let mut client = Client::connect(http.room.server.address());
+        for piece in all.as_bytes().chunks(size) {
+            let _ = client.try_send(piece);
+        }
+        for (request, status) in requests.iter().filter(|(_, status)| *status != 0) {
+            assert_eq!(client.response().status, *status, "in pieces of {size}: {request}");
+        }
+        client.expect_end();
+        for _ in 0..2 {
+            assert_eq!(http.stream.message(), answer(1, "[]"), "in pieces of {size}");
+        }
+        http.room.bystander.check_alive("pipelining");
+    }
+}
+
+fn cut_short_by_the_client(on: &Adapter) {
+    let (sender, messages) = mpsc::channel();
+    let server = Server::start(on, Config::default(), handlers::record(sender));
+    let stream = Stream::open(server.address());
+    let post = stream.post_request(BODY);
+    let mut ends = 0;
+    for cut in (1..post.len()).step_by(7) {
+        let mut client = Client::connect(server.address());
+        client.send(&post[..cut]);
+        client.end();
+        client.expect_end();
+        ends += 1;
+    }
+    let chunked = format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{BODY}\r\n0\r\n",
+        stream.endpoint,
+        BODY.len()
+    );
+    let mut client = Client::connect(server.address());
+    client.send(chunked);
+    client.end();
+    client.expect_end();
+    assert_eq!(server.metrics().fault(Fault::Truncated), ends + 1);
+    // Nothing of all that was executed: the first message is this one.
+    let last = call(2, "{}");
+    assert_eq!(Client::connect(server.address()).ask(stream.post_request(&last)).status, 202);
+    assert_eq!(messages.recv_timeout(PATIENCE), Ok(last));
+}
+
+/// The client writes everything before it looks; a reset must not overtake the answer.
+fn a_large_post_gets_its_413(on: &Adapter) {
+    let mut room = Room::new(on, Config::default());
+    let stream = Stream::open(room.server.address());
+    let body = "x".repeat(5 << 20);
+    for _ in 0..3 {
+        let mut client = Client::connect(room.server.address());
+        client.send(post_request(&stream.endpoint, &body));
+        let response = client.response();
+        assert_eq!(response.status, 413, "{response:?}");
+        assert_eq!(response.field("Connection"), Some("close"));
+        client.expect_end();
+        room.bystander.check_alive("a post of 5 MiB");
+    }
+    // The same on paths that take no body at all.
+    for (path, status) in [("/sse", 405), ("/x", 404)] {
+        let mut client = Client::connect(room.server.address());
+        client.send(post_request(path, &body));
+        assert_eq!(client.response().status, status, "{path}");
+        client.expect_end();
+    }
+    room.bystander.check_alive("posts of 5 MiB");
+}
+
+fn deadlines(on: &Adapter) {
+    let config = timeouts(|t| {
+        t.head = Some(Duration::from_millis(300));
+        t.body = Some(Duration::from_millis(300));
+        t.idle = Some(Duration::from_millis(300));
+        t.linger = Some(Duration::from_millis(300));
+    });
+    let mut room = Room::new(on, config.build().expect("good"));
+    let address = room.server.address();
+    let endpoint = room.bystander.endpoint.clone();
+    let check = |case: &str, bytes: &[u8], statuses: &[u16]| {
+        let mut client = Client::connect(address);
+        client.send(bytes);
+        for status in statuses {
+            assert_eq!(client.response().status, *status, "{case}");
+        }
+        client.expect_end();
+    };
+    check("nothing at all", b"", &[]);
+    check("half a head", b"GET /x HTTP/1.1\r\nHo", &[408]);
+    let whole = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    check("idle afterwards", whole, &[404]);
+    check("half of a second head", &[whole, &whole[..9]].concat(), &[404, 408]);
+    let post = post_request(&endpoint, BODY);
+    check("half a body", &post[..post.len() - 1], &[408]);
+    check("no body", &post[..post.len() - BODY.len()], &[408]);
+    // A client that reads its refusal and never closes does not hold the connection.
+    let mut client = Client::connect(address);
+    client.send(b"\x16");
+    assert_eq!(client.response().status, 400);
+    client.expect_end();
+    wait_until("the connection that lingers", || room.server.metrics().connections_open() == 1);
+    let silent = Stream::open(address);
+    room = Room { server: room.server, bystander: silent };
+    let body = call(1, "{}");
+    let posted = Client::connect(address).ask(room.bystander.post_request(&body));
+    assert_eq!((posted.status, room.bystander.message()), (202, answer(1, "{}")));
+}

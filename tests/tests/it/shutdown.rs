@@ -1,0 +1,195 @@
+//! The end of a server: in order while there is time, and in any case.
+
+use core::time::Duration;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use mcp_sse_core::driver::Stopped;
+use mcp_sse_core::{CloseReason, Config, Frame};
+use mcp_sse_tests::adapter::{Adapter, Place, Server};
+use mcp_sse_tests::client::{Client, Stream, answer, call};
+use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
+
+use crate::timeouts;
+
+for_each_adapter!(
+    idle_streams_end_at_once,
+    a_stalled_reader_is_cut_at_the_end_of_the_grace,
+    a_request_in_flight_is_answered,
+    a_post_in_the_middle_of_it_is_refused,
+    the_second_time_everything_is_cut,
+    the_future_is_dropped,
+);
+
+fn with_grace(grace: Option<Duration>) -> Config {
+    timeouts(|t| t.shutdown_grace = grace).build().expect("good")
+}
+
+const LONG: Option<Duration> = Some(Duration::from_secs(3_600));
+
+fn idle_streams_end_at_once(on: &Adapter) {
+    for place in Place::ALL {
+        let config = with_grace(LONG);
+        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
+        let mut streams: Vec<_> = (0..50).map(|_| Stream::open(server.address())).collect();
+        let mut keep_alive = Client::connect(server.address());
+        let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert_eq!(keep_alive.ask(ready).status, 200);
+        let mut silent = Client::connect(server.address());
+        wait_until("all are there", || server.metrics().connections_open() == 52);
+        server.shutdown();
+        for stream in &mut streams {
+            stream.expect_end();
+        }
+        keep_alive.expect_end();
+        silent.expect_end();
+        server.wait_for_end();
+        // Nobody listens there any more.
+        assert!(std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err());
+        assert_eq!(finish("an answer", server.handle().metrics()), Err(Stopped));
+        let note = Frame::message(b"{}").expect("JSON");
+        assert_eq!(finish("an answer", server.handle().broadcast(note)), Err(Stopped));
+    }
+}
+
+fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
+    let grace = Duration::from_millis(300);
+    for place in Place::ALL {
+        let (sender, sessions) = mpsc::channel();
+        let config = with_grace(Some(grace));
+        let handler = handlers::give(sender);
+        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut stream = Stream::open(server.address());
+        let session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let mut idle = Stream::open(server.address());
+        let idle_session = sessions.recv_timeout(PATIENCE).expect("a session");
+        // More than any socket takes, in one frame.
+        let text = format!("[\"{}\"]", "x".repeat(30 << 20));
+        let large = handlers::response("1", &text);
+        finish("room", session.send(large)).expect("a stream");
+        wait_until("it is on its way", || server.metrics().frames_queued == 1);
+        let start = Instant::now();
+        server.shutdown();
+        idle.expect_end();
+        server.wait_for_end();
+        assert!(start.elapsed() >= grace, "{:?}", start.elapsed());
+        let closed = session.closed().expect("closed");
+        assert_eq!((closed.reason, closed.frames_undelivered), (CloseReason::Shutdown, 1));
+        let closed = idle_session.closed().expect("closed");
+        assert_eq!((closed.reason, closed.frames_undelivered), (CloseReason::Shutdown, 0));
+        stream.client.wait_for_end();
+    }
+}
+
+fn a_request_in_flight_is_answered(on: &Adapter) {
+    for place in Place::ALL {
+        let (sender, sessions) = mpsc::channel();
+        let config = with_grace(LONG);
+        let handler = handlers::give(sender);
+        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut stream = Stream::open(server.address());
+        let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let mut idle = Stream::open(server.address());
+        assert_eq!(stream.post(&call("\"a\"", "[]")).status, 202);
+        assert_eq!(stream.post(&call("\"b\"", "[]")).status, 202);
+        server.shutdown();
+        idle.expect_end();
+        assert!(!server.has_ended());
+        let mut receive =
+            || finish("a message", session.recv()).expect("a message").text().to_owned();
+        assert_eq!(receive(), call("\"a\"", "[]"));
+        assert_eq!(receive(), call("\"b\"", "[]"));
+        finish("room", session.send(handlers::response("\"b\"", "2"))).expect("a stream");
+        assert_eq!(stream.message(), answer("\"b\"", "2"));
+        assert!(!server.has_ended() && session.closed().is_none());
+        finish("room", session.send(handlers::response("\"a\"", "1"))).expect("a stream");
+        assert_eq!(stream.message(), answer("\"a\"", "1"));
+        stream.expect_end();
+        server.wait_for_end();
+        assert_eq!(session.closed().expect("closed").reason, CloseReason::Shutdown);
+    }
+}
+
+fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
+    let mut server = Server::start(on, with_grace(LONG), handlers::silent());
+    let mut stream = Stream::open(server.address());
+    assert_eq!(stream.post(&call(1, "[]")).status, 202);
+    // Heads that have begun, before the end does.
+    let before = server.metrics().bytes_received;
+    let begin = |request: &[u8]| {
+        let mut client = Client::connect(server.address());
+        client.send(&request[..20]);
+        client
+    };
+    let post = stream.post_request(&call(2, "[]"));
+    let mut poster = begin(&post);
+    let ready = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut asker = begin(ready);
+    let get = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut opener = begin(get);
+    wait_until("they have begun", || server.metrics().bytes_received == before + 3 * 20);
+    let mut idle = Stream::open(server.address());
+    server.shutdown();
+    idle.expect_end();
+    for (client, request) in [(&mut poster, &post[..]), (&mut asker, ready), (&mut opener, get)] {
+        let case = request[..9].escape_ascii();
+        client.send(&request[20..]);
+        let response = client.response();
+        assert_eq!(response.status, 503, "{case}: {response:?}");
+        assert!(response.field("Retry-After").is_some(), "{case}: {response:?}");
+        assert_eq!(response.field("Connection"), Some("close"), "{case}: {response:?}");
+        client.expect_end();
+    }
+    // The session went on through all that.
+    server.shutdown();
+    stream.client.wait_for_end();
+    server.wait_for_end();
+}
+
+fn the_second_time_everything_is_cut(on: &Adapter) {
+    for place in Place::ALL {
+        let (sender, messages) = mpsc::channel();
+        let config = with_grace(None);
+        let handler = handlers::record(sender);
+        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut stream = Stream::open(server.address());
+        let mut idle = Stream::open(server.address());
+        assert_eq!(stream.post(&call(1, "[]")).status, 202);
+        assert_eq!(messages.recv_timeout(PATIENCE), Ok(call(1, "[]")));
+        server.shutdown();
+        idle.expect_end();
+        assert!(!server.has_ended(), "a request is in flight, and there is no end to the grace");
+        server.shutdown();
+        stream.client.wait_for_end();
+        server.wait_for_end();
+    }
+}
+
+fn the_future_is_dropped(on: &Adapter) {
+    for place in Place::ALL {
+        let (sender, sessions) = mpsc::channel();
+        let config = with_grace(Some(Duration::from_millis(200)));
+        let handler = handlers::give(sender);
+        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut streams: Vec<_> = (0..5).map(|_| Stream::open(server.address())).collect();
+        let held: Vec<_> =
+            (0..5).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
+        assert_eq!(streams[0].post(&call(1, "[]")).status, 202);
+        let mut half = Client::connect(server.address());
+        half.send("GET /rea");
+        server.drop_future();
+        server.wait_for_end();
+        for stream in &mut streams {
+            stream.client.wait_for_end();
+        }
+        half.wait_for_end();
+        // Whoever holds something of it is told, and does not wait for ever.
+        let stopped = || finish("an answer", server.handle().metrics()).is_err();
+        wait_until("it has stopped", stopped);
+        for mut session in held {
+            let frame = Frame::message(b"{}").expect("JSON");
+            assert!(finish("an answer", session.send(frame)).is_err());
+            while finish("the end", session.recv()).is_some() {}
+        }
+    }
+}
