@@ -442,7 +442,7 @@ impl Slot {
 
     /// The session has ended. Messages that were accepted are still received; whoever receives them
     /// finds out by sending that nobody listens.
-    pub(super) fn close(&mut self, reason: CloseReason, frames_undelivered: u32) {
+    pub(super) fn close(&self, reason: CloseReason, frames_undelivered: u32) {
         let mut mailbox = self.shared.mailbox();
         if mailbox.closed.is_some() {
             return;

@@ -124,7 +124,7 @@ impl<S: Socket> State<S> {
                 }
                 Event::Closed { session, reason, frames_undelivered } => {
                     let place = self.sessions.get_mut(session.slot());
-                    if let Some(mut slot) = place.and_then(|p| p.take_if(|s| s.id() == session)) {
+                    if let Some(slot) = place.and_then(|p| p.take_if(|s| s.id() == session)) {
                         slot.close(reason, frames_undelivered);
                     }
                 }

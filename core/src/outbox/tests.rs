@@ -77,6 +77,7 @@ fn detached_bytes_outlive_the_queue() {
     assert_eq!(bytes, all[3..3 + bytes.len()]);
 }
 
+#[cfg(feature = "std")]
 #[test]
 fn fills_slices_and_writes_them_at_once() {
     let (mut outbox, all) = filled();

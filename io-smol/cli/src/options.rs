@@ -29,8 +29,12 @@ pub struct Serve {
     /// elsewhere every name is, until one is listed. May be repeated.
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_host: Vec<String>,
-    /// Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated.
-    #[arg(long, value_name = "ORIGIN")]
+    // Not a doc comment: the tools for those see links in it.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        help = "Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated"
+    )]
     allow_origin: Vec<String>,
     /// Send a heartbeat after this much silence on a stream; "off" for none.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
