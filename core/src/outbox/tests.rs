@@ -1,3 +1,4 @@
+#[cfg(feature = "std")]
 use alloc::vec;
 use alloc::vec::Vec;
 
