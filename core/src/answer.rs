@@ -180,12 +180,13 @@ impl Answers {
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that they leave in one
-    /// write; the head alone for a HEAD, which has no session.
+    /// write; the head alone for a HEAD, which has no session. An invitation is a session's token and
+    /// where the server is mounted.
     pub(crate) fn stream(
         &self,
         config: &Config,
         framing: StreamFraming,
-        token: Option<&SessionToken>,
+        invitation: Option<(&SessionToken, &str)>,
     ) -> Arc<[u8]> {
         const FIELDS: &[(&str, &str)] = &[
             ("Content-Type", "text/event-stream"),
@@ -193,8 +194,8 @@ impl Answers {
             ("X-Accel-Buffering", "no"),
         ];
         let mut bytes = render_stream_head(200, FIELDS, self.date(), framing);
-        if let Some(token) = token {
-            let event = endpoint_event(config, token);
+        if let Some((token, mount)) = invitation {
+            let event = endpoint_event(config, mount, token);
             bytes.extend_from_slice(match framing {
                 StreamFraming::Chunked | StreamFraming::ChunkedThenClose => event.chunked(),
                 StreamFraming::UntilClose => event.bare(),
@@ -219,12 +220,12 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
 
 /// The URI reference that a session's client posts to: an absolute path, because clients disagree
 /// about every other form.
-fn endpoint_event(config: &Config, token: &SessionToken) -> Frame {
+fn endpoint_event(config: &Config, mount: &str, token: &SessionToken) -> Frame {
     let text = token.encode();
     let text = core::str::from_utf8(&text).unwrap_or_default();
     let (instance, dot) = config.instance.as_deref().map_or(("", ""), |name| (name, "."));
     let uri = format!(
-        "{}{}?{}={instance}{dot}{text}",
+        "{}{mount}{}?{}={instance}{dot}{text}",
         config.public_path_prefix, config.paths.message, config.session_parameter
     );
     Frame::event_with_retry(EventName::ENDPOINT, uri.as_bytes(), config.endpoint_retry)

@@ -11,6 +11,7 @@ use core::fmt;
 use crate::answer::Reply;
 use crate::arena::Key;
 use crate::event::{Interest, Principal};
+use crate::exchange::ResponseHead;
 use crate::http1::{BodyDecoder, HeadScanner};
 use crate::jsonrpc::Message;
 use crate::limits::{Limits, within};
@@ -37,6 +38,8 @@ pub(crate) struct Conn {
     pub(crate) served: bool,
     /// Listed in the server's queue of wake-ups.
     pub(crate) woken: bool,
+    /// For a request whose HTTP is spoken elsewhere: the head of its answer, once there is one.
+    pub(crate) exchange: Option<Box<Option<ResponseHead>>>,
     /// How many tickets were given out for this connection; the last one is the valid one.
     pub(crate) tickets: u32,
 }
@@ -178,6 +181,7 @@ impl Conn {
             eof: false,
             served: false,
             woken: false,
+            exchange: None,
             tickets: 0,
         }
     }

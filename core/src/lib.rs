@@ -17,6 +17,7 @@ pub mod driver;
 mod entropy;
 mod error;
 mod event;
+mod exchange;
 pub mod http1;
 pub mod jsonrpc;
 mod limits;
@@ -43,6 +44,7 @@ pub use event::{
     AuthTicket, CloseReason, ConnId, Deadline, Event, ForwardedPost, Interest, Outcome, Phase,
     PostTicket, Principal, Reach, Refusal, RequestHead, SessionId, Verdict,
 };
+pub use exchange::{Exchange, ResponseHead};
 pub use limits::{Limits, Timeouts};
 pub use metrics::Metrics;
 pub use outbox::{Detached, Transmit};

@@ -11,7 +11,7 @@ use crate::answer::{Refused, Reply};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::event::RequestHead;
-use crate::http1::{Framing, Head, Method, Persistence, StreamFraming, Version};
+use crate::http1::{BodyDecoder, Framing, Head, Method, Persistence, StreamFraming, Version};
 use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::{host, media, origin};
@@ -39,6 +39,8 @@ pub(crate) struct StreamPlan {
     /// A HEAD: the answer's head and no session.
     pub(crate) head_only: bool,
     pub(crate) unread: Unread,
+    /// What stands before the paths that clients are told.
+    pub(crate) mount: String,
     pub(crate) head: Arc<RequestHead>,
 }
 
@@ -48,7 +50,7 @@ pub(crate) struct PostPlan {
     pub(crate) refusal: Option<Refused>,
     pub(crate) unread: Unread,
     pub(crate) token: Result<SessionToken, TokenError>,
-    pub(crate) framing: Framing,
+    pub(crate) decoder: BodyDecoder,
     pub(crate) expects_continue: bool,
 }
 
@@ -87,7 +89,15 @@ pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
 /// Health comes before the guard, so that probes need to know nothing; the guard comes before every
 /// other word about what exists here. What only a vouched-for client may learn of its post travels
 /// in the plan.
-pub(crate) fn judge(head: &Head<'_>, peer: &Peer, config: &Config) -> Result<Asked, Refused> {
+///
+/// `exchange` is where the server is mounted, if the request's HTTP is spoken elsewhere: then the
+/// connection and the framing of bodies are somebody else's.
+pub(crate) fn judge(
+    head: &Head<'_>,
+    peer: &Peer,
+    exchange: Option<&str>,
+    config: &Config,
+) -> Result<Asked, Refused> {
     let method = head.method();
     if is_never(method) {
         return Err(Refused::method("GET, HEAD, POST"));
@@ -112,23 +122,32 @@ pub(crate) fn judge(head: &Head<'_>, peer: &Peer, config: &Config) -> Result<Ask
             }
             head.check_expectation()?;
             let framing = match (head.version(), head.keep_alive()) {
+                _ if exchange.is_some() => StreamFraming::UntilClose,
                 (Version::Http10, _) => StreamFraming::UntilClose,
                 (Version::Http11, true) => StreamFraming::Chunked,
                 (Version::Http11, false) => StreamFraming::ChunkedThenClose,
             };
             let head_only = method == Method::Head;
-            let (unread, head) = (Unread::of(head), capture());
-            Ok(Asked::Plan(Plan::Stream(StreamPlan { framing, head_only, unread, head })))
+            Ok(Asked::Plan(Plan::Stream(StreamPlan {
+                framing,
+                head_only,
+                unread: Unread::of(head),
+                mount: exchange.unwrap_or_default().into(),
+                head: capture(),
+            })))
         }
         Route::Message => {
             let text = target.query_parameter(&config.session_parameter);
             let text = text.unwrap_or_default().as_bytes();
             let token = SessionToken::parse_for(text, config.instance.as_deref());
+            let unframed = exchange.is_some() && head.framing() == Framing::Empty;
+            let decoder =
+                if unframed { BodyDecoder::until_end() } else { BodyDecoder::new(head.framing()) };
             Ok(Asked::Plan(Plan::Post(PostPlan {
-                refusal: post_refusal(head, config),
+                refusal: post_refusal(head, unframed, config),
                 unread: Unread::of(head),
                 token,
-                framing: head.framing(),
+                decoder,
                 expects_continue: head.expects_continue(),
             })))
         }
@@ -157,7 +176,7 @@ fn shown(value: &[u8]) -> String {
 }
 
 /// What is wrong with a post as far as its head can tell, in the order in which it is told.
-fn post_refusal(head: &Head<'_>, config: &Config) -> Option<Refused> {
+fn post_refusal(head: &Head<'_>, unframed: bool, config: &Config) -> Option<Refused> {
     let mut types = head.fields_named("content-type");
     let json = types.next().is_some_and(media::is_json) && types.next().is_none();
     if !json {
@@ -167,11 +186,11 @@ fn post_refusal(head: &Head<'_>, config: &Config) -> Option<Refused> {
         return Some(fault.into());
     }
     match head.framing() {
-        Framing::Empty => return Some(Fault::LengthRequired.into()),
+        Framing::Empty if !unframed => return Some(Fault::LengthRequired.into()),
         Framing::Length(length) if !within(config.limits.body_bytes_max, length) => {
             return Some(body_too_large(config));
         }
-        Framing::Length(_) | Framing::Chunked => {}
+        Framing::Empty | Framing::Length(_) | Framing::Chunked => {}
     }
     if let Err(fault) = head.check_expectation() {
         return Some(fault.into());

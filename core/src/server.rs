@@ -17,6 +17,7 @@ mod streams;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use crate::answer::{Answers, Refused, Reply, Vitals};
 use crate::arena::{Arena, Key};
@@ -25,6 +26,7 @@ use crate::conn::{Conn, Phase as ConnPhase};
 use crate::entropy::Entropy;
 use crate::error::{AcceptError, Aftermath};
 use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, Principal, SessionId};
+use crate::exchange::{Exchange, ResponseHead};
 use crate::http1::{BodyLimits, HeadLimits, Persistence};
 use crate::limits::within;
 use crate::metrics::Metrics;
@@ -143,6 +145,32 @@ impl Server {
         self.arm(TimerKind::Head, key);
         log::debug!("{} from {peer}", ConnId(key));
         Ok(ConnId(key))
+    }
+
+    /// Takes in a request whose HTTP is spoken elsewhere, as a connection of its own.
+    ///
+    /// Give its body to [`handle_input`](Self::handle_input), and the body's end to
+    /// [`handle_eof`](Self::handle_eof). Once there is an answer, [`response`](Self::response) has its
+    /// head, and [`transmit`](Self::transmit) shows the bytes of its body, which ends when
+    /// [`interest`](Self::interest) says to close. If the client goes away before that, say
+    /// [`handle_disconnect`](Self::handle_disconnect), as you do in the end anyway.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](Self::accept).
+    pub fn exchange(
+        &mut self,
+        request: Exchange<'_>,
+        peer: Peer,
+        now: Time,
+    ) -> Result<ConnId, AcceptError> {
+        let conn = self.accept(peer, now)?;
+        if let Some(found) = self.conns.get_mut(conn.0) {
+            found.exchange = Some(Box::default());
+        }
+        self.take_exchange(conn.0, request);
+        self.settle();
+        Ok(conn)
     }
 
     fn admit_connection(&self, peer: &Peer) -> Result<(), AcceptError> {
@@ -290,6 +318,13 @@ impl Server {
     #[must_use]
     pub fn transmit(&self, conn: ConnId) -> Transmit<'_> {
         Transmit::new(self.conns.get(conn.0).map(|conn| &conn.outbox))
+    }
+
+    /// The head of the answer to an [`exchange`](Self::exchange), once there is one. `None` for
+    /// connections, whose answers are whole in [`transmit`](Self::transmit).
+    #[must_use]
+    pub fn response(&self, conn: ConnId) -> Option<&ResponseHead> {
+        self.conns.get(conn.0)?.exchange.as_deref()?.as_ref()
     }
 
     /// A look at a session; `None` once it has ended.
@@ -462,6 +497,24 @@ impl Server {
         self.wake(key);
     }
 
+    /// Queues a rendered answer, or the beginning of a stream. Where HTTP is spoken elsewhere its head
+    /// is kept apart from it.
+    fn push_answer(&mut self, key: Key, bytes: Arc<[u8]>) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let mut start = 0;
+        if let Some(response) = conn.exchange.as_deref_mut() {
+            let (head, body) = ResponseHead::split(&bytes);
+            *response = Some(head);
+            start = body;
+        }
+        if start < bytes.len() {
+            // A head is far below 2^32 bytes.
+            self.push(key, Segment::Answer { bytes, start: start as u32 });
+        } else {
+            self.wake(key);
+        }
+    }
+
     /// Throws away what waits for a peer. Returns how many events that were.
     fn clear_outbox(&mut self, key: Key) -> u32 {
         let Some(conn) = self.conns.get_mut(key) else { return 0 };
@@ -491,8 +544,8 @@ impl Server {
 
     /// Sends the last word on a request and goes on to what follows it: the next request, or the
     /// end of the connection.
-    fn answer(&mut self, key: Key, bytes: alloc::sync::Arc<[u8]>, unread: Unread) {
-        self.push(key, Segment::Answer(bytes));
+    fn answer(&mut self, key: Key, bytes: Arc<[u8]>, unread: Unread) {
+        self.push_answer(key, bytes);
         self.after_answer(key, unread);
     }
 
@@ -551,7 +604,7 @@ impl Server {
             return;
         }
         match conn.phase {
-            ConnPhase::Closing { .. } if conn.eof => {
+            ConnPhase::Closing { .. } if conn.eof || conn.exchange.is_some() => {
                 self.enter(key, ConnPhase::Ended);
             }
             ConnPhase::Closing { discarded } => {

@@ -62,6 +62,8 @@ pub struct BodyDecoder {
 enum Position {
     /// Content under a declared length.
     Length,
+    /// Content until somebody else says that it has ended.
+    UntilEnd,
     /// The digits of a chunk size; after the first, also what may follow them.
     Size { digits: u8 },
     /// Somewhere in the extensions of a chunk.
@@ -115,6 +117,19 @@ impl BodyDecoder {
             Framing::Chunked => (Position::Size { digits: 0 }, 0),
         };
         Self { framing, position, received: 0, remaining, overhead: 0 }
+    }
+
+    /// A decoder for a body without framing, whose end is told apart from it: what an HTTP library
+    /// that speaks for us hands over. It is never `done` by itself.
+    #[must_use]
+    pub fn until_end() -> Self {
+        Self { position: Position::UntilEnd, ..Self::new(Framing::Chunked) }
+    }
+
+    /// Whether the body ends when its bytes do: see [`until_end`](Self::until_end).
+    #[must_use]
+    pub fn ends_with_input(&self) -> bool {
+        self.position == Position::UntilEnd
     }
 
     /// Whether the body has ended.
@@ -191,6 +206,10 @@ impl BodyDecoder {
                 let used = self.take(rest, limits, sink)?;
                 let done = self.remaining == 0;
                 return Ok((if done { Position::Done } else { Position::Length }, used));
+            }
+            Position::UntilEnd => {
+                self.remaining = u64::MAX;
+                return Ok((Position::UntilEnd, self.take(rest, limits, sink)?));
             }
             Position::Data => {
                 let used = self.take(rest, limits, sink)?;

@@ -6,6 +6,7 @@ use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::Fault;
 use crate::event::{CloseReason, ConnId, Event, Phase};
+use crate::exchange::Exchange;
 use crate::http1::{FieldStorage, Head, Persistence, Scan};
 use crate::limits::within;
 use crate::request::{Asked, Plan, Unread, judge, reply_to};
@@ -131,11 +132,11 @@ impl Server {
             Ok(Scan::Complete { consumed }) => {
                 let here = input.get(..consumed).unwrap_or_default();
                 if conn.partial.is_empty() {
-                    self.request(key, here);
+                    self.request(key, here, None);
                 } else {
                     let mut whole = core::mem::take(&mut conn.partial);
                     whole.extend_from_slice(here);
-                    self.request(key, &whole);
+                    self.request(key, &whole, None);
                 }
                 consumed
             }
@@ -150,8 +151,23 @@ impl Server {
         self.refuse(key, fault, Unread::Unknown);
     }
 
-    /// A whole head has come.
-    fn request(&mut self, key: Key, bytes: &[u8]) {
+    /// A request has come whose HTTP is spoken elsewhere.
+    pub(super) fn take_exchange(&mut self, key: Key, request: Exchange<'_>) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let scanned = request.head().and_then(|head| {
+            let scan = conn.scanner.scan(&head, &self.head_limits)?;
+            // More or less than one head: something in it broke out of its place.
+            let whole = scan == Scan::Complete { consumed: head.len() };
+            if whole { Ok(head) } else { Err(Fault::MalformedRequestLine) }
+        });
+        match scanned {
+            Ok(head) => self.request(key, &head, Some(request.mount)),
+            Err(fault) => self.reject_head(key, fault),
+        }
+    }
+
+    /// A whole head has come; in an exchange, to a server mounted at `exchange`.
+    fn request(&mut self, key: Key, bytes: &[u8], exchange: Option<&str>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let mut storage = FieldStorage::new();
         let head = match Head::parse(bytes, &mut storage) {
@@ -160,10 +176,10 @@ impl Server {
         };
         conn.served = true;
         conn.reply = reply_to(&head);
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || exchange.is_some() {
             conn.reply.persistence = Persistence::Close;
         }
-        let asked = judge(&head, &conn.peer, &self.config);
+        let asked = judge(&head, &conn.peer, exchange, &self.config);
         self.disarm(Role::Phase, key);
         let unread = Unread::of(&head);
         match asked {
@@ -219,6 +235,7 @@ impl Server {
         }
         match &conn.phase {
             ConnPhase::Head if conn.scanner.is_idle() => self.end_quietly(key),
+            ConnPhase::Body { decoder, .. } if decoder.ends_with_input() => self.finish_body(key),
             // Cut short: nothing of it is executed.
             ConnPhase::Head | ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
                 self.refuse(key, Fault::Truncated, Unread::Unknown);
@@ -226,7 +243,8 @@ impl Server {
             // The request was whole, so its answer will come; then there is nothing to read.
             ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => {}
             ConnPhase::Streaming { session, .. } => {
-                if !self.config.allow_half_close {
+                // The end of an exchange's request says nothing about its client.
+                if !self.config.allow_half_close && conn.exchange.is_none() {
                     let session = *session;
                     self.end_session(session, CloseReason::Peer);
                 }

@@ -18,7 +18,7 @@ use crate::event::{
     AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Principal, Refusal,
     SessionId, Ticket, Verdict,
 };
-use crate::http1::{BodyDecoder, CONTINUE};
+use crate::http1::CONTINUE;
 use crate::jsonrpc::{self, Invalid, Kind, Message};
 use crate::limits::within;
 use crate::outbox::Segment;
@@ -166,7 +166,7 @@ impl Server {
         if plan.expects_continue {
             self.push(key, Segment::Static(CONTINUE));
         }
-        let decoder = BodyDecoder::new(plan.framing);
+        let decoder = plan.decoder;
         let empty = decoder.is_done();
         self.enter(key, ConnPhase::Body { decoder, body: Default::default(), target });
         self.arm(TimerKind::Body, key);
@@ -255,7 +255,7 @@ impl Server {
     }
 
     /// A body is complete: reads its envelope and passes the message on.
-    fn finish_body(&mut self, key: Key) {
+    pub(super) fn finish_body(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
         let Some(ConnPhase::Body { mut body, target, .. }) = self.enter(key, ConnPhase::Awaiting)
         else {

@@ -88,7 +88,7 @@ impl Server {
         // Nothing below this line can fail.
         let token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
-        let greeting = self.answers.stream(&self.config, plan.framing, Some(&token));
+        let greeting = self.answers.stream(&self.config, plan.framing, Some((&token, &plan.mount)));
         if let Some(address) = address {
             self.session_addresses.add(address);
         }
@@ -101,7 +101,7 @@ impl Server {
         self.disarm(Role::Phase, key);
         self.arm(TimerKind::SessionIdle, key);
         self.arm(TimerKind::SessionLifetime, key);
-        self.push(key, Segment::Answer(greeting));
+        self.push_answer(key, greeting);
         self.metrics.sessions_opened += 1;
         log::info!("{} opened on {}", SessionId(session), ConnId(key));
         self.events.push_back(Event::Opened {

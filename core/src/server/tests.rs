@@ -10,6 +10,7 @@
 )]
 
 mod backpressure;
+mod exchange;
 mod guard;
 mod http;
 mod limits;

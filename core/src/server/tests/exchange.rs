@@ -1,0 +1,170 @@
+//! Requests whose HTTP is spoken elsewhere: the same machine, without framing.
+
+use std::boxed::Box;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::{NOTE, limited, note};
+use crate::config::Config;
+use crate::event::{CloseReason, ConnId, Event, Interest, SessionId};
+use crate::exchange::Exchange;
+use crate::peer::Peer;
+use crate::server::Server;
+use crate::testing::Random;
+use crate::time::Time;
+
+const NOW: Time = Time::ZERO;
+const JSON: (&str, &[u8]) = ("content-type", b"application/json");
+const HOST: (&str, &[u8]) = ("host", b"localhost");
+
+fn server() -> Server {
+    Server::new(Config::default(), Box::new(Random::seeded(3)), NOW)
+}
+
+fn ask(server: &mut Server, method: &str, target: &str, fields: &[(&str, &[u8])]) -> ConnId {
+    let exchange = Exchange { method, target, fields, mount: "" };
+    server.exchange(exchange, Peer::local(), NOW).unwrap()
+}
+
+/// Takes the bytes of the answer's body that are there.
+fn body(server: &mut Server, conn: ConnId) -> String {
+    let bytes: Vec<u8> = server.transmit(conn).chunks().flatten().copied().collect();
+    server.handle_written(conn, bytes.len(), NOW);
+    String::from_utf8(bytes).unwrap()
+}
+
+#[track_caller]
+fn status(server: &Server, conn: ConnId) -> u16 {
+    server.response(conn).expect("an answer").status()
+}
+
+fn open(server: &mut Server, mount: &str) -> (ConnId, SessionId, String) {
+    let exchange = Exchange { method: "GET", target: "/sse", fields: &[HOST], mount };
+    let conn = server.exchange(exchange, Peer::local(), NOW).unwrap();
+    let Some(Event::Opened { session, .. }) = server.poll_event() else { panic!("a session") };
+    let greeting = body(server, conn);
+    let data = greeting.strip_prefix("event: endpoint\ndata: ").unwrap().strip_suffix("\n\n");
+    (conn, session, data.unwrap().into())
+}
+
+#[test]
+fn a_stream_is_bare_events_and_its_head_is_apart() {
+    let mut server = server();
+    let (conn, session, endpoint) = open(&mut server, "/api/v1");
+    assert!(endpoint.starts_with("/api/v1/messages?session_id="), "{endpoint}");
+    let head: Vec<_> = server.response(conn).unwrap().fields().collect();
+    let expected = [
+        ("Content-Type", "text/event-stream"),
+        ("Cache-Control", "no-cache, no-transform"),
+        ("X-Accel-Buffering", "no"),
+    ];
+    assert_eq!((status(&server, conn), &head[..]), (200, &expected[..]));
+
+    server.send(session, &note("hello"), NOW).unwrap();
+    assert_eq!(body(&mut server, conn), core::str::from_utf8(note("hello").bare()).unwrap());
+    // The end of the request's body is no end of the client.
+    server.handle_eof(conn, NOW);
+    assert_eq!(server.interest(conn), Interest::Io { read: false, write: false });
+    server.handle_timeout(Time::from_micros(15_000_000));
+    assert_eq!(body(&mut server, conn), ":\n");
+    server.close(session, NOW);
+    assert_eq!((body(&mut server, conn).as_str(), server.interest(conn)), ("", Interest::Close));
+}
+
+#[test]
+fn a_client_that_goes_away_ends_its_session() {
+    let mut server = server();
+    let (conn, session, _) = open(&mut server, "");
+    server.handle_disconnect(conn, NOW);
+    let Some(Event::Closed { session: closed, reason, .. }) = server.poll_event() else {
+        panic!("an end")
+    };
+    assert_eq!((closed, reason), (session, CloseReason::Peer));
+}
+
+#[test]
+fn a_post_ends_with_its_length_or_with_its_input() {
+    let mut server = server();
+    let (_, session, endpoint) = open(&mut server, "");
+    let length = NOTE.len().to_string();
+    for fields in [&[HOST, JSON][..], &[HOST, JSON, ("content-length", length.as_bytes())]] {
+        let conn = ask(&mut server, "POST", &endpoint, fields);
+        for piece in NOTE.as_bytes().chunks(7) {
+            assert_eq!(server.response(conn), None);
+            server.handle_input(conn, piece, NOW);
+        }
+        server.handle_eof(conn, NOW);
+        assert_eq!((status(&server, conn), body(&mut server, conn).as_str()), (202, "Accepted"));
+        assert_eq!(server.interest(conn), Interest::Close);
+        server.handle_disconnect(conn, NOW);
+        let Some(Event::Message { session: to, message, .. }) = server.poll_event() else {
+            panic!("a message")
+        };
+        assert_eq!((to, message.text()), (session, NOTE));
+    }
+}
+
+#[track_caller]
+fn check(method: &str, target: &str, fields: &[(&str, &[u8])], expected: u16) {
+    let mut server = server();
+    let conn = ask(&mut server, method, target, fields);
+    server.handle_eof(conn, NOW);
+    assert_eq!(status(&server, conn), expected, "{method} {target}");
+    body(&mut server, conn);
+    assert_eq!(server.interest(conn), Interest::Close, "{method} {target}");
+    assert_eq!(server.sessions_open(), 0);
+}
+
+#[test]
+fn refusals_are_the_same() {
+    check("GET", "/health", &[], 400);
+    check("GET", "/health", &[HOST], 200);
+    check("HEAD", "/sse", &[HOST], 200);
+    check("GET", "/sse", &[("host", b"evil.example")], 403);
+    check("GET", "/sse", &[HOST, ("origin", b"null")], 403);
+    check("GET", "/sse", &[HOST, ("accept", b"text/html")], 406);
+    check("POST", "/sse", &[HOST], 405);
+    check("BREW", "/sse", &[HOST], 501);
+    check("GET", "/other", &[HOST], 404);
+    check("POST", "/messages", &[HOST, JSON], 400);
+    check("POST", "/messages?session_id=x", &[HOST, JSON], 404);
+    check("POST", "/messages?session_id=x", &[HOST], 415);
+    check("POST", "/messages?session_id=x", &[HOST, JSON, ("content-length", b"99999999")], 413);
+    // The connection is somebody else's affair.
+    check("GET", "/health", &[HOST, ("connection", b"upgrade"), ("upgrade", b"h2c")], 200);
+    check("GET", "/health", &[HOST, ("transfer-encoding", b"gzip"), ("expect", b"x")], 200);
+    // What would break out of its place does not.
+    check("GET", "/health HTTP/1.1\r\nhost: localhost\r\n\r\n", &[], 400);
+    check("GET", "/health", &[HOST, ("a", b"b\r\nc: d")], 400);
+    check("GET\r\n", "/health", &[HOST], 400);
+    check("GET", "/health x", &[HOST], 400);
+}
+
+#[test]
+fn a_mount_that_is_no_path_is_refused() {
+    for mount in ["api", "/", "/a//b", "/a/../b", "/a?b"] {
+        let mut server = server();
+        let exchange = Exchange { method: "GET", target: "/sse", fields: &[HOST], mount };
+        let conn = server.exchange(exchange, Peer::local(), NOW).unwrap();
+        assert_eq!(status(&server, conn), 400, "{mount}");
+    }
+}
+
+#[test]
+fn a_body_cut_short_has_no_answer_and_one_too_long_has() {
+    let mut server = Server::new(
+        limited(|l| l.body_bytes_max = Some(64)).build().unwrap(),
+        Box::new(Random::seeded(3)),
+        NOW,
+    );
+    let (_, _, endpoint) = open(&mut server, "");
+    let short = ask(&mut server, "POST", &endpoint, &[HOST, JSON, ("content-length", b"50")]);
+    server.handle_input(short, b"{", NOW);
+    server.handle_eof(short, NOW);
+    assert_eq!((server.response(short), server.interest(short)), (None, Interest::Close));
+
+    let long = ask(&mut server, "POST", &endpoint, &[HOST, JSON]);
+    server.handle_input(long, &[b' '; 65], NOW);
+    assert_eq!(status(&server, long), 413);
+    assert_eq!(server.poll_event().map(drop), None, "nothing reached the application");
+}
