@@ -8,21 +8,23 @@
 //!
 //! - one that accepts, while [`Shard::poll_accepting`] says so, and gives each socket to
 //!   [`Shard::accept`];
-//! - one for each connection, which is [`Shard::poll_connection`] and nothing else: it reads;
+//! - one for each connection, which is [`Shard::connection`] and nothing else: it reads;
 //! - one that polls [`Shard::poll_turn`]: it serves the clock, moves messages between the core and
-//!   the handles, and writes. Tasks that read only wake it, so that one turn writes what many reads
+//!   the handles, and writes; it hands out the connections and sessions that begin. Tasks that read only wake it, so that one turn writes what many reads
 //!   brought about: answers and events for one socket leave together.
 //!
 //! [`Session`] and [`Handle`] are the application's: `Send`, and at home on any executor.
 
 mod attention;
 mod bound;
+mod exchange;
 mod handle;
 mod session;
 mod shard;
 mod turn;
 
 pub use bound::Bound;
+pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};

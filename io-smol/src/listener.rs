@@ -133,13 +133,17 @@ impl Listener {
         let shard = Shard::new(config, Box::new(System), controls);
         // Tasks of their own, both: what `block_on` is given is polled at every wake-up of its
         // thread, and a turn is to come once, behind the reads that want it.
-        let accepting = accept(socket, shard.clone(), Rc::downgrade(executor));
-        executor.spawn(accepting).detach();
+        executor.spawn(accept(socket, shard.clone())).detach();
         let mut alarm = Alarm(Timer::never());
+        let spawner = Rc::downgrade(executor);
         let turns = executor.spawn(async move {
             loop {
                 match poll_fn(|cx| shard.poll_turn(cx, &mut alarm)).await {
                     Turn::Opened(session) => on_session(session),
+                    Turn::Accepted(conn) => {
+                        let Some(executor) = spawner.upgrade() else { return };
+                        executor.spawn(shard.clone().connection(conn)).detach();
+                    }
                     Turn::Drained => return,
                 }
             }
@@ -149,12 +153,8 @@ impl Listener {
     }
 }
 
-/// Accepts until the server stops, and gives each connection a task.
-async fn accept(
-    socket: Async<TcpListener>,
-    shard: Shard<Tcp>,
-    executor: std::rc::Weak<LocalExecutor<'static>>,
-) {
+/// Accepts until the server stops.
+async fn accept(socket: Async<TcpListener>, shard: Shard<Tcp>) {
     let clock = Clock::start();
     let mut trouble = AcceptTrouble::default();
     loop {
@@ -187,12 +187,6 @@ async fn accept(
                 continue;
             }
         };
-        let Some(executor) = executor.upgrade() else { return };
-        if let Some(conn) = shard.accept(Tcp(stream), Peer::tcp(remote, local)) {
-            let shard = shard.clone();
-            executor
-                .spawn(async move { poll_fn(|cx| shard.poll_connection(conn, cx)).await })
-                .detach();
-        }
+        shard.accept(Tcp(stream), Peer::tcp(remote, local));
     }
 }

@@ -5,12 +5,11 @@ use core::net::SocketAddr;
 use core::task::{Poll, ready};
 use std::io;
 use std::net::ToSocketAddrs;
-use std::rc::Rc;
 
 use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
 use mcp_sse_core::{Clock, Config, Peer};
 use tokio::net::TcpListener;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local, unconstrained};
 
 use crate::socket::{Alarm, System, Tcp};
 
@@ -124,16 +123,19 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
         let shard = Shard::new(config, Box::new(System), controls);
-        let tasks = Rc::new(LocalSet::new());
-        tasks
+        LocalSet::new()
             .run_until(async move {
                 // Tasks of their own, both: a turn is to come once, behind the reads that want it.
                 drop(spawn_local(accept(socket, shard.clone())));
+                // A turn bounds itself; under tokio's budget it would write only a hundred sockets.
                 let turns = spawn_local(async move {
                     let mut alarm = Alarm::default();
                     loop {
-                        match poll_fn(|cx| shard.poll_turn(cx, &mut alarm)).await {
+                        match unconstrained(poll_fn(|cx| shard.poll_turn(cx, &mut alarm))).await {
                             Turn::Opened(session) => on_session(session),
+                            Turn::Accepted(conn) => {
+                                drop(spawn_local(shard.clone().connection(conn)))
+                            }
                             Turn::Drained => return,
                         }
                     }
@@ -149,7 +151,7 @@ impl Listener {
     }
 }
 
-/// Accepts until the server stops, and gives each connection a task.
+/// Accepts until the server stops.
 async fn accept(socket: TcpListener, shard: Shard<Tcp>) {
     let clock = Clock::start();
     let mut trouble = AcceptTrouble::default();
@@ -176,9 +178,6 @@ async fn accept(socket: TcpListener, shard: Shard<Tcp>) {
                 continue;
             }
         };
-        if let Some(conn) = shard.accept(Tcp(stream), Peer::tcp(remote, local)) {
-            let shard = shard.clone();
-            drop(spawn_local(async move { poll_fn(|cx| shard.poll_connection(conn, cx)).await }));
-        }
+        shard.accept(Tcp(stream), Peer::tcp(remote, local));
     }
 }

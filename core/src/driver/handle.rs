@@ -6,8 +6,10 @@ use core::fmt;
 use async_channel::{Receiver, Sender, bounded};
 
 use super::attention::Attention;
+use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
 use crate::event::Reach;
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::sse::Frame;
 
 /// Controls that wait for a shard; senders of further ones wait.
@@ -16,6 +18,7 @@ const CONTROLS_MAX: usize = 64;
 pub(super) enum Control {
     Broadcast(Frame, Sender<Reach>),
     Metrics(Sender<Metrics>),
+    Exchange(ExchangeRequest, Peer, Channel),
 }
 
 /// A hold on a running server, `Send` and cheap to clone.
@@ -28,7 +31,25 @@ pub struct Handle {
 /// The other end of a [`Handle`], for the shard that it is to control.
 pub struct Controls {
     pub(super) attention: Arc<Attention>,
-    pub(super) controls: Receiver<Control>,
+    pub(super) inbox: Inbox,
+}
+
+/// Controls that wait for the shard.
+pub(super) struct Inbox(Receiver<Control>);
+
+impl Inbox {
+    pub(super) fn take(&self) -> Option<Control> {
+        self.0.try_recv().ok()
+    }
+}
+
+impl Drop for Inbox {
+    /// Closing a channel leaves in it what nobody took, and with that the senders of answers that
+    /// somebody waits for: so they are taken out.
+    fn drop(&mut self) {
+        self.0.close();
+        while self.0.try_recv().is_ok() {}
+    }
 }
 
 /// A handle and its other end.
@@ -37,7 +58,7 @@ pub fn controls() -> (Handle, Controls) {
     let attention = Arc::new(Attention::default());
     let (sender, receiver) = bounded(CONTROLS_MAX);
     let handle = Handle { attention: attention.clone(), controls: sender };
-    (handle, Controls { attention, controls: receiver })
+    (handle, Controls { attention, inbox: Inbox(receiver) })
 }
 
 impl Handle {
@@ -68,6 +89,23 @@ impl Handle {
         self.ask(Control::Metrics).await
     }
 
+    /// Puts a request to the server whose HTTP is spoken by the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] once the server has ended.
+    pub async fn exchange(
+        &self,
+        request: ExchangeRequest,
+        peer: Peer,
+    ) -> Result<Conversation, Stopped> {
+        let (conversation, channel) = conversation();
+        let control = Control::Exchange(request, peer, channel);
+        self.controls.send(control).await.map_err(|_| Stopped)?;
+        self.attention.wake();
+        Ok(conversation)
+    }
+
     async fn ask<T>(&self, control: impl FnOnce(Sender<T>) -> Control) -> Result<T, Stopped> {
         let (answer, answered) = bounded(1);
         self.controls.send(control(answer)).await.map_err(|_| Stopped)?;
@@ -84,7 +122,7 @@ impl fmt::Debug for Handle {
 
 impl fmt::Debug for Controls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Controls").field("waiting", &self.controls.len()).finish()
+        f.debug_struct("Controls").field("waiting", &self.inbox.0.len()).finish()
     }
 }
 

@@ -50,7 +50,9 @@ struct Mailbox {
     receiver: Option<Waker>,
     frames: VecDeque<Frame>,
     frames_bytes: usize,
-    senders: Vec<Waker>,
+    /// Senders that wait for room, each by a number of its own.
+    senders: Vec<(u64, Waker)>,
+    senders_numbered: u64,
     /// No frame is taken any more: the application is done with the session, or it has ended.
     finished: bool,
     /// Listed for the shard's attention.
@@ -106,8 +108,12 @@ impl Shared {
         mailbox.finished = true;
         let waiting = mem::take(&mut mailbox.senders);
         self.notify(mailbox);
-        waiting.into_iter().for_each(Waker::wake);
+        wake(waiting);
     }
+}
+
+fn wake(senders: Vec<(u64, Waker)>) {
+    senders.into_iter().for_each(|(_, waker)| waker.wake());
 }
 
 impl Mailbox {
@@ -184,10 +190,11 @@ impl Session {
             if mailbox.closed.is_some() {
                 return Poll::Ready(None);
             }
-            match &mut mailbox.receiver {
-                Some(waker) => waker.clone_from(cx.waker()),
-                empty => *empty = Some(cx.waker().clone()),
-            }
+            let same = mailbox.receiver.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+            let old = if same { None } else { mailbox.receiver.replace(cx.waker().clone()) };
+            // A waker is somebody else's code, even when it is dropped: not under our lock.
+            drop(mailbox);
+            drop(old);
             return Poll::Pending;
         };
         if mailbox.report_is_stale() {
@@ -262,10 +269,11 @@ impl SessionSender {
     /// [`SendError::Gone`] once the session has ended or was closed; [`SendError::TooLarge`] for a
     /// frame that no queue will ever hold.
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
+        let mut place = Place { shared: &self.sending.shared, number: None };
         let mut frame = Some(frame);
         poll_fn(|cx| {
             let Some(ready) = frame.take() else { return Poll::Ready(Ok(())) };
-            match self.put(ready, Some(cx)) {
+            match self.put(ready, Some((&mut place, cx))) {
                 Ok(()) => Poll::Ready(Ok(())),
                 Err((SendError::Full, back)) => {
                     frame = Some(back);
@@ -286,7 +294,12 @@ impl SessionSender {
         self.put(frame, None).map_err(|(error, _)| error)
     }
 
-    fn put(&self, frame: Frame, cx: Option<&Context<'_>>) -> Result<(), (SendError, Frame)> {
+    /// Puts a frame into the mailbox, or its sender among those that wait.
+    fn put(
+        &self,
+        frame: Frame,
+        waiting: Option<(&mut Place<'_>, &Context<'_>)>,
+    ) -> Result<(), (SendError, Frame)> {
         let shared = &self.sending.shared;
         if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.mail.frame_bytes_max {
             return Err((SendError::TooLarge, frame));
@@ -296,11 +309,9 @@ impl SessionSender {
             return Err((SendError::Gone, frame));
         }
         if !mailbox.takes_frames() {
-            if let Some(cx) = cx
-                && !mailbox.senders.iter().any(|waker| waker.will_wake(cx.waker()))
-            {
-                mailbox.senders.push(cx.waker().clone());
-            }
+            let old = waiting.and_then(|(place, cx)| place.wait(&mut mailbox, cx));
+            drop(mailbox);
+            drop(old);
             return Err((SendError::Full, frame));
         }
         mailbox.put_frame(frame);
@@ -323,6 +334,41 @@ impl SessionSender {
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
         self.sending.shared.mailbox().closed
+    }
+}
+
+/// The place of one `send` among those that wait; given up when the future is dropped.
+struct Place<'s> {
+    shared: &'s Shared,
+    number: Option<u64>,
+}
+
+impl Place<'_> {
+    /// Sees to being woken. Returns the waker that this replaces.
+    fn wait(&mut self, mailbox: &mut Mailbox, cx: &Context<'_>) -> Option<Waker> {
+        let number = *self.number.get_or_insert_with(|| {
+            mailbox.senders_numbered += 1;
+            mailbox.senders_numbered
+        });
+        match mailbox.senders.iter_mut().find(|(known, _)| *known == number) {
+            Some((_, waker)) if waker.will_wake(cx.waker()) => None,
+            Some((_, waker)) => Some(mem::replace(waker, cx.waker().clone())),
+            None => {
+                mailbox.senders.push((number, cx.waker().clone()));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let mut mailbox = self.shared.mailbox();
+        let at = mailbox.senders.iter().position(|(known, _)| *known == number);
+        let waiting = at.map(|at| mailbox.senders.swap_remove(at));
+        drop(mailbox);
+        drop(waiting);
     }
 }
 
@@ -417,9 +463,8 @@ impl Slot {
                 }
                 break;
             };
-            moved = true;
             match server.send(shared.id, &frame, now) {
-                Ok(()) => {}
+                Ok(()) => moved = true,
                 Err(SendError::Full) => {
                     self.refused = Some(frame);
                     break;
@@ -432,12 +477,13 @@ impl Slot {
                 }
                 Err(SendError::TooLarge) => {
                     log::error!("{}: a frame of {} bytes was dropped", shared.id, frame.wire_len());
+                    moved = true;
                 }
             }
         }
         let waiting = if moved { mem::take(&mut mailbox.senders) } else { Vec::new() };
         drop(mailbox);
-        waiting.into_iter().for_each(Waker::wake);
+        wake(waiting);
     }
 
     /// The session has ended. Messages that were accepted are still received; whoever receives them
@@ -456,7 +502,8 @@ impl Slot {
         let receiver = mailbox.receiver.take();
         let senders = mem::take(&mut mailbox.senders);
         drop(mailbox);
-        receiver.into_iter().chain(senders).for_each(Waker::wake);
+        receiver.into_iter().for_each(Waker::wake);
+        wake(senders);
     }
 }
 

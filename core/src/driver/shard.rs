@@ -10,20 +10,21 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
+use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
-use async_channel::Receiver;
-
 use super::attention::Attention;
-use super::handle::{Control, Controls};
+use super::exchange::{Channel, ExchangeRequest};
+use super::handle::{Controls, Inbox};
 use super::session::{MailLimits, Session, Slot};
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::event::{ConnId, Interest, Phase};
+use crate::exchange::Exchange;
 use crate::peer::Peer;
 use crate::server::Server;
 use crate::time::Clock;
@@ -92,7 +93,7 @@ pub(super) struct State<S> {
     pub(super) server: Server,
     pub(super) clock: Clock,
     pub(super) attention: Arc<Attention>,
-    pub(super) controls: Receiver<Control>,
+    pub(super) inbox: Inbox,
     pub(super) mail: MailLimits,
     /// By the connection's slot.
     conns: Vec<Option<Conn<S>>>,
@@ -100,6 +101,8 @@ pub(super) struct State<S> {
     pub(super) sessions: Vec<Option<Slot>>,
     /// Sessions that were opened and not handed out yet.
     pub(super) opened: VecDeque<Session>,
+    /// Connections that have no task yet.
+    pub(super) accepted: VecDeque<ConnId>,
     buffer: Box<[u8]>,
     /// A turn is wanted, and the task that takes turns has been woken.
     turn_wanted: bool,
@@ -114,7 +117,7 @@ pub(super) struct State<S> {
 
 struct Conn<S> {
     id: ConnId,
-    socket: S,
+    socket: Io<S>,
     /// The connection's own task, once it has been polled.
     waker: Option<Waker>,
     /// The socket took no more bytes; the connection's task is woken when it does.
@@ -125,6 +128,58 @@ struct Conn<S> {
     failed: bool,
     /// What the task is waiting for at the moment.
     waits_for: Option<Interest>,
+}
+
+impl<S> Conn<S> {
+    const fn new(id: ConnId, socket: Io<S>) -> Self {
+        Self {
+            id,
+            socket,
+            waker: None,
+            // The task's first poll looks for output that was queued before it.
+            blocked: true,
+            shut: false,
+            failed: false,
+            waits_for: None,
+        }
+    }
+}
+
+/// What carries a connection.
+enum Io<S> {
+    Socket(S),
+    Exchange {
+        channel: Channel,
+        /// The head of the answer has been handed over.
+        answered: bool,
+    },
+}
+
+impl<S: Socket> Socket for Io<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(socket) => socket.poll_read(cx, buffer),
+            Self::Exchange { channel, .. } => channel.poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(socket) => socket.poll_write(cx, pieces),
+            Self::Exchange { channel, .. } => channel.poll_write(cx, pieces),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Socket(socket) => socket.poll_shutdown(cx),
+            Self::Exchange { channel, .. } => channel.poll_shutdown(cx),
+        }
+    }
 }
 
 impl<S: Socket> Shard<S> {
@@ -140,11 +195,12 @@ impl<S: Socket> Shard<S> {
                 server,
                 clock,
                 attention: controls.attention,
-                controls: controls.controls,
+                inbox: controls.inbox,
                 mail,
                 conns: Vec::new(),
                 sessions: Vec::new(),
                 opened: VecDeque::new(),
+                accepted: VecDeque::new(),
                 buffer: alloc::vec![0; READ_BYTES].into_boxed_slice(),
                 turn_wanted: false,
                 turn_waker: None,
@@ -164,37 +220,28 @@ impl<S: Socket> Shard<S> {
         state.accept_told
     }
 
-    /// Takes in an accepted socket. The adapter then spawns
-    /// [`poll_connection`](Self::poll_connection) for it; `None` if there is no room, and the socket
-    /// has been closed.
-    #[must_use]
-    pub fn accept(&self, socket: S, peer: Peer) -> Option<ConnId> {
+    /// Takes in an accepted socket; if there is no room for it, it is closed. The next turn hands it
+    /// out as [`Turn::Accepted`](super::Turn::Accepted).
+    pub fn accept(&self, socket: S, peer: Peer) {
         let state = &mut *self.state.borrow_mut();
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
             Err(error) => {
-                log::info!("a connection from {peer} was closed at once: {error}");
-                return None;
+                return log::info!("a connection from {peer} was closed at once: {error}");
             }
         };
-        let conn = Conn {
-            id,
-            socket,
-            waker: None,
-            // The task's first poll looks for output that was queued before it.
-            blocked: true,
-            shut: false,
-            failed: false,
-            waits_for: None,
-        };
-        put(&mut state.conns, id.slot(), conn);
+        put(&mut state.conns, id.slot(), Conn::new(id, Io::Socket(socket)));
+        state.accepted.push_back(id);
         state.want_turn();
-        Some(id)
     }
 
-    /// Serves one connection: reads what comes and waits in between. Ready when it has ended and its
+    /// Serves one connection: reads what comes and waits in between. Ends when it has ended and its
     /// socket is closed.
-    pub fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
+    pub async fn connection(self, id: ConnId) {
+        poll_fn(|cx| self.poll_connection(id, cx)).await;
+    }
+
+    fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
         let state = &mut *self.state.borrow_mut();
         for _ in 0..IO_BATCH {
             if state.poll_once(id, cx).is_pending() {
@@ -219,6 +266,13 @@ impl<S: Socket> State<S> {
     fn poll_once(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
         let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
         set_waker(&mut conn.waker, cx);
+        if let Io::Exchange { channel, .. } = &conn.socket
+            && channel.poll_gone(cx).is_ready()
+        {
+            conn.failed = true;
+        }
+        self.hand_over_head(id);
+        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
         if mem::take(&mut conn.blocked) {
             self.flush(id);
             // What has left may have made room that somebody waits for.
@@ -271,9 +325,44 @@ impl<S: Socket> State<S> {
         Poll::Ready(())
     }
 
+    /// Takes in a request whose HTTP is spoken elsewhere.
+    pub(super) fn exchange(&mut self, request: &ExchangeRequest, peer: Peer, channel: Channel) {
+        let fields: Vec<_> =
+            request.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let exchange = Exchange {
+            method: &request.method,
+            target: &request.target,
+            fields: &fields,
+            mount: &request.mount,
+        };
+        match self.server.exchange(exchange, peer, self.clock.now()) {
+            Ok(id) => {
+                let socket = Io::Exchange { channel, answered: false };
+                put(&mut self.conns, id.slot(), Conn::new(id, socket));
+                self.accepted.push_back(id);
+            }
+            // Dropping the channel says so.
+            Err(error) => log::info!("a request from {peer} was not taken: {error}"),
+        }
+    }
+
+    /// In an exchange the head of the answer goes ahead of it, and apart.
+    fn hand_over_head(&mut self, id: ConnId) {
+        let Self { server, conns, .. } = self;
+        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
+        if let Some(conn) = conn.filter(|conn| conn.id == id)
+            && let Io::Exchange { channel, answered: answered @ false } = &mut conn.socket
+            && let Some(head) = server.response(id)
+        {
+            channel.respond(head.clone());
+            *answered = true;
+        }
+    }
+
     /// Writes what waits for a connection's peer, as far as the socket takes it, and sees to it that
     /// the connection's task learns what it has to know.
     pub(super) fn flush(&mut self, id: ConnId) {
+        self.hand_over_head(id);
         for _ in 0..IO_BATCH {
             let now = self.clock.now();
             let Self { server, conns, .. } = self;

@@ -6,11 +6,14 @@ use std::time::Instant;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
-use crate::event::{Event, SessionId};
+use crate::event::{ConnId, Event, SessionId};
 use crate::sse::Frame;
 
 /// Wake-ups of connections served before others of the thread's tasks get their turn.
 const WAKES_BATCH: usize = 1_024;
+
+/// Controls of handles served in one turn.
+const CONTROLS_BATCH: usize = 16;
 
 /// An adapter's timer: one for each shard.
 pub trait Timer {
@@ -26,6 +29,8 @@ pub trait Timer {
 pub enum Turn {
     /// A session has begun: see to it that somebody serves it.
     Opened(Session),
+    /// A connection has begun: spawn [`connection`](Shard::connection) for it.
+    Accepted(ConnId),
     /// The server has been shut down and every connection has ended.
     Drained,
 }
@@ -41,6 +46,9 @@ impl<S: Socket> Shard<S> {
                 // The rest of this turn is taken when the adapter polls again, which it does at once.
                 return Poll::Ready(Turn::Opened(session));
             }
+            if let Some(conn) = state.accepted.pop_front() {
+                return Poll::Ready(Turn::Accepted(conn));
+            }
             state.tick();
             state.serve_handles(cx);
             let drained = state.serve_application();
@@ -53,7 +61,8 @@ impl<S: Socket> Shard<S> {
                 state.want_turn();
                 return Poll::Pending;
             }
-            if state.opened.is_empty() && served == 0 && state.wait(cx, timer).is_pending() {
+            let handed_out = state.opened.is_empty() && state.accepted.is_empty();
+            if handed_out && served == 0 && state.wait(cx, timer).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -80,15 +89,19 @@ impl<S: Socket> State<S> {
         for _ in 0..wanted.shutdowns {
             self.server.shutdown(now);
         }
-        while let Ok(control) = self.controls.try_recv() {
+        for _ in 0..CONTROLS_BATCH {
+            let Some(control) = self.inbox.take() else { return };
             match control {
                 // Nobody may be waiting for the answer any more; then it is dropped.
                 Control::Broadcast(frame, answer) => drop(answer.try_send(self.broadcast(&frame))),
+                Control::Exchange(request, peer, channel) => self.exchange(&request, peer, channel),
                 Control::Metrics(answer) => {
                     drop(answer.try_send(self.server.metrics().clone()));
                 }
             }
         }
+        // There may be more; others come first.
+        self.want_turn();
     }
 
     fn broadcast(&mut self, frame: &Frame) -> crate::Reach {
