@@ -29,3 +29,6 @@ pub use handle::{Controls, Handle, Stopped, controls};
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};
 pub use turn::{Timer, Turn};
+
+#[cfg(test)]
+mod tests;

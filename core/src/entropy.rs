@@ -18,6 +18,13 @@ pub trait Entropy {
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable>;
 }
 
+/// A function is a source, too.
+impl<F: FnMut(&mut [u8]) -> Result<(), EntropyUnavailable>> Entropy for F {
+    fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+        self(dest)
+    }
+}
+
 /// The entropy source had nothing to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntropyUnavailable;

@@ -1,7 +1,7 @@
 //! The parts of the command `mcp-sse` that other programs use too.
 //!
-//! Knows: the [`demo`] server, the flags of whatever serves ([`options`]), and what is printed on start
-//! ([`greeting`]). Does not know: signals, or a runtime; programs do.
+//! Knows: the [`demo`] server, the flags of whatever serves ([`options`]), what is printed on start
+//! ([`greeting`]), and the signals that ask to [`stop`]. Does not know: a runtime; programs do.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -9,3 +9,4 @@
 pub mod demo;
 pub mod greeting;
 pub mod options;
+pub mod stop;

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use mcp_sse::demo;
 use mcp_sse::greeting::Greeting;
 use mcp_sse::options::{Serve, flag_for};
+use mcp_sse::stop;
 use mcp_sse_smol::{Handle, Listener, Session};
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
@@ -73,7 +74,7 @@ where
 
     // The first signal stops the server in order, the second at once.
     let stopping = listener.handle();
-    ctrlc::set_handler(move || {
+    stop::on_signals(move || {
         log::info!("stopping");
         stopping.shutdown();
     })

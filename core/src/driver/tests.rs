@@ -1,0 +1,157 @@
+//! What handles promise when things end at a bad moment. The rest is tested over real sockets.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::{Context, Poll, Waker};
+use std::task::Wake;
+
+use super::exchange::conversation;
+use super::session::{MailLimits, Session, Slot};
+use super::{Socket, Stopped, controls};
+use crate::config::Config;
+use crate::error::SendError;
+use crate::event::Event;
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::server::Server;
+use crate::sse::Frame;
+use crate::testing::Random;
+use crate::time::Time;
+
+const NOW: Time = Time::ZERO;
+
+fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A waker that counts itself.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn whoever_asks_a_server_that_ends_is_told() {
+    let (handle, controls) = controls();
+    let mut asked = pin!(handle.metrics());
+    assert!(poll(asked.as_mut()).is_pending());
+    drop(controls);
+    assert_eq!(poll(asked).map(|answer| answer.err()), Poll::Ready(Some(Stopped)));
+    assert_eq!(poll(pin!(handle.metrics())).map(|answer| answer.err()), Poll::Ready(Some(Stopped)));
+}
+
+/// A server with one session, and both halves of its handle.
+fn session() -> (Server, Slot, Session) {
+    let mut server = Server::new(Config::default(), Box::new(Random::seeded(1)), NOW);
+    let conn = server.accept(Peer::local(), NOW).unwrap();
+    server.handle_input(conn, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", NOW);
+    let Some(Event::Opened { session, principal, head, .. }) = server.poll_event() else {
+        panic!("a session")
+    };
+    let (_, controls) = controls();
+    let mail = MailLimits::new(&Limits::default());
+    let (slot, handle) = Slot::new(session, principal, head, controls.attention.clone(), mail);
+    (server, slot, handle)
+}
+
+fn frame() -> Frame {
+    Frame::message(br#"{"jsonrpc":"2.0","method":"m"}"#).unwrap()
+}
+
+#[test]
+fn a_send_that_is_given_up_leaves_nothing_behind() {
+    let (mut server, mut slot, session) = session();
+    while session.try_send(frame()).is_ok() {}
+    let wakers: Vec<_> = (0..100).map(|_| Arc::new(Counted::default())).collect();
+    for waker in &wakers {
+        let mut send = pin!(session.send(frame()));
+        let waker = Waker::from(waker.clone());
+        assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert!(wakers.iter().all(|waker| Arc::strong_count(waker) == 1), "a waker is still held");
+
+    // One that is not given up is woken, once, and goes.
+    let waker = Arc::new(Counted::default());
+    let mut send = pin!(session.send(frame()));
+    for _ in 0..2 {
+        let waker = Waker::from(waker.clone());
+        assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    slot.attend(&mut server, NOW);
+    assert_eq!(waker.0.load(Ordering::Relaxed), 1);
+    assert_eq!(poll(send), Poll::Ready(Ok(())));
+}
+
+#[test]
+fn a_slot_that_is_dropped_ends_its_session() {
+    let (server, slot, mut session) = session();
+    while session.try_send(frame()).is_ok() {}
+    let sender = session.sender();
+    let mut send = pin!(sender.send(frame()));
+    assert!(poll(send.as_mut()).is_pending());
+    assert!(poll(pin!(session.recv())).is_pending());
+    drop((server, slot));
+    assert_eq!(poll(send), Poll::Ready(Err(SendError::Gone)));
+    assert!(matches!(poll(pin!(session.recv())), Poll::Ready(None)));
+}
+
+/// A waker that does things when it is dropped must not meet our lock.
+#[test]
+fn a_waker_is_dropped_outside_the_lock() {
+    struct Curious(super::SessionSender);
+    impl Wake for Curious {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            let _ = self.0.closed();
+        }
+    }
+    let (_server, _slot, mut session) = session();
+    let waker = Waker::from(Arc::new(Curious(session.sender())));
+    assert!(session.poll_recv(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    assert!(session.poll_recv(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
+#[test]
+fn an_exchange_knows_when_the_other_side_has_gone() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let (mut speaker, channel) = conversation();
+    assert!(channel.poll_gone(cx).is_pending());
+    assert!(speaker.poll_head(cx).is_pending());
+    drop(channel);
+    assert_eq!(speaker.poll_head(cx), Poll::Ready(None));
+    assert_eq!(speaker.poll_output(cx), Poll::Ready(None));
+
+    let (speaker, mut channel) = conversation();
+    drop(speaker);
+    assert!(channel.poll_gone(cx).is_ready());
+    let pieces = [std::io::IoSlice::new(b"x")];
+    assert!(matches!(channel.poll_write(cx, &pieces), Poll::Ready(Err(_))));
+}
+
+#[test]
+fn an_exchange_holds_back_who_is_too_fast() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let (mut speaker, mut channel) = conversation();
+    speaker.input(alloc::vec![7; 64 << 10]);
+    assert!(speaker.poll_input(cx).is_pending());
+    let mut buffer = [0; 1_000];
+    assert!(matches!(channel.poll_read(cx, &mut buffer), Poll::Ready(Ok(1_000))));
+    assert!(speaker.poll_input(cx).is_ready());
+
+    let big = alloc::vec![7; 64 << 10];
+    let pieces = [std::io::IoSlice::new(&big)];
+    assert!(matches!(channel.poll_write(cx, &pieces), Poll::Ready(Ok(_))));
+    assert!(channel.poll_write(cx, &pieces).is_pending());
+    assert!(matches!(speaker.poll_output(cx), Poll::Ready(Some(bytes)) if bytes == big));
+    assert!(channel.poll_write(cx, &pieces).is_ready());
+}
