@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 
 use mcp_sse_core::{Config, Limits, Timeouts};
-use mcp_sse_tests::adapter::{SMOL, Server};
+use mcp_sse_tests::adapter::{self, Adapter, Server};
 use mcp_sse_tests::child::{self, Child, Descriptors};
 use mcp_sse_tests::client::{Client, Stream, health};
 use mcp_sse_tests::{handlers, wait_until};
@@ -15,31 +15,31 @@ fn main() {
     match child::role().as_deref() {
         // The limit of descriptors is a process's own, so even the clients are a child.
         None => Child::start("clients", &[], Descriptors::Most).run_to_end(),
-        Some("clients") => run_clients(),
-        Some(_) => serve(),
+        Some("clients") => adapter::ALL.iter().for_each(run_clients),
+        Some(name) => serve(&adapter::named(name).expect("an adapter")),
     }
 }
 
-fn serve() {
+fn serve(adapter: &Adapter) {
     let mut limits = Limits::default();
     limits.connections_max = None;
     limits.sessions_max = None;
     let mut timeouts = Timeouts::default();
     timeouts.heartbeat = None;
     let config = Config::builder().limits(limits).timeouts(timeouts).build().expect("good");
-    let server = Server::start(&SMOL, config, handlers::echo());
+    let server = Server::start(adapter, config, handlers::echo());
     child::tell_parent(server.address());
     child::wait_for_parent();
 }
 
-fn run_clients() {
+fn run_clients(adapter: &Adapter) {
     let wanted = env::var("STREAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000);
     let spare = 64;
     let streams = descriptors_max().map_or(wanted, |max| wanted.min(max.saturating_sub(spare)));
     if streams < wanted {
         child::tell_parent(format_args!("only {streams} of {wanted} streams: too few descriptors"));
     }
-    let server = Child::start("server", &[], Descriptors::Most);
+    let server = Child::start(adapter.name, &[], Descriptors::Most);
     let address = server.line().parse().expect("an address");
     // Code and allocators that the first streams touch are not what a further one costs.
     let warm: Vec<_> = (0..50).map(|_| Stream::open(address)).collect();
@@ -51,8 +51,9 @@ fn run_clients() {
     let after = resident_kib(server.id());
     let each = (after.saturating_sub(before) * 1_024) as f64 / streams as f64;
     child::tell_parent(format_args!(
-        "{streams} idle streams: server RSS {before} KiB before, {after} KiB with them, \
-         {each:.0} bytes a stream"
+        "{}: {streams} idle streams: server RSS {before} KiB before, {after} KiB with them, \
+         {each:.0} bytes a stream",
+        adapter.name
     ));
     drop(open);
 }

@@ -6,26 +6,28 @@ use std::env;
 use std::time::Instant;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{SMOL, Server};
+use mcp_sse_tests::adapter::{self, Adapter, Server};
 use mcp_sse_tests::child::{self, Child, Descriptors};
 use mcp_sse_tests::client::{Client, Stream, call};
 use mcp_sse_tests::handlers;
 
 fn main() {
-    if child::role().is_some() {
-        let server = Server::start(&SMOL, Config::default(), handlers::echo());
+    if let Some(adapter) = child::role().as_deref().and_then(adapter::named) {
+        let server = Server::start(&adapter, Config::default(), handlers::echo());
         child::tell_parent(server.address());
         return child::wait_for_parent();
     }
     let seconds = env::var("SECONDS_EACH").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     for sessions in [1, 100] {
-        run(sessions, Duration::from_secs(seconds));
+        for adapter in adapter::ALL {
+            run(&adapter, sessions, Duration::from_secs(seconds));
+        }
     }
 }
 
 /// Each session has a request on the way all the time.
-fn run(sessions: usize, for_how_long: Duration) {
-    let child = Child::start("server", &[], Descriptors::Most);
+fn run(adapter: &Adapter, sessions: usize, for_how_long: Duration) {
+    let child = Child::start(adapter.name, &[], Descriptors::Most);
     let address = child.line().parse().expect("an address");
     let mut peers: Vec<(Stream, Client, Vec<u8>)> = (0..sessions)
         .map(|_| {
@@ -48,5 +50,6 @@ fn run(sessions: usize, for_how_long: Duration) {
     }
     let each = start.elapsed() / u32::try_from(trips).unwrap_or(u32::MAX);
     let rate = trips as f64 / start.elapsed().as_secs_f64();
-    println!("sessions: {sessions}, {rate:.0} round trips a second, {each:?} each");
+    let name = adapter.name;
+    println!("{name}, sessions: {sessions}, {rate:.0} round trips a second, {each:?} each");
 }

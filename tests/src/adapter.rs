@@ -71,6 +71,15 @@ pub struct Adapter {
     pub run: fn(Job) -> io::Result<()>,
 }
 
+/// Every adapter there is.
+pub const ALL: [Adapter; 2] = [SMOL, TOKIO];
+
+/// The adapter of that name.
+#[must_use]
+pub fn named(name: &str) -> Option<Adapter> {
+    ALL.into_iter().find(|adapter| adapter.name == name)
+}
+
 /// `mcp-sse-smol`.
 pub const SMOL: Adapter = Adapter { name: "smol", run: run_smol };
 
