@@ -33,6 +33,8 @@
 
 mod listener;
 mod socket;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped};
@@ -40,3 +42,5 @@ pub use mcp_sse_core::{
     CloseReason, Config, ConfigBuilder, ConfigError, Frame, Limits, Metrics, Peer, Principal,
     Reach, RequestHead, SendError, SessionId, Timeouts, jsonrpc, sse,
 };
+#[cfg(feature = "tower")]
+pub use tower::SseService;

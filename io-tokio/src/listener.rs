@@ -118,36 +118,40 @@ impl Listener {
             .await
     }
 
-    async fn run(self, mut on_session: impl FnMut(Session) + 'static) -> io::Result<()> {
+    async fn run(self, on_session: impl FnMut(Session) + 'static) -> io::Result<()> {
         let Bound { socket, config, controls, .. } = self.0;
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
         let shard = Shard::new(config, Box::new(System), controls);
         LocalSet::new()
             .run_until(async move {
-                // Tasks of their own, both: a turn is to come once, behind the reads that want it.
                 drop(spawn_local(accept(socket, shard.clone())));
-                // A turn bounds itself; under tokio's budget it would write only a hundred sockets.
-                let turns = spawn_local(async move {
-                    let mut alarm = Alarm::default();
-                    loop {
-                        match unconstrained(poll_fn(|cx| shard.poll_turn(cx, &mut alarm))).await {
-                            Turn::Opened(session) => on_session(session),
-                            Turn::Accepted(conn) => {
-                                drop(spawn_local(shard.clone().connection(conn)))
-                            }
-                            Turn::Drained => return,
-                        }
-                    }
-                });
-                if let Err(error) = turns.await
-                    && error.is_panic()
-                {
-                    std::panic::resume_unwind(error.into_panic());
-                }
+                run_turns(shard, on_session).await;
             })
             .await;
         Ok(())
+    }
+}
+
+/// Runs a shard's turns, and gives each of its connections a task, until it has been shut down. Within
+/// a `LocalSet`.
+pub(crate) async fn run_turns(shard: Shard<Tcp>, mut on_session: impl FnMut(Session) + 'static) {
+    // A task of its own: a turn is to come once, behind the reads that want it.
+    let turns = spawn_local(async move {
+        let mut alarm = Alarm::default();
+        loop {
+            // A turn bounds itself; under tokio's budget it would write only a hundred sockets.
+            match unconstrained(poll_fn(|cx| shard.poll_turn(cx, &mut alarm))).await {
+                Turn::Opened(session) => on_session(session),
+                Turn::Accepted(conn) => drop(spawn_local(shard.clone().connection(conn))),
+                Turn::Drained => return,
+            }
+        }
+    });
+    if let Err(error) = turns.await
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Handle {
 
 /// The other end of a [`Handle`], for the shard that it is to control.
 pub struct Controls {
-    pub(super) attention: Arc<Attention>,
+    pub(super) handle: Handle,
     pub(super) inbox: Inbox,
 }
 
@@ -57,8 +57,8 @@ impl Drop for Inbox {
 pub fn controls() -> (Handle, Controls) {
     let attention = Arc::new(Attention::default());
     let (sender, receiver) = bounded(CONTROLS_MAX);
-    let handle = Handle { attention: attention.clone(), controls: sender };
-    (handle, Controls { attention, inbox: Inbox(receiver) })
+    let handle = Handle { attention, controls: sender };
+    (handle.clone(), Controls { handle, inbox: Inbox(receiver) })
 }
 
 impl Handle {
@@ -104,6 +104,10 @@ impl Handle {
         self.controls.send(control).await.map_err(|_| Stopped)?;
         self.attention.wake();
         Ok(conversation)
+    }
+
+    pub(super) fn attention(&self) -> &Attention {
+        &self.attention
     }
 
     async fn ask<T>(&self, control: impl FnOnce(Sender<T>) -> Control) -> Result<T, Stopped> {

@@ -13,7 +13,7 @@ use core::mem;
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::attention::Attention;
+use super::handle::Handle;
 use crate::error::SendError;
 use crate::event::{CloseReason, Principal, RequestHead, SessionId};
 use crate::jsonrpc::Message;
@@ -65,7 +65,7 @@ struct Shared {
     principal: Option<Principal>,
     head: Arc<RequestHead>,
     mail: MailLimits,
-    attention: Arc<Attention>,
+    server: Handle,
     mailbox: Mutex<Mailbox>,
 }
 
@@ -99,7 +99,7 @@ impl Shared {
         let listed = mem::replace(&mut mailbox.listed, true);
         drop(mailbox);
         if !listed {
-            self.attention.session(self.id);
+            self.server.attention().session(self.id);
         }
     }
 
@@ -248,6 +248,12 @@ impl Session {
     #[must_use]
     pub fn head(&self) -> &Arc<RequestHead> {
         &self.sender.sending.shared.head
+    }
+
+    /// The server that it is a session of: to reach the other sessions.
+    #[must_use]
+    pub fn server(&self) -> &Handle {
+        &self.sender.sending.shared.server
     }
 
     /// How it ended, once it has.
@@ -403,11 +409,11 @@ impl Slot {
         id: SessionId,
         principal: Option<Principal>,
         head: Arc<RequestHead>,
-        attention: Arc<Attention>,
+        server: Handle,
         mail: MailLimits,
     ) -> (Self, Session) {
         let mailbox = Mutex::default();
-        let shared = Arc::new(Shared { id, principal, head, mail, attention, mailbox });
+        let shared = Arc::new(Shared { id, principal, head, mail, server, mailbox });
         let sending = Arc::new(Sending { shared: shared.clone() });
         (Self { refused: None, shared }, Session { sender: SessionSender { sending } })
     }

@@ -6,7 +6,6 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
@@ -17,9 +16,8 @@ use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
-use super::attention::Attention;
 use super::exchange::{Channel, ExchangeRequest};
-use super::handle::{Controls, Inbox};
+use super::handle::{Controls, Handle, Inbox};
 use super::session::{MailLimits, Session, Slot};
 use crate::config::Config;
 use crate::entropy::Entropy;
@@ -92,7 +90,8 @@ impl<S> fmt::Debug for Shard<S> {
 pub(super) struct State<S> {
     pub(super) server: Server,
     pub(super) clock: Clock,
-    pub(super) attention: Arc<Attention>,
+    /// What sessions lend their applications, and where they ask for attention.
+    pub(super) handle: Handle,
     pub(super) inbox: Inbox,
     pub(super) mail: MailLimits,
     /// By the connection's slot.
@@ -194,7 +193,7 @@ impl<S: Socket> Shard<S> {
             state: Rc::new(RefCell::new(State {
                 server,
                 clock,
-                attention: controls.attention,
+                handle: controls.handle,
                 inbox: controls.inbox,
                 mail,
                 conns: Vec::new(),

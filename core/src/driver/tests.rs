@@ -55,9 +55,9 @@ fn session() -> (Server, Slot, Session) {
     let Some(Event::Opened { session, principal, head, .. }) = server.poll_event() else {
         panic!("a session")
     };
-    let (_, controls) = controls();
+    let (server_handle, _controls) = controls();
     let mail = MailLimits::new(&Limits::default());
-    let (slot, handle) = Slot::new(session, principal, head, controls.attention.clone(), mail);
+    let (slot, handle) = Slot::new(session, principal, head, server_handle, mail);
     (server, slot, handle)
 }
 

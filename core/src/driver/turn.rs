@@ -80,7 +80,7 @@ impl<S: Socket> State<S> {
 
     fn serve_handles(&mut self, cx: &Context<'_>) {
         let now = self.clock.now();
-        let wanted = self.attention.take(cx);
+        let wanted = self.handle.attention().take(cx);
         for id in wanted.sessions {
             if let Some(slot) = slot(&mut self.sessions, id) {
                 slot.attend(&mut self.server, now);
@@ -121,7 +121,7 @@ impl<S: Socket> State<S> {
             match event {
                 Event::Opened { session, principal, head, .. } => {
                     let (slot, handle) =
-                        Slot::new(session, principal, head, self.attention.clone(), self.mail);
+                        Slot::new(session, principal, head, self.handle.clone(), self.mail);
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }

@@ -1,0 +1,266 @@
+//! The transport as a [`tower_service::Service`], inside an HTTP server that is there already.
+//!
+//! Knows: the `http` crate's requests and responses, and how a router says where it mounted a service.
+//! Does not know: that server, nor its version of HTTP; the machine behind it is the same as behind a
+//! socket of its own, with the same guard, limits, deadlines and heartbeats.
+//!
+//! ```no_run
+//! use axum::Router;
+//! use mcp_sse_tokio::{Config, SseService};
+//!
+//! # async fn run() -> std::io::Result<()> {
+//! let mcp = SseService::new(Config::default(), async |mut session| {
+//!     while let Some(message) = session.recv().await {
+//!         println!("{:?}", message.method());
+//!     }
+//! })?;
+//! let app = Router::new().nest_service("/api", mcp); // clients connect to /api/sse
+//! axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8000").await?, app).await
+//! # }
+//! ```
+
+use core::convert::Infallible;
+use core::fmt;
+use core::future::poll_fn;
+use core::net::SocketAddr;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use mcp_sse_core::driver::{
+    Controls, Conversation, ExchangeRequest, Handle, Session, Shard, controls,
+};
+use mcp_sse_core::{Config, Peer, ResponseHead};
+
+use crate::listener::run_turns;
+use crate::socket::{System, Tcp};
+
+/// The transport as a service, cheap to clone: mount it wherever the HTTP server routes.
+///
+/// The state lives on a thread of its own, until [`Handle::shutdown`] or until the last clone is
+/// dropped. Handlers run on the runtime on which the service was made.
+///
+/// Which door a request came in by a service cannot know, so it holds every one to be loopback, the
+/// strictest: a server that is to be reached by another name needs
+/// [`allow_host`](crate::ConfigBuilder::allow_host).
+#[derive(Clone)]
+pub struct SseService {
+    server: Arc<Server>,
+    mount: Option<Arc<str>>,
+}
+
+/// What the last clone stops.
+struct Server(Handle);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
+}
+
+impl SseService {
+    /// Starts the thread, and returns the service that talks to it. `handler` is called once for each
+    /// session; what it returns is spawned on the present runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn new<H, F>(config: Config, handler: H) -> io::Result<Self>
+    where
+        H: Fn(Session) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = tokio::runtime::Handle::current();
+        Self::with_sessions(config, move |session| drop(runtime.spawn(handler(session))))
+    }
+
+    /// As [`new`](Self::new), for whoever has another place for handlers: `on_session` is called on
+    /// the service's thread, and hands the session on without blocking.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started.
+    pub fn with_sessions(
+        config: Config,
+        on_session: impl FnMut(Session) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (handle, controls) = controls();
+        std::thread::Builder::new()
+            .name("mcp-sse service".into())
+            .spawn(move || run(config, controls, on_session))?;
+        Ok(Self { server: Arc::new(Server(handle)), mount: None })
+    }
+
+    /// Says where the service is mounted, for routers that cut the front of a path off without saying
+    /// so: clients are told to post behind it. axum's nested routers need not be helped.
+    #[must_use]
+    pub fn mounted_at(mut self, mount: &str) -> Self {
+        self.mount = Some(mount.into());
+        self
+    }
+
+    /// A hold on the server: to stop it, to reach every session.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.server.0.clone()
+    }
+}
+
+impl fmt::Debug for SseService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SseService")
+            .field("handle", &self.server.0)
+            .field("mount", &self.mount)
+            .finish()
+    }
+}
+
+fn run(config: Config, controls: Controls, on_session: impl FnMut(Session) + 'static) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return log::error!("the service cannot run: {error}"),
+    };
+    let shard: Shard<Tcp> = Shard::new(config, Box::new(System), controls);
+    let tasks = tokio::task::LocalSet::new();
+    runtime.block_on(tasks.run_until(run_turns(shard, on_session)));
+}
+
+impl<B> tower_service::Service<Request<B>> for SseService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+{
+    type Response = Response<SseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    /// Always ready: what there is no room for is answered 503.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await) })
+    }
+}
+
+impl SseService {
+    async fn answer<B: Body>(&self, request: Request<B>) -> Response<SseBody> {
+        let (parts, body) = request.into_parts();
+        let mount = self.mount.as_deref().map_or_else(|| mount(&parts), str::to_owned);
+        let exchange = self.server.0.exchange(exchange_request(&parts, mount), peer(&parts));
+        let Ok(mut conversation) = exchange.await else { return unavailable() };
+        let head = {
+            let mut body = pin!(body);
+            let mut ended = false;
+            poll_fn(|cx| {
+                while !ended && conversation.poll_input(cx).is_ready() {
+                    match body.as_mut().poll_frame(cx) {
+                        Poll::Pending => break,
+                        Poll::Ready(Some(Ok(frame))) => {
+                            if let Ok(mut data) = frame.into_data() {
+                                conversation.input(data.copy_to_bytes(data.remaining()).into());
+                            }
+                        }
+                        Poll::Ready(None) => {
+                            conversation.end_input();
+                            ended = true;
+                        }
+                        // The client broke off: whoever speaks HTTP to it sees to the rest.
+                        Poll::Ready(Some(Err(_))) => return Poll::Ready(None),
+                    }
+                }
+                conversation.poll_head(cx)
+            })
+            .await
+        };
+        match head {
+            Some(head) => response(&head, SseBody(Some(conversation))),
+            None => unavailable(),
+        }
+    }
+}
+
+fn exchange_request(parts: &http::request::Parts, mount: String) -> ExchangeRequest {
+    let mut fields: Vec<(String, Vec<u8>)> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect();
+    // HTTP/2 has no Host, and says the same in the target.
+    if !parts.headers.contains_key(http::header::HOST)
+        && let Some(authority) = parts.uri.authority()
+    {
+        fields.push(("host".to_owned(), authority.as_str().into()));
+    }
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    ExchangeRequest {
+        method: parts.method.as_str().to_owned(),
+        target: target.to_owned(),
+        fields,
+        mount,
+    }
+}
+
+/// What axum cut off the front of the path.
+fn mount(parts: &http::request::Parts) -> String {
+    let original = parts.extensions.get::<axum::extract::OriginalUri>();
+    let cut = original.and_then(|uri| uri.0.path().strip_suffix(parts.uri.path()));
+    cut.unwrap_or_default().to_owned()
+}
+
+/// The client's address, if the HTTP server tells it; the door it came in by is nobody's to know, so
+/// it counts as loopback, which is the strictest.
+fn peer(parts: &http::request::Parts) -> Peer {
+    match parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
+        Some(info) => Peer::tcp(info.0, SocketAddr::from(([127, 0, 0, 1], 0))),
+        None => Peer::local(),
+    }
+}
+
+fn response(head: &ResponseHead, body: SseBody) -> Response<SseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        StatusCode::from_u16(head.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in head.fields() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// The server has ended, or has no room for one more connection.
+fn unavailable() -> Response<SseBody> {
+    let mut response = Response::new(SseBody(None));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// The body of an answer: an event stream, or a few words. Dropping it ends the session whose stream
+/// it is.
+#[derive(Debug)]
+pub struct SseBody(Option<Conversation>);
+
+impl Body for SseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(conversation) = &mut self.0 else { return Poll::Ready(None) };
+        conversation.poll_output(cx).map(|bytes| Some(Ok(Frame::data(bytes?.into()))))
+    }
+}
