@@ -39,7 +39,7 @@ async def post(url: str, message: dict):
 
 async def active_sessions(url: str) -> int:
     async with httpx.AsyncClient(timeout=5) as client:
-        answer = await client.get(httpx.URL(url).join("/health"))
+        answer = await client.get(httpx.URL(url).join("health"))
     equal(answer.status_code, 200, "status of /health")
     return answer.json()["active_sessions"]
 

@@ -97,7 +97,7 @@ function post(url, message) {
 }
 
 async function activeSessions(url) {
-  const answer = await fetch(new URL('/health', url), { signal: AbortSignal.timeout(5000) });
+  const answer = await fetch(new URL('health', url), { signal: AbortSignal.timeout(5000) });
   equal(answer.status, 200, 'status of /health');
   return (await answer.json()).active_sessions;
 }
