@@ -24,7 +24,8 @@ use core::fmt;
 use core::future::poll_fn;
 use core::net::SocketAddr;
 use core::pin::{Pin, pin};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
+use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
@@ -51,6 +52,14 @@ use crate::socket::{System, Tcp};
 pub struct SseService {
     server: Arc<Server>,
     mount: Option<Arc<str>>,
+    linger: Linger,
+}
+
+/// How much of a refused request's body is read nevertheless, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    bytes_max: u32,
+    time: Option<Duration>,
 }
 
 /// What the last clone stops.
@@ -92,11 +101,13 @@ impl SseService {
         config: Config,
         on_session: impl FnMut(Session) + Send + 'static,
     ) -> io::Result<Self> {
+        let linger =
+            Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
         let (handle, controls) = controls();
         std::thread::Builder::new()
             .name("mcp-sse service".into())
             .spawn(move || run(config, controls, on_session))?;
-        Ok(Self { server: Arc::new(Server(handle)), mount: None })
+        Ok(Self { server: Arc::new(Server(handle)), mount: None, linger })
     }
 
     /// Says where the service is mounted, for routers that cut the front of a path off without saying
@@ -159,33 +170,58 @@ impl SseService {
         let mount = self.mount.as_deref().map_or_else(|| mount(&parts), str::to_owned);
         let exchange = self.server.0.exchange(exchange_request(&parts, mount), peer(&parts));
         let Ok(mut conversation) = exchange.await else { return unavailable() };
-        let head = {
-            let mut body = pin!(body);
-            let mut ended = false;
-            poll_fn(|cx| {
-                while !ended && conversation.poll_input(cx).is_ready() {
-                    match body.as_mut().poll_frame(cx) {
-                        Poll::Pending => break,
-                        Poll::Ready(Some(Ok(frame))) => {
-                            if let Ok(mut data) = frame.into_data() {
-                                conversation.input(data.copy_to_bytes(data.remaining()).into());
-                            }
+        let mut body = pin!(body);
+        let mut ended = false;
+        let head = poll_fn(|cx| {
+            while !ended && conversation.poll_input(cx).is_ready() {
+                match body.as_mut().poll_frame(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(mut data) = frame.into_data() {
+                            conversation.input(data.copy_to_bytes(data.remaining()).into());
                         }
-                        Poll::Ready(None) => {
-                            conversation.end_input();
-                            ended = true;
-                        }
-                        // The client broke off: whoever speaks HTTP to it sees to the rest.
-                        Poll::Ready(Some(Err(_))) => return Poll::Ready(None),
                     }
+                    Poll::Ready(None) => {
+                        conversation.end_input();
+                        ended = true;
+                    }
+                    // The client broke off: whoever speaks HTTP to it sees to the rest.
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(None),
                 }
-                conversation.poll_head(cx)
-            })
-            .await
-        };
+            }
+            conversation.poll_head(cx)
+        })
+        .await;
+        if !ended {
+            self.linger.discard(body).await;
+        }
         match head {
             Some(head) => response(&head, SseBody(Some(conversation))),
             None => unavailable(),
+        }
+    }
+}
+
+impl Linger {
+    /// Reads the rest of a body that nobody wants. An HTTP server that answers and closes with bytes
+    /// unread makes the kernel send a reset, which can destroy the answer (RFC 9112 section 9.6).
+    async fn discard<B: Body>(self, mut body: Pin<&mut B>) {
+        let mut discarded = 0;
+        let rest = poll_fn(|cx| {
+            loop {
+                match ready!(body.as_mut().poll_frame(cx)) {
+                    Some(Ok(frame)) => discarded += frame.data_ref().map_or(0, Buf::remaining),
+                    Some(Err(_)) | None => return Poll::Ready(()),
+                }
+                if discarded > self.bytes_max as usize {
+                    return Poll::Ready(());
+                }
+            }
+        });
+        match self.time {
+            // Whether it came to its end or its time was over is all the same.
+            Some(time) => drop(tokio::time::timeout(time, rest).await),
+            None => rest.await,
         }
     }
 }
