@@ -221,7 +221,9 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If `count` is more than was shown: that is a bug in the driver, and the stream is corrupt.
+    /// If `count` is more than is queued: that is a bug in the driver, and the stream is corrupt. Only
+    /// where the connection has been cut meanwhile, and what was queued thrown away, counts are
+    /// ignored: a write of [detached](Transmit::detach) shares may complete after that.
     pub fn handle_written(&mut self, conn: ConnId, count: usize, now: Time) {
         self.advance(now);
         self.take_written(conn.0, count);

@@ -257,7 +257,9 @@ impl Server {
 
     pub(super) fn take_written(&mut self, key: Key, count: usize) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if count == 0 {
+        // What was queued may have been thrown away while a write of shares in it was under way.
+        let thrown_away = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
+        if count == 0 || thrown_away {
             return;
         }
         let before = conn.outbox.cost();
@@ -288,23 +290,24 @@ impl Server {
         self.after_flush(key);
     }
 
-    /// Hands out one session that waited for room in all queues together and now has it.
+    /// Hands out one session that waited for room in all queues together and now has it: the first
+    /// whose frame fits, so that one with a large frame keeps nobody waiting behind it.
     pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
-        while let Some(&key) = self.starved.front() {
-            let Some(session) = self.sessions.get_mut(key) else {
-                self.starved.pop_front();
-                continue;
-            };
-            let Some(cost) = session.refused_cost else {
-                session.starved = false;
-                self.starved.pop_front();
-                continue;
-            };
-            if !within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+        let mut at = 0;
+        while let Some(&key) = self.starved.get(at) {
+            if self.queues_full() {
                 return None;
             }
-            session.starved = false;
-            self.starved.pop_front();
+            let cost = self.sessions.get(key).and_then(|session| session.refused_cost);
+            let budget = self.config.limits.queues_bytes_max;
+            if cost.is_some_and(|cost| !within(budget, self.queues_cost.saturating_add(cost))) {
+                at += 1;
+                continue;
+            }
+            self.starved.remove(at);
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.starved = false;
+            }
             if self.unblock(key) {
                 return self.events.pop_front();
             }
