@@ -30,6 +30,8 @@ pub(crate) struct Conn {
     pub(crate) stash: Vec<u8>,
     pub(crate) stash_at: usize,
     pub(crate) outbox: Outbox,
+    /// Bytes the peer has taken since its stall timer was armed.
+    pub(crate) taken: u64,
     /// How the request at hand is answered.
     pub(crate) reply: Reply,
     /// The peer has said everything it will say.
@@ -177,6 +179,7 @@ impl Conn {
             stash: Vec::new(),
             stash_at: 0,
             outbox: Outbox::default(),
+            taken: 0,
             reply: Reply::CLOSE,
             eof: false,
             served: false,

@@ -159,7 +159,7 @@ faults! {
     Busy = 503 Keep "server busy";
     /// Nothing was asked for on a connection for too long.
     ConnectionIdle = 0 Close "connection idle";
-    /// Bytes were ready for the peer and it took none for too long.
+    /// Bytes were ready for the peer and it took none, or next to none, for too long.
     Stalled = 0 Close "the peer takes no bytes";
     /// The peer ended the connection in the middle of a request; nothing of it was executed.
     Truncated = 0 Close "the request ended early";

@@ -141,7 +141,7 @@ pub enum Event {
     ///
     /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
     Foreign {
-        /// Where it belongs.
+        /// Where it belongs, as the peer claims: the shard may not exist.
         shard: Shard,
         /// What to [`deliver`](crate::Server::deliver) there.
         post: ForwardedPost,
@@ -238,7 +238,7 @@ pub enum CloseReason {
     Peer,
     /// The application closed it.
     Application,
-    /// Frames were queued and the client took none for too long.
+    /// Frames were queued and the client took nothing, or next to nothing, for too long.
     Stalled,
     /// No post came for too long.
     Idle,
@@ -285,8 +285,11 @@ impl ForwardedPost {
 pub struct Reach {
     /// Sessions whose queue took the frame.
     pub queued: u32,
-    /// Sessions whose queue was full.
+    /// Sessions whose queue was full; each is told when it has room.
     pub full: u32,
+    /// Sessions that the frame would never fit into
+    /// ([`SendError::TooLarge`](crate::SendError::TooLarge)).
+    pub too_large: u32,
     /// Sessions that were gone.
     pub gone: u32,
 }

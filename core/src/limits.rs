@@ -52,6 +52,11 @@ pub struct Limits {
     pub queue_bytes_max: Option<u64>,
     /// Bytes queued for all peers together.
     pub queues_bytes_max: Option<u64>,
+    /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
+    /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
+    /// byte will do. So a peer that takes a byte now and
+    /// then keeps no queue that matters: at most this much, times the connections.
+    pub stall_bytes_min: u64,
     /// Answers queued on one post connection before its pipelined requests have to wait.
     pub answers_bytes_max: Option<u64>,
     /// Bytes a client may send behind the GET on its stream's connection before it is cut.
@@ -84,10 +89,14 @@ impl Default for Limits {
             // serde_json's own default.
             nesting_max: Some(128),
             inbound_messages_max: Some(64),
-            inbound_bytes_max: Some(8 << 20),
+            // A larger message passes alone; so one session with a slow handler takes a
+            // sixty-fourth of `bodies_bytes_max`, and not all of it.
+            inbound_bytes_max: Some(1 << 20),
             in_flight_max: Some(64),
             queue_bytes_max: Some(1 << 20),
             queues_bytes_max: Some(64 << 20),
+            // 1 KiB in 30 s is slower than any link that is in use.
+            stall_bytes_min: 1 << 10,
             answers_bytes_max: Some(64 << 10),
             stream_input_bytes_max: 4 << 10,
             discard_bytes_max: 64 << 10,
@@ -175,7 +184,7 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// Silence on a stream before a heartbeat; shorter than every idle limit known (55 s and up).
     pub heartbeat: Option<Duration>,
-    /// Bytes are queued and the peer takes none.
+    /// Bytes are queued and the peer takes none, or fewer than [`Limits::stall_bytes_min`] of many.
     pub stall: Option<Duration>,
     /// A decision made elsewhere: authorization, forwarding, deferred acknowledgement (503).
     pub decision: Option<Duration>,

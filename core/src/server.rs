@@ -215,8 +215,9 @@ impl Server {
 
     /// `count` bytes of what [`transmit`](Self::transmit) showed have left for the peer.
     ///
-    /// Call it after each write that took some. It frees those bytes, restarts the stall timer and
-    /// the heartbeat's, and may emit [`Event::Unblocked`]. Next, look at
+    /// Call it after each write that took some. It frees those bytes, restarts the stall timer (if
+    /// they are enough, see [`Limits::stall_bytes_min`](crate::Limits::stall_bytes_min)) and the
+    /// heartbeat's, and may emit [`Event::Unblocked`]. Next, look at
     /// [`interest`](Self::interest) again: there may be more to do.
     ///
     /// # Panics
@@ -494,6 +495,7 @@ impl Server {
         self.queues_cost += segment.cost();
         conn.outbox.push(segment);
         if was_empty {
+            conn.taken = 0;
             self.arm(TimerKind::Stall, key);
         }
         self.wake(key);

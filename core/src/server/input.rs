@@ -33,10 +33,32 @@ impl Server {
         }
     }
 
-    /// Refuses a connection that may be in the middle of waiting for something.
+    /// Refuses a connection that may be in the middle of waiting for something. A request that has
+    /// its answer, or whose message has been delivered, is not refused: what is behind it is.
     fn refuse_wherever(&mut self, key: Key, fault: Fault) {
-        self.abandon_post(key);
-        self.refuse(key, fault, Unread::Unknown);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match conn.phase {
+            ConnPhase::Awaiting => {
+                conn.reply.persistence = Persistence::Close;
+                self.metrics.count_fault(fault);
+                self.drop_input(key);
+            }
+            ConnPhase::Discarding { .. } => {
+                self.metrics.count_fault(fault);
+                self.close_after_flush(key);
+            }
+            ConnPhase::Head
+            | ConnPhase::Deciding(_)
+            | ConnPhase::Body { .. }
+            | ConnPhase::Held { .. }
+            | ConnPhase::Streaming { .. }
+            | ConnPhase::Closing { .. }
+            | ConnPhase::Lingering { .. }
+            | ConnPhase::Ended => {
+                self.abandon_post(key);
+                self.refuse(key, fault, Unread::Unknown);
+            }
+        }
     }
 
     /// Goes on with stashed input, as far as the connection can use it now; then, if the peer has
@@ -267,7 +289,13 @@ impl Server {
         self.queues_cost -= before - conn.outbox.cost();
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
+        conn.taken = conn.taken.saturating_add(count as u64);
+        let enough = self.config.limits.stall_bytes_min;
+        let progress = conn.taken >= enough || conn.outbox.cost() <= enough;
         let empty = conn.outbox.is_empty();
+        if progress {
+            conn.taken = 0;
+        }
         let stream = if let ConnPhase::Streaming { session, ending, .. } = conn.phase {
             Some((session, ending))
         } else {
@@ -275,7 +303,7 @@ impl Server {
         };
         if empty {
             self.disarm(Role::Stall, key);
-        } else {
+        } else if progress {
             self.arm(TimerKind::Stall, key);
         }
         match stream {

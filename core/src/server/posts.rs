@@ -363,8 +363,10 @@ impl Server {
         self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
         // MCP says that a cancelled request gets no answer. Without this, requests that a client
         // gave up would stay in flight for ever and in the end block the session.
-        if let Some(id) = cancelled {
-            self.settle_request(session, &id);
+        if let Some(id) = cancelled
+            && !self.settle_request(session, &id)
+        {
+            self.withdraw_held(session, &id);
         }
     }
 
@@ -422,6 +424,25 @@ impl Server {
             found.unhold(key, message.kind());
         }
         Some(message)
+    }
+
+    /// A request was cancelled that is still held: the cancellation has overtaken it, so nobody would
+    /// take it back later. Its post is answered like any other, and its message goes nowhere.
+    fn withdraw_held(&mut self, session: Key, id: &str) {
+        let Some(found) = self.sessions.get(session) else { return };
+        let wanted = jsonrpc::fingerprint(id);
+        let held = found.held().find(|&conn| match self.conns.get(conn).map(|conn| &conn.phase) {
+            Some(ConnPhase::Held { message, .. }) if message.kind() == Kind::Request => {
+                message.id().is_some_and(|id| jsonrpc::fingerprint(id) == wanted)
+            }
+            _ => false,
+        });
+        let Some(conn) = held else { return };
+        self.unhold(conn);
+        self.metrics.requests_withdrawn += 1;
+        log::debug!("{}: a held request was cancelled", SessionId(session));
+        self.accepted(conn);
+        self.releasable.push_back(session);
     }
 
     /// A connection that may hold a post is given up.

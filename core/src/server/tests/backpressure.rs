@@ -142,6 +142,31 @@ fn a_request_that_is_taken_back_makes_room() {
 }
 
 #[test]
+fn a_held_request_that_is_taken_back_goes_nowhere() {
+    let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
+    let client = bench.open();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+    let conns = posts(&mut bench, &client, &[&call(1), &call(2), &call(3), cancel]);
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    check_held(&bench, conns[2]);
+    assert_eq!(bench.server.metrics().requests_withdrawn, 1);
+    assert_eq!(ids(&mut bench), ["1", "notifications/cancelled"]);
+    bench.send(client.session, &reply(1));
+    assert_eq!(ids(&mut bench), ["3"]);
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 1);
+}
+
+#[test]
+fn a_cancellation_that_waits_behind_its_request_takes_nothing_back() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
+    let client = bench.open();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+    posts(&mut bench, &client, &[NOTE, &call(2), cancel]);
+    assert_eq!(ids(&mut bench), ["notifications/note", "2", "notifications/cancelled"]);
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+}
+
+#[test]
 fn what_cannot_wait_longer_is_answered_on_the_stream() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
     let client = bench.open();
@@ -297,6 +322,53 @@ fn what_never_fits_is_too_large() {
     let sent = bench.server.send(client.session, &note(&"x".repeat(1_000)), bench.now);
     assert_eq!(sent, Err(SendError::TooLarge));
     bench.wait(secs(20));
+    assert_eq!(unblocked(&mut bench), 0);
+}
+
+#[test]
+fn a_broadcast_says_what_never_fits_and_what_is_full() {
+    let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(2_000)));
+    let (a, b) = (bench.open(), bench.open());
+    let all = [a.session, b.session];
+    let reach = bench.server.broadcast(all, &note(&"x".repeat(2_000)), bench.now);
+    assert_eq!((reach.queued, reach.full, reach.too_large, reach.gone), (0, 0, 2, 0));
+    bench.set_reading(a.conn, false);
+    bench.set_reading(b.conn, false);
+    let reach = bench.server.broadcast(all, &note(&"x".repeat(1_200)), bench.now);
+    assert_eq!((reach.queued, reach.full, reach.too_large, reach.gone), (1, 1, 0, 0));
+    bench.set_reading(a.conn, true);
+    assert_eq!(unblocked(&mut bench), 1);
+}
+
+#[test]
+fn a_broadcast_answer_settles_its_request_in_each_session() {
+    let mut bench = Bench::new();
+    let clients = [bench.open(), bench.open()];
+    for client in &clients {
+        posts(&mut bench, client, &[&call(1)]);
+    }
+    bench.inbox();
+    bench.server.broadcast(clients.each_ref().map(|c| c.session), &reply(1), bench.now);
+    bench.pump();
+    for client in &clients {
+        assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+    }
+}
+
+#[test]
+fn the_application_is_not_told_of_room_that_it_did_not_ask_for() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.in_flight_max = Some(1);
+        limits.queue_bytes_max = Some(400);
+    }));
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note(&"x".repeat(250)));
+    let conns = posts(&mut bench, &client, &[&call(1), &call(2)]);
+    assert_eq!(ids(&mut bench), ["1"]);
+    bench.wait(secs(5));
+    assert_eq!(bench.statuses(conns[1]), [503], "busy, and there is no room to say so");
+    bench.set_reading(client.conn, true);
     assert_eq!(unblocked(&mut bench), 0);
 }
 

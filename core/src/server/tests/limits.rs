@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::error::{AcceptError, Fault};
-use crate::event::Verdict;
-use crate::{Authorization, Entropy, EntropyUnavailable, Principal};
+use crate::event::{Outcome, Verdict};
+use crate::{Acknowledgement, Authorization, Entropy, EntropyUnavailable, Principal};
 
 fn peer(remote: &str) -> Peer {
     Peer::tcp(remote.parse().unwrap(), "192.0.2.1:80".parse().unwrap())
@@ -224,4 +224,39 @@ fn stashed_input_counts_as_well() {
     assert!(answers[0].status == 503 && answers[0].body.contains("bodies_bytes_max"));
     assert_eq!(bench.inbox().len(), 4);
     assert_eq!(bench.statuses(conn), [202; 4]);
+}
+
+#[test]
+fn a_delivered_message_is_not_refused_for_what_is_behind_it() {
+    let config = limited(|limits| limits.bodies_bytes_max = Some(100));
+    let mut bench = Bench::with(config.acknowledgement(Acknowledgement::Deferred));
+    let client = bench.open();
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, NOTE) + &"x".repeat(100));
+    assert_eq!(bench.server.metrics().fault(Fault::BodiesFull), 1);
+    assert!(bench.heard(conn).is_empty(), "its ticket answers it");
+    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else {
+        panic!("no message")
+    };
+    bench.server.acknowledge(ticket, Outcome::Accepted, bench.now).unwrap();
+    bench.pump();
+    let answers = bench.answers(conn);
+    assert!(answers.len() == 1 && answers[0].status == 202 && answers[0].closes(), "{answers:?}");
+}
+
+#[test]
+fn a_refused_request_is_answered_once() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.bodies_bytes_max = Some(100);
+        limits.answers_bytes_max = Some(10);
+    }));
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    let unread = "x".repeat(200);
+    bench.says(conn, format!("PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n{unread}"));
+    bench.set_reading(conn, true);
+    let answers = bench.answers(conn);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    bench.fin(conn);
+    assert!(!bench.is_open(conn));
 }
