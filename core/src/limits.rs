@@ -12,8 +12,10 @@ use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 /// `None` means unlimited; zero means none at all. Byte counts of queues include
 /// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames cannot hide
 /// behind their size.
+///
+/// Write `Limits { sessions_max: Some(10), ..Limits::default() }`: a minor release may add limits, and
+/// each comes with a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
     /// Connections open at once; further ones are not accepted.
     pub connections_max: Option<u32>,
@@ -172,8 +174,10 @@ pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
 }
 
 /// How long things may take. `None` is for ever.
+///
+/// Write `Timeouts { idle: None, ..Timeouts::default() }`: a minor release may add deadlines, and each
+/// comes with a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Timeouts {
     /// A request head, from accept or from the first byte of a later request (408, or silence if
     /// no byte came).

@@ -53,7 +53,7 @@ impl Server {
                 let mut refused = Refused::from(match refusal {
                     Refusal::Unauthenticated | Refusal::InvalidToken => Fault::Unauthorized,
                     Refusal::Forbidden => Fault::Forbidden,
-                    Refusal::Unavailable => Fault::DecisionTimeout,
+                    Refusal::Unavailable => Fault::Undecided,
                 });
                 refused.invalid_token = refusal == Refusal::InvalidToken;
                 self.refuse(key, refused, plan.unread());

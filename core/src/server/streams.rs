@@ -21,7 +21,10 @@ const LARGE_FRAME_BYTES: usize = 1 << 20;
 /// Why a frame was not queued.
 pub(super) enum Unqueued {
     /// Of this cost, it does not fit into its session's queue, or into all queues together.
-    Full { cost: u64, everywhere: bool },
+    Full {
+        cost: u64,
+        everywhere: bool,
+    },
     TooLarge,
     Gone,
 }

@@ -253,7 +253,10 @@ fn a_refused_request_is_answered_once() {
     let conn = bench.connect();
     bench.set_reading(conn, false);
     let unread = "x".repeat(200);
-    bench.says(conn, format!("PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n{unread}"));
+    bench.says(
+        conn,
+        format!("PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n{unread}"),
+    );
     bench.set_reading(conn, true);
     let answers = bench.answers(conn);
     assert_eq!(answers.len(), 1, "{answers:?}");

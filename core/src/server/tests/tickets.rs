@@ -112,6 +112,9 @@ fn refusals() {
             assert!(answer.body.starts_with(body), "{answer:?}");
             assert!(bench.is_open(conn) && bench.events().is_empty());
             assert_eq!(bench.server.sessions_open(), 0);
+            let undecided = u64::from(refusal == Refusal::Unavailable);
+            assert_eq!(bench.server.metrics().fault(Fault::Undecided), undecided);
+            assert_eq!(bench.server.metrics().fault(Fault::DecisionTimeout), 0);
         }
     }
 }
