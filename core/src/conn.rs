@@ -246,7 +246,7 @@ impl Conn {
     pub(crate) fn body_bytes(&self) -> u64 {
         let body = match &self.phase {
             Phase::Body { body, .. } => body.capacity(),
-            Phase::Held { message, .. } => message.body().len(),
+            Phase::Held { message, .. } => message.memory_bytes() as usize,
             Phase::Head
             | Phase::Deciding(_)
             | Phase::Awaiting

@@ -250,6 +250,18 @@ pub enum CloseReason {
     Fault(Fault),
 }
 
+impl Event {
+    /// What it counts for in the budget of bodies while it waits to be polled.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        match self {
+            Self::Asked { head, .. } | Self::Opened { head, .. } => head.memory_bytes(),
+            Self::Message { message, .. } => message.memory_bytes(),
+            Self::Foreign { post, .. } => post.message.memory_bytes(),
+            Self::Unblocked { .. } | Self::Closed { .. } | Self::Drained => 0,
+        }
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -324,6 +336,11 @@ impl RequestHead {
             octets: octets.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
         }
+    }
+
+    /// Bytes that it holds: what it counts for in the budget of bodies while its event waits.
+    pub(crate) const fn memory_bytes(&self) -> u64 {
+        (self.octets.len() + self.ends.len() * size_of::<u32>()) as u64
     }
 
     /// The method.

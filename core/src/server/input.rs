@@ -1,6 +1,7 @@
 //! Bytes from peers: heads, bodies, and what is thrown away; and the other direction's completions.
 
 use super::Server;
+use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
@@ -79,7 +80,6 @@ impl Server {
                 self.bodies_bytes += stash.capacity() as u64;
                 (conn.stash, conn.stash_at) = (stash, at + used);
             }
-            self.wake(key);
         }
         self.end_of_input(key);
     }
@@ -144,6 +144,7 @@ impl Server {
                 input.len()
             }
             Ok(Scan::Partial) => {
+                make_room(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
                 conn.partial.extend_from_slice(input);
                 // The first head is timed from accept, a later one from its first byte.
                 if fresh && !conn.scanner.is_idle() && conn.served {
@@ -157,6 +158,7 @@ impl Server {
                     self.request(key, here, None);
                 } else {
                     let mut whole = core::mem::take(&mut conn.partial);
+                    make_room(&mut whole, here.len(), self.head_limits.head_bytes_max);
                     whole.extend_from_slice(here);
                     self.request(key, &whole, None);
                 }
@@ -354,10 +356,14 @@ impl Server {
         if !within(self.config.limits.events_max, self.events.len() as u32) {
             return self.refuse(key, Fault::EventsFull, Unread::of(head));
         }
+        if let Err(fault) = self.admit_head(&captured) {
+            return self.refuse(key, fault, Unread::of(head));
+        }
         self.enter(key, ConnPhase::Deciding(alloc::boxed::Box::new(plan)));
         self.arm(TimerKind::Decision, key);
         let Some(ticket) = self.ticket(key) else { return };
         log::trace!("{} waits for a decision", ConnId(key));
+        self.bodies_bytes += captured.memory_bytes();
         self.events.push_back(Event::Asked { ticket: crate::AuthTicket(ticket), head: captured });
     }
 }

@@ -4,7 +4,7 @@ use super::Server;
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::{Fault, SendError};
-use crate::event::{CloseReason, ConnId, Event, Phase, Principal, Reach, SessionId};
+use crate::event::{CloseReason, ConnId, Event, Phase, Principal, Reach, RequestHead, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
@@ -102,6 +102,7 @@ impl Server {
         let Some(conn) = self.conns.get(key) else { return Ok(()) };
         let address = conn.peer.address_key();
         self.admit_session(address.as_ref(), principal.as_ref())?;
+        self.admit_head(&plan.head)?;
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
         let token =
@@ -122,6 +123,7 @@ impl Server {
         self.push_answer(key, greeting);
         self.metrics.sessions_opened += 1;
         log::info!("{} opened on {}", SessionId(session), ConnId(key));
+        self.bodies_bytes += plan.head.memory_bytes();
         self.events.push_back(Event::Opened {
             session: SessionId(session),
             conn: ConnId(key),
@@ -176,6 +178,16 @@ impl Server {
             Err(Fault::QueuesFull)
         } else {
             Ok(())
+        }
+    }
+
+    /// Whether an event may carry this head.
+    pub(super) fn admit_head(&self, head: &RequestHead) -> Result<(), Fault> {
+        let bytes = self.bodies_bytes.saturating_add(head.memory_bytes());
+        if within(self.config.limits.bodies_bytes_max, bytes) {
+            Ok(())
+        } else {
+            Err(Fault::BodiesFull)
         }
     }
 

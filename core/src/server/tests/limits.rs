@@ -263,3 +263,74 @@ fn a_refused_request_is_answered_once() {
     bench.fin(conn);
     assert!(!bench.is_open(conn));
 }
+
+#[test]
+fn heads_in_events_count_as_well() {
+    for config in [Config::builder(), Config::builder().authorization(Authorization::Deferred)] {
+        let limits = Limits { bodies_bytes_max: Some(1_000), ..Limits::default() };
+        let mut bench = Bench::with(config.limits(limits));
+        let long =
+            format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(600));
+        let first = bench.connect();
+        bench.says(first, &long);
+        let answer = bench.ask(&long);
+        assert!(answer.status == 503 && answer.body.contains("bodies_bytes_max"), "{answer:?}");
+        assert_eq!(bench.events().len(), 1);
+        let second = bench.connect();
+        bench.says(second, &long);
+        assert_eq!(bench.events().len(), 1);
+    }
+}
+
+#[test]
+fn a_method_that_is_kept_decoded_counts_twice() {
+    let mut bench = Bench::with(limited(|limits| limits.bodies_bytes_max = Some(2_500)));
+    let client = bench.open();
+    let body = |escape| format!(r#"{{"jsonrpc":"2.0","method":"{escape}{}"}}"#, "x".repeat(1_000));
+    bench.ask(post(&client.token, &body("\\u0061")));
+    assert_eq!(bench.ask(post(&client.token, &body(""))).status, 503);
+    bench.inbox();
+    bench.ask(post(&client.token, &body("a")));
+    assert_eq!(bench.ask(post(&client.token, &body("a"))).status, 202);
+}
+
+#[test]
+fn half_a_head_has_no_more_room_than_a_head_may_have() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    let long = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(16_000));
+    bench.says_in_pieces(conn, &long.as_bytes().chunks(900).collect::<Vec<_>>());
+    let partial = &bench.server.conns.get(conn.0).unwrap().partial;
+    assert_eq!(partial.len(), long.len());
+    assert!(partial.capacity() <= 16 << 10, "{}", partial.capacity());
+}
+
+#[test]
+fn a_chunked_body_is_kept_without_slack() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    let conn = bench.connect();
+    let head = post(&client.token, "").replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let body = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(1_450));
+    let chunks: String = body
+        .as_bytes()
+        .chunks(100)
+        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), core::str::from_utf8(chunk).unwrap()))
+        .collect();
+    bench.says(conn, head + &chunks + "0\r\n\r\n");
+    assert_eq!(bench.server.bodies_bytes, body.len() as u64);
+    assert_eq!(bench.inbox().len(), 1);
+}
+
+#[test]
+fn what_a_burst_took_is_given_back() {
+    let mut bench = Bench::new();
+    let clients: Vec<_> = (0..40).map(|_| bench.open()).collect();
+    for client in &clients {
+        let conn = bench.connect();
+        bench.says(conn, post(&client.token, NOTE).repeat(20));
+    }
+    assert!(bench.server.events.capacity() >= 800);
+    assert_eq!(bench.inbox().len(), 800);
+    assert!(bench.server.events.capacity() <= 256, "{}", bench.server.events.capacity());
+}
