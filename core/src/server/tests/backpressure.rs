@@ -191,6 +191,21 @@ fn what_cannot_wait_longer_is_answered_on_the_stream() {
 }
 
 #[test]
+fn a_post_that_cannot_wait_longer_lets_those_behind_it_go() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
+    let client = bench.open();
+    let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
+    let first = posts(&mut bench, &client, &[NOTE, &large]);
+    bench.wait(secs(1));
+    let last = posts(&mut bench, &client, &[NOTE])[0];
+    check_held(&bench, last);
+    bench.wait(secs(3));
+    assert_eq!(bench.statuses(first[1]), [503]);
+    assert_eq!(bench.statuses(last), [202], "it had room all along");
+    assert_eq!(bench.inbox().len(), 2);
+}
+
+#[test]
 fn a_held_request_whose_stream_is_full_is_told_503() {
     let mut bench = Bench::with(limited(|limits| {
         limits.inbound_messages_max = Some(1);
@@ -519,4 +534,36 @@ fn more_bytes_written_than_there_were() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.server.handle_written(client.conn, 1, bench.now);
+}
+
+#[test]
+fn an_ending_session_is_not_told_of_room() {
+    let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
+    let (hog, client) = (bench.open(), bench.open());
+    bench.set_reading(hog.conn, false);
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("first"));
+    bench.send(hog.session, &note(&"x".repeat(2_300)));
+    let refused = bench.server.send(client.session, &note(&"y".repeat(500)), bench.now);
+    assert_eq!(refused, Err(SendError::Full));
+    bench.server.close(client.session, bench.now);
+    // There is room for it now, and the session is still there.
+    bench.set_reading(hog.conn, true);
+    bench.takes(client.conn, 20);
+    assert!(bench.server.session(client.session).unwrap().is_ending());
+    assert_eq!(unblocked(&mut bench), 0);
+    bench.set_reading(client.conn, true);
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Application, 0)]);
+}
+
+#[test]
+fn a_completed_write_names_its_connection() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("x"));
+    let len = bench.server.transmit(client.conn).len();
+    bench.server.handle_written(client.conn, len, bench.now);
+    assert_eq!(bench.server.poll_wake(), Some(client.conn));
+    assert_eq!(bench.server.poll_wake(), None);
 }
