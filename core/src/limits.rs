@@ -13,8 +13,15 @@ use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 /// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames cannot hide
 /// behind their size.
 ///
-/// Write `Limits { sessions_max: Some(10), ..Limits::default() }`: a minor release may add limits, and
-/// each comes with a default.
+/// Write out those that you change: a minor release may add limits, and each comes with a default.
+///
+/// ```
+/// # use mcp_sse_core::{Config, Limits, Timeouts};
+/// let limits = Limits { sessions_max: Some(10), ..Limits::default() };
+/// let timeouts = Timeouts { idle: None, ..Timeouts::default() };
+/// let config = Config::builder().limits(limits).timeouts(timeouts).build()?;
+/// # Ok::<(), mcp_sse_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once; further ones are not accepted.
@@ -198,7 +205,7 @@ pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
 
 /// How long things may take. `None` is for ever.
 ///
-/// Write `Timeouts { idle: None, ..Timeouts::default() }`: a minor release may add deadlines, and each
+/// Write out those that you change, as with [`Limits`]: a minor release may add deadlines, and each
 /// comes with a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
