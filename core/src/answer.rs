@@ -61,7 +61,7 @@ impl Reply {
     pub(crate) const CLOSE: Self = Self { persistence: Persistence::Close, head_only: false };
 }
 
-/// After this many seconds a client that was told 503 or 429 may come again.
+/// After this many seconds a client that was told 503 may come again.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
 /// Renders answers, and keeps the one that every post gets.
@@ -111,7 +111,7 @@ impl Answers {
         let status = refused.fault.status()?;
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
-        if matches!(status, 503 | 429) {
+        if status == 503 {
             fields.push(RETRY_AFTER);
         }
         const JSON: &str = "application/json";

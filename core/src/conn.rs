@@ -30,6 +30,8 @@ pub(crate) struct Conn {
     pub(crate) stash: Vec<u8>,
     pub(crate) stash_at: usize,
     pub(crate) outbox: Outbox,
+    /// Bytes the peer has taken since its stall timer was armed.
+    pub(crate) taken: u64,
     /// How the request at hand is answered.
     pub(crate) reply: Reply,
     /// The peer has said everything it will say.
@@ -177,6 +179,7 @@ impl Conn {
             stash: Vec::new(),
             stash_at: 0,
             outbox: Outbox::default(),
+            taken: 0,
             reply: Reply::CLOSE,
             eof: false,
             served: false,
@@ -243,7 +246,7 @@ impl Conn {
     pub(crate) fn body_bytes(&self) -> u64 {
         let body = match &self.phase {
             Phase::Body { body, .. } => body.capacity(),
-            Phase::Held { message, .. } => message.body().len(),
+            Phase::Held { message, .. } => message.memory_bytes() as usize,
             Phase::Head
             | Phase::Deciding(_)
             | Phase::Awaiting

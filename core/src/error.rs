@@ -132,7 +132,7 @@ faults! {
     UnsupportedContentEncoding = 415 Keep "Content-Encoding is not supported on requests";
     /// A post with neither `Content-Length` nor chunked framing.
     LengthRequired = 411 Keep "a body with Content-Length or chunked framing is required";
-    /// A post without the query parameter that names its session.
+    /// A post without the query parameter that names its session, or with more than one.
     MissingSessionId = 400 Keep "missing session id";
     /// A session id that is malformed, unknown, ended, or another principal's.
     UnknownSession = 404 Keep "unknown session";
@@ -155,11 +155,13 @@ faults! {
     BodyTimeout = 408 Close "the request body took too long";
     /// The application did not decide in time.
     DecisionTimeout = 503 Keep "the server did not decide in time";
+    /// The application could not decide.
+    Undecided = 503 Keep "the server cannot decide now";
     /// The session had no room for this message for as long as a post may be held.
     Busy = 503 Keep "server busy";
     /// Nothing was asked for on a connection for too long.
     ConnectionIdle = 0 Close "connection idle";
-    /// Bytes were ready for the peer and it took none for too long.
+    /// Bytes were ready for the peer and it took none, or next to none, for too long.
     Stalled = 0 Close "the peer takes no bytes";
     /// The peer ended the connection in the middle of a request; nothing of it was executed.
     Truncated = 0 Close "the request ended early";
@@ -181,8 +183,6 @@ faults! {
     EventsFull = 503 Keep "the application is behind with its events (limit events_max)";
     /// The entropy source failed, so no session id could be made.
     EntropyUnavailable = 503 Keep "no entropy for a session id";
-    /// Requests came faster than the configured rate.
-    RateLimited = 429 Keep "too many requests";
     /// The server is draining.
     ShuttingDown = 503 Close "the server is shutting down";
 }

@@ -141,7 +141,7 @@ pub enum Event {
     ///
     /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
     Foreign {
-        /// Where it belongs.
+        /// Where it belongs, as the peer claims: the shard may not exist.
         shard: Shard,
         /// What to [`deliver`](crate::Server::deliver) there.
         post: ForwardedPost,
@@ -238,7 +238,7 @@ pub enum CloseReason {
     Peer,
     /// The application closed it.
     Application,
-    /// Frames were queued and the client took none for too long.
+    /// Frames were queued and the client took nothing, or next to nothing, for too long.
     Stalled,
     /// No post came for too long.
     Idle,
@@ -248,6 +248,18 @@ pub enum CloseReason {
     Shutdown,
     /// The client broke the protocol on its stream.
     Fault(Fault),
+}
+
+impl Event {
+    /// What it counts for in the budget of bodies while it waits to be polled.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        match self {
+            Self::Asked { head, .. } | Self::Opened { head, .. } => head.memory_bytes(),
+            Self::Message { message, .. } => message.memory_bytes(),
+            Self::Foreign { post, .. } => post.message.memory_bytes(),
+            Self::Unblocked { .. } | Self::Closed { .. } | Self::Drained => 0,
+        }
+    }
 }
 
 impl fmt::Display for CloseReason {
@@ -285,8 +297,11 @@ impl ForwardedPost {
 pub struct Reach {
     /// Sessions whose queue took the frame.
     pub queued: u32,
-    /// Sessions whose queue was full.
+    /// Sessions whose queue was full; each is told when it has room.
     pub full: u32,
+    /// Sessions that the frame would never fit into
+    /// ([`SendError::TooLarge`](crate::SendError::TooLarge)).
+    pub too_large: u32,
     /// Sessions that were gone.
     pub gone: u32,
 }
@@ -321,6 +336,11 @@ impl RequestHead {
             octets: octets.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
         }
+    }
+
+    /// Bytes that it holds: what it counts for in the budget of bodies while its event waits.
+    pub(crate) const fn memory_bytes(&self) -> u64 {
+        (self.octets.len() + self.ends.len() * size_of::<u32>()) as u64
     }
 
     /// The method.

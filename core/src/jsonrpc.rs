@@ -215,6 +215,12 @@ enum Method {
 }
 
 impl Message {
+    /// Bytes that it holds, a method decoded from escapes included: what it counts for in budgets.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let decoded = if let Method::Decoded(method) = &self.method { method.len() } else { 0 };
+        (self.text.capacity() + decoded) as u64
+    }
+
     /// Takes a body that is one JSON-RPC 2.0 message, without copying it; otherwise as
     /// [`Envelope::read`].
     ///

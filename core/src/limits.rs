@@ -12,8 +12,17 @@ use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 /// `None` means unlimited; zero means none at all. Byte counts of queues include
 /// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames cannot hide
 /// behind their size.
+///
+/// Write out those that you change: a minor release may add limits, and each comes with a default.
+///
+/// ```
+/// # use mcp_sse_core::{Config, Limits, Timeouts};
+/// let limits = Limits { sessions_max: Some(10), ..Limits::default() };
+/// let timeouts = Timeouts { idle: None, ..Timeouts::default() };
+/// let config = Config::builder().limits(limits).timeouts(timeouts).build()?;
+/// # Ok::<(), mcp_sse_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
     /// Connections open at once; further ones are not accepted.
     pub connections_max: Option<u32>,
@@ -37,14 +46,15 @@ pub struct Limits {
     pub extension_bytes_max: Option<u32>,
     /// The trailer section of one body (431).
     pub trailer_bytes_max: Option<u32>,
-    /// Request bytes in memory together: bodies unfinished or not yet taken by the application, and
-    /// pipelined input behind them (503).
+    /// Request bytes in memory together: bodies unfinished or not yet taken by the application,
+    /// pipelined input behind them, and heads in events that the application has not polled (503).
     pub bodies_bytes_max: Option<u64>,
     /// Nesting of the JSON of one message (400).
     pub nesting_max: Option<u32>,
     /// Messages of one session that the application has not taken yet; further posts are held.
     pub inbound_messages_max: Option<u32>,
-    /// Bytes of such messages; one larger message alone is allowed.
+    /// Bytes of such messages; one larger message alone is allowed. Keep it a small part of
+    /// `bodies_bytes_max`: what one session's handlers leave lying is refused to all others.
     pub inbound_bytes_max: Option<u64>,
     /// Requests of one session without an answer; further requests are held.
     pub in_flight_max: Option<u32>,
@@ -52,6 +62,11 @@ pub struct Limits {
     pub queue_bytes_max: Option<u64>,
     /// Bytes queued for all peers together.
     pub queues_bytes_max: Option<u64>,
+    /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
+    /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
+    /// byte will do. So a peer that takes a byte now and
+    /// then keeps no queue that matters: at most this much, times the connections.
+    pub stall_bytes_min: u64,
     /// Answers queued on one post connection before its pipelined requests have to wait.
     pub answers_bytes_max: Option<u64>,
     /// Bytes a client may send behind the GET on its stream's connection before it is cut.
@@ -61,7 +76,8 @@ pub struct Limits {
     pub discard_bytes_max: u32,
     /// Bytes read and thrown away before a connection is closed, so that the last answer survives.
     pub linger_bytes_max: u32,
-    /// Events the application has not polled before new sessions are answered 503.
+    /// Events the application has not polled before new sessions, questions and forwarded posts are
+    /// answered 503. Messages have limits of their own, and every session may end.
     pub events_max: Option<u32>,
 }
 
@@ -84,10 +100,14 @@ impl Default for Limits {
             // serde_json's own default.
             nesting_max: Some(128),
             inbound_messages_max: Some(64),
-            inbound_bytes_max: Some(8 << 20),
+            // A larger message passes alone; so one session with a slow handler takes a
+            // sixty-fourth of `bodies_bytes_max`, and not all of it.
+            inbound_bytes_max: Some(1 << 20),
             in_flight_max: Some(64),
             queue_bytes_max: Some(1 << 20),
             queues_bytes_max: Some(64 << 20),
+            // 1 KiB in 30 s is slower than any link that is in use.
+            stall_bytes_min: 1 << 10,
             answers_bytes_max: Some(64 << 10),
             stream_input_bytes_max: 4 << 10,
             discard_bytes_max: 64 << 10,
@@ -105,21 +125,39 @@ impl Limits {
     pub const SEGMENT_COST: u64 = 64;
 
     /// The most memory the core can hold, in bytes, as a sum that can be read; [`u64::MAX`] where a
-    /// term is unlimited. What the driver holds for each connection comes on top.
+    /// term is unlimited. It takes for granted that events are polled after each call, as they should
+    /// be, and what an application's own words say to be true
+    /// ([`set_backlog`](crate::Server::set_backlog)).
+    ///
+    /// What the driver holds for each connection comes on top, and so do the names of principals, and
+    /// what an allocator rounds up to.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let connections = terms(self.connections_max);
         let sessions = terms(self.sessions_max);
         let mut sum: u64 = 0;
-        let mut add = |term: u64| sum = sum.saturating_add(term);
-        add(connections.saturating_mul(CONN_BYTES)); // the slot, its timers, its place in lists
-        add(connections.saturating_mul(terms(self.head_bytes_max))); // partial heads
-        add(connections.saturating_mul(ANSWER_BYTES)); // one answer each, past any budget
-        add(sessions.saturating_mul(SESSION_BYTES)); // the slot, its place in lists
-        add(sessions.saturating_mul(terms(self.in_flight_max)).saturating_mul(2 * 16)); // request ids
-        add(self.bodies_bytes_max.unwrap_or(u64::MAX)); // request bytes not yet taken
-        add(self.queues_bytes_max.unwrap_or(u64::MAX)); // answers and frames not yet written
-        add(terms(self.events_max).saturating_mul(EVENT_BYTES)); // events not yet polled
+        let mut add = |count: u64, each: u64| sum = sum.saturating_add(count.saturating_mul(each));
+        // The slot, its timers, its places in lists, its address's count, what is being decided.
+        add(connections, CONN_BYTES);
+        // A head that is incomplete, or one that somebody decides about.
+        add(connections, terms(self.head_bytes_max).saturating_add(HEAD_BYTES));
+        // An answer past any budget.
+        add(connections, ANSWER_BYTES);
+        // The slot, its places in lists, its address's and principal's counts.
+        add(sessions, SESSION_BYTES);
+        // The ids of requests in flight, doubled because the list grows by doubling.
+        add(sessions.saturating_mul(terms(self.in_flight_max)), 2 * 16);
+        // Request bytes: bodies, input behind them, heads in events; then those of one body or head
+        // more, which is counted when it is there.
+        add(1, self.bodies_bytes_max.unwrap_or(u64::MAX));
+        add(1, self.body_bytes_max.unwrap_or(u64::MAX));
+        // Answers and frames not yet written, places in queues included.
+        add(1, self.queues_bytes_max.unwrap_or(u64::MAX));
+        // Events not polled: those that `events_max` stops; behind them, of each session the messages
+        // that its own limit stops, and that it has room and that it has ended.
+        add(terms(self.events_max).saturating_add(1), EVENT_BYTES);
+        let own = terms(self.inbound_messages_max).saturating_add(2);
+        add(sessions.saturating_mul(own), EVENT_BYTES);
         sum
     }
 
@@ -140,13 +178,16 @@ impl Limits {
     }
 }
 
-/// A connection's slot with its timers and wake entry, doubled for the growth of the arena.
-const CONN_BYTES: u64 = 2 * 640;
-/// A session's slot and list entries, doubled likewise.
-const SESSION_BYTES: u64 = 2 * 320;
-/// One rendered answer: heads are under 400 bytes, texts under 600.
-const ANSWER_BYTES: u64 = 1_024;
-/// One event with its request head reference, doubled likewise.
+/// A connection's slot with its timers and list entries, doubled for the growth of the arena; and a
+/// boxed plan and an address's count.
+const CONN_BYTES: u64 = 2 * 640 + 512;
+/// What a captured head holds beside its octets: the ends of target, names and values, and itself.
+const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
+/// A session's slot and list entries, doubled likewise, and its counts.
+const SESSION_BYTES: u64 = 2 * 320 + 128;
+/// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
+const ANSWER_BYTES: u64 = 1_280;
+/// One event, doubled likewise.
 const EVENT_BYTES: u64 = 2 * 128;
 
 fn terms(limit: Option<u32>) -> u64 {
@@ -163,8 +204,10 @@ pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
 }
 
 /// How long things may take. `None` is for ever.
+///
+/// Write out those that you change, as with [`Limits`]: a minor release may add deadlines, and each
+/// comes with a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Timeouts {
     /// A request head, from accept or from the first byte of a later request (408, or silence if
     /// no byte came).
@@ -175,7 +218,7 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// Silence on a stream before a heartbeat; shorter than every idle limit known (55 s and up).
     pub heartbeat: Option<Duration>,
-    /// Bytes are queued and the peer takes none.
+    /// Bytes are queued and the peer takes none, or fewer than [`Limits::stall_bytes_min`] of many.
     pub stall: Option<Duration>,
     /// A decision made elsewhere: authorization, forwarding, deferred acknowledgement (503).
     pub decision: Option<Duration>,
@@ -218,6 +261,25 @@ mod tests {
     fn the_defaults_multiply_into_a_number_one_can_plan_with() {
         let bytes = Limits::default().memory_bytes_max();
         assert!((64 << 20..512 << 20).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn an_event_is_as_small_as_the_formula_says() {
+        assert!(2 * size_of::<crate::Event>() as u64 <= EVENT_BYTES);
+    }
+
+    #[test]
+    fn every_term_counts() {
+        let bytes = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            limits.memory_bytes_max()
+        };
+        let whole = bytes(|_| {});
+        assert!(bytes(|limits| limits.inbound_messages_max = Some(0)) < whole);
+        assert!(bytes(|limits| limits.head_bytes_max = Some(0)) < whole);
+        assert!(bytes(|limits| limits.body_bytes_max = Some(0)) < whole);
+        assert_eq!(bytes(|limits| limits.inbound_messages_max = None), u64::MAX);
     }
 
     #[test]

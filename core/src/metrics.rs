@@ -20,6 +20,8 @@ pub struct Metrics {
     pub messages_received: u64,
     /// Posts that had to wait for room in their session.
     pub posts_held: u64,
+    /// Requests that were cancelled while their post was held, and so never went to the application.
+    pub requests_withdrawn: u64,
     /// Frames queued for streams.
     pub frames_queued: u64,
     /// Frames that left whole.
@@ -47,6 +49,7 @@ impl Default for Metrics {
             sessions_closed: 0,
             messages_received: 0,
             posts_held: 0,
+            requests_withdrawn: 0,
             frames_queued: 0,
             frames_sent: 0,
             frames_undelivered: 0,

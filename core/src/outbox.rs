@@ -191,7 +191,10 @@ impl<'a> Transmit<'a> {
 
     /// Takes shares in the first `bytes_max` bytes or more, rounded up to whole pieces, so that they
     /// can outlive this borrow: for completion-based I/O. They stay queued until
-    /// [`handle_written`](crate::Server::handle_written) says that they left.
+    /// [`handle_written`](crate::Server::handle_written) says that they left, or until the connection
+    /// is cut: then the shares stay valid, their write may complete or be cancelled, and what is said
+    /// of it is ignored. Do not detach again before the last shares are accounted for: the same bytes
+    /// would be sent twice.
     #[must_use]
     pub fn detach(&self, bytes_max: usize) -> Detached {
         let mut segments = Vec::new();

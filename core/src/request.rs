@@ -196,8 +196,10 @@ fn post_refusal(head: &Head<'_>, unframed: bool, config: &Config) -> Option<Refu
         return Some(fault.into());
     }
     let parameter = &config.session_parameter;
-    if head.target().query_parameter(parameter).is_none() {
-        let text = format!("missing query parameter {parameter}, which names the session");
+    let count = head.target().query_parameters(parameter).count();
+    if count != 1 {
+        let what = if count == 0 { "missing" } else { "repeated" };
+        let text = format!("{what} query parameter {parameter}, which names the session");
         return Some(Refused::saying(Fault::MissingSessionId, text));
     }
     None

@@ -78,12 +78,15 @@ pub struct Server {
     principals: Tally<Principal>,
     /// The sum of all outboxes' costs.
     queues_cost: u64,
-    /// The sum of all connections' and sessions' request bytes.
+    /// The sum of all connections', sessions' and waiting events' request bytes.
     bodies_bytes: u64,
     answers: Answers,
     metrics: Metrics,
     phase: Phase,
 }
+
+/// A list this long has had a burst; when it is empty again its memory is given back.
+const CAPACITY_KEPT: usize = 256;
 
 impl core::fmt::Debug for Server {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -215,13 +218,16 @@ impl Server {
 
     /// `count` bytes of what [`transmit`](Self::transmit) showed have left for the peer.
     ///
-    /// Call it after each write that took some. It frees those bytes, restarts the stall timer and
-    /// the heartbeat's, and may emit [`Event::Unblocked`]. Next, look at
+    /// Call it after each write that took some. It frees those bytes, restarts the stall timer (if
+    /// they are enough, see [`Limits::stall_bytes_min`](crate::Limits::stall_bytes_min)) and the
+    /// heartbeat's, and may emit [`Event::Unblocked`]. Next, look at
     /// [`interest`](Self::interest) again: there may be more to do.
     ///
     /// # Panics
     ///
-    /// If `count` is more than was shown: that is a bug in the driver, and the stream is corrupt.
+    /// If `count` is more than is queued: that is a bug in the driver, and the stream is corrupt. Only
+    /// where the connection has been cut meanwhile, and what was queued thrown away, counts are
+    /// ignored: a write of [detached](Transmit::detach) shares may complete after that.
     pub fn handle_written(&mut self, conn: ConnId, count: usize, now: Time) {
         self.advance(now);
         self.take_written(conn.0, count);
@@ -258,17 +264,13 @@ impl Server {
     /// The next thing the application has to know. Poll until `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
         let Some(event) = self.events.pop_front() else { return self.poll_unblocked() };
-        match &event {
-            Event::Message { session, message, .. } => {
-                self.message_polled(session.0, message.body().len() as u64);
-                self.settle();
-            }
-            Event::Foreign { post, .. } => self.bodies_bytes -= post.message.body().len() as u64,
-            Event::Asked { .. }
-            | Event::Opened { .. }
-            | Event::Unblocked { .. }
-            | Event::Closed { .. }
-            | Event::Drained => {}
+        self.bodies_bytes -= event.body_bytes();
+        if self.events.is_empty() && self.events.capacity() > CAPACITY_KEPT {
+            self.events = VecDeque::new();
+        }
+        if let Event::Message { session, message, .. } = &event {
+            self.message_polled(session.0, message.body().len() as u64);
+            self.settle();
         }
         Some(event)
     }
@@ -285,6 +287,9 @@ impl Server {
                 conn.woken = false;
                 return Some(id);
             }
+        }
+        if self.wakes.capacity() > CAPACITY_KEPT {
+            self.wakes = VecDeque::new();
         }
         None
     }
@@ -415,15 +420,7 @@ impl Server {
             assert!(streams, "a session's connection streams it");
         }
         for event in &self.events {
-            bodies_bytes += match event {
-                Event::Message { message, .. } => message.body().len() as u64,
-                Event::Foreign { post, .. } => post.message.body().len() as u64,
-                Event::Asked { .. }
-                | Event::Opened { .. }
-                | Event::Unblocked { .. }
-                | Event::Closed { .. }
-                | Event::Drained => 0,
-            };
+            bodies_bytes += event.body_bytes();
         }
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
@@ -454,6 +451,11 @@ impl Server {
                 self.resume(conn);
             } else {
                 break;
+            }
+        }
+        for list in [&mut self.releasable, &mut self.resumable] {
+            if list.capacity() > CAPACITY_KEPT {
+                *list = VecDeque::new();
             }
         }
         if self.conns.len() == 0 && matches!(self.phase, Phase::Draining { .. }) {
@@ -492,6 +494,7 @@ impl Server {
         self.queues_cost += segment.cost();
         conn.outbox.push(segment);
         if was_empty {
+            conn.taken = 0;
             self.arm(TimerKind::Stall, key);
         }
         self.wake(key);

@@ -184,6 +184,11 @@ impl Session {
         core::mem::take(&mut self.held)
     }
 
+    /// The connections whose post waits for room.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Key> {
+        self.held.iter().copied()
+    }
+
     pub(crate) fn is_waited_for_by(&self, conn: Key) -> bool {
         self.held.contains(&conn)
     }

@@ -74,12 +74,17 @@ impl<'a> Target<'a> {
     /// `""`.
     #[must_use]
     pub fn query_parameter(&self, name: &str) -> Option<&'a str> {
-        let mut values = self.query?.split('&').filter_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (key == name).then_some(value)
-        });
+        let mut values = self.query_parameters(name);
         let value = values.next()?;
         if values.next().is_some() { None } else { Some(value) }
+    }
+
+    /// Every value of the query parameter `name`, in order.
+    pub(crate) fn query_parameters(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.query.into_iter().flat_map(|query| query.split('&')).filter_map(move |pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name).then_some(value)
+        })
     }
 }
 

@@ -1,46 +1,68 @@
 //! Media types: is this body JSON, and does this client take an event stream?
 
+/// The parts of a field value between `separator`s, none of which is inside a quoted string
+/// (RFC 9110 section 5.6.4); without the white space around them.
+fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c| {
+        let separates = c == separator && !quoted;
+        if quoted && !escaped && c == '\\' {
+            escaped = true;
+            return false;
+        }
+        if c == '"' && !escaped {
+            quoted = !quoted;
+        }
+        escaped = false;
+        separates
+    })
+    .map(str::trim)
+}
+
+/// A parameter's name and value, the latter without the quotes it may stand in.
+fn parameter(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    Some((name, unquoted.unwrap_or(value)))
+}
+
 /// Whether a `Content-Type` says JSON in UTF-8. Parameters are allowed; a charset other than UTF-8
 /// is not (RFC 8259 section 8.1 knows no other).
 pub(crate) fn is_json(content_type: &[u8]) -> bool {
     let Ok(text) = core::str::from_utf8(content_type) else { return false };
-    let mut parts = text.split(';');
-    let essence = parts.next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-        && parts.all(|parameter| {
-            let Some((name, value)) = parameter.split_once('=') else {
-                return parameter.trim().is_empty();
-            };
-            !name.trim().eq_ignore_ascii_case("charset")
-                || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    let mut parts = parts(text, ';');
+    parts.next().unwrap_or_default().eq_ignore_ascii_case("application/json")
+        && parts.all(|part| match parameter(part) {
+            Some((name, value)) => {
+                !name.eq_ignore_ascii_case("charset") || value.eq_ignore_ascii_case("utf-8")
+            }
+            None => part.is_empty(),
         })
 }
 
-/// Whether `Accept` fields take `text/event-stream`. None at all take anything; a media range of
-/// weight zero takes nothing (RFC 9110 section 12.5.1).
+/// Whether `Accept` fields take `text/event-stream`. None at all take anything. The most specific
+/// range that covers it decides, and a weight of zero takes nothing (RFC 9110 section 12.5.1); of two
+/// that are as specific the kinder one does.
 pub(crate) fn takes_event_stream<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
+    const RANGES: [&str; 3] = ["*/*", "text/*", "text/event-stream"];
     let mut any = false;
+    let mut best: Option<(usize, bool)> = None;
     for field in accept {
         let Ok(text) = core::str::from_utf8(field) else { return false };
-        for range in text.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        for range in parts(text, ',').filter(|range| !range.is_empty()) {
             any = true;
-            let mut parts = range.split(';');
-            let essence = parts.next().unwrap_or_default().trim();
-            let matches = ["text/event-stream", "text/*", "*/*"]
-                .iter()
-                .any(|known| essence.eq_ignore_ascii_case(known));
-            let refused = parts.any(|parameter| {
-                parameter.split_once('=').is_some_and(|(name, value)| {
-                    name.trim().eq_ignore_ascii_case("q")
-                        && value.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0)
-                })
+            let mut parts = parts(range, ';');
+            let essence = parts.next().unwrap_or_default();
+            let covers = RANGES.iter().position(|known| essence.eq_ignore_ascii_case(known));
+            let refused = parts.filter_map(parameter).any(|(name, value)| {
+                name.eq_ignore_ascii_case("q")
+                    && value.parse::<f32>().is_ok_and(|weight| weight <= 0.0)
             });
-            if matches && !refused {
-                return true;
-            }
+            best = best.max(covers.map(|specific| (specific, !refused)));
         }
     }
-    !any
+    best.map_or(!any, |(_, taken)| taken)
 }
 
 #[cfg(test)]
@@ -57,6 +79,12 @@ mod tests {
         check_json("application/json;charset=\"utf-8\"", true);
         check_json("application/json; profile=x; charset=utf-8", true);
         check_json("application/json;", true);
+        check_json(r#"application/json; profile="a;b""#, true);
+        check_json(r#"application/json; profile="a;charset=latin1""#, true);
+        check_json(r#"application/json; profile="a\";b"; charset=utf-8"#, true);
+        check_json(r#"application/json; profile="a\\"; charset=latin1"#, false);
+        check_json(r#"application/json; charset="latin1""#, false);
+        check_json(r#"application/json; charset="utf-8"#, false);
         check_json("application/json; charset=latin1", false);
         check_json("application/json; charset", false);
         check_json("application/jsonp", false);
@@ -85,5 +113,11 @@ mod tests {
         check_accept(&["text/html"], false);
         check_accept(&["text/event-stream;q=0"], false);
         check_accept(&["text/event-stream;q=0.000, */*;q=0"], false);
+        check_accept(&["text/event-stream;q=0, */*"], false);
+        check_accept(&["*/*", "text/*;q=0"], false);
+        check_accept(&["*/*;q=0, text/*;q=0.1"], true);
+        check_accept(&["text/*;q=0, text/event-stream"], true);
+        check_accept(&["text/event-stream;q=0, text/event-stream"], true);
+        check_accept(&[r#"text/html;x="a,*/*""#], false);
     }
 }

@@ -1,6 +1,7 @@
 //! Bytes from peers: heads, bodies, and what is thrown away; and the other direction's completions.
 
 use super::Server;
+use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
@@ -33,10 +34,32 @@ impl Server {
         }
     }
 
-    /// Refuses a connection that may be in the middle of waiting for something.
+    /// Refuses a connection that may be in the middle of waiting for something. A request that has
+    /// its answer, or whose message has been delivered, is not refused: what is behind it is.
     fn refuse_wherever(&mut self, key: Key, fault: Fault) {
-        self.abandon_post(key);
-        self.refuse(key, fault, Unread::Unknown);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match conn.phase {
+            ConnPhase::Awaiting => {
+                conn.reply.persistence = Persistence::Close;
+                self.metrics.count_fault(fault);
+                self.drop_input(key);
+            }
+            ConnPhase::Discarding { .. } => {
+                self.metrics.count_fault(fault);
+                self.close_after_flush(key);
+            }
+            ConnPhase::Head
+            | ConnPhase::Deciding(_)
+            | ConnPhase::Body { .. }
+            | ConnPhase::Held { .. }
+            | ConnPhase::Streaming { .. }
+            | ConnPhase::Closing { .. }
+            | ConnPhase::Lingering { .. }
+            | ConnPhase::Ended => {
+                self.abandon_post(key);
+                self.refuse(key, fault, Unread::Unknown);
+            }
+        }
     }
 
     /// Goes on with stashed input, as far as the connection can use it now; then, if the peer has
@@ -57,7 +80,6 @@ impl Server {
                 self.bodies_bytes += stash.capacity() as u64;
                 (conn.stash, conn.stash_at) = (stash, at + used);
             }
-            self.wake(key);
         }
         self.end_of_input(key);
     }
@@ -122,6 +144,7 @@ impl Server {
                 input.len()
             }
             Ok(Scan::Partial) => {
+                make_room(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
                 conn.partial.extend_from_slice(input);
                 // The first head is timed from accept, a later one from its first byte.
                 if fresh && !conn.scanner.is_idle() && conn.served {
@@ -135,6 +158,7 @@ impl Server {
                     self.request(key, here, None);
                 } else {
                     let mut whole = core::mem::take(&mut conn.partial);
+                    make_room(&mut whole, here.len(), self.head_limits.head_bytes_max);
                     whole.extend_from_slice(here);
                     self.request(key, &whole, None);
                 }
@@ -257,7 +281,9 @@ impl Server {
 
     pub(super) fn take_written(&mut self, key: Key, count: usize) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if count == 0 {
+        // What was queued may have been thrown away while a write of shares in it was under way.
+        let thrown_away = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
+        if count == 0 || thrown_away {
             return;
         }
         let before = conn.outbox.cost();
@@ -265,7 +291,13 @@ impl Server {
         self.queues_cost -= before - conn.outbox.cost();
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
+        conn.taken = conn.taken.saturating_add(count as u64);
+        let enough = self.config.limits.stall_bytes_min;
+        let progress = conn.taken >= enough || conn.outbox.cost() <= enough;
         let empty = conn.outbox.is_empty();
+        if progress {
+            conn.taken = 0;
+        }
         let stream = if let ConnPhase::Streaming { session, ending, .. } = conn.phase {
             Some((session, ending))
         } else {
@@ -273,7 +305,7 @@ impl Server {
         };
         if empty {
             self.disarm(Role::Stall, key);
-        } else {
+        } else if progress {
             self.arm(TimerKind::Stall, key);
         }
         match stream {
@@ -288,23 +320,24 @@ impl Server {
         self.after_flush(key);
     }
 
-    /// Hands out one session that waited for room in all queues together and now has it.
+    /// Hands out one session that waited for room in all queues together and now has it: the first
+    /// whose frame fits, so that one with a large frame keeps nobody waiting behind it.
     pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
-        while let Some(&key) = self.starved.front() {
-            let Some(session) = self.sessions.get_mut(key) else {
-                self.starved.pop_front();
-                continue;
-            };
-            let Some(cost) = session.refused_cost else {
-                session.starved = false;
-                self.starved.pop_front();
-                continue;
-            };
-            if !within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+        let mut at = 0;
+        while let Some(&key) = self.starved.get(at) {
+            if self.queues_full() {
                 return None;
             }
-            session.starved = false;
-            self.starved.pop_front();
+            let cost = self.sessions.get(key).and_then(|session| session.refused_cost);
+            let budget = self.config.limits.queues_bytes_max;
+            if cost.is_some_and(|cost| !within(budget, self.queues_cost.saturating_add(cost))) {
+                at += 1;
+                continue;
+            }
+            self.starved.remove(at);
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.starved = false;
+            }
             if self.unblock(key) {
                 return self.events.pop_front();
             }
@@ -323,10 +356,14 @@ impl Server {
         if !within(self.config.limits.events_max, self.events.len() as u32) {
             return self.refuse(key, Fault::EventsFull, Unread::of(head));
         }
+        if let Err(fault) = self.admit_head(&captured) {
+            return self.refuse(key, fault, Unread::of(head));
+        }
         self.enter(key, ConnPhase::Deciding(alloc::boxed::Box::new(plan)));
         self.arm(TimerKind::Decision, key);
         let Some(ticket) = self.ticket(key) else { return };
         log::trace!("{} waits for a decision", ConnId(key));
+        self.bodies_bytes += captured.memory_bytes();
         self.events.push_back(Event::Asked { ticket: crate::AuthTicket(ticket), head: captured });
     }
 }

@@ -53,7 +53,7 @@ impl Server {
                 let mut refused = Refused::from(match refusal {
                     Refusal::Unauthenticated | Refusal::InvalidToken => Fault::Unauthorized,
                     Refusal::Forbidden => Fault::Forbidden,
-                    Refusal::Unavailable => Fault::DecisionTimeout,
+                    Refusal::Unavailable => Fault::Undecided,
                 });
                 refused.invalid_token = refusal == Refusal::InvalidToken;
                 self.refuse(key, refused, plan.unread());
@@ -127,13 +127,12 @@ impl Server {
     }
 
     /// The connection that a ticket was given out for, if it still waits for exactly this one.
-    fn redeem(&mut self, ticket: Ticket) -> Result<Key, Expired> {
+    fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
         let conn = self.conns.get(ticket.conn).ok_or(Expired)?;
         let waits = matches!(conn.phase, ConnPhase::Deciding(_) | ConnPhase::Awaiting);
         if !waits || conn.tickets != ticket.number {
             return Err(Expired);
         }
-        self.disarm(Role::Phase, ticket.conn);
         Ok(ticket.conn)
     }
 
@@ -261,9 +260,8 @@ impl Server {
         else {
             return;
         };
-        if body.capacity() > body.len() + body.len() / 4 {
-            body.shrink_to_fit();
-        }
+        // What is kept is what counts; only a chunked body has more.
+        body.shrink_to_fit();
         let nesting_max = self.config.limits.nesting_max.map(|max| max as usize);
         let message = match Message::read(body, nesting_max) {
             Ok(message) => message,
@@ -306,7 +304,7 @@ impl Server {
 
     /// Whether a message that came from elsewhere may still be taken in.
     fn has_room_for(&self, message: &Message) -> bool {
-        let bytes = self.bodies_bytes.saturating_add(message.body().len() as u64);
+        let bytes = self.bodies_bytes.saturating_add(message.memory_bytes());
         self.phase == Phase::Running && within(self.config.limits.bodies_bytes_max, bytes)
     }
 
@@ -355,7 +353,7 @@ impl Server {
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
             found.asked(id);
         }
-        self.bodies_bytes += len;
+        self.bodies_bytes += message.memory_bytes();
         self.metrics.messages_received += 1;
         let conn = found.conn;
         self.arm(TimerKind::SessionIdle, conn);
@@ -363,8 +361,10 @@ impl Server {
         self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
         // MCP says that a cancelled request gets no answer. Without this, requests that a client
         // gave up would stay in flight for ever and in the end block the session.
-        if let Some(id) = cancelled {
-            self.settle_request(session, &id);
+        if let Some(id) = cancelled
+            && !self.settle_request(session, &id)
+        {
+            self.withdraw_held(session, &id);
         }
     }
 
@@ -375,7 +375,7 @@ impl Server {
         self.arm(TimerKind::Decision, key);
         let Some(ticket) = self.ticket(key) else { return };
         let ticket = PostTicket(ticket);
-        self.bodies_bytes += post.message.body().len() as u64;
+        self.bodies_bytes += post.message.memory_bytes();
         self.events.push_back(Event::Foreign { shard: post.shard(), post, ticket });
     }
 
@@ -383,7 +383,6 @@ impl Server {
 
     /// A message of `len` bytes was polled.
     pub(super) fn message_polled(&mut self, session: Key, len: u64) {
-        self.bodies_bytes -= len;
         if let Some(found) = self.sessions.get_mut(session) {
             found.polled(len);
             self.releasable.push_back(session);
@@ -422,6 +421,25 @@ impl Server {
             found.unhold(key, message.kind());
         }
         Some(message)
+    }
+
+    /// A request was cancelled that is still held: the cancellation has overtaken it, so nobody would
+    /// take it back later. Its post is answered like any other, and its message goes nowhere.
+    fn withdraw_held(&mut self, session: Key, id: &str) {
+        let Some(found) = self.sessions.get(session) else { return };
+        let wanted = jsonrpc::fingerprint(id);
+        let held = found.held().find(|&conn| match self.conns.get(conn).map(|conn| &conn.phase) {
+            Some(ConnPhase::Held { message, .. }) if message.kind() == Kind::Request => {
+                message.id().is_some_and(|id| jsonrpc::fingerprint(id) == wanted)
+            }
+            _ => false,
+        });
+        let Some(conn) = held else { return };
+        self.unhold(conn);
+        self.metrics.requests_withdrawn += 1;
+        log::debug!("{}: a held request was cancelled", SessionId(session));
+        self.accepted(conn);
+        self.releasable.push_back(session);
     }
 
     /// A connection that may hold a post is given up.
@@ -475,9 +493,9 @@ impl Server {
     }
 }
 
-/// Makes room in a body of a declared length for `more` bytes that have arrived: for twice what there
+/// Makes room in a body of a declared (or a head of a limited) length for `more` bytes that have arrived: for twice what there
 /// was, so that it is copied a few times at most, but never for more than was promised.
-fn make_room(body: &mut Vec<u8>, more: usize, declared: usize) {
+pub(super) fn make_room(body: &mut Vec<u8>, more: usize, declared: usize) {
     let needed = body.len().saturating_add(more).min(declared);
     if needed > body.capacity() {
         let room = needed.max(body.capacity().saturating_mul(2)).min(declared);

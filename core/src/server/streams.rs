@@ -4,7 +4,7 @@ use super::Server;
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::{Fault, SendError};
-use crate::event::{CloseReason, ConnId, Event, Phase, Principal, Reach, SessionId};
+use crate::event::{CloseReason, ConnId, Event, Phase, Principal, Reach, RequestHead, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
@@ -17,6 +17,17 @@ use crate::token::{Secret, SessionToken};
 
 /// A larger message makes clients of the Python SDK 2.x end their session.
 const LARGE_FRAME_BYTES: usize = 1 << 20;
+
+/// Why a frame was not queued.
+pub(super) enum Unqueued {
+    /// Of this cost, it does not fit into its session's queue, or into all queues together.
+    Full {
+        cost: u64,
+        everywhere: bool,
+    },
+    TooLarge,
+    Gone,
+}
 
 impl Server {
     // ── The application's verbs about sessions. ─────────────────────────────────────────────────
@@ -31,7 +42,7 @@ impl Server {
     /// it never will fit. [`SendError::Gone`]: the session has ended or is ending.
     pub fn send(&mut self, session: SessionId, frame: &Frame, now: Time) -> Result<(), SendError> {
         self.advance(now);
-        self.queue_frame(session.0, frame)?;
+        self.offer(session.0, frame)?;
         if let Some(id) = frame.answered_id() {
             self.settle_request(session.0, id);
         }
@@ -39,7 +50,8 @@ impl Server {
         Ok(())
     }
 
-    /// Queues one event for many sessions. It is encoded once and shared by all of them.
+    /// Queues one event for many sessions. It is encoded once and shared by all of them. A response
+    /// releases the request that it answers in each.
     pub fn broadcast(
         &mut self,
         to: impl IntoIterator<Item = SessionId>,
@@ -49,10 +61,16 @@ impl Server {
         self.advance(now);
         let mut reach = Reach::default();
         for session in to {
-            match self.queue_frame(session.0, frame) {
-                Ok(()) => reach.queued += 1,
+            match self.offer(session.0, frame) {
+                Ok(()) => {
+                    reach.queued += 1;
+                    if let Some(id) = frame.answered_id() {
+                        self.settle_request(session.0, id);
+                    }
+                }
                 Err(SendError::Gone) => reach.gone += 1,
-                Err(SendError::Full | SendError::TooLarge) => reach.full += 1,
+                Err(SendError::Full) => reach.full += 1,
+                Err(SendError::TooLarge) => reach.too_large += 1,
             }
         }
         self.settle();
@@ -84,6 +102,7 @@ impl Server {
         let Some(conn) = self.conns.get(key) else { return Ok(()) };
         let address = conn.peer.address_key();
         self.admit_session(address.as_ref(), principal.as_ref())?;
+        self.admit_head(&plan.head)?;
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
         let token =
@@ -104,6 +123,7 @@ impl Server {
         self.push_answer(key, greeting);
         self.metrics.sessions_opened += 1;
         log::info!("{} opened on {}", SessionId(session), ConnId(key));
+        self.bodies_bytes += plan.head.memory_bytes();
         self.events.push_back(Event::Opened {
             session: SessionId(session),
             conn: ConnId(key),
@@ -161,31 +181,58 @@ impl Server {
         }
     }
 
+    /// Whether an event may carry this head.
+    pub(super) fn admit_head(&self, head: &RequestHead) -> Result<(), Fault> {
+        let bytes = self.bodies_bytes.saturating_add(head.memory_bytes());
+        if within(self.config.limits.bodies_bytes_max, bytes) {
+            Ok(())
+        } else {
+            Err(Fault::BodiesFull)
+        }
+    }
+
     // ── Sending. ────────────────────────────────────────────────────────────────────────────────
 
-    pub(super) fn queue_frame(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
+    /// Queues a frame of the application's; where it finds no room, it will be told when there is.
+    fn offer(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
+        let refused = match self.queue_frame(key, frame) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        match refused {
+            Unqueued::Full { cost, everywhere } => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.refused_cost = Some(cost);
+                    if everywhere && !session.starved {
+                        session.starved = true;
+                        self.starved.push_back(key);
+                    }
+                }
+                Err(SendError::Full)
+            }
+            Unqueued::TooLarge => Err(SendError::TooLarge),
+            Unqueued::Gone => Err(SendError::Gone),
+        }
+    }
+
+    /// Queues a frame if there is room for it now.
+    pub(super) fn queue_frame(&mut self, key: Key, frame: &Frame) -> Result<(), Unqueued> {
         let limits = &self.config.limits;
         let session = self.sessions.get_mut(key).filter(|found| found.ending.is_none());
-        let session = session.ok_or(SendError::Gone)?;
-        let conn = self.conns.get(session.conn).ok_or(SendError::Gone)?;
-        let ConnPhase::Streaming { chunked, .. } = conn.phase else { return Err(SendError::Gone) };
+        let session = session.ok_or(Unqueued::Gone)?;
+        let conn = self.conns.get(session.conn).ok_or(Unqueued::Gone)?;
+        let ConnPhase::Streaming { chunked, .. } = conn.phase else { return Err(Unqueued::Gone) };
         let segment = Segment::frame(frame, chunked);
         let cost = segment.cost();
         if !within(limits.queues_bytes_max, cost) {
-            return Err(SendError::TooLarge);
+            return Err(Unqueued::TooLarge);
         }
         let queued = conn.outbox.cost();
         if queued > 0 && !within(limits.queue_bytes_max, queued.saturating_add(cost)) {
-            session.refused_cost = Some(cost);
-            return Err(SendError::Full);
+            return Err(Unqueued::Full { cost, everywhere: false });
         }
         if !within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
-            session.refused_cost = Some(cost);
-            if !session.starved {
-                session.starved = true;
-                self.starved.push_back(key);
-            }
-            return Err(SendError::Full);
+            return Err(Unqueued::Full { cost, everywhere: true });
         }
         if frame.wire_len() > LARGE_FRAME_BYTES && !session.warned_large {
             session.warned_large = true;
@@ -202,17 +249,18 @@ impl Server {
         Ok(())
     }
 
-    /// A request of the session has its answer.
-    pub(super) fn settle_request(&mut self, key: Key, id: &str) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    /// A request of the session has its answer. Says whether it was known.
+    pub(super) fn settle_request(&mut self, key: Key, id: &str) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
         if !session.settled(id) {
-            return;
+            return false;
         }
         let last = session.requests_in_flight() == 0;
         self.releasable.push_back(key);
         if last && self.phase != Phase::Running {
             self.begin_end(key, CloseReason::Shutdown);
         }
+        true
     }
 
     /// Tells the application that a session it could not send to has room. Says whether it did.

@@ -107,6 +107,8 @@ struct Wire {
     open: bool,
     /// What the driver believes.
     interest: Interest,
+    /// Whether all queues together were full when it looked.
+    queues_full: bool,
 }
 
 #[derive(PartialEq)]
@@ -148,6 +150,7 @@ impl Bench {
             reading: true,
             open: true,
             interest,
+            queues_full: self.server.queues_full(),
         };
         self.wires.insert(conn, wire);
         conn
@@ -362,7 +365,8 @@ impl Bench {
             let (believed, true_now) = (wire.interest, self.server.interest(conn));
             // Reading behind queued output depends on all queues together: see `poll_wake`.
             let writes = |interest| matches!(interest, Interest::Io { write: true, .. });
-            let same = believed == true_now || (writes(believed) && writes(true_now));
+            let changed = wire.queues_full != self.server.queues_full();
+            let same = believed == true_now || (changed && writes(believed) && writes(true_now));
             assert!(same, "{conn} was not woken: {believed:?}, {true_now:?}");
         }
     }
@@ -378,6 +382,7 @@ impl Bench {
         let interest = self.server.interest(conn);
         let wire = self.wires.get_mut(&conn).unwrap();
         wire.interest = interest;
+        wire.queues_full = self.server.queues_full();
         let (read, write) = match interest {
             Interest::Io { read, write } => (read, write),
             Interest::Linger => (true, false),

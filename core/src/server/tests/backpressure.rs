@@ -142,6 +142,31 @@ fn a_request_that_is_taken_back_makes_room() {
 }
 
 #[test]
+fn a_held_request_that_is_taken_back_goes_nowhere() {
+    let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
+    let client = bench.open();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+    let conns = posts(&mut bench, &client, &[&call(1), &call(2), &call(3), cancel]);
+    assert_eq!(bench.statuses(conns[1]), [202]);
+    check_held(&bench, conns[2]);
+    assert_eq!(bench.server.metrics().requests_withdrawn, 1);
+    assert_eq!(ids(&mut bench), ["1", "notifications/cancelled"]);
+    bench.send(client.session, &reply(1));
+    assert_eq!(ids(&mut bench), ["3"]);
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 1);
+}
+
+#[test]
+fn a_cancellation_that_waits_behind_its_request_takes_nothing_back() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
+    let client = bench.open();
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+    posts(&mut bench, &client, &[NOTE, &call(2), cancel]);
+    assert_eq!(ids(&mut bench), ["notifications/note", "2", "notifications/cancelled"]);
+    assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+}
+
+#[test]
 fn what_cannot_wait_longer_is_answered_on_the_stream() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
     let client = bench.open();
@@ -163,6 +188,21 @@ fn what_cannot_wait_longer_is_answered_on_the_stream() {
     assert_eq!(bench.server.metrics().fault(Fault::Busy), 3);
     assert_eq!(ids(&mut bench), ["notifications/note"], "nothing of them was executed");
     assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+}
+
+#[test]
+fn a_post_that_cannot_wait_longer_lets_those_behind_it_go() {
+    let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
+    let client = bench.open();
+    let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
+    let first = posts(&mut bench, &client, &[NOTE, &large]);
+    bench.wait(secs(1));
+    let last = posts(&mut bench, &client, &[NOTE])[0];
+    check_held(&bench, last);
+    bench.wait(secs(3));
+    assert_eq!(bench.statuses(first[1]), [503]);
+    assert_eq!(bench.statuses(last), [202], "it had room all along");
+    assert_eq!(bench.inbox().len(), 2);
 }
 
 #[test]
@@ -301,6 +341,53 @@ fn what_never_fits_is_too_large() {
 }
 
 #[test]
+fn a_broadcast_says_what_never_fits_and_what_is_full() {
+    let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(2_000)));
+    let (a, b) = (bench.open(), bench.open());
+    let all = [a.session, b.session];
+    let reach = bench.server.broadcast(all, &note(&"x".repeat(2_000)), bench.now);
+    assert_eq!((reach.queued, reach.full, reach.too_large, reach.gone), (0, 0, 2, 0));
+    bench.set_reading(a.conn, false);
+    bench.set_reading(b.conn, false);
+    let reach = bench.server.broadcast(all, &note(&"x".repeat(1_200)), bench.now);
+    assert_eq!((reach.queued, reach.full, reach.too_large, reach.gone), (1, 1, 0, 0));
+    bench.set_reading(a.conn, true);
+    assert_eq!(unblocked(&mut bench), 1);
+}
+
+#[test]
+fn a_broadcast_answer_settles_its_request_in_each_session() {
+    let mut bench = Bench::new();
+    let clients = [bench.open(), bench.open()];
+    for client in &clients {
+        posts(&mut bench, client, &[&call(1)]);
+    }
+    bench.inbox();
+    bench.server.broadcast(clients.each_ref().map(|c| c.session), &reply(1), bench.now);
+    bench.pump();
+    for client in &clients {
+        assert_eq!(bench.server.session(client.session).unwrap().requests_in_flight(), 0);
+    }
+}
+
+#[test]
+fn the_application_is_not_told_of_room_that_it_did_not_ask_for() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.in_flight_max = Some(1);
+        limits.queue_bytes_max = Some(400);
+    }));
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note(&"x".repeat(250)));
+    let conns = posts(&mut bench, &client, &[&call(1), &call(2)]);
+    assert_eq!(ids(&mut bench), ["1"]);
+    bench.wait(secs(5));
+    assert_eq!(bench.statuses(conns[1]), [503], "busy, and there is no room to say so");
+    bench.set_reading(client.conn, true);
+    assert_eq!(unblocked(&mut bench), 0);
+}
+
+#[test]
 fn an_answer_that_did_not_fit_leaves_its_request_in_flight() {
     let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(100)));
     let client = bench.open();
@@ -396,4 +483,87 @@ fn room_of_its_own_is_not_enough_while_all_queues_are_full() {
     bench.set_reading(hogs[0].conn, true);
     assert_eq!(unblocked(&mut bench), 1, "the promise is kept");
     bench.send(a.session, &large);
+}
+
+#[test]
+fn a_large_frame_that_does_not_fit_keeps_nobody_waiting_behind_it() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.queues_bytes_max = Some(10_000);
+        limits.queue_bytes_max = Some(10_000);
+    }));
+    let (large, small, hog) = (bench.open(), bench.open(), bench.open());
+    bench.set_reading(hog.conn, false);
+    let frame = note(&"x".repeat(900));
+    while bench.server.send(hog.session, &frame, bench.now).is_ok() {}
+    let too_much = note(&"y".repeat(9_000));
+    assert_eq!(bench.server.send(large.session, &too_much, bench.now), Err(SendError::Full));
+    assert_eq!(bench.server.send(small.session, &frame, bench.now), Err(SendError::Full));
+    let told = |bench: &mut Bench| -> Vec<SessionId> {
+        let session = |event| match event {
+            Event::Unblocked { session } => session,
+            other => panic!("{other:?}"),
+        };
+        bench.events().into_iter().map(session).collect()
+    };
+    assert_eq!(told(&mut bench), []);
+    // Room for the small frame, and not for the large one.
+    let len = bench.server.transmit(hog.conn).len();
+    bench.takes(hog.conn, len / 4);
+    assert_eq!(told(&mut bench), [small.session]);
+    bench.set_reading(hog.conn, true);
+    assert!(told(&mut bench).contains(&large.session), "its turn comes");
+}
+
+#[test]
+fn a_write_that_completes_after_the_connection_was_cut_is_ignored() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("x"));
+    let shares = bench.server.transmit(client.conn).detach(usize::MAX);
+    bench.server.handle_eof(client.conn, bench.now);
+    let bytes_sent = bench.server.metrics().bytes_sent;
+    bench.server.handle_written(client.conn, shares.len(), bench.now);
+    assert_eq!(bench.server.metrics().bytes_sent, bytes_sent);
+    assert_eq!(bench.server.interest(client.conn), Interest::Close);
+}
+
+#[test]
+#[should_panic(expected = "more bytes written than were offered")]
+fn more_bytes_written_than_there_were() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.server.handle_written(client.conn, 1, bench.now);
+}
+
+#[test]
+fn an_ending_session_is_not_told_of_room() {
+    let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
+    let (hog, client) = (bench.open(), bench.open());
+    bench.set_reading(hog.conn, false);
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("first"));
+    bench.send(hog.session, &note(&"x".repeat(2_300)));
+    let refused = bench.server.send(client.session, &note(&"y".repeat(500)), bench.now);
+    assert_eq!(refused, Err(SendError::Full));
+    bench.server.close(client.session, bench.now);
+    // There is room for it now, and the session is still there.
+    bench.set_reading(hog.conn, true);
+    bench.takes(client.conn, 20);
+    assert!(bench.server.session(client.session).unwrap().is_ending());
+    assert_eq!(unblocked(&mut bench), 0);
+    bench.set_reading(client.conn, true);
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Application, 0)]);
+}
+
+#[test]
+fn a_completed_write_names_its_connection() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("x"));
+    let len = bench.server.transmit(client.conn).len();
+    bench.server.handle_written(client.conn, len, bench.now);
+    assert_eq!(bench.server.poll_wake(), Some(client.conn));
+    assert_eq!(bench.server.poll_wake(), None);
 }

@@ -253,3 +253,29 @@ fn answers_that_are_not_taken_hold_up_the_next_requests_and_nothing_is_lost() {
         assert_eq!(bench.inbox().len(), 41);
     }
 }
+
+#[test]
+fn a_last_answer_to_a_peer_that_has_ended_its_side_needs_no_lingering() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, "\0");
+    bench.fin(conn);
+    assert!(bench.is_open(conn), "the answer has not left");
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [400]);
+    assert!(!bench.is_open(conn));
+    assert_eq!(bench.server.poll_timeout(), None);
+}
+
+#[test]
+fn half_a_head_is_not_kept_behind_its_refusal() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    bench.says(conn, "GET /sse HTTP/1.1\r\nHost: ");
+    bench.set_reading(conn, false);
+    bench.wait(secs(10));
+    assert_eq!(bench.server.conns.get(conn.0).unwrap().partial.capacity(), 0);
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [408]);
+}

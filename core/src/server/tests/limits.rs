@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::error::{AcceptError, Fault};
-use crate::event::Verdict;
-use crate::{Authorization, Entropy, EntropyUnavailable, Principal};
+use crate::event::{Outcome, Verdict};
+use crate::{Acknowledgement, Authorization, Entropy, EntropyUnavailable, Principal};
 
 fn peer(remote: &str) -> Peer {
     Peer::tcp(remote.parse().unwrap(), "192.0.2.1:80".parse().unwrap())
@@ -224,4 +224,113 @@ fn stashed_input_counts_as_well() {
     assert!(answers[0].status == 503 && answers[0].body.contains("bodies_bytes_max"));
     assert_eq!(bench.inbox().len(), 4);
     assert_eq!(bench.statuses(conn), [202; 4]);
+}
+
+#[test]
+fn a_delivered_message_is_not_refused_for_what_is_behind_it() {
+    let config = limited(|limits| limits.bodies_bytes_max = Some(100));
+    let mut bench = Bench::with(config.acknowledgement(Acknowledgement::Deferred));
+    let client = bench.open();
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, NOTE) + &"x".repeat(100));
+    assert_eq!(bench.server.metrics().fault(Fault::BodiesFull), 1);
+    assert!(bench.heard(conn).is_empty(), "its ticket answers it");
+    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else {
+        panic!("no message")
+    };
+    bench.server.acknowledge(ticket, Outcome::Accepted, bench.now).unwrap();
+    bench.pump();
+    let answers = bench.answers(conn);
+    assert!(answers.len() == 1 && answers[0].status == 202 && answers[0].closes(), "{answers:?}");
+}
+
+#[test]
+fn a_refused_request_is_answered_once() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.bodies_bytes_max = Some(100);
+        limits.answers_bytes_max = Some(10);
+    }));
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    let unread = "x".repeat(200);
+    bench.says(
+        conn,
+        format!("PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n{unread}"),
+    );
+    bench.set_reading(conn, true);
+    let answers = bench.answers(conn);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    bench.fin(conn);
+    assert!(!bench.is_open(conn));
+}
+
+#[test]
+fn heads_in_events_count_as_well() {
+    for config in [Config::builder(), Config::builder().authorization(Authorization::Deferred)] {
+        let limits = Limits { bodies_bytes_max: Some(1_000), ..Limits::default() };
+        let mut bench = Bench::with(config.limits(limits));
+        let long =
+            format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(600));
+        let first = bench.connect();
+        bench.says(first, &long);
+        let answer = bench.ask(&long);
+        assert!(answer.status == 503 && answer.body.contains("bodies_bytes_max"), "{answer:?}");
+        assert_eq!(bench.events().len(), 1);
+        let second = bench.connect();
+        bench.says(second, &long);
+        assert_eq!(bench.events().len(), 1);
+    }
+}
+
+#[test]
+fn a_method_that_is_kept_decoded_counts_twice() {
+    let mut bench = Bench::with(limited(|limits| limits.bodies_bytes_max = Some(2_500)));
+    let client = bench.open();
+    let body = |escape| format!(r#"{{"jsonrpc":"2.0","method":"{escape}{}"}}"#, "x".repeat(1_000));
+    bench.ask(post(&client.token, &body("\\u0061")));
+    assert_eq!(bench.ask(post(&client.token, &body(""))).status, 503);
+    bench.inbox();
+    bench.ask(post(&client.token, &body("a")));
+    assert_eq!(bench.ask(post(&client.token, &body("a"))).status, 202);
+}
+
+#[test]
+fn half_a_head_has_no_more_room_than_a_head_may_have() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    let long = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(16_000));
+    bench.says_in_pieces(conn, &long.as_bytes().chunks(900).collect::<Vec<_>>());
+    let partial = &bench.server.conns.get(conn.0).unwrap().partial;
+    assert_eq!(partial.len(), long.len());
+    assert!(partial.capacity() <= 16 << 10, "{}", partial.capacity());
+}
+
+#[test]
+fn a_chunked_body_is_kept_without_slack() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    let conn = bench.connect();
+    let head = post(&client.token, "").replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let body = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(1_450));
+    let chunks: String = body
+        .as_bytes()
+        .chunks(100)
+        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), core::str::from_utf8(chunk).unwrap()))
+        .collect();
+    bench.says(conn, head + &chunks + "0\r\n\r\n");
+    assert_eq!(bench.server.bodies_bytes, body.len() as u64);
+    assert_eq!(bench.inbox().len(), 1);
+}
+
+#[test]
+fn what_a_burst_took_is_given_back() {
+    let mut bench = Bench::new();
+    let clients: Vec<_> = (0..40).map(|_| bench.open()).collect();
+    for client in &clients {
+        let conn = bench.connect();
+        bench.says(conn, post(&client.token, NOTE).repeat(20));
+    }
+    assert!(bench.server.events.capacity() >= 800);
+    assert_eq!(bench.inbox().len(), 800);
+    assert!(bench.server.events.capacity() <= 256, "{}", bench.server.events.capacity());
 }

@@ -187,7 +187,11 @@ fn where_a_post_goes() {
     check_target("http://localhost/messages?session_id=TOKEN", 202, "Accepted");
     check_target("/messages", 400, "session_id");
     check_target("/messages?sessionId=TOKEN", 400, "session_id");
-    check_target("/messages?session_id=TOKEN&session_id=TOKEN", 400, "session_id");
+    check_target(
+        "/messages?session_id=TOKEN&session_id=TOKEN",
+        400,
+        "repeated query parameter session_id",
+    );
     check_target("/messages?session_id", 404, "unknown session");
     check_target("/messages?session_id=%54OKEN", 404, "unknown session");
     check_target("/message?session_id=TOKEN", 404, r#"{"error":"not found"}"#);

@@ -112,6 +112,9 @@ fn refusals() {
             assert!(answer.body.starts_with(body), "{answer:?}");
             assert!(bench.is_open(conn) && bench.events().is_empty());
             assert_eq!(bench.server.sessions_open(), 0);
+            let undecided = u64::from(refusal == Refusal::Unavailable);
+            assert_eq!(bench.server.metrics().fault(Fault::Undecided), undecided);
+            assert_eq!(bench.server.metrics().fault(Fault::DecisionTimeout), 0);
         }
     }
 }
@@ -323,6 +326,38 @@ impl Bench {
         let conn = self.connect();
         self.says(conn, request);
     }
+}
+
+#[test]
+fn a_forwarded_post_that_nobody_answers_is_told_so_in_time() {
+    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
+    let (mut here, mut there) = (shard(1), shard(2));
+    let client = there.open();
+    let conn = here.connect();
+    here.says(conn, post(&client.token, NOTE));
+    let Some(Event::Foreign { ticket, .. }) = here.event() else { panic!() };
+    here.wait(secs(4) - Duration::from_micros(1));
+    assert!(here.heard(conn).is_empty());
+    here.wait(Duration::from_micros(1));
+    assert_eq!(here.statuses(conn), [503]);
+    assert_eq!(here.acknowledge(ticket, Outcome::Accepted), Err(Expired));
+}
+
+#[test]
+fn an_answered_question_leaves_no_deadline_behind() {
+    let mut bench = Bench::with(asking());
+    let client = bench.open_for("alice");
+    let conn = bench.connect();
+    let request = post(&client.token, NOTE);
+    bench.says(conn, request.strip_suffix(NOTE).unwrap());
+    let ticket = bench.asked();
+    bench.authorize(ticket, allow("alice")).unwrap();
+    bench.wait(secs(5));
+    assert!(bench.heard(conn).is_empty(), "the body has time of its own");
+    bench.says(conn, NOTE);
+    assert_eq!(bench.statuses(conn), [202]);
+    bench.wait(secs(74));
+    assert!(bench.is_open(conn) && bench.statuses(conn) == [202]);
 }
 
 #[test]

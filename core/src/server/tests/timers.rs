@@ -175,6 +175,45 @@ fn a_client_that_takes_nothing_is_stalled() {
     assert_eq!(bench.server.metrics().frames_sent, 1);
 }
 
+/// A client with a long queue that takes `count` bytes every 29 seconds.
+fn sipping(count: usize) -> (Bench, Client) {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.set_reading(client.conn, false);
+    for _ in 0..20 {
+        bench.send(client.session, &note(&"x".repeat(1_000)));
+    }
+    for _ in 0..10 {
+        bench.wait(secs(29));
+        if !bench.is_open(client.conn) {
+            break;
+        }
+        bench.takes(client.conn, count);
+    }
+    (bench, client)
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_keep_a_long_queue() {
+    let (mut bench, client) = sipping(102);
+    assert_eq!(bench.now, Time::ZERO.saturating_add(secs(58)));
+    assert_eq!(bench.closed(), [(client.session, CloseReason::Stalled, 20)]);
+}
+
+#[test]
+fn a_slow_reader_is_not_stalled() {
+    let (mut bench, client) = sipping(1_024);
+    assert!(bench.is_open(client.conn) && bench.events().is_empty());
+    // Many small steps are as good as one.
+    for _ in 0..9 {
+        for _ in 0..8 {
+            bench.wait(secs(3));
+            bench.takes(client.conn, 128);
+        }
+    }
+    assert!(bench.is_open(client.conn) && bench.events().is_empty());
+}
+
 #[test]
 fn sending_more_to_a_stalled_client_does_not_give_it_more_time() {
     let mut bench = Bench::new();
