@@ -21,9 +21,8 @@ use crate::config::Config;
 pub struct Bound {
     /// The listening socket.
     pub door: Door,
-    /// Speaks TLS with whoever comes in by it.
     #[cfg(feature = "tls")]
-    pub tls: Option<Tls>,
+    tls: Option<Tls>,
     /// The configuration to serve with.
     pub config: Config,
     /// What the application holds.
@@ -78,6 +77,26 @@ impl Bound {
             handle,
             controls,
         }
+    }
+
+    /// Has TLS spoken, and nothing else, by whoever comes in.
+    #[cfg(feature = "tls")]
+    pub fn set_tls(&mut self, tls: Tls) {
+        self.tls = Some(tls);
+    }
+
+    /// The TLS to be spoken, for an adapter that begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// If there is to be TLS, and this is not a TCP socket.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> io::Result<Option<Tls>> {
+        if self.tls.is_some() && !matches!(self.door, Door::Tcp(_)) {
+            let text = "TLS is for TCP, and not for a Unix socket";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Ok(self.tls.clone())
     }
 
     /// The address that clients connect to.

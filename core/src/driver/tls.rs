@@ -19,7 +19,7 @@ use std::fs;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection};
@@ -56,14 +56,14 @@ impl Tls {
         let cert_pem = cert.read()?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&cert_pem)
             .collect::<Result<_, _>>()
-            .map_err(|error| cert.error(TlsProblem::NotPem(error.to_string())))?;
+            .map_err(|error| cert.error(TlsProblem::NotPem(pem_problem(&error))))?;
         if chain.is_empty() {
             return Err(cert.error(TlsProblem::NoCertificate));
         }
         let key_pem = key.read()?;
         let private = match PrivateKeyDer::pem_slice_iter(&key_pem).next() {
             Some(Ok(private)) => private,
-            Some(Err(error)) => return Err(key.error(TlsProblem::NotPem(error.to_string()))),
+            Some(Err(error)) => return Err(key.error(TlsProblem::NotPem(pem_problem(&error)))),
             None if contains(&key_pem, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
                 return Err(key.error(TlsProblem::EncryptedKey));
             }
@@ -130,6 +130,17 @@ impl File<'_> {
     }
 }
 
+/// Not by the error's own words, which repeat the line that is wrong.
+const fn pem_problem(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section does not end",
+        pem::Error::IllegalSectionStart { .. } => "a section does not begin with a line of its own",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::SectionTooLarge => "a section is too large",
+        pem::Error::Io(_) | pem::Error::NoItemsFound | _ => "a section cannot be read",
+    }
+}
+
 fn contains(text: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(text, part).is_some()
 }
@@ -163,8 +174,8 @@ impl TlsError {
 pub enum TlsProblem {
     /// It is missing, or may not be read.
     Unreadable(io::Error),
-    /// What looks like PEM in it is broken.
-    NotPem(String),
+    /// What looks like PEM in it is broken, in this way.
+    NotPem(&'static str),
     /// There is no certificate in it.
     NoCertificate,
     /// There is no private key in it.
@@ -189,10 +200,16 @@ impl fmt::Display for TlsError {
             TlsProblem::NoKey => {
                 f.write_str("has no private key in it (no \"-----BEGIN PRIVATE KEY-----\")")
             }
-            TlsProblem::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
+            TlsProblem::EncryptedKey => {
+                f.write_str("the private key is encrypted; decrypt it first")
+            }
             TlsProblem::Unusable(error) => write!(f, "cannot be used: {error}"),
             TlsProblem::KeyMismatch(cert) => {
-                write!(f, "the private key does not belong to the certificate in {}", cert.display())
+                write!(
+                    f,
+                    "the private key does not belong to the certificate in {}",
+                    cert.display()
+                )
             }
         }
     }
@@ -446,4 +463,3 @@ impl<P: Upgrade> fmt::Debug for Secured<P> {
         f.debug_struct("Secured").field("peer", &self.peer).field("stage", &stage).finish()
     }
 }
-

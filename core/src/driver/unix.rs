@@ -142,8 +142,7 @@ impl PrivateRoom {
                     number = number.wrapping_add(1);
                 }
                 Err(error) => {
-                    let text =
-                        format!("cannot make a directory in {}: {error}", parent.display());
+                    let text = format!("cannot make a directory in {}: {error}", parent.display());
                     return Err(io::Error::new(error.kind(), text));
                 }
             }

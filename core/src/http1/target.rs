@@ -65,11 +65,7 @@ impl<'a> Target<'a> {
         Ok(Self::split(Some(scheme), Some(authority), rest))
     }
 
-    fn split(
-        scheme: Option<Scheme>,
-        authority: Option<&'a str>,
-        path_and_query: &'a str,
-    ) -> Self {
+    fn split(scheme: Option<Scheme>, authority: Option<&'a str>, path_and_query: &'a str) -> Self {
         let (path, query) = match path_and_query.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (path_and_query, None),
