@@ -3,11 +3,12 @@
 //! `cargo run --release -p mcp-sse-tokio --example demo -- --port 8001`
 
 use core::error::Error;
+use std::process::ExitCode;
 
 use clap::Parser;
 use mcp_sse::demo;
 use mcp_sse::greeting::Greeting;
-use mcp_sse::options::Serve;
+use mcp_sse::options::{Place, Serve};
 use mcp_sse_tokio::{Handle, Listener};
 
 /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
@@ -18,12 +19,35 @@ struct Options {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     let Options { serve } = Options::parse();
     env_logger::Builder::new().filter_level(serve.log_level()).init();
-    let config = serve.config()?;
-    let listener = Listener::bind(serve.address(), config.clone())?;
-    print!("{}", Greeting::new(&config, listener.local_addr()?));
+    match run(&serve).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
+    let (config, tls) = (serve.config()?, serve.tls()?);
+    let (mut listener, place) = match serve.place() {
+        Place::Tcp(address) => {
+            let listener = Listener::bind(address, config.clone())?;
+            let place = Place::Tcp(listener.local_addr()?);
+            (listener, place)
+        }
+        #[cfg(unix)]
+        place @ Place::Unix(path) => (Listener::bind_unix(path, config.clone())?, place),
+        #[cfg(not(unix))]
+        Place::Unix(_) => return Err("there are no Unix sockets here".into()),
+    };
+    print!("{}", Greeting::new(&config, place).tls(tls.is_some()));
+    if let Some(tls) = tls {
+        listener = listener.tls(tls);
+    }
 
     tokio::spawn(stop_on_ctrl_c(listener.handle()));
     let handle = listener.handle();

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::{process, thread};
@@ -44,29 +44,31 @@ impl UnixDoor {
     /// Those of binding; [`ErrorKind::AddrInUse`] if a server listens there, and
     /// [`ErrorKind::AlreadyExists`] if what is there is not a socket.
     pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        // What is removed at the end is this file, wherever the process has gone by then.
-        let path = std::path::absolute(path)?;
-        let stale = find_stale(&path)?;
+        // It would be made under a shorter name, and nobody could connect to it.
+        SocketAddr::from_pathname(path)?;
+        let stale = find_stale(path)?;
         // Between `bind` and `chmod` anybody may connect whom the umask lets; so it is made where
         // nobody can get at it, and moved.
-        let room = PrivateRoom::beside(&path)?;
+        let room = PrivateRoom::beside(path)?;
         let inside = room.0.join("s");
         let socket = UnixListener::bind(&inside)?;
         fs::set_permissions(&inside, Permissions::from_mode(mode))?;
         let id = file_id(&inside)?;
         if let Some(stale) = stale
-            && file_id(&path).is_ok_and(|id| id == stale)
+            && file_id(path).is_ok_and(|id| id == stale)
         {
-            fs::remove_file(&path)?;
+            fs::remove_file(path)?;
             log::info!("removed {}, on which nobody listened any more", path.display());
         }
         // A link fails where something is, which somebody else may have put there meanwhile; a file
         // system without links has to do with less.
-        match fs::hard_link(&inside, &path) {
+        match fs::hard_link(&inside, path) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(in_use(&path)),
-            Err(_) => fs::rename(&inside, &path)?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(in_use(path)),
+            Err(_) => fs::rename(&inside, path)?,
         }
+        // What is removed at the end is this file, wherever the process has gone by then.
+        let path = std::path::absolute(path)?;
         Ok(Self { socket, file: SocketFile { path, id } })
     }
 }
@@ -132,7 +134,10 @@ struct PrivateRoom(PathBuf);
 impl PrivateRoom {
     /// On the same file system as `path`; with a short name, since a socket's may not be long.
     fn beside(path: &Path) -> io::Result<Self> {
-        let parent = path.parent().unwrap_or(path);
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
         let mut number = process::id();
         loop {
             let room = parent.join(format!(".{number:x}"));
