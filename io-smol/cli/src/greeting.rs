@@ -70,7 +70,6 @@ impl fmt::Display for Greeting<'_> {
                 writeln!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}\n", path.display())?;
             }
         }
-        // In double quotes a path in single ones would not be one.
         let post = format!(
             "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
         );
