@@ -21,14 +21,22 @@ mod exchange;
 mod handle;
 mod session;
 mod shard;
+#[cfg(feature = "tls")]
+mod tls;
 mod turn;
+#[cfg(unix)]
+mod unix;
 
-pub use bound::Bound;
+pub use bound::{Bound, Door};
 pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};
+#[cfg(feature = "tls")]
+pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
 pub use turn::{Timer, Turn};
+#[cfg(unix)]
+pub use unix::{SocketFile, UnixDoor};
 
 #[cfg(test)]
 mod tests;

@@ -78,8 +78,8 @@ faults! {
     UnsupportedVersion = 505 Close "only HTTP/1.0 and HTTP/1.1 are spoken here";
     /// A method that this server does not know at all.
     UnknownMethod = 501 Close "unknown method";
-    /// An `https` target on a connection that is not TLS.
-    SchemeMismatch = 421 Close "this connection does not serve https targets";
+    /// An `https` target on a connection that is not TLS, or an `http` target on one that is.
+    SchemeMismatch = 421 Close "the scheme of the request target is not that of this connection";
     /// An HTTP/1.1 request without a `Host` field.
     MissingHost = 400 Close "missing Host field";
     /// More than one `Host` field.

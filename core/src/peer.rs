@@ -3,23 +3,36 @@
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
-/// The two addresses of an accepted connection.
+/// The two addresses of an accepted connection, and whether it is TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     addresses: Option<(SocketAddr, SocketAddr)>,
+    secure: bool,
 }
 
 impl Peer {
     /// A TCP connection from `remote` that was accepted on `local`.
     #[must_use]
     pub const fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
-        Self { addresses: Some((remote, local)) }
+        Self { addresses: Some((remote, local)), secure: false }
     }
 
     /// A peer on this machine that has no address: a Unix socket, a pipe, a test.
     #[must_use]
     pub const fn local() -> Self {
-        Self { addresses: None }
+        Self { addresses: None, secure: false }
+    }
+
+    /// The same peer, by TLS: its bytes were encrypted, and its targets are `https`.
+    #[must_use]
+    pub const fn secure(self) -> Self {
+        Self { secure: true, ..self }
+    }
+
+    /// Whether the connection is TLS.
+    #[must_use]
+    pub const fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// The peer's own address.
@@ -90,5 +103,13 @@ mod tests {
         assert_eq!(key("[2001:db8::1]:1"), key("[2001:db8::ffff]:1"));
         assert_ne!(key("[2001:db8::1]:1"), key("[2001:db8:0:1::1]:1"));
         assert_eq!(Peer::local().address_key(), None);
+    }
+
+    #[test]
+    fn tls_changes_nothing_else() {
+        let plain = peer("10.0.0.1:1", "10.0.0.2:80");
+        let secure = plain.secure();
+        assert!(secure.is_secure() && !plain.is_secure() && !Peer::local().is_secure());
+        assert_eq!((secure.remote(), secure.address_key()), (plain.remote(), plain.address_key()));
     }
 }

@@ -11,7 +11,9 @@ use crate::answer::{Refused, Reply};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::event::RequestHead;
-use crate::http1::{BodyDecoder, Framing, Head, Method, Persistence, StreamFraming, Version};
+use crate::http1::{
+    BodyDecoder, Framing, Head, Method, Persistence, Scheme, StreamFraming, Version,
+};
 use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::{host, media, origin};
@@ -98,11 +100,15 @@ pub(crate) fn judge(
     exchange: Option<&str>,
     config: &Config,
 ) -> Result<Asked, Refused> {
-    let method = head.method();
+    let (method, target) = (head.method(), head.target());
+    // `https` asks for more than plain TCP gives (RFC 9110 §7.4); `http` on TLS is somebody's mistake
+    // about which server this is.
+    if target.scheme.is_some_and(|scheme| (scheme == Scheme::Https) != peer.is_secure()) {
+        return Err(Fault::SchemeMismatch.into());
+    }
     if is_never(method) {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    let target = head.target();
     let route = if target.is_asterisk() { Route::Unknown } else { config.paths.route(target.path) };
     if !matches!(route, Route::Health | Route::Ready) {
         guard(head, peer, config)?;

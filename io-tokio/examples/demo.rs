@@ -4,11 +4,12 @@
 
 use core::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::Parser;
 use mcp_sse::demo;
 use mcp_sse::greeting::Greeting;
-use mcp_sse::options::Serve;
+use mcp_sse::options::{Place, Serve};
 use mcp_sse::stop;
 use mcp_sse_tokio::Listener;
 
@@ -20,13 +21,36 @@ struct Options {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     let Options { serve } = Options::parse();
     env_logger::Builder::new().filter_level(serve.log_level()).init();
-    let config = serve.config()?;
-    let listener = Listener::bind(serve.address(), config.clone())?;
+    match run(&serve).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
+    let (config, tls) = (serve.config()?, serve.tls()?);
+    let (mut listener, place) = match serve.place() {
+        Place::Tcp(address) => {
+            let listener = Listener::bind(address, config.clone())?;
+            let place = Place::Tcp(listener.local_addr()?);
+            (listener, place)
+        }
+        #[cfg(unix)]
+        place @ Place::Unix(path) => (Listener::bind_unix(path, config.clone())?, place),
+        #[cfg(not(unix))]
+        Place::Unix(_) => return Err("there are no Unix sockets here".into()),
+    };
     // A closed stdout is no reason not to serve.
-    let _ = write!(io::stdout(), "{}", Greeting::new(&config, listener.local_addr()?));
+    let _ = write!(io::stdout(), "{}", Greeting::new(&config, place).tls(tls.is_some()));
+    if let Some(tls) = tls {
+        listener = listener.tls(tls);
+    }
 
     // The first signal stops the server in order, the second at once.
     let stopping = listener.handle();

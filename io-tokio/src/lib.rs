@@ -31,13 +31,18 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod door;
 mod listener;
 mod socket;
 #[cfg(feature = "tower")]
 pub mod tower;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped};
+#[cfg(feature = "tls")]
+pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem};
 pub use mcp_sse_core::{
     CloseReason, Config, ConfigBuilder, ConfigError, Frame, Limits, Metrics, Peer, Principal,
     Reach, RequestHead, SendError, SessionId, Timeouts, jsonrpc, sse,

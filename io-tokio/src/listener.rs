@@ -5,13 +5,17 @@ use core::net::SocketAddr;
 use core::task::{Poll, ready};
 use std::io;
 use std::net::ToSocketAddrs;
+#[cfg(unix)]
+use std::path::Path;
 
+#[cfg(feature = "tls")]
+use mcp_sse_core::driver::Tls;
 use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
-use mcp_sse_core::{Clock, Config, Peer};
-use tokio::net::TcpListener;
+use mcp_sse_core::{Clock, Config};
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 
-use crate::socket::{Alarm, System, Tcp};
+use crate::door::Door;
+use crate::socket::{Alarm, Stream, System};
 
 /// A listening socket with a configuration: a server that has not begun to serve.
 #[derive(Debug)]
@@ -65,11 +69,51 @@ impl Listener {
         Self(Bound::from_std(socket, config))
     }
 
+    /// Listens on a Unix socket at `path`, for this user alone: the file has mode 0600, and is
+    /// removed when the server has ended. A socket there that nobody listens on is replaced; anything
+    /// else is left alone. Over it, `Host` is checked as on loopback.
+    ///
+    /// # Errors
+    ///
+    /// Those of binding; [`AddrInUse`](io::ErrorKind::AddrInUse) if a server listens there, and
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if what is there is not a socket.
+    #[cfg(unix)]
+    pub fn bind_unix(path: impl AsRef<Path>, config: Config) -> io::Result<Self> {
+        Self::bind_unix_with_mode(path, 0o600, config)
+    }
+
+    /// [`bind_unix`](Self::bind_unix) with another mode, whatever the umask: 0660 to let a group in.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_unix`](Self::bind_unix).
+    #[cfg(unix)]
+    pub fn bind_unix_with_mode(
+        path: impl AsRef<Path>,
+        mode: u32,
+        config: Config,
+    ) -> io::Result<Self> {
+        Bound::bind_unix(path.as_ref(), mode, config).map(Self)
+    }
+
+    /// Speaks TLS, and nothing else, with everybody who connects.
+    ///
+    /// A handshake has to be complete, and a request head behind it, within
+    /// [`Timeouts::head`](crate::Timeouts::head) of the accept. Whoever speaks HTTP instead is told
+    /// so, in HTTP. TLS is for TCP: a server with both this and a Unix socket fails when it is to
+    /// serve.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.0.set_tls(tls);
+        self
+    }
+
     /// The address that clients connect to.
     ///
     /// # Errors
     ///
-    /// If the operating system cannot tell.
+    /// If the operating system cannot tell, or this is a Unix socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
@@ -119,13 +163,16 @@ impl Listener {
     }
 
     async fn run(self, on_session: impl FnMut(Session) + 'static) -> io::Result<()> {
-        let Bound { socket, config, controls, .. } = self.0;
-        socket.set_nonblocking(true)?;
-        let socket = TcpListener::from_std(socket)?;
+        #[cfg(feature = "tls")]
+        let tls = self.0.tls()?;
+        let Bound { door, config, controls, .. } = self.0;
+        let door = Door::new(door)?;
+        #[cfg(feature = "tls")]
+        let door = door.tls(tls);
         let shard = Shard::new(config, Box::new(System), controls);
         LocalSet::new()
             .run_until(async move {
-                drop(spawn_local(accept(socket, shard.clone())));
+                drop(spawn_local(accept(door, shard.clone())));
                 run_turns(shard, on_session).await;
             })
             .await;
@@ -135,7 +182,7 @@ impl Listener {
 
 /// Runs a shard's turns, and gives each of its connections a task, until it has been shut down. Within
 /// a `LocalSet`.
-pub(crate) async fn run_turns(shard: Shard<Tcp>, mut on_session: impl FnMut(Session) + 'static) {
+pub(crate) async fn run_turns(shard: Shard<Stream>, mut on_session: impl FnMut(Session) + 'static) {
     // A task of its own: a turn is to come once, behind the reads that want it.
     let turns = spawn_local(async move {
         let mut alarm = Alarm::default();
@@ -156,7 +203,7 @@ pub(crate) async fn run_turns(shard: Shard<Tcp>, mut on_session: impl FnMut(Sess
 }
 
 /// Accepts until the server stops.
-async fn accept(socket: TcpListener, shard: Shard<Tcp>) {
+async fn accept(door: Door, shard: Shard<Stream>) {
     let clock = Clock::start();
     let mut trouble = AcceptTrouble::default();
     loop {
@@ -164,9 +211,9 @@ async fn accept(socket: TcpListener, shard: Shard<Tcp>) {
             if !ready!(shard.poll_accepting(cx)) {
                 return Poll::Ready(None);
             }
-            socket.poll_accept(cx).map(Some)
+            door.poll_accept(cx).map(Some)
         });
-        let (stream, remote) = match accepted.await {
+        let accepted = match accepted.await {
             None => return,
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
@@ -174,14 +221,14 @@ async fn accept(socket: TcpListener, shard: Shard<Tcp>) {
                 continue;
             }
         };
-        let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
-            Ok(local) => local,
+        let (stream, peer) = match door.open(accepted) {
+            Ok(opened) => opened,
             // Gone already.
             Err(error) => {
-                log::debug!("{remote}: {error}");
+                log::debug!("a connection was gone before it was served: {error}");
                 continue;
             }
         };
-        shard.accept(Tcp(stream), Peer::tcp(remote, local));
+        shard.accept(stream, peer);
     }
 }

@@ -1,4 +1,4 @@
-//! What tokio lends the driver: TCP streams, one timer, the system's entropy.
+//! What tokio lends the driver: streams, one timer, the system's entropy.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -9,11 +9,59 @@ use mcp_sse_core::driver;
 use mcp_sse_core::{Entropy, EntropyUnavailable};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
-pub(crate) struct Tcp(pub(crate) TcpStream);
+/// A stream of any kind that is served.
+pub(crate) enum Stream {
+    Tcp(Plain<TcpStream>),
+    #[cfg(unix)]
+    Unix(Plain<UnixStream>),
+    #[cfg(feature = "tls")]
+    Tls(Box<driver::Secured<Plain<TcpStream>>>),
+}
 
-impl driver::Socket for Tcp {
+impl driver::Socket for Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read(cx, buffer),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_read(cx, buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write(cx, pieces),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_write(cx, pieces),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.poll_write(cx, pieces),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_shutdown(cx),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.poll_shutdown(cx),
+        }
+    }
+}
+
+/// A stream of the operating system.
+pub(crate) struct Plain<T>(pub(crate) T);
+
+impl<T: AsyncRead + AsyncWrite + Unpin> driver::Socket for Plain<T> {
     /// By `poll_read`, which remembers that a short read has emptied the socket: waiting for
     /// readiness and then reading costs a failed call of the operating system for each request.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

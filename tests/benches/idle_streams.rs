@@ -40,7 +40,7 @@ fn run_clients(adapter: &Adapter) {
         child::tell_parent(format_args!("only {streams} of {wanted} streams: too few descriptors"));
     }
     let server = Child::start(adapter.name, &[], Descriptors::Most);
-    let address = server.line().parse().expect("an address");
+    let address: core::net::SocketAddr = server.line().parse().expect("an address");
     // Code and allocators that the first streams touch are not what a further one costs.
     let warm: Vec<_> = (0..50).map(|_| Stream::open(address)).collect();
     drop(warm);

@@ -28,7 +28,7 @@ fn main() {
 /// Each session has a request on the way all the time.
 fn run(adapter: &Adapter, sessions: usize, for_how_long: Duration) {
     let child = Child::start(adapter.name, &[], Descriptors::Most);
-    let address = child.line().parse().expect("an address");
+    let address: core::net::SocketAddr = child.line().parse().expect("an address");
     let mut peers: Vec<(Stream, Client, Vec<u8>)> = (0..sessions)
         .map(|_| {
             let stream = Stream::open(address);

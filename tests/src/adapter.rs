@@ -6,11 +6,12 @@ use core::pin::Pin;
 use core::time::Duration;
 use std::io;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use mcp_sse_core::driver::{Handle, Session};
+use mcp_sse_core::driver::{Handle, Session, Tls};
 use mcp_sse_core::{Config, Metrics};
 
 use crate::{PATIENCE, finish};
@@ -40,10 +41,23 @@ impl Place {
     pub const ALL: [Self; 2] = [Self::Local, Self::Apart];
 }
 
+/// Where a server listens, and what it speaks there.
+#[derive(Debug)]
+pub enum Listen {
+    /// A TCP socket that is bound and listening.
+    Tcp(TcpListener),
+    /// Another one, for TLS.
+    Tls(TcpListener, Tls),
+    /// A Unix socket to be bound at this path, with this mode or the default.
+    Unix(PathBuf, Option<u32>),
+    /// A Unix socket, for TLS.
+    UnixTls(PathBuf, Tls),
+}
+
 /// One server to be run.
 pub struct Job {
-    /// Bound and listening.
-    pub socket: TcpListener,
+    /// Where.
+    pub listen: Listen,
     /// How to serve.
     pub config: Config,
     /// Whom to give sessions to.
@@ -80,12 +94,27 @@ pub fn named(name: &str) -> Option<Adapter> {
     ALL.into_iter().find(|adapter| adapter.name == name)
 }
 
+/// The listener of one adapter's crate, by the calls that all of them have.
+macro_rules! listener {
+    ($adapter:ident, $listen:expr, $config:expr) => {
+        match $listen {
+            Listen::Tcp(socket) => $adapter::Listener::from_std(socket, $config),
+            Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, $config).tls(tls),
+            Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, $config)?,
+            Listen::Unix(path, Some(mode)) => {
+                $adapter::Listener::bind_unix_with_mode(path, mode, $config)?
+            }
+            Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, $config)?.tls(tls),
+        }
+    };
+}
+
 /// `mcp-sse-smol`.
 pub const SMOL: Adapter = Adapter { name: "smol", run: run_smol };
 
 fn run_smol(job: Job) -> io::Result<()> {
-    let Job { socket, config, handler, place, handle, dropped } = job;
-    let listener = mcp_sse_smol::Listener::from_std(socket, config);
+    let Job { listen, config, handler, place, handle, dropped } = job;
+    let listener = listener!(mcp_sse_smol, listen, config);
     // Whoever started the server waits for it.
     let _ = handle.send(listener.handle());
     let served = async {
@@ -105,8 +134,8 @@ fn run_smol(job: Job) -> io::Result<()> {
 pub const TOKIO: Adapter = Adapter { name: "tokio", run: run_tokio };
 
 fn run_tokio(job: Job) -> io::Result<()> {
-    let Job { socket, config, handler, place, handle, dropped } = job;
-    let listener = mcp_sse_tokio::Listener::from_std(socket, config);
+    let Job { listen, config, handler, place, handle, dropped } = job;
+    let listener = listener!(mcp_sse_tokio, listen, config);
     // Whoever started the server waits for it.
     let _ = handle.send(listener.handle());
     let served = async {
@@ -167,7 +196,47 @@ impl Server {
         handler: Handler,
     ) -> Self {
         let socket = TcpListener::bind(bind).expect("a free port");
-        let mut address = socket.local_addr().expect("an address");
+        Self::try_start(on, Listen::Tcp(socket), place, config, handler).expect("a server")
+    }
+
+    /// Starts a server that speaks TLS on a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start_tls(
+        on: &Adapter,
+        tls: Tls,
+        place: Place,
+        config: Config,
+        handler: Handler,
+    ) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::try_start(on, Listen::Tls(socket, tls), place, config, handler).expect("a server")
+    }
+
+    /// Starts a server, or not.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not bind or serve, if that is known at once.
+    ///
+    /// # Panics
+    ///
+    /// If it neither starts nor fails.
+    pub fn try_start(
+        on: &Adapter,
+        listen: Listen,
+        place: Place,
+        config: Config,
+        handler: Handler,
+    ) -> io::Result<Self> {
+        let mut address = match &listen {
+            Listen::Tcp(socket) | Listen::Tls(socket, _) => socket.local_addr()?,
+            // It has none, and nobody can connect to this one.
+            Listen::Unix(..) | Listen::UnixTls(..) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
         if address.ip().is_unspecified() {
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
@@ -176,12 +245,17 @@ impl Server {
         let (drop_future, dropped) = async_channel::bounded(1);
         let run = on.run;
         thread::spawn(move || {
-            let job = Job { socket, config, handler, place, handle: handle_sender, dropped };
+            let job = Job { listen, config, handler, place, handle: handle_sender, dropped };
             // Nobody listens any more if the test has failed.
             let _ = end_sender.send(run(job));
         });
-        let handle = handle.recv_timeout(PATIENCE).expect("the server starts");
-        Self { address, handle, end, drop_future, ended: false }
+        match handle.recv_timeout(PATIENCE) {
+            Ok(handle) => Ok(Self { address, handle, end, drop_future, ended: false }),
+            Err(_) => match end.recv_timeout(PATIENCE).expect("the server starts, or fails") {
+                Err(error) => Err(error),
+                Ok(()) => panic!("the server ended before it began"),
+            },
+        }
     }
 
     /// Where clients connect.
@@ -222,6 +296,18 @@ impl Server {
             self.ended = true;
         }
         self.ended
+    }
+
+    /// Waits for it to fail.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn expect_failure(mut self) -> io::Error {
+        let served = self.end.recv_timeout(PATIENCE).expect("the server ends");
+        self.ended = true;
+        served.expect_err("a failure")
     }
 
     /// Waits for its end. Returns how long that took.

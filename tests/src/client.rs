@@ -8,17 +8,144 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use mcp_sse_core::sse::{Decoder, Event};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::PATIENCE;
 
 /// The largest event that a test expects.
 const EVENT_BYTES_MAX: usize = 64 << 20;
 
+/// How to get to a server.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// By TCP.
+    Tcp(SocketAddr),
+    /// By TLS, to a server that calls itself `localhost`.
+    Tls(SocketAddr, Arc<ClientConfig>),
+    /// By a Unix socket.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Way {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl From<&Self> for Way {
+    fn from(way: &Self) -> Self {
+        way.clone()
+    }
+}
+
+/// A way that has been taken.
+enum Socket {
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn connect(way: Way) -> io::Result<Self> {
+        let tcp = |address| {
+            let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+            socket.set_nodelay(true)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(PATIENCE))?;
+            Ok::<_, io::Error>(socket)
+        };
+        Ok(match way {
+            Way::Tcp(address) => Self::Tcp(tcp(address)?),
+            Way::Tls(address, config) => {
+                let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+                let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+                Self::Tls(Box::new(StreamOwned::new(connection, tcp(address)?)))
+            }
+            Way::Unix(path) => {
+                let socket = UnixStream::connect(path)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_write_timeout(Some(PATIENCE))?;
+                Self::Unix(socket)
+            }
+        })
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nonblocking(nonblocking),
+            Self::Tls(stream) => stream.sock.set_nonblocking(nonblocking),
+            Self::Unix(socket) => socket.set_nonblocking(nonblocking),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            Self::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()?;
+                stream.sock.shutdown(Shutdown::Write)
+            }
+            Self::Unix(socket) => socket.shutdown(Shutdown::Write),
+        }
+    }
+
+    #[track_caller]
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(socket) => socket,
+            Self::Tls(_) | Self::Unix(_) => panic!("only TCP can do this"),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+            Self::Unix(socket) => socket.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+            Self::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+            Self::Unix(socket) => socket.flush(),
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(socket) => socket.fmt(f),
+            Self::Tls(stream) => write!(f, "TLS {:?}", stream.sock),
+            Self::Unix(socket) => socket.fmt(f),
+        }
+    }
+}
+
 /// A connection.
 pub struct Client {
-    socket: TcpStream,
+    socket: Socket,
     /// What was read and not used.
     unread: Vec<u8>,
 }
@@ -94,6 +221,13 @@ impl Response {
     }
 }
 
+impl From<StreamOwned<ClientConnection, TcpStream>> for Client {
+    /// A TLS connection that was begun by hand; its socket should have timeouts.
+    fn from(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self { socket: Socket::Tls(Box::new(stream)), unread: Vec::new() }
+    }
+}
+
 impl Client {
     /// Connects.
     ///
@@ -102,18 +236,30 @@ impl Client {
     /// If that fails.
     #[track_caller]
     #[must_use]
-    pub fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
-        socket.set_nodelay(true).expect("no delay");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    pub fn connect(way: impl Into<Way>) -> Self {
+        let socket = Socket::connect(way.into()).expect("a connection");
         Self { socket, unread: Vec::new() }
+    }
+
+    /// The TLS of this connection.
+    ///
+    /// # Panics
+    ///
+    /// If it has none.
+    #[track_caller]
+    #[must_use]
+    pub fn tls(&self) -> &ClientConnection {
+        match &self.socket {
+            Socket::Tls(stream) => &stream.conn,
+            Socket::Tcp(_) | Socket::Unix(_) => panic!("TLS"),
+        }
     }
 
     /// The same connection for another thread; what was read already stays here.
     #[must_use]
     pub fn second(&self) -> Self {
-        Self { socket: self.socket.try_clone().expect("a descriptor"), unread: Vec::new() }
+        let socket = self.socket.tcp().try_clone().expect("a descriptor");
+        Self { socket: Socket::Tcp(socket), unread: Vec::new() }
     }
 
     /// Sends bytes.
@@ -123,7 +269,7 @@ impl Client {
     /// If the server does not take them.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("the server reads");
+        self.try_send(bytes).expect("the server reads");
     }
 
     /// Sends bytes to a server that may have heard enough.
@@ -132,13 +278,21 @@ impl Client {
     ///
     /// If it has.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.socket.write_all(bytes.as_ref())
+        self.socket.write_all(bytes.as_ref())?;
+        self.socket.flush()
     }
 
     /// Says that nothing more will be said.
     pub fn end(&mut self) {
         // Fails if the server has ended the connection already.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.socket.end();
+    }
+
+    /// Ends this side of the TCP connection, and says nothing about it to TLS.
+    pub fn end_tcp(&mut self) {
+        if let Socket::Tls(stream) = &self.socket {
+            let _ = stream.sock.shutdown(Shutdown::Write);
+        }
     }
 
     /// Ends the connection by a reset. Closing with bytes unread does that; there must be some, or
@@ -149,7 +303,7 @@ impl Client {
     /// If none come.
     pub fn reset(self) {
         let mut byte = [0];
-        let waiting = self.socket.peek(&mut byte).expect("something to leave unread");
+        let waiting = self.socket.tcp().peek(&mut byte).expect("something to leave unread");
         assert!(waiting > 0, "something to leave unread");
     }
 
@@ -175,7 +329,7 @@ impl Client {
     #[must_use]
     pub fn hears_something(&self) -> bool {
         self.socket.set_nonblocking(true).expect("a socket");
-        let peeked = self.socket.peek(&mut [0]);
+        let peeked = self.socket.tcp().peek(&mut [0]);
         self.socket.set_nonblocking(false).expect("a socket");
         !self.unread.is_empty() || !matches!(peeked, Err(e) if e.kind() == ErrorKind::WouldBlock)
     }
@@ -199,7 +353,7 @@ impl Client {
             match self.fill() {
                 Ok(0) => return None,
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if is_cut(&error) => return None,
                 Err(error) => panic!("waiting for {count} bytes, {self:?}: {error}"),
             }
         }
@@ -219,7 +373,7 @@ impl Client {
             match self.fill() {
                 Ok(0) => return None,
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if is_cut(&error) => return None,
                 Err(error) => panic!("waiting for {}, {self:?}: {error}", mark.escape_ascii()),
             }
         }
@@ -302,11 +456,17 @@ impl Client {
             match self.fill() {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                Err(error) if is_cut(&error) => return,
                 Err(error) => panic!("waiting for the end: {error}"),
             }
         }
     }
+}
+
+/// Whether a connection was ended, without being ended well: by a reset, or to TLS by an end of the
+/// TCP connection alone.
+fn is_cut(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
 }
 
 /// What a stream says next.
@@ -329,7 +489,7 @@ pub struct Stream {
     pub head: Response,
     /// The URI to post to.
     pub endpoint: String,
-    address: SocketAddr,
+    way: Way,
     decoder: Decoder,
     events: VecDeque<Event>,
     poster: Option<Client>,
@@ -344,8 +504,8 @@ impl Stream {
     /// If the server does not give one.
     #[track_caller]
     #[must_use]
-    pub fn open(address: SocketAddr) -> Self {
-        Self::open_with(address, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    pub fn open(way: impl Into<Way>) -> Self {
+        Self::open_with(way, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
     }
 
     /// Opens a stream by this request.
@@ -355,8 +515,9 @@ impl Stream {
     /// If the server does not give one.
     #[track_caller]
     #[must_use]
-    pub fn open_with(address: SocketAddr, request: &str) -> Self {
-        let mut client = Client::connect(address);
+    pub fn open_with(way: impl Into<Way>, request: &str) -> Self {
+        let way = way.into();
+        let mut client = Client::connect(&way);
         client.send(request);
         let head = client.head();
         assert_eq!(head.status, 200, "{request:?}: {head:?}");
@@ -365,7 +526,7 @@ impl Stream {
             client,
             head,
             endpoint: String::new(),
-            address,
+            way,
             decoder,
             events: VecDeque::new(),
             poster: None,
@@ -484,8 +645,7 @@ impl Stream {
     #[track_caller]
     pub fn post(&mut self, body: &str) -> Response {
         let request = self.post_request(body);
-        let address = self.address;
-        let poster = self.poster.get_or_insert_with(|| Client::connect(address));
+        let poster = self.poster.get_or_insert_with(|| Client::connect(&self.way));
         let response = poster.ask(request);
         if response.field("Connection") == Some("close") {
             self.poster = None;
@@ -549,9 +709,9 @@ pub struct Health {
 /// If the answer is not what it should be.
 #[track_caller]
 #[must_use]
-pub fn health(address: SocketAddr) -> Health {
-    let response = Client::connect(address)
-        .ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+pub fn health(way: impl Into<Way>) -> Health {
+    let response =
+        Client::connect(way).ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(response.status, 200, "{response:?}");
     let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     let count = |name| body.get(name).and_then(serde_json::Value::as_u64).expect("a count");

@@ -5,9 +5,11 @@
 //! one more line in that macro.
 
 pub mod adapter;
+pub mod certificate;
 pub mod child;
 pub mod client;
 pub mod handlers;
+pub mod scratch;
 
 /// The README's examples, compiled.
 #[cfg(doctest)]

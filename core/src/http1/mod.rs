@@ -49,4 +49,4 @@ pub use framing::{Framing, framing};
 pub use head::{FieldStorage, Head, Method, Version};
 pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason, render_stream_head};
 pub use scan::{FIELDS_CAP, HeadLimits, HeadScanner, Scan};
-pub use target::Target;
+pub use target::{Scheme, Target};

@@ -8,6 +8,15 @@ use super::authority;
 use super::head::Method;
 use crate::Fault;
 
+/// The scheme that a target in absolute form names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`.
+    Http,
+    /// `https`: only for a connection that is TLS (RFC 9110 §7.4).
+    Https,
+}
+
 /// A request target in its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
@@ -16,6 +25,9 @@ pub struct Target<'a> {
     pub path: &'a str,
     /// What follows the first `?`, without it.
     pub query: Option<&'a str>,
+    /// The scheme, where the target names one. Whether it fits the connection is for its server to
+    /// say.
+    pub scheme: Option<Scheme>,
     /// The authority, where the target names one. It replaces `Host` (RFC 9112 §3.2.2).
     pub authority: Option<&'a str>,
 }
@@ -24,15 +36,15 @@ impl<'a> Target<'a> {
     /// Takes `text`, whose octets a scanner has checked, apart. `method` is `None` where it is unknown.
     pub(super) fn parse(text: &'a str, method: Option<Method>) -> Result<Self, Fault> {
         if text.starts_with('/') {
-            return Ok(Self::with_authority(None, text));
+            return Ok(Self::split(None, None, text));
         }
         if text == "*" && method == Some(Method::Options) {
-            return Ok(Self { path: text, query: None, authority: None });
+            return Ok(Self { path: text, query: None, scheme: None, authority: None });
         }
         // Only CONNECT may use the authority form. (It may use the others as well: the answer is a
         // refusal either way, and there is no tunnel whose end could be misread.)
         if method == Some(Method::Connect) && authority::has_port(text) {
-            return Ok(Self { path: "", query: None, authority: Some(text) });
+            return Ok(Self { path: "", query: None, scheme: None, authority: Some(text) });
         }
         let (scheme, rest) = text.split_once("://").ok_or(Fault::MalformedTarget)?;
         let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -43,21 +55,22 @@ impl<'a> Target<'a> {
             return Err(Fault::MalformedTarget);
         }
         // Schemes are compared without case (RFC 3986 §3.1).
-        if scheme.eq_ignore_ascii_case("http") {
-            Ok(Self::with_authority(Some(authority), rest))
+        let scheme = if scheme.eq_ignore_ascii_case("http") {
+            Scheme::Http
         } else if scheme.eq_ignore_ascii_case("https") {
-            Err(Fault::SchemeMismatch)
+            Scheme::Https
         } else {
-            Err(Fault::MalformedTarget)
-        }
+            return Err(Fault::MalformedTarget);
+        };
+        Ok(Self::split(Some(scheme), Some(authority), rest))
     }
 
-    fn with_authority(authority: Option<&'a str>, path_and_query: &'a str) -> Self {
+    fn split(scheme: Option<Scheme>, authority: Option<&'a str>, path_and_query: &'a str) -> Self {
         let (path, query) = match path_and_query.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (path_and_query, None),
         };
-        Self { path: if path.is_empty() { "/" } else { path }, query, authority }
+        Self { path: if path.is_empty() { "/" } else { path }, query, scheme, authority }
     }
 
     /// Whether this is `*`, the server as a whole, which only `OPTIONS` can ask about.

@@ -2,59 +2,101 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
+use std::path::Path;
 
 use mcp_sse_core::Config;
+
+use crate::options::Place;
 
 /// Displays as what is printed on start.
 #[derive(Debug)]
 pub struct Greeting<'a> {
     config: &'a Config,
-    address: SocketAddr,
+    place: Place<'a>,
+    tls: bool,
 }
 
 impl<'a> Greeting<'a> {
-    /// Of a server with this configuration that listens on this address.
+    /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
-    pub const fn new(config: &'a Config, address: SocketAddr) -> Self {
-        Self { config, address }
+    pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
+        Self { config, place, tls: false }
     }
 
-    /// The address as a client on this machine would say it.
-    fn reachable(&self) -> SocketAddr {
-        let ip = match self.address.ip() {
-            ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-        SocketAddr::new(ip, self.address.port())
+    /// Of one that speaks TLS there, or not.
+    #[must_use]
+    pub const fn tls(self, tls: bool) -> Self {
+        Self { tls, ..self }
     }
+}
+
+/// The address as a client on this machine would say it.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A path as one word of a shell's.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 impl fmt::Display for Greeting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = format!("http://{}", self.reachable());
         let stream = self.config.stream_path();
-        let events = format!("/tmp/mcp-sse-{}.events", self.address.port());
+        // Where it is, how curl is told, and where what comes on the stream is kept.
+        let (base, flags, events) = match self.place {
+            Place::Tcp(address) => {
+                let (scheme, flags) = if self.tls { ("https", "k") } else { ("http", "") };
+                let events = format!("/tmp/mcp-sse-{}.events", address.port());
+                (format!("{scheme}://{}", reachable(address)), flags.to_owned(), events)
+            }
+            Place::Unix(path) => {
+                let name = path.file_name().map(Path::new).unwrap_or(path);
+                let events = quoted(Path::new(&format!("/tmp/mcp-sse-{}.events", name.display())));
+                let flags = format!(" --unix-socket {}", quoted(path));
+                ("http://localhost".to_owned(), flags, events)
+            }
+        };
+        match self.place {
+            Place::Tcp(_) => writeln!(f, "MCP over HTTP+SSE: {base}{stream}\n")?,
+            Place::Unix(path) => {
+                writeln!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}\n", path.display())?;
+            }
+        }
         let post = format!(
-            "curl -s \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
+            "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
         );
         write!(
             f,
-            r#"MCP over HTTP+SSE: {base}{stream}
+            r#"Try it: listen to a session, then initialize it and call a tool; the answers are events on the stream.
 
-Try it: listen to a session, then initialize it and call a tool; the answers are events on the stream.
-
-  curl -sN {base}{stream} | tee {events} &
+  curl -sN{flags} {base}{stream} | tee {events} &
   {post} -d '{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2024-11-05","capabilities":{{}},"clientInfo":{{"name":"curl","version":"0"}}}}}}'
   {post} -d '{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{"name":"add","arguments":{{"a":2,"b":3}}}}}}'
-
+"#
+        )?;
+        if self.tls {
+            f.write_str("\n-k takes any certificate; --cacert FILE instead takes those that FILE vouches for.\n")?;
+        }
+        // No client takes a Unix socket in its configuration.
+        if let Place::Tcp(_) = self.place {
+            write!(
+                f,
+                r#"
 Or tell a client about it:
 
   {{"mcpServers": {{"demo": {{"type": "sse", "url": "{base}{stream}"}}}}}}
-
-Ctrl-C stops it.
 "#
-        )
+            )?;
+        }
+        f.write_str("\nCtrl-C stops it.\n")
     }
 }
 
@@ -63,18 +105,35 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(address: &str, said: &str) {
+    fn check(place: Place<'_>, tls: bool, said: &str) {
         let config = Config::default();
-        let greeting = Greeting::new(&config, address.parse().expect("an address")).to_string();
+        let greeting = Greeting::new(&config, place).tls(tls).to_string();
         assert!(greeting.contains(said), "{greeting}");
         assert_eq!(greeting.matches("curl -s").count(), 3);
     }
 
     #[test]
     fn urls_can_be_reached() {
-        check("127.0.0.1:8000", "http://127.0.0.1:8000/sse\n");
-        check("0.0.0.0:9", "http://127.0.0.1:9/sse\n");
-        check("[::]:9", "http://[::1]:9/sse\n");
-        check("[::1]:9", "\"url\": \"http://[::1]:9/sse\"");
+        let tcp = |address: &str| Place::Tcp(address.parse().expect("an address"));
+        check(tcp("127.0.0.1:8000"), false, "http://127.0.0.1:8000/sse\n");
+        check(tcp("0.0.0.0:9"), false, "http://127.0.0.1:9/sse\n");
+        check(tcp("[::]:9"), false, "http://[::1]:9/sse\n");
+        check(tcp("[::1]:9"), false, "\"url\": \"http://[::1]:9/sse\"");
+        check(tcp("127.0.0.1:8443"), true, "MCP over HTTP+SSE: https://127.0.0.1:8443/sse\n");
+        check(tcp("127.0.0.1:8443"), true, "  curl -sNk https://127.0.0.1:8443/sse |");
+        check(tcp("127.0.0.1:8443"), true, "  curl -sk \"https://127.0.0.1:8443$(");
+    }
+
+    #[test]
+    fn sockets_can_be_reached() {
+        let unix = |path| Place::Unix(Path::new(path));
+        let first = "  curl -sN --unix-socket /run/mcp.sock http://localhost/sse | tee /tmp/mcp-sse-mcp.sock.events &";
+        check(unix("/run/mcp.sock"), false, first);
+        check(
+            unix("/run/mcp.sock"),
+            false,
+            "  curl -s --unix-socket /run/mcp.sock \"http://localhost$(",
+        );
+        check(unix("/a b/it's"), false, r"--unix-socket '/a b/it'\''s' http");
     }
 }

@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mcp_sse::demo;
 use mcp_sse::greeting::Greeting;
-use mcp_sse::options::{Serve, flag_for};
+use mcp_sse::options::{Place, Serve, flag_for};
 use mcp_sse::stop;
-use mcp_sse_smol::{Handle, Listener, Session};
+use mcp_sse_smol::{Config, Handle, Listener, Session};
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
 ///
@@ -61,16 +61,27 @@ where
         Some(flag) => format!("{error}; see {flag}"),
         None => error.to_string(),
     })?;
-    let greeting_config = config.clone();
-    let listener = Listener::bind(options.address(), config)
-        .map_err(|error| cannot_listen(options, &error))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    if !address.ip().is_loopback() {
+    // Before anything is bound: a mistake in the files is told alone.
+    #[cfg(feature = "tls")]
+    let tls = options.tls().map_err(|error| format!("{error}; see --tls-cert and --tls-key"))?;
+    let (listener, place) = listen(options.place(), config.clone())
+        .map_err(|error| cannot_listen(options.place(), &error))?;
+    if let Place::Tcp(address) = place
+        && !address.ip().is_loopback()
+    {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
     }
+    let greeting = Greeting::new(&config, place);
+    #[cfg(feature = "tls")]
+    let greeting = greeting.tls(tls.is_some());
     // A closed stdout is no reason not to serve.
-    let _ = write!(io::stdout(), "{}", Greeting::new(&greeting_config, address));
+    let _ = write!(io::stdout(), "{greeting}");
     let _ = io::stdout().flush();
+    #[cfg(feature = "tls")]
+    let listener = match tls {
+        Some(tls) => listener.tls(tls),
+        None => listener,
+    };
 
     // The first signal stops the server in order, the second at once.
     let stopping = listener.handle();
@@ -85,15 +96,33 @@ where
         .map_err(|error| format!("cannot serve: {error}"))
 }
 
-fn cannot_listen(options: &Serve, error: &io::Error) -> String {
+/// Listens, and says where: the port may have been for the system to choose.
+fn listen(place: Place<'_>, config: Config) -> io::Result<(Listener, Place<'_>)> {
+    match place {
+        Place::Tcp(address) => {
+            let listener = Listener::bind(address, config)?;
+            let place = Place::Tcp(listener.local_addr()?);
+            Ok((listener, place))
+        }
+        #[cfg(unix)]
+        Place::Unix(path) => Ok((Listener::bind_unix(path, config)?, place)),
+        #[cfg(not(unix))]
+        Place::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
     const HINTS: [(io::ErrorKind, &str); 3] = [
         (io::ErrorKind::AddrInUse, "; choose another port with --port, or 0 for any free one"),
         (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
         (io::ErrorKind::PermissionDenied, "; ports below 1024 usually need privileges, see --port"),
     ];
     let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
-    let hint = known.map_or("", |(_, hint)| hint);
-    format!("cannot listen on {}: {error}{hint}", options.address())
+    let hint = match place {
+        Place::Tcp(_) => known.map_or("", |(_, hint)| hint),
+        Place::Unix(_) => "",
+    };
+    format!("cannot listen on {place}: {error}{hint}")
 }
 
 #[cfg(test)]
@@ -111,7 +140,7 @@ mod tests {
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
         let Command::Demo(serve) = cli.command();
-        assert_eq!(serve.address(), address.parse().unwrap());
+        assert_eq!(serve.place(), Place::Tcp(address.parse().unwrap()));
     }
 
     #[test]

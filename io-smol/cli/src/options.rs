@@ -5,9 +5,13 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use log::LevelFilter;
+#[cfg(feature = "tls")]
+use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
 
 /// Where and how to listen: the same for everything that is served.
@@ -19,6 +23,19 @@ pub struct Serve {
     /// The port to listen on; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8000)]
     port: u16,
+    /// Listen on a Unix socket at this path instead, for this user alone.
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    unix: Option<PathBuf>,
+    /// Speak TLS, with the certificate (and the chain behind it) in this PEM file.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[cfg_attr(unix, arg(conflicts_with = "unix"))]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, in PEM.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// The path of the event stream.
     #[arg(long, value_name = "PATH", default_value = "/sse")]
     sse_path: String,
@@ -62,11 +79,46 @@ type Count = OrNone<u32>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OrNone<T>(Option<T>);
 
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// At a TCP address.
+    Tcp(SocketAddr),
+    /// At a Unix socket.
+    Unix(&'a Path),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 impl Serve {
-    /// The address to listen on.
+    /// Where to listen.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
+    pub fn place(&self) -> Place<'_> {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix {
+            return Place::Unix(path);
+        }
+        Place::Tcp(SocketAddr::new(self.host, self.port))
+    }
+
+    /// The TLS to speak, if any.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the files.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Tls::from_pem_files(cert, key).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// How much to log.
@@ -211,5 +263,22 @@ mod tests {
         check_mistake("--port=65536", "--port");
         check_mistake("--host=example.com", "--host");
         check_mistake("--log-level=loud", "--log-level");
+    }
+
+    #[test]
+    fn flags_that_need_or_exclude_each_other() {
+        let check = |args: &[&str], flags: &[&str]| {
+            let error = serve(args).expect_err("flags that do not go together").to_string();
+            assert!(flags.iter().all(|flag| error.contains(flag)), "{error}");
+        };
+        check(&["--unix=/s", "--port=1"], &["--unix", "--port"]);
+        check(&["--host=::1", "--unix=/s"], &["--unix", "--host"]);
+        check(&["--tls-cert=c"], &["--tls-key"]);
+        check(&["--tls-key=k"], &["--tls-cert"]);
+        check(&["--unix=/s", "--tls-cert=c", "--tls-key=k"], &["--unix", "--tls-cert"]);
+        assert_eq!(serve(&["--unix=/s"]).unwrap().place(), Place::Unix(Path::new("/s")));
+        let tcp = serve(&["--tls-cert=c", "--tls-key=k", "--host=::1"]).unwrap();
+        assert_eq!(tcp.place(), Place::Tcp("[::1]:8000".parse().unwrap()));
+        assert!(tcp.tls().unwrap_err().to_string().contains("certificate file c"));
     }
 }

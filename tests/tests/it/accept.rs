@@ -60,7 +60,7 @@ fn no_descriptors_left(on: &Adapter) {
     let test = format!("accept::{}::no_descriptors_left", on.name);
     let arguments = [&*test, "--exact", "--nocapture"];
     let child = Child::start("few descriptors", &arguments, Descriptors::Few(DESCRIPTORS));
-    let address = child.line().parse().expect("an address");
+    let address: core::net::SocketAddr = child.line().parse().expect("an address");
     let mut stream = Stream::open(address);
     stream.check_alive("before");
     let mut first: Vec<_> = (0..DESCRIPTORS).map(|_| Client::connect(address)).collect();

@@ -9,6 +9,8 @@ mod post;
 mod routes;
 mod shutdown;
 mod stream;
+mod tls;
+mod unix;
 
 use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};
 use mcp_sse_tests::adapter::{Adapter, Server};

@@ -28,8 +28,8 @@ fn absolute_form() {
     check(Method::Get, "http://a", Ok(("/", None, Some("a"))));
     check(Method::Get, "http://a?b", Ok(("/", Some("b"), Some("a"))));
     check(Method::Get, "http://a/?b=http://c/", Ok(("/", Some("b=http://c/"), Some("a"))));
-    check(Method::Get, "https://a/b", Err(Fault::SchemeMismatch));
-    check(Method::Get, "HTTPS://a", Err(Fault::SchemeMismatch));
+    check(Method::Get, "https://a/b", Ok(("/b", None, Some("a"))));
+    check(Method::Get, "HTTPS://a", Ok(("/", None, Some("a"))));
     for text in [
         "http://",
         "http:///b",
@@ -54,6 +54,15 @@ fn absolute_form() {
     ] {
         check(Method::Get, text, Err(Fault::MalformedTarget));
     }
+}
+
+#[test]
+fn schemes() {
+    let scheme = |text| Target::parse(text, Some(Method::Get)).unwrap().scheme;
+    assert_eq!(scheme("/http://a/"), None);
+    assert_eq!(scheme("hTTp://a/"), Some(Scheme::Http));
+    assert_eq!(scheme("HTTPS://a"), Some(Scheme::Https));
+    assert_eq!(scheme("http://a/?https://b"), Some(Scheme::Http));
 }
 
 #[test]

@@ -89,6 +89,28 @@ fn heads_that_cannot_be_read_end_the_connection() {
 }
 
 #[test]
+fn an_absolute_target_has_the_scheme_of_its_connection() {
+    let plain = Peer::local();
+    for (peer, target, status) in [
+        (plain, "/health", 200),
+        (plain, "http://localhost/health", 200),
+        (plain, "https://localhost/health", 421),
+        (plain.secure(), "/health", 200),
+        (plain.secure(), "https://localhost/health", 200),
+        (plain.secure(), "HTTPS://localhost:443/health", 200),
+        (plain.secure(), "http://localhost/health", 421),
+        // The guard looks at the target's authority all the same.
+        (plain.secure(), "https://evil.example/sse", 403),
+    ] {
+        let mut bench = Bench::new();
+        let conn = bench.connect_from(peer);
+        bench.says(conn, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(bench.statuses(conn), [status], "{peer:?} {target}");
+        assert_eq!(bench.answers(conn)[0].closes(), status == 421, "{peer:?} {target}");
+    }
+}
+
+#[test]
 fn three_limits_of_a_head_have_three_codes() {
     let config = || {
         limited(|limits| {

@@ -1,0 +1,69 @@
+//! TLS on smol, by `futures-rustls`. What is decided about it is the driver's; this only lends it.
+
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use async_io::Async;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use futures_rustls::rustls::{ServerConfig, ServerConnection};
+use futures_rustls::server::TlsStream;
+use futures_rustls::{Accept, TlsAcceptor};
+use mcp_sse_core::driver;
+
+use crate::socket::{HalfClose, Plain, transient};
+
+impl driver::Upgrade for Plain<TcpStream> {
+    type Handshake = Handshake;
+    type Secure = Secure;
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        let mut first = [0];
+        loop {
+            ready!(self.0.poll_readable(cx))?;
+            match self.0.get_ref().peek(&mut first) {
+                Ok(count) => return Poll::Ready(Ok((count > 0).then_some(first[0]))),
+                Err(error) if transient(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn handshake(self, config: Arc<ServerConfig>) -> Handshake {
+        Handshake(TlsAcceptor::from(config).accept(self.0))
+    }
+}
+
+pub(crate) struct Handshake(Accept<Async<TcpStream>>);
+
+impl Future for Handshake {
+    type Output = io::Result<Secure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Secure>> {
+        Pin::new(&mut self.0).poll(cx).map_ok(Secure)
+    }
+}
+
+pub(crate) struct Secure(TlsStream<Async<TcpStream>>);
+
+impl driver::Secure for Secure {
+    fn connection(&mut self) -> &mut ServerConnection {
+        self.0.get_mut().1
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Closing an `Async` only flushes it.
+        ready!(Pin::new(&mut self.0).poll_close(cx))?;
+        Poll::Ready(self.0.get_ref().0.get_ref().end_writing())
+    }
+}

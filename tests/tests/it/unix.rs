@@ -1,0 +1,207 @@
+//! Unix sockets: HTTP as ever, and a file that comes and goes.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+
+use mcp_sse_core::Config;
+use mcp_sse_tests::adapter::{Adapter, Listen, Place, Server};
+use mcp_sse_tests::certificate::Certificate;
+use mcp_sse_tests::client::{Client, Stream, Way};
+use mcp_sse_tests::scratch::Scratch;
+use mcp_sse_tests::{for_each_adapter, handlers, wait_until};
+
+for_each_adapter!(
+    sessions,
+    the_mode,
+    a_socket_that_nobody_listens_on,
+    a_socket_that_somebody_listens_on,
+    what_is_not_a_socket,
+    the_file_is_removed,
+    anothers_file_is_not,
+    paths_that_cannot_be,
+    no_tls,
+);
+
+fn start(on: &Adapter, path: &Path) -> std::io::Result<Server> {
+    start_at(on, path, None, Place::Local)
+}
+
+fn start_at(on: &Adapter, path: &Path, mode: Option<u32>, place: Place) -> std::io::Result<Server> {
+    let listen = Listen::Unix(path.into(), mode);
+    Server::try_start(on, listen, place, Config::default(), handlers::echo())
+}
+
+fn way(path: &Path) -> Way {
+    Way::Unix(path.into())
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn sessions(on: &Adapter) {
+    for place in Place::ALL {
+        let scratch = Scratch::new();
+        let path = scratch.path("s");
+        let mut server = start_at(on, &path, None, place).expect("a server");
+        let mut streams: Vec<_> = (0..10).map(|_| Stream::open(way(&path))).collect();
+        for stream in &mut streams {
+            stream.check_alive("over a Unix socket");
+        }
+        streams.truncate(5);
+        wait_until("half have left", || server.metrics().sessions_open() == 5);
+        // As on loopback: a web page may not come in by a relay.
+        let mut client = Client::connect(way(&path));
+        let evil = "GET /sse HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+        assert_eq!(client.ask(evil).status, 403);
+        let secure = "GET https://localhost/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert_eq!(client.ask(secure).status, 421);
+        server.shutdown();
+        for stream in &mut streams {
+            stream.expect_end();
+        }
+        server.wait_for_end();
+        assert!(!exists(&path));
+    }
+}
+
+fn the_mode(on: &Adapter) {
+    let scratch = Scratch::new();
+    for (mode, expected) in [(None, 0o600), (Some(0o660), 0o660), (Some(0o777), 0o777)] {
+        let path = scratch.path("s");
+        let _server = start_at(on, &path, mode, Place::Local).expect("a server");
+        let data = fs::symlink_metadata(&path).expect("a file");
+        assert!(data.file_type().is_socket());
+        assert_eq!(data.permissions().mode() & 0o7777, expected);
+        // And there is nothing else.
+        assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 1);
+    }
+}
+
+fn a_socket_that_nobody_listens_on(on: &Adapter) {
+    let scratch = Scratch::new();
+    let path = scratch.path("s");
+    drop(UnixListener::bind(&path).expect("a socket"));
+    assert!(UnixStream::connect(&path).is_err(), "nobody listens");
+    let _server = start(on, &path).expect("a server");
+    Stream::open(way(&path)).check_alive("in the place of another");
+    assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 1);
+}
+
+fn a_socket_that_somebody_listens_on(on: &Adapter) {
+    let scratch = Scratch::new();
+    let path = scratch.path("s");
+    let server = start(on, &path).expect("a server");
+    let mut stream = Stream::open(way(&path));
+    for _ in 0..3 {
+        let error = start(on, &path).expect_err("it is in use");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+        let told = error.to_string();
+        assert!(told.contains("is listening on") && told.contains(&*path.to_string_lossy()));
+    }
+    stream.check_alive("beside those that failed");
+    Stream::open(way(&path)).check_alive("still found");
+    drop(server);
+
+    // One that hangs, and takes nobody: its backlog is full.
+    let hangs = UnixListener::bind(&path).expect("a socket");
+    let mut waiting = Vec::new();
+    loop {
+        let connect = async_io::Async::<UnixStream>::connect(&path);
+        let mut connect = Box::pin(connect);
+        let connected = futures_lite::future::poll_once(&mut connect);
+        match futures_lite::future::block_on(connected) {
+            Some(Ok(stream)) => waiting.push(stream),
+            Some(Err(_)) | None => break,
+        }
+        assert!(waiting.len() < 10_000, "a backlog without an end");
+    }
+    let error = start(on, &path).expect_err("it is in use");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    drop((hangs, waiting));
+}
+
+fn what_is_not_a_socket(on: &Adapter) {
+    let scratch = Scratch::new();
+    let check = |path: &Path| {
+        let error = start(on, path).expect_err("something is there");
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert!(error.to_string().contains("is not a socket"), "{error}");
+        assert!(exists(path));
+    };
+    let file = scratch.file("file", "precious");
+    check(&file);
+    assert_eq!(fs::read(&file).expect("a file"), b"precious");
+    let directory = scratch.path("directory");
+    fs::create_dir(&directory).expect("a directory");
+    check(&directory);
+    // A link is not followed, whatever is behind it.
+    let stale = scratch.path("stale");
+    drop(UnixListener::bind(&stale).expect("a socket"));
+    let link = scratch.path("link");
+    symlink(&stale, &link).expect("a link");
+    check(&link);
+    assert!(exists(&stale));
+    let dangling = scratch.path("dangling");
+    symlink(scratch.path("nothing"), &dangling).expect("a link");
+    check(&dangling);
+    // A socket of another kind cannot be asked who listens.
+    let datagram = scratch.path("datagram");
+    drop(UnixDatagram::bind(&datagram).expect("a socket"));
+    start(on, &datagram).err();
+}
+
+fn the_file_is_removed(on: &Adapter) {
+    for place in Place::ALL {
+        let scratch = Scratch::new();
+        let path = scratch.path("s");
+        for _ in 0..2 {
+            let mut server = start_at(on, &path, None, place).expect("a server");
+            let mut stream = Stream::open(way(&path));
+            server.drop_future();
+            server.wait_for_end();
+            stream.client.wait_for_end();
+            wait_until("the file is gone", || !exists(&path));
+        }
+    }
+}
+
+fn anothers_file_is_not(on: &Adapter) {
+    let scratch = Scratch::new();
+    let path = scratch.path("s");
+    let mut server = start(on, &path).expect("a server");
+    // Somebody makes room by force.
+    fs::remove_file(&path).expect("a file");
+    let successor = start(on, &path).expect("a server");
+    server.shutdown();
+    server.wait_for_end();
+    Stream::open(way(&path)).check_alive("the successor");
+    drop(successor);
+    assert!(!exists(&path));
+}
+
+fn paths_that_cannot_be(on: &Adapter) {
+    let scratch = Scratch::new();
+    let error = start(on, &scratch.path("no/s")).expect_err("no directory");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains("/no"), "{error}");
+    let long = scratch.path(&"s".repeat(120));
+    let error = start(on, &long).expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 0);
+}
+
+fn no_tls(on: &Adapter) {
+    let scratch = Scratch::new();
+    let path = scratch.path("s");
+    for place in Place::ALL {
+        let listen = Listen::UnixTls(path.clone(), Certificate::new().tls());
+        let server = Server::try_start(on, listen, place, Config::default(), handlers::echo());
+        let error = server.expect("it binds").expect_failure();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        wait_until("the file is gone", || !exists(&path));
+    }
+}
