@@ -26,12 +26,17 @@
 //! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
 //! on a thread of their own and hands every [`Session`] to whatever executor the application has.
 //!
+//! The feature `rmcp` adds a module of that name, which serves services written with the official Rust
+//! SDK.
+//!
 //! The library installs no signal handler, and reads no environment.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod listener;
+#[cfg(feature = "rmcp")]
+pub mod rmcp;
 mod socket;
 
 pub use listener::{Listener, serve, serve_local};
