@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod child;
 pub mod client;
 pub mod handlers;
+pub mod sdk;
 
 /// The README's examples, compiled.
 #[cfg(doctest)]
