@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::client::{Client, Stream};
+use mcp_sse_tests::client::{Stream, health};
 use mcp_sse_tests::sdk::Toolbox;
 use mcp_sse_tests::{PATIENCE, wait_until};
 use mcp_sse_tokio::Listener;
@@ -34,11 +34,12 @@ fn listener(config: Config) -> Listener {
 
 /// A toolbox that is served; it is stopped, in order, when this is dropped.
 pub(crate) struct Served {
-    runtime: Runtime,
     pub(crate) address: SocketAddr,
     toolbox: Toolbox,
     ct: CancellationToken,
     stopped: mpsc::Receiver<()>,
+    /// Last, so that it is dropped last.
+    _runtime: Runtime,
 }
 
 impl Served {
@@ -50,14 +51,14 @@ impl Served {
 
     fn with(config: Config, serve: impl FnOnce(SseServer, Toolbox) -> CancellationToken) -> Self {
         let runtime = runtime();
-        let _inside = runtime.enter();
+        let inside = runtime.enter();
         let server = SseServer::from_listener(listener(config), CancellationToken::new());
         let address = server.local_addr().expect("an address");
         let stopped = when_stopped(&server);
         let toolbox = Toolbox::default();
         let ct = serve(server, toolbox.clone());
-        drop(_inside);
-        Self { runtime, address, toolbox, ct, stopped }
+        drop(inside);
+        Self { address, toolbox, ct, stopped, _runtime: runtime }
     }
 
     #[track_caller]
@@ -302,9 +303,7 @@ fn a_client_that_leaves() {
     let mut stream = Stream::open(served.address);
     check_add(&mut stream, 1);
     drop(stream);
-    let handle = Client::connect(served.address);
-    wait_until("a session less", || mcp_sse_tests::client::health(served.address).sessions == 0);
-    drop(handle);
+    wait_until("a session less", || health(served.address).sessions == 0);
 }
 
 /// What waits is cancelled and may answer; then every stream ends in order, and the port is free.
@@ -324,11 +323,7 @@ fn cancelled_in_order() {
         stream.expect_end();
     }
     served.wait_for_stop();
-    listener_at(served.address);
-}
-
-fn listener_at(address: SocketAddr) {
-    Listener::bind(address, Config::default()).expect("a free port");
+    Listener::bind(served.address, Config::default()).expect("a free port");
 }
 
 #[test]
