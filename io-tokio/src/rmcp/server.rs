@@ -12,16 +12,12 @@ use mcp_sse_core::{Config, Timeouts};
 use rmcp::service::serve_directly_with_ct;
 use rmcp::{RoleServer, Service};
 use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 
 use super::{CancellationToken, SessionTransport, lifecycle};
 use crate::Listener;
 
 /// So many sessions may wait for [`SseServer::next_transport`]; further ones end at once.
 const SESSIONS_WAITING_MAX: usize = 1_024;
-/// Once cancelled, the SDK waits 2 s for handlers that are about to answer. This is for those who do
-/// not keep to it.
-const SERVICES_GRACE: Duration = Duration::from_secs(3);
 
 /// One session, under the name that it had in the SDK.
 pub type SseServerTransport = SessionTransport;
@@ -48,7 +44,6 @@ pub struct SseServerConfig {
 #[derive(Debug)]
 pub struct SseServer {
     sessions: mpsc::Receiver<Session>,
-    services: TaskTracker,
     handle: Handle,
     local_addr: Option<SocketAddr>,
     ct: CancellationToken,
@@ -112,13 +107,12 @@ impl SseServer {
         let (sender, sessions) = mpsc::channel(SESSIONS_WAITING_MAX);
         let server = Self {
             sessions,
-            services: TaskTracker::new(),
             handle: listener.handle(),
             local_addr: listener.local_addr().ok(),
             ct,
             stopped: CancellationToken::new(),
         };
-        let run = run(listener, sender, server.services.clone(), server.ct.clone());
+        let run = run(listener, sender, server.ct.clone());
         let stopped = server.stopped.clone().drop_guard();
         tokio::spawn(async move {
             let _stopped = stopped;
@@ -159,7 +153,7 @@ impl SseServer {
         })
     }
 
-    /// Serves each session in a task that is waited for in the end.
+    /// Serves each session in a task of its own.
     fn each<F>(
         mut self,
         serve: impl Fn(SessionTransport, CancellationToken) -> F + Send + 'static,
@@ -170,7 +164,7 @@ impl SseServer {
         let ct = self.ct.clone();
         tokio::spawn(async move {
             while let Some(transport) = self.next_transport().await {
-                self.services.spawn(serve(transport, self.ct.child_token()));
+                tokio::spawn(serve(transport, self.ct.child_token()));
             }
         });
         ct
@@ -183,7 +177,7 @@ impl SseServer {
         self.sessions.recv().await.map(SessionTransport::new)
     }
 
-    /// Stops the server: services are cancelled, then streams end.
+    /// Stops the server: services are cancelled and may still answer, then streams end.
     pub fn cancel(&self) {
         self.ct.cancel();
     }
@@ -214,12 +208,11 @@ impl SseServer {
     }
 }
 
-/// Serves until cancelled, or until nobody takes sessions any more; then stops in order: services
-/// first, which are cancelled by the same token and may still answer, then streams.
+/// Serves until cancelled, or until nobody takes sessions any more. The same token cancels services,
+/// and the shutdown waits for what they still answer.
 async fn run(
     listener: Listener,
     sender: mpsc::Sender<Session>,
-    services: TaskTracker,
     ct: CancellationToken,
 ) -> io::Result<()> {
     let handle = listener.handle();
@@ -234,10 +227,6 @@ async fn run(
         ended = &mut served => return ended,
         () = ct.cancelled() => {}
         () = taken.closed() => {}
-    }
-    services.close();
-    if tokio::time::timeout(SERVICES_GRACE, services.wait()).await.is_err() {
-        log::warn!("services that run on after they were cancelled: {}", services.len());
     }
     handle.shutdown();
     served.await

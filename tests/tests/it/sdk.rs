@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use std::io;
 use std::sync::mpsc;
 
+use futures_lite::future::{block_on, poll_once};
 use mcp_sse_core::Config;
 use mcp_sse_tests::client::{Stream, health};
 use mcp_sse_tests::sdk::Toolbox;
@@ -209,10 +210,16 @@ fn a_session_of_a_later_revision() {
     let mut params = json!({ "name": "add", "arguments": { "a": 2, "b": 3 }, "_meta": meta });
     let sum = ask(&mut stream, &request(2, "tools/call", &params));
     assert_eq!(outcome(&sum, 2), "5", "{sum}");
-    // Had it been served directly, this would be answered.
+    // Nothing has to come before that.
+    let mut other = Stream::open(served.address);
+    let sum = ask(&mut other, &request(3, "tools/call", &params));
+    assert_eq!(outcome(&sum, 3), "5", "{sum}");
+    // Had they been served directly, this would be answered.
     params["_meta"] = json!({});
-    let sum = ask(&mut stream, &request(3, "tools/call", &params));
-    assert_eq!(outcome(&sum, 3), "-32602", "{sum}");
+    for stream in [&mut stream, &mut other] {
+        let sum = ask(stream, &request(4, "tools/call", &params));
+        assert_eq!(outcome(&sum, 4), "-32602", "{sum}");
+    }
 }
 
 #[test]
@@ -397,42 +404,51 @@ fn a_session_is_a_transport() {
     runtime.block_on(served).expect("no panic").expect("the server ends well");
 }
 
-/// Nothing is lost when `receive` is dropped at every point where it waits.
+/// Nothing is lost when `receive` is dropped wherever it waits: for messages, and for room for an
+/// answer to one that cannot be read.
 #[test]
 fn receiving_is_cancel_safe() {
-    const MESSAGES: u32 = 200;
+    const MESSAGES: u32 = 30;
     let runtime = runtime();
     let listener = listener(Config::default());
     let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
     let (sender, sessions) = mpsc::channel();
+    let (go_on, stand_still) = mpsc::channel::<()>();
     let served = runtime.spawn(listener.serve(move |session| {
-        let _ = sender.send(session);
+        // The second session makes the thread of the sockets wait.
+        if sender.send(session).is_err() {
+            stand_still.recv_timeout(PATIENCE).expect("it goes on");
+        }
     }));
     let mut stream = Stream::open(address);
     let session = sessions.recv_timeout(PATIENCE).expect("a session");
+    drop(sessions);
     let mut transport = SessionTransport::new(session);
-    let receiver = std::thread::spawn(move || {
-        let mut received = 0;
-        wait_until("all messages", || {
-            while let Some(message) =
-                futures_lite::future::block_on(futures_lite::future::poll_once(transport.receive()))
-            {
-                assert!(matches!(message, Some(JsonRpcMessage::Notification(_))), "{message:?}");
-                received += 1;
-            }
-            received == MESSAGES
-        });
-        futures_lite::future::block_on(transport.close()).expect("it closes");
-    });
     for _ in 0..MESSAGES {
         post(&mut stream, r#"{"jsonrpc":"2.0","id":18446744073709551615,"method":"ping"}"#);
         post(&mut stream, r#"{"jsonrpc":"2.0","method":"x"}"#);
     }
+    let _other = Stream::open(address);
+    let mut received = 0;
+    let mut receive = || {
+        let receive = block_on(poll_once(transport.receive()));
+        assert!(
+            matches!(receive, None | Some(Some(JsonRpcMessage::Notification(_)))),
+            "{receive:?}"
+        );
+        received += u32::from(receive.is_some());
+        received
+    };
+    // More calls than messages: the answers have filled all room that there is.
+    let blocked = (0..2 * MESSAGES).map(|_| receive()).max();
+    assert!(blocked < Some(MESSAGES), "{blocked:?}");
+    go_on.send(()).expect("it waits");
+    wait_until("all messages", || receive() == MESSAGES);
     for number in 0..MESSAGES {
         assert_eq!(answer(&mut stream)["error"]["code"], -32600, "{number}");
     }
+    block_on(transport.close()).expect("it closes");
     stream.expect_end();
-    receiver.join().expect("it receives");
     handle.shutdown();
     runtime.block_on(served).expect("no panic").expect("the server ends well");
 }
