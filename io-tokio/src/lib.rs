@@ -26,6 +26,9 @@
 //! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
 //! on a thread of their own and hands every [`Session`] to whatever executor the application has.
 //!
+//! The feature `rmcp` adds a module of that name, which serves services written with the official Rust
+//! SDK.
+//!
 //! The library installs no signal handler, and reads no environment.
 
 #![forbid(unsafe_code)]
@@ -33,11 +36,13 @@
 
 mod door;
 mod listener;
+#[cfg(feature = "rmcp")]
+pub mod rmcp;
 mod socket;
-#[cfg(feature = "tower")]
-pub mod tower;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped};

@@ -21,11 +21,8 @@ fn main() {
 }
 
 fn serve(adapter: &Adapter) {
-    let mut limits = Limits::default();
-    limits.connections_max = None;
-    limits.sessions_max = None;
-    let mut timeouts = Timeouts::default();
-    timeouts.heartbeat = None;
+    let limits = Limits { connections_max: None, sessions_max: None, ..Limits::default() };
+    let timeouts = Timeouts { heartbeat: None, ..Timeouts::default() };
     let config = Config::builder().limits(limits).timeouts(timeouts).build().expect("good");
     let server = Server::start(adapter, config, handlers::echo());
     child::tell_parent(server.address());

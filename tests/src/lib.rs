@@ -10,6 +10,8 @@ pub mod child;
 pub mod client;
 pub mod handlers;
 pub mod scratch;
+#[path = "../../io-tokio/examples/toolbox/service.rs"]
+pub mod sdk;
 
 /// The README's examples, compiled.
 #[cfg(doctest)]

@@ -133,12 +133,16 @@ impl Serve {
     ///
     /// The first flag whose value makes no sense, by its setting; see [`flag_for`].
     pub fn config(&self) -> Result<Config, ConfigError> {
-        let mut limits = Limits::default();
-        limits.connections_max = self.max_connections.0;
-        limits.sessions_max = self.max_sessions.0;
-        let mut timeouts = Timeouts::default();
-        timeouts.heartbeat = self.heartbeat.0;
-        timeouts.shutdown_grace = self.shutdown_grace.0;
+        let limits = Limits {
+            connections_max: self.max_connections.0,
+            sessions_max: self.max_sessions.0,
+            ..Limits::default()
+        };
+        let timeouts = Timeouts {
+            heartbeat: self.heartbeat.0,
+            shutdown_grace: self.shutdown_grace.0,
+            ..Timeouts::default()
+        };
         let mut builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)

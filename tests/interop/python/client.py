@@ -1,7 +1,10 @@
-"""The official Python SDK against any MCP SSE server with the demo's four tools.
+"""The official Python SDK against any MCP SSE server with the tools of...
 
-    client.py SSE_URL         every check
-    client.py SSE_URL hold    opens idle sessions, prints `holding`, and expects the server to end them
+    client.py SSE_URL demo          the demo: add, broadcast, burst, echo
+    client.py SSE_URL calculator    the calculator: add
+    client.py SSE_URL toolbox       the tests' toolbox: those that talk to the client
+    client.py SSE_URL hold          any: opens idle sessions, prints `holding`, and expects the server to
+                                    end them
 """
 
 import re
@@ -10,9 +13,21 @@ import sys
 import anyio
 
 from checks import Checks, equal, until
-from sdk import LATEST, MAJOR, REQUEST_TIMEOUT, VERSION, RpcError, connect, failed, hand_shake, httpx, server_of
+from sdk import (
+    LATEST,
+    MAJOR,
+    REQUEST_TIMEOUT,
+    VERSION,
+    RpcError,
+    cancelled,
+    connect,
+    failed,
+    hand_shake,
+    httpx,
+    server_of,
+)
 
-INVALID_PARAMS, METHOD_NOT_FOUND = -32602, -32601
+INVALID_PARAMS, METHOD_NOT_FOUND, INTERNAL_ERROR = -32602, -32601, -32603
 UNICODE = 'h\u00e9llo "\\ \r\n\t w\u00f6rld | \u2028 | \u2029 | \u0085 | \U0001f980 \U0001f469\u200d\U0001f680 | e\u0301 | \ufeff'
 MIB = 1024 * 1024
 
@@ -71,10 +86,21 @@ async def discover_first(url):
         equal(result.content[0].text, "5", "sum")
 
 
-async def list_tools(url):
+async def discover(url):
+    """As above, where the server knows the later revision, which goes on without `initialize`."""
+    from mcp import Client
+    from mcp.client.sse import sse_client
+
+    async with Client(sse_client(url)) as client:
+        assert client.protocol_version > LATEST, client.protocol_version
+        result = await client.call_tool("add", {"a": 2, "b": 3})
+        equal(result.content[0].text, "5", "sum")
+
+
+async def list_tools(url, *names):
     async with connect(url) as conn:
         tools = (await conn.session.list_tools()).tools
-        equal(sorted(tool.name for tool in tools), ["add", "broadcast", "burst", "echo"], "tools")
+        equal(sorted(tool.name for tool in tools), sorted(names), "tools")
 
 
 async def add(url):
@@ -236,12 +262,12 @@ async def post_to_the_stream(url):
     assert "jsonrpc" not in answer.text, "the body looks like JSON-RPC"
 
 
-async def every_check(checks, url):
+async def demo(checks, url):
     await checks("initialize", initialize, url)
     await checks("every protocol version", versions, url)
     if MAJOR >= 2:
         await checks("server/discover, then initialize", discover_first, url)
-    await checks("list_tools", list_tools, url)
+    await checks("list_tools", list_tools, url, "add", "broadcast", "burst", "echo")
     await checks("add", add, url)
     await checks("echo: unicode, 100 KiB", echo, url)
     await checks("burst of 200 x 1000 bytes", burst, url, 200, 1000)
@@ -256,6 +282,120 @@ async def every_check(checks, url):
     await checks("20 concurrent calls", concurrent_calls, url)
     await checks("10 concurrent sessions", concurrent_sessions, url)
     await checks("POST to the stream is 405", post_to_the_stream, url)
+
+
+async def calculator(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("every protocol version", versions, url)
+    if MAJOR >= 2:
+        await checks("server/discover, and no initialize", discover, url)
+    await checks("list_tools", list_tools, url, "add")
+    await checks("add", add, url)
+    await checks("ping", ping, url)
+    await checks("reconnect; the old endpoint is dead", reconnect, url)
+    await checks("10 concurrent sessions", concurrent_sessions, url)
+    await checks("POST to the stream is 405", post_to_the_stream, url)
+
+
+async def sampling(url):
+    async with connect(url, model=lambda text: f"<{text}>") as conn:
+        for text in ("plain", UNICODE, "x" * 100 * 1024):
+            equal(await call(conn, "ask", text=text), f"interop says: <{text}>", "the model's answer")
+
+
+async def concurrent_sampling(url):
+    async with connect(url, model=str.upper) as conn:
+        answers = {}
+
+        async def one(number):
+            answers[number] = await call(conn, "ask", text=f"question {number}")
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(one, number)
+        expected = {number: f"interop says: QUESTION {number}" for number in range(20)}
+        equal(answers, expected, "answers")
+
+
+async def sampling_refused(url):
+    async with connect(url) as conn:
+        equal(await rpc_error(conn.session.call_tool("ask", {"text": "?"})), INTERNAL_ERROR, "code")
+        equal(await call(conn, "add", a=1, b=1), "2", "the session afterwards")
+
+
+async def progress(url):
+    async with connect(url) as conn:
+        told = []
+
+        async def note(done, total, message):
+            told.append((done, total, message))
+
+        await conn.session.list_tools()  # or the SDK lists them by itself after the call
+        result = await conn.session.call_tool("count", {"count": 50}, progress_callback=note)
+        equal(result.content[0].text, "counted to 50", "result")
+        await until("50 notifications", lambda: len(told) >= 50)
+        equal(told, [(n, 50, f"number {n}") for n in range(1, 51)], "progress, in order")
+
+
+async def logging(url):
+    async with connect(url) as conn, connect(url) as other:
+        lines = [f"{number} {UNICODE}" for number in range(20)]
+        for line in lines:
+            equal(await call(conn, "log", text=line), "logged", "result")
+        equal(conn.logged, lines, "lines, each before its result")
+        await other.session.send_ping()
+        equal(other.logged, [], "lines of another session")
+
+
+async def cancellation(url):
+    async with connect(url) as conn, connect(url) as other:
+        waiting, before = (int(count) for count in (await call(other, "waits")).split())
+
+        async def waits(now_waiting, now_cancelled):
+            expected = f"{waiting + now_waiting} {before + now_cancelled}"
+            await until(expected, lambda: reads(expected))
+
+        async def reads(expected):
+            return await call(other, "waits") == expected
+
+        await conn.session.list_tools()
+        async with anyio.create_task_group() as group:
+            group.start_soon(conn.session.call_tool, "wait", {})
+            await waits(1, 0)
+            asked = next(sent["id"] for sent in conn.sent if sent.get("params", {}).get("name") == "wait")
+            await conn.session.send_notification(cancelled(asked))
+            await waits(0, 1)
+            # A cancelled request has no answer: whoever has given it up hears no more of it.
+            await conn.session.send_ping()
+            equal([item for item in conn.arrived if item == ("answer", asked)], [], "answers")
+            group.cancel_scope.cancel()
+        equal(await call(other, "add", a=1, b=1), "2", "the other session afterwards")
+
+
+async def client_gone(url):
+    """A call whose client has left is cancelled too."""
+    async with connect(url) as other:
+        waiting, before = (int(count) for count in (await call(other, "waits")).split())
+
+        async def reads(expected):
+            return await call(other, "waits") == expected
+
+        async with connect(url) as conn:
+            message = {"jsonrpc": "2.0", "id": "w", "method": "tools/call", "params": {"name": "wait"}}
+            equal((await post(conn.endpoint, message)).status_code, 202, "a raw post to the session")
+            await until("a call that waits", lambda: reads(f"{waiting + 1} {before}"))
+        await until("its end", lambda: reads(f"{waiting} {before + 1}"), seconds=10)
+
+
+async def toolbox(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("sampling", sampling, url)
+    await checks("20 concurrent samplings", concurrent_sampling, url)
+    await checks("sampling, of a client without", sampling_refused, url)
+    await checks("progress", progress, url)
+    await checks("logging", logging, url)
+    await checks("cancellation", cancellation, url)
+    await checks("a call whose client leaves", client_gone, url)
 
 
 async def hold(checks, url):
@@ -279,10 +419,11 @@ async def hold(checks, url):
 
 
 async def main():
-    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["hold"]):
+    modes = {"demo": demo, "calculator": calculator, "toolbox": toolbox, "hold": hold}
+    if len(sys.argv) != 3 or sys.argv[2] not in modes:
         sys.exit(__doc__)
     checks = Checks(f"mcp {VERSION}")
-    await (hold if sys.argv[2:] else every_check)(checks, sys.argv[1])
+    await modes[sys.argv[2]](checks, sys.argv[1])
     sys.exit(1 if checks.failed else 0)
 
 

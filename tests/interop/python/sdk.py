@@ -4,6 +4,7 @@ Both go through `sse_client` and `ClientSession`. The connection also records wh
 transport saw: each post with its status, each message in the order of its arrival, and the end.
 """
 
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,6 +38,7 @@ LATEST = "2025-11-25"
 class Connection:
     session: ClientSession
     posts: list = field(default_factory=list)  # (url, status) of every post; None before the answer
+    sent: list = field(default_factory=list)  # what was posted
     arrived: list = field(default_factory=list)  # ("log", data) or ("answer", id), as on the wire
     logged: list = field(default_factory=list)  # data given to the logging callback
     faults: list = field(default_factory=list)  # transport errors given to the session
@@ -85,12 +87,14 @@ class Tap:
 
 
 @asynccontextmanager
-async def connect(url: str, *, read_timeout: float | None = None, initialize: bool = True):
+async def connect(url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None):
+    """`model`: asked by the server (sampling), it says the text of its answer."""
     conn = Connection(session=None)
 
     async def note_post(request) -> None:
         if request.method == "POST":
             conn.posts.append((str(request.url), None))
+            conn.sent.append(json.loads(request.content))
 
     async def note_status(response) -> None:
         if response.request.method == "POST":  # the SDK posts one at a time, so it is the last
@@ -104,11 +108,19 @@ async def connect(url: str, *, read_timeout: float | None = None, initialize: bo
     async def note_log(params) -> None:
         conn.logged.append(params.data)
 
+    async def sample(_context, params):
+        answer = types.TextContent(type="text", text=model(params.messages[0].content.text))
+        return types.CreateMessageResult(role="assistant", content=answer, model="interop")
+
     if read_timeout is not None and MAJOR == 1:
         read_timeout = timedelta(seconds=read_timeout)
     async with sse_client(url, httpx_client_factory=http_client) as (read, write):
         async with ClientSession(
-            Tap(read, conn), write, read_timeout_seconds=read_timeout, logging_callback=note_log
+            Tap(read, conn),
+            write,
+            read_timeout_seconds=read_timeout,
+            logging_callback=note_log,
+            sampling_callback=sample if model else None,
         ) as conn.session:
             if initialize:
                 await conn.session.initialize()
@@ -143,3 +155,13 @@ def server_of(result) -> tuple:
 
 def failed(result) -> bool:
     return result.isError if MAJOR == 1 else result.is_error
+
+
+def cancelled(request_id) -> object:
+    """The notification that takes a request back."""
+    method = "notifications/cancelled"
+    if MAJOR == 1:
+        params = types.CancelledNotificationParams(requestId=request_id)
+        return types.ClientNotification(types.CancelledNotification(method=method, params=params))
+    params = types.CancelledNotificationParams(request_id=request_id)
+    return types.CancelledNotification(method=method, params=params)

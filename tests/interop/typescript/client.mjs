@@ -1,8 +1,11 @@
-// The official TypeScript SDK against any MCP SSE server with the demo's four tools.
+// The official TypeScript SDK against any MCP SSE server with the tools of...
 //
-//   client.mjs SSE_URL         every check
-//   client.mjs SSE_URL hold    opens idle sessions, prints `holding`, expects the server to end them
-//                              and another to come back on the same URL, and goes on with that one
+//   client.mjs SSE_URL demo          the demo: add, broadcast, burst, echo
+//   client.mjs SSE_URL calculator    the calculator: add
+//   client.mjs SSE_URL toolbox       the tests' toolbox: add, among others
+//   client.mjs SSE_URL hold          any: opens idle sessions, prints `holding`, expects the server to
+//                                    end them and another to come back on the same URL, and goes on
+//                                    with that one
 
 import { readFileSync } from 'node:fs';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -132,10 +135,10 @@ async function versions(url) {
   }
 }
 
-const listTools = url =>
+const listTools = (url, ...names) =>
   connected(url, 1, async ({ client }) => {
     const { tools } = await client.listTools(undefined, WAIT);
-    equal(tools.map(tool => tool.name).sort(), ['add', 'broadcast', 'burst', 'echo'], 'tools');
+    equal(tools.map(tool => tool.name).sort(), names.sort(), 'tools');
   });
 
 const add = url =>
@@ -281,10 +284,10 @@ async function postToTheStream(url) {
   truth(!(await answer.text()).includes('jsonrpc'), 'the body looks like JSON-RPC');
 }
 
-async function everyCheck(checks, url) {
+async function demo(checks, url) {
   await checks.check('initialize', () => initialize(url));
   await checks.check('every protocol version', () => versions(url));
-  await checks.check('listTools', () => listTools(url));
+  await checks.check('listTools', () => listTools(url, 'add', 'broadcast', 'burst', 'echo'));
   await checks.check('add', () => add(url));
   await checks.check('echo: unicode, 100 KiB', () => echo(url));
   await checks.check('burst of 200 x 1000 bytes', () => burst(url, 200, 1000));
@@ -300,6 +303,22 @@ async function everyCheck(checks, url) {
   await checks.check('10 concurrent sessions', () => concurrentSessions(url));
   await checks.check('Streamable HTTP first, then SSE', () => fallback(url));
   await checks.check('POST to the stream is 405', () => postToTheStream(url));
+}
+
+async function toolbox(checks, url) {
+  await checks.check('initialize', () => initialize(url));
+  await checks.check('every protocol version', () => versions(url));
+  await checks.check('add', () => add(url));
+  await checks.check('ping', () => ping(url));
+  await checks.check('reconnect; the old endpoint is dead', () => reconnect(url));
+  await checks.check('10 concurrent sessions', () => concurrentSessions(url));
+  await checks.check('Streamable HTTP first, then SSE', () => fallback(url));
+  await checks.check('POST to the stream is 405', () => postToTheStream(url));
+}
+
+async function calculator(checks, url) {
+  await toolbox(checks, url);
+  await checks.check('listTools', () => listTools(url, 'add'));
 }
 
 const hold = (checks, url) =>
@@ -327,11 +346,12 @@ const hold = (checks, url) =>
   });
 
 const [url, mode] = process.argv.slice(2);
-if (!url || ![undefined, 'hold'].includes(mode)) {
-  console.error('usage: client.mjs SSE_URL [hold]');
+const modes = { demo, calculator, toolbox, hold };
+if (!url || !(mode in modes)) {
+  console.error(`usage: client.mjs SSE_URL ${Object.keys(modes).join('|')}`);
   process.exit(2);
 }
 const sdk = new URL('./node_modules/@modelcontextprotocol/sdk/package.json', import.meta.url);
 const checks = new Checks(`typescript ${JSON.parse(readFileSync(sdk)).version}`);
-await (mode === 'hold' ? hold : everyCheck)(checks, url);
+await modes[mode](checks, url);
 process.exit(checks.failed ? 1 : 0);

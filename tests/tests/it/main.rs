@@ -7,6 +7,8 @@ mod http;
 mod journeys;
 mod post;
 mod routes;
+mod sdk;
+mod sdk_0_10;
 mod shutdown;
 mod stream;
 mod tls;

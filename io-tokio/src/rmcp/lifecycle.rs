@@ -1,0 +1,80 @@
+//! How a session begins, as its first messages tell.
+//!
+//! Knows: which openings the SDK's handshake understands. Does not know: what a handshake is made of.
+//!
+//! Theory of operation: messages that leave it open are dealt with here; the first that does not is
+//! put back, and whoever serves the session receives it as its first.
+
+use rmcp::model::{
+    ClientRequest, EmptyResult, GetMeta, JsonRpcMessage, ServerJsonRpcMessage, ServerResult,
+};
+use rmcp::service::serve_directly_with_ct;
+use rmcp::transport::Transport;
+use rmcp::{RoleServer, Service, ServiceExt};
+
+use super::{CancellationToken, SessionTransport};
+
+enum Opening {
+    /// With a greeting that the SDK answers.
+    Handshake,
+    /// In the midst of things.
+    Directly,
+}
+
+/// Serves a session to its end, with the SDK's handshake or without it.
+pub(super) async fn serve<S: Service<RoleServer>>(
+    service: S,
+    mut transport: SessionTransport,
+    ct: CancellationToken,
+) {
+    let id = transport.session().id();
+    let running = match ct.run_until_cancelled(opening(&mut transport)).await.flatten() {
+        None => return,
+        Some(Opening::Directly) => {
+            log::info!("{id}: served without `initialize`, which the client did not send");
+            serve_directly_with_ct(service, transport, None, ct)
+        }
+        Some(Opening::Handshake) => match service.serve_with_ct(transport, ct).await {
+            Ok(running) => running,
+            // Without the error: it may quote the message.
+            Err(_) => return log::info!("{id}: ended during the handshake"),
+        },
+    };
+    if let Err(error) = running.waiting().await {
+        log::error!("{id}: {error}");
+    }
+}
+
+/// `None` if the session ends first.
+async fn opening(transport: &mut SessionTransport) -> Option<Opening> {
+    loop {
+        let message = transport.receive().await?;
+        let opening = match &message {
+            // A ping is allowed before the handshake, and as good without one.
+            JsonRpcMessage::Request(ping)
+                if matches!(ping.request, ClientRequest::PingRequest(_)) =>
+            {
+                let pong = ServerResult::EmptyResult(EmptyResult {});
+                let pong = ServerJsonRpcMessage::response(pong, ping.id.clone());
+                transport.send(pong).await.ok()?;
+                continue;
+            }
+            // They answer what another session asked, if anything.
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => continue,
+            JsonRpcMessage::Request(request) if greets(&request.request) => Opening::Handshake,
+            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => Opening::Directly,
+        };
+        transport.put_back(message);
+        return Some(opening);
+    }
+}
+
+/// Revisions after 2025-11-25 have no `initialize`: each request names its version instead.
+fn greets(request: &ClientRequest) -> bool {
+    let names_version = request.get_meta().protocol_version().is_some();
+    names_version
+        || matches!(
+            request,
+            ClientRequest::InitializeRequest(_) | ClientRequest::DiscoverRequest(_)
+        )
+}

@@ -1,0 +1,221 @@
+//! The client of the official SDK's release 0.10, the last one with this transport.
+
+use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::{io, thread};
+
+use mcp_sse::demo;
+use mcp_sse_core::Config;
+use mcp_sse_tests::PATIENCE;
+use mcp_sse_tests::adapter::{Adapter, SMOL, Server, TOKIO, handler};
+use rmcp_0_10::model::{CallToolRequestParam, LoggingMessageNotificationParam};
+use rmcp_0_10::service::{NotificationContext, RunningService, ServiceError};
+use rmcp_0_10::transport::SseClientTransport;
+use rmcp_0_10::{ClientHandler, RoleClient, ServiceExt};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::sdk::{Served, runtime};
+
+macro_rules! for_each_server {
+    ($($test:ident),+ $(,)?) => {
+        mod smol_demo {
+            $(
+                #[test]
+                fn $test() {
+                    let server = super::serve_demo(&super::SMOL);
+                    super::finish(super::$test(server.address()));
+                }
+            )+
+        }
+
+        mod tokio_demo {
+            $(
+                #[test]
+                fn $test() {
+                    let server = super::serve_demo(&super::TOKIO);
+                    super::finish(super::$test(server.address()));
+                }
+            )+
+        }
+
+        mod sdk {
+            $(
+                #[test]
+                fn $test() {
+                    let server = super::Served::start();
+                    super::finish(super::$test(server.address));
+                }
+            )+
+        }
+    };
+}
+
+for_each_server!(
+    initialize_list_and_call,
+    notifications,
+    one_client_after_the_other,
+    two_clients,
+    the_stream_breaks,
+);
+
+fn serve_demo(on: &Adapter) -> Server {
+    let reach = Arc::new(OnceLock::new());
+    let handle = reach.clone();
+    let server = Server::start(
+        on,
+        Config::default(),
+        handler(move |session| {
+            let handle = handle.clone();
+            async move {
+                let handle = handle.get().cloned().expect("set before anybody connects");
+                demo::serve(session, handle).await;
+            }
+        }),
+    );
+    reach.set(server.handle().clone()).expect("set once");
+    server
+}
+
+fn finish(test: impl Future<Output = ()>) {
+    let test = async { tokio::time::timeout(2 * PATIENCE, test).await };
+    runtime().block_on(test).expect("the test ends");
+}
+
+type Running = RunningService<RoleClient, Listener>;
+
+/// A client that keeps what it is told.
+struct Listener(mpsc::UnboundedSender<Value>);
+
+impl ClientHandler for Listener {
+    async fn on_logging_message(
+        &self,
+        params: LoggingMessageNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        let _ = self.0.send(params.data);
+    }
+}
+
+async fn connect(address: SocketAddr) -> (Running, mpsc::UnboundedReceiver<Value>) {
+    let url = format!("http://{address}/sse");
+    let transport = SseClientTransport::start(url).await.expect("a stream");
+    let (sender, told) = mpsc::unbounded_channel();
+    (Listener(sender).serve(transport).await.expect("a handshake"), told)
+}
+
+async fn call(client: &Running, tool: &str, arguments: Value) -> Result<String, ServiceError> {
+    let name = tool.to_owned().into();
+    let arguments = arguments.as_object().cloned();
+    let result = client.call_tool(CallToolRequestParam { name, arguments }).await?;
+    let text = result.content.first().and_then(|content| content.as_text());
+    Ok(text.expect("a text").text.clone())
+}
+
+async fn add(client: &Running, a: i32, b: i32) -> Result<String, ServiceError> {
+    call(client, "add", json!({ "a": a, "b": b })).await
+}
+
+async fn initialize_list_and_call(address: SocketAddr) {
+    let (client, _told) = connect(address).await;
+    let server = client.peer_info().expect("a handshake has been");
+    assert!(!server.server_info.name.is_empty(), "{server:?}");
+    let tools = client.list_all_tools().await.expect("a list");
+    assert!(tools.iter().any(|tool| tool.name == "add"), "{tools:?}");
+    assert_eq!(add(&client, 2, 3).await.expect("a sum"), "5");
+    call(&client, "nope", json!({})).await.expect_err("no such tool");
+    assert_eq!(add(&client, 2, 4).await.expect("a sum"), "6");
+    client.cancel().await.expect("it ends");
+}
+
+async fn notifications(address: SocketAddr) {
+    let (client, mut told) = connect(address).await;
+    let tools = client.list_all_tools().await.expect("a list");
+    let demo = tools.iter().any(|tool| tool.name == "broadcast");
+    let (tool, parameter) = if demo { ("broadcast", "message") } else { ("log", "text") };
+    for line in ["one", "two \u{2028} \u{1f980}", "three"] {
+        call(&client, tool, json!({ parameter: line })).await.expect("it is said");
+        assert_eq!(told.recv().await, Some(line.into()));
+    }
+    client.cancel().await.expect("it ends");
+}
+
+async fn one_client_after_the_other(address: SocketAddr) {
+    for n in 0..5 {
+        let (client, _told) = connect(address).await;
+        assert_eq!(add(&client, n, 1).await.expect("a sum"), (n + 1).to_string());
+        client.cancel().await.expect("it ends");
+    }
+}
+
+async fn two_clients(address: SocketAddr) {
+    let (one, _told) = connect(address).await;
+    let (two, _told) = connect(address).await;
+    for n in 0..20 {
+        let (of_one, of_two) = tokio::join!(add(&one, n, 100), add(&two, n, 200));
+        assert_eq!(of_one.expect("a sum"), (n + 100).to_string());
+        assert_eq!(of_two.expect("a sum"), (n + 200).to_string());
+    }
+    one.cancel().await.expect("it ends");
+    assert_eq!(add(&two, 1, 1).await.expect("a sum"), "2");
+    two.cancel().await.expect("it ends");
+}
+
+/// This client then opens another stream, and goes on there without a handshake.
+async fn the_stream_breaks(address: SocketAddr) {
+    let wire = Wire::to(address);
+    let (client, _told) = connect(wire.address).await;
+    assert_eq!(add(&client, 2, 3).await.expect("a sum"), "5");
+    for n in 1..=3 {
+        wire.cut();
+        // Until it has the new endpoint it posts to the old one, and is told 404.
+        let sum = loop {
+            match tokio::time::timeout(Duration::from_millis(500), add(&client, n, 1)).await {
+                Ok(Ok(sum)) => break sum,
+                Ok(Err(_)) | Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(sum, (n + 1).to_string());
+    }
+    client.cancel().await.expect("it ends");
+}
+
+/// Carries connections to a server, and can cut them all.
+struct Wire {
+    address: SocketAddr,
+    ends: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let kept = ends.clone();
+        // Ends with the process: nobody connects any more.
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.expect("a connection"), TcpStream::connect(server));
+                let Ok(far) = far else { return };
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) =
+                        (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                kept.lock().expect("no panic").extend([near, far]);
+            }
+        });
+        Self { address, ends }
+    }
+
+    fn cut(&self) {
+        for end in self.ends.lock().expect("no panic").drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
