@@ -443,8 +443,8 @@ fn a_202_is_a_202(on: &Adapter) {
 
 fn requests_in_flight(on: &Adapter) {
     let mut builder = limits(|l| l.in_flight_max = Some(2));
-    let mut timeouts = mcp_sse_core::Timeouts::default();
-    timeouts.hold = Some(Duration::from_secs(1));
+    let timeouts =
+        mcp_sse_core::Timeouts { hold: Some(Duration::from_secs(1)), ..Default::default() };
     builder = builder.timeouts(timeouts);
     let (sender, sessions) = mpsc::channel();
     let server = Server::start(on, builder.build().expect("good"), handlers::give(sender));
@@ -483,8 +483,8 @@ fn requests_in_flight(on: &Adapter) {
 
 fn a_full_queue(on: &Adapter) {
     let mut builder = limits(|l| l.inbound_messages_max = Some(8));
-    let mut timeouts = mcp_sse_core::Timeouts::default();
-    timeouts.hold = Some(Duration::from_millis(100));
+    let timeouts =
+        mcp_sse_core::Timeouts { hold: Some(Duration::from_millis(100)), ..Default::default() };
     builder = builder.timeouts(timeouts);
     let (sender, sessions) = mpsc::channel();
     let server = Server::start(on, builder.build().expect("good"), handlers::give(sender));
