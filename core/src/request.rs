@@ -93,7 +93,7 @@ pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
 /// in the plan.
 ///
 /// `exchange` is where the server is mounted, if the request's HTTP is spoken elsewhere: then the
-/// connection and the framing of bodies are somebody else's.
+/// connection, its scheme and the framing of bodies are somebody else's.
 pub(crate) fn judge(
     head: &Head<'_>,
     peer: &Peer,
@@ -103,7 +103,9 @@ pub(crate) fn judge(
     let (method, target) = (head.method(), head.target());
     // `https` asks for more than plain TCP gives (RFC 9110 §7.4); `http` on TLS is somebody's mistake
     // about which server this is.
-    if target.scheme.is_some_and(|scheme| (scheme == Scheme::Https) != peer.is_secure()) {
+    if let (Some(scheme), None) = (target.scheme, exchange)
+        && (scheme == Scheme::Https) != peer.is_secure()
+    {
         return Err(Fault::SchemeMismatch.into());
     }
     if is_never(method) {

@@ -43,7 +43,16 @@ fn main() -> ExitCode {
     let command = Cli::parse().command();
     let Command::Demo(options) = command;
     env_logger::Builder::new().filter_level(options.log_level()).init();
-    match run(&options, demo::serve) {
+    let config = match options.config() {
+        Ok(config) => config,
+        Err(error) => {
+            let flag = flag_for(&error).map(|flag| format!("; see {flag}")).unwrap_or_default();
+            eprintln!("mcp-sse: {error}{flag}");
+            // As for every other mistake on the command line.
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options, config, demo::serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("mcp-sse: {message}");
@@ -53,14 +62,14 @@ fn main() -> ExitCode {
 }
 
 /// Listens as the options say and serves sessions until a signal comes.
-fn run<F>(options: &Serve, handler: impl Fn(Session, Handle) -> F + 'static) -> Result<(), String>
+fn run<F>(
+    options: &Serve,
+    config: Config,
+    handler: impl Fn(Session, Handle) -> F + 'static,
+) -> Result<(), String>
 where
     F: Future<Output = ()> + 'static,
 {
-    let config = options.config().map_err(|error| match flag_for(&error) {
-        Some(flag) => format!("{error}; see {flag}"),
-        None => error.to_string(),
-    })?;
     // Before anything is bound: a mistake in the files is told alone.
     #[cfg(feature = "tls")]
     let tls = options.tls().map_err(|error| format!("{error}; see --tls-cert and --tls-key"))?;

@@ -17,8 +17,8 @@ use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
-    /// The address to listen on.
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    /// The address to listen on: an IP address, or "localhost".
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
     host: IpAddr,
     /// The port to listen on; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8000)]
@@ -67,7 +67,7 @@ pub struct Serve {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     shutdown_grace: Time,
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
 }
 
@@ -190,11 +190,23 @@ fn parse_time(text: &str) -> Result<Time, String> {
 }
 
 fn parse_count(text: &str) -> Result<Count, String> {
-    if text == "unlimited" {
-        return Ok(OrNone(None));
+    match text.parse() {
+        _ if text == "unlimited" => Ok(OrNone(None)),
+        // With none at all nobody could be served.
+        Ok(count) if count > 0 => Ok(OrNone(Some(count))),
+        Ok(_) | Err(_) => Err("expected a whole number of at least 1, or \"unlimited\"".into()),
     }
-    let count = text.parse().map_err(|_| "expected a whole number or \"unlimited\"".to_owned())?;
-    Ok(OrNone(Some(count)))
+}
+
+fn parse_host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    text.parse().map_err(|_| "expected an IP address, as in 127.0.0.1, 0.0.0.0 or ::1".into())
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "expected off, error, warn, info, debug or trace".into())
 }
 
 #[cfg(test)]
@@ -264,6 +276,7 @@ mod tests {
         check_mistake("--heartbeat=0", "--heartbeat");
         check_mistake("--heartbeat=soon", "--heartbeat");
         check_mistake("--max-sessions=-1", "--max-sessions");
+        check_mistake("--max-connections=0", "--max-connections");
         check_mistake("--port=65536", "--port");
         check_mistake("--host=example.com", "--host");
         check_mistake("--log-level=loud", "--log-level");
