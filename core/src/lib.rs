@@ -1,4 +1,80 @@
-//! The Model Context Protocol HTTP+SSE server transport as a sans-IO state machine.
+//! The Model Context Protocol HTTP+SSE server transport (protocol revision 2024-11-05) as a sans-IO
+//! state machine.
+//!
+//! [`Server`] is a value that owns every connection and every session of one shard. Bytes, ends of
+//! input, write completions, disconnects and the time go in; events for the application, wake-ups for
+//! the driver, bytes for sockets and one next deadline come out. It opens no socket, reads no clock,
+//! spawns nothing, and behaves identically for the same inputs. If you run smol or tokio, you want
+//! `mcp-sse-smol` or `mcp-sse-tokio` instead, which drive it for you.
+//!
+//! # The loop
+//!
+//! ```
+//! use mcp_sse_core::{
+//!     Config, Entropy, EntropyUnavailable, Event, Frame, Interest, Peer, Server, Time,
+//! };
+//!
+//! # struct Dice(u8);
+//! # impl Entropy for Dice {
+//! #     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+//! #         dest.fill_with(|| { self.0 = self.0.wrapping_mul(5).wrapping_add(1); self.0 });
+//! #         Ok(())
+//! #     }
+//! # }
+//! # fn entropy() -> Dice { Dice(7) }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Time::ZERO; // your clock's, in microseconds
+//! let mut server = Server::new(Config::default(), Box::new(entropy()), now);
+//!
+//! // A socket was accepted, and said something.
+//! let conn = server.accept(Peer::local(), now)?;
+//! server.handle_input(conn, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", now);
+//!
+//! // What the application has to know.
+//! while let Some(event) = server.poll_event() {
+//!     match event {
+//!         Event::Opened { session, .. } => {
+//!             let hello = Frame::message(br#"{"jsonrpc":"2.0","method":"notifications/hello"}"#)?;
+//!             server.send(session, &hello, now)?;
+//!         }
+//!         Event::Message { message, .. } => println!("{:?}", message.method()),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! // Whom to look at again, and what to do there.
+//! while let Some(conn) = server.poll_wake() {
+//!     if let Interest::Io { write: true, .. } = server.interest(conn) {
+//!         let mut socket = Vec::new(); // anything that is `std::io::Write`
+//!         let count = server.transmit(conn).write_to(&mut socket)?;
+//!         server.handle_written(conn, count, now);
+//!     }
+//! }
+//! // When to come back if nothing else happens.
+//! let deadline = server.poll_timeout().expect("a heartbeat is due");
+//! server.handle_timeout(deadline.at);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! - How input is cut into calls never changes what happens, and no input panics.
+//! - Everything has a limit with a name: see [`Limits`] and [`Timeouts`].
+//! - The peer's mistakes are answers, the caller's are values, ours are assertions.
+//! - A handle of something that is gone misses, and every wrong session id looks the same.
+//! - A frame is encoded once, however many sessions it goes to; a post allocates its body and nothing
+//!   else, and nothing is hashed.
+//!
+//! # Parts that stand alone
+//!
+//! [`http1`] is a strict HTTP/1.1 server codec, [`sse`] encodes and decodes event streams, [`jsonrpc`]
+//! reads the envelope of a message. [`Server::exchange`] is the whole machine for whoever has an HTTP
+//! server already.
+//!
+//! # Features
+//!
+//! `std` (default): [`Clock`], vectored writes. `driver`: the module `driver`, what adapters share.
+//! `tls`: what they share about rustls. None changes how the machine behaves.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
