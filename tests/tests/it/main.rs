@@ -12,6 +12,7 @@ mod sdk_0_10;
 mod shutdown;
 mod stream;
 mod tls;
+mod tower;
 mod unix;
 
 use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};

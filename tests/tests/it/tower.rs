@@ -1,0 +1,173 @@
+//! The transport as a service of tower: what is different from a socket of its own. The clients that
+//! run against `axum_nest` try the rest.
+
+use core::convert::Infallible;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use http::request::Builder;
+use mcp_sse_core::driver::Session;
+use mcp_sse_core::{Config, Limits};
+use mcp_sse_tests::{handlers, wait_until};
+use mcp_sse_tokio::SseService;
+use tower_service::Service;
+
+const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[7]}"#;
+
+/// A service that echoes, and the runtime that it and its callers run on.
+struct Desk {
+    runtime: tokio::runtime::Runtime,
+    service: SseService,
+}
+
+impl Desk {
+    fn new(config: Config) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let echo = handlers::echo();
+        let handler = move |session: Session| echo(session);
+        let service = {
+            let _here = runtime.enter();
+            SseService::new(config, handler).expect("a thread")
+        };
+        Self { runtime, service }
+    }
+
+    fn wait<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
+        let timeout = async { tokio::time::timeout(mcp_sse_tests::PATIENCE, future).await };
+        self.runtime.block_on(timeout).unwrap_or_else(|_| panic!("waited in vain: {what}"))
+    }
+
+    fn ask(&self, router: &mut Router, request: Request) -> Response {
+        self.wait("an answer", router.call(request))
+            .unwrap_or_else(|never: Infallible| match never {})
+    }
+
+    /// The next bytes of an answer's body; `None` at its end.
+    fn next(&self, response: &mut Response) -> Option<String> {
+        let body = response.body_mut();
+        let frame = core::future::poll_fn(|cx| poll_frame(Pin::new(&mut *body), cx));
+        let bytes = self.wait("more of the body", frame)?;
+        Some(String::from_utf8(bytes.to_vec()).expect("text"))
+    }
+
+    fn sessions_open(&self) -> u64 {
+        let handle = self.service.handle();
+        self.wait("counters", handle.metrics()).expect("it runs").sessions_open()
+    }
+}
+
+fn poll_frame(body: Pin<&mut Body>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    http_body::Body::poll_frame(body, cx)
+        .map(|frame| frame.map(|frame| frame.expect("no error").into_data().expect("data")))
+}
+
+fn request(method: &str, target: &str) -> Builder {
+    http::Request::builder().method(method).uri(target).header("host", "localhost")
+}
+
+fn get(target: &str) -> Request {
+    request("GET", target).body(Body::empty()).expect("a request")
+}
+
+fn post(target: &str, body: impl Into<Body>) -> Request {
+    let request = request("POST", target).header("content-type", "application/json");
+    request.body(body.into()).expect("a request")
+}
+
+/// Where a session's client is told to post.
+fn endpoint(greeting: &str) -> String {
+    let data = greeting.strip_prefix("event: endpoint\ndata: ").expect("an endpoint event");
+    data.trim_end().to_owned()
+}
+
+#[test]
+fn nested_routers_say_where_they_are() {
+    let desk = Desk::new(Config::default());
+    let nested = Router::new().nest_service("/b", desk.service.clone());
+    let mut app = Router::new().nest("/a", nested).nest_service("/c", desk.service.clone());
+    for (mount, target) in [("/a/b", "/a/b/sse"), ("/c", "/c/sse"), ("/c", "/c/sse/")] {
+        let mut stream = desk.ask(&mut app, get(target));
+        assert_eq!(stream.status(), StatusCode::OK, "{target}");
+        assert_eq!(stream.headers()["content-type"], "text/event-stream");
+        assert!(!stream.headers().contains_key("connection"), "that is the server's affair");
+        let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+        assert!(endpoint.starts_with(&format!("{mount}/messages?session_id=")), "{endpoint}");
+
+        let mut accepted = desk.ask(&mut app, post(&endpoint, BODY));
+        assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+        assert_eq!(desk.next(&mut accepted).as_deref(), Some("Accepted"));
+        assert_eq!(desk.next(&mut accepted), None);
+        let answer = desk.next(&mut stream).expect("an answer");
+        assert!(
+            answer.starts_with("event: message\ndata: {") && answer.contains("[7]"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_mount_can_be_said() {
+    let desk = Desk::new(Config::default());
+    let service = desk.service.clone().mounted_at("/else/where");
+    let mut app = Router::new().fallback_service(service);
+    let mut stream = desk.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    assert!(endpoint.starts_with("/else/where/messages?"), "{endpoint}");
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_session() {
+    let desk = Desk::new(Config::default());
+    let mut app = Router::new().fallback_service(desk.service.clone());
+    let stream = desk.ask(&mut app, get("/sse"));
+    assert_eq!(desk.sessions_open(), 1);
+    drop(stream);
+    wait_until("the session ends", || desk.sessions_open() == 0);
+}
+
+#[test]
+fn streams_end_with_the_server() {
+    let desk = Desk::new(Config::default());
+    let mut app = Router::new().fallback_service(desk.service.clone());
+    let mut stream = desk.ask(&mut app, get("/sse"));
+    desk.next(&mut stream).expect("a greeting");
+    desk.service.handle().shutdown();
+    assert_eq!(desk.next(&mut stream), None);
+    drop(stream);
+    wait_until("the server ends", || {
+        desk.ask(&mut app, get("/health")).status() == StatusCode::SERVICE_UNAVAILABLE
+    });
+}
+
+#[test]
+fn refusals_are_those_of_the_wire() {
+    let limits = Limits { body_bytes_max: Some(1_000), ..Limits::default() };
+    let config = Config::builder().limits(limits).build().expect("good");
+    let desk = Desk::new(config);
+    let mut app = Router::new().fallback_service(desk.service.clone());
+    let mut stream = desk.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    let check = |app: &mut Router, request: Request, status: u16| {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        assert_eq!(desk.ask(app, request).status().as_u16(), status, "{what}");
+    };
+    check(&mut app, get("/other"), 404);
+    check(&mut app, post("/sse", BODY), 405);
+    check(&mut app, post("/messages?session_id=x", BODY), 404);
+    check(&mut app, post(&endpoint, "{"), 400);
+    check(&mut app, post(&endpoint, "x".repeat(1_001)), 413);
+    // HTTP/2 has no Host; what it has instead is held to the same rule.
+    for (target, status) in [("http://localhost/sse", 200), ("http://evil.example/sse", 403)] {
+        let request = http::Request::builder().uri(target).body(Body::empty());
+        check(&mut app, request.expect("a request"), status);
+    }
+    // And the session that all this was done beside is as it was.
+    check(&mut app, post(&endpoint, BODY), 202);
+    assert!(desk.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
+}
