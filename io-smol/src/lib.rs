@@ -8,7 +8,7 @@
 //!
 //! fn main() -> std::io::Result<()> {
 //!     let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
-//!     futures_lite::future::block_on(listener.serve_local(async |mut session| {
+//!     async_io::block_on(listener.serve_local(async |mut session| {
 //!         while let Some(message) = session.recv().await {
 //!             if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
 //!                 let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
