@@ -1,5 +1,7 @@
 //! What handles promise when things end at a bad moment. The rest is tested over real sockets.
 
+mod sockets;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

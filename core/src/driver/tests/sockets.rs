@@ -1,0 +1,223 @@
+//! A shard with sockets that do what real ones rarely do: take a byte at a time, are ready for
+//! nothing, break in the middle.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use super::poll;
+use crate::config::Config;
+use crate::driver::{Handle, Session, Shard, Socket, Timer, Turn, controls};
+use crate::event::{CloseReason, ConnId};
+use crate::peer::Peer;
+use crate::sse::Frame;
+use crate::testing::Random;
+
+/// What the peer of one socket has said and heard, and how the socket behaves.
+#[derive(Default)]
+struct Wire {
+    said: VecDeque<Vec<u8>>,
+    closed: bool,
+    heard: Vec<u8>,
+    /// Bytes that a write may take; none is as if the socket were full.
+    room: usize,
+    broken: bool,
+    shut: bool,
+}
+
+#[derive(Clone, Default)]
+struct Scripted(Rc<RefCell<Wire>>);
+
+impl Socket for Scripted {
+    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut wire = self.0.borrow_mut();
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        match wire.said.pop_front() {
+            Some(bytes) => {
+                buffer[..bytes.len()].copy_from_slice(&bytes);
+                Poll::Ready(Ok(bytes.len()))
+            }
+            None if wire.closed => Poll::Ready(Ok(0)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        _: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut wire = self.0.borrow_mut();
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if wire.room == 0 {
+            return Poll::Pending;
+        }
+        let offered: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        let taken = offered.len().min(wire.room);
+        wire.room -= taken;
+        wire.heard.extend_from_slice(&offered[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().shut = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Never;
+
+impl Timer for Never {
+    fn set(&mut self, _: Instant) {}
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+/// A shard, and the connections whose tasks it wants spawned.
+struct Bench {
+    shard: Shard<Scripted>,
+    handle: Handle,
+    conns: Vec<ConnId>,
+    sessions: Vec<Session>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (handle, controls) = controls();
+        let shard = Shard::new(Config::default(), Box::new(Random::seeded(5)), controls);
+        Self { shard, handle, conns: Vec::new(), sessions: Vec::new() }
+    }
+
+    fn connect(&mut self, room: usize, said: &str) -> Scripted {
+        let socket = Scripted::default();
+        socket.0.borrow_mut().room = room;
+        // An empty read would be the end.
+        socket.0.borrow_mut().said.extend((!said.is_empty()).then(|| said.into()));
+        self.shard.accept(socket.clone(), Peer::local());
+        self.run();
+        socket
+    }
+
+    /// Polls everything, whether it was woken or not, as often as something may come of it. Returns
+    /// whether the server has ended.
+    fn run(&mut self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        for _ in 0..20 {
+            while let Poll::Ready(turn) = self.shard.poll_turn(cx, &mut Never) {
+                match turn {
+                    Turn::Opened(session) => self.sessions.push(session),
+                    Turn::Accepted(conn) => self.conns.push(conn),
+                    Turn::Drained => return true,
+                }
+            }
+            let shard = self.shard.clone();
+            self.conns.retain(|&conn| poll(pin!(shard.clone().connection(conn))).is_pending());
+        }
+        false
+    }
+}
+
+const GET: &str = "GET /sse HTTP/1.0\r\nHost: localhost\r\n\r\n";
+
+fn note(n: usize) -> Frame {
+    let json = alloc::format!(r#"{{"jsonrpc":"2.0","method":"note","params":[{n}]}}"#);
+    Frame::message(json.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_socket_that_takes_a_byte_at_a_time_is_told_everything_once() {
+    let mut bench = Bench::new();
+    let socket = bench.connect(0, GET);
+    let session = bench.sessions.pop().expect("a session");
+    let expected: Vec<u8> = (0..10).flat_map(|n| note(n).bare().to_vec()).collect();
+    for n in 0..10 {
+        session.try_send(note(n)).unwrap();
+    }
+    for _ in 0..3_000 {
+        socket.0.borrow_mut().room = 1;
+        bench.run();
+    }
+    let heard = socket.0.borrow().heard.clone();
+    let at = heard.windows(2).position(|end| end == b"\n\n").expect("the endpoint event") + 2;
+    assert_eq!(String::from_utf8(heard[at..].to_vec()), String::from_utf8(expected));
+    assert_eq!(session.closed(), None);
+}
+
+#[test]
+fn readiness_for_nothing_changes_nothing() {
+    let mut bench = Bench::new();
+    let socket = bench.connect(usize::MAX, GET);
+    let heard = socket.0.borrow().heard.len();
+    for _ in 0..10 {
+        bench.run();
+    }
+    assert_eq!(socket.0.borrow().heard.len(), heard);
+    assert_eq!((bench.conns.len(), bench.sessions.len()), (1, 1));
+    assert_eq!(bench.sessions[0].closed(), None);
+}
+
+#[test]
+fn a_socket_that_breaks_ends_its_session_and_no_other() {
+    for blocked in [false, true] {
+        let mut bench = Bench::new();
+        let (broken, fine) = (bench.connect(usize::MAX, GET), bench.connect(usize::MAX, GET));
+        if blocked {
+            broken.0.borrow_mut().room = 0;
+            bench.sessions[0].try_send(note(1)).unwrap();
+            bench.run();
+        }
+        broken.0.borrow_mut().broken = true;
+        bench.run();
+        let closed = bench.sessions[0].closed().expect("an end");
+        assert_eq!(
+            (closed.reason, closed.frames_undelivered),
+            (CloseReason::Peer, u32::from(blocked))
+        );
+        bench.sessions[1].try_send(note(2)).unwrap();
+        bench.run();
+        assert!(fine.0.borrow().heard.ends_with(note(2).bare()));
+        assert_eq!(bench.conns.len(), 1);
+    }
+}
+
+#[test]
+fn every_phase_survives_the_end_of_input() {
+    let whole = "POST /messages?session_id=x HTTP/1.1\r\nHost: localhost\r\n\
+                 Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    for said in (0..=whole.len()).map(|at| &whole[..at]) {
+        let mut bench = Bench::new();
+        let socket = bench.connect(usize::MAX, said);
+        socket.0.borrow_mut().closed = true;
+        bench.run();
+        assert!(bench.conns.is_empty(), "{said:?}: the connection is over");
+        let heard = String::from_utf8(socket.0.borrow().heard.clone()).unwrap();
+        let answered = heard.starts_with("HTTP/1.1 404 ");
+        assert!(answered || heard.is_empty(), "{said:?}: {heard}");
+        assert_eq!(answered, said.contains("\r\n\r\n"), "{said:?}: {heard}");
+    }
+}
+
+#[test]
+fn a_shutdown_ends_with_sockets_that_take_nothing_when_it_is_hastened() {
+    let mut bench = Bench::new();
+    let stalled = bench.connect(0, GET);
+    bench.handle.shutdown();
+    assert!(!bench.run(), "its bytes are waited for");
+    bench.handle.shutdown();
+    assert!(bench.run(), "and then they are not");
+    assert!(stalled.0.borrow().heard.is_empty());
+    assert_eq!(bench.sessions[0].closed().map(|c| c.reason), Some(CloseReason::Shutdown));
+}
