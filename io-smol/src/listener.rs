@@ -17,7 +17,7 @@ use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
 use mcp_sse_core::{Clock, Config};
 
 use crate::door::Door;
-use crate::socket::{Alarm, Stream, System};
+use crate::socket::{Alarm, Stream, system};
 
 /// A listening socket with a configuration: a server that has not begun to serve.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl Listener {
         let door = Door::new(door)?;
         #[cfg(feature = "tls")]
         let door = door.tls(tls);
-        let shard = Shard::new(config, Box::new(System), controls);
+        let shard = Shard::new(config, Box::new(system), controls);
         // Tasks of their own, both: what `block_on` is given is polled at every wake-up of its
         // thread, and a turn is to come once, behind the reads that want it.
         executor.spawn(accept(door, shard.clone())).detach();

@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use async_io::{Async, Timer};
+use mcp_sse_core::EntropyUnavailable;
 use mcp_sse_core::driver;
-use mcp_sse_core::{Entropy, EntropyUnavailable};
 
 /// A stream of any kind that is served.
 pub(crate) enum Stream {
@@ -131,10 +131,6 @@ impl driver::Timer for Alarm {
 }
 
 /// The operating system's generator.
-pub(crate) struct System;
-
-impl Entropy for System {
-    fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
-        getrandom::fill(dest).map_err(|_| EntropyUnavailable)
-    }
+pub(crate) fn system(dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+    getrandom::fill(dest).map_err(|_| EntropyUnavailable)
 }

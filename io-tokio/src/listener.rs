@@ -15,7 +15,7 @@ use mcp_sse_core::{Clock, Config};
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 
 use crate::door::Door;
-use crate::socket::{Alarm, Stream, System};
+use crate::socket::{Alarm, Stream, system};
 
 /// A listening socket with a configuration: a server that has not begun to serve.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Listener {
         let door = Door::new(door)?;
         #[cfg(feature = "tls")]
         let door = door.tls(tls);
-        let shard = Shard::new(config, Box::new(System), controls);
+        let shard = Shard::new(config, Box::new(system), controls);
         LocalSet::new()
             .run_until(async move {
                 drop(spawn_local(accept(door, shard.clone())));

@@ -5,8 +5,8 @@ use core::task::{Context, Poll, ready};
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
+use mcp_sse_core::EntropyUnavailable;
 use mcp_sse_core::driver;
-use mcp_sse_core::{Entropy, EntropyUnavailable};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -104,10 +104,6 @@ impl driver::Timer for Alarm {
 }
 
 /// The operating system's generator.
-pub(crate) struct System;
-
-impl Entropy for System {
-    fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
-        getrandom::fill(dest).map_err(|_| EntropyUnavailable)
-    }
+pub(crate) fn system(dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+    getrandom::fill(dest).map_err(|_| EntropyUnavailable)
 }

@@ -38,7 +38,7 @@ use mcp_sse_core::driver::{
 use mcp_sse_core::{Config, Peer, ResponseHead};
 
 use crate::listener::run_turns;
-use crate::socket::{Stream, System};
+use crate::socket::{Stream, system};
 
 /// The transport as a service, cheap to clone: mount it wherever the HTTP server routes.
 ///
@@ -139,7 +139,7 @@ fn run(config: Config, controls: Controls, on_session: impl FnMut(Session) + 'st
         Ok(runtime) => runtime,
         Err(error) => return log::error!("the service cannot run: {error}"),
     };
-    let shard: Shard<Stream> = Shard::new(config, Box::new(System), controls);
+    let shard: Shard<Stream> = Shard::new(config, Box::new(system), controls);
     let tasks = tokio::task::LocalSet::new();
     runtime.block_on(tasks.run_until(run_turns(shard, on_session)));
 }

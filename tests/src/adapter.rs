@@ -94,63 +94,47 @@ pub fn named(name: &str) -> Option<Adapter> {
     ALL.into_iter().find(|adapter| adapter.name == name)
 }
 
-/// The listener of one adapter's crate, by the calls that all of them have.
-macro_rules! listener {
-    ($adapter:ident, $listen:expr, $config:expr) => {
-        match $listen {
-            Listen::Tcp(socket) => $adapter::Listener::from_std(socket, $config),
-            Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, $config).tls(tls),
-            Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, $config)?,
+/// Serves a job by the calls that every adapter's crate has; a future that its runtime is to run.
+macro_rules! serve {
+    ($adapter:ident, $job:expr) => {{
+        let Job { listen, config, handler, place, handle, dropped } = $job;
+        let listener = match listen {
+            Listen::Tcp(socket) => $adapter::Listener::from_std(socket, config),
+            Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, config).tls(tls),
+            Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, config)?,
             Listen::Unix(path, Some(mode)) => {
-                $adapter::Listener::bind_unix_with_mode(path, mode, $config)?
+                $adapter::Listener::bind_unix_with_mode(path, mode, config)?
             }
-            Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, $config)?.tls(tls),
-        }
-    };
+            Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, config)?.tls(tls),
+        };
+        // Whoever started the server waits for it.
+        let _ = handle.send(listener.handle());
+        let served = async move {
+            match place {
+                Place::Local => listener.serve_local(move |session| handler(session)).await,
+                Place::Apart => listener.serve(on_threads(handler)).await,
+            }
+        };
+        let drop = async move {
+            let _ = dropped.recv().await;
+            Ok(())
+        };
+        futures_lite::future::or(served, drop)
+    }};
 }
 
 /// `mcp-sse-smol`.
-pub const SMOL: Adapter = Adapter { name: "smol", run: run_smol };
-
-fn run_smol(job: Job) -> io::Result<()> {
-    let Job { listen, config, handler, place, handle, dropped } = job;
-    let listener = listener!(mcp_sse_smol, listen, config);
-    // Whoever started the server waits for it.
-    let _ = handle.send(listener.handle());
-    let served = async {
-        match place {
-            Place::Local => listener.serve_local(move |session| handler(session)).await,
-            Place::Apart => listener.serve(on_threads(handler)).await,
-        }
-    };
-    let drop = async {
-        let _ = dropped.recv().await;
-        Ok(())
-    };
-    async_io::block_on(futures_lite::future::or(served, drop))
-}
+pub const SMOL: Adapter =
+    Adapter { name: "smol", run: |job| async_io::block_on(serve!(mcp_sse_smol, job)) };
 
 /// `mcp-sse-tokio`.
-pub const TOKIO: Adapter = Adapter { name: "tokio", run: run_tokio };
-
-fn run_tokio(job: Job) -> io::Result<()> {
-    let Job { listen, config, handler, place, handle, dropped } = job;
-    let listener = listener!(mcp_sse_tokio, listen, config);
-    // Whoever started the server waits for it.
-    let _ = handle.send(listener.handle());
-    let served = async {
-        match place {
-            Place::Local => listener.serve_local(move |session| handler(session)).await,
-            Place::Apart => listener.serve(on_threads(handler)).await,
-        }
-    };
-    let drop = async {
-        let _ = dropped.recv().await;
-        Ok(())
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(futures_lite::future::or(served, drop))
-}
+pub const TOKIO: Adapter = Adapter {
+    name: "tokio",
+    run: |job| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(serve!(mcp_sse_tokio, job))
+    },
+};
 
 /// Runs each session's handler on a thread of its own, with nothing of a runtime on it.
 fn on_threads(handler: Handler) -> impl FnMut(Session) + Send + 'static {
