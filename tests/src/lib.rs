@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod certificate;
 pub mod child;
 pub mod client;
+pub mod fuzz;
 pub mod handlers;
 pub mod scratch;
 #[path = "../../io-tokio/examples/toolbox/service.rs"]

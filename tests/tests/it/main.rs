@@ -1,6 +1,7 @@
 //! The server over real sockets, held against the wire contract.
 
 mod accept;
+mod corpus;
 mod guard;
 mod handle;
 mod http;

@@ -1,0 +1,5 @@
+//! The code of the targets, which `cargo test` runs as well: it is the tests', and nothing else of
+//! theirs is built here.
+
+#[path = "../../tests/src/fuzz/mod.rs"]
+pub mod fuzz;
