@@ -90,8 +90,8 @@ impl World {
             Event::Unblocked { session } => {
                 let key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
                 let stream = self.model.streams.get_mut(key).expect("a session has a stream");
-                let blocked = core::mem::take(&mut stream.blocked);
-                assert!(blocked, "{session} has room, and was never refused any");
+                assert!(stream.refusals > 0, "{session} has room, and was never refused any");
+                (stream.blocked, stream.refusals) = (false, stream.refusals - 1);
                 self.model.tour.count("unblocked");
             }
             Event::Closed { session, reason, frames_undelivered } => {
@@ -269,7 +269,7 @@ impl World {
     fn refused(&mut self, shard: usize, session: SessionId) {
         let &key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
         let stream = self.model.streams.get_mut(&key).expect("a session has a stream");
-        stream.blocked = true;
+        (stream.blocked, stream.refusals) = (true, stream.refusals + 1);
         self.model.tour.count("full");
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Knows: which answers each request may get. Does not know: how they come about.
 
+use core::time::Duration;
+
 use mcp_sse_core::SessionId;
 
 use super::link::{Ask, LinkKey, Wanted};
@@ -13,15 +15,18 @@ impl World {
     pub fn hear(&mut self, key: LinkKey, bytes: &[u8]) {
         let mut heard = Vec::new();
         let Some(link) = self.links.get_mut(&key) else { return };
+        if link.reader.is_between() {
+            link.silence = self.now.saturating_since(link.last_written);
+        }
         link.reader.feed(bytes, &mut heard);
-        for thing in heard {
+        for (at, thing) in heard.into_iter().enumerate() {
             self.trace.say(format_args!("{}/{} hears {}", key.0, key.1, shown(&thing)));
             match thing {
                 Heard::Response { status, head, body } => self.response(key, status, &head, &body),
                 Heard::Continue => self.model.tour.count("continue"),
                 Heard::StreamBegins { head } => self.stream_begins(key, &head),
                 Heard::Event { name, data } => self.event(key, &name, &data),
-                Heard::Heartbeat => self.heartbeat(key),
+                Heard::Heartbeat => self.heartbeat(key, at == 0),
                 Heard::StreamEnds => {
                     let stream = self.model.streams.get_mut(&key).expect("a stream has begun");
                     stream.ended = true;
@@ -65,12 +70,12 @@ impl World {
         }
     }
 
-    fn heartbeat(&mut self, key: LinkKey) {
+    fn heartbeat(&mut self, key: LinkKey, first: bool) {
         let stream = self.model.streams.get(&key);
         assert!(stream.is_some_and(|stream| stream.greeted), "8: a heartbeat before the endpoint");
         let interval = self.setup.configs[key.0].timeouts().heartbeat.expect("a heartbeat, off");
         let Some(link) = self.links.get(&key) else { return };
-        let silence = self.now.saturating_since(link.last_written);
+        let silence = if first { link.silence } else { Duration::ZERO };
         assert!(silence >= interval, "a heartbeat after {silence:?} of silence");
         self.shards[key.0].beats += 1;
     }
@@ -103,7 +108,9 @@ impl World {
                 }
             }
             Wanted::Post(number) => {
-                let foreign = self.model.posts.get(&number).is_some_and(|post| post.foreign);
+                let post = self.model.posts.get(&number);
+                let strange = self.setup.forwarding && post.is_some_and(|post| post.forbidden);
+                let foreign = strange || post.is_some_and(|post| post.foreign);
                 let fine = anyhow || matches!(status, 202 | 404) || (foreign && status == 503);
                 assert!(fine, "{status} to a post: {body}");
                 let alive = self.lives(number);

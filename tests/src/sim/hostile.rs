@@ -86,10 +86,10 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
         closing(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), &[400]),
         closing("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 501, 505]),
         closing(format!("BREW /sse HTTP/1.1\r\n{host}\r\n{smuggled}"), &[501]),
-        closing(chunked(world, token, &format!("{:x}\r\n{text}0\r\n\r\n", text.len())), &[400]),
-        closing(chunked(world, token, &format!("{:X}\n{text}\r\n0\r\n\r\n", text.len())), &[400]),
-        closing(chunked(world, token, &format!("-1\r\n{smuggled}")), &[400]),
-        closing(chunked(world, token, &format!("\r\n\r\n{smuggled}")), &[400]),
+        closing(chunked(world, token, &format!("{:x}\r\n{text}0\r\n\r\n", text.len())), &[400, 404]),
+        closing(chunked(world, token, &format!("{:X}\n{text}\r\n0\r\n\r\n", text.len())), &[400, 404]),
+        closing(chunked(world, token, &format!("-1\r\n{smuggled}")), &[400, 404]),
+        closing(chunked(world, token, &format!("\r\n\r\n{smuggled}")), &[400, 404]),
         keeping("GET /sse HTTP/1.1\r\nHost: evil.example\r\n\r\n", &[403]),
         keeping(format!("GET /sse HTTP/1.1\r\n{host}Origin: http://evil.example\r\n\r\n"), &[403]),
         keeping(format!("GET /sse HTTP/1.1\r\n{host}Origin: null\r\n\r\n"), &[403]),
@@ -133,7 +133,12 @@ fn chunked(world: &World, token: &str, body: &str) -> String {
 fn babble(world: &mut World, at: usize) {
     let Some(key) = world.parties[at].stream else { return };
     let len = world.chance.below(3_000);
-    world.send(key, &vec![b'G'; len]);
+    if world.links.get(&key).is_some_and(|link| link.reader.is_stream()) {
+        world.send(key, &vec![b'G'; len]);
+    } else {
+        // Its request may be refused, and then this is one.
+        goes_wild(world, key, &vec![b'G'; len]);
+    }
     world.model.tour.count("babble");
 }
 
@@ -159,7 +164,7 @@ fn corrupt(world: &mut World, at: usize) {
     world.model.tour.count("corrupted");
 }
 
-fn goes_wild(world: &mut World, key: LinkKey, bytes: &[u8]) {
+pub fn goes_wild(world: &mut World, key: LinkKey, bytes: &[u8]) {
     world.send(key, bytes);
     if let Some(link) = world.links.get_mut(&key) {
         link.reader.expect_anything();

@@ -4,6 +4,7 @@
 //! delay, a window that closes, a pause.
 //! Does not know: what the bytes mean; [`Reader`] does.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use mcp_sse_core::{ConnId, Interest, Time};
@@ -75,6 +76,8 @@ pub struct Link {
     /// The socket takes nothing until the next step.
     pub paused: bool,
     pub last_written: Time,
+    /// For how long nothing was written before what is being written now.
+    pub silence: Duration,
 
     pub reader: Reader,
     pub asks: VecDeque<Ask>,
@@ -116,6 +119,7 @@ impl Link {
             reading: true,
             paused: false,
             last_written: now,
+            silence: Duration::ZERO,
             reader: Reader::default(),
             asks: VecDeque::new(),
             stream_ask: None,

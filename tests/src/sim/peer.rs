@@ -206,7 +206,7 @@ impl World {
         );
         if self.parties[at].manner == Manner::Vanishing && self.chance.one_in(4) {
             let most = self.chance.below(request.len());
-            return self.send(key, &request.as_bytes()[..most]);
+            return hostile::goes_wild(self, key, &request.as_bytes()[..most]);
         }
         self.send(key, request.as_bytes());
         self.asked_for_stream(key, number, false);
@@ -466,6 +466,7 @@ impl World {
         let window = *self.chance.pick(&[1, 100, 1_000, 10_000]);
         let Some(link) = self.links.get_mut(&key) else { return };
         (link.reading, link.window) = (false, window);
+        self.touch(key);
     }
 
     fn says_no_more(&mut self, key: LinkKey) {
@@ -516,9 +517,9 @@ impl World {
             }
             1 => {
                 // 13: before the deadline nothing is due.
+                self.pump();
                 let deadline = self.shards[shard].server.poll_timeout();
                 if deadline.is_none_or(|deadline| deadline.at > self.now) {
-                    self.pump();
                     self.call(shard, 0, mcp_sse_core::Server::handle_timeout);
                     let after = self.shards[shard].server.poll_timeout();
                     assert_eq!(deadline, after, "13: a deadline that was not due");
@@ -536,8 +537,8 @@ impl World {
         assert_eq!(server.interest(conn), Interest::Close, "12: {conn} is gone");
         assert!(server.transmit(conn).is_empty(), "12: {conn} is gone");
         assert!(server.response(conn).is_none(), "12: {conn} is gone");
-        let before = server.metrics().bytes_sent;
         self.pump();
+        let before = self.shards[shard].server.metrics().bytes_sent;
         self.call(shard, 0, |server, now| server.handle_input(conn, b"GET ", now));
         self.shards[shard].bytes_in += 4;
         self.call(shard, 0, |server, now| server.handle_eof(conn, now));

@@ -109,7 +109,7 @@ impl World {
             look: VecDeque::new(),
             parties,
             app: Application::default(),
-            model: Model::default(),
+            model: Model { deferred: setup.deferred, ..Model::default() },
             asks: 0,
             old_tokens: VecDeque::new(),
             old_links: VecDeque::new(),
