@@ -100,16 +100,20 @@ impl Reader {
         self.pending.is_empty()
     }
 
+    fn is_lost(&self) -> bool {
+        self.lost && self.bodiless.is_empty() && matches!(self.state, State::Head)
+    }
+
     /// Takes the next bytes, and tells what they complete.
     pub fn feed(&mut self, bytes: &[u8], heard: &mut Vec<Heard>) {
-        if self.lost && self.bodiless.is_empty() {
+        if self.is_lost() {
             return;
         }
         self.pending.extend_from_slice(bytes);
         let mut used = 0;
         while let Some(count) = self.step(used, heard) {
             used += count;
-            if self.lost && self.bodiless.is_empty() {
+            if self.is_lost() {
                 self.pending.clear();
                 return;
             }
