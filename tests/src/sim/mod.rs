@@ -59,11 +59,11 @@ pub fn run(seed: u64, steps: u64, aloud: bool) -> Outcome {
 /// Runs a seed with its input cut in this way. Budgets that depend on how much of it lies where are those
 /// of the defaults, and what the application is told and peers hear is all that counts.
 #[must_use]
-pub fn run_cut(seed: u64, steps: u64, cuts: Cuts) -> Outcome {
+pub fn run_cut(seed: u64, steps: u64, cuts: Cuts, aloud: bool) -> Outcome {
     let mut chance = Chance::seeded(seed);
     let setup = Setup { steps, cuts, ..Setup::draw(&mut chance, true) };
     let name = format!("seed {seed}, input cut: {cuts:?}");
-    finish(World::new(setup, name, chance, Trace::new(true, false)))
+    finish(World::new(setup, name, chance, Trace::new(true, aloud)))
 }
 
 /// Runs a setup of one's own.

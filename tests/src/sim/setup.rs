@@ -55,8 +55,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Draws one. If it is to be `roomy`, the budget of bodies is the default: how much of it is used
-    /// depends on how input is cut.
+    /// Draws one. If it is to be `roomy`, the budget of bodies and what is thrown away behind a refusal
+    /// are the defaults: how much of either is used depends on how input is cut.
     #[must_use]
     pub fn draw(chance: &mut Chance, roomy: bool) -> Self {
         let generous = chance.one_in(4);
@@ -70,7 +70,8 @@ impl Setup {
         let instance = chance.one_in(4);
         let limits = if generous { Limits::default() } else { limits(chance) };
         let limits = if roomy {
-            Limits { bodies_bytes_max: Limits::default().bodies_bytes_max, ..limits }
+            let Limits { bodies_bytes_max, linger_bytes_max, .. } = Limits::default();
+            Limits { bodies_bytes_max, linger_bytes_max, ..limits }
         } else {
             limits
         };
