@@ -3,3 +3,5 @@
 
 #[path = "../../tests/src/fuzz/mod.rs"]
 pub mod fuzz;
+#[path = "../../tests/src/sim/mod.rs"]
+pub mod sim;

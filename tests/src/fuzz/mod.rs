@@ -25,9 +25,16 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunked", chunked),
     ("head", head),
     ("jsonrpc", jsonrpc),
+    ("ops", ops),
     ("sse_roundtrip", sse_roundtrip),
     ("token", token),
 ];
+
+/// The bytes decide what happens in a whole world: servers, peers, links and an application, held against
+/// the model.
+pub fn ops(input: &[u8]) {
+    crate::sim::run_ops(input);
+}
 
 /// Cuts `input` into pieces as `how` says: 0 leaves it whole, 1 makes single bytes, any other number
 /// pieces of up to that many bytes, each of another length.
