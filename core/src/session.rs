@@ -321,6 +321,12 @@ mod tests {
         assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
         session.unhold(conn, Kind::Request);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
+        // Who does not wait is not taken out.
+        session.hold(conn, Kind::Response);
+        let mut others = Arena::new();
+        others.insert(());
+        session.unhold(others.insert(()), Kind::Response);
+        assert_eq!(session.held_others, 1);
     }
 
     #[test]

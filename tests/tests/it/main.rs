@@ -1,7 +1,6 @@
 //! The server over real sockets, held against the wire contract.
 
 mod accept;
-mod corpus;
 mod guard;
 mod handle;
 mod http;
