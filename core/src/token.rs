@@ -267,6 +267,7 @@ mod tests {
     fn prints_its_place() {
         let token = SessionToken::parse(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
         assert_eq!(format!("{token:?} {}", token.shard()), "SessionToken(1:2, ..) 1");
+        assert_eq!(token.slot(), 2);
         assert_eq!(TokenError::Malformed.to_string(), "not a session token");
         let other = TokenError::OtherInstance.to_string();
         assert_eq!(other, "a session token of another instance");

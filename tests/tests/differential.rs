@@ -24,7 +24,7 @@ use mcp_sse_core::http1::{
 };
 use mcp_sse_tests::sim::chance::Chance;
 
-const INPUTS: u64 = 60_000;
+const INPUTS: u64 = 30_000;
 
 /// Why we refuse what hyper takes.
 const STRICTER: &[(Fault, &str)] = &[
