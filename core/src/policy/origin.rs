@@ -34,7 +34,7 @@ impl OriginPattern {
         Some(Self { scheme: scheme.into(), host: authority.host.into(), port })
     }
 
-    fn matches(&self, origin: &Origin<'_>) -> bool {
+    pub(super) fn matches(&self, origin: &Origin<'_>) -> bool {
         let standard = |port: Option<u16>| port.or_else(|| default_port(&self.scheme));
         self.scheme.eq_ignore_ascii_case(origin.scheme)
             && origin.authority.same_host(&self.host)
@@ -45,13 +45,13 @@ impl OriginPattern {
     }
 }
 
-struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     scheme: &'a str,
     authority: Authority<'a>,
 }
 
 impl<'a> Origin<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let mut letters = scheme.bytes();
         let fine = letters.next().is_some_and(|b| b.is_ascii_alphabetic())
