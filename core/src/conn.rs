@@ -11,7 +11,7 @@ use core::net::IpAddr;
 
 use crate::answer::Reply;
 use crate::arena::Key;
-use crate::event::{Interest, Principal};
+use crate::event::Interest;
 use crate::exchange::ResponseHead;
 use crate::http1::{BodyDecoder, HeadScanner};
 use crate::jsonrpc::Message;
@@ -21,8 +21,8 @@ use crate::peer::Peer;
 use crate::policy::cors::Sharing;
 use crate::request::Plan;
 use crate::route::Route;
+use crate::session::Claim;
 use crate::time::Time;
-use crate::token::SessionToken;
 
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
@@ -145,7 +145,7 @@ pub(crate) enum PostTarget {
     /// A session of this server.
     Here(Key),
     /// A session of another shard.
-    Elsewhere(Box<(SessionToken, Option<Principal>)>),
+    Elsewhere(Box<Claim>),
 }
 
 impl fmt::Debug for Conn {

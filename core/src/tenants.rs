@@ -121,9 +121,8 @@ impl Tenants {
         let room = |homeless: u32, max| within(max, homeless.saturating_add(more));
         if !room(self.homeless, self.entries_max) && may_sweep(&mut self.swept, now) {
             let rate = self.rate;
-            self.known.retain(|_, tenant| {
-                tenant.sessions > 0 || !is_restored(rate, tenant.bucket, now)
-            });
+            self.known
+                .retain(|_, tenant| tenant.sessions > 0 || !is_restored(rate, tenant.bucket, now));
             let homeless = self.known.values().filter(|tenant| tenant.sessions == 0).count();
             self.homeless = homeless as u32; // Fewer than there were.
         }

@@ -109,10 +109,7 @@ impl<'t> Walk<'t> {
     }
 }
 
-fn x_client<'a>(
-    fields: impl Iterator<Item = &'a [u8]>,
-    trusted: &[Cidr],
-) -> Result<Client, Fault> {
+fn x_client<'a>(fields: impl Iterator<Item = &'a [u8]>, trusted: &[Cidr]) -> Result<Client, Fault> {
     let mut walk = Walk::new(trusted);
     for member in fields.flat_map(|value| value.split(|&octet| octet == b',')) {
         let member = core::str::from_utf8(member.trim_ascii()).ok();
@@ -367,7 +364,8 @@ mod tests {
         check(&["X-Forwarded-For: <script>"], "malformed");
         check(&["X-Forwarded-For: <script>, 10.0.0.1"], "malformed");
         check(&["X-Forwarded-For: 192.0.2.1, <script>"], "malformed");
-        for bad in ["192.0.2", "192.0.2.1:x", "192.0.2.1:123456", "[::1", "::1]", "a.example", "_"] {
+        for bad in ["192.0.2", "192.0.2.1:x", "192.0.2.1:123456", "[::1", "::1]", "a.example", "_"]
+        {
             check(&[&format!("X-Forwarded-For: {bad}")], "malformed");
         }
         check(&["Forwarded: for=bad, for=192.0.2.1"], "192.0.2.1 - - -");

@@ -101,7 +101,9 @@ impl fmt::Display for RateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Form => "a rate is written as in 10/minute or 10/minute,burst=30",
-            Self::Count => "the count and the burst of a rate are whole numbers from 1 to 4294967295",
+            Self::Count => {
+                "the count and the burst of a rate are whole numbers from 1 to 4294967295"
+            }
             Self::Unit => "the unit of a rate is second, minute or hour",
         })
     }
@@ -173,9 +175,9 @@ impl Bucket {
                 self.level = rest;
                 Ok(())
             }
-            None => Err(Duration::from_micros(
-                (cost - level).div_ceil(u64::from(rate.count.get())),
-            )),
+            None => {
+                Err(Duration::from_micros((cost - level).div_ceil(u64::from(rate.count.get()))))
+            }
         }
     }
 }
@@ -208,7 +210,9 @@ mod tests {
         for text in ["", "10", "minute", "10 per minute", "10/minute,30", "10/minute,burst"] {
             check(text, Err(RateError::Form));
         }
-        for text in ["0/second", "-1/second", "+1/second", "/second", "1.5/second", "9999999999/hour"] {
+        for text in
+            ["0/second", "-1/second", "+1/second", "/second", "1.5/second", "9999999999/hour"]
+        {
             check(text, Err(RateError::Count));
         }
         check("1/second,burst=0", Err(RateError::Count));
@@ -285,7 +289,8 @@ mod tests {
 
     #[test]
     fn seconds_are_rounded_up() {
-        for (micros, seconds) in [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (60_000_000, 60)] {
+        for (micros, seconds) in [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (60_000_000, 60)]
+        {
             assert_eq!(whole_seconds(Duration::from_micros(micros)), seconds);
         }
     }

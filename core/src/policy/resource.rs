@@ -235,7 +235,15 @@ mod tests {
     #[test]
     fn what_cannot_be_said() {
         let refuse = |resource: ProtectedResource| resource.render().unwrap_err().0;
-        for url in ["", "mcp.example.com", "ftp://a", "https://", "https://a/#b", "https://a/\"b", "https://u@a/"] {
+        for url in [
+            "",
+            "mcp.example.com",
+            "ftp://a",
+            "https://",
+            "https://a/#b",
+            "https://a/\"b",
+            "https://u@a/",
+        ] {
             assert_eq!(refuse(ProtectedResource::new(url)), "protected_resource", "{url}");
             let fine = || ProtectedResource::new("https://a");
             assert_eq!(refuse(fine().authorization_server(url)), "authorization_server");
