@@ -4,6 +4,7 @@
 //! What can be judged of a head alone is in `request`. Every request, by whatever entry it came, goes
 //! through [`Server::consider`], and every refusal through [`Server::refuse`].
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -194,7 +195,12 @@ impl Server {
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
         let refused = refused.into();
         let fault = refused.fault;
-        self.note(Some(key), fault);
+        // Words of our own name the limit; others repeat what the peer said.
+        let text = match refused.text {
+            Some(Cow::Borrowed(text)) => text,
+            Some(Cow::Owned(_)) | None => fault.text(),
+        };
+        self.note_saying(Some(key), fault, text);
         let Some(conn) = self.conns.get_mut(key) else { return };
         if fault.aftermath() == Aftermath::Close {
             conn.reply.persistence = Persistence::Close;
@@ -221,6 +227,10 @@ impl Server {
 
     /// Counts a fault, and tells the log, at most once a second of each.
     pub(super) fn note(&mut self, key: Option<Key>, fault: Fault) {
+        self.note_saying(key, fault, fault.text());
+    }
+
+    fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
         self.metrics.count_fault(fault);
         let level = match fault {
             Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated => log::Level::Debug,
@@ -232,7 +242,7 @@ impl Server {
         let Some(untold) = self.refusals.tell(fault, self.now) else { return };
         let who = Who { server: self, key };
         let more = More(untold);
-        log::log!(level, "{}{who}: {}{more}", fault.name(), fault.text());
+        log::log!(level, "{}{who}: {text}{more}", fault.name());
     }
 
     /// A connection was not taken in.

@@ -19,6 +19,7 @@ mod limits;
 mod posts;
 mod proxies;
 mod rates;
+mod refusals;
 mod room;
 mod secrecy;
 mod segmentation;
