@@ -54,7 +54,6 @@ macro_rules! for_each_adapter {
 }
 
 /// The defaults with other limits.
-#[must_use]
 pub fn limits(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
     let mut limits = Limits::default();
     change(&mut limits);
@@ -62,7 +61,6 @@ pub fn limits(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
 }
 
 /// The defaults with other deadlines.
-#[must_use]
 pub fn timeouts(change: impl FnOnce(&mut Timeouts)) -> ConfigBuilder {
     let mut timeouts = Timeouts::default();
     change(&mut timeouts);

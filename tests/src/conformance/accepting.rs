@@ -1,9 +1,10 @@
 //! The listening socket: what waits in its backlog, and what a lack of descriptors does to it.
 
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::fs::File;
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -60,7 +61,7 @@ pub fn connections_over_the_limit_wait(on: &Adapter) {
 pub fn gone_before_they_are_accepted(on: &Adapter) {
     let (says, held_up) = mpsc::channel();
     let echo = handlers::echo();
-    let go_on = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let go_on = Arc::new(Barrier::new(2));
     let barrier = go_on.clone();
     let server = Server::start(
         on,
@@ -114,7 +115,7 @@ pub fn no_descriptors_left(on: &Adapter) {
     }
     let arguments = ["no_descriptors_left", "--nocapture", "--test-threads=1"];
     let child = Child::start(&part, &arguments, Descriptors::Few(DESCRIPTORS));
-    let address: core::net::SocketAddr = child.line().parse().expect("an address");
+    let address: SocketAddr = child.line().parse().expect("an address");
     let mut stream = Stream::open(address);
     stream.check_alive("before");
     let mut first: Vec<_> = (0..DESCRIPTORS).map(|_| Client::connect(address)).collect();
@@ -122,8 +123,7 @@ pub fn no_descriptors_left(on: &Adapter) {
     last.send(READY);
     assert_eq!(child.line(), "none left");
     // While accepting fails, again and again, nothing else is asked of that process.
-    let spent = child.line();
-    assert_eq!(spent, "it waits");
+    assert_eq!(child.line(), "it waits");
     stream.check_alive("without descriptors");
     assert!(!last.hears_something());
     stream.check_alive("without descriptors, again");
