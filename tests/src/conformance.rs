@@ -12,19 +12,19 @@
 //! It serves on the socket it is given, on the thread it is called on, and returns when the server
 //! has ended or the future that serves has been dropped. This suite asks for TCP alone.
 //!
-//! ```no_run
+//! ```no_run,standalone_crate
 //! use std::io;
 //!
 //! use futures_lite::future;
 //! # // Any other that looks the same.
-//! # use mcp_sse_smol as mine;
+//! # use mcp_sse_smol as my_crate;
 //! use mcp_sse_tests::adapter::{Adapter, Job, Listen, Place, on_threads};
 //!
 //! const MINE: Adapter = Adapter { name: "mine", run };
 //!
 //! fn run(job: Job) -> io::Result<()> {
 //!     let Listen::Tcp(socket) = job.listen else { return Err(io::ErrorKind::Unsupported.into()) };
-//!     let listener = mine::Listener::from_std(socket, job.config);
+//!     let listener = my_crate::Listener::from_std(socket, job.config);
 //!     job.handle.send(listener.handle()).map_err(io::Error::other)?;
 //!     let (place, handler, dropped) = (job.place, job.handler, job.dropped);
 //!     let serve = async move {
