@@ -82,6 +82,8 @@ pub struct Server {
     bodies_bytes: u64,
     answers: Answers,
     metrics: Metrics,
+    /// Sessions and connections of other shards.
+    elsewhere: (u32, u32),
     phase: Phase,
 }
 
@@ -106,12 +108,12 @@ impl Server {
         Self {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
+            sessions: Arena::of_shard(config.shard),
             config,
             entropy,
             started: now,
             now,
             conns: Arena::new(),
-            sessions: Arena::new(),
             timers: Timers::new(),
             events: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -125,6 +127,7 @@ impl Server {
             bodies_bytes: 0,
             answers: Answers::default(),
             metrics: Metrics::default(),
+            elsewhere: (0, 0),
             phase: Phase::Running,
         }
     }
@@ -257,6 +260,13 @@ impl Server {
     /// told is, to RFC 9110 section 6.6.1, one without a clock. Once a second is enough.
     pub fn handle_wall_clock(&mut self, unix_seconds: u64) {
         self.answers.handle_wall_clock(unix_seconds);
+    }
+
+    /// The other shards of the same server have so many sessions and connections open: `/health`
+    /// reports the sum of these and of what is open here. None unless said; the figures replace those
+    /// said before.
+    pub fn handle_elsewhere(&mut self, sessions: u32, connections: u32) {
+        self.elsewhere = (sessions, connections);
     }
 
     // ── 3. The core speaks. (2., the verbs, is in `posts`, `streams` and `lifetime`.) ───────────
@@ -673,8 +683,8 @@ impl Server {
 
     fn vitals(&self) -> Vitals {
         Vitals {
-            sessions: self.sessions.len(),
-            connections: self.conns.len(),
+            sessions: self.sessions.len().saturating_add(self.elsewhere.0),
+            connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
             draining: self.phase != Phase::Running,
         }

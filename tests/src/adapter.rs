@@ -30,7 +30,7 @@ where
 /// Where handlers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On the thread of the sockets: `serve_local`.
+    /// On the thread of the sockets: `serve_local`, or `serve_on_workers` where there are several.
     Local,
     /// On threads of their own: `serve`.
     Apart,
@@ -48,6 +48,8 @@ pub enum Listen {
     Tcp(TcpListener),
     /// Another one, for TLS.
     Tls(TcpListener, Tls),
+    /// A TCP address to be bound by the adapter.
+    Bind(SocketAddr),
     /// A Unix socket to be bound at this path, with this mode or the default.
     Unix(PathBuf, Option<u32>),
     /// A Unix socket, for TLS.
@@ -58,14 +60,16 @@ pub enum Listen {
 pub struct Job {
     /// Where.
     pub listen: Listen,
+    /// With how many workers.
+    pub workers: usize,
     /// How to serve.
     pub config: Config,
     /// Whom to give sessions to.
     pub handler: Handler,
     /// Where that runs.
     pub place: Place,
-    /// Told once, before serving begins.
-    pub handle: mpsc::Sender<Handle>,
+    /// Told once, before serving begins; with the address, if there is one.
+    pub handle: mpsc::Sender<(Handle, Option<SocketAddr>)>,
     /// Says something, or closes, when the future that serves is to be dropped.
     pub dropped: async_channel::Receiver<()>,
 }
@@ -97,21 +101,27 @@ pub fn named(name: &str) -> Option<Adapter> {
 /// Serves a job by the calls that every adapter's crate has; a future that its runtime is to run.
 macro_rules! serve {
     ($adapter:ident, $job:expr) => {{
-        let Job { listen, config, handler, place, handle, dropped } = $job;
+        let Job { listen, workers, config, handler, place, handle, dropped } = $job;
         let listener = match listen {
             Listen::Tcp(socket) => $adapter::Listener::from_std(socket, config),
             Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, config).tls(tls),
+            Listen::Bind(address) => $adapter::Listener::bind(address, config)?,
             Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, config)?,
             Listen::Unix(path, Some(mode)) => {
                 $adapter::Listener::bind_unix_with_mode(path, mode, config)?
             }
             Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, config)?.tls(tls),
         };
+        let early = listener.handle();
+        let listener = listener.workers(workers)?;
         // Whoever started the server waits for it.
-        let _ = handle.send(listener.handle());
+        let _ = handle.send((early, listener.local_addr().ok()));
         let served = async move {
             match place {
-                Place::Local => listener.serve_local(move |session| handler(session)).await,
+                Place::Local if workers == 1 => {
+                    listener.serve_local(move |session| handler(session)).await
+                }
+                Place::Local => listener.serve_on_workers(move |session| handler(session)).await,
                 Place::Apart => listener.serve(on_threads(handler)).await,
             }
         };
@@ -216,25 +226,45 @@ impl Server {
         config: Config,
         handler: Handler,
     ) -> io::Result<Self> {
-        let mut address = match &listen {
-            Listen::Tcp(socket) | Listen::Tls(socket, _) => socket.local_addr()?,
-            // It has none, and nobody can connect to this one.
-            Listen::Unix(..) | Listen::UnixTls(..) => SocketAddr::from(([0, 0, 0, 0], 0)),
-        };
-        if address.ip().is_unspecified() {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
+        Self::try_start_workers(on, listen, 1, place, config, handler)
+    }
+
+    /// Starts a server with so many workers, or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_start`](Self::try_start).
+    ///
+    /// # Panics
+    ///
+    /// If it neither starts nor fails.
+    pub fn try_start_workers(
+        on: &Adapter,
+        listen: Listen,
+        workers: usize,
+        place: Place,
+        config: Config,
+        handler: Handler,
+    ) -> io::Result<Self> {
         let (handle_sender, handle) = mpsc::channel();
         let (end_sender, end) = mpsc::channel();
         let (drop_future, dropped) = async_channel::bounded(1);
         let run = on.run;
         thread::spawn(move || {
-            let job = Job { listen, config, handler, place, handle: handle_sender, dropped };
+            let handle = handle_sender;
+            let job = Job { listen, workers, config, handler, place, handle, dropped };
             // Nobody listens any more if the test has failed.
             let _ = end_sender.send(run(job));
         });
         match handle.recv_timeout(PATIENCE) {
-            Ok(handle) => Ok(Self { address, handle, end, drop_future, ended: false }),
+            Ok((handle, address)) => {
+                // A Unix socket has none, and nobody can connect to this one.
+                let mut address = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+                if address.ip().is_unspecified() {
+                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
+                Ok(Self { address, handle, end, drop_future, ended: false })
+            }
             Err(_) => match end.recv_timeout(PATIENCE).expect("the server starts, or fails") {
                 Err(error) => Err(error),
                 Ok(()) => panic!("the server ended before it began"),
@@ -292,6 +322,18 @@ impl Server {
         let served = self.end.recv_timeout(PATIENCE).expect("the server ends");
         self.ended = true;
         served.expect_err("a failure")
+    }
+
+    /// Waits for it to panic.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn expect_panic(mut self) {
+        let end = self.end.recv_timeout(PATIENCE);
+        self.ended = true;
+        assert!(matches!(end, Err(mpsc::RecvTimeoutError::Disconnected)), "a panic: {end:?}");
     }
 
     /// Waits for its end. Returns how long that took.

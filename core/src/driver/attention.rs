@@ -1,15 +1,22 @@
-//! How handles on any thread get a shard's attention.
+//! How handles on any thread, and the other shards of a server, get a shard's attention.
 
 use alloc::vec::Vec;
 use core::mem;
 use core::task::{Context, Waker};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::event::SessionId;
+use crate::event::{ForwardedPost, Outcome, PostTicket, SessionId};
 
-/// The sessions whose handles want something, and whom to wake about it.
+/// Posts of other shards that wait for a shard; further ones are answered 503 at once.
+const POSTS_MAX: usize = 256;
+/// Bytes of such posts; one larger post alone is allowed.
+const POSTS_BYTES_MAX: u64 = 4 << 20;
+
+/// The sessions whose handles want something, the posts that other shards bring, and whom to wake
+/// about it.
 ///
-/// Not a queue that can grow: each handle lists its session at most once until the shard has looked.
+/// Not a queue that can grow: each handle lists its session at most once until the shard has looked,
+/// posts have a limit, and there are no more outcomes than connections that wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
     state: Mutex<State>,
@@ -19,7 +26,22 @@ pub(super) struct Attention {
 struct State {
     sessions: Vec<SessionId>,
     shutdowns: u32,
+    posts: Vec<Parcel>,
+    posts_bytes: u64,
+    outcomes: Vec<(PostTicket, Outcome)>,
+    /// The shard has ended: no post is taken any more.
+    closed: bool,
     waker: Option<Waker>,
+}
+
+/// A post on its way to the shard that has its session.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) post: ForwardedPost,
+    /// Answers it, on the shard that it came to.
+    pub(super) ticket: PostTicket,
+    /// The number of that shard.
+    pub(super) from: usize,
 }
 
 /// What was wanted since the last look.
@@ -27,9 +49,21 @@ struct State {
 pub(super) struct Wanted {
     pub(super) sessions: Vec<SessionId>,
     pub(super) shutdowns: u32,
+    pub(super) posts: Vec<Parcel>,
+    pub(super) outcomes: Vec<(PostTicket, Outcome)>,
 }
 
 impl Attention {
+    /// That of a shard which has been shut down so many times before it has begun.
+    pub(super) fn after_shutdowns(shutdowns: u32) -> Self {
+        Self { state: Mutex::new(State { shutdowns, ..State::default() }) }
+    }
+
+    /// Shutdowns that the shard does not know of yet.
+    pub(super) fn shutdowns(&self) -> u32 {
+        self.lock().shutdowns
+    }
+
     pub(super) fn session(&self, session: SessionId) {
         self.change(|state| state.sessions.push(session));
     }
@@ -43,8 +77,43 @@ impl Attention {
         self.change(|_| {});
     }
 
+    /// A post for one of the shard's sessions.
+    ///
+    /// # Errors
+    ///
+    /// The post's ticket if too many are waiting, or the shard has ended.
+    pub(super) fn post(&self, parcel: Parcel) -> Result<(), PostTicket> {
+        let mut refused = None;
+        self.change(|state| {
+            let bytes = state.posts_bytes.saturating_add(parcel.post.bytes());
+            let fits = state.posts.is_empty()
+                || (state.posts.len() < POSTS_MAX && bytes <= POSTS_BYTES_MAX);
+            if state.closed || !fits {
+                refused = Some(parcel.ticket);
+                return;
+            }
+            state.posts_bytes = bytes;
+            state.posts.push(parcel);
+        });
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// What became of a post that the shard sent to another.
+    pub(super) fn outcome(&self, ticket: PostTicket, outcome: Outcome) {
+        self.change(|state| {
+            if !state.closed {
+                state.outcomes.push((ticket, outcome));
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         change(&mut state);
         let waker = state.waker.take();
         drop(state);
@@ -55,13 +124,30 @@ impl Attention {
 
     /// Takes what is wanted, and sees to being woken about what comes.
     pub(super) fn take(&self, cx: &Context<'_>) -> Wanted {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
+        state.take()
+    }
+
+    /// The shard ends. Returns the posts that it has not looked at.
+    pub(super) fn close(&self) -> Vec<Parcel> {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waker = None;
+        state.take().posts
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Wanted {
+        self.posts_bytes = 0;
         Wanted {
-            sessions: mem::take(&mut state.sessions),
-            shutdowns: mem::take(&mut state.shutdowns),
+            sessions: mem::take(&mut self.sessions),
+            shutdowns: mem::take(&mut self.shutdowns),
+            posts: mem::take(&mut self.posts),
+            outcomes: mem::take(&mut self.outcomes),
         }
     }
 }

@@ -14,6 +14,7 @@ mod stream;
 mod tls;
 mod tower;
 mod unix;
+mod workers;
 
 use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};
 use mcp_sse_tests::adapter::{Adapter, Server};
