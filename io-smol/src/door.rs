@@ -58,10 +58,11 @@ impl Entrance {
         })
     }
 
-    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
+    /// The next connection, for a shard with room for so many.
+    pub(crate) fn poll_accept(&self, room: u32, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         match self {
             Self::Door(door) => door.poll_accept(cx),
-            Self::Seat(seat) => seat.poll_take(cx).map(Ok),
+            Self::Seat(seat) => seat.poll_take(room, cx).map(Ok),
         }
     }
 

@@ -88,10 +88,15 @@ impl Entrance {
         })
     }
 
-    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+    /// The next connection, for a shard with room for so many.
+    pub(crate) fn poll_accept(
+        &self,
+        room: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Accepted>> {
         match self {
             Self::Door(door) => door.poll_accept(cx),
-            Self::Seat(seat) => seat.poll_take(cx).map(Accepted::enter),
+            Self::Seat(seat) => seat.poll_take(room, cx).map(Accepted::enter),
         }
     }
 

@@ -281,7 +281,7 @@ async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
     let mut pause = Pause::new();
     loop {
         let accepted = poll_fn(|cx| match shard.poll_accepting(cx) {
-            Poll::Ready(true) => entrance.poll_accept(cx).map(Some),
+            Poll::Ready(true) => entrance.poll_accept(shard.room(), cx).map(Some),
             Poll::Ready(false) => Poll::Ready(None),
             Poll::Pending => {
                 entrance.close();

@@ -2,11 +2,13 @@
 //!
 //! Knows: which shards take a connection now, and whose turn it is. Does not know: how to accept one.
 //!
-//! Each shard has a seat for one connection. A seat is open while its shard waits for one and has room
-//! for it; the [`Usher`] fills open seats in turn, and does not accept while there is none. So what is
-//! on the way is at most one connection for each shard, and the rest waits in the listener's backlog.
+//! Each shard has a seat, which is open for as many connections as the shard has room for, up to a few;
+//! the [`Usher`] fills open seats in turn, and does not accept while there is none. So few connections
+//! are on the way at any moment, none of them to a full shard, and the rest waits in the listener's
+//! backlog.
 #![expect(clippy::disallowed_types, reason = "what an adapter has accepted passes through here")]
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -15,6 +17,10 @@ use std::net::TcpStream;
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Connections that wait for one shard. With one it would be passed over in a burst merely because its
+/// thread has not woken yet.
+const SEAT_MAX: usize = 16;
 
 /// A connection that was accepted, and belongs to no runtime.
 #[derive(Debug)]
@@ -50,20 +56,18 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Place {
-    door: Gate,
-    arrival: Option<Arrival>,
+    /// For how many connections the shard has said to have room; those that wait are among them.
+    room: usize,
+    /// The shard takes none any more.
+    gone: bool,
+    arrivals: VecDeque<Arrival>,
     shard: Option<Waker>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Gate {
-    /// The shard has no room, or has not said yet.
-    #[default]
-    Closed,
-    /// The shard waits for a connection.
-    Open,
-    /// The shard will take none any more.
-    Gone,
+impl Place {
+    fn is_open(&self) -> bool {
+        self.arrivals.len() < self.room
+    }
 }
 
 impl Lobby {
@@ -72,15 +76,19 @@ impl Lobby {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves one gate; the usher is woken if that may be of use to it.
-    fn turn(&self, mut state: MutexGuard<'_, State>, number: usize, to: Gate) {
-        let Some(place) = state.seats.get_mut(number) else { return };
-        let changed = core::mem::replace(&mut place.door, to) != to;
-        let usher = if changed && to != Gate::Closed { state.usher.take() } else { None };
+    /// Changes one place; the usher is woken if that may be of use to it.
+    fn change<T>(&self, number: usize, change: impl FnOnce(&mut Place) -> T) -> Option<T> {
+        let mut state = self.lock();
+        let place = state.seats.get_mut(number)?;
+        let before = place.is_open();
+        let changed = change(place);
+        let of_use = place.gone || (place.is_open() && !before);
+        let usher = if of_use { state.usher.take() } else { None };
         drop(state);
         if let Some(usher) = usher {
             usher.wake();
         }
+        Some(changed)
     }
 }
 
@@ -96,10 +104,10 @@ impl Usher {
     /// Whether to accept now: pending while every shard is full, and no more once all are gone.
     pub fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.0.lock();
-        if state.seats.iter().any(|place| place.door == Gate::Open) {
+        if state.seats.iter().any(Place::is_open) {
             return Poll::Ready(true);
         }
-        if state.seats.iter().all(|place| place.door == Gate::Gone) {
+        if state.seats.iter().all(|place| place.gone) {
             return Poll::Ready(false);
         }
         state.usher = Some(cx.waker().clone());
@@ -116,13 +124,11 @@ impl Usher {
         let mut state = self.0.lock();
         let count = state.seats.len();
         let turns = (0..count).map(|turn| (state.next + turn) % count);
-        let found = turns
-            .into_iter()
-            .find(|&number| state.seats.get(number).is_some_and(|place| place.door == Gate::Open));
+        let found =
+            turns.into_iter().find(|&number| state.seats.get(number).is_some_and(Place::is_open));
         let place = found.and_then(|number| state.seats.get_mut(number));
         let (Some(number), Some(place)) = (found, place) else { return Err(arrival) };
-        place.door = Gate::Closed;
-        place.arrival = Some(arrival);
+        place.arrivals.push_back(arrival);
         let shard = place.shard.take();
         state.next = number + 1;
         drop(state);
@@ -134,30 +140,32 @@ impl Usher {
 }
 
 impl Seat {
-    /// The next connection. While this is pending the seat is open.
-    pub fn poll_take(&self, cx: &Context<'_>) -> Poll<Arrival> {
-        let mut state = self.lobby.lock();
-        let Some(place) = state.seats.get_mut(self.number) else { return Poll::Pending };
-        if let Some(arrival) = place.arrival.take() {
-            return Poll::Ready(arrival);
-        }
-        place.shard = Some(cx.waker().clone());
-        self.lobby.turn(state, self.number, Gate::Open);
-        Poll::Pending
+    /// The next connection, for a shard with room for so many.
+    pub fn poll_take(&self, room: u32, cx: &Context<'_>) -> Poll<Arrival> {
+        let room = usize::try_from(room).unwrap_or(SEAT_MAX).min(SEAT_MAX);
+        let taken = self.lobby.change(self.number, |place| {
+            let arrival = place.arrivals.pop_front();
+            // The one that is taken needs its room.
+            place.room = room.saturating_sub(usize::from(arrival.is_some()));
+            place.shard = Some(cx.waker().clone());
+            arrival
+        });
+        taken.flatten().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The shard has no room: closes the seat until the next [`poll_take`](Self::poll_take).
     pub fn close(&self) {
-        self.lobby.turn(self.lobby.lock(), self.number, Gate::Closed);
+        self.lobby.change(self.number, |place| place.room = 0);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = self.lobby.lock();
-        let arrival = state.seats.get_mut(self.number).and_then(|place| place.arrival.take());
-        self.lobby.turn(state, self.number, Gate::Gone);
-        drop(arrival);
+        let waiting = self.lobby.change(self.number, |place| {
+            (place.room, place.gone) = (0, true);
+            core::mem::take(&mut place.arrivals)
+        });
+        drop(waiting);
     }
 }
 
@@ -179,26 +187,37 @@ mod tests {
         let (usher, mut seats) = lobby(3);
         assert!(usher.poll_accepting(cx).is_pending(), "nobody has asked yet");
         assert!(usher.give(arrival()).is_err());
-        for seat in &seats {
-            assert!(seat.poll_take(cx).is_pending());
+        for (seat, room) in seats.iter().zip([1, 0, 3]) {
+            assert!(seat.poll_take(room, cx).is_pending());
         }
-        seats[1].close();
         assert_eq!(usher.poll_accepting(cx), Poll::Ready(true));
+        for _ in 0..4 {
+            usher.give(arrival()).unwrap();
+        }
+        assert!(usher.poll_accepting(cx).is_pending(), "all are full");
+        assert!(usher.give(arrival()).is_err());
+        assert!(seats[0].poll_take(1, cx).is_ready());
+        assert!(usher.poll_accepting(cx).is_pending(), "the one that was taken has the room");
+        assert!(seats[0].poll_take(0, cx).is_pending());
+        assert!(seats[1].poll_take(1, cx).is_pending(), "it had no room");
+        for _ in 0..3 {
+            assert!(seats[2].poll_take(u32::MAX, cx).is_ready());
+        }
+        // The last had the last one, so it comes behind the second.
         usher.give(arrival()).unwrap();
         usher.give(arrival()).unwrap();
-        assert!(usher.poll_accepting(cx).is_pending(), "one each");
-        assert!(seats[0].poll_take(cx).is_ready());
-        assert!(seats[1].poll_take(cx).is_pending());
-        assert!(seats[2].poll_take(cx).is_ready());
-        assert!(seats[0].poll_take(cx).is_pending());
-        // The last had the last one, so the first is next, though the second has waited longer.
-        usher.give(arrival()).unwrap();
-        assert!(seats[0].poll_take(cx).is_ready());
-        usher.give(arrival()).unwrap();
-        assert!(seats[1].poll_take(cx).is_ready());
-
-        seats.remove(1);
+        assert!(seats[1].poll_take(0, cx).is_ready());
+        assert!(seats[2].poll_take(5, cx).is_ready());
+        seats[2].close();
         assert!(usher.poll_accepting(cx).is_pending());
+
+        for seat in &seats {
+            assert!(seat.poll_take(1_000, cx).is_pending());
+        }
+        for _ in 0..3 * SEAT_MAX {
+            usher.give(arrival()).unwrap();
+        }
+        assert!(usher.give(arrival()).is_err(), "room enough, but not on the way");
         seats.clear();
         assert_eq!(usher.poll_accepting(cx), Poll::Ready(false));
     }

@@ -225,6 +225,14 @@ impl<S: Socket> Shard<S> {
         state.accept_told
     }
 
+    /// For how many connections there is room.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        let state = self.state.borrow();
+        let max = state.server.config().limits().connections_max;
+        max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
+    }
+
     /// Takes in an accepted socket; if there is no room for it, it is closed. The next turn hands it
     /// out as [`Turn::Accepted`](super::Turn::Accepted).
     pub fn accept(&self, socket: S, peer: Peer) {

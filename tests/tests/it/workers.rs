@@ -316,6 +316,8 @@ fn a_full_shard_is_passed_over(on: &Adapter) {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listen = Listen::Tcp(socket);
     let server = start(on, listen, Place::Local, config, handlers::echo());
+    drop(streams(&server.address().into()));
+    wait_until("they have left", || server.metrics().connections_open() == 0);
     let mut open: Vec<Stream> = (0..6).map(|_| Stream::open(server.address())).collect();
     let mut shards: Vec<usize> = open.iter().map(shard_of).collect();
     shards.sort_unstable();
@@ -341,6 +343,10 @@ fn a_post_that_finds_no_room(on: &Adapter) {
     let listen = Listen::Tcp(TcpListener::bind(any).expect("a free port"));
     let server = start(on, listen, Place::Apart, config, handlers::give(sender));
     let way = Way::from(server.address());
+    // Every shard takes connections by now.
+    drop(streams(&way));
+    wait_until("they have left", || server.metrics().sessions_open() == 0);
+    sessions.try_iter().for_each(drop);
     let stream = Stream::open(&way);
     let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
     let mut posters = connections(&way);
@@ -349,8 +355,8 @@ fn a_post_that_finds_no_room(on: &Adapter) {
     let mut accepted = 0;
     let mut refused = None;
     for (n, poster) in posters.iter_mut().enumerate() {
-        poster.send(stream.post_request(&call(n, "[]")));
         let held = server.metrics().posts_held;
+        poster.send(stream.post_request(&call(n, "[]")));
         wait_until("an answer, or none", || {
             poster.hears_something() || server.metrics().posts_held > held
         });
