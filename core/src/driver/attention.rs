@@ -6,6 +6,7 @@ use core::task::{Context, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::event::{ForwardedPost, Outcome, PostTicket, SessionId};
+use crate::report::Report;
 
 /// Posts of other shards that wait for a shard; further ones are answered 503 at once.
 const POSTS_MAX: usize = 256;
@@ -26,6 +27,7 @@ pub(super) struct Attention {
 struct State {
     sessions: Vec<SessionId>,
     shutdowns: u32,
+    report: Option<Report>,
     posts: Vec<Parcel>,
     posts_bytes: u64,
     outcomes: Vec<(PostTicket, Outcome)>,
@@ -49,19 +51,18 @@ pub(super) struct Parcel {
 pub(super) struct Wanted {
     pub(super) sessions: Vec<SessionId>,
     pub(super) shutdowns: u32,
+    pub(super) report: Option<Report>,
     pub(super) posts: Vec<Parcel>,
     pub(super) outcomes: Vec<(PostTicket, Outcome)>,
 }
 
 impl Attention {
-    /// That of a shard which has been shut down so many times before it has begun.
-    pub(super) fn after_shutdowns(shutdowns: u32) -> Self {
-        Self { state: Mutex::new(State { shutdowns, ..State::default() }) }
-    }
-
-    /// Shutdowns that the shard does not know of yet.
-    pub(super) fn shutdowns(&self) -> u32 {
-        self.lock().shutdowns
+    /// That of a further shard, which has been told what this one has been told before it began.
+    pub(super) fn alike(&self) -> Self {
+        let state = self.lock();
+        let (shutdowns, report) = (state.shutdowns, state.report.clone());
+        drop(state);
+        Self { state: Mutex::new(State { shutdowns, report, ..State::default() }) }
     }
 
     pub(super) fn session(&self, session: SessionId) {
@@ -70,6 +71,11 @@ impl Attention {
 
     pub(super) fn shutdown(&self) {
         self.change(|state| state.shutdowns = state.shutdowns.saturating_add(1));
+    }
+
+    /// A later report replaces one that nobody has looked at.
+    pub(super) fn report(&self, report: Report) {
+        self.change(|state| state.report = Some(report));
     }
 
     /// Something else wants a look: a control was sent.
@@ -146,6 +152,7 @@ impl State {
         Wanted {
             sessions: mem::take(&mut self.sessions),
             shutdowns: mem::take(&mut self.shutdowns),
+            report: self.report.take(),
             posts: mem::take(&mut self.posts),
             outcomes: mem::take(&mut self.outcomes),
         }

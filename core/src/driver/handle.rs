@@ -14,6 +14,7 @@ use super::neighbours::{Link, Neighbours};
 use crate::event::Reach;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
+use crate::report::Report;
 use crate::sse::Frame;
 
 /// Controls that wait for a shard; senders of further ones wait.
@@ -90,13 +91,12 @@ impl Controls {
         let mut links = whole.links();
         debug_assert_eq!(links.len(), 1, "split once");
         let first = self.neighbours.own().clone();
-        // Whoever has stopped the server already has stopped all of it.
-        let shutdowns = first.attention.shutdowns();
-        let mut all = alloc::vec![first];
+        let mut all = alloc::vec![first.clone()];
         let mut inboxes = Vec::new();
         for _ in 1..shards {
             let (sender, receiver) = bounded(CONTROLS_MAX);
-            all.push(Link::new(Attention::after_shutdowns(shutdowns), sender));
+            // Whoever has stopped the server already has stopped all of it.
+            all.push(Link::new(first.attention.alike(), sender));
             inboxes.push(Inbox(receiver));
         }
         *links = all.into();
@@ -133,6 +133,12 @@ impl Handle {
         let reached = self.ask(|answer| Control::Broadcast(frame.clone(), answer)).await;
         let reached = reached.into_iter().filter_map(|(_, reach)| reach);
         reached.reduce(|sum, reach| sum + reach).ok_or(Stopped)
+    }
+
+    /// Says what else `/health` and `/ready` are to tell, in place of what was said before. Returns
+    /// immediately.
+    pub fn report(&self, report: Report) {
+        self.whole.links().iter().for_each(|link| link.attention.report(report.clone()));
     }
 
     /// A copy of the counters, of all shards together.
