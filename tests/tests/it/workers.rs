@@ -242,12 +242,16 @@ fn a_panic_ends_all(on: &Adapter) {
     });
     everywhere(on, &Config::default(), &clumsy, |server| {
         let mut streams = streams(&server.address().into());
+        // Behind the panic none is given any more.
+        let opened = server.metrics().sessions_opened;
+        let held: Vec<_> =
+            (0..opened).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
         let mut stumbling = Client::connect(server.address());
         stumbling.send("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Stumble: 1\r\n\r\n");
         stumbling.wait_for_end();
         streams.iter_mut().for_each(|stream| stream.client.wait_for_end());
         server.expect_panic();
-        let ended = sessions.try_iter().filter(|session| {
+        let ended = held.iter().filter(|session| {
             wait_until("its end is known", || session.closed().is_some());
             session.closed().is_some_and(|closed| closed.reason == CloseReason::Shutdown)
         });
