@@ -1,8 +1,9 @@
 //! Several shards on threads of their own: nobody notices, on whichever of them a connection falls.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::mpsc;
 
 use mcp_sse_core::driver::WORKERS_MAX;
