@@ -144,13 +144,18 @@ mod tests {
 
     #[test]
     fn sums() {
-        let mut one = Metrics { sessions_opened: 3, bytes_sent: 5, ..Metrics::default() };
+        let mut one = Metrics {
+            sessions_opened: 3,
+            sessions_closed: 2,
+            bytes_sent: 5,
+            ..Metrics::default()
+        };
         one.count_fault(Fault::Busy);
         let mut two = Metrics { sessions_opened: 4, sessions_closed: 1, ..Metrics::default() };
         two.count_fault(Fault::Busy);
         two.count_fault(Fault::NotFound);
         two += &one;
-        assert_eq!((two.sessions_opened, two.sessions_closed, two.bytes_sent), (7, 1, 5));
+        assert_eq!((two.sessions_opened, two.sessions_closed, two.bytes_sent), (7, 3, 5));
         assert_eq!((two.fault(Fault::Busy), two.fault(Fault::NotFound)), (2, 1));
     }
 
