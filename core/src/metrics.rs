@@ -144,12 +144,8 @@ mod tests {
 
     #[test]
     fn sums() {
-        let mut one = Metrics {
-            sessions_opened: 3,
-            sessions_closed: 2,
-            bytes_sent: 5,
-            ..Metrics::default()
-        };
+        let mut one =
+            Metrics { sessions_opened: 3, sessions_closed: 2, bytes_sent: 5, ..Metrics::default() };
         one.count_fault(Fault::Busy);
         let mut two = Metrics { sessions_opened: 4, sessions_closed: 1, ..Metrics::default() };
         two.count_fault(Fault::Busy);

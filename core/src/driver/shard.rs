@@ -26,7 +26,7 @@ use crate::event::{ConnId, Interest, Phase};
 use crate::exchange::Exchange;
 use crate::peer::Peer;
 use crate::server::Server;
-use crate::time::Clock;
+use crate::time::{Clock, Time};
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
@@ -114,6 +114,8 @@ pub(super) struct State<S> {
     accept_told: Poll<bool>,
     /// When the adapter's timer will fire.
     pub(super) timer_at: Option<Instant>,
+    /// Until when what is due waits for what sockets may hold.
+    pub(super) look_until: Option<Time>,
 }
 
 struct Conn<S> {
@@ -212,6 +214,7 @@ impl<S: Socket> Shard<S> {
                 accept_waker: None,
                 accept_told: Poll::Pending,
                 timer_at: None,
+                look_until: None,
             })),
         }
     }

@@ -1,6 +1,7 @@
 //! One turn of a shard: the clock, the handles, the application, the sockets, in that order.
 
 use core::task::{Context, Poll};
+use core::time::Duration;
 use std::time::Instant;
 
 use super::attention::Parcel;
@@ -15,6 +16,13 @@ const WAKES_BATCH: usize = 1_024;
 
 /// Controls of handles served in one turn.
 const CONTROLS_BATCH: usize = 16;
+
+/// A deadline that is noticed so late says that this thread was held up, and that sockets may hold what
+/// came in time.
+const HELD_UP: Duration = Duration::from_millis(50);
+
+/// For how long sockets are looked at then, before what is due is done.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// An adapter's timer: one for each shard.
 pub trait Timer {
@@ -76,8 +84,17 @@ impl<S: Socket> State<S> {
     fn tick(&mut self) {
         let now = self.clock.now();
         self.server.handle_wall_clock(self.clock.unix_seconds());
-        if self.server.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
-            self.server.handle_timeout(now);
+        let Some(due) = self.server.poll_timeout().filter(|deadline| deadline.at <= now) else {
+            self.look_until = None;
+            return;
+        };
+        match self.look_until {
+            // Nobody is to be told that he was late because the server was.
+            None if now.saturating_since(due.at) >= HELD_UP => {
+                self.look_until = Some(now.saturating_add(LOOK));
+            }
+            Some(until) if now < until => {}
+            None | Some(_) => self.server.handle_timeout(now),
         }
     }
 
@@ -192,7 +209,9 @@ impl<S: Socket> State<S> {
 
     /// Pending until the next deadline, or until somebody wants a turn.
     fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
-        let deadline = self.server.poll_timeout().and_then(|at| self.clock.instant(at.at));
+        let deadline = self.server.poll_timeout().map(|deadline| deadline.at);
+        let deadline = deadline.map(|at| self.look_until.map_or(at, |until| at.max(until)));
+        let deadline = deadline.and_then(|at| self.clock.instant(at));
         let Some(deadline) = deadline else { return Poll::Pending };
         // Most deadlines move away before they come; so a timer that fires early is left alone, and
         // set anew when it has.

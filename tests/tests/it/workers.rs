@@ -12,9 +12,7 @@ use mcp_sse_tests::adapter::{Adapter, Handler, Listen, Place, Server, handler};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Response, Stream, Way, answer, call, post_request};
 use mcp_sse_tests::scratch::Scratch;
-use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
-
-use crate::{limits, timeouts};
+use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, limits, timeouts, wait_until};
 
 for_each_adapter!(
     posts_reach_sessions_of_every_shard,
