@@ -4,24 +4,34 @@
 //! Does not know: how settings reach the builder (flags, files), or what a running server does.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::error::ConfigError;
-use crate::http1::FIELDS_CAP;
+use crate::http1::{self, FIELDS_CAP};
 use crate::limits::{Limits, Timeouts};
+use crate::policy::bearer::StaticTokens;
+use crate::policy::cidr::Cidr;
+use crate::policy::cors::Cors;
 use crate::policy::host::HostPattern;
 use crate::policy::origin::OriginPattern;
-use crate::route::{Paths, is_clean_path};
+use crate::policy::resource::{Metadata, ProtectedResource};
+use crate::route::{Paths, Service, is_clean_path};
 use crate::token::Shard;
 
 /// Who decides whether a request may proceed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Whoever it is, GETs and POSTs of sessions are asked alike, before anything is looked up or made;
+/// and a session belongs to the principal that opened it.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Authorization {
     /// Nobody: whoever reaches the server may use it.
     #[default]
     None,
+    /// These tokens, in `Authorization: Bearer <token>` and nowhere else.
+    Static(StaticTokens),
     /// The application, asked by [`Event::Asked`](crate::Event::Asked) for each GET and POST.
     Deferred,
 }
@@ -42,11 +52,17 @@ pub enum Acknowledgement {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) paths: Paths,
+    pub(crate) index_page: Option<String>,
     pub(crate) session_parameter: String,
     pub(crate) public_path_prefix: String,
     pub(crate) endpoint_retry: Option<Duration>,
     pub(crate) allow_host: Vec<HostPattern>,
     pub(crate) allow_origin: Vec<OriginPattern>,
+    pub(crate) cors: Cors,
+    pub(crate) trusted_proxies: Vec<Cidr>,
+    pub(crate) trust_local_peers: bool,
+    pub(crate) require_https: bool,
+    pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) shard: Shard,
@@ -60,12 +76,23 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            paths: Paths { stream: "/sse".into(), message: "/messages".into() },
+            paths: Paths {
+                stream: "/sse".into(),
+                message: "/messages".into(),
+                services: vec![String::new()],
+                index: false,
+            },
+            index_page: None,
             session_parameter: "session_id".into(),
             public_path_prefix: String::new(),
             endpoint_retry: None,
             allow_host: Vec::new(),
             allow_origin: Vec::new(),
+            cors: Cors::new(),
+            trusted_proxies: Vec::new(),
+            trust_local_peers: false,
+            require_https: false,
+            metadata: None,
             authorization: Authorization::None,
             acknowledgement: Acknowledgement::Queued,
             shard: Shard(0),
@@ -81,7 +108,7 @@ impl Default for Config {
 impl Config {
     /// Starts from the defaults.
     pub fn builder() -> ConfigBuilder {
-        ConfigBuilder { config: Self::default(), fault: None }
+        ConfigBuilder { config: Self::default(), services: Vec::new(), fault: None }
     }
 
     /// The limits.
@@ -108,6 +135,11 @@ impl Config {
         &self.paths.message
     }
 
+    /// What stands before those two paths: one empty text unless services were named.
+    pub fn service_paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.services.iter().map(String::as_str)
+    }
+
     /// The name of the query parameter that carries the session's token.
     #[must_use]
     pub fn session_parameter(&self) -> &str {
@@ -126,6 +158,7 @@ impl Config {
 #[must_use = "a builder does nothing until it is built"]
 pub struct ConfigBuilder {
     config: Config,
+    services: Vec<String>,
     fault: Option<ConfigError>,
 }
 
@@ -141,6 +174,25 @@ impl ConfigBuilder {
     pub fn message_path(mut self, path: &str) -> Self {
         self.require_path("message_path", path);
         self.config.paths.message = path.into();
+        self
+    }
+
+    /// Serves the two paths below this one instead of at the root, so that several MCP servers share
+    /// an address: `/files` and `/time` have their streams at `/files/sse` and `/time/sse`. May be
+    /// said for up to 65,535 of them. Their sessions are kept apart: a post below another service's
+    /// path is one to an unknown session. Which service a session belongs to, the head of its request
+    /// tells: [`RequestHead::service_path`](crate::RequestHead::service_path).
+    pub fn service_path(mut self, path: &str) -> Self {
+        self.require_path("service_path", path);
+        self.services.push(path.into());
+        self
+    }
+
+    /// What `GET /` answers, as plain text: for a person who wonders what is served here. 404 unless
+    /// said.
+    pub fn index_page(mut self, text: &str) -> Self {
+        self.config.index_page = Some(text.into());
+        self.config.paths.index = true;
         self
     }
 
@@ -201,6 +253,100 @@ impl ConfigBuilder {
                 value: origin.into(),
                 expected: "an origin as in https://app.example.com or http://localhost:*",
             }),
+        }
+        self
+    }
+
+    /// Lets pages of this origin use the server from a browser (CORS): as in
+    /// [`allow_origin`](Self::allow_origin), which this implies, or `*` for any. CORS is off until an
+    /// origin is listed.
+    ///
+    /// Answers say so to these origins only, refusals among them. A preflight is answered before
+    /// anybody is asked for credentials.
+    pub fn cors_origin(mut self, origin: &str) -> Self {
+        match OriginPattern::parse(origin) {
+            _ if origin == "*" => self.config.cors.any = true,
+            Some(pattern) => self.config.cors.origins.push(pattern),
+            None => self.report(ConfigError::Invalid {
+                name: "cors_origin",
+                value: origin.into(),
+                expected: "an origin as in https://app.example.com or http://localhost:*, or *",
+            }),
+        }
+        self
+    }
+
+    /// Lets such pages send one more field, besides `authorization`, `content-type`, `last-event-id`,
+    /// `mcp-protocol-version` and `mcp-session-id`.
+    pub fn cors_header(mut self, name: &str) -> Self {
+        if http1::is_token(name.as_bytes()) {
+            self.config.cors.headers.push_str(", ");
+            self.config.cors.headers.push_str(name);
+        } else {
+            self.report(ConfigError::Invalid {
+                name: "cors_header",
+                value: name.into(),
+                expected: "the name of a field",
+            });
+        }
+        self
+    }
+
+    /// For how long browsers may remember the answer to a preflight, in whole seconds; as long as
+    /// they like unless said, which is 5 s.
+    pub fn cors_max_age(mut self, age: Duration) -> Self {
+        self.config.cors.set_max_age(age);
+        self
+    }
+
+    /// Whether such pages may send cookies and the like; not unless said, and never together with the
+    /// origin `*`. A token that a page puts into `Authorization` by itself is no such credential.
+    pub fn cors_credentials(mut self, on: bool) -> Self {
+        self.config.cors.credentials = on;
+        self
+    }
+
+    /// Believes what proxies at these addresses say about whom they speak for: `10.0.0.0/8`,
+    /// `2001:db8::/32`, or a single address. May be said several times; nobody is believed unless
+    /// said.
+    ///
+    /// From them, and from nobody else, `Forwarded` or `X-Forwarded-For`, `-Proto` and `-Host` count,
+    /// and `X-Forwarded-Prefix`. The first address that is no trusted proxy's, seen from here, is the
+    /// client: limits, logs and [`RequestHead::client`](crate::RequestHead::client) have it. The host
+    /// replaces `Host` for the guard (on loopback `Host` has to be allowed as well, because a
+    /// browser on this machine is as near as the proxy). The prefix stands before the path that clients
+    /// are told to post to, instead of [`public_path_prefix`](Self::public_path_prefix). What cannot be
+    /// understood is answered 400, and so are `Forwarded` and `X-Forwarded-*` together: a proxy that
+    /// writes the one and passes the other through would let strangers choose their address.
+    pub fn trusted_proxy(mut self, range: &str) -> Self {
+        match range.parse::<Cidr>() {
+            Ok(range) => self.config.trusted_proxies.push(range),
+            Err(error) => self.report(ConfigError::InvalidRange { value: range.into(), error }),
+        }
+        self
+    }
+
+    /// Whether peers without an address, on a Unix socket, are trusted proxies too. Not unless said.
+    pub fn trust_local_peers(mut self, on: bool) -> Self {
+        self.config.trust_local_peers = on;
+        self
+    }
+
+    /// Whether requests must have come by https: on a TLS connection, or by the word of a trusted
+    /// proxy. Others are answered 403, except for `/health` and `/ready`. Off unless said.
+    pub fn require_https(mut self, on: bool) -> Self {
+        self.config.require_https = on;
+        self
+    }
+
+    /// Tells clients, at `/.well-known/oauth-protected-resource` and in every 401, who gives them
+    /// tokens (RFC 9728). Without it those paths are like any other that is not there.
+    pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
+        match resource.render() {
+            Ok(metadata) => self.config.metadata = Some(metadata),
+            Err((name, value, expected)) => {
+                self.report(ConfigError::Invalid { name, value, expected });
+            }
         }
         self
     }
@@ -271,13 +417,17 @@ impl ConfigBuilder {
     ///
     /// The first setting that makes no sense, by name.
     pub fn build(mut self) -> Result<Config, ConfigError> {
-        let Paths { stream, message } = &self.config.paths;
-        let taken = |path: &String| [Paths::HEALTH, Paths::READY].contains(&path.as_str());
-        if taken(stream) || stream == message {
-            let value = stream.clone();
-            self.report(ConfigError::PathsCollide { value });
-        } else if taken(message) {
-            let value = message.clone();
+        if !self.services.is_empty() {
+            self.config.paths.services = core::mem::take(&mut self.services);
+        }
+        if self.config.paths.services.len() > Service::COUNT_MAX {
+            let maximum = Service::COUNT_MAX as u64;
+            self.report(ConfigError::AboveMaximum { name: "service_path (count)", maximum });
+        }
+        let mut paths = self.config.paths.all();
+        paths.sort_unstable();
+        let twice = paths.iter().zip(paths.iter().skip(1)).find(|(a, b)| a == b);
+        if let Some(value) = twice.map(|(path, _)| path.clone()) {
             self.report(ConfigError::PathsCollide { value });
         }
         if self.config.limits.fields_max as usize > FIELDS_CAP {
@@ -286,6 +436,10 @@ impl ConfigBuilder {
                 maximum: FIELDS_CAP as u64,
             });
         }
+        if self.config.cors.any && self.config.cors.credentials {
+            self.report(ConfigError::AnyOriginWithCredentials);
+        }
+        self.config.cors.challenges = !matches!(self.config.authorization, Authorization::None);
         // A heartbeat after no silence at all would be an endless stream of them.
         let least = Duration::from_millis(1);
         if self.config.timeouts.heartbeat.is_some_and(|interval| interval < least) {
@@ -335,6 +489,14 @@ mod tests {
         check(b().message_path("/a/../b"), Some("message_path"));
         check(b().stream_path("/x").message_path("/x"), Some("\"/x\" is used by two routes"));
         check(b().message_path("/health"), Some("two routes"));
+        check(b().service_path("/a").service_path("/b"), None);
+        check(b().service_path("a"), Some("service_path \"a\""));
+        check(
+            b().service_path("/a").service_path("/a"),
+            Some("\"/a/messages\" is used by two routes"),
+        );
+        let crossed = b().stream_path("/x/y").message_path("/y").service_path("/a");
+        check(crossed.service_path("/a/x"), Some("\"/a/x/y\" is used by two routes"));
         check(b().public_path_prefix("/mcp").public_path_prefix(""), None);
         check(b().public_path_prefix("mcp"), Some("public_path_prefix"));
         check(b().session_parameter("sessionId"), None);
@@ -342,6 +504,18 @@ mod tests {
         check(b().allow_host("mcp.example:443").allow_origin("http://localhost:*"), None);
         check(b().allow_host("http://mcp.example"), Some("allow_host"));
         check(b().allow_origin("*"), Some("allow_origin \"*\""));
+        check(b().cors_origin("https://a.example").cors_credentials(true).cors_header("x-a"), None);
+        check(b().cors_origin("a.example"), Some("cors_origin \"a.example\""));
+        check(b().cors_origin("*"), None);
+        check(b().cors_credentials(true).cors_origin("*"), Some("never go with credentials"));
+        check(b().cors_header("a: b"), Some("cors_header"));
+        check(b().trusted_proxy("10.0.0.0/8").trusted_proxy("::1"), None);
+        check(b().trusted_proxy("10.0.0.1/8"), Some("trusted_proxy \"10.0.0.1/8\""));
+        check(b().protected_resource(ProtectedResource::new("https://a.example/sse")), None);
+        check(
+            b().protected_resource(ProtectedResource::new("a")),
+            Some("protected_resource \"a\""),
+        );
         check(b().instance("a1"), None);
         check(b().instance("A1"), Some("instance"));
         check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));

@@ -17,7 +17,7 @@ use clap::Parser;
 use log::LevelFilter;
 use mcp_sse::demo::{self, Burst, Reply};
 use mcp_sse::greeting::Greeting;
-use mcp_sse::options::Place;
+use mcp_sse::place::Place;
 use mcp_sse::stop;
 use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_core::{

@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Server;
-use crate::answer::Refused;
+use crate::answer::{Refused, Reply, To};
 use crate::arena::Key;
 use crate::config::Acknowledgement;
 use crate::conn::{Phase as ConnPhase, PostTarget};
@@ -23,10 +23,15 @@ use crate::jsonrpc::{self, Invalid, Kind, Message};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{Plan, PostPlan, Unread, body_too_large};
+use crate::route::Service;
+use crate::session::Claim;
 use crate::sse::Frame;
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
-use crate::token::{Secret, SessionToken, TokenError};
+use crate::token::{SessionToken, TokenError};
+
+const SESSION_RATE: &str = "too many posts to this session (limit posts_rate_per_session)";
+const PRINCIPAL_RATE: &str = "too many posts of this principal (limit posts_rate_per_principal)";
 
 impl Server {
     // ── The application's verbs about posts. ────────────────────────────────────────────────────
@@ -80,6 +85,10 @@ impl Server {
             Outcome::Accepted => self.accepted(key),
             Outcome::UnknownSession => self.refuse(key, Fault::UnknownSession, Unread::Known(0)),
             Outcome::Busy => self.refuse(key, Fault::Busy, Unread::Known(0)),
+            Outcome::RateLimited { retry_after } => {
+                let refused = Refused::limited(Fault::RateLimited, Some(SESSION_RATE), retry_after);
+                self.refuse(key, refused, Unread::Known(0));
+            }
         }
         self.settle();
         Ok(())
@@ -89,14 +98,21 @@ impl Server {
     /// to that shard's [`acknowledge`](Self::acknowledge).
     pub fn deliver(&mut self, post: ForwardedPost, now: Time) -> Outcome {
         self.advance(now);
-        let ForwardedPost { token, principal, message } = post;
-        let outcome = match self.find_session(token.slot(), token.secret(), principal.as_ref()) {
-            None => Outcome::UnknownSession,
-            Some(key) if self.session_takes(key, &message) && self.has_room_for(&message) => {
+        let ForwardedPost { claim, message } = post;
+        let found = self.find_session(&claim);
+        let late = found.and_then(|key| self.admit_to_session(key).err());
+        let outcome = match (found, late) {
+            // Shutting down ends sessions that posts are still on their way to.
+            (None, _) if self.phase != Phase::Running => Outcome::Busy,
+            (None, _) => Outcome::UnknownSession,
+            (Some(_), Some(retry_after)) => Outcome::RateLimited { retry_after },
+            (Some(key), None)
+                if self.session_takes(key, &message) && self.has_room_for(&message) =>
+            {
                 self.record(key, message, None);
                 Outcome::Accepted
             }
-            Some(_) => Outcome::Busy,
+            (Some(_), None) => Outcome::Busy,
         };
         self.settle();
         outcome
@@ -148,6 +164,15 @@ impl Server {
                 }
             }
             Plan::Post(plan) => self.begin_post(key, plan, principal),
+            Plan::Index { unread } => {
+                let page = |server: &Self, to: &To<'_>| {
+                    let text = server.config.index_page.as_deref().unwrap_or_default();
+                    server.answers.page(text, to)
+                };
+                if let Some(bytes) = self.answering(key, unread, page) {
+                    self.answer(key, bytes, unread);
+                }
+            }
         }
     }
 
@@ -158,10 +183,25 @@ impl Server {
         if self.phase != Phase::Running {
             return self.refuse(key, Fault::ShuttingDown, plan.unread);
         }
-        let target = match self.locate(plan.token, principal) {
+        // Before anything is looked up, so that guessing at sessions is limited as well, and the answer
+        // tells nothing of them.
+        if let Some(Err(wait)) = principal.as_ref().map(|who| self.tenants.post(who, self.now)) {
+            let refused = Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
+            return self.refuse(key, refused, plan.unread);
+        }
+        let target = match self.locate(plan.token, plan.service, principal) {
             Ok(target) => target,
             Err(fault) => return self.refuse(key, fault, plan.unread),
         };
+        if let PostTarget::Here(session) = target {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.session = Some(session);
+            }
+            if let Err(wait) = self.admit_to_session(session) {
+                let refused = Refused::limited(Fault::RateLimited, Some(SESSION_RATE), wait);
+                return self.refuse(key, refused, plan.unread);
+            }
+        }
         if plan.expects_continue {
             self.push(key, Segment::Static(CONTINUE));
         }
@@ -177,45 +217,30 @@ impl Server {
     fn locate(
         &self,
         token: Result<SessionToken, TokenError>,
+        service: Service,
         principal: Option<Principal>,
     ) -> Result<PostTarget, Fault> {
         let token = match token {
             Ok(token) => token,
             Err(error) => {
                 // As long as for any other miss.
-                self.find_session(u32::MAX, &Secret::DECOY, principal.as_ref());
+                self.find_session(&Claim { token: SessionToken::NOBODYS, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
                     TokenError::OtherInstance => Fault::Misrouted,
                 });
             }
         };
-        if token.shard() == self.config.shard {
-            self.find_session(token.slot(), token.secret(), principal.as_ref())
-                .map(PostTarget::Here)
-                .ok_or(Fault::UnknownSession)
+        let shard = token.shard();
+        let claim = Claim { token, service, principal };
+        if shard == self.config.shard {
+            self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession)
         } else if self.config.forwarding {
-            Ok(PostTarget::Elsewhere(Box::new((token, principal))))
+            Ok(PostTarget::Elsewhere(Box::new(claim)))
         } else {
-            log::info!("a post for shard {} came to shard {}", token.shard(), self.config.shard);
+            log::debug!("a post for shard {shard} came to shard {}", self.config.shard);
             Err(Fault::Misrouted)
         }
-    }
-
-    /// The session in a slot, if it has this secret and this principal, and is not ending. Every
-    /// way to miss compares a secret once and looks the same.
-    fn find_session(
-        &self,
-        slot: u32,
-        secret: &Secret,
-        principal: Option<&Principal>,
-    ) -> Option<Key> {
-        let found = self.sessions.at(slot);
-        let known = found.map_or(&Secret::DECOY, |(_, session)| session.secret());
-        let matches = known.matches(secret);
-        let (key, session) = found?;
-        let theirs = session.principal.as_ref() == principal && session.ending.is_none();
-        (matches && theirs).then_some(key)
     }
 
     // ── From the body to the application. ───────────────────────────────────────────────────────
@@ -277,9 +302,8 @@ impl Server {
         log::trace!("{} posts {}", ConnId(key), message.text());
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
-            PostTarget::Elsewhere(whose) => {
-                let (token, principal) = *whose;
-                self.forward(key, ForwardedPost { token, principal, message });
+            PostTarget::Elsewhere(claim) => {
+                self.forward(key, ForwardedPost { claim: *claim, message });
             }
         }
     }
@@ -341,7 +365,9 @@ impl Server {
 
     fn accepted(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        let bytes = self.answers.accepted(conn.reply.persistence);
+        let reply = Reply { head_only: false, ..conn.reply };
+        let to = To { reply, sharing: &conn.sharing, config: &self.config };
+        let bytes = self.answers.accepted(&to);
         self.answer(key, bytes, Unread::Known(0));
     }
 
@@ -470,8 +496,8 @@ impl Server {
             ))
             .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
-            self.metrics.count_fault(Fault::Busy);
-            log::info!("{}: a request was answered \"server busy\"", SessionId(session));
+            self.note(Some(key), Fault::Busy);
+            log::debug!("{}: a request was answered \"server busy\"", SessionId(session));
             self.accepted(key);
         } else {
             self.refuse(key, Fault::Busy, Unread::Known(0));

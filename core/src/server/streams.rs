@@ -1,6 +1,7 @@
 //! Sessions: how they are opened, what is sent on their streams, and the ways they end.
 
 use super::Server;
+use crate::answer::{Invitation, Refused, To};
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::{Fault, SendError};
@@ -9,6 +10,7 @@ use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{StreamPlan, Unread};
+use crate::route::Service;
 use crate::session::Session;
 use crate::sse::{Frame, LAST_CHUNK};
 use crate::time::Time;
@@ -94,27 +96,36 @@ impl Server {
         key: Key,
         plan: StreamPlan,
         principal: Option<Principal>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Refused> {
         if plan.head_only {
             self.answer_head(key, &plan);
             return Ok(());
         }
-        let Some(conn) = self.conns.get(key) else { return Ok(()) };
-        let address = conn.peer.address_key();
+        let address = self.config.address_key(plan.client);
         self.admit_session(address.as_ref(), principal.as_ref())?;
         self.admit_head(&plan.head)?;
+        // The last but one, because asking is counting.
+        if let Some(address) = address {
+            let late = |wait| Refused::limited(Fault::SessionRateLimited, None, wait);
+            self.session_rates.take(address, self.now).map_err(late)?;
+        }
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
         let token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
-        let greeting = self.answers.stream(&self.config, plan.framing, Some((&token, &plan.mount)));
+        let service = plan.service;
+        let invitation = Invitation { token: &token, mount: &plan.mount, service };
+        let greet =
+            |server: &Self, to: &To<'_>| server.answers.stream(plan.framing, Some(invitation), to);
+        let Some(greeting) = self.answering(key, plan.unread, greet) else { return Ok(()) };
         if let Some(address) = address {
             self.session_addresses.add(address);
         }
         if let Some(principal) = principal.clone() {
-            self.principals.add(principal);
+            self.tenants.opened(&principal, self.now);
         }
-        let session = self.sessions.insert(Session::new(key, secret, principal.clone(), address));
+        let session = Session::new(key, secret, service, principal.clone(), address);
+        let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
         self.disarm(Role::Phase, key);
@@ -147,8 +158,11 @@ impl Server {
         {
             conn.reply.persistence = Persistence::Close;
         }
-        let head = self.answers.stream(&self.config, framing, None);
-        self.answer(key, head, plan.unread);
+        let head =
+            self.answering(key, plan.unread, |server, to| server.answers.stream(framing, None, to));
+        if let Some(head) = head {
+            self.answer(key, head, plan.unread);
+        }
     }
 
     fn admit_session(
@@ -162,13 +176,15 @@ impl Server {
             Err(Fault::ShuttingDown)
         } else if !within(limits.sessions_max, more(self.sessions.len())) {
             Err(Fault::SessionsFull)
+        } else if !self.has_place_for_stream() {
+            Err(Fault::StreamsFull)
         } else if address.is_some_and(|address| {
             let count = self.session_addresses.count(address);
             !within(limits.sessions_per_address_max, more(count))
         }) {
             Err(Fault::SessionsPerAddressFull)
         } else if principal.is_some_and(|principal| {
-            let count = self.principals.count(principal);
+            let count = self.tenants.sessions(principal);
             !within(limits.sessions_per_principal_max, more(count))
         }) {
             Err(Fault::SessionsPerPrincipalFull)
@@ -333,7 +349,7 @@ impl Server {
             self.session_addresses.subtract(address);
         }
         if let Some(principal) = &session.principal {
-            self.principals.subtract(principal);
+            self.tenants.closed(principal, self.now);
         }
         self.metrics.sessions_closed += 1;
         log::info!("{} ended: {reason}; {frames_undelivered} frames undelivered", SessionId(key));
@@ -352,6 +368,16 @@ impl crate::request::Plan {
         match self {
             Self::Stream(plan) => plan.unread,
             Self::Post(plan) => plan.unread,
+            Self::Index { unread } => *unread,
+        }
+    }
+
+    /// The service that is asked for, if it is one.
+    pub(super) const fn service(&self) -> Option<Service> {
+        match self {
+            Self::Stream(plan) => Some(plan.service),
+            Self::Post(plan) => Some(plan.service),
+            Self::Index { .. } => None,
         }
     }
 }

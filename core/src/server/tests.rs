@@ -10,13 +10,20 @@
 )]
 
 mod backpressure;
+mod cors;
 mod exchange;
 mod guard;
 mod http;
+mod identity;
 mod limits;
 mod posts;
+mod proxies;
+mod rates;
+mod refusals;
+mod room;
 mod secrecy;
 mod segmentation;
+mod services;
 mod shutdown;
 mod streams;
 mod tickets;

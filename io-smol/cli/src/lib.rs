@@ -1,6 +1,6 @@
 //! The parts of the command `mcp-sse` that other programs use too.
 //!
-//! Knows: the [`demo`] server, the flags of whatever serves ([`options`]), what is printed on start
+//! Knows: the [`demo`] server, the flags of whatever serves (`options`), what is printed on start
 //! ([`greeting`]), and the signals that ask to [`stop`]. Does not know: a runtime; programs do.
 
 #![forbid(unsafe_code)]
@@ -8,5 +8,7 @@
 
 pub mod demo;
 pub mod greeting;
+#[cfg(feature = "smol")]
 pub mod options;
+pub mod place;
 pub mod stop;

@@ -5,14 +5,16 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use log::LevelFilter;
+use mcp_sse_core::driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
+
+pub use crate::place::Place;
 
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
@@ -62,6 +64,9 @@ pub struct Serve {
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
     max_sessions: Count,
+    /// Serve with this many threads, each with sockets and sessions of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
+    workers: usize,
     /// How long requests under way may take to finish when the server is stopped; "off" for as long
     /// as they like.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
@@ -78,24 +83,6 @@ type Count = OrNone<u32>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OrNone<T>(Option<T>);
-
-/// Where to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
-    /// At a TCP address.
-    Tcp(SocketAddr),
-    /// At a Unix socket.
-    Unix(&'a Path),
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
 
 impl Serve {
     /// Where to listen.
@@ -119,6 +106,12 @@ impl Serve {
             (Some(cert), Some(key)) => Tls::from_pem_files(cert, key).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// With how many threads to serve.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
     }
 
     /// How much to log.
@@ -165,6 +158,8 @@ pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
         ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
+        // Nothing on the command line sets these.
+        ConfigError::InvalidRange { .. } | ConfigError::AnyOriginWithCredentials => return None,
         _ => return None,
     };
     let known = [
@@ -198,6 +193,11 @@ fn parse_count(text: &str) -> Result<Count, String> {
     }
 }
 
+fn parse_workers(text: &str) -> Result<usize, String> {
+    let known = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
+}
+
 fn parse_host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
@@ -211,6 +211,8 @@ fn parse_level(text: &str) -> Result<LevelFilter, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
 
     use super::*;
@@ -241,6 +243,8 @@ mod tests {
         .config()
         .unwrap();
         assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(serve(&[]).unwrap().workers(), 1);
+        assert_eq!(serve(&["--workers=4"]).unwrap().workers(), 4);
         assert_eq!(config.timeouts().heartbeat, None);
         assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
         assert_eq!(config.limits().connections_max, Some(7));
@@ -278,6 +282,8 @@ mod tests {
         check_mistake("--max-sessions=-1", "--max-sessions");
         check_mistake("--max-connections=0", "--max-connections");
         check_mistake("--port=65536", "--port");
+        check_mistake("--workers=0", "--workers");
+        check_mistake("--workers=257", "--workers");
         check_mistake("--host=example.com", "--host");
         check_mistake("--log-level=loud", "--log-level");
     }
