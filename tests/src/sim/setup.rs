@@ -110,7 +110,7 @@ impl Setup {
 
     /// A busy server with polite peers: for runs of many messages.
     #[must_use]
-    pub fn busy(parties: usize, steps: u64) -> Self {
+    pub fn busy(parties: usize) -> Self {
         let config = |shard| {
             Config::builder().shard(Shard(shard)).forwarding(true).build().expect("the defaults")
         };
@@ -121,7 +121,7 @@ impl Setup {
             deferred: false,
             instance: "",
             parties,
-            steps,
+            steps: u64::MAX,
             attention: 100,
             rough: true,
             generous: true,

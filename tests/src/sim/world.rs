@@ -135,7 +135,8 @@ impl World {
         self.finish();
     }
 
-    fn step(&mut self) {
+    /// Lets one thing happen, and what follows from it.
+    pub fn step(&mut self) {
         for (&key, link) in &mut self.links {
             if core::mem::take(&mut link.paused) && !link.listed {
                 link.listed = true;
