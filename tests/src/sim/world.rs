@@ -19,8 +19,8 @@ use super::peer::Party;
 use super::setup::{Cuts, Setup};
 use super::trace::Trace;
 
-/// What the core holds however little it is allowed to: the server itself, its lists' first places.
-const BASE_BYTES: i64 = 16 << 10;
+/// Messages that the application says it holds for a session, at most.
+pub const BACKLOG_MAX: u32 = 2;
 
 /// A server, and what its driver counts.
 pub struct Shard {
@@ -84,7 +84,7 @@ impl World {
     /// A world in which nothing has happened.
     #[must_use]
     pub fn new(setup: Setup, name: String, chance: Chance, trace: Trace) -> Self {
-        let mut memory_max = BASE_BYTES;
+        let mut memory_max = 0_i64;
         let shards = setup.configs.iter().enumerate().map(|(at, config)| {
             let most = i64::try_from(config.memory_bytes_max()).unwrap_or(i64::MAX);
             memory_max = memory_max.saturating_add(most);
@@ -487,6 +487,19 @@ impl World {
             assert!(metrics.heartbeats >= shard.beats, "11");
             assert_eq!(metrics.sessions_open(), u64::from(server.sessions_open()), "11");
             assert_eq!(metrics.clock_backsteps, shard.backsteps, "11");
+            // 6: what each session may hold, and what all queues and slots may.
+            let limits = server.config().limits();
+            let within = |most: Option<u32>, count: u32| most.is_none_or(|most| count <= most);
+            assert!(within(limits.sessions_max, server.sessions_open()), "6: sessions");
+            assert!(within(limits.connections_max, server.connections_open()), "6: connections");
+            for view in server.sessions() {
+                let asked = view.requests_in_flight();
+                assert!(within(limits.in_flight_max, asked), "6: {asked} requests in flight");
+                // What an application says that it holds itself is not for the core to bound.
+                let most = limits.inbound_messages_max.map(|most| most + BACKLOG_MAX);
+                let inbound = view.inbound_messages();
+                assert!(within(most, inbound), "6: {inbound} messages nobody has taken");
+            }
         }
         let open: u64 =
             self.shards.iter().map(|shard| u64::from(shard.server.connections_open())).sum();

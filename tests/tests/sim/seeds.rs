@@ -8,9 +8,9 @@ use mcp_sse_tests::sim::setup::Cuts;
 use mcp_sse_tests::sim::{self, meter};
 
 /// How much happens in each run.
-const STEPS: u64 = 1_000;
+const STEPS: u64 = 800;
 /// Enough to go everywhere that the last test wants to have been, in a few seconds.
-const SEEDS: u64 = 96;
+const SEEDS: u64 = 80;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
