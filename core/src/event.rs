@@ -7,14 +7,16 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Add;
 
 use crate::arena::Key;
 use crate::error::Fault;
 use crate::http1::{Head, Method, Version};
 use crate::jsonrpc::Message;
+use crate::session::Claim;
 use crate::time::Time;
 use crate::timers::TimerKind;
-use crate::token::{SessionToken, Shard};
+use crate::token::Shard;
 
 macro_rules! handle {
     ($(#[$doc:meta])+ $name:ident $letter:literal) => {
@@ -279,8 +281,7 @@ impl fmt::Display for CloseReason {
 /// A complete post on its way to the shard that owns its session.
 #[derive(Debug)]
 pub struct ForwardedPost {
-    pub(crate) token: SessionToken,
-    pub(crate) principal: Option<Principal>,
+    pub(crate) claim: Claim,
     pub(crate) message: Message,
 }
 
@@ -288,7 +289,13 @@ impl ForwardedPost {
     /// The shard that owns the session, if it exists.
     #[must_use]
     pub const fn shard(&self) -> Shard {
-        self.token.shard()
+        self.claim.token.shard()
+    }
+
+    /// What it holds in memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.message.memory_bytes()
     }
 }
 
@@ -306,11 +313,27 @@ pub struct Reach {
     pub gone: u32,
 }
 
+impl Add for Reach {
+    type Output = Self;
+
+    /// What two shards reached, together.
+    fn add(self, other: Self) -> Self {
+        Self {
+            queued: self.queued + other.queued,
+            full: self.full + other.full,
+            too_large: self.too_large + other.too_large,
+            gone: self.gone + other.gone,
+        }
+    }
+}
+
 /// An owned copy of a request's head: what outlives the read buffer it came in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestHead {
     method: Method,
     version: Version,
+    /// How much of the path names the service.
+    service_len: u32,
     /// Target, then name and value of each field, end to end.
     octets: Box<[u8]>,
     /// The end of each of those pieces in `octets`.
@@ -318,14 +341,15 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    pub(crate) fn capture(head: &Head<'_>, target: &str) -> Self {
+    /// The head of a request below `service`, which its path begins with.
+    pub(crate) fn capture(head: &Head<'_>, service: &str) -> Self {
         let mut octets = Vec::new();
         let mut ends = Vec::new();
         let mut add = |piece: &[u8]| {
             octets.extend_from_slice(piece);
             ends.push(octets.len() as u32); // A head is far below 2^32 octets.
         };
-        add(target.as_bytes());
+        add(head.target().path.as_bytes());
         for (name, value) in head.fields() {
             add(name.as_bytes());
             add(value);
@@ -333,6 +357,7 @@ impl RequestHead {
         Self {
             method: head.method(),
             version: head.version(),
+            service_len: service.len() as u32, // Part of the path.
             octets: octets.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
         }
@@ -359,6 +384,14 @@ impl RequestHead {
     #[must_use]
     pub fn path(&self) -> &str {
         core::str::from_utf8(self.piece(0)).unwrap_or_default()
+    }
+
+    /// The service that is asked for: see
+    /// [`ConfigBuilder::service_path`](crate::ConfigBuilder::service_path). Empty if there is but the
+    /// one at the root.
+    #[must_use]
+    pub fn service_path(&self) -> &str {
+        self.path().get(..self.service_len as usize).unwrap_or_default()
     }
 
     /// Every field, in order: name as it came, value without surrounding white space.

@@ -32,6 +32,7 @@ use crate::limits::within;
 use crate::metrics::Metrics;
 use crate::outbox::{Segment, Transmit};
 use crate::peer::{AddressKey, Peer};
+use crate::report::Report;
 use crate::request::Unread;
 use crate::session::{Session, SessionView};
 use crate::tally::Tally;
@@ -81,7 +82,10 @@ pub struct Server {
     /// The sum of all connections', sessions' and waiting events' request bytes.
     bodies_bytes: u64,
     answers: Answers,
+    report: Report,
     metrics: Metrics,
+    /// Sessions and connections of other shards.
+    elsewhere: (u32, u32),
     phase: Phase,
 }
 
@@ -106,12 +110,12 @@ impl Server {
         Self {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
+            sessions: Arena::of_shard(config.shard),
             config,
             entropy,
             started: now,
             now,
             conns: Arena::new(),
-            sessions: Arena::new(),
             timers: Timers::new(),
             events: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -124,7 +128,9 @@ impl Server {
             queues_cost: 0,
             bodies_bytes: 0,
             answers: Answers::default(),
+            report: Report::default(),
             metrics: Metrics::default(),
+            elsewhere: (0, 0),
             phase: Phase::Running,
         }
     }
@@ -257,6 +263,19 @@ impl Server {
     /// told is, to RFC 9110 section 6.6.1, one without a clock. Once a second is enough.
     pub fn handle_wall_clock(&mut self, unix_seconds: u64) {
         self.answers.handle_wall_clock(unix_seconds);
+    }
+
+    /// The application says what else `/health` and `/ready` are to tell. It replaces what was said
+    /// before.
+    pub fn report(&mut self, report: Report) {
+        self.report = report;
+    }
+
+    /// The other shards of the same server have so many sessions and connections open: `/health`
+    /// reports the sum of these and of what is open here. None unless said; the figures replace those
+    /// said before.
+    pub fn handle_elsewhere(&mut self, sessions: u32, connections: u32) {
+        self.elsewhere = (sessions, connections);
     }
 
     // ── 3. The core speaks. (2., the verbs, is in `posts`, `streams` and `lifetime`.) ───────────
@@ -671,12 +690,13 @@ impl Server {
         self.enter(key, ConnPhase::Ended);
     }
 
-    fn vitals(&self) -> Vitals {
+    fn vitals(&self) -> Vitals<'_> {
         Vitals {
-            sessions: self.sessions.len(),
-            connections: self.conns.len(),
+            sessions: self.sessions.len().saturating_add(self.elsewhere.0),
+            connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
             draining: self.phase != Phase::Running,
+            report: &self.report,
         }
     }
 

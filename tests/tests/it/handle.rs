@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::sync::mpsc;
 
 use mcp_sse_core::driver::Session;
-use mcp_sse_core::{CloseReason, Config, Frame, SendError};
+use mcp_sse_core::{CloseReason, Config, Frame, Report, SendError};
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
 use mcp_sse_tests::client::{Next, Stream, call};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
@@ -15,12 +15,12 @@ for_each_adapter!(
     a_client_that_does_not_read,
     an_application_that_does_not_receive,
     ends_in_order,
-    a_client_that_leaves,
     what_was_accepted_is_received,
     broadcasts,
     what_a_session_knows,
     senders,
     one_client_that_is_flooded,
+    what_the_application_reports,
 );
 
 fn note(n: usize) -> Frame {
@@ -189,29 +189,6 @@ fn ends_in_order(on: &Adapter) {
     });
 }
 
-fn a_client_that_leaves(on: &Adapter) {
-    Desk::everywhere(on, &Config::default(), |desk| {
-        // With nothing on the way nothing is lost.
-        let (stream, mut session) = desk.open();
-        drop(stream);
-        assert_eq!(closed(&session, CloseReason::Peer), 0);
-        assert!(finish("the end", session.recv()).is_none());
-        assert_eq!(session.try_send(note(0)), Err(SendError::Gone));
-
-        // What is on the way and in line is counted; a `send` that waits is told.
-        let (stream, session) = desk.open();
-        let sent = desk.fill(&session, &"x".repeat(64 << 10));
-        let mut waiting = Box::pin(session.send(note(0)));
-        let polled = futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
-        assert_eq!(polled, None, "there is no room");
-        drop(stream);
-        assert_eq!(finish("an end", &mut waiting), Err(SendError::Gone));
-        drop(waiting);
-        let lost = u64::from(closed(&session, CloseReason::Peer));
-        assert_eq!(lost + desk.server.metrics().frames_sent, sent as u64);
-    });
-}
-
 fn what_was_accepted_is_received(on: &Adapter) {
     Desk::everywhere(on, &Config::default(), |desk| {
         let (mut stream, mut session) = desk.open();
@@ -319,4 +296,19 @@ fn one_client_that_is_flooded(on: &Adapter) {
     for _ in 0..2_000 {
         assert!(stream.message().len() > 4 << 10);
     }
+}
+
+fn what_the_application_reports(on: &Adapter) {
+    Desk::everywhere(on, &Config::default(), |desk| {
+        let (_stream, session) = desk.open();
+        let probe = |path: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            mcp_sse_tests::client::Client::connect(desk.address()).ask(request)
+        };
+        session.server().report(Report::new().gauge("children", 3).not_ready("no child"));
+        wait_until("it is told", || probe("/ready").status == 503);
+        assert!(probe("/health").text().contains(r#""children":3"#));
+        session.server().report(Report::new());
+        wait_until("it is taken back", || probe("/ready").status == 200);
+    });
 }
