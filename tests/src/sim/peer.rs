@@ -332,8 +332,9 @@ impl World {
             busy: false,
             direct: direct && !foreign,
             completed: None,
+            abandoned: false,
         };
-        self.model.posts.insert(number, post);
+        self.model.posted(number, post);
     }
 
     /// A post's bytes; whether it is the last on its connection; whether nothing holds it up.

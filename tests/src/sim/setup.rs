@@ -128,7 +128,7 @@ impl Setup {
             entropy_fails: false,
             cuts: Cuts::Drawn,
             check_every: 1_000,
-            burst: 64,
+            burst: 24,
         }
     }
 }
