@@ -2,6 +2,7 @@
 //!
 //! `MCP_SSE_SIM_SEED=n` runs one seed and prints every step, `MCP_SSE_SIM_SEEDS=count` runs so many.
 
+mod herd;
 mod memory;
 mod nth;
 mod seeds;

@@ -8,9 +8,9 @@ use mcp_sse_tests::sim::setup::Cuts;
 use mcp_sse_tests::sim::{self, meter};
 
 /// How much happens in each run.
-const STEPS: u64 = 800;
+const STEPS: u64 = 600;
 /// Enough to go everywhere that the last test wants to have been, in a few seconds.
-const SEEDS: u64 = 80;
+const SEEDS: u64 = 64;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -103,7 +103,7 @@ fn went_everywhere(tour: &Tour) {
 /// Invariant 3, as far as runs can be compared.
 #[test]
 fn cuts_change_nothing() {
-    for seed in 0..24 {
+    for seed in 0..16 {
         let whole = sim::run_cut(seed, STEPS / 2, Cuts::Whole, false).number;
         for cuts in [Cuts::Crumbs, Cuts::Pieces] {
             let other = sim::run_cut(seed, STEPS / 2, cuts, false).number;
@@ -115,7 +115,7 @@ fn cuts_change_nothing() {
 /// What the fuzz target `ops` does, with bytes of a seed.
 #[test]
 fn bytes_decide_as_well() {
-    for seed in 0..200 {
+    for seed in 0..80 {
         let mut chance = Chance::seeded(seed);
         let data: Vec<u8> = (0..chance.below(2_000)).map(|_| chance.next() as u8).collect();
         sim::run_ops(&data);
