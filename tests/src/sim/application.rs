@@ -214,7 +214,8 @@ impl World {
         let json = format!(
             r#"{{"jsonrpc":"2.0","id":{id},"result":{{"frame":{frame},"fill":"{fill}"}}}}"#
         );
-        if self.send_frame(shard, session, json.into()) == Err(SendError::Full) && !self.is_ending() {
+        if self.send_frame(shard, session, json.into()) == Err(SendError::Full) && !self.is_ending()
+        {
             self.app.requests.push_back((shard, session, id));
             self.forget_some();
         }

@@ -86,8 +86,14 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
         closing(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), &[400]),
         closing("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 501, 505]),
         closing(format!("BREW /sse HTTP/1.1\r\n{host}\r\n{smuggled}"), &[501]),
-        closing(chunked(world, token, &format!("{:x}\r\n{text}0\r\n\r\n", text.len())), &[400, 404]),
-        closing(chunked(world, token, &format!("{:X}\n{text}\r\n0\r\n\r\n", text.len())), &[400, 404]),
+        closing(
+            chunked(world, token, &format!("{:x}\r\n{text}0\r\n\r\n", text.len())),
+            &[400, 404],
+        ),
+        closing(
+            chunked(world, token, &format!("{:X}\n{text}\r\n0\r\n\r\n", text.len())),
+            &[400, 404],
+        ),
         closing(chunked(world, token, &format!("-1\r\n{smuggled}")), &[400, 404]),
         closing(chunked(world, token, &format!("\r\n\r\n{smuggled}")), &[400, 404]),
         keeping("GET /sse HTTP/1.1\r\nHost: evil.example\r\n\r\n", &[403]),
@@ -110,7 +116,10 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
         keeping(plain("", &text[1..]), &[400, 404]),
         keeping(plain("", &format!("\u{feff}{text}")), &[400, 404]),
         keeping(plain("", "{\"a\":".repeat(200).as_str()), &[400, 404]),
-        closing(plain("", text).replacen("Content-Length: ", "Content-Length: 999999999", 1), &[413]),
+        closing(
+            plain("", text).replacen("Content-Length: ", "Content-Length: 999999999", 1),
+            &[413],
+        ),
         keeping(post(world, &"A".repeat(32), "", text), &[404]),
         keeping(post(world, &token[1..], "", text), &[404]),
         keeping(post(world, &format!("b2.{token}"), "", text).replace("a1.b2.", "b2."), &[404]),
@@ -147,7 +156,8 @@ fn corrupt(world: &mut World, at: usize) {
     let Some((session, token)) = world.own_token(at) else { return };
     let Some(key) = world.poster(at) else { return };
     world.asks += 1;
-    let text = format!(r#"{{"jsonrpc":"2.0","method":"broken","params":{{"post":{}}}}}"#, world.asks);
+    let text =
+        format!(r#"{{"jsonrpc":"2.0","method":"broken","params":{{"post":{}}}}}"#, world.asks);
     let mut bytes = post(world, &token, "", &text).into_bytes();
     for _ in 0..=world.chance.below(3) {
         let at = world.chance.below(bytes.len());

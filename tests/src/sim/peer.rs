@@ -191,7 +191,8 @@ impl World {
         self.parties[at].stream = Some(key);
         if self.chance.one_in(8) {
             self.asks += 1;
-            let probe = format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {}\r\n\r\n", self.asks);
+            let probe =
+                format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {}\r\n\r\n", self.asks);
             self.ask(key, self.asks, probe.as_bytes(), Wanted::Health, true);
         }
         let (version, fields) = match self.chance.below(8) {
@@ -278,9 +279,7 @@ impl World {
                     Carries::Other,
                 )
             }
-            7 => {
-                (format!(r#"{{"jsonrpc":"2.0","id":"s","result":{params}}}"#), Carries::Other)
-            }
+            7 => (format!(r#"{{"jsonrpc":"2.0","id":"s","result":{params}}}"#), Carries::Other),
             _ => {
                 (format!(r#"{{"jsonrpc":"2.0","method":"say","params":{params}}}"#), Carries::Other)
             }
@@ -348,11 +347,9 @@ impl World {
         };
         let length = format!("Content-Length: {}\r\n", text.len());
         match self.chance.below(12) {
-            7 => (
-                (head("1.1", &(length + "Connection: close\r\n")) + text).into_bytes(),
-                true,
-                true,
-            ),
+            7 => {
+                ((head("1.1", &(length + "Connection: close\r\n")) + text).into_bytes(), true, true)
+            }
             8 => ((head("1.0", &length) + text).into_bytes(), true, true),
             9 => {
                 let keep = length + "Connection: keep-alive\r\n";
@@ -438,14 +435,7 @@ impl World {
     }
 
     /// A peer sends a request.
-    pub fn ask(
-        &mut self,
-        key: LinkKey,
-        number: u64,
-        bytes: &[u8],
-        wanted: Wanted,
-        bodiless: bool,
-    ) {
+    pub fn ask(&mut self, key: LinkKey, number: u64, bytes: &[u8], wanted: Wanted, bodiless: bool) {
         self.send(key, bytes);
         if let Some(link) = self.links.get_mut(&key) {
             link.ask(number, wanted, bodiless);

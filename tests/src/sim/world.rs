@@ -170,7 +170,9 @@ impl World {
         let holder = &mut self.shards[shard];
         // A clock that goes back is counted, and makes no difference.
         if self.setup.cuts == Cuts::Drawn
-            && self.calls.is_multiple_of(257) && now > holder.server.now() {
+            && self.calls.is_multiple_of(257)
+            && now > holder.server.now()
+        {
             now = Time::from_micros(holder.server.now().as_micros().saturating_sub(1));
             holder.backsteps += u64::from(now < holder.server.now());
             let before = holder.server.metrics().clock_backsteps;

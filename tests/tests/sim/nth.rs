@@ -244,7 +244,8 @@ impl Stage {
     fn waits(&mut self, interval: Duration) {
         let end = self.now.saturating_add(interval);
         for _ in 0..1_000 {
-            let next = self.servers.iter().filter_map(|server| server.poll_timeout()).min_by_key(|d| d.at);
+            let next =
+                self.servers.iter().filter_map(|server| server.poll_timeout()).min_by_key(|d| d.at);
             let Some(next) = next.filter(|next| next.at <= end) else { break };
             self.now = self.now.max(next.at);
             for shard in 0..2 {
