@@ -50,6 +50,8 @@ pub struct Setup {
     pub cuts: Cuts,
     /// `Server::check` runs after each of so many calls.
     pub check_every: u64,
+    /// One in so many reads and writes may be short.
+    pub crumbs: usize,
     /// Frames that an application with something to say sends at once.
     pub burst: usize,
 }
@@ -104,6 +106,7 @@ impl Setup {
             entropy_fails: !generous && chance.one_in(4),
             cuts: Cuts::Drawn,
             check_every: 1,
+            crumbs: 1,
             burst: 4,
         }
     }
@@ -128,7 +131,8 @@ impl Setup {
             entropy_fails: false,
             cuts: Cuts::Drawn,
             check_every: 1_000,
-            burst: 24,
+            crumbs: 16,
+            burst: 6,
         }
     }
 }

@@ -23,6 +23,7 @@ use super::trace::Trace;
 pub const BACKLOG_MAX: u32 = 2;
 
 /// A server, and what its driver counts.
+#[derive(Debug)]
 pub struct Shard {
     pub server: Server,
     pub bytes_in: u64,
@@ -47,6 +48,8 @@ pub struct World {
     pub calls: u64,
     pub links: BTreeMap<LinkKey, Link>,
     pub look: VecDeque<LinkKey>,
+    /// Sockets that take nothing until the next step.
+    paused: Vec<LinkKey>,
     pub parties: Vec<Party>,
     pub app: Application,
     pub model: Model,
@@ -96,7 +99,7 @@ impl World {
             Shard { server, bytes_in, bytes_out, accepted, backsteps: 0, beats: 0, drained: false }
         });
         let shards = shards.collect();
-        let parties = (0..setup.parties).map(Party::new).collect();
+        let parties = (0..setup.parties).map(|_| Party::unknown()).collect();
         let mut world = Self {
             name,
             scissors: Chance::seeded(5),
@@ -107,6 +110,7 @@ impl World {
             calls: 0,
             links: BTreeMap::new(),
             look: VecDeque::new(),
+            paused: Vec::new(),
             parties,
             app: Application::default(),
             model: Model { deferred: setup.deferred, ..Model::default() },
@@ -137,10 +141,10 @@ impl World {
 
     /// Lets one thing happen, and what follows from it.
     pub fn step(&mut self) {
-        for (&key, link) in &mut self.links {
-            if core::mem::take(&mut link.paused) && !link.listed {
-                link.listed = true;
-                self.look.push_back(key);
+        while let Some(key) = self.paused.pop() {
+            if let Some(link) = self.links.get_mut(&key) {
+                link.paused = false;
+                self.touch(key);
             }
         }
         let party = self.chance.below(self.parties.len());
@@ -288,14 +292,20 @@ impl World {
         self.hear(key, head.as_bytes());
     }
 
+    /// How many of `len` bytes a socket moves.
+    fn cut(&mut self, len: usize) -> usize {
+        let crumbs = self.setup.crumbs;
+        if crumbs == 1 || self.chance.one_in(crumbs) { self.chance.piece(len) } else { len }
+    }
+
     fn write(&mut self, key: LinkKey) {
-        let (room, len) = {
-            let len = self.shards[key.0].server.transmit(key.1).len();
-            (self.links.get(&key).map_or(0, Link::room), len)
-        };
+        // As many pieces as one vectored write takes.
+        let view = self.shards[key.0].server.transmit(key.1);
+        let len: usize = view.chunks().take(64).map(<[u8]>::len).sum();
+        let room = self.links.get(&key).map_or(0, Link::room);
         assert!(len > 0, "13: a write was wanted, of nothing");
         let most = usize::try_from(room).unwrap_or(usize::MAX).min(len);
-        let count = self.chance.piece(most);
+        let count = self.cut(most);
         let mut bytes = Vec::with_capacity(count);
         let view = self.shards[key.0].server.transmit(key.1);
         if count > 64 {
@@ -319,6 +329,9 @@ impl World {
             }
             link.paused = pause;
         }
+        if pause {
+            self.paused.push(key);
+        }
         self.hear(key, &bytes);
         if let Some(link) = self.links.get_mut(&key) {
             link.last_written = self.now;
@@ -326,12 +339,12 @@ impl World {
     }
 
     fn read(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let (len, cuts) = (link.inbound.len(), self.setup.cuts);
+        let (len, cuts) = (self.links.get(&key).map_or(0, |l| l.inbound.len()), self.setup.cuts);
         let count = match cuts {
-            Cuts::Drawn => self.chance.piece(len),
+            Cuts::Drawn => self.cut(len),
             Cuts::Whole | Cuts::Crumbs | Cuts::Pieces => len,
         };
+        let Some(link) = self.links.get_mut(&key) else { return };
         let bytes: Vec<u8> = link.inbound.drain(..count).collect();
         link.given += count as u64;
         self.mark_completed(key);
@@ -410,7 +423,7 @@ impl World {
     fn time_passes(&mut self) {
         let to = match self.chance.below(8) {
             0 | 1 => self.deadline().map_or(self.now, |deadline| deadline.at),
-            2 => {
+            2 if self.setup.crumbs == 1 || self.chance.one_in(self.setup.crumbs) => {
                 let micros = self.chance.below(8_000_000) as u64;
                 self.now.saturating_add(Duration::from_micros(micros))
             }

@@ -4,12 +4,12 @@
 //! Whatever fails, the books balance after each call, every session that was opened is closed once, and when
 //! everybody has gone nothing is left.
 
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
@@ -176,7 +176,6 @@ impl Stage {
     }
 
     fn told(&mut self, shard: usize, event: Event) {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else may come")]
         match event {
             Event::Asked { ticket, .. } => {
                 let verdict = Verdict::Allow(Principal::new("p"));
