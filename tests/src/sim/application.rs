@@ -14,7 +14,7 @@ use mcp_sse_core::{
 use super::link::{LinkKey, Wanted};
 use super::meter;
 use super::model::Ticketed;
-use super::world::World;
+use super::world::{BACKLOG_MAX, World};
 
 /// What may wait in one of the application's lists; behind that, the oldest is forgotten.
 const KEPT: usize = 64;
@@ -304,7 +304,7 @@ impl World {
 
     fn say_backlog(&mut self) {
         let Some((shard, session)) = self.some_session() else { return };
-        let messages = self.chance.below(3) as u32;
+        let messages = self.chance.below(1 + BACKLOG_MAX as usize) as u32;
         let bytes = 100 * u64::from(messages);
         self.call(shard, 0, |server, now| server.set_backlog(session, messages, bytes, now));
         if self.setup.generous {

@@ -99,7 +99,10 @@ impl World {
             Wanted::Stream => assert!(anyhow, "{status} to a stream's request: {body}"),
             Wanted::Health => assert!(anyhow || matches!(status, 200 | 503), "{status}: {body}"),
             Wanted::Refusal { statuses, last } => {
-                assert!(anyhow || statuses.contains(&status), "{status} is not of {statuses:?}");
+                // A token may seem to be another shard's, which then does not answer.
+                let strange = status == 503 && self.setup.forwarding;
+                let fine = anyhow || strange || statuses.contains(&status);
+                assert!(fine, "{status} is not of {statuses:?}");
                 if last && statuses.contains(&status) {
                     assert_eq!(field(head, "Connection"), Some("close"), "{status}");
                 }

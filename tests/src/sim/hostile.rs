@@ -125,9 +125,7 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
         keeping(post(world, &format!("b2.{token}"), "", text).replace("a1.b2.", "b2."), &[404]),
     ];
     let at = world.chance.below(all.len());
-    let [..] = all;
-    let mut all = Vec::from(all);
-    all.swap_remove(at)
+    Vec::from(all).swap_remove(at)
 }
 
 fn chunked(world: &World, token: &str, body: &str) -> String {
@@ -178,7 +176,7 @@ pub fn goes_wild(world: &mut World, key: LinkKey, bytes: &[u8]) {
     world.send(key, bytes);
     if let Some(link) = world.links.get_mut(&key) {
         link.reader.expect_anything();
-        (link.wild, link.done) = (true, true);
+        link.done = true;
     }
 }
 

@@ -88,8 +88,6 @@ pub struct Link {
     pub answered: u64,
     /// The peer will send no further request.
     pub done: bool,
-    /// What was sent cannot be predicted any more.
-    pub wild: bool,
     /// No further answer may come.
     pub closed_by_answer: bool,
     /// Where in the output its session's token is, and the token.
@@ -126,7 +124,6 @@ impl Link {
             asked: 0,
             answered: 0,
             done: false,
-            wild: false,
             closed_by_answer: false,
             token: None,
             believed,

@@ -4,7 +4,7 @@
 //! answered, and whether they reached the application.
 //! Does not know: how the core does any of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use mcp_sse_core::{CloseReason, Outcome, SessionId};
@@ -56,6 +56,8 @@ pub struct Post {
     pub direct: bool,
     /// The call with which it was completed, if nothing was before it on its connection.
     pub completed: Option<u64>,
+    /// Its connection was gone before it was answered.
+    pub abandoned: bool,
 }
 
 /// A stream, from its request until it is accounted for.
@@ -76,6 +78,8 @@ pub struct Stream {
     pub refusals: u64,
     pub closed: Option<(CloseReason, u32)>,
     pub gone: bool,
+    /// Posts to it that are not accounted for.
+    pending: BTreeSet<u64>,
     /// The last post that each connection brought to it.
     places: BTreeMap<LinkKey, u64>,
     /// The last completion of a request and of anything else.
@@ -237,6 +241,7 @@ impl Model {
             ),
             Ticketed::Answered(Outcome::Accepted) => assert_eq!(status, 202, "10: as answered"),
             Ticketed::Answered(Outcome::UnknownSession) => assert_eq!(status, 404, "10"),
+            Ticketed::Answered(Outcome::RateLimited { .. }) => assert_eq!(status, 429, "10"),
             Ticketed::Answered(Outcome::Busy) | Ticketed::Out | Ticketed::Expired => {
                 assert_eq!(status, 503, "10: {:?}", post.ticket);
             }
@@ -253,16 +258,33 @@ impl Model {
     /// Forgets a post that is accounted for.
     pub fn settle_post(&mut self, number: u64) {
         let Some(post) = self.posts.get(&number) else { return };
+        let over = post.session.is_none_or(|key| !self.streams.contains_key(&key));
         let settled = match post.status {
             Some(202) => post.delivered || post.busy,
             // Where tickets are, the message may be on its way although nobody waits any more.
+            Some(_) if over => post.ticket != Ticketed::Out,
             Some(_) if self.deferred => post.delivered && post.ticket != Ticketed::Out,
             Some(_) => !post.foreign,
-            None => false,
+            None => post.abandoned && (post.delivered || over),
         };
         if settled {
-            self.posts.remove(&number);
+            self.forget(number);
         }
+    }
+
+    fn forget(&mut self, number: u64) {
+        let Some(post) = self.posts.remove(&number) else { return };
+        if let Some(stream) = post.session.and_then(|key| self.streams.get_mut(&key)) {
+            stream.pending.remove(&number);
+        }
+    }
+
+    /// A post is on its way.
+    pub fn posted(&mut self, number: u64, post: Post) {
+        if let Some(stream) = post.session.and_then(|key| self.streams.get_mut(&key)) {
+            stream.pending.insert(number);
+        }
+        self.posts.insert(number, post);
     }
 
     /// Invariant 12: wrong tokens are answered alike, whatever is wrong with them.
@@ -299,8 +321,12 @@ impl Model {
     /// whether the server was given all of it.
     pub fn gone(&mut self, key: LinkKey, unanswered: impl Iterator<Item = (u64, bool)>) {
         for (number, whole) in unanswered {
-            if self.posts.get(&number).is_some_and(|post| post.delivered || !whole) {
-                self.posts.remove(&number);
+            let Some(post) = self.posts.get_mut(&number) else { continue };
+            post.abandoned = true;
+            if whole {
+                self.settle_post(number);
+            } else {
+                self.forget(number);
             }
         }
         if let Some(stream) = self.streams.get_mut(&key) {
@@ -320,10 +346,16 @@ impl Model {
             assert_eq!(lost, 0, "8: the stream ended in order, and frames were lost");
         }
         if missing < lost {
+            // What is reported beside them are the core's own words about requests.
+            let words = stream.pending.len() as u64;
+            assert!(lost - missing <= words, "9: frames reported lost that were never sent");
             self.busy_lost.insert(key, lost - missing);
         }
         self.tour.add("frames undelivered", lost);
-        self.streams.remove(&key);
+        let pending = self.streams.remove(&key).map(|stream| stream.pending).unwrap_or_default();
+        for number in pending {
+            self.settle_post(number);
+        }
     }
 
     /// The run is over and the application has been told everything.
@@ -331,24 +363,15 @@ impl Model {
         assert!(self.sessions.is_empty(), "10: sessions never ended: {:?}", self.sessions);
         assert!(self.streams.values().all(|stream| !stream.begun), "10: {:?}", self.streams);
         let mut unexplained = 0;
-        let mut unanswered: BTreeMap<LinkKey, u64> = BTreeMap::new();
         for post in self.posts.values().filter(|post| !post.delivered && !post.busy) {
-            let Some(session) = post.session else { continue };
-            if post.status == Some(202) {
-                assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
-                match self.busy_lost.get_mut(&session).filter(|left| **left > 0) {
-                    Some(left) => *left -= 1,
-                    None => unexplained += 1,
-                }
-            } else if post.status.is_none() {
-                *unanswered.entry(session).or_default() += 1;
+            let Some(session) = post.session.filter(|_| post.status == Some(202)) else { continue };
+            assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
+            match self.busy_lost.get_mut(&session).filter(|left| **left > 0) {
+                Some(left) => *left -= 1,
+                None => unexplained += 1,
             }
         }
         assert!(unexplained <= withdrawn, "{unexplained} accepted posts were lost");
-        for (session, left) in &self.busy_lost {
-            let may_be = unanswered.get(session).copied().unwrap_or(0) + withdrawn;
-            assert!(*left <= may_be, "{left} frames reported lost that were never sent");
-        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Party {
 impl Party {
     /// One that has not been drawn.
     #[must_use]
-    pub const fn new(_at: usize) -> Self {
+    pub const fn unknown() -> Self {
         Self { manner: Manner::Polite, peer: Peer::local(), stream: None, poster: None }
     }
 }
@@ -117,7 +117,9 @@ impl World {
 
     /// A party's connection, if it has one whose requests are not over; otherwise a new one.
     pub fn poster(&mut self, at: usize) -> Option<LinkKey> {
-        if let Some(key) = self.parties[at].poster {
+        // Now and then another beside it, which is then left to itself.
+        let another = self.setup.rough && self.chance.one_in(4) && self.links.len() < 64;
+        if let Some(key) = self.parties[at].poster.filter(|_| !another) {
             let link = self.links.get(&key)?;
             if !link.done && link.fin == Fin::No {
                 return Some(key);
@@ -331,8 +333,9 @@ impl World {
             busy: false,
             direct: direct && !foreign,
             completed: None,
+            abandoned: false,
         };
-        self.model.posts.insert(number, post);
+        self.model.posted(number, post);
     }
 
     /// A post's bytes; whether it is the last on its connection; whether nothing holds it up.

@@ -50,6 +50,8 @@ pub struct Setup {
     pub cuts: Cuts,
     /// `Server::check` runs after each of so many calls.
     pub check_every: u64,
+    /// One in so many reads and writes may be short.
+    pub crumbs: usize,
     /// Frames that an application with something to say sends at once.
     pub burst: usize,
 }
@@ -92,7 +94,7 @@ impl Setup {
         });
         Self {
             configs: configs.collect(),
-            asked: authorization == Authorization::Deferred,
+            asked: matches!(authorization, Authorization::Deferred),
             forwarding,
             deferred: acknowledgement == Acknowledgement::Deferred,
             instance: if instance { "a1." } else { "" },
@@ -104,13 +106,14 @@ impl Setup {
             entropy_fails: !generous && chance.one_in(4),
             cuts: Cuts::Drawn,
             check_every: 1,
+            crumbs: 1,
             burst: 4,
         }
     }
 
     /// A busy server with polite peers: for runs of many messages.
     #[must_use]
-    pub fn busy(parties: usize, steps: u64) -> Self {
+    pub fn busy(parties: usize) -> Self {
         let config = |shard| {
             Config::builder().shard(Shard(shard)).forwarding(true).build().expect("the defaults")
         };
@@ -121,14 +124,15 @@ impl Setup {
             deferred: false,
             instance: "",
             parties,
-            steps,
+            steps: u64::MAX,
             attention: 100,
             rough: true,
             generous: true,
             entropy_fails: false,
             cuts: Cuts::Drawn,
             check_every: 1_000,
-            burst: 64,
+            crumbs: 16,
+            burst: 6,
         }
     }
 }

@@ -19,10 +19,11 @@ use super::peer::Party;
 use super::setup::{Cuts, Setup};
 use super::trace::Trace;
 
-/// What the core holds however little it is allowed to: the server itself, its lists' first places.
-const BASE_BYTES: i64 = 16 << 10;
+/// Messages that the application says it holds for a session, at most.
+pub const BACKLOG_MAX: u32 = 2;
 
 /// A server, and what its driver counts.
+#[derive(Debug)]
 pub struct Shard {
     pub server: Server,
     pub bytes_in: u64,
@@ -47,6 +48,8 @@ pub struct World {
     pub calls: u64,
     pub links: BTreeMap<LinkKey, Link>,
     pub look: VecDeque<LinkKey>,
+    /// Sockets that take nothing until the next step.
+    paused: Vec<LinkKey>,
     pub parties: Vec<Party>,
     pub app: Application,
     pub model: Model,
@@ -84,7 +87,7 @@ impl World {
     /// A world in which nothing has happened.
     #[must_use]
     pub fn new(setup: Setup, name: String, chance: Chance, trace: Trace) -> Self {
-        let mut memory_max = BASE_BYTES;
+        let mut memory_max = 0_i64;
         let shards = setup.configs.iter().enumerate().map(|(at, config)| {
             let most = i64::try_from(config.memory_bytes_max()).unwrap_or(i64::MAX);
             memory_max = memory_max.saturating_add(most);
@@ -96,7 +99,7 @@ impl World {
             Shard { server, bytes_in, bytes_out, accepted, backsteps: 0, beats: 0, drained: false }
         });
         let shards = shards.collect();
-        let parties = (0..setup.parties).map(Party::new).collect();
+        let parties = (0..setup.parties).map(|_| Party::unknown()).collect();
         let mut world = Self {
             name,
             scissors: Chance::seeded(5),
@@ -107,6 +110,7 @@ impl World {
             calls: 0,
             links: BTreeMap::new(),
             look: VecDeque::new(),
+            paused: Vec::new(),
             parties,
             app: Application::default(),
             model: Model { deferred: setup.deferred, ..Model::default() },
@@ -135,11 +139,12 @@ impl World {
         self.finish();
     }
 
-    fn step(&mut self) {
-        for (&key, link) in &mut self.links {
-            if core::mem::take(&mut link.paused) && !link.listed {
-                link.listed = true;
-                self.look.push_back(key);
+    /// Lets one thing happen, and what follows from it.
+    pub fn step(&mut self) {
+        while let Some(key) = self.paused.pop() {
+            if let Some(link) = self.links.get_mut(&key) {
+                link.paused = false;
+                self.touch(key);
             }
         }
         let party = self.chance.below(self.parties.len());
@@ -287,14 +292,20 @@ impl World {
         self.hear(key, head.as_bytes());
     }
 
+    /// How many of `len` bytes a socket moves.
+    fn cut(&mut self, len: usize) -> usize {
+        let crumbs = self.setup.crumbs;
+        if crumbs == 1 || self.chance.one_in(crumbs) { self.chance.piece(len) } else { len }
+    }
+
     fn write(&mut self, key: LinkKey) {
-        let (room, len) = {
-            let len = self.shards[key.0].server.transmit(key.1).len();
-            (self.links.get(&key).map_or(0, Link::room), len)
-        };
+        // As many pieces as one vectored write takes.
+        let view = self.shards[key.0].server.transmit(key.1);
+        let len: usize = view.chunks().take(64).map(<[u8]>::len).sum();
+        let room = self.links.get(&key).map_or(0, Link::room);
         assert!(len > 0, "13: a write was wanted, of nothing");
         let most = usize::try_from(room).unwrap_or(usize::MAX).min(len);
-        let count = self.chance.piece(most);
+        let count = self.cut(most);
         let mut bytes = Vec::with_capacity(count);
         let view = self.shards[key.0].server.transmit(key.1);
         if count > 64 {
@@ -318,6 +329,9 @@ impl World {
             }
             link.paused = pause;
         }
+        if pause {
+            self.paused.push(key);
+        }
         self.hear(key, &bytes);
         if let Some(link) = self.links.get_mut(&key) {
             link.last_written = self.now;
@@ -325,12 +339,12 @@ impl World {
     }
 
     fn read(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let (len, cuts) = (link.inbound.len(), self.setup.cuts);
+        let (len, cuts) = (self.links.get(&key).map_or(0, |l| l.inbound.len()), self.setup.cuts);
         let count = match cuts {
-            Cuts::Drawn => self.chance.piece(len),
+            Cuts::Drawn => self.cut(len),
             Cuts::Whole | Cuts::Crumbs | Cuts::Pieces => len,
         };
+        let Some(link) = self.links.get_mut(&key) else { return };
         let bytes: Vec<u8> = link.inbound.drain(..count).collect();
         link.given += count as u64;
         self.mark_completed(key);
@@ -409,7 +423,7 @@ impl World {
     fn time_passes(&mut self) {
         let to = match self.chance.below(8) {
             0 | 1 => self.deadline().map_or(self.now, |deadline| deadline.at),
-            2 => {
+            2 if self.setup.crumbs == 1 || self.chance.one_in(self.setup.crumbs) => {
                 let micros = self.chance.below(8_000_000) as u64;
                 self.now.saturating_add(Duration::from_micros(micros))
             }
@@ -488,6 +502,19 @@ impl World {
             assert!(metrics.heartbeats >= shard.beats, "11");
             assert_eq!(metrics.sessions_open(), u64::from(server.sessions_open()), "11");
             assert_eq!(metrics.clock_backsteps, shard.backsteps, "11");
+            // 6: what each session may hold, and what all queues and slots may.
+            let limits = server.config().limits();
+            let within = |most: Option<u32>, count: u32| most.is_none_or(|most| count <= most);
+            assert!(within(limits.sessions_max, server.sessions_open()), "6: sessions");
+            assert!(within(limits.connections_max, server.connections_open()), "6: connections");
+            for view in server.sessions() {
+                let asked = view.requests_in_flight();
+                assert!(within(limits.in_flight_max, asked), "6: {asked} requests in flight");
+                // What an application says that it holds itself is not for the core to bound.
+                let most = limits.inbound_messages_max.map(|most| most + BACKLOG_MAX);
+                let inbound = view.inbound_messages();
+                assert!(within(most, inbound), "6: {inbound} messages nobody has taken");
+            }
         }
         let open: u64 =
             self.shards.iter().map(|shard| u64::from(shard.server.connections_open())).sum();
@@ -611,7 +638,14 @@ impl World {
     pub fn poll(&mut self, shard: usize) -> bool {
         let event = self.call(shard, 0, |server, _| server.poll_event());
         let Some(event) = event else { return false };
-        self.trace.say(format_args!("{shard} tells {event:?}"));
+        if self.trace.verbose {
+            let text = format!("{event:?}");
+            // 14: neither the token nor what makes it one.
+            let told = |token: &String| text.contains(&token[8..]);
+            let mut streams = self.model.streams.values();
+            assert!(!streams.any(|stream| stream.token.as_ref().is_some_and(told)), "14: {text}");
+            self.trace.say(format_args!("{shard} tells {text}"));
+        }
         if let Event::Drained = event {
             assert!(!core::mem::replace(&mut self.shards[shard].drained, true), "10: told once");
             assert_eq!(self.shards[shard].server.connections_open(), 0);

@@ -1,24 +1,15 @@
-//! The simulator's runs.
+//! The simulator's runs, scenarios in which the nth thing fails, and what memory the core takes.
+//!
+//! `MCP_SSE_SIM_SEED=n` runs one seed and prints every step, `MCP_SSE_SIM_SEEDS=count` runs so many.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
-use mcp_sse_tests::sim::{self, meter};
+mod herd;
+mod memory;
+mod nth;
+mod seeds;
 
+use mcp_sse_tests::sim::meter;
+
+// A binary of its own, because it counts with the global allocator.
 #[global_allocator]
 static COUNTING: meter::Counting = meter::Counting;
-
-#[test]
-fn seeds() {
-    let first = std::env::var("MCP_SSE_SIM_SEED").ok().and_then(|n| n.parse().ok());
-    let count = std::env::var("MCP_SSE_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
-    if let Some(seed) = first {
-        sim::run(seed, 2_000, true);
-        return;
-    }
-    let mut tour = sim::model::Tour::default();
-    for seed in 0..count {
-        let once = sim::run(seed, 2_000, false);
-        let again = sim::run(seed, 2_000, false);
-        assert_eq!(once.number, again.number, "2: seed {seed} went another way the second time");
-        tour.join(&once.tour);
-    }
-    println!("{tour:#?}");
-}
