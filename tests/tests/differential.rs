@@ -62,8 +62,11 @@ const STRICTER: &[(Fault, &str)] = &[
     ),
 ];
 
+/// A difference by name, whether a request shows it, and the reason.
+type Difference = (&'static str, fn(&Request) -> bool, &'static str);
+
 /// What we take and hyper refuses, by what the request line or the fields say.
-const LAXER: &[(&str, fn(&Request) -> bool, &str)] = &[
+const LAXER: &[Difference] = &[
     (
         "a higher minor version",
         |request| !matches!(request.version, b'0' | b'1'),
@@ -147,7 +150,7 @@ fn request(rest: &mut &[u8]) -> Result<Option<(Request, bool)>, Fault> {
         fields,
         content,
     };
-    assert_eq!(head.framing() == Framing::Empty && !request.content.is_empty(), false);
+    assert!(head.framing() != Framing::Empty || request.content.is_empty());
     Ok(Some((request, head.keep_alive())))
 }
 

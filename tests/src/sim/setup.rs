@@ -81,7 +81,7 @@ impl Setup {
         let configs = (0..shards).map(|shard| {
             let mut config = Config::builder()
                 .shard(Shard(shard as u16))
-                .authorization(authorization)
+                .authorization(authorization.clone())
                 .acknowledgement(acknowledgement)
                 .forwarding(forwarding)
                 .allow_half_close(half_close)
