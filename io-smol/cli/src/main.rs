@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mcp_sse::demo;
 use mcp_sse::greeting::Greeting;
-use mcp_sse::options::{Place, Serve, flag_for};
+use mcp_sse::options::{Place, Serve};
 use mcp_sse::stop;
 use mcp_sse_smol::{Config, Handle, Listener, Session};
 
@@ -46,8 +46,7 @@ fn main() -> ExitCode {
     let config = match options.config() {
         Ok(config) => config,
         Err(error) => {
-            let flag = flag_for(&error).map(|flag| format!("; see {flag}")).unwrap_or_default();
-            eprintln!("mcp-sse: {error}{flag}");
+            eprintln!("mcp-sse: {error}");
             // As for every other mistake on the command line.
             return ExitCode::from(2);
         }

@@ -3,6 +3,8 @@
 //! Knows: flags, their units, and how a mistake in one is put to a person.
 //! Does not know: what is served.
 
+mod access;
+
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::fmt;
@@ -13,6 +15,9 @@ use log::LevelFilter;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
+
+use access::Access;
+pub use access::TokensError;
 
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
@@ -42,17 +47,6 @@ pub struct Serve {
     /// The path that messages are posted to.
     #[arg(long, value_name = "PATH", default_value = "/messages")]
     message_path: String,
-    /// Allow this Host, with a port or for any port. On loopback, loopback names are always allowed;
-    /// elsewhere every name is, until one is listed. May be repeated.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    allow_host: Vec<String>,
-    // Not a doc comment: the tools for those see links in it.
-    #[arg(
-        long,
-        value_name = "ORIGIN",
-        help = "Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated"
-    )]
-    allow_origin: Vec<String>,
     /// Send a heartbeat after this much silence on a stream; "off" for none.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     heartbeat: Time,
@@ -69,6 +63,8 @@ pub struct Serve {
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// A time, or none. Named so that the parser of flags takes it for one value and not for an optional
@@ -131,40 +127,74 @@ impl Serve {
     ///
     /// # Errors
     ///
-    /// The first flag whose value makes no sense, by its setting; see [`flag_for`].
-    pub fn config(&self) -> Result<Config, ConfigError> {
-        let limits = Limits {
+    /// The first flag whose value makes no sense, and why; or that the server would be open to
+    /// everybody.
+    pub fn config(&self) -> Result<Config, Mistake> {
+        if let Place::Tcp(address) = self.place()
+            && !self.access.admits(address)
+        {
+            return Err(Mistake::Exposed(address));
+        }
+        let mut limits = Limits {
             connections_max: self.max_connections.0,
             sessions_max: self.max_sessions.0,
             ..Limits::default()
         };
+        self.access.limit(&mut limits);
         let timeouts = Timeouts {
             heartbeat: self.heartbeat.0,
             shutdown_grace: self.shutdown_grace.0,
             ..Timeouts::default()
         };
-        let mut builder = Config::builder()
+        let builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
             .limits(limits)
             .timeouts(timeouts);
-        for host in &self.allow_host {
-            builder = builder.allow_host(host);
-        }
-        for origin in &self.allow_origin {
-            builder = builder.allow_origin(origin);
-        }
-        builder.build()
+        let builder = self.access.apply(builder).map_err(Mistake::Tokens)?;
+        builder.build().map_err(Mistake::Setting)
     }
 }
 
+/// What is wrong with what was typed, in words for whoever typed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// A value makes no sense.
+    Setting(ConfigError),
+    /// Tokens cannot be used.
+    Tokens(TokensError),
+    /// Other machines could connect, and nobody would be asked who they are.
+    Exposed(SocketAddr),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(error) => {
+                error.fmt(f)?;
+                flag_for(error).map_or(Ok(()), |flag| write!(f, "; see {flag}"))
+            }
+            Self::Tokens(error) => error.fmt(f),
+            Self::Exposed(address) => write!(
+                f,
+                "{address} can be reached from other machines, and whoever reaches it could use \
+                 everything that is served: ask for a token with --auth-token-file FILE or \
+                 --auth-token-env NAME, or type --insecure-no-auth if that is what you want"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Mistake {}
+
 /// The flag that sets what a configuration error names, so that a person knows what to change.
-#[must_use]
-pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
+fn flag_for(error: &ConfigError) -> Option<&'static str> {
     let name = match error {
         ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
         ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
+        ConfigError::InvalidRange { .. } => return Some("--trusted-proxy"),
         _ => return None,
     };
     let known = [
@@ -172,6 +202,7 @@ pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ("message_path", "--message-path"),
         ("allow_host", "--allow-host"),
         ("allow_origin", "--allow-origin"),
+        ("cors", "--cors-origin"),
         ("heartbeat", "--heartbeat"),
     ];
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
@@ -221,7 +252,7 @@ mod tests {
         serve: Serve,
     }
 
-    fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
+    pub(super) fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
         Program::try_parse_from([&["program"], args].concat()).map(|program| program.serve)
     }
 
@@ -260,8 +291,8 @@ mod tests {
         match serve(&[arg]) {
             Err(error) => assert!(error.to_string().contains(flag), "{error}"),
             Ok(serve) => {
-                let error = serve.config().expect_err(arg);
-                assert!(flag_for(&error).is_some_and(|named| named.contains(flag)), "{error}");
+                let error = serve.config().expect_err(arg).to_string();
+                assert!(error.contains(flag), "{error}");
             }
         }
     }
@@ -273,6 +304,11 @@ mod tests {
         check_mistake("--sse-path=/messages", "--sse-path");
         check_mistake("--allow-host=http://x", "--allow-host");
         check_mistake("--allow-origin=x", "--allow-origin");
+        check_mistake("--cors-origin=x", "--cors-origin");
+        check_mistake("--trusted-proxy=10.0.0.1/8", "--trusted-proxy");
+        check_mistake("--rate-limit=10", "--rate-limit");
+        check_mistake("--rate-limit=host=10/second", "--rate-limit");
+        check_mistake("--max-sessions-per-peer=0", "--max-sessions-per-peer");
         check_mistake("--heartbeat=0", "--heartbeat");
         check_mistake("--heartbeat=soon", "--heartbeat");
         check_mistake("--max-sessions=-1", "--max-sessions");
