@@ -38,7 +38,7 @@ where
 /// Where handlers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On the thread of the sockets: `serve_local`.
+    /// On the thread of the sockets: `serve_local`, or `serve_on_workers` where there are several.
     Local,
     /// On threads of their own: `serve`.
     Apart,
@@ -56,6 +56,8 @@ pub enum Listen {
     Tcp(TcpListener),
     /// Another one, for TLS.
     Tls(TcpListener, Tls),
+    /// A TCP address to be bound by the adapter.
+    Bind(SocketAddr),
     /// A Unix socket to be bound at this path, with this mode or the default.
     Unix(PathBuf, Option<u32>),
     /// A Unix socket, for TLS.
@@ -66,12 +68,16 @@ pub enum Listen {
 pub struct Job {
     /// Where.
     pub listen: Listen,
+    /// With how many workers.
+    pub workers: usize,
     /// How to serve.
     pub config: Config,
     /// Whom to give sessions to.
     pub handler: Handler,
     /// Where that runs.
     pub place: Place,
+    /// Told before that where the server listens, if it is for the adapter to bind.
+    pub bound: mpsc::Sender<SocketAddr>,
     /// Told once, before serving begins.
     pub handle: mpsc::Sender<Handle>,
     /// Says something, or closes, when the future that serves is to be dropped.
@@ -175,25 +181,51 @@ impl Server {
         config: Config,
         handler: Handler,
     ) -> io::Result<Self> {
-        let mut address = match &listen {
-            Listen::Tcp(socket) | Listen::Tls(socket, _) => socket.local_addr()?,
-            // It has none, and nobody can connect to this one.
-            Listen::Unix(..) | Listen::UnixTls(..) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        Self::try_start_workers(on, listen, 1, place, config, handler)
+    }
+
+    /// Starts a server with so many workers, or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_start`](Self::try_start).
+    ///
+    /// # Panics
+    ///
+    /// If it neither starts nor fails.
+    pub fn try_start_workers(
+        on: &Adapter,
+        listen: Listen,
+        workers: usize,
+        place: Place,
+        config: Config,
+        handler: Handler,
+    ) -> io::Result<Self> {
+        let known = match &listen {
+            Listen::Tcp(socket) | Listen::Tls(socket, _) => Some(socket.local_addr()?),
+            Listen::Bind(_) | Listen::Unix(..) | Listen::UnixTls(..) => None,
         };
-        if address.ip().is_unspecified() {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
         let (handle_sender, handle) = mpsc::channel();
+        let (bound_sender, bound) = mpsc::channel();
         let (end_sender, end) = mpsc::channel();
         let (drop_future, dropped) = async_channel::bounded(1);
         let run = on.run;
         thread::spawn(move || {
-            let job = Job { listen, config, handler, place, handle: handle_sender, dropped };
+            let (bound, handle) = (bound_sender, handle_sender);
+            let job = Job { listen, workers, config, handler, place, bound, handle, dropped };
             // Nobody listens any more if the test has failed.
             let _ = end_sender.send(run(job));
         });
         match handle.recv_timeout(PATIENCE) {
-            Ok(handle) => Ok(Self { address, handle, end, drop_future, ended: false }),
+            Ok(handle) => {
+                // A Unix socket has no address, and nobody can connect to this one.
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                let mut address = known.or_else(|| bound.try_recv().ok()).unwrap_or(nowhere);
+                if address.ip().is_unspecified() {
+                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
+                Ok(Self { address, handle, end, drop_future, ended: false })
+            }
             Err(_) => match end.recv_timeout(PATIENCE).expect("the server starts, or fails") {
                 Err(error) => Err(error),
                 Ok(()) => panic!("the server ended before it began"),
@@ -251,6 +283,18 @@ impl Server {
         let served = self.end.recv_timeout(PATIENCE).expect("the server ends");
         self.ended = true;
         served.expect_err("a failure")
+    }
+
+    /// Waits for it to panic.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn expect_panic(mut self) {
+        let end = self.end.recv_timeout(PATIENCE);
+        self.ended = true;
+        assert!(matches!(end, Err(mpsc::RecvTimeoutError::Disconnected)), "a panic: {end:?}");
     }
 
     /// Waits for its end. Returns how long that took.

@@ -4,6 +4,7 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::time::Instant;
 
+use super::attention::Parcel;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
@@ -58,9 +59,11 @@ impl<S: Socket> Shard<S> {
                 return Poll::Ready(Turn::Accepted(conn));
             }
             state.tick();
+            state.neighbours.compare(&mut state.server);
             state.serve_handles(cx);
             let drained = state.serve_application();
             let served = state.serve_sockets();
+            state.neighbours.compare(&mut state.server);
             state.wake_acceptor();
             if drained {
                 return Poll::Ready(Turn::Drained);
@@ -97,7 +100,7 @@ impl<S: Socket> State<S> {
 
     fn serve_handles(&mut self, cx: &Context<'_>) {
         let now = self.clock.now();
-        let wanted = self.handle.attention().take(cx);
+        let wanted = self.neighbours.own().attention.take(cx);
         for id in wanted.sessions {
             if let Some(slot) = slot(&mut self.sessions, id) {
                 slot.attend(&mut self.server, now);
@@ -108,6 +111,14 @@ impl<S: Socket> State<S> {
         }
         for _ in 0..wanted.shutdowns {
             self.server.shutdown(now);
+        }
+        for Parcel { post, ticket, from } in wanted.posts {
+            let outcome = self.server.deliver(post, now);
+            self.neighbours.answer(from, ticket, outcome);
+        }
+        for (ticket, outcome) in wanted.outcomes {
+            // Its deadline may have passed meanwhile, or its client have left.
+            let _ = self.server.acknowledge(ticket, outcome, now);
         }
         for _ in 0..CONTROLS_BATCH {
             let Some(control) = self.inbox.take() else { return };
@@ -140,14 +151,20 @@ impl<S: Socket> State<S> {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::Opened { session, principal, head, .. } => {
+                    let (server, shard) = (self.handle.clone(), self.neighbours.own().clone());
                     let (slot, handle) =
-                        Slot::new(session, principal, head, self.handle.clone(), self.mail);
+                        Slot::new(session, principal, head, server, shard, self.mail);
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
-                Event::Message { session, message, ticket: _ } => {
+                Event::Message { session, message, ticket } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.message(message, &mut self.server, now);
+                    }
+                    if let Some(ticket) = ticket {
+                        // In the handle's mailbox it is in the application's hands. The post's client
+                        // may have left.
+                        let _ = self.server.acknowledge(ticket, crate::Outcome::Accepted, now);
                     }
                 }
                 Event::Unblocked { session } => {
@@ -167,10 +184,11 @@ impl<S: Socket> State<S> {
                     // Its deadline may have passed meanwhile, with the same outcome.
                     let _ = self.server.authorize(ticket, refusal, now);
                 }
-                Event::Foreign { ticket, .. } => {
-                    let outcome = crate::Outcome::UnknownSession;
-                    // As above.
-                    let _ = self.server.acknowledge(ticket, outcome, now);
+                Event::Foreign { post, ticket, .. } => {
+                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket) {
+                        // As above.
+                        let _ = self.server.acknowledge(ticket, outcome, now);
+                    }
                 }
             }
         }

@@ -102,6 +102,8 @@ impl Server {
         let found = self.find_session(&claim);
         let late = found.and_then(|key| self.admit_to_session(key).err());
         let outcome = match (found, late) {
+            // Shutting down ends sessions that posts are still on their way to.
+            (None, _) if self.phase != Phase::Running => Outcome::Busy,
             (None, _) => Outcome::UnknownSession,
             (Some(_), Some(retry_after)) => Outcome::RateLimited { retry_after },
             (Some(key), None)

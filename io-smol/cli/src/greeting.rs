@@ -14,19 +14,26 @@ pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
     tls: bool,
+    workers: usize,
 }
 
 impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false }
+        Self { config, place, tls: false, workers: 1 }
     }
 
     /// Of one that speaks TLS there, or not.
     #[must_use]
     pub const fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Of one with so many workers.
+    #[must_use]
+    pub const fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 }
 
@@ -65,11 +72,15 @@ impl fmt::Display for Greeting<'_> {
             }
         };
         match self.place {
-            Place::Tcp(_) => writeln!(f, "MCP over HTTP+SSE: {base}{stream}\n")?,
+            Place::Tcp(_) => write!(f, "MCP over HTTP+SSE: {base}{stream}")?,
             Place::Unix(path) => {
-                writeln!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}\n", path.display())?;
+                write!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}", path.display())?;
             }
         }
+        if self.workers > 1 {
+            write!(f, " ({} workers)", self.workers)?;
+        }
+        f.write_str("\n\n")?;
         let post = format!(
             "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
         );

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 fn run<F>(
     options: &Serve,
     config: Config,
-    handler: impl Fn(Session, Handle) -> F + 'static,
+    handler: impl Fn(Session, Handle) -> F + Send + Sync + 'static,
 ) -> Result<(), String>
 where
     F: Future<Output = ()> + 'static,
@@ -79,7 +79,7 @@ where
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
     }
-    let greeting = Greeting::new(&config, place);
+    let greeting = Greeting::new(&config, place).workers(options.workers());
     #[cfg(feature = "tls")]
     let greeting = greeting.tls(tls.is_some());
     // A closed stdout is no reason not to serve.
@@ -100,8 +100,14 @@ where
     .map_err(|error| format!("cannot wait for signals: {error}"))?;
 
     let handle = listener.handle();
-    async_io::block_on(listener.serve_local(move |session| handler(session, handle.clone())))
-        .map_err(|error| format!("cannot serve: {error}"))
+    let handler = move |session| handler(session, handle.clone());
+    let served = match options.workers() {
+        1 => async_io::block_on(listener.serve_local(handler)),
+        workers => listener
+            .workers(workers)
+            .and_then(|listener| async_io::block_on(listener.serve_on_workers(handler))),
+    };
+    served.map_err(|error| format!("cannot serve: {error}"))
 }
 
 /// Listens, and says where: the port may have been for the system to choose.

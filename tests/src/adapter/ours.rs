@@ -16,21 +16,33 @@ pub fn named(name: &str) -> Option<Adapter> {
 /// Serves a job by the calls that every adapter's crate has; a future that its runtime is to run.
 macro_rules! serve {
     ($adapter:ident, $job:expr) => {{
-        let Job { listen, config, handler, place, handle, dropped } = $job;
+        let Job { listen, workers, config, handler, place, bound, handle, dropped } = $job;
         let listener = match listen {
             Listen::Tcp(socket) => $adapter::Listener::from_std(socket, config),
             Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, config).tls(tls),
+            Listen::Bind(address) => {
+                let listener = $adapter::Listener::bind(address, config)?;
+                // Whoever started the server reads it.
+                let _ = bound.send(listener.local_addr()?);
+                listener
+            }
             Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, config)?,
             Listen::Unix(path, Some(mode)) => {
                 $adapter::Listener::bind_unix_with_mode(path, mode, config)?
             }
             Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, config)?.tls(tls),
         };
+        // Before there are workers, so that it is tried that they come to know of it.
+        let early = listener.handle();
+        let listener = listener.workers(workers)?;
         // Whoever started the server waits for it.
-        let _ = handle.send(listener.handle());
+        let _ = handle.send(early);
         let served = async move {
             match place {
-                Place::Local => listener.serve_local(move |session| handler(session)).await,
+                Place::Local if workers == 1 => {
+                    listener.serve_local(move |session| handler(session)).await
+                }
+                Place::Local => listener.serve_on_workers(move |session| handler(session)).await,
                 Place::Apart => listener.serve(on_threads(handler)).await,
             }
         };

@@ -14,6 +14,7 @@ mod stream;
 mod tls;
 mod tower;
 mod unix;
+mod workers;
 
 use mcp_sse_tests::adapter::Room;
 use mcp_sse_tests::{limits, timeouts};
