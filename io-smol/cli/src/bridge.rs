@@ -1,0 +1,3 @@
+//! Servers on stdio, served over HTTP+SSE.
+
+pub mod mux;
