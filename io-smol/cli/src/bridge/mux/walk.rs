@@ -154,8 +154,10 @@ impl World {
         let at = self.random.below(self.members.len());
         let member = self.members.swap_remove(at);
         self.mux.leave(member);
-        let left = self.open.extract_if(.., |_, known| known.by == member);
-        self.taken_back.extend(left.map(|(name, _)| name));
+        self.taken_back.extend(
+            self.open.iter().filter(|(_, known)| known.by == member).map(|(name, _)| *name),
+        );
+        self.open.retain(|_, known| known.by != member);
     }
 
     fn exit(&mut self) {
