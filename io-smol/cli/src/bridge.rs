@@ -7,4 +7,5 @@ pub mod child;
 pub mod command;
 pub mod guard;
 pub mod lines;
+pub mod output;
 pub mod status;
