@@ -104,6 +104,22 @@ impl Command {
         self.cwd.as_deref()
     }
 
+    /// Whether there is such a program now, where it will be looked for.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        let here = self.cwd.clone().unwrap_or_default();
+        let program = Path::new(&self.program);
+        if program.components().count() > 1 || program.has_root() {
+            return here.join(program).is_file();
+        }
+        let environment = self.environment(env::vars_os(), &[]);
+        let path = environment.into_iter().find(|(name, _)| name == "PATH").map(|(_, path)| path);
+        // Without a PATH the system has one of its own.
+        path.is_none_or(|path| {
+            env::split_paths(&path).any(|entry| here.join(entry).join(program).is_file())
+        })
+    }
+
     /// The process to start for a session that was opened by this request: `runner`, with the program
     /// and its arguments as arguments.
     pub(super) fn prepare(
