@@ -5,7 +5,7 @@
 
 use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -13,6 +13,8 @@ use crate::config::Config;
 use crate::error::Fault;
 use crate::http1::{HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339};
 use crate::jsonrpc;
+use crate::report::Report;
+use crate::route::Service;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
 
@@ -150,8 +152,8 @@ impl Answers {
         Some(self.render(&response, reply))
     }
 
-    pub(crate) fn health(&self, vitals: &Vitals, reply: Reply) -> Arc<[u8]> {
-        let Vitals { sessions, connections, uptime_seconds, draining } = vitals;
+    pub(crate) fn health(&self, vitals: &Vitals<'_>, reply: Reply) -> Arc<[u8]> {
+        let Vitals { sessions, connections, uptime_seconds, draining, report } = vitals;
         let status = if *draining { "draining" } else { "healthy" };
         let mut body = format!(
             "{{\"status\":\"{status}\",\"active_sessions\":{sessions},\
@@ -162,15 +164,30 @@ impl Answers {
             body.push_str(rfc3339(seconds).as_str());
             body.push('"');
         }
+        for (name, value) in report.gauges() {
+            body.push(',');
+            body.push_str(&serde_json::Value::from(name).to_string());
+            body.push_str(&format!(":{value}"));
+        }
         body.push('}');
         self.json(200, &body, reply)
     }
 
-    pub(crate) fn ready(&self, ready: Result<(), &'static str>, reply: Reply) -> Arc<[u8]> {
+    pub(crate) fn ready(&self, ready: Result<(), &str>, reply: Reply) -> Arc<[u8]> {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, reply),
-            Err(why) => self.json(503, &format!("{{\"status\":\"{why}\"}}"), reply),
+            Err(why) => {
+                let why = serde_json::Value::from(why);
+                self.json(503, &format!("{{\"status\":{why}}}"), reply)
+            }
         }
+    }
+
+    /// A page for a person.
+    pub(crate) fn page(&self, text: &str, reply: Reply) -> Arc<[u8]> {
+        let content_type = Some("text/plain; charset=utf-8");
+        let response = Response { status: 200, fields: &[], content_type, body: text.as_bytes() };
+        self.render(&response, reply)
     }
 
     fn json(&self, status: u16, body: &str, reply: Reply) -> Arc<[u8]> {
@@ -180,13 +197,12 @@ impl Answers {
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that they leave in one
-    /// write; the head alone for a HEAD, which has no session. An invitation is a session's token and
-    /// where the server is mounted.
+    /// write; the head alone for a HEAD, which has no session.
     pub(crate) fn stream(
         &self,
         config: &Config,
         framing: StreamFraming,
-        invitation: Option<(&SessionToken, &str)>,
+        invitation: Option<Invitation<'_>>,
     ) -> Arc<[u8]> {
         const FIELDS: &[(&str, &str)] = &[
             ("Content-Type", "text/event-stream"),
@@ -194,8 +210,8 @@ impl Answers {
             ("X-Accel-Buffering", "no"),
         ];
         let mut bytes = render_stream_head(200, FIELDS, self.date(), framing);
-        if let Some((token, mount)) = invitation {
-            let event = endpoint_event(config, mount, token);
+        if let Some(invitation) = invitation {
+            let event = endpoint_event(config, &invitation);
             bytes.extend_from_slice(match framing {
                 StreamFraming::Chunked | StreamFraming::ChunkedThenClose => event.chunked(),
                 StreamFraming::UntilClose => event.bare(),
@@ -205,13 +221,23 @@ impl Answers {
     }
 }
 
+/// Where a new session's client is to post.
+#[derive(Debug)]
+pub(crate) struct Invitation<'a> {
+    pub(crate) token: &'a SessionToken,
+    /// Where the server is mounted, in an exchange.
+    pub(crate) mount: &'a str,
+    pub(crate) service: Service,
+}
+
 /// What `/health` reports.
 #[derive(Debug)]
-pub(crate) struct Vitals {
+pub(crate) struct Vitals<'a> {
     pub(crate) sessions: u32,
     pub(crate) connections: u32,
     pub(crate) uptime_seconds: u64,
     pub(crate) draining: bool,
+    pub(crate) report: &'a Report,
 }
 
 fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
@@ -220,13 +246,17 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
 
 /// The URI reference that a session's client posts to: an absolute path, because clients disagree
 /// about every other form.
-fn endpoint_event(config: &Config, mount: &str, token: &SessionToken) -> Frame {
+fn endpoint_event(config: &Config, invitation: &Invitation<'_>) -> Frame {
+    let Invitation { token, mount, service } = invitation;
     let text = token.encode();
     let text = core::str::from_utf8(&text).unwrap_or_default();
     let (instance, dot) = config.instance.as_deref().map_or(("", ""), |name| (name, "."));
     let uri = format!(
-        "{}{mount}{}?{}={instance}{dot}{text}",
-        config.public_path_prefix, config.paths.message, config.session_parameter
+        "{}{mount}{}{}?{}={instance}{dot}{text}",
+        config.public_path_prefix,
+        config.paths.service(*service),
+        config.paths.message,
+        config.session_parameter
     );
     Frame::event_with_retry(EventName::ENDPOINT, uri.as_bytes(), config.endpoint_retry)
         .expect("invariant: a validated path and a token are visible ASCII")

@@ -4,6 +4,7 @@
 //! Does not know: how settings reach the builder (flags, files), or what a running server does.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::http1::FIELDS_CAP;
 use crate::limits::{Limits, Timeouts};
 use crate::policy::host::HostPattern;
 use crate::policy::origin::OriginPattern;
-use crate::route::{Paths, is_clean_path};
+use crate::route::{Paths, Service, is_clean_path};
 use crate::token::Shard;
 
 /// Who decides whether a request may proceed.
@@ -42,6 +43,7 @@ pub enum Acknowledgement {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) paths: Paths,
+    pub(crate) index_page: Option<String>,
     pub(crate) session_parameter: String,
     pub(crate) public_path_prefix: String,
     pub(crate) endpoint_retry: Option<Duration>,
@@ -60,7 +62,13 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            paths: Paths { stream: "/sse".into(), message: "/messages".into() },
+            paths: Paths {
+                stream: "/sse".into(),
+                message: "/messages".into(),
+                services: vec![String::new()],
+                index: false,
+            },
+            index_page: None,
             session_parameter: "session_id".into(),
             public_path_prefix: String::new(),
             endpoint_retry: None,
@@ -81,7 +89,7 @@ impl Default for Config {
 impl Config {
     /// Starts from the defaults.
     pub fn builder() -> ConfigBuilder {
-        ConfigBuilder { config: Self::default(), fault: None }
+        ConfigBuilder { config: Self::default(), services: Vec::new(), fault: None }
     }
 
     /// The limits.
@@ -108,6 +116,11 @@ impl Config {
         &self.paths.message
     }
 
+    /// What stands before those two paths: one empty text unless services were named.
+    pub fn service_paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.services.iter().map(String::as_str)
+    }
+
     /// The name of the query parameter that carries the session's token.
     #[must_use]
     pub fn session_parameter(&self) -> &str {
@@ -126,6 +139,7 @@ impl Config {
 #[must_use = "a builder does nothing until it is built"]
 pub struct ConfigBuilder {
     config: Config,
+    services: Vec<String>,
     fault: Option<ConfigError>,
 }
 
@@ -141,6 +155,25 @@ impl ConfigBuilder {
     pub fn message_path(mut self, path: &str) -> Self {
         self.require_path("message_path", path);
         self.config.paths.message = path.into();
+        self
+    }
+
+    /// Serves the two paths below this one instead of at the root, so that several MCP servers share
+    /// an address: `/files` and `/time` have their streams at `/files/sse` and `/time/sse`. May be
+    /// said for up to 65,535 of them. Their sessions are kept apart: a post below another service's
+    /// path is one to an unknown session. Which service a session belongs to, the head of its request
+    /// tells: [`RequestHead::service_path`](crate::RequestHead::service_path).
+    pub fn service_path(mut self, path: &str) -> Self {
+        self.require_path("service_path", path);
+        self.services.push(path.into());
+        self
+    }
+
+    /// What `GET /` answers, as plain text: for a person who wonders what is served here. 404 unless
+    /// said.
+    pub fn index_page(mut self, text: &str) -> Self {
+        self.config.index_page = Some(text.into());
+        self.config.paths.index = true;
         self
     }
 
@@ -271,13 +304,17 @@ impl ConfigBuilder {
     ///
     /// The first setting that makes no sense, by name.
     pub fn build(mut self) -> Result<Config, ConfigError> {
-        let Paths { stream, message } = &self.config.paths;
-        let taken = |path: &String| [Paths::HEALTH, Paths::READY].contains(&path.as_str());
-        if taken(stream) || stream == message {
-            let value = stream.clone();
-            self.report(ConfigError::PathsCollide { value });
-        } else if taken(message) {
-            let value = message.clone();
+        if !self.services.is_empty() {
+            self.config.paths.services = core::mem::take(&mut self.services);
+        }
+        if self.config.paths.services.len() > Service::COUNT_MAX {
+            let maximum = Service::COUNT_MAX as u64;
+            self.report(ConfigError::AboveMaximum { name: "service_path (count)", maximum });
+        }
+        let mut paths = self.config.paths.all();
+        paths.sort_unstable();
+        let twice = paths.iter().zip(paths.iter().skip(1)).find(|(a, b)| a == b);
+        if let Some(value) = twice.map(|(path, _)| path.clone()) {
             self.report(ConfigError::PathsCollide { value });
         }
         if self.config.limits.fields_max as usize > FIELDS_CAP {
@@ -335,6 +372,14 @@ mod tests {
         check(b().message_path("/a/../b"), Some("message_path"));
         check(b().stream_path("/x").message_path("/x"), Some("\"/x\" is used by two routes"));
         check(b().message_path("/health"), Some("two routes"));
+        check(b().service_path("/a").service_path("/b"), None);
+        check(b().service_path("a"), Some("service_path \"a\""));
+        check(
+            b().service_path("/a").service_path("/a"),
+            Some("\"/a/messages\" is used by two routes"),
+        );
+        let crossed = b().stream_path("/x/y").message_path("/y").service_path("/a");
+        check(crossed.service_path("/a/x"), Some("\"/a/x/y\" is used by two routes"));
         check(b().public_path_prefix("/mcp").public_path_prefix(""), None);
         check(b().public_path_prefix("mcp"), Some("public_path_prefix"));
         check(b().session_parameter("sessionId"), None);

@@ -10,7 +10,7 @@ use core::fmt;
 
 use crate::answer::Reply;
 use crate::arena::Key;
-use crate::event::{Interest, Principal};
+use crate::event::Interest;
 use crate::exchange::ResponseHead;
 use crate::http1::{BodyDecoder, HeadScanner};
 use crate::jsonrpc::Message;
@@ -18,7 +18,7 @@ use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::request::Plan;
-use crate::token::SessionToken;
+use crate::session::Claim;
 
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
@@ -130,7 +130,7 @@ pub(crate) enum PostTarget {
     /// A session of this server.
     Here(Key),
     /// A session of another shard.
-    Elsewhere(Box<(SessionToken, Option<Principal>)>),
+    Elsewhere(Box<Claim>),
 }
 
 impl fmt::Debug for Conn {

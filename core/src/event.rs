@@ -12,9 +12,10 @@ use crate::arena::Key;
 use crate::error::Fault;
 use crate::http1::{Head, Method, Version};
 use crate::jsonrpc::Message;
+use crate::session::Claim;
 use crate::time::Time;
 use crate::timers::TimerKind;
-use crate::token::{SessionToken, Shard};
+use crate::token::Shard;
 
 macro_rules! handle {
     ($(#[$doc:meta])+ $name:ident $letter:literal) => {
@@ -279,8 +280,7 @@ impl fmt::Display for CloseReason {
 /// A complete post on its way to the shard that owns its session.
 #[derive(Debug)]
 pub struct ForwardedPost {
-    pub(crate) token: SessionToken,
-    pub(crate) principal: Option<Principal>,
+    pub(crate) claim: Claim,
     pub(crate) message: Message,
 }
 
@@ -288,7 +288,7 @@ impl ForwardedPost {
     /// The shard that owns the session, if it exists.
     #[must_use]
     pub const fn shard(&self) -> Shard {
-        self.token.shard()
+        self.claim.token.shard()
     }
 }
 
@@ -311,6 +311,8 @@ pub struct Reach {
 pub struct RequestHead {
     method: Method,
     version: Version,
+    /// How much of the path names the service.
+    service_len: u32,
     /// Target, then name and value of each field, end to end.
     octets: Box<[u8]>,
     /// The end of each of those pieces in `octets`.
@@ -318,14 +320,15 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    pub(crate) fn capture(head: &Head<'_>, target: &str) -> Self {
+    /// The head of a request below `service`, which its path begins with.
+    pub(crate) fn capture(head: &Head<'_>, service: &str) -> Self {
         let mut octets = Vec::new();
         let mut ends = Vec::new();
         let mut add = |piece: &[u8]| {
             octets.extend_from_slice(piece);
             ends.push(octets.len() as u32); // A head is far below 2^32 octets.
         };
-        add(target.as_bytes());
+        add(head.target().path.as_bytes());
         for (name, value) in head.fields() {
             add(name.as_bytes());
             add(value);
@@ -333,6 +336,7 @@ impl RequestHead {
         Self {
             method: head.method(),
             version: head.version(),
+            service_len: service.len() as u32, // Part of the path.
             octets: octets.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
         }
@@ -359,6 +363,14 @@ impl RequestHead {
     #[must_use]
     pub fn path(&self) -> &str {
         core::str::from_utf8(self.piece(0)).unwrap_or_default()
+    }
+
+    /// The service that is asked for: see
+    /// [`ConfigBuilder::service_path`](crate::ConfigBuilder::service_path). Empty if there is but the
+    /// one at the root.
+    #[must_use]
+    pub fn service_path(&self) -> &str {
+        self.path().get(..self.service_len as usize).unwrap_or_default()
     }
 
     /// Every field, in order: name as it came, value without surrounding white space.

@@ -17,7 +17,7 @@ use crate::http1::{
 use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::{host, media, origin};
-use crate::route::{Route, applies, is_never};
+use crate::route::{Route, Service, applies, is_never};
 use crate::token::{SessionToken, TokenError};
 
 /// What an acceptable request asks for.
@@ -33,6 +33,7 @@ pub(crate) enum Asked {
 pub(crate) enum Plan {
     Stream(StreamPlan),
     Post(PostPlan),
+    Index { unread: Unread },
 }
 
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct StreamPlan {
     pub(crate) unread: Unread,
     /// What stands before the paths that clients are told.
     pub(crate) mount: String,
+    pub(crate) service: Service,
     pub(crate) head: Arc<RequestHead>,
 }
 
@@ -52,6 +54,7 @@ pub(crate) struct PostPlan {
     pub(crate) refusal: Option<Refused>,
     pub(crate) unread: Unread,
     pub(crate) token: Result<SessionToken, TokenError>,
+    pub(crate) service: Service,
     pub(crate) decoder: BodyDecoder,
     pub(crate) expects_continue: bool,
 }
@@ -119,12 +122,15 @@ pub(crate) fn judge(
         return Err(Refused::method("GET, HEAD, POST"));
     }
     applies(route, method).map_err(Refused::method)?;
-    let capture = || Arc::new(RequestHead::capture(head, target.path));
     match route {
         Route::Unknown => Err(Fault::NotFound.into()),
         Route::Health => Ok(Asked::Health),
         Route::Ready => Ok(Asked::Ready),
-        Route::Stream => {
+        Route::Index => {
+            head.check_expectation()?;
+            Ok(Asked::Plan(Plan::Index { unread: Unread::of(head) }))
+        }
+        Route::Stream(service) => {
             if !media::takes_event_stream(head.fields_named("accept")) {
                 return Err(Fault::NotAcceptable.into());
             }
@@ -141,10 +147,11 @@ pub(crate) fn judge(
                 head_only,
                 unread: Unread::of(head),
                 mount: exchange.unwrap_or_default().into(),
-                head: capture(),
+                service,
+                head: Arc::new(RequestHead::capture(head, config.paths.service(service))),
             })))
         }
-        Route::Message => {
+        Route::Message(service) => {
             let text = target.query_parameter(&config.session_parameter);
             let text = text.unwrap_or_default().as_bytes();
             let token = SessionToken::parse_for(text, config.instance.as_deref());
@@ -155,6 +162,7 @@ pub(crate) fn judge(
                 refusal: post_refusal(head, unframed, config),
                 unread: Unread::of(head),
                 token,
+                service,
                 decoder,
                 expects_continue: head.expects_continue(),
             })))

@@ -1,19 +1,33 @@
 //! Method and path: the one table of what is served where.
 //!
-//! Knows: the routes, the methods of each, and how `Allow` is spelled.
+//! Knows: the routes, the services that have them, the methods of each, and how `Allow` is spelled.
 //! Does not know: queries, sessions, or who is asking. Paths are compared as octets: nothing is
 //! decoded or normalised, so nothing can be smuggled past a comparison.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::http1::Method;
+
+/// One of the services behind one address, by its place in [`Paths::services`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Service(u16);
+
+impl Service {
+    pub(crate) const COUNT_MAX: usize = u16::MAX as usize;
+
+    #[cfg(test)]
+    pub(crate) const ROOT: Self = Self(0);
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// `GET`: a session's event stream.
-    Stream,
+    Stream(Service),
     /// `POST`: one message of a session.
-    Message,
+    Message(Service),
+    /// `GET`: what is served here, for a person. Only where there is something to say.
+    Index,
     /// `GET`: is the process alive? In front of the guard.
     Health,
     /// `GET`: should traffic be sent here? In front of the guard.
@@ -25,10 +39,10 @@ pub(crate) enum Route {
 /// Whether a method applies to a route, and if not, the value of `Allow`.
 pub(crate) fn applies(route: Route, method: Method) -> Result<(), &'static str> {
     let (fits, allow) = match route {
-        Route::Stream | Route::Health | Route::Ready => {
+        Route::Stream(_) | Route::Index | Route::Health | Route::Ready => {
             (matches!(method, Method::Get | Method::Head), "GET, HEAD")
         }
-        Route::Message => (method == Method::Post, "POST"),
+        Route::Message(_) => (method == Method::Post, "POST"),
         Route::Unknown => (!is_never(method), "GET, HEAD, POST"),
     };
     if fits { Ok(()) } else { Err(allow) }
@@ -42,13 +56,41 @@ pub(crate) const fn is_never(method: Method) -> bool {
 /// Where the routes are, without trailing slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Paths {
+    /// Below each service.
     pub(crate) stream: String,
+    /// Below each service.
     pub(crate) message: String,
+    /// What stands before the two; one empty text if there is only the service at the root.
+    pub(crate) services: Vec<String>,
+    /// Whether there is a page at the root.
+    pub(crate) index: bool,
 }
 
 impl Paths {
     pub(crate) const HEALTH: &str = "/health";
     pub(crate) const READY: &str = "/ready";
+
+    /// What stands before a service's paths.
+    pub(crate) fn service(&self, service: Service) -> &str {
+        self.services.get(usize::from(service.0)).map_or("", String::as_str)
+    }
+
+    /// Every path that has a route of its own.
+    pub(crate) fn all(&self) -> Vec<String> {
+        let below = |path: &'_ String| {
+            let path = path.clone();
+            self.services.iter().map(move |service| service.clone() + &path)
+        };
+        let fixed = [Self::HEALTH, Self::READY].map(String::from);
+        fixed.into_iter().chain(below(&self.stream)).chain(below(&self.message)).collect()
+    }
+
+    /// The service, if any, for which `path` is its own path followed by `route`.
+    fn service_with(&self, path: &str, route: &str) -> Option<Service> {
+        let before = path.strip_suffix(route)?;
+        let place = self.services.iter().position(|service| service == before)?;
+        u16::try_from(place).ok().map(Service)
+    }
 
     /// The route at `path`; one trailing slash makes no difference.
     pub(crate) fn route(&self, path: &str) -> Route {
@@ -56,10 +98,12 @@ impl Paths {
             Some(bare) if !bare.is_empty() => bare,
             _ => path,
         };
-        if bare == self.stream {
-            Route::Stream
-        } else if bare == self.message {
-            Route::Message
+        if let Some(service) = self.service_with(bare, &self.stream) {
+            Route::Stream(service)
+        } else if let Some(service) = self.service_with(bare, &self.message) {
+            Route::Message(service)
+        } else if path == "/" && self.index {
+            Route::Index
         } else if bare == Self::HEALTH {
             Route::Health
         } else if bare == Self::READY {
@@ -88,16 +132,20 @@ pub(crate) fn is_clean_path(path: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn paths(services: &[&str], index: bool) -> Paths {
+        let services = services.iter().map(|&service| service.into()).collect();
+        Paths { stream: "/sse".into(), message: "/messages".into(), services, index }
+    }
+
     #[track_caller]
     fn check(path: &str, expected: Route) {
-        let paths = Paths { stream: "/sse".into(), message: "/messages".into() };
-        assert_eq!(paths.route(path), expected, "{path}");
+        assert_eq!(paths(&[""], false).route(path), expected, "{path}");
     }
 
     #[test]
     fn routes() {
-        check("/sse", Route::Stream);
-        check("/sse/", Route::Stream);
+        check("/sse", Route::Stream(Service(0)));
+        check("/sse/", Route::Stream(Service(0)));
         check("/sse//", Route::Unknown);
         check("//sse", Route::Unknown);
         check("/SSE", Route::Unknown);
@@ -106,8 +154,8 @@ mod tests {
         check("/sse%2F", Route::Unknown);
         check("/sse%00", Route::Unknown);
         check("/sse2", Route::Unknown);
-        check("/messages", Route::Message);
-        check("/messages/", Route::Message);
+        check("/messages", Route::Message(Service(0)));
+        check("/messages/", Route::Message(Service(0)));
         check("/x/../messages", Route::Unknown);
         check("/health", Route::Health);
         check("/ready/", Route::Ready);
@@ -116,14 +164,35 @@ mod tests {
     }
 
     #[test]
+    fn routes_of_services() {
+        let paths = paths(&["/a", "/b/c"], true);
+        let check = |path, expected| assert_eq!(paths.route(path), expected, "{path}");
+        check("/a/sse", Route::Stream(Service(0)));
+        check("/b/c/sse/", Route::Stream(Service(1)));
+        check("/b/c/messages", Route::Message(Service(1)));
+        check("/sse", Route::Unknown);
+        check("/messages", Route::Unknown);
+        check("/c/sse", Route::Unknown);
+        check("/b/sse", Route::Unknown);
+        check("/a/a/sse", Route::Unknown);
+        check("/a", Route::Unknown);
+        check("/a/health", Route::Unknown);
+        check("/health", Route::Health);
+        check("/", Route::Index);
+        check("//", Route::Unknown);
+        assert_eq!(paths.service(Service(1)), "/b/c");
+    }
+
+    #[test]
     fn every_method_on_every_route() {
         use Method::{Connect, Delete, Get, Head, Options, Patch, Post, Put, Trace};
         for method in [Connect, Delete, Get, Head, Options, Patch, Post, Put, Trace] {
             let reads = matches!(method, Get | Head);
-            for route in [Route::Stream, Route::Health, Route::Ready] {
+            for route in [Route::Stream(Service(0)), Route::Index, Route::Health, Route::Ready] {
                 assert_eq!(applies(route, method).is_ok(), reads, "{route:?} {method}");
             }
-            assert_eq!(applies(Route::Message, method).is_ok(), method == Post, "{method}");
+            let message = applies(Route::Message(Service(0)), method);
+            assert_eq!(message.is_ok(), method == Post, "{method}");
             let never = matches!(method, Connect | Trace);
             assert_eq!(applies(Route::Unknown, method).is_ok(), !never, "{method}");
         }

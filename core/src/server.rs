@@ -32,6 +32,7 @@ use crate::limits::within;
 use crate::metrics::Metrics;
 use crate::outbox::{Segment, Transmit};
 use crate::peer::{AddressKey, Peer};
+use crate::report::Report;
 use crate::request::Unread;
 use crate::session::{Session, SessionView};
 use crate::tally::Tally;
@@ -81,6 +82,7 @@ pub struct Server {
     /// The sum of all connections', sessions' and waiting events' request bytes.
     bodies_bytes: u64,
     answers: Answers,
+    report: Report,
     metrics: Metrics,
     phase: Phase,
 }
@@ -124,6 +126,7 @@ impl Server {
             queues_cost: 0,
             bodies_bytes: 0,
             answers: Answers::default(),
+            report: Report::default(),
             metrics: Metrics::default(),
             phase: Phase::Running,
         }
@@ -257,6 +260,12 @@ impl Server {
     /// told is, to RFC 9110 section 6.6.1, one without a clock. Once a second is enough.
     pub fn handle_wall_clock(&mut self, unix_seconds: u64) {
         self.answers.handle_wall_clock(unix_seconds);
+    }
+
+    /// The application says what else `/health` and `/ready` are to tell. It replaces what was said
+    /// before.
+    pub fn report(&mut self, report: Report) {
+        self.report = report;
     }
 
     // ── 3. The core speaks. (2., the verbs, is in `posts`, `streams` and `lifetime`.) ───────────
@@ -671,12 +680,13 @@ impl Server {
         self.enter(key, ConnPhase::Ended);
     }
 
-    fn vitals(&self) -> Vitals {
+    fn vitals(&self) -> Vitals<'_> {
         Vitals {
             sessions: self.sessions.len(),
             connections: self.conns.len(),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
             draining: self.phase != Phase::Running,
+            report: &self.report,
         }
     }
 

@@ -11,12 +11,14 @@ use crate::event::{CloseReason, Principal, SessionId};
 use crate::jsonrpc::{Kind, fingerprint};
 use crate::limits::{Limits, within};
 use crate::peer::AddressKey;
-use crate::token::Secret;
+use crate::route::Service;
+use crate::token::{Secret, SessionToken};
 
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The connection that carries the stream.
     pub(crate) conn: Key,
+    pub(crate) service: Service,
     pub(crate) principal: Option<Principal>,
     pub(crate) address: Option<AddressKey>,
     secret: Secret,
@@ -39,6 +41,14 @@ pub(crate) struct Session {
     pub(crate) warned_large: bool,
 }
 
+/// What a post says of the session it is for; the session may be another shard's.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) token: SessionToken,
+    pub(crate) service: Service,
+    pub(crate) principal: Option<Principal>,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Inbox {
     messages: u32,
@@ -49,11 +59,13 @@ impl Session {
     pub(crate) fn new(
         conn: Key,
         secret: Secret,
+        service: Service,
         principal: Option<Principal>,
         address: Option<AddressKey>,
     ) -> Self {
         Self {
             conn,
+            service,
             principal,
             address,
             secret,
@@ -279,7 +291,7 @@ mod tests {
     fn session() -> (Session, Key) {
         let conn = Arena::new().insert(());
         let secret = Secret::draw(&mut Random::seeded(1)).unwrap();
-        (Session::new(conn, secret, None, None), conn)
+        (Session::new(conn, secret, Service::ROOT, None, None), conn)
     }
 
     fn limits() -> Limits {

@@ -94,6 +94,9 @@ impl SessionToken {
         Self { shard, slot, secret }
     }
 
+    /// One that no session has, to be looked up in place of a text that is no token.
+    pub(crate) const NOBODYS: Self = Self::new(Shard(0), u32::MAX, Secret::DECOY);
+
     /// Reads the text form, without an instance prefix.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use core::task::{Context, Waker};
 use std::sync::{Mutex, PoisonError};
 
 use crate::event::SessionId;
+use crate::report::Report;
 
 /// The sessions whose handles want something, and whom to wake about it.
 ///
@@ -19,6 +20,7 @@ pub(super) struct Attention {
 struct State {
     sessions: Vec<SessionId>,
     shutdowns: u32,
+    report: Option<Report>,
     waker: Option<Waker>,
 }
 
@@ -27,6 +29,7 @@ struct State {
 pub(super) struct Wanted {
     pub(super) sessions: Vec<SessionId>,
     pub(super) shutdowns: u32,
+    pub(super) report: Option<Report>,
 }
 
 impl Attention {
@@ -36,6 +39,11 @@ impl Attention {
 
     pub(super) fn shutdown(&self) {
         self.change(|state| state.shutdowns = state.shutdowns.saturating_add(1));
+    }
+
+    /// A later report replaces one that nobody has looked at.
+    pub(super) fn report(&self, report: Report) {
+        self.change(|state| state.report = Some(report));
     }
 
     /// Something else wants a look: a control was sent.
@@ -62,6 +70,7 @@ impl Attention {
         Wanted {
             sessions: mem::take(&mut state.sessions),
             shutdowns: mem::take(&mut state.shutdowns),
+            report: state.report.take(),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
 use crate::event::Reach;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
+use crate::report::Report;
 use crate::sse::Frame;
 
 /// Controls that wait for a shard; senders of further ones wait.
@@ -78,6 +79,12 @@ impl Handle {
     /// [`Stopped`] once the server has ended.
     pub async fn broadcast(&self, frame: Frame) -> Result<Reach, Stopped> {
         self.ask(|answer| Control::Broadcast(frame, answer)).await
+    }
+
+    /// Says what else `/health` and `/ready` are to tell, in place of what was said before. Returns
+    /// immediately.
+    pub fn report(&self, report: Report) {
+        self.attention.report(report);
     }
 
     /// A copy of the counters.

@@ -86,6 +86,9 @@ impl<S: Socket> State<S> {
                 slot.attend(&mut self.server, now);
             }
         }
+        if let Some(report) = wanted.report {
+            self.server.report(report);
+        }
         for _ in 0..wanted.shutdowns {
             self.server.shutdown(now);
         }

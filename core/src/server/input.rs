@@ -222,12 +222,14 @@ impl Server {
         }
     }
 
-    fn readiness(&self) -> Result<(), &'static str> {
+    fn readiness(&self) -> Result<(), &str> {
         let limits = &self.config.limits;
         if self.phase != Phase::Running {
             Err("draining")
         } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1)) {
             Err("full")
+        } else if let Some(why) = self.report.unready() {
+            Err(why)
         } else {
             Ok(())
         }
@@ -349,8 +351,10 @@ impl Server {
     fn ask(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
         let captured = match &plan {
             Plan::Stream(plan) => plan.head.clone(),
-            Plan::Post(_) => {
-                alloc::sync::Arc::new(crate::event::RequestHead::capture(head, head.target().path))
+            Plan::Post(_) | Plan::Index { .. } => {
+                let service =
+                    plan.service().map_or("", |service| self.config.paths.service(service));
+                alloc::sync::Arc::new(crate::event::RequestHead::capture(head, service))
             }
         };
         if !within(self.config.limits.events_max, self.events.len() as u32) {

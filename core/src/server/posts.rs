@@ -23,6 +23,8 @@ use crate::jsonrpc::{self, Invalid, Kind, Message};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{Plan, PostPlan, Unread, body_too_large};
+use crate::route::Service;
+use crate::session::Claim;
 use crate::sse::Frame;
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
@@ -89,8 +91,8 @@ impl Server {
     /// to that shard's [`acknowledge`](Self::acknowledge).
     pub fn deliver(&mut self, post: ForwardedPost, now: Time) -> Outcome {
         self.advance(now);
-        let ForwardedPost { token, principal, message } = post;
-        let outcome = match self.find_session(token.slot(), token.secret(), principal.as_ref()) {
+        let ForwardedPost { claim, message } = post;
+        let outcome = match self.find_session(&claim) {
             None => Outcome::UnknownSession,
             Some(key) if self.session_takes(key, &message) && self.has_room_for(&message) => {
                 self.record(key, message, None);
@@ -148,6 +150,12 @@ impl Server {
                 }
             }
             Plan::Post(plan) => self.begin_post(key, plan, principal),
+            Plan::Index { unread } => {
+                let reply = self.reply_before(key, unread);
+                let text = self.config.index_page.as_deref().unwrap_or_default();
+                let bytes = self.answers.page(text, reply);
+                self.answer(key, bytes, unread);
+            }
         }
     }
 
@@ -158,7 +166,7 @@ impl Server {
         if self.phase != Phase::Running {
             return self.refuse(key, Fault::ShuttingDown, plan.unread);
         }
-        let target = match self.locate(plan.token, principal) {
+        let target = match self.locate(plan.token, plan.service, principal) {
             Ok(target) => target,
             Err(fault) => return self.refuse(key, fault, plan.unread),
         };
@@ -177,45 +185,41 @@ impl Server {
     fn locate(
         &self,
         token: Result<SessionToken, TokenError>,
+        service: Service,
         principal: Option<Principal>,
     ) -> Result<PostTarget, Fault> {
         let token = match token {
             Ok(token) => token,
             Err(error) => {
                 // As long as for any other miss.
-                self.find_session(u32::MAX, &Secret::DECOY, principal.as_ref());
+                self.find_session(&Claim { token: SessionToken::NOBODYS, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
                     TokenError::OtherInstance => Fault::Misrouted,
                 });
             }
         };
-        if token.shard() == self.config.shard {
-            self.find_session(token.slot(), token.secret(), principal.as_ref())
-                .map(PostTarget::Here)
-                .ok_or(Fault::UnknownSession)
+        let shard = token.shard();
+        let claim = Claim { token, service, principal };
+        if shard == self.config.shard {
+            self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession)
         } else if self.config.forwarding {
-            Ok(PostTarget::Elsewhere(Box::new((token, principal))))
+            Ok(PostTarget::Elsewhere(Box::new(claim)))
         } else {
-            log::info!("a post for shard {} came to shard {}", token.shard(), self.config.shard);
+            log::info!("a post for shard {shard} came to shard {}", self.config.shard);
             Err(Fault::Misrouted)
         }
     }
 
-    /// The session in a slot, if it has this secret and this principal, and is not ending. Every
-    /// way to miss compares a secret once and looks the same.
-    fn find_session(
-        &self,
-        slot: u32,
-        secret: &Secret,
-        principal: Option<&Principal>,
-    ) -> Option<Key> {
-        let found = self.sessions.at(slot);
+    /// The session that is claimed, if it has this secret, service and principal, and is not ending.
+    /// Every way to miss compares a secret once and looks the same.
+    fn find_session(&self, claim: &Claim) -> Option<Key> {
+        let found = self.sessions.at(claim.token.slot());
         let known = found.map_or(&Secret::DECOY, |(_, session)| session.secret());
-        let matches = known.matches(secret);
+        let matches = known.matches(claim.token.secret());
         let (key, session) = found?;
-        let theirs = session.principal.as_ref() == principal && session.ending.is_none();
-        (matches && theirs).then_some(key)
+        let theirs = session.principal == claim.principal && session.service == claim.service;
+        (matches && theirs && session.ending.is_none()).then_some(key)
     }
 
     // ── From the body to the application. ───────────────────────────────────────────────────────
@@ -277,9 +281,8 @@ impl Server {
         log::trace!("{} posts {}", ConnId(key), message.text());
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
-            PostTarget::Elsewhere(whose) => {
-                let (token, principal) = *whose;
-                self.forward(key, ForwardedPost { token, principal, message });
+            PostTarget::Elsewhere(claim) => {
+                self.forward(key, ForwardedPost { claim: *claim, message });
             }
         }
     }

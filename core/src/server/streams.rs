@@ -1,6 +1,7 @@
 //! Sessions: how they are opened, what is sent on their streams, and the ways they end.
 
 use super::Server;
+use crate::answer::Invitation;
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::{Fault, SendError};
@@ -9,6 +10,7 @@ use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{StreamPlan, Unread};
+use crate::route::Service;
 use crate::session::Session;
 use crate::sse::{Frame, LAST_CHUNK};
 use crate::time::Time;
@@ -107,14 +109,17 @@ impl Server {
         // Nothing below this line can fail.
         let token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
-        let greeting = self.answers.stream(&self.config, plan.framing, Some((&token, &plan.mount)));
+        let service = plan.service;
+        let invitation = Invitation { token: &token, mount: &plan.mount, service };
+        let greeting = self.answers.stream(&self.config, plan.framing, Some(invitation));
         if let Some(address) = address {
             self.session_addresses.add(address);
         }
         if let Some(principal) = principal.clone() {
             self.principals.add(principal);
         }
-        let session = self.sessions.insert(Session::new(key, secret, principal.clone(), address));
+        let session = Session::new(key, secret, service, principal.clone(), address);
+        let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
         self.disarm(Role::Phase, key);
@@ -352,6 +357,16 @@ impl crate::request::Plan {
         match self {
             Self::Stream(plan) => plan.unread,
             Self::Post(plan) => plan.unread,
+            Self::Index { unread } => *unread,
+        }
+    }
+
+    /// The service that is asked for, if it is one.
+    pub(super) const fn service(&self) -> Option<Service> {
+        match self {
+            Self::Stream(plan) => Some(plan.service),
+            Self::Post(plan) => Some(plan.service),
+            Self::Index { .. } => None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod limits;
 mod posts;
 mod secrecy;
 mod segmentation;
+mod services;
 mod shutdown;
 mod streams;
 mod tickets;

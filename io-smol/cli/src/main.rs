@@ -40,6 +40,11 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
+    // This program is also what stands between a server that it bridges to and the rest.
+    #[cfg(unix)]
+    if let Some(code) = mcp_sse::bridge::guard::run() {
+        return code;
+    }
     let command = Cli::parse().command();
     let Command::Demo(options) = command;
     env_logger::Builder::new().filter_level(options.log_level()).init();

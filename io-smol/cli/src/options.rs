@@ -14,6 +14,8 @@ use log::LevelFilter;
 use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
 
+use crate::logging::Format;
+
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
@@ -46,6 +48,10 @@ pub struct Serve {
     /// elsewhere every name is, until one is listed. May be repeated.
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_host: Vec<String>,
+    /// What a proxy in front cuts off from paths, so that clients are told where to post as they see
+    /// it.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    public_path_prefix: String,
     // Not a doc comment: the tools for those see links in it.
     #[arg(
         long,
@@ -62,6 +68,9 @@ pub struct Serve {
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
     max_sessions: Count,
+    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited".
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
+    max_body: Size,
     /// How long requests under way may take to finish when the server is stopped; "off" for as long
     /// as they like.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
@@ -69,12 +78,16 @@ pub struct Serve {
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
+    /// How a line of the log looks.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
 }
 
 /// A time, or none. Named so that the parser of flags takes it for one value and not for an optional
 /// flag.
 type Time = OrNone<Duration>;
 type Count = OrNone<u32>;
+type Size = OrNone<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OrNone<T>(Option<T>);
@@ -127,16 +140,26 @@ impl Serve {
         self.log_level
     }
 
+    /// How a line of the log looks.
+    #[must_use]
+    pub const fn log_format(&self) -> Format {
+        self.log_format
+    }
+
     /// The configuration that the flags mean.
     ///
     /// # Errors
     ///
     /// The first flag whose value makes no sense, by its setting; see [`flag_for`].
     pub fn config(&self) -> Result<Config, ConfigError> {
+        let limits = Limits::default();
         let limits = Limits {
             connections_max: self.max_connections.0,
             sessions_max: self.max_sessions.0,
-            ..Limits::default()
+            body_bytes_max: self.max_body.0,
+            // One body must fit at least.
+            bodies_bytes_max: limits.bodies_bytes_max.max(self.max_body.0),
+            ..limits
         };
         let timeouts = Timeouts {
             heartbeat: self.heartbeat.0,
@@ -146,6 +169,7 @@ impl Serve {
         let mut builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
+            .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
         for host in &self.allow_host {
@@ -170,6 +194,7 @@ pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
     let known = [
         ("stream_path", "--sse-path"),
         ("message_path", "--message-path"),
+        ("public_path_prefix", "--public-path-prefix"),
         ("allow_host", "--allow-host"),
         ("allow_origin", "--allow-origin"),
         ("heartbeat", "--heartbeat"),
@@ -196,6 +221,21 @@ fn parse_count(text: &str) -> Result<Count, String> {
         Ok(count) if count > 0 => Ok(OrNone(Some(count))),
         Ok(_) | Err(_) => Err("expected a whole number of at least 1, or \"unlimited\"".into()),
     }
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
+    if text == "unlimited" {
+        return Ok(OrNone(None));
+    }
+    UNITS
+        .into_iter()
+        .find_map(|(unit, shift)| {
+            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+            count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+        })
+        .map(|bytes| OrNone(Some(bytes)))
+        .ok_or_else(|| "expected a size as in 4MiB or 65536, or \"unlimited\"".into())
 }
 
 fn parse_host(text: &str) -> Result<IpAddr, String> {

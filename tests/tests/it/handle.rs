@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use std::sync::mpsc;
 
 use mcp_sse_core::driver::Session;
-use mcp_sse_core::{CloseReason, Config, Frame, SendError};
+use mcp_sse_core::{CloseReason, Config, Frame, Report, SendError};
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
 use mcp_sse_tests::client::{Next, Stream, call};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
@@ -21,6 +21,7 @@ for_each_adapter!(
     what_a_session_knows,
     senders,
     one_client_that_is_flooded,
+    what_the_application_reports,
 );
 
 fn note(n: usize) -> Frame {
@@ -319,4 +320,19 @@ fn one_client_that_is_flooded(on: &Adapter) {
     for _ in 0..2_000 {
         assert!(stream.message().len() > 4 << 10);
     }
+}
+
+fn what_the_application_reports(on: &Adapter) {
+    Desk::everywhere(on, &Config::default(), |desk| {
+        let (_stream, session) = desk.open();
+        let probe = |path: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            mcp_sse_tests::client::Client::connect(desk.address()).ask(request)
+        };
+        session.server().report(Report::new().gauge("children", 3).not_ready("no child"));
+        wait_until("it is told", || probe("/ready").status == 503);
+        assert!(probe("/health").text().contains(r#""children":3"#));
+        session.server().report(Report::new());
+        wait_until("it is taken back", || probe("/ready").status == 200);
+    });
 }

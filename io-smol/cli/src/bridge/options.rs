@@ -1,0 +1,77 @@
+//! The flags of the bridge: what to run, and how.
+//!
+//! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::command::{Command, HeaderToEnv, Variable};
+
+/// What to run for a session, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// Run this line by the shell (sh -c) instead of a command behind "--".
+    #[arg(long, value_name = "LINE", conflicts_with = "command")]
+    shell: Option<OsString>,
+    /// The directory to run in; this one unless said.
+    #[arg(long, value_name = "DIRECTORY")]
+    cwd: Option<PathBuf>,
+    /// Set a variable of the process's environment. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
+    env: Vec<Variable>,
+    /// Hand down only HOME, LOGNAME, PATH, SHELL, TERM and USER, and what --env says.
+    #[arg(long)]
+    clean_env: bool,
+    /// Make a header field of the request that opens a session a variable of that session's process,
+    /// as in X-Api-Key=API_KEY. Nothing else of any request gets there. May be repeated.
+    #[arg(long, value_name = "FIELD=VARIABLE")]
+    header_to_env: Vec<HeaderToEnv>,
+    /// Do not make up for the handshake of clients that reconnect without one.
+    #[arg(long)]
+    no_auto_initialize: bool,
+    /// The program to run and its arguments. No shell looks at them.
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "shell")]
+    command: Vec<OsString>,
+}
+
+fn variable() -> impl TypedValueParser<Value = Variable> {
+    OsStringValueParser::new().try_map(|text| Variable::parse(&text))
+}
+
+impl Run {
+    /// What the flags say to run.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be run, and why not.
+    pub fn command(&self) -> Result<Command, String> {
+        let command = match (&self.shell, self.command.split_first()) {
+            (Some(line), _) => Command::shell(line),
+            (None, Some((program, args))) => Command::new(program, args),
+            (None, None) => return Err("there is no command to run".into()),
+        };
+        if let Some(cwd) = &self.cwd
+            && !cwd.is_dir()
+        {
+            return Err(format!("--cwd {}: there is no such directory", cwd.display()));
+        }
+        let command = command
+            .cwd(self.cwd.clone())
+            .env(self.env.iter().cloned())
+            .clean_env(self.clean_env)
+            .header_to_env(self.header_to_env.iter().cloned());
+        if !command.is_there() {
+            return Err(format!("there is no program {}", command.program().display()));
+        }
+        Ok(command)
+    }
+
+    /// Whether the handshake is made up for where a client leaves it out.
+    #[must_use]
+    pub const fn shakes_hands(&self) -> bool {
+        !self.no_auto_initialize
+    }
+}
