@@ -5,7 +5,7 @@
 
 pub mod child;
 pub mod command;
-mod conversation;
+pub mod conversation;
 pub mod guard;
 pub mod lines;
 pub mod mux;

@@ -1,4 +1,5 @@
-//! What is printed on start: where the server is, and three commands that talk to it.
+//! What is printed on start: what is served where, three commands that talk to it, and what is not
+//! protected.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
@@ -14,19 +15,52 @@ pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
     tls: bool,
+    what: Option<What>,
+}
+
+#[derive(Debug)]
+struct What {
+    name: String,
+    is: String,
 }
 
 impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false }
+        Self { config, place, tls: false, what: None }
+    }
+
+    /// Of one that serves something else than the demo: what a client should call it, and what it is.
+    #[must_use]
+    pub fn of(self, name: impl Into<String>, is: impl Into<String>) -> Self {
+        Self { what: Some(What { name: name.into(), is: is.into() }), ..self }
     }
 
     /// Of one that speaks TLS there, or not.
     #[must_use]
-    pub const fn tls(self, tls: bool) -> Self {
+    pub fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
+    }
+}
+
+impl Greeting<'_> {
+    /// What nothing stands in front of.
+    fn unprotected(&self) -> String {
+        let Place::Tcp(address) = self.place else {
+            return "Not protected: programs of this user may use it.".into();
+        };
+        let who = if address.ip().is_loopback() {
+            "every program on this machine, whoever runs it,"
+        } else {
+            "everybody who can reach this machine"
+        };
+        let wire = if self.tls || address.ip().is_loopback() {
+            ""
+        } else {
+            " Nothing is encrypted: messages and header fields can be read on their way."
+        };
+        format!("Not protected: {who} may use it. Nobody is asked who they are.{wire}")
     }
 }
 
@@ -70,16 +104,25 @@ impl fmt::Display for Greeting<'_> {
                 writeln!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}\n", path.display())?;
             }
         }
+        if let Some(What { is, .. }) = &self.what {
+            writeln!(f, "Serves: {is}\n")?;
+        }
         let post = format!(
             "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
         );
+        let (does, then) = match self.what {
+            None => {
+                ("call a tool", r#""tools/call","params":{"name":"add","arguments":{"a":2,"b":3}}"#)
+            }
+            Some(_) => ("list its tools", r#""tools/list""#),
+        };
         write!(
             f,
-            r#"Try it: listen to a session, then initialize it and call a tool; the answers are events on the stream.
+            r#"Try it: listen to a session, then initialize it and {does}; the answers are events on the stream.
 
   curl -sN{flags} {base}{stream} | tee {events} &
   {post} -d '{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2024-11-05","capabilities":{{}},"clientInfo":{{"name":"curl","version":"0"}}}}}}'
-  {post} -d '{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{"name":"add","arguments":{{"a":2,"b":3}}}}}}'
+  {post} -d '{{"jsonrpc":"2.0","id":2,"method":{then}}}'
 "#
         )?;
         if self.tls {
@@ -87,14 +130,19 @@ impl fmt::Display for Greeting<'_> {
         }
         // No client takes a Unix socket in its configuration.
         if let Place::Tcp(_) = self.place {
+            let name = self.what.as_ref().map_or("demo", |what| &*what.name);
+            let name = serde_json::Value::from(name);
             write!(
                 f,
                 r#"
 Or tell a client about it:
 
-  {{"mcpServers": {{"demo": {{"type": "sse", "url": "{base}{stream}"}}}}}}
+  {{"mcpServers": {{{name}: {{"type": "sse", "url": "{base}{stream}"}}}}}}
 "#
             )?;
+        }
+        if self.what.is_some() {
+            writeln!(f, "\n{}", self.unprotected())?;
         }
         f.write_str("\nCtrl-C stops it.\n")
     }
@@ -122,6 +170,24 @@ mod tests {
         check(tcp("127.0.0.1:8443"), true, "MCP over HTTP+SSE: https://127.0.0.1:8443/sse\n");
         check(tcp("127.0.0.1:8443"), true, "  curl -sNk https://127.0.0.1:8443/sse |");
         check(tcp("127.0.0.1:8443"), true, "  curl -sk \"https://127.0.0.1:8443$(");
+    }
+
+    #[test]
+    fn what_is_served_and_what_is_not_protected() {
+        let config = Config::default();
+        let said = |address: &str| {
+            let place = Place::Tcp(address.parse().expect("an address"));
+            Greeting::new(&config, place)
+                .of("time", "mcp-server-time, a process a session")
+                .to_string()
+        };
+        let here = said("127.0.0.1:8000");
+        assert!(here.contains("Serves: mcp-server-time, a process a session\n"), "{here}");
+        assert!(here.contains(r#""mcpServers": {"time": {"type""#), "{here}");
+        assert!(here.contains("every program on this machine") && !here.contains("encrypted"));
+        assert!(here.contains(r#""method":"tools/list"}'"#), "{here}");
+        let open = said("0.0.0.0:8000");
+        assert!(open.contains("everybody who can reach") && open.contains("Nothing is encrypted"));
     }
 
     #[test]

@@ -5,14 +5,18 @@
 
 #![forbid(unsafe_code)]
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_sse::demo;
+#[cfg(unix)]
+use mcp_sse::bridge::child::Children;
+#[cfg(unix)]
+use mcp_sse::bridge::{self, PerSession};
 use mcp_sse::greeting::Greeting;
 use mcp_sse::options::{Place, Serve, flag_for};
-use mcp_sse::stop;
+use mcp_sse::{demo, logging, stop};
 use mcp_sse_smol::{Config, Handle, Listener, Session};
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
@@ -31,6 +35,27 @@ struct Cli {
 enum Command {
     /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
     Demo(Serve),
+    /// Serve a program that speaks MCP on its standard input and output: one process for each session.
+    ///
+    /// As in: mcp-sse bridge -- npx -y @modelcontextprotocol/server-everything
+    #[cfg(unix)]
+    Bridge(Box<Bridge>),
+    /// Serve a program that speaks MCP on its standard input and output. On this system it cannot.
+    #[cfg(not(unix))]
+    Bridge {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        _ignored: Vec<std::ffi::OsString>,
+    },
+}
+
+/// `bridge`: where to listen, and what to run.
+#[cfg(unix)]
+#[derive(Debug, clap::Args)]
+struct Bridge {
+    #[command(flatten)]
+    serve: Serve,
+    #[command(flatten)]
+    run: bridge::options::Run,
 }
 
 impl Cli {
@@ -42,50 +67,153 @@ impl Cli {
 fn main() -> ExitCode {
     // This program is also what stands between a server that it bridges to and the rest.
     #[cfg(unix)]
-    if let Some(code) = mcp_sse::bridge::guard::run() {
+    if let Some(code) = bridge::guard::run() {
         return code;
     }
-    let command = Cli::parse().command();
-    let Command::Demo(options) = command;
-    env_logger::Builder::new().filter_level(options.log_level()).init();
-    let config = match options.config() {
-        Ok(config) => config,
-        Err(error) => {
-            let flag = flag_for(&error).map(|flag| format!("; see {flag}")).unwrap_or_default();
-            eprintln!("mcp-sse: {error}{flag}");
-            // As for every other mistake on the command line.
-            return ExitCode::from(2);
+    let done = match Cli::parse().command() {
+        Command::Demo(serve) => {
+            configure(&serve).and_then(|config| serve_until_stopped(&serve, config, &Demo))
+        }
+        #[cfg(unix)]
+        Command::Bridge(bridge) => serve_bridge(&bridge),
+        #[cfg(not(unix))]
+        Command::Bridge { .. } => {
+            Err(Failure::Start("bridge needs process groups, which this system has not".into()))
         }
     };
-    match run(&options, config, demo::serve) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+        Err(Failure::Flags(message)) => {
+            eprintln!("mcp-sse: {message}");
+            // As for every other mistake on the command line.
+            ExitCode::from(2)
+        }
+        Err(Failure::Start(message)) => {
             eprintln!("mcp-sse: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
+/// Why the command ends before its time, in words for people.
+enum Failure {
+    /// What was typed makes no sense.
+    Flags(String),
+    /// It does, and cannot be done.
+    Start(String),
+}
+
+/// The configuration that the flags mean; begins to log as they say.
+fn configure(options: &Serve) -> Result<Config, Failure> {
+    logging::init(options.log_level(), options.log_format());
+    options.config().map_err(|error| {
+        let flag = flag_for(&error).map(|flag| format!("; see {flag}")).unwrap_or_default();
+        Failure::Flags(format!("{error}{flag}"))
+    })
+}
+
+/// Something to serve.
+trait Service: Clone + 'static {
+    /// What a person is told about it.
+    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
+        greeting
+    }
+
+    /// The server is about to begin.
+    fn begin(&self, _server: &Handle) {}
+
+    /// What else happens when the server is told to stop: for the first time, or again.
+    fn stopper(&self) -> impl Fn(Stop) + Send + 'static {
+        |_| {}
+    }
+
+    /// Serves one session.
+    fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static;
+}
+
+/// How a server is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    InOrder,
+    AtOnce,
+}
+
+#[derive(Clone)]
+struct Demo;
+
+impl Service for Demo {
+    fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static {
+        demo::serve(session, server)
+    }
+}
+
+/// A process for each session.
+#[cfg(unix)]
+#[derive(Clone)]
+struct Bridged {
+    sessions: PerSession,
+    name: String,
+}
+
+#[cfg(unix)]
+impl Service for Bridged {
+    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
+        let what = format!("{}, in a process of its own for each session", self.sessions.command());
+        greeting.of(&self.name, what)
+    }
+
+    fn begin(&self, server: &Handle) {
+        self.sessions.children().status().report_to(server.clone());
+    }
+
+    fn stopper(&self) -> impl Fn(Stop) + Send + 'static {
+        let children = self.sessions.children().clone();
+        move |stop| {
+            if stop == Stop::AtOnce {
+                children.hurry();
+            }
+        }
+    }
+
+    fn serve(self, session: Session, _: Handle) -> impl Future<Output = ()> + 'static {
+        async move { self.sessions.serve(session).await }
+    }
+}
+
+#[cfg(unix)]
+fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
+    let config = configure(serve)?;
+    let command = run.command().map_err(Failure::Flags)?;
+    let children = Children::new()
+        .map_err(|error| Failure::Start(format!("cannot look after processes: {error}")))?;
+    let sessions = PerSession::new(children.clone(), command, run.shakes_hands());
+    let served = serve_until_stopped(serve, config, &Bridged { sessions, name: run.name() });
+    // Sessions have ended; what they leave behind has some seconds more.
+    match children.finish() {
+        0 => served,
+        left => Err(Failure::Start(format!("{left} processes cannot be ended"))),
+    }
+}
+
 /// Listens as the options say and serves sessions until a signal comes.
-fn run<F>(
+fn serve_until_stopped(
     options: &Serve,
     config: Config,
-    handler: impl Fn(Session, Handle) -> F + 'static,
-) -> Result<(), String>
-where
-    F: Future<Output = ()> + 'static,
-{
+    service: &impl Service,
+) -> Result<(), Failure> {
     // Before anything is bound: a mistake in the files is told alone.
     #[cfg(feature = "tls")]
-    let tls = options.tls().map_err(|error| format!("{error}; see --tls-cert and --tls-key"))?;
+    let tls = options
+        .tls()
+        .map_err(|error| Failure::Start(format!("{error}; see --tls-cert and --tls-key")))?;
     let (listener, place) = listen(options.place(), config.clone())
-        .map_err(|error| cannot_listen(options.place(), &error))?;
+        .map_err(|error| Failure::Start(cannot_listen(options.place(), &error)))?;
     if let Place::Tcp(address) = place
         && !address.ip().is_loopback()
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
     }
-    let greeting = Greeting::new(&config, place);
+    let greeting = service.describe(Greeting::new(&config, place));
     #[cfg(feature = "tls")]
     let greeting = greeting.tls(tls.is_some());
     // A closed stdout is no reason not to serve.
@@ -99,15 +227,21 @@ where
 
     // The first signal stops the server in order, the second at once.
     let stopping = listener.handle();
+    let stopper = service.stopper();
+    let again = AtomicBool::new(false);
     stop::on_signals(move || {
         log::info!("stopping");
         stopping.shutdown();
+        stopper(if again.swap(true, Relaxed) { Stop::AtOnce } else { Stop::InOrder });
     })
-    .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    .map_err(|error| Failure::Start(format!("cannot wait for signals: {error}")))?;
 
     let handle = listener.handle();
-    async_io::block_on(listener.serve_local(move |session| handler(session, handle.clone())))
-        .map_err(|error| format!("cannot serve: {error}"))
+    service.begin(&handle);
+    let service = service.clone();
+    let served =
+        listener.serve_local(move |session| service.clone().serve(session, handle.clone()));
+    async_io::block_on(served).map_err(|error| Failure::Start(format!("cannot serve: {error}")))
 }
 
 /// Listens, and says where: the port may have been for the system to choose.
@@ -153,7 +287,10 @@ mod tests {
     #[track_caller]
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
-        let Command::Demo(serve) = cli.command();
+        let serve = match cli.command() {
+            Command::Demo(serve) => serve,
+            other => panic!("{other:?}"),
+        };
         assert_eq!(serve.place(), Place::Tcp(address.parse().unwrap()));
     }
 

@@ -218,8 +218,10 @@ impl Conversation {
         for Waiting { id, .. } in self.waiting.iter().filter(|waiting| waiting.passed_on) {
             let params = format!(r#"{{"requestId":{id},"reason":"the client has gone"}}"#);
             words.extend(
-                format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#)
-                    .into_bytes(),
+                format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#
+                )
+                .into_bytes(),
             );
             words.push(b'\n');
         }

@@ -3,7 +3,7 @@
 //! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -73,5 +73,13 @@ impl Run {
     #[must_use]
     pub const fn shakes_hands(&self) -> bool {
         !self.no_auto_initialize
+    }
+
+    /// What to call the server in a client's configuration.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let program = self.command.first().map(Path::new);
+        let stem = program.and_then(Path::file_stem);
+        stem.map_or_else(|| "server".into(), |stem| stem.to_string_lossy().into_owned())
     }
 }

@@ -30,7 +30,7 @@ use super::output::Output;
 
 /// When its output has ended or its input is closed, a process has so long to exit before the session
 /// ends without knowing how it did.
-pub const EXIT: Duration = Duration::from_secs(1);
+const EXIT: Duration = Duration::from_secs(1);
 /// So much is done for one session before others have their turn.
 const MOVES_BATCH: u32 = 64;
 /// Bytes read from a process at once: as much as a pipe holds on most systems.
@@ -83,6 +83,18 @@ impl PerSession {
     #[must_use]
     pub const fn new(children: Children, command: Command, shakes_hands: bool) -> Self {
         Self { children, command, shakes_hands }
+    }
+
+    /// What is run for each.
+    #[must_use]
+    pub const fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// The processes.
+    #[must_use]
+    pub const fn children(&self) -> &Children {
+        &self.children
     }
 
     /// Serves one session until its client leaves or its process ends.
@@ -275,7 +287,11 @@ impl Relay {
             Ok(()) => Continue(true),
             Err(SendError::Gone) => Break(Over::ClientGone),
             Err(SendError::TooLarge) => {
-                log::error!("{}: {} bytes are too many for the client", self.session.id(), frame.wire_len());
+                log::error!(
+                    "{}: {} bytes are too many for the client",
+                    self.session.id(),
+                    frame.wire_len()
+                );
                 if let Some(id) = frame.answered_id() {
                     let why = "the answer is larger than any queue";
                     let answer = error_body(Some(id), code::INTERNAL_ERROR, why);
@@ -324,9 +340,7 @@ impl Relay {
         frames.extend(self.talk.abandon(why));
         // Accepted before, and not looked at yet.
         let now = Instant::now();
-        while let Some(Some(message)) =
-            futures_lite::future::poll_once(self.session.recv()).await
-        {
+        while let Some(Some(message)) = futures_lite::future::poll_once(self.session.recv()).await {
             frames.extend(self.talk.handle_message(message, now));
         }
         for frame in frames {

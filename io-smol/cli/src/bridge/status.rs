@@ -2,22 +2,59 @@
 //!
 //! Knows: numbers. Does not know: who asks for them.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::OnceLock;
+
+use mcp_sse_core::Report;
+use mcp_sse_core::driver::Handle;
 
 /// After so many processes in a row that could not be started, the bridge is not ready.
 pub const FAILURES_MAX: u32 = 3;
 
 /// Counts that are kept as things happen, and can be looked at from any thread.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Status {
     running: AtomicU32,
     started: AtomicU64,
     failures_in_row: AtomicU32,
     lines_refused: AtomicU64,
     lines_too_long: AtomicU64,
+    /// Told whenever `/health` or `/ready` would say something new.
+    server: OnceLock<Handle>,
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status")
+            .field("running", &self.running())
+            .field("started", &self.started())
+            .field("failures_in_row", &self.failures_in_row())
+            .field("lines_refused", &self.lines_refused())
+            .field("lines_too_long", &self.lines_too_long())
+            .finish()
+    }
 }
 
 impl Status {
+    /// Tells this server from now on what `/health` and `/ready` are to say. Only the first one that
+    /// is said here is told.
+    pub fn report_to(&self, server: Handle) {
+        let _ = self.server.set(server);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let Some(server) = self.server.get() else { return };
+        let report = Report::new()
+            .gauge("children", self.running().into())
+            .gauge("children_started", self.started())
+            .gauge("lines_refused", self.lines_refused())
+            .gauge("lines_too_long", self.lines_too_long());
+        let ready = self.is_ready();
+        server.report(if ready { report } else { report.not_ready("no server can be started") });
+    }
+
     /// Processes that run now, those that are being ended among them.
     #[must_use]
     pub fn running(&self) -> u32 {
@@ -58,10 +95,12 @@ impl Status {
     pub(super) fn process_started(&self) {
         self.running.fetch_add(1, Relaxed);
         self.started.fetch_add(1, Relaxed);
+        self.tell();
     }
 
     pub(super) fn process_ended(&self) {
         self.running.fetch_sub(1, Relaxed);
+        self.tell();
     }
 
     /// A process could not be started, or ended by itself before it had said anything.
@@ -69,6 +108,7 @@ impl Status {
         let before = self.failures_in_row.fetch_add(1, Relaxed);
         if before + 1 == FAILURES_MAX {
             log::error!("{FAILURES_MAX} servers in a row could not be started: not ready any more");
+            self.tell();
         }
     }
 
@@ -76,17 +116,20 @@ impl Status {
     pub fn note_success(&self) {
         if self.failures_in_row.swap(0, Relaxed) >= FAILURES_MAX {
             log::info!("a server could be started: ready again");
+            self.tell();
         }
     }
 
     /// A line of a server was no message.
     pub fn note_line_refused(&self) {
         self.lines_refused.fetch_add(1, Relaxed);
+        self.tell();
     }
 
     /// A line of a server was longer than allowed.
     pub fn note_line_too_long(&self) {
         self.lines_too_long.fetch_add(1, Relaxed);
+        self.tell();
     }
 }
 
