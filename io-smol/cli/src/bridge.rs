@@ -1,6 +1,6 @@
 //! Serves a program that speaks MCP on its standard input and output, as so many do.
 //!
-//! Knows: one process for each session, and how messages pass between the two.
+//! Knows: one process for each session, or one for all, and how messages pass between them.
 //! Does not know: HTTP, and of MCP only what `conversation` does.
 
 pub mod child;
@@ -12,6 +12,8 @@ pub mod mux;
 pub mod options;
 pub mod output;
 mod session;
+pub mod shared;
 pub mod status;
 
 pub use session::PerSession;
+pub use shared::Shared;

@@ -185,6 +185,11 @@ impl Children {
         start.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
     }
 
+    /// Runs a task beside the processes. It should end when the bridge does.
+    pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.executor.spawn(task).detach();
+    }
+
     /// Has no more patience: every process that is being ended, or will be, is killed at once.
     pub fn hurry(&self) {
         self.shared.hurry.close();

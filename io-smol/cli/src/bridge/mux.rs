@@ -76,15 +76,17 @@ impl Default for MuxLimits {
     }
 }
 
-/// One session, by a number that is not used again.
+/// One session, by a number that no other has or will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Member(u64);
+pub struct Member(pub u64);
 
 /// What has to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Write this line, without its end, to the server.
     Server(String),
+    /// The same; it answers what the server asked, so that the server decides how many there are.
+    Answer(String),
     /// Send this to a session.
     Session(Member, Frame),
     /// End the server: it is of no use, for this reason. Its exit is told as any other.
@@ -155,7 +157,6 @@ pub struct Mux {
     parked_bytes: usize,
     /// The number before the next.
     numbered: u64,
-    members: u64,
     /// Since when there is no server, or none that has shaken hands; `None` also before the first.
     away_since: Option<Time>,
     /// How to greet the next server, and what the last one said to it.
@@ -198,7 +199,6 @@ impl Mux {
             parked: VecDeque::new(),
             parked_bytes: 0,
             numbered: 0,
-            members: 0,
             away_since: None,
             greeting: None,
             welcome: Box::default(),
@@ -208,11 +208,13 @@ impl Mux {
     }
 
     /// Takes in a session. The caller bounds how many there are.
-    pub fn join(&mut self) -> Member {
-        self.members += 1;
-        let member = Member(self.members);
-        self.sessions.insert(member, Session::default());
-        member
+    ///
+    /// # Panics
+    ///
+    /// If it is there already: two sessions would be one.
+    pub fn join(&mut self, member: Member) {
+        let known = self.sessions.insert(member, Session::default());
+        assert!(known.is_none(), "invariant: members are numbered");
     }
 
     /// The session has ended: what it asked is cancelled, and answers to it will be dropped. Of one that
@@ -266,6 +268,8 @@ impl Mux {
     /// The server is gone, or could not be started. `why` goes on "MCP server process ..".
     pub fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
+        // Nobody is left to take these; the next server must not.
+        self.output.retain(|output| matches!(output, Output::Session(..)));
         let before = mem::replace(&mut self.phase, Phase::Down { why: why.into() });
         for asked in mem::take(&mut self.asked).into_values() {
             self.fail(asked.by, &asked.id, why);

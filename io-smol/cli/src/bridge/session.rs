@@ -30,7 +30,7 @@ use super::output::Output;
 
 /// When its output has ended or its input is closed, a process has so long to exit before the session
 /// ends without knowing how it did.
-const EXIT: Duration = Duration::from_secs(1);
+pub(super) const EXIT: Duration = Duration::from_secs(1);
 /// So much is done for one session before others have their turn.
 const MOVES_BATCH: u32 = 64;
 /// Bytes read from a process at once: as much as a pipe holds on most systems.

@@ -110,13 +110,17 @@ impl Mux {
         let id = message.id().unwrap_or_default();
         let method = message.method().unwrap_or_default();
         if method == "ping" {
-            return self.say(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            return self.answer_server(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
         }
         self.counts.server_requests_refused += 1;
         let why =
             format!("{method}: this server is shared by many clients, none of which can be asked");
         let body = jsonrpc::error_body(Some(id), code::METHOD_NOT_FOUND, &why);
-        self.say(String::from_utf8(body).expect("invariant: made of texts"));
+        self.answer_server(String::from_utf8(body).expect("invariant: made of texts"));
+    }
+
+    fn answer_server(&mut self, text: String) {
+        self.output.push_back(Output::Answer(text::on_one_line(text)));
     }
 }
 

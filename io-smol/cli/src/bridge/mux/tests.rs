@@ -4,6 +4,7 @@ use super::*;
 struct Stage {
     mux: Mux,
     now: Time,
+    members: u64,
 }
 
 const HELLO: &str = r#"{"jsonrpc":"2.0","id":ID,"method":"initialize","params":{"protocolVersion":"2024-11-05","capabilities":{"sampling":{}},"clientInfo":{"name":"c","version":"1"}}}"#;
@@ -34,18 +35,24 @@ impl Stage {
     fn with(change: impl FnOnce(&mut MuxLimits)) -> Self {
         let mut limits = MuxLimits::default();
         change(&mut limits);
-        Self { mux: Mux::new(limits), now: Time::from_micros(7) }
+        Self { mux: Mux::new(limits), now: Time::from_micros(7), members: 0 }
     }
 
     /// One whose server has greeted one session, whose number is 1. The server's next number is 2.
     fn ready() -> (Self, Member) {
         let mut stage = Self::new();
-        let first = stage.mux.join();
+        let first = stage.join();
         stage.mux.handle_started(stage.now);
         stage.says(first, &hello("1"));
         stage.answers(&m(&format!(r#""id":1,"result":{WELCOME}"#)));
         stage.heard();
         (stage, first)
+    }
+
+    fn join(&mut self) -> Member {
+        self.members += 1;
+        self.mux.join(Member(self.members));
+        Member(self.members)
     }
 
     fn says(&mut self, member: Member, text: &str) {
@@ -78,7 +85,7 @@ impl Stage {
     fn heard(&mut self) -> Vec<String> {
         core::iter::from_fn(|| self.mux.poll_output())
             .map(|output| match output {
-                Output::Server(text) => format!("> {text}"),
+                Output::Server(text) | Output::Answer(text) => format!("> {text}"),
                 Output::Session(Member(member), frame) => {
                     let event = core::str::from_utf8(frame.bare()).expect("UTF-8");
                     let text = event.strip_prefix("event: message\ndata: ").expect("a message");
@@ -118,7 +125,7 @@ fn busy(member: u64, id: &str) -> String {
 #[test]
 fn the_first_initialize_is_passed_on_and_its_result_replayed() {
     let mut stage = Stage::new();
-    let (a, b) = (stage.mux.join(), stage.mux.join());
+    let (a, b) = (stage.join(), stage.join());
     stage.says(a, &hello(r#""first""#));
     stage.hears::<&str>(&[]);
     stage.starts();
@@ -136,7 +143,7 @@ fn the_first_initialize_is_passed_on_and_its_result_replayed() {
         format!("> {}", m(r#""id":2,"method":"tools/list""#)),
     ]);
     // Later ones are answered here, and nothing reaches the server.
-    let c = stage.mux.join();
+    let c = stage.join();
     stage.says(c, &hello("123456789012345678901234567890"));
     stage.says(c, &m(r#""method":"notifications/initialized""#));
     stage.hears(&[format!("3: {}", welcome("123456789012345678901234567890"))]);
@@ -146,7 +153,7 @@ fn the_first_initialize_is_passed_on_and_its_result_replayed() {
 #[test]
 fn an_initialize_that_is_refused_is_its_askers_and_the_next_is_tried() {
     let mut stage = Stage::new();
-    let (a, b) = (stage.mux.join(), stage.mux.join());
+    let (a, b) = (stage.join(), stage.join());
     stage.starts();
     stage.says(a, &m(r#""id":5,"method":"initialize""#));
     stage.hears(&[format!(
@@ -166,7 +173,7 @@ fn an_initialize_that_is_refused_is_its_askers_and_the_next_is_tried() {
 #[test]
 fn an_initialize_that_can_be_read_in_two_ways_is_refused() {
     let mut stage = Stage::new();
-    let a = stage.mux.join();
+    let a = stage.join();
     stage.starts();
     stage.says(a, &m(r#""id":5,"method":"initialize","params":{},"params":{"capabilities":{}}"#));
     let error = r#"{"code":-32602,"message":"params can be read in more than one way"}"#;
@@ -176,7 +183,7 @@ fn an_initialize_that_can_be_read_in_two_ways_is_refused() {
 #[test]
 fn a_session_that_does_not_initialize_waits_and_is_spared_it() {
     let mut stage = Stage::new();
-    let a = stage.mux.join();
+    let a = stage.join();
     stage.starts();
     stage.says(a, &m(r#""id":5,"method":"ping""#));
     stage.wait(1_999);
@@ -193,7 +200,7 @@ fn a_session_that_does_not_initialize_waits_and_is_spared_it() {
 #[test]
 fn an_initialize_in_time_goes_before_what_overtook_it() {
     let mut stage = Stage::new();
-    let a = stage.mux.join();
+    let a = stage.join();
     stage.starts();
     stage.says(a, &m(r#""id":5,"method":"ping""#));
     stage.wait(1_999);
@@ -210,7 +217,7 @@ fn an_initialize_in_time_goes_before_what_overtook_it() {
 #[test]
 fn a_server_that_refuses_our_own_handshake_fails_who_waits_and_nobody_later() {
     let mut stage = Stage::new();
-    let a = stage.mux.join();
+    let a = stage.join();
     stage.starts();
     stage.says(a, &m(r#""id":5,"method":"ping""#));
     stage.says(a, &m(r#""method":"notifications/x""#));
@@ -229,7 +236,7 @@ fn a_server_that_refuses_our_own_handshake_fails_who_waits_and_nobody_later() {
 #[test]
 fn a_server_that_never_answers_initialize_is_given_up_once() {
     let mut stage = Stage::new();
-    let a = stage.mux.join();
+    let a = stage.join();
     stage.starts();
     stage.says(a, &hello("1"));
     stage.heard();
@@ -248,7 +255,7 @@ fn a_server_that_never_answers_initialize_is_given_up_once() {
 #[test]
 fn answers_go_to_the_asker_with_the_id_as_it_was_spelled() {
     let (mut stage, a) = Stage::ready();
-    let b = stage.mux.join();
+    let b = stage.join();
     let ids = [
         "1",
         r#""1""#,
@@ -312,7 +319,7 @@ fn answers_to_nobody_are_counted() {
 #[test]
 fn progress_goes_to_the_asker_alone_under_its_own_token() {
     let (mut stage, a) = Stage::ready();
-    let b = stage.mux.join();
+    let b = stage.join();
     let ask = |token: &str| {
         m(&format!(r#""id":1,"method":"a","params":{{"_meta":{{"progressToken":{token}}}}}"#))
     };
@@ -364,7 +371,7 @@ fn cancel(id: &str) -> String {
 #[test]
 fn cancellations_find_their_own_sessions_request() {
     let (mut stage, a) = Stage::ready();
-    let b = stage.mux.join();
+    let b = stage.join();
     stage.says(a, &m(r#""id":1,"method":"a""#));
     stage.says(b, &m(r#""id":"a","method":"b""#));
     stage.heard();
@@ -395,7 +402,7 @@ fn cancellations_find_their_own_sessions_request() {
 #[test]
 fn notifications_go_to_all_who_have_shaken_hands_as_one_frame() {
     let (mut stage, a) = Stage::ready();
-    let (b, c) = (stage.mux.join(), stage.mux.join());
+    let (b, c) = (stage.join(), stage.join());
     stage.says(b, &m(r#""method":"notifications/x""#));
     stage.heard();
     let news = m(r#""method":"notifications/resources/updated","params":{"uri":"é"}"#);
@@ -440,7 +447,7 @@ fn what_the_server_asks_is_refused_and_its_pings_are_answered() {
 #[test]
 fn a_session_that_leaves_takes_back_what_it_asked() {
     let (mut stage, a) = Stage::ready();
-    let b = stage.mux.join();
+    let b = stage.join();
     for id in 1..=2 {
         stage.says(a, &m(&format!(r#""id":{id},"method":"a""#)));
         stage.says(b, &m(&format!(r#""id":{id},"method":"b""#)));
@@ -465,7 +472,7 @@ fn a_session_that_leaves_takes_back_what_it_asked() {
 #[test]
 fn the_asker_of_the_handshake_may_leave() {
     let mut stage = Stage::new();
-    let (a, b) = (stage.mux.join(), stage.mux.join());
+    let (a, b) = (stage.join(), stage.join());
     stage.starts();
     stage.says(a, &hello("1"));
     stage.says(a, &m(r#""id":2,"method":"a""#));
@@ -482,7 +489,7 @@ fn the_asker_of_the_handshake_may_leave() {
 #[test]
 fn an_exit_is_told_to_each_who_waits_and_the_next_server_is_greeted_alike() {
     let (mut stage, a) = Stage::ready();
-    let b = stage.mux.join();
+    let b = stage.join();
     stage.says(a, &m(r#""id":1,"method":"a""#));
     stage.says(b, &m(r#""id":1,"method":"b""#));
     stage.says(a, &m(r#""id":"2","method":"a""#));
@@ -495,7 +502,7 @@ fn an_exit_is_told_to_each_who_waits_and_the_next_server_is_greeted_alike() {
     stage.starts();
     stage.hears(&[greeting(5)]);
     stage.says(a, &m(r#""id":4,"method":"a""#));
-    let c = stage.mux.join();
+    let c = stage.join();
     stage.says(c, &hello("5"));
     // The last server's answers come too late.
     stage.answers(&m(r#""id":2,"result":{}"#));
@@ -512,7 +519,7 @@ fn an_exit_is_told_to_each_who_waits_and_the_next_server_is_greeted_alike() {
 #[test]
 fn an_exit_during_the_handshake_is_the_askers() {
     let mut stage = Stage::new();
-    let (a, b) = (stage.mux.join(), stage.mux.join());
+    let (a, b) = (stage.join(), stage.join());
     stage.starts();
     stage.says(a, &hello("1"));
     stage.says(b, &hello("2"));
@@ -557,6 +564,15 @@ fn nobody_waits_for_a_server_that_stays_away() {
     stage.hears(&[away(1, "4")]);
 }
 
+#[test]
+fn what_the_last_server_was_to_be_told_the_next_is_not() {
+    let (mut stage, a) = Stage::ready();
+    stage.says(a, &m(r#""id":1,"method":"a""#));
+    stage.answers(&m(r#""id":1,"method":"ping""#));
+    stage.exits();
+    stage.hears(&[away(1, "1")]);
+}
+
 // ---- limits ------------------------------------------------------------------------------------
 
 #[test]
@@ -578,7 +594,7 @@ fn requests_are_bounded() {
 #[test]
 fn ids_that_are_kept_are_bounded() {
     let (mut stage, a) = Stage::ready();
-    let b = stage.mux.join();
+    let b = stage.join();
     stage.mux.limits.session_ids_bytes_max = 10;
     stage.mux.limits.ids_bytes_max = 25;
     let ask = |id: &str| m(&format!(r#""id":"{id}","method":"a""#));
@@ -592,7 +608,7 @@ fn ids_that_are_kept_are_bounded() {
     assert_eq!(stage.mux.requests(), 3);
     stage.heard();
     // All together.
-    let c = stage.mux.join();
+    let c = stage.join();
     stage.says(c, &ask("0123456"));
     stage.hears(&[busy(3, r#""0123456""#)]);
     // Tokens count as well.
@@ -610,7 +626,7 @@ fn what_is_parked_is_bounded() {
         limits.parked_max = 3;
         limits.parked_bytes_max = 1_000;
     });
-    let (a, b) = (stage.mux.join(), stage.mux.join());
+    let (a, b) = (stage.join(), stage.join());
     for id in 1..=3 {
         stage.says(a, &m(&format!(r#""id":{id},"method":"a""#)));
     }

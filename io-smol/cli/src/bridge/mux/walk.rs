@@ -46,6 +46,7 @@ struct World {
     /// Names of requests whose sessions do not want them any more.
     taken_back: BTreeSet<u64>,
     members: Vec<Member>,
+    joined: u64,
     answered: u64,
     failed: u64,
     reported: u64,
@@ -55,7 +56,7 @@ struct World {
 impl World {
     fn step(&mut self) {
         match self.random.below(40) {
-            0 => self.members.push(self.mux.join()),
+            0 => self.join(),
             1 if self.members.len() > 1 => self.leave(),
             2 if self.up => self.exit(),
             3 | 4 if !self.up => {
@@ -74,6 +75,13 @@ impl World {
         }
         self.drain();
         self.mux.check();
+    }
+
+    fn join(&mut self) {
+        let member = Member(self.joined);
+        self.joined += 1;
+        self.mux.join(member);
+        self.members.push(member);
     }
 
     fn member(&mut self) -> Member {
@@ -212,7 +220,7 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.mux.poll_output() {
             match output {
-                Output::Server(text) => self.server_hears(&text),
+                Output::Server(text) | Output::Answer(text) => self.server_hears(&text),
                 Output::Session(member, frame) => self.session_hears(member, &frame),
                 Output::Abandon(_) => self.exit(),
             }
@@ -298,11 +306,9 @@ impl World {
 }
 
 fn walk(seed: u64, steps: usize) -> [u64; 4] {
-    let mut mux = Mux::new(MuxLimits::default());
-    let members = (0..50).map(|_| mux.join()).collect();
     let mut world = World {
         random: Random(seed),
-        mux,
+        mux: Mux::new(MuxLimits::default()),
         now: Time::ZERO,
         up: false,
         names: 0,
@@ -310,12 +316,14 @@ fn walk(seed: u64, steps: usize) -> [u64; 4] {
         asked: BTreeMap::new(),
         greeting: None,
         taken_back: BTreeSet::new(),
-        members,
+        members: Vec::new(),
+        joined: 0,
         answered: 0,
         failed: 0,
         reported: 0,
         cancelled: 0,
     };
+    (0..50).for_each(|_| world.join());
     for _ in 0..steps {
         world.step();
     }
