@@ -34,7 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
-    Demo(Serve),
+    Demo(Box<Serve>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
     /// As in: mcp-sse bridge -- npx -y @modelcontextprotocol/server-everything
@@ -60,7 +60,7 @@ struct Bridge {
 
 impl Cli {
     fn command(self) -> Command {
-        self.command.unwrap_or(Command::Demo(self.demo))
+        self.command.unwrap_or(Command::Demo(Box::new(self.demo)))
     }
 }
 
@@ -175,8 +175,8 @@ impl Service for Bridged {
         }
     }
 
-    fn serve(self, session: Session, _: Handle) -> impl Future<Output = ()> + 'static {
-        async move { self.sessions.serve(session).await }
+    async fn serve(self, session: Session, _: Handle) {
+        self.sessions.serve(session).await;
     }
 }
 

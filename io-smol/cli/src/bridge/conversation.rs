@@ -101,13 +101,13 @@ impl Conversation {
     /// Whether a message of the client can be taken in. Not while what came before waits.
     #[must_use]
     pub fn takes_message(&self) -> bool {
-        match &self.phase {
+        let room = match &self.phase {
             Phase::Parking { parked, .. } | Phase::ShakingHands { parked } => {
                 parked.messages.len() < PARKED_MAX && parked.bytes < PARKED_BYTES_MAX
             }
-            Phase::Open => self.lines.is_empty(),
-            Phase::Failed(_) => true,
-        }
+            Phase::Open | Phase::Failed(_) => true,
+        };
+        room && self.lines.is_empty()
     }
 
     /// The client has said this. Returns what it is answered with at once, if anything is wrong.
@@ -296,3 +296,6 @@ fn frame(body: &[u8]) -> Option<Frame> {
     // Too long an id is the one thing that could make it fail.
     Frame::message(body).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,10 +77,8 @@ fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
         Ok(server) => server,
         Err(error) => {
             eprintln!("cannot start {}: {error}", program.display());
-            return match error.kind() {
-                io::ErrorKind::NotFound => STATUS_NOT_FOUND,
-                _ => STATUS_NOT_RUN,
-            };
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            return if missing { STATUS_NOT_FOUND } else { STATUS_NOT_RUN };
         }
     };
     // They are the server's alone, or the ends of it could not be noticed.

@@ -4,10 +4,11 @@
 //! several lines, and that some print other things in between.
 //! Does not know: what messages are for.
 
+use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mcp_sse_core::jsonrpc::{Invalid, Message};
 use serde_json::value::RawValue;

@@ -159,7 +159,7 @@ struct Relay {
     /// What the client is told besides what the process says.
     outgoing: VecDeque<Frame>,
     /// A frame that waits for room.
-    sending: Option<Pin<Box<dyn Future<Output = Result<(), SendError>>>>>,
+    sending: Option<Sending>,
     timer: Timer,
     timer_at: Option<Instant>,
     /// The process does not read any more; it does not write any more.
@@ -168,6 +168,8 @@ struct Relay {
     /// One of them is so, and it has until then to exit.
     exits_until: Option<Instant>,
 }
+
+type Sending = Pin<Box<dyn Future<Output = Result<(), SendError>>>>;
 
 /// Whether anything could be done; or it is over.
 type Moved = ControlFlow<Over, bool>;
