@@ -3,6 +3,7 @@
 //! Knows: one process for each session, or one for all, and how messages pass between them.
 //! Does not know: HTTP, and of MCP only what `conversation` does.
 
+pub mod check;
 pub mod child;
 pub mod command;
 pub mod conversation;
@@ -11,6 +12,8 @@ pub mod lines;
 pub mod mux;
 pub mod options;
 pub mod output;
+pub mod servers;
+pub mod services;
 mod session;
 pub mod shared;
 pub mod status;

@@ -15,12 +15,13 @@ pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
     tls: bool,
-    what: Option<What>,
+    whats: Vec<What>,
 }
 
 #[derive(Debug)]
 struct What {
     name: String,
+    path: String,
     is: String,
 }
 
@@ -28,13 +29,20 @@ impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false, what: None }
+        Self { config, place, tls: false, whats: Vec::new() }
     }
 
-    /// Of one that serves something else than the demo: what a client should call it, and what it is.
+    /// Of one that serves something else than the demo: what a client should call it, what stands
+    /// before its paths, and what it is. May be said of several.
     #[must_use]
-    pub fn of(self, name: impl Into<String>, is: impl Into<String>) -> Self {
-        Self { what: Some(What { name: name.into(), is: is.into() }), ..self }
+    pub fn of(
+        mut self,
+        name: impl Into<String>,
+        path: impl Into<String>,
+        is: impl Into<String>,
+    ) -> Self {
+        self.whats.push(What { name: name.into(), path: path.into(), is: is.into() });
+        self
     }
 
     /// Of one that speaks TLS there, or not.
@@ -84,6 +92,7 @@ fn quoted(path: &Path) -> String {
 impl fmt::Display for Greeting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stream = self.config.stream_path();
+        let first = self.whats.first().map_or("", |what| &*what.path);
         // Where it is, how curl is told, and where what comes on the stream is kept.
         let (base, flags, events) = match self.place {
             Place::Tcp(address) => {
@@ -98,19 +107,28 @@ impl fmt::Display for Greeting<'_> {
                 ("http://localhost".to_owned(), flags, events)
             }
         };
-        match self.place {
-            Place::Tcp(_) => writeln!(f, "MCP over HTTP+SSE: {base}{stream}\n")?,
-            Place::Unix(path) => {
-                writeln!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}\n", path.display())?;
+        let places = match self.place {
+            Place::Tcp(_) => String::new(),
+            Place::Unix(path) => format!(" on the Unix socket {}", path.display()),
+        };
+        // What a person clicks, unless there is no address.
+        let shown = if let Place::Tcp(_) = self.place { &*base } else { "" };
+        match &*self.whats {
+            [] => writeln!(f, "MCP over HTTP+SSE: {shown}{stream}{places}\n")?,
+            [What { path, is, .. }] => {
+                writeln!(f, "MCP over HTTP+SSE: {shown}{path}{stream}{places}\n\nServes: {is}\n")?;
             }
-        }
-        if let Some(What { is, .. }) = &self.what {
-            writeln!(f, "Serves: {is}\n")?;
+            whats => {
+                writeln!(f, "MCP over HTTP+SSE{places}:\n")?;
+                for What { path, is, .. } in whats {
+                    writeln!(f, "  {shown}{path}{stream}\n    serves {is}\n")?;
+                }
+            }
         }
         let post = format!(
             "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
         );
-        let (does, then) = match self.what {
+        let (does, then) = match self.whats.first() {
             None => {
                 ("call a tool", r#""tools/call","params":{"name":"add","arguments":{"a":2,"b":3}}"#)
             }
@@ -120,7 +138,7 @@ impl fmt::Display for Greeting<'_> {
             f,
             r#"Try it: listen to a session, then initialize it and {does}; the answers are events on the stream.
 
-  curl -sN{flags} {base}{stream} | tee {events} &
+  curl -sN{flags} {base}{first}{stream} | tee {events} &
   {post} -d '{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2024-11-05","capabilities":{{}},"clientInfo":{{"name":"curl","version":"0"}}}}}}'
   {post} -d '{{"jsonrpc":"2.0","id":2,"method":{then}}}'
 "#
@@ -130,18 +148,18 @@ impl fmt::Display for Greeting<'_> {
         }
         // No client takes a Unix socket in its configuration.
         if let Place::Tcp(_) = self.place {
-            let name = self.what.as_ref().map_or("demo", |what| &*what.name);
-            let name = serde_json::Value::from(name);
-            write!(
-                f,
-                r#"
-Or tell a client about it:
-
-  {{"mcpServers": {{{name}: {{"type": "sse", "url": "{base}{stream}"}}}}}}
-"#
-            )?;
+            let entry = |name: &str, path: &str| {
+                let name = serde_json::Value::from(name);
+                format!(r#"{name}: {{"type": "sse", "url": "{base}{path}{stream}"}}"#)
+            };
+            let entries: Vec<String> = match &*self.whats {
+                [] => vec![entry("demo", "")],
+                whats => whats.iter().map(|what| entry(&what.name, &what.path)).collect(),
+            };
+            let entries = entries.join(", ");
+            write!(f, "\nOr tell a client about it:\n\n  {{\"mcpServers\": {{{entries}}}}}\n")?;
         }
-        if self.what.is_some() {
+        if !self.whats.is_empty() {
             writeln!(f, "\n{}", self.unprotected())?;
         }
         f.write_str("\nCtrl-C stops it.\n")
@@ -178,7 +196,7 @@ mod tests {
         let said = |address: &str| {
             let place = Place::Tcp(address.parse().expect("an address"));
             Greeting::new(&config, place)
-                .of("time", "mcp-server-time, a process a session")
+                .of("time", "", "mcp-server-time, a process a session")
                 .to_string()
         };
         let here = said("127.0.0.1:8000");
@@ -188,6 +206,18 @@ mod tests {
         assert!(here.contains(r#""method":"tools/list"}'"#), "{here}");
         let open = said("0.0.0.0:8000");
         assert!(open.contains("everybody who can reach") && open.contains("Nothing is encrypted"));
+    }
+
+    #[test]
+    fn each_of_several_is_told() {
+        let config = Config::default();
+        let place = Place::Tcp("127.0.0.1:8000".parse().expect("an address"));
+        let said =
+            Greeting::new(&config, place).of("a", "/a", "one").of("b", "/b", "another").to_string();
+        assert!(said.contains("\n  http://127.0.0.1:8000/a/sse\n    serves one\n"), "{said}");
+        assert!(said.contains("\n  http://127.0.0.1:8000/b/sse\n    serves another\n"), "{said}");
+        assert!(said.contains("curl -sN http://127.0.0.1:8000/a/sse |"), "{said}");
+        assert!(said.contains(r#""b": {"type": "sse", "url": "http://127.0.0.1:8000/b/sse"}}}"#));
     }
 
     #[test]

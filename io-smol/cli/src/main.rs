@@ -11,13 +11,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 #[cfg(unix)]
-use mcp_sse::bridge::child::Children;
-#[cfg(unix)]
-use mcp_sse::bridge::{self, PerSession};
+use mcp_sse::bridge::{self, check, child::Children, servers::Server, services::Services};
 use mcp_sse::greeting::Greeting;
 use mcp_sse::options::{Place, Serve, flag_for};
 use mcp_sse::{demo, logging, stop};
-use mcp_sse_smol::{Config, Handle, Listener, Session};
+use mcp_sse_smol::{Config, ConfigBuilder, Handle, Listener, Session};
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
 ///
@@ -92,6 +90,8 @@ fn main() -> ExitCode {
             eprintln!("mcp-sse: {message}");
             ExitCode::FAILURE
         }
+        #[cfg(unix)]
+        Err(Failure::Told) => ExitCode::FAILURE,
     }
 }
 
@@ -101,12 +101,19 @@ enum Failure {
     Flags(String),
     /// It does, and cannot be done.
     Start(String),
+    /// Everything was said already.
+    #[cfg(unix)]
+    Told,
 }
 
 /// The configuration that the flags mean; begins to log as they say.
 fn configure(options: &Serve) -> Result<Config, Failure> {
     logging::init(options.log_level(), options.log_format());
-    options.config().map_err(|error| {
+    build(options.builder())
+}
+
+fn build(builder: ConfigBuilder) -> Result<Config, Failure> {
+    builder.build().map_err(|error| {
         let flag = flag_for(&error).map(|flag| format!("; see {flag}")).unwrap_or_default();
         Failure::Flags(format!("{error}{flag}"))
     })
@@ -147,27 +154,28 @@ impl Service for Demo {
     }
 }
 
-/// A process for each session.
+/// Programs on stdio.
 #[cfg(unix)]
 #[derive(Clone)]
 struct Bridged {
-    sessions: PerSession,
-    name: String,
+    services: Services,
+    children: Children,
 }
 
 #[cfg(unix)]
 impl Service for Bridged {
     fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
-        let what = format!("{}, in a process of its own for each session", self.sessions.command());
-        greeting.of(&self.name, what)
+        self.services.iter().fold(greeting, |greeting, service| {
+            greeting.of(service.name(), service.path(), service.description())
+        })
     }
 
     fn begin(&self, server: &Handle) {
-        self.sessions.children().status().report_to(server.clone());
+        self.children.status().report_to(server.clone());
     }
 
     fn stopper(&self) -> impl Fn(Stop) + Send + 'static {
-        let children = self.sessions.children().clone();
+        let children = self.children.clone();
         move |stop| {
             if stop == Stop::AtOnce {
                 children.hurry();
@@ -175,24 +183,67 @@ impl Service for Bridged {
         }
     }
 
-    async fn serve(self, session: Session, _: Handle) {
-        self.sessions.serve(session).await;
+    fn serve(self, session: Session, _: Handle) -> impl Future<Output = ()> + 'static {
+        async move { self.services.serve(session).await }
     }
 }
 
 #[cfg(unix)]
 fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
-    let config = configure(serve)?;
-    let command = run.command().map_err(Failure::Flags)?;
-    let children = Children::new()
-        .map_err(|error| Failure::Start(format!("cannot look after processes: {error}")))?;
-    let sessions = PerSession::new(children.clone(), command, run.shakes_hands());
-    let served = serve_until_stopped(serve, config, &Bridged { sessions, name: run.name() });
+    if run.checks() {
+        // What a server prints is told with the verdict.
+        logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
+        return check_servers(run.servers().map_err(Failure::Flags)?);
+    }
+    logging::init(serve.log_level(), serve.log_format());
+    let servers = run.servers().map_err(Failure::Flags)?;
+    if let Some(server) = servers.iter().find(|server| !server.command.is_there()) {
+        let program = server.command.program().display();
+        return Err(Failure::Flags(format!("{}: there is no program {program}", server.name)));
+    }
+    let children = take_care_of_processes()?;
+    let services = Services::new(&children, servers, run.sharing(), run.paths());
+    let config = build(services.configure(serve.builder(), serve.stream_path()))?;
+    let bridged = Bridged { services, children: children.clone() };
+    let served = serve_until_stopped(serve, config, &bridged);
+    drop(bridged);
     // Sessions have ended; what they leave behind has some seconds more.
     match children.finish() {
         0 => served,
         left => Err(Failure::Start(format!("{left} processes cannot be ended"))),
     }
+}
+
+#[cfg(unix)]
+fn take_care_of_processes() -> Result<Children, Failure> {
+    Children::new().map_err(|error| Failure::Start(format!("cannot look after processes: {error}")))
+}
+
+/// Tries each server out, one after the other, and says what comes of it.
+#[cfg(unix)]
+fn check_servers(servers: Vec<Server>) -> Result<(), Failure> {
+    let mut failed = 0;
+    for Server { name, command } in servers {
+        // Of its own: counts and last lines are this server's.
+        let children = take_care_of_processes()?;
+        children.keep_stderr();
+        match async_io::block_on(check::check(&children, &command, &name)) {
+            Ok(findings) => println!("ok: {name}: {findings}"),
+            Err(fault) => {
+                failed += 1;
+                eprintln!("mcp-sse: {name}: {fault}");
+                let lines = children.last_stderr();
+                if !lines.is_empty() {
+                    eprintln!("its stderr ended with:");
+                }
+                lines.iter().for_each(|line| eprintln!("  {line}"));
+            }
+        }
+        if children.finish() > 0 {
+            eprintln!("mcp-sse: {name}: its process cannot be ended");
+        }
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
 /// Listens as the options say and serves sessions until a signal comes.

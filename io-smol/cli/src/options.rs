@@ -12,7 +12,7 @@ use clap::Args;
 use log::LevelFilter;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
-use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
+use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
 
 use crate::logging::Format;
 
@@ -152,6 +152,17 @@ impl Serve {
     ///
     /// The first flag whose value makes no sense, by its setting; see [`flag_for`].
     pub fn config(&self) -> Result<Config, ConfigError> {
+        self.builder().build()
+    }
+
+    /// The path of the event stream.
+    #[must_use]
+    pub fn stream_path(&self) -> &str {
+        &self.sse_path
+    }
+
+    /// The same, to be added to.
+    pub fn builder(&self) -> ConfigBuilder {
         let limits = Limits::default();
         let limits = Limits {
             connections_max: self.max_connections.0,
@@ -178,7 +189,7 @@ impl Serve {
         for origin in &self.allow_origin {
             builder = builder.allow_origin(origin);
         }
-        builder.build()
+        builder
     }
 }
 

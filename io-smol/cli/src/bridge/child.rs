@@ -20,10 +20,11 @@ use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 use std::{env, thread};
 
@@ -45,6 +46,8 @@ pub const STEP: Duration = Duration::from_secs(2);
 pub const FINISH: Duration = Duration::from_secs(6);
 /// The longest line of stderr that is logged whole.
 const STDERR_LINE_BYTES_MAX: usize = 8 << 10;
+/// So many lines of stderr are kept where they are kept at all.
+pub const STDERR_LINES_KEPT: usize = 10;
 /// What is left in stderr when a process has ended is read for so long, in case somebody else holds it.
 const STDERR_REST: Duration = Duration::from_millis(500);
 /// Bytes read from a pipe at once: as much as a pipe holds on most systems.
@@ -65,6 +68,8 @@ struct Shared {
     /// Tasks that are not done.
     tended: Mutex<usize>,
     done: Condvar,
+    /// Lines of stderr, where they are kept.
+    stderr: OnceLock<Mutex<VecDeque<String>>>,
     /// Dropped last: lets the thread end.
     _thread: Sender<Never>,
 }
@@ -132,6 +137,7 @@ impl Children {
             hurried,
             tended: Mutex::default(),
             done: Condvar::new(),
+            stderr: OnceLock::new(),
             _thread: running,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -174,7 +180,7 @@ impl Children {
                 Ok((process, child)) => {
                     // Nobody may be waiting any more; then the child is dropped here.
                     drop(started.try_send(Ok(child)));
-                    process.tend(&name, &shared.hurried).await;
+                    process.tend(&name, &shared).await;
                     shared.status.process_ended();
                 }
                 Err(error) => drop(started.try_send(Err(error))),
@@ -183,6 +189,20 @@ impl Children {
         };
         self.shared.executor.spawn(task).detach();
         start.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Keeps the last lines of stderr from now on, for [`last_stderr`](Self::last_stderr), instead of
+    /// only logging them.
+    pub fn keep_stderr(&self) {
+        self.shared.stderr.get_or_init(Mutex::default);
+    }
+
+    /// The last lines of stderr, [`STDERR_LINES_KEPT`] at most, of all processes together.
+    #[must_use]
+    pub fn last_stderr(&self) -> Vec<String> {
+        let lines = self.shared.stderr.get().map(|lines| lines.lock());
+        let lines = lines.map(|lines| lines.unwrap_or_else(PoisonError::into_inner));
+        lines.into_iter().flat_map(|lines| lines.iter().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// Runs a task beside the processes. It should end when the bridge does.
@@ -367,19 +387,19 @@ impl Process {
     }
 
     /// Everything that happens to the process.
-    async fn tend(mut self, name: &str, hurried: &Receiver<Never>) {
+    async fn tend(mut self, name: &str, shared: &Shared) {
         let life = async {
             let exited = Exited::of(self.group);
             let end = async {
                 // The other end is held until the end begins.
                 if let Ok(ending) = self.ending.recv().await {
-                    ending.run(self.group, &exited, hurried).await;
+                    ending.run(self.group, &exited, &shared.hurried).await;
                 }
                 exited.wait().await;
             };
             future::or(exited.wait(), end).await;
         };
-        let mut log = Log::new(name);
+        let mut log = Log::new(name, shared);
         future::or(life, log.follow(&mut self.stderr)).await;
         // Whoever is left. The leader is still there, as a zombie.
         let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
@@ -485,12 +505,13 @@ impl Exited {
 /// Puts a server's stderr into the log, line by line.
 struct Log<'n> {
     name: &'n str,
+    shared: &'n Shared,
     lines: Lines,
 }
 
 impl<'n> Log<'n> {
-    const fn new(name: &'n str) -> Self {
-        Self { name, lines: Lines::new(STDERR_LINE_BYTES_MAX) }
+    const fn new(name: &'n str, shared: &'n Shared) -> Self {
+        Self { name, shared, lines: Lines::new(STDERR_LINE_BYTES_MAX) }
     }
 
     /// Reads for ever.
@@ -505,8 +526,8 @@ impl<'n> Log<'n> {
             self.lines.feed(buffer.get(..count).unwrap_or_default());
             while let Some(line) = self.lines.next_line() {
                 match line {
-                    Line::Whole(line) => say(self.name, line, ""),
-                    Line::TooLong(beginning) => say(self.name, beginning, ".."),
+                    Line::Whole(line) => self.shared.say(self.name, line, ""),
+                    Line::TooLong(beginning) => self.shared.say(self.name, beginning, ".."),
                 }
             }
             // Others have their turn, however much it prints.
@@ -516,13 +537,23 @@ impl<'n> Log<'n> {
 
     fn finish(&mut self) {
         if let Some(line) = self.lines.last_line() {
-            say(self.name, line, "");
+            self.shared.say(self.name, line, "");
         }
     }
 }
 
-fn say(name: &str, line: &[u8], more: &str) {
-    log::info!(target: "mcp_sse::stderr", "{name}: {}{more}", printable(line));
+impl Shared {
+    fn say(&self, name: &str, line: &[u8], more: &str) {
+        let line = printable(line);
+        log::info!(target: "mcp_sse::stderr", "{name}: {line}{more}");
+        if let Some(kept) = self.stderr.get() {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == STDERR_LINES_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(line);
+        }
+    }
 }
 
 /// Bytes of somebody else's as text that does nothing to a terminal.

@@ -9,6 +9,8 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::command::{Command, HeaderToEnv, Variable};
+use super::servers::{self, Server};
+use super::services::{Paths, Sharing};
 
 /// What to run for a session, and how.
 #[derive(Args, Clone, Debug)]
@@ -32,8 +34,19 @@ pub struct Run {
     /// Do not make up for the handshake of clients that reconnect without one.
     #[arg(long)]
     no_auto_initialize: bool,
+    /// Run one process for all sessions instead of one for each. They then share its state, its log
+    /// level and its notifications, and it cannot ask their clients anything.
+    #[arg(long, conflicts_with_all = ["header_to_env", "no_auto_initialize"])]
+    shared: bool,
+    /// Serve the servers in this file, {"mcpServers": {"name": {"command", "args", "env", "cwd"}}},
+    /// each at /name/sse.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["shell", "command", "cwd", "env"])]
+    config: Option<PathBuf>,
+    /// Start the server, shake hands with it, say what it is or what is wrong with it, and end.
+    #[arg(long)]
+    check: bool,
     /// The program to run and its arguments. No shell looks at them.
-    #[arg(last = true, value_name = "COMMAND", required_unless_present = "shell")]
+    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["shell", "config"])]
     command: Vec<OsString>,
 }
 
@@ -42,12 +55,26 @@ fn variable() -> impl TypedValueParser<Value = Variable> {
 }
 
 impl Run {
-    /// What the flags say to run.
+    /// What the flags say to run. Whether there are such programs, [`Command::is_there`] tells.
     ///
     /// # Errors
     ///
     /// What cannot be run, and why not.
-    pub fn command(&self) -> Result<Command, String> {
+    pub fn servers(&self) -> Result<Vec<Server>, String> {
+        let mut servers = match &self.config {
+            Some(file) => servers::read(file).map_err(|error| format!("--config {error}"))?,
+            None => vec![Server { name: self.name(), command: self.command()? }],
+        };
+        for Server { command, .. } in &mut servers {
+            *command = command
+                .clone()
+                .clean_env(self.clean_env)
+                .header_to_env(self.header_to_env.iter().cloned());
+        }
+        Ok(servers)
+    }
+
+    fn command(&self) -> Result<Command, String> {
         let command = match (&self.shell, self.command.split_first()) {
             (Some(line), _) => Command::shell(line),
             (None, Some((program, args))) => Command::new(program, args),
@@ -58,26 +85,33 @@ impl Run {
         {
             return Err(format!("--cwd {}: there is no such directory", cwd.display()));
         }
-        let command = command
-            .cwd(self.cwd.clone())
-            .env(self.env.iter().cloned())
-            .clean_env(self.clean_env)
-            .header_to_env(self.header_to_env.iter().cloned());
-        if !command.is_there() {
-            return Err(format!("there is no program {}", command.program().display()));
-        }
-        Ok(command)
+        Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
     }
 
-    /// Whether the handshake is made up for where a client leaves it out.
+    /// Whether the servers are only to be tried out.
     #[must_use]
-    pub const fn shakes_hands(&self) -> bool {
-        !self.no_auto_initialize
+    pub const fn checks(&self) -> bool {
+        self.check
+    }
+
+    /// How processes are shared out.
+    #[must_use]
+    pub const fn sharing(&self) -> Sharing {
+        if self.shared {
+            Sharing::All
+        } else {
+            Sharing::None { shakes_hands: !self.no_auto_initialize }
+        }
+    }
+
+    /// Where servers are.
+    #[must_use]
+    pub const fn paths(&self) -> Paths {
+        if self.config.is_some() { Paths::Names } else { Paths::Root }
     }
 
     /// What to call the server in a client's configuration.
-    #[must_use]
-    pub fn name(&self) -> String {
+    fn name(&self) -> String {
         let program = self.command.first().map(Path::new);
         let stem = program.and_then(Path::file_stem);
         stem.map_or_else(|| "server".into(), |stem| stem.to_string_lossy().into_owned())
