@@ -10,8 +10,10 @@ use rustix::process::Signal;
 
 use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
 
-/// By when no process of a session that has ended is left.
-const GONE: Duration = Duration::from_secs(5);
+/// By when no process of a session that has ended is looked for any more. By design it is 5 s, and so
+/// it is measured, where nothing else keeps the machine busy.
+const GONE: Duration = Duration::from_secs(10);
+const _: () = assert!(2 * mcp_sse::bridge::child::STEP.as_secs() < 5);
 
 #[test]
 fn a_grandchild_that_ignores_sigterm() {

@@ -1,6 +1,5 @@
 //! Order, and clients without memory.
 
-use core::time::Duration;
 use std::fs;
 
 use mcp_sse_tests::client::{answer, call};
@@ -81,5 +80,5 @@ fn what_is_under_way_is_taken_back_when_the_client_leaves() {
         "{heard:?}"
     );
     assert!(heard[3].contains(r#""requestId":"work","#), "{heard:?}");
-    bridge.wait_for_no_descendants(Duration::from_secs(5));
+    bridge.wait_for_no_descendants(LONG);
 }

@@ -36,7 +36,7 @@ case ${MODE:-} in
     killed) kill -9 $$ ;;
     deaf) exec sleep 1000 ;;
     closes-output) exec >&-; exec sleep 1000 ;;
-    closes-input) exec <&-; exec sleep 1000 ;;
+    closes-input) exec <&-; echo '{"jsonrpc":"2.0","method":"closed"}'; exec sleep 1000 ;;
     pretty) IFS= read -r line; printf '{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": [\n    {}\n  ]\n}\n'; answer ;;
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
     missing) exec /nothing/there ;;
