@@ -1,6 +1,6 @@
 //! Servers that do strange things: what comes of it, for their own session alone.
 
-use std::fmt::Write;
+use core::fmt::Write;
 
 use mcp_sse_tests::client::{Client, Next, Stream, call};
 
@@ -176,8 +176,9 @@ fn talks_more_than_its_client_listens() {
     assert_eq!(Client::connect(bridge.address()).ask(post).status, 202);
     listener.say(INITIALIZE);
     let before = bridge.resident();
-    for _ in 0..20_000 {
-        assert_eq!(listener.message(), r#"{"jsonrpc":"2.0","method":"flood"}"#);
+    for n in 0..20_000 {
+        let expected = format!(r#"{{"jsonrpc":"2.0","method":"flood","params":[{n}]}}"#);
+        assert_eq!(listener.message(), expected);
     }
     bystander.check_alive("a flood");
     // Whoever does not read has its server wait; nobody keeps what it could say.

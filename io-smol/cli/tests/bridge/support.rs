@@ -41,7 +41,7 @@ case ${MODE:-} in
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
     missing) exec /nothing/there ;;
     noisy) echo 'from stderr' >&2; printf 'no \033[31mend' >&2; answer ;;
-    flood) while echo '{"jsonrpc":"2.0","method":"flood"}'; do :; done ;;
+    flood) n=0; while echo '{"jsonrpc":"2.0","method":"flood","params":['$n']}'; do n=$((n + 1)); done ;;
     stubborn)
         # A grandchild that ignores SIGTERM, holds no pipe, and outlives whoever started it.
         (trap '' TERM; while sleep 1000; do :; done) </dev/null >/dev/null 2>&1 &
