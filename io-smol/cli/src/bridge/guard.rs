@@ -15,7 +15,7 @@ use std::fs::File;
 use std::process::{Command, ExitCode};
 use std::{env, io, thread};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 /// What this program is called when it is a guard. Not the command's own name, so that whoever kills
@@ -32,6 +32,8 @@ pub const STATUS_NOT_RUN: u8 = 126;
 const STEP: Duration = Duration::from_millis(1_500);
 /// What the server leaves behind when it exits has so long to heed SIGTERM.
 const LEFTOVERS: Duration = Duration::from_secs(2);
+
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs a guard to its end, if this process was started as one.
 ///
@@ -102,29 +104,33 @@ fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
                 let _ = rustix::process::kill_current_process_group(Signal::TERM);
                 thread::spawn(move || {
                     thread::sleep(LEFTOVERS);
-                    std::process::exit(status.into());
+                    eprintln!("exited with status {status}; what it left behind is killed");
+                    let _ = rustix::process::kill_current_process_group(Signal::KILL);
                 });
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Nothing is left.
-            Err(_) => return status,
+            // Nothing is left; elsewhere than on Linux, nothing that is known. Then the bridge kills
+            // what there may be, and if it is gone, the other thread does.
+            Err(_) if cfg!(target_os = "linux") || !is_bridge_gone(Some(&NOW)) => return status,
+            Err(_) => thread::park(),
         }
     }
 }
 
-/// Waits until nobody holds the other end of stderr, and then ends the group, this process with it.
+/// Waits until the bridge is gone, and then ends the group, this process with it.
 fn end_with_the_bridge() {
-    let stderr = io::stderr();
-    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-    loop {
-        let mut fds = [PollFd::new(&stderr, PollFlags::empty())];
-        let polled = rustix::event::poll(&mut fds, None);
-        if polled.is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone)) {
-            break;
-        }
-    }
+    while !is_bridge_gone(None) {}
     for signal in [Signal::TERM, Signal::KILL] {
         thread::sleep(STEP);
         let _ = rustix::process::kill_current_process_group(signal);
     }
+}
+
+/// Whether nobody holds the other end of stderr; waits for that, unless there is a limit.
+fn is_bridge_gone(limit: Option<&Timespec>) -> bool {
+    let stderr = io::stderr();
+    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+    let mut fds = [PollFd::new(&stderr, PollFlags::empty())];
+    let polled = rustix::event::poll(&mut fds, limit);
+    polled.is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
 }
