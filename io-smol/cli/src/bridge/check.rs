@@ -54,7 +54,7 @@ impl fmt::Display for Findings {
         }
         write!(f, ", within {:.1} s", self.took.as_secs_f64())?;
         if self.lines_refused > 0 {
-            write!(f, "; {} lines on its stdout were no messages", self.lines_refused)?;
+            write!(f, "; lines on its stdout that were no messages: {}", self.lines_refused)?;
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl fmt::Display for Fault {
             Self::Silent(what, lines) => {
                 write!(f, "no answer to {what} within {PATIENCE:?}")?;
                 if *lines > 0 {
-                    write!(f, "; its stdout had {lines} lines that are no JSON-RPC messages")?;
+                    write!(f, "; lines on its stdout that were no messages: {lines}")?;
                 }
                 Ok(())
             }

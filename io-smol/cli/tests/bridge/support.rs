@@ -72,13 +72,20 @@ impl Bridge {
 
     #[track_caller]
     pub(crate) fn start_with(flags: &[&str], command: &[&str]) -> Self {
+        Self::launch(&[&["--header-to-env", "X-Mode=MODE"], flags, command].concat())
+    }
+
+    /// Starts one with these arguments and no others but the port.
+    #[track_caller]
+    pub(crate) fn launch(args: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);
-        let mark = format!("BRIDGE_TEST={}-{number}", std::process::id());
+        let value = format!("{}-{number}", std::process::id());
+        let mark = format!("BRIDGE_TEST={value}");
         let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-sse"))
-            .args(["bridge", "--port", "0", "--header-to-env", "X-Mode=MODE", "--env", &mark])
-            .args(flags)
-            .args(command)
+            .args(["bridge", "--port", "0"])
+            .args(args)
+            .env("BRIDGE_TEST", value)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
