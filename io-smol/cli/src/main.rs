@@ -227,20 +227,22 @@ fn check_servers(servers: Vec<Server>) -> Result<(), Failure> {
         // Of its own: counts and last lines are this server's.
         let children = take_care_of_processes()?;
         children.keep_stderr();
-        match async_io::block_on(check::check(&children, &command, &name)) {
+        let found = async_io::block_on(check::check(&children, &command, &name));
+        match &found {
             Ok(findings) => println!("ok: {name}: {findings}"),
-            Err(fault) => {
-                failed += 1;
-                eprintln!("mcp-sse: {name}: {fault}");
-                let lines = children.last_stderr();
-                if !lines.is_empty() {
-                    eprintln!("its stderr ended with:");
-                }
-                lines.iter().for_each(|line| eprintln!("  {line}"));
-            }
+            Err(fault) => eprintln!("mcp-sse: {name}: {fault}"),
         }
         if children.finish() > 0 {
             eprintln!("mcp-sse: {name}: its process cannot be ended");
+        }
+        if found.is_err() {
+            failed += 1;
+            // All of it is there only now.
+            let lines = children.last_stderr();
+            if !lines.is_empty() {
+                eprintln!("its stderr ended with:");
+            }
+            lines.iter().for_each(|line| eprintln!("  {line}"));
         }
     }
     if failed == 0 { Ok(()) } else { Err(Failure::Told) }

@@ -17,8 +17,8 @@ while IFS= read -r line; do
     id=${line#*\"id\":} id=${id%%,*}
     case $line in
         *'"method":"initialize"'*)
-            [ "$MODE" = refuses ] && say "\"id\":$id,\"error\":{\"code\":-1,\"message\":\"not you\"}"
-            [ "$MODE" = odd ] && say "\"id\":$id,\"result\":17"
+            [ "$MODE" = refuses ] && say "\"id\":$id,\"error\":{\"code\":-1,\"message\":\"not you\"}" && continue
+            [ "$MODE" = odd ] && say "\"id\":$id,\"result\":17" && continue
             say "\"id\":$id,\"result\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"three\",\"version\":\"0.3\"}}" ;;
         *'"method":"ping"'*)
             say '"id":"q","method":"roots/list"'
