@@ -3,6 +3,8 @@
     client.py SSE_URL demo          the demo: add, broadcast, burst, echo
     client.py SSE_URL calculator    the calculator: add
     client.py SSE_URL toolbox       the tests' toolbox: those that talk to the client
+    client.py SSE_URL servers       the first of the servers on stdio behind `mcp-sse bridge`
+    client.py SSE_URL shared        the same, with processes that all sessions share
     client.py SSE_URL hold          any: opens idle sessions, prints `holding`, and expects the server to
                                     end them
 """
@@ -13,6 +15,7 @@ import sys
 import anyio
 
 from checks import Checks, equal, until
+from servers import servers, shared_servers
 from sdk import (
     LATEST,
     MAJOR,
@@ -419,7 +422,14 @@ async def hold(checks, url):
 
 
 async def main():
-    modes = {"demo": demo, "calculator": calculator, "toolbox": toolbox, "hold": hold}
+    modes = {
+        "demo": demo,
+        "calculator": calculator,
+        "toolbox": toolbox,
+        "servers": servers,
+        "shared": shared_servers,
+        "hold": hold,
+    }
     if len(sys.argv) != 3 or sys.argv[2] not in modes:
         sys.exit(__doc__)
     checks = Checks(f"mcp {VERSION}")

@@ -87,8 +87,9 @@ class Tap:
 
 
 @asynccontextmanager
-async def connect(url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None):
-    """`model`: asked by the server (sampling), it says the text of its answer."""
+async def connect(url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None, elicit=None):
+    """`model`: asked by the server (sampling), it says the text of its answer; `elicit`: likewise, the
+    content of what a person fills in."""
     conn = Connection(session=None)
 
     async def note_post(request) -> None:
@@ -112,6 +113,9 @@ async def connect(url: str, *, read_timeout: float | None = None, initialize: bo
         answer = types.TextContent(type="text", text=model(params.messages[0].content.text))
         return types.CreateMessageResult(role="assistant", content=answer, model="interop")
 
+    async def fill_in(_context, params):
+        return types.ElicitResult(action="accept", content=elicit(params))
+
     if read_timeout is not None and MAJOR == 1:
         read_timeout = timedelta(seconds=read_timeout)
     async with sse_client(url, httpx_client_factory=http_client) as (read, write):
@@ -121,6 +125,7 @@ async def connect(url: str, *, read_timeout: float | None = None, initialize: bo
             read_timeout_seconds=read_timeout,
             logging_callback=note_log,
             sampling_callback=sample if model else None,
+            elicitation_callback=fill_in if elicit else None,
         ) as conn.session:
             if initialize:
                 await conn.session.initialize()
