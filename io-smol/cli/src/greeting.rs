@@ -15,6 +15,7 @@ pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
     tls: bool,
+    workers: usize,
     what: Option<What>,
 }
 
@@ -28,7 +29,7 @@ impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false, what: None }
+        Self { config, place, tls: false, workers: 1, what: None }
     }
 
     /// Of one that serves something else than the demo: what a client should call it, and what it is.
@@ -41,6 +42,12 @@ impl<'a> Greeting<'a> {
     #[must_use]
     pub fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Of one with so many workers.
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 }
 
@@ -99,11 +106,15 @@ impl fmt::Display for Greeting<'_> {
             }
         };
         match self.place {
-            Place::Tcp(_) => writeln!(f, "MCP over HTTP+SSE: {base}{stream}\n")?,
+            Place::Tcp(_) => write!(f, "MCP over HTTP+SSE: {base}{stream}")?,
             Place::Unix(path) => {
-                writeln!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}\n", path.display())?;
+                write!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}", path.display())?;
             }
         }
+        if self.workers > 1 {
+            write!(f, " ({} workers)", self.workers)?;
+        }
+        f.write_str("\n\n")?;
         if let Some(What { is, .. }) = &self.what {
             writeln!(f, "Serves: {is}\n")?;
         }

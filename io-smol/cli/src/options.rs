@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use log::LevelFilter;
+use mcp_sse_core::driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
@@ -71,6 +72,9 @@ pub struct Serve {
     /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited".
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     max_body: Size,
+    /// Serve with this many threads, each with sockets and sessions of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
+    workers: usize,
     /// How long requests under way may take to finish when the server is stopped; "off" for as long
     /// as they like.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
@@ -132,6 +136,12 @@ impl Serve {
             (Some(cert), Some(key)) => Tls::from_pem_files(cert, key).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// With how many threads to serve.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
     }
 
     /// How much to log.
@@ -238,6 +248,11 @@ fn parse_size(text: &str) -> Result<Size, String> {
         .ok_or_else(|| "expected a size as in 4MiB or 65536, or \"unlimited\"".into())
 }
 
+fn parse_workers(text: &str) -> Result<usize, String> {
+    let known = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
+}
+
 fn parse_host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
@@ -281,6 +296,8 @@ mod tests {
         .config()
         .unwrap();
         assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(serve(&[]).unwrap().workers(), 1);
+        assert_eq!(serve(&["--workers=4"]).unwrap().workers(), 4);
         assert_eq!(config.timeouts().heartbeat, None);
         assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
         assert_eq!(config.limits().connections_max, Some(7));
@@ -318,6 +335,8 @@ mod tests {
         check_mistake("--max-sessions=-1", "--max-sessions");
         check_mistake("--max-connections=0", "--max-connections");
         check_mistake("--port=65536", "--port");
+        check_mistake("--workers=0", "--workers");
+        check_mistake("--workers=257", "--workers");
         check_mistake("--host=example.com", "--host");
         check_mistake("--log-level=loud", "--log-level");
     }
