@@ -289,6 +289,8 @@ mod tests {
             "--shutdown-grace=250ms",
             "--max-connections=7",
             "--max-sessions=unlimited",
+            "--max-body=100MiB",
+            "--public-path-prefix=/mcp",
             "--allow-host=mcp.example:443",
             "--allow-origin=http://localhost:*",
         ])
@@ -302,6 +304,20 @@ mod tests {
         assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
         assert_eq!(config.limits().connections_max, Some(7));
         assert_eq!(config.limits().sessions_max, None);
+        assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
+        assert!(config.limits().bodies_bytes_max >= Some(100 << 20), "one fits");
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
+        check("1", Some(1));
+        check("500KiB", Some(500 << 10));
+        check("2GiB", Some(2 << 30));
+        check("unlimited", None);
+        for wrong in ["", "0", "0MiB", "-1", "1MB", "KiB", "20000000000GiB", "1 MiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -334,6 +350,9 @@ mod tests {
         check_mistake("--heartbeat=soon", "--heartbeat");
         check_mistake("--max-sessions=-1", "--max-sessions");
         check_mistake("--max-connections=0", "--max-connections");
+        check_mistake("--max-body=4MB", "--max-body");
+        check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--log-format=xml", "--log-format");
         check_mistake("--port=65536", "--port");
         check_mistake("--workers=0", "--workers");
         check_mistake("--workers=257", "--workers");
