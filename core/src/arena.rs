@@ -8,6 +8,8 @@ use core::num::NonZeroU32;
 
 use slab::Slab;
 
+use crate::token::Shard;
+
 /// Names one tenant of one slot: the slot's index and the tenant's serial number.
 ///
 /// A handle of a former tenant misses. Serials wrap after 2³² - 1 tenancies of one arena; a handle
@@ -45,6 +47,12 @@ pub(crate) struct Arena<T> {
 impl<T> Arena<T> {
     pub(crate) const fn new() -> Self {
         Self { slots: Slab::new(), serial: NonZeroU32::MIN }
+    }
+
+    /// One whose keys differ from those of other shards, so that they can be told apart in one process.
+    /// Only with more than 2⁸ shards, or 2²⁴ tenancies later, may two of them have one key at once.
+    pub(crate) const fn of_shard(shard: Shard) -> Self {
+        Self { slots: Slab::new(), serial: NonZeroU32::MIN.saturating_add((shard.0 as u32) << 24) }
     }
 
     pub(crate) fn len(&self) -> u32 {

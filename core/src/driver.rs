@@ -13,12 +13,19 @@
 //!   the handles, and writes; it hands out the connections and sessions that begin. Tasks that read only wake it, so that one turn writes what many reads
 //!   brought about: answers and events for one socket leave together.
 //!
+//! With several shards there are these for each of them, on a thread of its own
+//! ([`Bound::on_threads`]), and where the system does not deal connections out, one that accepts for
+//! all ([`Usher`]). Posts for each other's sessions, and what each has open, the shards see to by
+//! themselves.
+//!
 //! [`Session`] and [`Handle`] are the application's: `Send`, and at home on any executor.
 
 mod attention;
 mod bound;
 mod exchange;
 mod handle;
+mod lobby;
+mod neighbours;
 mod session;
 mod shard;
 #[cfg(feature = "tls")]
@@ -26,10 +33,12 @@ mod tls;
 mod turn;
 #[cfg(unix)]
 mod unix;
+mod workers;
 
 pub use bound::{Bound, Door};
 pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
+pub use lobby::{Arrival, Seat, Usher};
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};
 #[cfg(feature = "tls")]
@@ -37,6 +46,7 @@ pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
 pub use turn::{Timer, Turn};
 #[cfg(unix)]
 pub use unix::{SocketFile, UnixDoor};
+pub use workers::{Entrance, Serves, Threads, WORKERS_MAX, Worker, controls_of, run_each};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Add;
 
 use crate::arena::Key;
 use crate::error::Fault;
@@ -290,6 +291,12 @@ impl ForwardedPost {
     pub const fn shard(&self) -> Shard {
         self.claim.token.shard()
     }
+
+    /// What it holds in memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.message.memory_bytes()
+    }
 }
 
 /// What [`Server::broadcast`](crate::Server::broadcast) reached.
@@ -304,6 +311,20 @@ pub struct Reach {
     pub too_large: u32,
     /// Sessions that were gone.
     pub gone: u32,
+}
+
+impl Add for Reach {
+    type Output = Self;
+
+    /// What two shards reached, together.
+    fn add(self, other: Self) -> Self {
+        Self {
+            queued: self.queued + other.queued,
+            full: self.full + other.full,
+            too_large: self.too_large + other.too_large,
+            gone: self.gone + other.gone,
+        }
+    }
 }
 
 /// An owned copy of a request's head: what outlives the read buffer it came in.

@@ -13,6 +13,9 @@ use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 /// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames cannot hide
 /// behind their size.
 ///
+/// Each limit is that of the whole server. Where it has several workers, every one of them gets
+/// [its share](Self::share_of).
+///
 /// Write out those that you change: a minor release may add limits, and each comes with a default.
 ///
 /// ```
@@ -161,6 +164,40 @@ impl Limits {
         sum
     }
 
+    /// The limits of each of `shards` servers that together are to have these: what is counted over a
+    /// whole server is divided, rounded up, and what is counted for one peer's request or one session
+    /// stays.
+    ///
+    /// The limits of an address and of a principal are divided as well. So where connections fall on
+    /// shards by chance, a limit may be reached on one of them a little before the whole has come to
+    /// it.
+    #[must_use]
+    pub fn share_of(&self, shards: u16) -> Self {
+        let shards = shards.max(1);
+        let count = |limit: Option<u32>| limit.map(|limit| limit.div_ceil(shards.into()));
+        let bytes = |limit: Option<u64>| limit.map(|limit| limit.div_ceil(shards.into()));
+        Self {
+            connections_max: count(self.connections_max),
+            connections_per_address_max: count(self.connections_per_address_max),
+            sessions_max: count(self.sessions_max),
+            sessions_per_address_max: count(self.sessions_per_address_max),
+            sessions_per_principal_max: count(self.sessions_per_principal_max),
+            bodies_bytes_max: bytes(self.bodies_bytes_max),
+            queues_bytes_max: bytes(self.queues_bytes_max),
+            events_max: count(self.events_max),
+            ..self.clone()
+        }
+    }
+
+    /// [`memory_bytes_max`](Self::memory_bytes_max) of `shards` servers that have a
+    /// [share](Self::share_of) of these limits each: a little more than that of one which has them all,
+    /// because each may have one body more than its budget, and shares are rounded up.
+    #[must_use]
+    pub fn memory_bytes_max_of(&self, shards: u16) -> u64 {
+        let shards = shards.max(1);
+        self.share_of(shards).memory_bytes_max().saturating_mul(shards.into())
+    }
+
     pub(crate) fn head(&self) -> HeadLimits {
         HeadLimits {
             head_bytes_max: size(self.head_bytes_max),
@@ -280,6 +317,20 @@ mod tests {
         assert!(bytes(|limits| limits.head_bytes_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.body_bytes_max = Some(0)) < whole);
         assert_eq!(bytes(|limits| limits.inbound_messages_max = None), u64::MAX);
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let whole = Limits { sessions_max: Some(10), events_max: None, ..Limits::default() };
+        let share = whole.share_of(4);
+        assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
+        assert_eq!(share.bodies_bytes_max, Some(16 << 20));
+        assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
+        assert_eq!(whole.share_of(1), whole);
+        let whole = Limits::default();
+        assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
+        assert_eq!(whole.memory_bytes_max_of(2), 2 * whole.share_of(2).memory_bytes_max());
+        assert!(whole.memory_bytes_max_of(2) < whole.memory_bytes_max() + (5 << 20));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Counters. Knows: how to count and what must balance. Does not know: any exposition format.
 
+use core::ops::AddAssign;
+
 use crate::error::Fault;
 
 /// What has happened since the server was made. Counters only grow.
@@ -95,9 +97,63 @@ impl Metrics {
     }
 }
 
+impl AddAssign<&Self> for Metrics {
+    /// What two servers have counted, together.
+    fn add_assign(&mut self, other: &Self) {
+        // Taken apart, so that no counter is forgotten.
+        let Self {
+            connections_accepted,
+            connections_ended,
+            connections_refused,
+            sessions_opened,
+            sessions_closed,
+            messages_received,
+            posts_held,
+            requests_withdrawn,
+            frames_queued,
+            frames_sent,
+            frames_undelivered,
+            heartbeats,
+            bytes_received,
+            bytes_sent,
+            clock_backsteps,
+            faults,
+        } = other;
+        self.connections_accepted += connections_accepted;
+        self.connections_ended += connections_ended;
+        self.connections_refused += connections_refused;
+        self.sessions_opened += sessions_opened;
+        self.sessions_closed += sessions_closed;
+        self.messages_received += messages_received;
+        self.posts_held += posts_held;
+        self.requests_withdrawn += requests_withdrawn;
+        self.frames_queued += frames_queued;
+        self.frames_sent += frames_sent;
+        self.frames_undelivered += frames_undelivered;
+        self.heartbeats += heartbeats;
+        self.bytes_received += bytes_received;
+        self.bytes_sent += bytes_sent;
+        self.clock_backsteps += clock_backsteps;
+        self.faults.iter_mut().zip(faults).for_each(|(sum, count)| *sum += count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums() {
+        let mut one =
+            Metrics { sessions_opened: 3, sessions_closed: 2, bytes_sent: 5, ..Metrics::default() };
+        one.count_fault(Fault::Busy);
+        let mut two = Metrics { sessions_opened: 4, sessions_closed: 1, ..Metrics::default() };
+        two.count_fault(Fault::Busy);
+        two.count_fault(Fault::NotFound);
+        two += &one;
+        assert_eq!((two.sessions_opened, two.sessions_closed, two.bytes_sent), (7, 3, 5));
+        assert_eq!((two.fault(Fault::Busy), two.fault(Fault::NotFound)), (2, 1));
+    }
 
     #[test]
     fn every_fault_has_a_counter_of_its_own() {

@@ -84,6 +84,8 @@ pub struct Server {
     answers: Answers,
     report: Report,
     metrics: Metrics,
+    /// Sessions and connections of other shards.
+    elsewhere: (u32, u32),
     phase: Phase,
 }
 
@@ -108,12 +110,12 @@ impl Server {
         Self {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
+            sessions: Arena::of_shard(config.shard),
             config,
             entropy,
             started: now,
             now,
             conns: Arena::new(),
-            sessions: Arena::new(),
             timers: Timers::new(),
             events: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -128,6 +130,7 @@ impl Server {
             answers: Answers::default(),
             report: Report::default(),
             metrics: Metrics::default(),
+            elsewhere: (0, 0),
             phase: Phase::Running,
         }
     }
@@ -266,6 +269,13 @@ impl Server {
     /// before.
     pub fn report(&mut self, report: Report) {
         self.report = report;
+    }
+
+    /// The other shards of the same server have so many sessions and connections open: `/health`
+    /// reports the sum of these and of what is open here. None unless said; the figures replace those
+    /// said before.
+    pub fn handle_elsewhere(&mut self, sessions: u32, connections: u32) {
+        self.elsewhere = (sessions, connections);
     }
 
     // ── 3. The core speaks. (2., the verbs, is in `posts`, `streams` and `lifetime`.) ───────────
@@ -682,8 +692,8 @@ impl Server {
 
     fn vitals(&self) -> Vitals<'_> {
         Vitals {
-            sessions: self.sessions.len(),
-            connections: self.conns.len(),
+            sessions: self.sessions.len().saturating_add(self.elsewhere.0),
+            connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
             draining: self.phase != Phase::Running,
             report: &self.report,

@@ -1,26 +1,19 @@
 //! Where connections come in.
 
-use core::net::SocketAddr;
 use core::task::{Context, Poll, ready};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 #[cfg(unix)]
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 
 use async_io::Async;
 use mcp_sse_core::Peer;
-use mcp_sse_core::driver;
+use mcp_sse_core::driver::{self, Arrival};
 
 use crate::socket::{Plain, Stream, transient};
 
-/// A listening socket that the reactor knows, and what is spoken behind it.
-pub(crate) struct Door {
-    socket: Socket,
-    #[cfg(feature = "tls")]
-    tls: Option<driver::Tls>,
-}
-
-enum Socket {
+/// A listening socket that the reactor knows.
+pub(crate) enum Door {
     Tcp(Async<TcpListener>),
     #[cfg(unix)]
     Unix(
@@ -29,49 +22,79 @@ enum Socket {
     ),
 }
 
-/// A connection that was accepted, and nothing more.
-pub(crate) enum Accepted {
-    Tcp(TcpStream, SocketAddr),
-    #[cfg(unix)]
-    Unix(UnixStream),
-}
-
 impl Door {
     pub(crate) fn new(door: driver::Door) -> io::Result<Self> {
-        let socket = match door {
-            driver::Door::Tcp(socket) => Socket::Tcp(Async::new(socket)?),
+        Ok(match door {
+            driver::Door::Tcp(socket) => Self::Tcp(Async::new(socket)?),
             #[cfg(unix)]
-            driver::Door::Unix(door) => Socket::Unix(Async::new(door.socket)?, door.file),
-        };
-        Ok(Self {
-            socket,
-            #[cfg(feature = "tls")]
-            tls: None,
+            driver::Door::Unix(door) => Self::Unix(Async::new(door.socket)?, door.file),
         })
     }
 
-    /// Speaks TLS with everybody who comes by TCP, if there is what that takes.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(self, tls: Option<driver::Tls>) -> Self {
-        Self { tls, ..self }
-    }
-
-    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        match &self.socket {
-            Socket::Tcp(socket) => poll_accept(socket, cx, |socket| {
-                socket.accept().map(|(stream, remote)| Accepted::Tcp(stream, remote))
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
+        match self {
+            Self::Tcp(socket) => poll_accept(socket, cx, |socket| {
+                socket.accept().map(|(stream, remote)| Arrival::Tcp(stream, remote))
             }),
             #[cfg(unix)]
-            Socket::Unix(socket, _) => poll_accept(socket, cx, |socket| {
-                socket.accept().map(|(stream, _)| Accepted::Unix(stream))
+            Self::Unix(socket, _) => poll_accept(socket, cx, |socket| {
+                socket.accept().map(|(stream, _)| Arrival::Unix(stream))
             }),
+        }
+    }
+}
+
+/// Where the connections of one shard come from.
+pub(crate) enum Entrance {
+    Door(Door),
+    Seat(driver::Seat),
+}
+
+impl Entrance {
+    pub(crate) fn new(entrance: driver::Entrance) -> io::Result<Self> {
+        Ok(match entrance {
+            driver::Entrance::Door(door) => Self::Door(Door::new(door)?),
+            driver::Entrance::Seat(seat) => Self::Seat(seat),
+        })
+    }
+
+    /// The next connection, for a shard with room for so many.
+    pub(crate) fn poll_accept(&self, room: u32, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
+        match self {
+            Self::Door(door) => door.poll_accept(cx),
+            Self::Seat(seat) => seat.poll_take(room, cx).map(Ok),
+        }
+    }
+
+    /// There is no room for a connection at the moment.
+    pub(crate) fn close(&self) {
+        match self {
+            // They wait in its backlog.
+            Self::Door(_) => {}
+            Self::Seat(seat) => seat.close(),
+        }
+    }
+}
+
+/// Makes what has come in ready to be served.
+pub(crate) struct Opener {
+    #[cfg(feature = "tls")]
+    tls: Option<driver::Tls>,
+}
+
+impl Opener {
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "it has nothing to tell"))]
+    pub(crate) fn of(worker: &driver::Worker) -> Self {
+        Self {
+            #[cfg(feature = "tls")]
+            tls: worker.tls.clone(),
         }
     }
 
     /// Who it is, and the stream ready to be served. Fails if the peer is gone already.
-    pub(crate) fn open(&self, accepted: Accepted) -> io::Result<(Stream, Peer)> {
-        match accepted {
-            Accepted::Tcp(stream, remote) => {
+    pub(crate) fn open(&self, arrival: Arrival) -> io::Result<(Stream, Peer)> {
+        match arrival {
+            Arrival::Tcp(stream, remote) => {
                 stream.set_nodelay(true)?;
                 let peer = Peer::tcp(remote, stream.local_addr()?);
                 let stream = Plain(Async::new(stream)?);
@@ -84,7 +107,7 @@ impl Door {
                 Ok((Stream::Tcp(stream), peer))
             }
             #[cfg(unix)]
-            Accepted::Unix(stream) => Ok((Stream::Unix(Plain(Async::new(stream)?)), Peer::local())),
+            Arrival::Unix(stream) => Ok((Stream::Unix(Plain(Async::new(stream)?)), Peer::local())),
         }
     }
 }
@@ -92,8 +115,8 @@ impl Door {
 fn poll_accept<T>(
     socket: &Async<T>,
     cx: &mut Context<'_>,
-    accept: impl Fn(&T) -> io::Result<Accepted>,
-) -> Poll<io::Result<Accepted>> {
+    accept: impl Fn(&T) -> io::Result<Arrival>,
+) -> Poll<io::Result<Arrival>> {
     loop {
         match accept(socket.get_ref()) {
             Err(error) if transient(&error) => {}

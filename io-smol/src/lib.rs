@@ -23,6 +23,8 @@
 //! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
 //! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
 //! on a thread of their own and hands every [`Session`] to whatever executor the application has.
+//! With [`Listener::workers`] there are several such threads, and [`Listener::serve_on_workers`] runs
+//! the handlers on them.
 //!
 //! The library installs no signal handler, and reads no environment.
 
@@ -36,7 +38,7 @@ mod socket;
 mod tls;
 
 pub use listener::{Listener, serve, serve_local};
-pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped};
+pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped, WORKERS_MAX};
 #[cfg(feature = "tls")]
 pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem};
 pub use mcp_sse_core::{

@@ -8,15 +8,16 @@ use std::net::{TcpListener, ToSocketAddrs};
 #[cfg(unix)]
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use async_executor::LocalExecutor;
 use async_io::Timer;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::Tls;
-use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
+use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn, Usher, Worker};
 use mcp_sse_core::{Clock, Config};
 
-use crate::door::Door;
+use crate::door::{Door, Entrance, Opener};
 use crate::socket::{Alarm, Stream, system};
 
 /// A listening socket with a configuration: a server that has not begun to serve.
@@ -111,6 +112,28 @@ impl Listener {
         self
     }
 
+    /// Serves with so many shards, on a thread each, instead of one: for machines with more to do
+    /// than one processor can. Whichever of them a connection has come to, its posts reach the session
+    /// that they name, and [`Handle`] reaches all. At most [`WORKERS_MAX`](crate::WORKERS_MAX).
+    ///
+    /// On Linux every shard listens for itself, at the same port, and the system deals connections
+    /// out; a port that anybody else has is refused as ever. Elsewhere, on Unix sockets, and on a
+    /// socket that [`from_std`](Self::from_std) was given without `SO_REUSEPORT`, one of them accepts
+    /// for all in turn.
+    ///
+    /// [`Limits`](crate::Limits) are those of the whole server: every shard gets
+    /// [its share](crate::Limits::share_of), and what connections there are may fall on them a little
+    /// unevenly. A post for a session of another shard finds room there or is answered 503: it is not
+    /// held.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker at all, and for too many.
+    pub fn workers(mut self, workers: usize) -> io::Result<Self> {
+        self.0.set_workers(workers)?;
+        Ok(self)
+    }
+
     /// The address that clients connect to.
     ///
     /// # Errors
@@ -134,101 +157,189 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// If the listening socket cannot be made non-blocking.
+    /// If the listening socket cannot be made non-blocking, and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) with several [`workers`](Self::workers), which
+    /// are more than this thread: see [`serve_on_workers`](Self::serve_on_workers).
     pub async fn serve_local<H, F>(self, handler: H) -> io::Result<()>
     where
         H: Fn(Session) -> F + 'static,
         F: Future<Output = ()> + 'static,
     {
         let executor = Rc::new(LocalExecutor::new());
-        let spawner = Rc::downgrade(&executor);
-        let on_session = move |session| {
-            if let Some(executor) = spawner.upgrade() {
-                executor.spawn(handler(session)).detach();
-            }
-        };
-        self.run(&executor, on_session).await
+        let on_session = spawning(&executor, handler);
+        run(self.0.into_worker()?, &executor, on_session).await
     }
 
-    /// Serves on a thread of its own. `on_session` is called there once for each session: it hands
-    /// the session on, to a task on whatever executor, and returns without blocking.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers).
+    /// `on_session` is called there once for each session, by one thread at a time: it hands the
+    /// session on, to a task on whatever executor, and returns without blocking.
     ///
     /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future shuts the
-    /// server down.
+    /// server down. If one worker fails, the others are shut down first.
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started, or the listening socket cannot be made non-blocking.
+    /// If a thread cannot be started, or the listening socket cannot be made non-blocking.
+    ///
+    /// # Panics
+    ///
+    /// If `on_session` does, when all threads have ended.
     pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
+        let on_session = Arc::new(Mutex::new(on_session));
         self.0
-            .on_a_thread(move |bound| {
+            .on_threads(move |worker| {
+                let on_session = on_session.clone();
                 let executor = Rc::new(LocalExecutor::new());
-                async_io::block_on(Self(bound).run(&executor, on_session))
+                async_io::block_on(run(worker, &executor, move |session| {
+                    // Behind a panic there is nobody who takes sessions.
+                    if let Ok(mut on_session) = on_session.lock() {
+                        on_session(session);
+                    }
+                }))
             })
             .await
     }
 
-    async fn run(
-        self,
-        executor: &Rc<LocalExecutor<'static>>,
-        mut on_session: impl FnMut(Session) + 'static,
-    ) -> io::Result<()> {
-        #[cfg(feature = "tls")]
-        let tls = self.0.tls()?;
-        let Bound { door, config, controls, .. } = self.0;
-        let door = Door::new(door)?;
-        #[cfg(feature = "tls")]
-        let door = door.tls(tls);
-        let shard = Shard::new(config, Box::new(system), controls);
-        // Tasks of their own, both: what `block_on` is given is polled at every wake-up of its
-        // thread, and a turn is to come once, behind the reads that want it.
-        executor.spawn(accept(door, shard.clone())).detach();
-        let mut alarm = Alarm(Timer::never());
-        let spawner = Rc::downgrade(executor);
-        let turns = executor.spawn(async move {
-            loop {
-                match poll_fn(|cx| shard.poll_turn(cx, &mut alarm)).await {
-                    Turn::Opened(session) => on_session(session),
-                    Turn::Accepted(conn) => {
-                        let Some(executor) = spawner.upgrade() else { return };
-                        executor.spawn(shard.clone().connection(conn)).detach();
-                    }
-                    Turn::Drained => return,
-                }
-            }
-        });
-        executor.run(turns).await;
-        Ok(())
+    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there:
+    /// `handler` is called once for each session, on the thread that has its connection, and what it
+    /// returns runs there as well; it is dropped if it still runs when that shard has ended. With one
+    /// worker this is [`serve_local`](Self::serve_local) on a thread of its own.
+    ///
+    /// Ends as [`serve`](Self::serve) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Panics
+    ///
+    /// If `handler` does, when all threads have ended.
+    pub async fn serve_on_workers<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: Fn(Session) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.0
+            .on_threads(move |worker| {
+                let executor = Rc::new(LocalExecutor::new());
+                let on_session = spawning(&executor, {
+                    let handler = handler.clone();
+                    move |session| handler(session)
+                });
+                async_io::block_on(run(worker, &executor, on_session))
+            })
+            .await
     }
 }
 
-/// Accepts until the server stops.
-async fn accept(door: Door, shard: Shard<Stream>) {
-    let clock = Clock::start();
-    let mut trouble = AcceptTrouble::default();
-    loop {
-        let accepted = poll_fn(|cx| {
-            if !ready!(shard.poll_accepting(cx)) {
-                return Poll::Ready(None);
+/// What gives every session a task on `executor`.
+fn spawning<F: Future<Output = ()> + 'static>(
+    executor: &Rc<LocalExecutor<'static>>,
+    handler: impl Fn(Session) -> F + 'static,
+) -> impl FnMut(Session) + 'static {
+    let spawner = Rc::downgrade(executor);
+    move |session| {
+        if let Some(executor) = spawner.upgrade() {
+            executor.spawn(handler(session)).detach();
+        }
+    }
+}
+
+/// Runs one shard on this thread.
+async fn run(
+    worker: Worker,
+    executor: &Rc<LocalExecutor<'static>>,
+    mut on_session: impl FnMut(Session) + 'static,
+) -> io::Result<()> {
+    let opener = Opener::of(&worker);
+    let Worker { entrance, usher, config, controls, .. } = worker;
+    let entrance = Entrance::new(entrance)?;
+    if let Some((door, usher)) = usher {
+        executor.spawn(accept_for_all(Door::new(door)?, usher)).detach();
+    }
+    let shard = Shard::new(config, Box::new(system), controls);
+    // Tasks of their own, both: what `block_on` is given is polled at every wake-up of its
+    // thread, and a turn is to come once, behind the reads that want it.
+    executor.spawn(accept(entrance, opener, shard.clone())).detach();
+    let mut alarm = Alarm(Timer::never());
+    let spawner = Rc::downgrade(executor);
+    let turns = executor.spawn(async move {
+        loop {
+            match poll_fn(|cx| shard.poll_turn(cx, &mut alarm)).await {
+                Turn::Opened(session) => on_session(session),
+                Turn::Accepted(conn) => {
+                    let Some(executor) = spawner.upgrade() else { return };
+                    executor.spawn(shard.clone().connection(conn)).detach();
+                }
+                Turn::Drained => return,
             }
-            door.poll_accept(cx).map(Some)
+        }
+    });
+    executor.run(turns).await;
+    Ok(())
+}
+
+/// Accepts for a shard until it stops.
+async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
+    let mut pause = Pause::new();
+    loop {
+        let accepted = poll_fn(|cx| match shard.poll_accepting(cx) {
+            Poll::Ready(true) => entrance.poll_accept(shard.room(), cx).map(Some),
+            Poll::Ready(false) => Poll::Ready(None),
+            Poll::Pending => {
+                entrance.close();
+                Poll::Pending
+            }
         });
         let accepted = match accepted.await {
             None => return,
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
-                Timer::after(trouble.pause(&error, &clock)).await;
+                pause.after(&error).await;
                 continue;
             }
         };
-        let (stream, peer) = match door.open(accepted) {
-            Ok(opened) => opened,
+        match opener.open(accepted) {
+            Ok((stream, peer)) => shard.accept(stream, peer),
             // Gone already.
-            Err(error) => {
-                log::debug!("a connection was gone before it was served: {error}");
-                continue;
+            Err(error) => log::debug!("a connection was gone before it was served: {error}"),
+        }
+    }
+}
+
+/// Accepts for all shards until all stop.
+async fn accept_for_all(door: Door, usher: Usher) {
+    let mut pause = Pause::new();
+    let mut waiting = None;
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !ready!(usher.poll_accepting(cx)) {
+                return Poll::Ready(None);
             }
-        };
-        shard.accept(stream, peer);
+            match waiting.take() {
+                Some(arrival) => Poll::Ready(Some(Ok(arrival))),
+                None => door.poll_accept(cx).map(Some),
+            }
+        });
+        match accepted.await {
+            None => return,
+            // If the last shard that had room has none any more, it waits.
+            Some(Ok(arrival)) => waiting = usher.give(arrival).err(),
+            Some(Err(error)) => pause.after(&error).await,
+        }
+    }
+}
+
+/// Leaves a listener alone that cannot accept.
+struct Pause(Clock, AcceptTrouble);
+
+impl Pause {
+    fn new() -> Self {
+        Self(Clock::start(), AcceptTrouble::default())
+    }
+
+    async fn after(&mut self, error: &io::Error) {
+        Timer::after(self.1.pause(error, &self.0)).await;
     }
 }

@@ -46,8 +46,9 @@ async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
         #[cfg(not(unix))]
         Place::Unix(_) => return Err("there are no Unix sockets here".into()),
     };
+    let greeting = Greeting::new(&config, place).tls(tls.is_some()).workers(serve.workers());
     // A closed stdout is no reason not to serve.
-    let _ = write!(io::stdout(), "{}", Greeting::new(&config, place).tls(tls.is_some()));
+    let _ = write!(io::stdout(), "{}", greeting);
     if let Some(tls) = tls {
         listener = listener.tls(tls);
     }
@@ -56,6 +57,10 @@ async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
     let stopping = listener.handle();
     stop::on_signals(move || stopping.shutdown())?;
     let handle = listener.handle();
-    listener.serve_local(move |session| demo::serve(session, handle.clone())).await?;
+    let handler = move |session| demo::serve(session, handle.clone());
+    match serve.workers() {
+        1 => listener.serve_local(handler).await?,
+        workers => listener.workers(workers)?.serve_on_workers(handler).await?,
+    }
     Ok(())
 }

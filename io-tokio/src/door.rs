@@ -5,21 +5,15 @@ use core::task::{Context, Poll};
 use std::io;
 
 use mcp_sse_core::Peer;
-use mcp_sse_core::driver;
+use mcp_sse_core::driver::{self, Arrival};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::socket::{Plain, Stream};
 
-/// A listening socket that the runtime knows, and what is spoken behind it.
-pub(crate) struct Door {
-    socket: Socket,
-    #[cfg(feature = "tls")]
-    tls: Option<driver::Tls>,
-}
-
-enum Socket {
+/// A listening socket that the runtime knows.
+pub(crate) enum Door {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixListener, #[expect(dead_code, reason = "goes when this does")] driver::SocketFile),
@@ -34,39 +28,100 @@ pub(crate) enum Accepted {
 
 impl Door {
     pub(crate) fn new(door: driver::Door) -> io::Result<Self> {
-        let socket = match door {
+        Ok(match door {
             driver::Door::Tcp(socket) => {
                 socket.set_nonblocking(true)?;
-                Socket::Tcp(TcpListener::from_std(socket)?)
+                Self::Tcp(TcpListener::from_std(socket)?)
             }
             #[cfg(unix)]
             driver::Door::Unix(door) => {
                 door.socket.set_nonblocking(true)?;
-                Socket::Unix(UnixListener::from_std(door.socket)?, door.file)
+                Self::Unix(UnixListener::from_std(door.socket)?, door.file)
             }
-        };
-        Ok(Self {
-            socket,
-            #[cfg(feature = "tls")]
-            tls: None,
         })
     }
 
-    /// Speaks TLS with everybody who comes by TCP, if there is what that takes.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(self, tls: Option<driver::Tls>) -> Self {
-        Self { tls, ..self }
-    }
-
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        match &self.socket {
-            Socket::Tcp(socket) => {
+        match self {
+            Self::Tcp(socket) => {
                 socket.poll_accept(cx).map_ok(|(stream, remote)| Accepted::Tcp(stream, remote))
             }
             #[cfg(unix)]
-            Socket::Unix(socket, _) => {
+            Self::Unix(socket, _) => {
                 socket.poll_accept(cx).map_ok(|(stream, _)| Accepted::Unix(stream))
             }
+        }
+    }
+}
+
+impl Accepted {
+    /// Leaves this thread's runtime.
+    pub(crate) fn leave(self) -> io::Result<Arrival> {
+        match self {
+            Self::Tcp(stream, remote) => Ok(Arrival::Tcp(stream.into_std()?, remote)),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.into_std().map(Arrival::Unix),
+        }
+    }
+
+    /// Comes to this thread's runtime from another.
+    fn enter(arrival: Arrival) -> io::Result<Self> {
+        match arrival {
+            Arrival::Tcp(stream, remote) => Ok(Self::Tcp(TcpStream::from_std(stream)?, remote)),
+            #[cfg(unix)]
+            Arrival::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+        }
+    }
+}
+
+/// Where the connections of one shard come from.
+pub(crate) enum Entrance {
+    Door(Door),
+    Seat(driver::Seat),
+}
+
+impl Entrance {
+    pub(crate) fn new(entrance: driver::Entrance) -> io::Result<Self> {
+        Ok(match entrance {
+            driver::Entrance::Door(door) => Self::Door(Door::new(door)?),
+            driver::Entrance::Seat(seat) => Self::Seat(seat),
+        })
+    }
+
+    /// The next connection, for a shard with room for so many.
+    pub(crate) fn poll_accept(
+        &self,
+        room: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Accepted>> {
+        match self {
+            Self::Door(door) => door.poll_accept(cx),
+            Self::Seat(seat) => seat.poll_take(room, cx).map(Accepted::enter),
+        }
+    }
+
+    /// There is no room for a connection at the moment.
+    pub(crate) fn close(&self) {
+        match self {
+            // They wait in its backlog.
+            Self::Door(_) => {}
+            Self::Seat(seat) => seat.close(),
+        }
+    }
+}
+
+/// Makes what has come in ready to be served.
+pub(crate) struct Opener {
+    #[cfg(feature = "tls")]
+    tls: Option<driver::Tls>,
+}
+
+impl Opener {
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "it has nothing to tell"))]
+    pub(crate) fn of(worker: &driver::Worker) -> Self {
+        Self {
+            #[cfg(feature = "tls")]
+            tls: worker.tls.clone(),
         }
     }
 

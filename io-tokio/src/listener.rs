@@ -7,14 +7,15 @@ use std::io;
 use std::net::ToSocketAddrs;
 #[cfg(unix)]
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::Tls;
-use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn};
+use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn, Usher, Worker};
 use mcp_sse_core::{Clock, Config};
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 
-use crate::door::Door;
+use crate::door::{Accepted, Door, Entrance, Opener};
 use crate::socket::{Alarm, Stream, system};
 
 /// A listening socket with a configuration: a server that has not begun to serve.
@@ -109,6 +110,28 @@ impl Listener {
         self
     }
 
+    /// Serves with so many shards, on a thread each, instead of one: for machines with more to do
+    /// than one processor can. Whichever of them a connection has come to, its posts reach the session
+    /// that they name, and [`Handle`] reaches all. At most [`WORKERS_MAX`](crate::WORKERS_MAX).
+    ///
+    /// On Linux every shard listens for itself, at the same port, and the system deals connections
+    /// out; a port that anybody else has is refused as ever. Elsewhere, on Unix sockets, and on a
+    /// socket that [`from_std`](Self::from_std) was given without `SO_REUSEPORT`, one of them accepts
+    /// for all in turn.
+    ///
+    /// [`Limits`](crate::Limits) are those of the whole server: every shard gets
+    /// [its share](crate::Limits::share_of), and what connections there are may fall on them a little
+    /// unevenly. A post for a session of another shard finds room there or is answered 503: it is not
+    /// held.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker at all, and for too many.
+    pub fn workers(mut self, workers: usize) -> io::Result<Self> {
+        self.0.set_workers(workers)?;
+        Ok(self)
+    }
+
     /// The address that clients connect to.
     ///
     /// # Errors
@@ -133,51 +156,102 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// If the listening socket cannot be made non-blocking.
+    /// If the listening socket cannot be made non-blocking, and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) with several [`workers`](Self::workers), which
+    /// are more than this thread: see [`serve_on_workers`](Self::serve_on_workers).
     pub async fn serve_local<H, F>(self, handler: H) -> io::Result<()>
     where
         H: Fn(Session) -> F + 'static,
         F: Future<Output = ()> + 'static,
     {
-        self.run(move |session| drop(spawn_local(handler(session)))).await
+        run(self.0.into_worker()?, move |session| drop(spawn_local(handler(session)))).await
     }
 
-    /// Serves on a thread of its own. `on_session` is called there once for each session: it hands
-    /// the session on, to a task on whatever executor, and returns without blocking. To spawn on
-    /// the application's own runtime, take its [`Handle`](tokio::runtime::Handle) into the closure.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers).
+    /// `on_session` is called there once for each session, by one thread at a time: it hands the
+    /// session on, to a task on whatever executor, and returns without blocking. To spawn on the
+    /// application's own runtime, take its [`Handle`](tokio::runtime::Handle) into the closure.
     ///
     /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future shuts the
-    /// server down.
+    /// server down. If one worker fails, the others are shut down first.
     ///
     /// # Errors
     ///
-    /// If the thread or its runtime cannot be started, or the listening socket cannot be made
+    /// If a thread or its runtime cannot be started, or the listening socket cannot be made
     /// non-blocking.
+    ///
+    /// # Panics
+    ///
+    /// If `on_session` does, when all threads have ended.
     pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
+        let on_session = Arc::new(Mutex::new(on_session));
         self.0
-            .on_a_thread(move |bound| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(Self(bound).run(on_session))
+            .on_threads(move |worker| {
+                let on_session = on_session.clone();
+                block_on(run(worker, move |session| {
+                    // Behind a panic there is nobody who takes sessions.
+                    if let Ok(mut on_session) = on_session.lock() {
+                        on_session(session);
+                    }
+                }))
             })
             .await
     }
 
-    async fn run(self, on_session: impl FnMut(Session) + 'static) -> io::Result<()> {
-        #[cfg(feature = "tls")]
-        let tls = self.0.tls()?;
-        let Bound { door, config, controls, .. } = self.0;
-        let door = Door::new(door)?;
-        #[cfg(feature = "tls")]
-        let door = door.tls(tls);
-        let shard = Shard::new(config, Box::new(system), controls);
-        LocalSet::new()
-            .run_until(async move {
-                drop(spawn_local(accept(door, shard.clone())));
-                run_turns(shard, on_session).await;
+    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there:
+    /// `handler` is called once for each session, on the thread that has its connection, and what it
+    /// returns runs there as well; it is dropped if it still runs when that shard has ended. With one
+    /// worker this is [`serve_local`](Self::serve_local) on a thread of its own. Each thread has a
+    /// current-thread runtime.
+    ///
+    /// Ends as [`serve`](Self::serve) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Panics
+    ///
+    /// If `handler` does, when all threads have ended.
+    pub async fn serve_on_workers<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: Fn(Session) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.0
+            .on_threads(move |worker| {
+                let handler = handler.clone();
+                block_on(run(worker, move |session| drop(spawn_local(handler(session)))))
             })
-            .await;
-        Ok(())
+            .await
     }
+}
+
+fn block_on(served: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(served)
+}
+
+/// Runs one shard on this thread.
+async fn run(worker: Worker, on_session: impl FnMut(Session) + 'static) -> io::Result<()> {
+    let opener = Opener::of(&worker);
+    let Worker { entrance, usher, config, controls, .. } = worker;
+    let entrance = Entrance::new(entrance)?;
+    let usher = match usher {
+        Some((door, usher)) => Some((Door::new(door)?, usher)),
+        None => None,
+    };
+    let shard = Shard::new(config, Box::new(system), controls);
+    LocalSet::new()
+        .run_until(async move {
+            if let Some((door, usher)) = usher {
+                drop(spawn_local(accept_for_all(door, usher)));
+            }
+            drop(spawn_local(accept(entrance, opener, shard.clone())));
+            run_turns(shard, on_session).await;
+        })
+        .await;
+    Ok(())
 }
 
 /// Runs a shard's turns, and gives each of its connections a task, until it has been shut down. Within
@@ -202,33 +276,68 @@ pub(crate) async fn run_turns(shard: Shard<Stream>, mut on_session: impl FnMut(S
     }
 }
 
-/// Accepts until the server stops.
-async fn accept(door: Door, shard: Shard<Stream>) {
-    let clock = Clock::start();
-    let mut trouble = AcceptTrouble::default();
+/// Accepts for a shard until it stops.
+async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
+    let mut pause = Pause::new();
     loop {
-        let accepted = poll_fn(|cx| {
-            if !ready!(shard.poll_accepting(cx)) {
-                return Poll::Ready(None);
+        let accepted = poll_fn(|cx| match shard.poll_accepting(cx) {
+            Poll::Ready(true) => entrance.poll_accept(shard.room(), cx).map(Some),
+            Poll::Ready(false) => Poll::Ready(None),
+            Poll::Pending => {
+                entrance.close();
+                Poll::Pending
             }
-            door.poll_accept(cx).map(Some)
         });
         let accepted = match accepted.await {
             None => return,
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
-                tokio::time::sleep(trouble.pause(&error, &clock)).await;
+                pause.after(&error).await;
                 continue;
             }
         };
-        let (stream, peer) = match door.open(accepted) {
-            Ok(opened) => opened,
+        match opener.open(accepted) {
+            Ok((stream, peer)) => shard.accept(stream, peer),
             // Gone already.
-            Err(error) => {
-                log::debug!("a connection was gone before it was served: {error}");
-                continue;
+            Err(error) => log::debug!("a connection was gone before it was served: {error}"),
+        }
+    }
+}
+
+/// Accepts for all shards until all stop.
+async fn accept_for_all(door: Door, usher: Usher) {
+    let mut pause = Pause::new();
+    let mut waiting = None;
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !ready!(usher.poll_accepting(cx)) {
+                return Poll::Ready(None);
             }
-        };
-        shard.accept(stream, peer);
+            match waiting.take() {
+                Some(arrival) => Poll::Ready(Some(Ok(arrival))),
+                None => {
+                    door.poll_accept(cx).map(|accepted| Some(accepted.and_then(Accepted::leave)))
+                }
+            }
+        });
+        match accepted.await {
+            None => return,
+            // If the last shard that had room has none any more, it waits.
+            Some(Ok(arrival)) => waiting = usher.give(arrival).err(),
+            Some(Err(error)) => pause.after(&error).await,
+        }
+    }
+}
+
+/// Leaves a listener alone that cannot accept.
+struct Pause(Clock, AcceptTrouble);
+
+impl Pause {
+    fn new() -> Self {
+        Self(Clock::start(), AcceptTrouble::default())
+    }
+
+    async fn after(&mut self, error: &io::Error) {
+        tokio::time::sleep(self.1.pause(error, &self.0)).await;
     }
 }

@@ -27,13 +27,13 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use mcp_sse_core::driver::{
-    Controls, Conversation, ExchangeRequest, Handle, Session, Shard, controls,
+    Controls, Conversation, ExchangeRequest, Handle, Session, Shard, controls_of, run_each,
 };
 use mcp_sse_core::{Config, Peer, ResponseHead};
 
@@ -42,7 +42,7 @@ use crate::socket::{Stream, system};
 
 /// The transport as a service, cheap to clone: mount it wherever the HTTP server routes.
 ///
-/// The state lives on a thread of its own, until [`Handle::shutdown`] or until the last clone is
+/// The state lives on a thread of its own, or on [several](Self::with_workers), until [`Handle::shutdown`] or until the last clone is
 /// dropped. Handlers run on the runtime on which the service was made.
 ///
 /// Which door a request came in by a service cannot know, so it holds every one to be loopback, the
@@ -101,13 +101,41 @@ impl SseService {
         config: Config,
         on_session: impl FnMut(Session) + Send + 'static,
     ) -> io::Result<Self> {
+        Self::with_workers(config, 1, on_session)
+    }
+
+    /// As [`with_sessions`](Self::with_sessions), with so many shards on a thread each, which take
+    /// turns at requests; `on_session` is called by one thread at a time. Whichever of them a request
+    /// has come to, posts reach the session that they name. See
+    /// [`Listener::workers`](crate::Listener::workers) for what becomes of limits.
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker
+    /// at all, or more than [`WORKERS_MAX`](crate::WORKERS_MAX).
+    pub fn with_workers(
+        config: Config,
+        workers: usize,
+        on_session: impl FnMut(Session) + Send + 'static,
+    ) -> io::Result<Self> {
         let linger =
             Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
-        let (handle, controls) = controls();
-        std::thread::Builder::new()
-            .name("mcp-sse service".into())
-            .spawn(move || run(config, controls, on_session))?;
-        Ok(Self { server: Arc::new(Server(handle)), mount: None, linger })
+        let (handle, controls) = controls_of(workers)?;
+        let server = Arc::new(Server(handle));
+        let on_session = Arc::new(Mutex::new(on_session));
+        let run = move |controls| {
+            let on_session = on_session.clone();
+            run(config.clone(), controls, move |session| {
+                // Behind a panic there is nobody who takes sessions.
+                if let Ok(mut on_session) = on_session.lock() {
+                    on_session(session);
+                }
+            })
+            .inspect_err(|error| log::error!("the service cannot run: {error}"))
+        };
+        // They end by themselves.
+        drop(run_each("service", controls, run)?);
+        Ok(Self { server, mount: None, linger })
     }
 
     /// Says where the service is mounted, for routers that cut the front of a path off without saying
@@ -134,14 +162,16 @@ impl fmt::Debug for SseService {
     }
 }
 
-fn run(config: Config, controls: Controls, on_session: impl FnMut(Session) + 'static) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return log::error!("the service cannot run: {error}"),
-    };
+fn run(
+    config: Config,
+    controls: Controls,
+    on_session: impl FnMut(Session) + 'static,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let shard: Shard<Stream> = Shard::new(config, Box::new(system), controls);
     let tasks = tokio::task::LocalSet::new();
     runtime.block_on(tasks.run_until(run_turns(shard, on_session)));
+    Ok(())
 }
 
 impl<B> tower_service::Service<Request<B>> for SseService

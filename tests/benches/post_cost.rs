@@ -1,34 +1,44 @@
 //! How many round trips a second: a POST, its 202, and the answer on the stream. Prints, and judges
-//! nothing. Client and server are processes of their own, with one thread at work in each.
+//! nothing. Client and server are processes of their own, with one thread at work in each; at the end
+//! the server with two of them.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::env;
 use std::time::Instant;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{self, Adapter, Server};
+use mcp_sse_tests::adapter::{self, Adapter, Listen, Place, Server};
 use mcp_sse_tests::child::{self, Child, Descriptors};
 use mcp_sse_tests::client::{Client, Stream, call};
 use mcp_sse_tests::handlers;
 
 fn main() {
-    if let Some(adapter) = child::role().as_deref().and_then(adapter::named) {
-        let server = Server::start(&adapter, Config::default(), handlers::echo());
+    if let Some(role) = child::role() {
+        let (name, workers) = role.split_once('/').expect("a server and a number");
+        let adapter = adapter::named(name).expect("an adapter");
+        let listen = Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let workers = workers.parse().expect("a number");
+        let (place, config) = (Place::Local, Config::default());
+        let server =
+            Server::try_start_workers(&adapter, listen, workers, place, config, handlers::echo());
+        let server = server.expect("a server");
         child::tell_parent(server.address());
         return child::wait_for_parent();
     }
     let seconds = env::var("SECONDS_EACH").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    for sessions in [1, 100] {
+    for (sessions, workers) in [(1, 1), (100, 1), (100, 2)] {
         for adapter in adapter::ALL {
-            run(&adapter, sessions, Duration::from_secs(seconds));
+            run(&adapter, sessions, workers, Duration::from_secs(seconds));
         }
     }
 }
 
 /// Each session has a request on the way all the time.
-fn run(adapter: &Adapter, sessions: usize, for_how_long: Duration) {
-    let child = Child::start(adapter.name, &[], Descriptors::Most);
-    let address: core::net::SocketAddr = child.line().parse().expect("an address");
+fn run(adapter: &Adapter, sessions: usize, workers: usize, for_how_long: Duration) {
+    let role = format!("{}/{workers}", adapter.name);
+    let child = Child::start(&role, &[], Descriptors::Most);
+    let address: SocketAddr = child.line().parse().expect("an address");
     let mut peers: Vec<(Stream, Client, Vec<u8>)> = (0..sessions)
         .map(|_| {
             let stream = Stream::open(address);
@@ -51,5 +61,7 @@ fn run(adapter: &Adapter, sessions: usize, for_how_long: Duration) {
     let each = start.elapsed() / u32::try_from(trips).unwrap_or(u32::MAX);
     let rate = trips as f64 / start.elapsed().as_secs_f64();
     let name = adapter.name;
-    println!("{name}, sessions: {sessions}, {rate:.0} round trips a second, {each:?} each");
+    println!(
+        "{name}, workers: {workers}, sessions: {sessions}, {rate:.0} round trips a second, {each:?} each"
+    );
 }

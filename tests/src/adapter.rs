@@ -1,4 +1,11 @@
 //! Servers on loopback, whichever adapter carries them.
+//!
+//! Knows: what a server is asked for, and how one on a thread of its own is watched. Does not know: any
+//! runtime.
+
+mod ours;
+
+pub use ours::{ALL, SMOL, TOKIO, named, on_tokio};
 
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +21,8 @@ use std::time::Instant;
 use mcp_sse_core::driver::{Handle, Session, Tls};
 use mcp_sse_core::{Config, Metrics};
 
-use crate::{PATIENCE, finish};
+use crate::client::Stream;
+use crate::{PATIENCE, finish, handlers};
 
 /// What a server does with each session.
 pub type Handler = Arc<dyn Fn(Session) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -30,7 +38,7 @@ where
 /// Where handlers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On the thread of the sockets: `serve_local`.
+    /// On the thread of the sockets: `serve_local`, or `serve_on_workers` where there are several.
     Local,
     /// On threads of their own: `serve`.
     Apart,
@@ -48,6 +56,8 @@ pub enum Listen {
     Tcp(TcpListener),
     /// Another one, for TLS.
     Tls(TcpListener, Tls),
+    /// A TCP address to be bound by the adapter.
+    Bind(SocketAddr),
     /// A Unix socket to be bound at this path, with this mode or the default.
     Unix(PathBuf, Option<u32>),
     /// A Unix socket, for TLS.
@@ -58,12 +68,16 @@ pub enum Listen {
 pub struct Job {
     /// Where.
     pub listen: Listen,
+    /// With how many workers.
+    pub workers: usize,
     /// How to serve.
     pub config: Config,
     /// Whom to give sessions to.
     pub handler: Handler,
     /// Where that runs.
     pub place: Place,
+    /// Told before that where the server listens, if it is for the adapter to bind.
+    pub bound: mpsc::Sender<SocketAddr>,
     /// Told once, before serving begins.
     pub handle: mpsc::Sender<Handle>,
     /// Says something, or closes, when the future that serves is to be dropped.
@@ -81,63 +95,14 @@ impl fmt::Debug for Job {
 pub struct Adapter {
     /// Its name, for messages.
     pub name: &'static str,
-    /// Runs a server on this thread until it has ended or its future was dropped.
+    /// Runs a server on this thread until it has ended or its future was dropped. Fails for what the
+    /// adapter cannot listen on.
     pub run: fn(Job) -> io::Result<()>,
 }
 
-/// Every adapter there is.
-pub const ALL: [Adapter; 2] = [SMOL, TOKIO];
-
-/// The adapter of that name.
-#[must_use]
-pub fn named(name: &str) -> Option<Adapter> {
-    ALL.into_iter().find(|adapter| adapter.name == name)
-}
-
-/// Serves a job by the calls that every adapter's crate has; a future that its runtime is to run.
-macro_rules! serve {
-    ($adapter:ident, $job:expr) => {{
-        let Job { listen, config, handler, place, handle, dropped } = $job;
-        let listener = match listen {
-            Listen::Tcp(socket) => $adapter::Listener::from_std(socket, config),
-            Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, config).tls(tls),
-            Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, config)?,
-            Listen::Unix(path, Some(mode)) => {
-                $adapter::Listener::bind_unix_with_mode(path, mode, config)?
-            }
-            Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, config)?.tls(tls),
-        };
-        // Whoever started the server waits for it.
-        let _ = handle.send(listener.handle());
-        let served = async move {
-            match place {
-                Place::Local => listener.serve_local(move |session| handler(session)).await,
-                Place::Apart => listener.serve(on_threads(handler)).await,
-            }
-        };
-        let drop = async move {
-            let _ = dropped.recv().await;
-            Ok(())
-        };
-        futures_lite::future::or(served, drop)
-    }};
-}
-
-/// `mcp-sse-smol`.
-pub const SMOL: Adapter =
-    Adapter { name: "smol", run: |job| async_io::block_on(serve!(mcp_sse_smol, job)) };
-
-/// `mcp-sse-tokio`.
-pub const TOKIO: Adapter = Adapter {
-    name: "tokio",
-    run: |job| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve!(mcp_sse_tokio, job))
-    },
-};
-
-/// Runs each session's handler on a thread of its own, with nothing of a runtime on it.
-fn on_threads(handler: Handler) -> impl FnMut(Session) + Send + 'static {
+/// Runs each session's handler on a thread of its own, with nothing of a runtime on it: what a
+/// [`Place::Apart`] is made of.
+pub fn on_threads(handler: Handler) -> impl FnMut(Session) + Send + 'static {
     move |session| {
         let handled = handler(session);
         thread::spawn(move || futures_lite::future::block_on(handled));
@@ -216,25 +181,51 @@ impl Server {
         config: Config,
         handler: Handler,
     ) -> io::Result<Self> {
-        let mut address = match &listen {
-            Listen::Tcp(socket) | Listen::Tls(socket, _) => socket.local_addr()?,
-            // It has none, and nobody can connect to this one.
-            Listen::Unix(..) | Listen::UnixTls(..) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        Self::try_start_workers(on, listen, 1, place, config, handler)
+    }
+
+    /// Starts a server with so many workers, or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_start`](Self::try_start).
+    ///
+    /// # Panics
+    ///
+    /// If it neither starts nor fails.
+    pub fn try_start_workers(
+        on: &Adapter,
+        listen: Listen,
+        workers: usize,
+        place: Place,
+        config: Config,
+        handler: Handler,
+    ) -> io::Result<Self> {
+        let known = match &listen {
+            Listen::Tcp(socket) | Listen::Tls(socket, _) => Some(socket.local_addr()?),
+            Listen::Bind(_) | Listen::Unix(..) | Listen::UnixTls(..) => None,
         };
-        if address.ip().is_unspecified() {
-            address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
         let (handle_sender, handle) = mpsc::channel();
+        let (bound_sender, bound) = mpsc::channel();
         let (end_sender, end) = mpsc::channel();
         let (drop_future, dropped) = async_channel::bounded(1);
         let run = on.run;
         thread::spawn(move || {
-            let job = Job { listen, config, handler, place, handle: handle_sender, dropped };
+            let (bound, handle) = (bound_sender, handle_sender);
+            let job = Job { listen, workers, config, handler, place, bound, handle, dropped };
             // Nobody listens any more if the test has failed.
             let _ = end_sender.send(run(job));
         });
         match handle.recv_timeout(PATIENCE) {
-            Ok(handle) => Ok(Self { address, handle, end, drop_future, ended: false }),
+            Ok(handle) => {
+                // A Unix socket has no address, and nobody can connect to this one.
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                let mut address = known.or_else(|| bound.try_recv().ok()).unwrap_or(nowhere);
+                if address.ip().is_unspecified() {
+                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
+                Ok(Self { address, handle, end, drop_future, ended: false })
+            }
             Err(_) => match end.recv_timeout(PATIENCE).expect("the server starts, or fails") {
                 Err(error) => Err(error),
                 Ok(()) => panic!("the server ended before it began"),
@@ -294,6 +285,18 @@ impl Server {
         served.expect_err("a failure")
     }
 
+    /// Waits for it to panic.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn expect_panic(mut self) {
+        let end = self.end.recv_timeout(PATIENCE);
+        self.ended = true;
+        assert!(matches!(end, Err(mpsc::RecvTimeoutError::Disconnected)), "a panic: {end:?}");
+    }
+
     /// Waits for its end. Returns how long that took.
     ///
     /// # Panics
@@ -322,5 +325,28 @@ impl Drop for Server {
         if !thread::panicking() {
             end.expect("the server ends").expect("the server ends well");
         }
+    }
+}
+
+/// A server that echoes, and on it a session that must not notice what its neighbours do.
+#[derive(Debug)]
+pub struct Room {
+    /// The server.
+    pub server: Server,
+    /// The session.
+    pub bystander: Stream,
+}
+
+impl Room {
+    /// Starts the server and opens the session.
+    ///
+    /// # Panics
+    ///
+    /// If one of them fails.
+    #[must_use]
+    pub fn new(on: &Adapter, config: Config) -> Self {
+        let server = Server::start(on, config, handlers::echo());
+        let bystander = Stream::open(server.address());
+        Self { server, bystander }
     }
 }

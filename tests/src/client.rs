@@ -5,6 +5,7 @@
 
 use core::fmt;
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use mcp_sse_core::sse::{Decoder, Event};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use socket2::SockRef;
 
 use crate::PATIENCE;
 
@@ -53,13 +55,7 @@ enum Socket {
 
 impl Socket {
     fn connect(way: Way) -> io::Result<Self> {
-        let tcp = |address| {
-            let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-            socket.set_nodelay(true)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.set_write_timeout(Some(PATIENCE))?;
-            Ok::<_, io::Error>(socket)
-        };
+        let tcp = |address| impatient(TcpStream::connect_timeout(&address, PATIENCE)?);
         Ok(match way {
             Way::Tcp(address) => Self::Tcp(tcp(address)?),
             Way::Tls(address, config) => {
@@ -141,6 +137,13 @@ impl fmt::Debug for Socket {
             Self::Unix(socket) => socket.fmt(f),
         }
     }
+}
+
+fn impatient(socket: TcpStream) -> io::Result<TcpStream> {
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }
 
 /// A connection.
@@ -241,6 +244,25 @@ impl Client {
         Self { socket, unread: Vec::new() }
     }
 
+    /// Connects by TCP with a receive buffer of about so many bytes.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    #[track_caller]
+    #[must_use]
+    pub fn connect_narrow(address: SocketAddr, receive_bytes: usize) -> Self {
+        let connect = || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            // Before it is connected: the window is agreed on then.
+            socket.set_recv_buffer_size(receive_bytes)?;
+            socket.connect_timeout(&address.into(), PATIENCE)?;
+            impatient(socket.into())
+        };
+        let socket = connect().expect("a connection");
+        Self { socket: Socket::Tcp(socket), unread: Vec::new() }
+    }
+
     /// The TLS of this connection.
     ///
     /// # Panics
@@ -295,16 +317,35 @@ impl Client {
         }
     }
 
-    /// Ends the connection by a reset. Closing with bytes unread does that; there must be some, or
-    /// come some.
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        let socket = SockRef::from(self.socket.tcp());
+        socket.set_linger(Some(Duration::ZERO)).expect("a socket");
+    }
+
+    /// Sends a byte of urgent data, which is no part of what is said.
+    pub fn send_urgent(&self) {
+        let socket = SockRef::from(self.socket.tcp());
+        assert_eq!(socket.send_out_of_band(b"!").expect("the server is there"), 1);
+    }
+
+    /// Takes in what can be read at this moment, to be read later.
     ///
     /// # Panics
     ///
-    /// If none come.
-    pub fn reset(self) {
-        let mut byte = [0];
-        let waiting = self.socket.tcp().peek(&mut byte).expect("something to leave unread");
-        assert!(waiting > 0, "something to leave unread");
+    /// If the connection has failed.
+    #[track_caller]
+    pub fn take_in(&mut self) {
+        self.socket.set_nonblocking(true).expect("a socket");
+        loop {
+            match self.fill() {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("taking in what is there: {error}"),
+            }
+        }
+        self.socket.set_nonblocking(false).expect("a socket");
     }
 
     /// What is there to be read now, in one call of the operating system; empty at the end.
@@ -517,7 +558,19 @@ impl Stream {
     #[must_use]
     pub fn open_with(way: impl Into<Way>, request: &str) -> Self {
         let way = way.into();
-        let mut client = Client::connect(&way);
+        let client = Client::connect(&way);
+        Self::open_on(client, way, request)
+    }
+
+    /// Opens a stream by this request on a connection that is there already; posts will go by `way`.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not give one.
+    #[track_caller]
+    #[must_use]
+    pub fn open_on(mut client: Client, way: impl Into<Way>, request: &str) -> Self {
+        let way = way.into();
         client.send(request);
         let head = client.head();
         assert_eq!(head.status, 200, "{request:?}: {head:?}");

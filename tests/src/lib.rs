@@ -1,13 +1,15 @@
 //! What the integration tests share: servers to test, a client that shows every byte, handlers.
 //!
 //! A test is a function of an [`Adapter`](adapter::Adapter), and [`for_each_adapter!`] makes a
-//! `#[test]` of it for each one there is. A further adapter is one more constant in [`adapter`] and
-//! one more line in that macro.
+//! `#[test]` of it for each one there is. What an adapter by itself can get wrong is in
+//! [`conformance`], which one that is not in this workspace can run as well. A further adapter in it
+//! is one more constant in [`adapter`] and one more line in that macro.
 
 pub mod adapter;
 pub mod certificate;
 pub mod child;
 pub mod client;
+pub mod conformance;
 pub mod handlers;
 pub mod scratch;
 #[path = "../../io-tokio/examples/toolbox/service.rs"]
@@ -20,6 +22,8 @@ struct Readme;
 
 use core::time::Duration;
 use std::time::Instant;
+
+use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};
 
 /// For how long a test waits for what should happen at once. Shorter than the time a server gives a
 /// request head, whose timer would otherwise make up for a wake-up that was lost.
@@ -47,6 +51,20 @@ macro_rules! for_each_adapter {
             )+
         }
     };
+}
+
+/// The defaults with other limits.
+pub fn limits(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    Config::builder().limits(limits)
+}
+
+/// The defaults with other deadlines.
+pub fn timeouts(change: impl FnOnce(&mut Timeouts)) -> ConfigBuilder {
+    let mut timeouts = Timeouts::default();
+    change(&mut timeouts);
+    Config::builder().timeouts(timeouts)
 }
 
 /// Looks until `condition` holds; panics, naming `what`, if it does not in time.

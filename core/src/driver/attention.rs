@@ -1,16 +1,23 @@
-//! How handles on any thread get a shard's attention.
+//! How handles on any thread, and the other shards of a server, get a shard's attention.
 
 use alloc::vec::Vec;
 use core::mem;
 use core::task::{Context, Waker};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::event::SessionId;
+use crate::event::{ForwardedPost, Outcome, PostTicket, SessionId};
 use crate::report::Report;
 
-/// The sessions whose handles want something, and whom to wake about it.
+/// Posts of other shards that wait for a shard; further ones are answered 503 at once.
+const POSTS_MAX: usize = 256;
+/// Bytes of such posts; one larger post alone is allowed.
+const POSTS_BYTES_MAX: u64 = 4 << 20;
+
+/// The sessions whose handles want something, the posts that other shards bring, and whom to wake
+/// about it.
 ///
-/// Not a queue that can grow: each handle lists its session at most once until the shard has looked.
+/// Not a queue that can grow: each handle lists its session at most once until the shard has looked,
+/// posts have a limit, and there are no more outcomes than connections that wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
     state: Mutex<State>,
@@ -21,7 +28,22 @@ struct State {
     sessions: Vec<SessionId>,
     shutdowns: u32,
     report: Option<Report>,
+    posts: Vec<Parcel>,
+    posts_bytes: u64,
+    outcomes: Vec<(PostTicket, Outcome)>,
+    /// The shard has ended: no post is taken any more.
+    closed: bool,
     waker: Option<Waker>,
+}
+
+/// A post on its way to the shard that has its session.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) post: ForwardedPost,
+    /// Answers it, on the shard that it came to.
+    pub(super) ticket: PostTicket,
+    /// The number of that shard.
+    pub(super) from: usize,
 }
 
 /// What was wanted since the last look.
@@ -30,9 +52,19 @@ pub(super) struct Wanted {
     pub(super) sessions: Vec<SessionId>,
     pub(super) shutdowns: u32,
     pub(super) report: Option<Report>,
+    pub(super) posts: Vec<Parcel>,
+    pub(super) outcomes: Vec<(PostTicket, Outcome)>,
 }
 
 impl Attention {
+    /// That of a further shard, which has been told what this one has been told before it began.
+    pub(super) fn alike(&self) -> Self {
+        let state = self.lock();
+        let (shutdowns, report) = (state.shutdowns, state.report.clone());
+        drop(state);
+        Self { state: Mutex::new(State { shutdowns, report, ..State::default() }) }
+    }
+
     pub(super) fn session(&self, session: SessionId) {
         self.change(|state| state.sessions.push(session));
     }
@@ -51,8 +83,43 @@ impl Attention {
         self.change(|_| {});
     }
 
+    /// A post for one of the shard's sessions.
+    ///
+    /// # Errors
+    ///
+    /// The post's ticket if too many are waiting, or the shard has ended.
+    pub(super) fn post(&self, parcel: Parcel) -> Result<(), PostTicket> {
+        let mut refused = None;
+        self.change(|state| {
+            let bytes = state.posts_bytes.saturating_add(parcel.post.bytes());
+            let fits = state.posts.is_empty()
+                || (state.posts.len() < POSTS_MAX && bytes <= POSTS_BYTES_MAX);
+            if state.closed || !fits {
+                refused = Some(parcel.ticket);
+                return;
+            }
+            state.posts_bytes = bytes;
+            state.posts.push(parcel);
+        });
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// What became of a post that the shard sent to another.
+    pub(super) fn outcome(&self, ticket: PostTicket, outcome: Outcome) {
+        self.change(|state| {
+            if !state.closed {
+                state.outcomes.push((ticket, outcome));
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         change(&mut state);
         let waker = state.waker.take();
         drop(state);
@@ -63,14 +130,31 @@ impl Attention {
 
     /// Takes what is wanted, and sees to being woken about what comes.
     pub(super) fn take(&self, cx: &Context<'_>) -> Wanted {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
+        state.take()
+    }
+
+    /// The shard ends. Returns the posts that it has not looked at.
+    pub(super) fn close(&self) -> Vec<Parcel> {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waker = None;
+        state.take().posts
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Wanted {
+        self.posts_bytes = 0;
         Wanted {
-            sessions: mem::take(&mut state.sessions),
-            shutdowns: mem::take(&mut state.shutdowns),
-            report: state.report.take(),
+            sessions: mem::take(&mut self.sessions),
+            shutdowns: mem::take(&mut self.shutdowns),
+            report: self.report.take(),
+            posts: mem::take(&mut self.posts),
+            outcomes: mem::take(&mut self.outcomes),
         }
     }
 }

@@ -1,20 +1,24 @@
 //! A listening socket with a configuration: what an adapter's listener is before it serves.
 #![expect(clippy::disallowed_types, reason = "held for an adapter, which accepts on it")]
 
-use alloc::format;
+use alloc::vec::Vec;
+use core::iter;
 use core::net::SocketAddr;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
-use std::thread;
-
-use async_channel::bounded;
 
 use super::handle::{Controls, Handle, controls};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 #[cfg(unix)]
 use super::unix::UnixDoor;
+use super::workers;
 use crate::config::Config;
+
+/// Connections that may wait for each of several listening sockets; what the standard library says for
+/// one.
+#[cfg(target_os = "linux")]
+const BACKLOG: i32 = 128;
 
 /// A listening socket, a configuration, and the two ends of a [`Handle`].
 #[derive(Debug)]
@@ -29,6 +33,9 @@ pub struct Bound {
     pub handle: Handle,
     /// What the shard is given.
     pub controls: Controls,
+    pub(super) workers: usize,
+    /// Whether the socket was bound here, with options that are known.
+    pub(super) bound_here: bool,
 }
 
 /// A listening socket.
@@ -48,7 +55,8 @@ impl Bound {
     ///
     /// Those of binding.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
-        Ok(Self::new(Door::Tcp(TcpListener::bind(address)?), config))
+        let bound = Self::new(Door::Tcp(TcpListener::bind(address)?), config);
+        Ok(Self { bound_here: true, ..bound })
     }
 
     /// Binds a Unix socket, as [`UnixDoor::bind`] does.
@@ -76,6 +84,8 @@ impl Bound {
             config,
             handle,
             controls,
+            workers: 1,
+            bound_here: false,
         }
     }
 
@@ -115,40 +125,83 @@ impl Bound {
         }
     }
 
-    /// Runs `serve` on a thread of its own and waits for its end. If the future is dropped before
-    /// that, the server is shut down, and the thread ends when it has.
+    /// Has the server run in so many shards, on a thread each.
     ///
     /// # Errors
     ///
-    /// If the thread cannot be started, and what `serve` returns.
-    ///
-    /// # Panics
-    ///
-    /// If `serve` does.
-    pub async fn on_a_thread(
-        self,
-        serve: impl FnOnce(Self) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
-        struct Stop(Handle);
-        impl Drop for Stop {
-            fn drop(&mut self) {
-                self.0.shutdown();
-            }
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for none, and for more than
+    /// [`WORKERS_MAX`](super::WORKERS_MAX).
+    pub fn set_workers(&mut self, workers: usize) -> io::Result<()> {
+        self.workers = workers::check(workers)?;
+        Ok(())
+    }
+}
+
+impl Door {
+    /// Makes a listening socket for each of so many shards, at the same address; or gives this one
+    /// back, for one acceptor to serve all of them.
+    pub(super) fn multiply(self, shards: usize, bound_here: bool) -> (Vec<Self>, Option<Self>) {
+        if shards == 1 {
+            return (alloc::vec![self], None);
         }
-        let stop = Stop(self.handle.clone());
-        let (ended, end) = bounded(1);
-        let name =
-            self.local_addr().map_or("mcp-sse".into(), |address| format!("mcp-sse {address}"));
-        let thread = thread::Builder::new().name(name).spawn(move || {
-            // Nobody may be waiting any more.
-            let _ = ended.try_send(serve(self));
-        })?;
-        let served = end.recv().await;
-        drop(stop);
-        match (served, thread.join()) {
-            (Ok(served), _) => served,
-            (Err(_), Err(panic)) => std::panic::resume_unwind(panic),
-            (Err(_), Ok(())) => Ok(()),
+        match self {
+            Self::Tcp(first) => match siblings(&first, shards - 1, bound_here) {
+                Ok(siblings) => {
+                    let all = iter::once(first).chain(siblings).map(Self::Tcp);
+                    (all.collect(), None)
+                }
+                Err(error) => {
+                    log::info!("one acceptor for {shards} workers: {error}");
+                    (Vec::new(), Some(Self::Tcp(first)))
+                }
+            },
+            #[cfg(unix)]
+            door @ Self::Unix(_) => (Vec::new(), Some(door)),
         }
     }
+}
+
+/// Further sockets that listen where `first` does, among which the system deals connections out.
+///
+/// `SO_REUSEPORT` lets every server of a user have a port of which another has said the same. So what
+/// is bound here is bound without it, which fails where anybody has the port, and only then is it
+/// said: a second server that does likewise is refused, and is not given half of the connections.
+#[cfg(target_os = "linux")]
+fn siblings(first: &TcpListener, count: usize, bound_here: bool) -> io::Result<Vec<TcpListener>> {
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    let before = SockRef::from(first).reuse_port()?;
+    if !before && !bound_here {
+        let text = "the socket was not bound for several";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    let address = first.local_addr()?;
+    let sibling = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(SockRef::from(first).only_v6()?)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    SockRef::from(first).set_reuse_port(true)?;
+    // None listens before all are bound: a connection that it took would be lost with it.
+    let bound: io::Result<Vec<Socket>> = (0..count).map(|_| sibling()).collect();
+    let listening = bound.and_then(|sockets| {
+        let listen = |socket: Socket| socket.listen(BACKLOG).map(|()| socket.into());
+        sockets.into_iter().map(listen).collect()
+    });
+    if listening.is_err() {
+        SockRef::from(first).set_reuse_port(before)?;
+    }
+    listening
+}
+
+/// Elsewhere the option is missing, or lets several listen and gives all connections to one.
+#[cfg(not(target_os = "linux"))]
+fn siblings(_: &TcpListener, _: usize, _: bool) -> io::Result<Vec<TcpListener>> {
+    let text = "this system does not deal connections out to several sockets";
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }

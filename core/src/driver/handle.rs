@@ -1,12 +1,16 @@
 //! The application's hold on a whole server: stopping it, reaching everyone, looking at counters.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
 use super::attention::Attention;
 use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
+use super::neighbours::{Link, Neighbours};
 use crate::event::Reach;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -22,17 +26,31 @@ pub(super) enum Control {
     Exchange(ExchangeRequest, Peer, Channel),
 }
 
-/// A hold on a running server, `Send` and cheap to clone.
+/// A hold on a running server, `Send` and cheap to clone. It reaches every shard that the server has.
 #[derive(Clone)]
 pub struct Handle {
-    attention: Arc<Attention>,
-    controls: Sender<Control>,
+    whole: Arc<Whole>,
+}
+
+/// A server, by its shards.
+struct Whole {
+    links: Mutex<Arc<[Arc<Link>]>>,
+    /// The shard that is to have the next exchange.
+    next: AtomicUsize,
+}
+
+impl Whole {
+    fn links(&self) -> MutexGuard<'_, Arc<[Arc<Link>]>> {
+        // Nothing in here panics half-way.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The other end of a [`Handle`], for the shard that it is to control.
 pub struct Controls {
     pub(super) handle: Handle,
     pub(super) inbox: Inbox,
+    pub(super) neighbours: Neighbours,
 }
 
 /// Controls that wait for the shard.
@@ -56,10 +74,43 @@ impl Drop for Inbox {
 /// A handle and its other end.
 #[must_use]
 pub fn controls() -> (Handle, Controls) {
-    let attention = Arc::new(Attention::default());
     let (sender, receiver) = bounded(CONTROLS_MAX);
-    let handle = Handle { attention, controls: sender };
-    (handle.clone(), Controls { handle, inbox: Inbox(receiver) })
+    let link = Link::new(Attention::default(), sender);
+    let links: Arc<[_]> = Arc::from([link.clone()]);
+    let whole = Whole { links: Mutex::new(links.clone()), next: AtomicUsize::new(0) };
+    let handle = Handle { whole: Arc::new(whole) };
+    let neighbours = Neighbours::new(links, 0, link);
+    (handle.clone(), Controls { handle, inbox: Inbox(receiver), neighbours })
+}
+
+impl Controls {
+    /// Makes the controls of one shard into those of `shards` of them, for the same handle. Once, and
+    /// of a number that has been checked.
+    pub(super) fn split(mut self, shards: usize) -> Vec<Self> {
+        let whole = self.handle.whole.clone();
+        let mut links = whole.links();
+        debug_assert_eq!(links.len(), 1, "split once");
+        let first = self.neighbours.own().clone();
+        let mut all = alloc::vec![first.clone()];
+        let mut inboxes = Vec::new();
+        for _ in 1..shards {
+            let (sender, receiver) = bounded(CONTROLS_MAX);
+            // Whoever has stopped the server already has stopped all of it.
+            all.push(Link::new(first.attention.alike(), sender));
+            inboxes.push(Inbox(receiver));
+        }
+        *links = all.into();
+        self.neighbours.join(links.clone());
+        let others = inboxes.into_iter().zip(links.iter().enumerate().skip(1));
+        let others: Vec<_> = others
+            .map(|(inbox, (number, link))| Self {
+                handle: self.handle.clone(),
+                inbox,
+                neighbours: Neighbours::new(links.clone(), number, link.clone()),
+            })
+            .collect();
+        core::iter::once(self).chain(others).collect()
+    }
 }
 
 impl Handle {
@@ -68,7 +119,8 @@ impl Handle {
     ///
     /// Returns immediately; the adapter's `serve` returns when it is done.
     pub fn shutdown(&self) {
-        self.attention.shutdown();
+        // Under the lock: a server that is about to begin with more shards stops with all of them.
+        self.whole.links().iter().for_each(|link| link.attention.shutdown());
     }
 
     /// Sends one frame to every session. It is encoded once and shared; a session whose queue is
@@ -78,25 +130,37 @@ impl Handle {
     ///
     /// [`Stopped`] once the server has ended.
     pub async fn broadcast(&self, frame: Frame) -> Result<Reach, Stopped> {
-        self.ask(|answer| Control::Broadcast(frame, answer)).await
+        let reached = self.ask(|answer| Control::Broadcast(frame.clone(), answer)).await;
+        let reached = reached.into_iter().filter_map(|(_, reach)| reach);
+        reached.reduce(|sum, reach| sum + reach).ok_or(Stopped)
     }
 
     /// Says what else `/health` and `/ready` are to tell, in place of what was said before. Returns
     /// immediately.
     pub fn report(&self, report: Report) {
-        self.attention.report(report);
+        self.whole.links().iter().for_each(|link| link.attention.report(report.clone()));
     }
 
-    /// A copy of the counters.
+    /// A copy of the counters, of all shards together.
     ///
     /// # Errors
     ///
     /// [`Stopped`] once the server has ended.
     pub async fn metrics(&self) -> Result<Metrics, Stopped> {
-        self.ask(Control::Metrics).await
+        let answers = self.ask(Control::Metrics).await;
+        if answers.iter().all(|(_, answer)| answer.is_none()) {
+            return Err(Stopped);
+        }
+        let mut sum = Metrics::default();
+        // Shards end one after the other, and what they have counted does not.
+        let counted =
+            answers.into_iter().filter_map(|(link, now)| now.or_else(|| link.last_metrics()));
+        counted.for_each(|metrics| sum += &metrics);
+        Ok(sum)
     }
 
-    /// Puts a request to the server whose HTTP is spoken by the caller.
+    /// Puts a request to the server whose HTTP is spoken by the caller. The shards take turns at
+    /// them; one without room for a connection is passed over.
     ///
     /// # Errors
     ///
@@ -108,26 +172,47 @@ impl Handle {
     ) -> Result<Conversation, Stopped> {
         let (conversation, channel) = conversation();
         let control = Control::Exchange(request, peer, channel);
-        self.controls.send(control).await.map_err(|_| Stopped)?;
-        self.attention.wake();
+        let link = self.next_shard().ok_or(Stopped)?;
+        link.controls.send(control).await.map_err(|_| Stopped)?;
+        link.attention.wake();
         Ok(conversation)
     }
 
-    pub(super) fn attention(&self) -> &Attention {
-        &self.attention
+    /// The shard whose turn it is, if it or any other takes something.
+    fn next_shard(&self) -> Option<Arc<Link>> {
+        let links = self.whole.links().clone();
+        let first = self.whole.next.fetch_add(1, Ordering::Relaxed) % links.len();
+        let turns = || links.iter().cycle().skip(first).take(links.len());
+        let found = turns().find(|link| link.has_room());
+        // If none has room it is for one of them to say so.
+        found.or_else(|| turns().find(|link| !link.controls.is_closed())).cloned()
     }
 
-    async fn ask<T>(&self, control: impl FnOnce(Sender<T>) -> Control) -> Result<T, Stopped> {
-        let (answer, answered) = bounded(1);
-        self.controls.send(control(answer)).await.map_err(|_| Stopped)?;
-        self.attention.wake();
-        answered.recv().await.map_err(|_| Stopped)
+    /// Asks every shard. A shard that has ended answers nothing.
+    async fn ask<T>(&self, control: impl Fn(Sender<T>) -> Control) -> Vec<(Arc<Link>, Option<T>)> {
+        let links = self.whole.links().clone();
+        let mut asked = Vec::with_capacity(links.len());
+        for link in links.iter() {
+            let (answer, answered) = bounded(1);
+            // One that has ended drops the other end of the answer with the question.
+            if link.controls.send(control(answer)).await.is_ok() {
+                link.attention.wake();
+            }
+            asked.push((link, answered));
+        }
+        let mut answers = Vec::with_capacity(asked.len());
+        for (link, answered) in asked {
+            answers.push((link.clone(), answered.recv().await.ok()));
+        }
+        answers
     }
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("stopped", &self.controls.is_closed()).finish()
+        let links = self.whole.links().clone();
+        let stopped = links.iter().all(|link| link.controls.is_closed());
+        f.debug_struct("Handle").field("shards", &links.len()).field("stopped", &stopped).finish()
     }
 }
 

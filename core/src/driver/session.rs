@@ -14,6 +14,7 @@ use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::handle::Handle;
+use super::neighbours::Link;
 use crate::error::SendError;
 use crate::event::{CloseReason, Principal, RequestHead, SessionId};
 use crate::jsonrpc::Message;
@@ -66,6 +67,7 @@ struct Shared {
     head: Arc<RequestHead>,
     mail: MailLimits,
     server: Handle,
+    shard: Arc<Link>,
     mailbox: Mutex<Mailbox>,
 }
 
@@ -99,7 +101,7 @@ impl Shared {
         let listed = mem::replace(&mut mailbox.listed, true);
         drop(mailbox);
         if !listed {
-            self.server.attention().session(self.id);
+            self.shard.attention.session(self.id);
         }
     }
 
@@ -423,10 +425,11 @@ impl Slot {
         principal: Option<Principal>,
         head: Arc<RequestHead>,
         server: Handle,
+        shard: Arc<Link>,
         mail: MailLimits,
     ) -> (Self, Session) {
         let mailbox = Mutex::default();
-        let shared = Arc::new(Shared { id, principal, head, mail, server, mailbox });
+        let shared = Arc::new(Shared { id, principal, head, mail, server, shard, mailbox });
         let sending = Arc::new(Sending { shared: shared.clone() });
         (Self { refused: None, shared }, Session { sender: SessionSender { sending } })
     }

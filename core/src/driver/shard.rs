@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use super::exchange::{Channel, ExchangeRequest};
 use super::handle::{Controls, Handle, Inbox};
+use super::neighbours::Neighbours;
 use super::session::{MailLimits, Session, Slot};
 use crate::config::Config;
 use crate::entropy::Entropy;
@@ -25,7 +26,7 @@ use crate::event::{ConnId, Interest, Phase};
 use crate::exchange::Exchange;
 use crate::peer::Peer;
 use crate::server::Server;
-use crate::time::Clock;
+use crate::time::{Clock, Time};
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
@@ -93,6 +94,7 @@ pub(super) struct State<S> {
     /// What sessions lend their applications, and where they ask for attention.
     pub(super) handle: Handle,
     pub(super) inbox: Inbox,
+    pub(super) neighbours: Neighbours,
     pub(super) mail: MailLimits,
     /// By the connection's slot.
     conns: Vec<Option<Conn<S>>>,
@@ -112,6 +114,8 @@ pub(super) struct State<S> {
     accept_told: Poll<bool>,
     /// When the adapter's timer will fire.
     pub(super) timer_at: Option<Instant>,
+    /// Until when what is due waits for what sockets may hold.
+    pub(super) look_until: Option<Time>,
 }
 
 struct Conn<S> {
@@ -182,9 +186,12 @@ impl<S: Socket> Socket for Io<S> {
 }
 
 impl<S: Socket> Shard<S> {
-    /// A shard without connections.
+    /// A shard without connections. If the controls are those of one shard among several, the
+    /// configuration is that of the whole: this one gets its number and its share of the limits.
     #[must_use]
     pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
+        let Controls { handle, inbox, neighbours } = controls;
+        let config = neighbours.configure(config);
         let clock = Clock::start();
         let mail = MailLimits::new(&config.limits);
         let mut server = Server::new(config, entropy, clock.now());
@@ -193,8 +200,9 @@ impl<S: Socket> Shard<S> {
             state: Rc::new(RefCell::new(State {
                 server,
                 clock,
-                handle: controls.handle,
-                inbox: controls.inbox,
+                handle,
+                inbox,
+                neighbours,
                 mail,
                 conns: Vec::new(),
                 sessions: Vec::new(),
@@ -206,6 +214,7 @@ impl<S: Socket> Shard<S> {
                 accept_waker: None,
                 accept_told: Poll::Pending,
                 timer_at: None,
+                look_until: None,
             })),
         }
     }
@@ -217,6 +226,14 @@ impl<S: Socket> Shard<S> {
         set_waker(&mut state.accept_waker, cx);
         state.accept_told = state.accepting();
         state.accept_told
+    }
+
+    /// For how many connections there is room.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        let state = self.state.borrow();
+        let max = state.server.config().limits().connections_max;
+        max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
     }
 
     /// Takes in an accepted socket; if there is no room for it, it is closed. The next turn hands it
@@ -231,6 +248,7 @@ impl<S: Socket> Shard<S> {
         };
         put(&mut state.conns, id.slot(), Conn::new(id, Io::Socket(socket)));
         state.accepted.push_back(id);
+        state.neighbours.compare(&mut state.server);
         state.want_turn();
     }
 
@@ -279,7 +297,7 @@ impl<S: Socket> State<S> {
         }
         let interest = self.server.interest(id);
         let now = self.clock.now();
-        let Self { server, conns, buffer, .. } = self;
+        let Self { server, conns, buffer, neighbours, .. } = self;
         let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
         let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
         conn.waits_for = Some(interest);
@@ -306,6 +324,8 @@ impl<S: Socket> State<S> {
             },
             Err(error) => Err(error),
         };
+        // What is read may ask for it ..
+        neighbours.compare(server);
         match read {
             Ok(0) => server.handle_eof(id, now),
             Ok(count) => server.handle_input(id, buffer.get(..count).unwrap_or_default(), now),
@@ -320,6 +340,8 @@ impl<S: Socket> State<S> {
                 server.handle_disconnect(id, now);
             }
         }
+        // .. and change it.
+        neighbours.compare(server);
         self.want_turn();
         Poll::Ready(())
     }
@@ -431,6 +453,12 @@ impl<S: Socket> State<S> {
         {
             waker.wake();
         }
+    }
+}
+
+impl<S> Drop for State<S> {
+    fn drop(&mut self) {
+        self.neighbours.leave(self.server.metrics());
     }
 }
 

@@ -1,5 +1,6 @@
 //! What handles promise when things end at a bad moment. The rest is tested over real sockets.
 
+mod forwarding;
 mod sockets;
 
 use alloc::boxed::Box;
@@ -57,9 +58,10 @@ fn session() -> (Server, Slot, Session) {
     let Some(Event::Opened { session, principal, head, .. }) = server.poll_event() else {
         panic!("a session")
     };
-    let (server_handle, _controls) = controls();
+    let (server_handle, controls) = controls();
+    let shard = controls.neighbours.own().clone();
     let mail = MailLimits::new(&Limits::default());
-    let (slot, handle) = Slot::new(session, principal, head, server_handle, mail);
+    let (slot, handle) = Slot::new(session, principal, head, server_handle, shard, mail);
     (server, slot, handle)
 }
 

@@ -1,8 +1,10 @@
 //! One turn of a shard: the clock, the handles, the application, the sockets, in that order.
 
 use core::task::{Context, Poll};
+use core::time::Duration;
 use std::time::Instant;
 
+use super::attention::Parcel;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
@@ -14,6 +16,13 @@ const WAKES_BATCH: usize = 1_024;
 
 /// Controls of handles served in one turn.
 const CONTROLS_BATCH: usize = 16;
+
+/// A deadline that is noticed so late says that this thread was held up, and that sockets may hold what
+/// came in time.
+const HELD_UP: Duration = Duration::from_millis(50);
+
+/// For how long sockets are looked at then, before what is due is done.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// An adapter's timer: one for each shard.
 pub trait Timer {
@@ -50,9 +59,11 @@ impl<S: Socket> Shard<S> {
                 return Poll::Ready(Turn::Accepted(conn));
             }
             state.tick();
+            state.neighbours.compare(&mut state.server);
             state.serve_handles(cx);
             let drained = state.serve_application();
             let served = state.serve_sockets();
+            state.neighbours.compare(&mut state.server);
             state.wake_acceptor();
             if drained {
                 return Poll::Ready(Turn::Drained);
@@ -73,14 +84,23 @@ impl<S: Socket> State<S> {
     fn tick(&mut self) {
         let now = self.clock.now();
         self.server.handle_wall_clock(self.clock.unix_seconds());
-        if self.server.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
-            self.server.handle_timeout(now);
+        let Some(due) = self.server.poll_timeout().filter(|deadline| deadline.at <= now) else {
+            self.look_until = None;
+            return;
+        };
+        match self.look_until {
+            // Nobody is to be told that he was late because the server was.
+            None if now.saturating_since(due.at) >= HELD_UP => {
+                self.look_until = Some(now.saturating_add(LOOK));
+            }
+            Some(until) if now < until => {}
+            None | Some(_) => self.server.handle_timeout(now),
         }
     }
 
     fn serve_handles(&mut self, cx: &Context<'_>) {
         let now = self.clock.now();
-        let wanted = self.handle.attention().take(cx);
+        let wanted = self.neighbours.own().attention.take(cx);
         for id in wanted.sessions {
             if let Some(slot) = slot(&mut self.sessions, id) {
                 slot.attend(&mut self.server, now);
@@ -91,6 +111,14 @@ impl<S: Socket> State<S> {
         }
         for _ in 0..wanted.shutdowns {
             self.server.shutdown(now);
+        }
+        for Parcel { post, ticket, from } in wanted.posts {
+            let outcome = self.server.deliver(post, now);
+            self.neighbours.answer(from, ticket, outcome);
+        }
+        for (ticket, outcome) in wanted.outcomes {
+            // Its deadline may have passed meanwhile, or its client have left.
+            let _ = self.server.acknowledge(ticket, outcome, now);
         }
         for _ in 0..CONTROLS_BATCH {
             let Some(control) = self.inbox.take() else { return };
@@ -123,14 +151,20 @@ impl<S: Socket> State<S> {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::Opened { session, principal, head, .. } => {
+                    let (server, shard) = (self.handle.clone(), self.neighbours.own().clone());
                     let (slot, handle) =
-                        Slot::new(session, principal, head, self.handle.clone(), self.mail);
+                        Slot::new(session, principal, head, server, shard, self.mail);
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
-                Event::Message { session, message, ticket: _ } => {
+                Event::Message { session, message, ticket } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.message(message, &mut self.server, now);
+                    }
+                    if let Some(ticket) = ticket {
+                        // In the handle's mailbox it is in the application's hands. The post's client
+                        // may have left.
+                        let _ = self.server.acknowledge(ticket, crate::Outcome::Accepted, now);
                     }
                 }
                 Event::Unblocked { session } => {
@@ -150,10 +184,11 @@ impl<S: Socket> State<S> {
                     // Its deadline may have passed meanwhile, with the same outcome.
                     let _ = self.server.authorize(ticket, refusal, now);
                 }
-                Event::Foreign { ticket, .. } => {
-                    let outcome = crate::Outcome::UnknownSession;
-                    // As above.
-                    let _ = self.server.acknowledge(ticket, outcome, now);
+                Event::Foreign { post, ticket, .. } => {
+                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket) {
+                        // As above.
+                        let _ = self.server.acknowledge(ticket, outcome, now);
+                    }
                 }
             }
         }
@@ -174,7 +209,9 @@ impl<S: Socket> State<S> {
 
     /// Pending until the next deadline, or until somebody wants a turn.
     fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
-        let deadline = self.server.poll_timeout().and_then(|at| self.clock.instant(at.at));
+        let deadline = self.server.poll_timeout().map(|deadline| deadline.at);
+        let deadline = deadline.map(|at| self.look_until.map_or(at, |until| at.max(until)));
+        let deadline = deadline.and_then(|at| self.clock.instant(at));
         let Some(deadline) = deadline else { return Poll::Pending };
         // Most deadlines move away before they come; so a timer that fires early is left alone, and
         // set anew when it has.

@@ -93,6 +93,8 @@ impl Server {
         self.advance(now);
         let ForwardedPost { claim, message } = post;
         let outcome = match self.find_session(&claim) {
+            // Shutting down ends sessions that posts are still on their way to.
+            None if self.phase != Phase::Running => Outcome::Busy,
             None => Outcome::UnknownSession,
             Some(key) if self.session_takes(key, &message) && self.has_room_for(&message) => {
                 self.record(key, message, None);

@@ -15,6 +15,7 @@ pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
     tls: bool,
+    workers: usize,
     whats: Vec<What>,
 }
 
@@ -29,7 +30,7 @@ impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false, whats: Vec::new() }
+        Self { config, place, tls: false, workers: 1, whats: Vec::new() }
     }
 
     /// Of one that serves something else than the demo: what a client should call it, what stands
@@ -49,6 +50,12 @@ impl<'a> Greeting<'a> {
     #[must_use]
     pub fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Of one with so many workers.
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 }
 
@@ -107,10 +114,13 @@ impl fmt::Display for Greeting<'_> {
                 ("http://localhost".to_owned(), flags, events)
             }
         };
-        let places = match self.place {
+        let mut places = match self.place {
             Place::Tcp(_) => String::new(),
             Place::Unix(path) => format!(" on the Unix socket {}", path.display()),
         };
+        if self.workers > 1 {
+            places.push_str(&format!(" ({} workers)", self.workers));
+        }
         // What a person clicks, unless there is no address.
         let shown = if let Place::Tcp(_) = self.place { &*base } else { "" };
         match &*self.whats {

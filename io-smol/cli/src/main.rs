@@ -120,7 +120,7 @@ fn build(builder: ConfigBuilder) -> Result<Config, Failure> {
 }
 
 /// Something to serve.
-trait Service: Clone + 'static {
+trait Service: Clone + Send + Sync + 'static {
     /// What a person is told about it.
     fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
         greeting
@@ -266,7 +266,7 @@ fn serve_until_stopped(
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
     }
-    let greeting = service.describe(Greeting::new(&config, place));
+    let greeting = service.describe(Greeting::new(&config, place).workers(options.workers()));
     #[cfg(feature = "tls")]
     let greeting = greeting.tls(tls.is_some());
     // A closed stdout is no reason not to serve.
@@ -292,9 +292,14 @@ fn serve_until_stopped(
     let handle = listener.handle();
     service.begin(&handle);
     let service = service.clone();
-    let served =
-        listener.serve_local(move |session| service.clone().serve(session, handle.clone()));
-    async_io::block_on(served).map_err(|error| Failure::Start(format!("cannot serve: {error}")))
+    let handler = move |session| service.clone().serve(session, handle.clone());
+    let served = match options.workers() {
+        1 => async_io::block_on(listener.serve_local(handler)),
+        workers => listener
+            .workers(workers)
+            .and_then(|listener| async_io::block_on(listener.serve_on_workers(handler))),
+    };
+    served.map_err(|error| Failure::Start(format!("cannot serve: {error}")))
 }
 
 /// Listens, and says where: the port may have been for the system to choose.

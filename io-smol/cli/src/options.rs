@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use log::LevelFilter;
+use mcp_sse_core::driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
@@ -71,6 +72,9 @@ pub struct Serve {
     /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited".
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     max_body: Size,
+    /// Serve with this many threads, each with sockets and sessions of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
+    workers: usize,
     /// How long requests under way may take to finish when the server is stopped; "off" for as long
     /// as they like.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
@@ -132,6 +136,12 @@ impl Serve {
             (Some(cert), Some(key)) => Tls::from_pem_files(cert, key).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// With how many threads to serve.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
     }
 
     /// How much to log.
@@ -249,6 +259,11 @@ fn parse_size(text: &str) -> Result<Size, String> {
         .ok_or_else(|| "expected a size as in 4MiB or 65536, or \"unlimited\"".into())
 }
 
+fn parse_workers(text: &str) -> Result<usize, String> {
+    let known = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
+}
+
 fn parse_host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
@@ -285,6 +300,8 @@ mod tests {
             "--shutdown-grace=250ms",
             "--max-connections=7",
             "--max-sessions=unlimited",
+            "--max-body=100MiB",
+            "--public-path-prefix=/mcp",
             "--allow-host=mcp.example:443",
             "--allow-origin=http://localhost:*",
         ])
@@ -292,10 +309,26 @@ mod tests {
         .config()
         .unwrap();
         assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(serve(&[]).unwrap().workers(), 1);
+        assert_eq!(serve(&["--workers=4"]).unwrap().workers(), 4);
         assert_eq!(config.timeouts().heartbeat, None);
         assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
         assert_eq!(config.limits().connections_max, Some(7));
         assert_eq!(config.limits().sessions_max, None);
+        assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
+        assert!(config.limits().bodies_bytes_max >= Some(100 << 20), "one fits");
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
+        check("1", Some(1));
+        check("500KiB", Some(500 << 10));
+        check("2GiB", Some(2 << 30));
+        check("unlimited", None);
+        for wrong in ["", "0", "0MiB", "-1", "1MB", "KiB", "20000000000GiB", "1 MiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -328,7 +361,12 @@ mod tests {
         check_mistake("--heartbeat=soon", "--heartbeat");
         check_mistake("--max-sessions=-1", "--max-sessions");
         check_mistake("--max-connections=0", "--max-connections");
+        check_mistake("--max-body=4MB", "--max-body");
+        check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--log-format=xml", "--log-format");
         check_mistake("--port=65536", "--port");
+        check_mistake("--workers=0", "--workers");
+        check_mistake("--workers=257", "--workers");
         check_mistake("--host=example.com", "--host");
         check_mistake("--log-level=loud", "--log-level");
     }

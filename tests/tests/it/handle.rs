@@ -15,7 +15,6 @@ for_each_adapter!(
     a_client_that_does_not_read,
     an_application_that_does_not_receive,
     ends_in_order,
-    a_client_that_leaves,
     what_was_accepted_is_received,
     broadcasts,
     what_a_session_knows,
@@ -187,29 +186,6 @@ fn ends_in_order(on: &Adapter) {
         session.close();
         assert_eq!(session.try_send(note(0)), Err(SendError::Gone));
         Some(session)
-    });
-}
-
-fn a_client_that_leaves(on: &Adapter) {
-    Desk::everywhere(on, &Config::default(), |desk| {
-        // With nothing on the way nothing is lost.
-        let (stream, mut session) = desk.open();
-        drop(stream);
-        assert_eq!(closed(&session, CloseReason::Peer), 0);
-        assert!(finish("the end", session.recv()).is_none());
-        assert_eq!(session.try_send(note(0)), Err(SendError::Gone));
-
-        // What is on the way and in line is counted; a `send` that waits is told.
-        let (stream, session) = desk.open();
-        let sent = desk.fill(&session, &"x".repeat(64 << 10));
-        let mut waiting = Box::pin(session.send(note(0)));
-        let polled = futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
-        assert_eq!(polled, None, "there is no room");
-        drop(stream);
-        assert_eq!(finish("an end", &mut waiting), Err(SendError::Gone));
-        drop(waiting);
-        let lost = u64::from(closed(&session, CloseReason::Peer));
-        assert_eq!(lost + desk.server.metrics().frames_sent, sent as u64);
     });
 }
 

@@ -1,12 +1,11 @@
 //! WIRE 5: HTTP/1.1, strictly; and the deadlines of WIRE 6 that a peer can run into.
 
 use core::time::Duration;
-use std::sync::mpsc;
 
-use mcp_sse_core::{Config, Fault};
-use mcp_sse_tests::adapter::{Adapter, Server};
+use mcp_sse_core::Config;
+use mcp_sse_tests::adapter::Adapter;
 use mcp_sse_tests::client::{Client, Stream, answer, call, post_request};
-use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, wait_until};
+use mcp_sse_tests::{for_each_adapter, wait_until};
 
 use crate::{Room, timeouts};
 
@@ -23,8 +22,6 @@ for_each_adapter!(
     expectations,
     keep_alive,
     pipelining,
-    cut_short_by_the_client,
-    a_large_post_gets_its_413,
     deadlines,
 );
 
@@ -567,60 +564,6 @@ fn pipelining(on: &Adapter) {
         }
         http.room.bystander.check_alive("pipelining");
     }
-}
-
-fn cut_short_by_the_client(on: &Adapter) {
-    let (sender, messages) = mpsc::channel();
-    let server = Server::start(on, Config::default(), handlers::record(sender));
-    let stream = Stream::open(server.address());
-    let post = stream.post_request(BODY);
-    let mut ends = 0;
-    for cut in (1..post.len()).step_by(7) {
-        let mut client = Client::connect(server.address());
-        client.send(&post[..cut]);
-        client.end();
-        client.expect_end();
-        ends += 1;
-    }
-    let chunked = format!(
-        "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{BODY}\r\n0\r\n",
-        stream.endpoint,
-        BODY.len()
-    );
-    let mut client = Client::connect(server.address());
-    client.send(chunked);
-    client.end();
-    client.expect_end();
-    assert_eq!(server.metrics().fault(Fault::Truncated), ends + 1);
-    // Nothing of all that was executed: the first message is this one.
-    let last = call(2, "{}");
-    assert_eq!(Client::connect(server.address()).ask(stream.post_request(&last)).status, 202);
-    assert_eq!(messages.recv_timeout(PATIENCE), Ok(last));
-}
-
-/// The client writes everything before it looks; a reset must not overtake the answer.
-fn a_large_post_gets_its_413(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
-    let stream = Stream::open(room.server.address());
-    let body = "x".repeat(5 << 20);
-    for _ in 0..3 {
-        let mut client = Client::connect(room.server.address());
-        client.send(post_request(&stream.endpoint, &body));
-        let response = client.response();
-        assert_eq!(response.status, 413, "{response:?}");
-        assert_eq!(response.field("Connection"), Some("close"));
-        client.expect_end();
-        room.bystander.check_alive("a post of 5 MiB");
-    }
-    // The same on paths that take no body at all.
-    for (path, status) in [("/sse", 405), ("/x", 404)] {
-        let mut client = Client::connect(room.server.address());
-        client.send(post_request(path, &body));
-        assert_eq!(client.response().status, status, "{path}");
-        client.expect_end();
-    }
-    room.bystander.check_alive("posts of 5 MiB");
 }
 
 fn deadlines(on: &Adapter) {

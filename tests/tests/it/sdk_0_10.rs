@@ -10,14 +10,20 @@ use mcp_sse::demo;
 use mcp_sse_core::Config;
 use mcp_sse_tests::PATIENCE;
 use mcp_sse_tests::adapter::{Adapter, SMOL, Server, TOKIO, handler};
+use mcp_sse_tokio::Handle;
 use rmcp_0_10::model::{CallToolRequestParam, LoggingMessageNotificationParam};
 use rmcp_0_10::service::{NotificationContext, RunningService, ServiceError};
 use rmcp_0_10::transport::SseClientTransport;
 use rmcp_0_10::{ClientHandler, RoleClient, ServiceExt};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::sdk::{Served, runtime};
+
+#[path = "../../../io-tokio/examples/axum_nest/app.rs"]
+mod application;
 
 macro_rules! for_each_server {
     ($($test:ident),+ $(,)?) => {
@@ -26,7 +32,7 @@ macro_rules! for_each_server {
                 #[test]
                 fn $test() {
                     let server = super::serve_demo(&super::SMOL);
-                    super::finish(super::$test(server.address()));
+                    super::finish(super::$test(server.address(), "/sse"));
                 }
             )+
         }
@@ -36,7 +42,7 @@ macro_rules! for_each_server {
                 #[test]
                 fn $test() {
                     let server = super::serve_demo(&super::TOKIO);
-                    super::finish(super::$test(server.address()));
+                    super::finish(super::$test(server.address(), "/sse"));
                 }
             )+
         }
@@ -46,7 +52,17 @@ macro_rules! for_each_server {
                 #[test]
                 fn $test() {
                     let server = super::Served::start();
-                    super::finish(super::$test(server.address));
+                    super::finish(super::$test(server.address, "/sse"));
+                }
+            )+
+        }
+
+        mod axum_nest {
+            $(
+                #[test]
+                fn $test() {
+                    let server = super::Nested::start();
+                    super::finish(super::$test(server.address, "/api/sse"));
                 }
             )+
         }
@@ -79,6 +95,41 @@ fn serve_demo(on: &Adapter) -> Server {
     server
 }
 
+/// The application of the example `axum_nest`; it is stopped, in order, when this is dropped.
+struct Nested {
+    address: SocketAddr,
+    handle: Handle,
+    served: Option<JoinHandle<io::Result<()>>>,
+    runtime: Runtime,
+}
+
+impl Nested {
+    fn start() -> Self {
+        let runtime = runtime();
+        let (app, handle) = {
+            let _here = runtime.enter();
+            application::app().expect("a thread")
+        };
+        let bind = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let listener = runtime.block_on(bind).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let served = runtime.spawn(async { axum::serve(listener, app).await });
+        Self { address, handle, served: Some(served), runtime }
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+        if let Some(served) = self.served.take() {
+            served.abort();
+            let ended = async { tokio::time::timeout(PATIENCE, served).await };
+            let ended = self.runtime.block_on(ended);
+            assert!(thread::panicking() || ended.is_ok(), "the application ends");
+        }
+    }
+}
+
 fn finish(test: impl Future<Output = ()>) {
     let test = async { tokio::time::timeout(2 * PATIENCE, test).await };
     runtime().block_on(test).expect("the test ends");
@@ -99,8 +150,8 @@ impl ClientHandler for Listener {
     }
 }
 
-async fn connect(address: SocketAddr) -> (Running, mpsc::UnboundedReceiver<Value>) {
-    let url = format!("http://{address}/sse");
+async fn connect(address: SocketAddr, path: &str) -> (Running, mpsc::UnboundedReceiver<Value>) {
+    let url = format!("http://{address}{path}");
     let transport = SseClientTransport::start(url).await.expect("a stream");
     let (sender, told) = mpsc::unbounded_channel();
     (Listener(sender).serve(transport).await.expect("a handshake"), told)
@@ -118,8 +169,8 @@ async fn add(client: &Running, a: i32, b: i32) -> Result<String, ServiceError> {
     call(client, "add", json!({ "a": a, "b": b })).await
 }
 
-async fn initialize_list_and_call(address: SocketAddr) {
-    let (client, _told) = connect(address).await;
+async fn initialize_list_and_call(address: SocketAddr, path: &str) {
+    let (client, _told) = connect(address, path).await;
     let server = client.peer_info().expect("a handshake has been");
     assert!(!server.server_info.name.is_empty(), "{server:?}");
     let tools = client.list_all_tools().await.expect("a list");
@@ -130,8 +181,8 @@ async fn initialize_list_and_call(address: SocketAddr) {
     client.cancel().await.expect("it ends");
 }
 
-async fn notifications(address: SocketAddr) {
-    let (client, mut told) = connect(address).await;
+async fn notifications(address: SocketAddr, path: &str) {
+    let (client, mut told) = connect(address, path).await;
     let tools = client.list_all_tools().await.expect("a list");
     let demo = tools.iter().any(|tool| tool.name == "broadcast");
     let (tool, parameter) = if demo { ("broadcast", "message") } else { ("log", "text") };
@@ -142,17 +193,17 @@ async fn notifications(address: SocketAddr) {
     client.cancel().await.expect("it ends");
 }
 
-async fn one_client_after_the_other(address: SocketAddr) {
+async fn one_client_after_the_other(address: SocketAddr, path: &str) {
     for n in 0..5 {
-        let (client, _told) = connect(address).await;
+        let (client, _told) = connect(address, path).await;
         assert_eq!(add(&client, n, 1).await.expect("a sum"), (n + 1).to_string());
         client.cancel().await.expect("it ends");
     }
 }
 
-async fn two_clients(address: SocketAddr) {
-    let (one, _told) = connect(address).await;
-    let (two, _told) = connect(address).await;
+async fn two_clients(address: SocketAddr, path: &str) {
+    let (one, _told) = connect(address, path).await;
+    let (two, _told) = connect(address, path).await;
     for n in 0..20 {
         let (of_one, of_two) = tokio::join!(add(&one, n, 100), add(&two, n, 200));
         assert_eq!(of_one.expect("a sum"), (n + 100).to_string());
@@ -164,9 +215,9 @@ async fn two_clients(address: SocketAddr) {
 }
 
 /// This client then opens another stream, and goes on there without a handshake.
-async fn the_stream_breaks(address: SocketAddr) {
+async fn the_stream_breaks(address: SocketAddr, path: &str) {
     let wire = Wire::to(address);
-    let (client, _told) = connect(wire.address).await;
+    let (client, _told) = connect(wire.address, path).await;
     assert_eq!(add(&client, 2, 3).await.expect("a sum"), "5");
     for n in 1..=3 {
         wire.cut();

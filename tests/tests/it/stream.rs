@@ -3,8 +3,7 @@
 use core::time::Duration;
 use std::sync::mpsc;
 
-use mcp_sse_core::driver::Session;
-use mcp_sse_core::{CloseReason, Config, Fault, Frame};
+use mcp_sse_core::{Config, Fault, Frame};
 use mcp_sse_tests::adapter::{Adapter, Server};
 use mcp_sse_tests::client::{Client, Next, Response, Stream, answer, call, health, post_request};
 use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, wait_until};
@@ -18,7 +17,6 @@ for_each_adapter!(
     other_methods,
     events_byte_for_byte,
     heartbeats,
-    ends_by_the_client,
     input_behind_the_request,
     a_half_close_may_be_allowed,
 );
@@ -233,36 +231,6 @@ fn heartbeats(on: &Adapter) {
     let server = Server::start(on, config.build().expect("good"), handlers::echo());
     Stream::open(server.address()).check_alive("a stream without");
     assert_eq!(server.metrics().heartbeats, 0);
-}
-
-fn ends_by_the_client(on: &Adapter) {
-    let (sender, sessions) = mpsc::channel();
-    let server = Server::start(on, Config::default(), handlers::give(sender));
-    let mut keep = Stream::open(server.address());
-    let keep_session = sessions.recv_timeout(PATIENCE).expect("a session");
-    let check = |case: &str, end: fn(Stream, &Session)| {
-        let before = health(server.address());
-        let stream = Stream::open(server.address());
-        let session = sessions.recv_timeout(PATIENCE).expect("a session");
-        assert_eq!(health(server.address()).sessions, before.sessions + 1, "{case}");
-        end(stream, &session);
-        wait_until(case, || health(server.address()) == before);
-        wait_until(case, || session.closed().is_some());
-        let closed = session.closed().expect("closed");
-        assert_eq!(closed.reason, CloseReason::Peer, "{case}");
-    };
-    check("closed", |stream, _| drop(stream));
-    check("write side shut", |mut stream, _| {
-        stream.client.end();
-        stream.client.wait_for_end();
-    });
-    check("reset", |stream, session| {
-        session.try_send(Frame::message(b"{}").expect("JSON")).expect("room");
-        stream.client.reset();
-    });
-    // The first one is none the worse.
-    keep_session.try_send(Frame::message(b"{}").expect("JSON")).expect("room");
-    assert_eq!(keep.message(), "{}");
 }
 
 fn input_behind_the_request(on: &Adapter) {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::poll;
 use crate::config::Config;
-use crate::driver::{Handle, Session, Shard, Socket, Timer, Turn, controls};
+use crate::driver::{Controls, Handle, Session, Shard, Socket, Timer, Turn, controls};
 use crate::event::{CloseReason, ConnId};
 use crate::peer::Peer;
 use crate::sse::Frame;
@@ -22,18 +22,18 @@ use crate::testing::Random;
 
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]
-struct Wire {
+pub(super) struct Wire {
     said: VecDeque<Vec<u8>>,
-    closed: bool,
-    heard: Vec<u8>,
+    pub(super) closed: bool,
+    pub(super) heard: Vec<u8>,
     /// Bytes that a write may take; none is as if the socket were full.
     room: usize,
-    broken: bool,
+    pub(super) broken: bool,
     shut: bool,
 }
 
 #[derive(Clone, Default)]
-struct Scripted(Rc<RefCell<Wire>>);
+pub(super) struct Scripted(pub(super) Rc<RefCell<Wire>>);
 
 impl Socket for Scripted {
     fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -87,21 +87,30 @@ impl Timer for Never {
 }
 
 /// A shard, and the connections whose tasks it wants spawned.
-struct Bench {
+pub(super) struct Bench {
     shard: Shard<Scripted>,
     handle: Handle,
     conns: Vec<ConnId>,
-    sessions: Vec<Session>,
+    pub(super) sessions: Vec<Session>,
 }
 
 impl Bench {
     fn new() -> Self {
         let (handle, controls) = controls();
-        let shard = Shard::new(Config::default(), Box::new(Random::seeded(5)), controls);
+        Self::with(Config::default(), Box::new(Random::seeded(5)), handle, controls)
+    }
+
+    pub(super) fn with(
+        config: Config,
+        entropy: Box<Random>,
+        handle: Handle,
+        controls: Controls,
+    ) -> Self {
+        let shard = Shard::new(config, entropy, controls);
         Self { shard, handle, conns: Vec::new(), sessions: Vec::new() }
     }
 
-    fn connect(&mut self, room: usize, said: &str) -> Scripted {
+    pub(super) fn connect(&mut self, room: usize, said: &str) -> Scripted {
         let socket = Scripted::default();
         socket.0.borrow_mut().room = room;
         // An empty read would be the end.
@@ -113,7 +122,7 @@ impl Bench {
 
     /// Polls everything, whether it was woken or not, as often as something may come of it. Returns
     /// whether the server has ended.
-    fn run(&mut self) -> bool {
+    pub(super) fn run(&mut self) -> bool {
         let cx = &mut Context::from_waker(Waker::noop());
         for _ in 0..20 {
             while let Poll::Ready(turn) = self.shard.poll_turn(cx, &mut Never) {

@@ -117,3 +117,52 @@ impl Run {
         stem.map_or_else(|| "server".into(), |stem| stem.to_string_lossy().into_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn run(args: &[&str]) -> Result<Run, clap::Error> {
+        Program::try_parse_from([&["program"], args].concat()).map(|program| program.run)
+    }
+
+    #[test]
+    fn what_is_behind_the_dashes_is_the_command() {
+        let given = run(&["--env", "A=b", "--", "sh", "--cwd", "--", "-c"]).unwrap();
+        assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
+        assert_eq!(given.name(), "sh");
+        assert!(given.shakes_hands());
+        let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
+        assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
+        assert_eq!(shell.name(), "server");
+        assert!(!shell.shakes_hands());
+    }
+
+    #[test]
+    fn mistakes() {
+        let refused = |args: &[&str], said: &str| {
+            let told = match run(args) {
+                Err(error) => error.to_string(),
+                Ok(run) => run.command().unwrap_err(),
+            };
+            assert!(told.contains(said), "{told}");
+        };
+        refused(&[], "<COMMAND>");
+        refused(&["sh"], "unexpected argument");
+        refused(&["--shell", "x", "--", "sh"], "cannot be used with");
+        refused(&["--env", "x", "--", "sh"], "expected NAME=VALUE");
+        refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides what is run");
+        refused(&["--cwd", "/nothing", "--", "sh"], "--cwd /nothing: there is no such directory");
+        refused(&["--", "no-such-program"], "there is no program no-such-program");
+        refused(&["--cwd", "/", "--", "./sh"], "there is no program ./sh");
+        refused(&["--env", "PATH=/nothing", "--", "sh"], "there is no program sh");
+    }
+}

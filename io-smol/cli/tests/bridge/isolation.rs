@@ -8,7 +8,16 @@ use crate::support::{Bridge, StreamExt};
 
 #[test]
 fn fifty_clients_with_the_same_ids() {
-    let bridge = Bridge::start(&["--log-level", "warn"]);
+    fifty_clients(&["--log-level", "warn"]);
+}
+
+#[test]
+fn fifty_clients_of_several_workers() {
+    fifty_clients(&["--log-level", "warn", "--workers", "3"]);
+}
+
+fn fifty_clients(flags: &[&str]) {
+    let bridge = Bridge::start(flags);
     thread::scope(|scope| {
         for client in 0..50 {
             let bridge = &bridge;

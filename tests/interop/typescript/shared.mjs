@@ -1,11 +1,10 @@
-// Real servers on stdio, behind `mcp-sse bridge`: those that people have. `/everything`, `/files` and
-// `/time` of one bridge, each session with a process of its own, or all of one server sharing one.
+// Real servers on stdio behind one `mcp-sse bridge --shared`: `/everything`, `/filesystem` and `/time`,
+// each with one process for all its sessions.
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import {
   CreateMessageRequestSchema,
-  ElicitRequestSchema,
   LoggingMessageNotificationSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { equal, truth, until } from './checks.mjs';
@@ -33,7 +32,7 @@ async function session(url, step, asks = {}) {
 const names = async client => (await client.listTools(undefined, WAIT)).tools.map(tool => tool.name);
 
 async function initialize(url) {
-  for (const name of ['everything', 'files', 'time']) {
+  for (const name of ['everything', 'filesystem', 'time']) {
     await session(at(url, name), async client => {
       const { name: server, version } = client.getServerVersion();
       truth(server && version, `${name} names neither itself nor its version`);
@@ -105,32 +104,6 @@ const SAMPLING = {
     })),
 };
 
-const ELICITATION = {
-  capabilities: { elicitation: {} },
-  handlers: client =>
-    client.setRequestHandler(ElicitRequestSchema, async () => ({ action: 'accept', content: { name: 'Ada' } })),
-};
-
-const sampling = url =>
-  session(
-    url,
-    async (_client, call) => {
-      const said = await call('trigger-sampling-request', { prompt: 'a question', maxTokens: 10 });
-      truth(said.includes('the answer'), said);
-    },
-    SAMPLING,
-  );
-
-const elicitation = url =>
-  session(
-    url,
-    async (_client, call) => {
-      const said = await call('trigger-elicitation-request', {});
-      truth(said.includes('Ada'), said);
-    },
-    ELICITATION,
-  );
-
 // The shared server is told that its client has no capabilities: it offers no such tools.
 const nobodyIsAsked = url =>
   session(
@@ -142,7 +115,7 @@ const nobodyIsAsked = url =>
   );
 
 const files = url =>
-  session(at(url, 'files'), async (client, call) => {
+  session(at(url, 'filesystem'), async (client, call) => {
     const allowed = await call('list_allowed_directories', {});
     const directory = allowed.split('\n').find(line => line.startsWith('/'));
     truth((await call('list_directory', { path: directory })).includes('note.txt'), 'the listing');
@@ -168,25 +141,15 @@ async function sessions(url) {
   await Promise.all([0, 1, 2, 3, 4].map(one));
 }
 
-async function both(checks, url) {
+export async function shared(checks, url) {
   await checks.check('initialize', () => initialize(url), 60);
   await checks.check('tools', () => tools(url));
   await checks.check('resources', () => resources(url));
   await checks.check('prompts', () => prompts(url));
   await checks.check('progress, each its own', () => progress(url), 30);
   await checks.check('logging', () => logging(url), 30);
-  await checks.check('files', () => files(url));
+  await checks.check('filesystem', () => files(url));
   await checks.check('time', () => time(url));
   await checks.check('5 sessions at once', () => sessions(url), 60);
-}
-
-export async function servers(checks, url) {
-  await both(checks, url);
-  await checks.check('sampling', () => sampling(url));
-  await checks.check('elicitation', () => elicitation(url));
-}
-
-export async function sharedServers(checks, url) {
-  await both(checks, url);
   await checks.check('nobody is asked', () => nobodyIsAsked(url));
 }

@@ -3,17 +3,14 @@
 //! `cargo run --release -p mcp-sse-tokio --features tower --example axum_nest -- --port 8003`
 //! Clients connect to `/api/sse`.
 
+mod app;
+
 use core::error::Error;
 use core::net::SocketAddr;
 use std::io::{self, Write};
 
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
-use axum::{Router, routing::get};
 use clap::Parser;
-use mcp_sse::{demo, stop};
-use mcp_sse_tokio::{Config, SseService};
+use mcp_sse::stop;
 use tokio::net::TcpListener;
 
 /// Serve the demo of mcp-sse under /api of an axum application.
@@ -29,16 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let Options { port } = Options::parse();
     env_logger::Builder::new().filter_level(log::LevelFilter::Info).init();
 
-    let mcp = SseService::new(Config::default(), async |session| {
-        let server = session.server().clone();
-        demo::serve(session, server).await;
-    })?;
-    let handle = mcp.handle();
-
-    let app = Router::new()
-        .route("/", get(async || "The MCP server is at /api/sse.\n"))
-        .nest_service("/api", mcp)
-        .layer(from_fn(log_request));
+    let (app, handle) = app::app()?;
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;
     // A closed stdout is no reason not to serve.
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE: http://{}/api/sse", listener.local_addr()?);
@@ -55,12 +43,4 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     axum::serve(listener, app).with_graceful_shutdown(stopping).await?;
     Ok(())
-}
-
-async fn log_request(request: Request, next: Next) -> Response {
-    // The path alone: the query names the session.
-    let what = format!("{} {}", request.method(), request.uri().path());
-    let response = next.run(request).await;
-    log::info!("{what}: {}", response.status());
-    response
 }

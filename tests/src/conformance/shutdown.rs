@@ -4,22 +4,12 @@ use core::time::Duration;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use mcp_sse_core::driver::Stopped;
+use mcp_sse_core::driver::{Session, Stopped};
 use mcp_sse_core::{CloseReason, Config, Frame};
-use mcp_sse_tests::adapter::{Adapter, Place, Server};
-use mcp_sse_tests::client::{Client, Stream, answer, call};
-use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
 
-use crate::timeouts;
-
-for_each_adapter!(
-    idle_streams_end_at_once,
-    a_stalled_reader_is_cut_at_the_end_of_the_grace,
-    a_request_in_flight_is_answered,
-    a_post_in_the_middle_of_it_is_refused,
-    the_second_time_everything_is_cut,
-    the_future_is_dropped,
-);
+use crate::adapter::{Adapter, Place, Server, handler};
+use crate::client::{Client, Stream, answer, call};
+use crate::{PATIENCE, finish, handlers, timeouts, wait_until};
 
 fn with_grace(grace: Option<Duration>) -> Config {
     timeouts(|t| t.shutdown_grace = grace).build().expect("good")
@@ -27,7 +17,8 @@ fn with_grace(grace: Option<Duration>) -> Config {
 
 const LONG: Option<Duration> = Some(Duration::from_secs(3_600));
 
-fn idle_streams_end_at_once(on: &Adapter) {
+/// Whoever waits for nothing is not waited for.
+pub fn idle_streams_end_at_once(on: &Adapter) {
     for place in Place::ALL {
         let config = with_grace(LONG);
         let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
@@ -52,7 +43,8 @@ fn idle_streams_end_at_once(on: &Adapter) {
     }
 }
 
-fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
+/// What is queued for a peer that does not read is lost when the grace is over, and not before.
+pub fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
     let grace = Duration::from_millis(300);
     for place in Place::ALL {
         let (sender, sessions) = mpsc::channel();
@@ -81,7 +73,55 @@ fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
     }
 }
 
-fn a_request_in_flight_is_answered(on: &Adapter) {
+/// Many readers that have stalled, their queues full and their handlers waiting for room: the second
+/// request ends all that at once, and everybody is told.
+pub fn stalled_readers_are_cut_the_second_time(on: &Adapter) {
+    const READERS: usize = 20;
+    for place in Place::ALL {
+        let (sender, ends) = mpsc::channel();
+        let text = format!("[\"{}\"]", "x".repeat(256 << 10));
+        let large = handlers::response("1", &text);
+        let floods = handler(move |session: Session| {
+            let (sender, large) = (sender.clone(), large.clone());
+            async move {
+                while session.send(large.clone()).await.is_ok() {}
+                let _ = sender.send(session.closed().map(|closed| closed.reason));
+            }
+        });
+        let mut server = Server::start_at(on, "127.0.0.1:0", place, with_grace(LONG), floods);
+        let open = |_| {
+            let client = Client::connect_narrow(server.address(), 4 << 10);
+            let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            Stream::open_on(client, server.address(), request)
+        };
+        let mut streams: Vec<_> = (0..READERS).map(open).collect();
+        wait_until("all queues are full", || {
+            let metrics = server.metrics();
+            metrics.frames_queued - metrics.frames_sent >= 2 * READERS as u64
+        });
+        server.shutdown();
+        // It is asked again when it has heard of the first time.
+        let refused = || std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err();
+        wait_until("it takes no more", refused);
+        assert!(!server.has_ended(), "readers are waited for, and there is no end to the grace");
+        server.shutdown();
+        server.wait_for_end();
+        for _ in 0..READERS {
+            let told = ends.recv_timeout(PATIENCE);
+            // On the server's own thread a handler goes when that ends.
+            assert!(told == Ok(Some(CloseReason::Shutdown)) || place == Place::Local, "{told:?}");
+            if told.is_err() {
+                break;
+            }
+        }
+        for stream in &mut streams {
+            stream.client.wait_for_end();
+        }
+    }
+}
+
+/// A session with a request in flight goes on until that has its answer.
+pub fn a_request_in_flight_is_answered(on: &Adapter) {
     for place in Place::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(LONG);
@@ -110,7 +150,8 @@ fn a_request_in_flight_is_answered(on: &Adapter) {
     }
 }
 
-fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
+/// Requests that are complete only after it are refused, and told when to come again.
+pub fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
     let mut server = Server::start(on, with_grace(LONG), handlers::silent());
     let mut stream = Stream::open(server.address());
     assert_eq!(stream.post(&call(1, "[]")).status, 202);
@@ -146,7 +187,8 @@ fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
     server.wait_for_end();
 }
 
-fn the_second_time_everything_is_cut(on: &Adapter) {
+/// Whoever asks twice does not wait.
+pub fn the_second_time_everything_is_cut(on: &Adapter) {
     for place in Place::ALL {
         let (sender, messages) = mpsc::channel();
         let config = with_grace(None);
@@ -165,7 +207,8 @@ fn the_second_time_everything_is_cut(on: &Adapter) {
     }
 }
 
-fn the_future_is_dropped(on: &Adapter) {
+/// Nothing is left behind, and nobody waits for ever.
+pub fn the_future_is_dropped(on: &Adapter) {
     for place in Place::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(Some(Duration::from_millis(200)));

@@ -1,7 +1,5 @@
-"""Real servers on stdio, behind `mcp-sse bridge`: those that people have.
-
-`/everything`, `/files` and `/time` of one bridge, each session with a process of its own, or all of one
-server sharing one.
+"""Real servers on stdio behind one `mcp-sse bridge --shared`: `/everything`, `/filesystem` and `/time`,
+each with one process for all its sessions.
 """
 
 import json
@@ -28,7 +26,7 @@ async def names(conn) -> set:
 
 
 async def initialize(url):
-    for name in ("everything", "files", "time"):
+    for name in ("everything", "filesystem", "time"):
         async with connect(at(url, name), initialize=False) as conn:
             _, server, version = server_of(await conn.session.initialize())
             assert server and version, f"{name} names neither itself nor its version"
@@ -87,34 +85,15 @@ async def logging(url):
         await call(conn, "toggle-simulated-logging")
 
 
-async def sampling(url):
-    async with connect(url, model=lambda text: f"<{len(text)}>") as conn:
-        answer = await call(conn, "trigger-sampling-request", prompt="a question", maxTokens=10)
-        assert "<" in answer and "interop" in answer, answer
-
-
-async def elicitation(url):
-    asked = []
-
-    def answer(params):
-        asked.append(params.message)
-        return {"name": "Ada"}
-
-    async with connect(url, elicit=answer) as conn:
-        text = await call(conn, "trigger-elicitation-request")
-        equal(len(asked), 1, "questions")
-        assert "Ada" in text, text
-
-
 async def nobody_is_asked(url):
     """The shared server is told that its client has no capabilities: it offers no such tools."""
-    async with connect(url, model=str.upper, elicit=lambda _: {}) as conn:
+    async with connect(url, model=str.upper, form={"name": "Ann"}) as conn:
         asking = {"trigger-sampling-request", "trigger-elicitation-request"}
         equal(asking & await names(conn), set(), "tools that ask the client")
 
 
 async def files(url):
-    async with connect(at(url, "files")) as conn:
+    async with connect(at(url, "filesystem")) as conn:
         assert "list_directory" in await names(conn)
         (directory,) = [
             line for line in (await call(conn, "list_allowed_directories")).splitlines() if line.startswith("/")
@@ -146,24 +125,14 @@ async def sessions(url):
             group.start_soon(one, number)
 
 
-async def both(checks, url):
+async def shared(checks, url):
     await checks("initialize", initialize, url, seconds=60)
     await checks("tools", tools, url)
     await checks("resources", resources, url)
     await checks("prompts", prompts, url)
     await checks("progress, each its own", progress, url, seconds=30)
     await checks("logging", logging, url, seconds=30)
-    await checks("files", files, url)
+    await checks("filesystem", files, url)
     await checks("time", time, url)
     await checks("5 sessions at once", sessions, url, seconds=60)
-
-
-async def servers(checks, url):
-    await both(checks, url)
-    await checks("sampling", sampling, url)
-    await checks("elicitation", elicitation, url)
-
-
-async def shared_servers(checks, url):
-    await both(checks, url)
     await checks("nobody is asked", nobody_is_asked, url)

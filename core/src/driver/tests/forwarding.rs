@@ -1,0 +1,205 @@
+//! Posts between the shards of one server, and what is left of them when a shard ends.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::pin::pin;
+use core::task::Poll;
+
+use super::poll;
+use super::sockets::{Bench, Scripted};
+use crate::config::{Acknowledgement, Config};
+use crate::driver::{Handle, Stopped, controls_of};
+use crate::limits::Limits;
+use crate::testing::Random;
+
+const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Shards that are run one after the other, when a test says so.
+fn shards(config: &Config, count: usize) -> (Handle, Vec<Bench>) {
+    let (handle, controls) = controls_of(count).unwrap();
+    let bench = |(seed, controls)| {
+        Bench::with(config.clone(), Box::new(Random::seeded(seed)), handle.clone(), controls)
+    };
+    let benches = (1..).zip(controls).map(bench).collect();
+    (handle, benches)
+}
+
+fn heard(socket: &Scripted) -> String {
+    String::from_utf8(socket.0.borrow().heard.clone()).unwrap()
+}
+
+/// Opens a session; returns where to post to it.
+fn open(bench: &mut Bench) -> String {
+    let socket = bench.connect(usize::MAX, GET);
+    let heard = heard(&socket);
+    let at = heard.find("data: ").expect("an endpoint") + "data: ".len();
+    heard[at..].lines().next().unwrap().into()
+}
+
+fn post(endpoint: &str, body: &str) -> String {
+    format!(
+        "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn note(n: usize) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"note","params":[{n}]}}"#)
+}
+
+#[track_caller]
+fn check_status(socket: &Scripted, status: u16) {
+    let heard = heard(socket);
+    assert!(heard.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {heard:?}");
+}
+
+/// What the application has been given of a bench's first session.
+fn received(bench: &mut Bench) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Poll::Ready(Some(message)) = poll(pin!(bench.sessions[0].recv())) {
+        texts.push(message.text().into());
+    }
+    texts
+}
+
+#[test]
+fn a_post_is_answered_when_the_other_shard_has_it() {
+    for mode in [Acknowledgement::Queued, Acknowledgement::Deferred] {
+        let config = Config::builder().acknowledgement(mode).build().unwrap();
+        let (_, mut benches) = shards(&config, 2);
+        let [here, there] = &mut *benches else { panic!("two") };
+        let endpoint = open(there);
+        let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+        assert_eq!(heard(&poster), "", "nobody has taken it yet");
+        there.run();
+        assert_eq!(heard(&poster), "");
+        assert_eq!(received(there), [note(1)]);
+        here.run();
+        check_status(&poster, 202);
+        // On the session's own shard it is the same.
+        let poster = there.connect(usize::MAX, &post(&endpoint, &note(2)));
+        check_status(&poster, 202);
+        assert_eq!(received(there), [note(2)]);
+    }
+}
+
+#[test]
+fn a_full_mailbox_is_busy_at_once() {
+    let limits = Limits { inbound_messages_max: None, ..Limits::default() };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let posters: Vec<_> =
+        (0..300).map(|n| here.connect(usize::MAX, &post(&endpoint, &note(n)))).collect();
+    for (n, poster) in posters.iter().enumerate() {
+        match n {
+            0..256 => assert_eq!(heard(poster), ""),
+            _ => check_status(poster, 503),
+        }
+    }
+    there.run();
+    here.run();
+    posters[..256].iter().for_each(|poster| check_status(poster, 202));
+    assert_eq!(received(there), (0..256).map(note).collect::<Vec<_>>());
+    // There is room again.
+    let again = here.connect(usize::MAX, &post(&endpoint, &note(300)));
+    there.run();
+    here.run();
+    check_status(&again, 202);
+}
+
+#[test]
+fn bytes_fill_a_mailbox_too() {
+    let (_, mut benches) = shards(&Config::default(), 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(40_000));
+    let posters: Vec<_> =
+        (0..120).map(|_| here.connect(usize::MAX, &post(&endpoint, &large))).collect();
+    let refused = posters.iter().filter(|poster| !heard(poster).is_empty());
+    assert_eq!(refused.count(), 120 - (4 << 20) / large.len());
+}
+
+#[test]
+fn a_shard_that_ends_leaves_no_post_without_an_answer() {
+    let (handle, mut benches) = shards(&Config::default(), 2);
+    let mut there = benches.pop().unwrap();
+    let here = &mut benches[0];
+    let endpoint = open(&mut there);
+    let waiting = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+    let mut metrics = pin!(handle.metrics());
+    assert!(poll(metrics.as_mut()).is_pending());
+    drop(there);
+    here.run();
+    check_status(&waiting, 503);
+    let late = here.connect(usize::MAX, &post(&endpoint, &note(2)));
+    check_status(&late, 503);
+    // What it has counted counts.
+    assert!(matches!(poll(metrics), Poll::Ready(Ok(sum)) if sum.sessions_opened == 1));
+    benches.clear();
+    assert!(matches!(poll(pin!(handle.metrics())), Poll::Ready(Err(Stopped))));
+}
+
+#[test]
+fn whoever_posted_may_leave_before_the_answer() {
+    let (_, mut benches) = shards(&Config::default(), 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+    poster.0.borrow_mut().closed = true;
+    poster.0.borrow_mut().broken = true;
+    here.run();
+    there.run();
+    here.run();
+    assert_eq!(received(there), [note(1)]);
+}
+
+#[test]
+fn unknown_sessions_look_alike_wherever_they_are() {
+    let (_, mut benches) = shards(&Config::default(), 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let (own, foreign) = (open(here), open(there));
+    // Another secret, on both; and a shard that does not exist.
+    let own = format!("{}AAAAAAAA", &own[..own.len() - 8]);
+    let foreign = format!("{}AAAAAAAA", &foreign[..foreign.len() - 8]);
+    let nowhere = foreign.replace("=AAE", "=_AE");
+    assert_ne!(nowhere, foreign);
+    let posters: Vec<_> = [own, foreign, nowhere]
+        .iter()
+        .map(|endpoint| here.connect(usize::MAX, &post(endpoint, &note(1))))
+        .collect();
+    there.run();
+    here.run();
+    check_status(&posters[0], 404);
+    assert_eq!(heard(&posters[0]), heard(&posters[1]));
+    assert_eq!(heard(&posters[0]), heard(&posters[2]));
+}
+
+#[test]
+fn a_shutdown_before_the_beginning_reaches_every_shard() {
+    let (handle, controls) = crate::driver::controls();
+    handle.shutdown();
+    for controls in controls.split(3) {
+        let entropy = Box::new(Random::seeded(1));
+        let mut bench = Bench::with(Config::default(), entropy, handle.clone(), controls);
+        assert!(bench.run(), "it ends at once");
+    }
+}
+
+#[test]
+fn sessions_of_different_shards_have_different_ids() {
+    let (_, mut benches) = shards(&Config::default(), 2);
+    benches.iter_mut().for_each(|bench| drop(open(bench)));
+    assert_ne!(benches[0].sessions[0].id(), benches[1].sessions[0].id());
+}
+
+#[test]
+fn too_few_and_too_many_are_mistakes() {
+    assert!(controls_of(0).is_err());
+    assert!(controls_of(257).is_err());
+    assert!(controls_of(256).is_ok());
+}

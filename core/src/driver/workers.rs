@@ -1,0 +1,246 @@
+//! Several shards of one server, on a thread each.
+//!
+//! Knows: how a server is split, how its threads are started, and how they end together.
+//! Does not know: what a thread runs.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::iter;
+use std::io;
+use std::panic::resume_unwind;
+use std::thread::{self, JoinHandle};
+
+use async_channel::{Receiver, Sender, bounded};
+
+use super::bound::{Bound, Door};
+use super::handle::{Controls, Handle, controls};
+use super::lobby::{Seat, Usher, lobby};
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use crate::config::Config;
+
+/// The most shards that one server can have. A session's token has room for more; a machine has not.
+pub const WORKERS_MAX: usize = 256;
+
+/// One shard before it runs: what its thread is given.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where its connections come in.
+    pub entrance: Entrance,
+    /// What has to run on this worker's thread for all of them.
+    pub usher: Option<(Door, Usher)>,
+    /// The TLS to be spoken.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Tls>,
+    /// The configuration of the whole server.
+    pub config: Config,
+    /// What the shard is given.
+    pub controls: Controls,
+}
+
+/// Where a shard's connections come in.
+#[derive(Debug)]
+pub enum Entrance {
+    /// By a listening socket of its own.
+    Door(Door),
+    /// From the usher, who is on the thread of one of the shards.
+    Seat(Seat),
+}
+
+/// A handle, and its other ends for so many shards.
+///
+/// # Errors
+///
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for none, and for more than [`WORKERS_MAX`].
+pub fn controls_of(workers: usize) -> io::Result<(Handle, Vec<Controls>)> {
+    let workers = check(workers)?;
+    let (handle, controls) = controls();
+    Ok((handle, controls.split(workers)))
+}
+
+/// Checks a number of workers.
+pub(super) fn check(workers: usize) -> io::Result<usize> {
+    if (1..=WORKERS_MAX).contains(&workers) {
+        return Ok(workers);
+    }
+    let text = format!("{workers} workers: there must be at least 1, and at most {WORKERS_MAX}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+impl Bound {
+    /// The only worker, which an adapter serves on the present thread.
+    ///
+    /// # Errors
+    ///
+    /// If there are to be more of them, or if TLS is to be spoken on a Unix socket.
+    pub fn into_worker(self) -> io::Result<Worker> {
+        if self.workers > 1 {
+            let text = format!("one thread cannot serve with {} workers", self.workers);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.into_workers()?.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+
+    /// The workers, with a listening socket each or with one for all of them.
+    fn into_workers(self) -> io::Result<Vec<Worker>> {
+        #[cfg(feature = "tls")]
+        let tls = self.tls()?;
+        let Self { door, config, controls, workers, bound_here, .. } = self;
+        let (doors, ushered) = door.multiply(workers, bound_here);
+        let mut usher = None;
+        let entrances: Vec<Entrance> = match ushered {
+            None => doors.into_iter().map(Entrance::Door).collect(),
+            Some(door) => {
+                let (all, seats) = lobby(workers);
+                usher = Some((door, all));
+                seats.into_iter().map(Entrance::Seat).collect()
+            }
+        };
+        let controls = controls.split(workers);
+        let ushers = iter::once(usher).chain(iter::repeat_with(|| None));
+        let parts = entrances.into_iter().zip(ushers).zip(controls);
+        let worker = |((entrance, usher), controls)| Worker {
+            entrance,
+            usher,
+            #[cfg(feature = "tls")]
+            tls: tls.clone(),
+            config: config.clone(),
+            controls,
+        };
+        Ok(parts.map(worker).collect())
+    }
+
+    /// Runs `serve` for each worker, on a thread of its own, and waits for the end of all. If one
+    /// fails or panics, the others are shut down. If the future is dropped, all are, and the threads
+    /// end when they have.
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started, and the first error that `serve` returns.
+    ///
+    /// # Panics
+    ///
+    /// If `serve` does; after all threads have ended.
+    pub async fn on_threads(
+        self,
+        serve: impl Fn(Worker) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let place = self.local_addr().map_or("unix".into(), |address| format!("{address}"));
+        // Shuts the server down if this is dropped, or if a thread cannot be started.
+        let stop = Stop { handle: self.handle.clone(), only_if_panicking: false };
+        let threads = run_each(&place, self.into_workers()?, serve)?;
+        threads.wait().await?;
+        drop(stop);
+        Ok(())
+    }
+}
+
+/// Shuts a server down when it is dropped.
+struct Stop {
+    handle: Handle,
+    only_if_panicking: bool,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        if !self.only_if_panicking || thread::panicking() {
+            self.handle.shutdown();
+        }
+    }
+}
+
+/// Threads that run the shards of one server.
+#[derive(Debug)]
+pub struct Threads {
+    joins: Vec<JoinHandle<()>>,
+    ends: Receiver<io::Result<()>>,
+}
+
+/// Starts a thread for each of `jobs`, named after the `place` that is served; if there are several,
+/// with a number in front, since systems cut long names off. If what one of them runs fails or
+/// panics, the server is shut down.
+///
+/// # Errors
+///
+/// If a thread cannot be started; the server is shut down then.
+pub fn run_each<J: Serves + Send + 'static>(
+    place: &str,
+    jobs: Vec<J>,
+    run: impl Fn(J) -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<Threads> {
+    let (sender, ends) = bounded(jobs.len().max(1));
+    let run = Arc::new(run);
+    let several = jobs.len() > 1;
+    let mut joins = Vec::with_capacity(jobs.len());
+    for (number, job) in jobs.into_iter().enumerate() {
+        let number = if several { format!("{number} ") } else { String::new() };
+        let name = format!("mcp-sse {number}{place}");
+        let handle = job.handle().clone();
+        let spawned = thread::Builder::new().name(name).spawn({
+            let (handle, run, sender): (_, _, Sender<_>) =
+                (handle.clone(), run.clone(), sender.clone());
+            move || {
+                let guard = Stop { handle, only_if_panicking: true };
+                let end = run(job);
+                if end.is_err() {
+                    guard.handle.shutdown();
+                }
+                // Nobody may be waiting any more.
+                let _ = sender.try_send(end);
+            }
+        });
+        match spawned {
+            Ok(thread) => joins.push(thread),
+            Err(error) => {
+                handle.shutdown();
+                return Err(error);
+            }
+        }
+    }
+    Ok(Threads { joins, ends })
+}
+
+/// What serves one shard, and whose shard that is.
+pub trait Serves {
+    /// The server's.
+    fn handle(&self) -> &Handle;
+}
+
+impl Serves for Worker {
+    fn handle(&self) -> &Handle {
+        &self.controls.handle
+    }
+}
+
+impl Serves for Controls {
+    fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Threads {
+    /// Waits for the end of all.
+    ///
+    /// # Errors
+    ///
+    /// The first that one of them has returned.
+    ///
+    /// # Panics
+    ///
+    /// If one of them did.
+    pub async fn wait(self) -> io::Result<()> {
+        let mut served = Ok(());
+        // Ends when the last thread has let go of its end, however it came to that.
+        while let Ok(end) = self.ends.recv().await {
+            served = served.and(end);
+        }
+        for thread in self.joins {
+            if let Err(panic) = thread.join() {
+                resume_unwind(panic);
+            }
+        }
+        served
+    }
+}

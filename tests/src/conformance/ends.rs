@@ -1,0 +1,348 @@
+//! Peers that end a connection, in order or by a reset, wherever it happens to be.
+//!
+//! All deadlines that could do it in their place are far away or off: an end that an adapter does not
+//! notice is waited for in vain.
+
+use core::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+
+use mcp_sse_core::driver::Session;
+use mcp_sse_core::{CloseReason, Config, Fault, Frame, SendError};
+
+use crate::adapter::{Adapter, Place, Room, Server};
+use crate::client::{Client, Stream, call, post_request};
+use crate::{PATIENCE, finish, handlers, wait_until};
+
+/// How a peer ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It will say no more, and hears to the end.
+    InOrder,
+    /// It is gone, and what was on its way with it.
+    Reset,
+}
+
+impl End {
+    const BOTH: [Self; 2] = [Self::InOrder, Self::Reset];
+
+    /// Ends it, and hears nothing but the end.
+    #[track_caller]
+    fn quietly(self, mut client: Client) {
+        match self {
+            Self::InOrder => {
+                client.end();
+                client.expect_end();
+            }
+            Self::Reset => client.reset(),
+        }
+    }
+}
+
+const READY: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A server that tells its messages, or leaves them, and has no deadlines; and a session on it.
+struct Desk {
+    server: Server,
+    stream: Stream,
+}
+
+impl Desk {
+    fn messages(on: &Adapter) -> (Self, mpsc::Receiver<String>) {
+        let (sender, messages) = mpsc::channel();
+        let server = Server::start(on, patient(), handlers::record(sender));
+        let stream = Stream::open(server.address());
+        (Self { server, stream }, messages)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// A connection on which this was said, and read.
+    #[track_caller]
+    fn saying(&self, bytes: &[u8]) -> Client {
+        let before = self.server.metrics();
+        let mut client = Client::connect(self.address());
+        client.send(bytes);
+        wait_until("it is read", || {
+            let metrics = self.server.metrics();
+            metrics.connections_accepted > before.connections_accepted
+                && metrics.bytes_received == before.bytes_received + bytes.len() as u64
+        });
+        client
+    }
+
+    /// Waits until only the session's connection is left.
+    #[track_caller]
+    fn wait_until_alone(&self, case: &str) {
+        wait_until(case, || self.server.metrics().connections_open() == 1);
+    }
+}
+
+/// No deadline that ends anything.
+fn patient() -> Config {
+    crate::timeouts(|t| {
+        (t.head, t.body, t.idle, t.linger, t.stall, t.hold) = (None, None, None, None, None, None);
+    })
+    .build()
+    .expect("good")
+}
+
+/// Nothing was asked, or everything was answered.
+pub fn between_requests(on: &Adapter) {
+    let (desk, _messages) = Desk::messages(on);
+    for end in End::BOTH {
+        end.quietly(desk.saying(b""));
+        desk.wait_until_alone("nothing was said");
+        // Blank lines in front of a request are none.
+        end.quietly(desk.saying(b"\r\n"));
+        desk.wait_until_alone("next to nothing was said");
+        let mut client = desk.saying(READY);
+        assert_eq!(client.response().status, 200);
+        end.quietly(client);
+        desk.wait_until_alone("everything was answered");
+    }
+    assert_eq!(desk.server.metrics().fault(Fault::Truncated), 0);
+}
+
+/// A request that is cut short is not executed, and not answered.
+pub fn within_a_request(on: &Adapter) {
+    const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#;
+    let (desk, messages) = Desk::messages(on);
+    let post = desk.stream.post_request(BODY);
+    let chunked = format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{BODY}\r\n0\r\n",
+        desk.stream.endpoint,
+        BODY.len()
+    );
+    // Within the head, right behind it, within the body.
+    let head = post.len() - BODY.len();
+    let cuts: Vec<_> = (1..post.len()).step_by(7).chain([head, post.len() - 1]).collect();
+    for end in End::BOTH {
+        let before = desk.server.metrics().fault(Fault::Truncated);
+        for &cut in &cuts {
+            end.quietly(desk.saying(&post[..cut]));
+        }
+        end.quietly(desk.saying(chunked.as_bytes()));
+        desk.wait_until_alone("requests are cut short");
+        let truncated = desk.server.metrics().fault(Fault::Truncated) - before;
+        assert_eq!(truncated, if end == End::InOrder { cuts.len() as u64 + 1 } else { 0 });
+    }
+    // Nothing of all that was executed: the first message is this one.
+    let last = call(2, "{}");
+    assert_eq!(Client::connect(desk.address()).ask(desk.stream.post_request(&last)).status, 202);
+    assert_eq!(messages.recv_timeout(PATIENCE), Ok(last));
+}
+
+/// A peer that has asked and says no more is answered; one that is gone is not waited for.
+pub fn behind_whole_requests(on: &Adapter) {
+    let (desk, messages) = Desk::messages(on);
+    let post = |n: u32| desk.stream.post_request(&call(n, "{}"));
+    // In the same breath as the last request, or behind it.
+    let requests = [post(1), READY.to_vec(), post(2)].concat();
+    let mut client = Client::connect(desk.address());
+    client.send(&requests);
+    client.end();
+    for status in [202, 200, 202] {
+        assert_eq!(client.response().status, status);
+    }
+    client.expect_end();
+    for n in [1, 2] {
+        assert_eq!(messages.recv_timeout(PATIENCE), Ok(call(n, "{}")));
+    }
+    // Gone before it has read its answers.
+    desk.saying(&requests).reset();
+    desk.wait_until_alone("a peer that asks and is gone");
+
+    // While a post is held, its connection is not read.
+    for end in End::BOTH {
+        let (sender, sessions) = mpsc::channel();
+        let mut config = patient();
+        config = crate::limits(|l| l.inbound_messages_max = Some(1))
+            .timeouts(config.timeouts().clone())
+            .build()
+            .expect("good");
+        let server = Server::start(on, config, handlers::give(sender));
+        let stream = Stream::open(server.address());
+        let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let desk = Desk { server, stream };
+        assert_eq!(desk.saying(&desk.stream.post_request(&call(1, "{}"))).response().status, 202);
+        let mut held = desk.saying(&desk.stream.post_request(&call(2, "{}")));
+        wait_until("a post is held", || desk.server.metrics().posts_held == 1);
+        let held = match end {
+            End::InOrder => {
+                held.end();
+                Some(held)
+            }
+            End::Reset => {
+                held.reset();
+                None
+            }
+        };
+        let mut receive =
+            || finish("a message", session.recv()).expect("a message").text().to_owned();
+        assert_eq!(receive(), call(1, "{}"));
+        if let Some(mut held) = held {
+            assert_eq!(held.response().status, 202);
+            held.expect_end();
+            assert_eq!(receive(), call(2, "{}"));
+        }
+        desk.wait_until_alone("its post was held");
+        let mut last = desk.saying(&desk.stream.post_request(&call(3, "{}")));
+        // Its connection is not read: whether the reset was noticed before there was room is open.
+        let next = receive();
+        assert!(next == call(3, "{}") || (end == End::Reset && receive() == call(3, "{}")));
+        assert_eq!(last.response().status, 202);
+    }
+}
+
+/// A connection that is read on only to let its peer hear the refusal.
+pub fn behind_a_refusal(on: &Adapter) {
+    let (desk, _messages) = Desk::messages(on);
+    for end in End::BOTH {
+        // A body small enough to be passed over, and the connection kept.
+        let passed = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhello";
+        let mut client = desk.saying(passed.as_bytes());
+        assert_eq!(client.response().status, 404);
+        end.quietly(client);
+        desk.wait_until_alone("passing over a body");
+        // The server has ended its side and reads on; without an end to that.
+        let mut client = desk.saying(b"\x16\x03\x01");
+        assert_eq!(client.response().status, 400);
+        client.expect_end();
+        let open = desk.server.metrics().connections_open();
+        assert_eq!(open, 2, "it lingers");
+        end.quietly(client);
+        desk.wait_until_alone("lingering");
+    }
+}
+
+/// The client writes everything before it looks; a reset must not overtake the answer.
+pub fn a_large_post_gets_its_413(on: &Adapter) {
+    let mut room = Room::new(on, Config::default());
+    let stream = Stream::open(room.server.address());
+    let body = "x".repeat(5 << 20);
+    for _ in 0..3 {
+        let mut client = Client::connect(room.server.address());
+        client.send(post_request(&stream.endpoint, &body));
+        let response = client.response();
+        assert_eq!(response.status, 413, "{response:?}");
+        assert_eq!(response.field("Connection"), Some("close"));
+        client.expect_end();
+        room.bystander.check_alive("a post of 5 MiB");
+    }
+    // The same on paths that take no body at all.
+    for (path, status) in [("/sse", 405), ("/x", 404)] {
+        let mut client = Client::connect(room.server.address());
+        client.send(post_request(path, &body));
+        assert_eq!(client.response().status, status, "{path}");
+        client.expect_end();
+    }
+    room.bystander.check_alive("posts of 5 MiB");
+}
+
+/// A stream on which nothing is on the way.
+pub fn of_a_stream(on: &Adapter) {
+    for place in Place::ALL {
+        let (sender, sessions) = mpsc::channel();
+        let handler = handlers::give(sender);
+        let server = Server::start_at(on, "127.0.0.1:0", place, patient(), handler);
+        let mut keep = Stream::open(server.address());
+        let keep_session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let check = |case: &str, end: fn(Stream, &Session)| {
+            let before = server.metrics();
+            let stream = Stream::open(server.address());
+            let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
+            assert_eq!(server.metrics().sessions_open(), 2, "{case}");
+            end(stream, &session);
+            wait_until(case, || server.metrics().connections_open() == 1);
+            assert_eq!(server.metrics().sessions_closed, before.sessions_closed + 1, "{case}");
+            assert_eq!(closed(&session), 0, "{case}");
+            assert!(finish("the end", session.recv()).is_none(), "{case}");
+            assert_eq!(session.try_send(note()), Err(SendError::Gone), "{case}");
+        };
+        check("closed", |stream, _| drop(stream));
+        check("write side shut", |mut stream, _| {
+            stream.client.end();
+            stream.client.wait_for_end();
+        });
+        check("reset", |stream, _| stream.client.reset());
+        check("reset, with a frame unread", |mut stream, session| {
+            session.try_send(note()).expect("room");
+            assert_eq!(stream.client.read_once().last(), Some(&b'\n'));
+            stream.client.reset();
+        });
+        // The first one is none the worse.
+        keep_session.try_send(note()).expect("room");
+        assert_eq!(keep.message(), "{}");
+    }
+}
+
+/// A stream with more on the way than its socket takes, and a handler that waits for room. The end
+/// comes behind nothing that anybody reads.
+pub fn of_a_stream_with_frames_queued(on: &Adapter) {
+    for (place, end) in Place::ALL.into_iter().flat_map(|p| End::BOTH.map(|end| (p, end))) {
+        let (sender, sessions) = mpsc::channel();
+        let handler = handlers::give(sender);
+        let server = Server::start_at(on, "127.0.0.1:0", place, patient(), handler);
+        let mut keep = Stream::open(server.address());
+        let keep_session = sessions.recv_timeout(PATIENCE).expect("a session");
+        // A window that is soon full.
+        let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let client = Client::connect_narrow(server.address(), 4 << 10);
+        let stream = Stream::open_on(client, server.address(), request);
+        let session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let text = format!("\"{}\"", "x".repeat(64 << 10));
+        let frame = handlers::response("1", &text);
+        let flooding = thread::spawn(move || {
+            let mut sent = 0;
+            while finish("room, or an end", session.send(frame.clone())).is_ok() {
+                sent += 1;
+            }
+            (session, sent)
+        });
+        let mut still = 0;
+        let mut bytes_sent = 0;
+        wait_until("it is full", || {
+            let metrics = server.metrics();
+            let same = core::mem::replace(&mut bytes_sent, metrics.bytes_sent) == bytes_sent;
+            still = if same && metrics.frames_queued > 10 { still + 1 } else { 0 };
+            still > 50
+        });
+        let mut client = stream.client;
+        let unread = match end {
+            End::Reset => {
+                client.reset();
+                None
+            }
+            End::InOrder => {
+                client.end();
+                Some(client)
+            }
+        };
+        let (session, sent) = flooding.join().expect("it is told");
+        let lost = u64::from(closed(&session));
+        assert!(lost > 0, "{end:?}");
+        let metrics = server.metrics();
+        assert_eq!(lost + metrics.frames_sent, sent, "{end:?}: {metrics:?}");
+        wait_until("its connection ends", || server.metrics().connections_open() == 1);
+        drop(unread);
+        keep_session.try_send(note()).expect("room");
+        assert_eq!(keep.message(), "{}");
+    }
+}
+
+fn note() -> Frame {
+    Frame::message(b"{}").expect("JSON")
+}
+
+/// Waits for a session's end, by its peer; returns how many frames were lost.
+#[track_caller]
+fn closed(session: &Session) -> u32 {
+    wait_until("the session ends", || session.closed().is_some());
+    let closed = session.closed().expect("closed");
+    assert_eq!(closed.reason, CloseReason::Peer);
+    closed.frames_undelivered
+}

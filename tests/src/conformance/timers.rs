@@ -1,0 +1,196 @@
+//! Timers that fire late, because something else had the thread.
+//!
+//! A handler that runs on the thread of the sockets holds it up until deadlines have passed. Nothing
+//! here is measured: peers do their part while the thread is held up, and it goes on when they have.
+
+use core::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use mcp_sse_core::driver::Session;
+use mcp_sse_core::{Fault, Timeouts};
+
+use crate::adapter::{Adapter, Handler, Server, handler};
+use crate::client::{Client, Stream, answer, call};
+use crate::{PATIENCE, handlers, timeouts, wait_until};
+
+/// The deadlines: so long that a test has begun before they come, and so short that it can wait.
+const DUE: Duration = Duration::from_secs(2);
+
+const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A server whose thread can be held up.
+struct Held {
+    server: Server,
+    /// By this session.
+    stream: Stream,
+    held_up: mpsc::Receiver<()>,
+    go_on: mpsc::Sender<()>,
+}
+
+impl Held {
+    fn new(on: &Adapter, change: impl FnOnce(&mut Timeouts)) -> Self {
+        let (says, held_up) = mpsc::channel();
+        let (go_on, hears) = mpsc::channel();
+        let config = timeouts(change).build().expect("good");
+        let server = Server::start(on, config, holding(says, Arc::new(Mutex::new(hears))));
+        let stream = Stream::open(server.address());
+        Self { server, stream, held_up, go_on }
+    }
+
+    /// Holds the thread up while `meanwhile` runs, and until what is armed is due.
+    #[track_caller]
+    fn hold_up(&mut self, meanwhile: impl FnOnce()) {
+        let mut poster = Client::connect(self.server.address());
+        let body = r#"{"jsonrpc":"2.0","method":"hold up"}"#;
+        poster.send(self.stream.post_request(body));
+        self.held_up.recv_timeout(PATIENCE).expect("the message arrives");
+        let since = Instant::now();
+        meanwhile();
+        thread::sleep((DUE + DUE / 4).saturating_sub(since.elapsed()));
+        self.go_on.send(()).expect("the thread waits");
+        assert_eq!(self.stream.message(), answer(0, "[]"));
+    }
+}
+
+/// Echoes; holds its thread up when it is told to; and floods who asks for that.
+fn holding(says: mpsc::Sender<()>, hears: Arc<Mutex<mpsc::Receiver<()>>>) -> Handler {
+    handler(move |mut session: Session| {
+        let (says, hears) = (says.clone(), hears.clone());
+        async move {
+            while let Some(message) = session.recv().await {
+                match message.method() {
+                    Some("hold up") => {
+                        says.send(()).expect("the test waits");
+                        // The end of the test will do as well.
+                        let _ = hears.lock().expect("no panic").recv();
+                        // With something to send there is a turn before anything else is looked at.
+                        let _gone = session.send(handlers::response("0", "[]")).await;
+                    }
+                    Some("flood") => {
+                        let text = format!("\"{}\"", "x".repeat(64 << 10));
+                        for n in 0..FLOOD {
+                            let frame = handlers::response(&n.to_string(), &text);
+                            let _gone = session.send(frame).await;
+                        }
+                    }
+                    _ => {
+                        if let Some(frame) = handlers::echoed(&message) {
+                            let _gone = session.send(frame).await;
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+const FLOOD: usize = 200;
+
+/// What a peer did before the deadline, or before anybody looked, is looked at before the deadline.
+pub fn what_came_in_time_counts(on: &Adapter) {
+    let mut held = Held::new(on, |t| {
+        t.head = Some(DUE);
+        t.body = Some(DUE);
+        t.stall = Some(DUE);
+    });
+    let address = held.server.address();
+    let mut reader = Stream::open(address);
+    let flood = r#"{"jsonrpc":"2.0","method":"flood"}"#;
+    assert_eq!(Client::connect(address).ask(reader.post_request(flood)).status, 202);
+    let mut sent = 0;
+    wait_until("its socket is full", || {
+        thread::sleep(Duration::from_millis(20));
+        let before = core::mem::replace(&mut sent, held.server.metrics().bytes_sent);
+        sent == before && sent > 64 << 10
+    });
+    let received = held.server.metrics().bytes_received;
+    let (mut head, mut body) = (Client::connect(address), Client::connect(address));
+    head.send(&READY[..20]);
+    let post = held.stream.post_request(&call(1, "[]"));
+    body.send(&post[..post.len() - 5]);
+    let halves = 20 + post.len() as u64 - 5;
+    let metrics = || held.server.metrics();
+    wait_until("both halves are read", || metrics().bytes_received == received + halves);
+    assert_eq!(metrics().faults_of_time(), [0; 4]);
+    held.hold_up(|| {
+        head.send(&READY[20..]);
+        body.send(&post[post.len() - 5..]);
+        reader.client.take_in();
+    });
+    assert_eq!(head.response().status, 200);
+    assert_eq!(body.response().status, 202);
+    assert_eq!(held.stream.message(), answer(1, "[]"));
+    for n in 0..FLOOD {
+        assert!(reader.message().starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{n},"#)), "{n}");
+    }
+    assert_eq!(held.server.metrics().faults_of_time(), [0; 4]);
+    reader.check_alive("the reader, afterwards");
+}
+
+trait FaultsOfTime {
+    fn faults_of_time(&self) -> [u64; 4];
+}
+
+impl FaultsOfTime for mcp_sse_core::Metrics {
+    fn faults_of_time(&self) -> [u64; 4] {
+        [Fault::HeadTimeout, Fault::BodyTimeout, Fault::Stalled, Fault::ConnectionIdle]
+            .map(|fault| self.fault(fault))
+    }
+}
+
+/// All that has become due meanwhile is done, each thing once, and nothing else.
+pub fn what_is_due_is_done_once(on: &Adapter) {
+    const EACH: usize = 5;
+    let beat = DUE / 10;
+    let mut held = Held::new(on, |t| {
+        t.head = Some(DUE);
+        t.body = Some(DUE);
+        t.idle = Some(DUE);
+        t.heartbeat = Some(beat);
+    });
+    let address = held.server.address();
+    let mut streams: Vec<_> = (0..EACH).map(|_| Stream::open(address)).collect();
+    let post = held.stream.post_request(&call(1, "[]"));
+    let say = |bytes: &[u8], answers: usize| -> Vec<Client> {
+        let begin = || {
+            let mut client = Client::connect(address);
+            client.send(bytes);
+            (0..answers).for_each(|_| assert_eq!(client.response().status, 200));
+            client
+        };
+        (0..EACH).map(|_| begin()).collect()
+    };
+    let silent = say(b"", 0);
+    let idle = say(READY.as_bytes(), 1);
+    let heads = say(&READY.as_bytes()[..9], 0);
+    let bodies = say(&post[..post.len() - 1], 0);
+    let expected = (1 + 5 * EACH) as u64;
+    wait_until("all are there", || held.server.metrics().connections_open() == expected);
+    assert_eq!(held.server.metrics().faults_of_time(), [0; 4]);
+    let (before, start) = (held.server.metrics().heartbeats, Instant::now());
+    held.hold_up(|| {});
+    let metrics = held.server.metrics();
+    // One for each that the thread slept through, and those of the time in which it was awake.
+    let beats = u128::from(metrics.heartbeats - before);
+    let awake = start.elapsed().saturating_sub(DUE).as_millis() / beat.as_millis();
+    let most = (1 + EACH as u128) * (2 + awake);
+    assert!(beats <= most, "{beats} heartbeats, {most} at most: {metrics:?}");
+    for mut client in silent.into_iter().chain(idle) {
+        client.expect_end();
+    }
+    for mut client in heads.into_iter().chain(bodies) {
+        assert_eq!(client.response().status, 408);
+        client.expect_end();
+    }
+    let each = EACH as u64;
+    let [heads, bodies, stalled, idle] = held.server.metrics().faults_of_time();
+    assert_eq!((heads, bodies, stalled), (each, each, 0));
+    // The connection of the post that held the thread up has been idle as well, if it was answered.
+    assert!((2 * each..=2 * each + 1).contains(&idle), "{idle}");
+    for stream in &mut streams {
+        stream.check_alive("a stream of that time");
+    }
+    held.stream.check_alive("the stream of who held it up");
+}

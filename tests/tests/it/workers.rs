@@ -1,0 +1,438 @@
+//! Several shards on threads of their own: nobody notices, on whichever of them a connection falls.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::sync::mpsc;
+
+use mcp_sse_core::driver::WORKERS_MAX;
+use mcp_sse_core::{CloseReason, Config, Frame, SessionToken};
+use mcp_sse_tests::adapter::{Adapter, Handler, Listen, Place, Server, handler};
+use mcp_sse_tests::certificate::Certificate;
+use mcp_sse_tests::client::{Client, Response, Stream, Way, answer, call, post_request};
+use mcp_sse_tests::scratch::Scratch;
+use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, limits, timeouts, wait_until};
+
+for_each_adapter!(
+    posts_reach_sessions_of_every_shard,
+    unknown_sessions_look_the_same_from_every_shard,
+    broadcasts_reach_every_shard,
+    health_is_that_of_all,
+    a_shutdown_ends_every_shard,
+    a_shutdown_before_it_begins,
+    the_future_is_dropped,
+    a_panic_ends_all,
+    a_port_is_one_servers,
+    a_unix_socket,
+    tls,
+    a_full_shard_is_passed_over,
+    a_post_that_finds_no_room,
+    numbers_that_cannot_be,
+);
+
+const SHARDS: u16 = 3;
+
+/// Connections enough to have come to every shard, wherever the system puts them: that one of three
+/// gets none of forty has a probability below one in a million.
+const CONNECTIONS: usize = 40;
+
+/// Every way for connections to get to shards: by a socket for each, and by one acceptor.
+fn everywhere(on: &Adapter, config: &Config, what: &Handler, test: impl Fn(Server)) {
+    let any: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0));
+    for place in Place::ALL {
+        let dealt = Listen::Bind(any);
+        let ushered = Listen::Tcp(TcpListener::bind(any).expect("a free port"));
+        for listen in [dealt, ushered] {
+            test(start(on, listen, place, config.clone(), what.clone()));
+        }
+    }
+}
+
+fn start(on: &Adapter, listen: Listen, place: Place, config: Config, what: Handler) -> Server {
+    let workers = SHARDS.into();
+    Server::try_start_workers(on, listen, workers, place, config, what).expect("a server")
+}
+
+fn shard_of(stream: &Stream) -> usize {
+    let token = SessionToken::parse(stream.token().as_bytes()).expect("a token");
+    token.shard().0.into()
+}
+
+/// A stream on every shard, in their order.
+#[track_caller]
+fn streams(way: &Way) -> Vec<Stream> {
+    let mut found: Vec<Option<Stream>> = (0..SHARDS).map(|_| None).collect();
+    for _ in 0..10 * CONNECTIONS {
+        let stream = Stream::open(way);
+        let shard = shard_of(&stream);
+        found[shard].get_or_insert(stream);
+        if found.iter().all(Option::is_some) {
+            return found.into_iter().flatten().collect();
+        }
+    }
+    panic!("not every shard was hit: {found:?}")
+}
+
+fn connections(way: &Way) -> Vec<Client> {
+    (0..CONNECTIONS).map(|_| Client::connect(way)).collect()
+}
+
+fn note(n: usize) -> Frame {
+    let text = format!(r#"{{"jsonrpc":"2.0","method":"n","params":[{n}]}}"#);
+    Frame::message(text.as_bytes()).expect("JSON")
+}
+
+/// Posts to every session on every connection, and expects each once, in order.
+#[track_caller]
+fn check_posts(way: &Way, messages: impl Fn() -> u64) {
+    let mut streams = streams(way);
+    let before = messages();
+    let mut posters = connections(way);
+    for (n, poster) in posters.iter_mut().enumerate() {
+        for stream in &streams {
+            let response = poster.ask(stream.post_request(&call(n, "[]")));
+            assert_eq!((response.status, response.text()), (202, "Accepted"), "{n}: {response:?}");
+        }
+    }
+    for stream in &mut streams {
+        for n in 0..posters.len() {
+            assert_eq!(stream.message(), answer(n, "[]"));
+        }
+    }
+    assert_eq!(messages() - before, (streams.len() * posters.len()) as u64);
+}
+
+fn posts_reach_sessions_of_every_shard(on: &Adapter) {
+    everywhere(on, &Config::default(), &handlers::echo(), |server| {
+        check_posts(&server.address().into(), || server.metrics().messages_received);
+    });
+}
+
+fn unknown_sessions_look_the_same_from_every_shard(on: &Adapter) {
+    everywhere(on, &Config::default(), &handlers::echo(), |server| {
+        let way = Way::from(server.address());
+        let ended: Vec<String> =
+            streams(&way).iter().map(|stream| stream.endpoint.clone()).collect();
+        wait_until("they have ended", || server.metrics().sessions_open() == 0);
+        let mut endpoints = ended.clone();
+        // A secret that is wrong, a shard that does not exist, and what is no token.
+        endpoints
+            .extend(ended.iter().map(|endpoint| format!("{}x", &endpoint[..endpoint.len() - 1])));
+        let (path, token) = ended[0].split_once('=').expect("a token");
+        endpoints.push(format!("{path}=__{}", &token[2..]));
+        endpoints.push(format!("{path}=nonsense"));
+        let mut first: Option<Response> = None;
+        for mut poster in connections(&way) {
+            for endpoint in &endpoints {
+                let response = poster.ask(post_request(endpoint, &call(1, "[]"))).without_date();
+                assert_eq!(response.status, 404, "{response:?}");
+                assert_eq!(&response, first.get_or_insert_with(|| response.clone()));
+            }
+        }
+    });
+}
+
+fn broadcasts_reach_every_shard(on: &Adapter) {
+    everywhere(on, &Config::default(), &handlers::silent(), |server| {
+        let mut streams = streams(&server.address().into());
+        wait_until("the others have left", || server.metrics().sessions_open() == 3);
+        for n in 0..20 {
+            let reach = finish("a broadcast", server.handle().broadcast(note(n))).expect("it runs");
+            assert_eq!((reach.queued, reach.full, reach.gone), (3, 0, 0));
+        }
+        for stream in &mut streams {
+            for n in 0..20 {
+                assert!(stream.message().ends_with(&format!("[{n}]}}")));
+            }
+        }
+    });
+}
+
+fn health_is_that_of_all(on: &Adapter) {
+    everywhere(on, &Config::default(), &handlers::silent(), |server| {
+        let way = Way::from(server.address());
+        let streams = streams(&way);
+        let mut askers = connections(&way);
+        let all = (streams.len() + askers.len()) as u64;
+        wait_until("all are there, and no others", || {
+            let metrics = server.metrics();
+            (metrics.connections_open(), metrics.sessions_open()) == (all, u64::from(SHARDS))
+        });
+        for asker in &mut askers {
+            let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+            let body: serde_json::Value = serde_json::from_slice(&said.body).expect("JSON");
+            assert_eq!(body["active_sessions"], u64::from(SHARDS), "{body}");
+            assert_eq!(body["active_connections"], all, "{body}");
+        }
+        // A session is counted everywhere before its client knows of it.
+        for (n, asker) in askers.iter_mut().enumerate().take(12) {
+            let more = Stream::open(&way);
+            let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+            let body: serde_json::Value = serde_json::from_slice(&said.body).expect("JSON");
+            assert_eq!(body["active_sessions"], u64::from(SHARDS) + 1, "{n}: {body}");
+            drop(more);
+            wait_until("it has left", || server.metrics().sessions_open() == u64::from(SHARDS));
+        }
+    });
+}
+
+fn a_shutdown_ends_every_shard(on: &Adapter) {
+    let config = timeouts(|t| t.shutdown_grace = Some(Duration::from_secs(3_600)));
+    everywhere(on, &config.build().expect("good"), &handlers::silent(), |mut server| {
+        let way = Way::from(server.address());
+        let mut streams = streams(&way);
+        let mut idle = connections(&way);
+        wait_until("all are there", || {
+            server.metrics().connections_open() == (streams.len() + idle.len()) as u64
+        });
+        // On one shard a request is under way; that one goes on, and the counters of all remain.
+        let mut busy = streams.remove(1);
+        assert_eq!(busy.post(&call(1, "[]")).status, 202);
+        let opened = server.metrics().sessions_opened;
+        server.shutdown();
+        streams.iter_mut().for_each(Stream::expect_end);
+        idle.iter_mut().for_each(Client::expect_end);
+        wait_until("one is left", || server.metrics().sessions_open() == 1);
+        assert_eq!(server.metrics().sessions_opened, opened);
+        assert!(!server.has_ended());
+        server.shutdown();
+        busy.client.wait_for_end();
+        server.wait_for_end();
+        assert!(std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err());
+        assert!(finish("an answer", server.handle().metrics()).is_err());
+    });
+}
+
+fn a_shutdown_before_it_begins(on: &Adapter) {
+    // The handle is older than the number of workers, and every shard has to hear of it.
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    for _ in 0..5 {
+        let listen = Listen::Bind(address);
+        let mut server = start(on, listen, Place::Apart, Config::default(), handlers::echo());
+        server.shutdown();
+        server.wait_for_end();
+    }
+}
+
+fn the_future_is_dropped(on: &Adapter) {
+    let config = timeouts(|t| t.shutdown_grace = Some(Duration::from_millis(200)));
+    let (sender, sessions) = mpsc::channel();
+    let give = handlers::give(sender);
+    everywhere(on, &config.build().expect("good"), &give, |mut server| {
+        let mut streams = streams(&server.address().into());
+        assert_eq!(streams[2].post(&call(1, "[]")).status, 202);
+        server.drop_future();
+        server.wait_for_end();
+        streams.iter_mut().for_each(|stream| stream.client.wait_for_end());
+        wait_until("it has stopped", || finish("an answer", server.handle().metrics()).is_err());
+        while let Ok(session) = sessions.try_recv() {
+            wait_until("its end is known", || session.closed().is_some());
+        }
+    });
+}
+
+fn a_panic_ends_all(on: &Adapter) {
+    let (sender, sessions) = mpsc::channel();
+    let give = handlers::give(sender);
+    let clumsy = handler(move |session| {
+        assert!(session.head().field("x-stumble").is_none(), "stumbled, as it was told to");
+        give(session)
+    });
+    everywhere(on, &Config::default(), &clumsy, |server| {
+        let mut streams = streams(&server.address().into());
+        // Behind the panic none is given any more.
+        let opened = server.metrics().sessions_opened;
+        let held: Vec<_> =
+            (0..opened).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
+        let mut stumbling = Client::connect(server.address());
+        stumbling.send("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Stumble: 1\r\n\r\n");
+        stumbling.wait_for_end();
+        streams.iter_mut().for_each(|stream| stream.client.wait_for_end());
+        server.expect_panic();
+        let ended = held.iter().filter(|session| {
+            wait_until("its end is known", || session.closed().is_some());
+            session.closed().is_some_and(|closed| closed.reason == CloseReason::Shutdown)
+        });
+        assert_eq!(ended.count(), usize::from(SHARDS));
+    });
+}
+
+fn a_port_is_one_servers(on: &Adapter) {
+    use socket2::{Domain, Socket, Type};
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let try_at = |address, workers| {
+        let listen = Listen::Bind(address);
+        let server = Server::try_start_workers(
+            on,
+            listen,
+            workers,
+            Place::Local,
+            Config::default(),
+            handlers::echo(),
+        );
+        server.err().map(|error| error.kind())
+    };
+    let server = start(on, Listen::Bind(any), Place::Local, Config::default(), handlers::echo());
+    // All of it is up.
+    drop(streams(&server.address().into()));
+    assert_eq!(try_at(server.address(), 2), Some(ErrorKind::AddrInUse));
+    assert_eq!(try_at(server.address(), 1), Some(ErrorKind::AddrInUse));
+    // Others that would share their port are not joined.
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    other.set_reuse_port(true).expect("an option");
+    other.bind(&any.into()).expect("a free port");
+    other.listen(1).expect("a socket");
+    let theirs = other.local_addr().expect("an address").as_socket().expect("of TCP");
+    assert_eq!(try_at(theirs, 2), Some(ErrorKind::AddrInUse));
+    drop(other);
+    assert_eq!(try_at(theirs, 2), None);
+}
+
+fn a_unix_socket(on: &Adapter) {
+    for place in Place::ALL {
+        let scratch = Scratch::new();
+        let path = scratch.path("s");
+        let listen = Listen::Unix(path.clone(), None);
+        let mut server = start(on, listen, place, Config::default(), handlers::echo());
+        check_posts(&Way::Unix(path.clone()), || server.metrics().messages_received);
+        server.shutdown();
+        server.wait_for_end();
+        wait_until("the file is gone", || !path.exists());
+    }
+}
+
+fn tls(on: &Adapter) {
+    for place in Place::ALL {
+        let certificate = Certificate::new();
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listen = Listen::Tls(socket, certificate.tls());
+        let server = start(on, listen, place, Config::default(), handlers::echo());
+        let way = Way::Tls(server.address(), certificate.client(&[]));
+        check_posts(&way, || server.metrics().messages_received);
+    }
+}
+
+/// Where one acceptor serves all of them, limits are exact.
+fn a_full_shard_is_passed_over(on: &Adapter) {
+    let config = limits(|l| l.connections_max = Some(6)).build().expect("good");
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listen = Listen::Tcp(socket);
+    let server = start(on, listen, Place::Local, config, handlers::echo());
+    drop(streams(&server.address().into()));
+    wait_until("they have left", || server.metrics().connections_open() == 0);
+    let mut open: Vec<Stream> = (0..6).map(|_| Stream::open(server.address())).collect();
+    let mut shards: Vec<usize> = open.iter().map(shard_of).collect();
+    shards.sort_unstable();
+    assert_eq!(shards, [0, 0, 1, 1, 2, 2]);
+    let mut late = Client::connect(server.address());
+    late.send("GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let reach = finish("a broadcast", server.handle().broadcast(note(1))).expect("it runs");
+    assert_eq!(reach.queued, 6);
+    assert!(!late.hears_something());
+    let leaves = open.remove(3);
+    let shard = shard_of(&leaves);
+    drop(leaves);
+    assert_eq!(late.response().status, 200);
+    late.expect_end();
+    assert_eq!(shard_of(&Stream::open(server.address())), shard);
+}
+
+/// It is refused, and not lost; and it can be sent again.
+fn a_post_that_finds_no_room(on: &Adapter) {
+    let config = limits(|l| l.inbound_messages_max = Some(2)).build().expect("good");
+    let (sender, sessions) = mpsc::channel();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listen = Listen::Tcp(TcpListener::bind(any).expect("a free port"));
+    let server = start(on, listen, Place::Apart, config, handlers::give(sender));
+    let way = Way::from(server.address());
+    // Every shard takes connections by now.
+    drop(streams(&way));
+    wait_until("they have left", || server.metrics().sessions_open() == 0);
+    sessions.try_iter().for_each(drop);
+    let stream = Stream::open(&way);
+    let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
+    let mut posters = connections(&way);
+    // Until one from elsewhere is refused; those from the session's own shard are held instead, so
+    // each connection is used once.
+    let mut accepted = 0;
+    let mut refused = None;
+    for (n, poster) in posters.iter_mut().enumerate() {
+        let held = server.metrics().posts_held;
+        poster.send(stream.post_request(&call(n, "[]")));
+        wait_until("an answer, or none", || {
+            poster.hears_something() || server.metrics().posts_held > held
+        });
+        if !poster.hears_something() {
+            continue;
+        }
+        match poster.response() {
+            response if response.status == 202 => accepted += 1,
+            response => {
+                assert_eq!(response.status, 503, "{response:?}");
+                assert!(response.field("Retry-After").is_some(), "{response:?}");
+                refused = Some(n);
+                break;
+            }
+        }
+    }
+    assert_eq!(accepted, 2);
+    let n = refused.expect("one from another shard");
+    for _ in 0..2 {
+        finish("a message", session.recv()).expect("a message");
+    }
+    // Those that were held have gone before; the room is that for this one, once they are taken.
+    let held = server.metrics().posts_held;
+    for _ in 0..held {
+        finish("a message", session.recv()).expect("a message");
+    }
+    let again = Client::connect(&way).ask(stream.post_request(&call(n, "[]")));
+    assert_eq!(again.status, 202);
+    assert_eq!(finish("a message", session.recv()).expect("a message").text(), call(n, "[]"));
+}
+
+fn numbers_that_cannot_be(on: &Adapter) {
+    let try_with = |workers| {
+        let listen = Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let (config, what) = (Config::default(), handlers::echo());
+        Server::try_start_workers(on, listen, workers, Place::Local, config, what)
+            .expect_err("too few, or too many")
+    };
+    for workers in [0, WORKERS_MAX + 1, usize::MAX] {
+        let error = try_with(workers);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{workers}: {error}");
+        assert!(error.to_string().contains("at most 256"), "{error}");
+    }
+}
+
+/// One thread is not several.
+#[test]
+fn local_is_one_worker() {
+    let any = "127.0.0.1:0";
+    let listener = mcp_sse_smol::Listener::bind(any, Config::default()).expect("a free port");
+    let served = listener.workers(2).expect("good").serve_local(async |_| {});
+    let error = finish("an error", served).expect_err("two");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    let listener = mcp_sse_tokio::Listener::bind(any, Config::default()).expect("a free port");
+    let served = listener.workers(2).expect("good").serve_local(async |_| {});
+    let runtime = ::tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one");
+    let error = runtime.block_on(served).expect_err("two");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+/// Handlers on tokio's threads, sockets on others.
+#[test]
+fn inside_a_runtime_of_many_threads() {
+    let runtime = ::tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one");
+    let listener = mcp_sse_tokio::Listener::bind("127.0.0.1:0", Config::default());
+    let listener = listener.and_then(|listener| listener.workers(SHARDS.into())).expect("good");
+    let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
+    let spawner = runtime.handle().clone();
+    let echo = handlers::echo();
+    let served = runtime.spawn(listener.serve(move |session| drop(spawner.spawn(echo(session)))));
+    check_posts(&address.into(), || {
+        finish("counters", handle.metrics()).expect("it runs").messages_received
+    });
+    handle.shutdown();
+    finish("its end", served).expect("no panic").expect("a good end");
+}
