@@ -1,7 +1,8 @@
 //! What the bridge adds to a message there and back: time, and work of its own.
 //!
 //! `cargo bench -p mcp-sse --bench bridge_cost`. The server is this program again: it answers each line
-//! with the line, as the result. The same is measured over its bare pipes.
+//! with the line, as the result. The same is measured over its bare pipes, of one and of as many servers
+//! as there are sessions, each with a request on the way all the time.
 
 use core::time::Duration;
 use std::io::{self, BufRead, BufReader, Write};
@@ -28,9 +29,12 @@ fn main() -> io::Result<()> {
     if env::var_os(SERVER).is_some() {
         return serve();
     }
-    bare()?;
-    bridged(1, CALLS)?;
-    bridged(SESSIONS, CALLS_EACH)
+    for (sessions, calls) in [(1, CALLS), (SESSIONS, CALLS_EACH)] {
+        bare(sessions, calls)?;
+        bridged(sessions, calls, None)?;
+        bridged(sessions, calls, Some("--shared"))?;
+    }
+    Ok(())
 }
 
 /// Answers each request with its params.
@@ -62,16 +66,33 @@ fn report(what: &str, mut times: Vec<Duration>, took: Duration, work: Option<Dur
     }
 }
 
-fn bare() -> io::Result<()> {
-    let mut process = Command::new(env::current_exe()?)
-        .env(SERVER, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
+fn bare(servers: usize, calls: usize) -> io::Result<()> {
+    let mut processes = Vec::new();
+    for _ in 0..servers {
+        let own = env::current_exe()?;
+        let mut command = Command::new(own);
+        command.env(SERVER, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+        processes.push(command.spawn()?);
+    }
+    let start = Instant::now();
+    let times = thread::scope(|scope| {
+        let threads: Vec<_> = processes
+            .iter_mut()
+            .map(|process| scope.spawn(move || bare_calls(process, calls)))
+            .collect();
+        let ended = threads.into_iter().map(|thread| thread.join().expect("calls"));
+        ended.collect::<io::Result<Vec<_>>>()
+    })?;
+    report(&name("bare pipe", servers), times.concat(), start.elapsed(), None);
+    // Their stdin is closed.
+    processes.iter_mut().try_for_each(|process| process.wait().map(drop))
+}
+
+fn bare_calls(process: &mut Child, calls: usize) -> io::Result<Vec<Duration>> {
     let mut stdin = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut stdout = BufReader::new(process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
-    let (mut times, mut line, start) = (Vec::new(), String::new(), Instant::now());
-    for id in 0..CALLS {
+    let (mut times, mut line) = (Vec::new(), String::new());
+    for id in 0..calls {
         let asked = Instant::now();
         writeln!(stdin, "{}", call(id, "[]"))?;
         line.clear();
@@ -79,16 +100,19 @@ fn bare() -> io::Result<()> {
         times.push(asked.elapsed());
         assert_eq!(line.trim_end(), answer(id, "[]"));
     }
-    report("a bare pipe", times, start.elapsed(), None);
-    drop(stdin);
-    process.wait().map(drop)
+    Ok(times)
 }
 
-fn bridged(sessions: usize, calls: usize) -> io::Result<()> {
+fn name(what: &str, sessions: usize) -> String {
+    format!("{what}, {sessions}")
+}
+
+fn bridged(sessions: usize, calls: usize, flag: Option<&str>) -> io::Result<()> {
     let own = env::current_exe()?;
     let mut bridge = Command::new(env!("CARGO_BIN_EXE_mcp-sse"))
         .args(["bridge", "--port", "0", "--log-level", "error", "--env"])
         .arg(format!("{SERVER}=1"))
+        .args(flag)
         .arg("--")
         .arg(own)
         .stdout(Stdio::piped())
@@ -120,7 +144,7 @@ fn bridged(sessions: usize, calls: usize) -> io::Result<()> {
         threads.into_iter().flat_map(|thread| thread.join().expect("calls")).collect()
     });
     let (took, after) = (start.elapsed(), work(bridge.id())?);
-    let what = format!("bridged, {sessions} session{}", if sessions > 1 { "s" } else { "" });
+    let what = name(if flag.is_some() { "bridged, shared" } else { "bridged" }, sessions);
     report(&what, times, took, after.checked_sub(before));
     drop(streams);
     // Its guards see to the servers.

@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 use mcp_sse_core::jsonrpc::{self, Kind, Message, code};
 use mcp_sse_core::{Frame, Time};
 
+use super::conversation::ID_BYTES_MAX;
 use text::Ambiguous;
 
 /// What bounds a [`Mux`].
@@ -40,9 +41,12 @@ use text::Ambiguous;
 pub struct MuxLimits {
     /// Requests that the server has not answered, of all sessions together.
     pub requests_max: usize,
+    /// Bytes of one id or progress token, as JSON. Longer ones are refused: each is kept until the
+    /// answer.
+    pub id_bytes_max: usize,
     /// Bytes of ids and progress tokens that are kept to be put back, of all sessions together.
     pub ids_bytes_max: usize,
-    /// The same, of one session. One larger request alone is allowed.
+    /// The same, of one session.
     pub session_ids_bytes_max: usize,
     /// Messages that wait for the server to be ready, of all sessions together.
     pub parked_max: usize,
@@ -64,6 +68,7 @@ impl Default for MuxLimits {
     fn default() -> Self {
         Self {
             requests_max: 65_536,
+            id_bytes_max: ID_BYTES_MAX,
             ids_bytes_max: 16 << 20,
             session_ids_bytes_max: 256 << 10,
             parked_max: 4_096,

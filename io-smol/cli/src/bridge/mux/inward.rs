@@ -4,7 +4,7 @@ use core::mem;
 use std::collections::VecDeque;
 
 use mcp_sse_core::Time;
-use mcp_sse_core::jsonrpc::{Kind, Message, same_id};
+use mcp_sse_core::jsonrpc::{Kind, Message, code, same_id};
 
 use super::{Asked, Member, Mux, Phase, text};
 
@@ -22,6 +22,12 @@ impl Mux {
                 return self.counts.notifications_dropped += 1;
             }
             _ => {}
+        }
+        if let Some(id) = message.id()
+            && id.len() > self.limits.id_bytes_max
+        {
+            let why = format!("the id is longer than {} bytes", self.limits.id_bytes_max);
+            return self.answer_error(member, id, code::INVALID_REQUEST, &why);
         }
         let over = self.outage_over().is_some_and(|over| now >= over);
         match &mut self.phase {
@@ -61,6 +67,11 @@ impl Mux {
             return self.say(text.to_owned());
         };
         let token = match text::wanted_token(text) {
+            Ok(Some(token)) if token.len() > self.limits.id_bytes_max => {
+                let why =
+                    format!("the progress token is longer than {} bytes", self.limits.id_bytes_max);
+                return self.answer_error(member, id, code::INVALID_PARAMS, &why);
+            }
             Ok(token) => token,
             Err(ambiguous) => return self.refuse_params(member, message, ambiguous),
         };
@@ -68,7 +79,7 @@ impl Mux {
         let bytes = asked.bytes();
         let all = self.ids_bytes + bytes > self.limits.ids_bytes_max;
         let own = session.ids_bytes + bytes > self.limits.session_ids_bytes_max;
-        if self.asked.len() >= self.limits.requests_max || all || own && session.ids_bytes > 0 {
+        if self.asked.len() >= self.limits.requests_max || all || own {
             return self.refuse_busy(member, id);
         }
         self.numbered += 1;

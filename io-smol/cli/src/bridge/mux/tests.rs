@@ -598,8 +598,7 @@ fn ids_that_are_kept_are_bounded() {
     stage.mux.limits.session_ids_bytes_max = 10;
     stage.mux.limits.ids_bytes_max = 25;
     let ask = |id: &str| m(&format!(r#""id":"{id}","method":"a""#));
-    // One that is larger, alone; with anything beside it, no more.
-    stage.says(a, &ask("0123456789"));
+    stage.says(a, &ask("01234567"));
     assert_eq!(stage.heard().len(), 1);
     stage.says(a, &ask(""));
     stage.hears(&[busy(1, r#""""#)]);
@@ -615,8 +614,28 @@ fn ids_that_are_kept_are_bounded() {
     stage.answers(&m(r#""id":2,"result":{}"#));
     stage.heard();
     let token = r#""params":{"_meta":{"progressToken":"0123456789"}}"#;
-    stage.says(b, &m(&format!(r#""id":9,"method":"a",{token}"#)));
-    stage.hears(&[busy(2, "9")]);
+    stage.says(c, &m(&format!(r#""id":9,"method":"a",{token}"#)));
+    stage.hears(&[busy(3, "9")]);
+}
+
+#[test]
+fn long_ids_and_tokens_are_refused() {
+    let (mut stage, a) = Stage::ready();
+    stage.mux.limits.id_bytes_max = 6;
+    stage.says(a, &m(r#""id":"0123","method":"a""#));
+    assert_eq!(stage.heard().len(), 1);
+    let error = |code: i32, what: &str| {
+        format!(r#""error":{{"code":{code},"message":"the {what} is longer than 6 bytes"}}"#)
+    };
+    for method in ["a", "initialize"] {
+        stage.says(a, &m(&format!(r#""id":"01234","method":"{method}""#)));
+        let told = m(&format!(r#""id":"01234",{}"#, error(-32600, "id")));
+        stage.hears(&[format!("1: {told}")]);
+    }
+    let token = r#""params":{"_meta":{"progressToken":"01234"}}"#;
+    stage.says(a, &m(&format!(r#""id":9,"method":"a",{token}"#)));
+    let told = m(&format!(r#""id":9,{}"#, error(-32602, "progress token")));
+    stage.hears(&[format!("1: {told}")]);
 }
 
 #[test]
