@@ -15,7 +15,9 @@ use log::LevelFilter;
 use mcp_sse_core::driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
-use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
+use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
+
+use crate::logging::Format;
 
 use access::Access;
 pub use access::TokensError;
@@ -48,6 +50,10 @@ pub struct Serve {
     /// The path that messages are posted to.
     #[arg(long, value_name = "PATH", default_value = "/messages")]
     message_path: String,
+    /// What a proxy in front cuts off from paths, so that clients are told where to post as they see
+    /// it.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    public_path_prefix: String,
     /// Send a heartbeat after this much silence on a stream; "off" for none.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     heartbeat: Time,
@@ -57,6 +63,9 @@ pub struct Serve {
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
     max_sessions: Count,
+    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited".
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
+    max_body: Size,
     /// Serve with this many threads, each with sockets and sessions of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
@@ -67,6 +76,9 @@ pub struct Serve {
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
+    /// How a line of the log looks.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
     #[command(flatten)]
     access: Access,
 }
@@ -75,6 +87,7 @@ pub struct Serve {
 /// flag.
 type Time = OrNone<Duration>;
 type Count = OrNone<u32>;
+type Size = OrNone<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OrNone<T>(Option<T>);
@@ -127,10 +140,22 @@ impl Serve {
         self.workers
     }
 
+    /// Whether clients are asked for a token.
+    #[must_use]
+    pub fn asks_for_tokens(&self) -> bool {
+        self.access.asks()
+    }
+
     /// How much to log.
     #[must_use]
     pub const fn log_level(&self) -> LevelFilter {
         self.log_level
+    }
+
+    /// How a line of the log looks.
+    #[must_use]
+    pub const fn log_format(&self) -> Format {
+        self.log_format
     }
 
     /// The configuration that the flags mean.
@@ -140,15 +165,34 @@ impl Serve {
     /// The first flag whose value makes no sense, and why; or that the server would be open to
     /// everybody.
     pub fn config(&self) -> Result<Config, Mistake> {
+        self.builder()?.build().map_err(Mistake::Setting)
+    }
+
+    /// The path of the event stream.
+    #[must_use]
+    pub fn stream_path(&self) -> &str {
+        &self.sse_path
+    }
+
+    /// The same, to be added to.
+    ///
+    /// # Errors
+    ///
+    /// As [`config`](Self::config), but for what the builder finds.
+    pub fn builder(&self) -> Result<ConfigBuilder, Mistake> {
         if let Place::Tcp(address) = self.place()
             && !self.access.admits(address)
         {
             return Err(Mistake::Exposed(address));
         }
+        let limits = Limits::default();
         let mut limits = Limits {
             connections_max: self.max_connections.0,
             sessions_max: self.max_sessions.0,
-            ..Limits::default()
+            body_bytes_max: self.max_body.0,
+            // One body must fit at least.
+            bodies_bytes_max: limits.bodies_bytes_max.max(self.max_body.0),
+            ..limits
         };
         self.access.limit(&mut limits);
         let timeouts = Timeouts {
@@ -159,10 +203,10 @@ impl Serve {
         let builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
+            .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
-        let builder = self.access.apply(builder).map_err(Mistake::Tokens)?;
-        builder.build().map_err(Mistake::Setting)
+        self.access.apply(builder).map_err(Mistake::Tokens)
     }
 }
 
@@ -210,6 +254,7 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
     let known = [
         ("stream_path", "--sse-path"),
         ("message_path", "--message-path"),
+        ("public_path_prefix", "--public-path-prefix"),
         ("allow_host", "--allow-host"),
         ("allow_origin", "--allow-origin"),
         ("cors", "--cors-origin"),
@@ -237,6 +282,21 @@ fn parse_count(text: &str) -> Result<Count, String> {
         Ok(count) if count > 0 => Ok(OrNone(Some(count))),
         Ok(_) | Err(_) => Err("expected a whole number of at least 1, or \"unlimited\"".into()),
     }
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
+    if text == "unlimited" {
+        return Ok(OrNone(None));
+    }
+    UNITS
+        .into_iter()
+        .find_map(|(unit, shift)| {
+            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+            count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+        })
+        .map(|bytes| OrNone(Some(bytes)))
+        .ok_or_else(|| "expected a size as in 4MiB or 65536, or \"unlimited\"".into())
 }
 
 fn parse_workers(text: &str) -> Result<usize, String> {
@@ -280,6 +340,8 @@ mod tests {
             "--shutdown-grace=250ms",
             "--max-connections=7",
             "--max-sessions=unlimited",
+            "--max-body=100MiB",
+            "--public-path-prefix=/mcp",
             "--allow-host=mcp.example:443",
             "--allow-origin=http://localhost:*",
         ])
@@ -293,6 +355,20 @@ mod tests {
         assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
         assert_eq!(config.limits().connections_max, Some(7));
         assert_eq!(config.limits().sessions_max, None);
+        assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
+        assert!(config.limits().bodies_bytes_max >= Some(100 << 20), "one fits");
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
+        check("1", Some(1));
+        check("500KiB", Some(500 << 10));
+        check("2GiB", Some(2 << 30));
+        check("unlimited", None);
+        for wrong in ["", "0", "0MiB", "-1", "1MB", "KiB", "20000000000GiB", "1 MiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -330,6 +406,9 @@ mod tests {
         check_mistake("--heartbeat=soon", "--heartbeat");
         check_mistake("--max-sessions=-1", "--max-sessions");
         check_mistake("--max-connections=0", "--max-connections");
+        check_mistake("--max-body=4MB", "--max-body");
+        check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--log-format=xml", "--log-format");
         check_mistake("--port=65536", "--port");
         check_mistake("--workers=0", "--workers");
         check_mistake("--workers=257", "--workers");
