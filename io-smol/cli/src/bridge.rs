@@ -12,5 +12,6 @@ pub mod options;
 pub mod output;
 mod session;
 pub mod status;
+mod stderr;
 
 pub use session::PerSession;

@@ -36,15 +36,13 @@ use rustix::process::{Pid, Signal};
 
 use super::command::Command;
 use super::guard;
-use super::lines::{Line, Lines};
 use super::status::Status;
+use super::stderr::Log;
 
 /// How long a process has to end after its input has, and again after SIGTERM.
 pub const STEP: Duration = Duration::from_secs(2);
 /// For how long [`Children::finish`] waits at most: two steps, and some time for a busy machine.
 pub const FINISH: Duration = Duration::from_secs(6);
-/// The longest line of stderr that is logged whole.
-const STDERR_LINE_BYTES_MAX: usize = 8 << 10;
 /// What is left in stderr when a process has ended is read for so long, in case somebody else holds it.
 const STDERR_REST: Duration = Duration::from_millis(500);
 /// Bytes read from a pipe at once: as much as a pipe holds on most systems.
@@ -477,54 +475,36 @@ impl Exited {
     }
 }
 
-/// Puts a server's stderr into the log, line by line.
-struct Log<'n> {
-    name: &'n str,
-    lines: Lines,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<'n> Log<'n> {
-    const fn new(name: &'n str) -> Self {
-        Self { name, lines: Lines::new(STDERR_LINE_BYTES_MAX) }
+    /// However an exit is noticed, there is still somebody to be reaped.
+    #[track_caller]
+    fn check(exited: impl FnOnce(Pid) -> Exited) {
+        let mut process = process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let exited = exited(Pid::from_child(&process));
+        let late = async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("waited in vain");
+        };
+        async_io::block_on(future::or(exited.wait(), late));
+        async_io::block_on(exited.wait());
+        assert_eq!(Exit(process.wait().unwrap()).to_string(), "status 7");
     }
 
-    /// Reads for ever.
-    async fn follow(&mut self, stderr: &mut Async<ChildStderr>) {
-        self.read_to_end(stderr).await;
-        future::pending().await
+    #[test]
+    fn an_exit_is_noticed_and_the_process_not_reaped() {
+        check(Exited::of);
+        check(Exited::Looking);
     }
 
-    async fn read_to_end(&mut self, stderr: &mut Async<ChildStderr>) {
-        let mut buffer = vec![0; STDERR_LINE_BYTES_MAX];
-        while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-            self.lines.feed(buffer.get(..count).unwrap_or_default());
-            while let Some(line) = self.lines.next_line() {
-                match line {
-                    Line::Whole(line) => say(self.name, line, ""),
-                    Line::TooLong(beginning) => say(self.name, beginning, ".."),
-                }
-            }
-            // Others have their turn, however much it prints.
-            future::yield_now().await;
-        }
+    #[test]
+    fn exits_are_told_like_this() {
+        let exit = |raw| Exit(ExitStatus::from_raw(raw));
+        assert_eq!(exit(9).to_string(), "signal 9");
+        assert_eq!(exit(137 << 8).to_string(), "status 137");
+        assert!(exit(127 << 8).was_not_run() && exit(126 << 8).was_not_run());
+        assert!(!exit(0).was_not_run() && !exit(9).was_not_run());
     }
-
-    fn finish(&mut self) {
-        if let Some(line) = self.lines.last_line() {
-            say(self.name, line, "");
-        }
-    }
-}
-
-fn say(name: &str, line: &[u8], more: &str) {
-    log::info!(target: "mcp_sse::stderr", "{name}: {}{more}", printable(line));
-}
-
-/// Bytes of somebody else's as text that does nothing to a terminal.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for c in String::from_utf8_lossy(bytes).chars() {
-        if c.is_control() && c != '\t' { text.extend(c.escape_default()) } else { text.push(c) }
-    }
-    text
 }
