@@ -37,7 +37,7 @@ use rustix::process::{Pid, Signal};
 use super::command::Command;
 use super::guard;
 use super::status::Status;
-use super::stderr::Log;
+use super::stderr::{Kept, Log};
 
 /// How long a process has to end after its input has, and again after SIGTERM.
 pub const STEP: Duration = Duration::from_secs(2);
@@ -63,6 +63,7 @@ struct Shared {
     /// Tasks that are not done.
     tended: Mutex<usize>,
     done: Condvar,
+    stderr: Kept,
     /// Dropped last: lets the thread end.
     _thread: Sender<Never>,
 }
@@ -130,6 +131,7 @@ impl Children {
             hurried,
             tended: Mutex::default(),
             done: Condvar::new(),
+            stderr: Kept::default(),
             _thread: running,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -172,7 +174,7 @@ impl Children {
                 Ok((process, child)) => {
                     // Nobody may be waiting any more; then the child is dropped here.
                     drop(started.try_send(Ok(child)));
-                    process.tend(&name, &shared.hurried).await;
+                    process.tend(&name, &shared).await;
                     shared.status.process_ended();
                 }
                 Err(error) => drop(started.try_send(Err(error))),
@@ -181,6 +183,18 @@ impl Children {
         };
         self.shared.executor.spawn(task).detach();
         start.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Keeps the last lines of stderr from now on, for [`last_stderr`](Self::last_stderr), instead of
+    /// only logging them.
+    pub fn keep_stderr(&self) {
+        self.shared.stderr.begin();
+    }
+
+    /// The last ten lines of stderr of all processes together.
+    #[must_use]
+    pub fn last_stderr(&self) -> Vec<String> {
+        self.shared.stderr.last()
     }
 
     /// Has no more patience: every process that is being ended, or will be, is killed at once.
@@ -360,19 +374,19 @@ impl Process {
     }
 
     /// Everything that happens to the process.
-    async fn tend(mut self, name: &str, hurried: &Receiver<Never>) {
+    async fn tend(mut self, name: &str, shared: &Shared) {
         let life = async {
             let exited = Exited::of(self.group);
             let end = async {
                 // The other end is held until the end begins.
                 if let Ok(ending) = self.ending.recv().await {
-                    ending.run(self.group, &exited, hurried).await;
+                    ending.run(self.group, &exited, &shared.hurried).await;
                 }
                 exited.wait().await;
             };
             future::or(exited.wait(), end).await;
         };
-        let mut log = Log::new(name);
+        let mut log = Log::new(name, &shared.stderr);
         future::or(life, log.follow(&mut self.stderr)).await;
         // Whoever is left. The leader is still there, as a zombie.
         let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
