@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The group is signalled before its leader is reaped, always: until then nobody else can have its
-//! number. The leader is the server's [guard](super::guard).
+//! number. The leader is the server's [guard].
 
 use core::fmt;
 use core::pin::Pin;
@@ -144,7 +144,7 @@ impl Children {
     }
 
     /// Starts a process; `head` is the request whose header fields the command may want, and `name`
-    /// what its stderr is logged under. The program itself is started by the [guard](super::guard), so
+    /// what its stderr is logged under. The program itself is started by the [guard], so
     /// that there is no such program is known from its [exit](Exit::was_not_run).
     ///
     /// A future that is dropped leaves no process behind.
