@@ -10,7 +10,6 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 use std::{env, fs, thread};
 
-#[cfg(unix)]
 use mcp_sse_tests::client::{Stream, answer, call};
 
 /// Set in a process that is the server.
@@ -19,12 +18,6 @@ const CALLS: usize = 5_000;
 const SESSIONS: usize = 50;
 const CALLS_EACH: usize = 200;
 
-#[cfg(not(unix))]
-fn main() {
-    println!("there is no bridge on this system");
-}
-
-#[cfg(unix)]
 fn main() -> io::Result<()> {
     if env::var_os(SERVER).is_some() {
         return serve();

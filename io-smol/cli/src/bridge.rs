@@ -17,6 +17,7 @@ pub mod services;
 mod session;
 pub mod shared;
 pub mod status;
+mod stderr;
 
 pub use session::PerSession;
 pub use shared::Shared;

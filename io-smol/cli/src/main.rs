@@ -193,11 +193,7 @@ fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
         return check_servers(run.servers().map_err(Failure::Flags)?);
     }
     logging::init(serve.log_level(), serve.log_format());
-    let servers = run.servers().map_err(Failure::Flags)?;
-    if let Some(server) = servers.iter().find(|server| !server.command.is_there()) {
-        let program = server.command.program().display();
-        return Err(Failure::Flags(format!("{}: there is no program {program}", server.name)));
-    }
+    let servers = run.runnable_servers().map_err(Failure::Flags)?;
     let children = take_care_of_processes()?;
     let services = Services::new(&children, servers, run.sharing(), run.paths());
     let builder = services.configure(serve.builder().map_err(mistaken)?, serve.stream_path());

@@ -14,17 +14,16 @@
 //! ```
 //!
 //! The group is signalled before its leader is reaped, always: until then nobody else can have its
-//! number. The leader is the server's [guard](super::guard).
+//! number. The leader is the server's [guard].
 
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 use std::{env, thread};
 
@@ -37,17 +36,13 @@ use rustix::process::{Pid, Signal};
 
 use super::command::Command;
 use super::guard;
-use super::lines::{Line, Lines};
 use super::status::Status;
+use super::stderr::{Kept, Log};
 
 /// How long a process has to end after its input has, and again after SIGTERM.
 pub const STEP: Duration = Duration::from_secs(2);
 /// For how long [`Children::finish`] waits at most: two steps, and some time for a busy machine.
 pub const FINISH: Duration = Duration::from_secs(6);
-/// The longest line of stderr that is logged whole.
-const STDERR_LINE_BYTES_MAX: usize = 8 << 10;
-/// So many lines of stderr are kept where they are kept at all.
-pub const STDERR_LINES_KEPT: usize = 10;
 /// What is left in stderr when a process has ended is read for so long, in case somebody else holds it.
 const STDERR_REST: Duration = Duration::from_millis(500);
 /// Bytes read from a pipe at once: as much as a pipe holds on most systems.
@@ -68,8 +63,7 @@ struct Shared {
     /// Tasks that are not done.
     tended: Mutex<usize>,
     done: Condvar,
-    /// Lines of stderr, where they are kept.
-    stderr: OnceLock<Mutex<VecDeque<String>>>,
+    stderr: Kept,
     /// Dropped last: lets the thread end.
     _thread: Sender<Never>,
 }
@@ -137,7 +131,7 @@ impl Children {
             hurried,
             tended: Mutex::default(),
             done: Condvar::new(),
-            stderr: OnceLock::new(),
+            stderr: Kept::default(),
             _thread: running,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -150,7 +144,7 @@ impl Children {
     }
 
     /// Starts a process; `head` is the request whose header fields the command may want, and `name`
-    /// what its stderr is logged under. The program itself is started by the [guard](super::guard), so
+    /// what its stderr is logged under. The program itself is started by the [guard], so
     /// that there is no such program is known from its [exit](Exit::was_not_run).
     ///
     /// A future that is dropped leaves no process behind.
@@ -194,15 +188,13 @@ impl Children {
     /// Keeps the last lines of stderr from now on, for [`last_stderr`](Self::last_stderr), instead of
     /// only logging them.
     pub fn keep_stderr(&self) {
-        self.shared.stderr.get_or_init(Mutex::default);
+        self.shared.stderr.begin();
     }
 
-    /// The last lines of stderr, [`STDERR_LINES_KEPT`] at most, of all processes together.
+    /// The last ten lines of stderr of all processes together.
     #[must_use]
     pub fn last_stderr(&self) -> Vec<String> {
-        let lines = self.shared.stderr.get().map(|lines| lines.lock());
-        let lines = lines.map(|lines| lines.unwrap_or_else(PoisonError::into_inner));
-        lines.into_iter().flat_map(|lines| lines.iter().cloned().collect::<Vec<_>>()).collect()
+        self.shared.stderr.last()
     }
 
     /// Runs a task beside the processes. It should end when the bridge does.
@@ -399,7 +391,7 @@ impl Process {
             };
             future::or(exited.wait(), end).await;
         };
-        let mut log = Log::new(name, shared);
+        let mut log = Log::new(name, &shared.stderr);
         future::or(life, log.follow(&mut self.stderr)).await;
         // Whoever is left. The leader is still there, as a zombie.
         let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
@@ -502,65 +494,36 @@ impl Exited {
     }
 }
 
-/// Puts a server's stderr into the log, line by line.
-struct Log<'n> {
-    name: &'n str,
-    shared: &'n Shared,
-    lines: Lines,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<'n> Log<'n> {
-    const fn new(name: &'n str, shared: &'n Shared) -> Self {
-        Self { name, shared, lines: Lines::new(STDERR_LINE_BYTES_MAX) }
+    /// However an exit is noticed, there is still somebody to be reaped.
+    #[track_caller]
+    fn check(exited: impl FnOnce(Pid) -> Exited) {
+        let mut process = process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let exited = exited(Pid::from_child(&process));
+        let late = async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("waited in vain");
+        };
+        async_io::block_on(future::or(exited.wait(), late));
+        async_io::block_on(exited.wait());
+        assert_eq!(Exit(process.wait().unwrap()).to_string(), "status 7");
     }
 
-    /// Reads for ever.
-    async fn follow(&mut self, stderr: &mut Async<ChildStderr>) {
-        self.read_to_end(stderr).await;
-        future::pending().await
+    #[test]
+    fn an_exit_is_noticed_and_the_process_not_reaped() {
+        check(Exited::of);
+        check(Exited::Looking);
     }
 
-    async fn read_to_end(&mut self, stderr: &mut Async<ChildStderr>) {
-        let mut buffer = vec![0; STDERR_LINE_BYTES_MAX];
-        while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-            self.lines.feed(buffer.get(..count).unwrap_or_default());
-            while let Some(line) = self.lines.next_line() {
-                match line {
-                    Line::Whole(line) => self.shared.say(self.name, line, ""),
-                    Line::TooLong(beginning) => self.shared.say(self.name, beginning, ".."),
-                }
-            }
-            // Others have their turn, however much it prints.
-            future::yield_now().await;
-        }
+    #[test]
+    fn exits_are_told_like_this() {
+        let exit = |raw| Exit(ExitStatus::from_raw(raw));
+        assert_eq!(exit(9).to_string(), "signal 9");
+        assert_eq!(exit(137 << 8).to_string(), "status 137");
+        assert!(exit(127 << 8).was_not_run() && exit(126 << 8).was_not_run());
+        assert!(!exit(0).was_not_run() && !exit(9).was_not_run());
     }
-
-    fn finish(&mut self) {
-        if let Some(line) = self.lines.last_line() {
-            self.shared.say(self.name, line, "");
-        }
-    }
-}
-
-impl Shared {
-    fn say(&self, name: &str, line: &[u8], more: &str) {
-        let line = printable(line);
-        log::info!(target: "mcp_sse::stderr", "{name}: {line}{more}");
-        if let Some(kept) = self.stderr.get() {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == STDERR_LINES_KEPT {
-                kept.pop_front();
-            }
-            kept.push_back(line);
-        }
-    }
-}
-
-/// Bytes of somebody else's as text that does nothing to a terminal.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for c in String::from_utf8_lossy(bytes).chars() {
-        if c.is_control() && c != '\t' { text.extend(c.escape_default()) } else { text.push(c) }
-    }
-    text
 }

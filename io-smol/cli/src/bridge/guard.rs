@@ -131,6 +131,13 @@ fn is_bridge_gone(limit: Option<&Timespec>) -> bool {
     let stderr = io::stderr();
     let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
     let mut fds = [PollFd::new(&stderr, PollFlags::empty())];
-    let polled = rustix::event::poll(&mut fds, limit);
-    polled.is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
+    match rustix::event::poll(&mut fds, limit) {
+        Ok(_) => fds.iter().any(|fd| fd.revents().intersects(gone)),
+        Err(rustix::io::Errno::INTR) => false,
+        Err(_) => {
+            // The system is short of memory, say. Not in a hurry, then.
+            thread::sleep(STEP);
+            false
+        }
+    }
 }

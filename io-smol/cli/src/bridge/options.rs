@@ -74,6 +74,24 @@ impl Run {
         Ok(servers)
     }
 
+    /// The same, and each of them can be found.
+    ///
+    /// # Errors
+    ///
+    /// As [`servers`](Self::servers), and which program there is not.
+    pub fn runnable_servers(&self) -> Result<Vec<Server>, String> {
+        let servers = self.servers()?;
+        match servers.iter().find(|server| !server.command.is_there()) {
+            None => Ok(servers),
+            Some(Server { name, command }) => {
+                let program = command.program().display();
+                let which = self.config.as_ref().map(|_| format!("server {name:?}: "));
+                let which = which.unwrap_or_default();
+                Err(format!("{which}there is no program {program}"))
+            }
+        }
+    }
+
     fn command(&self) -> Result<Command, String> {
         let command = match (&self.shell, self.command.split_first()) {
             (Some(line), _) => Command::shell(line),
@@ -139,11 +157,11 @@ mod tests {
         let given = run(&["--env", "A=b", "--", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         assert_eq!(given.name(), "sh");
-        assert!(given.shakes_hands());
+        assert_eq!(given.sharing(), Sharing::None { shakes_hands: true });
         let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
         assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
         assert_eq!(shell.name(), "server");
-        assert!(!shell.shakes_hands());
+        assert_eq!(shell.sharing(), Sharing::None { shakes_hands: false });
     }
 
     #[test]
@@ -151,7 +169,7 @@ mod tests {
         let refused = |args: &[&str], said: &str| {
             let told = match run(args) {
                 Err(error) => error.to_string(),
-                Ok(run) => run.command().unwrap_err(),
+                Ok(run) => run.runnable_servers().unwrap_err(),
             };
             assert!(told.contains(said), "{told}");
         };
@@ -162,6 +180,9 @@ mod tests {
         refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides what is run");
         refused(&["--cwd", "/nothing", "--", "sh"], "--cwd /nothing: there is no such directory");
         refused(&["--", "no-such-program"], "there is no program no-such-program");
+        refused(&["--shared", "--header-to-env", "X-Y=Y", "--", "sh"], "cannot be used with");
+        refused(&["--config", "f.json", "--", "sh"], "cannot be used with");
+        refused(&["--config", "/nothing"], "--config /nothing: cannot be read");
         refused(&["--cwd", "/", "--", "./sh"], "there is no program ./sh");
         refused(&["--env", "PATH=/nothing", "--", "sh"], "there is no program sh");
     }

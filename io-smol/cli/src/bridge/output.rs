@@ -13,9 +13,9 @@ use std::time::Instant;
 use mcp_sse_core::jsonrpc::{Invalid, Message};
 use serde_json::value::RawValue;
 
-use super::child::printable;
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
 use super::status::Status;
+use super::stderr::printable;
 
 /// So many lines that are no messages are logged, of each server, in each [`PERIOD`].
 const WARNINGS_MAX: u32 = 10;
@@ -68,6 +68,11 @@ impl Output {
     /// more is fed.
     pub fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
+    }
+
+    /// The output has ended, and with it its last line. Then take what messages there are.
+    pub fn end(&mut self) {
+        self.lines.feed(b"\n");
     }
 
     /// The next message.
@@ -310,6 +315,20 @@ mod tests {
     fn one_message_a_line() {
         check("", &[], 0);
         check(&format!("{ONE}\n{TWO}\r\n\n  \n"), &[ONE, TWO], 0);
+    }
+
+    #[test]
+    fn the_end_ends_a_line() {
+        let status = Arc::new(Status::default());
+        let mut output = Output::new("test", status.clone());
+        output.feed(ONE.as_bytes());
+        assert_eq!(output.next_message(), None);
+        output.end();
+        assert_eq!(output.next_message().unwrap().text(), ONE);
+        output.end();
+        assert_eq!(output.next_message(), None);
+        drop(output);
+        assert_eq!(status.lines_refused(), 0);
     }
 
     #[test]

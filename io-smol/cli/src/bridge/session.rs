@@ -278,6 +278,7 @@ impl Relay {
             Poll::Ready(Ok(1..)) => {}
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.output_closed = true;
+                self.output.end();
                 self.expect_exit();
             }
         }

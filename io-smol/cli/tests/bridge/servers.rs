@@ -92,6 +92,6 @@ fn mistakes_are_told() {
     check(r#"{"mcpServers": {"a": {}}}"#, "servers.json: server \"a\": command: is missing");
     check(
         r#"{"mcpServers": {"a": {"command": "/nothing/there"}}}"#,
-        "a: there is no program /nothing/there",
+        "server \"a\": there is no program /nothing/there",
     );
 }

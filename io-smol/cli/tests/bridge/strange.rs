@@ -111,6 +111,14 @@ fn says_things_on_stderr() {
 }
 
 #[test]
+fn does_not_end_its_last_line() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("unended");
+    stream.begin();
+    stream.expect_end();
+}
+
+#[test]
 fn prints_for_people() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("pretty");

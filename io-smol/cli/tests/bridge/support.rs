@@ -39,6 +39,7 @@ case ${MODE:-} in
     closes-input) exec <&-; echo '{"jsonrpc":"2.0","method":"closed"}'; exec sleep 1000 ;;
     pretty) IFS= read -r line; printf '{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": [\n    {}\n  ]\n}\n'; answer ;;
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
+    unended) read -r line; printf '{"jsonrpc":"2.0","id":0,"result":{}}'; exit 0 ;;
     missing) exec /nothing/there ;;
     noisy) echo 'from stderr' >&2; printf 'no \033[31mend' >&2; answer ;;
     flood) n=0; while echo '{"jsonrpc":"2.0","method":"flood","params":['$n']}'; do n=$((n + 1)); done ;;
