@@ -249,6 +249,8 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
         ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
         ConfigError::InvalidRange { .. } => return Some("--trusted-proxy"),
+        // No flag asks for credentials of pages.
+        ConfigError::AnyOriginWithCredentials => return None,
         _ => return None,
     };
     let known = [
