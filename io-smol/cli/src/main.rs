@@ -180,8 +180,8 @@ impl Service for Bridged {
         }
     }
 
-    fn serve(self, session: Session, _: Handle) -> impl Future<Output = ()> + 'static {
-        async move { self.services.serve(session).await }
+    async fn serve(self, session: Session, _: Handle) {
+        self.services.serve(session).await;
     }
 }
 

@@ -77,7 +77,6 @@ impl Services {
     }
 
     /// Adds their paths, if they have any, and a page that lists them.
-    #[must_use]
     pub fn configure(&self, mut builder: ConfigBuilder, stream_path: &str) -> ConfigBuilder {
         let mut page = String::from("MCP servers, each over HTTP+SSE:\n\n");
         for Service { name, path, .. } in self.iter().filter(|service| !service.path.is_empty()) {

@@ -56,7 +56,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Outbox {
     /// Puts a frame in, or waits for room: then it is to be tried again with the same frame.
-    pub(super) fn poll_put(&self, cx: &mut Context<'_>, frame: &Frame) -> Poll<Result<(), Gone>> {
+    pub(super) fn poll_put(&self, cx: &Context<'_>, frame: &Frame) -> Poll<Result<(), Gone>> {
         let mut state = lock(&self.0);
         if state.closed {
             return Poll::Ready(Err(Gone));
@@ -99,7 +99,7 @@ impl Frames {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Frame>> {
         let mut state = lock(&self.0);
         let Some(frame) = state.frames.pop_front() else {
             if state.closed {

@@ -47,7 +47,7 @@ enum Server {
         not_before: Time,
     },
     Starting(Pin<Box<dyn Future<Output = io::Result<Child>> + Send>>),
-    Running(Running),
+    Running(Box<Running>),
 }
 
 struct Running {
@@ -197,7 +197,7 @@ impl Owner {
     }
 
     /// To sessions, and into what is to be written.
-    fn poll_outputs(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_outputs(&mut self, cx: &Context<'_>) -> bool {
         let mut moved = false;
         loop {
             if let Some(Blocked { member, frame, since, until }) = self.blocked.take() {
@@ -297,14 +297,14 @@ impl Owner {
     fn started(&mut self, child: Child) {
         log::debug!("{}: process {} was started", self.name, child.pid());
         let now = self.clock.now();
-        self.server = Server::Running(Running {
+        self.server = Server::Running(Box::new(Running {
             child,
             output: Output::new(&*self.name, self.children.status().clone()),
             since: now,
             input_closed: false,
             output_closed: false,
             exits_until: None,
-        });
+        }));
         self.mux.handle_started(now);
     }
 
