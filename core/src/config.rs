@@ -146,6 +146,23 @@ impl Config {
         &self.session_parameter
     }
 
+    /// Has the application decide about each request, as [`Authorization::Deferred`] does. For an
+    /// adapter that is given somebody who does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::TwoAuthorizers`] with [`Authorization::Static`].
+    #[cfg(feature = "driver")]
+    pub(crate) fn defer_authorization(&mut self) -> Result<(), ConfigError> {
+        match self.authorization {
+            Authorization::Static(_) => return Err(ConfigError::TwoAuthorizers),
+            Authorization::None | Authorization::Deferred => {}
+        }
+        self.authorization = Authorization::Deferred;
+        self.cors.challenges = true;
+        Ok(())
+    }
+
     /// See [`Limits::memory_bytes_max`].
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! The server over real sockets, held against the wire contract.
 
+mod authorize;
 mod conformance;
 mod guard;
 mod guard_table;
