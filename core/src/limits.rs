@@ -195,13 +195,19 @@ impl Limits {
         sum
     }
 
+    /// Connections that streams never have; zero where there are too few for a reserve, or no end of
+    /// them.
+    pub(crate) fn reserve(&self) -> u32 {
+        self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
+    }
+
     /// The limits of each of `shards` servers that together are to have these: what is counted over a
     /// whole server is divided, rounded up, and what is counted for one peer's request or one session
     /// stays.
     ///
     /// The limits of an address and of a principal are divided as well. So where connections fall on
     /// shards by chance, a limit may be reached on one of them a little before the whole has come to
-    /// it.
+    /// it. Rates stay as they are, and each shard keeps them by itself.
     #[must_use]
     pub fn share_of(&self, shards: u16) -> Self {
         let shards = shards.max(1);
@@ -209,10 +215,12 @@ impl Limits {
         let bytes = |limit: Option<u64>| limit.map(|limit| limit.div_ceil(shards.into()));
         Self {
             connections_max: count(self.connections_max),
+            connections_reserve: self.connections_reserve.div_ceil(shards.into()),
             connections_per_address_max: count(self.connections_per_address_max),
             sessions_max: count(self.sessions_max),
             sessions_per_address_max: count(self.sessions_per_address_max),
             sessions_per_principal_max: count(self.sessions_per_principal_max),
+            rate_entries_max: count(self.rate_entries_max),
             bodies_bytes_max: bytes(self.bodies_bytes_max),
             queues_bytes_max: bytes(self.queues_bytes_max),
             events_max: count(self.events_max),
@@ -227,12 +235,6 @@ impl Limits {
     pub fn memory_bytes_max_of(&self, shards: u16) -> u64 {
         let shards = shards.max(1);
         self.share_of(shards).memory_bytes_max().saturating_mul(shards.into())
-    }
-
-    /// Connections that streams never have; zero where there are too few for a reserve, or no end of
-    /// them.
-    pub(crate) fn reserve(&self) -> u32 {
-        self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
     }
 
     pub(crate) fn head(&self) -> HeadLimits {
@@ -359,20 +361,6 @@ mod tests {
     }
 
     #[test]
-    fn shares_add_up() {
-        let whole = Limits { sessions_max: Some(10), events_max: None, ..Limits::default() };
-        let share = whole.share_of(4);
-        assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
-        assert_eq!(share.bodies_bytes_max, Some(16 << 20));
-        assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
-        assert_eq!(whole.share_of(1), whole);
-        let whole = Limits::default();
-        assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
-        assert_eq!(whole.memory_bytes_max_of(2), 2 * whole.share_of(2).memory_bytes_max());
-        assert!(whole.memory_bytes_max_of(2) < whole.memory_bytes_max() + (5 << 20));
-    }
-
-    #[test]
     fn rates_count_where_there_are_any() {
         let rate = "10/minute".parse().ok();
         let without = Limits { rate_entries_max: None, ..Limits::default() };
@@ -388,6 +376,20 @@ mod tests {
     fn the_reserve_is_never_more_than_an_eighth() {
         let reserve = |max| Limits { connections_max: max, ..Limits::default() }.reserve();
         assert_eq!([None, Some(7), Some(64), Some(10_240)].map(reserve), [0, 0, 8, 1_024]);
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let whole = Limits { sessions_max: Some(10), events_max: None, ..Limits::default() };
+        let share = whole.share_of(4);
+        assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
+        assert_eq!(share.bodies_bytes_max, Some(16 << 20));
+        assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
+        assert_eq!(whole.share_of(1), whole);
+        let whole = Limits::default();
+        assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
+        assert_eq!(whole.memory_bytes_max_of(2), 2 * whole.share_of(2).memory_bytes_max());
+        assert!(whole.memory_bytes_max_of(2) < whole.memory_bytes_max() + (5 << 20));
     }
 
     #[test]

@@ -244,7 +244,7 @@ impl Server {
         } else if self.config.forwarding {
             Ok(PostTarget::Elsewhere(Box::new(claim)))
         } else {
-            log::info!("a post for shard {shard} came to shard {}", self.config.shard);
+            log::debug!("a post for shard {shard} came to shard {}", self.config.shard);
             Err(Fault::Misrouted)
         }
     }
@@ -503,7 +503,7 @@ impl Server {
             .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
             self.note(Some(key), Fault::Busy);
-            log::info!("{}: a request was answered \"server busy\"", SessionId(session));
+            log::debug!("{}: a request was answered \"server busy\"", SessionId(session));
             self.accepted(key);
         } else {
             self.refuse(key, Fault::Busy, Unread::Known(0));

@@ -175,6 +175,8 @@ pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
         ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
+        // Nothing on the command line sets these.
+        ConfigError::InvalidRange { .. } | ConfigError::AnyOriginWithCredentials => return None,
         _ => return None,
     };
     let known = [
