@@ -7,6 +7,7 @@ mod guard_table;
 mod handle;
 mod http;
 mod journeys;
+mod jwt;
 mod post;
 mod routes;
 mod sdk;
