@@ -540,6 +540,21 @@ mod tests {
         check(b().timeouts(timeouts), Some("heartbeat"));
     }
 
+    #[cfg(feature = "driver")]
+    #[test]
+    fn somebody_decides() {
+        let mut config = Config::default();
+        assert!(!config.cors.challenges);
+        config.defer_authorization().unwrap();
+        assert!(matches!(config.authorization, Authorization::Deferred));
+        assert!(config.cors.challenges, "pages are shown the challenge");
+        config.defer_authorization().unwrap();
+        let tokens = StaticTokens::builder().token("a", "t").build().unwrap();
+        let mut config =
+            Config::builder().authorization(Authorization::Static(tokens)).build().unwrap();
+        assert_eq!(config.defer_authorization(), Err(ConfigError::TwoAuthorizers));
+    }
+
     #[test]
     fn the_first_mistake_is_the_one_reported() {
         check(Config::builder().stream_path("x").message_path("y"), Some("stream_path"));

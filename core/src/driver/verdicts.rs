@@ -432,6 +432,18 @@ mod tests {
     }
 
     #[test]
+    fn bearer_tokens() {
+        let token =
+            |fields: &str| head("/a/sse", fields).bearer_token().map(alloc::string::String::from);
+        assert_eq!(token("Authorization: bEARER t.k=\r\n").as_deref(), Some("t.k="));
+        assert_eq!(token("Authorization: Bearer\r\n").as_deref(), Some(""));
+        assert_eq!(token(""), None);
+        assert_eq!(token("Authorization: Basic YTpi\r\n"), None);
+        assert_eq!(token("Authorization: Bearer \u{e4}\r\n").as_deref(), Some("\u{e4}"));
+        assert_eq!(token("Authorization: Bearer t\r\nauthorization: Bearer t\r\n"), None);
+    }
+
+    #[test]
     fn a_hash_that_two_have_gives_nobody_the_others_verdict() {
         let mut memory = Memory::new(VerdictCache::new());
         memory.put("alice", allow("alice"), 0);
