@@ -15,6 +15,7 @@ pub mod handlers;
 pub mod scratch;
 #[path = "../../io-tokio/examples/toolbox/service.rs"]
 pub mod sdk;
+pub mod sim;
 
 /// The README's examples, compiled.
 #[cfg(doctest)]
