@@ -176,7 +176,10 @@ pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
         ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
         // Nothing on the command line sets these.
-        ConfigError::InvalidRange { .. } | ConfigError::AnyOriginWithCredentials => return None,
+        ConfigError::InvalidRange { .. }
+        | ConfigError::AnyOriginWithCredentials
+        | ConfigError::TwoAuthorizers
+        | ConfigError::NoAuthorizer => return None,
         _ => return None,
     };
     let known = [

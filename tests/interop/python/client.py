@@ -86,7 +86,7 @@ async def discover_first(url):
     from mcp import Client
     from mcp.client.sse import sse_client
 
-    async with Client(sse_client(url)) as client:
+    async with Client(sse_client(url, headers=authorization())) as client:
         equal(client.protocol_version, LATEST, "version after the fallback")
         result = await client.call_tool("add", {"a": 2, "b": 3})
         equal(result.content[0].text, "5", "sum")
@@ -97,7 +97,7 @@ async def discover(url):
     from mcp import Client
     from mcp.client.sse import sse_client
 
-    async with Client(sse_client(url)) as client:
+    async with Client(sse_client(url, headers=authorization())) as client:
         assert client.protocol_version > LATEST, client.protocol_version
         result = await client.call_tool("add", {"a": 2, "b": 3})
         equal(result.content[0].text, "5", "sum")

@@ -213,7 +213,10 @@ fn whom_an_authorizer_lets_in() {
         assert_eq!(desk.ask(&mut app, by("bad", get("/sse"))).status(), StatusCode::FORBIDDEN);
         let mut stream = desk.ask(&mut app, by("alice", get("/sse")));
         let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
-        assert_eq!(names.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session").as_deref(), Some("alice"));
+        assert_eq!(
+            names.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session").as_deref(),
+            Some("alice")
+        );
         for (token, status) in [("alice", 202), ("bob", 404), ("bad", 403), ("alice", 202)] {
             let answer = desk.ask(&mut app, by(token, post(&endpoint, BODY)));
             assert_eq!(answer.status().as_u16(), status, "{token}");
