@@ -241,6 +241,7 @@ impl Model {
             ),
             Ticketed::Answered(Outcome::Accepted) => assert_eq!(status, 202, "10: as answered"),
             Ticketed::Answered(Outcome::UnknownSession) => assert_eq!(status, 404, "10"),
+            Ticketed::Answered(Outcome::RateLimited { .. }) => assert_eq!(status, 429, "10"),
             Ticketed::Answered(Outcome::Busy) | Ticketed::Out | Ticketed::Expired => {
                 assert_eq!(status, 503, "10: {:?}", post.ticket);
             }

@@ -81,7 +81,7 @@ impl Setup {
         let configs = (0..shards).map(|shard| {
             let mut config = Config::builder()
                 .shard(Shard(shard as u16))
-                .authorization(authorization)
+                .authorization(authorization.clone())
                 .acknowledgement(acknowledgement)
                 .forwarding(forwarding)
                 .allow_half_close(half_close)
@@ -94,7 +94,7 @@ impl Setup {
         });
         Self {
             configs: configs.collect(),
-            asked: authorization == Authorization::Deferred,
+            asked: matches!(authorization, Authorization::Deferred),
             forwarding,
             deferred: acknowledgement == Acknowledgement::Deferred,
             instance: if instance { "a1." } else { "" },

@@ -1,14 +1,14 @@
 //! Whom the application lets in: `authorize`, on every adapter and below every way to serve.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use mcp_sse_core::driver::{DECISIONS_MAX, Decision, VerdictCache};
 use mcp_sse_core::{
-    Authorization, Config, ConfigBuilder, ConfigError, Principal, Refusal, RequestHead,
+    Authorization, Config, ConfigBuilder, ConfigError, Limits, Principal, Refusal, RequestHead,
     StaticTokens, Verdict,
 };
 use mcp_sse_tests::adapter::{Adapter, Authorize, Listen, Place, Server, authorize, handler};
@@ -266,9 +266,8 @@ fn a_verdict_is_remembered(on: &Adapter) {
     assert_eq!(asked.load(Ordering::Relaxed), 11);
     let (judge, asked) = counting();
     let never = authorize(async move |head| -> Decision {
-        match judge(head).await {
-            Decision { .. } => Verdict::Allow(Principal::new("x")).valid_for(Duration::ZERO),
-        }
+        judge(head).await;
+        Verdict::Allow(Principal::new("x")).valid_for(Duration::ZERO)
     });
     let server = Desk::new(on).start(Config::builder(), never);
     let mut stream = open(&server, "alice");
@@ -292,8 +291,7 @@ fn a_thousand_questions(on: &Adapter) {
             judge(&head)
         })
     };
-    let mut limits = mcp_sse_core::Limits::default();
-    limits.connections_max = Some(2_000);
+    let limits = Limits { connections_max: Some(2_000), ..Limits::default() };
     let config = timeouts(|t| t.decision = Some(Duration::from_secs(60))).limits(limits);
     let server = Desk::new(on).start(config, slow);
     let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(server.address())).collect();
