@@ -9,7 +9,7 @@ use super::*;
 use crate::config::Authorization;
 use crate::driver::decisions::{Authorizer, DECISIONS_MAX, Decisions};
 use crate::driver::verdicts::VerdictCache;
-use crate::event::{ConnId, Principal, Refusal, Verdict};
+use crate::event::{ConnId, Principal, Refusal, RequestHead, Verdict};
 use crate::limits::Timeouts;
 
 /// What the authorizer is to say about each token; it waits where there is nothing yet.
@@ -38,7 +38,7 @@ impl Drop for Unfinished {
 impl Oracle {
     fn authorizer(&self) -> Authorizer {
         let oracle = self.clone();
-        Authorizer::new(move |head| {
+        Authorizer::new(move |head: Arc<RequestHead>| {
             let token = head.field("authorization").unwrap_or_default();
             let token = String::from_utf8(token.to_vec()).unwrap();
             let mut said = oracle.0.lock().unwrap();
@@ -252,7 +252,7 @@ fn clients_that_leave_take_their_questions_along() {
 
 #[test]
 fn a_panic_refuses_a_request_and_no_more() {
-    let authorizer = Authorizer::new(|head| {
+    let authorizer = Authorizer::new(|head: Arc<RequestHead>| {
         let token = head.field("authorization").unwrap_or_default().to_vec();
         assert_ne!(token, b"early", "stumbled, as it was told to");
         async move {
