@@ -447,12 +447,12 @@ mod tests {
     fn a_hash_that_two_have_gives_nobody_the_others_verdict() {
         let mut memory = Memory::new(VerdictCache::new());
         memory.put("alice", allow("alice"), 0);
-        let mut key = memory.0.key(&bearer("mallory")).unwrap();
+        let mut key = memory.0.key(&bearer("carol")).unwrap();
         key.hash = memory.0.key(&bearer("alice")).unwrap().hash;
         assert_eq!(memory.0.get(&key, at(0)), None);
-        memory.0.put(key.clone(), allow("mallory").into(), at(0));
+        memory.0.put(key.clone(), allow("carol").into(), at(0));
         memory.check();
-        assert_eq!(memory.0.get(&key, at(0)), Some(allow("mallory")));
+        assert_eq!(memory.0.get(&key, at(0)), Some(allow("carol")));
         assert_eq!(memory.get("alice", 0), None);
     }
 
