@@ -118,7 +118,8 @@ impl Listener {
     /// Asks `authorizer` whether a request may proceed, for each GET and POST of sessions and for the
     /// index page, before anything is looked up or made. It gets the request's head and returns a
     /// [`Verdict`](crate::Verdict), or a [`Decision`](crate::Decision) that says for how long it
-    /// holds. What is allowed is allowed on behalf of a [`Principal`](crate::Principal), to whom the
+    /// holds. It is an `async` closure or function; a plain closure that returns a future has to name
+    /// its argument's type, `Arc<RequestHead>`. What is allowed is allowed on behalf of a [`Principal`](crate::Principal), to whom the
     /// session belongs: nobody else's posts reach it.
     ///
     /// By default a verdict holds for a minute for all requests with the same `Authorization` field:
