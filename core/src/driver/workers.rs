@@ -253,9 +253,9 @@ mod tests {
     use core::time::Duration;
     use std::task::Wake;
     use std::thread::Thread;
-    use std::time::Instant;
 
     use super::*;
+    use crate::time::Clock;
 
     struct Unpark(Thread);
 
@@ -268,8 +268,9 @@ mod tests {
     /// Polls on this thread whenever it is woken, for a while.
     fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(60) {
+        let clock = Clock::start();
+        let until = clock.now().saturating_add(Duration::from_secs(60));
+        while clock.now() < until {
             if let Poll::Ready(done) = poll(&mut Context::from_waker(&waker)) {
                 return done;
             }
