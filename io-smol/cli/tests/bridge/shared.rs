@@ -95,32 +95,10 @@ fn method(name: &str, id: u32) -> String {
 
 #[test]
 fn fifty_clients_with_the_same_ids() {
-    fifty_clients(&Shared::start(), true);
-}
-
-/// Sessions, their posts and the process are each on another thread, and the process is still one.
-#[test]
-fn fifty_clients_of_two_workers() {
-    let shared = Shared::start_with(&["--workers", "2"]);
-    fifty_clients(&shared, false);
-    let mut streams: Vec<_> = (0..8).map(|_| shared.begin()).collect();
-    streams[0].say(&method("loud", 2));
-    for stream in &mut streams {
-        assert!(stream.message().contains("noise"), "notifications are for all");
-    }
-    assert_eq!(streams[0].message(), answer(2, "{}"));
-    streams[0].say(&method("die", 3));
-    assert_eq!(streams[0].message(), died(3));
-    for (at, stream) in streams.iter_mut().enumerate() {
-        stream.say(&call(4, &format!("[{at}]")));
-        assert_eq!(stream.message(), answer(4, &format!("[{at}]")));
-    }
-}
-
-#[track_caller]
-fn fifty_clients(shared: &Shared, in_order: bool) {
+    let shared = Shared::start();
     thread::scope(|scope| {
         for client in 0..50 {
+            let shared = &shared;
             scope.spawn(move || {
                 let mut stream = shared.begin();
                 let mut poster = Client::connect(shared.bridge.address());
@@ -129,14 +107,9 @@ fn fifty_clients(shared: &Shared, in_order: bool) {
                 let calls: Vec<_> =
                     (1..=100).map(|id| stream.post_request(&call(id, &params(id)))).collect();
                 poster.send(calls.concat());
-                // Posts that go from one worker to another may overtake each other.
-                let mut answers: Vec<_> = (1..=100).map(|_| stream.message()).collect();
-                let mut expected: Vec<_> = (1..=100).map(|id| answer(id, &params(id))).collect();
-                if !in_order {
-                    answers.sort();
-                    expected.sort();
+                for id in 1..=100 {
+                    assert_eq!(stream.message(), answer(id, &params(id)));
                 }
-                assert_eq!(answers, expected);
                 for _ in 1..=100 {
                     assert_eq!(poster.response().status, 202);
                 }
@@ -149,6 +122,38 @@ fn fifty_clients(shared: &Shared, in_order: bool) {
     let heard = shared.heard();
     assert_eq!(heard.len(), 1 + 50 * 100);
     assert_eq!(heard[0]["params"]["capabilities"], json!({}), "nobody's");
+}
+
+/// Sessions, their posts and the process are each on another thread, and the process is still one.
+#[test]
+fn clients_of_two_workers() {
+    let shared = Shared::start_with(&["--workers", "2"]);
+    thread::scope(|scope| {
+        for client in 0..16 {
+            let shared = &shared;
+            scope.spawn(move || {
+                let mut stream = shared.begin();
+                for id in 1..=20 {
+                    let params = format!("\"client {client} call {id}\"");
+                    stream.say(&call(id, &params));
+                    assert_eq!(stream.message(), answer(id, &params));
+                }
+            });
+        }
+    });
+    assert_eq!(shared.bridge.descendants().len(), 2, "its guard and itself");
+    let mut streams: Vec<_> = (0..8).map(|_| shared.begin()).collect();
+    streams[0].say(&method("loud", 2));
+    for stream in &mut streams {
+        assert!(stream.message().contains("noise"), "notifications are for all");
+    }
+    assert_eq!(streams[0].message(), answer(2, "{}"));
+    streams[0].say(&method("die", 3));
+    assert_eq!(streams[0].message(), died(3));
+    for (at, stream) in streams.iter_mut().enumerate() {
+        stream.say(&call(4, &format!("[{at}]")));
+        assert_eq!(stream.message(), answer(4, &format!("[{at}]")));
+    }
 }
 
 #[test]
