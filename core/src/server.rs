@@ -613,6 +613,8 @@ impl Server {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.scanner = Default::default();
             conn.reply = Reply::CLOSE;
+            // A proxy's next request may be another client's.
+            (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
         }
         self.arm(TimerKind::Idle, key);
     }

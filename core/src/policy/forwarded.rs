@@ -2,7 +2,7 @@
 //!
 //! Knows: both grammars, and whom to believe: the chain of proxies is walked from the server outwards,
 //! and the first address that is no trusted proxy's is the client. What stands beyond it was written
-//! by strangers and is not looked at.
+//! by strangers and is not believed, and neither is what stands beyond a proxy that names nobody.
 //! Does not know: whether the connection itself is a trusted proxy's; ask only about those.
 
 use core::net::{IpAddr, Ipv6Addr};
@@ -91,8 +91,8 @@ impl<'t> Walk<'t> {
         };
         let theirs = match hop {
             Client::At(address) => !self.trusted.iter().any(|range| range.contains(address)),
-            Client::Hidden => true,
-            Client::Proxy => false,
+            // Whom this proxy does not name may have been anybody, so what was said before is too.
+            Client::Hidden | Client::Proxy => true,
         };
         if theirs {
             self.malformed = false;
@@ -206,7 +206,8 @@ fn standard<'a>(
             if element.is_empty() {
                 continue;
             }
-            // The proxy that wrote this saw a stranger: what was said before is the stranger's.
+            // The proxy that wrote this saw a stranger, or names nobody: what was said before is
+            // the stranger's.
             let unnamed = Some(Client::Proxy);
             if walk.hop(element.node.map_or(unnamed, |text| node(text, false))) {
                 (secure, host) = (None, None);
@@ -415,6 +416,11 @@ mod tests {
         check(&["Forwarded: proto=https;host=\"a:80\""], "proxy https a:80 -");
         check(&[r#"Forwarded: secret="a\", b;=";for=192.0.2.1"#], "192.0.2.1 - - -");
         check(&["Forwarded: , for=192.0.2.1 , ;"], "192.0.2.1 - - -");
+        // Whom the nearest proxy does not name could be anybody, with anything to say.
+        check(&["Forwarded: for=192.0.2.66;proto=https;host=a, by=10.0.0.1"], "proxy - - -");
+        check(&["Forwarded: for=192.0.2.66;proto=https, proto=http;host=b"], "proxy http b -");
+        check(&["Forwarded: for=bad;proto=gopher, proto=https"], "proxy https - -");
+        check(&["Forwarded: host=a, for=10.0.0.3;proto=https"], "10.0.0.3 https a -");
         check(&["Forwarded: for=192.0.2.1", "X-Forwarded-Prefix: /p"], "192.0.2.1 - - /p");
         for bad in [
             "for=2001:db8::1",

@@ -242,6 +242,9 @@ mod tests {
         assert_eq!(bucket.take(rate, at(999)), Err(Duration::from_millis(1)));
         assert_eq!(bucket.take(rate, at(1_000)), Ok(()));
         assert!(!bucket.is_full(rate, at(2_499)) && bucket.is_full(rate, at(2_500)));
+        // A long silence saves up no more than the burst.
+        let taken = (0..10).filter(|_| bucket.take(rate, at(1_000_000)).is_ok()).count();
+        assert_eq!(taken, 3);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::Server;
 use crate::answer::{Refused, To};
 use crate::arena::Key;
 use crate::config::Authorization;
-use crate::conn::Phase as ConnPhase;
+use crate::conn::{Conn, Phase as ConnPhase};
 use crate::error::{AcceptError, Aftermath, Fault};
 use crate::event::{ConnId, Event, RequestHead, SessionId};
 use crate::http1::{Head, Persistence};
@@ -159,7 +159,8 @@ impl Server {
         let reserve = self.config.limits.reserve();
         let Some(max) = self.config.limits.connections_max.filter(|_| reserve > 0) else { return };
         if self.conns.len() - self.evicted > max - reserve.div_ceil(2)
-            && let Some(oldest) = self.idlest(|key| key != newcomer)
+            && let Some(oldest) =
+                self.idlest(|key, conn| key != newcomer && !self.is_being_answered(conn))
         {
             self.evict(oldest);
         }
@@ -173,22 +174,26 @@ impl Server {
         if !full || self.evicted > 0 || limits.reserve() == 0 {
             return;
         }
-        let oldest = self.idlest(|_| true).filter(|&key| {
-            self.conns
-                .get(key)
-                .is_some_and(|conn| self.now.saturating_since(conn.waiting_since) >= EVICTION_GRACE)
-        });
-        if let Some(oldest) = oldest {
+        if let Some(oldest) = self.idlest(|_, conn| self.has_had_its_grace(conn)) {
             self.evict(oldest);
         }
     }
 
+    fn has_had_its_grace(&self, conn: &Conn) -> bool {
+        self.now.saturating_since(conn.waiting_since) >= EVICTION_GRACE
+    }
+
+    /// Whether an answer is leaving that would be lost. Who does not take it in time has no claim to it.
+    fn is_being_answered(&self, conn: &Conn) -> bool {
+        !conn.outbox.is_empty() && !self.has_had_its_grace(conn)
+    }
+
     /// The connection that has waited for longest, of the oldest of each kind of waiting.
-    fn idlest(&self, may: impl Fn(Key) -> bool) -> Option<Key> {
+    fn idlest(&self, may: impl Fn(Key, &Conn) -> bool) -> Option<Key> {
         [TimerKind::Head, TimerKind::Idle, TimerKind::Linger]
             .into_iter()
             .filter_map(|kind| self.conns.at(self.timers.oldest(kind)?))
-            .filter(|(key, _)| may(*key))
+            .filter(|(key, conn)| may(*key, conn))
             .min_by_key(|(_, conn)| conn.waiting_since)
             .map(|(key, _)| key)
     }

@@ -148,7 +148,6 @@ impl Server {
             Ok(Scan::Partial) => {
                 // What the last request said does not hold for this one.
                 conn.sharing = Sharing::Off;
-                (conn.route, conn.session) = (None, None);
                 make_room(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
                 conn.partial.extend_from_slice(input);
                 // The first head is timed from accept, a later one from its first byte.
@@ -177,7 +176,6 @@ impl Server {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.reply = Reply::CLOSE;
             conn.sharing = Sharing::Off;
-            (conn.route, conn.session) = (None, None);
         }
         self.refuse(key, fault, Unread::Unknown);
     }

@@ -183,17 +183,17 @@ impl Server {
     }
 
     fn begin_post(&mut self, key: Key, plan: PostPlan, principal: Option<Principal>) {
+        // Before anything else is said, so that bad posts and guesses at sessions are limited as well,
+        // and the answer tells nothing of them.
+        if let Some(Err(wait)) = principal.as_ref().map(|who| self.tenants.post(who, self.now)) {
+            let refused = Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
+            return self.refuse(key, refused, plan.unread);
+        }
         if let Some(refused) = plan.refusal {
             return self.refuse(key, refused, plan.unread);
         }
         if self.phase != Phase::Running {
             return self.refuse(key, Fault::ShuttingDown, plan.unread);
-        }
-        // Before anything is looked up, so that guessing at sessions is limited as well, and the answer
-        // tells nothing of them.
-        if let Some(Err(wait)) = principal.as_ref().map(|who| self.tenants.post(who, self.now)) {
-            let refused = Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
-            return self.refuse(key, refused, plan.unread);
         }
         let target = match self.locate(plan.token, plan.service, principal) {
             Ok(target) => target,
@@ -525,8 +525,9 @@ impl Server {
     }
 }
 
-/// Makes room in a body of a declared (or a head of a limited) length for `more` bytes that have arrived: for twice what there
-/// was, so that it is copied a few times at most, but never for more than was promised.
+/// Makes room in a body of a declared (or a head of a limited) length for `more` bytes that have
+/// arrived: for twice what there was, so that it is copied a few times at most, but never for more than
+/// was promised.
 pub(super) fn make_room(body: &mut Vec<u8>, more: usize, declared: usize) {
     let needed = body.len().saturating_add(more).min(declared);
     if needed > body.capacity() {

@@ -84,6 +84,20 @@ fn posts_of_a_principal() {
 }
 
 #[test]
+fn posts_that_are_refused_for_what_they_are_count_as_well() {
+    let rate = "2/second".parse().ok();
+    let mut bench = Bench::with(rated(|limits| limits.posts_rate_per_principal = rate));
+    let token = bench.open_as(ALICE);
+    let good = post_with(&token, ALICE, NOTE);
+    assert_eq!(bench.ask(good.replace("application/json", "text/plain")).status, 415);
+    assert_eq!(bench.ask(good.replace("session_id", "id")).status, 400);
+    let limit = "limit posts_rate_per_principal";
+    let late = bench.ask(good.replace("application/json", "text/plain"));
+    check_late(&late, 429, "1", limit);
+    assert_eq!(bench.ask(good), late);
+}
+
+#[test]
 fn a_new_session_is_no_new_start_for_its_principal() {
     let rate = "1/hour".parse().ok();
     let mut bench = Bench::with(rated(|limits| limits.posts_rate_per_principal = rate));

@@ -130,3 +130,21 @@ fn no_line_holds_a_secret() {
         assert!(!line.contains("hunter2") && !line.contains(&token[8..]), "{line}");
     }
 }
+
+#[test]
+fn what_is_refused_before_it_is_understood_is_not_laid_at_the_door_of_the_last_client() {
+    let mut bench = Bench::with(Config::builder().trusted_proxy("10.0.0.1"));
+    let ask = "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+    let [bad, slow] = [0; 2].map(|_| bench.connect_from(network("10.0.0.1:5")));
+    bench.says(bad, ask);
+    bench.says(slow, ask);
+    let lines = lines_in(|| {
+        bench.says(bad, "nonsense\r\n\r\n");
+        bench.says(slow, "GET ");
+        bench.wait(secs(11));
+    });
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for line in &lines {
+        assert!(line.contains(" from 10.0.0.1:5: "), "{line}");
+    }
+}

@@ -79,6 +79,30 @@ fn a_request_under_way_is_not_disturbed() {
 }
 
 #[test]
+fn an_answer_that_is_leaving_is_not_lost() {
+    let mut bench = Bench::with(small());
+    let client = bench.open();
+    let request = post(&client.token, NOTE);
+    let (early, late) = request.split_at(request.len() - 1);
+    for _ in 0..13 {
+        let busy = bench.connect();
+        bench.says(busy, early);
+    }
+    // Nobody else could go but the one whose answer has not been written yet.
+    let answered = bench.connect();
+    bench.set_reading(answered, false);
+    bench.says(answered, early);
+    bench.says(answered, late);
+    bench.silent(1);
+    assert!(bench.is_open(answered));
+    // For as long as that takes, and no longer.
+    bench.now = bench.now.saturating_add(secs(1));
+    bench.reset(client.conn);
+    bench.silent(1);
+    assert!(!bench.is_open(answered));
+}
+
+#[test]
 fn streams_leave_the_reserve() {
     let mut bench = Bench::with(small());
     let clients: Vec<_> = (0..14).map(|_| bench.open()).collect();
