@@ -8,11 +8,14 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::config::Config;
 use crate::error::Fault;
 use crate::http1::{HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339};
 use crate::jsonrpc;
+use crate::policy::cors::Sharing;
+use crate::policy::rate::whole_seconds;
 use crate::report::Report;
 use crate::route::Service;
 use crate::sse::{EventName, Frame};
@@ -28,11 +31,14 @@ pub(crate) struct Refused {
     pub(crate) allow: Option<&'static str>,
     /// Whether bad credentials were given, for a 401.
     pub(crate) invalid_token: bool,
+    /// Seconds after which to try again, where it is known; of no use with statuses other than 429
+    /// and 503.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { fault, text: None, allow: None, invalid_token: false }
+        Self { fault, text: None, allow: None, invalid_token: false, retry_after: None }
     }
 }
 
@@ -43,6 +49,15 @@ impl Refused {
 
     pub(crate) fn method(allow: &'static str) -> Self {
         Self { allow: Some(allow), ..Self::from(Fault::MethodNotAllowed) }
+    }
+
+    /// Too often, by a rate: to be tried again after `wait`.
+    pub(crate) fn limited(fault: Fault, text: Option<&'static str>, wait: Duration) -> Self {
+        Self {
+            text: text.map(Cow::from),
+            retry_after: Some(whole_seconds(wait)),
+            ..Self::from(fault)
+        }
     }
 
     fn text(&self) -> &str {
@@ -63,6 +78,14 @@ impl Reply {
     pub(crate) const CLOSE: Self = Self { persistence: Persistence::Close, head_only: false };
 }
 
+/// Whom an answer is for, and what it says besides because of that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct To<'a> {
+    pub(crate) reply: Reply,
+    pub(crate) sharing: &'a Sharing,
+    pub(crate) config: &'a Config,
+}
+
 /// After this many seconds a client that was told 503 may come again.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
@@ -72,6 +95,8 @@ pub(crate) struct Answers {
     wall: Option<(u64, HttpDate)>,
     /// The 202 for each [`Persistence`], rendered at most once a second.
     accepted: [Option<Arc<[u8]>>; 3],
+    /// Who may read it. With CORS, pages of one origin usually come one after the other.
+    accepted_by: Sharing,
 }
 
 impl Answers {
@@ -86,12 +111,23 @@ impl Answers {
         self.wall.as_ref().map(|(_, date)| date)
     }
 
-    fn render(&self, response: &Response<'_>, reply: Reply) -> Arc<[u8]> {
-        response.render(self.date(), reply.persistence, reply.head_only).into()
+    fn render(&self, response: Response<'_>, to: &To<'_>) -> Arc<[u8]> {
+        let Reply { persistence, head_only } = to.reply;
+        if *to.sharing == Sharing::Off {
+            return response.render(self.date(), persistence, head_only).into();
+        }
+        let mut fields = response.fields.to_vec();
+        to.config.cors.fields(to.sharing, &mut fields);
+        let response = Response { fields: &fields, ..response };
+        response.render(self.date(), persistence, head_only).into()
     }
 
-    pub(crate) fn accepted(&mut self, persistence: Persistence) -> Arc<[u8]> {
-        let slot = persistence as usize;
+    pub(crate) fn accepted(&mut self, to: &To<'_>) -> Arc<[u8]> {
+        let slot = to.reply.persistence as usize;
+        if self.accepted_by != *to.sharing {
+            self.accepted = [const { None }; 3];
+            self.accepted_by = to.sharing.clone();
+        }
         if let Some(Some(bytes)) = self.accepted.get(slot) {
             return bytes.clone();
         }
@@ -101,7 +137,7 @@ impl Answers {
             content_type: Some("text/plain; charset=utf-8"),
             body: b"Accepted",
         };
-        let bytes = self.render(&response, Reply { persistence, head_only: false });
+        let bytes = self.render(response, to);
         if let Some(slot) = self.accepted.get_mut(slot) {
             *slot = Some(bytes.clone());
         }
@@ -109,13 +145,17 @@ impl Answers {
     }
 
     /// The answer to a fault; `None` where there is none to give.
-    pub(crate) fn refusal(&self, refused: &Refused, reply: Reply) -> Option<Arc<[u8]>> {
+    pub(crate) fn refusal(&self, refused: &Refused, to: &To<'_>) -> Option<Arc<[u8]>> {
         let status = refused.fault.status()?;
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
-        if status == 503 {
-            fields.push(RETRY_AFTER);
+        let seconds = refused.retry_after.map(|seconds| seconds.to_string());
+        match &seconds {
+            Some(seconds) => fields.push(("Retry-After", seconds)),
+            None if status == 503 => fields.push(RETRY_AFTER),
+            None => {}
         }
+        let challenge;
         const JSON: &str = "application/json";
         let plain = || (Cow::from("text/plain; charset=utf-8"), Cow::from(refused.text()));
         #[expect(clippy::wildcard_enum_match_arm, reason = "all the others say it in plain text")]
@@ -126,13 +166,21 @@ impl Answers {
             Fault::NotJsonRpc => {
                 (JSON.into(), json_rpc(jsonrpc::code::INVALID_REQUEST, refused.text()))
             }
+            Fault::DuplicateCredentials => {
+                challenge = challenge_of(Some("invalid_request"), to.config);
+                fields.push(("WWW-Authenticate", &challenge));
+                let body = r#"{"error":"invalid_request","error_description":"more than one Authorization field"}"#;
+                (JSON.into(), body.into())
+            }
             Fault::Unauthorized if refused.invalid_token => {
-                fields.push(("WWW-Authenticate", "Bearer error=\"invalid_token\""));
+                challenge = challenge_of(Some("invalid_token"), to.config);
+                fields.push(("WWW-Authenticate", &challenge));
                 let body = r#"{"error":"invalid_token","error_description":"the access token is not valid"}"#;
                 (JSON.into(), body.into())
             }
             Fault::Unauthorized => {
-                fields.push(("WWW-Authenticate", "Bearer"));
+                challenge = challenge_of(None, to.config);
+                fields.push(("WWW-Authenticate", &challenge));
                 let body =
                     r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
                 (JSON.into(), body.into())
@@ -149,10 +197,26 @@ impl Answers {
             content_type: Some(&content_type),
             body: body.as_bytes(),
         };
-        Some(self.render(&response, reply))
+        Some(self.render(response, to))
     }
 
-    pub(crate) fn health(&self, vitals: &Vitals<'_>, reply: Reply) -> Arc<[u8]> {
+    /// The answer to OPTIONS: to a preflight, and to whoever else asks.
+    pub(crate) fn options(&self, allow: &str, preflight: bool, to: &To<'_>) -> Arc<[u8]> {
+        let mut fields = alloc::vec![("Allow", allow)];
+        if preflight && matches!(to.sharing, Sharing::Anybody | Sharing::With(_)) {
+            to.config.cors.preflight_fields(&mut fields);
+        }
+        let response = Response { status: 204, fields: &fields, content_type: None, body: b"" };
+        self.render(response, to)
+    }
+
+    /// The document of RFC 9728.
+    pub(crate) fn metadata(&self, to: &To<'_>) -> Arc<[u8]> {
+        let body = to.config.metadata.as_ref().map_or("{}", |metadata| &metadata.body);
+        self.json(200, body, to)
+    }
+
+    pub(crate) fn health(&self, vitals: &Vitals<'_>, to: &To<'_>) -> Arc<[u8]> {
         let Vitals { sessions, connections, uptime_seconds, draining, report } = vitals;
         let status = if *draining { "draining" } else { "healthy" };
         let mut body = format!(
@@ -170,48 +234,50 @@ impl Answers {
             body.push_str(&format!(":{value}"));
         }
         body.push('}');
-        self.json(200, &body, reply)
+        self.json(200, &body, to)
     }
 
-    pub(crate) fn ready(&self, ready: Result<(), &str>, reply: Reply) -> Arc<[u8]> {
+    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &To<'_>) -> Arc<[u8]> {
         match ready {
-            Ok(()) => self.json(200, r#"{"status":"ready"}"#, reply),
+            Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
             Err(why) => {
                 let why = serde_json::Value::from(why);
-                self.json(503, &format!("{{\"status\":{why}}}"), reply)
+                self.json(503, &format!("{{\"status\":{why}}}"), to)
             }
         }
     }
 
     /// A page for a person.
-    pub(crate) fn page(&self, text: &str, reply: Reply) -> Arc<[u8]> {
+    pub(crate) fn page(&self, text: &str, to: &To<'_>) -> Arc<[u8]> {
         let content_type = Some("text/plain; charset=utf-8");
         let response = Response { status: 200, fields: &[], content_type, body: text.as_bytes() };
-        self.render(&response, reply)
+        self.render(response, to)
     }
 
-    fn json(&self, status: u16, body: &str, reply: Reply) -> Arc<[u8]> {
+    fn json(&self, status: u16, body: &str, to: &To<'_>) -> Arc<[u8]> {
         let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
         let content_type = Some("application/json");
-        self.render(&Response { status, fields, content_type, body: body.as_bytes() }, reply)
+        self.render(Response { status, fields, content_type, body: body.as_bytes() }, to)
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that they leave in one
     /// write; the head alone for a HEAD, which has no session.
     pub(crate) fn stream(
         &self,
-        config: &Config,
         framing: StreamFraming,
         invitation: Option<Invitation<'_>>,
+        to: &To<'_>,
     ) -> Arc<[u8]> {
         const FIELDS: &[(&str, &str)] = &[
             ("Content-Type", "text/event-stream"),
             ("Cache-Control", "no-cache, no-transform"),
             ("X-Accel-Buffering", "no"),
         ];
-        let mut bytes = render_stream_head(200, FIELDS, self.date(), framing);
+        let mut fields = FIELDS.to_vec();
+        to.config.cors.fields(to.sharing, &mut fields);
+        let mut bytes = render_stream_head(200, &fields, self.date(), framing);
         if let Some(invitation) = invitation {
-            let event = endpoint_event(config, &invitation);
+            let event = endpoint_event(to.config, &invitation);
             bytes.extend_from_slice(match framing {
                 StreamFraming::Chunked | StreamFraming::ChunkedThenClose => event.chunked(),
                 StreamFraming::UntilClose => event.bare(),
@@ -225,7 +291,7 @@ impl Answers {
 #[derive(Debug)]
 pub(crate) struct Invitation<'a> {
     pub(crate) token: &'a SessionToken,
-    /// Where the server is mounted, in an exchange.
+    /// What stands before the paths of the service, as its client sees them.
     pub(crate) mount: &'a str,
     pub(crate) service: Service,
 }
@@ -240,6 +306,19 @@ pub(crate) struct Vitals<'a> {
     pub(crate) report: &'a Report,
 }
 
+/// The value of `WWW-Authenticate` (RFC 6750 section 3, RFC 9728 section 5.1).
+fn challenge_of(error: Option<&str>, config: &Config) -> String {
+    let mut challenge = String::from("Bearer");
+    if let Some(error) = error {
+        challenge.push_str(&format!(" error=\"{error}\""));
+    }
+    if let Some(metadata) = &config.metadata {
+        challenge.push_str(if error.is_some() { ", " } else { " " });
+        challenge.push_str(&metadata.challenge);
+    }
+    challenge
+}
+
 fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
     String::from_utf8_lossy(&jsonrpc::error_body(None, code, reason)).into_owned().into()
 }
@@ -252,8 +331,7 @@ fn endpoint_event(config: &Config, invitation: &Invitation<'_>) -> Frame {
     let text = core::str::from_utf8(&text).unwrap_or_default();
     let (instance, dot) = config.instance.as_deref().map_or(("", ""), |name| (name, "."));
     let uri = format!(
-        "{}{mount}{}{}?{}={instance}{dot}{text}",
-        config.public_path_prefix,
+        "{mount}{}{}?{}={instance}{dot}{text}",
         config.paths.service(*service),
         config.paths.message,
         config.session_parameter

@@ -9,20 +9,29 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::error::ConfigError;
-use crate::http1::FIELDS_CAP;
+use crate::http1::{self, FIELDS_CAP};
 use crate::limits::{Limits, Timeouts};
+use crate::policy::bearer::StaticTokens;
+use crate::policy::cidr::Cidr;
+use crate::policy::cors::Cors;
 use crate::policy::host::HostPattern;
 use crate::policy::origin::OriginPattern;
+use crate::policy::resource::{Metadata, ProtectedResource};
 use crate::route::{Paths, Service, is_clean_path};
 use crate::token::Shard;
 
 /// Who decides whether a request may proceed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Whoever it is, GETs and POSTs of sessions are asked alike, before anything is looked up or made;
+/// and a session belongs to the principal that opened it.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Authorization {
     /// Nobody: whoever reaches the server may use it.
     #[default]
     None,
+    /// These tokens, in `Authorization: Bearer <token>` and nowhere else.
+    Static(StaticTokens),
     /// The application, asked by [`Event::Asked`](crate::Event::Asked) for each GET and POST.
     Deferred,
 }
@@ -49,6 +58,11 @@ pub struct Config {
     pub(crate) endpoint_retry: Option<Duration>,
     pub(crate) allow_host: Vec<HostPattern>,
     pub(crate) allow_origin: Vec<OriginPattern>,
+    pub(crate) cors: Cors,
+    pub(crate) trusted_proxies: Vec<Cidr>,
+    pub(crate) trust_local_peers: bool,
+    pub(crate) require_https: bool,
+    pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
     pub(crate) acknowledgement: Acknowledgement,
     pub(crate) shard: Shard,
@@ -74,6 +88,11 @@ impl Default for Config {
             endpoint_retry: None,
             allow_host: Vec::new(),
             allow_origin: Vec::new(),
+            cors: Cors::new(),
+            trusted_proxies: Vec::new(),
+            trust_local_peers: false,
+            require_https: false,
+            metadata: None,
             authorization: Authorization::None,
             acknowledgement: Acknowledgement::Queued,
             shard: Shard(0),
@@ -238,6 +257,100 @@ impl ConfigBuilder {
         self
     }
 
+    /// Lets pages of this origin use the server from a browser (CORS): as in
+    /// [`allow_origin`](Self::allow_origin), which this implies, or `*` for any. CORS is off until an
+    /// origin is listed.
+    ///
+    /// Answers say so to these origins only, refusals among them. A preflight is answered before
+    /// anybody is asked for credentials.
+    pub fn cors_origin(mut self, origin: &str) -> Self {
+        match OriginPattern::parse(origin) {
+            _ if origin == "*" => self.config.cors.any = true,
+            Some(pattern) => self.config.cors.origins.push(pattern),
+            None => self.report(ConfigError::Invalid {
+                name: "cors_origin",
+                value: origin.into(),
+                expected: "an origin as in https://app.example.com or http://localhost:*, or *",
+            }),
+        }
+        self
+    }
+
+    /// Lets such pages send one more field, besides `authorization`, `content-type`, `last-event-id`,
+    /// `mcp-protocol-version` and `mcp-session-id`.
+    pub fn cors_header(mut self, name: &str) -> Self {
+        if http1::is_token(name.as_bytes()) {
+            self.config.cors.headers.push_str(", ");
+            self.config.cors.headers.push_str(name);
+        } else {
+            self.report(ConfigError::Invalid {
+                name: "cors_header",
+                value: name.into(),
+                expected: "the name of a field",
+            });
+        }
+        self
+    }
+
+    /// For how long browsers may remember the answer to a preflight, in whole seconds; as long as
+    /// they like unless said, which is 5 s.
+    pub fn cors_max_age(mut self, age: Duration) -> Self {
+        self.config.cors.set_max_age(age);
+        self
+    }
+
+    /// Whether such pages may send cookies and the like; not unless said, and never together with the
+    /// origin `*`. A token that a page puts into `Authorization` by itself is no such credential.
+    pub fn cors_credentials(mut self, on: bool) -> Self {
+        self.config.cors.credentials = on;
+        self
+    }
+
+    /// Believes what proxies at these addresses say about whom they speak for: `10.0.0.0/8`,
+    /// `2001:db8::/32`, or a single address. May be said several times; nobody is believed unless
+    /// said.
+    ///
+    /// From them, and from nobody else, `Forwarded` or `X-Forwarded-For`, `-Proto` and `-Host` count,
+    /// and `X-Forwarded-Prefix`. The first address that is no trusted proxy's, seen from here, is the
+    /// client: limits, logs and [`RequestHead::client`](crate::RequestHead::client) have it. The host
+    /// replaces `Host` for the guard (on loopback `Host` has to be allowed as well, because a
+    /// browser on this machine is as near as the proxy). The prefix stands before the path that clients
+    /// are told to post to, instead of [`public_path_prefix`](Self::public_path_prefix). What cannot be
+    /// understood is answered 400, and so are `Forwarded` and `X-Forwarded-*` together: a proxy that
+    /// writes the one and passes the other through would let strangers choose their address.
+    pub fn trusted_proxy(mut self, range: &str) -> Self {
+        match range.parse::<Cidr>() {
+            Ok(range) => self.config.trusted_proxies.push(range),
+            Err(error) => self.report(ConfigError::InvalidRange { value: range.into(), error }),
+        }
+        self
+    }
+
+    /// Whether peers without an address, on a Unix socket, are trusted proxies too. Not unless said.
+    pub fn trust_local_peers(mut self, on: bool) -> Self {
+        self.config.trust_local_peers = on;
+        self
+    }
+
+    /// Whether requests must have come by https: on a TLS connection, or by the word of a trusted
+    /// proxy. Others are answered 403, except for `/health` and `/ready`. Off unless said.
+    pub fn require_https(mut self, on: bool) -> Self {
+        self.config.require_https = on;
+        self
+    }
+
+    /// Tells clients, at `/.well-known/oauth-protected-resource` and in every 401, who gives them
+    /// tokens (RFC 9728). Without it those paths are like any other that is not there.
+    pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
+        match resource.render() {
+            Ok(metadata) => self.config.metadata = Some(metadata),
+            Err((name, value, expected)) => {
+                self.report(ConfigError::Invalid { name, value, expected });
+            }
+        }
+        self
+    }
+
     /// Who decides whether a request may proceed; nobody unless said.
     pub fn authorization(mut self, mode: Authorization) -> Self {
         self.config.authorization = mode;
@@ -323,6 +436,10 @@ impl ConfigBuilder {
                 maximum: FIELDS_CAP as u64,
             });
         }
+        if self.config.cors.any && self.config.cors.credentials {
+            self.report(ConfigError::AnyOriginWithCredentials);
+        }
+        self.config.cors.challenges = !matches!(self.config.authorization, Authorization::None);
         // A heartbeat after no silence at all would be an endless stream of them.
         let least = Duration::from_millis(1);
         if self.config.timeouts.heartbeat.is_some_and(|interval| interval < least) {
@@ -387,6 +504,18 @@ mod tests {
         check(b().allow_host("mcp.example:443").allow_origin("http://localhost:*"), None);
         check(b().allow_host("http://mcp.example"), Some("allow_host"));
         check(b().allow_origin("*"), Some("allow_origin \"*\""));
+        check(b().cors_origin("https://a.example").cors_credentials(true).cors_header("x-a"), None);
+        check(b().cors_origin("a.example"), Some("cors_origin \"a.example\""));
+        check(b().cors_origin("*"), None);
+        check(b().cors_credentials(true).cors_origin("*"), Some("never go with credentials"));
+        check(b().cors_header("a: b"), Some("cors_header"));
+        check(b().trusted_proxy("10.0.0.0/8").trusted_proxy("::1"), None);
+        check(b().trusted_proxy("10.0.0.1/8"), Some("trusted_proxy \"10.0.0.1/8\""));
+        check(b().protected_resource(ProtectedResource::new("https://a.example/sse")), None);
+        check(
+            b().protected_resource(ProtectedResource::new("a")),
+            Some("protected_resource \"a\""),
+        );
         check(b().instance("a1"), None);
         check(b().instance("A1"), Some("instance"));
         check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));

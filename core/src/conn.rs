@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 
 use crate::answer::Reply;
 use crate::arena::Key;
@@ -17,8 +18,11 @@ use crate::jsonrpc::Message;
 use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
+use crate::policy::cors::Sharing;
 use crate::request::Plan;
+use crate::route::Route;
 use crate::session::Claim;
+use crate::time::Time;
 
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
@@ -34,6 +38,17 @@ pub(crate) struct Conn {
     pub(crate) taken: u64,
     /// How the request at hand is answered.
     pub(crate) reply: Reply,
+    /// Who may read that answer in a browser.
+    pub(crate) sharing: Sharing,
+    /// Who asks, as far as anybody knows: the peer, or whom a trusted proxy names.
+    pub(crate) client: Option<IpAddr>,
+    /// What the request at hand asks for, and of which session. For the log.
+    pub(crate) route: Option<Route>,
+    pub(crate) session: Option<Key>,
+    /// Since when it waits for a request or for its end; only where it does.
+    pub(crate) waiting_since: Time,
+    /// It was closed to make room, and its driver has not said that it is gone.
+    pub(crate) evicted: bool,
     /// The peer has said everything it will say.
     pub(crate) eof: bool,
     /// A request head has come in whole; the time for later ones runs from their first byte.
@@ -181,6 +196,12 @@ impl Conn {
             outbox: Outbox::default(),
             taken: 0,
             reply: Reply::CLOSE,
+            sharing: Sharing::Off,
+            client: peer.ip(),
+            route: None,
+            session: None,
+            waiting_since: Time::ZERO,
+            evicted: false,
             eof: false,
             served: false,
             woken: false,

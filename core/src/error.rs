@@ -9,6 +9,8 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::policy::cidr::CidrError;
+
 /// What happens to the connection after a fault has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aftermath {
@@ -114,6 +116,12 @@ faults! {
     HostNotAllowed = 403 Keep "this Host is not allowed";
     /// An `Origin` that the guard does not allow.
     OriginNotAllowed = 403 Keep "this Origin is not allowed";
+    /// A request that came by plain http where `require_https` is set.
+    HttpsRequired = 403 Keep "https is required here (setting require_https)";
+    /// A trusted proxy's `Forwarded` or `X-Forwarded-*` that cannot be understood, or both of them.
+    MalformedForwarded = 400 Keep "the Forwarded or X-Forwarded fields of the proxy cannot be understood";
+    /// More than one `Authorization` field.
+    DuplicateCredentials = 400 Keep "more than one Authorization field";
     /// No credentials, or bad ones.
     Unauthorized = 401 Keep "authentication is required";
     /// Good credentials that may not do this.
@@ -169,6 +177,18 @@ faults! {
     StreamInput = 0 Close "bytes after the request on an event stream";
 
     // ── Capacity. ───────────────────────────────────────────────────────────────────────────────
+    /// A post that comes too soon after others of its session or its principal.
+    RateLimited = 429 Keep "too many posts in this time";
+    /// A session that comes too soon after others of its address.
+    SessionRateLimited = 503 Keep "too many new sessions from this address (limit sessions_rate_per_address)";
+    /// The table of connections is full: not accepted.
+    ConnectionsFull = 0 Close "too many connections (limit connections_max)";
+    /// One address has as many connections as it may: not accepted.
+    ConnectionsPerAddressFull = 0 Close "too many connections from this address (limit connections_per_address_max)";
+    /// A connection on which no request was under way was closed to make room for others.
+    ConnectionEvicted = 0 Close "closed to make room for others (limit connections_reserve)";
+    /// Event streams have all the connections that they may have.
+    StreamsFull = 503 Keep "too many streams for the connections there may be (limit connections_reserve)";
     /// The table of sessions is full.
     SessionsFull = 503 Keep "too many sessions (limit sessions_max)";
     /// One address has as many sessions as it may.
@@ -220,6 +240,17 @@ impl fmt::Display for AcceptError {
 }
 
 impl core::error::Error for AcceptError {}
+
+impl AcceptError {
+    /// What it is counted as.
+    pub(crate) const fn fault(self) -> Fault {
+        match self {
+            Self::AtCapacity => Fault::ConnectionsFull,
+            Self::AddressAtCapacity => Fault::ConnectionsPerAddressFull,
+            Self::ShuttingDown => Fault::ShuttingDown,
+        }
+    }
+}
 
 /// Why a frame was not queued. Nothing was queued, not even a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,6 +314,15 @@ pub enum ConfigError {
         /// What it must look like.
         expected: &'static str,
     },
+    /// A range of addresses that is none.
+    InvalidRange {
+        /// Its text.
+        value: String,
+        /// What is wrong with it.
+        error: CidrError,
+    },
+    /// CORS with credentials for any origin, which browsers refuse and nobody should want.
+    AnyOriginWithCredentials,
     /// A number below the least that makes sense.
     BelowMinimum {
         /// The setting.
@@ -310,6 +350,10 @@ impl fmt::Display for ConfigError {
             Self::PathsCollide { value } => write!(f, "the path {value:?} is used by two routes"),
             Self::Invalid { name, value, expected } => {
                 write!(f, "{name} {value:?} must be {expected}")
+            }
+            Self::InvalidRange { value, error } => write!(f, "trusted_proxy {value:?}: {error}"),
+            Self::AnyOriginWithCredentials => {
+                f.write_str("cors_origin * must never go with credentials: list the origins")
             }
             Self::BelowMinimum { name, minimum } => write!(f, "{name} must be at least {minimum}"),
             Self::AboveMaximum { name, maximum } => write!(f, "{name} must be at most {maximum}"),

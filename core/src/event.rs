@@ -8,6 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Add;
+use core::net::IpAddr;
+use core::time::Duration;
 
 use crate::arena::Key;
 use crate::error::Fault;
@@ -69,6 +71,23 @@ impl Principal {
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
+    }
+
+    /// Whether two are the same, in steps that depend on the second alone: its octets are compared
+    /// with something, whatever there is.
+    pub(crate) fn same(known: Option<&Self>, claimed: Option<&Self>) -> bool {
+        const NOBODY: &[u8] = &[0];
+        let octets = |principal: Option<&'_ Self>| principal.map_or(0, |p| p.0.len() + 1);
+        let stored = known.map(|p| p.0.as_bytes()).filter(|name| !name.is_empty());
+        let stored = stored.unwrap_or(NOBODY);
+        let mut differs = octets(known) ^ octets(claimed);
+        for (at, octet) in claimed.map_or("", Self::name).bytes().enumerate() {
+            #[cfg(test)]
+            crate::testing::step();
+            let other = stored.get(at.min(stored.len() - 1)).copied().unwrap_or_default();
+            differs |= usize::from(octet ^ other);
+        }
+        core::hint::black_box(differs) == 0
     }
 
     /// The name.
@@ -216,6 +235,11 @@ pub enum Outcome {
     UnknownSession,
     /// 503 with `Retry-After`.
     Busy,
+    /// 429: the session is posted to too often.
+    RateLimited {
+        /// When it may be tried again; told in whole seconds.
+        retry_after: Duration,
+    },
 }
 
 /// Where a server is in its life.
@@ -332,6 +356,7 @@ impl Add for Reach {
 pub struct RequestHead {
     method: Method,
     version: Version,
+    client: Option<IpAddr>,
     /// How much of the path names the service.
     service_len: u32,
     /// Target, then name and value of each field, end to end.
@@ -342,7 +367,7 @@ pub struct RequestHead {
 
 impl RequestHead {
     /// The head of a request below `service`, which its path begins with.
-    pub(crate) fn capture(head: &Head<'_>, service: &str) -> Self {
+    pub(crate) fn capture(head: &Head<'_>, service: &str, client: Option<IpAddr>) -> Self {
         let mut octets = Vec::new();
         let mut ends = Vec::new();
         let mut add = |piece: &[u8]| {
@@ -357,6 +382,7 @@ impl RequestHead {
         Self {
             method: head.method(),
             version: head.version(),
+            client,
             service_len: service.len() as u32, // Part of the path.
             octets: octets.into_boxed_slice(),
             ends: ends.into_boxed_slice(),
@@ -378,6 +404,14 @@ impl RequestHead {
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
+    }
+
+    /// The address of who asks: the connection's own, or the one that a
+    /// [trusted proxy](crate::ConfigBuilder::trusted_proxy) names. `None` where there is none, as on a
+    /// Unix socket, and where a proxy hides it.
+    #[must_use]
+    pub const fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// The request target without its query, which may hold a session id.

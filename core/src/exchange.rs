@@ -6,12 +6,13 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::error::Fault;
 use crate::route::is_clean_path;
 
 /// A request that another HTTP server has read, for [`Server::exchange`](crate::Server::exchange).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Exchange<'a> {
     /// The method.
     pub method: &'a str,
@@ -23,6 +24,18 @@ pub struct Exchange<'a> {
     /// What was cut off the front of the path by whatever routes requests here, as in `/api`; clients
     /// are told to post behind it. Empty where nothing was.
     pub mount: &'a str,
+}
+
+impl fmt::Debug for Exchange<'_> {
+    /// Names, not values, of fields, and no query: both hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.target.split('?').next().unwrap_or_default();
+        write!(f, "{} {}{path} [", self.method, self.mount)?;
+        for (at, (name, _)) in self.fields.iter().enumerate() {
+            write!(f, "{}{name}", if at == 0 { "" } else { ", " })?;
+        }
+        f.write_str("]")
+    }
 }
 
 /// Fields that concern the connection and not the request (RFC 9110 section 7.6.1), and `Expect`.

@@ -86,6 +86,7 @@ extern crate std;
 
 mod answer;
 mod arena;
+mod asker;
 mod config;
 mod conn;
 #[cfg(feature = "driver")]
@@ -101,6 +102,7 @@ mod metrics;
 mod outbox;
 mod peer;
 mod policy;
+mod refusals;
 mod report;
 mod request;
 mod route;
@@ -108,6 +110,7 @@ mod server;
 mod session;
 pub mod sse;
 mod tally;
+mod tenants;
 #[cfg(test)]
 mod testing;
 mod time;
@@ -126,10 +129,15 @@ pub use limits::{Limits, Timeouts};
 pub use metrics::Metrics;
 pub use outbox::{Detached, Transmit};
 pub use peer::Peer;
+pub use policy::bearer::{StaticTokens, StaticTokensBuilder, StaticTokensError};
+pub use policy::cidr::{Cidr, CidrError};
+pub use policy::rate::{Rate, RateError};
+pub use policy::resource::ProtectedResource;
 pub use report::Report;
 pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;
+pub use tenants::PrincipalView;
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Time;

@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
+use crate::policy::rate::Rate;
 
 /// How much of everything there may be.
 ///
@@ -29,14 +30,34 @@ use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 pub struct Limits {
     /// Connections open at once; further ones are not accepted.
     pub connections_max: Option<u32>,
-    /// Connections from one address (IPv6: one /64); loopback peers are exempt.
+    /// Connections kept for requests, so that streams cannot have them all and connections that ask
+    /// for nothing can be closed in time: never more than an eighth of `connections_max`.
+    ///
+    /// A GET for another stream is answered 503 while streams have all connections but these. And when
+    /// half of these are in use, each further connection closes the one on which no request has been
+    /// under way for longest: silent since it came, in the middle of a head, kept alive between two
+    /// requests, or about to close.
+    pub connections_reserve: u32,
+    /// Connections from one address (IPv6: one /64); loopback peers and trusted proxies are exempt.
     pub connections_per_address_max: Option<u32>,
     /// Sessions at once; a further one is answered 503.
     pub sessions_max: Option<u32>,
-    /// Sessions from one address (IPv6: one /64); loopback peers are exempt.
+    /// Sessions of clients at one address (IPv6: one /64), as a trusted proxy names it or as it is;
+    /// loopback addresses and trusted proxies are exempt.
     pub sessions_per_address_max: Option<u32>,
     /// Sessions of one principal.
     pub sessions_per_principal_max: Option<u32>,
+    /// How often clients at one address may open a session, exempt as above (503); off unless said.
+    pub sessions_rate_per_address: Option<Rate>,
+    /// How often a session may be posted to (429). Some clients send nothing more after any refusal of
+    /// a post. Off unless said.
+    pub posts_rate_per_session: Option<Rate>,
+    /// How often a principal may post, whatever becomes of its posts (429). Several shards count each
+    /// on its own. Off unless said.
+    pub posts_rate_per_principal: Option<Rate>,
+    /// Addresses whose rate is remembered, and principals without a session whose rate is. When there
+    /// are more than this that have not wholly recovered it, the rate does not hold for newcomers.
+    pub rate_entries_max: Option<u32>,
     /// The head of one request, request line and blank line included (431).
     pub head_bytes_max: Option<u32>,
     /// Header fields of one request (431); at most [`FIELDS_CAP`].
@@ -88,10 +109,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: Some(10_240),
+            // A tenth of all connections.
+            connections_reserve: 1_024,
             connections_per_address_max: Some(256),
             sessions_max: Some(8_192),
             sessions_per_address_max: Some(128),
             sessions_per_principal_max: Some(128),
+            sessions_rate_per_address: None,
+            posts_rate_per_session: None,
+            posts_rate_per_principal: None,
+            rate_entries_max: Some(16_384),
             head_bytes_max: Some(16 << 10),
             fields_max: 100,
             target_bytes_max: Some(8 << 10),
@@ -148,6 +175,10 @@ impl Limits {
         add(connections, ANSWER_BYTES);
         // The slot, its places in lists, its address's and principal's counts.
         add(sessions, SESSION_BYTES);
+        // Whose rates are remembered.
+        for rate in [self.sessions_rate_per_address, self.posts_rate_per_principal] {
+            add(rate.map_or(0, |_| terms(self.rate_entries_max)), RATE_BYTES);
+        }
         // The ids of requests in flight, doubled because the list grows by doubling.
         add(sessions.saturating_mul(terms(self.in_flight_max)), 2 * 16);
         // Request bytes: bodies, input behind them, heads in events; then those of one body or head
@@ -198,6 +229,12 @@ impl Limits {
         self.share_of(shards).memory_bytes_max().saturating_mul(shards.into())
     }
 
+    /// Connections that streams never have; zero where there are too few for a reserve, or no end of
+    /// them.
+    pub(crate) fn reserve(&self) -> u32 {
+        self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
+    }
+
     pub(crate) fn head(&self) -> HeadLimits {
         HeadLimits {
             head_bytes_max: size(self.head_bytes_max),
@@ -222,6 +259,8 @@ const CONN_BYTES: u64 = 2 * 640 + 512;
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
 /// A session's slot and list entries, doubled likewise, and its counts.
 const SESSION_BYTES: u64 = 2 * 320 + 128;
+/// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
+const RATE_BYTES: u64 = 2 * 72;
 /// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
 const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled likewise.
@@ -331,6 +370,24 @@ mod tests {
         assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
         assert_eq!(whole.memory_bytes_max_of(2), 2 * whole.share_of(2).memory_bytes_max());
         assert!(whole.memory_bytes_max_of(2) < whole.memory_bytes_max() + (5 << 20));
+    }
+
+    #[test]
+    fn rates_count_where_there_are_any() {
+        let rate = "10/minute".parse().ok();
+        let without = Limits { rate_entries_max: None, ..Limits::default() };
+        assert_eq!(without.memory_bytes_max(), Limits::default().memory_bytes_max());
+        let with = Limits { sessions_rate_per_address: rate, ..Limits::default() };
+        let more = with.memory_bytes_max() - without.memory_bytes_max();
+        assert_eq!(more, 16_384 * RATE_BYTES);
+        let both = Limits { posts_rate_per_principal: rate, ..with };
+        assert_eq!(both.memory_bytes_max() - without.memory_bytes_max(), 2 * more);
+    }
+
+    #[test]
+    fn the_reserve_is_never_more_than_an_eighth() {
+        let reserve = |max| Limits { connections_max: max, ..Limits::default() }.reserve();
+        assert_eq!([None, Some(7), Some(64), Some(10_240)].map(reserve), [0, 0, 8, 1_024]);
     }
 
     #[test]

@@ -47,18 +47,9 @@ impl Peer {
         self.addresses.is_none_or(|(_, local)| local.ip().to_canonical().is_loopback())
     }
 
-    /// What per-address limits count by: `None` for loopback peers, who speak for others.
-    pub(crate) fn address_key(&self) -> Option<AddressKey> {
-        match self.remote()?.ip().to_canonical() {
-            ip if ip.is_loopback() => None,
-            IpAddr::V4(ip) => Some(AddressKey(ip.to_ipv6_mapped().octets())),
-            // A /64 is one subscriber; counting single addresses would count nothing.
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                let network = core::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
-                Some(AddressKey(network.octets()))
-            }
-        }
+    /// The peer's own IP address.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.remote().map(|remote| remote.ip().to_canonical())
     }
 }
 
@@ -74,6 +65,22 @@ impl fmt::Display for Peer {
 /// An IPv4 address or an IPv6 /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AddressKey([u8; 16]);
+
+impl AddressKey {
+    /// What limits per address count by: `None` for loopback addresses, which speak for others.
+    pub(crate) fn of(ip: IpAddr) -> Option<Self> {
+        match ip.to_canonical() {
+            ip if ip.is_loopback() => None,
+            IpAddr::V4(ip) => Some(Self(ip.to_ipv6_mapped().octets())),
+            // A /64 is one subscriber; counting single addresses would count nothing.
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                let network = core::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
+                Some(Self(network.octets()))
+            }
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -94,7 +101,7 @@ mod tests {
 
     #[test]
     fn addresses_are_counted_by_subscriber_and_loopback_not_at_all() {
-        let key = |remote| peer(remote, "10.0.0.2:80").address_key();
+        let key = |remote| AddressKey::of(peer(remote, "10.0.0.2:80").ip().unwrap());
         assert_eq!(key("127.0.0.9:5"), None);
         assert_eq!(key("[::ffff:127.0.0.9]:5"), None);
         assert_eq!(key("10.0.0.1:1"), key("10.0.0.1:2"));
@@ -102,7 +109,7 @@ mod tests {
         assert_ne!(key("10.0.0.1:1"), key("10.0.0.3:1"));
         assert_eq!(key("[2001:db8::1]:1"), key("[2001:db8::ffff]:1"));
         assert_ne!(key("[2001:db8::1]:1"), key("[2001:db8:0:1::1]:1"));
-        assert_eq!(Peer::local().address_key(), None);
+        assert_eq!(Peer::local().ip(), None);
     }
 
     #[test]
@@ -110,6 +117,6 @@ mod tests {
         let plain = peer("10.0.0.1:1", "10.0.0.2:80");
         let secure = plain.secure();
         assert!(secure.is_secure() && !plain.is_secure() && !Peer::local().is_secure());
-        assert_eq!((secure.remote(), secure.address_key()), (plain.remote(), plain.address_key()));
+        assert_eq!((secure.remote(), secure.ip()), (plain.remote(), plain.ip()));
     }
 }

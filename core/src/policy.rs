@@ -1,9 +1,15 @@
 //! The checks in front of every route: pure functions of a request head and a door.
 //!
-//! Knows: which hosts, origins and media types may pass. Does not know: state, I/O, or what happens
-//! to those who may not.
+//! Knows: which hosts, origins, credentials and media types may pass, whom to believe about them, and
+//! how a rate is kept. Does not know: state, I/O, or what happens to those who may not.
 
 pub(crate) mod authority;
+pub(crate) mod bearer;
+pub(crate) mod cidr;
+pub(crate) mod cors;
+pub(crate) mod forwarded;
 pub(crate) mod host;
 pub(crate) mod media;
 pub(crate) mod origin;
+pub(crate) mod rate;
+pub(crate) mod resource;

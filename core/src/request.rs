@@ -6,8 +6,10 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::net::IpAddr;
 
 use crate::answer::{Refused, Reply};
+use crate::asker::Asker;
 use crate::config::Config;
 use crate::error::Fault;
 use crate::event::RequestHead;
@@ -16,6 +18,7 @@ use crate::http1::{
 };
 use crate::limits::within;
 use crate::peer::Peer;
+use crate::policy::origin::Origin;
 use crate::policy::{host, media, origin};
 use crate::route::{Route, Service, applies, is_never};
 use crate::token::{SessionToken, TokenError};
@@ -25,6 +28,12 @@ use crate::token::{SessionToken, TokenError};
 pub(crate) enum Asked {
     Health,
     Ready,
+    Metadata,
+    /// OPTIONS, where CORS is on: what may be done there, and whether a browser asks for a page.
+    Options {
+        allow: &'static str,
+        preflight: bool,
+    },
     Plan(Plan),
 }
 
@@ -45,6 +54,7 @@ pub(crate) struct StreamPlan {
     /// What stands before the paths that clients are told.
     pub(crate) mount: String,
     pub(crate) service: Service,
+    pub(crate) client: Option<IpAddr>,
     pub(crate) head: Arc<RequestHead>,
 }
 
@@ -99,6 +109,7 @@ pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
 /// connection, its scheme and the framing of bodies are somebody else's.
 pub(crate) fn judge(
     head: &Head<'_>,
+    asker: &Result<Asker<'_>, Fault>,
     peer: &Peer,
     exchange: Option<&str>,
     config: &Config,
@@ -114,18 +125,32 @@ pub(crate) fn judge(
     if is_never(method) {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    let route = if target.is_asterisk() { Route::Unknown } else { config.paths.route(target.path) };
-    if !matches!(route, Route::Health | Route::Ready) {
-        guard(head, peer, config)?;
-    }
+    let route = route_of(head, config);
+    let asker = match asker {
+        _ if matches!(route, Route::Health | Route::Ready) => &Asker::default(),
+        Err(fault) => return Err((*fault).into()),
+        Ok(asker) => {
+            guard(head, asker, peer, config)?;
+            asker
+        }
+    };
     if target.is_asterisk() {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    applies(route, method).map_err(Refused::method)?;
+    let cors = config.cors.is_on();
+    match applies(route, method, cors) {
+        Ok(()) => {}
+        Err(allow) if cors && method == Method::Options => {
+            let preflight = head.field("access-control-request-method").is_some();
+            return Ok(Asked::Options { allow, preflight });
+        }
+        Err(allow) => return Err(Refused::method(allow)),
+    }
     match route {
         Route::Unknown => Err(Fault::NotFound.into()),
         Route::Health => Ok(Asked::Health),
         Route::Ready => Ok(Asked::Ready),
+        Route::Metadata => Ok(Asked::Metadata),
         Route::Index => {
             head.check_expectation()?;
             Ok(Asked::Plan(Plan::Index { unread: Unread::of(head) }))
@@ -146,9 +171,14 @@ pub(crate) fn judge(
                 framing,
                 head_only,
                 unread: Unread::of(head),
-                mount: exchange.unwrap_or_default().into(),
+                mount: mount(asker, exchange, config),
                 service,
-                head: Arc::new(RequestHead::capture(head, config.paths.service(service))),
+                client: asker.client,
+                head: Arc::new(RequestHead::capture(
+                    head,
+                    config.paths.service(service),
+                    asker.client,
+                )),
             })))
         }
         Route::Message(service) => {
@@ -170,14 +200,43 @@ pub(crate) fn judge(
     }
 }
 
-fn guard(head: &Head<'_>, peer: &Peer, config: &Config) -> Result<(), Refused> {
+/// What a request asks for, whoever asks and by whatever method.
+pub(crate) fn route_of(head: &Head<'_>, config: &Config) -> Route {
+    let path = head.target().path;
+    let route = config.paths.route(path);
+    let is_stream = |path: &str| matches!(config.paths.route(path), Route::Stream(_));
+    match (route, &config.metadata) {
+        (Route::Unknown, Some(metadata)) if metadata.is_at(path, is_stream) => Route::Metadata,
+        _ => route,
+    }
+}
+
+/// What stands before a service's paths, as its client sees them.
+fn mount(asker: &Asker<'_>, exchange: Option<&str>, config: &Config) -> String {
+    let mut mount = String::from(asker.prefix.unwrap_or(&config.public_path_prefix));
+    mount.push_str(exchange.unwrap_or_default());
+    mount
+}
+
+fn guard(head: &Head<'_>, asker: &Asker<'_>, peer: &Peer, config: &Config) -> Result<(), Refused> {
+    if config.require_https && !asker.secure {
+        return Err(Fault::HttpsRequired.into());
+    }
     let loopback = peer.arrived_on_loopback();
-    host::check(head.host(), loopback, &config.allow_host).map_err(|fault| {
-        let host = shown(head.host().unwrap_or_default().as_bytes());
-        Refused::saying(fault, format!("Host {host} is not allowed here; see allow_host"))
-    })?;
+    let allowed = |host: Option<&str>| {
+        host::check(host, loopback, &config.allow_host).map_err(|fault| {
+            let host = shown(host.unwrap_or_default().as_bytes());
+            Refused::saying(fault, format!("Host {host} is not allowed here; see allow_host"))
+        })
+    };
+    allowed(asker.host.or(head.host()))?;
+    // A browser on this machine is as near as a proxy on it, and may write any field but `Host`.
+    if loopback && asker.host.is_some() {
+        allowed(head.host())?;
+    }
     let origins = || head.fields_named("origin");
-    origin::check(origins(), loopback, &config.allow_origin).map_err(|fault| {
+    let shared = |origin: &Origin<'_>| config.cors.allows(origin);
+    origin::check(origins(), loopback, &config.allow_origin, shared).map_err(|fault| {
         let origin = shown(origins().next().unwrap_or_default());
         Refused::saying(fault, format!("Origin {origin} is not allowed here; see allow_origin"))
     })

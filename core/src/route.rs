@@ -28,6 +28,8 @@ pub(crate) enum Route {
     Message(Service),
     /// `GET`: what is served here, for a person. Only where there is something to say.
     Index,
+    /// `GET`: who gives tokens to clients (RFC 9728). Only where that is configured.
+    Metadata,
     /// `GET`: is the process alive? In front of the guard.
     Health,
     /// `GET`: should traffic be sent here? In front of the guard.
@@ -36,16 +38,36 @@ pub(crate) enum Route {
     Unknown,
 }
 
-/// Whether a method applies to a route, and if not, the value of `Allow`.
-pub(crate) fn applies(route: Route, method: Method) -> Result<(), &'static str> {
-    let (fits, allow) = match route {
-        Route::Stream(_) | Route::Index | Route::Health | Route::Ready => {
-            (matches!(method, Method::Get | Method::Head), "GET, HEAD")
+/// Whether a method applies to a route, and if not, the value of `Allow`. `cors` is whether OPTIONS is
+/// answered; where it is, its answer is made of that value too.
+pub(crate) fn applies(route: Route, method: Method, cors: bool) -> Result<(), &'static str> {
+    let (fits, without, with) = match route {
+        Route::Stream(_) | Route::Index | Route::Metadata | Route::Health | Route::Ready => {
+            (matches!(method, Method::Get | Method::Head), "GET, HEAD", "GET, HEAD, OPTIONS")
         }
-        Route::Message(_) => (method == Method::Post, "POST"),
-        Route::Unknown => (!is_never(method), "GET, HEAD, POST"),
+        Route::Message(_) => (method == Method::Post, "POST", "POST, OPTIONS"),
+        Route::Unknown => (!is_never(method), "GET, HEAD, POST", "GET, HEAD, POST, OPTIONS"),
     };
-    if fits { Ok(()) } else { Err(allow) }
+    match (fits, cors) {
+        (true, _) => Ok(()),
+        (false, false) => Err(without),
+        (false, true) => Err(with),
+    }
+}
+
+impl Route {
+    /// What the log calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Stream(_) => "stream",
+            Self::Message(_) => "message",
+            Self::Index => "index",
+            Self::Metadata => "metadata",
+            Self::Health => "health",
+            Self::Ready => "ready",
+            Self::Unknown => "no route",
+        }
+    }
 }
 
 /// Methods that no path here has: refused before a path is looked at.
@@ -188,13 +210,13 @@ mod tests {
         use Method::{Connect, Delete, Get, Head, Options, Patch, Post, Put, Trace};
         for method in [Connect, Delete, Get, Head, Options, Patch, Post, Put, Trace] {
             let reads = matches!(method, Get | Head);
-            for route in [Route::Stream(Service(0)), Route::Index, Route::Health, Route::Ready] {
-                assert_eq!(applies(route, method).is_ok(), reads, "{route:?} {method}");
+            for route in [Route::Stream(Service(0)), Route::Index, Route::Metadata, Route::Health] {
+                assert_eq!(applies(route, method, false).is_ok(), reads, "{route:?} {method}");
             }
-            let message = applies(Route::Message(Service(0)), method);
+            let message = applies(Route::Message(Service(0)), method, false);
             assert_eq!(message.is_ok(), method == Post, "{method}");
             let never = matches!(method, Connect | Trace);
-            assert_eq!(applies(Route::Unknown, method).is_ok(), !never, "{method}");
+            assert_eq!(applies(Route::Unknown, method, true).is_ok(), !never, "{method}");
         }
     }
 

@@ -6,10 +6,12 @@
 //! application speaks. `poll_*`: the core speaks. The rest: anyone may look.
 //!
 //! - `server/input.rs`: bytes from peers, through requests, to what they ask for.
+//! - `server/guard.rs`: who vouches for requests, rates, places, refusals.
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
 //! - `server/lifetime.rs`: deadlines and the shutdown.
 
+mod guard;
 mod input;
 mod lifetime;
 mod posts;
@@ -19,23 +21,25 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
-use crate::answer::{Answers, Refused, Reply, Vitals};
+use crate::answer::{Answers, Reply, Vitals};
 use crate::arena::{Arena, Key};
 use crate::config::Config;
 use crate::conn::{Conn, Phase as ConnPhase};
 use crate::entropy::Entropy;
-use crate::error::{AcceptError, Aftermath};
-use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, Principal, SessionId};
+use crate::error::AcceptError;
+use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, SessionId};
 use crate::exchange::{Exchange, ResponseHead};
 use crate::http1::{BodyLimits, HeadLimits, Persistence};
 use crate::limits::within;
 use crate::metrics::Metrics;
 use crate::outbox::{Segment, Transmit};
 use crate::peer::{AddressKey, Peer};
+use crate::refusals::Refusals;
 use crate::report::Report;
 use crate::request::Unread;
 use crate::session::{Session, SessionView};
 use crate::tally::Tally;
+use crate::tenants::{Rates, Tenants};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind, Timers};
 
@@ -76,7 +80,11 @@ pub struct Server {
     starved: VecDeque<Key>,
     conn_addresses: Tally<AddressKey>,
     session_addresses: Tally<AddressKey>,
-    principals: Tally<Principal>,
+    session_rates: Rates<AddressKey>,
+    tenants: Tenants,
+    refusals: Refusals,
+    /// Connections that were closed to make room and are not gone yet.
+    evicted: u32,
     /// The sum of all outboxes' costs.
     queues_cost: u64,
     /// The sum of all connections', sessions' and waiting events' request bytes.
@@ -107,6 +115,9 @@ impl Server {
     /// A server without connections. `now` is the moment from which it counts its uptime.
     #[must_use]
     pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
+        let limits = &config.limits;
+        let session_rates = Rates::new(limits.sessions_rate_per_address, limits.rate_entries_max);
+        let tenants = Tenants::new(limits.posts_rate_per_principal, limits.rate_entries_max);
         Self {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
@@ -124,7 +135,10 @@ impl Server {
             starved: VecDeque::new(),
             conn_addresses: Tally::new(),
             session_addresses: Tally::new(),
-            principals: Tally::new(),
+            session_rates,
+            tenants,
+            refusals: Refusals::new(),
+            evicted: 0,
             queues_cost: 0,
             bodies_bytes: 0,
             answers: Answers::default(),
@@ -145,14 +159,19 @@ impl Server {
     /// was recorded but the count of refusals.
     pub fn accept(&mut self, peer: Peer, now: Time) -> Result<ConnId, AcceptError> {
         self.advance(now);
-        self.admit_connection(&peer).inspect_err(|_| self.metrics.connections_refused += 1)?;
-        if let Some(address) = peer.address_key() {
+        if let Err(error) = self.admit_connection(&peer) {
+            self.note_unaccepted(error);
+            return Err(error);
+        }
+        if let Some(address) = self.config.address_key(peer.ip()) {
             self.conn_addresses.add(address);
         }
         let key = self.conns.insert(Conn::new(peer));
         self.metrics.connections_accepted += 1;
         self.arm(TimerKind::Head, key);
         log::debug!("{} from {peer}", ConnId(key));
+        self.make_room_for(key);
+        self.settle();
         Ok(ConnId(key))
     }
 
@@ -180,27 +199,6 @@ impl Server {
         self.take_exchange(conn.0, request);
         self.settle();
         Ok(conn)
-    }
-
-    fn admit_connection(&self, peer: &Peer) -> Result<(), AcceptError> {
-        let limits = &self.config.limits;
-        if self.phase != Phase::Running {
-            return Err(AcceptError::ShuttingDown);
-        }
-        if !within(limits.connections_max, self.conns.len().saturating_add(1)) {
-            return Err(AcceptError::AtCapacity);
-        }
-        match peer.address_key() {
-            Some(address)
-                if !within(
-                    limits.connections_per_address_max,
-                    self.conn_addresses.count(&address).saturating_add(1),
-                ) =>
-            {
-                Err(AcceptError::AddressAtCapacity)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The peer sent `input`. All of it is taken.
@@ -445,7 +443,9 @@ impl Server {
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert!(self.conn_addresses.total() <= u64::from(self.conns.len()));
         assert!(self.session_addresses.total() <= u64::from(self.sessions.len()));
-        assert!(self.principals.total() <= u64::from(self.sessions.len()));
+        assert!(self.tenants.check() <= u64::from(self.sessions.len()));
+        let evicted = self.conns.iter().filter(|(_, conn)| conn.evicted).count();
+        assert_eq!(evicted as u32, self.evicted, "connections that make room");
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a verb returned with work undone");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);
@@ -463,6 +463,7 @@ impl Server {
 
     /// Ends every verb: connections that were waiting and need not any more use what they have.
     fn settle(&mut self) {
+        self.make_room_at_last();
         loop {
             if let Some(session) = self.releasable.pop_front() {
                 self.release_held(session);
@@ -487,6 +488,11 @@ impl Server {
 
     fn arm(&mut self, kind: TimerKind, key: Key) {
         self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
+        if matches!(kind, TimerKind::Head | TimerKind::Idle | TimerKind::Linger)
+            && let Some(conn) = self.conns.get_mut(key)
+        {
+            conn.waiting_since = self.now;
+        }
     }
 
     fn disarm(&mut self, role: Role, key: Key) {
@@ -666,23 +672,6 @@ impl Server {
         }
     }
 
-    /// Answers a request with a fault, counts it, and says it in the log.
-    fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
-        let refused = refused.into();
-        let fault = refused.fault;
-        self.metrics.count_fault(fault);
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        log::debug!("{} {}: refused, {} ({})", ConnId(key), conn.peer, fault.name(), fault);
-        if fault.aftermath() == Aftermath::Close {
-            conn.reply.persistence = Persistence::Close;
-        }
-        let reply = self.reply_before(key, unread);
-        match self.answers.refusal(&refused, reply) {
-            Some(bytes) => self.answer(key, bytes, unread),
-            None => self.end_quietly(key),
-        }
-    }
-
     /// Ends a connection without an answer; what was queued before still leaves.
     fn end_quietly(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
@@ -708,9 +697,10 @@ impl Server {
         self.abandon_post(key);
         self.cut(key);
         let Some(conn) = self.conns.remove(key) else { return };
-        if let Some(address) = conn.peer.address_key() {
+        if let Some(address) = self.config.address_key(conn.peer.ip()) {
             self.conn_addresses.subtract(&address);
         }
+        self.evicted -= u32::from(conn.evicted);
         self.metrics.connections_ended += 1;
         log::debug!("{} is gone", ConnId(key));
     }

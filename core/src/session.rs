@@ -5,13 +5,16 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::arena::Key;
 use crate::event::{CloseReason, Principal, SessionId};
 use crate::jsonrpc::{Kind, fingerprint};
 use crate::limits::{Limits, within};
 use crate::peer::AddressKey;
+use crate::policy::rate::{Bucket, Rate};
 use crate::route::Service;
+use crate::time::Time;
 use crate::token::{Secret, SessionToken};
 
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) refused_cost: Option<u64>,
     /// Listed among the sessions that wait for room in all queues together.
     pub(crate) starved: bool,
+    /// What it has used of its rate, once it has.
+    posts: Option<Bucket>,
     /// A frame over 1 MiB was sent, and the log has said so.
     pub(crate) warned_large: bool,
 }
@@ -77,12 +82,29 @@ impl Session {
             held_others: 0,
             refused_cost: None,
             starved: false,
+            posts: None,
             warned_large: false,
         }
     }
 
-    pub(crate) const fn secret(&self) -> &Secret {
-        &self.secret
+    /// Whether this is the session that is claimed, and takes posts. Where there is none, what is
+    /// claimed is compared all the same, with what nobody has: how long it takes depends on the claim
+    /// alone.
+    pub(crate) fn is_claimed(session: Option<&Self>, claim: &Claim) -> bool {
+        let decoy = (&Secret::DECOY, None, claim.service, true);
+        let (secret, principal, service, ending) = session.map_or(decoy, |session| {
+            let ending = session.ending.is_some();
+            (&session.secret, session.principal.as_ref(), session.service, ending)
+        });
+        let secret = secret.matches(claim.token.secret());
+        let principal = Principal::same(principal, claim.principal.as_ref());
+        // No `&&`: everything is looked at.
+        secret & principal & (service == claim.service) & !ending
+    }
+
+    /// Counts a post, or says for how long there may be none.
+    pub(crate) fn post(&mut self, rate: Rate, now: Time) -> Result<(), Duration> {
+        self.posts.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
     }
 
     /// Whether a post may go to the application now, given that nothing of its kind waits before it.

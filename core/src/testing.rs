@@ -5,6 +5,22 @@ use core::fmt::Debug;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 
+std::thread_local! {
+    static STEPS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
+}
+
+/// A comparison in constant time takes one more octet.
+pub(crate) fn step() {
+    STEPS.set(STEPS.get() + 1);
+}
+
+/// How many such steps `run` takes.
+pub(crate) fn steps_in<T>(run: impl FnOnce() -> T) -> (u64, T) {
+    let before = STEPS.get();
+    let value = run();
+    (STEPS.get() - before, value)
+}
+
 /// SplitMix64: enough for tests, and the same on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

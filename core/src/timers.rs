@@ -85,6 +85,12 @@ impl TimerKind {
         }
     }
 
+    /// Whether a lane of this kind lists its owners even where the kind has no interval: those that
+    /// may be closed to make room, in the order in which they came to wait.
+    const fn is_always_listed(self) -> bool {
+        matches!(self, Self::Head | Self::Idle | Self::Linger)
+    }
+
     const fn interval(self, timeouts: &Timeouts) -> Option<core::time::Duration> {
         match self {
             Self::Head => timeouts.head,
@@ -138,12 +144,15 @@ impl Timers {
     }
 
     /// Arms `kind` for `owner`, `timeouts` from `now`, in place of whatever held the same role.
-    /// A kind without an interval is merely disarmed.
+    /// A kind without an interval is merely disarmed, or listed for ever.
     pub(crate) fn arm(&mut self, kind: TimerKind, owner: u32, now: Time, timeouts: &Timeouts) {
         let role = kind.role();
         self.disarm(role, owner);
-        let Some(interval) = kind.interval(timeouts) else { return };
-        let at = now.saturating_add(interval);
+        let at = match kind.interval(timeouts) {
+            Some(interval) => now.saturating_add(interval),
+            None if kind.is_always_listed() => Time::MAX,
+            None => return,
+        };
         let last = self.lanes[kind as usize].last;
         debug_assert!(
             last == NIL || self.nodes[role as usize][last as usize].at <= at,
@@ -196,6 +205,7 @@ impl Timers {
         TimerKind::ALL
             .into_iter()
             .filter_map(|kind| self.front(kind).map(|(_, at)| (at, kind)))
+            .filter(|(at, _)| *at < Time::MAX)
             .min_by_key(|(at, _)| *at)
     }
 
@@ -208,6 +218,11 @@ impl Timers {
         let (owner, _) = self.front(kind)?;
         self.disarm(kind.role(), owner);
         Some((kind, owner))
+    }
+
+    /// The owner that was armed longest ago.
+    pub(crate) fn oldest(&self, kind: TimerKind) -> Option<u32> {
+        self.front(kind).map(|(owner, _)| owner)
     }
 
     fn front(&self, kind: TimerKind) -> Option<(u32, Time)> {

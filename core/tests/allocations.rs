@@ -8,7 +8,8 @@ use core::cell::Cell;
 use std::alloc::System;
 
 use mcp_sse_core::{
-    Config, ConnId, Entropy, EntropyUnavailable, Event, Frame, Peer, Server, SessionId, Time,
+    Authorization, Config, ConnId, Entropy, EntropyUnavailable, Event, Frame, Limits, Peer, Server,
+    SessionId, StaticTokens, Time,
 };
 
 struct Counting;
@@ -69,11 +70,11 @@ fn flush(server: &mut Server, conn: ConnId) -> usize {
     len
 }
 
-fn open() -> (Server, ConnId, SessionId, String) {
-    let mut server = Server::new(Config::default(), Box::new(Counter(0)), Time::ZERO);
+fn open(config: Config) -> (Server, ConnId, SessionId, String) {
+    let mut server = Server::new(config, Box::new(Counter(0)), Time::ZERO);
     server.handle_wall_clock(784_111_777);
     let stream = server.accept(Peer::local(), Time::ZERO).unwrap();
-    server.handle_input(stream, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", Time::ZERO);
+    server.handle_input(stream, GET.as_bytes(), Time::ZERO);
     let greeting = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
     let greeting = String::from_utf8(greeting).unwrap();
     let (_, token) = greeting.split_once("session_id=").unwrap();
@@ -83,9 +84,35 @@ fn open() -> (Server, ConnId, SessionId, String) {
     (server, stream, session, token)
 }
 
+const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer alpha\r\n\
+    Forwarded: proto=https\r\n\r\n";
+const FIELDS: &str = "Origin: https://app.example\r\nForwarded: for=192.0.2.1;proto=https\r\n";
+
 #[test]
 fn a_post_allocates_its_body_and_an_event_nothing() {
-    let (mut server, stream, session, token) = open();
+    check_posts(Config::default(), "");
+}
+
+#[test]
+fn nor_does_a_guarded_post_allocate_more() {
+    let tokens = StaticTokens::builder().token("bob", "beta").token("alice", "alpha");
+    let rate = "1000/second".parse().ok();
+    let limits = Limits {
+        posts_rate_per_principal: rate,
+        posts_rate_per_session: rate,
+        ..Limits::default()
+    };
+    let config = Config::builder()
+        .authorization(Authorization::Static(tokens.build().unwrap()))
+        .trust_local_peers(true)
+        .require_https(true)
+        .cors_origin("https://app.example")
+        .limits(limits);
+    check_posts(config.build().unwrap(), FIELDS);
+}
+
+fn check_posts(config: Config, fields: &str) {
+    let (mut server, stream, session, token) = open(config);
     let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
     let body = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"search",
         "arguments":{"query":"a \"quoted\" word","limit":[1,2,{"deep":[[[]],null,true]}],
@@ -93,6 +120,7 @@ fn a_post_allocates_its_body_and_an_event_nothing() {
     let request = format!(
         "POST /messages?session_id={token} HTTP/1.1\r\nHost: localhost:8000\r\n\
          User-Agent: test\r\nAccept: */*\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer alpha\r\n{fields}\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -120,7 +148,7 @@ fn a_post_allocates_its_body_and_an_event_nothing() {
 
 #[test]
 fn a_heartbeat_allocates_nothing() {
-    let (mut server, stream, ..) = open();
+    let (mut server, stream, ..) = open(Config::default());
     for beat in 1..50_u64 {
         let now = Time::from_micros(beat * 15_000_000);
         let (allocations, len) = allocations_in(|| {

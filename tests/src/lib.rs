@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod child;
 pub mod client;
 pub mod conformance;
+pub mod guard_table;
 pub mod handlers;
 pub mod scratch;
 #[path = "../../io-tokio/examples/toolbox/service.rs"]

@@ -47,6 +47,7 @@ pub use body::{BodyDecoder, BodyLimits, Progress};
 pub use date::{HttpDate, Rfc3339, rfc3339};
 pub use framing::{Framing, framing};
 pub use head::{FieldStorage, Head, Method, Version};
+pub(crate) use octets::is_token;
 pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason, render_stream_head};
 pub use scan::{FIELDS_CAP, HeadLimits, HeadScanner, Scan};
 pub use target::{Scheme, Target};

@@ -98,7 +98,7 @@ pub(super) fn run_of_value(input: &[u8]) -> usize {
 }
 
 /// Whether all of `input` is one token (RFC 9110 §5.6.2), which is never empty.
-pub(super) fn is_token(input: &[u8]) -> bool {
+pub(crate) fn is_token(input: &[u8]) -> bool {
     !input.is_empty() && run(input, TOKEN) == input.len()
 }
 

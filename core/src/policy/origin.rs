@@ -34,7 +34,7 @@ impl OriginPattern {
         Some(Self { scheme: scheme.into(), host: authority.host.into(), port })
     }
 
-    fn matches(&self, origin: &Origin<'_>) -> bool {
+    pub(super) fn matches(&self, origin: &Origin<'_>) -> bool {
         let standard = |port: Option<u16>| port.or_else(|| default_port(&self.scheme));
         self.scheme.eq_ignore_ascii_case(origin.scheme)
             && origin.authority.same_host(&self.host)
@@ -45,13 +45,13 @@ impl OriginPattern {
     }
 }
 
-struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     scheme: &'a str,
     authority: Authority<'a>,
 }
 
 impl<'a> Origin<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let mut letters = scheme.bytes();
         let fine = letters.next().is_some_and(|b| b.is_ascii_alphabetic())
@@ -76,12 +76,13 @@ fn default_port(scheme: &str) -> Option<u16> {
 
 /// May a request with these `Origin` fields pass the door it came in by?
 ///
-/// None is fine: not a browser, or not across origins. One must be a loopback origin (on loopback)
-/// or a listed one. `null`, several, and what cannot be parsed are nobody's.
+/// None is fine: not a browser, or not across origins. One must be a loopback origin (on loopback),
+/// a listed one, or one that `shared` knows. `null`, several, and what cannot be parsed are nobody's.
 pub(crate) fn check<'a>(
     mut origins: impl Iterator<Item = &'a [u8]>,
     arrived_on_loopback: bool,
     allowed: &[OriginPattern],
+    shared: impl Fn(&Origin<'_>) -> bool,
 ) -> Result<(), Fault> {
     let Some(origin) = origins.next() else { return Ok(()) };
     let single = origins.next().is_none();
@@ -89,6 +90,7 @@ pub(crate) fn check<'a>(
     let passes = |origin: Origin<'_>| {
         (arrived_on_loopback && origin.is_loopback())
             || allowed.iter().any(|pattern| pattern.matches(&origin))
+            || shared(&origin)
     };
     if single && origin.is_some_and(passes) { Ok(()) } else { Err(Fault::OriginNotAllowed) }
 }
@@ -105,7 +107,8 @@ mod tests {
     #[track_caller]
     fn check(origins: &[&str], door: bool, allowed: &[&str], passes: bool) {
         let allowed: Vec<_> = allowed.iter().map(|a| OriginPattern::parse(a).unwrap()).collect();
-        let verdict = super::check(origins.iter().map(|o| o.as_bytes()), door, &allowed);
+        let origins_sent = origins.iter().map(|o| o.as_bytes());
+        let verdict = super::check(origins_sent, door, &allowed, |_| false);
         let expected = if passes { Ok(()) } else { Err(Fault::OriginNotAllowed) };
         assert_eq!(verdict, expected, "{origins:?}");
     }

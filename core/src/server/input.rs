@@ -4,13 +4,15 @@ use super::Server;
 use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
+use crate::asker::Asker;
 use crate::conn::Phase as ConnPhase;
 use crate::error::Fault;
-use crate::event::{CloseReason, ConnId, Event, Phase};
+use crate::event::{CloseReason, Event, Phase};
 use crate::exchange::Exchange;
 use crate::http1::{FieldStorage, Head, Persistence, Scan};
 use crate::limits::within;
-use crate::request::{Asked, Plan, Unread, judge, reply_to};
+use crate::policy::cors::Sharing;
+use crate::request::{Asked, Unread, judge, reply_to, route_of};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -41,11 +43,11 @@ impl Server {
         match conn.phase {
             ConnPhase::Awaiting => {
                 conn.reply.persistence = Persistence::Close;
-                self.metrics.count_fault(fault);
+                self.note(Some(key), fault);
                 self.drop_input(key);
             }
             ConnPhase::Discarding { .. } => {
-                self.metrics.count_fault(fault);
+                self.note(Some(key), fault);
                 self.close_after_flush(key);
             }
             ConnPhase::Head
@@ -108,7 +110,7 @@ impl Server {
                     *input = input.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
                     if *input > self.config.limits.stream_input_bytes_max && !*ending {
                         let session = *session;
-                        self.metrics.count_fault(Fault::StreamInput);
+                        self.note(Some(key), Fault::StreamInput);
                         // In order: what was queued before must not depend on how this was cut.
                         self.begin_end(session, CloseReason::Fault(Fault::StreamInput));
                     }
@@ -144,6 +146,9 @@ impl Server {
                 input.len()
             }
             Ok(Scan::Partial) => {
+                // What the last request said does not hold for this one.
+                conn.sharing = Sharing::Off;
+                (conn.route, conn.session) = (None, None);
                 make_room(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
                 conn.partial.extend_from_slice(input);
                 // The first head is timed from accept, a later one from its first byte.
@@ -171,6 +176,8 @@ impl Server {
     fn reject_head(&mut self, key: Key, fault: Fault) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.reply = Reply::CLOSE;
+            conn.sharing = Sharing::Off;
+            (conn.route, conn.session) = (None, None);
         }
         self.refuse(key, fault, Unread::Unknown);
     }
@@ -203,22 +210,28 @@ impl Server {
         if self.phase != Phase::Running || exchange.is_some() {
             conn.reply.persistence = Persistence::Close;
         }
-        let asked = judge(&head, &conn.peer, exchange, &self.config);
+        let room = core::mem::take(&mut conn.sharing);
+        conn.sharing = self.config.cors.judge(head.fields_named("origin"), room);
+        let asker = Asker::of(&head, &conn.peer, &self.config);
+        conn.client = asker.map_or(conn.peer.ip(), |asker| asker.client);
+        conn.route = Some(route_of(&head, &self.config));
+        conn.session = None;
+        let asked = judge(&head, &asker, &conn.peer, exchange, &self.config);
         self.disarm(Role::Phase, key);
         let unread = Unread::of(&head);
-        match asked {
-            Ok(Asked::Health) => {
-                let reply = self.reply_before(key, unread);
-                let bytes = self.answers.health(&self.vitals(), reply);
-                self.answer(key, bytes, unread);
-            }
-            Ok(Asked::Ready) => {
-                let reply = self.reply_before(key, unread);
-                let bytes = self.answers.ready(self.readiness(), reply);
-                self.answer(key, bytes, unread);
-            }
-            Ok(Asked::Plan(plan)) => self.consider(key, plan, &head),
-            Err(refused) => self.refuse(key, refused, unread),
+        let asked = match asked {
+            Ok(Asked::Plan(plan)) => return self.consider(key, plan, &head),
+            Err(refused) => return self.refuse(key, refused, unread),
+            Ok(asked) => asked,
+        };
+        let bytes = self.answering(key, unread, |server, to| match asked {
+            Asked::Ready => server.answers.ready(server.readiness(), to),
+            Asked::Metadata => server.answers.metadata(to),
+            Asked::Options { allow, preflight } => server.answers.options(allow, preflight, to),
+            Asked::Health | Asked::Plan(_) => server.answers.health(&server.vitals(), to),
+        });
+        if let Some(bytes) = bytes {
+            self.answer(key, bytes, unread);
         }
     }
 
@@ -226,20 +239,14 @@ impl Server {
         let limits = &self.config.limits;
         if self.phase != Phase::Running {
             Err("draining")
-        } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1)) {
+        } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1))
+            || !self.has_place_for_stream()
+        {
             Err("full")
         } else if let Some(why) = self.report.unready() {
             Err(why)
         } else {
             Ok(())
-        }
-    }
-
-    /// Goes on with a request at once, or asks the application about it first.
-    fn consider(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
-        match self.config.authorization {
-            crate::Authorization::None => self.proceed(key, plan, None),
-            crate::Authorization::Deferred => self.ask(key, plan, head),
         }
     }
 
@@ -345,29 +352,5 @@ impl Server {
             }
         }
         None
-    }
-
-    /// Asks the application whether a request may proceed.
-    fn ask(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
-        let captured = match &plan {
-            Plan::Stream(plan) => plan.head.clone(),
-            Plan::Post(_) | Plan::Index { .. } => {
-                let service =
-                    plan.service().map_or("", |service| self.config.paths.service(service));
-                alloc::sync::Arc::new(crate::event::RequestHead::capture(head, service))
-            }
-        };
-        if !within(self.config.limits.events_max, self.events.len() as u32) {
-            return self.refuse(key, Fault::EventsFull, Unread::of(head));
-        }
-        if let Err(fault) = self.admit_head(&captured) {
-            return self.refuse(key, fault, Unread::of(head));
-        }
-        self.enter(key, ConnPhase::Deciding(alloc::boxed::Box::new(plan)));
-        self.arm(TimerKind::Decision, key);
-        let Some(ticket) = self.ticket(key) else { return };
-        log::trace!("{} waits for a decision", ConnId(key));
-        self.bodies_bytes += captured.memory_bytes();
-        self.events.push_back(Event::Asked { ticket: crate::AuthTicket(ticket), head: captured });
     }
 }

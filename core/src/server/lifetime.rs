@@ -127,7 +127,7 @@ impl Server {
     }
 
     fn lapse(&mut self, key: Key) {
-        self.metrics.count_fault(Fault::ConnectionIdle);
+        self.note(Some(key), Fault::ConnectionIdle);
         self.end_quietly(key);
     }
 
@@ -146,7 +146,7 @@ impl Server {
     }
 
     fn stalled(&mut self, key: Key) {
-        self.metrics.count_fault(Fault::Stalled);
+        self.note(Some(key), Fault::Stalled);
         match self.conns.get(key).map(|conn| &conn.phase) {
             Some(&ConnPhase::Streaming { session, .. }) => {
                 self.end_session(session, CloseReason::Stalled);

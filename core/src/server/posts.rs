@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Server;
-use crate::answer::Refused;
+use crate::answer::{Refused, Reply, To};
 use crate::arena::Key;
 use crate::config::Acknowledgement;
 use crate::conn::{Phase as ConnPhase, PostTarget};
@@ -28,7 +28,10 @@ use crate::session::Claim;
 use crate::sse::Frame;
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
-use crate::token::{Secret, SessionToken, TokenError};
+use crate::token::{SessionToken, TokenError};
+
+const SESSION_RATE: &str = "too many posts to this session (limit posts_rate_per_session)";
+const PRINCIPAL_RATE: &str = "too many posts of this principal (limit posts_rate_per_principal)";
 
 impl Server {
     // ── The application's verbs about posts. ────────────────────────────────────────────────────
@@ -82,6 +85,10 @@ impl Server {
             Outcome::Accepted => self.accepted(key),
             Outcome::UnknownSession => self.refuse(key, Fault::UnknownSession, Unread::Known(0)),
             Outcome::Busy => self.refuse(key, Fault::Busy, Unread::Known(0)),
+            Outcome::RateLimited { retry_after } => {
+                let refused = Refused::limited(Fault::RateLimited, Some(SESSION_RATE), retry_after);
+                self.refuse(key, refused, Unread::Known(0));
+            }
         }
         self.settle();
         Ok(())
@@ -92,15 +99,20 @@ impl Server {
     pub fn deliver(&mut self, post: ForwardedPost, now: Time) -> Outcome {
         self.advance(now);
         let ForwardedPost { claim, message } = post;
-        let outcome = match self.find_session(&claim) {
+        let found = self.find_session(&claim);
+        let late = found.and_then(|key| self.admit_to_session(key).err());
+        let outcome = match (found, late) {
             // Shutting down ends sessions that posts are still on their way to.
-            None if self.phase != Phase::Running => Outcome::Busy,
-            None => Outcome::UnknownSession,
-            Some(key) if self.session_takes(key, &message) && self.has_room_for(&message) => {
+            (None, _) if self.phase != Phase::Running => Outcome::Busy,
+            (None, _) => Outcome::UnknownSession,
+            (Some(_), Some(retry_after)) => Outcome::RateLimited { retry_after },
+            (Some(key), None)
+                if self.session_takes(key, &message) && self.has_room_for(&message) =>
+            {
                 self.record(key, message, None);
                 Outcome::Accepted
             }
-            Some(_) => Outcome::Busy,
+            (Some(_), None) => Outcome::Busy,
         };
         self.settle();
         outcome
@@ -153,10 +165,13 @@ impl Server {
             }
             Plan::Post(plan) => self.begin_post(key, plan, principal),
             Plan::Index { unread } => {
-                let reply = self.reply_before(key, unread);
-                let text = self.config.index_page.as_deref().unwrap_or_default();
-                let bytes = self.answers.page(text, reply);
-                self.answer(key, bytes, unread);
+                let page = |server: &Self, to: &To<'_>| {
+                    let text = server.config.index_page.as_deref().unwrap_or_default();
+                    server.answers.page(text, to)
+                };
+                if let Some(bytes) = self.answering(key, unread, page) {
+                    self.answer(key, bytes, unread);
+                }
             }
         }
     }
@@ -168,10 +183,25 @@ impl Server {
         if self.phase != Phase::Running {
             return self.refuse(key, Fault::ShuttingDown, plan.unread);
         }
+        // Before anything is looked up, so that guessing at sessions is limited as well, and the answer
+        // tells nothing of them.
+        if let Some(Err(wait)) = principal.as_ref().map(|who| self.tenants.post(who, self.now)) {
+            let refused = Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
+            return self.refuse(key, refused, plan.unread);
+        }
         let target = match self.locate(plan.token, plan.service, principal) {
             Ok(target) => target,
             Err(fault) => return self.refuse(key, fault, plan.unread),
         };
+        if let PostTarget::Here(session) = target {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.session = Some(session);
+            }
+            if let Err(wait) = self.admit_to_session(session) {
+                let refused = Refused::limited(Fault::RateLimited, Some(SESSION_RATE), wait);
+                return self.refuse(key, refused, plan.unread);
+            }
+        }
         if plan.expects_continue {
             self.push(key, Segment::Static(CONTINUE));
         }
@@ -211,17 +241,6 @@ impl Server {
             log::info!("a post for shard {shard} came to shard {}", self.config.shard);
             Err(Fault::Misrouted)
         }
-    }
-
-    /// The session that is claimed, if it has this secret, service and principal, and is not ending.
-    /// Every way to miss compares a secret once and looks the same.
-    fn find_session(&self, claim: &Claim) -> Option<Key> {
-        let found = self.sessions.at(claim.token.slot());
-        let known = found.map_or(&Secret::DECOY, |(_, session)| session.secret());
-        let matches = known.matches(claim.token.secret());
-        let (key, session) = found?;
-        let theirs = session.principal == claim.principal && session.service == claim.service;
-        (matches && theirs && session.ending.is_none()).then_some(key)
     }
 
     // ── From the body to the application. ───────────────────────────────────────────────────────
@@ -346,7 +365,9 @@ impl Server {
 
     fn accepted(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        let bytes = self.answers.accepted(conn.reply.persistence);
+        let reply = Reply { head_only: false, ..conn.reply };
+        let to = To { reply, sharing: &conn.sharing, config: &self.config };
+        let bytes = self.answers.accepted(&to);
         self.answer(key, bytes, Unread::Known(0));
     }
 
@@ -475,7 +496,7 @@ impl Server {
             ))
             .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
-            self.metrics.count_fault(Fault::Busy);
+            self.note(Some(key), Fault::Busy);
             log::info!("{}: a request was answered \"server busy\"", SessionId(session));
             self.accepted(key);
         } else {

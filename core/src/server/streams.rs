@@ -1,7 +1,7 @@
 //! Sessions: how they are opened, what is sent on their streams, and the ways they end.
 
 use super::Server;
-use crate::answer::Invitation;
+use crate::answer::{Invitation, Refused, To};
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
 use crate::error::{Fault, SendError};
@@ -96,27 +96,33 @@ impl Server {
         key: Key,
         plan: StreamPlan,
         principal: Option<Principal>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Refused> {
         if plan.head_only {
             self.answer_head(key, &plan);
             return Ok(());
         }
-        let Some(conn) = self.conns.get(key) else { return Ok(()) };
-        let address = conn.peer.address_key();
+        let address = self.config.address_key(plan.client);
         self.admit_session(address.as_ref(), principal.as_ref())?;
         self.admit_head(&plan.head)?;
+        // The last but one, because asking is counting.
+        if let Some(address) = address {
+            let late = |wait| Refused::limited(Fault::SessionRateLimited, None, wait);
+            self.session_rates.take(address, self.now).map_err(late)?;
+        }
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
         let token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
         let service = plan.service;
         let invitation = Invitation { token: &token, mount: &plan.mount, service };
-        let greeting = self.answers.stream(&self.config, plan.framing, Some(invitation));
+        let greet =
+            |server: &Self, to: &To<'_>| server.answers.stream(plan.framing, Some(invitation), to);
+        let Some(greeting) = self.answering(key, plan.unread, greet) else { return Ok(()) };
         if let Some(address) = address {
             self.session_addresses.add(address);
         }
         if let Some(principal) = principal.clone() {
-            self.principals.add(principal);
+            self.tenants.opened(&principal, self.now);
         }
         let session = Session::new(key, secret, service, principal.clone(), address);
         let session = self.sessions.insert(session);
@@ -152,8 +158,11 @@ impl Server {
         {
             conn.reply.persistence = Persistence::Close;
         }
-        let head = self.answers.stream(&self.config, framing, None);
-        self.answer(key, head, plan.unread);
+        let head =
+            self.answering(key, plan.unread, |server, to| server.answers.stream(framing, None, to));
+        if let Some(head) = head {
+            self.answer(key, head, plan.unread);
+        }
     }
 
     fn admit_session(
@@ -167,13 +176,15 @@ impl Server {
             Err(Fault::ShuttingDown)
         } else if !within(limits.sessions_max, more(self.sessions.len())) {
             Err(Fault::SessionsFull)
+        } else if !self.has_place_for_stream() {
+            Err(Fault::StreamsFull)
         } else if address.is_some_and(|address| {
             let count = self.session_addresses.count(address);
             !within(limits.sessions_per_address_max, more(count))
         }) {
             Err(Fault::SessionsPerAddressFull)
         } else if principal.is_some_and(|principal| {
-            let count = self.principals.count(principal);
+            let count = self.tenants.sessions(principal);
             !within(limits.sessions_per_principal_max, more(count))
         }) {
             Err(Fault::SessionsPerPrincipalFull)
@@ -338,7 +349,7 @@ impl Server {
             self.session_addresses.subtract(address);
         }
         if let Some(principal) = &session.principal {
-            self.principals.subtract(principal);
+            self.tenants.closed(principal, self.now);
         }
         self.metrics.sessions_closed += 1;
         log::info!("{} ended: {reason}; {frames_undelivered} frames undelivered", SessionId(key));

@@ -10,11 +10,17 @@
 )]
 
 mod backpressure;
+mod cors;
 mod exchange;
 mod guard;
 mod http;
+mod identity;
 mod limits;
 mod posts;
+mod proxies;
+mod rates;
+mod refusals;
+mod room;
 mod secrecy;
 mod segmentation;
 mod services;

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod guard;
+mod guard_table;
 mod handle;
 mod http;
 mod journeys;

@@ -1,7 +1,10 @@
 //! Nothing that prints shows a token, a credential or a payload.
 
 use super::*;
-use crate::Shard;
+use crate::{
+    Authorization, Exchange, Interest, Outcome, Peer, Principal, ProtectedResource, Refusal,
+    SessionToken, Shard, StaticTokens, Verdict,
+};
 
 const SECRET: &str = "hunter2";
 
@@ -17,18 +20,35 @@ fn check(text: &str, token: &str) {
 
 #[test]
 fn nothing_printable_holds_a_secret() {
-    let config = limited(|limits| limits.inbound_messages_max = Some(1)).forwarding(true);
+    let tokens = StaticTokens::builder().token("alice", SECRET);
+    check(&format!("{tokens:?} {tokens:#?}"), "no session token is in there");
+    let tokens = tokens.build().unwrap();
+    check(&format!("{tokens:?} {tokens:#?}"), "no session token is in there");
+    let rate = "100/second".parse().ok();
+    let config = limited(|limits| {
+        limits.inbound_messages_max = Some(1);
+        limits.posts_rate_per_session = rate;
+        limits.posts_rate_per_principal = rate;
+    });
+    let config = config
+        .forwarding(true)
+        .authorization(Authorization::Static(tokens))
+        .cors_origin("https://app.example")
+        .trusted_proxy("10.0.0.0/8")
+        .protected_resource(ProtectedResource::new("https://mcp.example/sse"));
+    check(&format!("{config:?} {config:#?}"), "no session token is in there");
     let mut bench = Bench::with(config);
     let conn = bench.connect();
     bench.set_reading(conn, false);
     bench.says(
         conn,
-        format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: {SECRET}\r\n\r\n"),
+        format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {SECRET}\r\n\r\n"),
     );
     let text = bench.server.transmit(conn).chunks().flatten().copied().collect::<Vec<_>>();
     let token = read_stream(&text).token();
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":"{SECRET}"}}"#);
-    let request = post(&token, &body);
+    let credentials = format!("Authorization: Bearer {SECRET}\r\n");
+    let request = post_with(&token, &credentials, &body);
 
     // In every phase that holds something: half a head, half a body, an event, held, and stashed.
     let conns: Vec<_> = (0..4).map(|_| bench.connect()).collect();
@@ -37,7 +57,7 @@ fn nothing_printable_holds_a_secret() {
     bench.says(conns[2], &request);
     bench.says(conns[3], request.repeat(2));
     let foreign = bench.connect();
-    bench.says(foreign, post(&format!("AAE{}", &token[3..]), &body));
+    bench.says(foreign, post_with(&format!("AAE{}", &token[3..]), &credentials, &body));
     for (key, conn) in bench.server.conns.iter() {
         check(&format!("{key:?} {conn:?} {conn:#?}"), &token);
     }
@@ -45,6 +65,9 @@ fn nothing_printable_holds_a_secret() {
         check(&format!("{session:?}"), &token);
     }
     for view in bench.server.sessions() {
+        check(&format!("{view:?}"), &token);
+    }
+    for view in bench.server.principals() {
         check(&format!("{view:?}"), &token);
     }
     check(&format!("{:?}", bench.server), &token);
@@ -63,6 +86,41 @@ fn nothing_printable_holds_a_secret() {
         }
     }
     assert_eq!(foreigners, 1);
+}
+
+/// The public types that hold nothing of a peer's, and the ones that could and must not.
+#[test]
+fn nor_does_anything_else_that_is_public() {
+    let secret = crate::token::Secret::draw(&mut Random::seeded(9)).unwrap();
+    let token = SessionToken::new(Shard(3), 4, secret);
+    let text = String::from_utf8(token.encode().to_vec()).unwrap();
+    check(&format!("{token:?} {token:#?}"), &text);
+
+    let mut bench = Bench::with(Config::builder().authorization(Authorization::Deferred));
+    let conn = bench.connect();
+    bench.says(
+        conn,
+        format!(
+            "GET /sse?token={SECRET} HTTP/1.1\r\nHost: localhost\r\nCookie: {SECRET}\r\n\
+             Authorization: Bearer {SECRET}\r\n\r\n"
+        ),
+    );
+    let Some(Event::Asked { ticket, head }) = bench.event() else { panic!("a question") };
+    check(&format!("{ticket:?} {head:?} {head:#?}"), &text);
+    let verdict = Verdict::Allow(Principal::new("alice"));
+    check(&format!("{verdict:?} {:?}", Verdict::Refuse(Refusal::InvalidToken)), &text);
+    bench.server.authorize(ticket, verdict, bench.now).unwrap();
+    for event in bench.events() {
+        check(&format!("{event:?} {event:#?}"), &text);
+    }
+    let target = format!("/messages?session_id={text}");
+    let fields: &[(&str, &[u8])] = &[("authorization", SECRET.as_bytes()), ("host", b"localhost")];
+    let exchange = Exchange { method: "POST", target: &target, fields, mount: "" };
+    check(&format!("{exchange:?} {exchange:#?}"), &text);
+    let conn = bench.server.exchange(exchange, Peer::local(), bench.now).unwrap();
+    check(&format!("{:?} {:?}", bench.server.response(conn), bench.server.interest(conn)), &text);
+    let outcome = Outcome::RateLimited { retry_after: secs(1) };
+    check(&format!("{outcome:?} {:?} {:?}", Interest::Linger, Peer::local()), &text);
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl Walk {
         assert!(self.open.is_empty(), "every session has ended");
         assert_eq!((server.queues_cost, server.bodies_bytes), (0, 0));
         assert_eq!((server.connections_open(), server.sessions_open()), (0, 0));
-        assert_eq!(server.conn_addresses.total() + server.principals.total(), 0);
+        assert_eq!(server.conn_addresses.total() + server.tenants.check(), 0);
         let heard = self.bench.wires.values().map(|wire| wire.writes.concat()).collect();
         (self.told, heard)
     }

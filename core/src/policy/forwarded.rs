@@ -1,0 +1,444 @@
+//! What proxies say about whom they speak for: `Forwarded` (RFC 7239) and `X-Forwarded-*`.
+//!
+//! Knows: both grammars, and whom to believe: the chain of proxies is walked from the server outwards,
+//! and the first address that is no trusted proxy's is the client. What stands beyond it was written
+//! by strangers and is not looked at.
+//! Does not know: whether the connection itself is a trusted proxy's; ask only about those.
+
+use core::net::{IpAddr, Ipv6Addr};
+
+use super::cidr::Cidr;
+use crate::error::Fault;
+use crate::http1::{Head, split_authority};
+use crate::route::is_clean_path;
+
+/// What a trusted proxy says of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forwarded<'a> {
+    pub(crate) client: Client,
+    /// Whether the client's own connection was TLS, as far as anybody says.
+    pub(crate) secure: Option<bool>,
+    /// The host that the client asked for.
+    pub(crate) host: Option<&'a str>,
+    /// What was cut off the front of the path.
+    pub(crate) prefix: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// The proxy speaks for itself.
+    #[default]
+    Proxy,
+    /// Somebody whom a proxy does not name: `unknown`, or a word of its own.
+    Hidden,
+    At(IpAddr),
+}
+
+/// Reads what a trusted proxy says.
+///
+/// # Errors
+///
+/// [`Fault::MalformedForwarded`] for what cannot be understood, and where both `Forwarded` and one of
+/// `X-Forwarded-For`, `-Proto` and `-Host` are there: a proxy that writes one and passes the other
+/// through is how that comes about, and then either may be a stranger's.
+pub(crate) fn read<'a>(head: &Head<'a>, trusted: &[Cidr]) -> Result<Forwarded<'a>, Fault> {
+    let malformed = Fault::MalformedForwarded;
+    let chain = head.fields_named("forwarded");
+    let x = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+    let mut forwarded = if head.field("forwarded").is_none() {
+        Forwarded {
+            client: x_client(head.fields_named("x-forwarded-for"), trusted)?,
+            secure: x_secure(head.fields_named("x-forwarded-proto"))?,
+            host: only(head.fields_named("x-forwarded-host"))?
+                .map(|host| valid_host(host).ok_or(malformed))
+                .transpose()?,
+            prefix: None,
+        }
+    } else if x.iter().any(|name| head.field(name).is_some()) {
+        return Err(malformed);
+    } else {
+        standard(chain, trusted)?
+    };
+    if let Some(prefix) = only(head.fields_named("x-forwarded-prefix"))? {
+        // `/mcp/` is what some proxies write for `/mcp`, and `/` for nothing.
+        let bare = prefix.strip_suffix('/').unwrap_or(prefix);
+        if !bare.is_empty() && !is_clean_path(bare) {
+            return Err(malformed);
+        }
+        forwarded.prefix = Some(bare);
+    }
+    Ok(forwarded)
+}
+
+/// The walk along a chain, which is given from its far end.
+struct Walk<'t> {
+    trusted: &'t [Cidr],
+    client: Client,
+    /// Whether something that cannot be understood was said by a proxy that has to be believed.
+    malformed: bool,
+}
+
+impl<'t> Walk<'t> {
+    const fn new(trusted: &'t [Cidr]) -> Self {
+        Self { trusted, client: Client::Proxy, malformed: false }
+    }
+
+    /// The next hop. Says whether everything that was said before it is a stranger's word.
+    fn hop(&mut self, hop: Option<Client>) -> bool {
+        let Some(hop) = hop else {
+            self.malformed = true;
+            return false;
+        };
+        let theirs = match hop {
+            Client::At(address) => !self.trusted.iter().any(|range| range.contains(address)),
+            Client::Hidden => true,
+            Client::Proxy => false,
+        };
+        if theirs {
+            self.malformed = false;
+        }
+        // A chain of trusted proxies only: the farthest one is the client.
+        if theirs || self.client == Client::Proxy {
+            self.client = hop;
+        }
+        theirs
+    }
+
+    const fn end(self) -> Result<Client, Fault> {
+        if self.malformed { Err(Fault::MalformedForwarded) } else { Ok(self.client) }
+    }
+}
+
+fn x_client<'a>(fields: impl Iterator<Item = &'a [u8]>, trusted: &[Cidr]) -> Result<Client, Fault> {
+    let mut walk = Walk::new(trusted);
+    for member in fields.flat_map(|value| value.split(|&octet| octet == b',')) {
+        let member = core::str::from_utf8(member.trim_ascii()).ok();
+        if member != Some("") {
+            walk.hop(member.and_then(|text| node(text, true)));
+        }
+    }
+    walk.end()
+}
+
+/// https only if nobody says otherwise.
+fn x_secure<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<bool>, Fault> {
+    let mut secure = None;
+    for member in fields.flat_map(|value| value.split(|&octet| octet == b',')) {
+        let https = is_https(member.trim_ascii()).ok_or(Fault::MalformedForwarded)?;
+        secure = Some(secure.unwrap_or(true) && https);
+    }
+    Ok(secure)
+}
+
+fn is_https(scheme: &[u8]) -> Option<bool> {
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
+    if is("https") || is("wss") {
+        Some(true)
+    } else if is("http") || is("ws") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// The value of a field that has one value.
+fn only<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Fault> {
+    let Some(value) = fields.next() else { return Ok(None) };
+    let text = core::str::from_utf8(value).ok().filter(|_| fields.next().is_none());
+    text.map(Some).ok_or(Fault::MalformedForwarded)
+}
+
+fn valid_host(text: &str) -> Option<&str> {
+    split_authority(text).map(|_| text)
+}
+
+/// An address with an optional port, or a name that hides it (RFC 7239 section 6). `bare` is whether
+/// an IPv6 address may stand without brackets, as it does in `X-Forwarded-For`.
+fn node(text: &str, bare: bool) -> Option<Client> {
+    if text.eq_ignore_ascii_case("unknown") || obfuscated(text) {
+        return Some(Client::Hidden);
+    }
+    if let Ok(address) = text.parse::<IpAddr>()
+        && (bare || address.is_ipv4())
+    {
+        return Some(Client::At(address.to_canonical()));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    if port.is_some_and(|port| !obfuscated(port) && !is_port(port)) {
+        return None;
+    }
+    if host.eq_ignore_ascii_case("unknown") || obfuscated(host) {
+        return Some(Client::Hidden);
+    }
+    let address = match host.strip_prefix('[') {
+        Some(inner) => IpAddr::V6(inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
+        None => IpAddr::V4(host.parse().ok()?),
+    };
+    Some(Client::At(address.to_canonical()))
+}
+
+fn is_port(text: &str) -> bool {
+    (1..=5).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_digit())
+}
+
+fn obfuscated(text: &str) -> bool {
+    text.strip_prefix('_').is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    })
+}
+
+/// `Forwarded`, whose elements each say what one proxy saw.
+fn standard<'a>(
+    fields: impl Iterator<Item = &'a [u8]>,
+    trusted: &[Cidr],
+) -> Result<Forwarded<'a>, Fault> {
+    let malformed = Fault::MalformedForwarded;
+    let mut walk = Walk::new(trusted);
+    let (mut secure, mut host) = (None, None);
+    for value in fields {
+        let mut rest = core::str::from_utf8(value).map_err(|_| malformed)?;
+        while !rest.is_empty() {
+            let (element, behind) = Element::read(rest).ok_or(malformed)?;
+            rest = behind;
+            if element.is_empty() {
+                continue;
+            }
+            // The proxy that wrote this saw a stranger: what was said before is the stranger's.
+            let unnamed = Some(Client::Proxy);
+            if walk.hop(element.node.map_or(unnamed, |text| node(text, false))) {
+                (secure, host) = (None, None);
+            }
+            if let Some(scheme) = element.scheme {
+                match is_https(scheme.as_bytes()) {
+                    Some(https) => secure = Some(secure.unwrap_or(true) && https),
+                    None => walk.malformed = true,
+                }
+            }
+            if let (Some(text), None) = (element.host, host) {
+                match valid_host(text) {
+                    Some(text) => host = Some(text),
+                    None => walk.malformed = true,
+                }
+            }
+        }
+    }
+    Ok(Forwarded { client: walk.end()?, secure, host, prefix: None })
+}
+
+/// One `forwarded-element` (RFC 7239 section 4).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Element<'a> {
+    node: Option<&'a str>,
+    scheme: Option<&'a str>,
+    host: Option<&'a str>,
+    pairs: u32,
+}
+
+impl<'a> Element<'a> {
+    const fn is_empty(&self) -> bool {
+        self.pairs == 0
+    }
+
+    /// The first element, and what stands behind its comma. `None` if it is malformed.
+    fn read(text: &'a str) -> Option<(Self, &'a str)> {
+        let mut element = Self::default();
+        let mut rest = text;
+        loop {
+            rest = rest.trim_start_matches([' ', '\t']);
+            if let Some(behind) = rest.strip_prefix(',') {
+                return Some((element, behind));
+            }
+            if rest.is_empty() {
+                return Some((element, rest));
+            }
+            if let Some(behind) = rest.strip_prefix(';') {
+                rest = behind;
+                continue;
+            }
+            let (name, behind) = rest.split_once('=')?;
+            if name.is_empty() || !name.bytes().all(is_tchar) {
+                return None;
+            }
+            let (value, behind) = read_value(behind)?;
+            let place = if name.eq_ignore_ascii_case("for") {
+                Some(&mut element.node)
+            } else if name.eq_ignore_ascii_case("proto") {
+                Some(&mut element.scheme)
+            } else if name.eq_ignore_ascii_case("host") {
+                Some(&mut element.host)
+            } else {
+                None
+            };
+            if let Some(place) = place
+                && place.replace(value).is_some()
+            {
+                return None;
+            }
+            element.pairs += 1;
+            rest = behind.trim_start_matches([' ', '\t']);
+            if !rest.is_empty() && !rest.starts_with([',', ';']) {
+                return None;
+            }
+        }
+    }
+}
+
+/// A token, or the inside of a quoted string. Escapes stay what they are: no value that counts has any.
+fn read_value(text: &str) -> Option<(&str, &str)> {
+    let Some(inner) = text.strip_prefix('"') else {
+        let end = text.bytes().position(|octet| !is_tchar(octet)).unwrap_or(text.len());
+        return text.split_at_checked(end).filter(|(token, _)| !token.is_empty());
+    };
+    let mut escaped = false;
+    let end = inner.bytes().position(|octet| {
+        let ends = octet == b'"' && !escaped;
+        escaped = octet == b'\\' && !escaped;
+        ends
+    })?;
+    Some((inner.get(..end)?, inner.get(end + 1..)?))
+}
+
+fn is_tchar(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::http1::FieldStorage;
+
+    /// What is understood of these fields: client, scheme, host and prefix.
+    fn understood(fields: &[&str]) -> String {
+        let trusted: Vec<Cidr> =
+            ["10.0.0.0/8", "fd00::/8"].iter().map(|range| range.parse().unwrap()).collect();
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut storage = FieldStorage::new();
+        let head = Head::parse(bytes.as_bytes(), &mut storage).unwrap();
+        let Ok(Forwarded { client, secure, host, prefix }) = read(&head, &trusted) else {
+            return "malformed".into();
+        };
+        let client = match client {
+            Client::Proxy => "proxy".into(),
+            Client::Hidden => "hidden".into(),
+            Client::At(address) => format!("{address}"),
+        };
+        let scheme = secure.map_or("-", |secure| if secure { "https" } else { "http" });
+        format!("{client} {scheme} {} {}", host.unwrap_or("-"), prefix.unwrap_or("-"))
+    }
+
+    #[track_caller]
+    fn check(fields: &[&str], expected: &str) {
+        assert_eq!(understood(fields), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn the_rightmost_stranger_is_the_client() {
+        check(&[], "proxy - - -");
+        check(&["X-Forwarded-For: 192.0.2.1"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: 192.0.2.66, 192.0.2.1"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: 192.0.2.1, 10.0.0.1, 10.0.0.2"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: 192.0.2.66", "x-forwarded-for: 192.0.2.1"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: 10.0.0.3, 10.0.0.1"], "10.0.0.3 - - -");
+        check(&["X-Forwarded-For: 192.0.2.1:4711"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: 2001:db8::1"], "2001:db8::1 - - -");
+        check(&["X-Forwarded-For: [2001:db8::1], fd00::1"], "2001:db8::1 - - -");
+        check(&["X-Forwarded-For: [2001:db8::1]:80"], "2001:db8::1 - - -");
+        check(&["X-Forwarded-For: ::ffff:192.0.2.1"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.1"], "hidden - - -");
+        check(&["X-Forwarded-For: ,192.0.2.1,"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For:"], "proxy - - -");
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_is_not_looked_at_and_what_a_proxy_wrote_must_be_right() {
+        check(&["X-Forwarded-For: <script>, 192.0.2.1"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: <script>, 192.0.2.1, 10.0.0.1"], "192.0.2.1 - - -");
+        check(&["X-Forwarded-For: <script>"], "malformed");
+        check(&["X-Forwarded-For: <script>, 10.0.0.1"], "malformed");
+        check(&["X-Forwarded-For: 192.0.2.1, <script>"], "malformed");
+        for bad in ["192.0.2", "192.0.2.1:x", "192.0.2.1:123456", "[::1", "::1]", "a.example", "_"]
+        {
+            check(&[&format!("X-Forwarded-For: {bad}")], "malformed");
+        }
+        check(&["Forwarded: for=bad, for=192.0.2.1"], "192.0.2.1 - - -");
+        check(&["Forwarded: for=192.0.2.66;proto=https;host=a, for=192.0.2.1"], "192.0.2.1 - - -");
+        check(&["Forwarded: for=bad"], "malformed");
+        check(&["Forwarded: for=\"", "Forwarded: for=192.0.2.1"], "malformed");
+    }
+
+    #[test]
+    fn schemes_hosts_and_prefixes() {
+        check(&["X-Forwarded-Proto: https"], "proxy https - -");
+        check(&["X-Forwarded-Proto: HTTP"], "proxy http - -");
+        check(&["X-Forwarded-Proto: https, http"], "proxy http - -");
+        check(&["X-Forwarded-Proto: https,https"], "proxy https - -");
+        check(&["X-Forwarded-Proto: gopher"], "malformed");
+        check(&["X-Forwarded-Proto:"], "malformed");
+        check(&["X-Forwarded-Host: mcp.example:8443"], "proxy - mcp.example:8443 -");
+        for bad in ["", "a b", "a, b", "a/b", "user@a", "a:99999"] {
+            check(&[&format!("X-Forwarded-Host: {bad}")], "malformed");
+        }
+        check(&["X-Forwarded-Host: a", "X-Forwarded-Host: a"], "malformed");
+        check(&["X-Forwarded-Prefix: /mcp"], "proxy - - /mcp");
+        check(&["X-Forwarded-Prefix: /a/b/"], "proxy - - /a/b");
+        check(&["X-Forwarded-Prefix: /"], "proxy - - ");
+        for bad in ["mcp", "//a", "/a/../b", "/a?b", "/a, /b", "/%2e", "https://a/b"] {
+            check(&[&format!("X-Forwarded-Prefix: {bad}")], "malformed");
+        }
+        check(&["X-Forwarded-Prefix: /a", "X-Forwarded-Prefix: /a"], "malformed");
+    }
+
+    #[test]
+    fn the_standard_field() {
+        check(&["Forwarded: for=192.0.2.1"], "192.0.2.1 - - -");
+        check(
+            &["Forwarded: For=192.0.2.1;PROTO=https;by=10.0.0.1;Host=mcp.example"],
+            "192.0.2.1 https mcp.example -",
+        );
+        check(&[r#"Forwarded: for="[2001:db8::1]:4711""#], "2001:db8::1 - - -");
+        check(&[r#"Forwarded: for="192.0.2.1:_port""#], "192.0.2.1 - - -");
+        check(&["Forwarded: for=unknown;proto=http"], "hidden http - -");
+        check(&["Forwarded: for=_hidden"], "hidden - - -");
+        check(
+            &["Forwarded: for=192.0.2.1;proto=https;host=a, for=10.0.0.1;proto=http;host=b"],
+            "192.0.2.1 http a -",
+        );
+        check(&["Forwarded: for=192.0.2.66", "Forwarded: for=192.0.2.1"], "192.0.2.1 - - -");
+        check(&["Forwarded: proto=https;host=\"a:80\""], "proxy https a:80 -");
+        check(&[r#"Forwarded: secret="a\", b;=";for=192.0.2.1"#], "192.0.2.1 - - -");
+        check(&["Forwarded: , for=192.0.2.1 , ;"], "192.0.2.1 - - -");
+        check(&["Forwarded: for=192.0.2.1", "X-Forwarded-Prefix: /p"], "192.0.2.1 - - /p");
+        for bad in [
+            "for=2001:db8::1",
+            "for=\"2001:db8::1\"",
+            "for",
+            "for=",
+            "=a",
+            "for =192.0.2.1",
+            "for= 192.0.2.1",
+            "for=192.0.2.1 proto=http",
+            "for=192.0.2.1;for=192.0.2.1",
+            "for=\"192.0.2.1",
+            "for=192.0.2.1;proto=gopher",
+            "for=192.0.2.1;host=\"a b\"",
+            r#"for="192\.0.2.1""#,
+        ] {
+            check(&[&format!("Forwarded: {bad}")], "malformed");
+        }
+    }
+
+    #[test]
+    fn both_ways_of_saying_it_are_one_too_many() {
+        for name in ["For: 192.0.2.1", "Proto: https", "Host: a"] {
+            check(&["Forwarded: for=192.0.2.1", &format!("X-Forwarded-{name}")], "malformed");
+        }
+    }
+}

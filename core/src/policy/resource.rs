@@ -1,0 +1,257 @@
+//! Metadata of an OAuth protected resource (RFC 9728): where clients learn who gives them tokens.
+//!
+//! Knows: the document, its addresses, and what a challenge says of it. Does not know: who is
+//! challenged.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::http1::split_authority;
+
+/// What `/.well-known/oauth-protected-resource` tells clients (RFC 9728), and with it every 401.
+///
+/// ```
+/// # use mcp_sse_core::{Config, ProtectedResource};
+/// let resource = ProtectedResource::new("https://mcp.example.com/sse")
+///     .authorization_server("https://login.example.com")
+///     .scope("mcp:use");
+/// let config = Config::builder().protected_resource(resource).build()?;
+/// # Ok::<(), mcp_sse_core::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "it says nothing until a configuration has it"]
+pub struct ProtectedResource {
+    resource: String,
+    authorization_servers: Vec<String>,
+    scopes_supported: Vec<String>,
+    name: Option<String>,
+    documentation: Option<String>,
+    metadata_url: Option<String>,
+}
+
+impl ProtectedResource {
+    /// The resource as its clients name it: the URL of the event stream, as in
+    /// `https://mcp.example.com/sse`.
+    pub fn new(resource: &str) -> Self {
+        Self {
+            resource: resource.into(),
+            authorization_servers: Vec::new(),
+            scopes_supported: Vec::new(),
+            name: None,
+            documentation: None,
+            metadata_url: None,
+        }
+    }
+
+    /// One more issuer of tokens, by its URL.
+    pub fn authorization_server(mut self, issuer: &str) -> Self {
+        self.authorization_servers.push(issuer.into());
+        self
+    }
+
+    /// One more scope that a token may have here.
+    pub fn scope(mut self, scope: &str) -> Self {
+        self.scopes_supported.push(scope.into());
+        self
+    }
+
+    /// A name to show to people.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The URL of a page for developers.
+    pub fn documentation(mut self, url: &str) -> Self {
+        self.documentation = Some(url.into());
+        self
+    }
+
+    /// The URL of this metadata, as clients reach it. Unless said it is what RFC 9728 section 3.1
+    /// makes of the resource: `https://mcp.example.com/.well-known/oauth-protected-resource/sse`.
+    pub fn metadata_url(mut self, url: &str) -> Self {
+        self.metadata_url = Some(url.into());
+        self
+    }
+
+    /// # Errors
+    ///
+    /// The part that cannot be said, and what it must look like.
+    pub(crate) fn render(&self) -> Result<Metadata, (&'static str, String, &'static str)> {
+        const URL: &str = "an absolute http or https URL without a fragment";
+        let bad = |name, value: &str, expected| Err((name, String::from(value), expected));
+        let Some((origin, path)) = split_url(&self.resource) else {
+            return bad("protected_resource", &self.resource, URL);
+        };
+        let urls = self.authorization_servers.iter().map(|url| ("authorization_server", url));
+        let urls = urls.chain(self.documentation.iter().map(|url| ("documentation", url)));
+        let urls = urls.chain(self.metadata_url.iter().map(|url| ("metadata_url", url)));
+        for (name, url) in urls {
+            if split_url(url).is_none() {
+                return bad(name, url, URL);
+            }
+        }
+        for scope in &self.scopes_supported {
+            // RFC 6749 section 3.3.
+            let fine = |b: u8| b.is_ascii_graphic() && !b"\"\\".contains(&b);
+            if scope.is_empty() || !scope.bytes().all(fine) {
+                return bad("scope", scope, "visible ASCII without quotes and backslashes");
+            }
+        }
+        let bare = path.strip_suffix('/').unwrap_or(path);
+        let path_only = bare.split('?').next().unwrap_or_default();
+        let url = match &self.metadata_url {
+            Some(url) => url.clone(),
+            None => format!("{origin}{}{bare}", Metadata::PATH),
+        };
+        Ok(Metadata {
+            body: self.body(),
+            challenge: format!("resource_metadata=\"{url}\""),
+            suffix: path_only.into(),
+        })
+    }
+
+    fn body(&self) -> String {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let list = |items: &[String]| {
+            let items: Vec<String> = items.iter().map(|item| text(item)).collect();
+            format!("[{}]", items.join(","))
+        };
+        let mut body = format!("{{\"resource\":{}", text(&self.resource));
+        let mut add = |name: &str, value: String| body.push_str(&format!(",\"{name}\":{value}"));
+        if !self.authorization_servers.is_empty() {
+            add("authorization_servers", list(&self.authorization_servers));
+        }
+        if !self.scopes_supported.is_empty() {
+            add("scopes_supported", list(&self.scopes_supported));
+        }
+        // Never in the query, where logs and histories keep it.
+        add("bearer_methods_supported", "[\"header\"]".into());
+        if let Some(name) = &self.name {
+            add("resource_name", text(name));
+        }
+        if let Some(url) = &self.documentation {
+            add("resource_documentation", text(url));
+        }
+        body.push('}');
+        body
+    }
+}
+
+/// Origin and the rest of an absolute http or https URL that may stand in quotes.
+fn split_url(url: &str) -> Option<(&str, &str)> {
+    let scheme_end = url.find("://")?;
+    let scheme = url.get(..scheme_end)?;
+    let http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let behind = url.get(scheme_end + 3..)?;
+    let end = behind.find(['/', '?']).unwrap_or(behind.len());
+    let (authority, rest) = behind.split_at_checked(end)?;
+    split_authority(authority)?;
+    let fine = |octet: u8| octet.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&octet);
+    let origin = url.get(..scheme_end + 3 + end)?;
+    (http && rest.bytes().all(fine)).then_some((origin, rest))
+}
+
+/// What a [`ProtectedResource`] comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    pub(crate) body: String,
+    /// The parameter of a challenge that says where the metadata is.
+    pub(crate) challenge: String,
+    /// The resource's own path, without a trailing slash.
+    suffix: String,
+}
+
+impl Metadata {
+    const PATH: &str = "/.well-known/oauth-protected-resource";
+
+    /// Whether the metadata is at `path`: bare, behind it the path of the resource, or that of a
+    /// stream of ours.
+    pub(crate) fn is_at(&self, path: &str, is_stream: impl Fn(&str) -> bool) -> bool {
+        path.strip_prefix(Self::PATH).is_some_and(|rest| {
+            let bare = rest.strip_suffix('/').unwrap_or(rest);
+            bare.is_empty() || bare == self.suffix || is_stream(bare)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document() {
+        let resource = ProtectedResource::new("https://mcp.example.com/sse")
+            .authorization_server("https://login.example.com")
+            .authorization_server("http://localhost:9000/realm")
+            .scope("mcp:use")
+            .name("The \"files\"")
+            .documentation("https://example.com/docs?a=b");
+        let metadata = resource.render().unwrap();
+        assert_eq!(
+            metadata.body,
+            concat!(
+                r#"{"resource":"https://mcp.example.com/sse","#,
+                r#""authorization_servers":["https://login.example.com","http://localhost:9000/realm"],"#,
+                r#""scopes_supported":["mcp:use"],"bearer_methods_supported":["header"],"#,
+                r#""resource_name":"The \"files\"","resource_documentation":"https://example.com/docs?a=b"}"#,
+            )
+        );
+        let json: serde_json::Value = serde_json::from_str(&metadata.body).unwrap();
+        assert_eq!(json["resource_name"], "The \"files\"");
+    }
+
+    #[track_caller]
+    fn check(resource: ProtectedResource, url: &str) {
+        let metadata = resource.render().unwrap();
+        assert_eq!(metadata.challenge, format!("resource_metadata=\"{url}\""));
+    }
+
+    #[test]
+    fn addresses() {
+        let at = "https://mcp.example.com/.well-known/oauth-protected-resource";
+        check(ProtectedResource::new("https://mcp.example.com"), at);
+        check(ProtectedResource::new("https://mcp.example.com/"), at);
+        check(ProtectedResource::new("https://mcp.example.com/a/sse"), &format!("{at}/a/sse"));
+        check(ProtectedResource::new("https://mcp.example.com/sse?a=b"), &format!("{at}/sse?a=b"));
+        let elsewhere = "https://mcp.example.com/meta";
+        check(ProtectedResource::new("http://[::1]:80/sse").metadata_url(elsewhere), elsewhere);
+
+        let metadata = ProtectedResource::new("https://a.example/x/sse").render().unwrap();
+        let is_at = |path: &str| {
+            let path = format!("/.well-known/{path}");
+            metadata.is_at(&path, |path| path == "/sse")
+        };
+        for path in ["", "/", "/x/sse", "/x/sse/", "/sse", "/sse/"] {
+            assert!(is_at(&format!("oauth-protected-resource{path}")), "{path}");
+        }
+        for path in ["//", "/other", "x", "/x", "/sse//"] {
+            assert!(!is_at(&format!("oauth-protected-resource{path}")), "{path}");
+        }
+        assert!(!is_at("oauth-authorization-server"));
+    }
+
+    #[test]
+    fn what_cannot_be_said() {
+        let refuse = |resource: ProtectedResource| resource.render().unwrap_err().0;
+        for url in [
+            "",
+            "mcp.example.com",
+            "ftp://a",
+            "https://",
+            "https://a/#b",
+            "https://a/\"b",
+            "https://u@a/",
+        ] {
+            assert_eq!(refuse(ProtectedResource::new(url)), "protected_resource", "{url}");
+            let fine = || ProtectedResource::new("https://a");
+            assert_eq!(refuse(fine().authorization_server(url)), "authorization_server");
+            assert_eq!(refuse(fine().metadata_url(url)), "metadata_url");
+            assert_eq!(refuse(fine().documentation(url)), "documentation");
+        }
+        for scope in ["", "a b", "\"", "ä"] {
+            assert_eq!(refuse(ProtectedResource::new("https://a").scope(scope)), "scope");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The guard where it needs state: who vouches for a request, rates, the places of connections, and
+//! how refusals are told.
+//!
+//! What can be judged of a head alone is in `request`. Every request, by whatever entry it came, goes
+//! through [`Server::consider`], and every refusal through [`Server::refuse`].
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+
+use super::Server;
+use crate::answer::{Refused, To};
+use crate::arena::Key;
+use crate::config::Authorization;
+use crate::conn::Phase as ConnPhase;
+use crate::error::{AcceptError, Aftermath, Fault};
+use crate::event::{ConnId, Event, RequestHead, SessionId};
+use crate::http1::{Head, Persistence};
+use crate::limits::within;
+use crate::peer::Peer;
+use crate::policy::bearer::Credentials;
+use crate::request::{Plan, Unread};
+use crate::session::Claim;
+use crate::tenants::PrincipalView;
+use crate::timers::TimerKind;
+use crate::{AuthTicket, Phase};
+
+/// For how long a connection may be without a request before it has to make room for those that wait
+/// outside. One that was accepted into the last place is to have the time to say what it wants.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// The principals that are known now: those with sessions, and those without whose rate of posts
+    /// has not recovered. There are at most as many as `sessions_max` and `rate_entries_max` say
+    /// together.
+    pub fn principals(&self) -> impl Iterator<Item = PrincipalView<'_>> {
+        self.tenants.iter()
+    }
+
+    // ── Who vouches for a request. ──────────────────────────────────────────────────────────────
+
+    /// Goes on with a request at once, or asks the application about it first, or refuses it.
+    pub(super) fn consider(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
+        let tokens = match &self.config.authorization {
+            Authorization::None => return self.proceed(key, plan, None),
+            Authorization::Deferred => return self.ask(key, plan, head),
+            Authorization::Static(tokens) => tokens,
+        };
+        let refused = match Credentials::read(head.fields_named("authorization")) {
+            Ok(Credentials::Bearer(token)) => match tokens.principal(token) {
+                Some(principal) => {
+                    let principal = principal.clone();
+                    return self.proceed(key, plan, Some(principal));
+                }
+                None => Refused { invalid_token: true, ..Fault::Unauthorized.into() },
+            },
+            Ok(Credentials::None) => Fault::Unauthorized.into(),
+            Err(fault) => fault.into(),
+        };
+        self.refuse(key, refused, plan.unread());
+    }
+
+    /// Asks the application whether a request may proceed.
+    fn ask(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
+        let captured = match &plan {
+            Plan::Stream(plan) => plan.head.clone(),
+            Plan::Post(_) | Plan::Index { .. } => {
+                let service =
+                    plan.service().map_or("", |service| self.config.paths.service(service));
+                let client = self.conns.get(key).and_then(|conn| conn.client);
+                Arc::new(RequestHead::capture(head, service, client))
+            }
+        };
+        if !within(self.config.limits.events_max, self.events.len() as u32) {
+            return self.refuse(key, Fault::EventsFull, Unread::of(head));
+        }
+        if let Err(fault) = self.admit_head(&captured) {
+            return self.refuse(key, fault, Unread::of(head));
+        }
+        self.enter(key, ConnPhase::Deciding(Box::new(plan)));
+        self.arm(TimerKind::Decision, key);
+        let Some(ticket) = self.ticket(key) else { return };
+        log::trace!("{} waits for a decision", ConnId(key));
+        self.bodies_bytes += captured.memory_bytes();
+        self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
+    }
+
+    /// Counts a post to a session, or says for how long there may be none.
+    pub(super) fn admit_to_session(&mut self, session: Key) -> Result<(), Duration> {
+        let Some(rate) = self.config.limits.posts_rate_per_session else { return Ok(()) };
+        let Some(found) = self.sessions.get_mut(session) else { return Ok(()) };
+        let taken = found.post(rate, self.now);
+        if let (Err(_), Some(principal)) = (taken, &found.principal) {
+            self.tenants.limited(principal);
+        }
+        taken
+    }
+
+    /// The session that is claimed, if it has this secret, service and principal, and is not ending.
+    ///
+    /// Every way to miss takes the same steps: a secret is compared, then a principal, each to its end,
+    /// and only then is anything said. Where there is no session, decoys are compared. The steps
+    /// depend on the claim alone.
+    pub(super) fn find_session(&self, claim: &Claim) -> Option<Key> {
+        let found = self.sessions.at(claim.token.slot());
+        let session = found.map(|(_, session)| session);
+        let same = crate::session::Session::is_claimed(session, claim);
+        found.map(|(key, _)| key).filter(|_| same)
+    }
+
+    // ── Places for connections. ─────────────────────────────────────────────────────────────────
+
+    pub(super) fn admit_connection(&self, peer: &Peer) -> Result<(), AcceptError> {
+        let limits = &self.config.limits;
+        if self.phase != Phase::Running {
+            return Err(AcceptError::ShuttingDown);
+        }
+        if !within(limits.connections_max, self.conns.len().saturating_add(1)) {
+            return Err(AcceptError::AtCapacity);
+        }
+        match self.config.address_key(peer.ip()) {
+            Some(address)
+                if !within(
+                    limits.connections_per_address_max,
+                    self.conn_addresses.count(&address).saturating_add(1),
+                ) =>
+            {
+                Err(AcceptError::AddressAtCapacity)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one more stream leaves the reserve of connections to requests.
+    pub(super) fn has_place_for_stream(&self) -> bool {
+        let limits = &self.config.limits;
+        let streams_max = limits.connections_max.map(|max| max - limits.reserve());
+        within(streams_max, self.sessions.len().saturating_add(1))
+    }
+
+    /// A connection has come. If half of the reserve is in use, the one that has been without a request
+    /// for longest goes, so that the other half is there while its socket is being closed.
+    pub(super) fn make_room_for(&mut self, newcomer: Key) {
+        let reserve = self.config.limits.reserve();
+        let Some(max) = self.config.limits.connections_max.filter(|_| reserve > 0) else { return };
+        if self.conns.len() - self.evicted > max - reserve.div_ceil(2)
+            && let Some(oldest) = self.idlest(|key| key != newcomer)
+        {
+            self.evict(oldest);
+        }
+    }
+
+    /// Every place is taken and nobody is about to go. When that came about everybody was busy; now
+    /// somebody may not be.
+    pub(super) fn make_room_at_last(&mut self) {
+        let limits = &self.config.limits;
+        let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
+        if !full || self.evicted > 0 || limits.reserve() == 0 {
+            return;
+        }
+        let oldest = self.idlest(|_| true).filter(|&key| {
+            self.conns
+                .get(key)
+                .is_some_and(|conn| self.now.saturating_since(conn.waiting_since) >= EVICTION_GRACE)
+        });
+        if let Some(oldest) = oldest {
+            self.evict(oldest);
+        }
+    }
+
+    /// The connection that has waited for longest, of the oldest of each kind of waiting.
+    fn idlest(&self, may: impl Fn(Key) -> bool) -> Option<Key> {
+        [TimerKind::Head, TimerKind::Idle, TimerKind::Linger]
+            .into_iter()
+            .filter_map(|kind| self.conns.at(self.timers.oldest(kind)?))
+            .filter(|(key, _)| may(*key))
+            .min_by_key(|(_, conn)| conn.waiting_since)
+            .map(|(key, _)| key)
+    }
+
+    fn evict(&mut self, key: Key) {
+        self.note(Some(key), Fault::ConnectionEvicted);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.evicted = true;
+            self.evicted += 1;
+        }
+        self.cut(key);
+    }
+
+    // ── Refusals. ───────────────────────────────────────────────────────────────────────────────
+
+    /// Answers a request with a fault, counts it, and says it in the log.
+    pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
+        let refused = refused.into();
+        let fault = refused.fault;
+        // Words of our own name the limit; others repeat what the peer said.
+        let text = match refused.text {
+            Some(Cow::Borrowed(text)) => text,
+            Some(Cow::Owned(_)) | None => fault.text(),
+        };
+        self.note_saying(Some(key), fault, text);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if fault.aftermath() == Aftermath::Close {
+            conn.reply.persistence = Persistence::Close;
+        }
+        let rendered =
+            self.answering(key, unread, |server, to| server.answers.refusal(&refused, to));
+        match rendered.flatten() {
+            Some(bytes) => self.answer(key, bytes, unread),
+            None => self.end_quietly(key),
+        }
+    }
+
+    /// Renders an answer, knowing whom it is for and what will be left unread of the request.
+    pub(super) fn answering<T>(
+        &mut self,
+        key: Key,
+        unread: Unread,
+        render: impl FnOnce(&Self, &To<'_>) -> T,
+    ) -> Option<T> {
+        let reply = self.reply_before(key, unread);
+        let sharing = &self.conns.get(key)?.sharing;
+        Some(render(self, &To { reply, sharing, config: &self.config }))
+    }
+
+    /// Counts a fault, and tells the log, at most once a second of each.
+    pub(super) fn note(&mut self, key: Option<Key>, fault: Fault) {
+        self.note_saying(key, fault, fault.text());
+    }
+
+    fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
+        self.metrics.count_fault(fault);
+        let level = match fault {
+            Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated => log::Level::Debug,
+            _ => log::Level::Info,
+        };
+        if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
+            return;
+        }
+        let Some(untold) = self.refusals.tell(fault, self.now) else { return };
+        let who = Who { server: self, key };
+        let more = More(untold);
+        log::log!(level, "{}{who}: {text}{more}", fault.name());
+    }
+
+    /// A connection was not taken in.
+    pub(super) fn note_unaccepted(&mut self, error: AcceptError) {
+        self.metrics.connections_refused += 1;
+        self.note(None, error.fault());
+    }
+}
+
+/// Who was refused what, as the log has it: no tokens, no payloads, no query.
+struct Who<'a> {
+    server: &'a Server,
+    key: Option<Key>,
+}
+
+impl fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(key) = self.key else { return Ok(()) };
+        let Some(conn) = self.server.conns.get(key) else { return Ok(()) };
+        write!(f, " to {}", ConnId(key))?;
+        match conn.client {
+            Some(client) if conn.peer.ip() != Some(client) => {
+                write!(f, " from {client} by {}", conn.peer)?;
+            }
+            _ => write!(f, " from {}", conn.peer)?,
+        }
+        if let Some(route) = conn.route {
+            write!(f, ", {}", route.name())?;
+        }
+        match conn.session {
+            Some(session) => write!(f, ", {}", SessionId(session)),
+            None => Ok(()),
+        }
+    }
+}
+
+struct More(u64);
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, " ({} more since this was last said)", self.0) }
+    }
+}

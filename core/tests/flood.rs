@@ -1,0 +1,161 @@
+//! A flood of connections that say nothing, and what it costs: nobody else's posts, and no more memory
+//! than the limits come to.
+//!
+//! A binary of its own, because it counts with the global allocator.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::alloc::System;
+
+use mcp_sse_core::{
+    AcceptError, Config, ConnId, Entropy, EntropyUnavailable, Event, Fault, Interest, Limits, Peer,
+    Server, Time,
+};
+
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator as it came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Counter(u8);
+
+impl Entropy for Counter {
+    fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+        self.0 += 1;
+        dest.fill(self.0);
+        Ok(())
+    }
+}
+
+const GET: &[u8] = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const NOTE: &str = r#"{"jsonrpc":"2.0","method":"notifications/note"}"#;
+
+fn post(token: &str) -> String {
+    format!(
+        "POST /messages?session_id={token} HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{NOTE}",
+        NOTE.len()
+    )
+}
+
+/// The least that a driver does: it writes what there is, and closes what is to be closed.
+struct Driver {
+    server: Server,
+    now: Time,
+    closed: usize,
+}
+
+impl Driver {
+    fn connect(&mut self) -> Result<ConnId, AcceptError> {
+        self.now = Time::from_micros(self.now.as_micros() + 1);
+        let conn = self.server.accept(Peer::local(), self.now);
+        self.serve();
+        conn
+    }
+
+    fn says(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<u8> {
+        self.server.handle_input(conn, bytes, self.now);
+        let heard = self.server.transmit(conn).chunks().collect::<Vec<_>>().concat();
+        self.serve();
+        heard
+    }
+
+    fn serve(&mut self) {
+        while let Some(conn) = self.server.poll_wake() {
+            match self.server.interest(conn) {
+                Interest::Close => {
+                    self.closed += 1;
+                    self.server.handle_disconnect(conn, self.now);
+                }
+                Interest::Io { write: true, .. } => {
+                    let len = self.server.transmit(conn).len();
+                    self.server.handle_written(conn, len, self.now);
+                }
+                Interest::Io { .. } | Interest::Linger => {}
+            }
+        }
+    }
+
+    fn open(&mut self) -> String {
+        let conn = self.connect().expect("a place");
+        let heard = String::from_utf8(self.says(conn, GET)).unwrap();
+        let (_, token) = heard.split_once("session_id=").expect("an endpoint");
+        assert!(matches!(self.server.poll_event(), Some(Event::Opened { .. })));
+        token[..32].to_owned()
+    }
+
+    #[track_caller]
+    fn check_post(&mut self, token: &str) {
+        let conn = self.connect().expect("a place for a post");
+        let heard = self.says(conn, post(token).as_bytes());
+        assert!(heard.starts_with(b"HTTP/1.1 202 "), "{}", heard.escape_ascii());
+        assert!(matches!(self.server.poll_event(), Some(Event::Message { .. })));
+    }
+}
+
+#[test]
+fn silence_locks_nobody_out_and_costs_what_the_limits_say() {
+    let limits = Limits::default();
+    let max = limits.connections_max.unwrap() as usize;
+    let memory_max = limits.memory_bytes_max();
+    let config = Config::builder().limits(limits).build().unwrap();
+    let before = HELD.load(Ordering::Relaxed);
+    let server = Server::new(config, Box::new(Counter(0)), Time::ZERO);
+    let mut driver = Driver { server, now: Time::ZERO, closed: 0 };
+    let mut most = 0;
+    let measure = |most: &mut usize| {
+        *most = (*most).max(HELD.load(Ordering::Relaxed).saturating_sub(before));
+    };
+
+    let token = driver.open();
+    for flood in 0..3 {
+        // Silent, in the middle of a head, and kept alive: none of it holds a place for good.
+        for _ in 0..max {
+            let conn = driver.connect().expect("a place");
+            match flood {
+                0 => {}
+                1 => {
+                    let half = format!("GET /sse HTTP/1.1\r\nX: {}", "x".repeat(300));
+                    assert_eq!(driver.says(conn, half.as_bytes()), b"");
+                }
+                _ => {
+                    let probe = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                    assert!(driver.says(conn, probe).starts_with(b"HTTP/1.1 200 "));
+                }
+            }
+        }
+        measure(&mut most);
+        assert!(driver.server.can_accept());
+        assert!(driver.server.connections_open() as usize <= max);
+        for _ in 0..100 {
+            driver.check_post(&token);
+        }
+        let fresh = driver.open();
+        driver.check_post(&fresh);
+        measure(&mut most);
+    }
+    let evicted = driver.server.metrics().fault(Fault::ConnectionEvicted);
+    assert_eq!(evicted as usize, driver.closed);
+    assert!(driver.closed > 2 * max, "{} of {max} were closed", driver.closed);
+    assert_eq!(driver.server.sessions_open(), 4);
+    assert!((most as u64) < memory_max, "{most} bytes held, {memory_max} allowed");
+    driver.server.check();
+}
