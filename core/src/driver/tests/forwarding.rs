@@ -88,7 +88,11 @@ fn a_post_is_answered_when_the_other_shard_has_it() {
 
 #[test]
 fn a_full_mailbox_is_busy_at_once() {
-    let limits = Limits { inbound_messages_max: None, ..Limits::default() };
+    let limits = Limits {
+        inbound_messages_max: None,
+        forwarded_max: Some(2 * 256),
+        ..Limits::default()
+    };
     let config = Config::builder().limits(limits).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };
@@ -114,7 +118,9 @@ fn a_full_mailbox_is_busy_at_once() {
 
 #[test]
 fn bytes_fill_a_mailbox_too() {
-    let (_, mut benches) = shards(&Config::default(), 2);
+    let limits = Limits { bodies_bytes_max: Some(2 * (4 << 20)), ..Limits::default() };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };
     let endpoint = open(there);
     let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(40_000));
@@ -122,6 +128,70 @@ fn bytes_fill_a_mailbox_too() {
         (0..120).map(|_| here.connect(usize::MAX, &post(&endpoint, &large))).collect();
     let refused = posters.iter().filter(|poster| !heard(poster).is_empty());
     assert_eq!(refused.count(), 120 - (4 << 20) / large.len());
+}
+
+/// With room for two messages in a session.
+fn narrow() -> Config {
+    let limits = Limits { inbound_messages_max: Some(2), ..Limits::default() };
+    Config::builder().limits(limits).build().unwrap()
+}
+
+#[test]
+fn posts_of_both_shards_wait_in_one_line() {
+    let (_, mut benches) = shards(&narrow(), 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let mut posters = Vec::new();
+    for n in 0..1_000 {
+        let shard = if n % 3 == 0 { &mut *there } else { &mut *here };
+        posters.push(shard.connect(usize::MAX, &post(&endpoint, &note(n))));
+        // What was sent to a mailbox has come before the next is posted.
+        there.run();
+    }
+    let mut all = Vec::new();
+    while all.len() < 1_000 {
+        let some = received(there);
+        assert!(!some.is_empty(), "{} came", all.len());
+        all.extend(some);
+        there.run();
+    }
+    assert_eq!(all, (0..1_000).map(note).collect::<Vec<_>>());
+    here.run();
+    posters.iter().for_each(|poster| check_status(poster, 202));
+    assert!(received(there).is_empty());
+}
+
+#[test]
+fn a_shard_that_ends_answers_what_it_holds() {
+    let (_, mut benches) = shards(&narrow(), 2);
+    let mut there = benches.pop().unwrap();
+    let here = &mut benches[0];
+    let endpoint = open(&mut there);
+    let posters: Vec<_> =
+        (0..4).map(|n| here.connect(usize::MAX, &post(&endpoint, &note(n)))).collect();
+    there.run();
+    here.run();
+    assert_eq!(posters.iter().filter(|poster| heard(poster).is_empty()).count(), 2);
+    drop(there);
+    here.run();
+    for (n, poster) in posters.iter().enumerate() {
+        check_status(poster, if n < 2 { 202 } else { 503 });
+    }
+}
+
+#[test]
+fn a_post_that_has_been_on_its_way_for_too_long_is_not_taken_in() {
+    let mut timeouts = crate::Timeouts::default();
+    timeouts.decision = Some(core::time::Duration::ZERO);
+    let config = Config::builder().timeouts(timeouts).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+    there.run();
+    here.run();
+    check_status(&poster, 503);
+    assert!(received(there).is_empty());
 }
 
 #[test]
