@@ -7,8 +7,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Add;
 use core::net::IpAddr;
+use core::ops::Add;
 use core::time::Duration;
 
 use crate::arena::Key;
@@ -308,10 +308,9 @@ impl Event {
             Self::Asked { head, .. } | Self::Opened { head, .. } => head.memory_bytes(),
             Self::Message { message, .. } => message.memory_bytes(),
             Self::Foreign { post, .. } => post.message.memory_bytes(),
-            Self::Settled { .. }
-            | Self::Unblocked { .. }
-            | Self::Closed { .. }
-            | Self::Drained => 0,
+            Self::Settled { .. } | Self::Unblocked { .. } | Self::Closed { .. } | Self::Drained => {
+                0
+            }
         }
     }
 }

@@ -104,8 +104,7 @@ impl Attention {
         self.change(|state| {
             let bytes = state.posts_bytes.saturating_add(parcel.post.bytes());
             let fits = state.posts.is_empty()
-                || (state.posts.len() < state.posts_max as usize
-                    && bytes <= state.posts_bytes_max);
+                || (state.posts.len() < state.posts_max as usize && bytes <= state.posts_bytes_max);
             if state.closed || !fits {
                 refused = Some(parcel.ticket);
                 return;

@@ -6,8 +6,8 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::{fmt, mem};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::{fmt, mem};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 

@@ -6,12 +6,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::Poll;
+use core::time::Duration;
 
 use super::poll;
 use super::sockets::{Bench, Scripted};
 use crate::config::{Acknowledgement, Config};
 use crate::driver::{Handle, Stopped, controls_of};
-use crate::limits::Limits;
+use crate::limits::{Limits, Timeouts};
 use crate::testing::Random;
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -88,11 +89,8 @@ fn a_post_is_answered_when_the_other_shard_has_it() {
 
 #[test]
 fn a_full_mailbox_is_busy_at_once() {
-    let limits = Limits {
-        inbound_messages_max: None,
-        forwarded_max: Some(2 * 256),
-        ..Limits::default()
-    };
+    let limits =
+        Limits { inbound_messages_max: None, forwarded_max: Some(2 * 256), ..Limits::default() };
     let config = Config::builder().limits(limits).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };
@@ -130,32 +128,37 @@ fn bytes_fill_a_mailbox_too() {
     assert_eq!(refused.count(), 120 - (4 << 20) / large.len());
 }
 
-/// With room for two messages in a session.
+/// With room for two messages in a session, and all the time to wait for it.
 fn narrow() -> Config {
     let limits = Limits { inbound_messages_max: Some(2), ..Limits::default() };
-    Config::builder().limits(limits).build().unwrap()
+    let timeouts = Timeouts { hold: None, ..Timeouts::default() };
+    Config::builder().limits(limits).timeouts(timeouts).build().unwrap()
 }
 
 #[test]
 fn posts_of_both_shards_wait_in_one_line() {
+    const POSTS: usize = 100;
     let (_, mut benches) = shards(&narrow(), 2);
     let [here, there] = &mut *benches else { panic!("two") };
     let endpoint = open(there);
     let mut posters = Vec::new();
-    for n in 0..1_000 {
+    for n in 0..POSTS {
         let shard = if n % 3 == 0 { &mut *there } else { &mut *here };
         posters.push(shard.connect(usize::MAX, &post(&endpoint, &note(n))));
         // What was sent to a mailbox has come before the next is posted.
         there.run();
     }
+    here.run();
+    let waiting = posters.iter().filter(|poster| heard(poster).is_empty()).count();
+    assert!(waiting > POSTS / 2, "{waiting}");
     let mut all = Vec::new();
-    while all.len() < 1_000 {
+    while all.len() < POSTS {
         let some = received(there);
         assert!(!some.is_empty(), "{} came", all.len());
         all.extend(some);
         there.run();
     }
-    assert_eq!(all, (0..1_000).map(note).collect::<Vec<_>>());
+    assert_eq!(all, (0..POSTS).map(note).collect::<Vec<_>>());
     here.run();
     posters.iter().for_each(|poster| check_status(poster, 202));
     assert!(received(there).is_empty());
@@ -168,21 +171,21 @@ fn a_shard_that_ends_answers_what_it_holds() {
     let here = &mut benches[0];
     let endpoint = open(&mut there);
     let posters: Vec<_> =
-        (0..4).map(|n| here.connect(usize::MAX, &post(&endpoint, &note(n)))).collect();
+        (0..20).map(|n| here.connect(usize::MAX, &post(&endpoint, &note(n)))).collect();
     there.run();
     here.run();
-    assert_eq!(posters.iter().filter(|poster| heard(poster).is_empty()).count(), 2);
+    let accepted = posters.iter().filter(|poster| !heard(poster).is_empty()).count();
+    assert!((1..10).contains(&accepted), "{accepted}");
     drop(there);
     here.run();
     for (n, poster) in posters.iter().enumerate() {
-        check_status(poster, if n < 2 { 202 } else { 503 });
+        check_status(poster, if n < accepted { 202 } else { 503 });
     }
 }
 
 #[test]
 fn a_post_that_has_been_on_its_way_for_too_long_is_not_taken_in() {
-    let mut timeouts = crate::Timeouts::default();
-    timeouts.decision = Some(core::time::Duration::ZERO);
+    let timeouts = Timeouts { decision: Some(Duration::from_nanos(2)), ..Timeouts::default() };
     let config = Config::builder().timeouts(timeouts).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };

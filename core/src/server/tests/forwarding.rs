@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tickets::{allow, asking};
 use super::*;
+use crate::Shard;
 use crate::error::{Expired, Fault};
 use crate::event::{Delivery, ForwardedPost, HeldPost, Outcome, PostTicket};
-use crate::Shard;
 
 impl Bench {
     /// Delivers a post that is not held.
@@ -41,7 +41,9 @@ impl Pair {
     fn post(&mut self, client: &Client, body: &str) -> ConnId {
         let conn = self.here.connect();
         self.here.says(conn, post(&client.token, body));
-        let Some(Event::Foreign { post, ticket, .. }) = self.here.event() else { panic!("no post") };
+        let Some(Event::Foreign { post, ticket, .. }) = self.here.event() else {
+            panic!("no post")
+        };
         match self.there.server.deliver(post, self.there.now) {
             Delivery::Done(outcome) => self.here.acknowledge(ticket, outcome).unwrap(),
             Delivery::Held(post) => {
@@ -130,10 +132,8 @@ fn only_requests_wait_for_answers_wherever_they_came() {
 #[test]
 fn a_post_is_held_elsewhere_as_long_as_here_and_refused_for_good() {
     for hold in [Some(secs(4)), None] {
-        let config = timed(|timeouts| timeouts.hold = hold).limits(Limits {
-            inbound_messages_max: Some(1),
-            ..Limits::default()
-        });
+        let config = timed(|timeouts| timeouts.hold = hold)
+            .limits(Limits { inbound_messages_max: Some(1), ..Limits::default() });
         let mut pair = Pair::limited(|_| {});
         pair.there = Bench::with(config.shard(Shard(2)));
         let client = pair.there.open();
@@ -369,4 +369,3 @@ fn without_forwarding_another_shards_session_is_unknown_and_counted_apart() {
     assert_eq!(here.server.metrics().fault(Fault::Misrouted), 1);
     assert!(here.events().is_empty());
 }
-

@@ -19,13 +19,21 @@ impl Bench {
     }
 
     #[track_caller]
-    pub(super) fn authorize(&mut self, ticket: AuthTicket, verdict: Verdict) -> Result<(), Expired> {
+    pub(super) fn authorize(
+        &mut self,
+        ticket: AuthTicket,
+        verdict: Verdict,
+    ) -> Result<(), Expired> {
         let result = self.server.authorize(ticket, verdict, self.now);
         self.pump();
         result
     }
 
-    pub(super) fn acknowledge(&mut self, ticket: PostTicket, outcome: Outcome) -> Result<(), Expired> {
+    pub(super) fn acknowledge(
+        &mut self,
+        ticket: PostTicket,
+        outcome: Outcome,
+    ) -> Result<(), Expired> {
         let result = self.server.acknowledge(ticket, outcome, self.now);
         self.pump();
         result

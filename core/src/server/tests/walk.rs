@@ -252,7 +252,9 @@ impl Walk {
                 assert_ne!(shard, Shard(0));
                 self.posts.push(ticket);
             }
-            Event::Settled { post, .. } => assert!(self.held.remove(&post), "{post} is settled once"),
+            Event::Settled { post, .. } => {
+                assert!(self.held.remove(&post), "{post} is settled once")
+            }
             Event::Unblocked { session } => assert!(self.open.contains_key(&session)),
             Event::Closed { session, frames_undelivered, .. } => {
                 let (conn, sent) = self.open.remove(&session).expect("ended once");
