@@ -33,6 +33,11 @@ for_each_adapter!(
     numbers_that_cannot_be,
 );
 
+/// What is there already.
+fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    futures_lite::future::block_on(futures_lite::future::poll_once(future))
+}
+
 const SHARDS: u16 = 3;
 
 /// Connections enough to have come to every shard, wherever the system puts them: that one of three
@@ -341,7 +346,7 @@ fn a_full_shard_is_passed_over(on: &Adapter) {
 }
 
 /// A thousand requests, pipelined on connections of every shard, to a session whose handler begins when
-/// every connection waits for it.
+/// as many have had to wait as there are connections.
 fn posts_that_find_no_room_wait(on: &Adapter) {
     const EACH: usize = 1_000 / CONNECTIONS;
     let patient = Timeouts { hold: None, ..Timeouts::default() };
@@ -365,9 +370,7 @@ fn posts_that_find_no_room_wait(on: &Adapter) {
             let posts = (0..EACH).map(|at| stream.post_request(&call(n * EACH + at, "[]")));
             poster.send(posts.collect::<Vec<_>>().concat());
         }
-        wait_until("every connection has a post that waits", || {
-            server.metrics().posts_held == CONNECTIONS as u64
-        });
+        wait_until("posts wait", || server.metrics().posts_held >= CONNECTIONS as u64);
         let mut next = [0; CONNECTIONS];
         for at in 0..CONNECTIONS * EACH {
             let message = finish("a message", session.recv()).expect("a message");
@@ -385,7 +388,7 @@ fn posts_that_find_no_room_wait(on: &Adapter) {
             }
         }
         assert_eq!(server.metrics().messages_received - before, (CONNECTIONS * EACH) as u64);
-        assert!(session.try_recv().is_none(), "each came once");
+        assert!(poll_once(session.recv()).is_none(), "each came once");
     });
 }
 
@@ -407,7 +410,7 @@ fn posts_that_wait_in_vain(on: &Adapter) {
             assert_eq!(poster.ask(stream.post_request(&call(n, "[]"))).status, 202);
         }
         let mut taken = 0;
-        while session.try_recv().is_some() {
+        while poll_once(session.recv()).is_some() {
             taken += 1;
         }
         assert!((1..CONNECTIONS / 2).contains(&taken), "{taken}");
