@@ -349,7 +349,7 @@ fn a_full_shard_is_passed_over(on: &Adapter) {
 /// as many have had to wait as there are connections.
 fn posts_that_find_no_room_wait(on: &Adapter) {
     const EACH: usize = 1_000 / CONNECTIONS;
-    let patient = Timeouts { hold: None, ..Timeouts::default() };
+    let patient = Timeouts { hold: None, decision: None, ..Timeouts::default() };
     let config = limits(|l| {
         l.inbound_messages_max = Some(4);
         l.in_flight_max = Some(8);

@@ -91,7 +91,9 @@ fn a_post_is_answered_when_the_other_shard_has_it() {
 fn a_full_mailbox_is_busy_at_once() {
     let limits =
         Limits { inbound_messages_max: None, forwarded_max: Some(2 * 256), ..Limits::default() };
-    let config = Config::builder().limits(limits).build().unwrap();
+    // Three hundred turns may take a while.
+    let timeouts = Timeouts { decision: None, ..Timeouts::default() };
+    let config = Config::builder().limits(limits).timeouts(timeouts).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };
     let endpoint = open(there);
@@ -131,7 +133,7 @@ fn bytes_fill_a_mailbox_too() {
 /// With room for two messages in a session, and all the time to wait for it.
 fn narrow() -> Config {
     let limits = Limits { inbound_messages_max: Some(2), ..Limits::default() };
-    let timeouts = Timeouts { hold: None, ..Timeouts::default() };
+    let timeouts = Timeouts { hold: None, decision: None, ..Timeouts::default() };
     Config::builder().limits(limits).timeouts(timeouts).build().unwrap()
 }
 
