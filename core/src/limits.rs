@@ -208,7 +208,7 @@ impl Limits {
     ///
     /// The limits of an address and of a principal are divided as well. So where connections fall on
     /// shards by chance, a limit may be reached on one of them a little before the whole has come to
-    /// it.
+    /// it. Rates stay as they are, and each shard keeps them by itself.
     #[must_use]
     pub fn share_of(&self, shards: u16) -> Self {
         let shards = shards.max(1);

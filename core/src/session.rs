@@ -368,6 +368,12 @@ mod tests {
         assert!(!session.admits_new(Kind::Request, 1, &limits()));
         session.unhold(post, Kind::Request);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
+        // Who does not wait is not taken out.
+        session.hold(Held::Conn(conn), Kind::Response);
+        let mut others = Arena::new();
+        others.insert(());
+        session.unhold(Held::Conn(others.insert(())), Kind::Response);
+        assert_eq!(session.held_others, 1);
     }
 
     #[test]

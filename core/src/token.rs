@@ -204,6 +204,7 @@ const fn sextet(character: u8) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use alloc::format;
+    use alloc::string::ToString;
 
     use super::*;
     use crate::testing::Random;
@@ -255,6 +256,9 @@ mod tests {
             let mut other = token.secret.clone();
             other.0[bit / 8] ^= 1 << (bit % 8);
             assert!(!token.secret.matches(&other), "bit {bit}");
+            // Nor do two that could take each other back.
+            other.0[(bit / 8 + 1) % SECRET_LEN] ^= 1 << (bit % 8);
+            assert!(!token.secret.matches(&other), "bit {bit} of two octets");
         }
     }
 
@@ -263,6 +267,17 @@ mod tests {
         let token = token(4);
         let text = alloc::string::String::from_utf8(token.encode().to_vec()).unwrap();
         assert!(!format!("{token:?}").contains(&text[8..12]));
+        assert_eq!(format!("{:?}", token.secret), "Secret(..)");
+    }
+
+    #[test]
+    fn prints_its_place() {
+        let token = SessionToken::parse(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        assert_eq!(format!("{token:?} {}", token.shard()), "SessionToken(1:2, ..) 1");
+        assert_eq!(token.slot(), 2);
+        assert_eq!(TokenError::Malformed.to_string(), "not a session token");
+        let other = TokenError::OtherInstance.to_string();
+        assert_eq!(other, "a session token of another instance");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! to its 404, on a machine that does other things as well: it allows for noise, and fails for what
 //! an attacker could see, such as an early exit in front of work.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "the clock is what it is about")]
 
 use std::time::Instant;
 

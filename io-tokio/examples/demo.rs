@@ -46,7 +46,10 @@ async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
         #[cfg(not(unix))]
         Place::Unix(_) => return Err("there are no Unix sockets here".into()),
     };
-    let greeting = Greeting::new(&config, place).tls(tls.is_some()).workers(serve.workers());
+    let greeting = Greeting::new(&config, place)
+        .asks_for_tokens(serve.asks_for_tokens())
+        .tls(tls.is_some())
+        .workers(serve.workers());
     // A closed stdout is no reason not to serve.
     let _ = write!(io::stdout(), "{}", greeting);
     if let Some(tls) = tls {

@@ -12,7 +12,6 @@ const OTHER: &str = "bearer token-of-bob";
 const NOTE: &str = r#"{"jsonrpc":"2.0","method":"notifications/note"}"#;
 
 /// The configuration that a door's server must have. It has to be reached on loopback.
-#[must_use]
 pub fn config() -> ConfigBuilder {
     let tokens = StaticTokens::builder()
         .token("alice", "token-of-alice")

@@ -10,11 +10,13 @@ pub mod certificate;
 pub mod child;
 pub mod client;
 pub mod conformance;
+pub mod fuzz;
 pub mod guard_table;
 pub mod handlers;
 pub mod scratch;
 #[path = "../../io-tokio/examples/toolbox/service.rs"]
 pub mod sdk;
+pub mod sim;
 
 /// The README's examples, compiled.
 #[cfg(doctest)]

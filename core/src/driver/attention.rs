@@ -46,7 +46,7 @@ pub(super) struct Parcel {
     /// The number of that shard.
     pub(super) from: usize,
     /// When it was sent there.
-    pub(super) sent: Instant,
+    pub(super) sent: Option<Instant>,
 }
 
 /// What was wanted since the last look.

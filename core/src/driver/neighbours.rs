@@ -21,7 +21,7 @@ use crate::event::{Delivery, ForwardedPost, HeldPost, Outcome, PostTicket};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::Server;
-use crate::time::Time;
+use crate::time::Clock;
 use crate::token::Shard;
 
 /// What everybody who has to do with one shard of a server shares about it.
@@ -121,22 +121,26 @@ impl Neighbours {
         &self,
         post: ForwardedPost,
         ticket: PostTicket,
+        sent: Option<Instant>,
     ) -> Result<(), (PostTicket, Outcome)> {
         match self.links.get(usize::from(post.shard().0)) {
             None => Err((ticket, Outcome::UnknownSession)),
             Some(link) => {
-                let parcel = Parcel { post, ticket, from: self.number, sent: Instant::now() };
+                let parcel = Parcel { post, ticket, from: self.number, sent };
                 link.attention.post(parcel).map_err(|ticket| (ticket, Outcome::Busy))
             }
         }
     }
 
     /// Delivers a post that another shard has sent.
-    pub(super) fn take_in(&mut self, parcel: Parcel, server: &mut Server, now: Time) {
+    pub(super) fn take_in(&mut self, parcel: Parcel, server: &mut Server, clock: &Clock) {
         let Parcel { post, ticket, from, sent } = parcel;
+        let now = clock.now();
+        // Shards' clocks have epochs of their own.
+        let waited = clock.instant(now).zip(sent).map(|(now, sent)| now.duration_since(sent));
         // Held for as long as it may be from now on, it must not outlast its ticket: see `deliver`.
         let way = server.config().timeouts().decision;
-        if way.is_some_and(|way| sent.elapsed() > way / 2) {
+        if way.zip(waited).is_some_and(|(way, waited)| waited > way / 2) {
             return self.answer(from, ticket, Outcome::Busy);
         }
         match server.deliver(post, now) {

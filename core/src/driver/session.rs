@@ -205,6 +205,19 @@ impl Session {
         Poll::Ready(Some(message))
     }
 
+    /// How it ended, once it has, for whoever has no room for another message and must not miss the
+    /// end. Wakes the task that receives, and no other.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        let mut mailbox = self.sender.sending.shared.mailbox();
+        if let Some(closed) = mailbox.closed {
+            return Poll::Ready(closed);
+        }
+        let old = mailbox.receiver.replace(cx.waker().clone());
+        drop(mailbox);
+        drop(old);
+        Poll::Pending
+    }
+
     /// A sending half of its own, for other tasks.
     #[must_use]
     pub fn sender(&self) -> SessionSender {

@@ -113,7 +113,7 @@ impl<S: Socket> State<S> {
             self.server.shutdown(now);
         }
         for parcel in wanted.posts {
-            self.neighbours.take_in(parcel, &mut self.server, now);
+            self.neighbours.take_in(parcel, &mut self.server, &self.clock);
         }
         for (ticket, outcome) in wanted.outcomes {
             // Its deadline may have passed meanwhile, or its client have left.
@@ -185,7 +185,8 @@ impl<S: Socket> State<S> {
                     let _ = self.server.authorize(ticket, refusal, now);
                 }
                 Event::Foreign { post, ticket, .. } => {
-                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket) {
+                    let sent = self.clock.instant(now);
+                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket, sent) {
                         // As above.
                         let _ = self.server.acknowledge(ticket, outcome, now);
                     }

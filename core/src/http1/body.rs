@@ -306,7 +306,8 @@ impl BodyDecoder {
             }
             _ => return Err(misplaced(octet)),
         };
-        self.overhead += 1;
+        // Unlimited, it could come to more than a 32-bit machine counts.
+        self.overhead = self.overhead.saturating_add(1);
         if self.overhead > limits.extension_bytes_max {
             return Err(Fault::ChunkExtensionsTooLarge);
         }

@@ -232,10 +232,9 @@ impl Server {
 
     fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
         self.metrics.count_fault(fault);
-        let level = match fault {
-            Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated => log::Level::Debug,
-            _ => log::Level::Info,
-        };
+        // What happens to peers by themselves is no refusal.
+        let mishap = matches!(fault, Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated);
+        let level = if mishap { log::Level::Debug } else { log::Level::Info };
         if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
             return;
         }

@@ -57,10 +57,10 @@ impl Server {
 
     /// What a guest's shard is told whose session is not there.
     pub(super) const fn no_session_outcome(&self) -> Outcome {
-        match self.no_session() {
+        match self.phase {
+            Phase::Running => Outcome::UnknownSession,
             // Shutting down ends sessions that posts are still on their way to.
-            Fault::ShuttingDown => Outcome::Busy,
-            _ => Outcome::UnknownSession,
+            Phase::Draining { .. } | Phase::Drained => Outcome::Busy,
         }
     }
 

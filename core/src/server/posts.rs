@@ -214,7 +214,7 @@ impl Server {
         } else if self.config.forwarding {
             Ok(PostTarget::Elsewhere(Box::new(claim)))
         } else {
-            log::info!("a post for shard {shard} came to shard {}", self.config.shard);
+            log::debug!("a post for shard {shard} came to shard {}", self.config.shard);
             Err(Fault::Misrouted)
         }
     }
@@ -303,7 +303,7 @@ impl Server {
     }
 
     /// What a post is told whose session has ended since it was found.
-    pub(super) const fn no_session(&self) -> Fault {
+    const fn no_session(&self) -> Fault {
         match self.phase {
             Phase::Running => Fault::UnknownSession,
             Phase::Draining { .. } | Phase::Drained => Fault::ShuttingDown,
@@ -493,7 +493,7 @@ impl Server {
             ))
             .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
-            log::info!("{}: a request was answered \"server busy\"", SessionId(session));
+            log::debug!("{}: a request was answered \"server busy\"", SessionId(session));
         }
         told
     }

@@ -3,17 +3,21 @@
 //!
 //! Knows: MCP as far as `initialize`, `ping`, `logging/setLevel`, `tools/list` and `tools/call` go.
 //! Does not know: sockets, sessions or a runtime. [`answer`] says what a message is answered with;
-//! [`serve`] does it for one [`Session`].
+//! `serve` does it for one
+//! `Session` of an adapter's.
 
+#[cfg(feature = "smol")]
+mod serve;
 mod tools;
 
-use mcp_sse_core::driver::{Handle, Session};
+use mcp_sse_core::Frame;
 use mcp_sse_core::jsonrpc::{Kind, Message, code};
-use mcp_sse_core::{Frame, SendError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+#[cfg(feature = "smol")]
+pub use serve::serve;
 pub use tools::Burst;
 
 /// The protocol revisions that are answered with themselves; any other is answered with the last.
@@ -161,38 +165,6 @@ fn initialize(asked: &Initialize) -> Value {
         "serverInfo": {"name": "mcp-sse-demo", "version": env!("CARGO_PKG_VERSION")},
         "instructions": "A server to try clients with. It has no memory and no side effects.",
     })
-}
-
-/// Serves one session until its client leaves.
-///
-/// Messages are answered one after the other: while the client does not take a burst, nothing else is
-/// read from it, and it notices.
-pub async fn serve(mut session: Session, handle: Handle) {
-    while let Some(message) = session.recv().await {
-        if respond(&session, &handle, &message).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn respond(session: &Session, handle: &Handle, message: &Message) -> Result<(), SendError> {
-    match answer(message) {
-        Reply::None => Ok(()),
-        Reply::Frame(frame) => session.send(frame).await,
-        Reply::Burst(burst) => {
-            for frame in burst {
-                session.send(frame).await?;
-            }
-            Ok(())
-        }
-        Reply::Broadcast { notice, then } => {
-            let frame = match handle.broadcast(notice).await {
-                Ok(reach) => then.reached(reach.queued),
-                Err(stopped) => then.failed(&stopped.to_string()),
-            };
-            session.send(frame).await
-        }
-    }
 }
 
 #[cfg(test)]

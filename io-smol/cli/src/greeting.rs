@@ -1,4 +1,5 @@
-//! What is printed on start: where the server is, and three commands that talk to it.
+//! What is printed on start: what is served where, three commands that talk to it, and what is not
+//! protected.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use mcp_sse_core::Config;
 
-use crate::options::Place;
+use crate::place::Place;
 
 /// Displays as what is printed on start.
 #[derive(Debug)]
@@ -14,26 +15,77 @@ pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
     tls: bool,
+    asks_for_tokens: bool,
     workers: usize,
+    whats: Vec<What>,
+}
+
+#[derive(Debug)]
+struct What {
+    name: String,
+    path: String,
+    is: String,
 }
 
 impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false, workers: 1 }
+        Self { config, place, tls: false, asks_for_tokens: false, workers: 1, whats: Vec::new() }
+    }
+
+    /// Of one that serves something else than the demo: what a client should call it, what stands
+    /// before its paths, and what it is. May be said of several.
+    #[must_use]
+    pub fn of(
+        mut self,
+        name: impl Into<String>,
+        path: impl Into<String>,
+        is: impl Into<String>,
+    ) -> Self {
+        self.whats.push(What { name: name.into(), path: path.into(), is: is.into() });
+        self
     }
 
     /// Of one that speaks TLS there, or not.
     #[must_use]
-    pub const fn tls(self, tls: bool) -> Self {
+    pub fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Of one that asks clients for a token, or not.
+    #[must_use]
+    pub fn asks_for_tokens(self, asks_for_tokens: bool) -> Self {
+        Self { asks_for_tokens, ..self }
     }
 
     /// Of one with so many workers.
     #[must_use]
-    pub const fn workers(self, workers: usize) -> Self {
+    pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
+    }
+}
+
+impl Greeting<'_> {
+    /// What nothing stands in front of.
+    fn unprotected(&self) -> String {
+        let Place::Tcp(address) = self.place else {
+            return "Not protected: programs of this user may use it.".into();
+        };
+        let who = if address.ip().is_loopback() {
+            "every program on this machine, whoever runs it,"
+        } else {
+            "everybody who can reach this machine"
+        };
+        let wire = if self.tls || address.ip().is_loopback() {
+            ""
+        } else {
+            " Nothing is encrypted: messages and header fields can be read on their way."
+        };
+        if self.asks_for_tokens {
+            return format!("Who has a token may use it.{wire}");
+        }
+        format!("Not protected: {who} may use it. Nobody is asked who they are.{wire}")
     }
 }
 
@@ -57,6 +109,7 @@ fn quoted(path: &Path) -> String {
 impl fmt::Display for Greeting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stream = self.config.stream_path();
+        let first = self.whats.first().map_or("", |what| &*what.path);
         // Where it is, how curl is told, and where what comes on the stream is kept.
         let (base, flags, events) = match self.place {
             Place::Tcp(address) => {
@@ -71,41 +124,76 @@ impl fmt::Display for Greeting<'_> {
                 ("http://localhost".to_owned(), flags, events)
             }
         };
-        match self.place {
-            Place::Tcp(_) => write!(f, "MCP over HTTP+SSE: {base}{stream}")?,
-            Place::Unix(path) => {
-                write!(f, "MCP over HTTP+SSE: {stream} on the Unix socket {}", path.display())?;
+        let flags = if self.asks_for_tokens {
+            flags + " -H \"Authorization: Bearer $TOKEN\""
+        } else {
+            flags
+        };
+        let mut places = match self.place {
+            Place::Tcp(_) => String::new(),
+            Place::Unix(path) => format!(" on the Unix socket {}", path.display()),
+        };
+        if self.workers > 1 {
+            places.push_str(&format!(" ({} workers)", self.workers));
+        }
+        // What a person clicks, unless there is no address.
+        let shown = if let Place::Tcp(_) = self.place { &*base } else { "" };
+        match &*self.whats {
+            [] => writeln!(f, "MCP over HTTP+SSE: {shown}{stream}{places}\n")?,
+            [What { path, is, .. }] => {
+                writeln!(f, "MCP over HTTP+SSE: {shown}{path}{stream}{places}\n\nServes: {is}\n")?;
+            }
+            whats => {
+                writeln!(f, "MCP over HTTP+SSE{places}:\n")?;
+                for What { path, is, .. } in whats {
+                    writeln!(f, "  {shown}{path}{stream}\n    serves {is}\n")?;
+                }
             }
         }
-        if self.workers > 1 {
-            write!(f, " ({} workers)", self.workers)?;
-        }
-        f.write_str("\n\n")?;
         let post = format!(
             "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
         );
+        let (does, then) = match self.whats.first() {
+            None => {
+                ("call a tool", r#""tools/call","params":{"name":"add","arguments":{"a":2,"b":3}}"#)
+            }
+            Some(_) => ("list its tools", r#""tools/list""#),
+        };
         write!(
             f,
-            r#"Try it: listen to a session, then initialize it and call a tool; the answers are events on the stream.
+            r#"Try it: listen to a session, then initialize it and {does}; the answers are events on the stream.
 
-  curl -sN{flags} {base}{stream} | tee {events} &
+  curl -sN{flags} {base}{first}{stream} | tee {events} &
   {post} -d '{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2024-11-05","capabilities":{{}},"clientInfo":{{"name":"curl","version":"0"}}}}}}'
-  {post} -d '{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{"name":"add","arguments":{{"a":2,"b":3}}}}}}'
+  {post} -d '{{"jsonrpc":"2.0","id":2,"method":{then}}}'
 "#
         )?;
+        if self.asks_for_tokens {
+            f.write_str("\nTOKEN is one that the server knows.\n")?;
+        }
         if self.tls {
             f.write_str("\n-k takes any certificate; --cacert FILE instead takes those that FILE vouches for.\n")?;
         }
         // No client takes a Unix socket in its configuration.
         if let Place::Tcp(_) = self.place {
-            write!(
-                f,
-                r#"
-Or tell a client about it:
-
-  {{"mcpServers": {{"demo": {{"type": "sse", "url": "{base}{stream}"}}}}}}
-"#
-            )?;
+            let entry = |name: &str, path: &str| {
+                let name = serde_json::Value::from(name);
+                let headers = if self.asks_for_tokens {
+                    r#", "headers": {"Authorization": "Bearer ..."}"#
+                } else {
+                    ""
+                };
+                format!(r#"{name}: {{"type": "sse", "url": "{base}{path}{stream}"{headers}}}"#)
+            };
+            let entries: Vec<String> = match &*self.whats {
+                [] => vec![entry("demo", "")],
+                whats => whats.iter().map(|what| entry(&what.name, &what.path)).collect(),
+            };
+            let entries = entries.join(", ");
+            write!(f, "\nOr tell a client about it:\n\n  {{\"mcpServers\": {{{entries}}}}}\n")?;
+        }
+        if !self.whats.is_empty() {
+            writeln!(f, "\n{}", self.unprotected())?;
         }
         f.write_str("\nCtrl-C stops it.\n")
     }
@@ -133,6 +221,52 @@ mod tests {
         check(tcp("127.0.0.1:8443"), true, "MCP over HTTP+SSE: https://127.0.0.1:8443/sse\n");
         check(tcp("127.0.0.1:8443"), true, "  curl -sNk https://127.0.0.1:8443/sse |");
         check(tcp("127.0.0.1:8443"), true, "  curl -sk \"https://127.0.0.1:8443$(");
+    }
+
+    #[test]
+    fn tokens_are_asked_for() {
+        let config = Config::default();
+        let place = Place::Tcp("192.0.2.1:8000".parse().expect("an address"));
+        let said =
+            Greeting::new(&config, place).asks_for_tokens(true).of("time", "", "x").to_string();
+        let curl = r#"curl -sN -H "Authorization: Bearer $TOKEN" http://192.0.2.1:8000/sse |"#;
+        for part in [curl, r#""headers": {"Authorization": "Bearer ..."}}"#, "Who has a token"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(
+            !said.contains("Nobody is asked") && said.contains("Nothing is encrypted"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_served_and_what_is_not_protected() {
+        let config = Config::default();
+        let said = |address: &str| {
+            let place = Place::Tcp(address.parse().expect("an address"));
+            Greeting::new(&config, place)
+                .of("time", "", "mcp-server-time, a process a session")
+                .to_string()
+        };
+        let here = said("127.0.0.1:8000");
+        assert!(here.contains("Serves: mcp-server-time, a process a session\n"), "{here}");
+        assert!(here.contains(r#""mcpServers": {"time": {"type""#), "{here}");
+        assert!(here.contains("every program on this machine") && !here.contains("encrypted"));
+        assert!(here.contains(r#""method":"tools/list"}'"#), "{here}");
+        let open = said("0.0.0.0:8000");
+        assert!(open.contains("everybody who can reach") && open.contains("Nothing is encrypted"));
+    }
+
+    #[test]
+    fn each_of_several_is_told() {
+        let config = Config::default();
+        let place = Place::Tcp("127.0.0.1:8000".parse().expect("an address"));
+        let said =
+            Greeting::new(&config, place).of("a", "/a", "one").of("b", "/b", "another").to_string();
+        assert!(said.contains("\n  http://127.0.0.1:8000/a/sse\n    serves one\n"), "{said}");
+        assert!(said.contains("\n  http://127.0.0.1:8000/b/sse\n    serves another\n"), "{said}");
+        assert!(said.contains("curl -sN http://127.0.0.1:8000/a/sse |"), "{said}");
+        assert!(said.contains(r#""b": {"type": "sse", "url": "http://127.0.0.1:8000/b/sse"}}}"#));
     }
 
     #[test]

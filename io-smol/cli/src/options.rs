@@ -3,17 +3,25 @@
 //! Knows: flags, their units, and how a mistake in one is put to a person.
 //! Does not know: what is served.
 
+mod access;
+
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use log::LevelFilter;
 use mcp_sse_core::driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::{Tls, TlsError};
-use mcp_sse_core::{Config, ConfigError, Limits, Timeouts};
+use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
+
+use crate::logging::Format;
+
+use access::Access;
+pub use access::TokensError;
+
+pub use crate::place::Place;
 
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
@@ -43,17 +51,10 @@ pub struct Serve {
     /// The path that messages are posted to.
     #[arg(long, value_name = "PATH", default_value = "/messages")]
     message_path: String,
-    /// Allow this Host, with a port or for any port. On loopback, loopback names are always allowed;
-    /// elsewhere every name is, until one is listed. May be repeated.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    allow_host: Vec<String>,
-    // Not a doc comment: the tools for those see links in it.
-    #[arg(
-        long,
-        value_name = "ORIGIN",
-        help = "Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated"
-    )]
-    allow_origin: Vec<String>,
+    /// What a proxy in front cuts off from paths, so that clients are told where to post as they see
+    /// it.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    public_path_prefix: String,
     /// Send a heartbeat after this much silence on a stream; "off" for none.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     heartbeat: Time,
@@ -63,6 +64,9 @@ pub struct Serve {
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
     max_sessions: Count,
+    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited".
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
+    max_body: Size,
     /// Serve with this many threads, each with sockets and sessions of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
@@ -73,33 +77,21 @@ pub struct Serve {
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
+    /// How a line of the log looks.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// A time, or none. Named so that the parser of flags takes it for one value and not for an optional
 /// flag.
 type Time = OrNone<Duration>;
 type Count = OrNone<u32>;
+type Size = OrNone<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OrNone<T>(Option<T>);
-
-/// Where to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
-    /// At a TCP address.
-    Tcp(SocketAddr),
-    /// At a Unix socket.
-    Unix(&'a Path),
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
 
 impl Serve {
     /// Where to listen.
@@ -131,57 +123,126 @@ impl Serve {
         self.workers
     }
 
+    /// Whether clients are asked for a token.
+    #[must_use]
+    pub fn asks_for_tokens(&self) -> bool {
+        self.access.asks()
+    }
+
     /// How much to log.
     #[must_use]
     pub const fn log_level(&self) -> LevelFilter {
         self.log_level
     }
 
+    /// How a line of the log looks.
+    #[must_use]
+    pub const fn log_format(&self) -> Format {
+        self.log_format
+    }
+
     /// The configuration that the flags mean.
     ///
     /// # Errors
     ///
-    /// The first flag whose value makes no sense, by its setting; see [`flag_for`].
-    pub fn config(&self) -> Result<Config, ConfigError> {
-        let limits = Limits {
+    /// The first flag whose value makes no sense, and why; or that the server would be open to
+    /// everybody.
+    pub fn config(&self) -> Result<Config, Mistake> {
+        self.builder()?.build().map_err(Mistake::Setting)
+    }
+
+    /// The path of the event stream.
+    #[must_use]
+    pub fn stream_path(&self) -> &str {
+        &self.sse_path
+    }
+
+    /// The same, to be added to.
+    ///
+    /// # Errors
+    ///
+    /// As [`config`](Self::config), but for what the builder finds.
+    pub fn builder(&self) -> Result<ConfigBuilder, Mistake> {
+        if let Place::Tcp(address) = self.place()
+            && !self.access.admits(address)
+        {
+            return Err(Mistake::Exposed(address));
+        }
+        let limits = Limits::default();
+        let mut limits = Limits {
             connections_max: self.max_connections.0,
             sessions_max: self.max_sessions.0,
-            ..Limits::default()
+            body_bytes_max: self.max_body.0,
+            // One body must fit at least.
+            bodies_bytes_max: limits.bodies_bytes_max.max(self.max_body.0),
+            ..limits
         };
+        self.access.limit(&mut limits);
         let timeouts = Timeouts {
             heartbeat: self.heartbeat.0,
             shutdown_grace: self.shutdown_grace.0,
             ..Timeouts::default()
         };
-        let mut builder = Config::builder()
+        let builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
+            .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
-        for host in &self.allow_host {
-            builder = builder.allow_host(host);
-        }
-        for origin in &self.allow_origin {
-            builder = builder.allow_origin(origin);
-        }
-        builder.build()
+        self.access.apply(builder).map_err(Mistake::Tokens)
     }
 }
 
+/// What is wrong with what was typed, in words for whoever typed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// A value makes no sense.
+    Setting(ConfigError),
+    /// Tokens cannot be used.
+    Tokens(TokensError),
+    /// Other machines could connect, and nobody would be asked who they are.
+    Exposed(SocketAddr),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(error) => {
+                error.fmt(f)?;
+                flag_for(error).map_or(Ok(()), |flag| write!(f, "; see {flag}"))
+            }
+            Self::Tokens(error) => error.fmt(f),
+            Self::Exposed(address) => write!(
+                f,
+                "{address} can be reached from other machines, and whoever reaches it could use \
+                 everything that is served: ask for a token with --auth-token-file FILE or \
+                 --auth-token-env NAME, or type --insecure-no-auth if that is what you want"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Mistake {}
+
 /// The flag that sets what a configuration error names, so that a person knows what to change.
-#[must_use]
-pub fn flag_for(error: &ConfigError) -> Option<&'static str> {
+fn flag_for(error: &ConfigError) -> Option<&'static str> {
     let name = match error {
         ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
         ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
         ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
+        ConfigError::InvalidRange { .. } => return Some("--trusted-proxy"),
+        // No flag asks for credentials of pages.
+        ConfigError::AnyOriginWithCredentials => return None,
         _ => return None,
     };
     let known = [
         ("stream_path", "--sse-path"),
         ("message_path", "--message-path"),
+        ("public_path_prefix", "--public-path-prefix"),
         ("allow_host", "--allow-host"),
         ("allow_origin", "--allow-origin"),
+        ("cors", "--cors-origin"),
         ("heartbeat", "--heartbeat"),
     ];
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
@@ -208,6 +269,21 @@ fn parse_count(text: &str) -> Result<Count, String> {
     }
 }
 
+fn parse_size(text: &str) -> Result<Size, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
+    if text == "unlimited" {
+        return Ok(OrNone(None));
+    }
+    UNITS
+        .into_iter()
+        .find_map(|(unit, shift)| {
+            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+            count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+        })
+        .map(|bytes| OrNone(Some(bytes)))
+        .ok_or_else(|| "expected a size as in 4MiB or 65536, or \"unlimited\"".into())
+}
+
 fn parse_workers(text: &str) -> Result<usize, String> {
     let known = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
     known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
@@ -226,6 +302,8 @@ fn parse_level(text: &str) -> Result<LevelFilter, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
 
     use super::*;
@@ -236,7 +314,7 @@ mod tests {
         serve: Serve,
     }
 
-    fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
+    pub(super) fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
         Program::try_parse_from([&["program"], args].concat()).map(|program| program.serve)
     }
 
@@ -249,6 +327,8 @@ mod tests {
             "--shutdown-grace=250ms",
             "--max-connections=7",
             "--max-sessions=unlimited",
+            "--max-body=100MiB",
+            "--public-path-prefix=/mcp",
             "--allow-host=mcp.example:443",
             "--allow-origin=http://localhost:*",
         ])
@@ -262,6 +342,20 @@ mod tests {
         assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
         assert_eq!(config.limits().connections_max, Some(7));
         assert_eq!(config.limits().sessions_max, None);
+        assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
+        assert!(config.limits().bodies_bytes_max >= Some(100 << 20), "one fits");
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
+        check("1", Some(1));
+        check("500KiB", Some(500 << 10));
+        check("2GiB", Some(2 << 30));
+        check("unlimited", None);
+        for wrong in ["", "0", "0MiB", "-1", "1MB", "KiB", "20000000000GiB", "1 MiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -277,8 +371,8 @@ mod tests {
         match serve(&[arg]) {
             Err(error) => assert!(error.to_string().contains(flag), "{error}"),
             Ok(serve) => {
-                let error = serve.config().expect_err(arg);
-                assert!(flag_for(&error).is_some_and(|named| named.contains(flag)), "{error}");
+                let error = serve.config().expect_err(arg).to_string();
+                assert!(error.contains(flag), "{error}");
             }
         }
     }
@@ -290,10 +384,18 @@ mod tests {
         check_mistake("--sse-path=/messages", "--sse-path");
         check_mistake("--allow-host=http://x", "--allow-host");
         check_mistake("--allow-origin=x", "--allow-origin");
+        check_mistake("--cors-origin=x", "--cors-origin");
+        check_mistake("--trusted-proxy=10.0.0.1/8", "--trusted-proxy");
+        check_mistake("--rate-limit=10", "--rate-limit");
+        check_mistake("--rate-limit=host=10/second", "--rate-limit");
+        check_mistake("--max-sessions-per-peer=0", "--max-sessions-per-peer");
         check_mistake("--heartbeat=0", "--heartbeat");
         check_mistake("--heartbeat=soon", "--heartbeat");
         check_mistake("--max-sessions=-1", "--max-sessions");
         check_mistake("--max-connections=0", "--max-connections");
+        check_mistake("--max-body=4MB", "--max-body");
+        check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--log-format=xml", "--log-format");
         check_mistake("--port=65536", "--port");
         check_mistake("--workers=0", "--workers");
         check_mistake("--workers=257", "--workers");

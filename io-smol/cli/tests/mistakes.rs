@@ -28,6 +28,14 @@ fn settings_that_make_no_sense() {
     check_code(2, &["--allow-host", "http://x"], "see --allow-host");
 }
 
+#[cfg(unix)]
+#[test]
+fn servers_that_cannot_be_run() {
+    check_code(2, &["bridge", "--", "no-such-program"], "there is no program no-such-program");
+    check_code(2, &["bridge", "--cwd", "/nothing", "--", "sh"], "no such directory");
+    check_code(2, &["bridge", "--sse-path", "sse", "--", "sh"], "see --sse-path");
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn certificate_files() {

@@ -3,6 +3,10 @@
     client.py SSE_URL demo          the demo: add, broadcast, burst, echo
     client.py SSE_URL calculator    the calculator: add
     client.py SSE_URL toolbox       the tests' toolbox: those that talk to the client
+    client.py SSE_URL everything    @modelcontextprotocol/server-everything
+    client.py SSE_URL filesystem    @modelcontextprotocol/server-filesystem, with one directory
+    client.py SSE_URL time          mcp-server-time
+    client.py SSE_URL shared        the URL of the first of these three, where each has one process
     client.py SSE_URL hold          any: opens idle sessions, prints `holding`, and expects the server to
                                     end them
 """
@@ -26,6 +30,7 @@ from sdk import (
     httpx,
     server_of,
 )
+from shared import shared
 
 INVALID_PARAMS, METHOD_NOT_FOUND, INTERNAL_ERROR = -32602, -32601, -32603
 UNICODE = 'h\u00e9llo "\\ \r\n\t w\u00f6rld | \u2028 | \u2029 | \u0085 | \U0001f980 \U0001f469\u200d\U0001f680 | e\u0301 | \ufeff'
@@ -398,6 +403,143 @@ async def toolbox(checks, url):
     await checks("a call whose client leaves", client_gone, url)
 
 
+async def texts(conn, tool: str, **arguments) -> str:
+    """As `call`, for tools with several parts of content."""
+    result = await conn.session.call_tool(tool, arguments)
+    equal(failed(result), False, f"{tool} failed")
+    return "\n".join(part.text for part in result.content if part.type == "text")
+
+
+def holds(text: str, *parts: str) -> None:
+    for part in parts:
+        assert part in text, f"{part!r} is not in {text!r}"
+
+
+async def tools_of_everything(url):
+    async with connect(url) as conn:
+        names = {tool.name for tool in (await conn.session.list_tools()).tools}
+        assert {"echo", "get-sum", "trigger-long-running-operation"} <= names, names
+        for message in ("plain", UNICODE, "x" * 100 * 1024):
+            equal(await call(conn, "echo", message=message), f"Echo: {message}", "echo")
+        equal(await call(conn, "get-sum", a=2, b=3), "The sum of 2 and 3 is 5.", "sum")
+
+
+async def resources(url):
+    async with connect(url) as conn:
+        listed = (await conn.session.list_resources()).resources
+        uri = "demo://resource/static/document/features.md"
+        assert uri in [str(resource.uri) for resource in listed], listed
+        holds((await conn.session.read_resource(uri)).contents[0].text, "Everything Server")
+
+
+async def prompts(url):
+    async with connect(url) as conn:
+        names = {prompt.name for prompt in (await conn.session.list_prompts()).prompts}
+        assert {"simple-prompt", "args-prompt"} <= names, names
+        prompt = await conn.session.get_prompt("args-prompt", {"city": "Rome"})
+        holds(prompt.messages[0].content.text, "Rome")
+
+
+async def progress_of_everything(url):
+    async with connect(url) as conn:
+        async def note(*_told):
+            pass
+
+        await conn.session.list_tools()
+        arguments = {"duration": 0.2, "steps": 4}
+        result = await conn.session.call_tool(
+            "trigger-long-running-operation", arguments, progress_callback=note
+        )
+        holds(result.content[0].text, "completed")
+        told = [number for kind, number in conn.arrived if kind == "progress"]
+        equal(told, [1, 2, 3, 4], "progress on the wire")
+
+
+async def logging_of_everything(url):
+    async with connect(url) as conn, connect(url) as other:
+        # It logs at a level of its choice, at once and then every 5 s.
+        await call(conn, "toggle-simulated-logging")
+        await until("a line of the log", lambda: conn.logged, seconds=15)
+        await other.session.send_ping()
+        equal(other.logged, [], "lines of another session")
+
+
+async def sampling_of_everything(url):
+    async with connect(url, model=lambda text: f"<{text}>") as conn:
+        answer = await texts(conn, "trigger-sampling-request", prompt="why", maxTokens=7)
+        holds(answer, "<Resource trigger-sampling-request context: why>")
+
+
+async def elicitation(url):
+    async with connect(url, form={"name": "Ann", "check": True}) as conn:
+        holds(await texts(conn, "trigger-elicitation-request"), "Name: Ann")
+
+
+async def separate_sums(url):
+    before = await active_sessions(url)
+
+    async def one(number):
+        async with connect(url) as conn:
+            for _ in range(5):
+                expected = f"The sum of {number} and 1000 is {number + 1000}."
+                equal(await call(conn, "get-sum", a=number, b=1000), expected, "sum")
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(one, number)
+
+    async def all_gone():
+        return await active_sessions(url) <= before
+
+    await until("/health forgets the sessions", all_gone)
+
+
+async def everything(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("tools", tools_of_everything, url)
+    await checks("resources", resources, url)
+    await checks("prompts", prompts, url)
+    await checks("progress", progress_of_everything, url)
+    await checks("logging", logging_of_everything, url, seconds=30)
+    await checks("sampling", sampling_of_everything, url)
+    await checks("elicitation", elicitation, url)
+    await checks("ping", ping, url)
+    await checks("5 concurrent sessions", separate_sums, url, seconds=60)
+
+
+async def files(url):
+    async with connect(url) as conn:
+        directory = (await texts(conn, "list_allowed_directories")).splitlines()[-1].strip()
+        path = f"{directory}/{MAJOR}.txt"
+        for content in ("plain", UNICODE.replace("\r\n", "\n"), "x" * 100 * 1024):
+            await texts(conn, "write_file", path=path, content=content)
+            equal(await texts(conn, "read_text_file", path=path), content, "what was written")
+        holds(await texts(conn, "list_directory", path=directory), f"{MAJOR}.txt")
+        refused = await conn.session.call_tool("read_text_file", {"path": "/etc/hostname"})
+        equal(failed(refused), True, "a file elsewhere is refused")
+
+
+async def filesystem(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("files", files, url)
+    await checks("ping", ping, url)
+
+
+async def clocks(url):
+    async with connect(url) as conn:
+        names = {tool.name for tool in (await conn.session.list_tools()).tools}
+        equal(names, {"get_current_time", "convert_time"}, "tools")
+        asked = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
+        holds(await texts(conn, "convert_time", **asked), "T21:00:00+09:00")
+        holds(await texts(conn, "get_current_time", timezone="UTC"), "+00:00")
+
+
+async def time(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("tools", clocks, url)
+    await checks("ping", ping, url)
+
+
 async def hold(checks, url):
     async with connect(url) as one, connect(url) as two:
         print("holding", flush=True)
@@ -420,6 +562,7 @@ async def hold(checks, url):
 
 async def main():
     modes = {"demo": demo, "calculator": calculator, "toolbox": toolbox, "hold": hold}
+    modes |= {"everything": everything, "filesystem": filesystem, "time": time, "shared": shared}
     if len(sys.argv) != 3 or sys.argv[2] not in modes:
         sys.exit(__doc__)
     checks = Checks(f"mcp {VERSION}")

@@ -81,14 +81,19 @@ class Tap:
         method = getattr(message, "method", None)
         if method == "notifications/message":
             self._conn.arrived.append(("log", message.params["data"]))
+        elif method == "notifications/progress":
+            self._conn.arrived.append(("progress", message.params["progress"]))
         elif method is None:
             self._conn.arrived.append(("answer", message.id))
         return item
 
 
 @asynccontextmanager
-async def connect(url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None):
-    """`model`: asked by the server (sampling), it says the text of its answer."""
+async def connect(
+    url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None, form=None
+):
+    """`model`: asked by the server (sampling), it says the text of its answer. `form`: what is filled
+    into any form of the server's (elicitation)."""
     conn = Connection(session=None)
 
     async def note_post(request) -> None:
@@ -112,6 +117,9 @@ async def connect(url: str, *, read_timeout: float | None = None, initialize: bo
         answer = types.TextContent(type="text", text=model(params.messages[0].content.text))
         return types.CreateMessageResult(role="assistant", content=answer, model="interop")
 
+    async def elicit(_context, _params):
+        return types.ElicitResult(action="accept", content=form)
+
     if read_timeout is not None and MAJOR == 1:
         read_timeout = timedelta(seconds=read_timeout)
     async with sse_client(url, httpx_client_factory=http_client) as (read, write):
@@ -121,6 +129,7 @@ async def connect(url: str, *, read_timeout: float | None = None, initialize: bo
             read_timeout_seconds=read_timeout,
             logging_callback=note_log,
             sampling_callback=sample if model else None,
+            elicitation_callback=elicit if form else None,
         ) as conn.session:
             if initialize:
                 await conn.session.initialize()

@@ -3,6 +3,10 @@
 //   client.mjs SSE_URL demo          the demo: add, broadcast, burst, echo
 //   client.mjs SSE_URL calculator    the calculator: add
 //   client.mjs SSE_URL toolbox       the tests' toolbox: add, among others
+//   client.mjs SSE_URL everything    @modelcontextprotocol/server-everything
+//   client.mjs SSE_URL filesystem    @modelcontextprotocol/server-filesystem, with one directory
+//   client.mjs SSE_URL time          mcp-server-time
+//   client.mjs SSE_URL shared        the URL of the first of these three, where each has one process
 //   client.mjs SSE_URL hold          any: opens idle sessions, prints `holding`, expects the server to
 //                                    end them and another to come back on the same URL, and goes on
 //                                    with that one
@@ -11,8 +15,14 @@ import { readFileSync } from 'node:fs';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { InitializeResultSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import {
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  InitializeResultSchema,
+  LoggingMessageNotificationSchema,
+} from '@modelcontextprotocol/sdk/types.js';
 import { Checks, equal, truth, until } from './checks.mjs';
+import { shared } from './shared.mjs';
 
 const LATEST = '2025-11-25';
 const INVALID_PARAMS = -32602;
@@ -28,9 +38,10 @@ class Connection {
   requests = []; // { method, url, status }
   arrived = []; // 'log', or 'answer'
   logged = []; // data given to the notification handler
+  progress = []; // of every notification as it arrived
   faults = []; // errors of the transport
 
-  constructor(url) {
+  constructor(url, capabilities = {}) {
     this.transport = new SSEClientTransport(new URL(url), {
       fetch: async (target, init) => {
         const response = await fetch(target, init);
@@ -41,10 +52,11 @@ class Connection {
     this.transport.onmessage = message => {
       if (message.method === 'notifications/message') this.arrived.push('log');
       if (!message.method) this.arrived.push('answer');
+      if (message.method === 'notifications/progress') this.progress.push(message.params.progress);
       if (message.result?.protocolVersion) this.protocolVersion = message.result.protocolVersion;
     };
     this.transport.onerror = fault => this.faults.push(fault);
-    this.client = new Client(CLIENT);
+    this.client = new Client(CLIENT, { capabilities });
     this.client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => {
       this.logged.push(params.data);
     });
@@ -70,8 +82,8 @@ class Connection {
   }
 }
 
-async function connected(url, count, step) {
-  const connections = Array.from({ length: count }, () => new Connection(url));
+async function connected(url, count, step, capabilities) {
+  const connections = Array.from({ length: count }, () => new Connection(url, capabilities));
   try {
     for (const connection of connections) await connection.client.connect(connection.transport, WAIT);
     return await step(...connections);
@@ -321,6 +333,133 @@ async function calculator(checks, url) {
   await checks.check('listTools', () => listTools(url, 'add'));
 }
 
+// As `call`, for tools with several parts of content.
+async function texts(connection, name, args) {
+  const result = await connection.client.callTool({ name, arguments: args }, undefined, WAIT);
+  equal(Boolean(result.isError), false, `${name} failed`);
+  return result.content.filter(({ type }) => type === 'text').map(({ text }) => text).join('\n');
+}
+
+function holds(text, part) {
+  truth(text.includes(part), `${part} is not in ${text}`);
+}
+
+const toolsOfEverything = url =>
+  connected(url, 1, async connection => {
+    const { tools } = await connection.client.listTools(undefined, WAIT);
+    truth(tools.some(({ name }) => name === 'get-sum'), 'no get-sum');
+    for (const message of ['plain', UNICODE, 'x'.repeat(100 * 1024)]) {
+      equal(await connection.call('echo', { message }), `Echo: ${message}`, 'echo');
+    }
+    equal(await connection.call('get-sum', { a: 2, b: 3 }), 'The sum of 2 and 3 is 5.', 'sum');
+  });
+
+const resources = url =>
+  connected(url, 1, async ({ client }) => {
+    const uri = 'demo://resource/static/document/features.md';
+    const listed = (await client.listResources(undefined, WAIT)).resources;
+    truth(listed.some(resource => resource.uri === uri), 'no features.md');
+    holds((await client.readResource({ uri }, WAIT)).contents[0].text, 'Everything Server');
+  });
+
+const prompts = url =>
+  connected(url, 1, async ({ client }) => {
+    const listed = (await client.listPrompts(undefined, WAIT)).prompts;
+    truth(listed.some(({ name }) => name === 'args-prompt'), 'no args-prompt');
+    const prompt = await client.getPrompt({ name: 'args-prompt', arguments: { city: 'Rome' } }, WAIT);
+    holds(prompt.messages[0].content.text, 'Rome');
+  });
+
+const progressOfEverything = url =>
+  connected(url, 1, async connection => {
+    const args = { duration: 0.2, steps: 4 };
+    const request = { name: 'trigger-long-running-operation', arguments: args };
+    await connection.client.callTool(request, undefined, { ...WAIT, onprogress() {} });
+    equal(connection.progress, [1, 2, 3, 4], 'progress on the wire');
+  });
+
+// It logs at a level of its choice, at once and then every 5 s.
+const loggingOfEverything = url =>
+  connected(url, 2, async (connection, other) => {
+    await connection.call('toggle-simulated-logging', {});
+    await until('a line of the log', () => connection.logged.length > 0, 15);
+    await other.ping();
+    equal(other.logged, [], 'lines of another session');
+  });
+
+const samplingOfEverything = url => {
+  const ask = async connection => {
+    connection.client.setRequestHandler(CreateMessageRequestSchema, async ({ params }) => {
+      const text = `<${params.messages[0].content.text}>`;
+      return { model: 'interop', role: 'assistant', content: { type: 'text', text } };
+    });
+    const answer = await texts(connection, 'trigger-sampling-request', { prompt: 'why', maxTokens: 7 });
+    holds(answer, '<Resource trigger-sampling-request context: why>');
+  };
+  return connected(url, 1, ask, { sampling: {} });
+};
+
+const elicitation = url => {
+  const ask = async connection => {
+    const content = { name: 'Ann', check: true };
+    connection.client.setRequestHandler(ElicitRequestSchema, async () => ({ action: 'accept', content }));
+    holds(await texts(connection, 'trigger-elicitation-request', {}), 'Name: Ann');
+  };
+  return connected(url, 1, ask, { elicitation: { form: {} } });
+};
+
+const separateSums = url =>
+  connected(url, 5, async (...connections) => {
+    const sums = connections.map((connection, n) => connection.call('get-sum', { a: n, b: 1000 }));
+    const expected = connections.map((_, n) => `The sum of ${n} and 1000 is ${n + 1000}.`);
+    equal(await Promise.all(sums), expected, 'sums');
+  });
+
+async function everything(checks, url) {
+  await checks.check('initialize', () => initialize(url));
+  await checks.check('tools', () => toolsOfEverything(url));
+  await checks.check('resources', () => resources(url));
+  await checks.check('prompts', () => prompts(url));
+  await checks.check('progress', () => progressOfEverything(url));
+  await checks.check('logging', () => loggingOfEverything(url), 30);
+  await checks.check('sampling', () => samplingOfEverything(url));
+  await checks.check('elicitation', () => elicitation(url));
+  await checks.check('ping', () => ping(url));
+  await checks.check('5 concurrent sessions', () => separateSums(url), 60);
+}
+
+const files = url =>
+  connected(url, 1, async connection => {
+    const directory = (await texts(connection, 'list_allowed_directories', {})).split('\n').at(-1).trim();
+    const path = `${directory}/typescript.txt`;
+    for (const content of ['plain', UNICODE.replace('\r\n', '\n'), 'x'.repeat(100 * 1024)]) {
+      await texts(connection, 'write_file', { path, content });
+      equal(await texts(connection, 'read_text_file', { path }), content, 'what was written');
+    }
+    const refused = { name: 'read_text_file', arguments: { path: '/etc/hostname' } };
+    equal((await connection.client.callTool(refused, undefined, WAIT)).isError, true, 'a file elsewhere');
+  });
+
+async function filesystem(checks, url) {
+  await checks.check('initialize', () => initialize(url));
+  await checks.check('files', () => files(url));
+  await checks.check('ping', () => ping(url));
+}
+
+const clocks = url =>
+  connected(url, 1, async connection => {
+    const asked = { source_timezone: 'UTC', time: '12:00', target_timezone: 'Asia/Tokyo' };
+    holds(await texts(connection, 'convert_time', asked), 'T21:00:00+09:00');
+    holds(await texts(connection, 'get_current_time', { timezone: 'UTC' }), '+00:00');
+  });
+
+async function time(checks, url) {
+  await checks.check('initialize', () => initialize(url));
+  await checks.check('listTools', () => listTools(url, 'convert_time', 'get_current_time'));
+  await checks.check('tools', () => clocks(url));
+  await checks.check('ping', () => ping(url));
+}
+
 const hold = (checks, url) =>
   connected(url, 2, async (one, two) => {
     const old = one.endpoint;
@@ -339,14 +478,14 @@ const hold = (checks, url) =>
       const params = { protocolVersion: LATEST, capabilities: {}, clientInfo: CLIENT };
       await one.client.request({ method: 'initialize', params }, InitializeResultSchema, WAIT);
       await one.client.notification({ method: 'notifications/initialized' });
-      equal(await one.call('add', { a: 2, b: 3 }), '5', 'sum');
+      truth((await one.client.listTools(undefined, WAIT)).tools.length > 0, 'no tools');
       truth(one.posts.at(-1).url !== old, 'the endpoint is still the old one');
     };
     await checks.check('EventSource reconnects to the new server', comesBack, 45);
   });
 
 const [url, mode] = process.argv.slice(2);
-const modes = { demo, calculator, toolbox, hold };
+const modes = { demo, calculator, toolbox, everything, filesystem, time, shared, hold };
 if (!url || !(mode in modes)) {
   console.error(`usage: client.mjs SSE_URL ${Object.keys(modes).join('|')}`);
   process.exit(2);

@@ -187,7 +187,7 @@ fn a_shard_that_ends_answers_what_it_holds() {
 
 #[test]
 fn a_post_that_has_been_on_its_way_for_too_long_is_not_taken_in() {
-    let timeouts = Timeouts { decision: Some(Duration::from_nanos(2)), ..Timeouts::default() };
+    let timeouts = Timeouts { decision: Some(Duration::ZERO), ..Timeouts::default() };
     let config = Config::builder().timeouts(timeouts).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };

@@ -422,3 +422,33 @@ fn chance_finds_no_difference() {
     }
     assert!((5_000..50_000).contains(&accepted), "{accepted} accepted: this tests one side only");
 }
+
+#[test]
+fn what_has_ended_takes_nothing() {
+    let mut decoder = BodyDecoder::new(Framing::Length(2));
+    let mut sink = |_: &[u8]| {};
+    let limits = BodyLimits::default();
+    let whole = decoder.decode(b"abGET", &limits, &mut sink).unwrap();
+    assert_eq!(whole, Progress { consumed: 2, done: true });
+    let more = decoder.decode(b"GET", &limits, &mut sink).unwrap();
+    assert_eq!(more, Progress { consumed: 0, done: true });
+}
+
+#[test]
+fn a_limit_of_all_there_is_does_not_overflow() {
+    let limits = BodyLimits {
+        body_bytes_max: u64::MAX,
+        extension_bytes_max: usize::MAX,
+        trailer_bytes_max: usize::MAX,
+    };
+    let mut decoder = BodyDecoder::new(Framing::Chunked);
+    let mut sink = |_: &[u8]| {};
+    decoder.decode(b"1;a", &limits, &mut sink).unwrap();
+    // As many octets of an extension as a machine can count have been there.
+    decoder.overhead = usize::MAX;
+    decoder.decode(b"b=c\r\nx\r\n0\r\n", &limits, &mut sink).unwrap();
+    // And of trailers, of which there are no more then.
+    decoder.overhead = usize::MAX - 1;
+    let fault = decoder.decode(b"A: b\r\n\r\n", &limits, &mut sink);
+    assert_eq!(fault, Err(Fault::TrailersTooLarge));
+}

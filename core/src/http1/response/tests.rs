@@ -131,3 +131,24 @@ fn a_content_type_is_a_value_too() {
     let answer = Response { content_type: Some("text/plain\n"), ..ANSWER };
     let _ = answer.render(None, Persistence::Close, false);
 }
+
+#[test]
+#[should_panic(expected = "a 204 has no body")]
+#[cfg(debug_assertions)]
+fn what_has_no_body_is_given_none() {
+    let _ = Response { status: 204, ..ANSWER }.render(None, Persistence::Close, false);
+}
+
+#[test]
+fn every_status_that_is_sent_has_a_reason() {
+    let sent = crate::Fault::ALL.iter().filter_map(|fault| fault.status());
+    for status in sent.chain([100, 200, 202, 204]) {
+        assert!(!reason(status).is_empty(), "{status}");
+    }
+    let known: Vec<u16> = (0..1_000).filter(|&status| !reason(status).is_empty()).collect();
+    assert_eq!((known.len(), known[0], known[known.len() - 1]), (40, 100, 505));
+    let mut reasons: Vec<_> = known.iter().map(|&status| reason(status)).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    assert_eq!(reasons.len(), 40, "two statuses with one reason");
+}

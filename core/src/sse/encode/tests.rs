@@ -219,3 +219,15 @@ fn the_pieces_make_the_text() {
         assert!(!is_clean(text.as_bytes()) || text == expected);
     }
 }
+
+#[test]
+fn mistakes_are_told() {
+    let told = |error: FrameError| error.to_string();
+    let text = told(Frame::message(b"{").unwrap_err());
+    assert!(text.starts_with("a message must be JSON: "), "{text}");
+    assert_eq!(told(Frame::message(b"[]").unwrap_err()), "a message must be one JSON object");
+    assert_eq!(told(Frame::message(b"\xff").unwrap_err()), "an event must be UTF-8");
+    assert_eq!(told(FrameError::TooLarge), "an event must be shorter than 4 GiB");
+    let name = EventName::new("a\nb").unwrap_err().to_string();
+    assert_eq!(name, "an event name must not be empty or hold CR, LF or NUL");
+}

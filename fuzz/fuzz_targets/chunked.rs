@@ -1,0 +1,5 @@
+//! A chunked body.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_sse_fuzz::fuzz::chunked(input));

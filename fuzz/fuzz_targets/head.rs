@@ -1,0 +1,5 @@
+//! A request head.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_sse_fuzz::fuzz::head(input));

@@ -1,0 +1,5 @@
+//! The whole interface, over several connections, against the model.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_sse_fuzz::fuzz::ops(input));

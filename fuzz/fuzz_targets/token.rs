@@ -1,0 +1,5 @@
+//! A session's name on the wire.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_sse_fuzz::fuzz::token(input));

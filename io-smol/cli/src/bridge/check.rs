@@ -1,0 +1,309 @@
+//! Tries a server out: starts it, shakes hands, and says what it is or what is wrong with it.
+//!
+//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; nobody is served.
+
+use core::fmt;
+use core::future::poll_fn;
+use core::task::Poll;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+use async_io::Timer;
+use futures_lite::future;
+use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::child::{Child, Children, Exit};
+use super::command::Command;
+use super::output::Output;
+use crate::demo::PROTOCOL_VERSIONS;
+
+/// For how long a server may take for all that it is asked.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// When its output has ended, it has so long to exit, for its status to be told.
+const EXIT: Duration = Duration::from_secs(1);
+/// The most pages of tools that are counted.
+const PAGES_MAX: u32 = 100;
+/// Bytes read from the process at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// Its name and version.
+    pub server: String,
+    /// The protocol revision that it agreed to.
+    pub protocol_version: String,
+    /// How many tools it has; `None` if it says that it is not about tools.
+    pub tools: Option<usize>,
+    /// Lines on its stdout that were no messages, which cost it nothing here.
+    pub lines_refused: u64,
+    /// How long all that took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, protocol version {}, ", self.server, self.protocol_version)?;
+        match self.tools {
+            None => f.write_str("no tools")?,
+            Some(1) => f.write_str("1 tool")?,
+            Some(tools) => write!(f, "{tools} tools")?,
+        }
+        write!(f, ", within {:.1} s", self.took.as_secs_f64())?;
+        if self.lines_refused > 0 {
+            write!(f, "; lines on its stdout that were no messages: {}", self.lines_refused)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a server is of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no such program.
+    NotFound(String),
+    /// The system does not start it; says why.
+    NotStarted(String),
+    /// It ended.
+    Exited(Exit),
+    /// It closed its stdout, and runs.
+    ClosedOutput,
+    /// It has not answered this in time, and printed so many lines that were no messages.
+    Silent(&'static str, u64),
+    /// It answered this with an error.
+    Refused(&'static str, String),
+    /// It answered this with something else than what belongs there.
+    Unexpected(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(program) if program.contains('/') => {
+                write!(f, "there is no program {program}")
+            }
+            Self::NotFound(program) => write!(f, "{program}: not found in PATH"),
+            Self::NotStarted(why) => write!(f, "cannot be started: {why}"),
+            Self::Exited(exit) => write!(f, "exited with {exit} before it had answered"),
+            Self::ClosedOutput => f.write_str("closed its stdout"),
+            Self::Silent(what, lines) => {
+                write!(f, "no answer to {what} within {PATIENCE:?}")?;
+                if *lines > 0 {
+                    write!(f, "; lines on its stdout that were no messages: {lines}")?;
+                }
+                Ok(())
+            }
+            Self::Refused(what, error) => write!(f, "answered {what} with an error: {error}"),
+            Self::Unexpected(what) => write!(f, "answered {what} with what is no answer to it"),
+        }
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// Tries a server out. Its process is being ended when this returns.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub async fn check(children: &Children, command: &Command, name: &str) -> Result<Findings, Fault> {
+    if !command.is_there() {
+        return Err(Fault::NotFound(command.program().to_string_lossy().into_owned()));
+    }
+    let start = Instant::now();
+    let child = children
+        .spawn(command, None, name)
+        .await
+        .map_err(|error: io::Error| Fault::NotStarted(error.to_string()))?;
+    let output = Output::new(name, children.status().clone());
+    let buffer = vec![0; READ_BYTES].into_boxed_slice();
+    let mut talk = Talk { child, output, buffer, asked: 0, waits_for: "initialize" };
+    let late = async {
+        Timer::after(PATIENCE).await;
+        None
+    };
+    let found = future::or(async { Some(talk.find_out().await) }, late).await;
+    let lines_refused = children.status().lines_refused();
+    match found {
+        Some(found) => {
+            found.map(|findings| Findings { lines_refused, took: start.elapsed(), ..findings })
+        }
+        None => Err(Fault::Silent(talk.waits_for, lines_refused)),
+    }
+}
+
+/// What is said with one server.
+struct Talk {
+    child: Child,
+    output: Output,
+    buffer: Box<[u8]>,
+    asked: u32,
+    waits_for: &'static str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialized {
+    protocol_version: String,
+    #[serde(default)]
+    capabilities: Capabilities,
+    server_info: Info,
+}
+
+#[derive(Default, Deserialize)]
+struct Capabilities {
+    tools: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Tools {
+    tools: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+impl Talk {
+    async fn find_out(&mut self) -> Result<Findings, Fault> {
+        let [.., newest] = PROTOCOL_VERSIONS;
+        let greeting = json!({
+            "protocolVersion": newest,
+            "capabilities": {},
+            "clientInfo": {"name": "mcp-sse-check", "version": env!("CARGO_PKG_VERSION")},
+        });
+        let Initialized { protocol_version, capabilities, server_info } =
+            self.ask("initialize", &greeting).await?;
+        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        let _: Value = self.ask("ping", &json!({})).await?;
+        let tools = match capabilities.tools {
+            Some(_) => Some(self.count_tools().await?),
+            None => None,
+        };
+        let server = format!("{} {}", server_info.name, server_info.version);
+        let (lines_refused, took) = (0, Duration::ZERO);
+        Ok(Findings { server, protocol_version, tools, lines_refused, took })
+    }
+
+    async fn count_tools(&mut self) -> Result<usize, Fault> {
+        let mut count = 0;
+        let mut params = json!({});
+        for _ in 0..PAGES_MAX {
+            let page: Tools = self.ask("tools/list", &params).await?;
+            count += page.tools.len();
+            match page.next_cursor {
+                Some(cursor) => params = json!({"cursor": cursor}),
+                None => break,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Asks something. What the server asks meanwhile is refused, but for its pings.
+    async fn ask<T: for<'a> Deserialize<'a>>(
+        &mut self,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<T, Fault> {
+        #[derive(Deserialize)]
+        struct Answer {
+            result: Option<Value>,
+            error: Option<Error>,
+        }
+        #[derive(Deserialize)]
+        struct Error {
+            code: i64,
+            message: String,
+        }
+        self.waits_for = method;
+        self.asked += 1;
+        let id = self.asked;
+        self.say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await?;
+        let id = id.to_string();
+        loop {
+            let message = self.next().await?;
+            match (message.kind(), message.id()) {
+                (Kind::Response, Some(answered)) if answered == id => {
+                    let unexpected = |_| Fault::Unexpected(method);
+                    let answer: Answer =
+                        serde_json::from_str(message.text()).map_err(unexpected)?;
+                    return match answer {
+                        Answer { error: Some(Error { code, message }), .. } => {
+                            Err(Fault::Refused(method, format!("{message} ({code})")))
+                        }
+                        Answer { result, error: None } => {
+                            serde_json::from_value(result.unwrap_or_default()).map_err(unexpected)
+                        }
+                    };
+                }
+                (Kind::Request, Some(id)) => self.answer(id, &message).await?,
+                _ => {}
+            }
+        }
+    }
+
+    async fn answer(&mut self, id: &str, message: &Message) -> Result<(), Fault> {
+        let body = if message.method() == Some("ping") {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into_bytes()
+        } else {
+            error_body(
+                Some(id),
+                code::METHOD_NOT_FOUND,
+                "nobody is asked while the server is tried out",
+            )
+        };
+        self.write(body).await
+    }
+
+    async fn say(&mut self, message: &Value) -> Result<(), Fault> {
+        self.write(message.to_string().into_bytes()).await
+    }
+
+    async fn write(&mut self, mut line: Vec<u8>) -> Result<(), Fault> {
+        line.push(b'\n');
+        let mut rest = line.as_slice();
+        while !rest.is_empty() {
+            match poll_fn(|cx| self.child.poll_write(cx, rest)).await {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(_) => return Err(self.end().await),
+            }
+        }
+        Ok(())
+    }
+
+    /// What it says next.
+    async fn next(&mut self) -> Result<Message, Fault> {
+        loop {
+            if let Some(message) = self.output.next_message() {
+                return Ok(message);
+            }
+            let (child, buffer) = (&mut self.child, &mut self.buffer);
+            let read = poll_fn(|cx| match child.poll_read(cx, buffer) {
+                // Others may hold its stdout open when it has ended.
+                Poll::Pending => child.poll_exit(cx).map(|_| 0),
+                Poll::Ready(read) => Poll::Ready(read.unwrap_or(0)),
+            });
+            match read.await {
+                0 => return Err(self.end().await),
+                count => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// It does not talk any more.
+    async fn end(&mut self) -> Fault {
+        let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
+        let late = async {
+            Timer::after(EXIT).await;
+            None
+        };
+        future::or(exit, late).await.map_or(Fault::ClosedOutput, Fault::Exited)
+    }
+}

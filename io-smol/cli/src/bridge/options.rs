@@ -1,0 +1,189 @@
+//! The flags of the bridge: what to run, and how.
+//!
+//! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::command::{Command, HeaderToEnv, Variable};
+use super::servers::{self, Server};
+use super::services::{Paths, Sharing};
+
+/// What to run for a session, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// Run this line by the shell (sh -c) instead of a command behind "--".
+    #[arg(long, value_name = "LINE", conflicts_with = "command")]
+    shell: Option<OsString>,
+    /// The directory to run in; this one unless said.
+    #[arg(long, value_name = "DIRECTORY")]
+    cwd: Option<PathBuf>,
+    /// Set a variable of the process's environment. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
+    env: Vec<Variable>,
+    /// Hand down only HOME, LOGNAME, PATH, SHELL, TERM and USER, and what --env says.
+    #[arg(long)]
+    clean_env: bool,
+    /// Make a header field of the request that opens a session a variable of that session's process,
+    /// as in X-Api-Key=API_KEY. Nothing else of any request gets there. May be repeated.
+    #[arg(long, value_name = "FIELD=VARIABLE")]
+    header_to_env: Vec<HeaderToEnv>,
+    /// Do not make up for the handshake of clients that reconnect without one.
+    #[arg(long)]
+    no_auto_initialize: bool,
+    /// Run one process for all sessions instead of one for each. They then share its state, its log
+    /// level and its notifications, and it cannot ask their clients anything.
+    #[arg(long, conflicts_with_all = ["header_to_env", "no_auto_initialize"])]
+    shared: bool,
+    /// Serve the servers in this file, {"mcpServers": {"name": {"command", "args", "env", "cwd"}}},
+    /// each at /name/sse.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["shell", "command", "cwd", "env"])]
+    config: Option<PathBuf>,
+    /// Start the server, shake hands with it, say what it is or what is wrong with it, and end.
+    #[arg(long)]
+    check: bool,
+    /// The program to run and its arguments. No shell looks at them.
+    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["shell", "config"])]
+    command: Vec<OsString>,
+}
+
+fn variable() -> impl TypedValueParser<Value = Variable> {
+    OsStringValueParser::new().try_map(|text| Variable::parse(&text))
+}
+
+impl Run {
+    /// What the flags say to run. Whether there are such programs, [`Command::is_there`] tells.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be run, and why not.
+    pub fn servers(&self) -> Result<Vec<Server>, String> {
+        let mut servers = match &self.config {
+            Some(file) => servers::read(file).map_err(|error| format!("--config {error}"))?,
+            None => vec![Server { name: self.name(), command: self.command()? }],
+        };
+        for Server { command, .. } in &mut servers {
+            *command = command
+                .clone()
+                .clean_env(self.clean_env)
+                .header_to_env(self.header_to_env.iter().cloned());
+        }
+        Ok(servers)
+    }
+
+    /// The same, and each of them can be found.
+    ///
+    /// # Errors
+    ///
+    /// As [`servers`](Self::servers), and which program there is not.
+    pub fn runnable_servers(&self) -> Result<Vec<Server>, String> {
+        let servers = self.servers()?;
+        match servers.iter().find(|server| !server.command.is_there()) {
+            None => Ok(servers),
+            Some(Server { name, command }) => {
+                let program = command.program().display();
+                let which = self.config.as_ref().map(|_| format!("server {name:?}: "));
+                let which = which.unwrap_or_default();
+                Err(format!("{which}there is no program {program}"))
+            }
+        }
+    }
+
+    fn command(&self) -> Result<Command, String> {
+        let command = match (&self.shell, self.command.split_first()) {
+            (Some(line), _) => Command::shell(line),
+            (None, Some((program, args))) => Command::new(program, args),
+            (None, None) => return Err("there is no command to run".into()),
+        };
+        if let Some(cwd) = &self.cwd
+            && !cwd.is_dir()
+        {
+            return Err(format!("--cwd {}: there is no such directory", cwd.display()));
+        }
+        Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
+    }
+
+    /// Whether the servers are only to be tried out.
+    #[must_use]
+    pub const fn checks(&self) -> bool {
+        self.check
+    }
+
+    /// How processes are shared out.
+    #[must_use]
+    pub const fn sharing(&self) -> Sharing {
+        if self.shared {
+            Sharing::All
+        } else {
+            Sharing::None { shakes_hands: !self.no_auto_initialize }
+        }
+    }
+
+    /// Where servers are.
+    #[must_use]
+    pub const fn paths(&self) -> Paths {
+        if self.config.is_some() { Paths::Names } else { Paths::Root }
+    }
+
+    /// What to call the server in a client's configuration.
+    fn name(&self) -> String {
+        let program = self.command.first().map(Path::new);
+        let stem = program.and_then(Path::file_stem);
+        stem.map_or_else(|| "server".into(), |stem| stem.to_string_lossy().into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn run(args: &[&str]) -> Result<Run, clap::Error> {
+        Program::try_parse_from([&["program"], args].concat()).map(|program| program.run)
+    }
+
+    #[test]
+    fn what_is_behind_the_dashes_is_the_command() {
+        let given = run(&["--env", "A=b", "--", "sh", "--cwd", "--", "-c"]).unwrap();
+        assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
+        assert_eq!(given.name(), "sh");
+        assert_eq!(given.sharing(), Sharing::None { shakes_hands: true });
+        let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
+        assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
+        assert_eq!(shell.name(), "server");
+        assert_eq!(shell.sharing(), Sharing::None { shakes_hands: false });
+    }
+
+    #[test]
+    fn mistakes() {
+        let refused = |args: &[&str], said: &str| {
+            let told = match run(args) {
+                Err(error) => error.to_string(),
+                Ok(run) => run.runnable_servers().unwrap_err(),
+            };
+            assert!(told.contains(said), "{told}");
+        };
+        refused(&[], "<COMMAND>");
+        refused(&["sh"], "unexpected argument");
+        refused(&["--shell", "x", "--", "sh"], "cannot be used with");
+        refused(&["--env", "x", "--", "sh"], "expected NAME=VALUE");
+        refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides what is run");
+        refused(&["--cwd", "/nothing", "--", "sh"], "--cwd /nothing: there is no such directory");
+        refused(&["--", "no-such-program"], "there is no program no-such-program");
+        refused(&["--shared", "--header-to-env", "X-Y=Y", "--", "sh"], "cannot be used with");
+        refused(&["--config", "f.json", "--", "sh"], "cannot be used with");
+        refused(&["--config", "/nothing"], "--config /nothing: cannot be read");
+        refused(&["--cwd", "/", "--", "./sh"], "there is no program ./sh");
+        refused(&["--env", "PATH=/nothing", "--", "sh"], "there is no program sh");
+    }
+}

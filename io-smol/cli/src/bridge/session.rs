@@ -1,0 +1,367 @@
+//! Serves one session with a process of its own.
+//!
+//! Knows: the two pipes and the stream, who waits for whom, and every way in which it can end.
+//! Does not know: what is said (see `conversation`), how a process is ended (see `child`).
+//!
+//! Theory of operation. Whatever cannot go on stops what feeds it, and nothing is read that has no
+//! place: a client that does not take what it is sent stops the reading of its process's stdout, and so
+//! in the end that process; a process that does not read stops the taking of its client's messages, and
+//! the server holds that client's posts.
+
+use core::cell::RefCell;
+use core::future::poll_fn;
+use core::ops::ControlFlow::{self, Break, Continue};
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Instant;
+
+use async_io::Timer;
+use mcp_sse_core::driver::Session;
+use mcp_sse_core::jsonrpc::{code, error_body};
+use mcp_sse_core::{Frame, SendError};
+
+use super::child::{Child, Children, Exit};
+use super::command::Command;
+use super::conversation::{Conversation, Said};
+use super::output::Output;
+
+/// When its output has ended or its input is closed, a process has so long to exit before the session
+/// ends without knowing how it did.
+pub(super) const EXIT: Duration = Duration::from_secs(1);
+/// So much is done for one session before others have their turn.
+const MOVES_BATCH: u32 = 64;
+/// Bytes read from a process at once: as much as a pipe holds on most systems.
+const READ_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// What is read goes through here; no session holds a buffer of its own.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// Serves sessions, each with a process of its own that is started at its first message.
+#[derive(Clone, Debug)]
+pub struct PerSession {
+    children: Children,
+    command: Command,
+    shakes_hands: bool,
+}
+
+/// Why there is no more to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Over {
+    ClientGone,
+    NotStarted,
+    Exited(Exit),
+    OutputClosed,
+    InputClosed,
+    Refused(String),
+}
+
+impl fmt::Display for Over {
+    /// As the client is told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientGone => f.write_str("the client has gone"),
+            Self::NotStarted => f.write_str("MCP server process could not be started"),
+            Self::Exited(exit) if exit.was_not_run() => {
+                write!(f, "MCP server process could not be started ({exit})")
+            }
+            Self::Exited(exit) => write!(f, "MCP server process exited ({exit})"),
+            Self::OutputClosed => f.write_str("MCP server process closed its output"),
+            Self::InputClosed => f.write_str("MCP server process closed its input"),
+            Self::Refused(why) => write!(f, "MCP server process refused to initialize: {why}"),
+        }
+    }
+}
+
+impl PerSession {
+    /// With this command. `shakes_hands` says whether the handshake is made up for where a client
+    /// leaves it out, as those do that lost their stream and opened another.
+    #[must_use]
+    pub const fn new(children: Children, command: Command, shakes_hands: bool) -> Self {
+        Self { children, command, shakes_hands }
+    }
+
+    /// What is run for each.
+    #[must_use]
+    pub const fn command(&self) -> &Command {
+        &self.command
+    }
+
+    /// The processes.
+    #[must_use]
+    pub const fn children(&self) -> &Children {
+        &self.children
+    }
+
+    /// Serves one session until its client leaves or its process ends.
+    pub async fn serve(&self, mut session: Session) {
+        // Clients open streams that they never use: those cost no process.
+        let Some(first) = session.recv().await else { return };
+        let name = session.id().to_string();
+        let mut talk = Conversation::new(self.shakes_hands);
+        let mut outgoing = VecDeque::new();
+        outgoing.extend(talk.handle_message(first, Instant::now()));
+        let head = session.head().clone();
+        let child = match self.children.spawn(&self.command, Some(&head), &*name).await {
+            Ok(child) => {
+                log::debug!("{name}: process {} was started", child.pid());
+                Some(child)
+            }
+            Err(error) => {
+                log::error!("{name}: cannot start a process: {error}");
+                None
+            }
+        };
+        let output = Output::new(&*name, self.children.status().clone());
+        let mut relay = Relay {
+            session,
+            child,
+            talk,
+            output,
+            writing: Vec::new(),
+            written: 0,
+            outgoing,
+            sending: None,
+            timer: Timer::never(),
+            timer_at: None,
+            input_closed: false,
+            output_closed: false,
+            exits_until: None,
+        };
+        let over = match relay.child {
+            Some(_) => poll_fn(|cx| relay.poll(cx)).await,
+            None => Over::NotStarted,
+        };
+        if over == Over::ClientGone {
+            return;
+        }
+        log::warn!("{name}: {over}");
+        if !relay.output.has_spoken() {
+            self.children.status().note_failure();
+        }
+        relay.apologize(&over.to_string()).await;
+    }
+}
+
+/// One session and its process.
+struct Relay {
+    session: Session,
+    child: Option<Child>,
+    talk: Conversation,
+    output: Output,
+    /// The line that is being written, and how much of it has been.
+    writing: Vec<u8>,
+    written: usize,
+    /// What the client is told besides what the process says.
+    outgoing: VecDeque<Frame>,
+    /// A frame that waits for room.
+    sending: Option<Sending>,
+    timer: Timer,
+    timer_at: Option<Instant>,
+    /// The process does not read any more; it does not write any more.
+    input_closed: bool,
+    output_closed: bool,
+    /// One of them is so, and it has until then to exit.
+    exits_until: Option<Instant>,
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<(), SendError>>>>;
+
+/// Whether anything could be done; or it is over.
+type Moved = ControlFlow<Over, bool>;
+
+impl Relay {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        for _ in 0..MOVES_BATCH {
+            match self.poll_once(cx) {
+                Break(over) => return Poll::Ready(over),
+                Continue(false) => return Poll::Pending,
+                Continue(true) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> Moved {
+        let up = self.poll_up(cx)?;
+        let down = self.poll_down(cx)?;
+        let time = self.poll_time(cx)?;
+        if up || down || time {
+            return Continue(true);
+        }
+        // Only when nothing it said is left.
+        match self.child.as_mut().map(|child| child.poll_exit(cx)) {
+            Some(Poll::Ready(exit)) if !self.is_sending() => Break(Over::Exited(exit)),
+            _ => Continue(false),
+        }
+    }
+
+    fn is_sending(&self) -> bool {
+        self.sending.is_some() || !self.outgoing.is_empty()
+    }
+
+    /// From the client to the process.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Moved {
+        if self.written < self.writing.len() {
+            let rest = self.writing.get(self.written..).unwrap_or_default();
+            if !self.input_closed
+                && let Some(child) = &mut self.child
+                && let Poll::Ready(written) = child.poll_write(cx, rest)
+            {
+                match written {
+                    Ok(count) => self.written += count,
+                    Err(_) => {
+                        self.input_closed = true;
+                        self.expect_exit();
+                    }
+                }
+                return Continue(true);
+            }
+        } else if let Some(line) = self.talk.poll_line() {
+            self.writing = line;
+            self.written = 0;
+            return Continue(true);
+        }
+        let room = self.talk.takes_message() && self.outgoing.is_empty();
+        if room && self.written == self.writing.len() {
+            match self.session.poll_recv(cx) {
+                Poll::Ready(Some(message)) => {
+                    self.outgoing.extend(self.talk.handle_message(message, Instant::now()));
+                    return Continue(true);
+                }
+                Poll::Ready(None) => return Break(Over::ClientGone),
+                Poll::Pending => {}
+            }
+        } else if self.session.poll_closed(cx).is_ready() {
+            return Break(Over::ClientGone);
+        }
+        Continue(false)
+    }
+
+    /// From the process to the client.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Moved {
+        if let Some(sending) = &mut self.sending {
+            let Poll::Ready(sent) = sending.as_mut().poll(cx) else { return Continue(false) };
+            self.sending = None;
+            return if sent.is_ok() { Continue(true) } else { Break(Over::ClientGone) };
+        }
+        if let Some(frame) = self.outgoing.pop_front() {
+            return self.send(frame);
+        }
+        if let Some(message) = self.output.next_message() {
+            return match self.talk.handle_said(message) {
+                Said::ForClient(message) => match Frame::message(message.body()) {
+                    Ok(frame) => self.send(frame),
+                    Err(error) => unreachable!("a message is an object: {error}"),
+                },
+                Said::Ours => Continue(true),
+                Said::Refused(why) => Break(Over::Refused(why)),
+            };
+        }
+        let Some(child) = self.child.as_mut().filter(|_| !self.output_closed) else {
+            return Continue(false);
+        };
+        let read = BUFFER.with_borrow_mut(|buffer| {
+            let read = child.poll_read(cx, buffer);
+            if let Poll::Ready(Ok(count)) = read {
+                self.output.feed(buffer.get(..count).unwrap_or_default());
+            }
+            read
+        });
+        match read {
+            Poll::Pending => return Continue(false),
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.output_closed = true;
+                self.output.end();
+                self.expect_exit();
+            }
+        }
+        Continue(true)
+    }
+
+    fn send(&mut self, frame: Frame) -> Moved {
+        match self.session.try_send(frame.clone()) {
+            Ok(()) => Continue(true),
+            Err(SendError::Gone) => Break(Over::ClientGone),
+            Err(SendError::TooLarge) => {
+                log::error!(
+                    "{}: {} bytes are too many for the client",
+                    self.session.id(),
+                    frame.wire_len()
+                );
+                if let Some(id) = frame.answered_id() {
+                    let why = "the answer is larger than any queue";
+                    let answer = error_body(Some(id), code::INTERNAL_ERROR, why);
+                    self.outgoing.extend(Frame::message(&answer).ok());
+                }
+                Continue(true)
+            }
+            Err(_) => {
+                let sender = self.session.sender();
+                self.sending = Some(Box::pin(async move { sender.send(frame).await }));
+                Continue(true)
+            }
+        }
+    }
+
+    fn expect_exit(&mut self) {
+        self.exits_until.get_or_insert(Instant::now() + EXIT);
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Moved {
+        let at = self.talk.poll_timeout().into_iter().chain(self.exits_until).min();
+        if at != self.timer_at {
+            self.timer_at = at;
+            self.timer = at.map_or(Timer::never(), Timer::at);
+        }
+        if at.is_none() || Pin::new(&mut self.timer).poll(cx).is_pending() {
+            return Continue(false);
+        }
+        self.timer_at = None;
+        let now = Instant::now();
+        if self.exits_until.is_some_and(|until| now >= until) {
+            return Break(if self.output_closed { Over::OutputClosed } else { Over::InputClosed });
+        }
+        self.talk.handle_timeout(now);
+        Continue(true)
+    }
+
+    /// Tells the client what became of its requests, as far as it listens. The session ends behind it.
+    async fn apologize(mut self, why: &str) {
+        // Its end begins now, and does not wait for a client that does not read.
+        drop(self.child.take());
+        if let Some(sending) = self.sending.take() {
+            let _gone = sending.await;
+        }
+        let mut frames = core::mem::take(&mut self.outgoing);
+        frames.extend(self.talk.abandon(why));
+        // Accepted before, and not looked at yet.
+        let now = Instant::now();
+        while let Some(Some(message)) = futures_lite::future::poll_once(self.session.recv()).await {
+            frames.extend(self.talk.handle_message(message, now));
+        }
+        for frame in frames {
+            if self.session.send(frame).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// Whatever the reason, the process learns that its client has gone, and then that its input has
+    /// ended.
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            let mut last_words = self.writing.split_off(self.written);
+            last_words.extend(self.talk.last_words());
+            child.end(last_words);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The log, on stderr: for people, or a JSON object a line for whatever collects logs.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use clap::ValueEnum;
+use env_logger::Builder;
+use log::{LevelFilter, Record};
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object with the members time, level, target and message.
+    Json,
+}
+
+/// Begins to log, as far as `level` goes.
+///
+/// # Panics
+///
+/// If the program logs already.
+pub fn init(level: LevelFilter, format: Format) {
+    let mut builder = Builder::new();
+    builder.filter_level(level);
+    if format == Format::Json {
+        builder.format(|out, record| writeln!(out, "{}", json(record, SystemTime::now())));
+    }
+    builder.init();
+}
+
+fn json(record: &Record<'_>, now: SystemTime) -> String {
+    serde_json::json!({
+        "time": humantime::format_rfc3339_millis(now).to_string(),
+        "level": record.level().as_str().to_ascii_lowercase(),
+        "target": record.target(),
+        "message": record.args().to_string(),
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_of_json() {
+        let record = Record::builder()
+            .level(Level::Warn)
+            .target("a::b")
+            .args(format_args!("two\nlines, \"quoted\""))
+            .build();
+        assert_eq!(
+            json(&record, SystemTime::UNIX_EPOCH),
+            r#"{"level":"warn","message":"two\nlines, \"quoted\"","target":"a::b","time":"1970-01-01T00:00:00.000Z"}"#
+        );
+    }
+}

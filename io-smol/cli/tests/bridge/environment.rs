@@ -1,0 +1,51 @@
+//! What a request can influence: a variable that the operator named, of its own process.
+
+use mcp_sse_tests::client::Stream;
+use mcp_sse_tests::scratch::Scratch;
+
+use crate::support::{Bridge, INITIALIZE, StreamExt};
+
+/// What a process sees that was started for a session with these header fields and this query.
+fn seen(bridge: &Bridge, target: &str, fields: &str) -> String {
+    let request =
+        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Mode: environment\r\n{fields}\r\n");
+    let mut stream = Stream::open_with(bridge.address(), &request);
+    stream.say(&INITIALIZE.replace("\"id\":0", "\"id\":1"));
+    let message = stream.message();
+    let result = message.split_once("\"result\":").expect("a result").1;
+    result.strip_suffix('}').expect("an end").to_owned()
+}
+
+#[test]
+fn nothing_in_a_request_influences_what_runs() {
+    let scratch = Scratch::new();
+    let directory = scratch.as_path().canonicalize().expect("a directory");
+    let directory = directory.to_str().expect("a name");
+    let bridge = Bridge::start(&["--cwd", directory, "--header-to-env", "X-Api-Key=API_KEY"]);
+    let usual = format!(r#"["{directory}","none","none","1","fixed argument"]"#);
+    assert_eq!(seen(&bridge, "/sse", ""), usual);
+    let evil = "EVIL: yes\r\nX-EVIL: yes\r\nPWD: /\r\nX-Forwarded-Prefix: /x\r\nCwd: /\r\n";
+    let target = "/sse?command=evil&args=evil&cwd=/&env=EVIL=yes&EVIL=yes&url=x";
+    assert_eq!(seen(&bridge, target, evil), usual);
+    // What was named, and for this session alone.
+    let named = format!(r#"["{directory}","k; $(id)","none","1","fixed argument"]"#);
+    assert_eq!(seen(&bridge, "/sse", "x-api-key: k; $(id)\r\n"), named);
+    assert_eq!(seen(&bridge, "/sse", ""), usual);
+    let twice = "X-Api-Key: a\r\nX-Api-Key: b\r\n";
+    assert_eq!(seen(&bridge, "/sse", twice), usual);
+}
+
+#[test]
+fn what_the_operator_says_counts() {
+    let flags = ["--clean-env", "--env", "EVIL=good", "--env", "PYTHONUNBUFFERED="];
+    let bridge = Bridge::start(&flags);
+    let seen = seen(&bridge, "/sse", "");
+    assert!(seen.ends_with(r#","none","good","","fixed argument"]"#), "{seen}");
+}
+
+#[test]
+fn a_line_for_the_shell() {
+    let line = r#"read -r line; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}" | cat"#;
+    let bridge = Bridge::start_with(&["--shell", line], &[]);
+    bridge.bystander();
+}

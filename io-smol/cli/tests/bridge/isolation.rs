@@ -1,0 +1,65 @@
+//! Sessions do not see each other.
+
+use std::thread;
+
+use mcp_sse_tests::client::{answer, call, health};
+
+use crate::support::{Bridge, StreamExt};
+
+#[test]
+fn fifty_clients_with_the_same_ids() {
+    fifty_clients(&["--log-level", "warn"]);
+}
+
+#[test]
+fn fifty_clients_of_several_workers() {
+    fifty_clients(&["--log-level", "warn", "--workers", "3"]);
+}
+
+fn fifty_clients(flags: &[&str]) {
+    let bridge = Bridge::start(flags);
+    thread::scope(|scope| {
+        for client in 0..50 {
+            let bridge = &bridge;
+            scope.spawn(move || {
+                let mut stream = bridge.bystander();
+                for id in 1..=100 {
+                    let params = format!("\"client {client} call {id}\"");
+                    stream.say(&call(id, &params));
+                    assert_eq!(stream.message(), answer(id, &params));
+                }
+            });
+        }
+    });
+    assert_eq!(bridge.log(), "");
+    bridge.wait_for_no_descendants(crate::support::LONG);
+}
+
+#[test]
+fn many_calls_at_once_are_answered_in_order() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.bystander();
+    // As many as may be under way, and then some that are held.
+    let calls: Vec<_> = (1..=200).map(|id| stream.post_request(&call(id, "[]"))).collect();
+    let mut poster = mcp_sse_tests::client::Client::connect(bridge.address());
+    poster.send(calls.concat());
+    for id in 1..=200 {
+        assert_eq!(stream.message(), answer(id, "[]"));
+    }
+    for _ in 1..=200 {
+        assert_eq!(poster.response().status, 202);
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_used_costs_no_process() {
+    let bridge = Bridge::start(&[]);
+    let ghosts: Vec<_> = (0..10).map(|_| bridge.open("")).collect();
+    let mut used = bridge.bystander();
+    used.check_alive("ghosts");
+    assert_eq!(health(bridge.address()).sessions, 11);
+    // Its guard and itself.
+    assert_eq!(bridge.descendants().len(), 2);
+    drop(ghosts);
+    used.check_alive("ghosts that left");
+}

@@ -1,0 +1,84 @@
+//! Order, and clients without memory.
+
+use std::fs;
+
+use mcp_sse_tests::client::{answer, call};
+use mcp_sse_tests::scratch::Scratch;
+
+use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, within};
+
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// A bridge whose servers write down what they hear.
+fn recording(flags: &[&str]) -> (Bridge, impl Fn() -> Vec<String>) {
+    let scratch = Scratch::new();
+    let file = scratch.path("record");
+    let record = format!("RECORD={}", file.display());
+    let bridge = Bridge::start(&[&["--env", &record], flags].concat());
+    let heard = move || {
+        let _kept = &scratch;
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    (bridge, heard)
+}
+
+#[test]
+fn initialize_goes_first_wherever_it_came() {
+    let (bridge, heard) = recording(&[]);
+    let mut stream = bridge.open("record");
+    let list = call(1, "[]");
+    for message in [INITIALIZED, &list, INITIALIZE] {
+        stream.say(message);
+    }
+    within(LONG, "all of it", || heard().len() == 3);
+    assert_eq!(heard(), [INITIALIZE, INITIALIZED, &list]);
+}
+
+#[test]
+fn a_client_without_memory_is_introduced() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("");
+    stream.say(&call(7, "[\"lost\"]"));
+    // Not the answer to our initialize, which the server gives first.
+    assert_eq!(stream.message(), answer(7, "[\"lost\"]"));
+    stream.check_alive("later");
+}
+
+#[test]
+fn what_the_process_hears_of_a_client_without_memory() {
+    let (bridge, heard) = recording(&[]);
+    let mut stream = bridge.open("record");
+    let list = call(1, "[]");
+    stream.say(&list);
+    within(LONG, "an introduction", || !heard().is_empty());
+    let hello = heard().join("\n");
+    assert!(hello.contains(r#""method":"initialize""#), "{hello}");
+    assert!(hello.contains(r#""protocolVersion":"2024-11-05""#), "{hello}");
+    assert!(hello.contains(r#""name":"mcp-sse-bridge""#), "{hello}");
+    // This server never answers, so nothing else is passed on.
+    assert_eq!(heard().len(), 1);
+    let (bridge, heard) = recording(&["--no-auto-initialize"]);
+    let mut stream = bridge.open("record");
+    stream.say(&list);
+    within(LONG, "the request itself", || !heard().is_empty());
+    assert_eq!(heard(), [list]);
+}
+
+#[test]
+fn what_is_under_way_is_taken_back_when_the_client_leaves() {
+    let (bridge, heard) = recording(&[]);
+    let mut stream = bridge.open("record");
+    stream.say(INITIALIZE);
+    stream.say(&call("\"work\"", "[]"));
+    within(LONG, "the request", || heard().len() == 2);
+    drop(stream);
+    within(LONG, "that it is taken back", || heard().len() == 4);
+    let heard = heard();
+    assert!(
+        heard[2].contains(r#""notifications/cancelled","params":{"requestId":0,"#),
+        "{heard:?}"
+    );
+    assert!(heard[3].contains(r#""requestId":"work","#), "{heard:?}");
+    bridge.wait_for_no_descendants(LONG);
+}

@@ -1,0 +1,263 @@
+//! One process for all sessions.
+
+use std::fs;
+use std::thread;
+
+use mcp_sse_tests::client::{Client, Stream, answer, call, health};
+use mcp_sse_tests::scratch::Scratch;
+use serde_json::{Value, json};
+
+use crate::support::{Bridge, LONG, StreamExt, within};
+
+/// A server for the shell that answers with params, and does more where the method says so. It writes
+/// down what it hears, and does not start while a file is there.
+const SERVER: &str = r#"
+[ -e "$BROKEN" ] && exit 3
+while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$RECORD"
+    case $line in *'"id":'*) ;; *) continue ;; esac
+    id=${line#*\"id\":} id=${id%%,*} params=null
+    case $line in *'"params":'*) params=${line#*\"params\":} params=${params%\}} ;; esac
+    case $line in
+        *'"method":"die"'*) exit 5 ;;
+        *'"method":"hang"'*) continue ;;
+        *'"method":"loud"'*)
+            [ -n "$noise" ] || noise=$(head -c 262144 /dev/zero | tr '\0' x)
+            printf '{"jsonrpc":"2.0","method":"noise","params":"%s"}\n' "$noise" ;;
+        *'"method":"ask"'*)
+            echo '{"jsonrpc":"2.0","id":"q","method":"sampling/createMessage","params":{}}'
+            IFS= read -r params ;;
+        *'"method":"progress"'*)
+            token=${line#*\"progressToken\":} token=${token%%\}*}
+            printf '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"progress":1}}\n' "$token" ;;
+    esac
+    printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$params"
+done
+"#;
+
+struct Shared {
+    bridge: Bridge,
+    scratch: Scratch,
+}
+
+impl Shared {
+    fn start() -> Self {
+        let scratch = Scratch::new();
+        let variable = |name: &str| format!("{name}={}", scratch.path(name).display());
+        let (record, broken) = (variable("RECORD"), variable("BROKEN"));
+        let flags = ["--shared", "--env", &record, "--env", &broken];
+        let bridge = Bridge::launch(&[&flags[..], &["--", "sh", "-c", SERVER]].concat());
+        Self { bridge, scratch }
+    }
+
+    fn open(&self) -> Stream {
+        Stream::open(self.bridge.address())
+    }
+
+    /// A session that has shaken hands.
+    #[track_caller]
+    fn begin(&self) -> Stream {
+        let mut stream = self.open();
+        let params = r#"{"protocolVersion":"2024-11-05","capabilities":{"sampling":{}}}"#;
+        stream.say(&call(1, params).replace("echo", "initialize"));
+        let welcome = r#"{"capabilities":{},"protocolVersion":"2024-11-05"}"#;
+        assert_eq!(stream.message(), answer(1, welcome));
+        stream.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        stream
+    }
+
+    /// What the server has heard, without what each handshake ends with.
+    fn heard(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.scratch.path("RECORD")).unwrap_or_default();
+        let values = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        values.filter(|value: &Value| value["method"] != "notifications/initialized").collect()
+    }
+
+    fn set_broken(&self, broken: bool) {
+        let file = self.scratch.path("BROKEN");
+        if broken { fs::write(file, "") } else { fs::remove_file(file) }.expect("a file");
+    }
+}
+
+fn died(id: u32) -> String {
+    let error = r#"{"code":-32603,"message":"MCP server process exited (status 5)"}"#;
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
+fn method(name: &str, id: u32) -> String {
+    call(id, "{}").replace("echo", name)
+}
+
+#[test]
+fn fifty_clients_with_the_same_ids() {
+    let shared = Shared::start();
+    thread::scope(|scope| {
+        for client in 0..50 {
+            let shared = &shared;
+            scope.spawn(move || {
+                let mut stream = shared.begin();
+                let mut poster = Client::connect(shared.bridge.address());
+                let params = |id: u32| format!("\"client {client} call {id}\"");
+                // All at once: as many are in flight as may be.
+                let calls: Vec<_> =
+                    (1..=100).map(|id| stream.post_request(&call(id, &params(id)))).collect();
+                poster.send(calls.concat());
+                for id in 1..=100 {
+                    assert_eq!(stream.message(), answer(id, &params(id)));
+                }
+                for _ in 1..=100 {
+                    assert_eq!(poster.response().status, 202);
+                }
+            });
+        }
+    });
+    // Its guard and itself.
+    assert_eq!(shared.bridge.descendants().len(), 2);
+    assert!(!shared.bridge.log().contains(" WARN "));
+    let heard = shared.heard();
+    assert_eq!(heard.len(), 1 + 50 * 100);
+    assert_eq!(heard[0]["params"]["capabilities"], json!({}), "nobody's");
+}
+
+#[test]
+fn a_stream_that_is_not_used_is_no_member() {
+    let shared = Shared::start();
+    let ghosts: Vec<_> = (0..10).map(|_| shared.open()).collect();
+    assert_eq!(shared.bridge.descendants().len(), 0);
+    let mut used = shared.begin();
+    used.say(&method("loud", 2));
+    assert!(used.message().contains("noise"));
+    drop(ghosts);
+    assert_eq!(used.message(), answer(2, "{}"));
+}
+
+#[test]
+fn sessions_outlive_the_process() {
+    let shared = Shared::start();
+    let (mut one, mut other) = (shared.begin(), shared.begin());
+    other.say(&method("hang", 7));
+    within(LONG, "the request", || shared.heard().len() == 2);
+    one.say(&method("die", 8));
+    assert_eq!(one.message(), died(8));
+    assert_eq!(other.message(), died(7));
+    shared.bridge.wait_for_log("MCP server process exited (status 5); 2 requests are lost");
+    // The next one is greeted like the last, and asked what was said meanwhile.
+    other.say(&call(9, "[1]"));
+    assert_eq!(other.message(), answer(9, "[1]"));
+    one.say(&call(9, "[2]"));
+    assert_eq!(one.message(), answer(9, "[2]"));
+    let hellos: Vec<Value> =
+        shared.heard().into_iter().filter(|value| value["method"] == "initialize").collect();
+    assert_eq!(hellos.len(), 2);
+    assert_eq!(hellos[0]["params"], hellos[1]["params"]);
+}
+
+#[test]
+fn a_server_that_does_not_start_again_is_told_and_tried_again() {
+    let shared = Shared::start();
+    let ready = || {
+        let request = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        Client::connect(shared.bridge.address()).ask(request).status
+    };
+    let mut stream = shared.begin();
+    assert_eq!(ready(), 200);
+    shared.set_broken(true);
+    stream.say(&method("die", 2));
+    assert_eq!(stream.message(), died(2));
+    // Nobody waits for longer than this outage may take.
+    stream.say(&call(3, "[]"));
+    let told = stream.message();
+    assert!(
+        told.contains(r#""id":3,"error":{"code":-32603,"message":"MCP server process "#),
+        "{told}"
+    );
+    within(LONG, "not ready", || ready() == 503);
+    shared.set_broken(false);
+    within(LONG, "ready again", || ready() == 200);
+    stream.say(&call(4, "[]"));
+    assert_eq!(stream.message(), answer(4, "[]"));
+}
+
+#[test]
+fn who_does_not_read_is_closed_and_the_others_go_on() {
+    let shared = Shared::start();
+    let (deaf, mut other) = (shared.begin(), shared.begin());
+    // Each time everybody is sent 256 KiB, until no buffer on the way to the deaf takes more.
+    let mut id = 1;
+    while health(shared.bridge.address()).sessions == 2 {
+        id += 1;
+        assert!(id < 400, "this much has no place");
+        other.say(&method("loud", id));
+        assert!(other.message().contains("noise"));
+        assert_eq!(other.message(), answer(id, "{}"));
+        if shared.bridge.log().contains("closed, because") {
+            break;
+        }
+    }
+    shared.bridge.wait_for_log("closed, because");
+    other.say(&call(1_000, "[]"));
+    assert_eq!(other.message(), answer(1_000, "[]"));
+    drop(deaf);
+}
+
+#[test]
+fn what_the_server_asks_is_refused() {
+    let shared = Shared::start();
+    let mut stream = shared.begin();
+    stream.say(&method("ask", 2));
+    let told: Value = serde_json::from_str(&stream.message()).expect("JSON");
+    assert_eq!(told["id"], 2);
+    assert_eq!(
+        (&told["result"]["id"], &told["result"]["error"]["code"]),
+        (&json!("q"), &json!(-32601))
+    );
+}
+
+#[test]
+fn progress_is_for_who_asked() {
+    let shared = Shared::start();
+    let mut streams = [shared.begin(), shared.begin()];
+    for _ in 0..20 {
+        for (at, stream) in streams.iter_mut().enumerate() {
+            let params = json!({"_meta": {"progressToken": format!("t{at}")}});
+            stream.say(
+                &json!({"jsonrpc": "2.0", "id": 1, "method": "progress", "params": params})
+                    .to_string(),
+            );
+        }
+        for (at, stream) in streams.iter_mut().enumerate() {
+            let told = stream.message();
+            assert!(told.contains(&format!(r#""progressToken":"t{at}","#)), "{told}");
+            let told = stream.message();
+            assert!(told.starts_with(r#"{"jsonrpc":"2.0","id":1,"result":"#), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_session_that_leaves_takes_back_what_it_asked() {
+    let shared = Shared::start();
+    let mut stays = shared.begin();
+    let mut leaves = shared.begin();
+    leaves.say(&method("hang", 2));
+    within(LONG, "the request", || shared.heard().len() == 2);
+    drop(leaves);
+    within(LONG, "that it is taken back", || shared.heard().len() == 3);
+    let heard = shared.heard();
+    assert_eq!(heard[2]["method"], "notifications/cancelled");
+    assert_eq!(heard[2]["params"]["requestId"], heard[1]["id"]);
+    stays.say(&call(1, "[]"));
+    assert_eq!(stays.message(), answer(1, "[]"));
+}
+
+#[test]
+fn the_process_ends_with_the_bridge() {
+    let mut shared = Shared::start();
+    let mut stream = shared.begin();
+    stream.say(&method("hang", 2));
+    within(LONG, "the request", || shared.heard().len() == 2);
+    shared.bridge.signal(rustix::process::Signal::TERM);
+    shared.bridge.signal(rustix::process::Signal::TERM);
+    assert_eq!(shared.bridge.wait_for_end(), Some(0));
+    shared.bridge.wait_for_no_descendants(LONG);
+}

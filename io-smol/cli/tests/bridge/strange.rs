@@ -1,0 +1,238 @@
+//! Servers that do strange things: what comes of it, for their own session alone.
+
+use core::fmt::Write;
+
+use mcp_sse_tests::client::{Client, Next, Stream, call};
+
+use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
+
+/// The session's requests are answered with this error, and then its stream ends.
+#[track_caller]
+fn expect_error(stream: &mut Stream, why: &str) {
+    let message = stream.message();
+    assert!(message.starts_with(r#"{"jsonrpc":"2.0","id":0,"error":{"code":-32603,"#), "{message}");
+    assert!(message.contains(&format!("\"message\":\"{why}\"")), "{message}");
+    stream.expect_end();
+}
+
+/// A server in this mode ends its session like this, and another session goes on.
+#[track_caller]
+fn check_end(mode: &str, why: &str) {
+    let bridge = Bridge::start(&[]);
+    let mut bystander = bridge.bystander();
+    let mut stream = bridge.open(mode);
+    stream.say(INITIALIZE);
+    expect_error(&mut stream, why);
+    bystander.check_alive(mode);
+    // A second time, because the first one must not have broken anything.
+    let mut stream = bridge.open(mode);
+    stream.say(INITIALIZE);
+    expect_error(&mut stream, why);
+    bystander.check_alive(mode);
+    within(LONG, "its end", || bridge.descendants().len() == 2);
+}
+
+/// A server in this mode is of use all the same.
+#[track_caller]
+fn check_use(mode: &str, logged: &[&str]) {
+    let bridge = Bridge::start(&[]);
+    let mut bystander = bridge.bystander();
+    let mut stream = bridge.open(mode);
+    stream.begin();
+    stream.check_alive(mode);
+    bystander.check_alive(mode);
+    logged.iter().for_each(|text| bridge.wait_for_log(text));
+}
+
+#[test]
+fn exits_at_once() {
+    check_end("exit", "MCP server process exited (status 3)");
+}
+
+#[test]
+fn exits_later() {
+    check_end("exit-later", "MCP server process exited (status 4)");
+}
+
+#[test]
+fn is_killed() {
+    check_end("killed", "MCP server process exited (status 137)");
+}
+
+#[test]
+fn cannot_be_run() {
+    check_end("missing", "MCP server process could not be started (status 127)");
+}
+
+#[test]
+fn closes_its_output_but_lives() {
+    check_end("closes-output", "MCP server process closed its output");
+}
+
+#[test]
+fn closes_its_input_but_lives() {
+    let bridge = Bridge::start(&[]);
+    let mut bystander = bridge.bystander();
+    let mut stream = bridge.open("closes-input");
+    stream.say(INITIALIZE);
+    assert_eq!(stream.message(), r#"{"jsonrpc":"2.0","method":"closed"}"#);
+    // The first may have gone into the pipe before; this one cannot.
+    stream.say(&call(1, "[]"));
+    for id in [0, 1] {
+        let message = stream.message();
+        let begins = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"#);
+        assert!(message.starts_with(&begins), "{message}");
+        assert!(message.contains("MCP server process closed its input"), "{message}");
+    }
+    stream.expect_end();
+    bystander.check_alive("closes-input");
+    within(LONG, "its end", || bridge.descendants().len() == 2);
+}
+
+#[test]
+fn prints_banners() {
+    let banner = "not a message";
+    check_use("banner", &[banner, "Starting..", "[INFO] { ready", "\u{fffd}\u{fffd}"]);
+}
+
+#[test]
+fn splits_lines_at_every_byte() {
+    check_use("bytes", &[]);
+}
+
+#[test]
+fn prints_twenty_mebibytes_without_a_line_end() {
+    check_use("endless", &["a line of more than 16777216 bytes"]);
+}
+
+#[test]
+fn says_things_on_stderr() {
+    check_use("noisy", &["INFO  mcp_sse::stderr] s1v2: from stderr"]);
+}
+
+#[test]
+fn does_not_end_its_last_line() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("unended");
+    stream.begin();
+    stream.expect_end();
+}
+
+#[test]
+fn prints_for_people() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("pretty");
+    stream.say(&INITIALIZE.replace("\"id\":0", "\"id\":1"));
+    let message = stream.message();
+    assert!(message.contains("\"id\": 1") && !message.contains('\n'), "{message}");
+    stream.check_alive("pretty");
+}
+
+#[test]
+fn prints_batches() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("batch");
+    stream.say(&INITIALIZE.replace("\"id\":0", "\"id\":1"));
+    assert_eq!(stream.message(), r#"{"jsonrpc":"2.0","method":"a"}"#);
+    assert_eq!(stream.message(), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    stream.check_alive("batch");
+}
+
+#[test]
+fn never_reads_what_it_is_told() {
+    let bridge = Bridge::start(&[]);
+    let mut bystander = bridge.bystander();
+    let mut stream = bridge.open("deaf");
+    stream.say(INITIALIZE);
+    // More notifications than pipe and queue hold: the posts are held, and then refused.
+    let mut large = String::from(r#"{"jsonrpc":"2.0","method":"large","params":""#);
+    let _ = write!(large, "{}\"}}", "x".repeat(1 << 20));
+    let post = stream.post_request(&large);
+    let mut poster = Client::connect(bridge.address());
+    let mut accepted = 0;
+    let refused = loop {
+        match poster.ask(&post) {
+            response if response.status == 202 => accepted += 1,
+            response => break response,
+        }
+        assert!(accepted < 10, "somebody keeps all of it");
+    };
+    assert_eq!(refused.status, 503);
+    assert!(refused.field("Retry-After").is_some());
+    bystander.check_alive("deaf");
+    assert_eq!(bridge.descendants().len(), 4);
+    drop((stream, poster));
+    within(LONG, "its end", || bridge.descendants().len() == 2);
+    bystander.check_alive("deaf");
+}
+
+#[test]
+fn talks_more_than_its_client_listens() {
+    let bridge = Bridge::start(&["--log-level", "warn"]);
+    let mut bystander = bridge.bystander();
+    let mut slow = Client::connect(bridge.address());
+    slow.send(get("flood"));
+    let mut listener = bridge.open("flood");
+    let endpoint = {
+        let mut text = String::new();
+        while !text.contains("\n\n") {
+            text.push_str(&String::from_utf8_lossy(&slow.read_once()));
+        }
+        text.lines().find_map(|line| line.strip_prefix("data: ")).expect("an endpoint").to_owned()
+    };
+    let post = mcp_sse_tests::client::post_request(&endpoint, INITIALIZE);
+    assert_eq!(Client::connect(bridge.address()).ask(post).status, 202);
+    listener.say(INITIALIZE);
+    let before = bridge.resident();
+    for n in 0..20_000 {
+        let expected = format!(r#"{{"jsonrpc":"2.0","method":"flood","params":[{n}]}}"#);
+        assert_eq!(listener.message(), expected);
+    }
+    bystander.check_alive("a flood");
+    // Whoever does not read has its server wait; nobody keeps what it could say.
+    let grown = bridge.resident().saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB");
+    drop((slow, listener));
+    within(LONG, "their end", || bridge.descendants().len() == 2);
+}
+
+#[test]
+fn three_failures_and_the_bridge_is_not_ready() {
+    let bridge = Bridge::start(&[]);
+    let ready = || {
+        let request = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        Client::connect(bridge.address()).ask(request).status
+    };
+    for _ in 0..3 {
+        assert_eq!(ready(), 200);
+        let mut stream = bridge.open("missing");
+        stream.say(INITIALIZE);
+        expect_error(&mut stream, "MCP server process could not be started (status 127)");
+    }
+    within(LONG, "not ready", || ready() == 503);
+    bridge.bystander();
+    within(LONG, "ready again", || ready() == 200);
+}
+
+#[test]
+fn requests_that_were_not_looked_at_are_answered_too() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("exit-later");
+    let requests: Vec<_> = (0..20)
+        .map(|id| stream.post_request(&call(id, "[]").replace("echo", "initialize")))
+        .collect();
+    Client::connect(bridge.address()).send(requests.concat());
+    let mut answered = 0;
+    loop {
+        match stream.says() {
+            Next::Event(event) => {
+                assert!(event.data.contains("\"code\":-32603"), "{}", event.data);
+                answered += 1;
+            }
+            Next::End => break,
+            Next::Cut => panic!("an end in order"),
+        }
+    }
+    // Those that came later were refused: their session was gone.
+    assert!((1..=20).contains(&answered), "{answered}");
+}

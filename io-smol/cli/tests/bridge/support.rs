@@ -1,0 +1,248 @@
+//! A bridge to test, the servers behind it, and a look at what processes there are.
+
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::time::Duration;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use mcp_sse_tests::client::Stream;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// For how long to wait for what takes several seconds by design.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// A server for the shell: answers each request with its params. What it does before depends on the
+/// variable MODE.
+pub(crate) const SERVER: &str = r#"
+answer() {
+    while IFS= read -r line; do
+        case $line in *'"id":'*) ;; *) continue ;; esac
+        id=${line#*\"id\":} id=${id%%,*} params=null
+        case $line in *'"params":'*) params=${line#*\"params\":} params=${params%\}} ;; esac
+        printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$params"
+    done
+}
+case ${MODE:-} in
+    banner) echo 'Starting..'; echo '[INFO] { ready'; printf '\377\376\n\n'; answer ;;
+    bytes) answer | dd bs=1 2>/dev/null ;;
+    endless) head -c 20971520 /dev/zero | tr '\0' x; echo; answer ;;
+    exit) exit 3 ;;
+    exit-later) read -r line; exit 4 ;;
+    killed) kill -9 $$ ;;
+    deaf) exec sleep 1000 ;;
+    closes-output) exec >&-; exec sleep 1000 ;;
+    closes-input) exec <&-; echo '{"jsonrpc":"2.0","method":"closed"}'; exec sleep 1000 ;;
+    pretty) IFS= read -r line; printf '{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": [\n    {}\n  ]\n}\n'; answer ;;
+    batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
+    unended) read -r line; printf '{"jsonrpc":"2.0","id":0,"result":{}}'; exit 0 ;;
+    missing) exec /nothing/there ;;
+    noisy) echo 'from stderr' >&2; printf 'no \033[31mend' >&2; answer ;;
+    flood) n=0; while echo '{"jsonrpc":"2.0","method":"flood","params":['$n']}'; do n=$((n + 1)); done ;;
+    stubborn)
+        # A grandchild that ignores SIGTERM, holds no pipe, and outlives whoever started it.
+        (trap '' TERM; while sleep 1000; do :; done) </dev/null >/dev/null 2>&1 &
+        answer ;;
+    immortal) trap '' TERM; answer; while :; do sleep 1000; done ;;
+    record) answer() { tee -a "$RECORD"; }; answer >/dev/null ;;
+    environment) IFS= read -r line; printf '{"jsonrpc":"2.0","id":1,"result":["%s","%s","%s","%s","%s"]}\n' "$PWD" "${API_KEY-none}" "${EVIL-none}" "${PYTHONUNBUFFERED-none}" "$*"; answer ;;
+    *) answer ;;
+esac
+"#;
+
+pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
+
+/// A bridge that runs, with its descendants told from all others by a variable that they have.
+pub(crate) struct Bridge {
+    process: Child,
+    address: SocketAddr,
+    mark: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bridge {
+    /// Starts one for [`SERVER`].
+    #[track_caller]
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, &["--", "sh", "-c", SERVER, "server", "fixed argument"])
+    }
+
+    #[track_caller]
+    pub(crate) fn start_with(flags: &[&str], command: &[&str]) -> Self {
+        Self::launch(&[&["--header-to-env", "X-Mode=MODE"], flags, command].concat())
+    }
+
+    /// Starts one with these arguments and no others but the port.
+    #[track_caller]
+    pub(crate) fn launch(args: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let value = format!("{}-{number}", std::process::id());
+        let mark = format!("BRIDGE_TEST={value}");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-sse"))
+            .args(["bridge", "--port", "0"])
+            .args(args)
+            .env("BRIDGE_TEST", value)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let (stderr, lines) = (process.stderr.take().expect("a pipe"), log.clone());
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("a log").push(line);
+            }
+        });
+        let stdout = BufReader::new(process.stdout.take().expect("a pipe"));
+        let mut lines = stdout.lines().map_while(Result::ok);
+        let address = lines
+            .find_map(|line| {
+                let (_, rest) = line.split_once("http://")?;
+                rest.split_once('/')?.0.parse().ok()
+            })
+            .unwrap_or_else(|| panic!("it says where it serves: {log:?}"));
+        // What it says is read to the end, or it could not say it.
+        thread::spawn(move || lines.for_each(drop));
+        Self { process, address, mark, log }
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A session whose server is in this mode.
+    #[track_caller]
+    pub(crate) fn open(&self, mode: &str) -> Stream {
+        Stream::open_with(self.address, &get(mode))
+    }
+
+    /// A session with a server that echoes, and that has been initialized.
+    #[track_caller]
+    pub(crate) fn bystander(&self) -> Stream {
+        let mut stream = self.open("");
+        stream.begin();
+        stream
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("a log").join("\n")
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        within(LONG, &format!("{text:?} in the log"), || self.log().contains(text));
+    }
+
+    /// The processes behind it, guards included.
+    pub(crate) fn descendants(&self) -> Vec<u32> {
+        let marked = |pid: &u32| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes())
+        };
+        processes().into_iter().filter(|pid| *pid != self.pid()).filter(marked).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_no_descendants(&self, limit: Duration) {
+        within(limit, "the end of all processes", || self.descendants().is_empty());
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process id");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for its end, and says with which status.
+    #[track_caller]
+    pub(crate) fn wait_for_end(&mut self) -> Option<i32> {
+        let mut status = None;
+        within(LONG, "the end of the bridge", || {
+            status = self.process.try_wait().expect("a process");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("descriptors").count()
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            // The second has no patience.
+            self.signal(Signal::TERM);
+            self.signal(Signal::TERM);
+            let start = Instant::now();
+            while matches!(self.process.try_wait(), Ok(None)) {
+                if start.elapsed() > LONG {
+                    let _ = self.process.kill();
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let _ = self.process.wait();
+        if thread::panicking() {
+            eprintln!("the bridge's log:\n{}", self.log());
+        }
+    }
+}
+
+pub(crate) trait StreamExt {
+    /// Initializes, and reads the answer.
+    fn begin(&mut self);
+    /// Posts what is to be accepted.
+    fn say(&mut self, body: &str);
+}
+
+impl StreamExt for Stream {
+    #[track_caller]
+    fn begin(&mut self) {
+        self.say(INITIALIZE);
+        assert_eq!(self.message(), r#"{"jsonrpc":"2.0","id":0,"result":{}}"#);
+    }
+
+    #[track_caller]
+    fn say(&mut self, body: &str) {
+        let answer = self.post(body);
+        assert_eq!(answer.status, 202, "{body}: {answer:?}");
+    }
+}
+
+/// The request that opens a session in this mode.
+pub(crate) fn get(mode: &str) -> String {
+    format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Mode: {mode}\r\n\r\n")
+}
+
+/// Looks until `condition` holds.
+#[track_caller]
+pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("processes").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}

@@ -1,0 +1,90 @@
+//! A chunked body.
+
+use mcp_sse_core::http1::{BodyDecoder, BodyLimits, Framing};
+
+use super::cut;
+
+/// The first byte says how the rest, a chunked body and what may follow it, is cut. The cuts change
+/// nothing; where the body ends, a naive reader finds the same content and the same end; and the rest
+/// as content comes back from chunks as it was.
+pub fn chunked(input: &[u8]) {
+    let Some((&how, said)) = input.split_first() else { return };
+    let whole = decode(cut(0, said));
+    assert_eq!(whole, decode(cut(how.max(1), said)), "the cuts changed something");
+    if let Some(end) = whole.end {
+        let read = naive(said);
+        assert_eq!(read, Some((whole.content, end)), "another reader sees another body");
+    }
+    // Chunks of the lengths of the cuts.
+    let mut encoded = Vec::new();
+    for chunk in cut(how.max(1), said) {
+        encoded.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        encoded.extend_from_slice(chunk);
+        encoded.extend_from_slice(b"\r\n");
+    }
+    encoded.extend_from_slice(b"0\r\n\r\n");
+    let read = decode(cut(how, &encoded));
+    assert_eq!((read.content.as_slice(), read.end), (said, Some(encoded.len())));
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    content: Vec<u8>,
+    end: Option<usize>,
+    fault: Option<&'static str>,
+}
+
+fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
+    let limits =
+        BodyLimits { body_bytes_max: 1 << 16, extension_bytes_max: 64, trailer_bytes_max: 64 };
+    let mut decoder = BodyDecoder::new(Framing::Chunked);
+    let mut read = Read { content: Vec::new(), end: None, fault: None };
+    let mut consumed = 0;
+    for piece in pieces {
+        match decoder.decode(piece, &limits, &mut |bytes| read.content.extend_from_slice(bytes)) {
+            Ok(progress) => {
+                consumed += progress.consumed;
+                if progress.done {
+                    read.end = Some(consumed);
+                    break;
+                }
+                assert_eq!(progress.consumed, piece.len(), "an unfinished body takes all there is");
+            }
+            Err(fault) => {
+                read.fault = Some(fault.name());
+                break;
+            }
+        }
+    }
+    read
+}
+
+/// Content and end of a body whose chunks, extensions and trailers are taken for right.
+fn naive(said: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut content, mut at) = (Vec::new(), 0);
+    let line_at = |at: usize| {
+        let length = said.get(at..)?.windows(2).position(|two| two == b"\r\n")?;
+        Some((&said[at..at + length], at + length + 2))
+    };
+    loop {
+        let (line, next) = line_at(at)?;
+        let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
+        let digits = core::str::from_utf8(&line[..digits]).ok()?;
+        let size = usize::from_str_radix(digits, 16).ok()?;
+        at = next;
+        if size == 0 {
+            break;
+        }
+        content.extend_from_slice(said.get(at..at + size)?);
+        at += size;
+        at = line_at(at).filter(|(line, _)| line.is_empty())?.1;
+    }
+    loop {
+        let (line, next) = line_at(at)?;
+        at = next;
+        if line.is_empty() {
+            return Some((content, at));
+        }
+        line.contains(&b':').then_some(())?;
+    }
+}

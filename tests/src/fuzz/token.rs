@@ -1,0 +1,43 @@
+//! A session's name on the wire.
+
+use mcp_sse_core::{SessionToken, TokenError};
+
+/// What is taken for a token is 32 base64url characters and is written as it was read; what is not is
+/// not; and only the prefix that is expected is taken off.
+pub fn token(input: &[u8]) {
+    let base64url = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    let good = |text: &[u8]| text.len() == 32 && text.iter().all(base64url);
+    match SessionToken::parse(input) {
+        Ok(token) => {
+            assert_eq!(token.encode(), input);
+            // 16 bits are two characters and two thirds of one.
+            let value = |octet: u8| match octet {
+                b'A'..=b'Z' => octet - b'A',
+                b'a'..=b'z' => octet - b'a' + 26,
+                b'0'..=b'9' => octet - b'0' + 52,
+                b'-' => 62,
+                _ => 63,
+            };
+            let [first, second, third] = [0, 1, 2].map(|at| u32::from(value(input[at])));
+            assert_eq!(u32::from(token.shard().0), first << 10 | second << 4 | third >> 2);
+            let printed = format!("{token:?}");
+            let secret = core::str::from_utf8(&input[8..]).expect("ASCII");
+            assert!(!printed.contains(secret), "{printed} tells the secret");
+        }
+        Err(error) => assert_eq!((error, good(input)), (TokenError::Malformed, false)),
+    }
+    let dot = input.iter().position(|&octet| octet == b'.');
+    let (prefix, bare) = match dot {
+        Some(dot) => (Some(&input[..dot]), &input[dot + 1..]),
+        None => (None, input),
+    };
+    for instance in [None, Some("a1")] {
+        let expected = match good(bare) {
+            false => Err(TokenError::Malformed),
+            true if prefix == instance.map(str::as_bytes) => Ok(bare.to_vec()),
+            true => Err(TokenError::OtherInstance),
+        };
+        let read = SessionToken::parse_for(input, instance).map(|token| token.encode().to_vec());
+        assert_eq!(read, expected);
+    }
+}

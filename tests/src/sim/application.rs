@@ -1,0 +1,416 @@
+//! An application that answers: at once, late, never, in bursts, and to everybody.
+//!
+//! Knows: what it was told. Does not know: peers, links.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use mcp_sse_core::jsonrpc::Kind;
+use mcp_sse_core::{
+    AuthTicket, Event, ForwardedPost, Frame, Outcome, PostTicket, Principal, Refusal, SendError,
+    SessionId, Shard, Verdict,
+};
+
+use super::link::{LinkKey, Wanted};
+use super::meter;
+use super::model::Ticketed;
+use super::world::{BACKLOG_MAX, World};
+
+/// What may wait in one of the application's lists; behind that, the oldest is forgotten.
+const KEPT: usize = 64;
+
+/// What a post that was handed out may hold.
+const POST_BYTES: i64 = 16 << 10;
+
+/// What the application has on its desk.
+#[derive(Debug, Default)]
+pub struct Application {
+    /// Requests that were not answered: shard, session, id.
+    requests: VecDeque<(usize, SessionId, String)>,
+    /// Questions, with the number of the request where it is known.
+    questions: VecDeque<(usize, AuthTicket, Option<u64>)>,
+    /// Posts whose ticket waits.
+    tickets: VecDeque<(usize, PostTicket, u64)>,
+    /// Posts that wait to be given to another shard.
+    foreign: VecDeque<(usize, Shard, ForwardedPost, PostTicket)>,
+    /// What other shards said, on its way back.
+    outcomes: VecDeque<(usize, PostTicket, Outcome)>,
+    /// Sessions that are no more.
+    old_sessions: VecDeque<(usize, SessionId)>,
+    frames: u64,
+    /// What of the core's memory is the application's now, at most.
+    pub held_bytes: i64,
+}
+
+impl World {
+    /// The application is told something.
+    pub fn told(&mut self, shard: usize, event: Event) {
+        let prompt = self.setup.generous && !self.chance.one_in(4);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a new event should fail every run")]
+        match event {
+            Event::Asked { ticket, head } => {
+                let number = head.field("x-ask").and_then(|n| core::str::from_utf8(n).ok());
+                let number = number.and_then(|number| number.parse().ok());
+                self.app.questions.push_back((shard, ticket, number));
+                self.model.tour.count("questions");
+            }
+            Event::Opened { session, conn, principal, head } => {
+                let principal = principal.and_then(|p| p.name().parse().ok());
+                let known = self.model.streams.get(&(shard, conn)).and_then(|s| s.principal);
+                assert_eq!(principal, known, "opened on behalf of somebody else");
+                let asked = self.links.get(&(shard, conn)).and_then(|link| link.stream_ask);
+                let number = head.field("x-ask").and_then(|n| core::str::from_utf8(n).ok());
+                let number: Option<u64> = number.and_then(|number| number.parse().ok());
+                assert!(asked.is_none() || asked == number, "opened for another request");
+                self.model.opened((shard, conn), session, principal);
+            }
+            Event::Message { session, message, ticket } => {
+                let text = core::str::from_utf8(message.body()).expect("a message is text");
+                self.model.delivered(shard, session, text, ticket.is_some());
+                if message.kind() == Kind::Request
+                    && let Some(id) = message.id()
+                {
+                    self.app.requests.push_back((shard, session, id.into()));
+                }
+                if let Some(ticket) = ticket {
+                    let number = super::model::number_in(text).unwrap_or(0);
+                    self.app.tickets.push_back((shard, ticket, number));
+                }
+                drop(message);
+                if prompt {
+                    self.answer_request(true);
+                }
+            }
+            Event::Foreign { shard: to, post, ticket } => {
+                assert_eq!(to, post.shard());
+                self.app.held_bytes += POST_BYTES;
+                self.app.foreign.push_back((shard, to, post, ticket));
+                self.model.tour.count("foreign posts");
+            }
+            Event::Unblocked { session } => {
+                let key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
+                let stream = self.model.streams.get_mut(key).expect("a session has a stream");
+                assert!(stream.refusals > 0, "{session} has room, and was never refused any");
+                (stream.blocked, stream.refusals) = (false, stream.refusals - 1);
+                self.model.tour.count("unblocked");
+            }
+            Event::Closed { session, reason, frames_undelivered } => {
+                self.model.closed(shard, session, reason, frames_undelivered);
+                self.app.old_sessions.push_back((shard, session));
+            }
+            other => panic!("an event that is not known here: {other:?}"),
+        }
+        self.forget_some();
+        if prompt {
+            self.answer_question();
+            self.hand_on();
+            self.hand_back();
+        }
+    }
+
+    /// What is never answered.
+    fn forget_some(&mut self) {
+        let app = &mut self.app;
+        if app.requests.len() > KEPT {
+            app.requests.pop_front();
+        }
+        if app.questions.len() > KEPT {
+            app.questions.pop_front();
+        }
+        if app.tickets.len() > KEPT {
+            app.tickets.pop_front();
+        }
+        if app.foreign.len() > KEPT {
+            app.foreign.pop_front();
+            app.held_bytes -= POST_BYTES;
+        }
+        if app.outcomes.len() > KEPT {
+            app.outcomes.pop_front();
+        }
+        if app.old_sessions.len() > 8 {
+            app.old_sessions.pop_front();
+        }
+    }
+
+    /// The application does something of its own accord.
+    pub fn application_acts(&mut self) {
+        match self.chance.below(16) {
+            0..=2 => self.answer_request(false),
+            3 => {
+                for _ in 0..self.setup.burst {
+                    self.answer_request(true);
+                }
+            }
+            4 | 5 => self.note(),
+            6 => self.broadcast(),
+            7 => {
+                if self.chance.one_in(self.setup.burst)
+                    && let Some((shard, session)) = self.some_session()
+                {
+                    self.trace.say(format_args!("{shard} closes {session}"));
+                    self.call(shard, 0, |server, now| server.close(session, now));
+                }
+            }
+            8 => self.say_backlog(),
+            9 | 10 => self.answer_question(),
+            11 => self.answer_ticket(),
+            12 | 13 => self.hand_on(),
+            14 => self.hand_back(),
+            _ => self.meet_the_past(),
+        }
+    }
+
+    /// Answers whatever waits.
+    pub fn answer_everything(&mut self) {
+        for _ in 0..4 * KEPT {
+            self.answer_request(true);
+            self.answer_question();
+            self.answer_ticket();
+            self.hand_on();
+            self.hand_back();
+            let app = &self.app;
+            let left = app.requests.len()
+                + app.questions.len()
+                + app.tickets.len()
+                + app.foreign.len()
+                + app.outcomes.len();
+            if left == 0 {
+                break;
+            }
+        }
+        self.pump();
+    }
+
+    fn some_session(&mut self) -> Option<(usize, SessionId)> {
+        let len = self.model.sessions.len();
+        if len == 0 {
+            return None;
+        }
+        let at = self.chance.below(len);
+        self.model.sessions.keys().nth(at).copied()
+    }
+
+    // ── Frames. ─────────────────────────────────────────────────────────────────────────────────
+
+    fn fill(&mut self) -> String {
+        let len = match self.chance.below(8) {
+            0 => self.chance.below(2_000),
+            1 => self.chance.below(300),
+            _ => self.chance.below(20),
+        };
+        "-".repeat(len)
+    }
+
+    fn answer_request(&mut self, oldest: bool) {
+        let len = self.app.requests.len();
+        if len == 0 {
+            return;
+        }
+        let at = if oldest { 0 } else { self.chance.below(len) };
+        let Some((shard, session, id)) = self.app.requests.remove(at) else { return };
+        let fill = self.fill();
+        self.app.frames += 1;
+        let frame = self.app.frames;
+        let json = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"frame":{frame},"fill":"{fill}"}}}}"#
+        );
+        if self.send_frame(shard, session, json.into()) == Err(SendError::Full) && !self.is_ending()
+        {
+            self.app.requests.push_back((shard, session, id));
+            self.forget_some();
+        }
+    }
+
+    fn new_note(&mut self) -> Rc<str> {
+        let fill = self.fill();
+        self.app.frames += 1;
+        let frame = self.app.frames;
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"note","params":{{"frame":{frame},"fill":"{fill}"}}}}"#
+        )
+        .into()
+    }
+
+    fn note(&mut self) {
+        let Some((shard, session)) = self.some_session() else { return };
+        for _ in 0..self.chance.below(self.setup.burst) {
+            let json = self.new_note();
+            if self.send_frame(shard, session, json).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn send_frame(
+        &mut self,
+        shard: usize,
+        session: SessionId,
+        json: Rc<str>,
+    ) -> Result<(), SendError> {
+        let frame = meter::inside(|| Frame::message(json.as_bytes()).expect("JSON"));
+        let alive = self.is_alive(shard, session);
+        let result = self.call(shard, 0, |server, now| server.send(session, &frame, now));
+        self.trace.say(format_args!("{shard} sends {session} {} bytes: {result:?}", json.len()));
+        match result {
+            Ok(()) => {
+                let &key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
+                self.model.sent(key, json);
+            }
+            Err(SendError::Gone) => assert!(!alive, "12: {session} is not gone"),
+            Err(SendError::Full) => self.refused(shard, session),
+            Err(SendError::TooLarge) => {
+                let most = self.setup.configs[shard].limits().queues_bytes_max;
+                assert!(most.is_some_and(|most| frame.wire_len() as u64 + 64 > most));
+            }
+            Err(other) => panic!("an error that is not known here: {other}"),
+        }
+        result
+    }
+
+    fn refused(&mut self, shard: usize, session: SessionId) {
+        let &key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
+        let stream = self.model.streams.get_mut(&key).expect("a session has a stream");
+        (stream.blocked, stream.refusals) = (true, stream.refusals + 1);
+        self.model.tour.count("full");
+    }
+
+    fn broadcast(&mut self) {
+        let shard = self.chance.below(self.shards.len());
+        let all = self.model.sessions.keys().filter(|key| key.0 == shard);
+        let here: Vec<SessionId> = all.map(|&(_, session)| session).collect();
+        let json = self.new_note();
+        let frame = meter::inside(|| Frame::message(json.as_bytes()).expect("JSON"));
+        let queued = |world: &Self, session| {
+            world.shards[shard].server.session(session).map(|view| view.frames_queued())
+        };
+        let before: Vec<_> = here.iter().map(|&session| queued(self, session)).collect();
+        let to = here.clone();
+        let reach = self.call(shard, 0, |server, now| server.broadcast(to, &frame, now));
+        self.trace.say(format_args!("{shard} tells everybody: {reach:?}"));
+        let (mut taken, mut full) = (0, 0);
+        for (&session, before) in here.iter().zip(before) {
+            let alive = self.is_alive(shard, session);
+            if queued(self, session) != before {
+                taken += 1;
+                let &key = self.model.sessions.get(&(shard, session)).expect("an open session");
+                self.model.sent(key, json.clone());
+            } else if alive && reach.full > 0 {
+                full += 1;
+                self.refused(shard, session);
+            }
+        }
+        assert_eq!((reach.queued, reach.full), (taken, full), "{reach:?}");
+    }
+
+    fn say_backlog(&mut self) {
+        let Some((shard, session)) = self.some_session() else { return };
+        let messages = self.chance.below(1 + BACKLOG_MAX as usize) as u32;
+        let bytes = 100 * u64::from(messages);
+        self.call(shard, 0, |server, now| server.set_backlog(session, messages, bytes, now));
+        if self.setup.generous {
+            self.call(shard, 0, |server, now| server.set_backlog(session, 0, 0, now));
+        }
+    }
+
+    // ── Tickets: 10. ────────────────────────────────────────────────────────────────────────────
+
+    fn answer_question(&mut self) {
+        let Some((shard, ticket, number)) = self.app.questions.pop_front() else { return };
+        if self.setup.rough && self.chance.one_in(16) && !self.is_ending() {
+            return drop(ticket);
+        }
+        let stream = number.and_then(|number| self.link_that_asked(shard, number));
+        let post = number.and_then(|number| self.model.posts.get(&number));
+        let owner = post.and_then(|post| self.model.streams.get(&post.session?)?.principal);
+        let own = owner.unwrap_or_else(|| stream.map_or(0, |key| key.1.slot() % 3));
+        let name = if self.chance.one_in(6) { self.chance.below(3) } else { own };
+        let verdict = match self.chance.below(24) {
+            20 => Verdict::Refuse(Refusal::Unauthenticated),
+            21 => Verdict::Refuse(Refusal::InvalidToken),
+            22 => Verdict::Refuse(Refusal::Forbidden),
+            23 => Verdict::Refuse(Refusal::Unavailable),
+            _ => Verdict::Allow(Principal::new(&name.to_string())),
+        };
+        let allowed = matches!(verdict, Verdict::Allow(_)).then_some(name);
+        let result = self.call(shard, 0, |server, now| server.authorize(ticket, verdict, now));
+        self.trace.say(format_args!("{shard} {number:?} allowed: {allowed:?}: {result:?}"));
+        if result.is_ok() {
+            self.model.tour.count("questions answered");
+            if let Some(post) = number.and_then(|number| self.model.posts.get_mut(&number)) {
+                post.principal = allowed;
+            }
+            if let Some(key) = stream {
+                self.model.streams.entry(key).or_default().principal = allowed;
+            }
+        } else {
+            self.model.tour.count("questions expired");
+        }
+    }
+
+    /// The connection on which a stream was asked for with this number.
+    fn link_that_asked(&self, shard: usize, number: u64) -> Option<LinkKey> {
+        let asked = |ask: &super::link::Ask| ask.number == number && ask.wanted == Wanted::Stream;
+        let found =
+            self.links.iter().find(|(key, link)| key.0 == shard && link.asks.iter().any(asked));
+        found.map(|(&key, _)| key)
+    }
+
+    fn answer_ticket(&mut self) {
+        let Some((shard, ticket, number)) = self.app.tickets.pop_front() else { return };
+        if self.setup.rough && self.chance.one_in(16) && !self.is_ending() {
+            return drop(ticket);
+        }
+        let outcome = match self.chance.below(8) {
+            6 => Outcome::UnknownSession,
+            7 => Outcome::Busy,
+            _ => Outcome::Accepted,
+        };
+        let result = self.call(shard, 0, |server, now| server.acknowledge(ticket, outcome, now));
+        self.trace.say(format_args!("{shard} acknowledges {number} {outcome:?}: {result:?}"));
+        if let Some(post) = self.model.posts.get_mut(&number) {
+            post.ticket = match result {
+                Ok(()) => Ticketed::Answered(outcome),
+                Err(_) => Ticketed::Expired,
+            };
+        }
+        self.model.settle_post(number);
+    }
+
+    /// A post goes to the shard it is for.
+    fn hand_on(&mut self) {
+        let Some((shard, to, post, ticket)) = self.app.foreign.pop_front() else { return };
+        self.app.held_bytes -= POST_BYTES;
+        if self.setup.rough && self.chance.one_in(32) {
+            return drop((post, ticket));
+        }
+        let to = usize::from(to.0);
+        let outcome = if to < self.shards.len() {
+            self.call(to, 0, |server, now| server.deliver(post, now))
+        } else {
+            Outcome::UnknownSession
+        };
+        self.trace.say(format_args!("{shard} hands a post on to {to}: {outcome:?}"));
+        self.app.outcomes.push_back((shard, ticket, outcome));
+    }
+
+    fn hand_back(&mut self) {
+        let Some((shard, ticket, outcome)) = self.app.outcomes.pop_front() else { return };
+        let result = self.call(shard, 0, |server, now| server.acknowledge(ticket, outcome, now));
+        self.trace.say(format_args!("{shard} hears back {outcome:?}: {result:?}"));
+    }
+
+    /// Invariant 12: what is gone is a miss, and nothing else.
+    fn meet_the_past(&mut self) {
+        let Some(&(shard, session)) = self.app.old_sessions.front() else { return };
+        let server = &self.shards[shard].server;
+        assert!(server.session(session).is_none(), "12: {session} has ended");
+        let frame = meter::inside(|| Frame::message(b"{}").expect("JSON"));
+        let before = server.metrics().frames_queued;
+        let result = self.call(shard, 0, |server, now| server.send(session, &frame, now));
+        assert_eq!(result, Err(SendError::Gone), "12: {session} has ended");
+        self.call(shard, 0, |server, now| server.close(session, now));
+        self.call(shard, 0, |server, now| server.set_backlog(session, 9, 9, now));
+        assert_eq!(self.shards[shard].server.metrics().frames_queued, before, "12");
+        self.model.tour.count("stale sessions");
+    }
+}

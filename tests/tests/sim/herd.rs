@@ -1,0 +1,35 @@
+//! Invariant 7: a herd of deadlines is taken in batches, however large it is.
+
+use core::time::Duration;
+
+use mcp_sse_core::{Config, Limits, Peer, Server, Time};
+use mcp_sse_tests::sim::chance::Tokens;
+
+/// What one call takes, as the core has it.
+const BATCH: usize = 256;
+const STREAMS: usize = 2_000;
+
+#[test]
+fn heartbeats_that_are_due_together() {
+    let config = Config::builder().limits(Limits::default()).build().unwrap();
+    let mut server = Server::new(config, Box::new(Tokens::new(1, false)), Time::ZERO);
+    for _ in 0..STREAMS {
+        let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
+        let get = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        server.handle_input(conn, get, Time::ZERO);
+        let count = server.transmit(conn).len();
+        server.handle_written(conn, count, Time::ZERO);
+        while server.poll_event().is_some() {}
+        while server.poll_wake().is_some() {}
+    }
+    let now = Time::ZERO.saturating_add(Duration::from_secs(15));
+    let (mut calls, mut beats) = (0, 0);
+    while server.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
+        server.handle_timeout(now);
+        server.check();
+        let woken = core::iter::from_fn(|| server.poll_wake()).count();
+        assert!(woken <= BATCH, "7: {woken} in one call");
+        (calls, beats) = (calls + 1, beats + woken);
+    }
+    assert_eq!((beats, calls), (STREAMS, STREAMS.div_ceil(BATCH)));
+}

@@ -1,0 +1,241 @@
+//! `memory_bytes_max` against an allocator that counts, with peers that fill whatever can be filled.
+//!
+//! The simulator compares the two after every call; here is what it rarely comes to: everything full at once,
+//! and what one more connection or session takes.
+
+use mcp_sse_core::{
+    Authorization, Config, ConnId, Event, Frame, Interest, Limits, Peer, Principal, Server,
+    SessionId, Time, Verdict,
+};
+use mcp_sse_tests::sim::chance::Tokens;
+use mcp_sse_tests::sim::meter;
+
+const NOW: Time = Time::ZERO;
+const GET: &[u8] = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A server, and what it held before anybody came.
+struct Filled {
+    server: Server,
+    limits: Limits,
+    base: i64,
+}
+
+impl Filled {
+    fn new(limits: &Limits, authorization: Authorization) -> Self {
+        let config = Config::builder().limits(limits.clone()).authorization(authorization);
+        let config = config.build().unwrap();
+        let _ = meter::take_peak();
+        let base = meter::live();
+        let tokens = Tokens::new(1, false);
+        let server = meter::inside(|| Server::new(config.clone(), Box::new(tokens), NOW));
+        Self { server, limits: limits.clone(), base }
+    }
+
+    fn call<T>(&mut self, verb: impl FnOnce(&mut Server) -> T) -> T {
+        let result = meter::inside(|| verb(&mut self.server));
+        let (peak, most) = (meter::take_peak() - self.base, self.limits.memory_bytes_max());
+        assert!(peak as u64 <= most, "6: {peak} bytes of {most}");
+        result
+    }
+
+    fn held(&self) -> i64 {
+        meter::live() - self.base
+    }
+
+    fn connect(&mut self, at: u32) -> Option<ConnId> {
+        // Addresses of their own, so that each is counted.
+        let [_, b, c, d] = at.to_be_bytes();
+        let remote = core::net::SocketAddr::from(([10, b, c, d], 5));
+        let peer = Peer::tcp(remote, core::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        self.call(|server| server.accept(peer, NOW)).ok()
+    }
+
+    fn says(&mut self, conn: ConnId, bytes: &[u8]) {
+        // As a driver would: nothing more once there is no interest in it.
+        for piece in bytes.chunks(4_096) {
+            if matches!(self.server.interest(conn), Interest::Io { read: true, .. }) {
+                self.call(|server| server.handle_input(conn, piece, NOW));
+            }
+        }
+    }
+
+    /// What has been written to a connection, which takes it.
+    fn takes(&mut self, conn: ConnId) -> String {
+        let bytes: Vec<u8> = self.server.transmit(conn).chunks().flatten().copied().collect();
+        self.call(|server| server.handle_written(conn, bytes.len(), NOW));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Opens a session and leaves its event where it is.
+    fn opens(&mut self, at: u32) -> Option<(ConnId, String)> {
+        let conn = self.connect(at)?;
+        self.says(conn, GET);
+        let text = self.takes(conn);
+        let token = text.split_once("session_id=").and_then(|(_, rest)| rest.get(..32));
+        token.map(|token| (conn, token.to_string()))
+    }
+
+    fn post(token: &str, len: usize, more: usize) -> String {
+        format!(
+            "POST /messages?session_id={token} HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            len + more
+        )
+    }
+}
+
+fn request(id: usize, fill: usize) -> String {
+    let fill = "x".repeat(fill);
+    format!(r#"{{"jsonrpc":"2.0","id":"{id}-{fill}","method":"m"}}"#)
+}
+
+/// Everything that a peer can make the server keep, and what the application leaves lying.
+fn fill(limits: &Limits) -> (i64, u64) {
+    let mut filled = Filled::new(limits, Authorization::None);
+    let mut at = 0;
+    let mut next = || {
+        at += 1;
+        at
+    };
+    let mut sessions = Vec::new();
+    while let Some(opened) = filled.opens(next()) {
+        sessions.push(opened);
+        if sessions.len() as u32 == limits.sessions_max.unwrap() {
+            break;
+        }
+    }
+    let ids: Vec<SessionId> = filled.server.sessions().map(|view| view.id()).collect();
+    let spare = limits.connections_max.unwrap() - sessions.len() as u32;
+    for turn in 0..spare {
+        let Some(conn) = filled.connect(next()) else { break };
+        let (_, token) = &sessions[turn as usize % sessions.len()];
+        let fill = limits.body_bytes_max.unwrap().min(20_000) as usize;
+        match turn % 4 {
+            // Messages that nobody polls, then one that is held, and what is behind it.
+            0 => {
+                for id in 0..200 {
+                    let text = request(id, 10);
+                    filled.says(conn, (Filled::post(token, text.len(), 0) + &text).as_bytes());
+                }
+            }
+            1 => {
+                let head = "x".repeat(limits.head_bytes_max.unwrap() as usize - 40);
+                filled.says(conn, format!("GET /sse HTTP/1.1\r\nX: {head}").as_bytes());
+            }
+            2 => {
+                let half = "x".repeat(fill / 2);
+                filled.says(conn, (Filled::post(token, fill / 2, fill / 2) + &half).as_bytes());
+            }
+            // Answers that are not read.
+            _ => {
+                for _ in 0..200 {
+                    filled.says(conn, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+                }
+            }
+        }
+    }
+    for &session in &ids {
+        for id in 0..2_000 {
+            let json = format!(r#"{{"jsonrpc":"2.0","method":"m","params":[{id}]}}"#);
+            let frame = meter::inside(|| Frame::message(json.as_bytes()).unwrap());
+            let sent = filled.call(|server| server.send(session, &frame, NOW));
+            if sent.is_err() {
+                break;
+            }
+        }
+    }
+    let held = filled.held();
+    // Everybody leaves at once, and nobody polls.
+    for (conn, _) in sessions {
+        filled.call(|server| server.handle_disconnect(conn, NOW));
+    }
+    (held, limits.memory_bytes_max())
+}
+
+#[test]
+fn everything_full_at_once() {
+    let small = Limits {
+        connections_max: Some(16),
+        sessions_max: Some(4),
+        head_bytes_max: Some(400),
+        body_bytes_max: Some(1_000),
+        bodies_bytes_max: Some(4_000),
+        inbound_messages_max: Some(3),
+        inbound_bytes_max: Some(300),
+        in_flight_max: Some(3),
+        queue_bytes_max: Some(1_000),
+        queues_bytes_max: Some(4_000),
+        answers_bytes_max: Some(500),
+        events_max: Some(4),
+        ..Limits::default()
+    };
+    let medium = Limits {
+        connections_max: Some(400),
+        sessions_max: Some(100),
+        bodies_bytes_max: Some(1 << 20),
+        body_bytes_max: Some(64 << 10),
+        queues_bytes_max: Some(1 << 20),
+        events_max: Some(1_000),
+        ..Limits::default()
+    };
+    let one = Limits { connections_max: Some(1), sessions_max: Some(1), ..small.clone() };
+    for limits in [one, small, medium] {
+        let (held, most) = fill(&limits);
+        println!("{held} of {most} bytes");
+        // A sum nobody comes near would tell nobody anything.
+        assert!(held as u64 * 8 >= most, "{held} of {most}");
+    }
+}
+
+/// What `more` of something adds to the sum.
+fn term(change: impl Fn(&mut Limits, u32), more: u32) -> u64 {
+    let with = |count| {
+        let mut limits =
+            Limits { connections_max: Some(0), sessions_max: Some(0), ..Limits::default() };
+        change(&mut limits, count);
+        limits.memory_bytes_max()
+    };
+    with(more) - with(0)
+}
+
+#[test]
+fn what_a_connection_takes() {
+    const COUNT: u32 = 1_000;
+    let most = term(|limits, count| limits.connections_max = Some(count), COUNT);
+    let limits = Limits { connections_per_address_max: None, ..Limits::default() };
+    let mut filled = Filled::new(&limits, Authorization::None);
+    for at in 0..COUNT {
+        filled.connect(at).expect("room");
+    }
+    let silent = filled.held() / i64::from(COUNT);
+    println!("a silent connection: {silent} bytes; with half a head at most {}", most / 1_000);
+    assert!(filled.held() as u64 <= most);
+    assert!(silent <= 2 * 640 + 512, "{silent} bytes for a silent connection");
+}
+
+#[test]
+fn what_a_session_takes() {
+    const COUNT: u32 = 1_000;
+    let conns = term(|limits, count| limits.connections_max = Some(count), COUNT);
+    let sessions = term(|limits, count| limits.sessions_max = Some(count), COUNT);
+    let mut filled = Filled::new(&Limits::default(), Authorization::Deferred);
+    for at in 0..COUNT {
+        let conn = filled.connect(at).expect("room");
+        filled.says(conn, GET);
+        let name = at.to_string();
+        let Some(Event::Asked { ticket, head }) = filled.call(Server::poll_event) else {
+            panic!("a question")
+        };
+        drop(head);
+        // Its name is the application's.
+        let verdict = Verdict::Allow(Principal::new(&name));
+        filled.call(|server| server.authorize(ticket, verdict, NOW)).expect("in time");
+        filled.takes(conn);
+        let opened = filled.call(Server::poll_event);
+        assert!(matches!(opened, Some(Event::Opened { .. })));
+    }
+    let held = filled.held();
+    println!("an idle stream: {} bytes", held / i64::from(COUNT));
+    assert!(held as u64 <= conns + sessions);
+    assert!(held / i64::from(COUNT) <= 2 * (640 + 320) + 512 + 128, "{held}");
+}
