@@ -146,6 +146,23 @@ impl Config {
         &self.session_parameter
     }
 
+    /// Has the application decide about each request, as [`Authorization::Deferred`] does. For an
+    /// adapter that is given somebody who does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::TwoAuthorizers`] with [`Authorization::Static`].
+    #[cfg(feature = "driver")]
+    pub(crate) fn defer_authorization(&mut self) -> Result<(), ConfigError> {
+        match self.authorization {
+            Authorization::Static(_) => return Err(ConfigError::TwoAuthorizers),
+            Authorization::None | Authorization::Deferred => {}
+        }
+        self.authorization = Authorization::Deferred;
+        self.cors.challenges = true;
+        Ok(())
+    }
+
     /// See [`Limits::memory_bytes_max`].
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
@@ -521,6 +538,21 @@ mod tests {
         check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));
         let timeouts = Timeouts { heartbeat: Some(Duration::ZERO), ..Timeouts::default() };
         check(b().timeouts(timeouts), Some("heartbeat"));
+    }
+
+    #[cfg(feature = "driver")]
+    #[test]
+    fn somebody_decides() {
+        let mut config = Config::default();
+        assert!(!config.cors.challenges);
+        config.defer_authorization().unwrap();
+        assert!(matches!(config.authorization, Authorization::Deferred));
+        assert!(config.cors.challenges, "pages are shown the challenge");
+        config.defer_authorization().unwrap();
+        let tokens = StaticTokens::builder().token("a", "t").build().unwrap();
+        let mut config =
+            Config::builder().authorization(Authorization::Static(tokens)).build().unwrap();
+        assert_eq!(config.defer_authorization(), Err(ConfigError::TwoAuthorizers));
     }
 
     #[test]

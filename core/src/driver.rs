@@ -22,6 +22,7 @@
 
 mod attention;
 mod bound;
+mod decisions;
 mod exchange;
 mod handle;
 mod lobby;
@@ -33,9 +34,11 @@ mod tls;
 mod turn;
 #[cfg(unix)]
 mod unix;
+mod verdicts;
 mod workers;
 
 pub use bound::{Bound, Door};
+pub use decisions::{Authorizer, DECISIONS_MAX};
 pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
 pub use lobby::{Arrival, Seat, Usher};
@@ -46,6 +49,7 @@ pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
 pub use turn::{Timer, Turn};
 #[cfg(unix)]
 pub use unix::{SocketFile, UnixDoor};
+pub use verdicts::{Decision, VerdictCache};
 pub use workers::{Entrance, Serves, Threads, WORKERS_MAX, Worker, controls_of, run_each};
 
 #[cfg(test)]

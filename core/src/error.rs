@@ -323,6 +323,12 @@ pub enum ConfigError {
     },
     /// CORS with credentials for any origin, which browsers refuse and nobody should want.
     AnyOriginWithCredentials,
+    /// [`Authorization::Static`](crate::Authorization::Static), and somebody else who is to decide as
+    /// well.
+    TwoAuthorizers,
+    /// [`Authorization::Deferred`](crate::Authorization::Deferred) in an adapter that was given nobody
+    /// who decides: every request would be answered 503.
+    NoAuthorizer,
     /// A number below the least that makes sense.
     BelowMinimum {
         /// The setting.
@@ -354,6 +360,12 @@ impl fmt::Display for ConfigError {
             Self::InvalidRange { value, error } => write!(f, "trusted_proxy {value:?}: {error}"),
             Self::AnyOriginWithCredentials => {
                 f.write_str("cors_origin * must never go with credentials: list the origins")
+            }
+            Self::TwoAuthorizers => {
+                f.write_str("there are static tokens and an authorizer: only one can decide")
+            }
+            Self::NoAuthorizer => {
+                f.write_str("authorization is deferred, and there is no authorizer to decide")
             }
             Self::BelowMinimum { name, minimum } => write!(f, "{name} must be at least {minimum}"),
             Self::AboveMaximum { name, maximum } => write!(f, "{name} must be at most {maximum}"),

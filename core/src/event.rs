@@ -15,6 +15,7 @@ use crate::arena::Key;
 use crate::error::Fault;
 use crate::http1::{Head, Method, Version};
 use crate::jsonrpc::Message;
+use crate::policy::bearer::Credentials;
 use crate::session::Claim;
 use crate::time::Time;
 use crate::timers::TimerKind;
@@ -466,6 +467,18 @@ impl RequestHead {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// The token in `Authorization: Bearer <token>` (RFC 6750 section 2.1), the scheme in any case.
+    /// `None` without that field, with several of them, and for any other scheme. Whether it has the
+    /// form of a token is for whoever judges it to say.
+    #[must_use]
+    pub fn bearer_token(&self) -> Option<&str> {
+        let fields = self.fields().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        match Credentials::read(fields.map(|(_, value)| value)) {
+            Ok(Credentials::Bearer(token)) => core::str::from_utf8(token).ok(),
+            Ok(Credentials::None) | Err(_) => None,
+        }
     }
 
     fn piece(&self, at: usize) -> &[u8] {

@@ -20,6 +20,12 @@ pub struct Metrics {
     pub sessions_closed: u64,
     /// Posts whose message went to the application.
     pub messages_received: u64,
+    /// Questions put to the application about requests.
+    pub questions_asked: u64,
+    /// Those of them that a driver answered from what it remembered.
+    pub verdicts_remembered: u64,
+    /// Answers to them that came too late: the request was refused before, or its client had left.
+    pub verdicts_late: u64,
     /// Posts that had to wait for room in their session.
     pub posts_held: u64,
     /// Requests that were cancelled while their post was held, and so never went to the application.
@@ -50,6 +56,9 @@ impl Default for Metrics {
             sessions_opened: 0,
             sessions_closed: 0,
             messages_received: 0,
+            questions_asked: 0,
+            verdicts_remembered: 0,
+            verdicts_late: 0,
             posts_held: 0,
             requests_withdrawn: 0,
             frames_queued: 0,
@@ -108,6 +117,9 @@ impl AddAssign<&Self> for Metrics {
             sessions_opened,
             sessions_closed,
             messages_received,
+            questions_asked,
+            verdicts_remembered,
+            verdicts_late,
             posts_held,
             requests_withdrawn,
             frames_queued,
@@ -125,6 +137,9 @@ impl AddAssign<&Self> for Metrics {
         self.sessions_opened += sessions_opened;
         self.sessions_closed += sessions_closed;
         self.messages_received += messages_received;
+        self.questions_asked += questions_asked;
+        self.verdicts_remembered += verdicts_remembered;
+        self.verdicts_late += verdicts_late;
         self.posts_held += posts_held;
         self.requests_withdrawn += requests_withdrawn;
         self.frames_queued += frames_queued;

@@ -47,12 +47,16 @@ mod tls;
 pub mod tower;
 
 pub use listener::{Listener, serve, serve_local};
-pub use mcp_sse_core::driver::{Closed, Handle, Session, SessionSender, Stopped, WORKERS_MAX};
+pub use mcp_sse_core::driver::{
+    Closed, DECISIONS_MAX, Decision, Handle, Session, SessionSender, Stopped, VerdictCache,
+    WORKERS_MAX,
+};
 #[cfg(feature = "tls")]
 pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem};
 pub use mcp_sse_core::{
-    CloseReason, Config, ConfigBuilder, ConfigError, Frame, Limits, Metrics, Peer, Principal,
-    Reach, RequestHead, SendError, SessionId, Timeouts, jsonrpc, sse,
+    Authorization, CloseReason, Config, ConfigBuilder, ConfigError, Frame, Limits, Metrics, Peer,
+    Principal, ProtectedResource, Reach, Refusal, RequestHead, SendError, SessionId, StaticTokens,
+    Timeouts, Verdict, jsonrpc, sse,
 };
 #[cfg(feature = "tower")]
-pub use tower::SseService;
+pub use tower::{SseService, SseServiceBuilder};

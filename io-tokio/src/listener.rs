@@ -11,8 +11,11 @@ use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::Tls;
-use mcp_sse_core::driver::{AcceptTrouble, Bound, Handle, Session, Shard, Turn, Usher, Worker};
-use mcp_sse_core::{Clock, Config};
+use mcp_sse_core::driver::{
+    AcceptTrouble, Authorizer, Bound, Decision, Handle, Session, Shard, Turn, Usher, VerdictCache,
+    Worker,
+};
+use mcp_sse_core::{Clock, Config, RequestHead};
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 
 use crate::door::{Accepted, Door, Entrance, Opener};
@@ -107,6 +110,45 @@ impl Listener {
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.0.set_tls(tls);
+        self
+    }
+
+    /// Asks `authorizer` whether a request may proceed, for each GET and POST of sessions and for the
+    /// index page, before anything is looked up or made. It gets the request's head and returns a
+    /// [`Verdict`](crate::Verdict), or a [`Decision`](crate::Decision) that says for how long it
+    /// holds. It is an `async` closure or function; a plain closure that returns a future has to name
+    /// its argument's type, `Arc<RequestHead>`. What is allowed is allowed on behalf of a [`Principal`](crate::Principal), to whom the
+    /// session belongs: nobody else's posts reach it.
+    ///
+    /// By default a verdict holds for a minute for all requests with the same `Authorization` field:
+    /// see [`VerdictCache`](crate::VerdictCache) for what that means, and
+    /// [`verdict_cache`](Self::verdict_cache) to change it.
+    ///
+    /// The function is called, and what it returns is polled, on the thread of the sockets; so it
+    /// waits for whatever it waits for without blocking that thread. [`serve`](Self::serve) and
+    /// [`serve_on_workers`](Self::serve_on_workers) have runtimes of their own there; to have it done
+    /// on the application's, take its [`Handle`](tokio::runtime::Handle) into the closure and spawn. At most
+    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) are worked out at once on each thread, further
+    /// questions wait. What is not decided within [`Timeouts::decision`](crate::Timeouts::decision)
+    /// is dropped, and its requests are answered 503; so are those at which it panics.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](crate::ConfigError)
+    /// inside, if the configuration has static tokens as well.
+    pub fn authorize<D: Into<Decision>>(
+        mut self,
+        authorizer: impl AsyncFn(Arc<RequestHead>) -> D + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        self.0.set_authorizer(Authorizer::new(authorizer))?;
+        Ok(self)
+    }
+
+    /// For how many credentials, and for how long, the verdicts of an
+    /// [authorizer](Self::authorize) hold without asking it again.
+    #[must_use]
+    pub fn verdict_cache(mut self, cache: VerdictCache) -> Self {
+        self.0.set_verdict_cache(cache);
         self
     }
 

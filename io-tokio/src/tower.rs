@@ -33,9 +33,10 @@ use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use mcp_sse_core::driver::{
-    Controls, Conversation, ExchangeRequest, Handle, Session, Shard, controls_of, run_each,
+    Authorizer, Controls, Conversation, Decision, ExchangeRequest, Handle, Session, Shard,
+    VerdictCache, controls_of, run_each,
 };
-use mcp_sse_core::{Config, Peer, ResponseHead};
+use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
 
 use crate::listener::run_turns;
 use crate::socket::{Stream, system};
@@ -87,8 +88,7 @@ impl SseService {
         H: Fn(Session) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let runtime = tokio::runtime::Handle::current();
-        Self::with_sessions(config, move |session| drop(runtime.spawn(handler(session))))
+        Self::builder(config).build(handler)
     }
 
     /// As [`new`](Self::new), for whoever has another place for handlers: `on_session` is called on
@@ -101,41 +101,26 @@ impl SseService {
         config: Config,
         on_session: impl FnMut(Session) + Send + 'static,
     ) -> io::Result<Self> {
-        Self::with_workers(config, 1, on_session)
+        Self::builder(config).with_sessions(on_session)
     }
 
-    /// As [`with_sessions`](Self::with_sessions), with so many shards on a thread each, which take
-    /// turns at requests; `on_session` is called by one thread at a time. Whichever of them a request
-    /// has come to, posts reach the session that they name. See
-    /// [`Listener::workers`](crate::Listener::workers) for what becomes of limits.
+    /// As [`with_sessions`](Self::with_sessions), with so many shards on a thread each: see
+    /// [`SseServiceBuilder::workers`].
     ///
     /// # Errors
     ///
-    /// If a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker
-    /// at all, or more than [`WORKERS_MAX`](crate::WORKERS_MAX).
+    /// As [`SseServiceBuilder::with_sessions`].
     pub fn with_workers(
         config: Config,
         workers: usize,
         on_session: impl FnMut(Session) + Send + 'static,
     ) -> io::Result<Self> {
-        let linger =
-            Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
-        let (handle, controls) = controls_of(workers)?;
-        let server = Arc::new(Server(handle));
-        let on_session = Arc::new(Mutex::new(on_session));
-        let run = move |controls| {
-            let on_session = on_session.clone();
-            run(config.clone(), controls, move |session| {
-                // Behind a panic there is nobody who takes sessions.
-                if let Ok(mut on_session) = on_session.lock() {
-                    on_session(session);
-                }
-            })
-            .inspect_err(|error| log::error!("the service cannot run: {error}"))
-        };
-        // They end by themselves.
-        drop(run_each("service", controls, run)?);
-        Ok(Self { server, mount: None, linger })
+        Self::builder(config).workers(workers).with_sessions(on_session)
+    }
+
+    /// Starts to say more of a service than its configuration.
+    pub fn builder(config: Config) -> SseServiceBuilder {
+        SseServiceBuilder { config, workers: 1, authorizer: None, cache: VerdictCache::new() }
     }
 
     /// Says where the service is mounted, for routers that cut the front of a path off without saying
@@ -162,12 +147,111 @@ impl fmt::Debug for SseService {
     }
 }
 
+/// A service before it runs.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct SseServiceBuilder {
+    config: Config,
+    workers: usize,
+    authorizer: Option<Authorizer>,
+    cache: VerdictCache,
+}
+
+impl SseServiceBuilder {
+    /// Has so many shards, on a thread each, take turns at requests; 1 unless said. Whichever of them
+    /// a request has come to, posts reach the session that they name. See
+    /// [`Listener::workers`](crate::Listener::workers) for what becomes of limits.
+    pub const fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Asks `authorizer` whether a request may proceed: see
+    /// [`Listener::authorize`](crate::Listener::authorize). It runs on the service's threads, each of
+    /// which has a current-thread runtime.
+    pub fn authorize<D: Into<Decision>>(
+        mut self,
+        authorizer: impl AsyncFn(Arc<RequestHead>) -> D + Send + Sync + 'static,
+    ) -> Self {
+        self.authorizer = Some(Authorizer::new(authorizer));
+        self
+    }
+
+    /// How its verdicts are remembered: see
+    /// [`Listener::verdict_cache`](crate::Listener::verdict_cache).
+    pub fn verdict_cache(mut self, cache: VerdictCache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Starts the threads, and returns the service that talks to them. `handler` is called once for
+    /// each session; what it returns is spawned on the present runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_sessions`](Self::with_sessions).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn build<H, F>(self, handler: H) -> io::Result<SseService>
+    where
+        H: Fn(Session) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = tokio::runtime::Handle::current();
+        self.with_sessions(move |session| drop(runtime.spawn(handler(session))))
+    }
+
+    /// As [`build`](Self::build), for whoever has another place for handlers: `on_session` is called
+    /// on the service's threads, by one at a time, and hands the session on without blocking.
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started; and [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker
+    /// at all, for more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer beside static
+    /// tokens, and for one that the configuration counts on and that is not there.
+    pub fn with_sessions(
+        self,
+        on_session: impl FnMut(Session) + Send + 'static,
+    ) -> io::Result<SseService> {
+        let Self { mut config, workers, authorizer, cache } = self;
+        let linger =
+            Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
+        let (handle, mut controls) = controls_of(workers)?;
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        for controls in &mut controls {
+            if let Some(authorizer) = &authorizer {
+                controls
+                    .authorize(&mut config, authorizer.clone(), cache.clone())
+                    .map_err(invalid)?;
+            }
+            controls.check(&config).map_err(invalid)?;
+        }
+        let server = Arc::new(Server(handle));
+        let on_session = Arc::new(Mutex::new(on_session));
+        let run = move |controls| {
+            let on_session = on_session.clone();
+            run(config.clone(), controls, move |session| {
+                // Behind a panic there is nobody who takes sessions.
+                if let Ok(mut on_session) = on_session.lock() {
+                    on_session(session);
+                }
+            })
+            .inspect_err(|error| log::error!("the service cannot run: {error}"))
+        };
+        // They end by themselves.
+        drop(run_each("service", controls, run)?);
+        Ok(SseService { server, mount: None, linger })
+    }
+}
+
 fn run(
     config: Config,
     controls: Controls,
     on_session: impl FnMut(Session) + 'static,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shard: Shard<Stream> = Shard::new(config, Box::new(system), controls);
     let tasks = tokio::task::LocalSet::new();
     runtime.block_on(tasks.run_until(run_turns(shard, on_session)));

@@ -18,8 +18,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use mcp_sse_core::driver::{Handle, Session, Tls};
-use mcp_sse_core::{Config, Metrics};
+use mcp_sse_core::driver::{Decision, Handle, Session, Tls, VerdictCache};
+use mcp_sse_core::{Config, Metrics, RequestHead};
 
 use crate::client::Stream;
 use crate::{PATIENCE, finish, handlers};
@@ -33,6 +33,21 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     Arc::new(move |session| Box::pin(function(session)))
+}
+
+/// Whom a server asks about requests.
+pub type Authorize =
+    Arc<dyn Fn(Arc<RequestHead>) -> Pin<Box<dyn Future<Output = Decision>>> + Send + Sync>;
+
+/// Makes an [`Authorize`] of a function.
+pub fn authorize<D: Into<Decision>>(
+    function: impl AsyncFn(Arc<RequestHead>) -> D + Send + Sync + 'static,
+) -> Authorize {
+    let function = Arc::new(function);
+    Arc::new(move |head| {
+        let function = function.clone();
+        Box::pin(async move { function(head).await.into() })
+    })
 }
 
 /// Where handlers run.
@@ -72,6 +87,8 @@ pub struct Job {
     pub workers: usize,
     /// How to serve.
     pub config: Config,
+    /// Whom to ask about requests, and how to remember what is said, if anybody.
+    pub authorize: Option<(Authorize, VerdictCache)>,
     /// Whom to give sessions to.
     pub handler: Handler,
     /// Where that runs.
@@ -201,6 +218,27 @@ impl Server {
         config: Config,
         handler: Handler,
     ) -> io::Result<Self> {
+        Self::try_start_authorized(on, listen, workers, place, config, None, handler)
+    }
+
+    /// Starts a server with so many workers that asks somebody about requests, or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_start`](Self::try_start).
+    ///
+    /// # Panics
+    ///
+    /// If it neither starts nor fails.
+    pub fn try_start_authorized(
+        on: &Adapter,
+        listen: Listen,
+        workers: usize,
+        place: Place,
+        config: Config,
+        authorize: Option<(Authorize, VerdictCache)>,
+        handler: Handler,
+    ) -> io::Result<Self> {
         let known = match &listen {
             Listen::Tcp(socket) | Listen::Tls(socket, _) => Some(socket.local_addr()?),
             Listen::Bind(_) | Listen::Unix(..) | Listen::UnixTls(..) => None,
@@ -212,7 +250,8 @@ impl Server {
         let run = on.run;
         thread::spawn(move || {
             let (bound, handle) = (bound_sender, handle_sender);
-            let job = Job { listen, workers, config, handler, place, bound, handle, dropped };
+            let job =
+                Job { listen, workers, config, authorize, handler, place, bound, handle, dropped };
             // Nobody listens any more if the test has failed.
             let _ = end_sender.send(run(job));
         });

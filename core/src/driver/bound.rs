@@ -7,13 +7,16 @@ use core::net::SocketAddr;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 
+use super::decisions::Authorizer;
 use super::handle::{Controls, Handle, controls};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 #[cfg(unix)]
 use super::unix::UnixDoor;
+use super::verdicts::VerdictCache;
 use super::workers;
 use crate::config::Config;
+use crate::error::ConfigError;
 
 /// Connections that may wait for each of several listening sockets; what the standard library says for
 /// one.
@@ -109,6 +112,22 @@ impl Bound {
         Ok(self.tls.clone())
     }
 
+    /// Has `authorizer` decide about each request.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a
+    /// [`ConfigError`](crate::ConfigError) inside, if the configuration has static tokens.
+    pub fn set_authorizer(&mut self, authorizer: Authorizer) -> io::Result<()> {
+        let cache = self.controls.cache.clone();
+        self.controls.authorize(&mut self.config, authorizer, cache).map_err(invalid)
+    }
+
+    /// How an authorizer's verdicts are remembered.
+    pub fn set_verdict_cache(&mut self, cache: VerdictCache) {
+        self.controls.cache = cache;
+    }
+
     /// The address that clients connect to.
     ///
     /// # Errors
@@ -135,6 +154,11 @@ impl Bound {
         self.workers = workers::check(workers)?;
         Ok(())
     }
+}
+
+/// A mistake of the application's, as an adapter reports it.
+pub(super) fn invalid(error: ConfigError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
 impl Door {

@@ -9,8 +9,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_channel::{Receiver, Sender, bounded};
 
 use super::attention::Attention;
+use super::decisions::Authorizer;
 use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
 use super::neighbours::{Link, Neighbours};
+use super::verdicts::VerdictCache;
+use crate::config::{Authorization, Config};
+use crate::error::ConfigError;
 use crate::event::Reach;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -51,6 +55,8 @@ pub struct Controls {
     pub(super) handle: Handle,
     pub(super) inbox: Inbox,
     pub(super) neighbours: Neighbours,
+    pub(super) authorizer: Option<Authorizer>,
+    pub(super) cache: VerdictCache,
 }
 
 /// Controls that wait for the shard.
@@ -80,10 +86,47 @@ pub fn controls() -> (Handle, Controls) {
     let whole = Whole { links: Mutex::new(links.clone()), next: AtomicUsize::new(0) };
     let handle = Handle { whole: Arc::new(whole) };
     let neighbours = Neighbours::new(links, 0, link);
-    (handle.clone(), Controls { handle, inbox: Inbox(receiver), neighbours })
+    let controls = Controls {
+        handle: handle.clone(),
+        inbox: Inbox(receiver),
+        neighbours,
+        authorizer: None,
+        cache: VerdictCache::new(),
+    };
+    (handle, controls)
 }
 
 impl Controls {
+    /// Has `authorizer` decide about each request to a shard with `config`, and remembers what it
+    /// says as `cache` has it. For whoever has a shard without a [`Bound`](super::Bound).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::TwoAuthorizers`] if there are static tokens.
+    pub fn authorize(
+        &mut self,
+        config: &mut Config,
+        authorizer: Authorizer,
+        cache: VerdictCache,
+    ) -> Result<(), ConfigError> {
+        config.defer_authorization()?;
+        self.authorizer = Some(authorizer);
+        self.cache = cache;
+        Ok(())
+    }
+
+    /// Whether somebody decides, if that configuration has somebody decide.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::NoAuthorizer`] if nobody does.
+    pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
+        match config.authorization {
+            Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
+            Authorization::None | Authorization::Static(_) | Authorization::Deferred => Ok(()),
+        }
+    }
+
     /// Makes the controls of one shard into those of `shards` of them, for the same handle. Once, and
     /// of a number that has been checked.
     pub(super) fn split(mut self, shards: usize) -> Vec<Self> {
@@ -107,6 +150,8 @@ impl Controls {
                 handle: self.handle.clone(),
                 inbox,
                 neighbours: Neighbours::new(links.clone(), number, link.clone()),
+                authorizer: self.authorizer.clone(),
+                cache: self.cache.clone(),
             })
             .collect();
         core::iter::once(self).chain(others).collect()

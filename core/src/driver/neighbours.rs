@@ -95,6 +95,10 @@ impl Neighbours {
         &self.own
     }
 
+    pub(super) fn shards(&self) -> usize {
+        self.links.len()
+    }
+
     fn alone(&self) -> bool {
         self.links.len() == 1
     }

@@ -16,6 +16,7 @@ use core::time::Duration;
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
+use super::decisions::Decisions;
 use super::exchange::{Channel, ExchangeRequest};
 use super::handle::{Controls, Handle, Inbox};
 use super::neighbours::Neighbours;
@@ -96,6 +97,7 @@ pub(super) struct State<S> {
     pub(super) inbox: Inbox,
     pub(super) neighbours: Neighbours,
     pub(super) mail: MailLimits,
+    pub(super) decisions: Decisions,
     /// By the connection's slot.
     conns: Vec<Option<Conn<S>>>,
     /// By the session's slot.
@@ -190,7 +192,9 @@ impl<S: Socket> Shard<S> {
     /// configuration is that of the whole: this one gets its number and its share of the limits.
     #[must_use]
     pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
-        let Controls { handle, inbox, neighbours } = controls;
+        let Controls { handle, inbox, neighbours, authorizer, cache } = controls;
+        let cache = cache.share_of(neighbours.shards());
+        let decisions = Decisions::new(authorizer, cache, neighbours.own().clone());
         let config = neighbours.configure(config);
         let clock = Clock::start();
         let mail = MailLimits::new(&config.limits);
@@ -204,6 +208,7 @@ impl<S: Socket> Shard<S> {
                 inbox,
                 neighbours,
                 mail,
+                decisions,
                 conns: Vec::new(),
                 sessions: Vec::new(),
                 opened: VecDeque::new(),

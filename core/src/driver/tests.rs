@@ -1,5 +1,6 @@
 //! What handles promise when things end at a bad moment. The rest is tested over real sockets.
 
+mod deciding;
 mod forwarding;
 mod sockets;
 

@@ -60,6 +60,7 @@ impl<S: Socket> Shard<S> {
             state.neighbours.compare(&mut state.server);
             // Before the clock: an outcome that has come in time is in time.
             state.serve_handles(cx);
+            state.serve_decisions();
             state.tick();
             let drained = state.serve_application();
             let served = state.serve_sockets();
@@ -144,6 +145,14 @@ impl<S: Socket> State<S> {
         self.server.broadcast(all, frame, self.clock.now())
     }
 
+    /// Goes on with questions to the authorizer. Their answers bring about events.
+    fn serve_decisions(&mut self) {
+        let now = self.clock.now();
+        if self.decisions.poll(&mut self.server, now) {
+            self.want_turn();
+        }
+    }
+
     /// Takes the core's events to the handles. Says whether it was the last.
     fn serve_application(&mut self) -> bool {
         let now = self.clock.now();
@@ -179,15 +188,13 @@ impl<S: Socket> State<S> {
                     }
                 }
                 Event::Drained => return true,
-                Event::Asked { ticket, .. } => {
-                    let refusal = crate::Verdict::Refuse(crate::Refusal::Unavailable);
-                    // Its deadline may have passed meanwhile, with the same outcome.
-                    let _ = self.server.authorize(ticket, refusal, now);
+                Event::Asked { ticket, head } => {
+                    self.decisions.ask(ticket, head, &mut self.server, now);
                 }
                 Event::Foreign { post, ticket, .. } => {
                     let sent = self.clock.instant(now);
                     if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket, sent) {
-                        // As above.
+                        // Its deadline may have passed meanwhile, with the same outcome.
                         let _ = self.server.acknowledge(ticket, outcome, now);
                     }
                 }
@@ -212,6 +219,7 @@ impl<S: Socket> State<S> {
     fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
         let deadline = self.server.poll_timeout().map(|deadline| deadline.at);
         let deadline = deadline.map(|at| self.look_until.map_or(at, |until| at.max(until)));
+        let deadline = [deadline, self.decisions.deadline()].into_iter().flatten().min();
         let deadline = deadline.and_then(|at| self.clock.instant(at));
         let Some(deadline) = deadline else { return Poll::Pending };
         // Most deadlines move away before they come; so a timer that fires early is left alone, and

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use async_channel::{Receiver, Sender, bounded};
 
-use super::bound::{Bound, Door};
+use super::bound::{Bound, Door, invalid};
 use super::handle::{Controls, Handle, controls};
 use super::lobby::{Seat, Usher, lobby};
 #[cfg(feature = "tls")]
@@ -88,6 +88,7 @@ impl Bound {
         #[cfg(feature = "tls")]
         let tls = self.tls()?;
         let Self { door, config, controls, workers, bound_here, .. } = self;
+        controls.check(&config).map_err(invalid)?;
         let (doors, ushered) = door.multiply(workers, bound_here);
         let mut usher = None;
         let entrances: Vec<Entrance> = match ushered {

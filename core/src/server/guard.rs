@@ -83,8 +83,21 @@ impl Server {
         self.arm(TimerKind::Decision, key);
         let Some(ticket) = self.ticket(key) else { return };
         log::trace!("{} waits for a decision", ConnId(key));
+        self.metrics.questions_asked += 1;
         self.bodies_bytes += captured.memory_bytes();
         self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
+    }
+
+    /// Whether the request still waits for this ticket's answer.
+    #[cfg(feature = "driver")]
+    pub(crate) fn expects(&self, ticket: &AuthTicket) -> bool {
+        self.awaits(&ticket.0)
+    }
+
+    /// A driver has answered a question without asking the application.
+    #[cfg(feature = "driver")]
+    pub(crate) const fn count_remembered_verdict(&mut self) {
+        self.metrics.verdicts_remembered += 1;
     }
 
     /// Counts a post to a session, or says for how long there may be none.

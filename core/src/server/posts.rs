@@ -48,7 +48,10 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        let key = self.redeem(ticket.0)?;
+        let Ok(key) = self.redeem(ticket.0) else {
+            self.metrics.verdicts_late += 1;
+            return Err(Expired);
+        };
         let Some(ConnPhase::Deciding(plan)) = self.enter(key, ConnPhase::Awaiting) else {
             return Err(Expired);
         };
@@ -120,12 +123,15 @@ impl Server {
 
     /// The connection that a ticket was given out for, if it still waits for exactly this one.
     fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
-        let conn = self.conns.get(ticket.conn).ok_or(Expired)?;
-        let waits = matches!(conn.phase, ConnPhase::Deciding(_) | ConnPhase::Awaiting);
-        if !waits || conn.tickets != ticket.number {
-            return Err(Expired);
-        }
-        Ok(ticket.conn)
+        if self.awaits(&ticket) { Ok(ticket.conn) } else { Err(Expired) }
+    }
+
+    /// Whether a ticket's question is still open.
+    pub(super) fn awaits(&self, ticket: &Ticket) -> bool {
+        self.conns.get(ticket.conn).is_some_and(|conn| {
+            let waits = matches!(conn.phase, ConnPhase::Deciding(_) | ConnPhase::Awaiting);
+            waits && conn.tickets == ticket.number
+        })
     }
 
     // ── From the head to the body. ──────────────────────────────────────────────────────────────

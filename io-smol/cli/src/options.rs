@@ -7,6 +7,7 @@ mod access;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -234,6 +235,8 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ConfigError::InvalidRange { .. } => return Some("--trusted-proxy"),
         // No flag asks for credentials of pages.
         ConfigError::AnyOriginWithCredentials => return None,
+        // Nothing on the command line sets these.
+        ConfigError::TwoAuthorizers | ConfigError::NoAuthorizer => return None,
         _ => return None,
     };
     let known = [

@@ -37,6 +37,43 @@ pub struct SseServerConfig {
     pub sse_keep_alive: Option<Duration>,
 }
 
+impl SseServerConfig {
+    /// Listens as the configuration has it, and does not serve yet: for what a [`Listener`] can be
+    /// told and this cannot, such as who may use it. [`SseServer::from_listener`] serves it.
+    ///
+    /// ```no_run
+    /// # use mcp_sse_tokio::rmcp::{SseServer, SseServerConfig};
+    /// # use mcp_sse_tokio::{Principal, Refusal, Verdict};
+    /// # fn run(config: SseServerConfig) -> std::io::Result<()> {
+    /// let listener = config.listen()?.authorize(async |head| match head.field("authorization") {
+    ///     Some(b"Bearer open-sesame") => Verdict::Allow(Principal::new("ali")),
+    ///     Some(_) => Verdict::Refuse(Refusal::InvalidToken),
+    ///     None => Verdict::Refuse(Refusal::Unauthenticated),
+    /// })?;
+    /// let server = SseServer::from_listener(listener, config.ct);
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`SseServer::serve_with_config`].
+    pub fn listen(&self) -> io::Result<Listener> {
+        let mut timeouts = Timeouts::default();
+        timeouts.heartbeat = self.sse_keep_alive.or(timeouts.heartbeat);
+        let core = Config::builder()
+            .stream_path(&self.sse_path)
+            .message_path(&self.post_path)
+            // As it was in the SDK: a proxy may route by it.
+            .session_parameter("sessionId")
+            .timeouts(timeouts)
+            .build()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Listener::bind(self.bind, core)
+    }
+}
+
 /// A server that listens, and the sessions that are opened on it.
 ///
 /// The sockets are served on a thread of their own, everything else on the tokio runtime on which
@@ -83,17 +120,7 @@ impl SseServer {
     /// Outside a tokio runtime.
     #[expect(clippy::unused_async, reason = "it was async in the SDK")]
     pub async fn serve_with_config(config: SseServerConfig) -> io::Result<Self> {
-        let mut timeouts = Timeouts::default();
-        timeouts.heartbeat = config.sse_keep_alive.or(timeouts.heartbeat);
-        let core = Config::builder()
-            .stream_path(&config.sse_path)
-            .message_path(&config.post_path)
-            // As it was in the SDK: a proxy may route by it.
-            .session_parameter("sessionId")
-            .timeouts(timeouts)
-            .build()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(Self::from_listener(Listener::bind(config.bind, core)?, config.ct))
+        Ok(Self::from_listener(config.listen()?, config.ct))
     }
 
     /// Serves a listener, whose configuration may set everything that there is to set; cancelling

@@ -7,10 +7,14 @@
     client.py SSE_URL filesystem    @modelcontextprotocol/server-filesystem, with one directory
     client.py SSE_URL time          mcp-server-time
     client.py SSE_URL shared        the URL of the first of these three, where each has one process
+    client.py SSE_URL guarded       the demo, by the token MCP_TOKEN: the same, and what happens without it,
+                                    or with MCP_TOKEN_OTHER, which is somebody else's. MCP_METADATA is
+                                    the URL of the resource's metadata, if it has any
     client.py SSE_URL hold          any: opens idle sessions, prints `holding`, and expects the server to
                                     end them
 """
 
+import os
 import re
 import sys
 
@@ -23,6 +27,7 @@ from sdk import (
     REQUEST_TIMEOUT,
     VERSION,
     RpcError,
+    authorization,
     cancelled,
     connect,
     failed,
@@ -52,8 +57,9 @@ async def rpc_error(awaitable) -> int:
     raise AssertionError(f"expected a JSON-RPC error, got {result!r}")
 
 
-async def post(url: str, message: dict):
-    async with httpx.AsyncClient(timeout=5) as client:
+async def post(url: str, message: dict, headers=None):
+    headers = authorization() if headers is None else headers
+    async with httpx.AsyncClient(timeout=5, headers=headers) as client:
         return await client.post(url, json=message)
 
 
@@ -85,7 +91,7 @@ async def discover_first(url):
     from mcp import Client
     from mcp.client.sse import sse_client
 
-    async with Client(sse_client(url)) as client:
+    async with Client(sse_client(url, headers=authorization())) as client:
         equal(client.protocol_version, LATEST, "version after the fallback")
         result = await client.call_tool("add", {"a": 2, "b": 3})
         equal(result.content[0].text, "5", "sum")
@@ -96,7 +102,7 @@ async def discover(url):
     from mcp import Client
     from mcp.client.sse import sse_client
 
-    async with Client(sse_client(url)) as client:
+    async with Client(sse_client(url, headers=authorization())) as client:
         assert client.protocol_version > LATEST, client.protocol_version
         result = await client.call_tool("add", {"a": 2, "b": 3})
         equal(result.content[0].text, "5", "sum")
@@ -392,6 +398,72 @@ async def client_gone(url):
         await until("its end", lambda: reads(f"{waiting} {before + 1}"), seconds=10)
 
 
+def leaves(fault: BaseException) -> list:
+    """What is in the task groups that the SDK wraps most things in."""
+    if isinstance(fault, BaseExceptionGroup):
+        return [leaf for inner in fault.exceptions for leaf in leaves(inner)]
+    return [fault]
+
+
+async def refusal(url, headers):
+    """The response that the SDK's transport raises instead of connecting."""
+    try:
+        async with connect(url, headers=headers):
+            pass
+    except BaseException as fault:
+        found = [leaf for leaf in leaves(fault) if isinstance(leaf, httpx.HTTPStatusError)]
+        if len(found) != 1:
+            raise
+        return found[0].response
+    raise AssertionError("it was let in")
+
+
+async def without_a_token(url):
+    from mcp.client.auth.utils import (
+        build_protected_resource_metadata_discovery_urls,
+        extract_field_from_www_auth,
+        extract_resource_metadata_from_www_auth,
+        handle_protected_resource_response,
+    )
+
+    expected = os.environ.get("MCP_METADATA")
+    for headers, error in (({}, None), (authorization("no.such.token"), "invalid_token")):
+        response = await refusal(url, headers)
+        equal(response.status_code, 401, "status")
+        equal(response.headers["www-authenticate"].split(" ")[0].rstrip(","), "Bearer", "scheme")
+        equal(extract_field_from_www_auth(response, "error"), error, "the error, as the SDK reads it")
+        metadata = extract_resource_metadata_from_www_auth(response)
+        equal(metadata, expected, "where the SDK would look for the metadata")
+    if not expected:
+        return
+    # What its OAuth flow would do next.
+    found = build_protected_resource_metadata_discovery_urls(metadata, url)[0]
+    async with httpx.AsyncClient(timeout=5) as client:
+        resource = await handle_protected_resource_response(await client.get(found))
+    equal(str(resource.resource), url, "the resource")
+    equal(len(resource.authorization_servers), 1, "authorization servers")
+
+
+async def session_of_another(url):
+    async with connect(url) as conn:
+        message = {"jsonrpc": "2.0", "id": "x", "method": "ping"}
+        other = authorization(os.environ["MCP_TOKEN_OTHER"])
+        stranger = await post(conn.endpoint, message, other)
+        nobody = await post(re.sub("=.{32}", "=" + "A" * 32, conn.endpoint), message)
+        equal((stranger.status_code, stranger.text), (404, nobody.text), "the answer to a stranger")
+        equal((await post(conn.endpoint, message, {})).status_code, 401, "a post without a token")
+        async with connect(url, headers=other) as another:
+            equal(await call(another, "add", a=1, b=2), "3", "a session of the other's own")
+        equal(await call(conn, "add", a=2, b=3), "5", "the session afterwards")
+        equal({status for _, status in conn.posts}, {202}, "statuses of the SDK's posts")
+
+
+async def guarded(checks, url):
+    await checks("401 without a token, and with a bad one", without_a_token, url)
+    await checks("a session is its principal's", session_of_another, url)
+    await demo(checks, url)
+
+
 async def toolbox(checks, url):
     await checks("initialize", initialize, url)
     await checks("sampling", sampling, url)
@@ -561,7 +633,7 @@ async def hold(checks, url):
 
 
 async def main():
-    modes = {"demo": demo, "calculator": calculator, "toolbox": toolbox, "hold": hold}
+    modes = {"demo": demo, "guarded": guarded, "calculator": calculator, "toolbox": toolbox, "hold": hold}
     modes |= {"everything": everything, "filesystem": filesystem, "time": time, "shared": shared}
     if len(sys.argv) != 3 or sys.argv[2] not in modes:
         sys.exit(__doc__)

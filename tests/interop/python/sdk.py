@@ -5,6 +5,7 @@ transport saw: each post with its status, each message in the order of its arriv
 """
 
 import json
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +33,12 @@ else:
     REQUEST_TIMEOUT = -32001
 
 LATEST = "2025-11-25"
+
+
+def authorization(token: str | None = None) -> dict:
+    """The field that presents a token: this one, or that of the environment, if there is one."""
+    token = token or os.environ.get("MCP_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @dataclass
@@ -90,10 +97,13 @@ class Tap:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None, form=None
+    url: str, *, read_timeout: float | None = None, initialize: bool = True, model=None, form=None, headers=None
 ):
     """`model`: asked by the server (sampling), it says the text of its answer. `form`: what is filled
-    into any form of the server's (elicitation)."""
+    into any form of the server's (elicitation).
+
+    `headers`: instead of the token of the environment.
+    """
     conn = Connection(session=None)
 
     async def note_post(request) -> None:
@@ -122,7 +132,8 @@ async def connect(
 
     if read_timeout is not None and MAJOR == 1:
         read_timeout = timedelta(seconds=read_timeout)
-    async with sse_client(url, httpx_client_factory=http_client) as (read, write):
+    headers = authorization() if headers is None else headers
+    async with sse_client(url, headers=headers, httpx_client_factory=http_client) as (read, write):
         async with ClientSession(
             Tap(read, conn),
             write,

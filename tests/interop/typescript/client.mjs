@@ -7,11 +7,19 @@
 //   client.mjs SSE_URL filesystem    @modelcontextprotocol/server-filesystem, with one directory
 //   client.mjs SSE_URL time          mcp-server-time
 //   client.mjs SSE_URL shared        the URL of the first of these three, where each has one process
+//   client.mjs SSE_URL guarded       the demo, by the token MCP_TOKEN: the same, and what happens without
+//                                    it, or with MCP_TOKEN_OTHER, which is somebody else's. MCP_METADATA
+//                                    is the URL of the resource's metadata, if it has any
 //   client.mjs SSE_URL hold          any: opens idle sessions, prints `holding`, expects the server to
 //                                    end them and another to come back on the same URL, and goes on
 //                                    with that one
 
 import { readFileSync } from 'node:fs';
+import {
+  UnauthorizedError,
+  discoverOAuthProtectedResourceMetadata,
+  extractWWWAuthenticateParams,
+} from '@modelcontextprotocol/sdk/client/auth.js';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
@@ -33,6 +41,9 @@ const MIB = 1024 * 1024;
 const WAIT = { timeout: 10_000 };
 const CLIENT = { name: 'interop', version: '0' };
 
+// The field that presents a token, if there is one.
+const authorization = (token = process.env.MCP_TOKEN) => (token ? { authorization: `Bearer ${token}` } : {});
+
 // A connection, and what its transport saw: the status of every request, every message as it arrived.
 class Connection {
   requests = []; // { method, url, status }
@@ -41,11 +52,14 @@ class Connection {
   progress = []; // of every notification as it arrived
   faults = []; // errors of the transport
 
-  constructor(url, capabilities = {}) {
+  constructor(url, { capabilities = {}, ...options } = {}) {
     this.transport = new SSEClientTransport(new URL(url), {
+      requestInit: { headers: authorization() },
+      ...options,
       fetch: async (target, init) => {
         const response = await fetch(target, init);
         this.requests.push({ method: init?.method ?? 'GET', url: String(target), status: response.status });
+        this.response = response;
         return response;
       },
     });
@@ -83,7 +97,7 @@ class Connection {
 }
 
 async function connected(url, count, step, capabilities) {
-  const connections = Array.from({ length: count }, () => new Connection(url, capabilities));
+  const connections = Array.from({ length: count }, () => new Connection(url, { capabilities }));
   try {
     for (const connection of connections) await connection.client.connect(connection.transport, WAIT);
     return await step(...connections);
@@ -102,10 +116,10 @@ async function rejection(promise) {
   throw new Error(`expected an error, got ${JSON.stringify(result)}`);
 }
 
-function post(url, message) {
+function post(url, message, headers = authorization()) {
   return fetch(url, {
     method: 'POST',
-    headers: { 'content-type': 'application/json' },
+    headers: { ...headers, 'content-type': 'application/json' },
     body: JSON.stringify(message),
     signal: AbortSignal.timeout(5000),
   });
@@ -317,6 +331,87 @@ async function demo(checks, url) {
   await checks.check('POST to the stream is 405', () => postToTheStream(url));
 }
 
+async function withoutAToken(url) {
+  const expected = process.env.MCP_METADATA;
+  for (const [headers, error] of [
+    [{}, undefined],
+    [authorization('no.such.token'), 'invalid_token'],
+  ]) {
+    const connection = new Connection(url, { requestInit: { headers } });
+    const fault = await rejection(connection.client.connect(connection.transport, WAIT));
+    equal([fault.constructor.name, fault.code], ['SseError', 401], `what the SDK rejects with (${fault})`);
+    const read = extractWWWAuthenticateParams(connection.response);
+    equal([read.error, read.resourceMetadataUrl?.href], [error, expected], 'the challenge, as the SDK reads it');
+    equal(connection.requests.length, 1, 'requests');
+    await connection.client.close();
+  }
+  if (!expected) return;
+  // What its OAuth flow would do next.
+  const options = { resourceMetadataUrl: new URL(expected) };
+  const resource = await discoverOAuthProtectedResourceMetadata(url, options);
+  equal([resource.resource, resource.authorization_servers.length], [url, 1], 'the metadata');
+}
+
+// The SDK's own way to present tokens, which asks for another one at a 401.
+async function provider(url) {
+  let token = process.env.MCP_TOKEN;
+  const asked = [];
+  const authProvider = {
+    tokens: () => ({ access_token: token, token_type: 'Bearer' }),
+    clientInformation: () => undefined,
+    clientMetadata: { redirect_uris: ['http://localhost/'] },
+    redirectUrl: 'http://localhost/',
+    state: () => 'x',
+    saveTokens: () => {},
+    codeVerifier: () => 'x',
+    saveCodeVerifier: () => {},
+    redirectToAuthorization: () => {},
+    discoveryState: () => undefined,
+    validateResourceURL: (server, resource) => {
+      asked.push(resource);
+      throw new UnauthorizedError('enough');
+    },
+  };
+  const connection = new Connection(url, { authProvider });
+  try {
+    await connection.client.connect(connection.transport, WAIT);
+    equal(await connection.call('add', { a: 2, b: 3 }), '5', 'sum');
+    const { endpoint } = connection;
+    token = 'no.such.token';
+    const fault = await rejection(connection.call('add', { a: 2, b: 3 }));
+    truth(connection.requests.some(({ url, status }) => url === endpoint && status === 401), `no 401 (${fault})`);
+    const metadata = connection.requests.filter(({ url }) => url === process.env.MCP_METADATA);
+    truth(!process.env.MCP_METADATA || metadata.length > 0, `the SDK did not ask for the metadata (${fault})`);
+    token = process.env.MCP_TOKEN;
+    equal(await connection.call('add', { a: 1, b: 1 }), '2', 'the same session, by a good token');
+  } finally {
+    await connection.client.close();
+  }
+}
+
+const sessionOfAnother = url =>
+  connected(url, 1, async connection => {
+    const message = { jsonrpc: '2.0', id: 'x', method: 'ping' };
+    const other = authorization(process.env.MCP_TOKEN_OTHER);
+    const told = async (endpoint, headers) => {
+      const answer = await post(endpoint, message, headers);
+      return [answer.status, await answer.text()];
+    };
+    const unknown = connection.endpoint.replace(/=.{32}/, `=${'A'.repeat(32)}`);
+    const nobody = await told(unknown, authorization());
+    equal(nobody[0], 404, 'an unknown session');
+    equal(await told(connection.endpoint, other), nobody, 'the answer to a stranger');
+    equal((await told(connection.endpoint, {}))[0], 401, 'a post without a token');
+    equal(await connection.call('add', { a: 2, b: 3 }), '5', 'the session afterwards');
+  });
+
+async function guarded(checks, url) {
+  await checks.check('401 without a token, and with a bad one', () => withoutAToken(url));
+  await checks.check("a provider's token, on both requests", () => provider(url));
+  await checks.check("a session is its principal's", () => sessionOfAnother(url));
+  await demo(checks, url);
+}
+
 async function toolbox(checks, url) {
   await checks.check('initialize', () => initialize(url));
   await checks.check('every protocol version', () => versions(url));
@@ -485,7 +580,7 @@ const hold = (checks, url) =>
   });
 
 const [url, mode] = process.argv.slice(2);
-const modes = { demo, calculator, toolbox, everything, filesystem, time, shared, hold };
+const modes = { demo, guarded, calculator, toolbox, everything, filesystem, time, shared, hold };
 if (!url || !(mode in modes)) {
   console.error(`usage: client.mjs SSE_URL ${Object.keys(modes).join('|')}`);
   process.exit(2);

@@ -16,7 +16,8 @@ pub fn named(name: &str) -> Option<Adapter> {
 /// Serves a job by the calls that every adapter's crate has; a future that its runtime is to run.
 macro_rules! serve {
     ($adapter:ident, $job:expr) => {{
-        let Job { listen, workers, config, handler, place, bound, handle, dropped } = $job;
+        let Job { listen, workers, config, authorize, handler, place, bound, handle, dropped } =
+            $job;
         let listener = match listen {
             Listen::Tcp(socket) => $adapter::Listener::from_std(socket, config),
             Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, config).tls(tls),
@@ -34,7 +35,10 @@ macro_rules! serve {
         };
         // Before there are workers, so that it is tried that they come to know of it.
         let early = listener.handle();
-        let listener = listener.workers(workers)?;
+        let mut listener = listener.workers(workers)?;
+        if let Some((authorize, cache)) = authorize {
+            listener = listener.verdict_cache(cache).authorize(move |head| authorize(head))?;
+        }
         // Whoever started the server waits for it.
         let _ = handle.send(early);
         let served = async move {

@@ -1,11 +1,13 @@
 //! The server over real sockets, held against the wire contract.
 
+mod authorize;
 mod conformance;
 mod guard;
 mod guard_table;
 mod handle;
 mod http;
 mod journeys;
+mod jwt;
 mod post;
 mod routes;
 mod sdk;

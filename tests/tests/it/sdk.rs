@@ -6,13 +6,13 @@ use std::sync::mpsc;
 
 use futures_lite::future::{block_on, poll_once};
 use mcp_sse_core::Config;
-use mcp_sse_tests::client::{Stream, health};
+use mcp_sse_tests::client::{Client, Stream, health};
 use mcp_sse_tests::sdk::Toolbox;
-use mcp_sse_tests::{PATIENCE, wait_until};
-use mcp_sse_tokio::Listener;
+use mcp_sse_tests::{PATIENCE, finish, wait_until};
 use mcp_sse_tokio::rmcp::{
     CancellationToken, SessionTransport, SseServer, SseServerConfig, Transport, TransportError,
 };
+use mcp_sse_tokio::{Listener, Principal, Refusal, Verdict};
 use rmcp::model::JsonRpcMessage;
 use rmcp::transport::IntoTransport;
 use rmcp::{RoleServer, ServiceExt};
@@ -384,6 +384,37 @@ fn configured() {
 async fn serve_alone<A>(session: impl IntoTransport<RoleServer, TransportError, A>) {
     let running = Toolbox::default().serve(session).await.expect("a handshake");
     running.waiting().await.expect("no panic");
+}
+
+#[test]
+fn who_may_use_a_service() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let config = SseServerConfig {
+        bind: "127.0.0.1:0".parse().expect("an address"),
+        sse_path: "/sse".into(),
+        post_path: "/message".into(),
+        ct: CancellationToken::new(),
+        sse_keep_alive: None,
+    };
+    let listener = config.listen().expect("a free port").authorize(async |head| {
+        head.bearer_token().map_or(Verdict::Refuse(Refusal::Unauthenticated), |name| {
+            Verdict::Allow(Principal::new(name))
+        })
+    });
+    let mut server = SseServer::from_listener(listener.expect("nobody else decides"), config.ct);
+    let address = server.local_addr().expect("an address");
+    let stopped = server.stopped();
+    let get = |fields: &str| format!("GET /sse HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    assert_eq!(Client::connect(address).ask(get("")).status, 401);
+    let stream = Stream::open_with(address, &get("Authorization: Bearer alice\r\n"));
+    assert!(stream.endpoint.starts_with("/message?sessionId="), "{}", stream.endpoint);
+    let transport = finish("a session", server.next_transport()).expect("a session");
+    let principal = transport.session().principal().map(Principal::name);
+    assert_eq!(principal, Some("alice"));
+    drop(transport);
+    server.cancel();
+    finish("the end", stopped);
 }
 
 /// Without `SseServer`: a session is a transport wherever it comes from.

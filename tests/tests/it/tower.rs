@@ -13,8 +13,11 @@ use http::StatusCode;
 use http::request::Builder;
 use mcp_sse_core::driver::Session;
 use mcp_sse_core::{Config, Limits, SessionToken};
+use mcp_sse_tests::adapter::{Handler, handler};
 use mcp_sse_tests::{handlers, wait_until};
-use mcp_sse_tokio::SseService;
+use mcp_sse_tokio::{
+    Authorization, Principal, Refusal, SseService, SseServiceBuilder, Verdict, VerdictCache,
+};
 use tower_service::Service;
 
 const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[7]}"#;
@@ -27,13 +30,16 @@ struct Desk {
 
 impl Desk {
     fn new(config: Config) -> Self {
+        Self::build(SseService::builder(config), handlers::echo())
+    }
+
+    fn build(builder: SseServiceBuilder, handler: Handler) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let echo = handlers::echo();
-        let handler = move |session: Session| echo(session);
+        let handler = move |session: Session| handler(session);
         let service = {
             let _here = runtime.enter();
-            SseService::new(config, handler).expect("a thread")
+            builder.build(handler).expect("a thread")
         };
         Self { runtime, service }
     }
@@ -202,4 +208,68 @@ fn refusals_are_those_of_the_wire() {
     // And the session that all this was done beside is as it was.
     check(&mut app, post(&endpoint, BODY), 202);
     assert!(desk.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
+}
+
+/// With one worker and with two; the authorizer may use the runtime's timers.
+#[test]
+fn whom_an_authorizer_lets_in() {
+    for workers in [1, 2] {
+        let (sender, names) = std::sync::mpsc::channel();
+        let echo = handlers::echo();
+        let noting = handler(move |session: Session| {
+            let name = session.principal().map(|principal| principal.name().to_owned());
+            sender.send(name).expect("the test goes on");
+            echo(session)
+        });
+        let builder = SseService::builder(Config::default())
+            .workers(workers)
+            .verdict_cache(VerdictCache::new().lifetime(None))
+            .authorize(async |head| {
+                tokio::time::sleep(core::time::Duration::from_millis(1)).await;
+                match head.bearer_token() {
+                    None => Verdict::Refuse(Refusal::Unauthenticated),
+                    Some("bad") => Verdict::Refuse(Refusal::Forbidden),
+                    Some(name) => Verdict::Allow(Principal::new(name)),
+                }
+            });
+        let desk = Desk::build(builder, noting);
+        let mut app = Router::new().fallback_service(desk.service.clone());
+        let by = |token: &str, mut request: Request| {
+            let value = format!("Bearer {token}").parse().expect("a field");
+            request.headers_mut().insert("authorization", value);
+            request
+        };
+        let refused = desk.ask(&mut app, get("/sse"));
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+        assert_eq!(desk.ask(&mut app, by("bad", get("/sse"))).status(), StatusCode::FORBIDDEN);
+        let mut stream = desk.ask(&mut app, by("alice", get("/sse")));
+        let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+        assert_eq!(
+            names.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session").as_deref(),
+            Some("alice")
+        );
+        for (token, status) in [("alice", 202), ("bob", 404), ("bad", 403), ("alice", 202)] {
+            let answer = desk.ask(&mut app, by(token, post(&endpoint, BODY)));
+            assert_eq!(answer.status().as_u16(), status, "{token}");
+        }
+        assert!(desk.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
+    }
+}
+
+#[test]
+fn authorizers_that_cannot_be() {
+    let tokens = mcp_sse_tokio::StaticTokens::builder().token("a", "t").build().expect("good");
+    let build = |mode: Authorization, asks: bool| {
+        let config = Config::builder().authorization(mode).build().expect("good");
+        let builder = SseService::builder(config);
+        let verdict = Verdict::Refuse(Refusal::Forbidden);
+        let builder =
+            if asks { builder.authorize(async move |_| verdict.clone()) } else { builder };
+        builder.with_sessions(drop).map(drop).map_err(|error| error.kind())
+    };
+    let invalid = Err(std::io::ErrorKind::InvalidInput);
+    assert_eq!(build(Authorization::Deferred, false), invalid);
+    assert_eq!(build(Authorization::Static(tokens), true), invalid);
+    assert_eq!(build(Authorization::Deferred, true), Ok(()));
 }

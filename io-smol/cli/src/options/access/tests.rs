@@ -1,5 +1,5 @@
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::super::tests::serve;
 use super::*;

@@ -1,0 +1,96 @@
+//! The demo's MCP server for those who have a JSON Web Token.
+//!
+//! ```sh
+//! export SECRET=$(openssl rand -hex 32)
+//! cargo run --release -p mcp-sse-tokio --example jwt -- --hs256-secret-env SECRET \
+//!     --issuer https://login.example.com --audience mcp
+//! ```
+//!
+//! Or `--rs256-public-key key.pem`. Tokens need the claims `iss`, `aud`, `exp` and `sub`; the last is
+//! the principal. What clients need to know to get one is at
+//! `/.well-known/oauth-protected-resource/sse`.
+
+mod tokens;
+
+use core::error::Error;
+use core::net::Ipv4Addr;
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use mcp_sse::{demo, stop};
+use mcp_sse_tokio::{Config, Listener, ProtectedResource};
+
+use tokens::Tokens;
+
+/// Serve the demo of mcp-sse to clients with a JSON Web Token.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The environment variable that holds the secret of tokens signed with HS256.
+    #[arg(long, value_name = "NAME", conflicts_with = "rs256_public_key")]
+    hs256_secret_env: Option<String>,
+
+    /// The file with the public key of tokens signed with RS256, as PEM.
+    #[arg(long, value_name = "FILE", required_unless_present = "hs256_secret_env")]
+    rs256_public_key: Option<PathBuf>,
+
+    /// Who issues tokens: a URL.
+    #[arg(long)]
+    issuer: String,
+
+    /// Whom tokens have to be for.
+    #[arg(long)]
+    audience: String,
+
+    /// The port to listen on, on 127.0.0.1; 0 picks a free one and prints it.
+    #[arg(long, default_value_t = 8004)]
+    port: u16,
+}
+
+impl Options {
+    fn tokens(&self) -> Result<Tokens, Box<dyn Error>> {
+        if let Some(name) = &self.hs256_secret_env {
+            let secret = env::var(name).map_err(|error| format!("{name}: {error}"))?;
+            return Ok(Tokens::hs256(secret.as_bytes(), &self.issuer, &self.audience)?);
+        }
+        let path = self.rs256_public_key.as_deref().ok_or("there is no key")?;
+        let pem = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Tokens::rs256(&pem, &self.issuer, &self.audience)?)
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    env_logger::Builder::new().filter_level(log::LevelFilter::Info).init();
+    match run(&options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jwt: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let tokens = options.tokens()?;
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
+    let url = format!("http://{}/sse", socket.local_addr()?);
+    let resource = ProtectedResource::new(&url).authorization_server(&options.issuer);
+    let config = Config::builder().protected_resource(resource).build()?;
+
+    let listener =
+        Listener::from_std(socket, config).authorize(async move |head| tokens.judge(&head))?;
+    // A closed stdout is no reason not to serve.
+    let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n\nCtrl-C stops it.");
+
+    let stopping = listener.handle();
+    stop::on_signals(move || stopping.shutdown())?;
+    let handle = listener.handle();
+    listener.serve_local(move |session| demo::serve(session, handle.clone())).await?;
+    Ok(())
+}
