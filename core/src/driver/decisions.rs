@@ -143,7 +143,10 @@ impl Decisions {
         server: &mut Server,
         now: Time,
     ) {
-        let key = self.verdicts.key(&head);
+        // The application's own code may make the key.
+        let Some(key) = undisturbed(|| self.verdicts.key(&head)) else {
+            return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
+        };
         if let Some(verdict) = key.as_ref().and_then(|key| self.verdicts.get(key, now)) {
             server.count_remembered_verdict();
             return answer(server, ticket, verdict, now);

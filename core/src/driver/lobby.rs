@@ -101,17 +101,17 @@ pub(super) fn lobby(seats: usize) -> (Usher, Vec<Seat>) {
 }
 
 impl Usher {
-    /// Whether to accept now: pending while every shard is full, and no more once all are gone.
+    /// Whether to accept now: pending while every shard is full, and no more once all are gone. The
+    /// task is woken when the answer may have changed.
     pub fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.0.lock();
-        if state.seats.iter().any(Place::is_open) {
-            return Poll::Ready(true);
-        }
         if state.seats.iter().all(|place| place.gone) {
             return Poll::Ready(false);
         }
+        // Also while it may accept: it waits for its listener then, and is to let go of that when the
+        // last shard goes.
         state.usher = Some(cx.waker().clone());
-        Poll::Pending
+        if state.seats.iter().any(Place::is_open) { Poll::Ready(true) } else { Poll::Pending }
     }
 
     /// Gives a connection to the shard whose turn it is, passing over those that have no room.
@@ -171,14 +171,32 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::Ordering;
     use std::net::TcpListener;
 
     use super::*;
+    use crate::driver::tests::Counted;
 
     fn arrival() -> Arrival {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         Arrival::Tcp(TcpStream::connect(address).unwrap(), address)
+    }
+
+    /// Or the listener would go on taking connections in for nobody while what was under way when the
+    /// server was stopped comes to its end.
+    #[test]
+    fn an_usher_that_waits_for_connections_hears_that_all_have_gone() {
+        let usher_task = Arc::new(Counted::default());
+        let waker = Waker::from(usher_task.clone());
+        let (usher, mut seats) = lobby(2);
+        for seat in &seats {
+            assert!(seat.poll_take(5, &Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(usher.poll_accepting(&Context::from_waker(&waker)), Poll::Ready(true));
+        seats.clear();
+        assert!(usher_task.0.load(Ordering::Relaxed) > 0, "it has not been woken");
+        assert_eq!(usher.poll_accepting(&Context::from_waker(&waker)), Poll::Ready(false));
     }
 
     #[test]

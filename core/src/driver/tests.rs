@@ -33,7 +33,7 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
 
 /// A waker that counts itself.
 #[derive(Default)]
-struct Counted(AtomicUsize);
+pub(super) struct Counted(pub(super) AtomicUsize);
 
 impl Wake for Counted {
     fn wake(self: Arc<Self>) {

@@ -10,7 +10,8 @@ use super::shard::{Shard, Socket, State, put};
 use crate::event::{ConnId, Event, SessionId};
 use crate::sse::Frame;
 
-/// Wake-ups of connections served before others of the thread's tasks get their turn.
+/// Wake-ups of connections served before others of the thread's tasks get their turn, however often
+/// there is more to write: an application on other threads may send as fast as a turn writes.
 const WAKES_BATCH: usize = 1_024;
 
 /// Controls of handles served in one turn.
@@ -49,6 +50,7 @@ impl<S: Socket> Shard<S> {
     pub fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
         let state = &mut *self.state.borrow_mut();
         state.turn_begins(cx);
+        let mut served = 0;
         loop {
             if let Some(session) = state.opened.pop_front() {
                 // The rest of this turn is taken when the adapter polls again, which it does at once.
@@ -63,7 +65,8 @@ impl<S: Socket> Shard<S> {
             state.serve_decisions();
             state.tick();
             let drained = state.serve_application();
-            let served = state.serve_sockets();
+            let before = served;
+            served += state.serve_sockets(WAKES_BATCH - before);
             state.neighbours.compare(&mut state.server);
             state.wake_acceptor();
             if drained {
@@ -74,7 +77,7 @@ impl<S: Socket> Shard<S> {
                 return Poll::Pending;
             }
             let handed_out = state.opened.is_empty() && state.accepted.is_empty();
-            if handed_out && served == 0 && state.wait(cx, timer).is_pending() {
+            if handed_out && served == before && state.wait(cx, timer).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -203,10 +206,11 @@ impl<S: Socket> State<S> {
         false
     }
 
-    /// Writes to the sockets that have something to be written. Returns how many it looked at.
-    fn serve_sockets(&mut self) -> usize {
+    /// Writes to so many of the sockets that have something to be written. Returns how many it looked
+    /// at.
+    fn serve_sockets(&mut self, batch: usize) -> usize {
         let mut served = 0;
-        while served < WAKES_BATCH
+        while served < batch
             && let Some(conn) = self.server.poll_wake()
         {
             self.flush(conn);

@@ -118,7 +118,8 @@ impl VerdictCache {
     /// What a request's verdict depends on. Requests of which this makes the same octets get the same
     /// verdict; one of which it makes `None` is asked about each time.
     ///
-    /// It is called on the thread of the sockets, for each request.
+    /// It is called on the thread of the sockets, for each request. One at which it panics is answered
+    /// 503.
     #[must_use]
     pub fn key(
         mut self,

@@ -245,3 +245,71 @@ impl Threads {
         served
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::pin::pin;
+    use core::task::{Context, Poll, Waker};
+    use core::time::Duration;
+    use std::task::Wake;
+    use std::thread::Thread;
+
+    use super::*;
+    use crate::time::Clock;
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Polls on this thread whenever it is woken, for a while.
+    fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let clock = Clock::start();
+        let until = clock.now().saturating_add(Duration::from_secs(60));
+        while clock.now() < until {
+            if let Poll::Ready(done) = poll(&mut Context::from_waker(&waker)) {
+                return done;
+            }
+            thread::park_timeout(Duration::from_secs(60));
+        }
+        panic!("it never ends")
+    }
+
+    /// As a shard does, waits for the end of the server.
+    fn until_shutdown(controls: &Controls) {
+        block_on(|cx| match controls.neighbours.own().attention.take(cx).shutdowns {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+    }
+
+    #[test]
+    fn the_error_of_one_ends_all_and_is_told() {
+        for failing in 0..3 {
+            let (_, controls) = controls_of(3).unwrap();
+            let jobs = controls.into_iter().enumerate().map(Job).collect();
+            let threads = run_each("nowhere", jobs, move |Job((number, controls))| {
+                if number == failing {
+                    return Err(io::ErrorKind::AddrNotAvailable.into());
+                }
+                until_shutdown(&controls);
+                Ok(())
+            });
+            let mut end = pin!(threads.unwrap().wait());
+            let error = block_on(|cx| end.as_mut().poll(cx)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        }
+    }
+
+    struct Job((usize, Controls));
+
+    impl Serves for Job {
+        fn handle(&self) -> &Handle {
+            &self.0.1.handle
+        }
+    }
+}

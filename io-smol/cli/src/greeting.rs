@@ -16,6 +16,7 @@ pub struct Greeting<'a> {
     place: Place<'a>,
     tls: bool,
     asks_for_tokens: bool,
+    prefix_len: usize,
     workers: usize,
     whats: Vec<What>,
 }
@@ -31,7 +32,15 @@ impl<'a> Greeting<'a> {
     /// Of a server with this configuration that listens here; with the port that it has got.
     #[must_use]
     pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
-        Self { config, place, tls: false, asks_for_tokens: false, workers: 1, whats: Vec::new() }
+        Self {
+            config,
+            place,
+            tls: false,
+            asks_for_tokens: false,
+            prefix_len: 0,
+            workers: 1,
+            whats: Vec::new(),
+        }
     }
 
     /// Of one that serves something else than the demo: what a client should call it, what stands
@@ -45,6 +54,12 @@ impl<'a> Greeting<'a> {
     ) -> Self {
         self.whats.push(What { name: name.into(), path: path.into(), is: is.into() });
         self
+    }
+
+    /// Of one before which a proxy cuts this off from paths; nobody cuts it off for curl.
+    #[must_use]
+    pub fn public_path_prefix(self, prefix: &str) -> Self {
+        Self { prefix_len: prefix.len(), ..self }
     }
 
     /// Of one that speaks TLS there, or not.
@@ -150,8 +165,12 @@ impl fmt::Display for Greeting<'_> {
                 }
             }
         }
+        let prefix = match self.prefix_len {
+            0 => String::new(),
+            len => format!(r".\{{{len}\}}"),
+        };
         let post = format!(
-            "curl -s{flags} \"{base}$(sed -n '2s/data: //p' {events})\" -H 'Content-Type: application/json'"
+            "curl -s{flags} \"{base}$(sed -n '2s/data: {prefix}//p' {events})\" -H 'Content-Type: application/json'"
         );
         let (does, then) = match self.whats.first() {
             None => {
@@ -221,6 +240,14 @@ mod tests {
         check(tcp("127.0.0.1:8443"), true, "MCP over HTTP+SSE: https://127.0.0.1:8443/sse\n");
         check(tcp("127.0.0.1:8443"), true, "  curl -sNk https://127.0.0.1:8443/sse |");
         check(tcp("127.0.0.1:8443"), true, "  curl -sk \"https://127.0.0.1:8443$(");
+    }
+
+    #[test]
+    fn curl_posts_past_the_proxy() {
+        let place = Place::Tcp("127.0.0.1:8000".parse().expect("an address"));
+        let config = Config::default();
+        let said = Greeting::new(&config, place).public_path_prefix("/mcp").to_string();
+        assert!(said.contains(r"$(sed -n '2s/data: .\{4\}//p' /tmp/"), "{said}");
     }
 
     #[test]

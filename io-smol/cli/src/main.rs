@@ -263,6 +263,7 @@ fn serve_until_stopped(
     }
     let greeting = Greeting::new(&config, place)
         .workers(options.workers())
+        .public_path_prefix(options.public_path_prefix())
         .asks_for_tokens(options.asks_for_tokens());
     let greeting = service.describe(greeting);
     #[cfg(feature = "tls")]

@@ -158,6 +158,12 @@ impl Serve {
         &self.sse_path
     }
 
+    /// What a proxy in front cuts off from paths.
+    #[must_use]
+    pub fn public_path_prefix(&self) -> &str {
+        &self.public_path_prefix
+    }
+
     /// The same, to be added to.
     ///
     /// # Errors

@@ -276,6 +276,23 @@ fn a_panic_refuses_a_request_and_no_more() {
 }
 
 #[test]
+fn a_key_that_panics_refuses_a_request_and_no_more() {
+    let cache = VerdictCache::new().key(|head| {
+        let token = head.field("authorization").unwrap_or_default();
+        assert_ne!(token, b"bad", "stumbled, as it was told to");
+        Some(token.to_vec())
+    });
+    let mut desk = Desk::new(cache);
+    desk.oracle.allows("bad");
+    desk.oracle.allows("t");
+    for (token, status) in [("bad", "503"), ("t", "200"), ("bad", "503")] {
+        let conn = desk.asks(token, NOW);
+        assert_eq!(desk.status(conn), status, "{token}");
+    }
+    assert_eq!(desk.oracle.count().0, 1);
+}
+
+#[test]
 fn a_wake_gets_the_turn() {
     let mut desk = Desk::new(VerdictCache::new());
     let (_, controls) = controls();

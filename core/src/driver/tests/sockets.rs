@@ -5,16 +5,20 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::pin::pin;
+use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
-use super::poll;
+use super::{Counted, poll};
 use crate::config::Config;
-use crate::driver::{Controls, Handle, Session, Shard, Socket, Timer, Turn, controls};
+use crate::driver::{
+    Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls,
+};
 use crate::event::{CloseReason, ConnId};
 use crate::peer::Peer;
 use crate::sse::Frame;
@@ -30,6 +34,9 @@ pub(super) struct Wire {
     room: usize,
     pub(super) broken: bool,
     shut: bool,
+    writes: usize,
+    /// Answers each of so many writes with one more frame, as an application on another thread may.
+    chatter: Option<(SessionSender, usize)>,
 }
 
 #[derive(Clone, Default)]
@@ -67,6 +74,12 @@ impl Socket for Scripted {
         let taken = offered.len().min(wire.room);
         wire.room -= taken;
         wire.heard.extend_from_slice(&offered[..taken]);
+        wire.writes += 1;
+        if let Some((session, writes)) = &wire.chatter
+            && wire.writes < *writes
+        {
+            session.try_send(note(wire.writes)).unwrap();
+        }
         Poll::Ready(Ok(taken))
     }
 
@@ -163,6 +176,26 @@ fn a_socket_that_takes_a_byte_at_a_time_is_told_everything_once() {
     let at = heard.windows(2).position(|end| end == b"\n\n").expect("the endpoint event") + 2;
     assert_eq!(String::from_utf8(heard[at..].to_vec()), String::from_utf8(expected));
     assert_eq!(session.closed(), None);
+}
+
+#[test]
+fn whoever_sends_without_end_keeps_nobody_from_reading() {
+    let mut bench = Bench::new();
+    let socket = bench.connect(usize::MAX, GET);
+    let session = bench.sessions[0].sender();
+    socket.0.borrow_mut().chatter = Some((session.clone(), 5_000));
+    socket.0.borrow_mut().writes = 0;
+    session.try_send(note(0)).unwrap();
+    let turns = Arc::new(Counted::default());
+    let waker = Waker::from(turns.clone());
+    let cx = &mut Context::from_waker(&waker);
+    assert!(bench.shard.poll_turn(cx, &mut Never).is_pending());
+    let writes = socket.0.borrow().writes;
+    assert!((1..2_000).contains(&writes), "{writes} in one turn");
+    assert!(turns.0.load(Ordering::Relaxed) > 0, "it goes on by itself");
+    while socket.0.borrow().writes < 5_000 {
+        assert!(bench.shard.poll_turn(cx, &mut Never).is_pending());
+    }
 }
 
 #[test]

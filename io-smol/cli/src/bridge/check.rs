@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::child::{Child, Children, Exit};
 use super::command::Command;
 use super::output::Output;
+use super::stderr::printable;
 use crate::demo::PROTOCOL_VERSIONS;
 
 /// For how long a server may take for all that it is asked.
@@ -187,7 +188,10 @@ impl Talk {
             Some(_) => Some(self.count_tools().await?),
             None => None,
         };
-        let server = format!("{} {}", server_info.name, server_info.version);
+        // In its own words, that is: which go to a terminal.
+        let said = |text: &str| printable(text.as_bytes());
+        let server = format!("{} {}", said(&server_info.name), said(&server_info.version));
+        let protocol_version = said(&protocol_version);
         let (lines_refused, took) = (0, Duration::ZERO);
         Ok(Findings { server, protocol_version, tools, lines_refused, took })
     }
@@ -236,6 +240,7 @@ impl Talk {
                         serde_json::from_str(message.text()).map_err(unexpected)?;
                     return match answer {
                         Answer { error: Some(Error { code, message }), .. } => {
+                            let message = printable(message.as_bytes());
                             Err(Fault::Refused(method, format!("{message} ({code})")))
                         }
                         Answer { result, error: None } => {

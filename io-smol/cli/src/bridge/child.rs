@@ -159,21 +159,27 @@ impl Children {
         name: impl Into<String>,
     ) -> io::Result<Child> {
         let mut command = command.prepare(own_program()?, head);
+        command.arg0(guard::NAME);
+        self.start(command, name.into()).await
+    }
+
+    async fn start(&self, mut command: process::Command, name: String) -> io::Result<Child> {
         command
-            .arg0(guard::NAME)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let (started, start) = bounded(1);
-        let (shared, name) = (self.shared.clone(), name.into());
+        let shared = self.shared.clone();
         *shared.tended() += 1;
         let task = async move {
             let done = Done(&shared);
             match Process::start(command, &shared) {
                 Ok((process, child)) => {
-                    // Nobody may be waiting any more; then the child is dropped here.
+                    // Nobody may be waiting any more; then the child is dropped here. Or nobody takes
+                    // it out of the channel: then it goes with that, which must not wait for us.
                     drop(started.try_send(Ok(child)));
+                    drop(started);
                     process.tend(&name, &shared).await;
                     shared.status.process_ended();
                 }
@@ -516,6 +522,25 @@ mod tests {
     fn an_exit_is_noticed_and_the_process_not_reaped() {
         check(Exited::of);
         check(Exited::Looking);
+    }
+
+    #[test]
+    fn a_process_that_nobody_takes_over_is_ended() {
+        struct Told(std::sync::mpsc::Sender<()>);
+        impl std::task::Wake for Told {
+            fn wake(self: Arc<Self>) {
+                let _ = self.0.send(());
+            }
+        }
+        let children = Children::new().unwrap();
+        let (told, telling) = std::sync::mpsc::channel();
+        let waker = Arc::new(Told(told)).into();
+        let mut start = Box::pin(children.start(process::Command::new("cat"), "cat".into()));
+        assert!(start.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        // It was started and waits to be taken; then its session is gone.
+        telling.recv_timeout(Duration::from_secs(30)).unwrap();
+        drop(start);
+        assert_eq!(children.finish(), 0);
     }
 
     #[test]

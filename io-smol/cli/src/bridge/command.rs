@@ -250,23 +250,32 @@ impl FromStr for HeaderToEnv {
 
 /// Whether loaders, shells or the usual runtimes take code, or where to find it, from this variable.
 fn decides_what_runs(variable: &str) -> bool {
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 23] = [
         "BASH_ENV",
         "CLASSPATH",
+        "DOTNET_STARTUP_HOOKS",
         "ENV",
         "GCONV_PATH",
+        "GIO_EXTRA_MODULES",
+        "HOME",
         "IFS",
         "JAVA_TOOL_OPTIONS",
+        "JDK_JAVA_OPTIONS",
+        "LUA_INIT",
         "NODE_OPTIONS",
         "NODE_PATH",
         "PATH",
+        "PERL5DB",
         "PERL5LIB",
         "PERL5OPT",
+        "PS4",
         "RUBYLIB",
         "RUBYOPT",
+        "SHELL",
         "SHELLOPTS",
+        "_JAVA_OPTIONS",
     ];
-    let prefixes = ["LD_", "DYLD_", "PYTHON", "npm_config_", "NPM_CONFIG_"];
+    let prefixes = ["LD_", "DYLD_", "PYTHON", "npm_config_", "NPM_CONFIG_", "PIP_", "UV_"];
     NAMES.contains(&variable) || prefixes.iter().any(|prefix| variable.starts_with(prefix))
 }
 
@@ -332,7 +341,17 @@ mod tests {
         for text in ["X-Api-Key", "=A", "A=", "X Y=A", "X=A B", "X=A=B", "X=1A", "X=Ä"] {
             assert!(fails(text), "{text}");
         }
-        for name in ["PATH", "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "PYTHONPATH", "NODE_OPTIONS"] {
+        for name in [
+            "PATH",
+            "HOME",
+            "SHELL",
+            "LD_PRELOAD",
+            "DYLD_INSERT_LIBRARIES",
+            "PYTHONPATH",
+            "NODE_OPTIONS",
+            "_JAVA_OPTIONS",
+            "UV_INDEX_URL",
+        ] {
             assert!(fails(&format!("X={name}")), "{name}");
         }
     }

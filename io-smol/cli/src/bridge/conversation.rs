@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use mcp_sse_core::Frame;
-use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
+use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body, same_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -141,11 +141,14 @@ impl Conversation {
     /// The process has said this.
     pub fn handle_said(&mut self, message: Message) -> Said {
         if message.kind() == Kind::Response {
-            if matches!(self.phase, Phase::ShakingHands { .. }) && message.id() == Some(OWN_ID) {
+            if matches!(self.phase, Phase::ShakingHands { .. })
+                && message.id().is_some_and(|id| same_id(id, OWN_ID))
+            {
                 return self.handle_hand(&message);
             }
-            let answered = |waiting: &Waiting| Some(&*waiting.id) == message.id();
-            if let Some(at) = self.waiting.iter().position(answered) {
+            // It may spell the id in another way.
+            let id = message.id().unwrap_or_default();
+            if let Some(at) = self.waiting.iter().position(|waiting| same_id(&waiting.id, id)) {
                 self.waiting.remove(at);
             }
         }
@@ -249,7 +252,7 @@ impl Conversation {
     fn pass_on(&mut self, message: Message) {
         if let Some(cancelled) = message.cancelled_id() {
             // No answer will follow.
-            self.waiting.retain(|waiting| &*waiting.id != cancelled);
+            self.waiting.retain(|waiting| !same_id(&waiting.id, cancelled));
         }
         if message.kind() == Kind::Request
             && let Some(id) = message.id()

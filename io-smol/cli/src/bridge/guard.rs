@@ -9,9 +9,11 @@
 //! so on the pipe, and the group is told to end. On Linux the guard also adopts what the server leaves
 //! behind, and so knows when the last of it has ended.
 
+use core::fmt;
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::{env, io, thread};
 
@@ -46,13 +48,13 @@ pub fn run() -> Option<ExitCode> {
         return None;
     }
     let Some(program) = args.next() else {
-        eprintln!("{NAME}: this is a part of mcp-sse bridge and of no use alone");
+        say(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
         return Some(ExitCode::from(STATUS_NOT_RUN));
     };
     Some(ExitCode::from(match prepare() {
         Ok(()) => guard(&program, args.collect()),
         Err(error) => {
-            eprintln!("cannot guard a process: {error}");
+            say(format_args!("cannot guard a process: {error}"));
             STATUS_NOT_RUN
         }
     }))
@@ -73,12 +75,17 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
+/// Says something to the bridge, which may be gone; that must keep nobody from what comes next.
+fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
 /// Starts the server and waits until it and all that it leaves behind have ended.
 fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
     let server = match Command::new(program).args(args).spawn() {
         Ok(server) => server,
         Err(error) => {
-            eprintln!("cannot start {}: {error}", program.display());
+            say(format_args!("cannot start {}: {error}", program.display()));
             let missing = error.kind() == io::ErrorKind::NotFound;
             return if missing { STATUS_NOT_FOUND } else { STATUS_NOT_RUN };
         }
@@ -90,7 +97,7 @@ fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
         Ok(())
     });
     if let Err(error) = let_go {
-        eprintln!("cannot guard a process: {error}");
+        say(format_args!("cannot guard a process: {error}"));
         let _ = rustix::process::kill_current_process_group(Signal::KILL);
     }
     let server = Pid::from_child(&server);
@@ -104,7 +111,7 @@ fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
                 let _ = rustix::process::kill_current_process_group(Signal::TERM);
                 thread::spawn(move || {
                     thread::sleep(LEFTOVERS);
-                    eprintln!("exited with status {status}; what it left behind is killed");
+                    say(format_args!("exited with status {status}; what it left behind is killed"));
                     let _ = rustix::process::kill_current_process_group(Signal::KILL);
                 });
             }

@@ -35,6 +35,8 @@ pub struct Output {
     pieces: Pieces,
     /// Of a batch.
     ready: VecDeque<Message>,
+    /// Lines that were no messages, and are not counted yet: there may be thousands at once.
+    refused: u64,
     spoken: bool,
     warnings: u32,
     unsaid: u32,
@@ -51,6 +53,7 @@ impl Output {
             lines: Lines::new(LINE_BYTES_MAX),
             pieces: Pieces::default(),
             ready: VecDeque::new(),
+            refused: 0,
             spoken: false,
             warnings: 0,
             unsaid: 0,
@@ -77,6 +80,12 @@ impl Output {
 
     /// The next message.
     pub fn next_message(&mut self) -> Option<Message> {
+        let message = self.find_message();
+        self.count_refused();
+        message
+    }
+
+    fn find_message(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 if !self.spoken {
@@ -91,7 +100,7 @@ impl Output {
                     let shown = shown(beginning);
                     self.status.note_line_too_long();
                     self.pieces.clear();
-                    self.warn(&format!("a line of more than {LINE_BYTES_MAX} bytes"), &shown);
+                    self.warn(|| format!("a line of more than {LINE_BYTES_MAX} bytes: {shown}"));
                     continue;
                 }
             };
@@ -145,12 +154,18 @@ impl Output {
     }
 
     fn refuse(&mut self, why: &dyn core::fmt::Display, text: &[u8]) {
-        self.status.note_line_refused();
-        self.warn(&format!("not a message ({why})"), &shown(text));
+        self.refused += 1;
+        self.warn(|| format!("not a message ({why}): {}", shown(text)));
+    }
+
+    fn count_refused(&mut self) {
+        if self.refused > 0 {
+            self.status.note_lines_refused(core::mem::take(&mut self.refused));
+        }
     }
 
     /// Warns, unless that has been done often enough lately.
-    fn warn(&mut self, what: &str, shown: &str) {
+    fn warn(&mut self, what: impl FnOnce() -> String) {
         let now = Instant::now();
         if self.period.is_none_or(|start| now.duration_since(start) >= PERIOD) {
             self.period = Some(now);
@@ -164,7 +179,7 @@ impl Output {
         if self.warnings > WARNINGS_MAX {
             self.unsaid += 1;
         } else {
-            log::warn!("{}: the server printed what is passed over, {what}: {shown}", self.name);
+            log::warn!("{}: the server printed what is passed over, {}", self.name, what());
         }
     }
 }
@@ -278,6 +293,7 @@ impl Drop for Output {
         if let Some(last) = last {
             self.refuse(&"its line does not end", &last);
         }
+        self.count_refused();
         if self.unsaid > 0 {
             log::warn!("{}: {} more lines were no messages", self.name, self.unsaid);
         }
@@ -337,6 +353,20 @@ mod tests {
         check(&format!("[INFO] ready\n{{ not json\n{ONE}\n{{}}\n"), &[ONE], 3);
         check(&format!("{{\"jsonrpc\":\"1.0\"}}\n\"text\"\n17\n]\n{ONE}\n"), &[ONE], 4);
         check(&format!("{ONE}\n{ONE}"), &[ONE], 1);
+    }
+
+    #[test]
+    fn many_lines_are_told_of_at_once() {
+        use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+        let (status, told) = (Arc::new(Status::default()), Arc::<AtomicU32>::default());
+        let telling = told.clone();
+        status.listen(move |_| {
+            telling.fetch_add(1, Relaxed);
+        });
+        let mut output = Output::new("test", status.clone());
+        output.feed("y\n".repeat(1_000).as_bytes());
+        assert_eq!(output.next_message(), None);
+        assert_eq!((status.lines_refused(), told.load(Relaxed)), (1_000, 2));
     }
 
     #[test]

@@ -27,11 +27,13 @@ use super::child::{Child, Children, Exit};
 use super::command::Command;
 use super::conversation::{Conversation, Said};
 use super::output::Output;
+use super::stderr::printable;
 
 /// When its output has ended or its input is closed, a process has so long to exit before the session
 /// ends without knowing how it did.
 pub(super) const EXIT: Duration = Duration::from_secs(1);
-/// So much is done for one session before others have their turn.
+/// So much is done for one session before others have their turn; or as much as [`READ_BYTES`] of what
+/// its process prints.
 const MOVES_BATCH: u32 = 64;
 /// Bytes read from a process at once: as much as a pipe holds on most systems.
 const READ_BYTES: usize = 64 << 10;
@@ -122,6 +124,7 @@ impl PerSession {
             child,
             talk,
             output,
+            turn_bytes: 0,
             writing: Vec::new(),
             written: 0,
             outgoing,
@@ -139,7 +142,8 @@ impl PerSession {
         if over == Over::ClientGone {
             return;
         }
-        log::warn!("{name}: {over}");
+        // The reason may be in the words of the process.
+        log::warn!("{name}: {}", printable(over.to_string().as_bytes()));
         if !relay.output.has_spoken() {
             self.children.status().note_failure();
         }
@@ -153,6 +157,8 @@ struct Relay {
     child: Option<Child>,
     talk: Conversation,
     output: Output,
+    /// Bytes read from the process in this turn: most of them may have been no messages.
+    turn_bytes: usize,
     /// The line that is being written, and how much of it has been.
     writing: Vec<u8>,
     written: usize,
@@ -176,11 +182,15 @@ type Moved = ControlFlow<Over, bool>;
 
 impl Relay {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        self.turn_bytes = 0;
         for _ in 0..MOVES_BATCH {
             match self.poll_once(cx) {
                 Break(over) => return Poll::Ready(over),
                 Continue(false) => return Poll::Pending,
                 Continue(true) => {}
+            }
+            if self.turn_bytes >= READ_BYTES {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -188,6 +198,8 @@ impl Relay {
     }
 
     fn poll_once(&mut self, cx: &mut Context<'_>) -> Moved {
+        // Looked at before its output is: whatever it said last is then there to be read.
+        let exit = self.child.as_mut().map(|child| child.poll_exit(cx));
         let up = self.poll_up(cx)?;
         let down = self.poll_down(cx)?;
         let time = self.poll_time(cx)?;
@@ -195,7 +207,7 @@ impl Relay {
             return Continue(true);
         }
         // Only when nothing it said is left.
-        match self.child.as_mut().map(|child| child.poll_exit(cx)) {
+        match exit {
             Some(Poll::Ready(exit)) if !self.is_sending() => Break(Over::Exited(exit)),
             _ => Continue(false),
         }
@@ -275,7 +287,7 @@ impl Relay {
         });
         match read {
             Poll::Pending => return Continue(false),
-            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(count @ 1..)) => self.turn_bytes += count,
             Poll::Ready(Ok(0) | Err(_)) => {
                 self.output_closed = true;
                 self.output.end();

@@ -3,7 +3,8 @@
 //! Knows: numbers. Does not know: who asks for them.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::OnceLock;
 
 use mcp_sse_core::Report;
@@ -21,7 +22,10 @@ pub struct Status {
     lines_refused: AtomicU64,
     lines_too_long: AtomicU64,
     /// Told whenever `/health` or `/ready` would say something new.
-    server: OnceLock<Handle>,
+    listener: OnceLock<Box<dyn Fn(Report) + Send + Sync>>,
+    /// Changes that nobody has told of yet. Whoever makes the first tells of all, and the others need
+    /// not wait: two who told at once could leave the older report behind.
+    untold: AtomicU32,
 }
 
 impl fmt::Debug for Status {
@@ -40,19 +44,37 @@ impl Status {
     /// Tells this server from now on what `/health` and `/ready` are to say. Only the first one that
     /// is said here is told.
     pub fn report_to(&self, server: Handle) {
-        let _ = self.server.set(server);
+        self.listen(move |report| server.report(report));
+    }
+
+    pub(super) fn listen(&self, listener: impl Fn(Report) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
         self.tell();
     }
 
+    /// Tells how things are. What changes meanwhile is told by whoever is telling.
     fn tell(&self) {
-        let Some(server) = self.server.get() else { return };
+        let Some(listener) = self.listener.get() else { return };
+        if self.untold.fetch_add(1, AcqRel) > 0 {
+            return;
+        }
+        let mut seen = self.untold.load(Acquire);
+        loop {
+            listener(self.report());
+            match self.untold.compare_exchange(seen, 0, AcqRel, Acquire) {
+                Ok(_) => return,
+                Err(more) => seen = more,
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
         let report = Report::new()
             .gauge("children", self.running().into())
             .gauge("children_started", self.started())
             .gauge("lines_refused", self.lines_refused())
             .gauge("lines_too_long", self.lines_too_long());
-        let ready = self.is_ready();
-        server.report(if ready { report } else { report.not_ready("no server can be started") });
+        if self.is_ready() { report } else { report.not_ready("no server can be started") }
     }
 
     /// Processes that run now, those that are being ended among them.
@@ -120,9 +142,9 @@ impl Status {
         }
     }
 
-    /// A line of a server was no message.
-    pub fn note_line_refused(&self) {
-        self.lines_refused.fetch_add(1, Relaxed);
+    /// So many lines of a server were no messages.
+    pub fn note_lines_refused(&self, lines: u64) {
+        self.lines_refused.fetch_add(lines, Relaxed);
         self.tell();
     }
 
@@ -136,6 +158,25 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_while_it_is_told_is_told_last() {
+        use std::sync::{Arc, Mutex};
+        let status = Arc::new(Status::default());
+        let told = Arc::<Mutex<Vec<Report>>>::default();
+        let (changing, telling) = (Arc::downgrade(&status), told.clone());
+        status.listen(move |report| {
+            // Another thread, while this report is on its way.
+            let status = changing.upgrade().unwrap();
+            if status.lines_refused() < 3 {
+                std::thread::spawn(move || status.note_lines_refused(1)).join().unwrap();
+            }
+            telling.lock().unwrap().push(report);
+        });
+        assert_eq!(told.lock().unwrap().last(), Some(&status.report()));
+        status.process_started();
+        assert_eq!(told.lock().unwrap().last(), Some(&status.report()));
+    }
 
     #[test]
     fn three_failures_in_a_row_and_not_ready() {

@@ -12,6 +12,8 @@ echo "$MODE: a line of stderr" >&2
 [ "$MODE" = dies ] && kill -9 $$
 [ "$MODE" = silent ] && exec sleep 1000
 [ "$MODE" = banner ] && echo 'Listening on stdio'
+name=three
+[ "$MODE" = coloured ] && name='\u001b[31mred'
 say() { printf '{"jsonrpc":"2.0",%s}\n' "$1"; }
 while IFS= read -r line; do
     id=${line#*\"id\":} id=${id%%,*}
@@ -19,7 +21,7 @@ while IFS= read -r line; do
         *'"method":"initialize"'*)
             [ "$MODE" = refuses ] && say "\"id\":$id,\"error\":{\"code\":-1,\"message\":\"not you\"}" && continue
             [ "$MODE" = odd ] && say "\"id\":$id,\"result\":17" && continue
-            say "\"id\":$id,\"result\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"three\",\"version\":\"0.3\"}}" ;;
+            say "\"id\":$id,\"result\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"$name\",\"version\":\"0.3\"}}" ;;
         *'"method":"ping"'*)
             say '"id":"q","method":"roots/list"'
             read -r answer
@@ -49,6 +51,8 @@ fn a_server_that_works() {
     let findings = "ok: sh: three 0.3, protocol version 2025-06-18, 3 tools, within ";
     assert!(said.starts_with(findings) && said.ends_with(" s\n"), "{said}");
     assert_eq!((code, &*told), (Some(0), ""));
+    let (_, said, _) = mode("coloured");
+    assert!(said.starts_with(r"ok: sh: \u{1b}[31mred 0.3, "), "{said}");
     let (code, said, told) = mode("banner");
     assert_eq!(code, Some(0));
     assert!(said.ends_with("; lines on its stdout that were no messages: 1\n"), "{said}");

@@ -21,6 +21,7 @@ while IFS= read -r line; do
     case $line in
         *'"method":"die"'*) exit 5 ;;
         *'"method":"hang"'*) continue ;;
+        *'"method":"deaf"'*) exec sleep 1000 ;;
         *'"method":"loud"'*)
             [ -n "$noise" ] || noise=$(head -c 262144 /dev/zero | tr '\0' x)
             printf '{"jsonrpc":"2.0","method":"noise","params":"%s"}\n' "$noise" ;;
@@ -42,11 +43,15 @@ struct Shared {
 
 impl Shared {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
         let scratch = Scratch::new();
         let variable = |name: &str| format!("{name}={}", scratch.path(name).display());
         let (record, broken) = (variable("RECORD"), variable("BROKEN"));
-        let flags = ["--shared", "--env", &record, "--env", &broken];
-        let bridge = Bridge::launch(&[&flags[..], &["--", "sh", "-c", SERVER]].concat());
+        let shared = ["--shared", "--env", &record, "--env", &broken];
+        let bridge = Bridge::launch(&[flags, &shared, &["--", "sh", "-c", SERVER]].concat());
         Self { bridge, scratch }
     }
 
@@ -117,6 +122,38 @@ fn fifty_clients_with_the_same_ids() {
     let heard = shared.heard();
     assert_eq!(heard.len(), 1 + 50 * 100);
     assert_eq!(heard[0]["params"]["capabilities"], json!({}), "nobody's");
+}
+
+/// Sessions, their posts and the process are each on another thread, and the process is still one.
+#[test]
+fn clients_of_two_workers() {
+    let shared = Shared::start_with(&["--workers", "2"]);
+    thread::scope(|scope| {
+        for client in 0..16 {
+            let shared = &shared;
+            scope.spawn(move || {
+                let mut stream = shared.begin();
+                for id in 1..=20 {
+                    let params = format!("\"client {client} call {id}\"");
+                    stream.say(&call(id, &params));
+                    assert_eq!(stream.message(), answer(id, &params));
+                }
+            });
+        }
+    });
+    assert_eq!(shared.bridge.descendants().len(), 2, "its guard and itself");
+    let mut streams: Vec<_> = (0..8).map(|_| shared.begin()).collect();
+    streams[0].say(&method("loud", 2));
+    for stream in &mut streams {
+        assert!(stream.message().contains("noise"), "notifications are for all");
+    }
+    assert_eq!(streams[0].message(), answer(2, "{}"));
+    streams[0].say(&method("die", 3));
+    assert_eq!(streams[0].message(), died(3));
+    for (at, stream) in streams.iter_mut().enumerate() {
+        stream.say(&call(4, &format!("[{at}]")));
+        assert_eq!(stream.message(), answer(4, &format!("[{at}]")));
+    }
 }
 
 #[test]
@@ -259,5 +296,20 @@ fn the_process_ends_with_the_bridge() {
     shared.bridge.signal(rustix::process::Signal::TERM);
     shared.bridge.signal(rustix::process::Signal::TERM);
     assert_eq!(shared.bridge.wait_for_end(), Some(0));
+    shared.bridge.wait_for_no_descendants(LONG);
+}
+
+#[test]
+fn a_process_that_does_not_read_ends_with_the_bridge_too() {
+    let mut shared = Shared::start();
+    let mut stream = shared.begin();
+    stream.say(&method("deaf", 2));
+    let before = shared.bridge.written();
+    // Larger than a pipe and what is taken while it is full.
+    stream.say(&call(3, &format!("\"{}\"", "x".repeat(400 << 10))));
+    within(LONG, "a full pipe", || shared.bridge.written() >= before + (64 << 10));
+    shared.bridge.signal(rustix::process::Signal::TERM);
+    shared.bridge.signal(rustix::process::Signal::TERM);
+    assert_eq!(shared.bridge.wait_for_end(), Some(0), "{}", shared.bridge.log());
     shared.bridge.wait_for_no_descendants(LONG);
 }

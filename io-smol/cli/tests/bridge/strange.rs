@@ -65,6 +65,20 @@ fn cannot_be_run() {
 }
 
 #[test]
+fn prints_rubbish_for_ever() {
+    let bridge = Bridge::start(&[]);
+    let mut bystander = bridge.bystander();
+    let mut stream = bridge.open("rubbish");
+    stream.say(INITIALIZE);
+    bridge.wait_for_log("the server printed what is passed over");
+    for _ in 0..10 {
+        bystander.check_alive("rubbish");
+    }
+    drop(stream);
+    within(LONG, "its end", || bridge.descendants().len() == 2);
+}
+
+#[test]
 fn closes_its_output_but_lives() {
     check_end("closes-output", "MCP server process closed its output");
 }

@@ -40,6 +40,7 @@ case ${MODE:-} in
     pretty) IFS= read -r line; printf '{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": [\n    {}\n  ]\n}\n'; answer ;;
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
     unended) read -r line; printf '{"jsonrpc":"2.0","id":0,"result":{}}'; exit 0 ;;
+    rubbish) yes ;;
     missing) exec /nothing/there ;;
     noisy) echo 'from stderr' >&2; printf 'no \033[31mend' >&2; answer ;;
     flood) n=0; while echo '{"jsonrpc":"2.0","method":"flood","params":['$n']}'; do n=$((n + 1)); done ;;
@@ -175,6 +176,13 @@ impl Bridge {
 
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("descriptors").count()
+    }
+
+    /// Bytes that it has written to pipes, files and sockets so far.
+    pub(crate) fn written(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("counters");
+        let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("a line");
+        line.parse().expect("a number")
     }
 
     /// Resident memory in KiB.

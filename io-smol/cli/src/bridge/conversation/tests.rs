@@ -223,3 +223,24 @@ fn a_message_is_one_line() {
     talk.client_says(pretty);
     talk.process_hears(&[r#"{  "jsonrpc": "2.0",  "id": 0, "method": "initialize"}"#]);
 }
+
+#[test]
+fn ids_may_come_back_spelled_in_another_way() {
+    let mut talk = Talk::new(true);
+    talk.client_says(INITIALIZE);
+    talk.process_hears(&[INITIALIZE]);
+    for id in [r#""\u0061""#, r#""1""#, "1", r#""gone\/""#] {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list"}}"#);
+        talk.client_says(&request);
+        talk.process_hears(&[&request]);
+    }
+    talk.process_says(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
+    // A string is no number.
+    talk.process_says(r#"{"jsonrpc":"2.0","id":"\u0031","result":{}}"#);
+    talk.process_says(r#"{"jsonrpc":"2.0","id":-0,"result":{}}"#);
+    let cancelled =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"gone/"}}"#;
+    talk.client_says(cancelled);
+    talk.process_hears(&[cancelled]);
+    assert_eq!(texts(talk.conversation.abandon("it is gone")), r#"Some("1");"#);
+}

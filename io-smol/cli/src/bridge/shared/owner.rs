@@ -19,7 +19,7 @@ use mcp_sse_core::{Clock, Frame, Time};
 use super::Input;
 use super::backoff::Backoff;
 use super::outbox::Outbox;
-use crate::bridge::child::{Child, Children};
+use crate::bridge::child::{Child, Children, Exit};
 use crate::bridge::command::Command;
 use crate::bridge::mux::{Member, Mux, MuxLimits, Output as Said};
 use crate::bridge::output::Output;
@@ -30,7 +30,8 @@ use crate::bridge::session::EXIT;
 pub const SLOW_MAX: Duration = Duration::from_secs(1);
 /// See [`SLOW_MAX`]; what was spent comes back evenly.
 pub const SLOW_PERIOD: Duration = Duration::from_secs(30);
-/// So much is done before others have their turn.
+/// So much is done before others have their turn; or as much as [`READ_BYTES`] of what the process
+/// prints.
 const MOVES_BATCH: u32 = 64;
 /// No more is taken from sessions while so many bytes wait for the process.
 const WRITING_BYTES_MAX: usize = 64 << 10;
@@ -108,6 +109,8 @@ pub(super) struct Owner {
     /// How much of them at most answers what the process asked.
     answers_bytes: usize,
     blocked: Option<Blocked>,
+    /// Bytes read from the process in this turn: most of them may have been no messages.
+    turn_bytes: usize,
     buffer: Box<[u8]>,
     timer: Timer,
     timer_at: Option<Time>,
@@ -136,6 +139,7 @@ impl Owner {
             written: 0,
             answers_bytes: 0,
             blocked: None,
+            turn_bytes: 0,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             timer: Timer::never(),
             timer_at: None,
@@ -149,11 +153,15 @@ impl Owner {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.turn_bytes = 0;
         for _ in 0..MOVES_BATCH {
             let Some(moved) = self.poll_sessions(cx) else { return Poll::Ready(()) };
             let moved = moved | self.poll_server(cx) | self.poll_outputs(cx) | self.poll_time(cx);
             if !moved {
                 return Poll::Pending;
+            }
+            if self.turn_bytes >= READ_BYTES {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -163,8 +171,9 @@ impl Owner {
     /// From sessions. Whether anything came; `None` if nothing will.
     fn poll_sessions(&mut self, cx: &mut Context<'_>) -> Option<bool> {
         let mut moved = false;
-        while let Poll::Ready(Some(member)) = self.departed.as_mut().poll_next(cx) {
-            self.leave(member);
+        while let Poll::Ready(departed) = self.departed.as_mut().poll_next(cx) {
+            // Nobody is left, and nobody can come: seen here even while nothing is taken below.
+            self.leave(departed?);
             moved = true;
         }
         if self.writing.len() >= WRITING_BYTES_MAX || self.blocked.is_some() {
@@ -290,7 +299,11 @@ impl Owner {
                 }
                 true
             }
-            Server::Running(_) => self.poll_write(cx) | self.poll_read(cx) || self.poll_exit(cx),
+            Server::Running(running) => {
+                // Looked at before its output is: whatever it said last is then there to be read.
+                let exit = running.child.poll_exit(cx);
+                self.poll_write(cx) | self.poll_read(cx) || self.handle_exit(exit)
+            }
         }
     }
 
@@ -347,6 +360,7 @@ impl Owner {
         match running.child.poll_read(cx, &mut self.buffer) {
             Poll::Pending => return false,
             Poll::Ready(Ok(count @ 1..)) => {
+                self.turn_bytes += count;
                 running.output.feed(self.buffer.get(..count).unwrap_or_default());
             }
             Poll::Ready(Ok(0) | Err(_)) => {
@@ -358,12 +372,11 @@ impl Owner {
     }
 
     /// Only when nothing it said is left.
-    fn poll_exit(&mut self, cx: &mut Context<'_>) -> bool {
-        let Server::Running(running) = &mut self.server else { return false };
+    fn handle_exit(&mut self, exit: Poll<Exit>) -> bool {
         if self.blocked.is_some() {
             return false;
         }
-        let Poll::Ready(exit) = running.child.poll_exit(cx) else { return false };
+        let Poll::Ready(exit) = exit else { return false };
         let why = if exit.was_not_run() { "could not be started" } else { "exited" };
         self.give_up(&format!("{why} ({exit})"));
         true
