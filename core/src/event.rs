@@ -63,6 +63,12 @@ handle! {
     SessionId "s"
 }
 
+handle! {
+    /// Names a post of another shard that waits here for room in its session: 8 bytes, `Copy`, prints
+    /// as `h3v7`. It is good until its [`Event::Settled`].
+    HeldPost "h"
+}
+
 /// On whose behalf a session was opened, in the application's own words. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(Arc<str>);
@@ -170,6 +176,13 @@ pub enum Event {
         /// Answers the post with that shard's outcome.
         ticket: PostTicket,
     },
+    /// What became of a post that was [held](Delivery::Held). Said once for each.
+    Settled {
+        /// The post; the handle is stale from here on.
+        post: HeldPost,
+        /// What its own shard's [`acknowledge`](crate::Server::acknowledge) is to be told.
+        outcome: Outcome,
+    },
     /// A session that refused a frame with [`SendError::Full`](crate::SendError::Full) has room.
     Unblocked {
         /// The session.
@@ -243,6 +256,18 @@ pub enum Outcome {
     },
 }
 
+/// What [`Server::deliver`](crate::Server::deliver) has done with a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// This is what has become of it.
+    Done(Outcome),
+    /// Its session has no room. It waits like the session's other posts, for [`Timeouts::hold`] at
+    /// most; then, or before, [`Event::Settled`] says what has become of it.
+    ///
+    /// [`Timeouts::hold`]: crate::Timeouts::hold
+    Held(HeldPost),
+}
+
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -284,7 +309,9 @@ impl Event {
             Self::Asked { head, .. } | Self::Opened { head, .. } => head.memory_bytes(),
             Self::Message { message, .. } => message.memory_bytes(),
             Self::Foreign { post, .. } => post.message.memory_bytes(),
-            Self::Unblocked { .. } | Self::Closed { .. } | Self::Drained => 0,
+            Self::Settled { .. } | Self::Unblocked { .. } | Self::Closed { .. } | Self::Drained => {
+                0
+            }
         }
     }
 }

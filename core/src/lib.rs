@@ -121,8 +121,8 @@ pub use config::{Acknowledgement, Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
 pub use error::{AcceptError, Aftermath, ConfigError, Expired, Fault, SendError};
 pub use event::{
-    AuthTicket, CloseReason, ConnId, Deadline, Event, ForwardedPost, Interest, Outcome, Phase,
-    PostTicket, Principal, Reach, Refusal, RequestHead, SessionId, Verdict,
+    AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, HeldPost, Interest,
+    Outcome, Phase, PostTicket, Principal, Reach, Refusal, RequestHead, SessionId, Verdict,
 };
 pub use exchange::{Exchange, ResponseHead};
 pub use limits::{Limits, Timeouts};

@@ -82,6 +82,9 @@ pub struct Limits {
     pub inbound_bytes_max: Option<u64>,
     /// Requests of one session without an answer; further requests are held.
     pub in_flight_max: Option<u32>,
+    /// Posts that came by other shards and wait here for room in their sessions; a further one is
+    /// answered 503.
+    pub forwarded_max: Option<u32>,
     /// Bytes queued for one session's stream; one larger frame alone is allowed.
     pub queue_bytes_max: Option<u64>,
     /// Bytes queued for all peers together.
@@ -134,6 +137,8 @@ impl Default for Limits {
             // sixty-fourth of `bodies_bytes_max`, and not all of it.
             inbound_bytes_max: Some(1 << 20),
             in_flight_max: Some(64),
+            // As many as connections: each has one post under way.
+            forwarded_max: Some(10_240),
             queue_bytes_max: Some(1 << 20),
             queues_bytes_max: Some(64 << 20),
             // 1 KiB in 30 s is slower than any link that is in use.
@@ -181,6 +186,8 @@ impl Limits {
         }
         // The ids of requests in flight, doubled because the list grows by doubling.
         add(sessions.saturating_mul(terms(self.in_flight_max)), 2 * 16);
+        // The slots of posts of other shards, their places in lists, and their events.
+        add(terms(self.forwarded_max), GUEST_BYTES);
         // Request bytes: bodies, input behind them, heads in events; then those of one body or head
         // more, which is counted when it is there.
         add(1, self.bodies_bytes_max.unwrap_or(u64::MAX));
@@ -193,12 +200,6 @@ impl Limits {
         let own = terms(self.inbound_messages_max).saturating_add(2);
         add(sessions.saturating_mul(own), EVENT_BYTES);
         sum
-    }
-
-    /// Connections that streams never have; zero where there are too few for a reserve, or no end of
-    /// them.
-    pub(crate) fn reserve(&self) -> u32 {
-        self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
     }
 
     /// The limits of each of `shards` servers that together are to have these: what is counted over a
@@ -221,6 +222,7 @@ impl Limits {
             sessions_per_address_max: count(self.sessions_per_address_max),
             sessions_per_principal_max: count(self.sessions_per_principal_max),
             rate_entries_max: count(self.rate_entries_max),
+            forwarded_max: count(self.forwarded_max),
             bodies_bytes_max: bytes(self.bodies_bytes_max),
             queues_bytes_max: bytes(self.queues_bytes_max),
             events_max: count(self.events_max),
@@ -230,11 +232,28 @@ impl Limits {
 
     /// [`memory_bytes_max`](Self::memory_bytes_max) of `shards` servers that have a
     /// [share](Self::share_of) of these limits each: a little more than that of one which has them all,
-    /// because each may have one body more than its budget, and shares are rounded up.
+    /// because each may have one body more than its budget, and shares are rounded up. Where there are
+    /// several, each has a mailbox for the others' posts, which takes as many as it may hold and as
+    /// many bytes as its budget of bodies.
     #[must_use]
     pub fn memory_bytes_max_of(&self, shards: u16) -> u64 {
         let shards = shards.max(1);
-        self.share_of(shards).memory_bytes_max().saturating_mul(shards.into())
+        let share = self.share_of(shards);
+        let mut each = share.memory_bytes_max();
+        if shards > 1 {
+            let mailbox = |bytes: Option<u64>| bytes.unwrap_or(u64::MAX);
+            each = each
+                .saturating_add(mailbox(share.bodies_bytes_max))
+                .saturating_add(mailbox(share.body_bytes_max))
+                .saturating_add(terms(share.forwarded_max).saturating_mul(GUEST_BYTES));
+        }
+        each.saturating_mul(shards.into())
+    }
+
+    /// Connections that streams never have; zero where there are too few for a reserve, or no end of
+    /// them.
+    pub(crate) fn reserve(&self) -> u32 {
+        self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
     }
 
     pub(crate) fn head(&self) -> HeadLimits {
@@ -263,6 +282,8 @@ const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
 const SESSION_BYTES: u64 = 2 * 320 + 128;
 /// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
+/// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
+const GUEST_BYTES: u64 = 2 * (192 + 16 + 24) + EVENT_BYTES;
 /// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
 const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled likewise.
@@ -298,7 +319,8 @@ pub struct Timeouts {
     pub heartbeat: Option<Duration>,
     /// Bytes are queued and the peer takes none, or fewer than [`Limits::stall_bytes_min`] of many.
     pub stall: Option<Duration>,
-    /// A decision made elsewhere: authorization, forwarding, deferred acknowledgement (503).
+    /// A decision made elsewhere: authorization, deferred acknowledgement (503). What another shard
+    /// makes of a post may take this on top of `hold`, as long as it may be held there.
     pub decision: Option<Duration>,
     /// A post held because its session has no room; under the 5 s after which the Python SDK's
     /// client gives up.
@@ -311,6 +333,14 @@ pub struct Timeouts {
     pub session_idle: Option<Duration>,
     /// A session as a whole.
     pub session_lifetime: Option<Duration>,
+}
+
+impl Timeouts {
+    /// For another shard's answer: later than it can hold the post, so that what is refused here is
+    /// not taken in there afterwards.
+    pub(crate) fn forward(&self) -> Option<Duration> {
+        Some(self.hold?.saturating_add(self.decision?))
+    }
 }
 
 impl Default for Timeouts {
@@ -347,6 +377,12 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_is_as_small_as_the_formula_says() {
+        use crate::server::Guest;
+        assert!(size_of::<Guest>() + 8 <= 192 && size_of::<crate::session::Held>() <= 16);
+    }
+
+    #[test]
     fn every_term_counts() {
         let bytes = |change: fn(&mut Limits)| {
             let mut limits = Limits::default();
@@ -357,7 +393,24 @@ mod tests {
         assert!(bytes(|limits| limits.inbound_messages_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.head_bytes_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.body_bytes_max = Some(0)) < whole);
+        assert!(bytes(|limits| limits.forwarded_max = Some(0)) < whole);
         assert_eq!(bytes(|limits| limits.inbound_messages_max = None), u64::MAX);
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let whole = Limits { sessions_max: Some(10), events_max: None, ..Limits::default() };
+        let share = whole.share_of(4);
+        assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
+        assert_eq!(share.bodies_bytes_max, Some(16 << 20));
+        assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
+        assert_eq!(whole.share_of(1), whole);
+        let whole = Limits::default();
+        assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
+        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * GUEST_BYTES;
+        let two = whole.memory_bytes_max_of(2) - mailboxes;
+        assert_eq!(two, 2 * whole.share_of(2).memory_bytes_max());
+        assert!(two < whole.memory_bytes_max() + (5 << 20));
     }
 
     #[test]
@@ -376,20 +429,6 @@ mod tests {
     fn the_reserve_is_never_more_than_an_eighth() {
         let reserve = |max| Limits { connections_max: max, ..Limits::default() }.reserve();
         assert_eq!([None, Some(7), Some(64), Some(10_240)].map(reserve), [0, 0, 8, 1_024]);
-    }
-
-    #[test]
-    fn shares_add_up() {
-        let whole = Limits { sessions_max: Some(10), events_max: None, ..Limits::default() };
-        let share = whole.share_of(4);
-        assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
-        assert_eq!(share.bodies_bytes_max, Some(16 << 20));
-        assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
-        assert_eq!(whole.share_of(1), whole);
-        let whole = Limits::default();
-        assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
-        assert_eq!(whole.memory_bytes_max_of(2), 2 * whole.share_of(2).memory_bytes_max());
-        assert!(whole.memory_bytes_max_of(2) < whole.memory_bytes_max() + (5 << 20));
     }
 
     #[test]

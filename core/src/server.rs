@@ -8,10 +8,12 @@
 //! - `server/input.rs`: bytes from peers, through requests, to what they ask for.
 //! - `server/guard.rs`: who vouches for requests, rates, places, refusals.
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
+//! - `server/guests.rs`: posts that came by other shards.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
 //! - `server/lifetime.rs`: deadlines and the shutdown.
 
 mod guard;
+mod guests;
 mod input;
 mod lifetime;
 mod posts;
@@ -37,11 +39,13 @@ use crate::peer::{AddressKey, Peer};
 use crate::refusals::Refusals;
 use crate::report::Report;
 use crate::request::Unread;
-use crate::session::{Session, SessionView};
+use crate::session::{Held, Session, SessionView};
 use crate::tally::Tally;
 use crate::tenants::{Rates, Tenants};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind, Timers};
+
+pub(crate) use guests::Guest;
 
 /// The MCP HTTP+SSE server transport of one shard: bytes, write completions, disconnects and the
 /// time go in; events, wake-ups, bytes and one deadline come out.
@@ -69,6 +73,7 @@ pub struct Server {
     now: Time,
     conns: Arena<Conn>,
     sessions: Arena<Session>,
+    guests: Arena<Guest>,
     timers: Timers,
     events: VecDeque<Event>,
     wakes: VecDeque<ConnId>,
@@ -127,6 +132,7 @@ impl Server {
             started: now,
             now,
             conns: Arena::new(),
+            guests: Arena::new(),
             timers: Timers::new(),
             events: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -289,6 +295,9 @@ impl Server {
             self.message_polled(session.0, message.body().len() as u64);
             self.settle();
         }
+        if let Event::Settled { post, .. } = &event {
+            self.guests.remove(post.0);
+        }
         Some(event)
     }
 
@@ -426,7 +435,8 @@ impl Server {
                 assert_eq!(session.conn, key, "the session points back");
             } else if let ConnPhase::Held { session, .. } = &conn.phase {
                 let session = self.sessions.get(*session).expect("a held post has a session");
-                assert!(session.is_waited_for_by(key), "the session knows who waits");
+                let waits = session.is_waited_for_by(Held::Conn(key));
+                assert!(waits, "the session knows who waits");
             }
         }
         for (key, session) in self.sessions.iter() {
@@ -439,6 +449,7 @@ impl Server {
         for event in &self.events {
             bodies_bytes += event.body_bytes();
         }
+        bodies_bytes += self.check_guests();
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert!(self.conn_addresses.total() <= u64::from(self.conns.len()));

@@ -32,9 +32,9 @@ pub(crate) struct Session {
     /// Messages that the application has polled and put into a queue of its own.
     backlog: Inbox,
     in_flight: InFlight,
-    /// Connections whose post waits for room, in the order in which their bodies were complete.
-    held: VecDeque<Key>,
-    /// How many of them do not hold requests.
+    /// Posts that wait for room, in the order in which their bodies were complete, or came.
+    held: VecDeque<Held>,
+    /// How many of them are not requests.
     held_others: u32,
     /// The cost of a frame that was refused for want of room, until the application is told.
     pub(crate) refused_cost: Option<u64>,
@@ -52,6 +52,15 @@ pub(crate) struct Claim {
     pub(crate) token: SessionToken,
     pub(crate) service: Service,
     pub(crate) principal: Option<Principal>,
+}
+
+/// Where a post waits for room in its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// On the connection that it came by.
+    Conn(Key),
+    /// Among the guests: it came by another shard.
+    Guest(Key),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,53 +187,53 @@ impl Session {
         self.in_flight.len()
     }
 
-    pub(crate) fn hold(&mut self, conn: Key, kind: Kind) {
-        self.held.push_back(conn);
+    pub(crate) fn hold(&mut self, post: Held, kind: Kind) {
+        self.held.push_back(post);
         self.held_others += u32::from(kind != Kind::Request);
     }
 
-    /// Takes a connection out of the waiting ones.
-    pub(crate) fn unhold(&mut self, conn: Key, kind: Kind) {
-        if let Some(at) = self.held.iter().position(|&waiting| waiting == conn) {
+    /// Takes a post out of the waiting ones.
+    pub(crate) fn unhold(&mut self, post: Held, kind: Kind) {
+        if let Some(at) = self.held.iter().position(|&waiting| waiting == post) {
             self.held.remove(at);
             self.held_others -= u32::from(kind != Kind::Request);
         }
     }
 
-    /// The first of the waiting connections whose post may go on, given what each of them holds.
+    /// The first of the waiting posts that may go on, given what each of them is.
     /// Nobody overtakes a post that waits for room in the queue; only requests wait for answers.
     pub(crate) fn next_admissible(
         &self,
         limits: &Limits,
-        mut holds: impl FnMut(Key) -> Option<(Kind, u64)>,
-    ) -> Option<Key> {
+        mut what: impl FnMut(Held) -> Option<(Kind, u64)>,
+    ) -> Option<Held> {
         if !self.may_ask(limits) && self.held_others == 0 {
             return None;
         }
-        for &conn in &self.held {
-            let (kind, len) = holds(conn)?;
+        for &post in &self.held {
+            let (kind, len) = what(post)?;
             if !self.has_inbound_room(len, limits) {
                 return None;
             }
             if kind != Kind::Request || self.may_ask(limits) {
-                return Some(conn);
+                return Some(post);
             }
         }
         None
     }
 
-    pub(crate) fn take_held(&mut self) -> VecDeque<Key> {
+    pub(crate) fn take_held(&mut self) -> VecDeque<Held> {
         self.held_others = 0;
         core::mem::take(&mut self.held)
     }
 
-    /// The connections whose post waits for room.
-    pub(crate) fn held(&self) -> impl Iterator<Item = Key> {
+    /// The posts that wait for room.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
         self.held.iter().copied()
     }
 
-    pub(crate) fn is_waited_for_by(&self, conn: Key) -> bool {
-        self.held.contains(&conn)
+    pub(crate) fn is_waited_for_by(&self, post: Held) -> bool {
+        self.held.contains(&post)
     }
 }
 
@@ -346,20 +355,24 @@ mod tests {
         session.asked("1");
         assert!(!session.admits(Kind::Request, 1, &limits()));
         assert!(session.admits(Kind::Response, 1, &limits()));
-        session.hold(conn, Kind::Request);
+        let post = Held::Conn(conn);
+        session.hold(post, Kind::Request);
         assert!(session.admits_new(Kind::Response, 1, &limits()));
         let holds = |_| Some((Kind::Request, 1));
         assert_eq!(session.next_admissible(&limits(), holds), None);
         assert!(session.settled("1") && !session.settled("1"));
-        assert_eq!(session.next_admissible(&limits(), holds), Some(conn));
+        assert_eq!(session.next_admissible(&limits(), holds), Some(post));
         assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
-        session.unhold(conn, Kind::Request);
+        // A guest in a slot of the same number is another.
+        session.unhold(Held::Guest(conn), Kind::Request);
+        assert!(!session.admits_new(Kind::Request, 1, &limits()));
+        session.unhold(post, Kind::Request);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
         // Who does not wait is not taken out.
-        session.hold(conn, Kind::Response);
+        session.hold(Held::Conn(conn), Kind::Response);
         let mut others = Arena::new();
         others.insert(());
-        session.unhold(others.insert(()), Kind::Response);
+        session.unhold(Held::Conn(others.insert(())), Kind::Response);
         assert_eq!(session.held_others, 1);
     }
 

@@ -28,6 +28,10 @@ pub enum TimerKind {
     Decision,
     /// A post has been held for long enough.
     Hold,
+    /// A post that came by another shard has.
+    HoldForwarded,
+    /// What another shard has made of a post is due.
+    Forward,
     /// Lingering behind a refusal is over.
     Linger,
     /// A stream has been silent for long enough.
@@ -42,13 +46,15 @@ pub enum TimerKind {
     Shutdown,
 }
 
-const LANES: usize = 10;
-const ROLES: usize = 5;
+const LANES: usize = 12;
+const ROLES: usize = 6;
 
 /// A node of an owner. All kinds of one role are mutually exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Phase,
+    /// Its owners are not connections but guests: posts that came by another shard.
+    Guest,
     Heartbeat,
     Stall,
     SessionIdle,
@@ -62,6 +68,8 @@ impl TimerKind {
         Self::Idle,
         Self::Decision,
         Self::Hold,
+        Self::HoldForwarded,
+        Self::Forward,
         Self::Linger,
         Self::Heartbeat,
         Self::Stall,
@@ -76,8 +84,10 @@ impl TimerKind {
             | Self::Idle
             | Self::Decision
             | Self::Hold
+            | Self::Forward
             | Self::Linger
             | Self::Shutdown => Role::Phase,
+            Self::HoldForwarded => Role::Guest,
             Self::Heartbeat => Role::Heartbeat,
             Self::Stall => Role::Stall,
             Self::SessionIdle => Role::SessionIdle,
@@ -91,13 +101,14 @@ impl TimerKind {
         matches!(self, Self::Head | Self::Idle | Self::Linger)
     }
 
-    const fn interval(self, timeouts: &Timeouts) -> Option<core::time::Duration> {
+    fn interval(self, timeouts: &Timeouts) -> Option<core::time::Duration> {
         match self {
             Self::Head => timeouts.head,
             Self::Body => timeouts.body,
             Self::Idle => timeouts.idle,
             Self::Decision => timeouts.decision,
-            Self::Hold => timeouts.hold,
+            Self::Hold | Self::HoldForwarded => timeouts.hold,
+            Self::Forward => timeouts.forward(),
             Self::Linger => timeouts.linger,
             Self::Heartbeat => timeouts.heartbeat,
             Self::Stall => timeouts.stall,
@@ -194,6 +205,12 @@ impl Timers {
         {
             self.disarm(role, owner);
         }
+    }
+
+    /// When `role` of `owner` is due, if it is armed.
+    pub(crate) fn due(&self, role: Role, owner: u32) -> Option<Time> {
+        let node = self.nodes[role as usize].get(owner as usize)?;
+        node.kind.map(|_| node.at)
     }
 
     pub(crate) fn is_armed(&self, role: Role, owner: u32) -> bool {

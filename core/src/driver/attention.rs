@@ -4,14 +4,10 @@ use alloc::vec::Vec;
 use core::mem;
 use core::task::{Context, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::event::{ForwardedPost, Outcome, PostTicket, SessionId};
 use crate::report::Report;
-
-/// Posts of other shards that wait for a shard; further ones are answered 503 at once.
-const POSTS_MAX: usize = 256;
-/// Bytes of such posts; one larger post alone is allowed.
-const POSTS_BYTES_MAX: u64 = 4 << 20;
 
 /// The sessions whose handles want something, the posts that other shards bring, and whom to wake
 /// about it.
@@ -23,13 +19,18 @@ pub(super) struct Attention {
     state: Mutex<State>,
 }
 
+/// Until the shard has said how many posts it takes, it takes one.
 #[derive(Debug, Default)]
 struct State {
     sessions: Vec<SessionId>,
     shutdowns: u32,
     report: Option<Report>,
     posts: Vec<Parcel>,
+    /// Further posts are answered 503 at once.
+    posts_max: u32,
     posts_bytes: u64,
+    /// One larger post alone is allowed.
+    posts_bytes_max: u64,
     outcomes: Vec<(PostTicket, Outcome)>,
     /// The shard has ended: no post is taken any more.
     closed: bool,
@@ -44,6 +45,8 @@ pub(super) struct Parcel {
     pub(super) ticket: PostTicket,
     /// The number of that shard.
     pub(super) from: usize,
+    /// When it was sent there.
+    pub(super) sent: Option<Instant>,
 }
 
 /// What was wanted since the last look.
@@ -83,6 +86,14 @@ impl Attention {
         self.change(|_| {});
     }
 
+    /// How many posts may wait for the shard, and how many bytes of them.
+    pub(super) fn limit_posts(&self, count: Option<u32>, bytes: Option<u64>) {
+        self.change(|state| {
+            state.posts_max = count.unwrap_or(u32::MAX);
+            state.posts_bytes_max = bytes.unwrap_or(u64::MAX);
+        });
+    }
+
     /// A post for one of the shard's sessions.
     ///
     /// # Errors
@@ -93,7 +104,7 @@ impl Attention {
         self.change(|state| {
             let bytes = state.posts_bytes.saturating_add(parcel.post.bytes());
             let fits = state.posts.is_empty()
-                || (state.posts.len() < POSTS_MAX && bytes <= POSTS_BYTES_MAX);
+                || (state.posts.len() < state.posts_max as usize && bytes <= state.posts_bytes_max);
             if state.closed || !fits {
                 refused = Some(parcel.ticket);
                 return;

@@ -5,18 +5,23 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::{fmt, mem};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use async_channel::Sender;
 
 use super::attention::{Attention, Parcel};
 use super::handle::Control;
+use super::shard::put;
 use crate::config::Config;
-use crate::event::{ForwardedPost, Outcome, PostTicket};
+use crate::event::{Delivery, ForwardedPost, HeldPost, Outcome, PostTicket};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::Server;
+use crate::time::Clock;
 use crate::token::Shard;
 
 /// What everybody who has to do with one shard of a server shares about it.
@@ -61,16 +66,24 @@ impl fmt::Debug for Link {
 }
 
 /// One shard's place among the shards of its server. Dropping it ends that place: posts that wait in
-/// it, and posts that come, are answered 503.
+/// it or are held, and posts that come, are answered 503.
 pub(super) struct Neighbours {
     links: Arc<[Arc<Link>]>,
     number: usize,
     own: Arc<Link>,
+    /// By its slot, whom the outcome of a held post is owed.
+    held: Vec<Option<Owed>>,
+}
+
+struct Owed {
+    post: HeldPost,
+    to: usize,
+    ticket: PostTicket,
 }
 
 impl Neighbours {
     pub(super) fn new(links: Arc<[Arc<Link>]>, number: usize, own: Arc<Link>) -> Self {
-        Self { links, number, own }
+        Self { links, number, own, held: Vec::new() }
     }
 
     /// There are other shards beside this one, which has been the only one so far.
@@ -97,6 +110,8 @@ impl Neighbours {
             config.shard = Shard(self.number as u16);
             config.forwarding = true;
             config.limits = config.limits.share_of(shards);
+            let Limits { forwarded_max, bodies_bytes_max, .. } = config.limits;
+            self.own.attention.limit_posts(forwarded_max, bodies_bytes_max);
         }
         config
     }
@@ -110,18 +125,46 @@ impl Neighbours {
         &self,
         post: ForwardedPost,
         ticket: PostTicket,
+        sent: Option<Instant>,
     ) -> Result<(), (PostTicket, Outcome)> {
         match self.links.get(usize::from(post.shard().0)) {
             None => Err((ticket, Outcome::UnknownSession)),
             Some(link) => {
-                let parcel = Parcel { post, ticket, from: self.number };
+                let parcel = Parcel { post, ticket, from: self.number, sent };
                 link.attention.post(parcel).map_err(|ticket| (ticket, Outcome::Busy))
             }
         }
     }
 
+    /// Delivers a post that another shard has sent.
+    pub(super) fn take_in(&mut self, parcel: Parcel, server: &mut Server, clock: &Clock) {
+        let Parcel { post, ticket, from, sent } = parcel;
+        let now = clock.now();
+        // Shards' clocks have epochs of their own.
+        let waited = clock.instant(now).zip(sent).map(|(now, sent)| now.duration_since(sent));
+        // Held for as long as it may be from now on, it must not outlast its ticket: see `deliver`.
+        let way = server.config().timeouts().decision;
+        if way.zip(waited).is_some_and(|(way, waited)| waited > way / 2) {
+            return self.answer(from, ticket, Outcome::Busy);
+        }
+        match server.deliver(post, now) {
+            Delivery::Done(outcome) => self.answer(from, ticket, outcome),
+            Delivery::Held(post) => {
+                put(&mut self.held, post.slot(), Owed { post, to: from, ticket });
+            }
+        }
+    }
+
+    /// What became of a post that was held.
+    pub(super) fn settle(&mut self, post: HeldPost, outcome: Outcome) {
+        let place = self.held.get_mut(post.slot());
+        if let Some(owed) = place.and_then(|place| place.take_if(|owed| owed.post == post)) {
+            self.answer(owed.to, owed.ticket, outcome);
+        }
+    }
+
     /// Says what became of a post to the shard that sent it.
-    pub(super) fn answer(&self, to: usize, ticket: PostTicket, outcome: Outcome) {
+    fn answer(&self, to: usize, ticket: PostTicket, outcome: Outcome) {
         if let Some(link) = self.links.get(to) {
             link.attention.outcome(ticket, outcome);
         }
@@ -154,6 +197,9 @@ impl Drop for Neighbours {
     fn drop(&mut self) {
         for Parcel { ticket, from, .. } in self.own.attention.close() {
             self.answer(from, ticket, Outcome::Busy);
+        }
+        for Owed { to, ticket, .. } in mem::take(&mut self.held).into_iter().flatten() {
+            self.answer(to, ticket, Outcome::Busy);
         }
         self.own.sessions.store(0, Ordering::Release);
         self.own.connections.store(0, Ordering::Release);

@@ -1,10 +1,9 @@
-//! One turn of a shard: the clock, the handles, the application, the sockets, in that order.
+//! One turn of a shard: the handles, the clock, the application, the sockets, in that order.
 
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::time::Instant;
 
-use super::attention::Parcel;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
@@ -60,10 +59,11 @@ impl<S: Socket> Shard<S> {
             if let Some(conn) = state.accepted.pop_front() {
                 return Poll::Ready(Turn::Accepted(conn));
             }
-            state.tick();
             state.neighbours.compare(&mut state.server);
+            // Before the clock: an outcome that has come in time is in time.
             state.serve_handles(cx);
             state.serve_decisions();
+            state.tick();
             let drained = state.serve_application();
             let before = served;
             served += state.serve_sockets(WAKES_BATCH - before);
@@ -116,9 +116,8 @@ impl<S: Socket> State<S> {
         for _ in 0..wanted.shutdowns {
             self.server.shutdown(now);
         }
-        for Parcel { post, ticket, from } in wanted.posts {
-            let outcome = self.server.deliver(post, now);
-            self.neighbours.answer(from, ticket, outcome);
+        for parcel in wanted.posts {
+            self.neighbours.take_in(parcel, &mut self.server, &self.clock);
         }
         for (ticket, outcome) in wanted.outcomes {
             // Its deadline may have passed meanwhile, or its client have left.
@@ -179,6 +178,7 @@ impl<S: Socket> State<S> {
                         let _ = self.server.acknowledge(ticket, crate::Outcome::Accepted, now);
                     }
                 }
+                Event::Settled { post, outcome } => self.neighbours.settle(post, outcome),
                 Event::Unblocked { session } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.pump(&mut self.server, now);
@@ -195,7 +195,8 @@ impl<S: Socket> State<S> {
                     self.decisions.ask(ticket, head, &mut self.server, now);
                 }
                 Event::Foreign { post, ticket, .. } => {
-                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket) {
+                    let sent = self.clock.instant(now);
+                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket, sent) {
                         // Its deadline may have passed meanwhile, with the same outcome.
                         let _ = self.server.acknowledge(ticket, outcome, now);
                     }

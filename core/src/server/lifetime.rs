@@ -91,8 +91,11 @@ impl Server {
         }
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
-            let Some((key, _)) = self.conns.at(owner) else { continue };
-            self.time_out(kind, key);
+            if kind == TimerKind::HoldForwarded {
+                self.guest_hold_is_over(owner);
+            } else if let Some((key, _)) = self.conns.at(owner) {
+                self.time_out(kind, key);
+            }
         }
     }
 
@@ -107,7 +110,7 @@ impl Server {
             }
             TimerKind::Body => self.refuse(key, Fault::BodyTimeout, Unread::Unknown),
             TimerKind::Idle => self.lapse(key),
-            TimerKind::Decision => {
+            TimerKind::Decision | TimerKind::Forward => {
                 let unread = if let ConnPhase::Deciding(plan) = &conn.phase {
                     plan.unread()
                 } else {
@@ -121,8 +124,8 @@ impl Server {
             TimerKind::Stall => self.stalled(key),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
-            // Not in a lane: see `take_timeouts`.
-            TimerKind::Shutdown => {}
+            // A guest's, and in no lane: see `take_timeouts`.
+            TimerKind::HoldForwarded | TimerKind::Shutdown => {}
         }
     }
 

@@ -24,7 +24,7 @@ use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{Plan, PostPlan, Unread, body_too_large};
 use crate::route::Service;
-use crate::session::Claim;
+use crate::session::{Claim, Held};
 use crate::sse::Frame;
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
@@ -95,30 +95,6 @@ impl Server {
         }
         self.settle();
         Ok(())
-    }
-
-    /// Takes in a post that another shard received for a session of this one. Give what comes back
-    /// to that shard's [`acknowledge`](Self::acknowledge).
-    pub fn deliver(&mut self, post: ForwardedPost, now: Time) -> Outcome {
-        self.advance(now);
-        let ForwardedPost { claim, message } = post;
-        let found = self.find_session(&claim);
-        let late = found.and_then(|key| self.admit_to_session(key).err());
-        let outcome = match (found, late) {
-            // Shutting down ends sessions that posts are still on their way to.
-            (None, _) if self.phase != Phase::Running => Outcome::Busy,
-            (None, _) => Outcome::UnknownSession,
-            (Some(_), Some(retry_after)) => Outcome::RateLimited { retry_after },
-            (Some(key), None)
-                if self.session_takes(key, &message) && self.has_room_for(&message) =>
-            {
-                self.record(key, message, None);
-                Outcome::Accepted
-            }
-            (Some(_), None) => Outcome::Busy,
-        };
-        self.settle();
-        outcome
     }
 
     /// The application holds this many of a session's messages, of so many bytes in all, in a queue
@@ -326,16 +302,10 @@ impl Server {
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
         if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(key, message.kind());
+            found.hold(Held::Conn(key), message.kind());
         }
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);
-    }
-
-    /// Whether a message that came from elsewhere may still be taken in.
-    fn has_room_for(&self, message: &Message) -> bool {
-        let bytes = self.bodies_bytes.saturating_add(message.memory_bytes());
-        self.phase == Phase::Running && within(self.config.limits.bodies_bytes_max, bytes)
     }
 
     /// What a post is told whose session has ended since it was found.
@@ -346,7 +316,7 @@ impl Server {
         }
     }
 
-    fn session_takes(&self, session: Key, message: &Message) -> bool {
+    pub(super) fn session_takes(&self, session: Key, message: &Message) -> bool {
         let len = message.body().len() as u64;
         self.sessions
             .get(session)
@@ -378,7 +348,7 @@ impl Server {
     }
 
     /// Puts a message into the event queue, and into its session's books.
-    fn record(&mut self, session: Key, message: Message, ticket: Option<PostTicket>) {
+    pub(super) fn record(&mut self, session: Key, message: Message, ticket: Option<PostTicket>) {
         let Some(found) = self.sessions.get_mut(session) else { return };
         let len = message.body().len() as u64;
         found.admitted(len);
@@ -404,7 +374,7 @@ impl Server {
         if !within(self.config.limits.events_max, self.events.len() as u32) {
             return self.refuse(key, Fault::EventsFull, Unread::Known(0));
         }
-        self.arm(TimerKind::Decision, key);
+        self.arm(TimerKind::Forward, key);
         let Some(ticket) = self.ticket(key) else { return };
         let ticket = PostTicket(ticket);
         self.bodies_bytes += post.message.memory_bytes();
@@ -424,17 +394,28 @@ impl Server {
     /// Lets held posts of a session go on, as far as there is room now.
     pub(super) fn release_held(&mut self, session: Key) {
         while let Some(found) = self.sessions.get(session) {
-            let next = found.next_admissible(&self.config.limits, |conn| {
-                match self.conns.get(conn).map(|conn| &conn.phase) {
-                    Some(ConnPhase::Held { message, .. }) => {
-                        Some((message.kind(), message.body().len() as u64))
-                    }
-                    _ => None,
-                }
+            let next = found.next_admissible(&self.config.limits, |post| {
+                let message = self.held_message(post)?;
+                Some((message.kind(), message.body().len() as u64))
             });
-            let Some(conn) = next else { return };
-            let Some(message) = self.unhold(conn) else { return };
-            self.admit(conn, session, message);
+            match next {
+                None => return,
+                Some(Held::Guest(guest)) => self.release_guest(guest),
+                Some(Held::Conn(conn)) => {
+                    let Some(message) = self.unhold(conn) else { return };
+                    self.admit(conn, session, message);
+                }
+            }
+        }
+    }
+
+    fn held_message(&self, post: Held) -> Option<&Message> {
+        match post {
+            Held::Guest(guest) => self.guest_message(guest),
+            Held::Conn(conn) => match self.conns.get(conn).map(|conn| &conn.phase) {
+                Some(ConnPhase::Held { message, .. }) => Some(message),
+                _ => None,
+            },
         }
     }
 
@@ -450,7 +431,7 @@ impl Server {
             return None;
         };
         if let Some(found) = self.sessions.get_mut(session) {
-            found.unhold(key, message.kind());
+            found.unhold(Held::Conn(key), message.kind());
         }
         Some(message)
     }
@@ -460,17 +441,22 @@ impl Server {
     fn withdraw_held(&mut self, session: Key, id: &str) {
         let Some(found) = self.sessions.get(session) else { return };
         let wanted = jsonrpc::fingerprint(id);
-        let held = found.held().find(|&conn| match self.conns.get(conn).map(|conn| &conn.phase) {
-            Some(ConnPhase::Held { message, .. }) if message.kind() == Kind::Request => {
-                message.id().is_some_and(|id| jsonrpc::fingerprint(id) == wanted)
-            }
-            _ => false,
+        let held = found.held().find(|&post| {
+            let message = self.held_message(post).filter(|held| held.kind() == Kind::Request);
+            message.and_then(Message::id).is_some_and(|id| jsonrpc::fingerprint(id) == wanted)
         });
-        let Some(conn) = held else { return };
-        self.unhold(conn);
+        let Some(post) = held else { return };
         self.metrics.requests_withdrawn += 1;
         log::debug!("{}: a held request was cancelled", SessionId(session));
-        self.accepted(conn);
+        match post {
+            Held::Conn(conn) => {
+                self.unhold(conn);
+                self.accepted(conn);
+            }
+            Held::Guest(guest) => {
+                self.dismiss(guest, Outcome::Accepted);
+            }
+        }
         self.releasable.push_back(session);
     }
 
@@ -494,6 +480,17 @@ impl Server {
         };
         let session = *session;
         let Some(message) = self.unhold(key) else { return };
+        if self.tell_busy(session, &message) {
+            self.note(Some(key), Fault::Busy);
+            self.accepted(key);
+        } else {
+            self.refuse(key, Fault::Busy, Unread::Known(0));
+        }
+        self.releasable.push_back(session);
+    }
+
+    /// Answers a request on the stream that the server is busy. Says whether that could be done.
+    pub(super) fn tell_busy(&mut self, session: Key, message: &Message) -> bool {
         let told = message.kind() == Kind::Request
             && Frame::message(&jsonrpc::error_body(
                 message.id(),
@@ -502,18 +499,21 @@ impl Server {
             ))
             .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
-            self.note(Some(key), Fault::Busy);
             log::debug!("{}: a request was answered \"server busy\"", SessionId(session));
-            self.accepted(key);
-        } else {
-            self.refuse(key, Fault::Busy, Unread::Known(0));
         }
-        self.releasable.push_back(session);
+        told
     }
 
     /// The session that held posts wait for is gone.
-    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Key>) {
-        for key in held {
+    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Held>) {
+        for post in held {
+            let key = match post {
+                Held::Conn(conn) => conn,
+                Held::Guest(guest) => {
+                    self.dismiss(guest, self.no_session_outcome());
+                    continue;
+                }
+            };
             let waiting =
                 self.conns.get(key).is_some_and(|c| matches!(c.phase, ConnPhase::Held { .. }));
             if waiting {

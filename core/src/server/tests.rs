@@ -12,6 +12,7 @@
 mod backpressure;
 mod cors;
 mod exchange;
+mod forwarding;
 mod guard;
 mod http;
 mod identity;

@@ -12,7 +12,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::request::Builder;
 use mcp_sse_core::driver::Session;
-use mcp_sse_core::{Config, Limits};
+use mcp_sse_core::{Config, Limits, SessionToken};
 use mcp_sse_tests::adapter::{Handler, handler};
 use mcp_sse_tests::{handlers, wait_until};
 use mcp_sse_tokio::{
@@ -90,6 +90,38 @@ fn post(target: &str, body: impl Into<Body>) -> Request {
 fn endpoint(greeting: &str) -> String {
     let data = greeting.strip_prefix("event: endpoint\ndata: ").expect("an endpoint event");
     data.trim_end().to_owned()
+}
+
+/// Requests are dealt to shards in turn, so each of these meets every session's shard and others.
+#[test]
+fn several_shards_are_one_service() {
+    let mut desk = Desk::new(Config::default());
+    let echo = handlers::echo();
+    let runtime = desk.runtime.handle().clone();
+    let on_session = move |session| drop(runtime.spawn(echo(session)));
+    desk.service = SseService::with_workers(Config::default(), 3, on_session).expect("threads");
+    let mut app = Router::new().nest_service("/a", desk.service.clone());
+    let mut shards = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let mut stream = desk.ask(&mut app, get("/a/sse"));
+        let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+        let (_, token) = endpoint.split_once('=').expect("a token");
+        shards.insert(SessionToken::parse(token.as_bytes()).expect("a token").shard());
+        for _ in 0..4 {
+            let accepted = desk.ask(&mut app, post(&endpoint, BODY));
+            assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+            let answer = desk.next(&mut stream).expect("an answer");
+            assert!(answer.contains("[7]"), "{answer}");
+        }
+    }
+    assert_eq!(shards.len(), 3);
+    let handle = desk.service.handle();
+    let metrics = desk.wait("counters", handle.metrics()).expect("it runs");
+    assert_eq!((metrics.sessions_opened, metrics.messages_received), (6, 24));
+    for workers in [0, usize::MAX] {
+        let none = SseService::with_workers(Config::default(), workers, drop);
+        assert_eq!(none.err().map(|e| e.kind()), Some(std::io::ErrorKind::InvalidInput));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 
 use mcp_sse_core::driver::WORKERS_MAX;
-use mcp_sse_core::{CloseReason, Config, Frame, SessionToken};
+use mcp_sse_core::{CloseReason, Config, Frame, Report, SessionToken, Timeouts};
 use mcp_sse_tests::adapter::{Adapter, Handler, Listen, Place, Server, handler};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Response, Stream, Way, answer, call, post_request};
@@ -27,9 +27,16 @@ for_each_adapter!(
     a_unix_socket,
     tls,
     a_full_shard_is_passed_over,
-    a_post_that_finds_no_room,
+    posts_that_find_no_room_wait,
+    posts_that_wait_in_vain,
+    reports_reach_every_shard,
     numbers_that_cannot_be,
 );
+
+/// What is there already.
+fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    futures_lite::future::block_on(futures_lite::future::poll_once(future))
+}
 
 const SHARDS: u16 = 3;
 
@@ -338,57 +345,99 @@ fn a_full_shard_is_passed_over(on: &Adapter) {
     assert_eq!(shard_of(&Stream::open(server.address())), shard);
 }
 
-/// It is refused, and not lost; and it can be sent again.
-fn a_post_that_finds_no_room(on: &Adapter) {
-    let config = limits(|l| l.inbound_messages_max = Some(2)).build().expect("good");
+/// A thousand requests, pipelined on connections of every shard, to a session whose handler begins when
+/// as many have had to wait as there are connections.
+fn posts_that_find_no_room_wait(on: &Adapter) {
+    const EACH: usize = 1_000 / CONNECTIONS;
+    let patient = Timeouts { hold: None, decision: None, ..Timeouts::default() };
+    let config = limits(|l| {
+        l.inbound_messages_max = Some(4);
+        l.in_flight_max = Some(8);
+    });
+    let config = config.timeouts(patient).build().expect("good");
     let (sender, sessions) = mpsc::channel();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listen = Listen::Tcp(TcpListener::bind(any).expect("a free port"));
-    let server = start(on, listen, Place::Apart, config, handlers::give(sender));
-    let way = Way::from(server.address());
-    // Every shard takes connections by now.
-    drop(streams(&way));
-    wait_until("they have left", || server.metrics().sessions_open() == 0);
-    sessions.try_iter().for_each(drop);
-    let stream = Stream::open(&way);
-    let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
-    let mut posters = connections(&way);
-    // Until one from elsewhere is refused; those from the session's own shard are held instead, so
-    // each connection is used once.
-    let mut accepted = 0;
-    let mut refused = None;
-    for (n, poster) in posters.iter_mut().enumerate() {
-        let held = server.metrics().posts_held;
-        poster.send(stream.post_request(&call(n, "[]")));
-        wait_until("an answer, or none", || {
-            poster.hears_something() || server.metrics().posts_held > held
-        });
-        if !poster.hears_something() {
-            continue;
+    everywhere(on, &config, &handlers::give(sender), |server| {
+        let way = Way::from(server.address());
+        // Every shard takes connections by now.
+        drop(streams(&way));
+        wait_until("they have left", || server.metrics().sessions_open() == 0);
+        sessions.try_iter().for_each(drop);
+        let mut stream = Stream::open(&way);
+        let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let before = server.metrics().messages_received;
+        let mut posters = connections(&way);
+        for (n, poster) in posters.iter_mut().enumerate() {
+            let posts = (0..EACH).map(|at| stream.post_request(&call(n * EACH + at, "[]")));
+            poster.send(posts.collect::<Vec<_>>().concat());
         }
-        match poster.response() {
-            response if response.status == 202 => accepted += 1,
-            response => {
-                assert_eq!(response.status, 503, "{response:?}");
-                assert!(response.field("Retry-After").is_some(), "{response:?}");
-                refused = Some(n);
-                break;
+        wait_until("posts wait", || server.metrics().posts_held >= CONNECTIONS as u64);
+        let mut next = [0; CONNECTIONS];
+        for at in 0..CONNECTIONS * EACH {
+            let message = finish("a message", session.recv()).expect("a message");
+            let frame = handlers::echoed(&message).expect("a request");
+            let id: usize = message.id().and_then(|id| id.parse().ok()).expect("a number");
+            let (poster, number) = (id / EACH, id % EACH);
+            assert_eq!(number, next[poster], "{at}: in order and once");
+            next[poster] += 1;
+            finish("room", session.send(frame)).expect("the session is open");
+            assert_eq!(stream.message(), answer(id, "[]"));
+        }
+        for poster in &mut posters {
+            for _ in 0..EACH {
+                assert_eq!(poster.response().status, 202);
             }
         }
-    }
-    assert_eq!(accepted, 2);
-    let n = refused.expect("one from another shard");
-    for _ in 0..2 {
-        finish("a message", session.recv()).expect("a message");
-    }
-    // Those that were held have gone before; the room is that for this one, once they are taken.
-    let held = server.metrics().posts_held;
-    for _ in 0..held {
-        finish("a message", session.recv()).expect("a message");
-    }
-    let again = Client::connect(&way).ask(stream.post_request(&call(n, "[]")));
-    assert_eq!(again.status, 202);
-    assert_eq!(finish("a message", session.recv()).expect("a message").text(), call(n, "[]"));
+        assert_eq!(server.metrics().messages_received - before, (CONNECTIONS * EACH) as u64);
+        assert!(poll_once(session.recv()).is_none(), "each came once");
+    });
+}
+
+/// The time is over before there is room, on whichever shard a connection is.
+fn posts_that_wait_in_vain(on: &Adapter) {
+    let brief = Timeouts { hold: Some(Duration::from_millis(50)), ..Timeouts::default() };
+    let config = limits(|l| l.inbound_messages_max = Some(2)).timeouts(brief).build();
+    let (sender, sessions) = mpsc::channel();
+    everywhere(on, &config.expect("good"), &handlers::give(sender), |server| {
+        let way = Way::from(server.address());
+        drop(streams(&way));
+        wait_until("they have left", || server.metrics().sessions_open() == 0);
+        sessions.try_iter().for_each(drop);
+        let mut stream = Stream::open(&way);
+        let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
+        // Nobody takes them: all but the first few requests are answered on the stream.
+        let mut posters = connections(&way);
+        for (n, poster) in posters.iter_mut().enumerate() {
+            assert_eq!(poster.ask(stream.post_request(&call(n, "[]"))).status, 202);
+        }
+        let mut taken = 0;
+        while poll_once(session.recv()).is_some() {
+            taken += 1;
+        }
+        assert!((1..CONNECTIONS / 2).contains(&taken), "{taken}");
+        for n in taken..CONNECTIONS {
+            let told = stream.message();
+            assert!(told.contains("-32000") && told.contains(&format!(r#""id":{n},"#)), "{told}");
+        }
+    });
+}
+
+fn reports_reach_every_shard(on: &Adapter) {
+    everywhere(on, &Config::default(), &handlers::silent(), |server| {
+        let way = Way::from(server.address());
+        drop(streams(&way));
+        let mut askers = connections(&way);
+        for children in [3, 5] {
+            server.handle().report(Report::new().gauge("children", children).not_ready("no child"));
+            for asker in &mut askers {
+                wait_until("its shard knows", || {
+                    let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+                    let body: serde_json::Value = serde_json::from_slice(&said.body).expect("JSON");
+                    body["children"] == children
+                });
+                assert_eq!(asker.ask("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").status, 503);
+            }
+        }
+    });
 }
 
 fn numbers_that_cannot_be(on: &Adapter) {

@@ -130,6 +130,7 @@ impl Desk {
                 | Event::Foreign { .. }
                 | Event::Unblocked { .. }
                 | Event::Closed { .. }
+                | Event::Settled { .. }
                 | Event::Drained => {}
             }
         }

@@ -2,16 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::Poll;
+use core::time::Duration;
 
 use super::poll;
 use super::sockets::{Bench, Scripted};
 use crate::config::{Acknowledgement, Config};
 use crate::driver::{Handle, Stopped, controls_of};
-use crate::limits::Limits;
+use crate::limits::{Limits, Timeouts};
 use crate::testing::Random;
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -88,8 +89,11 @@ fn a_post_is_answered_when_the_other_shard_has_it() {
 
 #[test]
 fn a_full_mailbox_is_busy_at_once() {
-    let limits = Limits { inbound_messages_max: None, ..Limits::default() };
-    let config = Config::builder().limits(limits).build().unwrap();
+    let limits =
+        Limits { inbound_messages_max: None, forwarded_max: Some(2 * 256), ..Limits::default() };
+    // Three hundred turns may take a while.
+    let timeouts = Timeouts { decision: None, ..Timeouts::default() };
+    let config = Config::builder().limits(limits).timeouts(timeouts).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };
     let endpoint = open(there);
@@ -114,7 +118,9 @@ fn a_full_mailbox_is_busy_at_once() {
 
 #[test]
 fn bytes_fill_a_mailbox_too() {
-    let (_, mut benches) = shards(&Config::default(), 2);
+    let limits = Limits { bodies_bytes_max: Some(2 * (4 << 20)), ..Limits::default() };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };
     let endpoint = open(there);
     let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(40_000));
@@ -122,6 +128,75 @@ fn bytes_fill_a_mailbox_too() {
         (0..120).map(|_| here.connect(usize::MAX, &post(&endpoint, &large))).collect();
     let refused = posters.iter().filter(|poster| !heard(poster).is_empty());
     assert_eq!(refused.count(), 120 - (4 << 20) / large.len());
+}
+
+/// With room for two messages in a session, and all the time to wait for it.
+fn narrow() -> Config {
+    let limits = Limits { inbound_messages_max: Some(2), ..Limits::default() };
+    let timeouts = Timeouts { hold: None, decision: None, ..Timeouts::default() };
+    Config::builder().limits(limits).timeouts(timeouts).build().unwrap()
+}
+
+#[test]
+fn posts_of_both_shards_wait_in_one_line() {
+    const POSTS: usize = 100;
+    let (_, mut benches) = shards(&narrow(), 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let mut posters = Vec::new();
+    for n in 0..POSTS {
+        let shard = if n % 3 == 0 { &mut *there } else { &mut *here };
+        posters.push(shard.connect(usize::MAX, &post(&endpoint, &note(n))));
+        // What was sent to a mailbox has come before the next is posted.
+        there.run();
+    }
+    here.run();
+    let waiting = posters.iter().filter(|poster| heard(poster).is_empty()).count();
+    assert!(waiting > POSTS / 2, "{waiting}");
+    let mut all = Vec::new();
+    while all.len() < POSTS {
+        let some = received(there);
+        assert!(!some.is_empty(), "{} came", all.len());
+        all.extend(some);
+        there.run();
+    }
+    assert_eq!(all, (0..POSTS).map(note).collect::<Vec<_>>());
+    here.run();
+    posters.iter().for_each(|poster| check_status(poster, 202));
+    assert!(received(there).is_empty());
+}
+
+#[test]
+fn a_shard_that_ends_answers_what_it_holds() {
+    let (_, mut benches) = shards(&narrow(), 2);
+    let mut there = benches.pop().unwrap();
+    let here = &mut benches[0];
+    let endpoint = open(&mut there);
+    let posters: Vec<_> =
+        (0..20).map(|n| here.connect(usize::MAX, &post(&endpoint, &note(n)))).collect();
+    there.run();
+    here.run();
+    let accepted = posters.iter().filter(|poster| !heard(poster).is_empty()).count();
+    assert!((1..10).contains(&accepted), "{accepted}");
+    drop(there);
+    here.run();
+    for (n, poster) in posters.iter().enumerate() {
+        check_status(poster, if n < accepted { 202 } else { 503 });
+    }
+}
+
+#[test]
+fn a_post_that_has_been_on_its_way_for_too_long_is_not_taken_in() {
+    let timeouts = Timeouts { decision: Some(Duration::ZERO), ..Timeouts::default() };
+    let config = Config::builder().timeouts(timeouts).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+    there.run();
+    here.run();
+    check_status(&poster, 503);
+    assert!(received(there).is_empty());
 }
 
 #[test]
@@ -202,4 +277,43 @@ fn too_few_and_too_many_are_mistakes() {
     assert!(controls_of(0).is_err());
     assert!(controls_of(257).is_err());
     assert!(controls_of(256).is_ok());
+}
+
+/// One worker fails; what the others do then, and what is said of it.
+#[test]
+fn an_error_ends_all_and_is_the_servers() {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let (begun, drained) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (handle, controls) = controls_of(3).unwrap();
+    let serve = {
+        let (begun, drained) = (begun.clone(), drained.clone());
+        move |controls| {
+            if begun.fetch_add(1, Ordering::SeqCst) == 1 {
+                return Err(io::Error::other("tired"));
+            }
+            let entropy = Box::new(Random::seeded(1));
+            let mut bench = Bench::with(Config::default(), entropy, handle.clone(), controls);
+            for _ in 0..10_000 {
+                if bench.run() {
+                    drained.fetch_add(1, Ordering::SeqCst);
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        }
+    };
+    let threads = crate::driver::run_each("here", controls, serve).unwrap();
+    let mut wait = pin!(threads.wait());
+    let end = loop {
+        if let Poll::Ready(end) = poll(wait.as_mut()) {
+            break end;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(end.unwrap_err().to_string(), "tired");
+    assert_eq!(drained.load(Ordering::SeqCst), 2, "the others were shut down");
 }

@@ -147,7 +147,7 @@ fn a_forwarded_post_is_held_to_the_rate_of_its_session() {
         let conn = other.connect();
         other.says(conn, post(&client.token, NOTE));
         let Some(Event::Foreign { post, ticket, .. }) = other.event() else { panic!("a post") };
-        let outcome = owner.server.deliver(post, owner.now);
+        let outcome = owner.deliver(post);
         assert_eq!(outcome == Outcome::Accepted, status == 202);
         other.server.acknowledge(ticket, outcome, other.now).unwrap();
         other.pump();

@@ -72,7 +72,7 @@ fn a_forwarded_post_is_held_to_its_service_too() {
             ),
         );
         let Some(Event::Foreign { post, .. }) = other.event() else { panic!("a foreign post") };
-        assert_eq!(owner.server.deliver(post, owner.now), expected, "{target}");
+        assert_eq!(owner.deliver(post), expected, "{target}");
     }
 }
 

@@ -1,17 +1,17 @@
-//! Decisions that are made elsewhere: authorization, acknowledgement, forwarding.
+//! Decisions that are made elsewhere: authorization, acknowledgement.
 
 use super::*;
 use crate::error::{Expired, Fault};
 use crate::event::{AuthTicket, Outcome, PostTicket, Refusal, Verdict};
-use crate::{Acknowledgement, Authorization, Principal, Shard};
+use crate::{Acknowledgement, Authorization, Principal};
 
-fn asking() -> ConfigBuilder {
+pub(super) fn asking() -> ConfigBuilder {
     Config::builder().authorization(Authorization::Deferred)
 }
 
 impl Bench {
     #[track_caller]
-    fn asked(&mut self) -> AuthTicket {
+    pub(super) fn asked(&mut self) -> AuthTicket {
         match self.event() {
             Some(Event::Asked { ticket, .. }) => ticket,
             other => panic!("expected a question: {other:?}"),
@@ -19,13 +19,21 @@ impl Bench {
     }
 
     #[track_caller]
-    fn authorize(&mut self, ticket: AuthTicket, verdict: Verdict) -> Result<(), Expired> {
+    pub(super) fn authorize(
+        &mut self,
+        ticket: AuthTicket,
+        verdict: Verdict,
+    ) -> Result<(), Expired> {
         let result = self.server.authorize(ticket, verdict, self.now);
         self.pump();
         result
     }
 
-    fn acknowledge(&mut self, ticket: PostTicket, outcome: Outcome) -> Result<(), Expired> {
+    pub(super) fn acknowledge(
+        &mut self,
+        ticket: PostTicket,
+        outcome: Outcome,
+    ) -> Result<(), Expired> {
         let result = self.server.acknowledge(ticket, outcome, self.now);
         self.pump();
         result
@@ -33,7 +41,7 @@ impl Bench {
 
     /// Opens a session on behalf of somebody.
     #[track_caller]
-    fn open_for(&mut self, name: &str) -> Client {
+    pub(super) fn open_for(&mut self, name: &str) -> Client {
         let conn = self.connect();
         self.says(conn, GET);
         let ticket = self.asked();
@@ -58,7 +66,7 @@ impl Bench {
     }
 }
 
-fn allow(name: &str) -> Verdict {
+pub(super) fn allow(name: &str) -> Verdict {
     Verdict::Allow(Principal::new(name))
 }
 
@@ -252,97 +260,6 @@ fn the_application_answers_posts_itself() {
     }
 }
 
-/// Two shards that forward to each other.
-fn shards() -> (Bench, Bench) {
-    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
-    (shard(1), shard(2))
-}
-
-#[test]
-fn a_post_finds_its_session_on_another_shard() {
-    let (mut here, mut there) = shards();
-    let client = there.open();
-    let conn = here.connect();
-    here.says(conn, post(&client.token, &call(1)));
-    assert!(here.heard(conn).is_empty());
-    let Some(Event::Foreign { shard, post: forwarded, ticket }) = here.event() else { panic!() };
-    assert_eq!((shard, forwarded.shard()), (Shard(2), Shard(2)));
-    let outcome = there.server.deliver(forwarded, there.now);
-    assert_eq!(outcome, Outcome::Accepted);
-    here.acknowledge(ticket, outcome).unwrap();
-    assert_eq!(here.statuses(conn), [202]);
-    assert_eq!(there.inbox().len(), 1);
-    assert_eq!(there.server.session(client.session).unwrap().requests_in_flight(), 1);
-}
-
-#[test]
-fn a_post_that_finds_nothing_there_is_told_what_it_would_be_told_here() {
-    let (mut here, mut there) = shards();
-    let client = there.open();
-    there.reset(client.conn);
-    let conn = here.connect();
-    here.says(conn, post(&client.token, NOTE));
-    let Some(Event::Foreign { post: forwarded, ticket, .. }) = here.event() else { panic!() };
-    let outcome = there.server.deliver(forwarded, there.now);
-    here.acknowledge(ticket, outcome).unwrap();
-    let answer = here.answers(conn).remove(0);
-    assert_eq!(answer, here.ask(post("x", NOTE)));
-}
-
-#[test]
-fn a_shard_without_room_says_so() {
-    let full = |change: fn(&mut Limits)| {
-        let (mut here, _) = shards();
-        let mut there = Bench::with(limited(change).shard(Shard(2)));
-        let client = there.open();
-        let conn = here.connect();
-        here.says(conn, post(&client.token, NOTE) + &post(&client.token, NOTE));
-        let mut outcomes = Vec::new();
-        while let Some(Event::Foreign { post: forwarded, ticket, .. }) = here.event() {
-            let outcome = there.server.deliver(forwarded, there.now);
-            here.acknowledge(ticket, outcome).unwrap();
-            outcomes.push(outcome);
-        }
-        (outcomes, here.statuses(conn))
-    };
-    let one = (std::vec![Outcome::Accepted, Outcome::Busy], std::vec![202, 503]);
-    assert_eq!(full(|limits| limits.inbound_messages_max = Some(1)), one);
-    assert_eq!(full(|limits| limits.bodies_bytes_max = Some(NOTE.len() as u64)), one);
-}
-
-#[test]
-fn a_shard_that_is_shutting_down_takes_no_forwarded_posts() {
-    let (mut here, mut there) = shards();
-    let client = there.open();
-    there.ask(post(&client.token, &call(1)));
-    here.says_once(post(&client.token, NOTE));
-    there.shutdown();
-    let Some(Event::Foreign { post: forwarded, .. }) = here.event() else { panic!() };
-    assert_eq!(there.server.deliver(forwarded, there.now), Outcome::Busy);
-}
-
-impl Bench {
-    fn says_once(&mut self, request: String) {
-        let conn = self.connect();
-        self.says(conn, request);
-    }
-}
-
-#[test]
-fn a_forwarded_post_that_nobody_answers_is_told_so_in_time() {
-    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
-    let (mut here, mut there) = (shard(1), shard(2));
-    let client = there.open();
-    let conn = here.connect();
-    here.says(conn, post(&client.token, NOTE));
-    let Some(Event::Foreign { ticket, .. }) = here.event() else { panic!() };
-    here.wait(secs(4) - Duration::from_micros(1));
-    assert!(here.heard(conn).is_empty());
-    here.wait(Duration::from_micros(1));
-    assert_eq!(here.statuses(conn), [503]);
-    assert_eq!(here.acknowledge(ticket, Outcome::Accepted), Err(Expired));
-}
-
 #[test]
 fn an_answered_question_leaves_no_deadline_behind() {
     let mut bench = Bench::with(asking());
@@ -358,31 +275,6 @@ fn an_answered_question_leaves_no_deadline_behind() {
     assert_eq!(bench.statuses(conn), [202]);
     bench.wait(secs(74));
     assert!(bench.is_open(conn) && bench.statuses(conn) == [202]);
-}
-
-#[test]
-fn a_principal_is_forwarded_too() {
-    let shard = |number| Bench::with(asking().shard(Shard(number)).forwarding(true));
-    let (mut here, mut there) = (shard(1), shard(2));
-    let client = there.open_for("alice");
-    for (name, expected) in [("mallory", Outcome::UnknownSession), ("alice", Outcome::Accepted)] {
-        let conn = here.connect();
-        here.says(conn, post(&client.token, NOTE));
-        let ticket = here.asked();
-        here.authorize(ticket, allow(name)).unwrap();
-        let Some(Event::Foreign { post: forwarded, .. }) = here.event() else { panic!() };
-        assert_eq!(there.server.deliver(forwarded, there.now), expected, "{name}");
-    }
-}
-
-#[test]
-fn without_forwarding_another_shards_session_is_unknown_and_counted_apart() {
-    let mut there = Bench::with(Config::builder().shard(Shard(2)));
-    let token = there.open().token;
-    let mut here = Bench::with(Config::builder().shard(Shard(1)));
-    assert_eq!(here.ask(post(&token, NOTE)), here.ask(post("x", NOTE)));
-    assert_eq!(here.server.metrics().fault(Fault::Misrouted), 1);
-    assert!(here.events().is_empty());
 }
 
 #[test]

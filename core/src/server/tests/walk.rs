@@ -1,10 +1,10 @@
 //! Random walks over the whole API: nothing panics, `check` holds after every verb, the books are
 //! empty in the end, and the same seed is the same run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::event::{AuthTicket, Outcome, PostTicket, Refusal, Verdict};
+use crate::event::{AuthTicket, Delivery, HeldPost, Outcome, PostTicket, Refusal, Verdict};
 use crate::{Acknowledgement, Authorization, Principal, Shard};
 
 const STEPS: usize = 3_000;
@@ -17,6 +17,9 @@ struct Walk {
     tokens: Vec<String>,
     questions: Vec<AuthTicket>,
     posts: Vec<PostTicket>,
+    /// Another shard, and what it has brought that is held.
+    other: Bench,
+    held: BTreeSet<HeldPost>,
     /// By session: its stream, and the numbers of the frames that it took.
     open: BTreeMap<SessionId, (ConnId, Vec<u64>)>,
     requests: Vec<(SessionId, String)>,
@@ -38,6 +41,7 @@ fn config(random: &mut Random) -> ConfigBuilder {
         limits.discard_bytes_max = 100;
         limits.linger_bytes_max = 500;
         limits.events_max = Some(6);
+        limits.forwarded_max = Some(3);
     });
     if random.below(2) == 0 {
         config = config.authorization(Authorization::Deferred);
@@ -59,6 +63,8 @@ impl Walk {
             tokens: Vec::new(),
             questions: Vec::new(),
             posts: Vec::new(),
+            other: Bench::with(Config::builder().shard(Shard(1)).forwarding(true)),
+            held: BTreeSet::new(),
             open: BTreeMap::new(),
             requests: Vec::new(),
             frames: 0,
@@ -192,11 +198,36 @@ impl Walk {
                     let _ = self.bench.server.acknowledge(ticket, outcome, self.bench.now);
                 }
             }
+            (39, _) => {
+                for _ in 0..self.below(5) {
+                    self.deliver();
+                }
+            }
             _ => {}
         }
         self.bench.pump();
         let bench = &self.bench;
         self.conns.retain(|&conn| bench.is_open(conn));
+    }
+
+    /// Brings a post from the other shard.
+    fn deliver(&mut self) {
+        let recent = self.tokens.len().saturating_sub(5);
+        let Some(token) = self.pick(&self.tokens[recent..].to_vec()) else { return };
+        let id = self.below(5) as u32;
+        let body = [call(id), NOTE.into(), RESULT.into()];
+        let body = self.pick(&body).unwrap();
+        let conn = self.other.connect();
+        self.other.says(conn, post(&token, &body));
+        let Some(Event::Foreign { post, .. }) = self.other.event() else {
+            return self.other.reset(conn);
+        };
+        let delivery = self.bench.server.deliver(post, self.bench.now);
+        self.told.push(format!("{delivery:?}"));
+        if let Delivery::Held(post) = delivery {
+            assert!(self.held.insert(post), "{post} is somebody else's");
+        }
+        self.other.reset(conn);
     }
 
     fn poll(&mut self) {
@@ -220,6 +251,9 @@ impl Walk {
             Event::Foreign { shard, ticket, .. } => {
                 assert_ne!(shard, Shard(0));
                 self.posts.push(ticket);
+            }
+            Event::Settled { post, .. } => {
+                assert!(self.held.remove(&post), "{post} is settled once")
             }
             Event::Unblocked { session } => assert!(self.open.contains_key(&session)),
             Event::Closed { session, frames_undelivered, .. } => {
@@ -297,6 +331,7 @@ impl Walk {
         assert_eq!(server.phase(), crate::event::Phase::Drained);
         assert_eq!(self.told.last().map(String::as_str), Some("Drained"));
         assert!(self.open.is_empty(), "every session has ended");
+        assert!(self.held.is_empty(), "every held post has an outcome");
         assert_eq!((server.queues_cost, server.bodies_bytes), (0, 0));
         assert_eq!((server.connections_open(), server.sessions_open()), (0, 0));
         assert_eq!(server.conn_addresses.total() + server.tenants.check(), 0);

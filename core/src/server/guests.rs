@@ -1,0 +1,159 @@
+//! Guests: posts that came by other shards, for sessions of this one.
+//!
+//! Knows: how a guest is let in at once, or waits in one line with the posts of this shard's own
+//! connections, and what its shard is told in the end.
+//! Does not know: the way between shards. A guest's connection is another shard's, and so is the answer.
+
+use super::Server;
+use crate::arena::Key;
+use crate::error::Fault;
+use crate::event::{Delivery, Event, ForwardedPost, HeldPost, Outcome, Phase};
+use crate::jsonrpc::Message;
+use crate::limits::within;
+use crate::session::Held;
+use crate::time::Time;
+use crate::timers::{Role, TimerKind};
+
+/// A post that waits for room; or one whose outcome waits to be polled, so that its handle stays its own
+/// until then.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    session: Key,
+    message: Option<Message>,
+}
+
+impl Server {
+    /// Takes in a post that another shard received for a session of this one. Give what comes of it to
+    /// that shard's [`acknowledge`](Self::acknowledge): the outcome at once, or that of
+    /// [`Event::Settled`] if the post is held.
+    ///
+    /// That shard waits for [`Timeouts::hold`](crate::Timeouts::hold) and
+    /// [`Timeouts::decision`](crate::Timeouts::decision) together. Do not deliver what has been on its way
+    /// for most of the latter: its client may have been told that it was refused.
+    pub fn deliver(&mut self, post: ForwardedPost, now: Time) -> Delivery {
+        self.advance(now);
+        let ForwardedPost { claim, message } = post;
+        let found = self.find_session(&claim);
+        let late = found.and_then(|key| self.admit_to_session(key).err());
+        let delivery = match (found, late) {
+            (None, _) => Delivery::Done(self.no_session_outcome()),
+            (Some(_), Some(retry_after)) => Delivery::Done(Outcome::RateLimited { retry_after }),
+            (Some(_), None) if !self.has_room_for(&message) => Delivery::Done(Outcome::Busy),
+            (Some(session), None) if self.session_takes(session, &message) => {
+                self.record(session, message, None);
+                Delivery::Done(Outcome::Accepted)
+            }
+            (Some(session), None) => self.hold_guest(session, message),
+        };
+        self.settle();
+        delivery
+    }
+
+    /// Whether a message that came from elsewhere may still be taken in.
+    fn has_room_for(&self, message: &Message) -> bool {
+        let bytes = self.bodies_bytes.saturating_add(message.memory_bytes());
+        self.phase == Phase::Running && within(self.config.limits.bodies_bytes_max, bytes)
+    }
+
+    /// What a guest's shard is told whose session is not there.
+    pub(super) const fn no_session_outcome(&self) -> Outcome {
+        match self.phase {
+            Phase::Running => Outcome::UnknownSession,
+            // Shutting down ends sessions that posts are still on their way to.
+            Phase::Draining { .. } | Phase::Drained => Outcome::Busy,
+        }
+    }
+
+    fn hold_guest(&mut self, session: Key, message: Message) -> Delivery {
+        if !within(self.config.limits.forwarded_max, self.guests.len().saturating_add(1)) {
+            return Delivery::Done(Outcome::Busy);
+        }
+        self.bodies_bytes += message.memory_bytes();
+        let kind = message.kind();
+        let guest = self.guests.insert(Guest { session, message: Some(message) });
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.hold(Held::Guest(guest), kind);
+        }
+        let timeouts = &self.config.timeouts;
+        self.timers.arm(TimerKind::HoldForwarded, guest.index(), self.now, timeouts);
+        self.metrics.posts_held += 1;
+        Delivery::Held(HeldPost(guest))
+    }
+
+    pub(super) fn guest_message(&self, guest: Key) -> Option<&Message> {
+        self.guests.get(guest)?.message.as_ref()
+    }
+
+    /// There is room for a guest.
+    pub(super) fn release_guest(&mut self, guest: Key) {
+        // If this comes late, its shard may have stopped waiting: then it must not be taken in.
+        let late = self.timers.due(Role::Guest, guest.index()).is_some_and(|due| due < self.now);
+        if late {
+            return self.guest_hold_is_over(guest.index());
+        }
+        let Some((session, message)) = self.unhold_guest(guest) else { return };
+        self.record(session, message, None);
+        self.settle_guest(guest, Outcome::Accepted);
+    }
+
+    /// A guest was held for as long as its client can be made to wait.
+    pub(super) fn guest_hold_is_over(&mut self, guest: u32) {
+        let Some((guest, _)) = self.guests.at(guest) else { return };
+        let Some((session, message)) = self.unhold_guest(guest) else { return };
+        let told = self.tell_busy(session, &message);
+        if told {
+            self.note(None, Fault::Busy);
+        }
+        // Where it could not be told, its shard refuses it, and counts that.
+        self.settle_guest(guest, if told { Outcome::Accepted } else { Outcome::Busy });
+        self.releasable.push_back(session);
+    }
+
+    /// A guest's message goes nowhere.
+    pub(super) fn dismiss(&mut self, guest: Key, outcome: Outcome) {
+        if self.unhold_guest(guest).is_some() {
+            self.settle_guest(guest, outcome);
+        }
+    }
+
+    /// Takes the message of a guest that waits, and the session it is for.
+    fn unhold_guest(&mut self, guest: Key) -> Option<(Key, Message)> {
+        let found = self.guests.get_mut(guest)?;
+        let (session, message) = (found.session, found.message.take()?);
+        self.bodies_bytes -= message.memory_bytes();
+        self.timers.disarm(Role::Guest, guest.index());
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.unhold(Held::Guest(guest), message.kind());
+        }
+        Some((session, message))
+    }
+
+    fn settle_guest(&mut self, guest: Key, outcome: Outcome) {
+        self.events.push_back(Event::Settled { post: HeldPost(guest), outcome });
+    }
+
+    /// For [`check`](Self::check): asserts that guests are where they belong, and adds their bytes up.
+    pub(super) fn check_guests(&self) -> u64 {
+        let (mut bytes, mut waiting, mut settled) = (0, 0, 0);
+        for (key, guest) in self.guests.iter() {
+            let armed = self.timers.is_armed(Role::Guest, key.index());
+            let Some(message) = &guest.message else {
+                assert!(!armed, "a guest without a message waits for nothing");
+                settled += 1;
+                continue;
+            };
+            assert_eq!(armed, self.config.timeouts.hold.is_some(), "a guest waits for a time");
+            let session = self.sessions.get(guest.session).expect("a guest has a session");
+            assert!(session.is_waited_for_by(Held::Guest(key)), "the session knows who waits");
+            bytes += message.memory_bytes();
+            waiting += 1;
+        }
+        let held = self.sessions.iter().flat_map(|(_, session)| session.held());
+        let guests = held.filter(|post| matches!(post, Held::Guest(_))).count();
+        assert_eq!(guests, waiting, "sessions list guests that wait");
+        let told = self.events.iter().filter(|event| matches!(event, Event::Settled { .. }));
+        assert_eq!(told.count(), settled, "a guest is there until its outcome is polled");
+        assert!(within(self.config.limits.forwarded_max, self.guests.len()), "too many guests");
+        bytes
+    }
+}
