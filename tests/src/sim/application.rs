@@ -2,13 +2,13 @@
 //!
 //! Knows: what it was told. Does not know: peers, links.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
-    AuthTicket, Event, ForwardedPost, Frame, Outcome, PostTicket, Principal, Refusal, SendError,
-    SessionId, Shard, Verdict,
+    AuthTicket, Delivery, Event, ForwardedPost, Frame, HeldPost, Outcome, PostTicket, Principal,
+    Refusal, SendError, SessionId, Shard, Verdict,
 };
 
 use super::link::{LinkKey, Wanted};
@@ -35,6 +35,8 @@ pub struct Application {
     foreign: VecDeque<(usize, Shard, ForwardedPost, PostTicket)>,
     /// What other shards said, on its way back.
     outcomes: VecDeque<(usize, PostTicket, Outcome)>,
+    /// Posts that wait at another shard, by that shard's name for them.
+    settling: BTreeMap<(usize, HeldPost), (usize, PostTicket)>,
     /// Sessions that are no more.
     old_sessions: VecDeque<(usize, SessionId)>,
     frames: u64,
@@ -86,6 +88,12 @@ impl World {
                 self.app.held_bytes += POST_BYTES;
                 self.app.foreign.push_back((shard, to, post, ticket));
                 self.model.tour.count("foreign posts");
+            }
+            Event::Settled { post, outcome } => {
+                let known = self.app.settling.remove(&(shard, post));
+                let (asker, ticket) = known.expect("10: a post is settled once");
+                self.app.outcomes.push_back((asker, ticket, outcome));
+                self.model.tour.count("foreign posts held");
             }
             Event::Unblocked { session } => {
                 let key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
@@ -384,13 +392,19 @@ impl World {
             return drop((post, ticket));
         }
         let to = usize::from(to.0);
-        let outcome = if to < self.shards.len() {
+        let delivery = if to < self.shards.len() {
             self.call(to, 0, |server, now| server.deliver(post, now))
         } else {
-            Outcome::UnknownSession
+            Delivery::Done(Outcome::UnknownSession)
         };
-        self.trace.say(format_args!("{shard} hands a post on to {to}: {outcome:?}"));
-        self.app.outcomes.push_back((shard, ticket, outcome));
+        self.trace.say(format_args!("{shard} hands a post on to {to}: {delivery:?}"));
+        match delivery {
+            Delivery::Done(outcome) => self.app.outcomes.push_back((shard, ticket, outcome)),
+            Delivery::Held(post) => {
+                let before = self.app.settling.insert((to, post), (shard, ticket));
+                assert!(before.is_none(), "12: {post} is held twice");
+            }
+        }
     }
 
     fn hand_back(&mut self) {

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::Poll;
@@ -277,43 +277,4 @@ fn too_few_and_too_many_are_mistakes() {
     assert!(controls_of(0).is_err());
     assert!(controls_of(257).is_err());
     assert!(controls_of(256).is_ok());
-}
-
-/// One worker fails; what the others do then, and what is said of it.
-#[test]
-fn an_error_ends_all_and_is_the_servers() {
-    use std::io;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    let (begun, drained) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (handle, controls) = controls_of(3).unwrap();
-    let serve = {
-        let (begun, drained) = (begun.clone(), drained.clone());
-        move |controls| {
-            if begun.fetch_add(1, Ordering::SeqCst) == 1 {
-                return Err(io::Error::other("tired"));
-            }
-            let entropy = Box::new(Random::seeded(1));
-            let mut bench = Bench::with(Config::default(), entropy, handle.clone(), controls);
-            for _ in 0..10_000 {
-                if bench.run() {
-                    drained.fetch_add(1, Ordering::SeqCst);
-                    return Ok(());
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Ok(())
-        }
-    };
-    let threads = crate::driver::run_each("here", controls, serve).unwrap();
-    let mut wait = pin!(threads.wait());
-    let end = loop {
-        if let Poll::Ready(end) = poll(wait.as_mut()) {
-            break end;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    };
-    assert_eq!(end.unwrap_err().to_string(), "tired");
-    assert_eq!(drained.load(Ordering::SeqCst), 2, "the others were shut down");
 }

@@ -212,8 +212,8 @@ impl Walk {
 
     /// Brings a post from the other shard.
     fn deliver(&mut self) {
-        let recent = self.tokens.len().saturating_sub(5);
-        let Some(token) = self.pick(&self.tokens[recent..].to_vec()) else { return };
+        let recent = self.tokens[self.tokens.len().saturating_sub(5)..].to_vec();
+        let Some(token) = self.pick(&recent) else { return };
         let id = self.below(5) as u32;
         let body = [call(id), NOTE.into(), RESULT.into()];
         let body = self.pick(&body).unwrap();
