@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
-    Acknowledgement, Authorization, Config, ConfigBuilder, ConnId, EntropyUnavailable, Event,
-    Exchange, Frame, Interest, Limits, Outcome, Peer, Principal, Server, SessionId, Shard, Time,
-    Verdict,
+    Acknowledgement, Authorization, Config, ConfigBuilder, ConnId, Delivery, EntropyUnavailable,
+    Event, Exchange, ForwardedPost, Frame, HeldPost, Interest, Limits, Outcome, Peer, PostTicket,
+    Principal, Server, SessionId, Shard, Time, Verdict,
 };
 use mcp_sse_tests::sim::meter;
 
@@ -51,7 +51,9 @@ struct Stage {
     open: BTreeSet<(usize, SessionId)>,
     /// The application answers requests, or lets them lie.
     answers: bool,
-    foreign: VecDeque<(usize, mcp_sse_core::ForwardedPost, mcp_sse_core::PostTicket)>,
+    foreign: VecDeque<(usize, ForwardedPost, PostTicket)>,
+    /// Posts that wait at the other shard, by its name for them.
+    held: BTreeMap<(usize, HeldPost), (usize, PostTicket)>,
     messages: u64,
 }
 
@@ -89,6 +91,7 @@ impl Stage {
             open: BTreeSet::new(),
             answers: true,
             foreign: VecDeque::new(),
+            held: BTreeMap::new(),
             messages: 0,
         }
     }
@@ -203,12 +206,21 @@ impl Stage {
             Event::Closed { session, .. } => {
                 assert!(self.open.remove(&(shard, session)), "10: closed twice, or never opened");
             }
+            Event::Settled { post, outcome } => {
+                let known = self.held.remove(&(shard, post));
+                let (from, ticket) = known.expect("10: a post is settled once");
+                let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
+            }
             Event::Unblocked { .. } | Event::Drained => {}
             other => panic!("{other:?}"),
         }
         if let Some((from, post, ticket)) = self.foreign.pop_front() {
-            let outcome = self.call(1 - from, |server, now| server.deliver(post, now));
-            let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
+            match self.call(1 - from, |server, now| server.deliver(post, now)) {
+                Delivery::Done(outcome) => {
+                    let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
+                }
+                Delivery::Held(post) => drop(self.held.insert((1 - from, post), (from, ticket))),
+            }
         }
     }
 
