@@ -167,6 +167,8 @@ fn everything_full_at_once() {
         queues_bytes_max: Some(4_000),
         answers_bytes_max: Some(500),
         events_max: Some(4),
+        // Nobody forwards anything here.
+        forwarded_max: Some(0),
         ..Limits::default()
     };
     let medium = Limits {
@@ -176,6 +178,7 @@ fn everything_full_at_once() {
         body_bytes_max: Some(64 << 10),
         queues_bytes_max: Some(1 << 20),
         events_max: Some(1_000),
+        forwarded_max: Some(0),
         ..Limits::default()
     };
     let one = Limits { connections_max: Some(1), sessions_max: Some(1), ..small.clone() };
