@@ -61,7 +61,7 @@ pub mod timers;
 pub mod transfer;
 
 /// Makes a module of `#[test]`s, the whole suite, for each adapter named; see
-/// [`conformance`](crate::conformance). The adapter is an expression, with its path from the crate's
+/// [`conformance`](mod@crate::conformance). The adapter is an expression, with its path from the crate's
 /// root.
 #[macro_export]
 macro_rules! conformance {

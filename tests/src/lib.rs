@@ -2,8 +2,8 @@
 //!
 //! A test is a function of an [`Adapter`](adapter::Adapter), and [`for_each_adapter!`] makes a
 //! `#[test]` of it for each one there is. What an adapter by itself can get wrong is in
-//! [`conformance`], which one that is not in this workspace can run as well. A further adapter in it
-//! is one more constant in [`adapter`] and one more line in that macro.
+//! [`conformance`](mod@conformance), which one that is not in this workspace can run as well. A further
+//! adapter in it is one more constant in [`adapter`] and one more line in that macro.
 
 pub mod adapter;
 pub mod certificate;
