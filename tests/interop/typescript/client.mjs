@@ -52,10 +52,10 @@ class Connection {
   progress = []; // of every notification as it arrived
   faults = []; // errors of the transport
 
-  constructor(url, { capabilities = {}, ...options } = {}) {
+  // `credentials`: options of the transport, instead of the token of the environment.
+  constructor(url, { capabilities = {}, credentials = { requestInit: { headers: authorization() } } } = {}) {
     this.transport = new SSEClientTransport(new URL(url), {
-      requestInit: { headers: authorization() },
-      ...options,
+      ...credentials,
       fetch: async (target, init) => {
         const response = await fetch(target, init);
         this.requests.push({ method: init?.method ?? 'GET', url: String(target), status: response.status });
@@ -337,7 +337,7 @@ async function withoutAToken(url) {
     [{}, undefined],
     [authorization('no.such.token'), 'invalid_token'],
   ]) {
-    const connection = new Connection(url, { requestInit: { headers } });
+    const connection = new Connection(url, { credentials: { requestInit: { headers } } });
     const fault = await rejection(connection.client.connect(connection.transport, WAIT));
     equal([fault.constructor.name, fault.code], ['SseError', 401], `what the SDK rejects with (${fault})`);
     const read = extractWWWAuthenticateParams(connection.response);
@@ -372,7 +372,7 @@ async function provider(url) {
       throw new UnauthorizedError('enough');
     },
   };
-  const connection = new Connection(url, { authProvider });
+  const connection = new Connection(url, { credentials: { authProvider } });
   try {
     await connection.client.connect(connection.transport, WAIT);
     equal(await connection.call('add', { a: 2, b: 3 }), '5', 'sum');
