@@ -35,8 +35,9 @@ pub(super) const EXIT: Duration = Duration::from_secs(1);
 /// So much is done for one session before others have their turn; or as much as [`READ_BYTES`] of what
 /// its process prints.
 const MOVES_BATCH: u32 = 64;
-/// Bytes read from a process at once: as much as a pipe holds on most systems.
-const READ_BYTES: usize = 64 << 10;
+/// Bytes read from a process at once, and in one turn: of a pipe full of the shortest lines the others on
+/// this thread would notice.
+const READ_BYTES: usize = 8 << 10;
 
 thread_local! {
     /// What is read goes through here; no session holds a buffer of its own.

@@ -38,8 +38,9 @@ const WRITING_BYTES_MAX: usize = 64 << 10;
 /// With so many bytes of answers that the process asked for and does not read, it is given up. To stop
 /// reading instead could leave both waiting for each other for ever.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
-/// Bytes read from the process at once: as much as a pipe holds on most systems.
-const READ_BYTES: usize = 64 << 10;
+/// Bytes read from the process at once, and in one turn: of a pipe full of the shortest lines the others on
+/// this thread would notice.
+const READ_BYTES: usize = 8 << 10;
 
 /// The process, if it is there.
 enum Server {
