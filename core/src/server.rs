@@ -11,7 +11,11 @@
 //! - `server/guests.rs`: posts that came by other shards.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
 //! - `server/lifetime.rs`: deadlines and the shutdown.
+//! - `server/cycle.rs`: what leaves on a connection, and what comes after it: the next request or the end.
+//! - `server/check.rs`: what must hold between all of these.
 
+mod check;
+mod cycle;
 mod guard;
 mod guests;
 mod input;
@@ -21,25 +25,23 @@ mod streams;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 
-use crate::answer::{Answers, Reply, Vitals};
+use crate::answer::{Answers, Vitals};
 use crate::arena::{Arena, Key};
 use crate::config::Config;
-use crate::conn::{Conn, Phase as ConnPhase};
+use crate::conn::Conn;
 use crate::entropy::Entropy;
 use crate::error::AcceptError;
-use crate::event::{CloseReason, ConnId, Deadline, Event, Interest, Phase, SessionId};
+use crate::event::{ConnId, Deadline, Event, Interest, Phase, SessionId};
 use crate::exchange::{Exchange, ResponseHead};
-use crate::http1::{BodyLimits, HeadLimits, Persistence};
+use crate::http1::{BodyLimits, HeadLimits};
 use crate::limits::within;
 use crate::metrics::Metrics;
-use crate::outbox::{Segment, Transmit};
+use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
 use crate::refusals::Refusals;
 use crate::report::Report;
-use crate::request::Unread;
-use crate::session::{Held, Session, SessionView};
+use crate::session::{Session, SessionView};
 use crate::tally::Tally;
 use crate::tenants::{Rates, Tenants};
 use crate::time::Time;
@@ -411,57 +413,6 @@ impl Server {
         &self.config
     }
 
-    /// Walks the whole state and asserts that it holds together. For tests and debug builds: it
-    /// takes time in proportion to everything.
-    ///
-    /// # Panics
-    ///
-    /// If an invariant is broken, which is a bug in this crate.
-    pub fn check(&self) {
-        self.timers.check();
-        let mut frames = 0;
-        let (mut queues_cost, mut bodies_bytes) = (0, 0);
-        for (key, conn) in self.conns.iter() {
-            conn.outbox.check();
-            frames += u64::from(conn.outbox.frames());
-            queues_cost += conn.outbox.cost();
-            bodies_bytes += conn.body_bytes();
-            assert_eq!(conn.woken, self.wakes.contains(&ConnId(key)), "a wake bit is off");
-            let stall = self.timers.is_armed(Role::Stall, key.index());
-            let expected = !conn.outbox.is_empty() && self.config.timeouts.stall.is_some();
-            assert_eq!(stall, expected, "queued bytes and the stall timer go together");
-            if let ConnPhase::Streaming { session, .. } = &conn.phase {
-                let session = self.sessions.get(*session).expect("a stream has a session");
-                assert_eq!(session.conn, key, "the session points back");
-            } else if let ConnPhase::Held { session, .. } = &conn.phase {
-                let session = self.sessions.get(*session).expect("a held post has a session");
-                let waits = session.is_waited_for_by(Held::Conn(key));
-                assert!(waits, "the session knows who waits");
-            }
-        }
-        for (key, session) in self.sessions.iter() {
-            bodies_bytes += session.backlog_bytes();
-            let conn = self.conns.get(session.conn).expect("a session has a stream");
-            let streams =
-                matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
-            assert!(streams, "a session's connection streams it");
-        }
-        for event in &self.events {
-            bodies_bytes += event.body_bytes();
-        }
-        bodies_bytes += self.check_guests();
-        assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
-        assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
-        assert!(self.conn_addresses.total() <= u64::from(self.conns.len()));
-        assert!(self.session_addresses.total() <= u64::from(self.sessions.len()));
-        assert!(self.tenants.check() <= u64::from(self.sessions.len()));
-        let evicted = self.conns.iter().filter(|(_, conn)| conn.evicted).count();
-        assert_eq!(evicted as u32, self.evicted, "connections that make room");
-        let undone = self.resumable.len() + self.releasable.len();
-        assert_eq!(undone, 0, "a verb returned with work undone");
-        self.metrics.check(self.conns.len(), self.sessions.len(), frames);
-    }
-
     // ── Inside. ─────────────────────────────────────────────────────────────────────────────────
 
     fn advance(&mut self, now: Time) {
@@ -523,175 +474,6 @@ impl Server {
         !within(self.config.limits.queues_bytes_max, self.queues_cost)
     }
 
-    /// Queues bytes for a peer.
-    fn push(&mut self, key: Key, segment: Segment) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let was_empty = conn.outbox.is_empty();
-        self.queues_cost += segment.cost();
-        conn.outbox.push(segment);
-        if was_empty {
-            conn.taken = 0;
-            self.arm(TimerKind::Stall, key);
-        }
-        self.wake(key);
-    }
-
-    /// Queues a rendered answer, or the beginning of a stream. Where HTTP is spoken elsewhere its head
-    /// is kept apart from it.
-    fn push_answer(&mut self, key: Key, bytes: Arc<[u8]>) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let mut start = 0;
-        if let Some(response) = conn.exchange.as_deref_mut() {
-            let (head, body) = ResponseHead::split(&bytes);
-            *response = Some(head);
-            start = body;
-        }
-        if start < bytes.len() {
-            // A head is far below 2^32 bytes.
-            self.push(key, Segment::Answer { bytes, start: start as u32 });
-        } else {
-            self.wake(key);
-        }
-    }
-
-    /// Throws away what waits for a peer. Returns how many events that were.
-    fn clear_outbox(&mut self, key: Key) -> u32 {
-        let Some(conn) = self.conns.get_mut(key) else { return 0 };
-        let frames = conn.outbox.frames();
-        self.queues_cost -= conn.outbox.cost();
-        self.metrics.frames_undelivered += u64::from(frames);
-        conn.outbox.clear();
-        self.disarm(Role::Stall, key);
-        frames
-    }
-
-    /// Moves a connection to another phase, and keeps the books of what the old one held.
-    fn enter(&mut self, key: Key, phase: ConnPhase) -> Option<ConnPhase> {
-        let conn = self.conns.get_mut(key)?;
-        let (from, to) = (conn.phase.stage(), phase.stage());
-        debug_assert!(from.followers().contains(&to), "{from:?} became {to:?}");
-        let before = conn.body_bytes();
-        let old = core::mem::replace(&mut conn.phase, phase);
-        self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();
-        // The new phase may have a use for input that the old one had to leave.
-        if conn.eof || !conn.stashed().is_empty() {
-            self.resumable.push_back(key);
-        }
-        self.wake(key);
-        Some(old)
-    }
-
-    /// Sends the last word on a request and goes on to what follows it: the next request, or the
-    /// end of the connection.
-    fn answer(&mut self, key: Key, bytes: Arc<[u8]>, unread: Unread) {
-        self.push_answer(key, bytes);
-        self.after_answer(key, unread);
-    }
-
-    /// How an answer is framed, given what will be left unread of its request: the connection goes on
-    /// only behind little.
-    fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
-        let Some(conn) = self.conns.get_mut(key) else { return Reply::CLOSE };
-        let little = match unread {
-            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
-            Unread::Unknown => false,
-        };
-        if !little {
-            conn.reply.persistence = Persistence::Close;
-        }
-        conn.reply
-    }
-
-    fn after_answer(&mut self, key: Key, unread: Unread) {
-        let Some(conn) = self.conns.get(key) else { return };
-        let keep = conn.reply.persistence != Persistence::Close;
-        match unread {
-            Unread::Known(0) if keep => self.await_request(key),
-            Unread::Known(left) if keep => {
-                self.enter(key, ConnPhase::Discarding { left });
-                self.arm(TimerKind::Body, key);
-            }
-            Unread::Known(_) | Unread::Unknown => self.close_after_flush(key),
-        }
-    }
-
-    /// Ready for the next request on this connection.
-    fn await_request(&mut self, key: Key) {
-        if self.phase != Phase::Running {
-            return self.close_after_flush(key);
-        }
-        self.enter(key, ConnPhase::Head);
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.scanner = Default::default();
-            conn.reply = Reply::CLOSE;
-            // A proxy's next request may be another client's.
-            (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
-        }
-        self.arm(TimerKind::Idle, key);
-    }
-
-    /// Everything has been said; the peer gets what is queued and then some time to read it.
-    fn close_after_flush(&mut self, key: Key) {
-        self.disarm(Role::Phase, key);
-        self.drop_input(key);
-        self.enter(key, ConnPhase::Closing { discarded: 0 });
-        self.after_flush(key);
-    }
-
-    /// What a connection without queued bytes goes on to.
-    fn after_flush(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
-        if !conn.outbox.is_empty() {
-            return;
-        }
-        match conn.phase {
-            ConnPhase::Closing { .. } if conn.eof || conn.exchange.is_some() => {
-                self.enter(key, ConnPhase::Ended);
-            }
-            ConnPhase::Closing { discarded } => {
-                // Closing with bytes unread makes the kernel send a reset, which can overtake and
-                // destroy the answer (RFC 9112 section 9.6).
-                self.enter(key, ConnPhase::Lingering { discarded });
-                self.arm(TimerKind::Linger, key);
-            }
-            ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
-            ConnPhase::Head
-            | ConnPhase::Deciding(_)
-            | ConnPhase::Body { .. }
-            | ConnPhase::Held { .. }
-            | ConnPhase::Awaiting
-            | ConnPhase::Discarding { .. }
-            | ConnPhase::Streaming { ending: false, .. }
-            | ConnPhase::Lingering { .. }
-            | ConnPhase::Ended => {}
-        }
-    }
-
-    /// The connection has no future, not even for what is queued.
-    fn cut(&mut self, key: Key) {
-        self.clear_outbox(key);
-        self.drop_input(key);
-        self.enter(key, ConnPhase::Ended);
-        self.timers.disarm_all(key.index());
-    }
-
-    /// Forgets stashed input and half a head.
-    fn drop_input(&mut self, key: Key) {
-        if let Some(conn) = self.conns.get_mut(key) {
-            self.bodies_bytes -= conn.stash.capacity() as u64;
-            conn.stash = Default::default();
-            conn.stash_at = 0;
-            conn.partial = Default::default();
-        }
-    }
-
-    /// Ends a connection without an answer; what was queued before still leaves.
-    fn end_quietly(&mut self, key: Key) {
-        self.disarm(Role::Phase, key);
-        self.drop_input(key);
-        self.enter(key, ConnPhase::Ended);
-    }
-
     fn vitals(&self) -> Vitals<'_> {
         Vitals {
             sessions: self.sessions.len().saturating_add(self.elsewhere.0),
@@ -700,22 +482,6 @@ impl Server {
             draining: self.phase != Phase::Running,
             report: &self.report,
         }
-    }
-
-    fn disconnect(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
-        if let ConnPhase::Streaming { session, .. } = conn.phase {
-            self.end_session(session, CloseReason::Peer);
-        }
-        self.abandon_post(key);
-        self.cut(key);
-        let Some(conn) = self.conns.remove(key) else { return };
-        if let Some(address) = self.config.address_key(conn.peer.ip()) {
-            self.conn_addresses.subtract(&address);
-        }
-        self.evicted -= u32::from(conn.evicted);
-        self.metrics.connections_ended += 1;
-        log::debug!("{} is gone", ConnId(key));
     }
 }
 

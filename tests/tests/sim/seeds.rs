@@ -10,7 +10,7 @@ use mcp_sse_tests::sim::{self, meter};
 /// How much happens in each run.
 const STEPS: u64 = 600;
 /// Enough to go everywhere that the last test wants to have been, in a few seconds.
-const SEEDS: u64 = 64;
+const SEEDS: u64 = 96;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -55,13 +55,13 @@ fn the_model_holds_and_a_seed_is_a_run() {
 fn went_everywhere(tour: &Tour) {
     let mut enough = true;
     for (what, least) in [
-        ("sessions", 800),
-        ("messages delivered", 2_500),
-        ("frames received", 2_500),
+        ("sessions", 1_000),
+        ("messages delivered", 4_000),
+        ("frames received", 4_000),
         ("frames undelivered", 100),
         ("posts held", 100),
         ("told busy", 20),
-        ("heartbeats", 500),
+        ("heartbeats", 1_000),
         ("full", 100),
         ("unblocked", 50),
         ("questions answered", 500),
@@ -95,7 +95,7 @@ fn went_everywhere(tour: &Tour) {
         ("SessionsFull", 50),
         ("SessionsPerAddressFull", 10),
         ("HeadTimeout", 20),
-        ("BodyTimeout", 5),
+        ("BodyTimeout", 10),
     ] {
         if tour.of(what) < least {
             eprintln!("only {} of {what}, and not {least}", tour.of(what));
