@@ -165,7 +165,8 @@ impl Limits {
     /// ([`set_backlog`](crate::Server::set_backlog)).
     ///
     /// What the driver holds for each connection comes on top, and so do the names of principals, and
-    /// what an allocator rounds up to.
+    /// what an allocator rounds up to. Long texts of a configuration, as an index page, are counted by
+    /// [`Config::memory_bytes_max`](crate::Config::memory_bytes_max).
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let connections = terms(self.connections_max);
@@ -274,7 +275,7 @@ impl Limits {
 }
 
 /// A connection's slot with its timers and list entries, doubled for the growth of the arena; and a
-/// boxed plan and an address's count.
+/// boxed plan, the path where an exchange was mounted, and an address's count.
 const CONN_BYTES: u64 = 2 * 640 + 512;
 /// What a captured head holds beside its octets: the ends of target, names and values, and itself.
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
@@ -380,6 +381,17 @@ mod tests {
     fn a_guest_is_as_small_as_the_formula_says() {
         use crate::server::Guest;
         assert!(size_of::<Guest>() + 8 <= 192 && size_of::<crate::session::Held>() <= 16);
+    }
+
+    #[test]
+    fn slots_are_as_small_as_the_formula_says() {
+        use crate::request::Plan;
+        use crate::route::PATH_BYTES_MAX;
+        // Beside them: three list entries of up to 16 bytes, and timers.
+        assert!(
+            size_of::<crate::conn::Conn>() <= 448 && size_of::<crate::session::Session>() <= 256
+        );
+        assert!(size_of::<Plan>() + PATH_BYTES_MAX <= 512 - RATE_BYTES as usize / 2);
     }
 
     #[test]
