@@ -187,9 +187,12 @@ impl Config {
         let endpoint = prefix + service + message.len() + self.session_parameter.len();
         let page = self.index_page.as_deref().map_or(0, str::len);
         let metadata = self.metadata.as_ref().map_or(0, |it| it.body.len().max(it.challenge.len()));
-        // The origin is in the answer, and kept for the next.
-        let origin = if self.cors.is_on() { 2 * Origin::BYTES_MAX } else { 0 };
-        [endpoint, page, metadata, self.cors.headers.len()].into_iter().max().unwrap_or(0) + origin
+        let (headers, origin) = match self.cors.is_on() {
+            // The origin is in the answer, and kept for the next.
+            true => (self.cors.headers.len(), 2 * Origin::BYTES_MAX),
+            false => (0, 0),
+        };
+        [endpoint, page, metadata, headers].into_iter().max().unwrap_or(0) + origin
     }
 }
 

@@ -1,3 +1,4 @@
+use alloc::format;
 use alloc::string::ToString;
 
 use super::*;
@@ -66,4 +67,34 @@ fn somebody_decides() {
 #[test]
 fn the_first_mistake_is_the_one_reported() {
     check(Config::builder().stream_path("x").message_path("y"), Some("stream_path"));
+}
+
+#[test]
+fn long_texts_count_as_memory() {
+    let most = |builder: ConfigBuilder| builder.build().unwrap().memory_bytes_max();
+    let b = Config::builder;
+    let plain = most(b());
+    let connections = u64::from(Limits::default().connections_max.unwrap());
+    let long = "a".repeat(5_000);
+    for longer in [
+        b().index_page(&long),
+        b().cors_header(&long).cors_origin("https://a.example"),
+        b().protected_resource(ProtectedResource::new("https://a.example").name(&long)),
+        b().session_parameter(&long),
+    ] {
+        assert!(most(longer) > plain + connections * 4_900);
+    }
+    let path = format!("/{}", "a".repeat(200));
+    for longer in [
+        b().trusted_proxy("10.0.0.0/8"),
+        b().trust_local_peers(true),
+        b().cors_origin("https://a.example"),
+        b().message_path(&path),
+        b().service_path("/b").service_path(&path),
+        b().public_path_prefix(&path),
+    ] {
+        assert!(most(longer) > plain + connections * 150);
+    }
+    let without_end = Limits { connections_max: None, ..Limits::default() };
+    assert_eq!(most(b().limits(without_end)), u64::MAX);
 }
