@@ -11,16 +11,14 @@ use mcp_sse_core::{
     Refusal, SendError, SessionId, Shard, Verdict,
 };
 
-use super::link::{LinkKey, Wanted};
+use super::ask::{Ask, Wanted};
+use super::link::LinkKey;
 use super::meter;
 use super::model::Ticketed;
 use super::world::{BACKLOG_MAX, World};
 
 /// What may wait in one of the application's lists; behind that, the oldest is forgotten.
 const KEPT: usize = 64;
-
-/// What a post that was handed out may hold.
-const POST_BYTES: i64 = 16 << 10;
 
 /// What the application has on its desk.
 #[derive(Debug, Default)]
@@ -40,7 +38,7 @@ pub struct Application {
     /// Sessions that are no more.
     old_sessions: VecDeque<(usize, SessionId)>,
     frames: u64,
-    /// What of the core's memory is the application's now, at most.
+    /// What of the core's memory is the application's now.
     pub held_bytes: i64,
 }
 
@@ -64,6 +62,8 @@ impl World {
                 let number = head.field("x-ask").and_then(|n| core::str::from_utf8(n).ok());
                 let number: Option<u64> = number.and_then(|number| number.parse().ok());
                 assert!(asked.is_none() || asked == number, "opened for another request");
+                let refused = self.links.get(&(shard, conn)).is_some_and(|l| l.stream_refused);
+                assert!(!refused, "15: opened, and refused");
                 self.model.opened((shard, conn), session, principal);
             }
             Event::Message { session, message, ticket } => {
@@ -85,7 +85,7 @@ impl World {
             }
             Event::Foreign { shard: to, post, ticket } => {
                 assert_eq!(to, post.shard());
-                self.app.held_bytes += POST_BYTES;
+                self.app.held_bytes += post.bytes() as i64;
                 self.app.foreign.push_back((shard, to, post, ticket));
                 self.model.tour.count("foreign posts");
             }
@@ -129,8 +129,8 @@ impl World {
             app.tickets.pop_front();
         }
         if app.foreign.len() > KEPT {
-            app.foreign.pop_front();
-            app.held_bytes -= POST_BYTES;
+            let forgotten = app.foreign.pop_front();
+            app.held_bytes -= forgotten.map_or(0, |(_, _, post, _)| post.bytes() as i64);
         }
         if app.outcomes.len() > KEPT {
             app.outcomes.pop_front();
@@ -155,7 +155,16 @@ impl World {
                 if self.chance.one_in(self.setup.burst)
                     && let Some((shard, session)) = self.some_session()
                 {
+                    // Often behind something that is still queued.
+                    if self.chance.one_in(2) {
+                        let json = self.new_note();
+                        let _ = self.send_frame(shard, session, json);
+                    }
                     self.trace.say(format_args!("{shard} closes {session}"));
+                    let key = self.model.sessions.get(&(shard, session));
+                    if let Some(stream) = key.and_then(|key| self.model.streams.get_mut(key)) {
+                        stream.told_to_end = true;
+                    }
                     self.call(shard, 0, |server, now| server.close(session, now));
                 }
             }
@@ -324,7 +333,7 @@ impl World {
 
     fn answer_question(&mut self) {
         let Some((shard, ticket, number)) = self.app.questions.pop_front() else { return };
-        if self.setup.rough && self.chance.one_in(16) && !self.is_ending() {
+        if self.chance.one_in(16) && !self.is_ending() {
             return drop(ticket);
         }
         let stream = number.and_then(|number| self.link_that_asked(shard, number));
@@ -340,6 +349,10 @@ impl World {
             _ => Verdict::Allow(Principal::new(&name.to_string())),
         };
         let allowed = matches!(verdict, Verdict::Allow(_)).then_some(name);
+        let refusal = if let Verdict::Refuse(refusal) = &verdict { Some(*refusal) } else { None };
+        if let Some(ask) = number.and_then(|number| self.ask_mut(shard, number)) {
+            ask.refusal = refusal;
+        }
         let result = self.call(shard, 0, |server, now| server.authorize(ticket, verdict, now));
         self.trace.say(format_args!("{shard} {number:?} allowed: {allowed:?}: {result:?}"));
         if result.is_ok() {
@@ -352,12 +365,31 @@ impl World {
             }
         } else {
             self.model.tour.count("questions expired");
+            if let Some(number) = number {
+                self.expired(shard, number);
+            }
         }
+    }
+
+    /// A request that waits for an answer.
+    fn ask_mut(&mut self, shard: usize, number: u64) -> Option<&mut Ask> {
+        let links = self.links.iter_mut().filter(|(key, _)| key.0 == shard);
+        links.flat_map(|(_, link)| &mut link.asks).find(|ask| ask.number == number)
+    }
+
+    /// Invariant 10: a ticket has expired, so what it was for has its answer or nobody to answer to.
+    fn expired(&mut self, shard: usize, number: u64) {
+        self.pump();
+        let waits = self.links.iter().find(|(key, link)| {
+            let waits = link.asks.front().is_some_and(|ask| ask.number == number);
+            key.0 == shard && waits && link.is_willing() && !link.closed_by_answer
+        });
+        assert!(waits.is_none(), "10: the ticket of {number} has expired, and it has no answer");
     }
 
     /// The connection on which a stream was asked for with this number.
     fn link_that_asked(&self, shard: usize, number: u64) -> Option<LinkKey> {
-        let asked = |ask: &super::link::Ask| ask.number == number && ask.wanted == Wanted::Stream;
+        let asked = |ask: &Ask| ask.number == number && ask.wanted == Wanted::Stream;
         let found =
             self.links.iter().find(|(key, link)| key.0 == shard && link.asks.iter().any(asked));
         found.map(|(&key, _)| key)
@@ -365,7 +397,7 @@ impl World {
 
     fn answer_ticket(&mut self) {
         let Some((shard, ticket, number)) = self.app.tickets.pop_front() else { return };
-        if self.setup.rough && self.chance.one_in(16) && !self.is_ending() {
+        if self.chance.one_in(16) && !self.is_ending() {
             return drop(ticket);
         }
         let outcome = match self.chance.below(8) {
@@ -375,6 +407,9 @@ impl World {
         };
         let result = self.call(shard, 0, |server, now| server.acknowledge(ticket, outcome, now));
         self.trace.say(format_args!("{shard} acknowledges {number} {outcome:?}: {result:?}"));
+        if result.is_err() {
+            self.expired(shard, number);
+        }
         if let Some(post) = self.model.posts.get_mut(&number) {
             post.ticket = match result {
                 Ok(()) => Ticketed::Answered(outcome),
@@ -387,8 +422,8 @@ impl World {
     /// A post goes to the shard it is for.
     fn hand_on(&mut self) {
         let Some((shard, to, post, ticket)) = self.app.foreign.pop_front() else { return };
-        self.app.held_bytes -= POST_BYTES;
-        if self.setup.rough && self.chance.one_in(32) {
+        self.app.held_bytes -= post.bytes() as i64;
+        if self.chance.one_in(32) {
             return drop((post, ticket));
         }
         let to = usize::from(to.0);

@@ -6,7 +6,8 @@ use core::time::Duration;
 
 use mcp_sse_core::SessionId;
 
-use super::link::{Ask, LinkKey, Wanted};
+use super::ask::{Ask, Wanted};
+use super::link::LinkKey;
 use super::reader::{Heard, field};
 use super::world::World;
 
@@ -42,6 +43,7 @@ impl World {
         link.closed_by_answer = field(head, "Connection") == Some("close");
         link.done |= link.closed_by_answer;
         link.answered += 1;
+        link.last_answer = self.now;
         let ask = link.asks.pop_front();
         assert!(ask.is_some(), "an answer that nobody asked for: {head}");
         ask
@@ -86,23 +88,25 @@ impl World {
         if status == 503 || status == 429 {
             assert!(field(head, "Retry-After").is_some(), "{head}");
         }
-        let loose = !self.setup.generous || self.is_ending();
-        // What may happen to any request: too slow, not vouched for, no room.
-        let anyhow = match status {
-            408 => true,
-            401 | 403 => self.setup.asked,
-            503 => loose || self.setup.asked || self.setup.deferred,
-            413 | 431 => loose,
-            _ => false,
-        };
         match ask.wanted {
-            Wanted::Stream => assert!(anyhow, "{status} to a stream's request: {body}"),
-            Wanted::Health => assert!(anyhow || matches!(status, 200 | 503), "{status}: {body}"),
+            Wanted::Stream => {
+                // What was refused has made nothing.
+                let made = self.model.streams.get(&key).is_some_and(|it| it.session.is_some());
+                assert!(!made, "15: {status} to a request for which a session was made");
+                if let Some(link) = self.links.get_mut(&key) {
+                    link.stream_refused = true;
+                }
+                let caused = self.has_cause(key, &ask, status, body);
+                assert!(caused, "{status} to {ask:?}: {body}");
+            }
+            Wanted::Health | Wanted::Probe => {
+                let caused = status == 200 || self.has_cause(key, &ask, status, body);
+                assert!(caused, "{status} to {ask:?}: {body}");
+            }
             Wanted::Refusal { statuses, last } => {
                 // A token may seem to be another shard's, which then does not answer.
-                let strange = status == 503 && self.setup.forwarding;
-                let fine = anyhow || strange || statuses.contains(&status);
-                assert!(fine, "{status} is not of {statuses:?}");
+                let fine = statuses.contains(&status) || self.has_cause(key, &ask, status, body);
+                assert!(fine, "{status} is not of {statuses:?}: {ask:?}: {body}");
                 if last && statuses.contains(&status) {
                     assert_eq!(field(head, "Connection"), Some("close"), "{status}");
                 }
@@ -111,11 +115,10 @@ impl World {
                 }
             }
             Wanted::Post(number) => {
-                let post = self.model.posts.get(&number);
-                let strange = self.setup.forwarding && post.is_some_and(|post| post.forbidden);
-                let foreign = strange || post.is_some_and(|post| post.foreign);
-                let fine = anyhow || matches!(status, 202 | 404) || (foreign && status == 503);
-                assert!(fine, "{status} to a post: {body}");
+                let fine = matches!(status, 202 | 404) || self.has_cause(key, &ask, status, body);
+                assert!(fine, "{status} to {ask:?}: {body}");
+                let within = status != 202 || self.is_within_limits(key, &ask);
+                assert!(within, "202 to more than there may be: {ask:?}");
                 let alive = self.lives(number);
                 self.model.answered(number, status, alive);
                 if status == 404 {

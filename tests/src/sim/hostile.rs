@@ -3,8 +3,9 @@
 //! Knows: malformed heads and bodies, hidden requests, wrong names, garbage, and how each may be answered.
 //! Does not know: why the answer is that.
 
-use super::link::{LinkKey, Wanted};
-use super::model::Carries;
+use super::ask::Wanted;
+use super::link::LinkKey;
+use super::posts::Words;
 use super::world::World;
 
 /// How a broken request may be answered: with one of these, and then no more if `last`.
@@ -40,18 +41,16 @@ pub fn attack(world: &mut World, at: usize) {
     };
     let Some(key) = world.poster(at) else { return };
     // Hidden in what is around it; whoever reads it as a request has been deceived.
-    world.asks += 1;
-    let hidden = world.asks;
+    world.asks += 2;
+    let (hidden, number) = (world.asks - 1, world.asks);
     let text = format!(r#"{{"jsonrpc":"2.0","method":"hidden","params":{{"post":{hidden}}}}}"#);
-    world.record(key, hidden, session, text.clone(), Carries::Other, false);
+    world.record(key, hidden, session, Words::other(text.clone()), false);
     if let Some(post) = world.model.posts.get_mut(&hidden) {
         post.forbidden = true;
     }
     let smuggled = post(world, &token, "", &text);
     let attack = draw(world, &token, &text, &smuggled);
     world.model.tour.count("attacks");
-    world.asks += 1;
-    let number = world.asks;
     let Attack { bytes, statuses, last } = attack;
     world.ask(key, number, &bytes, Wanted::Refusal { statuses, last }, false);
     if let Some(link) = world.links.get_mut(&key) {
@@ -60,10 +59,10 @@ pub fn attack(world: &mut World, at: usize) {
 }
 
 fn post(world: &World, token: &str, fields: &str, text: &str) -> String {
-    let (instance, len) = (world.setup.instance, text.len());
+    let (instance, len, ask) = (world.setup.instance, text.len(), world.asks);
     format!(
         "POST /messages?session_id={instance}{token} HTTP/1.1\r\nHost: localhost\r\n\
-         Content-Type: application/json\r\n{fields}Content-Length: {len}\r\n\r\n{text}"
+         Content-Type: application/json\r\nX-Ask: {ask}\r\n{fields}Content-Length: {len}\r\n\r\n{text}"
     )
 }
 
@@ -71,7 +70,29 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
     let plain = |fields: &str, text: &str| post(world, token, fields, text);
     let host = "Host: localhost\r\n";
     // With a decision to be awaited, wrong posts are answered after it, if they are framed well.
+    let limits = world.setup.configs[0].limits();
+    let more = |limit: Option<u32>| 1 + limit.map_or(0, |limit| limit as usize).min(20_000);
+    let long = ["x".repeat(more(limits.head_bytes_max)), "y".repeat(more(limits.target_bytes_max))];
+    let many = "A: b\r\n".repeat(1 + limits.fields_max as usize);
+    let extension = "e".repeat(more(limits.extension_bytes_max));
+    let trailer = "t".repeat(more(limits.trailer_bytes_max));
+    let len = text.len();
     let all = [
+        closing(format!("\r\n\r\n\r\n\r\n\r\n\r\nGET /health HTTP/1.1\r\n{host}\r\n"), &[400]),
+        closing(plain("Transfer-Encoding: gzip\r\n", text), &[400]),
+        closing(
+            format!("POST /messages HTTP/1.1\r\n{host}Transfer-Encoding: gzip\r\n\r\n{smuggled}"),
+            &[501],
+        ),
+        keeping(plain("Expect: the-unexpected\r\n", text), &[417]),
+        closing(format!("GET /sse HTTP/1.1\r\n{host}Long: {}\r\n\r\n", long[0]), &[431]),
+        closing(format!("GET /{} HTTP/1.1\r\n{host}\r\n", long[1]), &[414, 431]),
+        closing(format!("GET /sse HTTP/1.1\r\n{host}{many}\r\n"), &[431]),
+        closing(chunked(world, token, &format!("{len:x};{extension}\r\n{text}\r\n")), &[413, 404]),
+        closing(
+            chunked(world, token, &format!("{len:x}\r\n{text}\r\n0\r\nT: {trailer}\r\n\r\n")),
+            &[431, 404],
+        ),
         closing(format!("GET /sse HTTP/1.1\n{host}\r\n{smuggled}"), &[400]),
         closing(format!("GET /health HTTP/1.1\r\n{host} folded: x\r\n\r\n{smuggled}"), &[400]),
         closing(
@@ -129,10 +150,10 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
 }
 
 fn chunked(world: &World, token: &str, body: &str) -> String {
-    let instance = world.setup.instance;
+    let (instance, ask) = (world.setup.instance, world.asks);
     format!(
         "POST /messages?session_id={instance}{token} HTTP/1.1\r\nHost: localhost\r\n\
-         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+         Content-Type: application/json\r\nX-Ask: {ask}\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
     )
 }
 
@@ -184,6 +205,7 @@ pub fn goes_wild(world: &mut World, key: LinkKey, bytes: &[u8]) {
 fn dawdle(world: &mut World, at: usize) {
     let token = world.own_token(at).map_or_else(|| "A".repeat(32), |(_, token)| token);
     let Some(key) = world.connect(at, None) else { return };
+    world.asks += 1;
     let text = "x".repeat(150);
     let request = post(world, &token, "", &text);
     let most = world.chance.below(request.len());

@@ -1,14 +1,16 @@
 //! A connection's two byte pipes, and what is known at both ends.
 //!
 //! Knows: bytes on their way to the server, how many are on their way to the peer, and faults of links:
-//! delay, a window that closes, a pause.
+//! delay, few bytes at a time, a gap in the middle of something, a window that closes, a pause.
 //! Does not know: what the bytes mean; [`Reader`] does.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use mcp_sse_core::{ConnId, Interest, Time};
 
+use super::ask::{Ask, Size, Wanted};
 use super::reader::Reader;
 
 /// A connection: its shard, and its name there.
@@ -25,35 +27,12 @@ pub enum Fin {
     Read,
 }
 
-/// What a peer asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A stream.
-    Stream,
-    /// A post of this number is taken.
-    Post(u64),
-    /// 200.
-    Health,
-    /// A refusal with one of these statuses; and no more answers if `last`.
-    Refusal { statuses: &'static [u16], last: bool },
-}
-
-/// A request that has no answer yet.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// The number in its field `X-Ask`.
-    pub number: u64,
-    /// What for.
-    pub wanted: Wanted,
-    /// Where in the peer's input it ends.
-    pub end: u64,
-}
-
 /// One connection.
 #[derive(Debug)]
 pub struct Link {
     /// Whose it is.
     pub party: usize,
+    pub address: Option<IpAddr>,
     /// Whether its HTTP is spoken elsewhere, and whether the answer's head has been taken.
     pub exchange: Option<bool>,
 
@@ -61,6 +40,10 @@ pub struct Link {
     pub inbound: VecDeque<u8>,
     /// Not before.
     pub arrives: Time,
+    /// What is behind this place does not come before then.
+    pub gap: Option<(u64, Time)>,
+    /// On a slow link: how many bytes come in a step, and how many of them have not come in this one.
+    pub drip: Option<(usize, usize)>,
     pub fin: Fin,
     /// Bytes that the peer has sent, and that the server has been given.
     pub sent: u64,
@@ -73,16 +56,23 @@ pub struct Link {
     pub window: u64,
     /// The peer reads what comes.
     pub reading: bool,
+    /// It did not always, or its socket did not take everything.
+    pub slow: bool,
     /// The socket takes nothing until the next step.
     pub paused: bool,
+    pub opened: Time,
     pub last_written: Time,
+    pub last_answer: Time,
     /// For how long nothing was written before what is being written now.
     pub silence: Duration,
 
     pub reader: Reader,
     pub asks: VecDeque<Ask>,
-    /// The number of the request that asked for a stream.
+    /// Where the last of them ends.
+    asked_until: u64,
+    /// The number of the request that asked for a stream, and whether it was refused.
     pub stream_ask: Option<u64>,
+    pub stream_refused: bool,
     /// How many requests have been sent and how many have been answered.
     pub asked: u64,
     pub answered: u64,
@@ -105,9 +95,12 @@ impl Link {
     pub fn new(party: usize, exchange: bool, believed: Interest, now: Time) -> Self {
         Self {
             party,
+            address: None,
             exchange: exchange.then_some(false),
             inbound: VecDeque::new(),
             arrives: now,
+            gap: None,
+            drip: None,
             fin: Fin::No,
             sent: 0,
             given: 0,
@@ -115,12 +108,17 @@ impl Link {
             read: 0,
             window: u64::MAX,
             reading: true,
+            slow: false,
             paused: false,
+            opened: now,
             last_written: now,
+            last_answer: now,
             silence: Duration::ZERO,
             reader: Reader::default(),
             asks: VecDeque::new(),
+            asked_until: 0,
             stream_ask: None,
+            stream_refused: false,
             asked: 0,
             answered: 0,
             done: false,
@@ -138,15 +136,64 @@ impl Link {
     }
 
     /// The peer sends a request that ends here.
-    pub fn ask(&mut self, number: u64, wanted: Wanted, bodiless: bool) {
+    pub fn ask(&mut self, number: u64, wanted: Wanted, bodiless: bool, size: Size) {
         self.reader.expect(bodiless);
         self.asked += 1;
-        self.asks.push_back(Ask { number, wanted, end: self.sent });
+        let (start, end) = (self.asked_until, self.sent);
+        self.asked_until = end;
+        let (begun, whole, refusal) = (None, None, None);
+        self.asks.push_back(Ask { number, wanted, start, end, size, begun, whole, refusal });
+    }
+
+    /// How many bytes have arrived that the server could be given.
+    #[must_use]
+    pub fn arrived(&self, now: Time) -> usize {
+        if self.arrives > now {
+            return 0;
+        }
+        let gap = self.gap.filter(|&(_, until)| until > now);
+        let until_gap = gap.map_or(u64::MAX, |(at, _)| at.saturating_sub(self.given));
+        let drops = self.drip.map_or(usize::MAX, |(_, left)| left);
+        self.inbound.len().min(drops).min(usize::try_from(until_gap).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the end of the peer's input has arrived.
+    #[must_use]
+    pub fn ends_now(&self, now: Time) -> bool {
+        self.fin == Fin::Sent && self.inbound.is_empty() && self.arrives <= now
+    }
+
+    /// The server is given so many bytes more.
+    pub fn give(&mut self, count: usize, now: Time) -> Vec<u8> {
+        self.given += count as u64;
+        if let Some((_, left)) = &mut self.drip {
+            *left -= count;
+        }
+        for ask in &mut self.asks {
+            if ask.start < self.given || ask.start == ask.end {
+                ask.begun.get_or_insert(now);
+            }
+            if ask.end <= self.given {
+                ask.whole.get_or_insert(now);
+            }
+        }
+        self.inbound.drain(..count).collect()
+    }
+
+    /// Nothing keeps back what the peer has sent any more.
+    pub fn hurry(&mut self, now: Time) {
+        (self.arrives, self.gap, self.drip) = (now, None, None);
     }
 
     /// How many bytes the socket takes.
     #[must_use]
     pub const fn room(&self) -> u64 {
         if self.paused { 0 } else { self.window.saturating_sub(self.written - self.read) }
+    }
+
+    /// Whether the peer takes all that comes, at once.
+    #[must_use]
+    pub const fn is_willing(&self) -> bool {
+        self.reading && !self.paused
     }
 }

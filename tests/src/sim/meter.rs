@@ -50,6 +50,12 @@ pub fn take_peak() -> i64 {
     PEAK.replace(LIVE.get())
 }
 
+/// The most that [`live`] has been since [`take_peak`] was last asked.
+#[must_use]
+pub fn peak() -> i64 {
+    PEAK.get()
+}
+
 /// How often the core has asked for memory on this thread.
 #[must_use]
 pub fn allocations() -> u64 {

@@ -9,20 +9,25 @@
 //! The fuzz target `ops` lets bytes decide in place of a seed: [`run_ops`].
 //!
 //! The invariants are those of ARCHITECTURE.md; where one is checked, the message or a comment begins with
-//! its number. 1 and 14 are not a matter of runs. 2 is that a seed's runs are the same, 3 that a run in which
+//! its number. 1 is not a matter of runs. 2 is that a seed's runs are the same, 3 that a run in which
 //! input is cut otherwise is. 4 and 5 are that a run ends at all.
 //!
 //! Everything here needs the core and the standard library and nothing else, so that a fuzz target may
 //! include it as a module.
 
 pub mod application;
+pub mod ask;
 pub mod chance;
+pub mod driver;
+pub mod due;
+pub mod faults;
 pub mod hearing;
 pub mod hostile;
 pub mod link;
 pub mod meter;
 pub mod model;
 pub mod peer;
+pub mod posts;
 pub mod reader;
 pub mod setup;
 pub mod trace;
@@ -43,8 +48,9 @@ pub struct Outcome {
     pub tour: Tour,
     /// Posts delivered and frames received.
     pub messages: u64,
-    /// The most that the core held, in bytes.
+    /// The most that the core held, in bytes, and the most that it was allowed to.
     pub memory_peak: i64,
+    pub memory_max: i64,
 }
 
 /// Runs a seed for so many steps.
@@ -82,6 +88,7 @@ pub fn run_ops(data: &[u8]) {
 
 fn finish(mut world: World) -> Outcome {
     world.run();
-    let (trace, tour, messages, memory_peak) = world.leave();
-    Outcome { number: trace.number(), tour, messages, memory_peak }
+    let (memory_peak, memory_max) = (world.memory_peak, world.memory_max);
+    let (trace, tour, messages) = world.leave();
+    Outcome { number: trace.number(), tour, messages, memory_peak, memory_max }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use mcp_sse_core::{CloseReason, Outcome, SessionId};
+use mcp_sse_core::{CloseReason, Fault, Outcome, SessionId};
 
 use super::link::LinkKey;
 
@@ -36,6 +36,11 @@ pub enum Ticketed {
 pub struct Post {
     pub text: String,
     pub carries: Carries,
+    /// The id of a request; the id that a cancellation names.
+    pub id: Option<String>,
+    pub cancels: Option<String>,
+    /// A cancellation of it has reached the application.
+    pub cancelled: bool,
     pub link: LinkKey,
     /// Which of that connection's requests it is.
     pub place: u64,
@@ -60,6 +65,18 @@ pub struct Post {
     pub abandoned: bool,
 }
 
+/// What a peer does with what is queued for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Taking {
+    /// It takes what comes.
+    #[default]
+    All,
+    /// It takes nothing now. It may do so for too long, and then there is a mishap of that name.
+    Little,
+    /// It has gone, or has said that it will.
+    Nothing,
+}
+
 /// A stream, from its request until it is accounted for.
 #[derive(Debug, Default)]
 pub struct Stream {
@@ -77,9 +94,13 @@ pub struct Stream {
     /// How often it was told so for which it may still be told that there is room.
     pub refusals: u64,
     pub closed: Option<(CloseReason, u32)>,
+    /// The application has closed it.
+    pub told_to_end: bool,
     pub gone: bool,
+    /// How its peer was when the connection went.
+    peer: Taking,
     /// Posts to it that are not accounted for.
-    pending: BTreeSet<u64>,
+    pub pending: BTreeSet<u64>,
     /// The last post that each connection brought to it.
     places: BTreeMap<LinkKey, u64>,
     /// The last completion of a request and of anything else.
@@ -134,6 +155,8 @@ pub struct Model {
     pub meddled: Vec<LinkKey>,
     /// The answer to a wrong token, without what differs by connection and time.
     pub miss: Option<String>,
+    /// Mishaps that have explained why something was owed or lost, each once, by shard.
+    pub mishaps: BTreeMap<(usize, Fault), u64>,
     pub messages: u64,
     pub tour: Tour,
 }
@@ -201,6 +224,7 @@ impl Model {
         let refused = post.status.is_some_and(|status| status != 202);
         assert!(!refused || post.foreign || ticket, "a refused post was delivered: {text}");
         post.delivered = true;
+        let cancels = post.cancels.clone();
         if ticket {
             post.ticket = Ticketed::Out;
         }
@@ -215,10 +239,26 @@ impl Model {
             assert!(*last < completed, "posts overtook one another: {text}");
             *last = completed;
         }
+        let pending = stream.pending.clone();
+        if let Some(id) = cancels {
+            self.cancel(&id, &pending);
+        }
         self.messages += 1;
         self.tour.count("messages delivered");
         if let Some(number) = number {
             self.settle_post(number);
+        }
+    }
+
+    /// A request with this id was cancelled. If it was held, it has gone nowhere.
+    fn cancel(&mut self, id: &str, among: &BTreeSet<u64>) {
+        for number in among {
+            if let Some(post) = self.posts.get_mut(number)
+                && post.id.as_deref() == Some(id)
+                && !post.delivered
+            {
+                post.cancelled = true;
+            }
         }
     }
 
@@ -317,9 +357,13 @@ impl Model {
         self.settle_stream(key);
     }
 
-    /// A connection is gone; nothing more comes of it. These of its posts were not answered; of each,
-    /// whether the server was given all of it.
-    pub fn gone(&mut self, key: LinkKey, unanswered: impl Iterator<Item = (u64, bool)>) {
+    /// A connection is gone; nothing more comes of it. `peer` is how that was. These of its posts were not answered; of each, whether the server was given all of it.
+    pub fn gone(
+        &mut self,
+        key: LinkKey,
+        unanswered: impl Iterator<Item = (u64, bool)>,
+        peer: Taking,
+    ) {
         for (number, whole) in unanswered {
             let Some(post) = self.posts.get_mut(&number) else { continue };
             post.abandoned = true;
@@ -330,7 +374,7 @@ impl Model {
             }
         }
         if let Some(stream) = self.streams.get_mut(&key) {
-            stream.gone = true;
+            (stream.gone, stream.peer) = (true, peer);
             self.settle_stream(key);
         }
     }
@@ -342,6 +386,17 @@ impl Model {
         let missing = stream.sent.len() as u64;
         let lost = u64::from(lost);
         assert!(missing <= lost, "9: {missing} frames are missing, {lost} reported: {reason}");
+        if stream.peer == Taking::All {
+            assert_eq!(lost, 0, "9: its client took all there was, and frames were lost: {reason}");
+            assert_ne!(reason, CloseReason::Stalled, "10: its client takes what comes");
+        }
+        if stream.peer != Taking::Nothing {
+            assert_ne!(reason, CloseReason::Peer, "10: its client has not left");
+        }
+        let stalled = stream.peer == Taking::Little && (lost > 0 || reason == CloseReason::Stalled);
+        if reason == CloseReason::Application {
+            assert!(stream.told_to_end, "10: the application has not closed it");
+        }
         if stream.ended {
             assert_eq!(lost, 0, "8: the stream ended in order, and frames were lost");
         }
@@ -351,6 +406,9 @@ impl Model {
             assert!(lost - missing <= words, "9: frames reported lost that were never sent");
             self.busy_lost.insert(key, lost - missing);
         }
+        if stalled {
+            *self.mishaps.entry((key.0, Fault::Stalled)).or_default() += 1;
+        }
         self.tour.add("frames undelivered", lost);
         let pending = self.streams.remove(&key).map(|stream| stream.pending).unwrap_or_default();
         for number in pending {
@@ -358,20 +416,26 @@ impl Model {
         }
     }
 
-    /// The run is over and the application has been told everything.
+    /// The run is over and the application has been told everything. So many held requests were withdrawn.
     pub fn finish(&mut self, withdrawn: u64) {
         assert!(self.sessions.is_empty(), "10: sessions never ended: {:?}", self.sessions);
         assert!(self.streams.values().all(|stream| !stream.begun), "10: {:?}", self.streams);
-        let mut unexplained = 0;
+        let mut cancelled = 0;
         for post in self.posts.values().filter(|post| !post.delivered && !post.busy) {
             let Some(session) = post.session.filter(|_| post.status == Some(202)) else { continue };
-            assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
-            match self.busy_lost.get_mut(&session).filter(|left| **left > 0) {
-                Some(left) => *left -= 1,
-                None => unexplained += 1,
+            if post.cancelled {
+                cancelled += 1;
+                continue;
             }
+            assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
+            let busy = self.busy_lost.get_mut(&session).filter(|left| **left > 0);
+            *busy.unwrap_or_else(|| panic!("an accepted post was lost: {post:?}")) -= 1;
         }
-        assert!(unexplained <= withdrawn, "{unexplained} accepted posts were lost");
+        assert!(
+            cancelled <= withdrawn,
+            "{cancelled} accepted posts were withdrawn, {withdrawn} say"
+        );
+        self.tour.add("cancelled while held", cancelled);
     }
 }
 

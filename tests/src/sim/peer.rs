@@ -6,11 +6,12 @@
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
-use mcp_sse_core::{AcceptError, Exchange, Interest, Peer};
+use mcp_sse_core::{AcceptError, Exchange, Interest, Peer, Time};
 
+use super::ask::{Size, Wanted};
+use super::driver::End;
 use super::hostile;
-use super::link::{Fin, Link, LinkKey, Wanted};
-use super::model::{Carries, Post, Ticketed};
+use super::link::{Fin, Link, LinkKey};
 use super::world::World;
 
 /// How a peer behaves.
@@ -56,7 +57,7 @@ impl World {
             Manner::Hostile,
             Manner::Elsewhere,
         ];
-        let manner = if self.setup.rough { *self.chance.pick(&ALL) } else { Manner::Polite };
+        let manner = *self.chance.pick(&ALL);
         let host = self.chance.below(4) as u8;
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
         let peer = match host {
@@ -101,10 +102,11 @@ impl World {
             }
             6 if manner == Manner::Vanishing => {
                 let key = self.parties[at].poster.unwrap_or(stream);
-                self.disconnect(key, "broken");
+                self.disconnect(key, End::Broken);
             }
+            8 if matches!(manner, Manner::HalfClosing | Manner::Vanishing) => self.says_half(at),
             7 if manner == Manner::Vanishing || self.chance.one_in(16) => {
-                self.disconnect(stream, "broken");
+                self.disconnect(stream, End::Broken);
             }
             _ if manner == Manner::Pipelining => {
                 for _ in 0..=self.chance.below(6) {
@@ -118,7 +120,7 @@ impl World {
     /// A party's connection, if it has one whose requests are not over; otherwise a new one.
     pub fn poster(&mut self, at: usize) -> Option<LinkKey> {
         // Now and then another beside it, which is then left to itself.
-        let another = self.setup.rough && self.chance.one_in(4) && self.links.len() < 64;
+        let another = self.chance.one_in(4) && self.links.len() < 64;
         if let Some(key) = self.parties[at].poster.filter(|_| !another) {
             let link = self.links.get(&key)?;
             if !link.done && link.fin == Fin::No {
@@ -153,9 +155,15 @@ impl World {
                 assert!(limits.connections_max.is_none_or(|most| open < most), "6: connections");
                 let believed = self.shards[shard].server.interest(conn);
                 self.shards[shard].accepted += 1;
-                let link = Link::new(at, elsewhere, believed, self.now);
+                let mut link = Link::new(at, elsewhere, believed, self.now);
+                link.address = peer.remote().map(|remote| remote.ip());
+                let drips = self.parties[at].manner == Manner::Slow || self.chance.one_in(8);
+                if drips && self.chance.one_in(2) {
+                    let each = *self.chance.pick(&[40, 10, 150]);
+                    link.drip = Some((each, each));
+                }
                 let slow = self.parties[at].manner == Manner::Slow;
-                let tangled = self.setup.rough && (slow || self.chance.one_in(8));
+                let tangled = slow || self.chance.one_in(8);
                 self.links.insert((shard, conn), link);
                 if tangled {
                     self.stops_reading((shard, conn));
@@ -187,7 +195,8 @@ impl World {
             let exchange = Exchange { method: "GET", target: "/sse", fields, mount: "" };
             let Some(key) = self.connect(at, Some(exchange)) else { return };
             self.parties[at].stream = Some(key);
-            return self.asked_for_stream(key, number, true);
+            let head = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {number}\r\n\r\n");
+            return self.asked_for_stream(key, number, Size::of(head.as_bytes()), true);
         }
         let Some(key) = self.connect(at, None) else { return };
         self.parties[at].stream = Some(key);
@@ -195,7 +204,7 @@ impl World {
             self.asks += 1;
             let probe =
                 format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {}\r\n\r\n", self.asks);
-            self.ask(key, self.asks, probe.as_bytes(), Wanted::Health, true);
+            self.ask(key, self.asks, probe.as_bytes(), Wanted::Probe, true);
         }
         let (version, fields) = match self.chance.below(8) {
             4 => ("1.0", ""),
@@ -212,12 +221,17 @@ impl World {
             return hostile::goes_wild(self, key, &request.as_bytes()[..most]);
         }
         self.send(key, request.as_bytes());
-        self.asked_for_stream(key, number, false);
+        self.asked_for_stream(key, number, Size::of(request.as_bytes()), false);
     }
 
-    fn asked_for_stream(&mut self, key: LinkKey, number: u64, elsewhere: bool) {
+    fn asked_for_stream(&mut self, key: LinkKey, number: u64, size: Size, elsewhere: bool) {
+        let now = self.now;
         let Some(link) = self.links.get_mut(&key) else { return };
-        link.ask(number, Wanted::Stream, false);
+        link.ask(number, Wanted::Stream, false, size);
+        if elsewhere {
+            // The server has been given all of it.
+            link.give(0, now);
+        }
         link.stream_ask = Some(number);
         link.done = true;
         if elsewhere && self.chance.one_in(2) {
@@ -231,181 +245,6 @@ impl World {
         let link = self.links.get(&key)?;
         let (until, token) = link.token.as_ref()?;
         (link.read >= *until).then(|| (key, token.clone()))
-    }
-
-    // ── Posts. ──────────────────────────────────────────────────────────────────────────────────
-
-    /// A token to post to, and the session that it names, unless it names none.
-    fn some_token(&mut self, at: usize) -> Option<(Option<LinkKey>, String)> {
-        match if self.setup.rough { self.chance.below(24) } else { 0 } {
-            21 => {
-                // A neighbour's: on whose behalf somebody posts is for the application to say.
-                let other = self.chance.below(self.parties.len());
-                self.own_token(other).map(|(key, token)| (Some(key), token))
-            }
-            22 => self.old_tokens.back().map(|token| (None, token.clone())),
-            23 => {
-                let (_, token) = self.own_token(at)?;
-                let at = self.chance.below(token.len());
-                let mut octets = token.into_bytes();
-                octets[at] = if octets[at] == b'A' { b'B' } else { b'A' };
-                String::from_utf8(octets).ok().map(|token| (None, token))
-            }
-            _ => self.own_token(at).map(|(key, token)| (Some(key), token)),
-        }
-    }
-
-    fn text(&mut self, number: u64) -> (String, Carries) {
-        let len = match self.chance.below(16) {
-            14 => self.chance.below(300),
-            15 if self.setup.rough => self.chance.below(4_000),
-            _ => self.chance.below(16),
-        };
-        let fill = ".".repeat(len);
-        let params = format!(r#"{{"post":{number},"fill":"{fill}"}}"#);
-        match self.chance.below(12) {
-            0..=4 => (
-                format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"do","params":{params}}}"#),
-                Carries::Request,
-            ),
-            5 => (
-                format!(r#"{{"jsonrpc":"2.0","id":"{number}","method":"do","params":{params}}}"#),
-                Carries::Request,
-            ),
-            6 => {
-                let of = number.saturating_sub(1 + self.chance.below(4) as u64);
-                let params = format!(r#"{{"post":{number},"requestId":{of}}}"#);
-                let method = "notifications/cancelled";
-                (
-                    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#),
-                    Carries::Other,
-                )
-            }
-            7 => (format!(r#"{{"jsonrpc":"2.0","id":"s","result":{params}}}"#), Carries::Other),
-            _ => {
-                (format!(r#"{{"jsonrpc":"2.0","method":"say","params":{params}}}"#), Carries::Other)
-            }
-        }
-    }
-
-    fn posts(&mut self, at: usize) {
-        let Some((session, token)) = self.some_token(at) else { return };
-        self.asks += 1;
-        let number = self.asks;
-        let (text, carries) = self.text(number);
-        if self.parties[at].manner == Manner::Elsewhere && self.chance.one_in(2) {
-            return self.posts_elsewhere(at, number, session, &token, text, carries);
-        }
-        let Some(key) = self.poster(at) else { return };
-        let (bytes, last, direct) = self.request(number, &token, &text);
-        self.record(key, number, session, text, carries, direct);
-        self.ask(key, number, &bytes, Wanted::Post(number), false);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.done |= last;
-        }
-        self.model.tour.count("posts");
-    }
-
-    /// What the model has to know of a post.
-    pub fn record(
-        &mut self,
-        key: LinkKey,
-        number: u64,
-        session: Option<LinkKey>,
-        text: String,
-        carries: Carries,
-        direct: bool,
-    ) {
-        let foreign = session.is_some_and(|session| session.0 != key.0);
-        let place = self.links.get(&key).map_or(0, |link| link.asked);
-        let post = Post {
-            text,
-            carries,
-            link: key,
-            place,
-            session,
-            forbidden: session.is_none(),
-            foreign,
-            principal: None,
-            status: None,
-            delivered: false,
-            ticket: Ticketed::None,
-            busy: false,
-            direct: direct && !foreign,
-            completed: None,
-            abandoned: false,
-        };
-        self.model.posted(number, post);
-    }
-
-    /// A post's bytes; whether it is the last on its connection; whether nothing holds it up.
-    pub fn request(&mut self, number: u64, token: &str, text: &str) -> (Vec<u8>, bool, bool) {
-        let instance = self.setup.instance;
-        let head = |version: &str, fields: &str| {
-            format!(
-                "POST /messages?session_id={instance}{token} HTTP/{version}\r\nHost: localhost\r\n\
-                 Content-Type: application/json\r\nX-Ask: {number}\r\n{fields}\r\n"
-            )
-        };
-        let length = format!("Content-Length: {}\r\n", text.len());
-        match self.chance.below(12) {
-            7 => {
-                ((head("1.1", &(length + "Connection: close\r\n")) + text).into_bytes(), true, true)
-            }
-            8 => ((head("1.0", &length) + text).into_bytes(), true, true),
-            9 => {
-                let keep = length + "Connection: keep-alive\r\n";
-                ((head("1.0", &keep) + text).into_bytes(), false, true)
-            }
-            10 => {
-                let expect = length + "Expect: 100-continue\r\n";
-                ((head("1.1", &expect) + text).into_bytes(), false, false)
-            }
-            11 => {
-                let mut bytes = head("1.1", "Transfer-Encoding: chunked\r\n").into_bytes();
-                let mut rest = text;
-                while !rest.is_empty() {
-                    let (chunk, tail) = rest.split_at(1 + self.chance.below(rest.len()));
-                    let extension = if self.chance.one_in(2) { ";a=b" } else { "" };
-                    let chunk = format!("{:x}{extension}\r\n{chunk}\r\n", chunk.len());
-                    bytes.extend_from_slice(chunk.as_bytes());
-                    rest = tail;
-                }
-                bytes.extend_from_slice(b"0\r\nX-Trailer: t\r\n\r\n");
-                (bytes, false, true)
-            }
-            _ => ((head("1.1", &length) + text).into_bytes(), false, true),
-        }
-    }
-
-    fn posts_elsewhere(
-        &mut self,
-        at: usize,
-        number: u64,
-        session: Option<LinkKey>,
-        token: &str,
-        text: String,
-        carries: Carries,
-    ) {
-        let target = format!("/messages?session_id={}{token}", self.setup.instance);
-        let (ask, len) = (number.to_string(), text.len().to_string());
-        let mut fields: Vec<(&str, &[u8])> = vec![
-            ("Host", b"localhost"),
-            ("Content-Type", b"application/json"),
-            ("X-Ask", ask.as_bytes()),
-        ];
-        let known = self.chance.one_in(2);
-        if known {
-            fields.push(("Content-Length", len.as_bytes()));
-        }
-        let exchange = Exchange { method: "POST", target: &target, fields: &fields, mount: "" };
-        let Some(key) = self.connect(at, Some(exchange)) else { return };
-        self.record(key, number, session, text.clone(), carries, known);
-        self.ask(key, number, text.as_bytes(), Wanted::Post(number), false);
-        if let Some(link) = self.links.get_mut(&key) {
-            (link.fin, link.done) = (Fin::Sent, true);
-        }
-        self.model.tour.count("posts elsewhere");
     }
 
     fn check_health(&mut self, at: usize) {
@@ -425,7 +264,7 @@ impl World {
     /// A peer sends bytes, which may take their time.
     pub fn send(&mut self, key: LinkKey, bytes: &[u8]) {
         let now = self.now;
-        let late = self.setup.rough && self.chance.one_in(8);
+        let late = self.chance.one_in(8);
         let delay = if late { self.chance.below(3_000_000) } else { 0 };
         let Some(link) = self.links.get_mut(&key) else { return };
         link.send(bytes);
@@ -436,12 +275,24 @@ impl World {
         self.touch(key);
     }
 
-    /// A peer sends a request.
+    /// A peer sends a request. Now and then some of it comes later than the rest.
     pub fn ask(&mut self, key: LinkKey, number: u64, bytes: &[u8], wanted: Wanted, bodiless: bool) {
+        let gap = self.chance.one_in(8).then(|| self.draw_gap(bytes.len()));
+        if let (Some((at, until)), Some(link)) = (gap, self.links.get_mut(&key)) {
+            link.gap = Some((link.sent + at, until));
+            self.model.tour.count("requests in two pieces");
+        }
         self.send(key, bytes);
         if let Some(link) = self.links.get_mut(&key) {
-            link.ask(number, wanted, bodiless);
+            link.ask(number, wanted, bodiless, Size::of(bytes));
         }
+    }
+
+    /// Where in `len` bytes there is a gap, and until when.
+    fn draw_gap(&mut self, len: usize) -> (u64, Time) {
+        let at = self.chance.below(len.max(1)) as u64;
+        let most = *self.chance.pick(&[100, 1_000, 10_000, 40_000]);
+        (at, self.now.saturating_add(Duration::from_millis(self.chance.below(most) as u64)))
     }
 
     fn reads_some(&mut self, key: LinkKey) {
@@ -458,7 +309,7 @@ impl World {
     fn stops_reading(&mut self, key: LinkKey) {
         let window = *self.chance.pick(&[1, 100, 1_000, 10_000]);
         let Some(link) = self.links.get_mut(&key) else { return };
-        (link.reading, link.window) = (false, window);
+        (link.reading, link.slow, link.window) = (false, true, window);
         self.touch(key);
     }
 
@@ -479,16 +330,16 @@ impl World {
         let Some(key) = keys[self.chance.below(2)] else { return };
         match self.chance.below(16) {
             0..=4 => self.reads_some(key),
-            5..=7 if self.setup.rough => self.stops_reading(key),
-            8 if self.setup.rough => {
+            5..=7 => self.stops_reading(key),
+            8 => {
                 let late = Duration::from_millis(self.chance.below(20_000) as u64);
                 let arrives = self.now.saturating_add(late);
                 if let Some(link) = self.links.get_mut(&key) {
                     link.arrives = arrives;
                 }
             }
-            9 if self.setup.rough && self.chance.one_in(self.setup.burst) => {
-                self.disconnect(key, "reset");
+            9 if self.chance.one_in(self.setup.burst) => {
+                self.disconnect(key, End::Broken);
             }
             _ => {
                 if let Some(link) = self.links.get_mut(&key) {
@@ -530,6 +381,8 @@ impl World {
         assert_eq!(server.interest(conn), Interest::Close, "12: {conn} is gone");
         assert!(server.transmit(conn).is_empty(), "12: {conn} is gone");
         assert!(server.response(conn).is_none(), "12: {conn} is gone");
+        // Any call may find that somebody has had their time; after this one nobody has.
+        self.call(shard, 0, |server, now| server.handle_disconnect(conn, now));
         self.pump();
         let before = self.shards[shard].server.metrics().bytes_sent;
         self.call(shard, 0, |server, now| server.handle_input(conn, b"GET ", now));

@@ -32,6 +32,8 @@ pub struct Setup {
     pub forwarding: bool,
     /// Whether posts are answered when the application says so.
     pub deferred: bool,
+    /// Whether a client's end of input leaves its stream as it is.
+    pub half_close: bool,
     /// What stands in front of each token.
     pub instance: &'static str,
     /// How many peers come and go.
@@ -40,8 +42,6 @@ pub struct Setup {
     pub steps: u64,
     /// In how many of a hundred steps the application looks at its events.
     pub attention: usize,
-    /// Whether a peer may be anything but polite.
-    pub rough: bool,
     /// Whether all limits and deadlines are the defaults, so that nothing should be refused.
     pub generous: bool,
     /// Whether entropy fails now and then.
@@ -97,11 +97,11 @@ impl Setup {
             asked: matches!(authorization, Authorization::Deferred),
             forwarding,
             deferred: acknowledgement == Acknowledgement::Deferred,
+            half_close,
             instance: if instance { "a1." } else { "" },
             parties: 3 + chance.below(6),
             steps: u64::MAX,
             attention: if generous { 100 } else { *chance.pick(&[100, 60, 15]) },
-            rough: true,
             generous,
             entropy_fails: !generous && chance.one_in(4),
             cuts: Cuts::Drawn,
@@ -111,7 +111,7 @@ impl Setup {
         }
     }
 
-    /// A busy server with polite peers: for runs of many messages.
+    /// Two busy servers with all limits as they are by default: for runs of many messages.
     #[must_use]
     pub fn busy(parties: usize) -> Self {
         let config = |shard| {
@@ -122,11 +122,11 @@ impl Setup {
             asked: false,
             forwarding: true,
             deferred: false,
+            half_close: false,
             instance: "",
             parties,
             steps: u64::MAX,
             attention: 100,
-            rough: true,
             generous: true,
             entropy_fails: false,
             cuts: Cuts::Drawn,
@@ -139,8 +139,10 @@ impl Setup {
 
 fn limits(chance: &mut Chance) -> Limits {
     let mut limits = Limits::default();
+    // Now and then all of them, so that their sum is something that can be come near.
+    let all = chance.one_in(3);
     let mut small = |value: &mut Option<u32>, few: &[u32]| {
-        if !chance.one_in(3) {
+        if all || !chance.one_in(3) {
             *value = Some(*chance.pick(few));
         }
     };
@@ -154,8 +156,15 @@ fn limits(chance: &mut Chance) -> Limits {
     small(&mut limits.inbound_messages_max, &[1, 2, 5]);
     small(&mut limits.in_flight_max, &[1, 2, 5]);
     small(&mut limits.events_max, &[1, 4, 16]);
+    small(&mut limits.forwarded_max, &[0, 1, 4]);
+    small(&mut limits.target_bytes_max, &[56, 200]);
+    small(&mut limits.extension_bytes_max, &[0, 4, 40]);
+    small(&mut limits.trailer_bytes_max, &[0, 14, 40]);
+    if chance.one_in(3) {
+        limits.fields_max = *chance.pick(&[5, 8]);
+    }
     let mut few = |value: &mut Option<u64>, few: &[u64]| {
-        if !chance.one_in(3) {
+        if all || !chance.one_in(3) {
             *value = Some(*chance.pick(few));
         }
     };
