@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p mcp-sse-tests --example simulate -- --seed 1 --sessions 100000
 //! --messages 10000000 --minutes 60` says now and then how far it is and what memory it takes, and in the end
-//! where it has been. What the core holds should be flat. Nothing may be lost, doubled or misdelivered; if
-//! anything is, it panics and prints what happened last.
+//! where it has been. Nothing may be lost, doubled or misdelivered, and what the core holds must not grow: its
+//! highest in the second half of the run may not be above twice that of the first, nor may the process be. If
+//! anything of that is not so, it panics, and where it is about messages prints what happened last.
 
 use std::time::Instant;
 
@@ -18,6 +19,10 @@ static COUNTING: meter::Counting = meter::Counting;
 
 const LINES: u64 = 20;
 
+/// How far above the highest of the first half that of the second may be: peaks come by chance, and lists
+/// double. Whatever grows with sessions or messages would be above it soon.
+const FLAT: u64 = 2;
+
 fn main() {
     let seed = argument("--seed", 1);
     let sessions = argument("--sessions", 100_000);
@@ -25,10 +30,14 @@ fn main() {
     let minutes = argument("--minutes", 60);
     let (start, mut lines) = (Instant::now(), 0);
     println!("seed {seed}: {sessions} sessions, {messages} messages, {minutes} minutes");
-    println!("      sessions      messages  minutes   core kB  process kB");
+    println!(
+        "      sessions      messages  minutes   core kB  process kB (the core's highest since)"
+    );
     let name = format!("the long run of seed {seed}");
     let setup = Setup::busy(64);
     let mut world = World::new(setup, name, Chance::seeded(seed), Trace::new(false, false));
+    // The highest of the core and of the process, in the first half of the lines and in the second.
+    let mut highest = [[0; 2]; 2];
     loop {
         for _ in 0..1_000 {
             world.step();
@@ -42,19 +51,29 @@ fn main() {
         let part = parts.iter().map(|&(done, all)| done * LINES / all.max(1)).min().unwrap_or(0);
         if part > lines {
             lines = part;
-            let core = meter::live() / 1_000;
-            println!("{:14}{:14}{:9}{core:10}{:12}", done.0, done.1, done.2, process_kb());
+            let core = world.memory_peak.unsigned_abs() / 1_000;
+            world.memory_peak = 0;
+            let process = process_kb();
+            println!("{:14}{:14}{:9}{core:10}{process:12}", done.0, done.1, done.2);
+            let half = &mut highest[usize::from(part > LINES / 2)];
+            *half = [half[0].max(core), half[1].max(process)];
         }
         if parts.iter().all(|&(done, all)| done >= all) {
             break;
         }
     }
     world.finish();
-    let (trace, tour, messages, peak) = world.leave();
+    let (trace, tour, messages) = world.leave();
     println!("{:#?}", tour.counts);
     println!("messages: {messages}, bytes in all: {:016x}", trace.number());
-    println!("the core held {} kB at most, {} in the end", peak / 1_000, meter::live());
+    let most = highest[0][0].max(highest[1][0]);
+    println!("the core held {most} kB at most, {} bytes in the end", meter::live());
     println!("{:?}", start.elapsed());
+    assert_eq!(meter::live(), 0, "the core leaves memory behind");
+    for (what, at) in [("the core", 0), ("the process", 1)] {
+        let [first, second] = highest.map(|half| half[at]);
+        assert!(second <= FLAT * first, "{what} held {first} kB at most, and then {second} kB");
+    }
 }
 
 fn argument(name: &str, default: u64) -> u64 {

@@ -221,6 +221,9 @@ impl World {
             _ => None,
         });
         self.model.gone(key, unanswered, peer);
+        for number in link.hidden {
+            self.model.forget(number);
+        }
         self.old_links.push_back(key);
         if self.old_links.len() > 8 {
             self.old_links.pop_front();

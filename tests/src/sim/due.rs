@@ -72,6 +72,7 @@ impl World {
                     panic!("nobody answers {ask:?} on {}/{}", key.0, key.1);
                 }
                 self.beats(key, link);
+                self.is_of_use(key, link);
             }
             let half_close = self.setup.half_close || link.exchange.is_some();
             let left = link.reader.is_stream() && link.fin == Fin::Read;
@@ -143,6 +144,20 @@ impl World {
         let silence = self.now.saturating_since(link.last_written);
         let due = stream.greeted && !stream.ended && silence > interval;
         assert!(!due, "{}/{}: nothing for {silence:?}, not even a heartbeat", key.0, key.1);
+    }
+
+    /// A connection on which nothing has happened for longer than for anything there is a deadline has been
+    /// told so, or closed.
+    fn is_of_use(&self, key: LinkKey, link: &Link) {
+        let Timeouts { head, body, idle, linger, .. } = self.setup.configs[key.0].timeouts();
+        let parts = [*head, *body, *idle, *linger, patience(self.setup.configs[key.0].timeouts())];
+        let Some(most) = parts.into_iter().sum::<Option<Duration>>() else { return };
+        let last = link.last_given.max(link.last_written);
+        let quiet = self.now.saturating_since(last);
+        let stream =
+            link.reader.is_stream() || link.stream_ask.is_some() || link.exchange.is_some();
+        let of_use = stream || quiet <= most;
+        assert!(of_use, "{}/{}: nothing for {quiet:?}, and it is still there", key.0, key.1);
     }
 
     /// The server closes a connection: nobody on it is left waiting without a reason. Says whether

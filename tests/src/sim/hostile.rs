@@ -44,10 +44,7 @@ pub fn attack(world: &mut World, at: usize) {
     world.asks += 2;
     let (hidden, number) = (world.asks - 1, world.asks);
     let text = format!(r#"{{"jsonrpc":"2.0","method":"hidden","params":{{"post":{hidden}}}}}"#);
-    world.record(key, hidden, session, Words::other(text.clone()), false);
-    if let Some(post) = world.model.posts.get_mut(&hidden) {
-        post.forbidden = true;
-    }
+    world.record_hidden(key, hidden, session, Words::other(text.clone()));
     let smuggled = post(world, &token, "", &text);
     let attack = draw(world, &token, &text, &smuggled);
     world.model.tour.count("attacks");

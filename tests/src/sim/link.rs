@@ -61,6 +61,7 @@ pub struct Link {
     /// The socket takes nothing until the next step.
     pub paused: bool,
     pub opened: Time,
+    pub last_given: Time,
     pub last_written: Time,
     pub last_answer: Time,
     /// For how long nothing was written before what is being written now.
@@ -70,6 +71,8 @@ pub struct Link {
     pub asks: VecDeque<Ask>,
     /// Where the last of them ends.
     asked_until: u64,
+    /// Posts that are hidden in what was sent, or of which only a part was.
+    pub hidden: Vec<u64>,
     /// The number of the request that asked for a stream, and whether it was refused.
     pub stream_ask: Option<u64>,
     pub stream_refused: bool,
@@ -111,12 +114,14 @@ impl Link {
             slow: false,
             paused: false,
             opened: now,
+            last_given: now,
             last_written: now,
             last_answer: now,
             silence: Duration::ZERO,
             reader: Reader::default(),
             asks: VecDeque::new(),
             asked_until: 0,
+            hidden: Vec::new(),
             stream_ask: None,
             stream_refused: false,
             asked: 0,
@@ -166,6 +171,7 @@ impl Link {
     /// The server is given so many bytes more.
     pub fn give(&mut self, count: usize, now: Time) -> Vec<u8> {
         self.given += count as u64;
+        self.last_given = now;
         if let Some((_, left)) = &mut self.drip {
             *left -= count;
         }

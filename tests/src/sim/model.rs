@@ -312,7 +312,8 @@ impl Model {
         }
     }
 
-    fn forget(&mut self, number: u64) {
+    /// Forgets a post.
+    pub fn forget(&mut self, number: u64) {
         let Some(post) = self.posts.remove(&number) else { return };
         if let Some(stream) = post.session.and_then(|key| self.streams.get_mut(&key)) {
             stream.pending.remove(&number);
@@ -410,6 +411,7 @@ impl Model {
             *self.mishaps.entry((key.0, Fault::Stalled)).or_default() += 1;
         }
         self.tour.add("frames undelivered", lost);
+        self.meddled.retain(|&meddled| meddled != key);
         let pending = self.streams.remove(&key).map(|stream| stream.pending).unwrap_or_default();
         for number in pending {
             self.settle_post(number);
@@ -420,20 +422,25 @@ impl Model {
     pub fn finish(&mut self, withdrawn: u64) {
         assert!(self.sessions.is_empty(), "10: sessions never ended: {:?}", self.sessions);
         assert!(self.streams.values().all(|stream| !stream.begun), "10: {:?}", self.streams);
-        let mut cancelled = 0;
+        let mut lost: BTreeMap<LinkKey, Vec<&Post>> = BTreeMap::new();
         for post in self.posts.values().filter(|post| !post.delivered && !post.busy) {
-            let Some(session) = post.session.filter(|_| post.status == Some(202)) else { continue };
-            if post.cancelled {
-                cancelled += 1;
-                continue;
+            if let Some(session) = post.session.filter(|_| post.status == Some(202)) {
+                assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
+                lost.entry(session).or_default().push(post);
             }
-            assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
-            let busy = self.busy_lost.get_mut(&session).filter(|left| **left > 0);
-            *busy.unwrap_or_else(|| panic!("an accepted post was lost: {post:?}")) -= 1;
+        }
+        let mut cancelled = 0;
+        for (session, posts) in lost {
+            // Those that were told busy were told in vain; the others have been withdrawn.
+            let told = self.busy_lost.get(&session).copied().unwrap_or(0);
+            let others = (posts.len() as u64).saturating_sub(told);
+            let taken_back = posts.iter().filter(|post| post.cancelled).count() as u64;
+            assert!(others <= taken_back, "accepted posts were lost, {told} told busy: {posts:?}");
+            cancelled += others;
         }
         assert!(
             cancelled <= withdrawn,
-            "{cancelled} accepted posts were withdrawn, {withdrawn} say"
+            "{cancelled} accepted posts were lost, {withdrawn} withdrawn"
         );
         self.tour.add("cancelled while held", cancelled);
     }

@@ -360,7 +360,8 @@ impl World {
                 super::meter::inside(|| server.handle_wall_clock(seconds));
             }
             1 => {
-                // 13: before the deadline nothing is due.
+                // 13: before the deadline nothing is due, but for room that any call may make.
+                self.call(shard, 0, |server, now| server.handle_timeout(now));
                 self.pump();
                 let deadline = self.shards[shard].server.poll_timeout();
                 if deadline.is_none_or(|deadline| deadline.at > self.now) {

@@ -124,10 +124,7 @@ impl World {
         let number = self.asks;
         let words = self.words(number);
         let (bytes, _, _) = self.request(number, &token, &words.text);
-        self.record(key, number, session, words, false);
-        if let Some(post) = self.model.posts.get_mut(&number) {
-            post.forbidden = true;
-        }
+        self.record_hidden(key, number, session, words);
         let most = 1 + self.chance.below(bytes.len() - 1);
         self.send(key, &bytes[..most]);
         if let Some(link) = self.links.get_mut(&key) {
@@ -171,6 +168,23 @@ impl World {
             abandoned: false,
         };
         self.model.posted(number, post);
+    }
+
+    /// So, but nothing of it may be executed.
+    pub fn record_hidden(
+        &mut self,
+        key: LinkKey,
+        number: u64,
+        session: Option<LinkKey>,
+        words: Words,
+    ) {
+        self.record(key, number, session, words, false);
+        if let Some(post) = self.model.posts.get_mut(&number) {
+            post.forbidden = true;
+        }
+        if let Some(link) = self.links.get_mut(&key) {
+            link.hidden.push(number);
+        }
     }
 
     /// A post's bytes; whether it is the last on its connection; whether nothing holds it up.

@@ -3,9 +3,11 @@
 //! The simulator compares the two after every call; here is what it rarely comes to: everything full at once,
 //! and what one more connection or session takes.
 
+use core::time::Duration;
+
 use mcp_sse_core::{
-    Authorization, Config, ConnId, Event, Frame, Interest, Limits, Peer, Principal, Server,
-    SessionId, Time, Verdict,
+    Authorization, Config, ConnId, Delivery, Event, Frame, Interest, Limits, Outcome, Peer,
+    Principal, Server, SessionId, Shard, Time, Verdict,
 };
 use mcp_sse_tests::sim::chance::Tokens;
 use mcp_sse_tests::sim::meter;
@@ -284,6 +286,91 @@ fn what_growing_bodies_take() {
         let held = filled.held() as u64;
         println!("in pieces of {piece}: {held} of {} bytes", filled.most);
         assert!(held > 12 * BODY, "{held}");
+    }
+}
+
+/// Posts that came by another shard wait for room in full sessions, and as many that nobody has polled the
+/// outcome of.
+#[test]
+fn what_guests_take() {
+    const COUNT: u32 = 200;
+    let limits = |forwarded| Limits {
+        connections_max: Some(4),
+        sessions_max: Some(2),
+        head_bytes_max: Some(400),
+        body_bytes_max: Some(100),
+        bodies_bytes_max: Some(u64::from(COUNT) * 100),
+        inbound_messages_max: Some(1),
+        in_flight_max: Some(1),
+        queues_bytes_max: Some(4_000),
+        events_max: Some(4),
+        forwarded_max: Some(forwarded),
+        ..Limits::default()
+    };
+    let mut filled = Filled::new(&limits(COUNT), Authorization::None);
+    let (_, token) = filled.opens(0).expect("room");
+    let elsewhere = Config::builder().shard(Shard(1)).forwarding(true).build().unwrap();
+    let mut other = Server::new(elsewhere, Box::new(Tokens::new(2, false)), NOW);
+    let mut held = 0;
+    for id in 0..=COUNT + 1 {
+        let text = request(id as usize, 20);
+        let conn = other.accept(Peer::local(), NOW).unwrap();
+        other.handle_input(conn, (Filled::post(&token, text.len(), 0) + &text).as_bytes(), NOW);
+        let Some(Event::Foreign { post, .. }) = other.poll_event() else { panic!("another's") };
+        match filled.call(|server| server.deliver(post, NOW)) {
+            Delivery::Held(_) => held += 1,
+            Delivery::Done(outcome) => {
+                let full = if id == 0 { Outcome::Accepted } else { Outcome::Busy };
+                assert_eq!((id == 0 || held == COUNT, outcome), (true, full), "{id}");
+            }
+        }
+    }
+    assert_eq!(held, COUNT);
+    // Each is told busy, and nobody polls.
+    filled.call(|server| server.handle_timeout(NOW.saturating_add(Duration::from_secs(4))));
+    let (grew, most) = (filled.held() as u64, filled.most);
+    let part = most - limits(0).memory_bytes_max();
+    println!("{COUNT} guests: {grew} of {most} bytes, of which {part} are theirs");
+    assert!(grew * 3 >= most, "{grew} of {most}");
+}
+
+/// Every connection waits for a decision, with as much behind its head as one may send.
+#[test]
+fn what_decisions_take() {
+    const COUNT: u32 = 200;
+    let limits = Limits {
+        connections_max: Some(COUNT),
+        sessions_max: Some(1),
+        head_bytes_max: Some(1_000),
+        body_bytes_max: Some(1_000),
+        bodies_bytes_max: Some(300_000),
+        inbound_messages_max: Some(1),
+        in_flight_max: Some(1),
+        queues_bytes_max: Some(4_000),
+        events_max: Some(COUNT),
+        forwarded_max: Some(0),
+        ..Limits::default()
+    };
+    let mut filled = Filled::new(&limits, Authorization::Deferred);
+    let field = "f".repeat(800);
+    let mut conns = Vec::new();
+    for at in 0..COUNT {
+        let conn = filled.connect(at).expect("room");
+        let get = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Long: {field}\r\n\r\n");
+        filled.call(|server| server.handle_input(conn, get.as_bytes(), NOW));
+        conns.push(conn);
+    }
+    // A slice may still come while nobody is to read.
+    for &conn in &conns {
+        filled.call(|server| server.handle_input(conn, &[b'x'; 900], NOW));
+    }
+    let (asked, most) = (filled.held() as u64, filled.most);
+    println!("{COUNT} questions: {asked} of {most} bytes");
+    assert!(asked * 3 >= most, "{asked} of {most}");
+    // Nobody answers.
+    filled.call(|server| server.handle_timeout(NOW.saturating_add(Duration::from_secs(4))));
+    for conn in conns {
+        filled.call(|server| server.handle_disconnect(conn, NOW));
     }
 }
 
