@@ -220,7 +220,7 @@ impl BodyDecoder {
             Position::Size { digits } => match hex(octet) {
                 Some(_) if digits == SIZE_DIGITS_MAX => return Err(Fault::MalformedChunk),
                 Some(digit) => {
-                    self.remaining = (self.remaining << 4) | u64::from(digit);
+                    self.remaining = self.remaining * 16 + u64::from(digit);
                     Position::Size { digits: digits + 1 }
                 }
                 None if digits == 0 => return Err(misplaced(octet)),

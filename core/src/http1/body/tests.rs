@@ -16,8 +16,11 @@ const UNLIMITED: BodyLimits = BodyLimits {
 type Trace = (Vec<u8>, Result<Option<usize>, Fault>);
 
 fn decode(framing: Framing, pieces: &[&[u8]], limits: &BodyLimits) -> Trace {
+    run(BodyDecoder::new(framing), pieces, limits)
+}
+
+fn run(mut decoder: BodyDecoder, pieces: &[&[u8]], limits: &BodyLimits) -> Trace {
     let mut content = Vec::new();
-    let mut decoder = BodyDecoder::new(framing);
     let mut before = 0;
     let mut done = decoder.is_done();
     for piece in pieces {
@@ -102,6 +105,21 @@ fn a_declared_length() {
     let mut decoder = BodyDecoder::new(five);
     decoder.decode(b"hello", &LIMITS, &mut |_| ()).unwrap();
     assert_eq!(decoder.declared(), Some(5));
+}
+
+#[test]
+fn a_body_that_ends_with_its_bytes() {
+    let decoder = BodyDecoder::until_end;
+    assert!(decoder().ends_with_input() && !decoder().is_done());
+    assert_eq!(decoder().declared(), None);
+    for framing in [Framing::Empty, Framing::Length(1), Framing::Chunked] {
+        assert!(!BodyDecoder::new(framing).ends_with_input());
+    }
+    let unframed = |input: &[u8]| every_way(input, |pieces| run(decoder(), pieces, &LIMITS));
+    for content in [&b""[..], b"0\r\n\r\n", b"5\r\nhello", &[b'x'; 30]] {
+        assert_eq!(unframed(content), (content.to_vec(), Ok(None)));
+    }
+    assert_eq!(unframed(&[b'x'; 31]), ([b'x'; 30].to_vec(), Err(Fault::BodyTooLarge)));
 }
 
 #[test]

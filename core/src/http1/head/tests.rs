@@ -234,8 +234,9 @@ fn content_codings() {
 #[test]
 fn secrets_do_not_print() {
     let text = b"GET /m?id=secret HTTP/1.1\r\nHost: a\r\nAuthorization: secret\r\n\r\n";
-    let printed = read(text, |head| format!("{head:?} {:?}", FieldStorage::new())).unwrap();
+    let printed = read(text, |head| format!("{head:?}")).unwrap();
     assert!(printed.contains("/m") && !printed.contains("secret"), "{printed}");
+    assert_eq!(format!("{:?}", FieldStorage::new()), "FieldStorage(..)");
 }
 
 #[test]
