@@ -79,6 +79,20 @@ fn versions() {
     check("\r\n\r\nGET / HTTP/1.2\r\nHost: a", |head| head.fields().len(), Ok(1));
 }
 
+/// The versions it knows are read by httparse from the first octet: a second look, should no scanner
+/// have taken the first.
+#[test]
+fn a_request_line_is_read_twice() {
+    for (minor, expected) in
+        [(0, Err(Fault::MalformedField)), (1, Err(Fault::MalformedField)), (2, Ok("/\0"))]
+    {
+        let text = format!("GET /\0 HTTP/1.{minor}\r\nHost: a\r\n\r\n");
+        let mut storage = FieldStorage::new();
+        let found = Head::parse(text.as_bytes(), &mut storage).map(|head| head.target().path);
+        assert_eq!(found, expected, "HTTP/1.{minor}");
+    }
+}
+
 #[test]
 fn as_many_fields_as_there_is_room_for() {
     for minor in [1, 2] {
