@@ -15,9 +15,9 @@ use crate::policy::bearer::StaticTokens;
 use crate::policy::cidr::Cidr;
 use crate::policy::cors::Cors;
 use crate::policy::host::HostPattern;
-use crate::policy::origin::OriginPattern;
+use crate::policy::origin::{Origin, OriginPattern};
 use crate::policy::resource::{Metadata, ProtectedResource};
-use crate::route::{Paths, Service, is_clean_path};
+use crate::route::{PATH_BYTES_MAX, Paths, Service, is_clean_path};
 use crate::token::Shard;
 
 /// Who decides whether a request may proceed.
@@ -163,10 +163,36 @@ impl Config {
         Ok(())
     }
 
-    /// See [`Limits::memory_bytes_max`].
+    /// [`Limits::memory_bytes_max`], and for each connection an answer as long as the texts of this
+    /// configuration make it. Of a server that is one of several, the share of this one.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
-        self.limits.memory_bytes_max()
+        let connections = self.limits.connections_max.map_or(u64::MAX, u64::from);
+        // One answer more while it is made: its pieces, and the whole that is made of them.
+        let answers = connections.saturating_add(2);
+        let texts = self.answer_text_bytes_max() as u64;
+        self.limits.memory_bytes_max().saturating_add(answers.saturating_mul(texts))
+    }
+
+    /// The most octets that settings, and a proxy by leave of them, put into one answer, beyond those
+    /// that [`Limits::memory_bytes_max`] takes for granted.
+    fn answer_text_bytes_max(&self) -> usize {
+        let Paths { message, services, .. } = &self.paths;
+        let service = services.iter().map(String::len).max().unwrap_or_default();
+        let prefix = if self.trusted_proxies.is_empty() && !self.trust_local_peers {
+            self.public_path_prefix.len()
+        } else {
+            PATH_BYTES_MAX
+        };
+        let endpoint = prefix + service + message.len() + self.session_parameter.len();
+        let page = self.index_page.as_deref().map_or(0, str::len);
+        let metadata = self.metadata.as_ref().map_or(0, |it| it.body.len().max(it.challenge.len()));
+        let (headers, origin) = match self.cors.is_on() {
+            // The origin is in the answer, and kept for the next.
+            true => (self.cors.headers.len(), 2 * Origin::BYTES_MAX),
+            false => (0, 0),
+        };
+        [endpoint, page, metadata, headers].into_iter().max().unwrap_or(0) + origin
     }
 }
 
@@ -483,80 +509,4 @@ impl ConfigBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use alloc::string::ToString;
-
-    use super::*;
-
-    #[track_caller]
-    fn check(builder: ConfigBuilder, expected: Option<&str>) {
-        let said = builder.build().err().map(|error| error.to_string());
-        match (&said, expected) {
-            (Some(said), Some(expected)) => assert!(said.contains(expected), "{said}"),
-            (said, expected) => assert_eq!(said.as_deref(), expected),
-        }
-    }
-
-    #[test]
-    fn settings() {
-        let b = Config::builder;
-        check(b(), None);
-        check(b().stream_path("/events").message_path("/in/box"), None);
-        check(b().stream_path("sse"), Some("stream_path \"sse\""));
-        check(b().message_path("/a/../b"), Some("message_path"));
-        check(b().stream_path("/x").message_path("/x"), Some("\"/x\" is used by two routes"));
-        check(b().message_path("/health"), Some("two routes"));
-        check(b().service_path("/a").service_path("/b"), None);
-        check(b().service_path("a"), Some("service_path \"a\""));
-        check(
-            b().service_path("/a").service_path("/a"),
-            Some("\"/a/messages\" is used by two routes"),
-        );
-        let crossed = b().stream_path("/x/y").message_path("/y").service_path("/a");
-        check(crossed.service_path("/a/x"), Some("\"/a/x/y\" is used by two routes"));
-        check(b().public_path_prefix("/mcp").public_path_prefix(""), None);
-        check(b().public_path_prefix("mcp"), Some("public_path_prefix"));
-        check(b().session_parameter("sessionId"), None);
-        check(b().session_parameter("a=b"), Some("session_parameter"));
-        check(b().allow_host("mcp.example:443").allow_origin("http://localhost:*"), None);
-        check(b().allow_host("http://mcp.example"), Some("allow_host"));
-        check(b().allow_origin("*"), Some("allow_origin \"*\""));
-        check(b().cors_origin("https://a.example").cors_credentials(true).cors_header("x-a"), None);
-        check(b().cors_origin("a.example"), Some("cors_origin \"a.example\""));
-        check(b().cors_origin("*"), None);
-        check(b().cors_credentials(true).cors_origin("*"), Some("never go with credentials"));
-        check(b().cors_header("a: b"), Some("cors_header"));
-        check(b().trusted_proxy("10.0.0.0/8").trusted_proxy("::1"), None);
-        check(b().trusted_proxy("10.0.0.1/8"), Some("trusted_proxy \"10.0.0.1/8\""));
-        check(b().protected_resource(ProtectedResource::new("https://a.example/sse")), None);
-        check(
-            b().protected_resource(ProtectedResource::new("a")),
-            Some("protected_resource \"a\""),
-        );
-        check(b().instance("a1"), None);
-        check(b().instance("A1"), Some("instance"));
-        check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));
-        let timeouts = Timeouts { heartbeat: Some(Duration::ZERO), ..Timeouts::default() };
-        check(b().timeouts(timeouts), Some("heartbeat"));
-    }
-
-    #[cfg(feature = "driver")]
-    #[test]
-    fn somebody_decides() {
-        let mut config = Config::default();
-        assert!(!config.cors.challenges);
-        config.defer_authorization().unwrap();
-        assert!(matches!(config.authorization, Authorization::Deferred));
-        assert!(config.cors.challenges, "pages are shown the challenge");
-        config.defer_authorization().unwrap();
-        let tokens = StaticTokens::builder().token("a", "t").build().unwrap();
-        let mut config =
-            Config::builder().authorization(Authorization::Static(tokens)).build().unwrap();
-        assert_eq!(config.defer_authorization(), Err(ConfigError::TwoAuthorizers));
-    }
-
-    #[test]
-    fn the_first_mistake_is_the_one_reported() {
-        check(Config::builder().stream_path("x").message_path("y"), Some("stream_path"));
-    }
-}
+mod tests;

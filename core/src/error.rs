@@ -10,6 +10,7 @@ use alloc::string::String;
 use core::fmt;
 
 use crate::policy::cidr::CidrError;
+use crate::route::PATH_BYTES_MAX;
 
 /// What happens to the connection after a fault has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,7 +352,7 @@ impl fmt::Display for ConfigError {
             Self::InvalidPath { name, value } => write!(
                 f,
                 "{name} {value:?} must start with '/', have no empty, '.' or '..' segment, \
-                 and hold only octets of a URI path"
+                 hold only octets of a URI path, and no more than {PATH_BYTES_MAX} of them"
             ),
             Self::PathsCollide { value } => write!(f, "the path {value:?} is used by two routes"),
             Self::Invalid { name, value, expected } => {

@@ -136,18 +136,25 @@ impl Paths {
     }
 }
 
-/// Whether `path` is absolute and clean: segments of `pchar` that are neither empty, `.` nor `..`.
-/// A client joins such a path to its base URL in only one way, whatever its URL library.
+/// The longest path, in octets, that a setting, a proxy's prefix or a mount may be; answers that hold
+/// some of them are counted by it.
+pub(crate) const PATH_BYTES_MAX: usize = 256;
+
+/// Whether `path` is absolute and clean: segments of `pchar` that are neither empty, `.` nor `..`, and
+/// no more than [`PATH_BYTES_MAX`] of them all. A client joins such a path to its base URL in only one
+/// way, whatever its URL library.
 pub(crate) fn is_clean_path(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
-    rest.split('/').all(|segment| {
-        !segment.is_empty()
-            && segment != "."
-            && segment != ".."
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b))
-    })
+    let short = path.len() <= PATH_BYTES_MAX;
+    short
+        && rest.split('/').all(|segment| {
+            !segment.is_empty()
+                && segment != "."
+                && segment != ".."
+                && segment
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b))
+        })
 }
 
 #[cfg(test)]
@@ -231,5 +238,7 @@ mod tests {
         ] {
             assert!(!is_clean_path(path), "{path}");
         }
+        let longest = "/a".repeat(PATH_BYTES_MAX / 2);
+        assert!(is_clean_path(&longest) && !is_clean_path(&(longest + "a")));
     }
 }

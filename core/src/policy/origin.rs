@@ -51,7 +51,13 @@ pub(crate) struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
+    /// The longest origin, in octets: a scheme, a name of the length that DNS allows (253), a port.
+    pub(crate) const BYTES_MAX: usize = 320;
+
     pub(super) fn parse(text: &'a str) -> Option<Self> {
+        if text.len() > Self::BYTES_MAX {
+            return None;
+        }
         let (scheme, authority) = text.split_once("://")?;
         let mut letters = scheme.bytes();
         let fine = letters.next().is_some_and(|b| b.is_ascii_alphabetic())

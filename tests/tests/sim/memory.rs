@@ -16,24 +16,28 @@ const GET: &[u8] = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// A server, and what it held before anybody came.
 struct Filled {
     server: Server,
-    limits: Limits,
+    most: u64,
     base: i64,
 }
 
 impl Filled {
     fn new(limits: &Limits, authorization: Authorization) -> Self {
         let config = Config::builder().limits(limits.clone()).authorization(authorization);
-        let config = config.build().unwrap();
+        Self::with(config.build().unwrap())
+    }
+
+    fn with(config: Config) -> Self {
+        let most = config.memory_bytes_max();
         let _ = meter::take_peak();
         let base = meter::live();
         let tokens = Tokens::new(1, false);
         let server = meter::inside(|| Server::new(config.clone(), Box::new(tokens), NOW));
-        Self { server, limits: limits.clone(), base }
+        Self { server, most, base }
     }
 
     fn call<T>(&mut self, verb: impl FnOnce(&mut Server) -> T) -> T {
         let result = meter::inside(|| verb(&mut self.server));
-        let (peak, most) = (meter::take_peak() - self.base, self.limits.memory_bytes_max());
+        let (peak, most) = (meter::take_peak() - self.base, self.most);
         assert!(peak as u64 <= most, "6: {peak} bytes of {most}");
         result
     }
@@ -149,7 +153,7 @@ fn fill(limits: &Limits) -> (i64, u64) {
     for (conn, _) in sessions {
         filled.call(|server| server.handle_disconnect(conn, NOW));
     }
-    (held, limits.memory_bytes_max())
+    (held, filled.most)
 }
 
 #[test]
@@ -332,4 +336,98 @@ fn what_a_session_takes() {
     println!("an idle stream: {} bytes", held / i64::from(COUNT));
     assert!(held as u64 <= conns + sessions);
     assert!(held / i64::from(COUNT) <= 2 * (640 + 320) + 512 + 128, "{held}");
+}
+
+/// Bodies without a declared length grow as they come, into memory that is there beside the old one.
+#[test]
+fn what_growing_bodies_take() {
+    const BODY: u64 = 1 << 20;
+    let limits = Limits {
+        connections_max: Some(17),
+        sessions_max: Some(1),
+        head_bytes_max: Some(400),
+        body_bytes_max: Some(BODY),
+        bodies_bytes_max: Some(16 * BODY),
+        queues_bytes_max: Some(10_000),
+        events_max: Some(4),
+        forwarded_max: Some(0),
+        ..Limits::default()
+    };
+    for piece in [4_000, 512_500, BODY as usize] {
+        let mut filled = Filled::new(&limits, Authorization::None);
+        let (_, token) = filled.opens(0).expect("room");
+        let conns: Vec<_> = (1..17).map(|at| filled.connect(at).expect("room")).collect();
+        let head = format!(
+            "POST /messages?session_id={token} HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{BODY:x}\r\n"
+        );
+        for &conn in &conns {
+            filled.says(conn, head.as_bytes());
+        }
+        let blanks = vec![b' '; piece];
+        let rounds = (0..BODY as usize / piece).map(|_| &blanks[..]);
+        // One octet more is what doubles a buffer that is full.
+        for part in rounds.chain((BODY as usize % piece > 0).then_some(&b" "[..])) {
+            for &conn in &conns {
+                filled.call(|server| server.handle_input(conn, part, NOW));
+            }
+        }
+        let held = filled.held() as u64;
+        println!("in pieces of {piece}: {held} of {} bytes", filled.most);
+        assert!(held > 12 * BODY, "{held}");
+    }
+}
+
+/// Every connection's answer is one that the configuration, or a proxy by its leave, made long, and it is
+/// decided about after all of them have asked: no budget stops it then.
+#[test]
+fn what_long_texts_take() {
+    const COUNT: u32 = 60;
+    let config = || {
+        let limits = Limits {
+            connections_max: Some(COUNT),
+            sessions_max: Some(COUNT),
+            head_bytes_max: Some(900),
+            bodies_bytes_max: Some(64 << 10),
+            body_bytes_max: Some(1 << 10),
+            queues_bytes_max: Some(1 << 10),
+            inbound_messages_max: Some(1),
+            in_flight_max: Some(1),
+            events_max: Some(COUNT),
+            forwarded_max: Some(0),
+            ..Limits::default()
+        };
+        let origin = format!("https://{}.example", "o".repeat(300));
+        Config::builder()
+            .limits(limits)
+            .authorization(Authorization::Deferred)
+            .trusted_proxy("10.0.0.0/8")
+            .cors_origin(&origin)
+            .message_path(&format!("/{}", "m".repeat(250)))
+            .session_parameter(&"p".repeat(2_000))
+    };
+    let prefix = format!("X-Forwarded-Prefix: /{}\r\n", "x".repeat(250));
+    let from = format!("Origin: https://{}.example\r\n", "o".repeat(300));
+    let page = config().index_page(&"i".repeat(20_000)).build().unwrap();
+    for (config, path) in [(config().build().unwrap(), "/sse"), (page, "/")] {
+        let without = config.limits().memory_bytes_max();
+        let mut filled = Filled::with(config);
+        let mut tickets = Vec::new();
+        for at in 0..COUNT {
+            let conn = filled.connect(at).expect("room");
+            let get = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{prefix}{from}\r\n");
+            filled.says(conn, get.as_bytes());
+            let asked = filled.call(Server::poll_event);
+            let Some(Event::Asked { ticket, .. }) = asked else { panic!("a question: {asked:?}") };
+            tickets.push(ticket);
+        }
+        for ticket in tickets {
+            let verdict = Verdict::Allow(Principal::new("a"));
+            filled.call(|server| server.authorize(ticket, verdict, NOW)).expect("in time");
+        }
+        let (held, most) = (filled.held() as u64, filled.most);
+        println!("GET {path}: {held} of {most} bytes; {without} without texts");
+        // Sessions are refused where queues are full; pages are not.
+        assert!(path == "/sse" || held > without, "{held}, and {without} would have done");
+    }
 }
