@@ -57,10 +57,10 @@ pub fn sse_roundtrip(input: &[u8]) {
         let events = decode(super::cut(0, frame.bare()));
         let [event] = &events[..] else { panic!("{} events of one frame", events.len()) };
         assert_eq!(event.name, "message");
-        let (sent, read) =
-            (serde_json::from_slice::<Value>(input), serde_json::from_str::<Value>(&event.data));
-        if let (Ok(sent), Ok(read)) = (sent, read) {
-            assert_eq!(sent, read);
+        // The library's trees do not hold every number and every nesting.
+        if let Ok(sent) = serde_json::from_slice::<Value>(input) {
+            let read = serde_json::from_str::<Value>(&event.data);
+            assert_eq!(Some(sent), read.ok(), "{}", event.data.escape_debug());
         }
     }
     if let Ok(frame) = Frame::event(sse::EventName::ENDPOINT, input) {
