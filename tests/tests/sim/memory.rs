@@ -367,7 +367,7 @@ fn what_growing_bodies_take() {
         let blanks = vec![b' '; piece];
         let rounds = (0..BODY as usize / piece).map(|_| &blanks[..]);
         // One octet more is what doubles a buffer that is full.
-        for part in rounds.chain((BODY as usize % piece > 0).then_some(&b" "[..])) {
+        for part in rounds.chain((!(BODY as usize).is_multiple_of(piece)).then_some(&b" "[..])) {
             for &conn in &conns {
                 filled.call(|server| server.handle_input(conn, part, NOW));
             }
