@@ -1,5 +1,6 @@
 //! JSON: the envelope of a message, and a message as an event.
 
+use mcp_sse_core::http1::{BodyDecoder, BodyLimits, Framing};
 use mcp_sse_core::jsonrpc::{Envelope, Invalid, Kind, Message};
 use mcp_sse_core::{Frame, sse};
 use serde::de::IgnoredAny;
@@ -48,16 +49,18 @@ fn check(envelope: &Envelope<'_>, members: &Map<String, Value>) {
 }
 
 /// Any JSON object, as an event, comes back from an independent decoder as the same value, in one
-/// event; any text comes back as its lines; and how a stream is cut changes nothing.
+/// event; any text comes back as its lines; a chunk holds the event and nothing else; and how a stream is
+/// cut changes nothing.
 pub fn sse_roundtrip(input: &[u8]) {
     if let Ok(frame) = Frame::message(input) {
+        check_chunk(&frame);
         let events = decode(super::cut(0, frame.bare()));
         let [event] = &events[..] else { panic!("{} events of one frame", events.len()) };
         assert_eq!(event.name, "message");
-        let (sent, read) =
-            (serde_json::from_slice::<Value>(input), serde_json::from_str::<Value>(&event.data));
-        if let (Ok(sent), Ok(read)) = (sent, read) {
-            assert_eq!(sent, read);
+        // The library's trees do not hold every number and every nesting.
+        if let Ok(sent) = serde_json::from_slice::<Value>(input) {
+            let read = serde_json::from_str::<Value>(&event.data);
+            assert_eq!(Some(sent), read.ok(), "{}", event.data.escape_debug());
         }
     }
     if let Ok(frame) = Frame::event(sse::EventName::ENDPOINT, input) {
@@ -65,12 +68,23 @@ pub fn sse_roundtrip(input: &[u8]) {
             .expect("it was taken")
             .replace("\r\n", "\n")
             .replace('\r', "\n");
+        check_chunk(&frame);
         let events = decode(super::cut(0, frame.bare()));
         let [event] = &events[..] else { panic!("{} events of one frame", events.len()) };
         assert_eq!((event.name.as_str(), &event.data), ("endpoint", &text));
     }
     let Some((&how, stream)) = input.split_first() else { return };
     assert_eq!(decode(super::cut(0, stream)), decode(super::cut(how.max(1), stream)));
+}
+
+/// With the last chunk behind it, it is a whole body.
+fn check_chunk(frame: &Frame) {
+    let body = [frame.chunked(), b"0\r\n\r\n"].concat();
+    let (mut content, mut decoder) = (Vec::new(), BodyDecoder::new(Framing::Chunked));
+    let mut sink = |bytes: &[u8]| content.extend_from_slice(bytes);
+    let read = decoder.decode(&body, &BodyLimits::default(), &mut sink).expect("a chunk");
+    assert_eq!((read.consumed, read.done), (body.len(), true));
+    assert_eq!(content, frame.bare());
 }
 
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<sse::Event> {

@@ -4,6 +4,7 @@
 //! Does not know: what the bytes mean ([`super::hearing`]) or what must come of them ([`super::due`]).
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use mcp_sse_core::{Deadline, Interest, Server, Time};
 
@@ -34,7 +35,9 @@ impl World {
 
     fn take_wakes(&mut self) {
         for shard in 0..self.shards.len() {
+            let mut named = BTreeSet::new();
             while let Some(conn) = self.shards[shard].server.poll_wake() {
+                assert!(named.insert(conn), "13: {conn} is named twice");
                 self.touch((shard, conn));
             }
         }
