@@ -39,6 +39,14 @@ pub struct Ask {
     pub refusal: Option<Refusal>,
 }
 
+impl Ask {
+    /// The number of the post that it is, if it is to be taken as one.
+    #[must_use]
+    pub const fn post(&self) -> Option<u64> {
+        if let Wanted::Post(number) = self.wanted { Some(number) } else { None }
+    }
+}
+
 /// How large the parts of a request are, as far as limits are concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {

@@ -219,10 +219,8 @@ impl World {
         };
         self.trace.say(format_args!("{}/{} is gone: {end:?}", key.0, key.1));
         self.call(key.0, 0, |server, now| server.handle_disconnect(key.1, now));
-        let unanswered = link.asks.iter().filter_map(|ask| match ask.wanted {
-            Wanted::Post(number) => Some((number, ask.whole.is_some())),
-            _ => None,
-        });
+        let unanswered =
+            link.asks.iter().filter_map(|ask| Some((ask.post()?, ask.whole.is_some())));
         self.model.gone(key, unanswered, peer);
         for number in link.hidden {
             self.model.forget(number);

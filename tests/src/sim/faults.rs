@@ -92,6 +92,7 @@ impl World {
             // What waits is known to nobody else; but not that much does.
             Fault::EventsFull => limits.events_max.is_some_and(|most| most <= 16),
             Fault::EntropyUnavailable => self.setup.entropy_fails,
+            Fault::SessionRateLimited => limits.sessions_rate_per_address.is_some(),
             Fault::ShuttingDown => self.ending,
             Fault::ConnectionEvicted => {
                 let most = limits.connections_max.map(|max| max - reserve.div_ceil(2));
@@ -147,10 +148,7 @@ impl World {
         let over =
             |limit: Option<u32>, size: usize| limit.is_some_and(|limit| size > limit as usize);
         let Size { head, fields, target, extensions, trailers, .. } = ask.size;
-        let post = match ask.wanted {
-            Wanted::Post(number) => self.model.posts.get(&number),
-            _ => None,
-        };
+        let post = ask.post().and_then(|number| self.model.posts.get(&number));
         let foreign =
             self.setup.forwarding && post.is_none_or(|post| post.foreign || post.forbidden);
         let streams = ask.wanted == Wanted::Stream;
@@ -192,7 +190,12 @@ impl World {
             | Fault::SessionsPerAddressFull
             | Fault::SessionsPerPrincipalFull
             | Fault::QueuesFull
+            | Fault::SessionRateLimited
             | Fault::EntropyUnavailable => streams,
+            Fault::RateLimited => {
+                let principal = self.setup.asked && limits.posts_rate_per_principal.is_some();
+                !streams && (principal || limits.posts_rate_per_session.is_some())
+            }
             _ => false,
         }
     }
@@ -213,12 +216,8 @@ impl World {
 
     /// How long a request's content is, without framing where that is known.
     fn content(&self, ask: &Ask) -> u64 {
-        match ask.wanted {
-            Wanted::Post(number) => {
-                self.model.posts.get(&number).map_or(0, |post| post.text.len() as u64)
-            }
-            _ => ask.size.body,
-        }
+        let post = ask.post().and_then(|number| self.model.posts.get(&number));
+        post.map_or(ask.size.body, |post| post.text.len() as u64)
     }
 }
 

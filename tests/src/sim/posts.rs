@@ -86,9 +86,8 @@ impl World {
     /// The id of a request that a party has put, and that has no answer.
     fn waits_for(&self, at: usize) -> Option<String> {
         let ask = self.links.get(&self.parties[at].poster?)?.asks.front()?;
-        let Wanted::Post(number) = ask.wanted else { return None };
         ask.whole?;
-        self.model.posts.get(&number)?.id.clone()
+        self.model.posts.get(&ask.post()?)?.id.clone()
     }
 
     /// Posts something.

@@ -70,7 +70,7 @@ fn went_everywhere(tour: &Tour) {
         ("frames received", 4_000),
         ("frames undelivered", 100),
         ("posts held", 100),
-        ("told busy", 20),
+        ("told busy", 10),
         ("heartbeats", 1_000),
         ("full", 100),
         ("unblocked", 50),
@@ -122,6 +122,8 @@ fn went_everywhere(tour: &Tour) {
         ("ChunkExtensionsTooLarge", 10),
         ("TrailersTooLarge", 5),
         ("ConnectionEvicted", 20),
+        ("RateLimited", 10),
+        ("SessionRateLimited", 2),
     ] {
         if tour.of(what) < least {
             eprintln!("only {} of {what}, and not {least}", tour.of(what));
