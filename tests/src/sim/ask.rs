@@ -37,6 +37,35 @@ pub struct Ask {
     pub whole: Option<Time>,
     /// The application was asked about it and said no.
     pub refusal: Option<Refusal>,
+    pub credentials: Credentials,
+}
+
+/// What a request says of who asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nothing, and nobody wants to know.
+    #[default]
+    Needless,
+    /// The token of this principal.
+    Of(usize),
+    /// None, or a wrong one.
+    Wrong,
+    /// Two.
+    Twice,
+}
+
+impl Credentials {
+    /// On whose behalf the request is, if it may be.
+    #[must_use]
+    pub const fn principal(self) -> Option<usize> {
+        if let Self::Of(principal) = self { Some(principal) } else { None }
+    }
+
+    /// Whether the request may be refused for them, and nothing else may come of it.
+    #[must_use]
+    pub const fn are_bad(self) -> bool {
+        matches!(self, Self::Wrong | Self::Twice)
+    }
 }
 
 impl Ask {

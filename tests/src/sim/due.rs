@@ -88,9 +88,13 @@ impl World {
         }
         let ask = link.asks.front()?;
         // Behind others its turn comes when their answers have left.
-        let since = ask.whole?.max(link.last_answer).max(link.last_written);
+        let since = ask.whole.or(ask.begun)?.max(link.last_answer).max(link.last_written);
         let waited = self.now.saturating_since(since);
-        (waited >= self.patience_with(key, ask)?).then_some(ask)
+        let patience = match ask.whole {
+            Some(_) => self.patience_with(key, ask)?,
+            None => self.patience_with_half(key)?,
+        };
+        (waited >= patience).then_some(ask)
     }
 
     /// For how long a request may wait whose turn it is, if there is an end to it.
@@ -118,6 +122,12 @@ impl World {
             sum += timeouts.decision?;
         }
         Some(sum)
+    }
+
+    /// For how long a request may be under way: its head, what is decided of it, its body.
+    fn patience_with_half(&self, key: LinkKey) -> Option<Duration> {
+        let timeouts = self.setup.configs[key.0].timeouts();
+        Some(timeouts.head? + timeouts.body? + patience(timeouts)?)
     }
 
     /// Whether a post's session can take it now, as far as anybody can see.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use mcp_sse_core::{Fault, Outcome, Refusal, Server};
 
-use super::ask::{Ask, Size, Wanted};
+use super::ask::{Ask, Credentials, Size, Wanted};
 use super::link::{Link, LinkKey};
 use super::meter;
 use super::model::Ticketed;
@@ -85,7 +85,8 @@ impl World {
                 reached(limits.sessions_per_address_max, streams)
             }
             Fault::SessionsPerPrincipalFull => {
-                self.setup.asked && reached(limits.sessions_per_principal_max, sessions)
+                let known = self.setup.asked || self.setup.tokens;
+                known && reached(limits.sessions_per_principal_max, sessions)
             }
             Fault::BodiesFull => bytes(limits.bodies_bytes_max),
             Fault::QueuesFull => !self.setup.generous && limits.queues_bytes_max.is_some(),
@@ -168,7 +169,9 @@ impl World {
             Fault::Forbidden => ask.refusal == Some(Refusal::Forbidden),
             Fault::Unauthorized => {
                 matches!(ask.refusal, Some(Refusal::Unauthenticated | Refusal::InvalidToken))
+                    || ask.credentials == Credentials::Wrong
             }
+            Fault::DuplicateCredentials => ask.credentials == Credentials::Twice,
             Fault::Busy => {
                 let told = post
                     .is_some_and(|post| matches!(post.ticket, Ticketed::Answered(Outcome::Busy)));
@@ -193,7 +196,8 @@ impl World {
             | Fault::SessionRateLimited
             | Fault::EntropyUnavailable => streams,
             Fault::RateLimited => {
-                let principal = self.setup.asked && limits.posts_rate_per_principal.is_some();
+                let known = self.setup.asked || self.setup.tokens;
+                let principal = known && limits.posts_rate_per_principal.is_some();
                 !streams && (principal || limits.posts_rate_per_session.is_some())
             }
             _ => false,

@@ -57,6 +57,7 @@ impl World {
         {
             assert_eq!(field(head, name), Some(value));
         }
+        assert!(!ask.credentials.are_bad(), "a stream for whom nobody knows: {ask:?}");
         let stream = self.model.streams.entry(key).or_default();
         assert!(!stream.begun, "a second stream on one connection");
         stream.begun = true;
@@ -88,6 +89,8 @@ impl World {
         if status == 503 || status == 429 {
             assert!(field(head, "Retry-After").is_some(), "{head}");
         }
+        let well = matches!(status, 200 | 202 | 404) && ask.wanted != Wanted::Health;
+        assert!(!well || !ask.credentials.are_bad(), "{status} to whom nobody knows: {ask:?}");
         match ask.wanted {
             Wanted::Stream => {
                 // What was refused has made nothing.

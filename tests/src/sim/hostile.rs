@@ -15,6 +15,9 @@ struct Attack {
     last: bool,
 }
 
+/// Broken requests say who asks as they should.
+const GOOD: &str = "Authorization: Bearer secret0\r\n";
+
 fn closing(bytes: impl Into<Vec<u8>>, statuses: &'static [u16]) -> Attack {
     Attack { bytes: bytes.into(), statuses, last: true }
 }
@@ -57,9 +60,10 @@ pub fn attack(world: &mut World, at: usize) {
 
 fn post(world: &World, token: &str, fields: &str, text: &str) -> String {
     let (instance, len, ask) = (world.setup.instance, text.len(), world.asks);
+    let good = if world.setup.tokens { GOOD } else { "" };
     format!(
         "POST /messages?session_id={instance}{token} HTTP/1.1\r\nHost: localhost\r\n\
-         Content-Type: application/json\r\nX-Ask: {ask}\r\n{fields}Content-Length: {len}\r\n\r\n{text}"
+         Content-Type: application/json\r\nX-Ask: {ask}\r\n{good}{fields}Content-Length: {len}\r\n\r\n{text}"
     )
 }
 
@@ -153,9 +157,10 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
 
 fn chunked(world: &World, token: &str, body: &str) -> String {
     let (instance, ask) = (world.setup.instance, world.asks);
+    let good = if world.setup.tokens { GOOD } else { "" };
     format!(
         "POST /messages?session_id={instance}{token} HTTP/1.1\r\nHost: localhost\r\n\
-         Content-Type: application/json\r\nX-Ask: {ask}\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+         Content-Type: application/json\r\nX-Ask: {ask}\r\n{good}Transfer-Encoding: chunked\r\n\r\n{body}"
     )
 }
 

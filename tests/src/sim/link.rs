@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use mcp_sse_core::{ConnId, Interest, Time};
 
-use super::ask::{Ask, Size, Wanted};
+use super::ask::{Ask, Credentials, Size, Wanted};
 use super::reader::Reader;
 
 /// A connection: its shard, and its name there.
@@ -146,8 +146,10 @@ impl Link {
         self.asked += 1;
         let (start, end) = (self.asked_until, self.sent);
         self.asked_until = end;
+        let credentials = Credentials::Needless;
         let (begun, whole, refusal) = (None, None, None);
-        self.asks.push_back(Ask { number, wanted, start, end, size, begun, whole, refusal });
+        let ask = Ask { number, wanted, start, end, size, begun, whole, refusal, credentials };
+        self.asks.push_back(ask);
     }
 
     /// How many bytes have arrived that the server could be given.

@@ -191,21 +191,33 @@ impl World {
         let number = self.asks;
         if self.parties[at].manner == Manner::Elsewhere {
             let text = number.to_string();
-            let fields: &[(&str, &[u8])] = &[("Host", b"localhost"), ("X-Ask", text.as_bytes())];
-            let exchange = Exchange { method: "GET", target: "/sse", fields, mount: "" };
+            let (credentials, authorization) = self.credentials(at);
+            let mut fields: Vec<(&str, &[u8])> =
+                vec![("Host", b"localhost"), ("X-Ask", text.as_bytes())];
+            for line in authorization.lines() {
+                fields.extend(line.split_once(": ").map(|(name, it)| (name, it.as_bytes())));
+            }
+            let exchange = Exchange { method: "GET", target: "/sse", fields: &fields, mount: "" };
             let Some(key) = self.connect(at, Some(exchange)) else { return };
             self.parties[at].stream = Some(key);
-            let head = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {number}\r\n\r\n");
-            return self.asked_for_stream(key, number, Size::of(head.as_bytes()), true);
+            let head = format!(
+                "GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {number}\r\n{authorization}\r\n"
+            );
+            self.asked_for_stream(key, number, Size::of(head.as_bytes()), true);
+            return self.vouch(key, credentials);
         }
         let Some(key) = self.connect(at, None) else { return };
         self.parties[at].stream = Some(key);
         if self.chance.one_in(8) {
             self.asks += 1;
+            let (credentials, fields) = self.credentials(at);
+            let number = self.asks;
             let probe =
-                format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {}\r\n\r\n", self.asks);
+                format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\nX-Ask: {number}\r\n{fields}\r\n");
             self.ask(key, self.asks, probe.as_bytes(), Wanted::Probe, true);
+            self.vouch(key, credentials);
         }
+        let (credentials, authorization) = self.credentials(at);
         let (version, fields) = match self.chance.below(8) {
             4 => ("1.0", ""),
             5 => ("1.1", "Connection: close\r\n"),
@@ -214,7 +226,8 @@ impl World {
             _ => ("1.1", ""),
         };
         let request = format!(
-            "GET /sse HTTP/{version}\r\nHost: localhost:80\r\nX-Ask: {number}\r\n{fields}\r\n"
+            "GET /sse HTTP/{version}\r\nHost: localhost:80\r\nX-Ask: {number}\r\n\
+             {authorization}{fields}\r\n"
         );
         if self.parties[at].manner == Manner::Vanishing && self.chance.one_in(4) {
             let most = self.chance.below(request.len());
@@ -222,6 +235,7 @@ impl World {
         }
         self.send(key, request.as_bytes());
         self.asked_for_stream(key, number, Size::of(request.as_bytes()), false);
+        self.vouch(key, credentials);
     }
 
     fn asked_for_stream(&mut self, key: LinkKey, number: u64, size: Size, elsewhere: bool) {

@@ -5,7 +5,7 @@
 
 use mcp_sse_core::Exchange;
 
-use super::ask::{Size, Wanted};
+use super::ask::{Credentials, Size, Wanted};
 use super::link::{Fin, LinkKey};
 use super::model::{Carries, Post, Ticketed};
 use super::peer::Manner;
@@ -90,6 +90,43 @@ impl World {
         self.model.posts.get(&ask.post()?)?.id.clone()
     }
 
+    /// What a party's next request says of who asks, and the fields that say it.
+    pub fn credentials(&mut self, at: usize) -> (Credentials, &'static str) {
+        const OF: [&str; 3] = [
+            "Authorization: Bearer secret0\r\n",
+            "Authorization: bearer secret1\r\n",
+            "Authorization: BEARER secret2\r\n",
+        ];
+        if !self.setup.tokens {
+            return (Credentials::Needless, "");
+        }
+        match self.chance.below(24) {
+            20 => (Credentials::Wrong, ""),
+            21 => (Credentials::Wrong, "Authorization: Bearer secret\r\n"),
+            22 => (Credentials::Wrong, "Authorization: Basic secret0\r\n"),
+            23 => (
+                Credentials::Twice,
+                "Authorization: Bearer secret0\r\nAuthorization: Bearer secret0\r\n",
+            ),
+            _ => (Credentials::Of(at % OF.len()), OF[at % OF.len()]),
+        }
+    }
+
+    /// The request that was sent last has these.
+    pub fn vouch(&mut self, key: LinkKey, credentials: Credentials) {
+        let Some(ask) = self.links.get_mut(&key).and_then(|link| link.asks.back_mut()) else {
+            return;
+        };
+        ask.credentials = credentials;
+        let principal = credentials.principal();
+        if let Some(post) = ask.post().and_then(|number| self.model.posts.get_mut(&number)) {
+            post.principal = principal;
+        }
+        if ask.wanted == Wanted::Stream && principal.is_some() {
+            self.model.streams.entry(key).or_default().principal = principal;
+        }
+    }
+
     /// Posts something.
     pub fn posts(&mut self, at: usize) {
         let Some((session, token)) = self.some_token(at) else { return };
@@ -106,9 +143,11 @@ impl World {
             key = self.connect(at, None);
         }
         let Some(key) = key.or_else(|| self.poster(at)) else { return };
-        let (bytes, last, direct) = self.request(number, &token, &words.text);
+        let (credentials, fields) = self.credentials(at);
+        let (bytes, last, direct) = self.request(number, &token, fields, &words.text);
         self.record(key, number, session, words, direct);
         self.ask(key, number, &bytes, Wanted::Post(number), false);
+        self.vouch(key, credentials);
         if let Some(link) = self.links.get_mut(&key) {
             link.done |= last;
         }
@@ -122,7 +161,7 @@ impl World {
         self.asks += 1;
         let number = self.asks;
         let words = self.words(number);
-        let (bytes, _, _) = self.request(number, &token, &words.text);
+        let (bytes, _, _) = self.request(number, &token, "", &words.text);
         self.record_hidden(key, number, session, words);
         let most = 1 + self.chance.below(bytes.len() - 1);
         self.send(key, &bytes[..most]);
@@ -187,12 +226,19 @@ impl World {
     }
 
     /// A post's bytes; whether it is the last on its connection; whether nothing holds it up.
-    pub fn request(&mut self, number: u64, token: &str, text: &str) -> (Vec<u8>, bool, bool) {
+    pub fn request(
+        &mut self,
+        number: u64,
+        token: &str,
+        credentials: &str,
+        text: &str,
+    ) -> (Vec<u8>, bool, bool) {
         let instance = self.setup.instance;
         let head = |version: &str, fields: &str| {
             format!(
                 "POST /messages?session_id={instance}{token} HTTP/{version}\r\nHost: localhost\r\n\
-                 Content-Type: application/json\r\nX-Ask: {number}\r\n{fields}\r\n"
+                 Content-Type: application/json\r\nX-Ask: {number}\r\n\
+                 {credentials}{fields}\r\n"
             )
         };
         let length = format!("Content-Length: {}\r\n", text.len());
@@ -243,6 +289,10 @@ impl World {
             ("Content-Type", b"application/json"),
             ("X-Ask", ask.as_bytes()),
         ];
+        let (credentials, authorization) = self.credentials(at);
+        for line in authorization.lines() {
+            fields.extend(line.split_once(": ").map(|(name, value)| (name, value.as_bytes())));
+        }
         let known = self.chance.one_in(2);
         if known {
             fields.push(("Content-Length", len.as_bytes()));
@@ -263,6 +313,7 @@ impl World {
                 (ask.size, ask.begun) = (size, Some(now));
             }
         }
+        self.vouch(key, credentials);
         self.model.tour.count("posts elsewhere");
     }
 }

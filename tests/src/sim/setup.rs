@@ -4,7 +4,7 @@
 
 use core::time::Duration;
 
-use mcp_sse_core::{Acknowledgement, Authorization, Config, Limits, Shard, Timeouts};
+use mcp_sse_core::{Acknowledgement, Authorization, Config, Limits, Shard, StaticTokens, Timeouts};
 
 use super::chance::Chance;
 
@@ -28,6 +28,8 @@ pub struct Setup {
     pub configs: Vec<Config>,
     /// Whether the application is asked about each request.
     pub asked: bool,
+    /// Whether requests need one of the [`tokens`].
+    pub tokens: bool,
     /// Whether posts for other shards are handed on.
     pub forwarding: bool,
     /// Whether posts are answered when the application says so.
@@ -63,8 +65,11 @@ impl Setup {
     pub fn draw(chance: &mut Chance, roomy: bool) -> Self {
         let generous = chance.one_in(4);
         let shards = 1 + chance.below(3).saturating_sub(1);
-        let authorization =
-            if chance.one_in(3) { Authorization::Deferred } else { Authorization::None };
+        let authorization = match chance.below(6) {
+            4 | 5 => Authorization::Deferred,
+            3 => Authorization::Static(tokens()),
+            _ => Authorization::None,
+        };
         let acknowledgement =
             if chance.one_in(3) { Acknowledgement::Deferred } else { Acknowledgement::Queued };
         let forwarding = !chance.one_in(3);
@@ -95,6 +100,7 @@ impl Setup {
         Self {
             configs: configs.collect(),
             asked: matches!(authorization, Authorization::Deferred),
+            tokens: matches!(authorization, Authorization::Static(_)),
             forwarding,
             deferred: acknowledgement == Acknowledgement::Deferred,
             half_close,
@@ -120,6 +126,7 @@ impl Setup {
         Self {
             configs: vec![config(0), config(1)],
             asked: false,
+            tokens: false,
             forwarding: true,
             deferred: false,
             half_close: false,
@@ -135,6 +142,13 @@ impl Setup {
             burst: 6,
         }
     }
+}
+
+/// One for each of three principals, whose names are numbers.
+fn tokens() -> StaticTokens {
+    let tokens = StaticTokens::builder();
+    let tokens = tokens.token("0", "secret0").token("1", "secret1").token("2", "secret2");
+    tokens.build().expect("tokens that are told apart")
 }
 
 fn limits(chance: &mut Chance) -> Limits {
