@@ -13,6 +13,7 @@ use super::link::{Fin, Link, LinkKey};
 use super::world::{BACKLOG_MAX, World};
 
 impl World {
+    /// Looks whether all of it is so.
     pub fn verify(&mut self) {
         if !self.calls.is_multiple_of(self.setup.check_every) && self.setup.check_every > 1 {
             return;

@@ -176,13 +176,15 @@ fn limits(chance: &mut Chance) -> Limits {
     small(&mut limits.trailer_bytes_max, &[0, 14, 40]);
     let rate = |text: &str| text.parse().ok();
     if chance.one_in(4) {
-        limits.posts_rate_per_session = rate(chance.pick(&["2/second,burst=3", "6/minute"]));
+        let text = *chance.pick(&["2/second,burst=3", "6/minute"]);
+        limits.posts_rate_per_session = rate(text);
     }
     if chance.one_in(4) {
         limits.posts_rate_per_principal = rate("1/second,burst=6");
     }
     if chance.one_in(4) {
-        limits.sessions_rate_per_address = rate(chance.pick(&["1/second", "3/minute"]));
+        let text = *chance.pick(&["1/second", "3/minute"]);
+        limits.sessions_rate_per_address = rate(text);
         limits.rate_entries_max = Some(*chance.pick(&[1, 8]));
     }
     if chance.one_in(3) {
