@@ -183,11 +183,12 @@ impl World {
         if link.stream_ask.is_some() && link.fin == Fin::Read {
             return false;
         }
-        let mut causes = vec![Fault::ConnectionEvicted, Fault::BodiesFull];
-        if link.slow {
-            // Who takes its answers slowly is not asked for the next ones, and may seem idle.
-            causes.extend([Fault::Stalled, Fault::ConnectionIdle]);
-        }
+        // Who takes its answers slowly is not asked for the next ones, and may seem idle. What can be that is
+        // not put down to what the others need.
+        let slow = [Fault::ConnectionIdle, Fault::Stalled];
+        let slow = slow.into_iter().filter(|_| link.slow);
+        let causes: Vec<Fault> =
+            slow.chain([Fault::ConnectionEvicted, Fault::BodiesFull]).collect();
         let excused = causes.into_iter().any(|fault| self.excuse(key.0, fault));
         assert!(excused, "{}/{} is closed, and owes an answer to {ask:?}", key.0, key.1);
         true
