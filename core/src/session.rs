@@ -158,6 +158,11 @@ impl Session {
         self.backlog.bytes
     }
 
+    /// What of it is in the event queue: messages and bytes.
+    pub(crate) const fn unpolled(&self) -> (u32, u64) {
+        (self.unpolled.messages, self.unpolled.bytes)
+    }
+
     /// A message has been put into the event queue.
     pub(crate) fn admitted(&mut self, len: u64) {
         self.unpolled.messages += 1;
@@ -230,6 +235,11 @@ impl Session {
     /// The posts that wait for room.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
         self.held.iter().copied()
+    }
+
+    /// How many of them are not requests.
+    pub(crate) const fn held_others(&self) -> u32 {
+        self.held_others
     }
 
     pub(crate) fn is_waited_for_by(&self, post: Held) -> bool {
