@@ -13,6 +13,9 @@ use super::heard::check;
 /// The name of the session.
 pub(super) const TOKEN: &str = "AAAAAAAABwcHBwcHBwcHBwcHBwcHBwcH";
 
+/// What a session that is opened later is told.
+pub(super) const WORDS: &str = r#"{"jsonrpc":"2.0","method":"say"}"#;
+
 /// For how long nothing may happen, while the server does not read on: longer than it holds a post.
 const PATIENCE_MICROS: u64 = 10_000_000;
 
@@ -146,6 +149,12 @@ impl Told {
                 }
                 continue;
             };
+            if let Event::Opened { session, conn: opened, .. } = &event
+                && *opened == conn
+            {
+                let frame = Frame::message(WORDS.as_bytes()).expect("JSON");
+                server.send(*session, &frame, now).expect("a new session takes words");
+            }
             let Event::Message { session, message, .. } = event else { continue };
             self.messages.push(message.text().to_owned());
             if let (Kind::Request, Some(id), true) = (message.kind(), message.id(), answers) {

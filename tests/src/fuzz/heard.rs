@@ -10,7 +10,7 @@ use mcp_sse_core::http1::{
 };
 use mcp_sse_core::jsonrpc::{Kind, code};
 
-use super::bytes::{TOKEN, Told, limits};
+use super::bytes::{TOKEN, Told, WORDS, limits};
 use super::events::{on_one_line, strictly};
 use super::json::judge;
 use crate::sim::reader::{Heard, Reader};
@@ -23,7 +23,8 @@ pub(super) fn check(said: &[u8], told: &Told) {
     for (asked, answer) in asked.iter().zip(&answers) {
         check_answer(asked, answer);
     }
-    check_stream(stream.as_ref());
+    let words = if stream.is_some() { &[WORDS][..] } else { &[] };
+    assert_eq!(check_stream(stream.as_ref()), words);
 
     let (none, stream) = self::answers(&told.stream, &[]);
     let sent = check_stream(stream.as_ref());
