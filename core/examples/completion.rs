@@ -78,6 +78,8 @@ mod ring {
         accept_at: Time,
         /// By the connection's slot.
         sockets: Vec<Option<Socket>>,
+        /// Completions: of what, and with which result.
+        done: Vec<(u64, i32)>,
     }
 
     struct Socket {
@@ -125,21 +127,22 @@ mod ring {
             accepting: false,
             accept_at: Time::ZERO,
             sockets: Vec::new(),
+            done: Vec::new(),
         };
         let wait = opcode::PollAdd::new(Fd(signalled.as_raw_fd()), POLLIN).build();
         driver.submit(wait.clone(), SIGNAL);
-        let mut done = Vec::new();
         while driver.server.phase() != Phase::Drained {
             driver.accept();
             let pause = (driver.accept_at > driver.now).then_some(driver.accept_at);
             let timer = driver.server.poll_timeout().map(|deadline| deadline.at);
             let next = pause.into_iter().chain(timer).min();
-            driver.wait(next.map(|at| at.saturating_since(clock.now())));
+            if driver.done.is_empty() {
+                driver.wait(next.map(|at| at.saturating_since(clock.now())));
+            }
             driver.now = clock.now();
             driver.server.handle_wall_clock(clock.unix_seconds());
-            driver.server.handle_timeout(driver.now);
-            done.extend(driver.ring.completion().map(|entry| (entry.user_data(), entry.result())));
-            for (what, result) in done.drain(..) {
+            driver.reap();
+            for (what, result) in core::mem::take(&mut driver.done) {
                 match what {
                     ACCEPT => driver.accepted(result),
                     SIGNAL => {
@@ -150,6 +153,7 @@ mod ring {
                     _ => driver.completed(what, result),
                 }
             }
+            driver.server.handle_timeout(driver.now);
             for _ in 0..signals.swap(0, Ordering::Relaxed) {
                 driver.shutdown();
             }
@@ -164,9 +168,15 @@ mod ring {
             // SAFETY: what an entry points to is in its `Socket`, on the heap, which is kept until the
             // completion is here; see `end`.
             while unsafe { self.ring.submission().push(&entry) }.is_err() {
-                // The queue is full: the kernel takes what is in it.
+                // The queue is full: the kernel takes what is in it, as soon as it has room itself.
                 must(self.ring.submit());
+                self.reap();
             }
+        }
+
+        fn reap(&mut self) {
+            let ended = self.ring.completion().map(|entry| (entry.user_data(), entry.result()));
+            self.done.extend(ended);
         }
 
         fn wait(&self, timeout: Option<Duration>) {
@@ -206,8 +216,11 @@ mod ring {
                 let stream = unsafe { TcpStream::from_raw_fd(result) };
                 // Whoever is gone already needs no service.
                 drop(self.open(stream));
-            } else if self.listener.is_some() {
-                log::warn!("cannot accept: {}", io::Error::from_raw_os_error(-result));
+                return;
+            }
+            let error = io::Error::from_raw_os_error(-result);
+            if self.listener.is_some() && !app::is_passing(&error) {
+                log::warn!("cannot accept: {error}");
                 self.accept_at = self.now.saturating_add(ACCEPT_PAUSE);
             }
         }

@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release -p mcp-sse-core --example event_loop -- --port 8002`
 //!
-//! Each turn of the loop gives the core what has happened (input, deadlines, signals), lets the
-//! application work on its events, and then looks once at each connection that the core names.
+//! Each turn gives the core what has happened (input before deadlines: what came in time is in time),
+//! lets the application work on its events, and then looks once at each connection that the core names.
 
 #![allow(clippy::disallowed_types, reason = "this is a driver; the core itself opens no socket")]
 
@@ -59,7 +59,6 @@ fn run(listener: TcpListener, config: Config) -> io::Result<()> {
         poller.wait(&mut events, next.map(|at| at.saturating_since(clock.now())))?;
         driver.now = clock.now();
         driver.server.handle_wall_clock(clock.unix_seconds());
-        driver.server.handle_timeout(driver.now);
         for _ in 0..signals.swap(0, Ordering::Relaxed) {
             driver.server.shutdown(driver.now);
             driver.listener.take().map_or(Ok(()), |listener| poller.delete(&listener))?;
@@ -70,6 +69,7 @@ fn run(listener: TcpListener, config: Config) -> io::Result<()> {
                 slot => driver.ready(slot),
             }
         }
+        driver.server.handle_timeout(driver.now);
         driver.settle();
     }
     Ok(())
@@ -111,7 +111,7 @@ impl Driver {
             match listener.accept() {
                 // Whoever is gone already needs no service.
                 Ok((stream, _)) => drop(self.open(stream)),
-                Err(error) if is_temporary(&error) => return,
+                Err(error) if app::is_passing(&error) => return,
                 Err(error) => {
                     log::warn!("cannot accept: {error}");
                     return self.accept_at = self.now.saturating_add(ACCEPT_PAUSE);

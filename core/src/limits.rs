@@ -133,8 +133,8 @@ impl Default for Limits {
             // serde_json's own default.
             nesting_max: Some(128),
             inbound_messages_max: Some(64),
-            // A larger message passes alone; so one session with a slow handler takes a
-            // sixty-fourth of `bodies_bytes_max`, and not all of it.
+            // A larger message passes alone; so what a slow handler of one session leaves lying takes
+            // a sixty-fourth of `bodies_bytes_max`, and not all of it.
             inbound_bytes_max: Some(1 << 20),
             in_flight_max: Some(64),
             // As many as connections: each has one post under way.
@@ -190,9 +190,10 @@ impl Limits {
         // The slots of posts of other shards, their places in lists, and their events.
         add(terms(self.forwarded_max), GUEST_BYTES);
         // Request bytes: bodies, input behind them, heads in events; then those of one body or head
-        // more, which is counted when it is there.
+        // more, which grows into new memory before the old is given back.
         add(1, self.bodies_bytes_max.unwrap_or(u64::MAX));
-        add(1, self.body_bytes_max.unwrap_or(u64::MAX));
+        let head = self.head_bytes_max.map_or(u64::MAX, u64::from);
+        add(1, self.body_bytes_max.unwrap_or(u64::MAX).max(head));
         // Answers and frames not yet written, places in queues included.
         add(1, self.queues_bytes_max.unwrap_or(u64::MAX));
         // Events not polled: those that `events_max` stops; behind them, of each session the messages
@@ -284,7 +285,7 @@ const SESSION_BYTES: u64 = 2 * 320 + 128;
 /// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
-const GUEST_BYTES: u64 = 2 * (192 + 16 + 24) + EVENT_BYTES;
+const GUEST_BYTES: u64 = 2 * (192 + 64 + 24) + EVENT_BYTES;
 /// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
 const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled likewise.
@@ -324,7 +325,8 @@ pub struct Timeouts {
     /// makes of a post may take this on top of `hold`, as long as it may be held there.
     pub decision: Option<Duration>,
     /// A post held because its session has no room; under the 5 s after which the Python SDK's
-    /// client gives up.
+    /// client gives up. With `None` a forwarded post has no deadline either, because its own shard may
+    /// hold it: its ticket has to be answered.
     pub hold: Option<Duration>,
     /// Reading on behind a refusal, so that the answer is not destroyed by a reset.
     pub linger: Option<Duration>,
@@ -380,14 +382,15 @@ mod tests {
     #[test]
     fn a_guest_is_as_small_as_the_formula_says() {
         use crate::server::Guest;
-        assert!(size_of::<Guest>() + 8 <= 192 && size_of::<crate::session::Held>() <= 16);
+        use crate::session::{Held, Waiting};
+        assert!(size_of::<Guest>() + 8 <= 192 && size_of::<(Held, Waiting)>() <= 64);
     }
 
     #[test]
     fn slots_are_as_small_as_the_formula_says() {
         use crate::request::Plan;
         use crate::route::PATH_BYTES_MAX;
-        // Beside them: three list entries of up to 16 bytes, and timers.
+        // Beside them: list entries (64 bytes for a held post), and timers.
         assert!(
             size_of::<crate::conn::Conn>() <= 448 && size_of::<crate::session::Session>() <= 256
         );

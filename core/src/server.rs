@@ -85,6 +85,8 @@ pub struct Server {
     releasable: VecDeque<Key>,
     /// Sessions that were refused room because all queues together were full.
     starved: VecDeque<Key>,
+    /// None of them is content with less than this.
+    starved_cost_min: u64,
     conn_addresses: Tally<AddressKey>,
     session_addresses: Tally<AddressKey>,
     session_rates: Rates<AddressKey>,
@@ -141,6 +143,7 @@ impl Server {
             resumable: VecDeque::new(),
             releasable: VecDeque::new(),
             starved: VecDeque::new(),
+            starved_cost_min: u64::MAX,
             conn_addresses: Tally::new(),
             session_addresses: Tally::new(),
             session_rates,

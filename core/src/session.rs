@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use crate::arena::Key;
 use crate::event::{CloseReason, Principal, SessionId};
-use crate::jsonrpc::{Kind, fingerprint};
+use crate::jsonrpc::{Kind, Message, fingerprint};
 use crate::limits::{Limits, within};
 use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
@@ -33,7 +33,7 @@ pub(crate) struct Session {
     backlog: Inbox,
     in_flight: InFlight,
     /// Posts that wait for room, in the order in which their bodies were complete, or came.
-    held: VecDeque<Held>,
+    held: VecDeque<(Held, Waiting)>,
     /// How many of them are not requests.
     held_others: u32,
     /// The cost of a frame that was refused for want of room, until the application is told.
@@ -61,6 +61,25 @@ pub(crate) enum Held {
     Conn(Key),
     /// Among the guests: it came by another shard.
     Guest(Key),
+}
+
+/// What decides when a post that waits for room may go on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    kind: Kind,
+    /// Of its body.
+    len: u64,
+    /// What the id of a request spells. Kept, because ids may be as long as bodies, and a client may
+    /// cancel many times what it never asked.
+    asks: Option<u128>,
+}
+
+impl Waiting {
+    pub(crate) fn of(message: &Message) -> Self {
+        let kind = message.kind();
+        let asks = message.id().filter(|_| kind == Kind::Request).map(fingerprint);
+        Self { kind, len: message.body().len() as u64, asks }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,49 +211,51 @@ impl Session {
         self.in_flight.len()
     }
 
-    pub(crate) fn hold(&mut self, post: Held, kind: Kind) {
-        self.held.push_back(post);
-        self.held_others += u32::from(kind != Kind::Request);
+    pub(crate) fn hold(&mut self, post: Held, waiting: Waiting) {
+        self.held.push_back((post, waiting));
+        self.held_others += u32::from(waiting.kind != Kind::Request);
     }
 
     /// Takes a post out of the waiting ones.
-    pub(crate) fn unhold(&mut self, post: Held, kind: Kind) {
-        if let Some(at) = self.held.iter().position(|&waiting| waiting == post) {
-            self.held.remove(at);
-            self.held_others -= u32::from(kind != Kind::Request);
+    pub(crate) fn unhold(&mut self, post: Held) {
+        let at = self.held().position(|waiting| waiting == post);
+        if let Some((_, waiting)) = at.and_then(|at| self.held.remove(at)) {
+            self.held_others -= u32::from(waiting.kind != Kind::Request);
         }
     }
 
-    /// The first of the waiting posts that may go on, given what each of them is.
+    /// The first of the waiting posts that may go on.
     /// Nobody overtakes a post that waits for room in the queue; only requests wait for answers.
-    pub(crate) fn next_admissible(
-        &self,
-        limits: &Limits,
-        mut what: impl FnMut(Held) -> Option<(Kind, u64)>,
-    ) -> Option<Held> {
-        if !self.may_ask(limits) && self.held_others == 0 {
+    pub(crate) fn next_admissible(&self, limits: &Limits) -> Option<Held> {
+        let may_ask = self.may_ask(limits);
+        if !may_ask && self.held_others == 0 {
             return None;
         }
-        for &post in &self.held {
-            let (kind, len) = what(post)?;
-            if !self.has_inbound_room(len, limits) {
+        for (post, waiting) in &self.held {
+            if !self.has_inbound_room(waiting.len, limits) {
                 return None;
             }
-            if kind != Kind::Request || self.may_ask(limits) {
-                return Some(post);
+            if waiting.kind != Kind::Request || may_ask {
+                return Some(*post);
             }
         }
         None
     }
 
-    pub(crate) fn take_held(&mut self) -> VecDeque<Held> {
+    /// The waiting request with this id, if there is one.
+    pub(crate) fn held_request(&self, id: &str) -> Option<Held> {
+        let wanted = Some(fingerprint(id));
+        self.held.iter().find(|(_, waiting)| waiting.asks == wanted).map(|(post, _)| *post)
+    }
+
+    pub(crate) fn take_held(&mut self) -> impl Iterator<Item = Held> + use<> {
         self.held_others = 0;
-        core::mem::take(&mut self.held)
+        core::mem::take(&mut self.held).into_iter().map(|(post, _)| post)
     }
 
     /// The posts that wait for room.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
-        self.held.iter().copied()
+        self.held.iter().map(|(post, _)| *post)
     }
 
     /// How many of them are not requests.
@@ -243,7 +264,7 @@ impl Session {
     }
 
     pub(crate) fn is_waited_for_by(&self, post: Held) -> bool {
-        self.held.contains(&post)
+        self.held().any(|waiting| waiting == post)
     }
 }
 
@@ -366,23 +387,24 @@ mod tests {
         assert!(!session.admits(Kind::Request, 1, &limits()));
         assert!(session.admits(Kind::Response, 1, &limits()));
         let post = Held::Conn(conn);
-        session.hold(post, Kind::Request);
+        let request = Waiting { kind: Kind::Request, len: 1, asks: Some(fingerprint("2")) };
+        session.hold(post, request);
         assert!(session.admits_new(Kind::Response, 1, &limits()));
-        let holds = |_| Some((Kind::Request, 1));
-        assert_eq!(session.next_admissible(&limits(), holds), None);
+        assert_eq!(session.next_admissible(&limits()), None);
         assert!(session.settled("1") && !session.settled("1"));
-        assert_eq!(session.next_admissible(&limits(), holds), Some(post));
+        assert_eq!(session.next_admissible(&limits()), Some(post));
+        assert_eq!((session.held_request("2"), session.held_request("1")), (Some(post), None));
         assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
         // A guest in a slot of the same number is another.
-        session.unhold(Held::Guest(conn), Kind::Request);
+        session.unhold(Held::Guest(conn));
         assert!(!session.admits_new(Kind::Request, 1, &limits()));
-        session.unhold(post, Kind::Request);
+        session.unhold(post);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
         // Who does not wait is not taken out.
-        session.hold(Held::Conn(conn), Kind::Response);
+        session.hold(post, Waiting { kind: Kind::Response, asks: None, ..request });
         let mut others = Arena::new();
         others.insert(());
-        session.unhold(Held::Conn(others.insert(())), Kind::Response);
+        session.unhold(Held::Conn(others.insert(())));
         assert_eq!(session.held_others, 1);
     }
 

@@ -9,7 +9,8 @@ std::thread_local! {
     static STEPS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
 }
 
-/// A comparison in constant time takes one more octet.
+/// Work that tests count: a comparison in constant time, or what an id spells, takes one more octet; a
+/// walk one more entry.
 pub(crate) fn step() {
     STEPS.set(STEPS.get() + 1);
 }

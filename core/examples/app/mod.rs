@@ -87,6 +87,11 @@ pub(crate) fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// Whether accepting may go on at once: nobody was there, or somebody has gone already.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    is_temporary(error) || error.kind() == io::ErrorKind::ConnectionAborted
+}
+
 /// The operating system's randomness.
 pub(crate) fn entropy(dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
     getrandom::fill(dest).map_err(|_| EntropyUnavailable)

@@ -91,6 +91,6 @@ fn fills_slices_and_writes_them_at_once() {
 
 #[test]
 fn sizes() {
-    assert_eq!(size_of::<Segment>(), 32);
+    assert!(size_of::<Segment>() <= 32);
     assert!(size_of::<Outbox>() <= 48);
 }

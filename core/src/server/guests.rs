@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::event::{Delivery, Event, ForwardedPost, HeldPost, Outcome, Phase};
 use crate::jsonrpc::Message;
 use crate::limits::within;
-use crate::session::Held;
+use crate::session::{Held, Waiting};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 
@@ -69,19 +69,15 @@ impl Server {
             return Delivery::Done(Outcome::Busy);
         }
         self.bodies_bytes += message.memory_bytes();
-        let kind = message.kind();
+        let waiting = Waiting::of(&message);
         let guest = self.guests.insert(Guest { session, message: Some(message) });
         if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(Held::Guest(guest), kind);
+            found.hold(Held::Guest(guest), waiting);
         }
         let timeouts = &self.config.timeouts;
         self.timers.arm(TimerKind::HoldForwarded, guest.index(), self.now, timeouts);
         self.metrics.posts_held += 1;
         Delivery::Held(HeldPost(guest))
-    }
-
-    pub(super) fn guest_message(&self, guest: Key) -> Option<&Message> {
-        self.guests.get(guest)?.message.as_ref()
     }
 
     /// There is room for a guest.
@@ -123,7 +119,7 @@ impl Server {
         self.bodies_bytes -= message.memory_bytes();
         self.timers.disarm(Role::Guest, guest.index());
         if let Some(found) = self.sessions.get_mut(session) {
-            found.unhold(Held::Guest(guest), message.kind());
+            found.unhold(Held::Guest(guest));
         }
         Some((session, message))
     }

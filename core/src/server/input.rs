@@ -28,12 +28,17 @@ impl Server {
 
     fn stash(&mut self, key: Key, rest: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let before = conn.stash.capacity() as u64;
-        conn.stash.extend_from_slice(rest);
-        self.bodies_bytes = self.bodies_bytes - before + conn.stash.capacity() as u64;
-        if !within(self.config.limits.bodies_bytes_max, self.bodies_bytes) {
-            self.refuse_wherever(key, Fault::BodiesFull);
+        let before = conn.stash.capacity();
+        let needed = conn.stash.len().saturating_add(rest.len());
+        let grown = if needed > before { needed.max(before.saturating_mul(2)) } else { 0 };
+        // The old one and the new one are there together for a moment.
+        let bytes = self.bodies_bytes.saturating_add(grown as u64);
+        if !within(self.config.limits.bodies_bytes_max, bytes) {
+            return self.refuse_wherever(key, Fault::BodiesFull);
         }
+        make_room(&mut conn.stash, rest.len(), usize::MAX);
+        conn.stash.extend_from_slice(rest);
+        self.bodies_bytes = self.bodies_bytes - before as u64 + conn.stash.capacity() as u64;
     }
 
     /// Refuses a connection that may be in the middle of waiting for something. A request that has
@@ -330,14 +335,17 @@ impl Server {
     /// Hands out one session that waited for room in all queues together and now has it: the first
     /// whose frame fits, so that one with a large frame keeps nobody waiting behind it.
     pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
-        let mut at = 0;
+        // So that they are not all asked after each event.
+        if self.starved.is_empty() || !self.queues_take(self.starved_cost_min) {
+            return None;
+        }
+        let (mut at, mut least) = (0, u64::MAX);
         while let Some(&key) = self.starved.get(at) {
-            if self.queues_full() {
-                return None;
-            }
+            #[cfg(test)]
+            crate::testing::step();
             let cost = self.sessions.get(key).and_then(|session| session.refused_cost);
-            let budget = self.config.limits.queues_bytes_max;
-            if cost.is_some_and(|cost| !within(budget, self.queues_cost.saturating_add(cost))) {
+            if let Some(cost) = cost.filter(|&cost| !self.queues_take(cost)) {
+                least = least.min(cost);
                 at += 1;
                 continue;
             }
@@ -349,6 +357,7 @@ impl Server {
                 return self.events.pop_front();
             }
         }
+        self.starved_cost_min = least;
         None
     }
 }

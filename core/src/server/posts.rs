@@ -24,12 +24,17 @@ use crate::limits::within;
 use crate::outbox::Segment;
 use crate::request::{Plan, PostPlan, Unread, body_too_large};
 use crate::route::Service;
-use crate::session::{Claim, Held};
+use crate::session::{Claim, Held, Waiting};
 use crate::sse::Frame;
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 use crate::token::{SessionToken, TokenError};
 
+/// The longest id, in octets, that "server busy" is said to on the stream; the post of a longer one, which
+/// may be all of its body, is answered 503.
+const ECHOED_ID_BYTES_MAX: usize = 4 << 10;
+/// The most that a session's backlog counts for: as much for every session that there can be still adds up.
+const BACKLOG_BYTES_MAX: u64 = u32::MAX as u64;
 const SESSION_RATE: &str = "too many posts to this session (limit posts_rate_per_session)";
 const PRINCIPAL_RATE: &str = "too many posts of this principal (limit posts_rate_per_principal)";
 
@@ -102,11 +107,12 @@ impl Server {
     ///
     /// They count against the session's inbound limits as if they had not been polled, so a slow
     /// handler slows its client down. An application that handles messages as it polls them need
-    /// never say this. The figures replace those said before.
+    /// never say this. The figures replace those said before; more than 4 GiB count as 4 GiB.
     pub fn set_backlog(&mut self, session: SessionId, messages: u32, bytes: u64, now: Time) {
         self.advance(now);
         let Some(found) = self.sessions.get_mut(session.0) else { return };
         self.bodies_bytes -= found.backlog_bytes();
+        let bytes = bytes.min(BACKLOG_BYTES_MAX);
         found.set_backlog(messages, bytes);
         self.bodies_bytes += bytes;
         self.releasable.push_back(session.0);
@@ -231,9 +237,8 @@ impl Server {
         let Some(conn) = self.conns.get_mut(key) else { return input.len() };
         let ConnPhase::Body { decoder, body, .. } = &mut conn.phase else { return 0 };
         let before = body.capacity();
-        if let Some(declared) = decoder.declared() {
-            make_room(body, input.len(), usize::try_from(declared).unwrap_or(usize::MAX));
-        }
+        let longest = decoder.declared().or(self.config.limits.body_bytes_max).unwrap_or(u64::MAX);
+        make_room(body, input.len(), usize::try_from(longest).unwrap_or(usize::MAX));
         let sink = &mut |piece: &[u8]| body.extend_from_slice(piece);
         let decoded = decoder.decode(input, &self.body_limits, sink);
         self.bodies_bytes += (body.capacity() - before) as u64;
@@ -302,7 +307,7 @@ impl Server {
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
         if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(Held::Conn(key), message.kind());
+            found.hold(Held::Conn(key), Waiting::of(&message));
         }
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);
@@ -394,11 +399,7 @@ impl Server {
     /// Lets held posts of a session go on, as far as there is room now.
     pub(super) fn release_held(&mut self, session: Key) {
         while let Some(found) = self.sessions.get(session) {
-            let next = found.next_admissible(&self.config.limits, |post| {
-                let message = self.held_message(post)?;
-                Some((message.kind(), message.body().len() as u64))
-            });
-            match next {
+            match found.next_admissible(&self.config.limits) {
                 None => return,
                 Some(Held::Guest(guest)) => self.release_guest(guest),
                 Some(Held::Conn(conn)) => {
@@ -406,16 +407,6 @@ impl Server {
                     self.admit(conn, session, message);
                 }
             }
-        }
-    }
-
-    fn held_message(&self, post: Held) -> Option<&Message> {
-        match post {
-            Held::Guest(guest) => self.guest_message(guest),
-            Held::Conn(conn) => match self.conns.get(conn).map(|conn| &conn.phase) {
-                Some(ConnPhase::Held { message, .. }) => Some(message),
-                _ => None,
-            },
         }
     }
 
@@ -431,7 +422,7 @@ impl Server {
             return None;
         };
         if let Some(found) = self.sessions.get_mut(session) {
-            found.unhold(Held::Conn(key), message.kind());
+            found.unhold(Held::Conn(key));
         }
         Some(message)
     }
@@ -439,13 +430,8 @@ impl Server {
     /// A request was cancelled that is still held: the cancellation has overtaken it, so nobody would
     /// take it back later. Its post is answered like any other, and its message goes nowhere.
     fn withdraw_held(&mut self, session: Key, id: &str) {
-        let Some(found) = self.sessions.get(session) else { return };
-        let wanted = jsonrpc::fingerprint(id);
-        let held = found.held().find(|&post| {
-            let message = self.held_message(post).filter(|held| held.kind() == Kind::Request);
-            message.and_then(Message::id).is_some_and(|id| jsonrpc::fingerprint(id) == wanted)
-        });
-        let Some(post) = held else { return };
+        let found = self.sessions.get(session).and_then(|found| found.held_request(id));
+        let Some(post) = found else { return };
         self.metrics.requests_withdrawn += 1;
         log::debug!("{}: a held request was cancelled", SessionId(session));
         match post {
@@ -491,7 +477,9 @@ impl Server {
 
     /// Answers a request on the stream that the server is busy. Says whether that could be done.
     pub(super) fn tell_busy(&mut self, session: Key, message: &Message) -> bool {
+        let echoed = message.id().map_or(0, str::len) <= ECHOED_ID_BYTES_MAX;
         let told = message.kind() == Kind::Request
+            && echoed
             && Frame::message(&jsonrpc::error_body(
                 message.id(),
                 jsonrpc::code::SERVER_BUSY,
@@ -525,13 +513,13 @@ impl Server {
     }
 }
 
-/// Makes room in a body of a declared (or a head of a limited) length for `more` bytes that have
-/// arrived: for twice what there was, so that it is copied a few times at most, but never for more than
-/// was promised.
-pub(super) fn make_room(body: &mut Vec<u8>, more: usize, declared: usize) {
-    let needed = body.len().saturating_add(more).min(declared);
+/// Makes room in a body or a head of a declared or limited length for `more` bytes that have arrived:
+/// for twice what there was, so that it is copied a few times at most, but never for more than the
+/// `longest` that it may become.
+pub(super) fn make_room(body: &mut Vec<u8>, more: usize, longest: usize) {
+    let needed = body.len().saturating_add(more).min(longest);
     if needed > body.capacity() {
-        let room = needed.max(body.capacity().saturating_mul(2)).min(declared);
+        let room = needed.max(body.capacity().saturating_mul(2)).min(longest);
         body.reserve_exact(room - body.len());
     }
 }

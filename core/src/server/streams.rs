@@ -219,15 +219,28 @@ impl Server {
             Unqueued::Full { cost, everywhere } => {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.refused_cost = Some(cost);
-                    if everywhere && !session.starved {
-                        session.starved = true;
-                        self.starved.push_back(key);
-                    }
+                }
+                if everywhere {
+                    self.starve(key, cost);
                 }
                 Err(SendError::Full)
             }
             Unqueued::TooLarge => Err(SendError::TooLarge),
             Unqueued::Gone => Err(SendError::Gone),
+        }
+    }
+
+    /// Whether all queues together have room for something of this cost.
+    pub(super) fn queues_take(&self, cost: u64) -> bool {
+        within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(cost))
+    }
+
+    /// A session waits for room in all queues together, for a frame of this cost.
+    fn starve(&mut self, key: Key, cost: u64) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        self.starved_cost_min = self.starved_cost_min.min(cost);
+        if !core::mem::replace(&mut session.starved, true) {
+            self.starved.push_back(key);
         }
     }
 
@@ -282,7 +295,7 @@ impl Server {
     /// Tells the application that a session it could not send to has room. Says whether it did.
     pub(super) fn unblock(&mut self, key: Key) -> bool {
         let limits = &self.config.limits;
-        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(session) = self.sessions.get(key) else { return false };
         let Some(cost) = session.refused_cost else { return false };
         let Some(conn) = self.conns.get(session.conn) else { return false };
         let queued = conn.outbox.cost();
@@ -293,15 +306,14 @@ impl Server {
         if !low {
             return false;
         }
-        if !within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+        if !self.queues_take(cost) {
             // It has room of its own, so from here on it waits for others to make some.
-            if !session.starved {
-                session.starved = true;
-                self.starved.push_back(key);
-            }
+            self.starve(key, cost);
             return false;
         }
-        session.refused_cost = None;
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.refused_cost = None;
+        }
         self.events.push_back(Event::Unblocked { session: SessionId(key) });
         true
     }
@@ -342,6 +354,9 @@ impl Server {
     pub(super) fn end_session(&mut self, key: Key, reason: CloseReason) {
         let Some(mut session) = self.sessions.remove(key) else { return };
         let reason = session.ending.unwrap_or(reason);
+        if session.starved {
+            self.starved.retain(|&starved| starved != key);
+        }
         let frames_undelivered = self.clear_outbox(session.conn);
         self.cut(session.conn);
         self.bodies_bytes -= session.backlog_bytes();

@@ -30,6 +30,7 @@ mod streams;
 mod tickets;
 mod timers;
 mod walk;
+mod work;
 
 use std::boxed::Box;
 use std::collections::{BTreeMap, VecDeque};

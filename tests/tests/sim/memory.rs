@@ -247,6 +247,46 @@ fn what_a_session_takes() {
     assert!(held / i64::from(COUNT) <= 2 * (640 + 320) + 512 + 128, "{held}");
 }
 
+/// Bodies without a declared length grow as they come, into memory that is there beside the old one.
+#[test]
+fn what_growing_bodies_take() {
+    const BODY: u64 = 1 << 20;
+    let limits = Limits {
+        connections_max: Some(17),
+        sessions_max: Some(1),
+        head_bytes_max: Some(400),
+        body_bytes_max: Some(BODY),
+        bodies_bytes_max: Some(16 * BODY),
+        queues_bytes_max: Some(10_000),
+        events_max: Some(4),
+        forwarded_max: Some(0),
+        ..Limits::default()
+    };
+    for piece in [4_000, 512_500, BODY as usize] {
+        let mut filled = Filled::new(&limits, Authorization::None);
+        let (_, token) = filled.opens(0).expect("room");
+        let conns: Vec<_> = (1..17).map(|at| filled.connect(at).expect("room")).collect();
+        let head = format!(
+            "POST /messages?session_id={token} HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{BODY:x}\r\n"
+        );
+        for &conn in &conns {
+            filled.says(conn, head.as_bytes());
+        }
+        let blanks = vec![b' '; piece];
+        let rounds = (0..BODY as usize / piece).map(|_| &blanks[..]);
+        // One octet more is what doubles a buffer that is full.
+        for part in rounds.chain((BODY as usize % piece > 0).then_some(&b" "[..])) {
+            for &conn in &conns {
+                filled.call(|server| server.handle_input(conn, part, NOW));
+            }
+        }
+        let held = filled.held() as u64;
+        println!("in pieces of {piece}: {held} of {} bytes", filled.most);
+        assert!(held > 12 * BODY, "{held}");
+    }
+}
+
 /// Every connection's answer is one that the configuration, or a proxy by its leave, made long, and it is
 /// decided about after all of them have asked: no budget stops it then.
 #[test]
