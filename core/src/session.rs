@@ -64,7 +64,7 @@ pub(crate) enum Held {
 }
 
 /// What decides when a post that waits for room may go on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting {
     kind: Kind,
     /// Of its body.
@@ -256,6 +256,11 @@ impl Session {
     /// The posts that wait for room.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
         self.held.iter().map(|(post, _)| *post)
+    }
+
+    /// They, and what is kept of each.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (Held, Waiting)> {
+        self.held.iter().copied()
     }
 
     /// How many of them are not requests.

@@ -8,7 +8,7 @@ use crate::conn::{Conn, Phase as ConnPhase};
 use crate::event::{ConnId, Event, Principal};
 use crate::jsonrpc::Kind;
 use crate::limits::within;
-use crate::session::{Held, Session};
+use crate::session::{Held, Session, Waiting};
 use crate::tally::Tally;
 use crate::timers::{Role, TimerKind};
 
@@ -149,9 +149,9 @@ impl Server {
     /// Whoever a session lists as waiting does wait, for it. Returns how many connections those are.
     fn check_held(&self, key: Key, session: &Session) -> usize {
         let (mut conns, mut others) = (0, 0);
-        for post in session.held() {
+        for (post, waiting) in session.waiting() {
             let message = match post {
-                Held::Guest(guest) => self.guest_message(guest),
+                Held::Guest(guest) => self.guests.get(guest).and_then(|found| found.waits_for(key)),
                 Held::Conn(conn) => {
                     conns += 1;
                     match self.conns.get(conn).map(|conn| &conn.phase) {
@@ -163,6 +163,7 @@ impl Server {
                 }
             };
             let message = message.expect("whom a session lists as waiting waits for it");
+            assert_eq!(waiting, Waiting::of(message), "what is kept of a post is so");
             others += u32::from(message.kind() != Kind::Request);
         }
         assert_eq!(session.held_others(), others, "held posts that are no requests");
@@ -178,6 +179,8 @@ impl Server {
         let forgotten =
             session.refused_cost.is_some() && !session.starved && conn.outbox.is_empty();
         assert!(!forgotten, "nobody would tell the application that there is room");
+        let least = session.refused_cost.filter(|_| session.starved).unwrap_or(u64::MAX);
+        assert!(least >= self.starved_cost_min, "it would not be asked when there is room");
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");
     }
