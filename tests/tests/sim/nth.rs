@@ -1,7 +1,8 @@
 //! The nth failure: a scenario for each verb, in which the first, the second, the nth draw of entropy fails,
 //! slots or places in queues run out, or a connection is cut after each byte of input and of output.
 //!
-//! Whatever fails, the books balance after each call, every session that was opened is closed once, and when
+//! Whatever fails, the books balance after each call, every session that was opened is closed once, what was
+//! accepted has arrived, what arrived was not refused, every whole post that could be answered was, and when
 //! everybody has gone nothing is left.
 
 use core::cell::Cell;
