@@ -225,7 +225,10 @@ fn check_stream(heard: Option<&Vec<Heard>>) -> Vec<String> {
         match thing {
             Heard::Event { name, data } if name == "message" => messages.push(data.clone()),
             Heard::Heartbeat | Heard::StreamEnds => {}
-            other => panic!("on a stream: {other:?}"),
+            Heard::Event { .. }
+            | Heard::Response { .. }
+            | Heard::Continue
+            | Heard::StreamBegins { .. } => panic!("on a stream: {thing:?}"),
         }
     }
     messages

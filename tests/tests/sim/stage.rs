@@ -232,9 +232,12 @@ impl Stage {
         let conn = self.connect(shard, address)?;
         self.says(shard, conn, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let heard = &self.clients.get(&(shard, conn))?.heard;
-        let token = heard.iter().find_map(|thing| match thing {
-            Heard::Event { data, .. } => data.split_once("session_id="),
-            _ => None,
+        let token = heard.iter().find_map(|thing| {
+            if let Heard::Event { data, .. } = thing {
+                data.split_once("session_id=")
+            } else {
+                None
+            }
         });
         let token = token?.1.get(..32)?.to_owned();
         Some(Invited { shard, session: self.open.get(&(shard, conn)).copied(), token })
@@ -442,9 +445,8 @@ impl Stage {
         assert!(unanswered == 0 || excused, "{unanswered} posts were not answered: {client:?}");
 
         let mut messages = Vec::new();
-        let mut events = client.heard.iter().filter_map(|thing| match thing {
-            Heard::Event { name, data } => Some((name.as_str(), data)),
-            _ => None,
+        let mut events = client.heard.iter().filter_map(|thing| {
+            if let Heard::Event { name, data } = thing { Some((name.as_str(), data)) } else { None }
         });
         if let Some((name, _)) = events.next() {
             assert_eq!(name, "endpoint", "8: the first event");
@@ -499,9 +501,12 @@ impl Stage {
 
 impl Client {
     fn responses(&self) -> impl Iterator<Item = (u16, &str)> {
-        self.heard.iter().filter_map(|thing| match thing {
-            Heard::Response { status, head, .. } => Some((*status, head.as_str())),
-            _ => None,
+        self.heard.iter().filter_map(|thing| {
+            if let Heard::Response { status, head, .. } = thing {
+                Some((*status, head.as_str()))
+            } else {
+                None
+            }
         })
     }
 }
