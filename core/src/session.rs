@@ -64,7 +64,7 @@ pub(crate) enum Held {
 }
 
 /// What decides when a post that waits for room may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     kind: Kind,
     /// Of its body.
@@ -79,6 +79,12 @@ impl Waiting {
         let kind = message.kind();
         let asks = message.id().filter(|_| kind == Kind::Request).map(fingerprint);
         Self { kind, len: message.body().len() as u64, asks }
+    }
+
+    /// Whether this is kept of the message, as far as can be told without reading its id again.
+    pub(crate) fn is_of(&self, message: &Message) -> bool {
+        let (kind, len) = (message.kind(), message.body().len() as u64);
+        (kind, len) == (self.kind, self.len) && self.asks.is_some() == (kind == Kind::Request)
     }
 }
 

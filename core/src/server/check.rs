@@ -8,7 +8,7 @@ use crate::conn::{Conn, Phase as ConnPhase};
 use crate::event::{ConnId, Event, Principal};
 use crate::jsonrpc::Kind;
 use crate::limits::within;
-use crate::session::{Held, Session, Waiting};
+use crate::session::{Held, Session};
 use crate::tally::Tally;
 use crate::timers::{Role, TimerKind};
 
@@ -163,7 +163,7 @@ impl Server {
                 }
             };
             let message = message.expect("whom a session lists as waiting waits for it");
-            assert_eq!(waiting, Waiting::of(message), "what is kept of a post is so");
+            assert!(waiting.is_of(message), "what is kept of a post is so");
             others += u32::from(message.kind() != Kind::Request);
         }
         assert_eq!(session.held_others(), others, "held posts that are no requests");

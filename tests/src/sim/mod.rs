@@ -78,7 +78,7 @@ pub fn run_ops(data: &[u8]) {
     let_decide(data, Trace::new(true, false));
 }
 
-/// As [`run_ops`], in half the time: nothing is written down. Whether secrets are printed is not looked at.
+/// As [`run_ops`], in two thirds of the time: nothing is written down, and so not searched for secrets.
 pub fn run_ops_untraced(data: &[u8]) {
     let_decide(data, Trace::new(false, false));
 }
