@@ -335,7 +335,8 @@ impl Server {
             }
             Phase::Running | Phase::Draining { .. } | Phase::Drained => None,
         };
-        [timers, shutdown].into_iter().flatten().min_by_key(|deadline| deadline.at)
+        let all = [timers, shutdown, self.room_deadline()];
+        all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
     // ── 4. Anyone may look. ─────────────────────────────────────────────────────────────────────

@@ -13,19 +13,21 @@ use core::str;
 /// Whether `authority` is a host with an optional port, both as strict as it gets: the host is not
 /// empty, an IPv6 address is one and stands in brackets, a port is 1 to 5 digits and at most 65535.
 pub(super) fn is_valid(authority: &str) -> bool {
-    split(authority)
-        .is_some_and(|(host, port)| host_is_valid(host) && port.is_none_or(port_is_valid))
-}
-
-/// The host and the port of a valid authority; `None` if it is not valid.
-pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, port) = split(authority).filter(|_| is_valid(authority))?;
-    Some((host, port.and_then(|port| port.parse().ok())))
+    split_authority(authority).is_some()
 }
 
 /// Whether `authority` is valid and names a port, as the authority form must (RFC 9112 §3.2.3).
 pub(super) fn has_port(authority: &str) -> bool {
-    is_valid(authority) && split(authority).is_some_and(|(_, port)| port.is_some())
+    split_authority(authority).is_some_and(|(_, port)| port.is_some())
+}
+
+/// The host and the port of a valid authority; `None` if it is not valid.
+pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = split(authority).filter(|(host, _)| host_is_valid(host))?;
+    match port {
+        None => Some((host, None)),
+        Some(digits) => Some((host, Some(parse_port(digits)?))),
+    }
 }
 
 fn split(authority: &str) -> Option<(&str, Option<&str>)> {
@@ -61,11 +63,12 @@ fn name_is_valid(mut name: &[u8]) -> bool {
     }
 }
 
-fn port_is_valid(port: &str) -> bool {
+fn parse_port(digits: &str) -> Option<u16> {
     // `u16::from_str` takes a sign and any number of zeros, so what it may see is checked first.
-    (1..=5).contains(&port.len())
-        && port.bytes().all(|octet| octet.is_ascii_digit())
-        && port.parse::<u16>().is_ok()
+    if digits.len() > 5 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
 }
 
 /// The text of a `Host` field's value, where it is a valid authority.

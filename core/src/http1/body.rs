@@ -51,7 +51,7 @@ pub struct BodyDecoder {
     position: Position,
     /// Content handed to the sink so far.
     received: u64,
-    /// The length that was declared, or what the present chunk still holds.
+    /// What a declared length or the present chunk still holds.
     remaining: u64,
     /// Bytes of extensions, and after the last chunk bytes of trailers.
     overhead: usize,
@@ -123,7 +123,7 @@ impl BodyDecoder {
     /// that speaks for us hands over. It is never `done` by itself.
     #[must_use]
     pub fn until_end() -> Self {
-        Self { position: Position::UntilEnd, ..Self::new(Framing::Chunked) }
+        Self { position: Position::UntilEnd, remaining: u64::MAX, ..Self::new(Framing::Chunked) }
     }
 
     /// Whether the body ends when its bytes do: see [`until_end`](Self::until_end).
@@ -167,9 +167,7 @@ impl BodyDecoder {
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<Progress, Fault> {
         let mut rest = input;
-        if self.position == Position::Length
-            && self.remaining > limits.body_bytes_max.saturating_sub(self.received)
-        {
+        if self.position == Position::Length && self.remaining > limits.body_bytes_max {
             self.position = Position::Refused(Fault::BodyTooLarge);
         }
         while let Some(&octet) = rest.first() {
@@ -208,7 +206,6 @@ impl BodyDecoder {
                 return Ok((if done { Position::Done } else { Position::Length }, used));
             }
             Position::UntilEnd => {
-                self.remaining = u64::MAX;
                 return Ok((Position::UntilEnd, self.take(rest, limits, sink)?));
             }
             Position::Data => {
@@ -220,7 +217,7 @@ impl BodyDecoder {
             Position::Size { digits } => match hex(octet) {
                 Some(_) if digits == SIZE_DIGITS_MAX => return Err(Fault::MalformedChunk),
                 Some(digit) => {
-                    self.remaining = (self.remaining << 4) | u64::from(digit);
+                    self.remaining = self.remaining * 16 + u64::from(digit);
                     Position::Size { digits: digits + 1 }
                 }
                 None if digits == 0 => return Err(misplaced(octet)),

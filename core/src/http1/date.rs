@@ -160,7 +160,7 @@ impl Civil {
     }
 
     fn year_digits(&self) -> [u8; 4] {
-        let [[a, b], [c, d]] = [two(self.year / 100), two(self.year % 100)];
+        let [[a, b], [c, d]] = [two(self.year / 100), two(self.year)];
         [a, b, c, d]
     }
 }

@@ -16,7 +16,7 @@ use crate::arena::Key;
 use crate::config::Authorization;
 use crate::conn::{Conn, Phase as ConnPhase};
 use crate::error::{AcceptError, Aftermath, Fault};
-use crate::event::{ConnId, Event, RequestHead, SessionId};
+use crate::event::{ConnId, Deadline, Event, RequestHead, SessionId};
 use crate::http1::{Head, Persistence};
 use crate::limits::within;
 use crate::peer::Peer;
@@ -30,6 +30,9 @@ use crate::{AuthTicket, Phase};
 /// For how long a connection may be without a request before it has to make room for those that wait
 /// outside. One that was accepted into the last place is to have the time to say what it wants.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
+/// The lanes of those that may have to.
+const WAITING: [TimerKind; 3] = [TimerKind::Head, TimerKind::Idle, TimerKind::Linger];
 
 impl Server {
     /// The principals that are known now: those with sessions, and those without whose rate of posts
@@ -169,14 +172,29 @@ impl Server {
     /// Every place is taken and nobody is about to go. When that came about everybody was busy; now
     /// somebody may not be.
     pub(super) fn make_room_at_last(&mut self) {
-        let limits = &self.config.limits;
-        let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
-        if !full || self.evicted > 0 || limits.reserve() == 0 {
-            return;
-        }
-        if let Some(oldest) = self.idlest(|_, conn| self.has_had_its_grace(conn)) {
+        if self.wants_room()
+            && let Some(oldest) = self.idlest(|_, conn| self.has_had_its_grace(conn))
+        {
             self.evict(oldest);
         }
+    }
+
+    /// When that will be, if nothing else happens. Nobody is accepted before, so nobody else would say.
+    pub(super) fn room_deadline(&self) -> Option<Deadline> {
+        if !self.wants_room() {
+            return None;
+        }
+        let since = |kind| {
+            let (_, conn) = self.conns.at(self.timers.oldest(kind)?)?;
+            Some(Deadline { at: conn.waiting_since.saturating_add(EVICTION_GRACE), cause: kind })
+        };
+        WAITING.into_iter().filter_map(since).min_by_key(|deadline| deadline.at)
+    }
+
+    fn wants_room(&self) -> bool {
+        let limits = &self.config.limits;
+        let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
+        full && self.evicted == 0 && limits.reserve() > 0
     }
 
     fn has_had_its_grace(&self, conn: &Conn) -> bool {
@@ -190,7 +208,7 @@ impl Server {
 
     /// The connection that has waited for longest, of the oldest of each kind of waiting.
     fn idlest(&self, may: impl Fn(Key, &Conn) -> bool) -> Option<Key> {
-        [TimerKind::Head, TimerKind::Idle, TimerKind::Linger]
+        WAITING
             .into_iter()
             .filter_map(|kind| self.conns.at(self.timers.oldest(kind)?))
             .filter(|(key, conn)| may(*key, conn))

@@ -15,10 +15,12 @@ pub fn chunked(input: &[u8]) {
         let read = naive(said);
         assert_eq!(read, Some((whole.content, end)), "another reader sees another body");
     }
-    // Chunks of the lengths of the cuts.
+    // Chunks of the lengths of the cuts, some of them in capitals.
     let mut encoded = Vec::new();
     for chunk in cut(how.max(1), said) {
-        encoded.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        let (small, capital) = (format!("{:x}\r\n", chunk.len()), format!("{:X}\r\n", chunk.len()));
+        let size = if chunk.len().is_multiple_of(3) { small } else { capital };
+        encoded.extend_from_slice(size.as_bytes());
         encoded.extend_from_slice(chunk);
         encoded.extend_from_slice(b"\r\n");
     }

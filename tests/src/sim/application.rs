@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
-    AuthTicket, Delivery, Event, ForwardedPost, Frame, HeldPost, Outcome, PostTicket, Principal,
-    Refusal, SendError, SessionId, Shard, Verdict,
+    AuthTicket, Delivery, Event, ForwardedPost, Frame, HeldPost, Limits, Outcome, PostTicket,
+    Principal, Refusal, SendError, SessionId, Shard, Verdict,
 };
 
 use super::link::{LinkKey, Wanted};
@@ -263,6 +263,9 @@ impl World {
             Ok(()) => {
                 let &key = self.model.sessions.get(&(shard, session)).expect("10: after the end");
                 self.model.sent(key, json);
+                if !self.is_ending() {
+                    self.within_budgets(key);
+                }
             }
             Err(SendError::Gone) => assert!(!alive, "12: {session} is not gone"),
             Err(SendError::Full) => self.refused(shard, session),
@@ -273,6 +276,26 @@ impl World {
             Err(other) => panic!("an error that is not known here: {other}"),
         }
         result
+    }
+
+    /// Invariant 6: a frame that was taken fitted into its queue, and into all of them together. Answers
+    /// may come on top, so only streams are looked at.
+    fn within_budgets(&self, key: LinkKey) {
+        let server = &self.shards[key.0].server;
+        // Less than what the core counts where a piece has left in part.
+        let cost = |key: LinkKey| {
+            let pieces = server.transmit(key.1);
+            let each = pieces.chunks().map(|piece| piece.len() as u64 + Limits::SEGMENT_COST);
+            each.fold((0, 0), |(sum, count), cost| (sum + cost, count + 1))
+        };
+        let limits = server.config().limits();
+        let (own, pieces) = cost(key);
+        let most = limits.queue_bytes_max.filter(|_| pieces > 1).unwrap_or(u64::MAX);
+        assert!(own <= most, "6: {own} bytes in a queue of {most}");
+        let here = self.model.sessions.values().filter(|other| other.0 == key.0);
+        let all: u64 = here.map(|&other| cost(other).0).sum();
+        let most = limits.queues_bytes_max.unwrap_or(u64::MAX);
+        assert!(all <= most, "6: {all} bytes in all queues, and {most} may be");
     }
 
     fn refused(&mut self, shard: usize, session: SessionId) {

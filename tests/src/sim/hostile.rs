@@ -74,6 +74,7 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
     let all = [
         closing(format!("GET /sse HTTP/1.1\n{host}\r\n{smuggled}"), &[400]),
         closing(format!("GET /health HTTP/1.1\r\n{host} folded: x\r\n\r\n{smuggled}"), &[400]),
+        closing(plain("X-Field: a\n", text) + smuggled, &[400]),
         closing(
             plain("Transfer-Encoding: chunked\r\n", "0\r\n\r\n").to_string() + smuggled,
             &[400],
@@ -92,6 +93,10 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
         ),
         closing(
             chunked(world, token, &format!("{:X}\n{text}\r\n0\r\n\r\n", text.len())),
+            &[400, 404],
+        ),
+        closing(
+            chunked(world, token, &format!("{:x}\r\n{text}\r\n0\r\nX: a\n\r\n", text.len())),
             &[400, 404],
         ),
         closing(chunked(world, token, &format!("-1\r\n{smuggled}")), &[400, 404]),

@@ -6,7 +6,7 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mcp_sse_core::{Deadline, Event, Fault, Interest, Phase, Server, Time};
 
@@ -216,7 +216,9 @@ impl World {
 
     fn take_wakes(&mut self) {
         for shard in 0..self.shards.len() {
+            let mut named = BTreeSet::new();
             while let Some(conn) = self.shards[shard].server.poll_wake() {
+                assert!(named.insert(conn), "13: {conn} is named twice");
                 self.touch((shard, conn));
             }
         }

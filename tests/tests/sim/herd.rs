@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use mcp_sse_core::{Config, Limits, Peer, Server, Time};
+use mcp_sse_core::sse::HEARTBEAT_CHUNKED;
+use mcp_sse_core::{Config, ConnId, Limits, Peer, Server, Time, Timeouts};
 use mcp_sse_tests::sim::chance::Tokens;
 
 /// What one call takes, as the core has it.
@@ -11,8 +12,10 @@ const STREAMS: usize = 2_000;
 
 #[test]
 fn heartbeats_that_are_due_together() {
-    let config = Config::builder().limits(Limits::default()).build().unwrap();
+    let timeouts = Timeouts { stall: None, ..Timeouts::default() };
+    let config = Config::builder().limits(Limits::default()).timeouts(timeouts).build().unwrap();
     let mut server = Server::new(config, Box::new(Tokens::new(1, false)), Time::ZERO);
+    let mut conns = Vec::new();
     for _ in 0..STREAMS {
         let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
         let get = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -21,6 +24,7 @@ fn heartbeats_that_are_due_together() {
         server.handle_written(conn, count, Time::ZERO);
         while server.poll_event().is_some() {}
         while server.poll_wake().is_some() {}
+        conns.push(conn);
     }
     let now = Time::ZERO.saturating_add(Duration::from_secs(15));
     let (mut calls, mut beats) = (0, 0);
@@ -30,6 +34,11 @@ fn heartbeats_that_are_due_together() {
         let woken = core::iter::from_fn(|| server.poll_wake()).count();
         assert!(woken <= BATCH, "7: {woken} in one call");
         (calls, beats) = (calls + 1, beats + woken);
+        assert!(calls <= STREAMS, "7: a deadline that has come is not taken");
     }
     assert_eq!((beats, calls), (STREAMS, STREAMS.div_ceil(BATCH)));
+    // To those who take nothing no further one is said.
+    assert_eq!(server.poll_timeout(), None);
+    let queued = |&conn: &ConnId| server.transmit(conn).len();
+    assert!(conns.iter().map(queued).all(|len| len == HEARTBEAT_CHUNKED.len()));
 }

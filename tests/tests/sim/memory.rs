@@ -205,9 +205,11 @@ fn term(change: impl Fn(&mut Limits, u32), more: u32) -> u64 {
     with(more) - with(0)
 }
 
+/// One more than fits where a list has doubled: it has just grown, and nearly half of it is empty.
+const COUNT: u32 = 1_025;
+
 #[test]
 fn what_a_connection_takes() {
-    const COUNT: u32 = 1_000;
     let most = term(|limits, count| limits.connections_max = Some(count), COUNT);
     let limits = Limits { connections_per_address_max: None, ..Limits::default() };
     let mut filled = Filled::new(&limits, Authorization::None);
@@ -220,9 +222,98 @@ fn what_a_connection_takes() {
     assert!(silent <= 2 * 640 + 512, "{silent} bytes for a silent connection");
 }
 
+/// Heads that come byte by byte and stop before their end: room is made for no more than may come.
+#[test]
+fn what_half_a_head_takes() {
+    const HEADS: u32 = 20;
+    // Not a power of two, up to which everything else would grow.
+    let limits = Limits { head_bytes_max: Some(40_000), ..Limits::default() };
+    let set = |limits: &mut Limits, count| {
+        limits.head_bytes_max = Some(40_000);
+        limits.connections_max = Some(count);
+    };
+    let most = term(set, HEADS);
+    let mut filled = Filled::new(&limits, Authorization::None);
+    let head = format!("GET /sse HTTP/1.1\r\nX: {}", "x".repeat(39_900));
+    for at in 0..HEADS {
+        let conn = filled.connect(at).expect("room");
+        for piece in head.as_bytes().chunks(100) {
+            filled.says(conn, piece);
+        }
+    }
+    println!(
+        "half a head: {} bytes of {}",
+        filled.held() / i64::from(HEADS),
+        most / u64::from(HEADS)
+    );
+    assert!(filled.held() as u64 <= most, "{} of {most}", filled.held());
+}
+
+/// Bodies that are never finished, from everybody: all but the last byte of each comes, or a refusal.
+#[test]
+fn what_unfinished_bodies_take() {
+    let limits = Limits {
+        connections_max: Some(100),
+        sessions_max: Some(1),
+        head_bytes_max: Some(300),
+        body_bytes_max: Some(64 << 10),
+        bodies_bytes_max: Some(256 << 10),
+        queues_bytes_max: Some(64 << 10),
+        events_max: Some(4),
+        forwarded_max: Some(0),
+        ..Limits::default()
+    };
+    let mut filled = Filled::new(&limits, Authorization::None);
+    let (_, token) = filled.opens(0).expect("room");
+    let body = vec![b'x'; (64 << 10) - 1];
+    let (mut most, mut refused) = (0, 0);
+    for at in 1..90 {
+        let conn = filled.connect(at).expect("room");
+        filled.says(conn, Filled::post(&token, body.len(), 1).as_bytes());
+        filled.says(conn, &body);
+        most = most.max(filled.held());
+        refused += u32::from(filled.takes(conn).starts_with("HTTP/1.1 503 "));
+    }
+    println!("unfinished bodies: {most} of {} bytes, {refused} refused", limits.memory_bytes_max());
+    assert!(most > 256 << 10 && refused > 80, "{most} bytes, {refused} refused");
+}
+
+/// Queues that were full and are empty: what they were kept in is given back.
+#[test]
+fn what_a_burst_leaves_behind() {
+    const SESSIONS: u32 = 40;
+    /// Places that an empty queue may keep, and their size.
+    const KEPT: i64 = 8 * 32;
+    let budget = Some(64 << 10);
+    let limits = Limits { queue_bytes_max: budget, queues_bytes_max: budget, ..Limits::default() };
+    let mut filled = Filled::new(&limits, Authorization::None);
+    let conns: Vec<ConnId> = (0..SESSIONS).map(|at| filled.opens(at).expect("room").0).collect();
+    let mut sessions = Vec::new();
+    while let Some(event) = filled.call(Server::poll_event) {
+        let Event::Opened { session, .. } = event else { panic!("{event:?}") };
+        sessions.push(session);
+    }
+    let before = filled.held();
+    for (&conn, &session) in conns.iter().zip(&sessions) {
+        let mut frames = 0;
+        loop {
+            let frame = meter::inside(|| Frame::message(b"{}").unwrap());
+            if filled.call(|server| server.send(session, &frame, NOW)).is_err() {
+                break;
+            }
+            frames += 1;
+        }
+        assert!(frames > 400, "a burst, and not {frames}");
+        filled.takes(conn);
+        while filled.call(Server::poll_event).is_some() {}
+    }
+    let left = (filled.held() - before) / i64::from(SESSIONS);
+    println!("a burst leaves {left} bytes");
+    assert!(left <= KEPT, "{left} bytes of each burst are left");
+}
+
 #[test]
 fn what_a_session_takes() {
-    const COUNT: u32 = 1_000;
     let conns = term(|limits, count| limits.connections_max = Some(count), COUNT);
     let sessions = term(|limits, count| limits.sessions_max = Some(count), COUNT);
     let mut filled = Filled::new(&Limits::default(), Authorization::Deferred);
@@ -276,7 +367,7 @@ fn what_growing_bodies_take() {
         let blanks = vec![b' '; piece];
         let rounds = (0..BODY as usize / piece).map(|_| &blanks[..]);
         // One octet more is what doubles a buffer that is full.
-        for part in rounds.chain((BODY as usize % piece > 0).then_some(&b" "[..])) {
+        for part in rounds.chain((!(BODY as usize).is_multiple_of(piece)).then_some(&b" "[..])) {
             for &conn in &conns {
                 filled.call(|server| server.handle_input(conn, part, NOW));
             }

@@ -76,9 +76,20 @@ fn addresses() {
 
 #[test]
 fn ports() {
-    for authority in ["a:0", "a:80", "a:65535", "[::1]:8080", "127.0.0.1:00080", "a.:1"] {
+    for (authority, host, port) in [
+        ("a:0", "a", 0),
+        ("a:80", "a", 80),
+        ("a:65535", "a", 65535),
+        ("[::1]:8080", "[::1]", 8080),
+        ("127.0.0.1:00080", "127.0.0.1", 80),
+        ("a.:1", "a.", 1),
+    ] {
         check(authority, true);
         assert!(has_port(authority));
+        assert_eq!(split_authority(authority), Some((host, Some(port))));
+        check(host, true);
+        assert!(!has_port(host));
+        assert_eq!(split_authority(host), Some((host, None)));
     }
     for authority in [
         "a:", ":80", ":", "a:65536", "a:99999", "a:100000", "a:000080", "a:+80", "a:-1", "a:8 0",
@@ -87,5 +98,4 @@ fn ports() {
         check(authority, false);
         assert!(!has_port(authority));
     }
-    assert!(!has_port("a") && !has_port("[::1]"));
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{Random, every_way};
+use alloc::string::String;
 use alloc::vec::Vec;
 use std::format;
 
@@ -16,8 +17,11 @@ const UNLIMITED: BodyLimits = BodyLimits {
 type Trace = (Vec<u8>, Result<Option<usize>, Fault>);
 
 fn decode(framing: Framing, pieces: &[&[u8]], limits: &BodyLimits) -> Trace {
+    run(BodyDecoder::new(framing), pieces, limits)
+}
+
+fn run(mut decoder: BodyDecoder, pieces: &[&[u8]], limits: &BodyLimits) -> Trace {
     let mut content = Vec::new();
-    let mut decoder = BodyDecoder::new(framing);
     let mut before = 0;
     let mut done = decoder.is_done();
     for piece in pieces {
@@ -102,6 +106,21 @@ fn a_declared_length() {
     let mut decoder = BodyDecoder::new(five);
     decoder.decode(b"hello", &LIMITS, &mut |_| ()).unwrap();
     assert_eq!(decoder.declared(), Some(5));
+}
+
+#[test]
+fn a_body_that_ends_with_its_bytes() {
+    let decoder = BodyDecoder::until_end;
+    assert!(decoder().ends_with_input() && !decoder().is_done());
+    assert_eq!(decoder().declared(), None);
+    for framing in [Framing::Empty, Framing::Length(1), Framing::Chunked] {
+        assert!(!BodyDecoder::new(framing).ends_with_input());
+    }
+    let unframed = |input: &[u8]| every_way(input, |pieces| run(decoder(), pieces, &LIMITS));
+    for content in [&b""[..], b"0\r\n\r\n", b"5\r\nhello", &[b'x'; 30]] {
+        assert_eq!(unframed(content), (content.to_vec(), Ok(None)));
+    }
+    assert_eq!(unframed(&[b'x'; 31]), ([b'x'; 30].to_vec(), Err(Fault::BodyTooLarge)));
 }
 
 #[test]
@@ -293,6 +312,33 @@ fn content_has_a_limit() {
 }
 
 #[test]
+fn limits_of_the_contract() {
+    let limits = BodyLimits::default();
+    let verdict = |input: String| decode(Framing::Chunked, &[input.as_bytes()], &limits).1;
+    let (body, other) = (4 * 1024 * 1024, 16 * 1024);
+    assert_eq!(decode(Framing::Length(body), &[b""], &limits).1, Ok(None));
+    assert_eq!(decode(Framing::Length(body + 1), &[b""], &limits).1, Err(Fault::BodyTooLarge));
+    let extension = |bytes| format!("0;{}", "x".repeat(bytes - 1));
+    assert_eq!(verdict(extension(other)), Ok(None));
+    assert_eq!(verdict(extension(other + 1)), Err(Fault::ChunkExtensionsTooLarge));
+    let trailer = |bytes| format!("0\r\na:{}\r\n\r\n", "x".repeat(bytes - 4));
+    assert_eq!(verdict(trailer(other)), Ok(Some(other + 5)));
+    assert_eq!(verdict(trailer(other + 1)), Err(Fault::TrailersTooLarge));
+}
+
+#[test]
+fn a_limit_that_shrinks_below_what_was_received() {
+    let none = BodyLimits { body_bytes_max: 0, ..LIMITS };
+    let chunked = BodyDecoder::new(Framing::Chunked);
+    let length = BodyDecoder::new(Framing::Length(30));
+    for mut decoder in [chunked, length, BodyDecoder::until_end()] {
+        decoder.decode(b"5\r\nhe", &LIMITS, &mut |_| ()).unwrap();
+        let fault = decoder.decode(b"llo", &none, &mut |_| panic!("more content"));
+        assert_eq!(fault, Err(Fault::BodyTooLarge));
+    }
+}
+
+#[test]
 fn content_comes_in_the_largest_slices() {
     let mut slices = Vec::new();
     let mut decoder = BodyDecoder::new(Framing::Chunked);
@@ -307,7 +353,7 @@ fn content_comes_in_the_largest_slices() {
 /// The same language, read in the plainest way: content and length of a whole body, or nothing.
 fn naive(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     // One character for each octet.
-    let text: std::string::String = input.iter().map(|&octet| octet as char).collect();
+    let text: String = input.iter().map(|&octet| octet as char).collect();
     let mut rest: &str = &text;
     let mut content = Vec::new();
     let latin = |text: &str| text.chars().map(|c| c as u8).collect::<Vec<_>>();

@@ -36,3 +36,16 @@ fn a_run_of_value_ends_where_the_table_says() {
         }
     }
 }
+
+/// [`run_of_value`] is right without its blocks too, only slower.
+#[test]
+fn a_block_of_value_is_what_the_table_says() {
+    for octet in 0..=u8::MAX {
+        for at in 0..16 {
+            let mut block = [b'v'; 16];
+            block[at] = octet;
+            assert_eq!(is_block_of_value(&block), is(octet, VALUE), "octet {octet:#04x} at {at}");
+        }
+        assert_eq!(is_block_of_value(&[octet; 16]), is(octet, VALUE), "octets {octet:#04x}");
+    }
+}

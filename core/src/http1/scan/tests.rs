@@ -231,6 +231,14 @@ fn limits_of_another_size() {
     let default = HeadLimits::default();
     assert_eq!(scan(&[head(100).as_bytes()], &default), Ok(Some(head(100).len())));
     assert_eq!(scan(&[head(101).as_bytes()], &default), Err(Fault::TooManyFields));
+    // Those of the contract.
+    let fixed = "GET / HTTP/1.1\r\nA:\r\n\r\n".len();
+    let head = |bytes| format!("GET / HTTP/1.1\r\nA:{}\r\n\r\n", "v".repeat(bytes - fixed));
+    assert_eq!(scan(&[head(16 * 1024).as_bytes()], &default), Ok(Some(16 * 1024)));
+    assert_eq!(scan(&[head(16 * 1024 + 1).as_bytes()], &default), Err(Fault::HeadTooLarge));
+    let target = |bytes| format!("GET {}", "/".repeat(bytes));
+    assert_eq!(scan(&[target(8 * 1024).as_bytes()], &default), Ok(None));
+    assert_eq!(scan(&[target(8 * 1024 + 1).as_bytes()], &default), Err(Fault::TargetTooLong));
     // Zero is zero.
     let none = HeadLimits { head_bytes_max: 0, fields_max: 0, target_bytes_max: 0 };
     assert_eq!(scan(&[b""], &none), Ok(None));
@@ -256,6 +264,13 @@ fn one_head_after_the_other() {
     }
     assert_eq!(heads, ["/1", "/2", "/3"]);
     assert_eq!(input, "");
+    // Each has the limits to itself.
+    let pieces = [&b"GET /456789 HTTP/1.1\r\nA: "[..], b"b\r\n\r\n"];
+    for _ in 0..LIMITS.head_bytes_max {
+        assert_eq!(scanner.scan(pieces[0], &LIMITS), Ok(Scan::Partial));
+        let whole = Scan::Complete { consumed: pieces[1].len() };
+        assert_eq!(scanner.scan(pieces[1], &LIMITS), Ok(whole));
+    }
 }
 
 /// The same language, read in the plainest way: a whole head, or not.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::{AcceptError, Fault};
+use crate::timers::TimerKind;
 
 /// Sixteen places, of which two are the reserve: one connection may use the one, and one the other
 /// while it is being closed.
@@ -146,6 +147,30 @@ fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
     assert_eq!(open(&bench, &busy).len(), 14);
     assert!(!bench.is_open(busy[3]) && bench.server.can_accept());
     assert_eq!(bench.inbox().len(), 2);
+}
+
+#[test]
+fn who_will_make_room_is_a_deadline() {
+    let mut bench = Bench::with(small());
+    let client = bench.open();
+    let request = post(&client.token, NOTE);
+    let (early, late) = request.split_at(request.len() - 1);
+    let busy: Vec<_> = (0..15)
+        .map(|_| {
+            let conn = bench.connect();
+            bench.says(conn, early);
+            conn
+        })
+        .collect();
+    assert!(
+        bench.server.poll_timeout().is_some_and(|next| next.at > bench.now.saturating_add(secs(1)))
+    );
+    bench.says(busy[3], late);
+    let next = bench.server.poll_timeout().unwrap();
+    assert_eq!((next.at, next.cause), (bench.now.saturating_add(secs(1)), TimerKind::Idle));
+    bench.wait(secs(1));
+    assert!(!bench.is_open(busy[3]) && bench.server.can_accept());
+    assert!(bench.server.poll_timeout().is_some_and(|next| next.at > bench.now));
 }
 
 #[test]
