@@ -80,6 +80,12 @@ impl Waiting {
         let asks = message.id().filter(|_| kind == Kind::Request).map(fingerprint);
         Self { kind, len: message.body().len() as u64, asks }
     }
+
+    /// Whether this is kept of the message, as far as can be told without reading its id again.
+    pub(crate) fn is_of(&self, message: &Message) -> bool {
+        let (kind, len) = (message.kind(), message.body().len() as u64);
+        (kind, len) == (self.kind, self.len) && self.asks.is_some() == (kind == Kind::Request)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +183,11 @@ impl Session {
         self.backlog.bytes
     }
 
+    /// What of it is in the event queue: messages and bytes.
+    pub(crate) const fn unpolled(&self) -> (u32, u64) {
+        (self.unpolled.messages, self.unpolled.bytes)
+    }
+
     /// A message has been put into the event queue.
     pub(crate) fn admitted(&mut self, len: u64) {
         self.unpolled.messages += 1;
@@ -251,6 +262,16 @@ impl Session {
     /// The posts that wait for room.
     pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
         self.held.iter().map(|(post, _)| *post)
+    }
+
+    /// They, and what is kept of each.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (Held, Waiting)> {
+        self.held.iter().copied()
+    }
+
+    /// How many of them are not requests.
+    pub(crate) const fn held_others(&self) -> u32 {
+        self.held_others
     }
 
     pub(crate) fn is_waited_for_by(&self, post: Held) -> bool {

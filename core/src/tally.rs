@@ -5,7 +5,7 @@
 
 use alloc::collections::BTreeMap;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tally<K> {
     counts: BTreeMap<K, u32>,
 }
@@ -23,16 +23,17 @@ impl<K: Ord> Tally<K> {
         *self.counts.entry(key).or_default() += 1;
     }
 
+    #[cfg(test)]
+    pub(crate) fn total(&self) -> u64 {
+        self.counts.values().map(|&count| u64::from(count)).sum()
+    }
+
     pub(crate) fn subtract(&mut self, key: &K) {
         let count = self.counts.get_mut(key).expect("invariant: only what was added is subtracted");
         *count -= 1;
         if *count == 0 {
             self.counts.remove(key);
         }
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.counts.values().map(|&count| u64::from(count)).sum()
     }
 }
 

@@ -247,8 +247,19 @@ impl Timers {
         (first != NIL).then(|| (first, self.nodes[kind.role() as usize][first as usize].at))
     }
 
-    /// Asserts that every lane is sorted and well linked. For tests and debug builds.
-    pub(crate) fn check(&self) {
+    /// What is armed in `role` of `owner`.
+    pub(crate) fn armed(&self, role: Role, owner: u32) -> Option<TimerKind> {
+        self.nodes[role as usize].get(owner as usize)?.kind
+    }
+
+    /// How many owners have something armed in `role`.
+    pub(crate) fn count(&self, role: Role) -> usize {
+        self.nodes[role as usize].iter().filter(|node| node.kind.is_some()).count()
+    }
+
+    /// Asserts that every lane is sorted and well linked. Returns how many timers are armed. For tests
+    /// and debug builds.
+    pub(crate) fn check(&self) -> usize {
         let mut linked = 0;
         for kind in TimerKind::ALL {
             let nodes = &self.nodes[kind.role() as usize];
@@ -265,6 +276,7 @@ impl Timers {
         }
         let armed = self.nodes.iter().flatten().filter(|node| node.kind.is_some()).count();
         assert_eq!(linked, armed, "an armed node is in no lane");
+        armed
     }
 }
 

@@ -1,10 +1,16 @@
 //! What holds between the parts of a server after every verb.
 
+use alloc::collections::{BTreeMap, BTreeSet};
+
 use super::Server;
-use crate::conn::Phase as ConnPhase;
-use crate::event::ConnId;
-use crate::session::Held;
-use crate::timers::Role;
+use crate::arena::Key;
+use crate::conn::{Conn, Phase as ConnPhase};
+use crate::event::{ConnId, Event, Principal};
+use crate::jsonrpc::Kind;
+use crate::limits::within;
+use crate::session::{Held, Session};
+use crate::tally::Tally;
+use crate::timers::{Role, TimerKind};
 
 impl Server {
     /// Walks the whole state and asserts that it holds together. For tests and debug builds: it
@@ -14,18 +20,22 @@ impl Server {
     ///
     /// If an invariant is broken, which is a bug in this crate.
     pub fn check(&self) {
-        self.timers.check();
         let mut frames = 0;
         let (mut queues_cost, mut bodies_bytes) = (0, 0);
+        let (mut evicted, mut held, mut armed) = (0, 0, self.timers.count(Role::Guest));
+        let mut addresses = Tally::new();
+        let wakes: BTreeSet<ConnId> = self.wakes.iter().copied().collect();
+        assert_eq!(wakes.len(), self.wakes.len(), "a connection is listed twice");
         for (key, conn) in self.conns.iter() {
             conn.outbox.check();
             frames += u64::from(conn.outbox.frames());
             queues_cost += conn.outbox.cost();
             bodies_bytes += conn.body_bytes();
-            assert_eq!(conn.woken, self.wakes.contains(&ConnId(key)), "a wake bit is off");
-            let stall = self.timers.is_armed(Role::Stall, key.index());
-            let expected = !conn.outbox.is_empty() && self.config.timeouts.stall.is_some();
-            assert_eq!(stall, expected, "queued bytes and the stall timer go together");
+            evicted += u32::from(conn.evicted);
+            held += usize::from(matches!(conn.phase, ConnPhase::Held { .. }));
+            self.config.address_key(conn.peer.ip()).into_iter().for_each(|key| addresses.add(key));
+            assert_eq!(conn.woken, wakes.contains(&ConnId(key)), "a wake bit is off");
+            armed += self.check_timers(key, conn);
             if let ConnPhase::Streaming { session, .. } = &conn.phase {
                 let session = self.sessions.get(*session).expect("a stream has a session");
                 assert_eq!(session.conn, key, "the session points back");
@@ -35,26 +45,143 @@ impl Server {
                 assert!(waits, "the session knows who waits");
             }
         }
-        for (key, session) in self.sessions.iter() {
-            bodies_bytes += session.backlog_bytes();
-            let conn = self.conns.get(session.conn).expect("a session has a stream");
-            let streams =
-                matches!(conn.phase, ConnPhase::Streaming { session, .. } if session == key);
-            assert!(streams, "a session's connection streams it");
-        }
+        assert_eq!(self.timers.check(), armed, "a timer of nobody");
+        bodies_bytes += self.check_sessions(held);
         for event in &self.events {
             bodies_bytes += event.body_bytes();
         }
         bodies_bytes += self.check_guests();
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
-        assert!(self.conn_addresses.total() <= u64::from(self.conns.len()));
-        assert!(self.session_addresses.total() <= u64::from(self.sessions.len()));
-        assert!(self.tenants.check() <= u64::from(self.sessions.len()));
-        let evicted = self.conns.iter().filter(|(_, conn)| conn.evicted).count();
-        assert_eq!(evicted as u32, self.evicted, "connections that make room");
+        assert_eq!(self.conn_addresses, addresses, "connections by address");
+        assert_eq!(self.evicted, evicted, "connections that make room");
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a verb returned with work undone");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);
+    }
+
+    /// Each phase has its timers, and no others. Returns how many those are.
+    fn check_timers(&self, key: Key, conn: &Conn) -> usize {
+        let timeouts = &self.config.timeouts;
+        let on = |kind: TimerKind, wanted: bool| Some(kind).filter(|_| wanted);
+        let phase = match &conn.phase {
+            // Listed even where they have no interval.
+            ConnPhase::Head if conn.served && conn.scanner.is_idle() => Some(TimerKind::Idle),
+            ConnPhase::Head => Some(TimerKind::Head),
+            ConnPhase::Lingering { .. } => Some(TimerKind::Linger),
+            ConnPhase::Deciding(_) => on(TimerKind::Decision, timeouts.decision.is_some()),
+            ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
+                on(TimerKind::Body, timeouts.body.is_some())
+            }
+            ConnPhase::Held { .. } => on(TimerKind::Hold, timeouts.hold.is_some()),
+            // With this server's own application, or with another shard.
+            ConnPhase::Awaiting => match self.timers.armed(Role::Phase, key.index()) {
+                Some(TimerKind::Forward) => on(TimerKind::Forward, self.config.forwarding),
+                Some(_) => on(TimerKind::Decision, timeouts.decision.is_some()),
+                None => on(TimerKind::Decision, timeouts.forward().is_some()),
+            },
+            ConnPhase::Streaming { .. } | ConnPhase::Closing { .. } | ConnPhase::Ended => None,
+        };
+        let live = matches!(conn.phase, ConnPhase::Streaming { ending: false, .. });
+        let quiet = conn.outbox.is_empty();
+        let beat = self.timers.armed(Role::Heartbeat, key.index());
+        // Behind queued bytes one may have passed; their leaving arms it again.
+        let beats = live && timeouts.heartbeat.is_some() && (quiet || beat.is_some());
+        let expected = [
+            (Role::Phase, phase),
+            (Role::Stall, on(TimerKind::Stall, !quiet && timeouts.stall.is_some())),
+            (
+                Role::SessionIdle,
+                on(TimerKind::SessionIdle, live && timeouts.session_idle.is_some()),
+            ),
+            (
+                Role::SessionLifetime,
+                on(TimerKind::SessionLifetime, live && timeouts.session_lifetime.is_some()),
+            ),
+            (Role::Heartbeat, on(TimerKind::Heartbeat, beats)),
+        ];
+        for (role, kind) in expected {
+            let armed = self.timers.armed(role, key.index());
+            assert_eq!(armed, kind, "{role:?} of {} in {:?}", ConnId(key), conn.phase);
+        }
+        expected.iter().filter(|(_, kind)| kind.is_some()).count()
+    }
+
+    /// Sessions, those who wait for them, and what is counted of them elsewhere. Returns their part of the
+    /// budget of bodies. `held` connections hold a post.
+    fn check_sessions(&self, mut held: usize) -> u64 {
+        let mut bytes = 0;
+        let mut addresses = Tally::new();
+        let mut principals: BTreeMap<&Principal, u32> = BTreeMap::new();
+        let starved: BTreeSet<Key> = self.starved.iter().copied().collect();
+        assert_eq!(starved.len(), self.starved.len(), "a session waits for room twice");
+        let mut unpolled: BTreeMap<Key, (u32, u64)> = BTreeMap::new();
+        for event in &self.events {
+            if let Event::Message { session, message, .. } = event {
+                let (messages, bytes) = unpolled.entry(session.0).or_default();
+                *messages += 1;
+                *bytes += message.body().len() as u64;
+            }
+        }
+        for (key, session) in self.sessions.iter() {
+            bytes += session.backlog_bytes();
+            session.address.into_iter().for_each(|address| addresses.add(address));
+            if let Some(principal) = &session.principal {
+                *principals.entry(principal).or_default() += 1;
+            }
+            let waiting = unpolled.get(&key).copied().unwrap_or_default();
+            assert_eq!(session.unpolled(), waiting, "messages that were not polled");
+            assert_eq!(session.starved, starved.contains(&key), "who waits for room is listed");
+            let asked = session.requests_in_flight();
+            assert!(within(self.config.limits.in_flight_max, asked), "too many in flight");
+            held -= self.check_held(key, session);
+            self.check_stream(key, session);
+        }
+        assert_eq!(held, 0, "a session does not list a post twice");
+        assert_eq!(self.session_addresses, addresses, "sessions by address");
+        self.tenants.check();
+        let known = self.tenants.iter().filter(|tenant| tenant.sessions_open() > 0);
+        let known = known.map(|tenant| (tenant.principal(), tenant.sessions_open()));
+        assert!(known.eq(principals), "sessions by principal");
+        bytes
+    }
+
+    /// Whoever a session lists as waiting does wait, for it. Returns how many connections those are.
+    fn check_held(&self, key: Key, session: &Session) -> usize {
+        let (mut conns, mut others) = (0, 0);
+        for (post, waiting) in session.waiting() {
+            let message = match post {
+                Held::Guest(guest) => self.guests.get(guest).and_then(|found| found.waits_for(key)),
+                Held::Conn(conn) => {
+                    conns += 1;
+                    match self.conns.get(conn).map(|conn| &conn.phase) {
+                        Some(ConnPhase::Held { session, message }) if *session == key => {
+                            Some(message)
+                        }
+                        _ => None,
+                    }
+                }
+            };
+            let message = message.expect("whom a session lists as waiting waits for it");
+            assert!(waiting.is_of(message), "what is kept of a post is so");
+            others += u32::from(message.kind() != Kind::Request);
+        }
+        assert_eq!(session.held_others(), others, "held posts that are no requests");
+        conns
+    }
+
+    fn check_stream(&self, key: Key, session: &Session) {
+        let conn = self.conns.get(session.conn).expect("a session has a stream");
+        let ConnPhase::Streaming { session: streamed, ending, .. } = conn.phase else {
+            panic!("a session's connection streams")
+        };
+        assert_eq!((streamed, ending), (key, session.ending.is_some()), "it streams this session");
+        let forgotten =
+            session.refused_cost.is_some() && !session.starved && conn.outbox.is_empty();
+        assert!(!forgotten, "nobody would tell the application that there is room");
+        let least = session.refused_cost.filter(|_| session.starved).unwrap_or(u64::MAX);
+        assert!(least >= self.starved_cost_min, "it would not be asked when there is room");
+        let told = session.ending.is_none() || session.refused_cost.is_none();
+        assert!(told, "what is ending has no room any more");
     }
 }

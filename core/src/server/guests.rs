@@ -22,6 +22,13 @@ pub(crate) struct Guest {
     message: Option<Message>,
 }
 
+impl Guest {
+    /// Its message, if it waits for this session.
+    pub(super) fn waits_for(&self, session: Key) -> Option<&Message> {
+        self.message.as_ref().filter(|_| self.session == session)
+    }
+}
+
 impl Server {
     /// Takes in a post that another shard received for a session of this one. Give what comes of it to
     /// that shard's [`acknowledge`](Self::acknowledge): the outcome at once, or that of

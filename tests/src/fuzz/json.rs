@@ -1,97 +1,184 @@
-//! JSON: the envelope of a message, and a message as an event.
+//! JSON: the envelope of a message.
 
-use mcp_sse_core::http1::{BodyDecoder, BodyLimits, Framing};
-use mcp_sse_core::jsonrpc::{Envelope, Invalid, Kind, Message};
-use mcp_sse_core::{Frame, sse};
-use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use core::fmt;
 
-/// The envelope's reader takes a text for JSON exactly when a library does, and finds in it what the
-/// library's tree holds.
+use mcp_sse_core::jsonrpc::{Envelope, Invalid, Kind, Message, code};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The envelope's reader says of each text what the wire's rules say of the members that a library finds in
+/// it: which kind of message it is, with which id and method, or which of the two errors.
 pub fn jsonrpc(body: &[u8]) {
-    let read = Envelope::read(body, None);
-    // Skipped, not built: the library's trees bound nesting and numbers, the grammar does not.
-    let json = core::str::from_utf8(body)
-        .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-    assert_eq!(json, !matches!(read, Err(Invalid::Parse(_))), "{read:?}");
-    let owned = Message::read(body.to_vec(), None);
-    match (&read, &owned) {
+    for nesting_max in [None, Some(6)] {
+        let read = Envelope::read(body, nesting_max);
+        let found = match &read {
+            Ok(envelope) => {
+                let method = envelope.method.as_deref().map(str::to_owned);
+                Ok(Found { kind: envelope.kind, id: envelope.id, method })
+            }
+            Err(invalid) => {
+                assert!(!invalid.reason().is_empty());
+                Err(invalid.code())
+            }
+        };
+        assert_eq!(found, judge(body, nesting_max), "{read:?} of {}", body.escape_ascii());
+        check_owned(body, nesting_max, &read);
+    }
+}
+
+/// A message that owns its body is the same message.
+fn check_owned(body: &[u8], nesting_max: Option<usize>, read: &Result<Envelope<'_>, Invalid>) {
+    match (read, Message::read(body.to_vec(), nesting_max)) {
         (Ok(envelope), Ok(message)) => {
             assert_eq!(
                 (envelope.kind, envelope.id, envelope.method.as_deref()),
                 (message.kind(), message.id(), message.method())
             );
             assert_eq!(message.body(), body);
+            assert_eq!(message.cancelled_id(), cancelled(message.text()));
         }
         (Err(invalid), Err((same, given_back))) => {
-            assert_eq!((invalid, &given_back[..]), (same, body));
+            assert_eq!((invalid, body), (&same, &given_back[..]));
         }
-        _ => panic!("two verdicts: {read:?}, {owned:?}"),
-    }
-    if let (Ok(envelope), Ok(Value::Object(members))) = (&read, serde_json::from_slice(body)) {
-        check(envelope, &members);
+        (read, owned) => panic!("two verdicts: {read:?}, {owned:?}"),
     }
 }
 
-fn check(envelope: &Envelope<'_>, members: &Map<String, Value>) {
-    let outcome = members.contains_key("result") || members.contains_key("error");
-    let kind = match (members.get("method"), members.get("id")) {
-        (Some(Value::String(_)), Some(_)) => Kind::Request,
-        (Some(Value::String(_)), None) => Kind::Notification,
-        (None, Some(_)) if outcome => Kind::Response,
-        other => panic!("no message has {other:?}"),
+/// What a text is to whoever reads its envelope.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    pub(super) kind: Kind,
+    pub(super) id: Option<&'a str>,
+    pub(super) method: Option<String>,
+}
+
+/// What a body is by the wire's rules: a message, or an error with this code.
+pub(super) fn judge(body: &[u8], nesting_max: Option<usize>) -> Result<Found<'_>, i32> {
+    const INVALID: i32 = code::INVALID_REQUEST;
+    let text = core::str::from_utf8(body).map_err(|_| code::PARSE_ERROR)?;
+    // Skipped, not built: the library's trees bound nesting and numbers, JSON does not.
+    serde_json::from_str::<IgnoredAny>(text).map_err(|_| code::PARSE_ERROR)?;
+    if nesting_max.is_some_and(|max| nesting(text) > max) {
+        return Err(code::PARSE_ERROR);
+    }
+    let members = members(text).ok_or(INVALID)?;
+    let only = |name: &str| match &members.named(name)[..] {
+        [] => Ok(None),
+        [raw] => Ok(Some(*raw)),
+        [..] => Err(INVALID),
     };
-    assert_eq!((envelope.kind, members.get("jsonrpc")), (kind, Some(&Value::from("2.0"))));
-    assert_eq!(envelope.method.as_deref(), members.get("method").and_then(Value::as_str));
-    let id = envelope.id.map(|raw| serde_json::from_str::<Value>(raw).expect("an id is JSON"));
-    assert_eq!(id.as_ref(), members.get("id"));
-    assert!(id.is_none_or(|id| id.is_string() || id.is_number()));
+    let (version, id, method) = (only("jsonrpc")?, only("id")?, only("method")?);
+    let spelt = |raw: &str| serde_json::from_str::<String>(raw).map_err(|_| INVALID);
+    let method = method.map(spelt).transpose()?;
+    let has = |name| !members.named(name).is_empty();
+    if version.map(spelt).transpose()?.as_deref() != Some("2.0") || !id.is_none_or(is_id) {
+        return Err(INVALID);
+    }
+    let kind = match (method.is_some(), id.is_some(), has("result"), has("error")) {
+        (true, true, false, false) => Kind::Request,
+        (true, false, false, false) => Kind::Notification,
+        (false, true, true, false) | (false, true, false, true) => Kind::Response,
+        _ => return Err(INVALID),
+    };
+    Ok(Found { kind, id, method })
 }
 
-/// Any JSON object, as an event, comes back from an independent decoder as the same value, in one
-/// event; any text comes back as its lines; a chunk holds the event and nothing else; and how a stream is
-/// cut changes nothing.
-pub fn sse_roundtrip(input: &[u8]) {
-    if let Ok(frame) = Frame::message(input) {
-        check_chunk(&frame);
-        let events = decode(super::cut(0, frame.bare()));
-        let [event] = &events[..] else { panic!("{} events of one frame", events.len()) };
-        assert_eq!(event.name, "message");
-        // The library's trees do not hold every number and every nesting.
-        if let Ok(sent) = serde_json::from_slice::<Value>(input) {
-            let read = serde_json::from_str::<Value>(&event.data);
-            assert_eq!(Some(sent), read.ok(), "{}", event.data.escape_debug());
+/// The request that a message takes back.
+fn cancelled(text: &str) -> Option<&str> {
+    let found = judge(text.as_bytes(), None).ok()?;
+    let method = found.method.as_deref();
+    if (found.kind, method) != (Kind::Notification, Some("notifications/cancelled")) {
+        return None;
+    }
+    let params = members(text)?.named("params").pop()?;
+    members(params)?.named("requestId").pop().filter(|id| is_id(id))
+}
+
+/// A string, or a number without fraction and exponent.
+fn is_id(raw: &str) -> bool {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    raw.starts_with('"') || digits.bytes().all(|octet| octet.is_ascii_digit())
+}
+
+/// How deep the brackets of a JSON text nest.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut most, mut within, mut escaped) = (0, 0, false, false);
+    for octet in text.bytes() {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = within,
+            b'"' => within = !within,
+            b'{' | b'[' if !within => {
+                depth += 1;
+                most = most.max(depth);
+            }
+            b'}' | b']' if !within => depth -= 1,
+            _ => {}
         }
     }
-    if let Ok(frame) = Frame::event(sse::EventName::ENDPOINT, input) {
-        let text = core::str::from_utf8(input)
-            .expect("it was taken")
-            .replace("\r\n", "\n")
-            .replace('\r', "\n");
-        check_chunk(&frame);
-        let events = decode(super::cut(0, frame.bare()));
-        let [event] = &events[..] else { panic!("{} events of one frame", events.len()) };
-        assert_eq!((event.name.as_str(), &event.data), ("endpoint", &text));
-    }
-    let Some((&how, stream)) = input.split_first() else { return };
-    assert_eq!(decode(super::cut(0, stream)), decode(super::cut(how.max(1), stream)));
+    most
 }
 
-/// With the last chunk behind it, it is a whole body.
-fn check_chunk(frame: &Frame) {
-    let body = [frame.chunked(), b"0\r\n\r\n"].concat();
-    let (mut content, mut decoder) = (Vec::new(), BodyDecoder::new(Framing::Chunked));
-    let mut sink = |bytes: &[u8]| content.extend_from_slice(bytes);
-    let read = decoder.decode(&body, &BodyLimits::default(), &mut sink).expect("a chunk");
-    assert_eq!((read.consumed, read.done), (body.len(), true));
-    assert_eq!(content, frame.bare());
+/// The members of an object as they stand in its text, those that come again as well.
+pub(super) struct Members<'a>(Vec<(Vec<u8>, &'a str)>);
+
+/// The members of a JSON text that is an object.
+pub(super) fn members(text: &str) -> Option<Members<'_>> {
+    // The library does not look closely at strings that it is asked for as octets, as it is for keys.
+    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    serde_json::from_str(text).ok()
 }
 
-fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<sse::Event> {
-    let mut events = Vec::new();
-    let mut decoder = sse::Decoder::new(usize::MAX);
-    for piece in pieces {
-        decoder.feed(piece, &mut |event| events.push(event)).expect("no bound was set");
+impl<'a> Members<'a> {
+    pub(super) fn named(&self, name: &str) -> Vec<&'a str> {
+        let named = self.0.iter().filter(|(key, _)| key == name.as_bytes());
+        named.map(|&(_, raw)| raw).collect()
     }
-    events
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Key(key)) = map.next_key()? {
+                    members.push((key, map.next_value::<&RawValue>()?.get()));
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+/// As octets, because a key may spell half a surrogate pair.
+struct Key(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Octets;
+        impl Visitor<'_> for Octets {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Key, E> {
+                Ok(Key(octets.to_vec()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Key, E> {
+                Ok(Key(text.into()))
+            }
+        }
+        from.deserialize_bytes(Octets)
+    }
 }

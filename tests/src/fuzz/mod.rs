@@ -6,14 +6,17 @@
 
 mod bytes;
 mod chunked;
+mod events;
 mod head;
+mod heard;
 mod json;
 mod token;
 
 pub use bytes::bytes;
 pub use chunked::chunked;
+pub use events::sse_roundtrip;
 pub use head::head;
-pub use json::{jsonrpc, sse_roundtrip};
+pub use json::jsonrpc;
 pub use token::token;
 
 /// Judges one input: it returns, or panics with a finding.
@@ -33,7 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// The bytes decide what happens in a whole world: servers, peers, links and an application, held against
 /// the model.
 pub fn ops(input: &[u8]) {
-    crate::sim::run_ops(input);
+    crate::sim::run_ops_untraced(input);
 }
 
 /// Cuts `input` into pieces as `how` says: 0 leaves it whole, 1 makes single bytes, any other number

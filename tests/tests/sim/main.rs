@@ -7,6 +7,7 @@ mod herd;
 mod memory;
 mod nth;
 mod seeds;
+mod stage;
 
 use mcp_sse_tests::sim::meter;
 

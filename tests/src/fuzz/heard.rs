@@ -1,0 +1,266 @@
+//! What a connection was told, held against what it asked.
+//!
+//! Knows: how many answers there must be and when there may be fewer, and of requests without anything
+//! unusual which answer exactly. Does not know: how the server comes to it; of requests it uses the codec,
+//! which other targets hold against readers of their own.
+
+use mcp_sse_core::Fault;
+use mcp_sse_core::http1::{
+    BodyDecoder, BodyLimits, FieldStorage, Head, HeadLimits, HeadScanner, Scan,
+};
+use mcp_sse_core::jsonrpc::{Kind, code};
+
+use super::bytes::{TOKEN, Told, WORDS, limits};
+use super::events::{on_one_line, strictly};
+use super::json::judge;
+use crate::sim::reader::{Heard, Reader};
+
+/// Holds everything that was told against everything that was said.
+pub(super) fn check(said: &[u8], told: &Told) {
+    let (asked, behind) = requests(said);
+    let (answers, stream) = answers(&told.connection, &asked);
+    check_count(&asked, behind, &answers, stream.is_some());
+    for (asked, answer) in asked.iter().zip(&answers) {
+        check_answer(asked, answer);
+    }
+    let words = if stream.is_some() { &[WORDS][..] } else { &[] };
+    assert_eq!(check_stream(stream.as_ref()), words);
+
+    let (none, stream) = self::answers(&told.stream, &[]);
+    let sent = check_stream(stream.as_ref());
+    assert!(none.len() == 1 && stream.is_some(), "a stream was asked for, and nothing else");
+    check_messages(&asked, &answers, told, &sent);
+}
+
+/// A request, as far as it came.
+struct Asked {
+    method: String,
+    target: String,
+    version: char,
+    fields: Vec<(String, String)>,
+    /// Its content, if all of it came.
+    content: Option<Vec<u8>>,
+}
+
+/// The requests that were said, and what is wrong with the head behind them, if one is there.
+fn requests(mut said: &[u8]) -> (Vec<Asked>, Option<Fault>) {
+    let limits = limits();
+    let size = |limit: Option<u32>| limit.map_or(usize::MAX, |limit| limit as usize);
+    let heads = HeadLimits {
+        head_bytes_max: size(limits.head_bytes_max),
+        fields_max: limits.fields_max as usize,
+        target_bytes_max: size(limits.target_bytes_max),
+    };
+    let bodies = BodyLimits {
+        body_bytes_max: limits.body_bytes_max.expect("a limit"),
+        extension_bytes_max: size(limits.extension_bytes_max),
+        trailer_bytes_max: size(limits.trailer_bytes_max),
+    };
+    let mut all = Vec::new();
+    loop {
+        let end = match HeadScanner::new().scan(said, &heads) {
+            Ok(Scan::Complete { consumed }) => consumed,
+            Ok(Scan::Partial) => return (all, None),
+            Err(fault) => return (all, Some(fault)),
+        };
+        let (bytes, rest) = said.split_at(end);
+        let mut storage = FieldStorage::new();
+        let head = match Head::parse(bytes, &mut storage) {
+            Ok(head) => head,
+            Err(fault) => return (all, Some(fault)),
+        };
+        let lines = String::from_utf8_lossy(bytes);
+        let line = lines.trim_start().split("\r\n").next().unwrap_or_default();
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let fields = head.fields().map(|(name, value)| (name.to_ascii_lowercase(), text(value)));
+        let mut asked = Asked {
+            method: head.method().as_str().to_owned(),
+            target: line.split(' ').nth(1).unwrap_or_default().to_owned(),
+            version: line.chars().last().unwrap_or_default(),
+            fields: fields.collect(),
+            content: None,
+        };
+        let mut content = Vec::new();
+        let mut decoder = BodyDecoder::new(head.framing());
+        let mut sink = |bytes: &[u8]| content.extend_from_slice(bytes);
+        match decoder.decode(rest, &bodies, &mut sink) {
+            Ok(progress) if progress.done => {
+                asked.content = Some(content);
+                all.push(asked);
+                said = &rest[progress.consumed..];
+            }
+            // Cut short, or wrong: nothing behind it is a request.
+            Ok(_) | Err(_) => {
+                all.push(asked);
+                return (all, None);
+            }
+        }
+    }
+}
+
+/// A final answer that is no stream.
+struct Answer {
+    status: u16,
+    closes: bool,
+    body: String,
+}
+
+/// Reads all answers, the last of which may be a stream, which has no body yet.
+fn answers(mut heard: &[u8], asked: &[Asked]) -> (Vec<Answer>, Option<Vec<Heard>>) {
+    let mut answers = Vec::new();
+    while !heard.is_empty() {
+        let end = heard.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
+        let head = core::str::from_utf8(&heard[..end]).expect("a head is text");
+        let body = &heard[end + 4..];
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status: u16 = status.and_then(|status| status.parse().ok()).expect("a status");
+        let field = |name: &str| {
+            let mut named = head.split("\r\n").filter_map(|line| line.split_once(": "));
+            named.find(|(field, _)| *field == name).map(|(_, value)| value)
+        };
+        if status < 200 {
+            assert_eq!((status, end), (100, "HTTP/1.1 100 Continue".len()), "{head}");
+            heard = body;
+            continue;
+        }
+        let bodiless = asked.get(answers.len()).is_some_and(|asked| asked.method == "HEAD");
+        let closes = field("Connection") == Some("close");
+        if field("Content-Type") == Some("text/event-stream") && !bodiless {
+            let chunked = field("Transfer-Encoding");
+            assert!(matches!(chunked, None | Some("chunked")) && status == 200, "{head}");
+            assert_eq!(chunked.is_none(), closes, "only a close ends events without chunks");
+            answers.push(Answer { status, closes, body: String::new() });
+            return (answers, Some(strictly(Reader::default(), heard)));
+        }
+        let len = match field("Content-Length") {
+            _ if bodiless => 0,
+            Some(length) => length.parse().expect("a length"),
+            None => {
+                assert_eq!(status, 204, "an answer without a length: {head}");
+                0
+            }
+        };
+        assert!(body.len() >= len, "a body is missing: {head}");
+        let (body, rest) = body.split_at(len);
+        let body = String::from_utf8(body.to_vec()).expect("answers are text");
+        answers.push(Answer { status, closes, body });
+        heard = rest;
+    }
+    (answers, None)
+}
+
+/// Every whole request has its answer, and what is wrong has, unless an answer before said that it is the
+/// last.
+fn check_count(asked: &[Asked], behind: Option<Fault>, answers: &[Answer], stream: bool) {
+    let last = answers.last().is_some_and(|answer| answer.closes) || stream;
+    let more = answers.iter().rev().skip(1).any(|answer| answer.closes);
+    assert!(!more, "something follows the last answer");
+    let whole = asked.iter().filter(|asked| asked.content.is_some()).count();
+    let status = behind.and_then(Fault::status);
+    let most = asked.len() + usize::from(status.is_some());
+    assert!(answers.len() <= most, "{} answers to {most} requests", answers.len());
+    let least = whole + usize::from(status.is_some());
+    assert!(last || answers.len() >= least, "{} answers to {least} requests", answers.len());
+    if let Some(answer) = answers.get(asked.len()) {
+        assert_eq!((Some(answer.status), answer.closes), (status, true), "to {behind:?}");
+    }
+}
+
+/// A request without anything unusual is answered as it must be.
+fn check_answer(asked: &Asked, answer: &Answer) {
+    let Some(content) = asked.content.as_deref().filter(|_| !asked.is_unusual()) else { return };
+    let line = (asked.method.as_str(), asked.target.as_str(), asked.version);
+    let expected = match line {
+        ("GET", "/health", _) => 200,
+        // One that is whole is judged before it is answered.
+        ("POST", target, '1') if target == format!("/messages?session_id={TOKEN}") => {
+            if asked.has("content-length", None) || asked.has("transfer-encoding", None) {
+                judge(content, Some(6)).map_or(400, |_| 202)
+            } else {
+                411
+            }
+        }
+        _ => return,
+    };
+    assert_eq!(answer.status, expected, "{line:?} is answered {:?}", answer.body);
+    // What is left of a refused body is thrown away.
+    let closes = asked.version == '0' || asked.has("connection", Some("close"));
+    assert_eq!(answer.closes, closes, "{line:?} is answered {}", answer.status);
+    if let (400, Err(error)) = (expected, judge(content, Some(6))) {
+        let start = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{error},"#);
+        assert!(answer.body.starts_with(&start), "{} is not {error}", answer.body);
+    }
+}
+
+impl Asked {
+    fn has(&self, name: &str, value: Option<&str>) -> bool {
+        let mut named = self.fields.iter().filter(|(field, _)| field == name);
+        named.any(|(_, found)| value.is_none_or(|value| value == found))
+    }
+
+    /// Whether anything but its content could be why it is refused.
+    fn is_unusual(&self) -> bool {
+        let known = |(name, value): &(String, String)| match name.as_str() {
+            "host" => value == "localhost",
+            "content-type" => value == "application/json",
+            "connection" => value == "close",
+            "expect" => value == "100-continue",
+            "content-length" | "transfer-encoding" => self.method == "POST",
+            _ => false,
+        };
+        let typed = self.method != "POST" || self.has("content-type", None);
+        !self.fields.iter().all(known) || !typed || !self.has("host", None)
+    }
+}
+
+/// The events of a stream: one that says where to post, then messages, which are returned.
+fn check_stream(heard: Option<&Vec<Heard>>) -> Vec<String> {
+    let mut messages = Vec::new();
+    let mut heard = heard.into_iter().flatten();
+    let Some(begin) = heard.next() else { return messages };
+    assert!(matches!(begin, Heard::StreamBegins { .. }), "{begin:?}");
+    let Some(Heard::Event { name, data }) = heard.next() else { panic!("no endpoint") };
+    assert!(name == "endpoint" && data.starts_with("/messages?session_id=AAA"), "{data}");
+    for thing in heard {
+        match thing {
+            Heard::Event { name, data } if name == "message" => messages.push(data.clone()),
+            Heard::Heartbeat | Heard::StreamEnds => {}
+            Heard::Event { .. }
+            | Heard::Response { .. }
+            | Heard::Continue
+            | Heard::StreamBegins { .. } => panic!("on a stream: {thing:?}"),
+        }
+    }
+    messages
+}
+
+/// Each post that was accepted has arrived, once and in order, or was answered "busy" on the stream, or was
+/// taken back; nothing else has arrived; and the stream has what the application answered.
+fn check_messages(asked: &[Asked], answers: &[Answer], told: &Told, sent: &[String]) {
+    let busy = format!(r#""code":{}"#, code::SERVER_BUSY);
+    let is_busy = |data: &&String| data.contains(&busy) && !told.answers.contains(data);
+    let mut refused: Vec<_> = sent.iter().filter(is_busy).collect();
+    let expected: Vec<_> = told.answers.iter().map(|json| on_one_line(json)).collect();
+    assert!(sent.iter().filter(|data| !is_busy(data)).eq(&expected), "{sent:?}, {expected:?}");
+
+    let mut arrived = told.messages.iter().peekable();
+    let mut withdrawn = 0;
+    let accepted = asked.iter().zip(answers).filter(|(_, answer)| answer.status == 202);
+    for (asked, _) in accepted {
+        let content = asked.content.as_deref().expect("a post that is accepted is whole");
+        if arrived.next_if(|message| message.as_bytes() == content).is_some() {
+            continue;
+        }
+        let found = judge(content, Some(6)).expect("a message");
+        let id = on_one_line(found.id.unwrap_or_default());
+        assert_eq!(found.kind, Kind::Request, "it did not arrive: {}", content.escape_ascii());
+        let told_busy = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#);
+        match refused.iter().position(|data| data.starts_with(&told_busy)) {
+            Some(at) => drop(refused.remove(at)),
+            None => withdrawn += 1,
+        }
+    }
+    assert_eq!(withdrawn, told.withdrawn, "requests that were accepted are nowhere");
+    assert_eq!(arrived.next(), None, "nobody was told that it was accepted");
+    assert!(refused.is_empty(), "busy for nothing: {refused:?}");
+}

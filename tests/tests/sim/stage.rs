@@ -1,0 +1,530 @@
+//! A stage for short scenarios: two servers, an application, clients; and what goes wrong at a place that was
+//! chosen.
+//!
+//! Knows: what each client has said and heard, what the application was told and has said, and how all of
+//! that must fit together in the end, whatever has gone wrong.
+//! Does not know: which scenario is played.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use mcp_sse_core::jsonrpc::Kind;
+use mcp_sse_core::{
+    ConfigBuilder, ConnId, Delivery, EntropyUnavailable, Event, Exchange, ForwardedPost, Frame,
+    HeldPost, Interest, Outcome, Peer, PostTicket, Principal, Server, SessionId, Shard, Time,
+    Verdict,
+};
+use mcp_sse_tests::sim::meter;
+use mcp_sse_tests::sim::model::number_in;
+use mcp_sse_tests::sim::reader::{Heard, Reader, field};
+
+/// What goes wrong, and where.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plan {
+    /// This draw of entropy fails.
+    pub(crate) entropy: Option<u64>,
+    /// The connection that brings this byte of input breaks behind it.
+    pub(crate) input: Option<u64>,
+    /// So, but its peer ends its side in order.
+    pub(crate) fin: Option<u64>,
+    /// The connection that this byte of output leaves by breaks behind it.
+    pub(crate) output: Option<u64>,
+}
+
+/// How much there was of everything that may fail.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
+    pub(crate) draws: u64,
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+}
+
+pub(crate) type Key = (usize, ConnId);
+
+/// A connection, from its client's side.
+#[derive(Debug, Default)]
+struct Client {
+    reader: Reader,
+    heard: Vec<Heard>,
+    /// Its posts, in order.
+    posts: Vec<u64>,
+    /// For an exchange: whether the head of the answer has come.
+    exchange: Option<bool>,
+    /// It broke, or its side was ended, where the plan says.
+    broken: bool,
+    closed: bool,
+}
+
+/// What has become of a post.
+#[derive(Debug)]
+struct Post {
+    kind: Kind,
+    /// The server was given all of it.
+    whole: bool,
+    status: Option<u16>,
+    delivered: u32,
+    /// Said on the stream.
+    busy: u32,
+    /// What the application, or the other shard, made of it.
+    outcome: Option<Outcome>,
+}
+
+/// A session as its client knows it.
+#[derive(Clone)]
+pub(crate) struct Invited {
+    pub(crate) shard: usize,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) token: String,
+}
+
+pub(crate) struct Stage {
+    servers: Vec<Server>,
+    now: Time,
+    plan: Plan,
+    draws: Arc<AtomicU64>,
+    extent: Extent,
+    clients: BTreeMap<Key, Client>,
+    past: Vec<(Key, Client)>,
+    /// By stream; a session that has ended is not here.
+    open: BTreeMap<Key, SessionId>,
+    /// The streams of all sessions there have been.
+    streams: BTreeMap<(usize, SessionId), Key>,
+    /// What each session took to send, and how much of it was lost.
+    sent: BTreeMap<Key, Vec<String>>,
+    lost: BTreeMap<Key, u32>,
+    posts: BTreeMap<u64, Post>,
+    /// The application answers requests, or lets them lie.
+    pub(crate) answers: bool,
+    /// What it says of whoever asks, and of posts.
+    pub(crate) verdict: Verdict,
+    pub(crate) outcome: Outcome,
+    /// How often it has said no to a request that was still waiting.
+    refusals: u32,
+    foreign: VecDeque<(usize, ForwardedPost, PostTicket)>,
+    /// Posts that wait at the other shard, by its name for them.
+    held: BTreeMap<(usize, HeldPost), (usize, PostTicket)>,
+    events: u64,
+    /// Everything was cut, so whoever waits for an answer has none.
+    pub(crate) cut: bool,
+}
+
+impl Stage {
+    pub(crate) fn new(config: &ConfigBuilder, plan: Plan) -> Self {
+        let draws = Arc::new(AtomicU64::new(0));
+        let server = |shard| {
+            let draws = draws.clone();
+            let entropy = move |dest: &mut [u8]| {
+                let draw = draws.fetch_add(1, Ordering::Relaxed);
+                if plan.entropy == Some(draw) {
+                    return Err(EntropyUnavailable);
+                }
+                dest.fill(draw as u8 + 1);
+                Ok(())
+            };
+            let config = config.clone().shard(Shard(shard)).build().unwrap();
+            meter::inside(|| Server::new(config.clone(), Box::new(entropy), Time::ZERO))
+        };
+        Self {
+            servers: vec![server(0), server(1)],
+            now: Time::ZERO,
+            plan,
+            draws: draws.clone(),
+            extent: Extent::default(),
+            clients: BTreeMap::new(),
+            past: Vec::new(),
+            open: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            posts: BTreeMap::new(),
+            answers: true,
+            verdict: Verdict::Allow(Principal::new("p")),
+            outcome: Outcome::Accepted,
+            refusals: 0,
+            foreign: VecDeque::new(),
+            held: BTreeMap::new(),
+            events: 0,
+            cut: false,
+        }
+    }
+
+    pub(crate) fn call<T>(&mut self, shard: usize, verb: impl FnOnce(&mut Server, Time) -> T) -> T {
+        let (server, now) = (&mut self.servers[shard], self.now);
+        let result = meter::inside(|| verb(server, now));
+        server.check();
+        result
+    }
+
+    fn gone(&mut self, key: Key) {
+        if let Some(client) = self.clients.remove(&key) {
+            self.past.push((key, client));
+            self.call(key.0, |server, now| server.handle_disconnect(key.1, now));
+        }
+    }
+
+    // ── Clients. ────────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn connect(&mut self, shard: usize, address: u8) -> Option<ConnId> {
+        let remote = core::net::SocketAddr::from(([10, 0, 0, address], 5));
+        let peer = Peer::tcp(remote, core::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        let conn = self.call(shard, |server, now| server.accept(peer, now)).ok()?;
+        self.clients.insert((shard, conn), Client::default());
+        Some(conn)
+    }
+
+    /// Asks without HTTP of ours.
+    pub(crate) fn exchange(&mut self, shard: usize, exchange: Exchange<'_>) -> Option<ConnId> {
+        let conn = self.call(shard, |server, now| server.exchange(exchange, Peer::local(), now));
+        let conn = conn.ok()?;
+        let client = Client { exchange: Some(false), ..Client::default() };
+        self.clients.insert((shard, conn), client);
+        Some(conn)
+    }
+
+    /// A post, and its number.
+    pub(crate) fn draft(&mut self, kind: Kind) -> (u64, String) {
+        let number = self.posts.len() as u64;
+        let post = Post { kind, whole: false, status: None, delivered: 0, busy: 0, outcome: None };
+        self.posts.insert(number, post);
+        let id = if kind == Kind::Request { format!(r#""id":{number},"#) } else { String::new() };
+        let params = format!(r#""params":{{"post":{number}}}"#);
+        (number, format!(r#"{{"jsonrpc":"2.0",{id}"method":"do",{params}}}"#))
+    }
+
+    /// Says something that is no post, up to where the plan cuts.
+    pub(crate) fn says(&mut self, shard: usize, conn: ConnId, text: &str) {
+        self.says_all(shard, conn, &[(None, text.into())]);
+    }
+
+    /// Says requests in one go, those of them posts that have a number, up to where the plan cuts.
+    pub(crate) fn says_all(&mut self, shard: usize, conn: ConnId, all: &[(Option<u64>, String)]) {
+        let from = self.extent.input;
+        let bytes: String = all.iter().map(|(_, text)| text.as_str()).collect();
+        self.extent.input += bytes.len() as u64;
+        let within = |at: Option<u64>| at.filter(|&at| at >= from && at < self.extent.input);
+        let cut = within(self.plan.input).map(|at| (at, false));
+        let cut = cut.or_else(|| within(self.plan.fin).map(|at| (at, true)));
+        let most = cut.map_or(bytes.len(), |(at, _)| (at - from) as usize + 1);
+        let Some(client) = self.clients.get_mut(&(shard, conn)) else { return };
+        client.broken |= cut.is_some();
+        let mut end = 0;
+        for (number, text) in all {
+            end += text.len();
+            if let Some(number) = number {
+                client.posts.push(*number);
+                self.posts.get_mut(number).unwrap().whole = end <= most;
+            }
+        }
+        let bytes = &bytes.as_bytes()[..most];
+        self.call(shard, |server, now| server.handle_input(conn, bytes, now));
+        match cut {
+            Some((_, true)) => self.call(shard, |server, now| server.handle_eof(conn, now)),
+            Some((_, false)) => self.gone((shard, conn)),
+            None => {}
+        }
+        self.pump();
+    }
+
+    /// Opens a session, if nothing is in the way.
+    pub(crate) fn opens(&mut self, shard: usize, address: u8) -> Option<Invited> {
+        let conn = self.connect(shard, address)?;
+        self.says(shard, conn, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let heard = &self.clients.get(&(shard, conn))?.heard;
+        let token = heard.iter().find_map(|thing| {
+            if let Heard::Event { data, .. } = thing {
+                data.split_once("session_id=")
+            } else {
+                None
+            }
+        });
+        let token = token?.1.get(..32)?.to_owned();
+        Some(Invited { shard, session: self.open.get(&(shard, conn)).copied(), token })
+    }
+
+    /// Posts to a session, on a connection of its own.
+    pub(crate) fn posts(&mut self, shard: usize, to: &Invited, kind: Kind) -> Option<ConnId> {
+        let conn = self.connect(shard, 9)?;
+        let (number, text) = self.draft(kind);
+        let post = post_head(to, &format!("Content-Length: {}\r\n", text.len())) + &text;
+        self.says_all(shard, conn, &[(Some(number), post)]);
+        Some(conn)
+    }
+
+    pub(crate) fn waits(&mut self, interval: Duration) {
+        let end = self.now.saturating_add(interval);
+        for _ in 0..1_000 {
+            let next =
+                self.servers.iter().filter_map(|server| server.poll_timeout()).min_by_key(|d| d.at);
+            let Some(next) = next.filter(|next| next.at <= end) else { break };
+            self.now = self.now.max(next.at);
+            for shard in 0..2 {
+                self.call(shard, Server::handle_timeout);
+            }
+            self.pump();
+        }
+        self.now = end;
+    }
+
+    // ── The driver. ─────────────────────────────────────────────────────────────────────────────
+
+    pub(crate) fn pump(&mut self) {
+        loop {
+            let before = (self.extent.output, self.events, self.clients.len());
+            for key in self.clients.keys().copied().collect::<Vec<_>>() {
+                self.serve(key);
+            }
+            for shard in 0..2 {
+                while let Some(event) = self.call(shard, |server, _| server.poll_event()) {
+                    self.events += 1;
+                    self.told(shard, event);
+                }
+                while self.servers[shard].poll_wake().is_some() {}
+            }
+            if before == (self.extent.output, self.events, self.clients.len()) {
+                return;
+            }
+        }
+    }
+
+    fn serve(&mut self, key: Key) {
+        let (shard, conn) = key;
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        if let (Some(false), Some(head)) = (client.exchange, self.servers[shard].response(conn)) {
+            client.exchange = Some(true);
+            let mut text = format!("HTTP/1.1 {} Elsewhere\r\n", head.status());
+            for (name, value) in head.fields() {
+                text += &format!("{name}: {value}\r\n");
+            }
+            client.reader.feed((text + "\r\n").as_bytes(), &mut client.heard);
+        }
+        match self.servers[shard].interest(conn) {
+            Interest::Close | Interest::Linger => {
+                client.closed = true;
+                self.gone(key);
+            }
+            Interest::Io { write: false, .. } => {}
+            Interest::Io { write: true, .. } => {
+                let mut bytes: Vec<u8> =
+                    self.servers[shard].transmit(conn).chunks().flatten().copied().collect();
+                let from = self.extent.output;
+                let end = from + bytes.len() as u64;
+                let cut = self.plan.output.filter(|&at| at >= from && at < end);
+                if let Some(at) = cut {
+                    bytes.truncate((at - from) as usize + 1);
+                }
+                self.extent.output += bytes.len() as u64;
+                client.broken |= cut.is_some();
+                client.reader.feed(&bytes, &mut client.heard);
+                let count = bytes.len();
+                self.call(shard, |server, now| server.handle_written(conn, count, now));
+                if cut.is_some() {
+                    self.gone(key);
+                }
+            }
+        }
+    }
+
+    // ── The application. ────────────────────────────────────────────────────────────────────────
+
+    fn told(&mut self, shard: usize, event: Event) {
+        match event {
+            Event::Asked { ticket, .. } => {
+                let verdict = self.verdict.clone();
+                let refused = matches!(verdict, Verdict::Refuse(_));
+                let said = self.call(shard, |server, now| server.authorize(ticket, verdict, now));
+                self.refusals += u32::from(refused && said.is_ok());
+            }
+            Event::Opened { session, conn, .. } => {
+                assert!(self.open.insert((shard, conn), session).is_none(), "10: opened twice");
+                self.streams.insert((shard, session), (shard, conn));
+            }
+            Event::Message { session, message, ticket } => {
+                let stream = self.streams[&(shard, session)];
+                assert!(self.open.contains_key(&stream), "10: a message of no session");
+                let number = number_in(message.text()).expect("a post of ours");
+                let post = self.posts.get_mut(&number).expect("a post of ours");
+                post.delivered += 1;
+                assert_eq!(message.kind(), post.kind);
+                if let Some(id) = message.id().filter(|_| self.answers) {
+                    let json = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+                    self.sends(shard, session, &json);
+                }
+                if let Some(ticket) = ticket {
+                    self.acknowledges(shard, number, ticket, self.outcome);
+                }
+            }
+            Event::Foreign { post, ticket, .. } => self.foreign.push_back((shard, post, ticket)),
+            Event::Closed { session, frames_undelivered, .. } => {
+                let stream = self.streams[&(shard, session)];
+                let known = self.open.remove(&stream);
+                assert_eq!(known, Some(session), "10: closed twice, or never opened");
+                self.lost.insert(stream, frames_undelivered);
+            }
+            Event::Settled { post, outcome } => {
+                let known = self.held.remove(&(shard, post));
+                let (from, ticket) = known.expect("10: a post is settled once");
+                let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
+            }
+            Event::Unblocked { .. } | Event::Drained => {}
+            other => panic!("{other:?}"),
+        }
+        if let Some((from, post, ticket)) = self.foreign.pop_front() {
+            match self.call(1 - from, |server, now| server.deliver(post, now)) {
+                Delivery::Done(outcome) => {
+                    let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
+                }
+                Delivery::Held(post) => drop(self.held.insert((1 - from, post), (from, ticket))),
+            }
+        }
+    }
+
+    fn acknowledges(&mut self, shard: usize, number: u64, ticket: PostTicket, outcome: Outcome) {
+        let said = self.call(shard, |server, now| server.acknowledge(ticket, outcome, now));
+        if said.is_ok() {
+            self.posts.get_mut(&number).unwrap().outcome = Some(outcome);
+        }
+    }
+
+    pub(crate) fn sends(&mut self, shard: usize, session: SessionId, json: &str) {
+        let frame = meter::inside(|| Frame::message(json.as_bytes()).unwrap());
+        if self.call(shard, |server, now| server.send(session, &frame, now)).is_ok() {
+            self.note_sent(shard, session, json);
+        }
+    }
+
+    /// A session took a frame.
+    pub(crate) fn note_sent(&mut self, shard: usize, session: SessionId, json: &str) {
+        let stream = self.streams[&(shard, session)];
+        self.sent.entry(stream).or_default().push(json.into());
+    }
+
+    // ── The end. ────────────────────────────────────────────────────────────────────────────────
+
+    /// Everybody goes; nothing is left, and everything is accounted for.
+    pub(crate) fn ends(mut self) -> Extent {
+        self.pump();
+        // As long as it takes until nobody holds a post any more, each in its turn.
+        self.waits(Duration::from_secs(40));
+        for client in self.clients.values().filter(|client| !client.broken) {
+            let answered = client.responses().count();
+            let whole = client.posts.iter().filter(|number| self.posts[number].whole).count();
+            assert_eq!(answered.min(whole), whole, "posts that have no answer: {client:?}");
+        }
+        for key in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.gone(key);
+        }
+        self.pump();
+        assert!(self.open.is_empty(), "10: never closed: {:?}", self.open);
+        for server in &self.servers {
+            let metrics = server.metrics();
+            assert_eq!((metrics.connections_open(), metrics.sessions_open()), (0, 0), "11");
+            assert_eq!(metrics.frames_queued, metrics.frames_sent + metrics.frames_undelivered);
+            assert_eq!(server.poll_timeout(), None, "13");
+            server.check();
+        }
+        let past = core::mem::take(&mut self.past);
+        for (key, client) in &past {
+            self.judge_client(*key, client);
+        }
+        self.judge_posts();
+        self.extent.draws = self.draws.load(Ordering::Relaxed);
+        self.extent
+    }
+
+    /// Holds what a client has heard against what it asked and what was sent to it.
+    fn judge_client(&mut self, key: Key, client: &Client) {
+        assert!(client.broken || client.reader.is_between(), "9: half of something: {client:?}");
+        let closes = client.responses().any(|(_, head)| field(head, "Connection") == Some("close"));
+        for ((status, _), number) in client.responses().zip(&client.posts) {
+            self.posts.get_mut(number).unwrap().status = Some(status);
+        }
+        let unanswered = client.posts.len().saturating_sub(client.responses().count());
+        let excused = client.broken || closes || self.cut || client.exchange.is_some();
+        assert!(unanswered == 0 || excused, "{unanswered} posts were not answered: {client:?}");
+
+        let mut messages = Vec::new();
+        let mut events = client.heard.iter().filter_map(|thing| {
+            if let Heard::Event { name, data } = thing { Some((name.as_str(), data)) } else { None }
+        });
+        if let Some((name, _)) = events.next() {
+            assert_eq!(name, "endpoint", "8: the first event");
+        }
+        for (name, data) in events {
+            assert_eq!(name, "message", "8: an event behind the first");
+            if data.contains(r#""code":-32000"#) {
+                let id = data.split_once(r#""id":"#).and_then(|(_, rest)| rest.split_once(','));
+                let number: u64 = id.expect("an id").0.parse().expect("a request of ours");
+                self.posts.get_mut(&number).expect("a request of ours").busy += 1;
+            } else {
+                messages.push(data);
+            }
+        }
+        let sent = self.sent.remove(&key).unwrap_or_default();
+        assert!(messages.len() <= sent.len() && messages.iter().zip(&sent).all(|(a, b)| *a == b));
+        let lost = self.lost.get(&key).copied().unwrap_or_default() as usize;
+        assert!(messages.len() + lost >= sent.len(), "9: {sent:?} and {lost} lost: {client:?}");
+    }
+
+    /// Each post was answered as it deserved, and if it was accepted it has arrived.
+    fn judge_posts(&self) {
+        // Words of the core that did not leave may have been about any request.
+        let mut lost: u32 = self.lost.values().sum();
+        let mut refused = 0;
+        for post in self.posts.values() {
+            let arrived = post.delivered + post.busy;
+            assert!(arrived <= 1, "arrived twice: {post:?}");
+            assert!(post.whole || arrived == 0, "arrived, and was never sent whole: {post:?}");
+            refused += u32::from(matches!(post.status, Some(401 | 403)));
+            match (post.status, post.outcome) {
+                (None, _) => {}
+                (Some(status), Some(outcome)) => assert_eq!(status, of(outcome), "{post:?}"),
+                (Some(202), None) if arrived == 1 => {}
+                (Some(202), None) => {
+                    assert!(post.kind == Kind::Request && lost > 0, "accepted and lost: {post:?}");
+                    lost -= 1;
+                }
+                (Some(_), None) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
+            }
+        }
+        assert!(refused <= self.refusals, "{refused} were refused");
+    }
+
+    /// How many posts were answered so.
+    pub(crate) fn answered(&self, status: u16) -> usize {
+        let clients = self.clients.values().chain(self.past.iter().map(|(_, client)| client));
+        let statuses = clients.flat_map(|client| client.responses().zip(&client.posts));
+        statuses.filter(|((found, _), _)| *found == status).count()
+    }
+}
+
+impl Client {
+    fn responses(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.heard.iter().filter_map(|thing| {
+            if let Heard::Response { status, head, .. } = thing {
+                Some((*status, head.as_str()))
+            } else {
+                None
+            }
+        })
+    }
+}
+
+fn of(outcome: Outcome) -> u16 {
+    match outcome {
+        Outcome::Accepted => 202,
+        Outcome::UnknownSession => 404,
+        Outcome::Busy => 503,
+        Outcome::RateLimited { .. } => 429,
+    }
+}
+
+/// The head of a post to a session.
+pub(crate) fn post_head(to: &Invited, fields: &str) -> String {
+    format!(
+        "POST /messages?session_id={} HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\n{fields}\r\n",
+        to.token
+    )
+}
