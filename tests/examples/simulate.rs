@@ -3,7 +3,7 @@
 //! `cargo run --release -p mcp-sse-tests --example simulate -- --seed 1 --sessions 100000
 //! --messages 10000000 --minutes 60` says now and then how far it is and what memory it takes, and in the end
 //! where it has been. Nothing may be lost, doubled or misdelivered, and what the core holds must not grow: its
-//! highest in the second half of the run may not be above twice that of the first. (The process holds the
+//! highest in the second half of a run of 2,000 sessions or more may not be above twice that of the first. (The process holds the
 //! simulator's own records as well.) If anything of that is not so, it panics, and where it is about messages
 //! prints what happened last.
 
@@ -23,6 +23,8 @@ const LINES: u64 = 20;
 /// How far above the highest of the first half that of the second may be: peaks come by chance, and lists
 /// double. Whatever grows with sessions or messages would be above it soon.
 const FLAT: u64 = 2;
+/// Sessions by which lists have grown to what they need.
+const WARM: u64 = 1_000;
 
 fn main() {
     let seed = argument("--seed", 1);
@@ -73,7 +75,8 @@ fn main() {
     );
     println!("{:?}", start.elapsed());
     assert_eq!(meter::live(), 0, "the core leaves memory behind");
-    assert!(second <= FLAT * first, "the core held {first} kB at most, and then {second} kB");
+    let flat = second <= FLAT * first;
+    assert!(flat || sessions < 2 * WARM, "the core held {first} kB at most, and then {second} kB");
 }
 
 fn argument(name: &str, default: u64) -> u64 {
