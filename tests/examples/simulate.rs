@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release -p mcp-sse-tests --example simulate -- --seed 1 --sessions 100000
 //! --messages 10000000 --minutes 60` says now and then how far it is and what memory it takes, and in the end
-//! where it has been. Nothing may be lost, doubled or misdelivered, and what the core holds must not grow: its
-//! highest in the second half of a run of 2,000 sessions or more may not be above twice that of the first. (The process holds the
-//! simulator's own records as well.) If anything of that is not so, it panics, and where it is about messages
-//! prints what happened last.
+//! where it has been. Nothing may be lost, doubled or misdelivered, and what the core holds must not grow: in a
+//! run of 2,000 sessions or more its highest in the second half may not be above twice that of the first. (The
+//! process holds the simulator's own records as well.) If anything of that is not so, it panics, and where it is
+//! about messages prints what happened last.
 
 use std::time::Instant;
 
