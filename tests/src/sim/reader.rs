@@ -72,6 +72,12 @@ impl Default for Reader {
 }
 
 impl Reader {
+    /// A reader of a response whose head came by another way, and said that it is a stream.
+    #[must_use]
+    pub fn of_bare_stream() -> Self {
+        Self { state: State::Stream { chunked: false, ended: false }, ..Self::default() }
+    }
+
     /// A request was sent; a HEAD is answered without a body.
     pub fn expect(&mut self, bodiless: bool) {
         self.bodiless.push_back(bodiless);
