@@ -109,6 +109,9 @@ impl Server {
                 self.lapse(key)
             }
             TimerKind::Body => self.refuse(key, Fault::BodyTimeout, Unread::Unknown),
+            // The next request is here, and waits for its peer to take what is queued; if that takes
+            // too long it is the stall timer's affair.
+            TimerKind::Idle if !conn.stashed().is_empty() => self.arm(TimerKind::Idle, key),
             TimerKind::Idle => self.lapse(key),
             TimerKind::Decision | TimerKind::Forward => {
                 let unread = if let ConnPhase::Deciding(plan) = &conn.phase {

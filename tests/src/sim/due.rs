@@ -183,12 +183,10 @@ impl World {
         if link.stream_ask.is_some() && link.fin == Fin::Read {
             return false;
         }
-        // Who takes its answers slowly is not asked for the next ones, and may seem idle. What can be that is
-        // not put down to what the others need.
-        let slow = [Fault::ConnectionIdle, Fault::Stalled];
-        let slow = slow.into_iter().filter(|_| link.slow);
-        let causes: Vec<Fault> =
-            slow.chain([Fault::ConnectionEvicted, Fault::BodiesFull]).collect();
+        // What can be a peer's own slowness is not put down to what the others need.
+        let stalled = link.slow.then_some(Fault::Stalled);
+        let others = [Fault::ConnectionEvicted, Fault::BodiesFull];
+        let causes: Vec<Fault> = stalled.into_iter().chain(others).collect();
         let excused = causes.into_iter().any(|fault| self.excuse(key.0, fault));
         assert!(excused, "{}/{} is closed, and owes an answer to {ask:?}", key.0, key.1);
         true

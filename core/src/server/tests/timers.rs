@@ -86,6 +86,21 @@ fn a_refused_body_that_dawdles_is_dropped() {
 }
 
 #[test]
+fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
+    let limits = Limits { answers_bytes_max: Some(1), ..Limits::default() };
+    let timeouts = Timeouts { stall: Some(secs(200)), ..Timeouts::default() };
+    let mut bench = Bench::with(Config::builder().limits(limits).timeouts(timeouts));
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
+    bench.wait(secs(190));
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [200, 200]);
+    assert_eq!(bench.server.metrics().fault(Fault::ConnectionIdle), 0);
+    check_lasts(&mut bench, conn, secs(75));
+}
+
+#[test]
 fn an_idle_connection_is_kept_longer_than_a_balancer_keeps_it() {
     let mut bench = Bench::new();
     let client = bench.open();
