@@ -208,8 +208,10 @@ impl Asked {
             "content-length" | "transfer-encoding" => self.method == "POST",
             _ => false,
         };
-        let typed = self.method != "POST" || self.has("content-type", None);
-        !self.fields.iter().all(known) || !typed || !self.has("host", None)
+        let count = |wanted: &str| self.fields.iter().filter(|(name, _)| name == wanted).count();
+        let twice = self.fields.iter().any(|(name, _)| count(name) > 1);
+        let typed = self.method != "POST" || count("content-type") == 1;
+        !self.fields.iter().all(known) || twice || !typed || count("host") == 0
     }
 }
 
