@@ -101,6 +101,12 @@ impl Server {
 
     fn time_out(&mut self, kind: TimerKind, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
+        // What it waits for may have come, and is not read before its peer takes what is queued; if
+        // that takes too long it is the stall timer's affair.
+        let reading = matches!(kind, TimerKind::Head | TimerKind::Body | TimerKind::Idle);
+        if reading && !conn.takes_input(&self.config.limits, self.queues_full()) {
+            return self.arm(kind, key);
+        }
         match kind {
             // A connection on which nothing was said is owed no answer.
             TimerKind::Head if conn.scanner.is_idle() => self.lapse(key),
@@ -109,9 +115,6 @@ impl Server {
                 self.lapse(key)
             }
             TimerKind::Body => self.refuse(key, Fault::BodyTimeout, Unread::Unknown),
-            // The next request is here, and waits for its peer to take what is queued; if that takes
-            // too long it is the stall timer's affair.
-            TimerKind::Idle if !conn.stashed().is_empty() => self.arm(TimerKind::Idle, key),
             TimerKind::Idle => self.lapse(key),
             TimerKind::Decision | TimerKind::Forward => {
                 let unread = if let ConnPhase::Deciding(plan) = &conn.phase {

@@ -217,10 +217,12 @@ impl Server {
         };
         match refused {
             Unqueued::Full { cost, everywhere } => {
-                if let Some(session) = self.sessions.get_mut(key) {
+                let session = self.sessions.get_mut(key);
+                let starved = session.is_some_and(|session| {
                     session.refused_cost = Some(cost);
-                }
-                if everywhere {
+                    session.starved
+                });
+                if everywhere || starved {
                     self.starve(key, cost);
                 }
                 Err(SendError::Full)

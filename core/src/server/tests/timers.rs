@@ -98,6 +98,29 @@ fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
     assert_eq!(bench.statuses(conn), [200, 200]);
     assert_eq!(bench.server.metrics().fault(Fault::ConnectionIdle), 0);
     check_lasts(&mut bench, conn, secs(75));
+    // Nothing of it may have been read yet.
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    bench.wait(secs(90));
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [200, 200]);
+}
+
+#[test]
+fn what_is_not_read_yet_is_not_late() {
+    let limits = Limits { answers_bytes_max: Some(1), ..Limits::default() };
+    let timeouts = Timeouts { stall: Some(secs(200)), ..Timeouts::default() };
+    let mut bench = Bench::with(Config::builder().limits(limits).timeouts(timeouts));
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    // The body of a request that is refused at once is read and thrown away behind the answer.
+    let refused = "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
+    bench.says(conn, format!("{refused}12345GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    bench.wait(secs(100));
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [405, 200]);
 }
 
 #[test]
