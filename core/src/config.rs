@@ -483,13 +483,17 @@ impl ConfigBuilder {
             self.report(ConfigError::AnyOriginWithCredentials);
         }
         self.config.cors.challenges = !matches!(self.config.authorization, Authorization::None);
-        // A heartbeat after no silence at all would be an endless stream of them.
-        let least = Duration::from_millis(1);
-        if self.config.timeouts.heartbeat.is_some_and(|interval| interval < least) {
-            self.report(ConfigError::BelowMinimum {
-                name: "heartbeat (in milliseconds)",
-                minimum: 1,
-            });
+        // What begins anew when it is over would do so without end if it took no time.
+        let Timeouts { head, body, idle, heartbeat, .. } = self.config.timeouts;
+        for (name, interval) in [
+            ("head (in milliseconds)", head),
+            ("body (in milliseconds)", body),
+            ("idle (in milliseconds)", idle),
+            ("heartbeat (in milliseconds)", heartbeat),
+        ] {
+            if interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
+                self.report(ConfigError::BelowMinimum { name, minimum: 1 });
+            }
         }
         match self.fault {
             Some(fault) => Err(fault),

@@ -319,7 +319,9 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// Silence on a stream before a heartbeat; shorter than every idle limit known (55 s and up).
     pub heartbeat: Option<Duration>,
-    /// Bytes are queued and the peer takes none, or fewer than [`Limits::stall_bytes_min`] of many.
+    /// Bytes are queued and the peer takes none, or fewer than [`Limits::stall_bytes_min`] of many. While
+    /// its answers are too many for it to be read ([`Limits::answers_bytes_max`]), this is its only
+    /// deadline: with `None` there is none.
     pub stall: Option<Duration>,
     /// A decision made elsewhere: authorization, deferred acknowledgement (503). What another shard
     /// makes of a post may take this on top of `hold`, as long as it may be held there.

@@ -227,6 +227,10 @@ impl Session {
         let at = self.held().position(|waiting| waiting == post);
         if let Some((_, waiting)) = at.and_then(|at| self.held.remove(at)) {
             self.held_others -= u32::from(waiting.kind != Kind::Request);
+            // Those who wait are counted by connection, wherever they wait next.
+            if self.held.len() <= self.held.capacity() / 4 {
+                self.held.shrink_to(2 * self.held.len());
+            }
         }
     }
 

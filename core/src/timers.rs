@@ -77,6 +77,11 @@ impl TimerKind {
         Self::SessionLifetime,
     ];
 
+    /// Whether it is for something that the peer has to say, which it can only while it is read.
+    pub(crate) const fn is_for_input(self) -> bool {
+        matches!(self, Self::Head | Self::Body | Self::Idle)
+    }
+
     const fn role(self) -> Role {
         match self {
             Self::Head

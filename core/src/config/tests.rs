@@ -47,6 +47,8 @@ fn settings() {
     check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));
     let timeouts = Timeouts { heartbeat: Some(Duration::ZERO), ..Timeouts::default() };
     check(b().timeouts(timeouts), Some("heartbeat"));
+    let timeouts = Timeouts { body: Some(Duration::from_micros(999)), ..Timeouts::default() };
+    check(b().timeouts(timeouts), Some("body"));
 }
 
 #[cfg(feature = "driver")]

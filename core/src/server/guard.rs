@@ -194,7 +194,7 @@ impl Server {
     fn wants_room(&self) -> bool {
         let limits = &self.config.limits;
         let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
-        full && self.evicted == 0 && limits.reserve() > 0
+        self.phase == Phase::Running && full && self.evicted == 0 && limits.reserve() > 0
     }
 
     fn has_had_its_grace(&self, conn: &Conn) -> bool {

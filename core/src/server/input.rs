@@ -292,7 +292,9 @@ impl Server {
     }
 
     pub(super) fn take_written(&mut self, key: Key, count: usize) {
+        let full = self.queues_full();
         let Some(conn) = self.conns.get_mut(key) else { return };
+        let was_read = conn.takes_input(&self.config.limits, full);
         // What was queued may have been thrown away while a write of shares in it was under way.
         let thrown_away = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
         if count == 0 || thrown_away {
@@ -326,10 +328,26 @@ impl Server {
                 self.unblock(session);
             }
             Some((_, true)) => {}
-            None => self.resumable.push_back(key),
+            None => {
+                self.resumable.push_back(key);
+                if !was_read {
+                    self.read_again(key);
+                }
+            }
         }
         self.wake(key);
         self.after_flush(key);
+    }
+
+    /// A connection that was not read may be read now: the deadline for what comes starts anew.
+    fn read_again(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let armed = self.timers.armed(Role::Phase, key.index());
+        if let Some(kind) = armed.filter(|kind| kind.is_for_input())
+            && conn.takes_input(&self.config.limits, self.queues_full())
+        {
+            self.arm(kind, key);
+        }
     }
 
     /// Hands out one session that waited for room in all queues together and now has it: the first

@@ -102,10 +102,10 @@ impl Server {
     fn time_out(&mut self, kind: TimerKind, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         // What it waits for may have come, and is not read before its peer takes what is queued; if
-        // that takes too long it is the stall timer's affair.
-        let reading = matches!(kind, TimerKind::Head | TimerKind::Body | TimerKind::Idle);
-        if reading && !conn.takes_input(&self.config.limits, self.queues_full()) {
-            return self.arm(kind, key);
+        // that takes too long it is the stall timer's affair. It has waited no less for that, so the
+        // connection is as old as it was.
+        if kind.is_for_input() && !conn.takes_input(&self.config.limits, self.queues_full()) {
+            return self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
         }
         match kind {
             // A connection on which nothing was said is owed no answer.

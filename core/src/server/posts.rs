@@ -30,9 +30,9 @@ use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 use crate::token::{SessionToken, TokenError};
 
-/// The longest id, in octets, that "server busy" is said to on the stream; the post of a longer one, which
-/// may be all of its body, is answered 503.
-const ECHOED_ID_BYTES_MAX: usize = 4 << 10;
+/// The longest id, in octets with its quotes, that "server busy" is said to on the stream; the post of a
+/// longer one, which may be all of its body, is answered 503.
+const ECHOED_ID_BYTES_MAX: usize = (4 << 10) + 2;
 /// The most that a session's backlog counts for: as much for every session that there can be still adds up.
 const BACKLOG_BYTES_MAX: u64 = u32::MAX as u64;
 const SESSION_RATE: &str = "too many posts to this session (limit posts_rate_per_session)";
@@ -107,7 +107,7 @@ impl Server {
     ///
     /// They count against the session's inbound limits as if they had not been polled, so a slow
     /// handler slows its client down. An application that handles messages as it polls them need
-    /// never say this. The figures replace those said before; more than 4 GiB count as 4 GiB.
+    /// never say this. The figures replace those said before; 4 GiB and more count as 4 GiB.
     pub fn set_backlog(&mut self, session: SessionId, messages: u32, bytes: u64, now: Time) {
         self.advance(now);
         let Some(found) = self.sessions.get_mut(session.0) else { return };

@@ -28,7 +28,7 @@ pub struct Setup {
     pub configs: Vec<Config>,
     /// Whether the application is asked about each request.
     pub asked: bool,
-    /// Whether requests need one of the [`tokens`].
+    /// Whether requests need one of the tokens below.
     pub tokens: bool,
     /// Whether posts for other shards are handed on.
     pub forwarding: bool,

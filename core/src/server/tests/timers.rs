@@ -124,6 +124,21 @@ fn what_is_not_read_yet_is_not_late() {
 }
 
 #[test]
+fn the_deadline_for_what_comes_starts_when_it_can_come() {
+    let limits = Limits { answers_bytes_max: Some(1), ..Limits::default() };
+    let mut bench = Bench::with(Config::builder().limits(limits));
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n");
+    bench.wait(secs(29));
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [405]);
+    bench.wait(secs(29));
+    bench.says(conn, "12345GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(bench.statuses(conn), [405, 200]);
+}
+
+#[test]
 fn an_idle_connection_is_kept_longer_than_a_balancer_keeps_it() {
     let mut bench = Bench::new();
     let client = bench.open();
