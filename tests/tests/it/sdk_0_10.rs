@@ -131,7 +131,8 @@ impl Drop for Nested {
 }
 
 fn finish(test: impl Future<Output = ()>) {
-    let test = async { tokio::time::timeout(2 * PATIENCE, test).await };
+    // Generous: the client waits between its attempts to connect, and all tests run at once.
+    let test = async { tokio::time::timeout(8 * PATIENCE, test).await };
     runtime().block_on(test).expect("the test ends");
 }
 
