@@ -124,19 +124,23 @@ fn streams_leave_the_reserve() {
     bench.open();
 }
 
+/// Fills the table with connections in the midst of a post: who they are, and what each still has to say.
+fn all_busy(bench: &mut Bench) -> (Vec<ConnId>, &'static str) {
+    let client = bench.open();
+    let mut early = post(&client.token, NOTE);
+    assert_eq!(early.pop(), Some('}'));
+    let says_early = |_| {
+        let conn = bench.connect();
+        bench.says(conn, &early);
+        conn
+    };
+    ((0..15).map(says_early).collect(), "}")
+}
+
 #[test]
 fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
     let mut bench = Bench::with(small());
-    let client = bench.open();
-    let request = post(&client.token, NOTE);
-    let (early, late) = request.split_at(request.len() - 1);
-    let busy: Vec<_> = (0..15)
-        .map(|_| {
-            let conn = bench.connect();
-            bench.says(conn, early);
-            conn
-        })
-        .collect();
+    let (busy, late) = all_busy(&mut bench);
     assert!(!bench.server.can_accept());
     assert_eq!(bench.server.accept(Peer::local(), bench.now), Err(AcceptError::AtCapacity));
     assert_eq!(bench.server.metrics().fault(Fault::ConnectionsFull), 1);
@@ -152,16 +156,7 @@ fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
 #[test]
 fn who_will_make_room_is_a_deadline() {
     let mut bench = Bench::with(small());
-    let client = bench.open();
-    let request = post(&client.token, NOTE);
-    let (early, late) = request.split_at(request.len() - 1);
-    let busy: Vec<_> = (0..15)
-        .map(|_| {
-            let conn = bench.connect();
-            bench.says(conn, early);
-            conn
-        })
-        .collect();
+    let (busy, late) = all_busy(&mut bench);
     assert!(
         bench.server.poll_timeout().is_some_and(|next| next.at > bench.now.saturating_add(secs(1)))
     );
@@ -171,6 +166,16 @@ fn who_will_make_room_is_a_deadline() {
     bench.wait(secs(1));
     assert!(!bench.is_open(busy[3]) && bench.server.can_accept());
     assert!(bench.server.poll_timeout().is_some_and(|next| next.at > bench.now));
+}
+
+#[test]
+fn a_shutdown_makes_no_room_for_those_who_may_not_come() {
+    let mut bench = Bench::with(small());
+    let (busy, late) = all_busy(&mut bench);
+    bench.shutdown();
+    bench.says(busy[3], late);
+    bench.wait(secs(1));
+    assert_eq!(bench.server.metrics().fault(Fault::ConnectionEvicted), 0);
 }
 
 #[test]

@@ -85,13 +85,19 @@ fn a_refused_body_that_dawdles_is_dropped() {
     assert_eq!(bench.statuses(conn), [404]);
 }
 
-#[test]
-fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
+/// A peer that takes no answers, and is not read behind the first one.
+fn leaving_answers() -> (Bench, ConnId) {
     let limits = Limits { answers_bytes_max: Some(1), ..Limits::default() };
     let timeouts = Timeouts { stall: Some(secs(200)), ..Timeouts::default() };
     let mut bench = Bench::with(Config::builder().limits(limits).timeouts(timeouts));
     let conn = bench.connect();
     bench.set_reading(conn, false);
+    (bench, conn)
+}
+
+#[test]
+fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
+    let (mut bench, conn) = leaving_answers();
     bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
     bench.wait(secs(190));
     bench.set_reading(conn, true);
@@ -110,11 +116,7 @@ fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
 
 #[test]
 fn what_is_not_read_yet_is_not_late() {
-    let limits = Limits { answers_bytes_max: Some(1), ..Limits::default() };
-    let timeouts = Timeouts { stall: Some(secs(200)), ..Timeouts::default() };
-    let mut bench = Bench::with(Config::builder().limits(limits).timeouts(timeouts));
-    let conn = bench.connect();
-    bench.set_reading(conn, false);
+    let (mut bench, conn) = leaving_answers();
     // The body of a request that is refused at once is read and thrown away behind the answer.
     let refused = "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
     bench.says(conn, format!("{refused}12345GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -125,10 +127,7 @@ fn what_is_not_read_yet_is_not_late() {
 
 #[test]
 fn the_deadline_for_what_comes_starts_when_it_can_come() {
-    let limits = Limits { answers_bytes_max: Some(1), ..Limits::default() };
-    let mut bench = Bench::with(Config::builder().limits(limits));
-    let conn = bench.connect();
-    bench.set_reading(conn, false);
+    let (mut bench, conn) = leaving_answers();
     bench.says(conn, "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n");
     bench.wait(secs(29));
     bench.set_reading(conn, true);
