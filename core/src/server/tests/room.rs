@@ -125,8 +125,7 @@ fn streams_leave_the_reserve() {
 }
 
 /// Fills the table with connections in the midst of a post: who they are, and what each still has to say.
-fn all_busy(bench: &mut Bench) -> (Vec<ConnId>, &'static str) {
-    let client = bench.open();
+fn all_busy(bench: &mut Bench, client: &Client) -> (Vec<ConnId>, &'static str) {
     let mut early = post(&client.token, NOTE);
     assert_eq!(early.pop(), Some('}'));
     let says_early = |_| {
@@ -140,7 +139,8 @@ fn all_busy(bench: &mut Bench) -> (Vec<ConnId>, &'static str) {
 #[test]
 fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
     let mut bench = Bench::with(small());
-    let (busy, late) = all_busy(&mut bench);
+    let client = bench.open();
+    let (busy, late) = all_busy(&mut bench, &client);
     assert!(!bench.server.can_accept());
     assert_eq!(bench.server.accept(Peer::local(), bench.now), Err(AcceptError::AtCapacity));
     assert_eq!(bench.server.metrics().fault(Fault::ConnectionsFull), 1);
@@ -156,7 +156,8 @@ fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
 #[test]
 fn who_will_make_room_is_a_deadline() {
     let mut bench = Bench::with(small());
-    let (busy, late) = all_busy(&mut bench);
+    let client = bench.open();
+    let (busy, late) = all_busy(&mut bench, &client);
     assert!(
         bench.server.poll_timeout().is_some_and(|next| next.at > bench.now.saturating_add(secs(1)))
     );
@@ -171,7 +172,13 @@ fn who_will_make_room_is_a_deadline() {
 #[test]
 fn a_shutdown_makes_no_room_for_those_who_may_not_come() {
     let mut bench = Bench::with(small());
-    let (busy, late) = all_busy(&mut bench);
+    let client = bench.open();
+    // With this under way the stream stays.
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, &call(1)));
+    bench.reset(conn);
+    bench.events();
+    let (busy, late) = all_busy(&mut bench, &client);
     bench.shutdown();
     bench.says(busy[3], late);
     bench.wait(secs(1));
