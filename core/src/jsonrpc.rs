@@ -194,6 +194,18 @@ impl<'a> Outline<'a> {
     }
 }
 
+/// Why the params of a message are not what its method takes; for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidParams(String);
+
+impl fmt::Display for InvalidParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Invalid params: {}", self.0)
+    }
+}
+
+impl core::error::Error for InvalidParams {}
+
 /// One message that owns its body; what the application gets.
 ///
 /// Prints its envelope and its length, never its body.
@@ -269,6 +281,33 @@ impl Message {
             Method::At(range) => self.at(range),
             Method::Decoded(method) => Some(method),
         }
+    }
+
+    /// Reads the params into a type of the application's. Params that are absent are read as `{}`,
+    /// since a client may leave them out where every member is optional.
+    ///
+    /// What `T` borrows, it borrows from this message; strings that are written with escapes cannot
+    /// be borrowed, so `String` and `Cow<str>` are safer than `&str`. If `params` is given more than
+    /// once, the last counts.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidParams`] if they are not what `T` takes. Its text can be shown to the client, in an
+    /// error response with [`code::INVALID_PARAMS`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use mcp_sse_core::jsonrpc::Message;
+    /// let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}"#;
+    /// let message = Message::read(body.to_vec(), None).expect("this is a request");
+    /// let params: std::collections::HashMap<String, String> = message.params()?;
+    /// assert_eq!(params["name"], "add");
+    /// # Ok::<(), mcp_sse_core::jsonrpc::InvalidParams>(())
+    /// ```
+    pub fn params<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, InvalidParams> {
+        let params = member(&self.text, "params").unwrap_or("{}");
+        serde_json::from_str(params).map_err(|error| InvalidParams(error.to_string()))
     }
 
     /// The raw id of the request that this message takes back, if it is that kind of notification.

@@ -570,3 +570,31 @@ fn agrees_with_a_reader_that_builds_trees() {
     }
     assert!(seen.iter().all(|&count| count > 500), "the generator is lopsided: {seen:?}");
 }
+
+#[test]
+fn params_are_read_into_the_callers_type() {
+    use alloc::collections::BTreeMap;
+
+    #[track_caller]
+    fn check(members: &str, expected: Result<&[(&str, i32)], &str>) {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a"{members}}}"#);
+        let message = Message::read(body.into_bytes(), None).unwrap();
+        let read = message.params::<BTreeMap<String, i32>>();
+        match (read, expected) {
+            (Ok(read), Ok(expected)) => {
+                let expected = expected.iter().map(|(name, value)| ((*name).into(), *value));
+                assert_eq!(read, expected.collect());
+            }
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (read, _) => panic!("{read:?}"),
+        }
+    }
+    check(r#","params":{"a":1,"b":-2}"#, Ok(&[("a", 1), ("b", -2)]));
+    check(r#","params":{}"#, Ok(&[]));
+    check("", Ok(&[]));
+    check(r#","p\u0061rams":{"a":1}"#, Ok(&[("a", 1)]));
+    check(r#","params":{"a":1},"params":{"b":2}"#, Ok(&[("b", 2)]));
+    check(r#","params":[1]"#, Err("Invalid params: invalid type: sequence"));
+    check(r#","params":null"#, Err("Invalid params: invalid type: null"));
+    check(r#","params":{"a":"1"}"#, Err("Invalid params: invalid type: string"));
+}

@@ -13,13 +13,14 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use core::time::Duration;
 
 use memchr::{memchr, memchr2};
 
-use crate::jsonrpc::{JSON_SPACE, NoOutline, Outline, range_in};
+use crate::jsonrpc::{JSON_SPACE, NoOutline, Outline, error_body, range_in};
 
 /// The `event` field of an event: one line of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,10 +212,80 @@ impl Frame {
     ///
     /// [`FrameError::Serialize`], and those of [`message`](Self::message).
     pub fn from_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, FrameError> {
-        match serde_json::to_vec(value) {
-            Ok(json) => Self::message(&json),
-            Err(error) => Err(FrameError::Serialize(error.to_string())),
-        }
+        Self::message(&serialize(value)?)
+    }
+
+    /// Encodes the successful response to the request with this `id`: `value` becomes its `result`.
+    ///
+    /// `id` is the raw JSON text of the request's id, as
+    /// [`Message::id`](crate::jsonrpc::Message::id) gives it, so the client finds the same text in the
+    /// answer, whatever number type it has.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Serialize`] if `value` cannot be written as JSON, [`FrameError::NotJson`] if `id`
+    /// is not JSON, [`FrameError::TooLarge`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use mcp_sse_core::Frame;
+    /// let frame = Frame::result("7", &serde_json::json!({"tools": []}))?;
+    /// let text = r#"{"jsonrpc":"2.0","id":7,"result":{"tools":[]}}"#;
+    /// assert_eq!(frame.bare(), format!("event: message\ndata: {text}\n\n").as_bytes());
+    /// # Ok::<(), mcp_sse_core::sse::FrameError>(())
+    /// ```
+    pub fn result<T: serde::Serialize + ?Sized>(id: &str, value: &T) -> Result<Self, FrameError> {
+        let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
+        Self::message(&envelope(head, value)?)
+    }
+
+    /// Encodes the error response to the request with this `id`, the raw JSON text of the request's id
+    /// as for [`result`](Self::result).
+    ///
+    /// `code` is one of [`jsonrpc::code`](crate::jsonrpc::code) or the application's own. `message`
+    /// may be any text; clients show it to people.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::NotJson`] if `id` is not JSON, [`FrameError::TooLarge`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use mcp_sse_core::{Frame, jsonrpc::code};
+    /// let frame = Frame::error("\"a\"", code::METHOD_NOT_FOUND, "there is no such method")?;
+    /// assert_eq!(frame.answered_id(), Some("\"a\""));
+    /// # Ok::<(), mcp_sse_core::sse::FrameError>(())
+    /// ```
+    pub fn error(id: &str, code: i32, message: &str) -> Result<Self, FrameError> {
+        Self::message(&error_body(Some(id), code, message))
+    }
+
+    /// Encodes a notification: a message with a method and params, to which no answer comes.
+    ///
+    /// `params` is written as it is serialized; MCP's are objects.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Serialize`] if `params` cannot be written as JSON, [`FrameError::TooLarge`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use mcp_sse_core::Frame;
+    /// let params = serde_json::json!({"progressToken": 1, "progress": 50, "total": 100});
+    /// let frame = Frame::notification("notifications/progress", &params)?;
+    /// assert!(!frame.answers());
+    /// # Ok::<(), mcp_sse_core::sse::FrameError>(())
+    /// ```
+    pub fn notification<T: serde::Serialize + ?Sized>(
+        method: &str,
+        params: &T,
+    ) -> Result<Self, FrameError> {
+        let method = serde_json::to_string(method).expect("invariant: any text is a JSON string");
+        let head = format!(r#"{{"jsonrpc":"2.0","method":{method},"params":"#);
+        Self::message(&envelope(head, params)?)
     }
 
     /// How many bytes the frame takes on a chunked connection, and in every queue.
@@ -281,6 +352,19 @@ impl fmt::Debug for Frame {
             .field("answered_id", &self.answered_id())
             .finish()
     }
+}
+
+fn serialize<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, FrameError> {
+    serde_json::to_vec(value).map_err(|error| FrameError::Serialize(error.to_string()))
+}
+
+/// The text of a message: `head`, which ends in front of its last member's value, and that value.
+fn envelope<T: serde::Serialize + ?Sized>(head: String, value: &T) -> Result<Vec<u8>, FrameError> {
+    let value = serialize(value)?;
+    let mut text = head.into_bytes();
+    text.extend_from_slice(&value);
+    text.push(b'}');
+    Ok(text)
 }
 
 const CRLF: &[u8] = b"\r\n";

@@ -154,6 +154,36 @@ fn values_are_serialized() {
 }
 
 #[test]
+fn result_error_and_notification_are_messages_with_the_id_as_given() {
+    #[track_caller]
+    fn check(frame: Result<Frame, FrameError>, text: &str, id: Option<&str>) {
+        let frame = frame.unwrap();
+        check_frame(&frame, &format!("event: message\ndata: {text}\n\n"));
+        assert_eq!(frame.answered_id(), id);
+    }
+    let value = serde_json::json!({"a": [1, "\n"]});
+    for id in ["7", "-0", "9007199254740993", r#""""#, r#""a\u0041\"""#] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"a":[1,"\n"]}}}}"#);
+        check(Frame::result(id, &value), &text, Some(id));
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"no \"such\" method"}}}}"#
+        );
+        check(Frame::error(id, -32601, "no \"such\" method"), &text, Some(id));
+    }
+    let text = r#"{"jsonrpc":"2.0","method":"a\"b","params":{"a":[1,"\n"]}}"#;
+    check(Frame::notification("a\"b", &value), text, None);
+    check(Frame::result("1", &()), r#"{"jsonrpc":"2.0","id":1,"result":null}"#, Some("1"));
+
+    for id in ["", "a", "\"", "1 2"] {
+        assert!(matches!(Frame::result(id, &value), Err(FrameError::NotJson(_))), "{id}");
+        assert!(matches!(Frame::error(id, 1, ""), Err(FrameError::NotJson(_))), "{id}");
+    }
+    let unfit = alloc::collections::BTreeMap::from([([1_u8], 0)]);
+    assert!(matches!(Frame::result("1", &unfit), Err(FrameError::Serialize(_))));
+    assert!(matches!(Frame::notification("a", &unfit), Err(FrameError::Serialize(_))));
+}
+
+#[test]
 fn other_events() {
     #[track_caller]
     fn check(name: &str, data: &str, expected: &str) {
