@@ -33,10 +33,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // Streams end when the transport does, and with them the requests that axum waits for.
     let (stopped, stop) = tokio::sync::watch::channel(false);
-    stop::on_signals(move || {
+    let aborting = handle.clone();
+    let shutdown = move || {
         handle.shutdown();
         let _ = stopped.send(true);
-    })?;
+    };
+    stop::on_signals(shutdown, move || aborting.abort())?;
     let stopping = async move {
         let mut stop = stop;
         let _ = stop.wait_for(|stop| *stop).await;
