@@ -43,6 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let mut stop = stop;
         let _ = stop.wait_for(|stop| *stop).await;
     };
+    // So that clients' addresses are known: limits per address count by them.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stopping).await?;
     Ok(())
 }
