@@ -54,8 +54,9 @@ use crate::socket::{Stream, system};
 
 /// The transport as a service, cheap to clone: mount it wherever the HTTP server routes.
 ///
-/// The state lives on a thread of its own, or on [several](Self::with_workers), until [`Handle::shutdown`] or until the last clone is
-/// dropped. Handlers run on the runtime on which the service was made.
+/// The state lives on a thread of its own, or on [several](Self::with_workers), until
+/// [`Handle::shutdown`]. Dropping the last clone asks for that as well: it ends what is idle, and what is
+/// under way has the grace. Handlers run on the runtime on which the service was made.
 ///
 /// On which address a request arrived a service cannot know, so it takes each for one that arrived on
 /// loopback, the strictest: a server that is to be reached by another name needs

@@ -14,7 +14,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::request::Builder;
 use mcp_sse_core::driver::Session;
-use mcp_sse_core::{Config, Limits, Peer, SessionToken};
+use mcp_sse_core::{Config, Limits, Peer, SessionToken, Timeouts};
 use mcp_sse_tests::adapter::{Handler, handler};
 use mcp_sse_tests::{handlers, wait_until};
 use mcp_sse_tokio::{
@@ -429,4 +429,32 @@ fn sessions_that_a_callback_spawns_run_on_the_runtime_of_whoever_made_the_servic
         let told = runtimes.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session");
         assert_eq!(told, here);
     }
+}
+
+#[test]
+fn service_dropped_behind_a_shutdown_leaves_requests_under_way_their_grace() {
+    let (sender, sessions) = std::sync::mpsc::channel();
+    let timeouts = Timeouts { shutdown_grace: None, ..Timeouts::default() };
+    let config = Config::builder().timeouts(timeouts).build().expect("good");
+    let desk = Desk::build(SseService::builder(config), handlers::give(sender));
+    let mut app = Router::new().fallback_service(desk.service.clone());
+    let mut stream = desk.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    let mut session = sessions.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session");
+    assert_eq!(desk.ask(&mut app, post(&endpoint, BODY)).status(), StatusCode::ACCEPTED);
+    let request = desk.wait("a request", session.recv()).expect("a request");
+    let handle = desk.service.handle();
+    handle.shutdown();
+    handle.shutdown();
+    let Desk { runtime, service } = desk;
+    drop((app, service));
+    let metrics = runtime.block_on(handle.metrics()).expect("it runs");
+    assert_eq!(metrics.sessions_open(), 1, "a request is in flight");
+    let answer = handlers::echoed(&request).expect("a request");
+    runtime.block_on(session.send(answer)).expect("a stream");
+    let body = stream.body_mut();
+    let frame = core::future::poll_fn(|cx| poll_frame(Pin::new(&mut *body), cx));
+    let told = runtime.block_on(frame).expect("an answer");
+    assert!(told.windows(3).any(|three| three == b"[7]"), "{told:?}");
+    wait_until("the server has ended", || runtime.block_on(handle.metrics()).is_err());
 }

@@ -186,7 +186,7 @@ fn exchange_that_is_over_gives_its_address_its_places_back() {
         server.exchange(exchange, peer(port), NOW)
     };
     // Whatever becomes of a request: a stream, an answer, a refusal, a head that is none.
-    let requests: [(&str, &str, &[(&str, &[u8])], Option<u16>); 6] = [
+    let requests: [(&str, &str, &[_], Option<u16>); 6] = [
         ("GET", "/sse", &[HOST], None),
         ("GET", "/health", &[HOST], Some(200)),
         ("GET", "/other", &[HOST], Some(404)),
