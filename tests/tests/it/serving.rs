@@ -249,7 +249,7 @@ fn serve_takes_each_form_of_a_handler() {
         mcp_sse_smol,
         async_io::block_on,
         handle,
-        |session| handle(session),
+        |mut session: Session| async move { while session.recv().await.is_some() {} },
         async |session| handle(session).await,
         |session: Session| {
             thread::spawn(move || futures_lite::future::block_on(handle(session)));
@@ -260,7 +260,7 @@ fn serve_takes_each_form_of_a_handler() {
         mcp_sse_tokio,
         |served| runtime.block_on(served),
         handle,
-        |session| handle(session),
+        |mut session: Session| async move { while session.recv().await.is_some() {} },
         async |session| handle(session).await,
         |session| {
             tokio::spawn(handle(session));
