@@ -29,7 +29,6 @@ fn run(_: std::net::TcpListener, _: mcp_sse_core::Config) -> std::io::Result<()>
 
 #[cfg(target_os = "linux")]
 mod ring {
-    use core::sync::atomic::Ordering;
     use core::time::Duration;
     use std::io::{self, ErrorKind, IoSlice, Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
@@ -154,8 +153,8 @@ mod ring {
                 }
             }
             driver.server.handle_timeout(driver.now);
-            for _ in 0..signals.swap(0, Ordering::Relaxed) {
-                driver.shutdown();
+            if signals.obey(&mut driver.server, driver.now) {
+                driver.stop_accepting();
             }
             driver.settle();
         }
@@ -191,9 +190,7 @@ mod ring {
             must(waited);
         }
 
-        /// The first time in order, the second time at once.
-        fn shutdown(&mut self) {
-            self.server.shutdown(self.now);
+        fn stop_accepting(&mut self) {
             if self.listener.take().is_some() && self.accepting {
                 self.submit(opcode::AsyncCancel::new(ACCEPT).build(), CANCEL);
             }

@@ -10,7 +10,6 @@
 
 mod app;
 
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -59,8 +58,7 @@ fn run(listener: TcpListener, config: Config) -> io::Result<()> {
         poller.wait(&mut events, next.map(|at| at.saturating_since(clock.now())))?;
         driver.now = clock.now();
         driver.server.handle_wall_clock(clock.unix_seconds());
-        for _ in 0..signals.swap(0, Ordering::Relaxed) {
-            driver.server.shutdown(driver.now);
+        if signals.obey(&mut driver.server, driver.now) {
             driver.listener.take().map_or(Ok(()), |listener| poller.delete(&listener))?;
         }
         for event in events.iter() {

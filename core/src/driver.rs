@@ -25,6 +25,7 @@ mod bound;
 mod decisions;
 mod exchange;
 mod handle;
+mod handler;
 mod lobby;
 mod neighbours;
 mod session;
@@ -41,7 +42,11 @@ pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};
 pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
+pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use lobby::{Arrival, Seat, Usher};
+/// The version of rustls whose configuration [`Tls::from_config`] takes.
+#[cfg(feature = "tls")]
+pub use rustls;
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};
 #[cfg(feature = "tls")]

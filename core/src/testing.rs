@@ -9,8 +9,8 @@ std::thread_local! {
     static STEPS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
 }
 
-/// Work that tests count: a comparison in constant time, or what an id spells, takes one more octet; a
-/// walk one more entry.
+/// Work that tests count: a comparison in constant time (of a secret, a principal, a token), or what an id
+/// spells, takes one more octet; a walk one more entry.
 pub(crate) fn step() {
     STEPS.set(STEPS.get() + 1);
 }

@@ -146,6 +146,44 @@ fn check_posts(config: Config, fields: &str) {
     }
 }
 
+/// The other half of what `core/src/server/tests/oracle.rs` counts.
+#[test]
+fn post_that_misses_allocates_the_same_whatever_there_is() {
+    let tokens = StaticTokens::builder().token("bob", "beta").token("alice", "alpha");
+    let tokens = Authorization::Static(tokens.build().unwrap());
+    let config = Config::builder().authorization(tokens).build().unwrap();
+    let (mut server, _, _, others) = open(config);
+    // Another session of alice's, which ends: its slot stays empty.
+    let stream = server.accept(Peer::local(), Time::ZERO).unwrap();
+    server.handle_input(stream, GET.as_bytes(), Time::ZERO);
+    let greeting = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
+    let greeting = String::from_utf8(greeting).unwrap();
+    let ended = greeting.split_once("session_id=").unwrap().1[..32].to_owned();
+    server.handle_disconnect(stream, Time::ZERO);
+    while server.poll_event().is_some() {}
+    let unknown = format!("{}AAAA", &others[..28]);
+    let malformed = format!("{}$", &others[..31]);
+    // bob asks on one connection, whose buffers are warm when it counts.
+    let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
+    for round in 0..20 {
+        let mut counts = Vec::with_capacity(4);
+        for target in [&others, &ended, &unknown, &malformed] {
+            let request = format!(
+                "POST /messages?session_id={target} HTTP/1.1\r\nHost: localhost\r\n\
+                 Content-Type: application/json\r\nAuthorization: Bearer beta\r\n\
+                 Content-Length: 2\r\n\r\n{{}}"
+            );
+            let (count, ()) =
+                allocations_in(|| server.handle_input(conn, request.as_bytes(), Time::ZERO));
+            assert!(server.transmit(conn).chunks().next().unwrap().starts_with(b"HTTP/1.1 404 "));
+            flush(&mut server, conn);
+            counts.push(count);
+        }
+        // The answer, and the name of the principal while it is looked for.
+        assert!(round < 10 || counts == [2; 4], "{counts:?} in round {round}");
+    }
+}
+
 #[test]
 fn a_heartbeat_allocates_nothing() {
     let (mut server, stream, ..) = open(Config::default());

@@ -23,8 +23,8 @@
 //!
 //! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
 //! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
-//! on a thread of their own and hands every [`Session`] to whatever executor the application has.
-//! With [`Listener::workers`] there are several such threads, and [`Listener::serve_on_workers`] runs
+//! on a thread of their own and runs the handlers where the application awaits it, or hands every
+//! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads, and [`Listener::serve_on_workers`] runs
 //! the handlers on them.
 //!
 //! The library installs no signal handler, and reads no environment.
@@ -40,13 +40,14 @@ mod tls;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{
-    Closed, DECISIONS_MAX, Decision, Handle, Session, SessionSender, Stopped, VerdictCache,
-    WORKERS_MAX,
+    Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle, HandlerReturn,
+    ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
-pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem};
+pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem, rustls};
 pub use mcp_sse_core::{
-    Authorization, CloseReason, Config, ConfigBuilder, ConfigError, Frame, Limits, Metrics, Peer,
-    Principal, ProtectedResource, Reach, Refusal, RequestHead, SendError, SessionId, StaticTokens,
-    Timeouts, Verdict, jsonrpc, sse,
+    Acknowledgement, Aftermath, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
+    ConfigError, Fault, Frame, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
+    RateError, Reach, Refusal, Report, RequestHead, ResponseHead, SendError, SessionId, Shard,
+    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };

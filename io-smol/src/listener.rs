@@ -10,13 +10,13 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use async_executor::LocalExecutor;
+use async_executor::{Executor, LocalExecutor};
 use async_io::Timer;
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::Tls;
 use mcp_sse_core::driver::{
-    AcceptTrouble, Authorizer, Bound, Decision, Handle, Session, Shard, Turn, Usher, VerdictCache,
-    Worker,
+    AcceptTrouble, Authorizer, Bound, Decision, Handle, HandlerReturn, Session, Shard, Turn, Usher,
+    VerdictCache, Worker,
 };
 use mcp_sse_core::{Clock, Config, RequestHead};
 
@@ -51,12 +51,12 @@ where
 /// # Errors
 ///
 /// As [`Listener::bind`] and [`Listener::serve`].
-pub async fn serve(
+pub async fn serve<Form, R: HandlerReturn<Form>>(
     address: impl ToSocketAddrs,
     config: Config,
-    on_session: impl FnMut(Session) + Send + 'static,
+    handler: impl FnMut(Session) -> R + Send + 'static,
 ) -> io::Result<()> {
-    Listener::bind(address, config)?.serve(on_session).await
+    Listener::bind(address, config)?.serve(handler).await
 }
 
 impl Listener {
@@ -163,8 +163,10 @@ impl Listener {
     ///
     /// [`Limits`](crate::Limits) are those of the whole server: every shard gets
     /// [its share](crate::Limits::share_of), and what connections there are may fall on them a little
-    /// unevenly. A post for a session of another shard finds room there or is answered 503: it is not
-    /// held.
+    /// unevenly. A post for a session of another shard is held there like one of that shard's own while
+    /// its session has no room, for [`Timeouts::hold`](crate::Timeouts::hold) at most; at most
+    /// [`Limits::forwarded_max`](crate::Limits::forwarded_max) of them are, and further ones are answered
+    /// 503.
     ///
     /// # Errors
     ///
@@ -210,9 +212,45 @@ impl Listener {
         run(self.0.into_worker()?, &executor, on_session).await
     }
 
-    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers).
-    /// `on_session` is called there once for each session, by one thread at a time: it hands the
-    /// session on, to a task on whatever executor, and returns without blocking.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and leaves the
+    /// handlers to the application's.
+    ///
+    /// `handler` is called once for each session, by one thread at a time. It is one of two:
+    ///
+    /// - an async closure or function. What it returns runs as part of this future: on the thread that
+    ///   blocks on it, or on the executor that it was spawned on. So a handler that blocks its thread
+    ///   keeps nobody waiting but the other handlers. It is dropped if it still runs when the server has
+    ///   ended, or when this future is dropped:
+    ///
+    ///   ```no_run
+    ///   # use mcp_sse_smol::{Config, Listener};
+    ///   # fn main() -> std::io::Result<()> {
+    ///   let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
+    ///   async_io::block_on(listener.serve(async |mut session| {
+    ///       while let Some(message) = session.recv().await {
+    ///           println!("{:?}", message.method());
+    ///       }
+    ///   }))
+    ///   # }
+    ///   ```
+    ///
+    /// - a closure that hands the session on, to a task on whatever executor, and returns `()`. It is
+    ///   called on the thread of the sockets, so it must not block:
+    ///
+    ///   ```no_run
+    ///   # use async_executor::Executor;
+    ///   # use mcp_sse_smol::{Config, Listener, Session};
+    ///   # async fn serve_one(session: Session) {}
+    ///   # fn main() -> std::io::Result<()> {
+    ///   static EXECUTOR: Executor<'static> = Executor::new(); // Run it on as many threads as you like.
+    ///   # std::thread::spawn(|| async_io::block_on(EXECUTOR.run(core::future::pending::<()>())));
+    ///   let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
+    ///   async_io::block_on(listener.serve(|session| {
+    ///       println!("{}", session.id());
+    ///       EXECUTOR.spawn(serve_one(session)).detach();
+    ///   }))
+    ///   # }
+    ///   ```
     ///
     /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future shuts the
     /// server down. If one worker fails, the others are shut down first.
@@ -223,21 +261,30 @@ impl Listener {
     ///
     /// # Panics
     ///
-    /// If `on_session` does, when all threads have ended.
-    pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
-        let on_session = Arc::new(Mutex::new(on_session));
-        self.0
-            .on_threads(move |worker| {
-                let on_session = on_session.clone();
-                let executor = Rc::new(LocalExecutor::new());
-                async_io::block_on(run(worker, &executor, move |session| {
-                    // Behind a panic there is nobody who takes sessions.
-                    if let Ok(mut on_session) = on_session.lock() {
-                        on_session(session);
-                    }
-                }))
-            })
-            .await
+    /// If `handler` itself does, when all threads have ended. A panic of what it returned ends that
+    /// session alone.
+    pub async fn serve<Form, R: HandlerReturn<Form>>(
+        self,
+        handler: impl FnMut(Session) -> R + Send + 'static,
+    ) -> io::Result<()> {
+        let handler = Arc::new(Mutex::new(handler));
+        let handlers = Arc::new(Executor::new());
+        // Handlers go with this future, and not when the last thread has noticed that it is gone.
+        let spawner = Arc::downgrade(&handlers);
+        let served = self.0.on_threads(move |worker| {
+            let (handler, spawner) = (handler.clone(), spawner.clone());
+            let executor = Rc::new(LocalExecutor::new());
+            async_io::block_on(run(worker, &executor, move |session| {
+                // Behind a panic there is nobody who takes sessions.
+                let Ok(mut handler) = handler.lock() else { return };
+                if let Some(serving) = handler(session).serving()
+                    && let Some(handlers) = spawner.upgrade()
+                {
+                    handlers.spawn(serving).detach();
+                }
+            }))
+        });
+        handlers.run(served).await
     }
 
     /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there:

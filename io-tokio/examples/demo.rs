@@ -56,9 +56,8 @@ async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
         listener = listener.tls(tls);
     }
 
-    // The first signal stops the server in order, the second at once.
-    let stopping = listener.handle();
-    stop::on_signals(move || stopping.shutdown())?;
+    let (stopping, aborting) = (listener.handle(), listener.handle());
+    stop::on_signals(move || stopping.shutdown(), move || aborting.abort())?;
     let handle = listener.handle();
     let handler = move |session| demo::serve(session, handle.clone());
     match serve.workers() {

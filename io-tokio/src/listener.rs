@@ -1,6 +1,6 @@
 //! A listening socket, and the two ways to serve what it accepts.
 
-use core::future::poll_fn;
+use core::future::{Ready, poll_fn};
 use core::net::SocketAddr;
 use core::task::{Poll, ready};
 use std::io;
@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 #[cfg(feature = "tls")]
 use mcp_sse_core::driver::Tls;
 use mcp_sse_core::driver::{
-    AcceptTrouble, Authorizer, Bound, Decision, Handle, Session, Shard, Turn, Usher, VerdictCache,
-    Worker,
+    AcceptTrouble, Authorizer, Bound, Decision, Handle, HandlerReturn, Session, Shard, Turn, Usher,
+    VerdictCache, Worker,
 };
 use mcp_sse_core::{Clock, Config, RequestHead};
-use tokio::task::{LocalSet, spawn_local, unconstrained};
+use tokio::runtime;
+use tokio::task::{JoinHandle, LocalSet, spawn_local, unconstrained};
 
 use crate::door::{Accepted, Door, Entrance, Opener};
 use crate::socket::{Alarm, Stream, system};
@@ -49,12 +50,12 @@ where
 /// # Errors
 ///
 /// As [`Listener::bind`] and [`Listener::serve`].
-pub async fn serve(
+pub async fn serve<Form, R: HandlerReturn<Form>>(
     address: impl ToSocketAddrs,
     config: Config,
-    on_session: impl FnMut(Session) + Send + 'static,
+    handler: impl FnMut(Session) -> R + Send + 'static,
 ) -> io::Result<()> {
-    Listener::bind(address, config)?.serve(on_session).await
+    Listener::bind(address, config)?.serve(handler).await
 }
 
 impl Listener {
@@ -163,8 +164,10 @@ impl Listener {
     ///
     /// [`Limits`](crate::Limits) are those of the whole server: every shard gets
     /// [its share](crate::Limits::share_of), and what connections there are may fall on them a little
-    /// unevenly. A post for a session of another shard finds room there or is answered 503: it is not
-    /// held.
+    /// unevenly. A post for a session of another shard is held there like one of that shard's own while
+    /// its session has no room, for [`Timeouts::hold`](crate::Timeouts::hold) at most; at most
+    /// [`Limits::forwarded_max`](crate::Limits::forwarded_max) of them are, and further ones are answered
+    /// 503.
     ///
     /// # Errors
     ///
@@ -209,10 +212,47 @@ impl Listener {
         run(self.0.into_worker()?, move |session| drop(spawn_local(handler(session)))).await
     }
 
-    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers).
-    /// `on_session` is called there once for each session, by one thread at a time: it hands the
-    /// session on, to a task on whatever executor, and returns without blocking. To spawn on the
-    /// application's own runtime, take its [`Handle`](tokio::runtime::Handle) into the closure.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs the
+    /// handlers on the application's runtime.
+    ///
+    /// `handler` is called once for each session, by one thread at a time. It is one of two:
+    ///
+    /// - an async closure or function. What it returns is spawned on the runtime that runs this future,
+    ///   so a handler that blocks its thread keeps nobody waiting but its neighbours on that runtime:
+    ///
+    ///   ```no_run
+    ///   # use mcp_sse_tokio::{Config, Listener};
+    ///   #[tokio::main]
+    ///   async fn main() -> std::io::Result<()> {
+    ///       let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
+    ///       listener.serve(async |mut session| {
+    ///           while let Some(message) = session.recv().await {
+    ///               println!("{:?}", message.method());
+    ///           }
+    ///       }).await
+    ///   }
+    ///   ```
+    ///
+    /// - a closure that hands the session on, and returns `()` or the
+    ///   [`JoinHandle`](tokio::task::JoinHandle) of a task. It is called on the thread of the sockets, so
+    ///   it must not block; the runtime that runs this future is [entered](tokio::runtime::Handle::enter)
+    ///   meanwhile:
+    ///
+    ///   ```no_run
+    ///   # use mcp_sse_tokio::{Config, Listener, Session};
+    ///   # async fn serve_one(session: Session) {}
+    ///   # #[tokio::main]
+    ///   # async fn main() -> std::io::Result<()> {
+    ///   let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
+    ///   listener.serve(|session| {
+    ///       println!("{}", session.id());
+    ///       tokio::spawn(serve_one(session)) // On the runtime of `main`.
+    ///   }).await
+    ///   # }
+    ///   ```
+    ///
+    /// If this future runs on no tokio runtime, as under another executor's `block_on`, either happens on
+    /// the runtime of the thread of the sockets: then handlers must not block.
     ///
     /// Ends after [`Handle::shutdown`], when the last connection has. Dropping the future shuts the
     /// server down. If one worker fails, the others are shut down first.
@@ -224,18 +264,17 @@ impl Listener {
     ///
     /// # Panics
     ///
-    /// If `on_session` does, when all threads have ended.
-    pub async fn serve(self, on_session: impl FnMut(Session) + Send + 'static) -> io::Result<()> {
-        let on_session = Arc::new(Mutex::new(on_session));
+    /// If `handler` itself does, when all threads have ended. A panic of what it returned or spawned ends
+    /// that session alone.
+    pub async fn serve<Form, R: HandlerReturn<Form>>(
+        self,
+        handler: impl FnMut(Session) -> R + Send + 'static,
+    ) -> io::Result<()> {
+        let handing = Handing::new(handler);
         self.0
             .on_threads(move |worker| {
-                let on_session = on_session.clone();
-                block_on(run(worker, move |session| {
-                    // Behind a panic there is nobody who takes sessions.
-                    if let Ok(mut on_session) = on_session.lock() {
-                        on_session(session);
-                    }
-                }))
+                let handing = handing.clone();
+                block_on(run(worker, move |session| handing.hand(session)))
             })
             .await
     }
@@ -270,8 +309,54 @@ impl Listener {
     }
 }
 
+/// Gives sessions to a handler that all threads of a server share, on the runtime that the application
+/// had when this was made.
+pub(crate) struct Handing<H> {
+    handler: Arc<Mutex<H>>,
+    /// Without one, what is spawned runs on the thread that hands the session on.
+    runtime: Option<runtime::Handle>,
+}
+
+impl<H> Clone for Handing<H> {
+    fn clone(&self) -> Self {
+        Self { handler: self.handler.clone(), runtime: self.runtime.clone() }
+    }
+}
+
+impl<H> Handing<H> {
+    pub(crate) fn new(handler: H) -> Self {
+        let runtime = runtime::Handle::try_current().ok();
+        Self { handler: Arc::new(Mutex::new(handler)), runtime }
+    }
+
+    pub(crate) fn hand<Form, R: HandlerReturn<Form>>(&self, session: Session)
+    where
+        H: FnMut(Session) -> R,
+    {
+        let _entered = self.runtime.as_ref().map(runtime::Handle::enter);
+        // Behind a panic there is nobody who takes sessions.
+        let Ok(mut handler) = self.handler.lock() else { return };
+        if let Some(serving) = handler(session).serving() {
+            drop(tokio::spawn(serving));
+        }
+    }
+}
+
+/// The [form](HandlerReturn) of a handler that has spawned a task for its session and returns its
+/// [`JoinHandle`], which nobody waits for.
+#[derive(Debug)]
+pub enum ReturnsJoinHandle {}
+
+impl<T> HandlerReturn<ReturnsJoinHandle> for JoinHandle<T> {
+    type Serving = Ready<()>;
+
+    fn serving(self) -> Option<Ready<()>> {
+        None
+    }
+}
+
 fn block_on(served: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(served)
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(served)
 }
 
 /// Runs one shard on this thread.

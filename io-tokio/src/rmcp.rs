@@ -70,7 +70,7 @@ mod transport;
 pub use rmcp::transport::Transport;
 pub use server::{SseServer, SseServerConfig, SseServerTransport};
 pub use tokio_util::sync::CancellationToken;
-pub use transport::{SessionTransport, TransportError};
+pub use transport::{SessionAdapter, SessionTransport, TransportError};
 
 #[cfg(doc)]
 use crate::Session;

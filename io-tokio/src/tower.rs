@@ -15,40 +15,53 @@
 //!     }
 //! })?;
 //! let app = Router::new().nest_service("/api", mcp); // clients connect to /api/sse
+//! // So that clients' addresses are known: limits per address count by them.
+//! let app = app.into_make_service_with_connect_info::<std::net::SocketAddr>();
 //! axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8000").await?, app).await
 //! # }
 //! ```
+//!
+//! A client's address is taken from the [`ConnectInfo`] of its request, which the HTTP server puts there
+//! if it is asked to, as above. Without it, and without
+//! [`SseServiceBuilder::default_peer`], every request counts as one from this machine: limits per address
+//! (`sessions_per_address_max` and the like) do not apply, `trusted_proxy` matches nobody, and with
+//! `require_https` every request is refused unless `trust_local_peers` and a forwarded field say that it
+//! came by HTTPS. The log warns of that once.
 
 use core::convert::Infallible;
 use core::fmt;
 use core::future::poll_fn;
 use core::net::SocketAddr;
 use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use axum::extract::ConnectInfo;
 use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use mcp_sse_core::driver::{
-    Authorizer, Controls, Conversation, Decision, ExchangeRequest, Handle, Session, Shard,
-    VerdictCache, controls_of, run_each,
+    Authorizer, Controls, Conversation, Decision, ExchangeRequest, Handle, HandlerReturn, Session,
+    Shard, VerdictCache, controls_of, run_each,
 };
 use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
 
-use crate::listener::run_turns;
+use crate::listener::{Handing, run_turns};
 use crate::socket::{Stream, system};
 
 /// The transport as a service, cheap to clone: mount it wherever the HTTP server routes.
 ///
-/// The state lives on a thread of its own, or on [several](Self::with_workers), until [`Handle::shutdown`] or until the last clone is
-/// dropped. Handlers run on the runtime on which the service was made.
+/// The state lives on a thread of its own, or on [several](Self::with_workers), until
+/// [`Handle::shutdown`]. Dropping the last clone asks for that as well: it ends what is idle, and what is
+/// under way has the grace. Handlers run on the runtime on which the service was made.
 ///
-/// Which door a request came in by a service cannot know, so it holds every one to be loopback, the
-/// strictest: a server that is to be reached by another name needs
-/// [`allow_host`](crate::ConfigBuilder::allow_host).
+/// On which address a request arrived a service cannot know, so it takes each for one that arrived on
+/// loopback, the strictest: a server that is to be reached by another name needs
+/// [`allow_host`](crate::ConfigBuilder::allow_host). Whom a request is from is told by its
+/// [`ConnectInfo`], or by [`SseServiceBuilder::default_peer`].
 #[derive(Clone)]
 pub struct SseService {
     server: Arc<Server>,
@@ -64,11 +77,40 @@ struct Linger {
 }
 
 /// What the last clone stops.
-struct Server(Handle);
+struct Server {
+    handle: Handle,
+    /// Whom requests without an address are from, if that was said.
+    default_peer: Option<Peer>,
+    /// The log has been told of the first request without an address.
+    warned: AtomicBool,
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.0.shutdown();
+        self.handle.shutdown();
+    }
+}
+
+impl Server {
+    /// Whom a request is from, as far as the HTTP server tells.
+    fn peer(&self, parts: &http::request::Parts) -> Peer {
+        let Some(ConnectInfo(remote)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else {
+            return self.default_peer.unwrap_or_else(|| self.unknown_peer());
+        };
+        let peer = Peer::tcp(*remote, SocketAddr::from(([127, 0, 0, 1], 0)));
+        if self.default_peer.is_some_and(|peer| peer.is_secure()) { peer.secure() } else { peer }
+    }
+
+    fn unknown_peer(&self) -> Peer {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "requests come without their clients' addresses: limits per address do not apply, and \
+                 require_https refuses what no forwarded field says came by HTTPS; serve with \
+                 into_make_service_with_connect_info::<SocketAddr>(), or say \
+                 SseServiceBuilder::default_peer"
+            );
+        }
+        Peer::local()
     }
 }
 
@@ -91,17 +133,17 @@ impl SseService {
         Self::builder(config).build(handler)
     }
 
-    /// As [`new`](Self::new), for whoever has another place for handlers: `on_session` is called on
-    /// the service's thread, and hands the session on without blocking.
+    /// As [`new`](Self::new), for whoever has another place for handlers: see
+    /// [`SseServiceBuilder::with_sessions`].
     ///
     /// # Errors
     ///
     /// If the thread cannot be started.
-    pub fn with_sessions(
+    pub fn with_sessions<Form, R: HandlerReturn<Form>>(
         config: Config,
-        on_session: impl FnMut(Session) + Send + 'static,
+        handler: impl FnMut(Session) -> R + Send + 'static,
     ) -> io::Result<Self> {
-        Self::builder(config).with_sessions(on_session)
+        Self::builder(config).with_sessions(handler)
     }
 
     /// As [`with_sessions`](Self::with_sessions), with so many shards on a thread each: see
@@ -110,17 +152,23 @@ impl SseService {
     /// # Errors
     ///
     /// As [`SseServiceBuilder::with_sessions`].
-    pub fn with_workers(
+    pub fn with_workers<Form, R: HandlerReturn<Form>>(
         config: Config,
         workers: usize,
-        on_session: impl FnMut(Session) + Send + 'static,
+        handler: impl FnMut(Session) -> R + Send + 'static,
     ) -> io::Result<Self> {
-        Self::builder(config).workers(workers).with_sessions(on_session)
+        Self::builder(config).workers(workers).with_sessions(handler)
     }
 
     /// Starts to say more of a service than its configuration.
     pub fn builder(config: Config) -> SseServiceBuilder {
-        SseServiceBuilder { config, workers: 1, authorizer: None, cache: VerdictCache::new() }
+        SseServiceBuilder {
+            config,
+            workers: 1,
+            authorizer: None,
+            cache: VerdictCache::new(),
+            default_peer: None,
+        }
     }
 
     /// Says where the service is mounted, for routers that cut the front of a path off without saying
@@ -134,14 +182,14 @@ impl SseService {
     /// A hold on the server: to stop it, to reach every session.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.server.0.clone()
+        self.server.handle.clone()
     }
 }
 
 impl fmt::Debug for SseService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseService")
-            .field("handle", &self.server.0)
+            .field("handle", &self.server.handle)
             .field("mount", &self.mount)
             .finish()
     }
@@ -155,6 +203,7 @@ pub struct SseServiceBuilder {
     workers: usize,
     authorizer: Option<Authorizer>,
     cache: VerdictCache,
+    default_peer: Option<Peer>,
 }
 
 impl SseServiceBuilder {
@@ -184,6 +233,31 @@ impl SseServiceBuilder {
         self
     }
 
+    /// Whom a request without [`ConnectInfo<SocketAddr>`](ConnectInfo) is from. Unless said, it is
+    /// [`Peer::local`], and the log warns of the first such request.
+    ///
+    /// Say `Peer::local()` where clients have no addresses, as behind a Unix socket, to be spared the
+    /// warning; say `Peer::tcp(..)` with the address of the one proxy that everything comes by, so that
+    /// `trusted_proxy` can name it. If `peer` is [`secure`](Peer::secure), every request came by TLS,
+    /// those with an address too: say it where the HTTP server speaks TLS, or `require_https` refuses
+    /// them.
+    ///
+    /// ```no_run
+    /// # use mcp_sse_tokio::{Config, Peer, SseService};
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::builder().require_https(true).build()?;
+    /// let mcp = SseService::builder(config)
+    ///     .default_peer(Peer::local().secure()) // Served by TLS alone.
+    ///     .build(async |session| println!("{}", session.id()))?;
+    /// # drop(mcp);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn default_peer(mut self, peer: Peer) -> Self {
+        self.default_peer = Some(peer);
+        self
+    }
+
     /// Starts the threads, and returns the service that talks to them. `handler` is called once for
     /// each session; what it returns is spawned on the present runtime.
     ///
@@ -203,19 +277,21 @@ impl SseServiceBuilder {
         self.with_sessions(move |session| drop(runtime.spawn(handler(session))))
     }
 
-    /// As [`build`](Self::build), for whoever has another place for handlers: `on_session` is called
-    /// on the service's threads, by one at a time, and hands the session on without blocking.
+    /// As [`build`](Self::build), for whoever has another place for handlers: `handler` may as well hand
+    /// the session on and return `()`, as for [`Listener::serve`](crate::Listener::serve). It is called
+    /// on the service's threads, by one at a time, and must not block; the present runtime is entered
+    /// meanwhile. Outside a runtime what it spawns or returns runs on those threads.
     ///
     /// # Errors
     ///
     /// If a thread cannot be started; and [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker
     /// at all, for more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer beside static
     /// tokens, and for one that the configuration counts on and that is not there.
-    pub fn with_sessions(
+    pub fn with_sessions<Form, R: HandlerReturn<Form>>(
         self,
-        on_session: impl FnMut(Session) + Send + 'static,
+        handler: impl FnMut(Session) -> R + Send + 'static,
     ) -> io::Result<SseService> {
-        let Self { mut config, workers, authorizer, cache } = self;
+        let Self { mut config, workers, authorizer, cache, default_peer } = self;
         let linger =
             Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
         let (handle, mut controls) = controls_of(workers)?;
@@ -228,17 +304,12 @@ impl SseServiceBuilder {
             }
             controls.check(&config).map_err(invalid)?;
         }
-        let server = Arc::new(Server(handle));
-        let on_session = Arc::new(Mutex::new(on_session));
+        let server = Arc::new(Server { handle, default_peer, warned: AtomicBool::new(false) });
+        let handing = Handing::new(handler);
         let run = move |controls| {
-            let on_session = on_session.clone();
-            run(config.clone(), controls, move |session| {
-                // Behind a panic there is nobody who takes sessions.
-                if let Ok(mut on_session) = on_session.lock() {
-                    on_session(session);
-                }
-            })
-            .inspect_err(|error| log::error!("the service cannot run: {error}"))
+            let handing = handing.clone();
+            run(config.clone(), controls, move |session| handing.hand(session))
+                .inspect_err(|error| log::error!("the service cannot run: {error}"))
         };
         // They end by themselves.
         drop(run_each("service", controls, run)?);
@@ -282,7 +353,8 @@ impl SseService {
     async fn answer<B: Body>(&self, request: Request<B>) -> Response<SseBody> {
         let (parts, body) = request.into_parts();
         let mount = self.mount.as_deref().map_or_else(|| mount(&parts), str::to_owned);
-        let exchange = self.server.0.exchange(exchange_request(&parts, mount), peer(&parts));
+        let peer = self.server.peer(&parts);
+        let exchange = self.server.handle.exchange(exchange_request(&parts, mount), peer);
         let Ok(mut conversation) = exchange.await else { return unavailable() };
         let mut body = pin!(body);
         let mut ended = false;
@@ -366,15 +438,6 @@ fn mount(parts: &http::request::Parts) -> String {
     let original = parts.extensions.get::<axum::extract::OriginalUri>();
     let cut = original.and_then(|uri| uri.0.path().strip_suffix(parts.uri.path()));
     cut.unwrap_or_default().to_owned()
-}
-
-/// The client's address, if the HTTP server tells it; the door it came in by is nobody's to know, so
-/// it counts as loopback, which is the strictest.
-fn peer(parts: &http::request::Parts) -> Peer {
-    match parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
-        Some(info) => Peer::tcp(info.0, SocketAddr::from(([127, 0, 0, 1], 0))),
-        None => Peer::local(),
-    }
 }
 
 fn response(head: &ResponseHead, body: SseBody) -> Response<SseBody> {

@@ -291,9 +291,14 @@ impl Server {
         finish("counters", self.handle.metrics()).expect("the server runs")
     }
 
-    /// Asks it to stop.
+    /// Asks it to stop in order.
     pub fn shutdown(&self) {
         self.handle.shutdown();
+    }
+
+    /// Asks it to stop at once.
+    pub fn abort(&self) {
+        self.handle.abort();
     }
 
     /// Drops the future that serves.
@@ -358,8 +363,7 @@ impl Drop for Server {
         if self.ended {
             return;
         }
-        self.handle.shutdown();
-        self.handle.shutdown();
+        self.handle.abort();
         let end = self.end.recv_timeout(PATIENCE);
         if !thread::panicking() {
             end.expect("the server ends").expect("the server ends well");

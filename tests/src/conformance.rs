@@ -92,10 +92,10 @@ macro_rules! conformance {
                     shutdown {
                         idle_streams_end_at_once,
                         a_stalled_reader_is_cut_at_the_end_of_the_grace,
-                        stalled_readers_are_cut_the_second_time,
+                        stalled_readers_are_cut_by_an_abort,
                         a_request_in_flight_is_answered,
                         a_post_in_the_middle_of_it_is_refused,
-                        the_second_time_everything_is_cut,
+                        a_second_shutdown_waits_and_an_abort_does_not,
                         the_future_is_dropped,
                     }
                     timers {

@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_types, reason = "a driver's; the core itself opens no socket")]
 
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -70,16 +70,46 @@ pub(crate) fn main(serve: impl FnOnce(TcpListener, Config) -> io::Result<()>) ->
     }
 }
 
-/// Calls `wake` at each signal to end, from a thread that does nothing else, and counts them: the first
-/// one asks to stop in order, another one at once.
-pub(crate) fn signals(wake: impl Fn() + Send + 'static) -> io::Result<Arc<AtomicU32>> {
-    let count = Arc::new(AtomicU32::new(0));
-    let counted = count.clone();
-    stop::on_signals(move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        wake();
-    })?;
-    Ok(count)
+/// What signals have asked for.
+#[derive(Default)]
+pub(crate) struct Signals {
+    shutdown: AtomicBool,
+    abort: AtomicBool,
+}
+
+impl Signals {
+    /// Does what was asked for since the last call. Returns whether that was anything.
+    pub(crate) fn obey(&self, server: &mut Server, now: Time) -> bool {
+        let shutdown = self.shutdown.swap(false, Ordering::Relaxed);
+        let abort = self.abort.swap(false, Ordering::Relaxed);
+        if shutdown {
+            server.shutdown(now);
+        }
+        if abort {
+            server.abort(now);
+        }
+        shutdown || abort
+    }
+}
+
+/// Notes each signal to end and calls `wake` at it, from a thread that does nothing else: the first one
+/// asks to stop in order, another one at once.
+pub(crate) fn signals(wake: impl Fn() + Send + Sync + 'static) -> io::Result<Arc<Signals>> {
+    let signals = Arc::<Signals>::default();
+    let (first, further) = (signals.clone(), signals.clone());
+    let wake = Arc::new(wake);
+    let again = wake.clone();
+    stop::on_signals(
+        move || {
+            first.shutdown.store(true, Ordering::Relaxed);
+            wake();
+        },
+        move || {
+            further.abort.store(true, Ordering::Relaxed);
+            again();
+        },
+    )?;
+    Ok(signals)
 }
 
 /// Whether it is worth trying again.

@@ -23,7 +23,7 @@ pub(super) struct Attention {
 #[derive(Debug, Default)]
 struct State {
     sessions: Vec<SessionId>,
-    shutdowns: u32,
+    stop: Option<StopKind>,
     report: Option<Report>,
     posts: Vec<Parcel>,
     /// Further posts are answered 503 at once.
@@ -35,6 +35,15 @@ struct State {
     /// The shard has ended: no post is taken any more.
     closed: bool,
     waker: Option<Waker>,
+}
+
+/// How a server was asked to stop. Of two requests the later variant holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum StopKind {
+    /// In order.
+    Shutdown,
+    /// At once.
+    Abort,
 }
 
 /// A post on its way to the shard that has its session.
@@ -53,7 +62,7 @@ pub(super) struct Parcel {
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) sessions: Vec<SessionId>,
-    pub(super) shutdowns: u32,
+    pub(super) stop: Option<StopKind>,
     pub(super) report: Option<Report>,
     pub(super) posts: Vec<Parcel>,
     pub(super) outcomes: Vec<(PostTicket, Outcome)>,
@@ -63,17 +72,18 @@ impl Attention {
     /// That of a further shard, which has been told what this one has been told before it began.
     pub(super) fn alike(&self) -> Self {
         let state = self.lock();
-        let (shutdowns, report) = (state.shutdowns, state.report.clone());
+        let (stop, report) = (state.stop, state.report.clone());
         drop(state);
-        Self { state: Mutex::new(State { shutdowns, report, ..State::default() }) }
+        Self { state: Mutex::new(State { stop, report, ..State::default() }) }
     }
 
     pub(super) fn session(&self, session: SessionId) {
         self.change(|state| state.sessions.push(session));
     }
 
-    pub(super) fn shutdown(&self) {
-        self.change(|state| state.shutdowns = state.shutdowns.saturating_add(1));
+    /// The server is to stop. An abort that nobody has looked at is not weakened.
+    pub(super) fn stop(&self, how: StopKind) {
+        self.change(|state| state.stop = state.stop.max(Some(how)));
     }
 
     /// A later report replaces one that nobody has looked at.
@@ -162,7 +172,7 @@ impl State {
         self.posts_bytes = 0;
         Wanted {
             sessions: mem::take(&mut self.sessions),
-            shutdowns: mem::take(&mut self.shutdowns),
+            stop: self.stop.take(),
             report: self.report.take(),
             posts: mem::take(&mut self.posts),
             outcomes: mem::take(&mut self.outcomes),

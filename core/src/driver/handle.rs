@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
-use super::attention::Attention;
+use super::attention::{Attention, StopKind};
 use super::decisions::Authorizer;
 use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
 use super::neighbours::{Link, Neighbours};
@@ -159,13 +159,30 @@ impl Controls {
 }
 
 impl Handle {
-    /// Stops the server: idle connections and sessions end at once, requests under way are answered,
-    /// and what is left when the grace is over is cut. Called again, everything is cut at once.
+    /// Stops the server in order: idle connections and sessions end at once, requests under way are
+    /// answered, and what is left when
+    /// [`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace) is over is cut. To cut it
+    /// earlier, call [`abort`](Self::abort).
     ///
-    /// Returns immediately; the adapter's `serve` returns when it is done.
+    /// Returns immediately; the adapter's `serve` returns when it is done. Calling this again, from
+    /// whatever clone of the handle, changes nothing.
     pub fn shutdown(&self) {
+        self.stop(StopKind::Shutdown);
+    }
+
+    /// Stops the server at once: every connection is cut, requests under way get no answer, and what
+    /// is queued for clients is lost. It may follow a [`shutdown`](Self::shutdown) that takes too
+    /// long, or come alone.
+    ///
+    /// Returns immediately; the adapter's `serve` returns when it is done. Calling this again changes
+    /// nothing.
+    pub fn abort(&self) {
+        self.stop(StopKind::Abort);
+    }
+
+    fn stop(&self, how: StopKind) {
         // Under the lock: a server that is about to begin with more shards stops with all of them.
-        self.whole.links().iter().for_each(|link| link.attention.shutdown());
+        self.whole.links().iter().for_each(|link| link.attention.stop(how));
     }
 
     /// Sends one frame to every session. It is encoded once and shared; a session whose queue is

@@ -4,6 +4,7 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::time::Instant;
 
+use super::attention::StopKind;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
@@ -113,8 +114,10 @@ impl<S: Socket> State<S> {
         if let Some(report) = wanted.report {
             self.server.report(report);
         }
-        for _ in 0..wanted.shutdowns {
-            self.server.shutdown(now);
+        match wanted.stop {
+            Some(StopKind::Shutdown) => self.server.shutdown(now),
+            Some(StopKind::Abort) => self.server.abort(now),
+            None => {}
         }
         for parcel in wanted.posts {
             self.neighbours.take_in(parcel, &mut self.server, &self.clock);

@@ -281,9 +281,9 @@ mod tests {
 
     /// As a shard does, waits for the end of the server.
     fn until_shutdown(controls: &Controls) {
-        block_on(|cx| match controls.neighbours.own().attention.take(cx).shutdowns {
-            0 => Poll::Pending,
-            _ => Poll::Ready(()),
+        block_on(|cx| match controls.neighbours.own().attention.take(cx).stop {
+            None => Poll::Pending,
+            Some(_) => Poll::Ready(()),
         });
     }
 

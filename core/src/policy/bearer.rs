@@ -75,7 +75,11 @@ impl StaticTokens {
         let no_token = usize::from(presented.len() > *width || presented.contains(&0));
         let mut found = 0;
         for (at, token) in padded.chunks_exact(*width).enumerate() {
-            let differs = token.iter().zip(&*candidate).fold(0, |sum, (a, b)| sum | (a ^ b));
+            let differs = token.iter().zip(&*candidate).fold(0, |sum, (a, b)| {
+                #[cfg(test)]
+                crate::testing::step();
+                sum | (a ^ b)
+            });
             let differs = usize::from(black_box(differs)) | no_token;
             // All ones where nothing differs.
             found |= usize::from(differs == 0).wrapping_neg() & (at + 1);
@@ -297,6 +301,24 @@ mod tests {
         }
         assert_eq!(whose(&"x".repeat(10_000)), None);
         assert_eq!(whose(&("alpha-2==".to_string() + &"\0".repeat(600))), None);
+    }
+
+    #[test]
+    fn token_is_compared_with_every_known_one_in_whole() {
+        let tokens = StaticTokens::builder()
+            .token("alice", "alpha")
+            .token("bob", "beta")
+            .token("carol", "gamma-gamma")
+            .build()
+            .unwrap();
+        // The first, one in the middle, the last; a beginning, one octet off, one too many, nothing.
+        for presented in
+            ["alpha", "beta", "gamma-gamma", "alph", "blpha", "gamma-gamma=", "", "beta\0"]
+        {
+            let (steps, _) =
+                crate::testing::steps_in(|| tokens.principal(presented.as_bytes()).is_some());
+            assert_eq!(steps, 3 * 11, "{presented:?}: three tokens, padded to eleven octets");
+        }
     }
 
     #[test]

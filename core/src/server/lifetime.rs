@@ -22,14 +22,35 @@ impl Server {
     ///
     /// No connection is accepted from here on and idle ones close. Requests under way are answered;
     /// sessions with requests in flight go on until those have their answers, the others end at
-    /// once: what is queued leaves, then the stream ends. When the grace is over, or when this is
-    /// called again, the rest is cut. [`Event::Drained`](crate::Event::Drained) follows when no
-    /// connection is left.
+    /// once: what is queued leaves, then the stream ends. When the grace
+    /// ([`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace)) is over, or at
+    /// [`abort`](Self::abort), the rest is cut. [`Event::Drained`](crate::Event::Drained) follows
+    /// when no connection is left.
+    ///
+    /// A server that is stopping already goes on as it does: calling this again changes nothing, and
+    /// does not lengthen the grace.
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
         match self.phase {
             Phase::Running => self.drain(),
-            Phase::Draining { .. } => self.cut_everything(),
+            Phase::Draining { .. } | Phase::Drained => {}
+        }
+        self.settle();
+    }
+
+    /// Stops serving at once, whether or not [`shutdown`](Self::shutdown) was called before.
+    ///
+    /// Every connection is cut: what is queued for its peer is thrown away, requests under way get no
+    /// answer, and sessions end with [`CloseReason::Shutdown`].
+    /// [`Event::Drained`](crate::Event::Drained) follows when the driver has closed every socket.
+    /// Calling this again changes nothing.
+    pub fn abort(&mut self, now: Time) {
+        self.advance(now);
+        match self.phase {
+            Phase::Running | Phase::Draining { .. } => {
+                log::info!("stopping at once: {} connections are cut", self.conns.len());
+                self.cut_everything();
+            }
             Phase::Drained => {}
         }
         self.settle();
@@ -64,6 +85,7 @@ impl Server {
     }
 
     fn cut_everything(&mut self) {
+        self.phase = Phase::Draining { until: None };
         for key in self.connection_keys() {
             match self.conns.get(key).map(|conn| &conn.phase) {
                 Some(&ConnPhase::Streaming { session, .. }) => {
@@ -76,7 +98,6 @@ impl Server {
                 None => {}
             }
         }
-        self.phase = Phase::Draining { until: None };
     }
 
     fn connection_keys(&self) -> Vec<Key> {

@@ -17,6 +17,7 @@ mod guard;
 mod http;
 mod identity;
 mod limits;
+mod oracle;
 mod posts;
 mod proxies;
 mod rates;
@@ -342,6 +343,12 @@ impl Bench {
     #[track_caller]
     pub(super) fn shutdown(&mut self) {
         self.server.shutdown(self.now);
+        self.pump();
+    }
+
+    #[track_caller]
+    pub(super) fn abort(&mut self) {
+        self.server.abort(self.now);
         self.pump();
     }
 

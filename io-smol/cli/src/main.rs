@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -126,20 +125,13 @@ trait Service: Clone + Send + Sync + 'static {
     /// The server is about to begin.
     fn begin(&self, _server: &Handle) {}
 
-    /// What else happens when the server is told to stop: for the first time, or again.
-    fn stopper(&self) -> impl Fn(Stop) + Send + 'static {
-        |_| {}
+    /// What else happens when the server is told to stop at once.
+    fn aborter(&self) -> impl Fn() + Send + 'static {
+        || {}
     }
 
     /// Serves one session.
     fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static;
-}
-
-/// How a server is told to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    InOrder,
-    AtOnce,
 }
 
 #[derive(Clone)]
@@ -171,13 +163,9 @@ impl Service for Bridged {
         self.children.status().report_to(server.clone());
     }
 
-    fn stopper(&self) -> impl Fn(Stop) + Send + 'static {
+    fn aborter(&self) -> impl Fn() + Send + 'static {
         let children = self.children.clone();
-        move |stop| {
-            if stop == Stop::AtOnce {
-                children.hurry();
-            }
-        }
+        move || children.hurry()
     }
 
     async fn serve(self, session: Session, _: Handle) {
@@ -277,15 +265,18 @@ fn serve_until_stopped(
         None => listener,
     };
 
-    // The first signal stops the server in order, the second at once.
-    let stopping = listener.handle();
-    let stopper = service.stopper();
-    let again = AtomicBool::new(false);
-    stop::on_signals(move || {
-        log::info!("stopping");
-        stopping.shutdown();
-        stopper(if again.swap(true, Relaxed) { Stop::AtOnce } else { Stop::InOrder });
-    })
+    let (stopping, aborting) = (listener.handle(), listener.handle());
+    let aborter = service.aborter();
+    stop::on_signals(
+        move || {
+            log::info!("stopping; a second signal cuts what is under way");
+            stopping.shutdown();
+        },
+        move || {
+            aborting.abort();
+            aborter();
+        },
+    )
     .map_err(|error| Failure::Start(format!("cannot wait for signals: {error}")))?;
 
     let handle = listener.handle();

@@ -72,7 +72,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
     /// How long requests under way may take to finish when the server is stopped; "off" for as long
-    /// as they like.
+    /// as they like. A second signal (Ctrl-C, SIGTERM) cuts them.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     shutdown_grace: Time,
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.

@@ -33,14 +33,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // Streams end when the transport does, and with them the requests that axum waits for.
     let (stopped, stop) = tokio::sync::watch::channel(false);
-    stop::on_signals(move || {
+    let aborting = handle.clone();
+    let shutdown = move || {
         handle.shutdown();
         let _ = stopped.send(true);
-    })?;
+    };
+    stop::on_signals(shutdown, move || aborting.abort())?;
     let stopping = async move {
         let mut stop = stop;
         let _ = stop.wait_for(|stop| *stop).await;
     };
+    // So that clients' addresses are known: limits per address count by them.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stopping).await?;
     Ok(())
 }

@@ -88,8 +88,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     // A closed stdout is no reason not to serve.
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n\nCtrl-C stops it.");
 
-    let stopping = listener.handle();
-    stop::on_signals(move || stopping.shutdown())?;
+    let (stopping, aborting) = (listener.handle(), listener.handle());
+    stop::on_signals(move || stopping.shutdown(), move || aborting.abort())?;
     let handle = listener.handle();
     listener.serve_local(move |session| demo::serve(session, handle.clone())).await?;
     Ok(())

@@ -204,7 +204,8 @@ impl SseServer {
         self.sessions.recv().await.map(SessionTransport::new)
     }
 
-    /// Stops the server: services are cancelled and may still answer, then streams end.
+    /// Stops the server: services are cancelled and may still answer, then streams end. To cut them
+    /// instead, call [`Handle::abort`] on its [`handle`](Self::handle). Either may be called again.
     pub fn cancel(&self) {
         self.ct.cancel();
     }
@@ -222,7 +223,9 @@ impl SseServer {
         self.stopped.clone().cancelled_owned()
     }
 
-    /// A hold on the server: to reach every session, to look at counters.
+    /// A hold on the server: to reach every session, to look at counters, to stop it at once. Its
+    /// [`shutdown`](Handle::shutdown) ends sessions without cancelling services first; see
+    /// [`cancel`](Self::cancel).
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()

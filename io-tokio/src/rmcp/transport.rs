@@ -45,7 +45,6 @@ pub enum TransportError {
 
 /// Names the way from a [`Session`] to a transport, as [`IntoTransport`] demands. Has no values.
 #[derive(Debug)]
-#[expect(unnameable_types, reason = "told by inference, as the SDK's own of this kind are")]
 pub enum SessionAdapter {}
 
 impl IntoTransport<RoleServer, TransportError, SessionAdapter> for Session {

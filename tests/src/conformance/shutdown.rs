@@ -73,9 +73,9 @@ pub fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
     }
 }
 
-/// Many readers that have stalled, their queues full and their handlers waiting for room: the second
-/// request ends all that at once, and everybody is told.
-pub fn stalled_readers_are_cut_the_second_time(on: &Adapter) {
+/// Many readers that have stalled, their queues full and their handlers waiting for room: an abort
+/// ends all that at once, and everybody is told.
+pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
     const READERS: usize = 20;
     for place in Place::ALL {
         let (sender, ends) = mpsc::channel();
@@ -100,11 +100,11 @@ pub fn stalled_readers_are_cut_the_second_time(on: &Adapter) {
             metrics.frames_queued - metrics.frames_sent >= 2 * READERS as u64
         });
         server.shutdown();
-        // It is asked again when it has heard of the first time.
+        // The shutdown has begun before it is cut short.
         let refused = || std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err();
         wait_until("it takes no more", refused);
         assert!(!server.has_ended(), "readers are waited for, and there is no end to the grace");
-        server.shutdown();
+        server.abort();
         server.wait_for_end();
         for _ in 0..READERS {
             let told = ends.recv_timeout(PATIENCE);
@@ -182,13 +182,13 @@ pub fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
         client.expect_end();
     }
     // The session went on through all that.
-    server.shutdown();
+    server.abort();
     stream.client.wait_for_end();
     server.wait_for_end();
 }
 
-/// Whoever asks twice does not wait.
-pub fn the_second_time_everything_is_cut(on: &Adapter) {
+/// Asking again changes nothing, and an abort does not wait.
+pub fn a_second_shutdown_waits_and_an_abort_does_not(on: &Adapter) {
     for place in Place::ALL {
         let (sender, messages) = mpsc::channel();
         let config = with_grace(None);
@@ -200,8 +200,11 @@ pub fn the_second_time_everything_is_cut(on: &Adapter) {
         assert_eq!(messages.recv_timeout(PATIENCE), Ok(call(1, "[]")));
         server.shutdown();
         idle.expect_end();
-        assert!(!server.has_ended(), "a request is in flight, and there is no end to the grace");
         server.shutdown();
+        // The counters are asked for behind the second request, so they are those after it.
+        assert_eq!(server.metrics().sessions_open(), 1, "a request is in flight");
+        assert!(!server.has_ended(), "there is no end to the grace");
+        server.abort();
         stream.client.wait_for_end();
         server.wait_for_end();
     }

@@ -213,8 +213,11 @@ impl World {
         if orderly {
             for shard in 0..self.shards.len() {
                 self.call(shard, 4_096, Server::shutdown);
-                if self.chance.one_in(4) {
-                    self.call(shard, 4_096, Server::shutdown);
+                // Again, which changes nothing; or at once.
+                match self.chance.below(8) {
+                    5 => self.call(shard, 4_096, Server::shutdown),
+                    6 | 7 => self.call(shard, 4_096, Server::abort),
+                    _ => {}
                 }
             }
             self.pump();

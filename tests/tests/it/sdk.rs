@@ -8,7 +8,7 @@ use futures_lite::future::{block_on, poll_once};
 use mcp_sse_core::Config;
 use mcp_sse_tests::client::{Client, Stream, health};
 use mcp_sse_tests::sdk::Toolbox;
-use mcp_sse_tests::{PATIENCE, finish, wait_until};
+use mcp_sse_tests::{PATIENCE, finish, timeouts, wait_until};
 use mcp_sse_tokio::rmcp::{
     CancellationToken, SessionTransport, SseServer, SseServerConfig, Transport, TransportError,
 };
@@ -331,6 +331,40 @@ fn cancelled_in_order() {
     }
     served.wait_for_stop();
     Listener::bind(served.address, Config::default()).expect("a free port");
+}
+
+/// Stopping again cuts nothing; an abort does, whatever a service still does.
+#[test]
+fn server_that_is_stopped_again_goes_on_and_one_that_is_aborted_ends() {
+    for abort in [false, true] {
+        let config = timeouts(|t| t.shutdown_grace = None).build().expect("valid");
+        let mut handle = None;
+        let served = Served::with(config, |server, toolbox| {
+            handle = Some(server.handle());
+            server.with_service(move || toolbox.clone())
+        });
+        let handle = handle.expect("a server");
+        let mut waiting = Stream::open(served.address);
+        let mut idle = Stream::open(served.address);
+        check_add(&mut idle, 1);
+        post(&mut waiting, &call(1, "wait", &json!({})));
+        wait_until("a call that waits", || served.toolbox.waiting() == 1);
+        handle.shutdown();
+        idle.expect_end();
+        handle.shutdown();
+        let counters = finish("counters", handle.metrics()).expect("it runs");
+        assert_eq!(counters.sessions_open(), 1, "a call is under way");
+        if abort {
+            handle.abort();
+            waiting.client.wait_for_end();
+        } else {
+            served.ct.cancel();
+            served.ct.cancel();
+            assert_eq!(outcome(&answer(&mut waiting), 1), "cancelled");
+            waiting.expect_end();
+        }
+        served.wait_for_stop();
+    }
 }
 
 #[test]

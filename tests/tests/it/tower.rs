@@ -1,18 +1,20 @@
 //! The transport as a service of tower: what is different from a socket of its own. The clients that
 //! run against `axum_nest` try the rest.
 
+use core::cell::RefCell;
 use core::convert::Infallible;
+use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Builder;
 use mcp_sse_core::driver::Session;
-use mcp_sse_core::{Config, Limits, SessionToken};
+use mcp_sse_core::{Config, Limits, Peer, SessionToken, Timeouts};
 use mcp_sse_tests::adapter::{Handler, handler};
 use mcp_sse_tests::{handlers, wait_until};
 use mcp_sse_tokio::{
@@ -272,4 +274,187 @@ fn authorizers_that_cannot_be() {
     assert_eq!(build(Authorization::Deferred, false), invalid);
     assert_eq!(build(Authorization::Static(tokens), true), invalid);
     assert_eq!(build(Authorization::Deferred, true), Ok(()));
+}
+
+/// A request that came from there, as axum says it.
+fn from(remote: &str, mut request: Request) -> Request {
+    let remote: SocketAddr = remote.parse().expect("an address");
+    request.extensions_mut().insert(ConnectInfo(remote));
+    request
+}
+
+const ELSEWHERE: &str = "198.51.100.1:1";
+
+fn proxy() -> Peer {
+    let remote = "192.0.2.7:1".parse().expect("an address");
+    Peer::tcp(remote, SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+#[test]
+fn limits_per_address_count_by_connect_info_or_by_the_default_peer() {
+    let limits = Limits { sessions_per_address_max: Some(1), ..Limits::default() };
+    // Of two requests that each open a stream, whether the second is refused.
+    let second = |default: Option<Peer>, known: bool| {
+        let config = Config::builder().limits(limits.clone()).build().expect("good");
+        let builder = SseService::builder(config);
+        let builder = match default {
+            Some(peer) => builder.default_peer(peer),
+            None => builder,
+        };
+        let desk = Desk::build(builder, handlers::echo());
+        let mut app = Router::new().fallback_service(desk.service.clone());
+        let ask = || if known { from(ELSEWHERE, get("/sse")) } else { get("/sse") };
+        let first = desk.ask(&mut app, ask());
+        assert_eq!(first.status(), StatusCode::OK);
+        desk.ask(&mut app, ask()).status().as_u16()
+    };
+    assert_eq!(second(None, true), 503);
+    assert_eq!(second(Some(Peer::local()), true), 503);
+    assert_eq!(second(Some(proxy()), false), 503);
+    // Whoever has no address cannot be counted.
+    assert_eq!(second(None, false), 200);
+    assert_eq!(second(Some(Peer::local()), false), 200);
+}
+
+#[test]
+fn https_is_met_by_a_secure_default_peer_with_and_without_connect_info() {
+    for (peer, status) in
+        [(None, 403), (Some(Peer::local()), 403), (Some(Peer::local().secure()), 200)]
+    {
+        let config = Config::builder().require_https(true).build().expect("good");
+        let builder = SseService::builder(config);
+        let builder = match peer {
+            Some(peer) => builder.default_peer(peer),
+            None => builder,
+        };
+        let desk = Desk::build(builder, handlers::echo());
+        let mut app = Router::new().fallback_service(desk.service.clone());
+        for request in [get("/sse"), from(ELSEWHERE, get("/sse"))] {
+            assert_eq!(desk.ask(&mut app, request).status().as_u16(), status, "{peer:?}");
+        }
+    }
+}
+
+#[test]
+fn forwarded_fields_of_a_default_peer_that_is_a_trusted_proxy_count() {
+    let config = Config::builder().require_https(true).trusted_proxy("192.0.2.7");
+    let config = config.build().expect("good");
+    let desk = Desk::build(SseService::builder(config).default_peer(proxy()), handlers::echo());
+    let mut app = Router::new().fallback_service(desk.service.clone());
+    assert_eq!(desk.ask(&mut app, get("/sse")).status().as_u16(), 403);
+    let mut request = get("/sse");
+    request.headers_mut().insert("x-forwarded-proto", "https".parse().expect("a field"));
+    request.headers_mut().insert("x-forwarded-for", "203.0.113.9".parse().expect("a field"));
+    assert_eq!(desk.ask(&mut app, request).status().as_u16(), 200);
+}
+
+thread_local! {
+    /// The warnings of this thread, on which a test calls its service.
+    static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() == log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            // A thread that ends has nobody to tell.
+            let note =
+                |all: &RefCell<Vec<String>>| all.borrow_mut().push(record.args().to_string());
+            let _ = WARNINGS.try_with(note);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn first_request_without_connect_info_is_warned_of_once_unless_a_default_peer_was_said() {
+    // One for the process; this is the only test here that has one.
+    log::set_logger(&Warnings).expect("no other");
+    log::set_max_level(log::LevelFilter::Warn);
+    let warnings = |builder: SseServiceBuilder, known: bool| {
+        let desk = Desk::build(builder, handlers::echo());
+        let mut app = Router::new().fallback_service(desk.service.clone());
+        WARNINGS.take();
+        for _ in 0..3 {
+            let request = get("/health");
+            let request = if known { from(ELSEWHERE, request) } else { request };
+            assert_eq!(desk.ask(&mut app, request).status(), StatusCode::OK);
+        }
+        WARNINGS.take()
+    };
+    let builder = || SseService::builder(Config::default());
+    let told = warnings(builder(), false);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("default_peer") && told[0].contains("connect_info"), "{told:?}");
+    assert_eq!(warnings(builder(), true), [""; 0]);
+    assert_eq!(warnings(builder().default_peer(Peer::local()), false), [""; 0]);
+}
+
+/// The callback is called on the service's thread, and what it spawns runs where the service was made.
+#[test]
+fn sessions_that_a_callback_spawns_run_on_the_runtime_of_whoever_made_the_service() {
+    let (sender, runtimes) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let here = runtime.handle().id();
+    let services = {
+        let _here = runtime.enter();
+        let (first, second) = (sender.clone(), sender);
+        let spawns = SseService::with_sessions(Config::default(), move |session| {
+            let sender = first.clone();
+            tokio::spawn(async move {
+                drop(session);
+                sender.send(tokio::runtime::Handle::current().id())
+            })
+        });
+        let returns = SseService::with_sessions(Config::default(), move |session| {
+            let sender = second.clone();
+            async move {
+                drop(session);
+                sender.send(tokio::runtime::Handle::current().id()).expect("the test goes on");
+            }
+        });
+        [spawns, returns]
+    };
+    for service in services {
+        let mut app = Router::new().fallback_service(service.expect("a thread"));
+        let asked = async { app.call(get("/sse")).await.map(drop) };
+        runtime.block_on(asked).unwrap_or_else(|never| match never {});
+        let told = runtimes.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session");
+        assert_eq!(told, here);
+    }
+}
+
+#[test]
+fn service_dropped_behind_a_shutdown_leaves_requests_under_way_their_grace() {
+    let (sender, sessions) = std::sync::mpsc::channel();
+    let timeouts = Timeouts { shutdown_grace: None, ..Timeouts::default() };
+    let config = Config::builder().timeouts(timeouts).build().expect("good");
+    let desk = Desk::build(SseService::builder(config), handlers::give(sender));
+    let mut app = Router::new().fallback_service(desk.service.clone());
+    let mut stream = desk.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    let mut session = sessions.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session");
+    assert_eq!(desk.ask(&mut app, post(&endpoint, BODY)).status(), StatusCode::ACCEPTED);
+    let request = desk.wait("a request", session.recv()).expect("a request");
+    let handle = desk.service.handle();
+    handle.shutdown();
+    handle.shutdown();
+    let Desk { runtime, service } = desk;
+    drop((app, service));
+    let metrics = runtime.block_on(handle.metrics()).expect("it runs");
+    assert_eq!(metrics.sessions_open(), 1, "a request is in flight");
+    let answer = handlers::echoed(&request).expect("a request");
+    runtime.block_on(session.send(answer)).expect("a stream");
+    let body = stream.body_mut();
+    let frame = core::future::poll_fn(|cx| poll_frame(Pin::new(&mut *body), cx));
+    let told = runtime.block_on(frame).expect("an answer");
+    assert!(told.windows(3).any(|three| three == b"[7]"), "{told:?}");
+    wait_until("the server has ended", || runtime.block_on(handle.metrics()).is_err());
 }

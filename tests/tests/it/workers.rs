@@ -204,6 +204,8 @@ fn a_shutdown_ends_every_shard(on: &Adapter) {
         assert_eq!(server.metrics().sessions_opened, opened);
         assert!(!server.has_ended());
         server.shutdown();
+        assert_eq!(server.metrics().sessions_open(), 1, "a second request changes nothing");
+        server.abort();
         busy.client.wait_for_end();
         server.wait_for_end();
         assert!(std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err());

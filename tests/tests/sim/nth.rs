@@ -139,8 +139,10 @@ fn stopping(stage: &mut Stage) {
     stage.pump();
     stage.posts(0, &client, CALL);
     stage.waits(Duration::from_secs(2));
-    stage.cut = true;
     stage.call(0, Server::shutdown);
+    stage.pump();
+    stage.cut = true;
+    stage.call(0, Server::abort);
     stage.pump();
 }
 

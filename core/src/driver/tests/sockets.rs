@@ -253,13 +253,27 @@ fn every_phase_survives_the_end_of_input() {
 }
 
 #[test]
-fn a_shutdown_ends_with_sockets_that_take_nothing_when_it_is_hastened() {
+fn shutdown_waits_for_sockets_that_take_nothing_and_abort_does_not() {
     let mut bench = Bench::new();
     let stalled = bench.connect(0, GET);
+    for _ in 0..3 {
+        bench.handle.shutdown();
+        assert!(!bench.run(), "its bytes are waited for, however often it is asked");
+    }
+    bench.handle.abort();
     bench.handle.shutdown();
-    assert!(!bench.run(), "its bytes are waited for");
-    bench.handle.shutdown();
-    assert!(bench.run(), "and then they are not");
+    assert!(bench.run(), "and then they are not: an abort holds, whatever is asked behind it");
+    assert!(stalled.0.borrow().heard.is_empty());
+    assert_eq!(bench.sessions[0].closed().map(|c| c.reason), Some(CloseReason::Shutdown));
+}
+
+#[test]
+fn abort_alone_ends_a_server_with_sockets_that_take_nothing() {
+    let mut bench = Bench::new();
+    let stalled = bench.connect(0, GET);
+    assert!(!bench.run());
+    bench.handle.abort();
+    assert!(bench.run());
     assert!(stalled.0.borrow().heard.is_empty());
     assert_eq!(bench.sessions[0].closed().map(|c| c.reason), Some(CloseReason::Shutdown));
 }

@@ -132,6 +132,40 @@ fn only_requests_wait_for_answers() {
 }
 
 #[test]
+fn error_answer_releases_its_request_as_a_result_does() {
+    for answer in [
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no such method"}}"#,
+        r#"{"error":{"code":-32000,"message":"m","data":{"id":9}},"id":1,"jsonrpc":"2.0"}"#,
+    ] {
+        let frame = Frame::message(answer.as_bytes()).unwrap();
+        for broadcast in [false, true] {
+            let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
+            let client = bench.open();
+            let conns = posts(&mut bench, &client, &[&call(1), &call(2)]);
+            assert_eq!(ids(&mut bench), ["1"]);
+            check_held(&bench, conns[1]);
+            if broadcast {
+                let reach = bench.server.broadcast([client.session], &frame, bench.now);
+                assert_eq!(reach.queued, 1);
+                bench.pump();
+            } else {
+                bench.send(client.session, &frame);
+            }
+            assert_eq!(bench.messages(client.conn), [answer]);
+            assert_eq!(ids(&mut bench), ["2"], "{answer}: the next request has its place");
+            assert_eq!(bench.statuses(conns[1]), [202]);
+            // A shutdown waits for answers, and an error is one.
+            let error = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"m"}}"#;
+            bench.shutdown();
+            assert!(bench.is_open(client.conn));
+            bench.send(client.session, &Frame::message(error.as_bytes()).unwrap());
+            assert!(bench.stream(client.conn).ended, "nothing is left to wait for");
+        }
+    }
+}
+
+#[test]
 fn a_request_that_is_taken_back_makes_room() {
     let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
     let client = bench.open();

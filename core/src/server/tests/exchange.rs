@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::{NOTE, limited, note};
 use crate::config::Config;
+use crate::error::AcceptError;
 use crate::event::{CloseReason, ConnId, Event, Interest, SessionId};
 use crate::exchange::Exchange;
 use crate::peer::Peer;
@@ -167,4 +168,48 @@ fn a_body_cut_short_has_no_answer_and_one_too_long_has() {
     server.handle_input(long, &[b' '; 65], NOW);
     assert_eq!(status(&server, long), 413);
     assert_eq!(server.poll_event().map(drop), None, "nothing reached the application");
+}
+
+#[test]
+fn exchange_that_is_over_gives_its_address_its_places_back() {
+    let limits = limited(|limits| {
+        limits.connections_per_address_max = Some(2);
+        limits.sessions_per_address_max = Some(1);
+    });
+    let mut server = Server::new(limits.build().unwrap(), Box::new(Random::seeded(3)), NOW);
+    let peer = |port| {
+        let remote = core::net::SocketAddr::from(([198, 51, 100, 1], port));
+        Peer::tcp(remote, core::net::SocketAddr::from(([127, 0, 0, 1], 80)))
+    };
+    let ask = |server: &mut Server, method, target, fields, port| {
+        let exchange = Exchange { method, target, fields, mount: "" };
+        server.exchange(exchange, peer(port), NOW)
+    };
+    // Whatever becomes of a request: a stream, an answer, a refusal, a head that is none.
+    let requests: [(&str, &str, &[_], Option<u16>); 6] = [
+        ("GET", "/sse", &[HOST], None),
+        ("GET", "/health", &[HOST], Some(200)),
+        ("GET", "/other", &[HOST], Some(404)),
+        ("POST", "/messages?session_id=x", &[HOST, JSON], Some(404)),
+        ("GET", "/health x", &[HOST], Some(400)),
+        ("GET", "/sse", &[("host", b"evil.example")], Some(403)),
+    ];
+    for round in 0..4 {
+        for (method, target, fields, expected) in requests {
+            let conn = ask(&mut server, method, target, fields, 1).expect(target);
+            let stream = ask(&mut server, "GET", "/sse", &[HOST], 2).expect(target);
+            // The second stream of an address is one too many, and so is its third connection.
+            let told = if expected.is_none() { 503 } else { 200 };
+            if let Some(expected) = expected {
+                assert_eq!(status(&server, conn), expected, "{target}, round {round}");
+            }
+            assert_eq!(status(&server, stream), told, "{target}, round {round}");
+            let third = ask(&mut server, "GET", "/health", &[HOST], 3);
+            assert_eq!(third, Err(AcceptError::AddressAtCapacity), "{target}, round {round}");
+            server.handle_disconnect(conn, NOW);
+            server.handle_disconnect(stream, NOW);
+            while server.poll_event().is_some() {}
+        }
+    }
+    assert_eq!((server.connections_open(), server.sessions_open()), (0, 0));
 }

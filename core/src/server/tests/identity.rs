@@ -14,7 +14,7 @@ fn tokens() -> Authorization {
     Authorization::Static(tokens.build().unwrap())
 }
 
-fn locked() -> ConfigBuilder {
+pub(super) fn locked() -> ConfigBuilder {
     Config::builder().authorization(tokens())
 }
 
@@ -32,8 +32,8 @@ impl Bench {
     }
 }
 
-const ALICE: &str = "Authorization: Bearer alpha\r\n";
-const BOB: &str = "Authorization: bearer  beta\r\n";
+pub(super) const ALICE: &str = "Authorization: Bearer alpha\r\n";
+pub(super) const BOB: &str = "Authorization: bearer  beta\r\n";
 
 /// What GET and POST alike are answered, and nothing comes of it.
 #[track_caller]
@@ -148,7 +148,7 @@ fn the_principal_comes_with_the_session() {
 
 /// The targets of four posts that all miss: another's session, one that has ended, one that never
 /// was, and what is no session id.
-fn misses(bench: &mut Bench) -> [String; 4] {
+pub(super) fn misses(bench: &mut Bench) -> [String; 4] {
     let ended = bench.open_with(BOB);
     bench.reset(ended.conn);
     bench.events();

@@ -14,6 +14,7 @@ fn check_drained(bench: &mut Bench) -> Vec<Event> {
     assert!(matches!(events.pop(), Some(Event::Drained)), "{events:?}");
     assert!(!events.iter().any(|event| matches!(event, Event::Drained)));
     bench.shutdown();
+    bench.abort();
     bench.wait(secs(100));
     assert!(bench.events().is_empty());
     events
@@ -199,17 +200,80 @@ fn when_the_grace_is_over_the_rest_is_cut() {
     ));
 }
 
-#[test]
-fn a_second_shutdown_does_not_wait() {
+/// A session with a request in flight, in a server whose grace has no end.
+fn busy() -> (Bench, Client) {
     let mut bench = Bench::with(timed(|timeouts| timeouts.shutdown_grace = None));
     let client = bench.open();
     bench.ask(post(&client.token, &call(1)));
     bench.inbox();
+    (bench, client)
+}
+
+#[test]
+fn second_shutdown_changes_nothing() {
+    let (mut bench, client) = busy();
     bench.shutdown();
-    bench.wait(secs(1_000));
-    assert_eq!(bench.server.phase(), Phase::Draining { until: None });
-    assert!(bench.is_open(client.conn));
+    for _ in 0..3 {
+        bench.wait(secs(1_000));
+        bench.shutdown();
+        assert_eq!(bench.server.phase(), Phase::Draining { until: None });
+        assert!(bench.is_open(client.conn));
+    }
+    bench.send(client.session, &reply(1));
+    assert_eq!(bench.messages(client.conn).len(), 1);
+    assert!(bench.stream(client.conn).ended);
+    check_drained(&mut bench);
+}
+
+#[test]
+fn second_shutdown_does_not_lengthen_the_grace() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    bench.ask(post(&client.token, &call(1)));
+    bench.inbox();
     bench.shutdown();
+    bench.wait(secs(4));
+    bench.shutdown();
+    assert_eq!(bench.server.phase(), Phase::Draining { until: Some(Time::from_micros(5_000_000)) });
+    bench.wait(secs(1));
     assert!(!bench.is_open(client.conn));
+    check_drained(&mut bench);
+}
+
+#[test]
+fn abort_behind_a_shutdown_cuts_what_the_shutdown_left_time() {
+    let (mut bench, client) = busy();
+    bench.shutdown();
+    bench.abort();
+    assert!(!bench.is_open(client.conn));
+    let events = check_drained(&mut bench);
+    assert!(matches!(events.as_slice(), [Event::Closed { reason: CloseReason::Shutdown, .. }]));
+    bench.abort();
+    assert!(bench.events().is_empty(), "an end is told once");
+}
+
+#[test]
+fn abort_of_a_running_server_cuts_everything_and_is_drained() {
+    let (mut bench, client) = busy();
+    let (fresh, half) = (bench.connect(), bench.connect());
+    bench.says(half, "GET /");
+    bench.set_reading(client.conn, false);
+    bench.send(client.session, &note("undelivered"));
+    bench.abort();
+    for conn in [client.conn, fresh, half] {
+        assert!(!bench.is_open(conn));
+    }
+    let events = check_drained(&mut bench);
+    assert!(matches!(
+        events.as_slice(),
+        [Event::Closed { reason: CloseReason::Shutdown, frames_undelivered: 1, .. }]
+    ));
+    assert_eq!(bench.server.accept(Peer::local(), bench.now), Err(AcceptError::ShuttingDown));
+}
+
+#[test]
+fn abort_of_an_empty_server_is_drained_at_once() {
+    let mut bench = Bench::new();
+    bench.abort();
     check_drained(&mut bench);
 }

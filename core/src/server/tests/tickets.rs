@@ -318,3 +318,62 @@ fn nobody_is_told_to_go_on_before_somebody_vouches_for_him() {
     bench.says(conn, NOTE);
     assert_eq!(bench.statuses(conn), [100, 202]);
 }
+
+#[test]
+fn ticket_of_an_earlier_question_is_expired_while_a_later_one_of_its_connection_is_open() {
+    // Of verdicts. The connection, its slot and its phase are those of the later question; the number
+    // alone tells the two tickets apart.
+    let mut bench = Bench::with(asking());
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    let early = bench.asked();
+    bench.wait(secs(4));
+    assert_eq!(bench.statuses(conn), [503]);
+    bench.says(conn, GET);
+    let late = bench.asked();
+    assert_eq!(bench.authorize(early, allow("mallory")), Err(Expired));
+    assert_eq!(bench.server.sessions_open(), 0, "nobody has vouched for the later request");
+    assert_eq!(bench.statuses(conn), [503]);
+    bench.authorize(late, allow("alice")).unwrap();
+    let Some(Event::Opened { principal: Some(principal), .. }) = bench.event() else {
+        panic!("a session")
+    };
+    assert_eq!(principal.name(), "alice");
+
+    // Of posts.
+    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
+    let client = bench.open();
+    let conn = bench.connect();
+    let ticket = |bench: &mut Bench| {
+        bench.says(conn, post(&client.token, NOTE));
+        match bench.event() {
+            Some(Event::Message { ticket: Some(ticket), .. }) => ticket,
+            other => panic!("expected a message: {other:?}"),
+        }
+    };
+    let early = ticket(&mut bench);
+    bench.wait(secs(4));
+    let late = ticket(&mut bench);
+    assert_eq!(bench.acknowledge(early, Outcome::Accepted), Err(Expired));
+    assert_eq!(bench.statuses(conn), [503], "the later post is not answered by the earlier ticket");
+    bench.acknowledge(late, Outcome::Busy).unwrap();
+    assert_eq!(bench.statuses(conn), [503, 503]);
+}
+
+/// The phases of a connection in which no ticket is awaited, each with a ticket from before.
+#[test]
+fn ticket_is_expired_once_its_question_has_been_answered() {
+    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
+    let client = bench.open();
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, NOTE));
+    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+    bench.wait(secs(4));
+    let next = post(&client.token, NOTE);
+    bench.says(conn, &next[..next.len() - 1]);
+    assert_eq!(bench.acknowledge(ticket, Outcome::Busy), Err(Expired));
+    bench.says(conn, &next[next.len() - 1..]);
+    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+    bench.acknowledge(ticket, Outcome::Accepted).unwrap();
+    assert_eq!(bench.statuses(conn), [503, 202]);
+}

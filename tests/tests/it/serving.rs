@@ -1,0 +1,271 @@
+//! Where handlers run, by each form of `Listener::serve`, and that one of them that blocks its thread does
+//! not stop the server.
+
+use core::net::SocketAddr;
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use mcp_sse_core::driver::{Handle, Session};
+use mcp_sse_tests::client::{Stream, call};
+use mcp_sse_tests::{PATIENCE, finish, timeouts};
+use mcp_sse_tokio::Config;
+use tokio::runtime::{Builder, Runtime};
+
+/// A handler's way to say that it blocks its thread, and to be told to go on.
+struct Gate {
+    blocked: mpsc::Sender<()>,
+    go_on: std::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+/// The other end.
+struct Gatekeeper {
+    blocked: mpsc::Receiver<()>,
+    go_on: mpsc::Sender<()>,
+}
+
+fn gate() -> (std::sync::Arc<Gate>, Gatekeeper) {
+    let (blocks, blocked) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let gate = Gate { blocked: blocks, go_on: std::sync::Mutex::new(goes_on) };
+    (std::sync::Arc::new(gate), Gatekeeper { blocked, go_on })
+}
+
+impl Gate {
+    /// A handler that at the message `block` keeps its thread until it is told to go on.
+    async fn serve(&self, mut session: Session) {
+        while let Some(message) = session.recv().await {
+            if message.method() == Some("block") {
+                self.blocked.send(()).expect("the test goes on");
+                // Longer than the test waits for anything.
+                let _ = self.go_on.lock().expect("one").recv_timeout(4 * PATIENCE);
+            }
+        }
+    }
+}
+
+/// While one session's handler blocks its thread, another's stream opens and its posts are answered.
+#[track_caller]
+fn check(address: SocketAddr, keeper: &Gatekeeper) {
+    let mut blocking = Stream::open(address);
+    assert_eq!(blocking.post(r#"{"jsonrpc":"2.0","method":"block"}"#).status, 202);
+    keeper.blocked.recv_timeout(PATIENCE).expect("a handler that blocks");
+    let mut other = Stream::open(address);
+    for n in 0..3 {
+        assert_eq!(other.post(&call(n, "[]")).status, 202);
+        assert_eq!(blocking.post(&call(n, "[]")).status, 202, "its own posts as well");
+    }
+    keeper.go_on.send(()).expect("it waits");
+}
+
+fn many_threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn on_tokio() -> (mcp_sse_tokio::Listener, SocketAddr, Handle) {
+    let listener = mcp_sse_tokio::Listener::bind("127.0.0.1:0", Config::default());
+    let listener = listener.expect("a free port");
+    let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
+    (listener, address, handle)
+}
+
+/// Checks a server that runs on this runtime, and ends it.
+#[track_caller]
+fn check_on_tokio(
+    runtime: &Runtime,
+    serve: impl FnOnce(
+        mcp_sse_tokio::Listener,
+        std::sync::Arc<Gate>,
+    ) -> tokio::task::JoinHandle<io::Result<()>>,
+) {
+    let (listener, address, handle) = on_tokio();
+    let (gate, keeper) = gate();
+    let served = serve(listener, gate);
+    check(address, &keeper);
+    handle.abort();
+    runtime.block_on(served).expect("no panic").expect("the server ends well");
+}
+
+#[test]
+fn task_that_blocks_does_not_stop_the_server_when_the_callback_spawns_it() {
+    let runtime = many_threads();
+    check_on_tokio(&runtime, |listener, gate| {
+        runtime.spawn(listener.serve(move |session| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.serve(session).await });
+        }))
+    });
+    // The same, with what `spawn` returns returned.
+    check_on_tokio(&runtime, |listener, gate| {
+        runtime.spawn(listener.serve(move |session| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.serve(session).await })
+        }))
+    });
+}
+
+#[test]
+fn async_handler_that_blocks_does_not_stop_the_server_on_tokio() {
+    let runtime = many_threads();
+    check_on_tokio(&runtime, |listener, gate| {
+        runtime.spawn(listener.serve(move |session| {
+            let gate = gate.clone();
+            async move { gate.serve(session).await }
+        }))
+    });
+}
+
+#[test]
+fn async_handler_that_blocks_does_not_stop_the_server_on_smol() {
+    for workers in [1, 3] {
+        let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", Config::default());
+        let listener =
+            listener.and_then(|listener| listener.workers(workers)).expect("a free port");
+        let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
+        let (gate, keeper) = gate();
+        let served = thread::spawn(move || {
+            async_io::block_on(listener.serve(move |session| {
+                let gate = gate.clone();
+                async move { gate.serve(session).await }
+            }))
+        });
+        check(address, &keeper);
+        handle.abort();
+        served.join().expect("no panic").expect("the server ends well");
+    }
+}
+
+/// The runtime that a handler finds itself on, by the name of its thread if it is none.
+#[test]
+fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_thread() {
+    let runtime = many_threads();
+    let here = runtime.handle().id();
+    for spawns in [true, false] {
+        let (listener, address, handle) = on_tokio();
+        let (sender, told) = mpsc::channel();
+        let tell = move |session: Session| {
+            let sender = sender.clone();
+            async move {
+                let thread = thread::current().name().map(str::to_owned);
+                sender.send((tokio::runtime::Handle::current().id(), thread)).expect("a test");
+                drop(session);
+            }
+        };
+        // The future is made outside the runtime that runs it.
+        let served = if spawns {
+            runtime.spawn(listener.serve(move |session| tokio::spawn(tell(session))))
+        } else {
+            runtime.spawn(listener.serve(tell))
+        };
+        let _stream = Stream::open(address);
+        let (found, _) = told.recv_timeout(PATIENCE).expect("a handler");
+        assert_eq!(found, here, "spawns: {spawns}");
+        handle.shutdown();
+        runtime.block_on(served).expect("no panic").expect("the server ends well");
+    }
+    for spawns in [true, false] {
+        let (listener, address, handle) = on_tokio();
+        let (sender, told) = mpsc::channel();
+        let tell = move |session: Session| {
+            let sender = sender.clone();
+            async move {
+                let thread = thread::current().name().map(str::to_owned);
+                sender.send(thread).expect("a test");
+                drop(session);
+            }
+        };
+        let served = thread::spawn(move || {
+            if spawns {
+                async_io::block_on(listener.serve(move |session| drop(tokio::spawn(tell(session)))))
+            } else {
+                async_io::block_on(listener.serve(tell))
+            }
+        });
+        let _stream = Stream::open(address);
+        let thread = told.recv_timeout(PATIENCE).expect("a handler").expect("a name");
+        assert!(thread.starts_with("mcp-sse "), "{thread}, spawns: {spawns}");
+        handle.shutdown();
+        served.join().expect("no panic").expect("the server ends well");
+    }
+}
+
+/// On smol there is no runtime to be found: handlers are part of the future.
+#[test]
+fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
+    // A shutdown would wait for the request in flight, for ever.
+    let config = timeouts(|t| t.shutdown_grace = None).build().expect("good");
+    let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", config).expect("a free port");
+    let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
+    let (sender, told) = mpsc::channel();
+    let (give_up, given_up) = async_channel::bounded::<()>(1);
+    let serving = thread::Builder::new().name("here".into());
+    let serving = serving.spawn(move || {
+        let served = listener.serve(move |mut session: Session| {
+            // What is in a handler is dropped with it.
+            let sender = sender.clone();
+            async move {
+                sender.send(thread::current().name().map(str::to_owned)).expect("a test");
+                while session.recv().await.is_some() {}
+            }
+        });
+        let dropped = async move {
+            let _ = given_up.recv().await;
+            Ok(())
+        };
+        async_io::block_on(futures_lite::future::or(served, dropped))
+    });
+    let serving = serving.expect("a thread");
+    let mut stream = Stream::open(address);
+    assert_eq!(stream.post(&call(1, "[]")).status, 202);
+    let thread = told.recv_timeout(PATIENCE).expect("a handler");
+    assert_eq!(thread.as_deref(), Some("here"));
+    give_up.try_send(()).expect("it waits");
+    serving.join().expect("no panic").expect("it was given up");
+    let gone = told.recv_timeout(PATIENCE);
+    assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected), "the handler went with the future");
+    stream.client.wait_for_end();
+    let stopped = || finish("an answer", handle.metrics()).is_err();
+    mcp_sse_tests::wait_until("the server has stopped", stopped);
+}
+
+/// A function, a closure that returns a future, an async closure, and `drop`, on both adapters.
+#[test]
+fn serve_takes_each_form_of_a_handler() {
+    async fn handle(mut session: Session) {
+        while session.recv().await.is_some() {}
+    }
+    let runtime = many_threads();
+    macro_rules! check {
+        ($adapter:ident, $run:expr, $($handler:expr),+) => {
+            $({
+                let listener = $adapter::Listener::bind("127.0.0.1:0", Config::default());
+                let listener = listener.expect("a free port");
+                listener.handle().shutdown();
+                $run(listener.serve($handler)).expect("the server ends well");
+            })+
+        };
+    }
+    check!(
+        mcp_sse_smol,
+        async_io::block_on,
+        handle,
+        |mut session: Session| async move { while session.recv().await.is_some() {} },
+        async |session| handle(session).await,
+        |session: Session| {
+            thread::spawn(move || futures_lite::future::block_on(handle(session)));
+        },
+        drop
+    );
+    check!(
+        mcp_sse_tokio,
+        |served| runtime.block_on(served),
+        handle,
+        |mut session: Session| async move { while session.recv().await.is_some() {} },
+        async |session| handle(session).await,
+        |session| {
+            tokio::spawn(handle(session));
+        },
+        |session| tokio::spawn(handle(session)),
+        drop
+    );
+}
