@@ -284,6 +284,17 @@ impl Client {
         Self { socket: Socket::Tcp(socket), unread: Vec::new() }
     }
 
+    /// Waits for so long instead of [`PATIENCE`], for a server that has much to do.
+    ///
+    /// # Panics
+    ///
+    /// On a Unix socket.
+    pub fn set_patience(&mut self, patience: Duration) {
+        let socket = self.socket.tcp();
+        socket.set_read_timeout(Some(patience)).expect("a socket");
+        socket.set_write_timeout(Some(patience)).expect("a socket");
+    }
+
     /// Sends bytes.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -93,7 +94,21 @@ impl Drop for Program {
     }
 }
 
+/// More than any default limit.
 const LARGE: usize = 70 << 20;
+/// For how long to wait for a server without optimizations that reads and writes as much, on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Posts a large body on a connection of its own, and returns the message that comes back.
+#[track_caller]
+fn answer_to_large_post(program: &Program, stream: &mut Stream, body: &str) -> String {
+    let mut poster = Client::connect(program.address);
+    poster.set_patience(LONG);
+    stream.client.set_patience(LONG);
+    let answer = poster.ask(stream.post_request(body));
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    stream.message()
+}
 
 /// Has `LARGE` characters and a call around them posted to the demo's echo, and expects them back.
 #[track_caller]
@@ -104,15 +119,8 @@ fn check_echo_of_large_body(args: &[&str]) {
     let call = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{{"message":"{text}"}}}}}}"#
     );
-    let answer = stream.post(&call);
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    let message = stream.message();
+    let message = answer_to_large_post(&program, &mut stream, &call);
     assert!(message.contains(&text), "{} bytes: {:.200}", message.len(), message);
-}
-
-#[test]
-fn body_within_raised_limit_is_answered() {
-    check_echo_of_large_body(&["--max-body=100MiB"]);
 }
 
 #[test]
@@ -161,9 +169,7 @@ fn check_bridge_passes_large_body(max_body: &str, flags: &[&str], next: u32) {
     }
     let text = "y".repeat(LARGE);
     let call = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"m","params":["{text}"]}}"#);
-    let answer = stream.post(&call);
-    assert_eq!(answer.status, 202, "{}", answer.text());
-    let message = stream.message();
+    let message = answer_to_large_post(&program, &mut stream, &call);
     assert!(message.len() > LARGE, "{} bytes: {:.200}", message.len(), message);
     assert!(message.starts_with(r#"{"jsonrpc":"2.0","id":2,"result":["734"#), "{message:.200}");
 }

@@ -8,6 +8,7 @@ mod handle;
 mod http;
 mod journeys;
 mod jwt;
+mod limits;
 mod post;
 mod routes;
 mod sdk;
