@@ -28,7 +28,9 @@ use crate::policy::rate::Rate;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once; further ones are not accepted.
+    /// Connections open at once; further ones are not accepted. A listener of an adapter lowers this to
+    /// the descriptors that its process may have when it begins to serve, less those that are open and
+    /// a few; what the application opens for its sessions is for it to leave room for.
     pub connections_max: Option<u32>,
     /// Connections kept for requests, so that streams cannot have them all and connections that ask
     /// for nothing can be closed in time: never more than an eighth of `connections_max`.
@@ -563,7 +565,8 @@ mod tests {
         let whole = Limits::default();
         let most = whole.memory_bytes_max_of(64);
         assert_eq!(most, 64 * (whole.share_of(64).memory_bytes_max() + mailbox(&whole, 64)));
-        assert!(most > 64 * 4 * (4 << 20), "bodies, a body more, queues, mailboxes");
+        // A body and some more, a body beyond the budget, an answer and some more; and the mailbox.
+        assert!(most > 64 * (22 << 20));
     }
 
     fn mailbox(whole: &Limits, shards: u16) -> u64 {

@@ -7,7 +7,7 @@
 //! systems for programs that use `select`, and this one does not. A server that is bridged to may use
 //! it, or may close every descriptor up to the limit; so it gets back what this command was started
 //! with ([`before_raise`]). Where the hard limit is too low as well, the limits on connections and sessions
-//! are lowered, which the log says with the numbers.
+//! are lowered, and a person is told so, with the numbers.
 
 use std::sync::OnceLock;
 
@@ -21,8 +21,7 @@ const SPARE: u64 = 16;
 
 static BEFORE: OnceLock<u64> = OnceLock::new();
 
-/// Raises the soft limit to the hard one, and says so in the log. Where the system does not allow that,
-/// nothing changes.
+/// Raises the soft limit to the hard one. Where the system does not allow that, nothing changes.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     let Some(before) = limit.current.filter(|_| limit.current != limit.maximum) else { return };
@@ -30,13 +29,13 @@ pub fn raise() {
     const MOST: u64 = 10_240;
     for to in [limit.maximum, limit.maximum.map_or(Some(MOST), |maximum| Some(maximum.min(MOST)))] {
         let raises = to.is_none_or(|to| to > before);
-        if raises && setrlimit(Resource::Nofile, Rlimit { current: to, ..limit.clone() }).is_ok() {
+        if raises && setrlimit(Resource::Nofile, Rlimit { current: to, ..limit }).is_ok() {
             let _ = BEFORE.set(before);
             let to = to.map_or("no limit".into(), |to| to.to_string());
-            return log::info!("the soft limit on descriptors is raised from {before} to {to}");
+            return log::debug!("the soft limit on descriptors is raised from {before} to {to}");
         }
     }
-    log::warn!("the soft limit on descriptors stays at {before}: the system does not raise it");
+    log::debug!("the soft limit on descriptors stays at {before}: the system does not raise it");
 }
 
 /// What the soft limit was before it was raised; `None` if it was not.
@@ -63,24 +62,29 @@ pub struct Taken {
 }
 
 /// The limits for so many workers, with no more connections and sessions than there are descriptors
-/// for; says in the log what is lowered.
+/// for; and what a person has to be told of it, if anything was lowered.
 #[must_use]
-pub fn fit(limits: &Limits, workers: usize, taken: Taken) -> Limits {
-    let Some(descriptors) = Descriptors::of_process() else { return limits.clone() };
+pub fn fit(limits: &Limits, workers: usize, taken: Taken) -> (Limits, Option<String>) {
+    let Some(descriptors) = Descriptors::of_process() else { return (limits.clone(), None) };
     let fitting = fit_to(limits, descriptors, workers, taken);
-    if fitting != *limits {
-        let shown = |limit: Option<u32>| limit.map_or("unlimited".into(), |it| it.to_string());
-        let change = |before, after| format!("{} instead of {}", shown(after), shown(before));
-        log::warn!(
-            "at most {} connections and {} sessions: this process may have {} descriptors open \
-             (ulimit -n), and has {}",
-            change(limits.connections_max, fitting.connections_max),
-            change(limits.sessions_max, fitting.sessions_max),
-            descriptors.limit,
-            descriptors.open,
-        );
-    }
-    fitting
+    let lowered = (fitting != *limits).then(|| say(limits, &fitting, descriptors));
+    (fitting, lowered)
+}
+
+fn say(before: &Limits, after: &Limits, descriptors: Descriptors) -> String {
+    let shown = |limit: Option<u32>| limit.map_or("unlimited".into(), |it| it.to_string());
+    let change = |before, after| {
+        let changed = format!(" instead of {}", shown(before));
+        format!("{}{}", shown(after), if before == after { "" } else { &changed })
+    };
+    format!(
+        "connections_max is {} and sessions_max {}: this process may have {} descriptors open \
+         (ulimit -n), and has {}",
+        change(before.connections_max, after.connections_max),
+        change(before.sessions_max, after.sessions_max),
+        descriptors.limit,
+        descriptors.open,
+    )
 }
 
 fn fit_to(limits: &Limits, descriptors: Descriptors, workers: usize, taken: Taken) -> Limits {
@@ -95,6 +99,21 @@ fn fit_to(limits: &Limits, descriptors: Descriptors, workers: usize, taken: Take
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lowered_limits_are_told_with_the_numbers() {
+        let descriptors = Descriptors { limit: 1_024, open: 10 };
+        let told = |per_session| {
+            let before = Limits::default();
+            let taken = Taken { once: 0, per_session };
+            say(&before, &fit_to(&before, descriptors, 1, taken), descriptors)
+        };
+        let why = "this process may have 1024 descriptors open (ulimit -n), and has 10";
+        let limits = "connections_max is 974 instead of 10240 and sessions_max 8192";
+        assert_eq!(told(0), format!("{limits}: {why}"));
+        let limits = "connections_max is 326 instead of 10240 and sessions_max 161 instead of 8192";
+        assert_eq!(told(4), format!("{limits}: {why}"));
+    }
 
     #[test]
     fn limits_are_lowered_to_what_descriptors_there_are() {

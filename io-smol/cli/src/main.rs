@@ -114,9 +114,15 @@ enum Failure {
 }
 
 /// The configuration that the flags mean; begins to log as they say.
-fn configure(options: &Serve) -> Result<Config, Failure> {
+fn configure(options: &Serve) -> Result<Prepared, Failure> {
     logging::init(options.log_level(), options.log_format());
     build(options, options.builder().map_err(mistaken)?, 0, 0)
+}
+
+/// A configuration, and what has to be said of it once it is served.
+struct Prepared {
+    config: Config,
+    lowered: Option<String>,
 }
 
 /// Builds a configuration, with limits for which there are descriptors. What is served takes some once, and
@@ -126,19 +132,23 @@ fn build(
     builder: ConfigBuilder,
     once: u64,
     per_session: u32,
-) -> Result<Config, Failure> {
+) -> Result<Prepared, Failure> {
     let build =
         |builder: ConfigBuilder| builder.build().map_err(|error| mistaken(Mistake::Setting(error)));
     let config = build(builder.clone())?;
     #[cfg(unix)]
-    let config = {
+    let (config, lowered) = {
         descriptors::raise();
         let taken = descriptors::Taken { once, per_session };
-        build(builder.limits(descriptors::fit(config.limits(), options.workers(), taken)))?
+        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), taken);
+        (build(builder.limits(limits))?, lowered)
     };
     #[cfg(not(unix))]
-    let _ = (options, once, per_session);
-    Ok(config)
+    let lowered = {
+        let _ = (options, once, per_session);
+        None
+    };
+    Ok(Prepared { config, lowered })
 }
 
 fn mistaken(mistake: Mistake) -> Failure {
@@ -234,9 +244,9 @@ fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
     };
     let services = Services::new(&children, servers, run.sharing(), run.paths());
     let builder = services.configure(serve.builder().map_err(mistaken)?, serve.stream_path());
-    let config = build(serve, builder, once, per_session)?;
+    let prepared = build(serve, builder, once, per_session)?;
     let bridged = Bridged { services, children: children.clone() };
-    let served = serve_until_stopped(serve, config, &bridged);
+    let served = serve_until_stopped(serve, prepared, &bridged);
     drop(bridged);
     // Sessions have ended; what they leave behind has some seconds more.
     match children.finish() {
@@ -282,7 +292,7 @@ fn check_servers(servers: Vec<Server>) -> Result<(), Failure> {
 /// Listens as the options say and serves sessions until a signal comes.
 fn serve_until_stopped(
     options: &Serve,
-    config: Config,
+    Prepared { config, lowered }: Prepared,
     service: &impl Service,
 ) -> Result<(), Failure> {
     // Before anything is bound: a mistake in the files is told alone.
@@ -297,6 +307,9 @@ fn serve_until_stopped(
         && !options.asks_for_tokens()
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
+    }
+    if let Some(lowered) = lowered {
+        log::warn!("{lowered}");
     }
     let greeting = Greeting::new(&config, place)
         .workers(options.workers())

@@ -242,13 +242,11 @@ impl core::error::Error for Mistake {}
 
 /// The flag that sets what a configuration error names, so that a person knows what to change.
 fn flag_for(error: &ConfigError) -> Option<&'static str> {
-    match error {
-        ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
-        // No flag asks for credentials of pages.
-        ConfigError::AnyOriginWithCredentials => return None,
-        _ => {}
+    if matches!(error, ConfigError::PathsCollide { .. }) {
+        return Some("--sse-path or --message-path");
     }
-    let name = error.setting()?;
+    // No flag asks for credentials of pages.
+    let name = error.setting().filter(|_| *error != ConfigError::AnyOriginWithCredentials)?;
     let known = [
         ("trusted_proxy", "--trusted-proxy"),
         ("body_bytes_max", "--max-body"),
