@@ -245,7 +245,7 @@ impl ConfigBuilder {
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !fine {
             self.report(ConfigError::Invalid {
-                name: "session_parameter",
+                setting: "session_parameter",
                 value: name.into(),
                 expected: "letters, digits, '-', '_' and '.'",
             });
@@ -279,7 +279,7 @@ impl ConfigBuilder {
         match HostPattern::parse(host) {
             Some(pattern) => self.config.allow_host.push(pattern),
             None => self.report(ConfigError::Invalid {
-                name: "allow_host",
+                setting: "allow_host",
                 value: host.into(),
                 expected: "a host name or address with an optional port, as in mcp.example.com:8443",
             }),
@@ -292,7 +292,7 @@ impl ConfigBuilder {
         match OriginPattern::parse(origin) {
             Some(pattern) => self.config.allow_origin.push(pattern),
             None => self.report(ConfigError::Invalid {
-                name: "allow_origin",
+                setting: "allow_origin",
                 value: origin.into(),
                 expected: "an origin as in https://app.example.com or http://localhost:*",
             }),
@@ -311,7 +311,7 @@ impl ConfigBuilder {
             _ if origin == "*" => self.config.cors.any = true,
             Some(pattern) => self.config.cors.origins.push(pattern),
             None => self.report(ConfigError::Invalid {
-                name: "cors_origin",
+                setting: "cors_origin",
                 value: origin.into(),
                 expected: "an origin as in https://app.example.com or http://localhost:*, or *",
             }),
@@ -327,7 +327,7 @@ impl ConfigBuilder {
             self.config.cors.headers.push_str(name);
         } else {
             self.report(ConfigError::Invalid {
-                name: "cors_header",
+                setting: "cors_header",
                 value: name.into(),
                 expected: "the name of a field",
             });
@@ -387,8 +387,8 @@ impl ConfigBuilder {
     pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
         match resource.render() {
             Ok(metadata) => self.config.metadata = Some(metadata),
-            Err((name, value, expected)) => {
-                self.report(ConfigError::Invalid { name, value, expected });
+            Err((setting, value, expected)) => {
+                self.report(ConfigError::Invalid { setting, value, expected });
             }
         }
         self
@@ -426,7 +426,7 @@ impl ConfigBuilder {
             && instance.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if !fine {
             self.report(ConfigError::Invalid {
-                name: "instance",
+                setting: "instance",
                 value: instance.into(),
                 expected: "1 to 16 of a-z, 0-9 and '-'",
             });
@@ -464,8 +464,11 @@ impl ConfigBuilder {
             self.config.paths.services = core::mem::take(&mut self.services);
         }
         if self.config.paths.services.len() > Service::COUNT_MAX {
-            let maximum = Service::COUNT_MAX as u64;
-            self.report(ConfigError::AboveMaximum { name: "service_path (count)", maximum });
+            self.report(ConfigError::AboveMaximum {
+                setting: "service_path",
+                maximum: Service::COUNT_MAX as u64,
+                unit: "paths",
+            });
         }
         let mut paths = self.config.paths.all();
         paths.sort_unstable();
@@ -475,8 +478,23 @@ impl ConfigBuilder {
         }
         if self.config.limits.fields_max as usize > FIELDS_CAP {
             self.report(ConfigError::AboveMaximum {
-                name: "fields_max",
+                setting: "fields_max",
                 maximum: FIELDS_CAP as u64,
+                unit: "fields",
+            });
+        }
+        // Such a post would be refused as one too many, and be told to come again, for ever. A budget of
+        // queues below `body_bytes_max` is none of our business: answers may be short.
+        let Limits { body_bytes_max, bodies_bytes_max, .. } = self.config.limits;
+        if let Some(maximum) = bodies_bytes_max
+            && body_bytes_max.is_none_or(|bytes| bytes > maximum)
+        {
+            self.report(ConfigError::AboveOther {
+                setting: "body_bytes_max",
+                value: body_bytes_max,
+                other: "bodies_bytes_max",
+                maximum,
+                unit: "bytes",
             });
         }
         if self.config.cors.any && self.config.cors.credentials {
@@ -485,14 +503,11 @@ impl ConfigBuilder {
         self.config.cors.challenges = !matches!(self.config.authorization, Authorization::None);
         // What begins anew when it is over would do so without end if it took no time.
         let Timeouts { head, body, idle, heartbeat, .. } = self.config.timeouts;
-        for (name, interval) in [
-            ("head (in milliseconds)", head),
-            ("body (in milliseconds)", body),
-            ("idle (in milliseconds)", idle),
-            ("heartbeat (in milliseconds)", heartbeat),
-        ] {
+        for (setting, interval) in
+            [("head", head), ("body", body), ("idle", idle), ("heartbeat", heartbeat)]
+        {
             if interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
-                self.report(ConfigError::BelowMinimum { name, minimum: 1 });
+                self.report(ConfigError::BelowMinimum { setting, minimum: 1, unit: "ms" });
             }
         }
         match self.fault {
@@ -501,9 +516,9 @@ impl ConfigBuilder {
         }
     }
 
-    fn require_path(&mut self, name: &'static str, path: &str) {
+    fn require_path(&mut self, setting: &'static str, path: &str) {
         if !is_clean_path(path) {
-            self.report(ConfigError::InvalidPath { name, value: path.into() });
+            self.report(ConfigError::InvalidPath { setting, value: path.into() });
         }
     }
 

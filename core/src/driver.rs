@@ -23,6 +23,7 @@
 mod attention;
 mod bound;
 mod decisions;
+mod descriptors;
 mod exchange;
 mod handle;
 mod handler;
@@ -40,6 +41,7 @@ mod workers;
 
 pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};
+pub use descriptors::Descriptors;
 pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};

@@ -291,13 +291,17 @@ impl core::error::Error for Expired {}
 
 /// What is wrong with a configuration; [`ConfigBuilder::build`](crate::ConfigBuilder::build) says it
 /// once, at start.
+///
+/// `setting` is the name of a method of [`ConfigBuilder`](crate::ConfigBuilder), or of a field of
+/// [`Limits`](crate::Limits) or [`Timeouts`](crate::Timeouts); `unit` is what its numbers count, as one
+/// writes it behind a number: `"bytes"`, `"ms"`, `"fields"`, `"paths"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A path setting that is not a clean absolute path.
     InvalidPath {
         /// The setting.
-        name: &'static str,
+        setting: &'static str,
         /// Its value.
         value: String,
     },
@@ -309,13 +313,13 @@ pub enum ConfigError {
     /// A setting whose value is not of the form it must have.
     Invalid {
         /// The setting.
-        name: &'static str,
+        setting: &'static str,
         /// Its value.
         value: String,
         /// What it must look like.
         expected: &'static str,
     },
-    /// A range of addresses that is none.
+    /// A range of addresses that is none, in the setting `trusted_proxy`.
     InvalidRange {
         /// Its text.
         value: String,
@@ -333,30 +337,64 @@ pub enum ConfigError {
     /// A number below the least that makes sense.
     BelowMinimum {
         /// The setting.
-        name: &'static str,
+        setting: &'static str,
         /// The least allowed.
         minimum: u64,
+        /// What is counted.
+        unit: &'static str,
     },
     /// A number above the most that can be served.
     AboveMaximum {
         /// The setting.
-        name: &'static str,
+        setting: &'static str,
         /// The most allowed.
         maximum: u64,
+        /// What is counted.
+        unit: &'static str,
     },
+    /// A number above that of another setting, which makes it one that can never be reached.
+    AboveOther {
+        /// The setting.
+        setting: &'static str,
+        /// Its value; `None` is unlimited.
+        value: Option<u64>,
+        /// The setting that is lower.
+        other: &'static str,
+        /// Its value.
+        maximum: u64,
+        /// What both count.
+        unit: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// The setting that has to change, if it is one: of two that contradict each other, the first.
+    #[must_use]
+    pub const fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidPath { setting, .. }
+            | Self::Invalid { setting, .. }
+            | Self::BelowMinimum { setting, .. }
+            | Self::AboveMaximum { setting, .. }
+            | Self::AboveOther { setting, .. } => Some(*setting),
+            Self::InvalidRange { .. } => Some("trusted_proxy"),
+            Self::AnyOriginWithCredentials => Some("cors_origin"),
+            Self::PathsCollide { .. } | Self::TwoAuthorizers | Self::NoAuthorizer => None,
+        }
+    }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InvalidPath { name, value } => write!(
+            Self::InvalidPath { setting, value } => write!(
                 f,
-                "{name} {value:?} must start with '/', have no empty, '.' or '..' segment, \
+                "{setting} {value:?} must start with '/', have no empty, '.' or '..' segment, \
                  hold only octets of a URI path, and no more than {PATH_BYTES_MAX} of them"
             ),
             Self::PathsCollide { value } => write!(f, "the path {value:?} is used by two routes"),
-            Self::Invalid { name, value, expected } => {
-                write!(f, "{name} {value:?} must be {expected}")
+            Self::Invalid { setting, value, expected } => {
+                write!(f, "{setting} {value:?} must be {expected}")
             }
             Self::InvalidRange { value, error } => write!(f, "trusted_proxy {value:?}: {error}"),
             Self::AnyOriginWithCredentials => {
@@ -368,8 +406,19 @@ impl fmt::Display for ConfigError {
             Self::NoAuthorizer => {
                 f.write_str("authorization is deferred, and there is no authorizer to decide")
             }
-            Self::BelowMinimum { name, minimum } => write!(f, "{name} must be at least {minimum}"),
-            Self::AboveMaximum { name, maximum } => write!(f, "{name} must be at most {maximum}"),
+            Self::BelowMinimum { setting, minimum, unit } => {
+                write!(f, "{setting} must be at least {minimum} {unit}")
+            }
+            Self::AboveMaximum { setting, maximum, unit } => {
+                write!(f, "{setting} must be at most {maximum} {unit}")
+            }
+            Self::AboveOther { setting, value, other, maximum, unit } => {
+                match value {
+                    Some(value) => write!(f, "{setting} ({value} {unit})")?,
+                    None => write!(f, "{setting} (unlimited)")?,
+                }
+                write!(f, " must not be above {other} ({maximum} {unit})")
+            }
         }
     }
 }

@@ -28,7 +28,9 @@ use crate::policy::rate::Rate;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once; further ones are not accepted.
+    /// Connections open at once; further ones are not accepted. A listener of an adapter lowers this to
+    /// the descriptors that its process may have when it begins to serve, less those that are open and
+    /// a few; what the application opens for its sessions is for it to leave room for.
     pub connections_max: Option<u32>,
     /// Connections kept for requests, so that streams cannot have them all and connections that ask
     /// for nothing can be closed in time: never more than an eighth of `connections_max`.
@@ -64,7 +66,9 @@ pub struct Limits {
     pub fields_max: u32,
     /// The target of one request (414).
     pub target_bytes_max: Option<u32>,
-    /// The body of one post (413).
+    /// The body of one post (413); at most `bodies_bytes_max`, or a body could be within this limit and
+    /// never be taken. [`with_body_bytes_max`](Self::with_body_bytes_max) raises what has to be raised
+    /// with it.
     pub body_bytes_max: Option<u64>,
     /// Chunk extensions of one body in all (413).
     pub extension_bytes_max: Option<u32>,
@@ -87,7 +91,8 @@ pub struct Limits {
     pub forwarded_max: Option<u32>,
     /// Bytes queued for one session's stream; one larger frame alone is allowed.
     pub queue_bytes_max: Option<u64>,
-    /// Bytes queued for all peers together.
+    /// Bytes queued for all peers together. No larger message can be sent; so an answer as long as the
+    /// longest post needs a little more than `body_bytes_max`.
     pub queues_bytes_max: Option<u64>,
     /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
     /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
@@ -159,6 +164,37 @@ impl Limits {
     /// because queues grow by doubling.
     pub const SEGMENT_COST: u64 = 64;
 
+    /// These limits for posts of up to `body_bytes_max` bytes, and for answers as long; without end if
+    /// it is `None`.
+    ///
+    /// Sets `body_bytes_max`, and raises what would stop such a body or its answer elsewhere:
+    /// `bodies_bytes_max` and `queues_bytes_max` to four times as much, so that a few of the longest
+    /// messages are there at once, and `inbound_bytes_max` to a quarter of it. With `None` these three
+    /// become `None` as well. Nothing is lowered but `body_bytes_max`.
+    ///
+    /// The default limits are those for the default of 4 MiB:
+    ///
+    /// ```
+    /// # use mcp_sse_core::Limits;
+    /// let limits = Limits::default();
+    /// assert_eq!(limits.clone().with_body_bytes_max(Some(4 << 20)), limits);
+    /// let limits = limits.with_body_bytes_max(Some(100 << 20));
+    /// assert_eq!(limits.bodies_bytes_max, Some(400 << 20));
+    /// ```
+    #[must_use]
+    pub fn with_body_bytes_max(self, body_bytes_max: Option<u64>) -> Self {
+        let raised = |limit: Option<u64>, to: Option<u64>| Some(limit?.max(to?));
+        let limits = Self { body_bytes_max, ..self };
+        let several = body_bytes_max.map(|bytes| bytes.saturating_mul(4));
+        let queues = several.zip(limits.answer_bytes_max()).map(|(several, one)| several.max(one));
+        Self {
+            bodies_bytes_max: raised(limits.bodies_bytes_max, several),
+            queues_bytes_max: raised(limits.queues_bytes_max, queues),
+            inbound_bytes_max: raised(limits.inbound_bytes_max, body_bytes_max.map(|b| b / 4)),
+            ..limits
+        }
+    }
+
     /// The most memory the core can hold, in bytes, as a sum that can be read; [`u64::MAX`] where a
     /// term is unlimited. It takes for granted that events are polled after each call, as they should
     /// be, and what an application's own words say to be true
@@ -208,6 +244,12 @@ impl Limits {
     /// whole server is divided, rounded up, and what is counted for one peer's request or one session
     /// stays.
     ///
+    /// A message is not divided. So no share of `bodies_bytes_max` is less than the longest post and a
+    /// head take, and none of `queues_bytes_max` less than an answer as long, with a quarter of the
+    /// post on top for what others have there; or than the whole, if that is less. With more shards
+    /// than there is room for such messages, the shares are more than the whole together:
+    /// [`memory_bytes_max_of`](Self::memory_bytes_max_of) says what they add up to.
+    ///
     /// The limits of an address and of a principal are divided as well. So where connections fall on
     /// shards by chance, a limit may be reached on one of them a little before the whole has come to
     /// it. Rates stay as they are, and each shard keeps them by itself.
@@ -215,7 +257,10 @@ impl Limits {
     pub fn share_of(&self, shards: u16) -> Self {
         let shards = shards.max(1);
         let count = |limit: Option<u32>| limit.map(|limit| limit.div_ceil(shards.into()));
-        let bytes = |limit: Option<u64>| limit.map(|limit| limit.div_ceil(shards.into()));
+        let bytes = |whole: Option<u64>, least: Option<u64>| {
+            let (whole, least) = (whole?, least.unwrap_or(u64::MAX));
+            Some(whole.div_ceil(shards.into()).max(least).min(whole))
+        };
         Self {
             connections_max: count(self.connections_max),
             connections_reserve: self.connections_reserve.div_ceil(shards.into()),
@@ -225,16 +270,30 @@ impl Limits {
             sessions_per_principal_max: count(self.sessions_per_principal_max),
             rate_entries_max: count(self.rate_entries_max),
             forwarded_max: count(self.forwarded_max),
-            bodies_bytes_max: bytes(self.bodies_bytes_max),
-            queues_bytes_max: bytes(self.queues_bytes_max),
+            bodies_bytes_max: bytes(self.bodies_bytes_max, self.request_bytes_max()),
+            queues_bytes_max: bytes(self.queues_bytes_max, self.answer_bytes_max()),
             events_max: count(self.events_max),
             ..self.clone()
         }
     }
 
+    /// What one request takes of `bodies_bytes_max` at most, and a quarter of its body for what others
+    /// have there; `None` if there is no end to it.
+    fn request_bytes_max(&self) -> Option<u64> {
+        let (body, head) = (self.body_bytes_max?, u64::from(self.head_bytes_max?));
+        Some(body.saturating_add(body / 4).saturating_add(head + HEAD_BYTES))
+    }
+
+    /// What an answer as long as the longest post takes of `queues_bytes_max`, and a quarter likewise.
+    fn answer_bytes_max(&self) -> Option<u64> {
+        let body = self.body_bytes_max?;
+        Some(body.saturating_add(body / 4).saturating_add(WRAPPING_BYTES))
+    }
+
     /// [`memory_bytes_max`](Self::memory_bytes_max) of `shards` servers that have a
     /// [share](Self::share_of) of these limits each: a little more than that of one which has them all,
-    /// because each may have one body more than its budget, and shares are rounded up. Where there are
+    /// because each may have one body more than its budget, and shares are rounded up; and with so many
+    /// of them that a share would be less than one message, several messages for each. Where there are
     /// several, each has a mailbox for the others' posts, which takes as many as it may hold and as
     /// many bytes as its budget of bodies.
     #[must_use]
@@ -250,6 +309,46 @@ impl Limits {
                 .saturating_add(terms(share.forwarded_max).saturating_mul(GUEST_BYTES));
         }
         each.saturating_mul(shards.into())
+    }
+
+    /// These limits with no more connections and sessions than there are descriptors for: `descriptors`
+    /// of them, of which a connection takes one, and a session `per_session` beside its connection.
+    ///
+    /// `connections_max` is lowered if it has to be, and where sessions take some as well,
+    /// `sessions_max`: so far that each session finds a second connection to post on. Nothing is raised.
+    /// [`connections_reserve`](Self::connections_reserve) holds for what is left, so that streams
+    /// never have all descriptors.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Limits;
+    /// let limits = Limits::default().within_descriptors(1_000, 0);
+    /// assert_eq!((limits.connections_max, limits.sessions_max), (Some(1_000), Some(8_192)));
+    /// let limits = Limits::default().within_descriptors(1_200, 4);
+    /// assert_eq!((limits.connections_max, limits.sessions_max), (Some(400), Some(200)));
+    /// ```
+    #[must_use]
+    pub fn within_descriptors(&self, descriptors: u64, per_session: u32) -> Self {
+        let lowered = |limit: Option<u32>, to: u64| {
+            let to = u32::try_from(to).unwrap_or(u32::MAX);
+            Some(limit.map_or(to, |limit| limit.min(to)))
+        };
+        let (each, connections) = (u64::from(per_session), terms(self.connections_max));
+        // There are never more sessions than connections.
+        let sessions = terms(self.sessions_max).min(connections);
+        if connections.saturating_add(sessions.saturating_mul(each)) <= descriptors {
+            return self.clone();
+        }
+        let most = if each == 0 { sessions } else { sessions.min(descriptors / (each + 2)) };
+        let left = descriptors.saturating_sub(most.saturating_mul(each));
+        Self {
+            connections_max: lowered(self.connections_max, left),
+            sessions_max: if most < sessions {
+                lowered(self.sessions_max, most)
+            } else {
+                self.sessions_max
+            },
+            ..self.clone()
+        }
     }
 
     /// Connections that streams never have; zero where there are too few for a reserve, or no end of
@@ -282,6 +381,9 @@ const CONN_BYTES: u64 = 2 * 640 + 512;
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
 /// A session's slot and list entries, doubled likewise, and its counts.
 const SESSION_BYTES: u64 = 2 * 320 + 128;
+/// What an answer may have around a text that is as long as the longest post: its envelope, the event, the
+/// chunk, and a place in a queue.
+const WRAPPING_BYTES: u64 = 64 << 10;
 /// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
@@ -428,6 +530,99 @@ mod tests {
         let two = whole.memory_bytes_max_of(2) - mailboxes;
         assert_eq!(two, 2 * whole.share_of(2).memory_bytes_max());
         assert!(two < whole.memory_bytes_max() + (5 << 20));
+    }
+
+    /// The longest body, and the longest frame that one server or each of several takes.
+    #[test]
+    fn share_is_never_less_than_one_message() {
+        let whole = Limits::default();
+        let longest = whole.body_bytes_max.unwrap();
+        for shards in [2, 15, 16, 17, 65, 256, u16::MAX] {
+            let share = whole.share_of(shards);
+            assert!(share.bodies_bytes_max.unwrap() > longest + (16 << 10), "{shards} shards");
+            assert!(share.queues_bytes_max.unwrap() > longest + (32 << 10), "{shards} shards");
+        }
+        assert_eq!(whole.share_of(8).bodies_bytes_max, Some(8 << 20), "there is enough");
+        // What one server takes, each of several takes.
+        let small = Limits { queues_bytes_max: Some(1 << 20), ..Limits::default() };
+        assert_eq!(small.share_of(4).queues_bytes_max, Some(1 << 20));
+        let tiny = Limits {
+            body_bytes_max: Some(1_000),
+            bodies_bytes_max: Some(1_000),
+            queues_bytes_max: Some(70_000),
+            ..Limits::default()
+        };
+        let share = tiny.share_of(3);
+        assert_eq!((share.bodies_bytes_max, share.queues_bytes_max), (Some(1_000), Some(66_786)));
+        let endless = Limits::default().with_body_bytes_max(None);
+        assert_eq!((endless.share_of(3).bodies_bytes_max, endless.queues_bytes_max), (None, None));
+        let of_others = Limits { queues_bytes_max: Some(9 << 20), ..endless };
+        assert_eq!(of_others.share_of(3).queues_bytes_max, Some(9 << 20), "any post's answer");
+    }
+
+    #[test]
+    fn memory_of_many_shards_counts_a_message_for_each() {
+        let whole = Limits::default();
+        let most = whole.memory_bytes_max_of(64);
+        assert_eq!(most, 64 * (whole.share_of(64).memory_bytes_max() + mailbox(&whole, 64)));
+        // A body and some more, a body beyond the budget, an answer and some more; and the mailbox.
+        assert!(most > 64 * (22 << 20));
+    }
+
+    fn mailbox(whole: &Limits, shards: u16) -> u64 {
+        let Limits { bodies_bytes_max, body_bytes_max, forwarded_max, .. } = whole.share_of(shards);
+        let posts = u64::from(forwarded_max.unwrap()) * GUEST_BYTES;
+        bodies_bytes_max.unwrap() + body_bytes_max.unwrap() + posts
+    }
+
+    #[test]
+    fn body_limit_carries_what_it_implies() {
+        let check = |bytes: Option<u64>, expected: [Option<u64>; 4]| {
+            let Limits { body_bytes_max, bodies_bytes_max, queues_bytes_max, .. } =
+                Limits::default().with_body_bytes_max(bytes);
+            let inbound = Limits::default().with_body_bytes_max(bytes).inbound_bytes_max;
+            assert_eq!([body_bytes_max, bodies_bytes_max, queues_bytes_max, inbound], expected);
+        };
+        let mib = |count: [u64; 4]| count.map(|count| Some(count << 20));
+        check(Some(4 << 20), mib([4, 64, 64, 1]));
+        check(Some(1 << 20), mib([1, 64, 64, 1]));
+        check(Some(100 << 20), mib([100, 400, 400, 25]));
+        check(Some(u64::MAX), [Some(u64::MAX), Some(u64::MAX), Some(u64::MAX), Some(u64::MAX / 4)]);
+        check(None, [None; 4]);
+        // What had no limit keeps none, and a small budget fits an answer with what is around it.
+        let other = Limits {
+            bodies_bytes_max: None,
+            queues_bytes_max: Some(1_000),
+            inbound_bytes_max: None,
+            ..Limits::default()
+        };
+        let other = other.with_body_bytes_max(Some(1_000));
+        assert_eq!((other.bodies_bytes_max, other.inbound_bytes_max), (None, None));
+        assert_eq!(other.queues_bytes_max, Some(1_250 + WRAPPING_BYTES));
+    }
+
+    #[test]
+    fn descriptors_bound_connections_and_what_sessions_take() {
+        let limits = |connections, sessions| Limits {
+            connections_max: connections,
+            sessions_max: sessions,
+            ..Limits::default()
+        };
+        let check = |before: Limits, descriptors, per_session, expected| {
+            let after = before.within_descriptors(descriptors, per_session);
+            assert_eq!((after.connections_max, after.sessions_max), expected);
+        };
+        check(limits(Some(100), Some(50)), 100, 0, (Some(100), Some(50)));
+        check(limits(Some(101), Some(50)), 100, 0, (Some(100), Some(50)));
+        check(limits(None, None), 100, 0, (Some(100), None));
+        check(limits(None, None), u64::MAX, 0, (None, None));
+        check(limits(Some(100), Some(50)), 300, 4, (Some(100), Some(50)));
+        check(limits(Some(100), Some(50)), 299, 4, (Some(100), Some(49)));
+        // A few sessions leave more to connections.
+        check(limits(None, Some(10)), 600, 4, (Some(560), Some(10)));
+        check(limits(None, None), 600, 4, (Some(200), Some(100)));
+        check(limits(Some(8), None), 600, 4, (Some(8), None));
+        check(limits(Some(10), Some(10)), 0, 4, (Some(0), Some(0)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use socket2::SockRef;
 use crate::PATIENCE;
 
 /// The largest event that a test expects.
-const EVENT_BYTES_MAX: usize = 64 << 20;
+const EVENT_BYTES_MAX: usize = 128 << 20;
 
 /// How to get to a server.
 #[derive(Clone, Debug)]
@@ -284,6 +284,17 @@ impl Client {
         Self { socket: Socket::Tcp(socket), unread: Vec::new() }
     }
 
+    /// Waits for so long instead of [`PATIENCE`], for a server that has much to do.
+    ///
+    /// # Panics
+    ///
+    /// On a Unix socket.
+    pub fn set_patience(&mut self, patience: Duration) {
+        let socket = self.socket.tcp();
+        socket.set_read_timeout(Some(patience)).expect("a socket");
+        socket.set_write_timeout(Some(patience)).expect("a socket");
+    }
+
     /// Sends bytes.
     ///
     /// # Panics
@@ -456,11 +467,16 @@ impl Client {
     pub fn try_response(&mut self) -> Option<Response> {
         let mut response = self.try_head()?;
         if response.status / 100 != 1 {
-            let length = response.field("Content-Length").expect("a length");
-            let length = length.parse().expect("a length in digits");
-            response.body = self.read_exactly(length).expect("a whole body");
+            response.body = self.body_of(&response);
         }
         Some(response)
+    }
+
+    #[track_caller]
+    fn body_of(&mut self, head: &Response) -> Vec<u8> {
+        let length = head.field("Content-Length").expect("a length");
+        let length = length.parse().expect("a length in digits");
+        self.read_exactly(length).expect("a whole body")
     }
 
     /// Sends a request and reads its response.
@@ -569,11 +585,38 @@ impl Stream {
     /// If the server does not give one.
     #[track_caller]
     #[must_use]
-    pub fn open_on(mut client: Client, way: impl Into<Way>, request: &str) -> Self {
+    pub fn open_on(client: Client, way: impl Into<Way>, request: &str) -> Self {
+        let opened = Self::try_open_on(client, way.into(), request);
+        opened.unwrap_or_else(|refusal| panic!("{request:?}: {refusal:?}"))
+    }
+
+    /// Opens a stream at `/sse`, or is refused one.
+    ///
+    /// # Errors
+    ///
+    /// The answer, whole, if its status is not 200.
+    ///
+    /// # Panics
+    ///
+    /// If there is no answer.
+    #[track_caller]
+    pub fn try_open(way: impl Into<Way>) -> Result<Self, Response> {
         let way = way.into();
+        Self::try_open_on(
+            Client::connect(&way),
+            way,
+            "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
+    }
+
+    #[track_caller]
+    fn try_open_on(mut client: Client, way: Way, request: &str) -> Result<Self, Response> {
         client.send(request);
-        let head = client.head();
-        assert_eq!(head.status, 200, "{request:?}: {head:?}");
+        let mut head = client.head();
+        if head.status != 200 {
+            head.body = client.body_of(&head);
+            return Err(head);
+        }
         let decoder = Decoder::new(EVENT_BYTES_MAX);
         let mut stream = Self {
             client,
@@ -588,7 +631,7 @@ impl Stream {
         let first = stream.event();
         assert_eq!(first.name, "endpoint", "{first:?}");
         stream.endpoint = first.data;
-        stream
+        Ok(stream)
     }
 
     /// The text of the session's token.

@@ -60,6 +60,10 @@ macro_rules! for_each_adapter {
 pub fn limits(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
     let mut limits = Limits::default();
     change(&mut limits);
+    // One body fits in any case, or there would be no such configuration.
+    if let (Some(body), Some(bodies)) = (limits.body_bytes_max, limits.bodies_bytes_max) {
+        limits.body_bytes_max = Some(body.min(bodies));
+    }
     Config::builder().limits(limits)
 }
 

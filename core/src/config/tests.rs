@@ -51,6 +51,50 @@ fn settings() {
     check(b().timeouts(timeouts), Some("body"));
 }
 
+#[test]
+fn error_carries_setting_and_unit() {
+    let limits = Limits { fields_max: 129, ..Limits::default() };
+    let error = Config::builder().limits(limits).build().unwrap_err();
+    let expected =
+        ConfigError::AboveMaximum { setting: "fields_max", maximum: 128, unit: "fields" };
+    assert_eq!(error, expected);
+    assert_eq!(error.to_string(), "fields_max must be at most 128 fields");
+    let timeouts = Timeouts { idle: Some(Duration::ZERO), ..Timeouts::default() };
+    let error = Config::builder().timeouts(timeouts).build().unwrap_err();
+    assert_eq!(error, ConfigError::BelowMinimum { setting: "idle", minimum: 1, unit: "ms" });
+    assert_eq!(error.to_string(), "idle must be at least 1 ms");
+    assert_eq!(error.setting(), Some("idle"));
+    let error = Config::builder().trusted_proxy("x").build().unwrap_err();
+    assert_eq!(error.setting(), Some("trusted_proxy"));
+}
+
+#[test]
+fn body_limit_above_budget_of_bodies_is_an_error_that_names_both() {
+    let build = |body: Option<u64>, bodies: Option<u64>| {
+        let limits = Limits { body_bytes_max: body, bodies_bytes_max: bodies, ..Limits::default() };
+        Config::builder().limits(limits).build().map(drop)
+    };
+    assert_eq!(build(Some(100), Some(100)), Ok(()));
+    assert_eq!(build(None, None), Ok(()));
+    assert_eq!(build(Some(100), None), Ok(()));
+    for (body, said) in [(Some(101), "(101 bytes)"), (None, "(unlimited)")] {
+        let error = build(body, Some(100)).unwrap_err();
+        let expected = ConfigError::AboveOther {
+            setting: "body_bytes_max",
+            value: body,
+            other: "bodies_bytes_max",
+            maximum: 100,
+            unit: "bytes",
+        };
+        assert_eq!(error, expected);
+        let said = format!("body_bytes_max {said} must not be above bodies_bytes_max (100 bytes)");
+        assert_eq!(error.to_string(), said);
+    }
+    // Answers may be short.
+    let short = Limits { queues_bytes_max: Some(10_000), ..Limits::default() };
+    check(Config::builder().limits(short), None);
+}
+
 #[cfg(feature = "driver")]
 #[test]
 fn somebody_decides() {

@@ -15,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use async_channel::{Receiver, Sender, bounded};
 
 use super::bound::{Bound, Door, invalid};
+use super::descriptors;
 use super::handle::{Controls, Handle, controls};
 use super::lobby::{Seat, Usher, lobby};
 #[cfg(feature = "tls")]
@@ -87,8 +88,9 @@ impl Bound {
     fn into_workers(self) -> io::Result<Vec<Worker>> {
         #[cfg(feature = "tls")]
         let tls = self.tls()?;
-        let Self { door, config, controls, workers, bound_here, .. } = self;
+        let Self { door, mut config, controls, workers, bound_here, .. } = self;
         controls.check(&config).map_err(invalid)?;
+        config.limits = descriptors::fit(&config.limits, workers);
         let (doors, ushered) = door.multiply(workers, bound_here);
         let mut usher = None;
         let entrances: Vec<Entrance> = match ushered {

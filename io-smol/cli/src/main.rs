@@ -10,10 +10,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 #[cfg(unix)]
-use mcp_sse::bridge::{self, check, child::Children, servers::Server, services::Services};
+use mcp_sse::bridge::child::{self, Children};
+#[cfg(unix)]
+use mcp_sse::bridge::services::{Services, Sharing};
+#[cfg(unix)]
+use mcp_sse::bridge::{self, check, servers::Server};
+#[cfg(unix)]
+use mcp_sse::descriptors;
 use mcp_sse::greeting::Greeting;
 use mcp_sse::options::{Mistake, Place, Serve};
 use mcp_sse::{demo, logging, stop};
+use mcp_sse_core::ConfigBuilder;
 use mcp_sse_smol::{Config, Handle, Listener, Session};
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
@@ -106,9 +113,41 @@ enum Failure {
 }
 
 /// The configuration that the flags mean; begins to log as they say.
-fn configure(options: &Serve) -> Result<Config, Failure> {
+fn configure(options: &Serve) -> Result<Prepared, Failure> {
     logging::init(options.log_level(), options.log_format());
-    options.config().map_err(mistaken)
+    build(options, options.builder().map_err(mistaken)?, 0, 0)
+}
+
+/// A configuration, and what has to be said of it once it is served.
+struct Prepared {
+    config: Config,
+    lowered: Option<String>,
+}
+
+/// Builds a configuration, with limits for which there are descriptors. What is served takes some once, and
+/// some for each session beside its connection.
+fn build(
+    options: &Serve,
+    builder: ConfigBuilder,
+    once: u64,
+    per_session: u32,
+) -> Result<Prepared, Failure> {
+    let build =
+        |builder: ConfigBuilder| builder.build().map_err(|error| mistaken(Mistake::Setting(error)));
+    let config = build(builder.clone())?;
+    #[cfg(unix)]
+    let (config, lowered) = {
+        descriptors::raise();
+        let taken = descriptors::Taken { once, per_session };
+        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), taken);
+        (build(builder.limits(limits))?, lowered)
+    };
+    #[cfg(not(unix))]
+    let lowered = {
+        let _ = (options, once, per_session);
+        None
+    };
+    Ok(Prepared { config, lowered })
 }
 
 fn mistaken(mistake: Mistake) -> Failure {
@@ -181,13 +220,21 @@ fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
         return check_servers(run.servers().map_err(Failure::Flags)?);
     }
     logging::init(serve.log_level(), serve.log_format());
-    let servers = run.runnable_servers().map_err(Failure::Flags)?;
+    let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
+    for Server { command, .. } in &mut servers {
+        *command = command.clone().line_bytes_max(serve.line_bytes_max());
+    }
     let children = take_care_of_processes()?;
+    let (once, per_session) = match run.sharing() {
+        Sharing::None { .. } => (0, child::DESCRIPTORS),
+        // Of each server, one process that is there and one that is ending.
+        Sharing::All => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
+    };
     let services = Services::new(&children, servers, run.sharing(), run.paths());
     let builder = services.configure(serve.builder().map_err(mistaken)?, serve.stream_path());
-    let config = builder.build().map_err(|error| mistaken(Mistake::Setting(error)))?;
+    let prepared = build(serve, builder, once, per_session)?;
     let bridged = Bridged { services, children: children.clone() };
-    let served = serve_until_stopped(serve, config, &bridged);
+    let served = serve_until_stopped(serve, prepared, &bridged);
     drop(bridged);
     // Sessions have ended; what they leave behind has some seconds more.
     match children.finish() {
@@ -233,7 +280,7 @@ fn check_servers(servers: Vec<Server>) -> Result<(), Failure> {
 /// Listens as the options say and serves sessions until a signal comes.
 fn serve_until_stopped(
     options: &Serve,
-    config: Config,
+    Prepared { config, lowered }: Prepared,
     service: &impl Service,
 ) -> Result<(), Failure> {
     // Before anything is bound: a mistake in the files is told alone.
@@ -248,6 +295,9 @@ fn serve_until_stopped(
         && !options.asks_for_tokens()
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
+    }
+    if let Some(lowered) = lowered {
+        log::warn!("{lowered}");
     }
     let greeting = Greeting::new(&config, place)
         .workers(options.workers())

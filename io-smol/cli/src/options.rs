@@ -24,6 +24,9 @@ pub use access::TokensError;
 
 pub use crate::place::Place;
 
+/// The longest line of a bridged server's output, in bytes, with the largest body as it is by default.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
@@ -65,7 +68,8 @@ pub struct Serve {
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
     max_sessions: Count,
-    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited".
+    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited". What such a body
+    /// and an answer as large need elsewhere is raised with it.
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     max_body: Size,
     /// Serve with this many threads, each with sockets and sessions of its own.
@@ -142,6 +146,14 @@ impl Serve {
         self.log_format
     }
 
+    /// The longest line that a bridged server may print, in bytes: four times the largest body of a post,
+    /// as the queues of the server are, and 16 MiB at least.
+    #[must_use]
+    pub fn line_bytes_max(&self) -> usize {
+        let several = self.max_body.0.map_or(u64::MAX, |bytes| bytes.saturating_mul(4));
+        usize::try_from(several).unwrap_or(usize::MAX).max(LINE_BYTES_MAX)
+    }
+
     /// The configuration that the flags mean.
     ///
     /// # Errors
@@ -175,14 +187,10 @@ impl Serve {
         {
             return Err(Mistake::Exposed(address));
         }
-        let limits = Limits::default();
         let mut limits = Limits {
             connections_max: self.max_connections.0,
             sessions_max: self.max_sessions.0,
-            body_bytes_max: self.max_body.0,
-            // One body must fit at least.
-            bodies_bytes_max: limits.bodies_bytes_max.max(self.max_body.0),
-            ..limits
+            ..Limits::default().with_body_bytes_max(self.max_body.0)
         };
         self.access.limit(&mut limits);
         let timeouts = Timeouts {
@@ -234,18 +242,14 @@ impl core::error::Error for Mistake {}
 
 /// The flag that sets what a configuration error names, so that a person knows what to change.
 fn flag_for(error: &ConfigError) -> Option<&'static str> {
-    let name = match error {
-        ConfigError::InvalidPath { name, .. } | ConfigError::Invalid { name, .. } => *name,
-        ConfigError::BelowMinimum { name, .. } | ConfigError::AboveMaximum { name, .. } => *name,
-        ConfigError::PathsCollide { .. } => return Some("--sse-path or --message-path"),
-        ConfigError::InvalidRange { .. } => return Some("--trusted-proxy"),
-        // No flag asks for credentials of pages.
-        ConfigError::AnyOriginWithCredentials => return None,
-        // Nothing on the command line sets these.
-        ConfigError::TwoAuthorizers | ConfigError::NoAuthorizer => return None,
-        _ => return None,
-    };
+    if matches!(error, ConfigError::PathsCollide { .. }) {
+        return Some("--sse-path or --message-path");
+    }
+    // No flag asks for credentials of pages.
+    let name = error.setting().filter(|_| *error != ConfigError::AnyOriginWithCredentials)?;
     let known = [
+        ("trusted_proxy", "--trusted-proxy"),
+        ("body_bytes_max", "--max-body"),
         ("stream_path", "--sse-path"),
         ("message_path", "--message-path"),
         ("public_path_prefix", "--public-path-prefix"),
@@ -352,7 +356,30 @@ mod tests {
         assert_eq!(config.limits().connections_max, Some(7));
         assert_eq!(config.limits().sessions_max, None);
         assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
-        assert!(config.limits().bodies_bytes_max >= Some(100 << 20), "one fits");
+        // What it implies is raised with it.
+        let raised = Limits::default().with_body_bytes_max(Some(100 << 20));
+        assert_eq!(config.limits().bodies_bytes_max, raised.bodies_bytes_max);
+        assert_eq!(config.limits().queues_bytes_max, raised.queues_bytes_max);
+        assert_eq!(config.limits().inbound_bytes_max, raised.inbound_bytes_max);
+    }
+
+    #[test]
+    fn unlimited_body_is_unlimited_in_all_that_it_implies() {
+        let config = serve(&["--max-body=unlimited"]).unwrap().config().unwrap();
+        let Limits { body_bytes_max, bodies_bytes_max, queues_bytes_max, .. } = config.limits();
+        assert_eq!([body_bytes_max, bodies_bytes_max, queues_bytes_max], [&None; 3]);
+        assert_eq!(config.limits().inbound_bytes_max, None);
+    }
+
+    #[test]
+    fn line_limit_of_the_bridge_follows_the_largest_body() {
+        let check = |args: &[&str], bytes| {
+            assert_eq!(serve(args).unwrap().line_bytes_max(), bytes, "{args:?}");
+        };
+        check(&[], 16 << 20);
+        check(&["--max-body=1KiB"], 16 << 20);
+        check(&["--max-body=100MiB"], 400 << 20);
+        check(&["--max-body=unlimited"], usize::MAX);
     }
 
     #[test]

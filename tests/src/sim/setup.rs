@@ -82,6 +82,9 @@ impl Setup {
         } else {
             limits
         };
+        // No body is longer than all of them together may be, or there would be no such configuration.
+        let body_bytes_max = limits.body_bytes_max.min(limits.bodies_bytes_max);
+        let limits = Limits { body_bytes_max, ..limits };
         let timeouts = if generous { Timeouts::default() } else { timeouts(chance) };
         let configs = (0..shards).map(|shard| {
             let mut config = Config::builder()

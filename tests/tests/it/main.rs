@@ -9,6 +9,7 @@ mod http;
 mod journeys;
 mod jwt;
 mod names;
+mod limits;
 mod post;
 mod routes;
 mod sdk;

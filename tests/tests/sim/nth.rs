@@ -305,7 +305,11 @@ fn the_nth_slot_and_place() {
         (4, 1, |limits, n| limits.in_flight_max = Some(n as u32)),
         (80, 1, |limits, n| limits.inbound_bytes_max = Some(n)),
         (80, 1, |limits, n| limits.body_bytes_max = Some(n)),
-        (600, 5, |limits, n| limits.bodies_bytes_max = Some(n)),
+        (600, 5, |limits, n| {
+            limits.bodies_bytes_max = Some(n);
+            // Any that fits.
+            limits.body_bytes_max = Some(n);
+        }),
         (200, 7, |limits, n| limits.head_bytes_max = Some(n as u32)),
         (700, 11, |limits, n| limits.queue_bytes_max = Some(n)),
         (1_500, 11, |limits, n| limits.queues_bytes_max = Some(n)),

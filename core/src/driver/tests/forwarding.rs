@@ -118,7 +118,11 @@ fn a_full_mailbox_is_busy_at_once() {
 
 #[test]
 fn bytes_fill_a_mailbox_too() {
-    let limits = Limits { bodies_bytes_max: Some(2 * (4 << 20)), ..Limits::default() };
+    let limits = Limits {
+        body_bytes_max: Some(1 << 20),
+        bodies_bytes_max: Some(2 * (4 << 20)),
+        ..Limits::default()
+    };
     let config = Config::builder().limits(limits).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };

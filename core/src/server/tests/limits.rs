@@ -267,7 +267,11 @@ fn a_refused_request_is_answered_once() {
 #[test]
 fn heads_in_events_count_as_well() {
     for config in [Config::builder(), Config::builder().authorization(Authorization::Deferred)] {
-        let limits = Limits { bodies_bytes_max: Some(1_000), ..Limits::default() };
+        let limits = Limits {
+            body_bytes_max: Some(1_000),
+            bodies_bytes_max: Some(1_000),
+            ..Limits::default()
+        };
         let mut bench = Bench::with(config.limits(limits));
         let long =
             format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(600));

@@ -38,7 +38,11 @@ use super::command::Command;
 use super::guard;
 use super::status::Status;
 use super::stderr::{Kept, Log};
+use crate::descriptors;
 
+/// What a process takes of the bridge's descriptors while it runs: its three pipes, and one that tells its
+/// end.
+pub const DESCRIPTORS: u32 = 4;
 /// How long a process has to end after its input has, and again after SIGTERM.
 pub const STEP: Duration = Duration::from_secs(2);
 /// For how long [`Children::finish`] waits at most: two steps, and some time for a busy machine.
@@ -160,6 +164,10 @@ impl Children {
     ) -> io::Result<Child> {
         let mut command = command.prepare(own_program()?, head);
         command.arg0(guard::NAME);
+        match descriptors::before_raise() {
+            Some(before) => command.env(guard::DESCRIPTORS, before.to_string()),
+            None => command.env_remove(guard::DESCRIPTORS),
+        };
         self.start(command, name.into()).await
     }
 

@@ -12,6 +12,8 @@ use std::{env, fmt};
 
 use mcp_sse_core::RequestHead;
 
+use super::lines::LINE_BYTES_MAX;
+
 /// What is left of the bridge's own environment in a [clean](Command::clean_env) one: what the
 /// official SDKs hand down to the servers that they start.
 pub const CLEAN_ENV: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
@@ -27,6 +29,7 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     clean_env: bool,
     headers: Vec<HeaderToEnv>,
+    line_bytes_max: usize,
 }
 
 /// A variable of the form `NAME=VALUE`, as the environment has them.
@@ -53,6 +56,7 @@ impl Command {
             env: Vec::new(),
             clean_env: false,
             headers: Vec::new(),
+            line_bytes_max: LINE_BYTES_MAX,
         }
     }
 
@@ -90,6 +94,19 @@ impl Command {
     pub fn header_to_env(mut self, headers: impl IntoIterator<Item = HeaderToEnv>) -> Self {
         self.headers.extend(headers);
         self
+    }
+
+    /// How long a line of its output may be, in bytes; 16 MiB unless said. Longer ones are passed over.
+    #[must_use]
+    pub const fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
+        self.line_bytes_max = line_bytes_max;
+        self
+    }
+
+    /// The longest line of its output that is taken, in bytes.
+    #[must_use]
+    pub const fn longest_line(&self) -> usize {
+        self.line_bytes_max
     }
 
     /// Its own name, for people.

@@ -20,9 +20,15 @@ use std::{env, io, thread};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitOptions};
 
+use crate::descriptors;
+
 /// What this program is called when it is a guard. Not the command's own name, so that whoever kills
 /// all processes of that name leaves the guards to clean up.
 pub const NAME: &str = "mcp-guard";
+
+/// The variable that tells a guard the soft limit on descriptors with which its server is to run, where
+/// the bridge has raised its own. The server does not get to see it.
+pub const DESCRIPTORS: &str = "MCP_GUARD_DESCRIPTORS";
 
 /// The exit status where there is no such program, as shells have it.
 pub const STATUS_NOT_FOUND: u8 = 127;
@@ -82,7 +88,10 @@ fn say(what: fmt::Arguments<'_>) {
 
 /// Starts the server and waits until it and all that it leaves behind have ended.
 fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
-    let server = match Command::new(program).args(args).spawn() {
+    if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
+        descriptors::restore(before);
+    }
+    let server = match Command::new(program).args(args).env_remove(DESCRIPTORS).spawn() {
         Ok(server) => server,
         Err(error) => {
             say(format_args!("cannot start {}: {error}", program.display()));

@@ -6,8 +6,8 @@
 
 use memchr::memchr;
 
-/// The longest line of a server's output, in bytes without its line feed; longer ones are discarded.
-pub const LINE_BYTES_MAX: usize = 16 << 20;
+pub use crate::options::LINE_BYTES_MAX;
+
 /// A buffer that has grown beyond this for one line is given back behind it.
 const CAPACITY_KEPT: usize = 64 << 10;
 

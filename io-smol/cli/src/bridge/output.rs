@@ -30,6 +30,7 @@ const SHOWN_BYTES: usize = 200;
 pub struct Output {
     name: String,
     status: Arc<Status>,
+    line_bytes_max: usize,
     lines: Lines,
     /// Lines that may become one message, from the first on.
     pieces: Pieces,
@@ -50,6 +51,7 @@ impl Output {
         Self {
             name: name.into(),
             status,
+            line_bytes_max: LINE_BYTES_MAX,
             lines: Lines::new(LINE_BYTES_MAX),
             pieces: Pieces::default(),
             ready: VecDeque::new(),
@@ -59,6 +61,15 @@ impl Output {
             unsaid: 0,
             period: None,
         }
+    }
+
+    /// With lines of so many bytes at most, and messages over several lines likewise; longer ones are
+    /// passed over. 16 MiB unless said.
+    #[must_use]
+    pub fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
+        self.line_bytes_max = line_bytes_max;
+        self.lines = Lines::new(line_bytes_max);
+        self
     }
 
     /// Whether there has been a message.
@@ -100,7 +111,8 @@ impl Output {
                     let shown = shown(beginning);
                     self.status.note_line_too_long();
                     self.pieces.clear();
-                    self.warn(|| format!("a line of more than {LINE_BYTES_MAX} bytes: {shown}"));
+                    let most = self.line_bytes_max;
+                    self.warn(|| format!("a line of more than {most} bytes: {shown}"));
                     continue;
                 }
             };
@@ -133,7 +145,7 @@ impl Output {
             }
             return;
         }
-        match self.pieces.add(line) {
+        match self.pieces.add(line, self.line_bytes_max) {
             Added::Wanting => {}
             Added::Whole(text) => match Message::read(text, None) {
                 Ok(message) => self.ready.push_back(message),
@@ -232,7 +244,7 @@ impl Pieces {
 
     /// Adds a line. A text begins with a bracket, and ends when all are closed; JSON has no line ends
     /// inside strings.
-    fn add(&mut self, line: Vec<u8>) -> Added {
+    fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> Added {
         let begins = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
         if self.text.is_empty() && !begins {
             return Added::Not(line);
@@ -249,7 +261,7 @@ impl Pieces {
             // The line alone was looked at already.
             Some(0) if alone => Added::Not(self.take()),
             Some(0) => Added::Whole(self.take()),
-            Some(depth) if self.text.len() <= LINE_BYTES_MAX => {
+            Some(depth) if self.text.len() <= bytes_max => {
                 self.depth = depth;
                 Added::Wanting
             }

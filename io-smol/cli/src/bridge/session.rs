@@ -119,7 +119,8 @@ impl PerSession {
                 None
             }
         };
-        let output = Output::new(&*name, self.children.status().clone());
+        let output = Output::new(&*name, self.children.status().clone())
+            .line_bytes_max(self.command.longest_line());
         let mut relay = Relay {
             session,
             child,

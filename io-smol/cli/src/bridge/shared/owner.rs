@@ -125,12 +125,15 @@ impl Owner {
         input: Receiver<Input>,
         departed: Receiver<Member>,
     ) -> Self {
+        let limits = MuxLimits::default();
+        // What a client may post at once has to find room, as what the process prints has.
+        let parked_bytes_max = limits.parked_bytes_max.max(command.longest_line());
         Self {
             children,
             command,
             name,
             clock: Clock::start(),
-            mux: Mux::new(MuxLimits::default()),
+            mux: Mux::new(MuxLimits { parked_bytes_max, ..limits }),
             seats: BTreeMap::new(),
             input: Box::pin(input),
             departed: Box::pin(departed),
@@ -313,7 +316,8 @@ impl Owner {
         let now = self.clock.now();
         self.server = Server::Running(Box::new(Running {
             child,
-            output: Output::new(&*self.name, self.children.status().clone()),
+            output: Output::new(&*self.name, self.children.status().clone())
+                .line_bytes_max(self.command.longest_line()),
             since: now,
             input_closed: false,
             output_closed: false,

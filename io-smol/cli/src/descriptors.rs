@@ -1,0 +1,133 @@
+//! The process's limit on descriptors, and what it leaves for connections and sessions.
+//!
+//! Knows: the limit, and what each session of what is served takes beside its connection.
+//! Does not know: who opens them.
+//!
+//! The soft limit is raised to the hard one, as the runtimes of Go and of the JVM do it: it is 1,024 on most
+//! systems for programs that use `select`, and this one does not. A server that is bridged to may use
+//! it, or may close every descriptor up to the limit; so it gets back what this command was started
+//! with ([`before_raise`]). Where the hard limit is too low as well, the limits on connections and sessions
+//! are lowered, and a person is told so, with the numbers.
+
+use std::sync::OnceLock;
+
+use mcp_sse_core::Limits;
+use mcp_sse_core::driver::Descriptors;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What the command opens between counting and serving, and for moments: its listener, what waits for
+/// signals, the pipes of a process that is just being started.
+const SPARE: u64 = 16;
+
+static BEFORE: OnceLock<u64> = OnceLock::new();
+
+/// Raises the soft limit to the hard one. Where the system does not allow that, nothing changes.
+pub fn raise() {
+    let limit = getrlimit(Resource::Nofile);
+    let Some(before) = limit.current.filter(|_| limit.current != limit.maximum) else { return };
+    // macOS says that there is no hard limit, and takes no more than this.
+    const MOST: u64 = 10_240;
+    for to in [limit.maximum, limit.maximum.map_or(Some(MOST), |maximum| Some(maximum.min(MOST)))] {
+        let raises = to.is_none_or(|to| to > before);
+        if raises && setrlimit(Resource::Nofile, Rlimit { current: to, ..limit }).is_ok() {
+            let _ = BEFORE.set(before);
+            let to = to.map_or("no limit".into(), |to| to.to_string());
+            return log::debug!("the soft limit on descriptors is raised from {before} to {to}");
+        }
+    }
+    log::debug!("the soft limit on descriptors stays at {before}: the system does not raise it");
+}
+
+/// What the soft limit was before it was raised; `None` if it was not.
+#[must_use]
+pub fn before_raise() -> Option<u64> {
+    BEFORE.get().copied()
+}
+
+/// Sets the soft limit of this process to what it was before the process that started this one raised
+/// it.
+pub fn restore(before: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    // It is lower, which is always allowed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(before), ..limit });
+}
+
+/// What is served takes descriptors beside those of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Once.
+    pub once: u64,
+    /// For each session.
+    pub per_session: u32,
+}
+
+/// The limits for so many workers, with no more connections and sessions than there are descriptors
+/// for; and what a person has to be told of it, if anything was lowered.
+#[must_use]
+pub fn fit(limits: &Limits, workers: usize, taken: Taken) -> (Limits, Option<String>) {
+    let Some(descriptors) = Descriptors::of_process() else { return (limits.clone(), None) };
+    let fitting = fit_to(limits, descriptors, workers, taken);
+    let lowered = (fitting != *limits).then(|| say(limits, &fitting, descriptors));
+    (fitting, lowered)
+}
+
+fn say(before: &Limits, after: &Limits, descriptors: Descriptors) -> String {
+    let shown = |limit: Option<u32>| limit.map_or("unlimited".into(), |it| it.to_string());
+    let change = |before, after| {
+        let changed = format!(" instead of {}", shown(before));
+        format!("{}{}", shown(after), if before == after { "" } else { &changed })
+    };
+    format!(
+        "connections_max is {} and sessions_max {}: this process may have {} descriptors open \
+         (ulimit -n), and has {}",
+        change(before.connections_max, after.connections_max),
+        change(before.sessions_max, after.sessions_max),
+        descriptors.limit,
+        descriptors.open,
+    )
+}
+
+fn fit_to(limits: &Limits, descriptors: Descriptors, workers: usize, taken: Taken) -> Limits {
+    let Taken { once, per_session } = taken;
+    // Shares are rounded up, so there may be a session more for each worker.
+    let rounded = u64::from(per_session) * workers as u64;
+    let open = descriptors.open.saturating_add(once).saturating_add(rounded).saturating_add(SPARE);
+    let left = Descriptors { open, ..descriptors }.for_connections(workers);
+    limits.within_descriptors(left, per_session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowered_limits_are_told_with_the_numbers() {
+        let descriptors = Descriptors { limit: 1_024, open: 10 };
+        let told = |per_session| {
+            let before = Limits::default();
+            let taken = Taken { once: 0, per_session };
+            say(&before, &fit_to(&before, descriptors, 1, taken), descriptors)
+        };
+        let why = "this process may have 1024 descriptors open (ulimit -n), and has 10";
+        let limits = "connections_max is 974 instead of 10240 and sessions_max 8192";
+        assert_eq!(told(0), format!("{limits}: {why}"));
+        let limits = "connections_max is 326 instead of 10240 and sessions_max 161 instead of 8192";
+        assert_eq!(told(4), format!("{limits}: {why}"));
+    }
+
+    #[test]
+    fn limits_are_lowered_to_what_descriptors_there_are() {
+        let check = |limit, workers, (once, per_session), expected| {
+            let descriptors = Descriptors { limit, open: 10 };
+            let taken = Taken { once, per_session };
+            let fitting = fit_to(&Limits::default(), descriptors, workers, taken);
+            assert_eq!((fitting.connections_max, fitting.sessions_max), expected);
+        };
+        check(1 << 20, 1, (0, 4), (Some(10_240), Some(8_192)));
+        check(1_024, 1, (0, 0), (Some(974), Some(8_192)));
+        check(1_024, 1, (8, 0), (Some(966), Some(8_192)));
+        check(1_024, 1, (0, 4), (Some(326), Some(161)));
+        check(1_024, 4, (0, 4), (Some(312), Some(155)));
+        check(64, 1, (0, 0), (Some(14), Some(8_192)));
+    }
+}
