@@ -48,7 +48,7 @@ pub mod tower;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{
-    Closed, DECISIONS_MAX, Decision, Handle, Session, SessionSender, Stopped, VerdictCache,
+    ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, Handle, Session, SessionSender, Stopped, VerdictCache,
     WORKERS_MAX,
 };
 #[cfg(feature = "tls")]

@@ -87,6 +87,7 @@ impl Bound {
     fn into_workers(self) -> io::Result<Vec<Worker>> {
         #[cfg(feature = "tls")]
         let tls = self.tls()?;
+        self.warn_of_impossible_https();
         let Self { door, config, controls, workers, bound_here, .. } = self;
         controls.check(&config).map_err(invalid)?;
         let (doors, ushered) = door.multiply(workers, bound_here);
