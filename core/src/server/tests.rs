@@ -141,7 +141,11 @@ impl Bench {
     }
 
     pub(super) fn with(config: ConfigBuilder) -> Self {
-        let server = Server::new(config.build().unwrap(), Box::new(Random::seeded(7)), Time::ZERO);
+        Self::of(config.build().unwrap())
+    }
+
+    pub(super) fn of(config: Config) -> Self {
+        let server = Server::new(config, Box::new(Random::seeded(7)), Time::ZERO);
         Self { server, now: Time::ZERO, wires: BTreeMap::new(), look: VecDeque::new() }
     }
 
