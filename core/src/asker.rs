@@ -63,7 +63,8 @@ impl Config {
         if self.ignored_fields_said.load(Relaxed) || self.trusts(peer) {
             return;
         }
-        let named = |name: &&'static str| head.fields().any(|(field, _)| name.eq_ignore_ascii_case(field));
+        let named =
+            |name: &&'static str| head.fields().any(|(field, _)| name.eq_ignore_ascii_case(field));
         let Some(name) = forwarded::FIELDS.into_iter().find(named) else { return };
         // Another shard may have been quicker.
         if self.ignored_fields_said.swap(true, Relaxed) {
@@ -88,11 +89,8 @@ impl Config {
     /// as local peers where it listens on a Unix socket. Always if nothing is required.
     #[must_use]
     pub fn https_can_arrive(&self, tls: bool, on_unix_socket: bool) -> bool {
-        let proxies = if on_unix_socket {
-            self.trust_local_peers
-        } else {
-            !self.trusted_proxies.is_empty()
-        };
+        let proxies =
+            if on_unix_socket { self.trust_local_peers } else { !self.trusted_proxies.is_empty() };
         !self.require_https || tls || proxies
     }
 

@@ -48,8 +48,8 @@ pub mod tower;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{
-    ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, Handle, Session, SessionSender, Stopped, VerdictCache,
-    WORKERS_MAX,
+    ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, Handle, Session, SessionSender, Stopped,
+    VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem};

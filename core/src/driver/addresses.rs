@@ -142,8 +142,7 @@ fn at(address: SocketAddr, error: &io::Error) -> io::Error {
 
 /// Whether the machine has no such address, or no such family of addresses.
 fn is_missing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(FAMILY_UNSUPPORTED)
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(FAMILY_UNSUPPORTED)
 }
 
 /// Which of several listening sockets is looked at first: each in turn, so that one at which

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -253,10 +254,12 @@ fn serve_until_stopped(
     let tls = options
         .tls()
         .map_err(|error| Failure::Start(format!("{error}; see --tls-cert and --tls-key")))?;
-    let (listener, place) = listen(options.place(), config.clone())
+    let listener = listen(options, config.clone())
         .map_err(|error| Failure::Start(cannot_listen(options.place(), &error)))?;
-    if let Place::Tcp(address) = place
-        && !address.ip().is_loopback()
+    let addresses = listener.local_addrs().unwrap_or_default();
+    let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let place = options.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
+    if let Some(address) = place.exposed()
         && !options.asks_for_tokens()
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
@@ -265,6 +268,8 @@ fn serve_until_stopped(
         .workers(options.workers())
         .public_path_prefix(options.public_path_prefix())
         .asks_for_tokens(options.asks_for_tokens());
+    #[cfg(unix)]
+    let greeting = greeting.unix_mode(options.unix_mode());
     let greeting = service.describe(greeting);
     #[cfg(feature = "tls")]
     let greeting = greeting.tls(tls.is_some());
@@ -301,16 +306,11 @@ fn serve_until_stopped(
     served.map_err(|error| Failure::Start(format!("cannot serve: {error}")))
 }
 
-/// Listens, and says where: the port may have been for the system to choose.
-fn listen(place: Place<'_>, config: Config) -> io::Result<(Listener, Place<'_>)> {
-    match place {
-        Place::Tcp(address) => {
-            let listener = Listener::bind(address, config)?;
-            let place = Place::Tcp(listener.local_addr()?);
-            Ok((listener, place))
-        }
+fn listen(options: &Serve, config: Config) -> io::Result<Listener> {
+    match options.place() {
+        place @ (Place::Tcp(_) | Place::Named(_)) => Listener::bind(&place.addresses()[..], config),
         #[cfg(unix)]
-        Place::Unix(path) => Ok((Listener::bind_unix(path, config)?, place)),
+        Place::Unix(path) => Listener::bind_unix_with_mode(path, options.unix_mode(), config),
         #[cfg(not(unix))]
         Place::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
     }
@@ -324,7 +324,7 @@ fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
     ];
     let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
     let hint = match place {
-        Place::Tcp(_) => known.map_or("", |(_, hint)| hint),
+        Place::Tcp(_) | Place::Named(_) => known.map_or("", |(_, hint)| hint),
         Place::Unix(_) => "",
     };
     format!("cannot listen on {place}: {error}{hint}")

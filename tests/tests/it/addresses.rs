@@ -87,9 +87,11 @@ fn connection_limit_is_of_all_addresses(on: &Adapter) {
     for place in Place::ALL {
         let config = limits(|l| l.connections_max = Some(2)).build().expect("good");
         let (server, all) = start(on, 1, place, config, None);
-        let mut clients: Vec<Client> = all.iter().map(|&address| Client::connect(address)).collect();
+        let mut clients: Vec<Client> =
+            all.iter().map(|&address| Client::connect(address)).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.ask(READY).status, 200));
-        let mut waiting: Vec<Client> = all.iter().map(|&address| Client::connect(address)).collect();
+        let mut waiting: Vec<Client> =
+            all.iter().map(|&address| Client::connect(address)).collect();
         waiting.iter_mut().for_each(|client| client.send(READY));
         // The server has many turns, and those in the two backlogs have none.
         for _ in 0..50 {
