@@ -5,12 +5,17 @@
 
 #![forbid(unsafe_code)]
 
+use core::iter;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+#[cfg(unix)]
+use clap::error::ContextKind;
+use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(unix)]
 use mcp_sse::bridge::{self, check, child::Children, servers::Server, services::Services};
 use mcp_sse::greeting::Greeting;
@@ -36,7 +41,7 @@ enum Command {
     Demo(Box<Serve>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
-    /// As in: mcp-sse bridge -- npx -y @modelcontextprotocol/server-everything
+    /// As in: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
     #[cfg(unix)]
     Bridge(Box<Bridge>),
     /// Serve a program that speaks MCP on its standard input and output. On this system it cannot.
@@ -52,13 +57,14 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Bridge {
     #[command(flatten)]
-    serve: Serve,
-    #[command(flatten)]
     run: bridge::options::Run,
+    // The heading of what stands before it would be its own.
+    #[command(flatten, next_help_heading = None::<&str>)]
+    serve: Serve,
 }
 
 impl Cli {
-    fn command(self) -> Command {
+    fn command_to_run(self) -> Command {
         self.command.unwrap_or(Command::Demo(Box::new(self.demo)))
     }
 }
@@ -69,12 +75,17 @@ fn main() -> ExitCode {
     if let Some(code) = bridge::guard::run() {
         return code;
     }
-    let done = match Cli::parse().command() {
+    let args = command_first(env::args_os().collect(), &Cli::command());
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error, &args),
+    };
+    let done = match cli.command_to_run() {
         Command::Demo(serve) => {
             configure(&serve).and_then(|config| serve_until_stopped(&serve, config, &Demo))
         }
         #[cfg(unix)]
-        Command::Bridge(bridge) => serve_bridge(&bridge),
+        Command::Bridge(bridge) => serve_bridge(&bridge, &args),
         #[cfg(not(unix))]
         Command::Bridge { .. } => {
             Err(Failure::Start("bridge needs process groups, which this system has not".into()))
@@ -94,6 +105,44 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Err(Failure::Told) => ExitCode::FAILURE,
     }
+}
+
+/// Puts flags that stand in front of the command's name behind it, where its parser knows them.
+fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> {
+    let takes_value = |name: &str| {
+        let all = iter::once(cli).chain(cli.get_subcommands());
+        let mut all = all.flat_map(clap::Command::get_arguments);
+        all.find(|arg| arg.get_long() == Some(name)).map(|arg| arg.get_action().takes_values())
+    };
+    let mut at = 1;
+    while let Some(flag) = args.get(at).and_then(|arg| arg.to_str()?.strip_prefix("--")) {
+        at += match takes_value(flag) {
+            Some(true) => 2,
+            Some(false) => 1,
+            None if flag.contains('=') => 1,
+            None => return args,
+        };
+    }
+    let name = args.get(at).and_then(|arg| arg.to_str());
+    if name.is_some_and(|name| cli.find_subcommand(name).is_some()) {
+        args[1..=at].rotate_right(1);
+    }
+    args
+}
+
+/// Says what is wrong with the command line: with the line to type instead, if that is known.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there is no bridge to be typed"))]
+fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    #[cfg(unix)]
+    if error.use_stderr()
+        // The parser knows what was meant.
+        && error.get(ContextKind::SuggestedSubcommand).is_none()
+        && let Some(advice) = bridge::mistyped::advice(args, &Cli::command())
+    {
+        eprintln!("mcp-sse: {advice}");
+        return ExitCode::from(2);
+    }
+    error.exit()
 }
 
 /// Why the command ends before its time, in words for people.
@@ -187,7 +236,13 @@ impl Service for Bridged {
 }
 
 #[cfg(unix)]
-fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
+fn serve_bridge(Bridge { serve, run }: &Bridge, args: &[OsString]) -> Result<(), Failure> {
+    if run.is_one_word()
+        && let Err(error) = run.runnable_servers()
+        && let Some(advice) = bridge::mistyped::advice_on_one_word(args, &Cli::command())
+    {
+        return Err(Failure::Flags(format!("{error}, {advice}")));
+    }
     if run.checks() {
         // What a server prints is told with the verdict.
         logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
@@ -332,8 +387,6 @@ fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -344,7 +397,7 @@ mod tests {
     #[track_caller]
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
-        let serve = match cli.command() {
+        let serve = match cli.command_to_run() {
             Command::Demo(serve) => serve,
             other => panic!("{other:?}"),
         };
