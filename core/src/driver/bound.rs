@@ -273,3 +273,26 @@ fn siblings(_: &[TcpListener], _: usize, _: bool) -> io::Result<Vec<Vec<TcpListe
     let text = "this system does not deal connections out to several sockets";
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::tests::refusals::lines_in;
+
+    #[test]
+    fn https_that_is_required_and_cannot_arrive_is_warned_of() {
+        let said = |trusted: Option<&str>, require: bool| {
+            let config = Config::builder().require_https(require);
+            let config =
+                trusted.into_iter().fold(config, |config, range| config.trusted_proxy(range));
+            let bound = Bound::bind("127.0.0.1:0", config.build().unwrap()).unwrap();
+            lines_in(|| drop(bound.into_worker().unwrap()))
+        };
+        let lines = said(None, true);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("WARN require_https refuses every request"), "{lines:?}");
+        assert!(lines[0].contains("see trusted_proxy"), "{lines:?}");
+        assert!(said(Some("127.0.0.1"), true).is_empty());
+        assert!(said(None, false).is_empty());
+    }
+}

@@ -20,7 +20,7 @@ mod limits;
 mod posts;
 mod proxies;
 mod rates;
-mod refusals;
+pub(crate) mod refusals;
 mod room;
 mod secrecy;
 mod segmentation;

@@ -30,7 +30,7 @@ impl log::Log for Lines {
 }
 
 /// What the log says in `run` at the level at which servers are run, without openings and ends.
-fn lines_in(run: impl FnOnce()) -> Vec<String> {
+pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
     let _ = log::set_logger(&Lines);
     log::set_max_level(log::LevelFilter::Info);
     LINES.set(Some(Vec::new()));
@@ -91,11 +91,11 @@ fn forwarding_fields_of_an_untrusted_peer_are_warned_of_once() {
 
 #[test]
 fn forwarding_fields_on_a_unix_socket_are_warned_of_and_those_of_trusted_proxies_are_not() {
-    let ask = |config: crate::ConfigBuilder, peer: Peer| {
+    let ask = |config: ConfigBuilder, peer: Peer| {
         let mut bench = Bench::with(config);
         let conn = bench.connect_from(peer);
         let head = "GET /ready HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Prefix: /p\r\n\r\n";
-        lines_in(|| drop(bench.says(conn, head)))
+        lines_in(|| _ = bench.says(conn, head))
     };
     let lines = ask(Config::builder().trusted_proxy("10.0.0.0/8"), Peer::local());
     assert_eq!(lines.len(), 1, "{lines:?}");
