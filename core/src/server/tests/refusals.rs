@@ -95,7 +95,7 @@ fn forwarding_fields_on_a_unix_socket_are_warned_of_and_those_of_trusted_proxies
         let mut bench = Bench::with(config);
         let conn = bench.connect_from(peer);
         let head = "GET /ready HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Prefix: /p\r\n\r\n";
-        lines_in(|| _ = bench.says(conn, head))
+        lines_in(|| bench.says(conn, head))
     };
     let lines = ask(Config::builder().trusted_proxy("10.0.0.0/8"), Peer::local());
     assert_eq!(lines.len(), 1, "{lines:?}");
