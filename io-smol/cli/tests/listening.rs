@@ -1,9 +1,10 @@
 //! Where the command listens, as whoever connects there has it.
 #![cfg(unix)]
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -59,7 +60,7 @@ impl Drop for Server {
 
 /// The head that a GET of the stream is answered with.
 #[track_caller]
-fn opened(ip: impl Into<std::net::IpAddr>, port: u16, host: &str) -> String {
+fn opened(ip: impl Into<IpAddr>, port: u16, host: &str) -> String {
     let mut socket = TcpStream::connect((ip.into(), port)).expect("somebody listens there");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     write!(socket, "GET /sse HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("it is taken");
