@@ -3,6 +3,7 @@
 //! Knows: which peers are believed. Does not know: what they may do.
 
 use core::net::IpAddr;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::config::Config;
 use crate::error::Fault;
@@ -56,8 +57,66 @@ impl Config {
         self.trusted_proxies.iter().any(|range| range.contains(ip))
     }
 
+    /// Warns of fields that would count if the peer were a trusted proxy: once, whoever sends them, since
+    /// what a stranger can repeat must not fill the log.
+    pub(crate) fn warn_of_ignored_fields(&self, head: &Head<'_>, peer: &Peer) {
+        if self.ignored_fields_said.load(Relaxed) || self.trusts(peer) {
+            return;
+        }
+        let named =
+            |name: &&'static str| head.fields().any(|(field, _)| name.eq_ignore_ascii_case(field));
+        let Some(name) = forwarded::FIELDS.into_iter().find(named) else { return };
+        // Another shard may have been quicker.
+        if self.ignored_fields_said.swap(true, Relaxed) {
+            return;
+        }
+        let why = "is ignored, and so is every such field of a peer that is no trusted proxy; \
+                   if this is your proxy, set";
+        match peer.ip() {
+            Some(ip) => log::warn!(
+                "{name} from {peer} {why} trusted_proxy(\"{ip}\"), or on the command line \
+                 --trusted-proxy {ip}"
+            ),
+            None => log::warn!(
+                "{name} from a local peer {why} trust_local_peers(true), or on the command line \
+                 --trusted-proxy unix"
+            ),
+        }
+    }
+
+    /// Whether a request can meet [`require_https`](crate::ConfigBuilder::require_https) at all: on a
+    /// server that speaks TLS itself, or that trusts proxies, by address where it listens on TCP and
+    /// as local peers where it listens on a Unix socket. Always if nothing is required.
+    #[must_use]
+    pub fn https_can_arrive(&self, tls: bool, on_unix_socket: bool) -> bool {
+        let proxies =
+            if on_unix_socket { self.trust_local_peers } else { !self.trusted_proxies.is_empty() };
+        !self.require_https || tls || proxies
+    }
+
     /// What limits per address count by; `None` for who speaks for others, and where nobody knows.
     pub(crate) fn address_key(&self, client: Option<IpAddr>) -> Option<AddressKey> {
         client.filter(|&ip| !self.trusts_ip(ip)).and_then(AddressKey::of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigBuilder;
+
+    #[test]
+    fn https_arrives_by_tls_or_by_proxies_of_the_kind_that_can_connect() {
+        let check = |config: ConfigBuilder, by_tls, by_tcp, by_unix| {
+            let config = config.build().unwrap();
+            let found = [(true, false), (false, false), (false, true)]
+                .map(|(tls, unix)| config.https_can_arrive(tls, unix));
+            assert_eq!(found, [by_tls, by_tcp, by_unix]);
+        };
+        let required = || Config::builder().require_https(true);
+        check(Config::builder(), true, true, true);
+        check(required(), true, false, false);
+        check(required().trusted_proxy("10.0.0.0/8"), true, true, false);
+        check(required().trust_local_peers(true), true, false, true);
     }
 }

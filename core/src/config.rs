@@ -4,8 +4,10 @@
 //! Does not know: how settings reach the builder (flags, files), or what a running server does.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
 use core::time::Duration;
 
 use crate::error::ConfigError;
@@ -62,6 +64,9 @@ pub struct Config {
     pub(crate) trusted_proxies: Vec<Cidr>,
     pub(crate) trust_local_peers: bool,
     pub(crate) require_https: bool,
+    /// Whether the log says already that fields of a peer that is not trusted are ignored. The copies
+    /// of a configuration share it, and so the shards of a server.
+    pub(crate) ignored_fields_said: Arc<AtomicBool>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
     pub(crate) acknowledgement: Acknowledgement,
@@ -92,6 +97,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             trust_local_peers: false,
             require_https: false,
+            ignored_fields_said: Arc::default(),
             metadata: None,
             authorization: Authorization::None,
             acknowledgement: Acknowledgement::Queued,
@@ -351,7 +357,7 @@ impl ConfigBuilder {
 
     /// Believes what proxies at these addresses say about whom they speak for: `10.0.0.0/8`,
     /// `2001:db8::/32`, or a single address. May be said several times; nobody is believed unless
-    /// said.
+    /// said. The first time that another peer sends such fields, the log has a warning.
     ///
     /// From them, and from nobody else, `Forwarded` or `X-Forwarded-For`, `-Proto` and `-Host` count,
     /// and `X-Forwarded-Prefix`. The first address that is no trusted proxy's, seen from here, is the

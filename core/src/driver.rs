@@ -20,6 +20,7 @@
 //!
 //! [`Session`] and [`Handle`] are the application's: `Send`, and at home on any executor.
 
+mod addresses;
 mod attention;
 mod bound;
 mod decisions;
@@ -39,6 +40,7 @@ mod unix;
 mod verdicts;
 mod workers;
 
+pub use addresses::{ADDRESSES_MAX, RoundRobin};
 pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};
 pub use descriptors::Descriptors;

@@ -1,4 +1,4 @@
-//! The code of the targets, which `cargo test` runs as well: it is the tests', and nothing else of
+//! The code of the targets, which `cargo test --workspace` runs as well: it is the tests', and nothing else of
 //! theirs is built here.
 
 #[path = "../../tests/src/fuzz/mod.rs"]

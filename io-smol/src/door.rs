@@ -12,9 +12,9 @@ use mcp_sse_core::driver::{self, Arrival};
 
 use crate::socket::{Plain, Stream, transient};
 
-/// A listening socket that the reactor knows.
+/// Listening sockets that the reactor knows.
 pub(crate) enum Door {
-    Tcp(Async<TcpListener>),
+    Tcp(Vec<Async<TcpListener>>, driver::RoundRobin),
     #[cfg(unix)]
     Unix(
         Async<UnixListener>,
@@ -25,7 +25,10 @@ pub(crate) enum Door {
 impl Door {
     pub(crate) fn new(door: driver::Door) -> io::Result<Self> {
         Ok(match door {
-            driver::Door::Tcp(socket) => Self::Tcp(Async::new(socket)?),
+            driver::Door::Tcp(sockets) => {
+                let sockets = sockets.into_iter().map(Async::new).collect::<io::Result<_>>()?;
+                Self::Tcp(sockets, driver::RoundRobin::default())
+            }
             #[cfg(unix)]
             driver::Door::Unix(door) => Self::Unix(Async::new(door.socket)?, door.file),
         })
@@ -33,8 +36,10 @@ impl Door {
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         match self {
-            Self::Tcp(socket) => poll_accept(socket, cx, |socket| {
-                socket.accept().map(|(stream, remote)| Arrival::Tcp(stream, remote))
+            Self::Tcp(sockets, turns) => turns.poll(sockets, |socket| {
+                poll_accept(socket, cx, |socket| {
+                    socket.accept().map(|(stream, remote)| Arrival::Tcp(stream, remote))
+                })
             }),
             #[cfg(unix)]
             Self::Unix(socket, _) => poll_accept(socket, cx, |socket| {

@@ -40,7 +40,7 @@ mod tls;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::driver::{
-    Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle, HandlerReturn,
+    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle, HandlerReturn,
     ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]

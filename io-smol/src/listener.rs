@@ -62,9 +62,16 @@ pub async fn serve<Form, R: HandlerReturn<Form>>(
 impl Listener {
     /// Binds a TCP address; port 0 is any free port.
     ///
+    /// A name that stands for several addresses is bound at all of them, and so is a slice of several,
+    /// [`ADDRESSES_MAX`](crate::ADDRESSES_MAX) at most: "localhost" is `127.0.0.1` with some clients
+    /// and `::1` with others. Those with port 0 get the same free port. An address that this machine
+    /// does not have is passed over, and the log says so at info, if another can be bound. One server
+    /// serves all of them: limits and the [`Handle`] are of all together.
+    ///
     /// # Errors
     ///
-    /// Those of binding: the address is in use, not this machine's, or not allowed.
+    /// Those of binding any of them: the address is in use, not this machine's, or not allowed.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for more than `ADDRESSES_MAX`.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
         Bound::bind(address, config).map(Self)
     }
@@ -176,13 +183,22 @@ impl Listener {
         Ok(self)
     }
 
-    /// The address that clients connect to.
+    /// The address that clients connect to; the first, if there are several.
     ///
     /// # Errors
     ///
     /// If the operating system cannot tell, or this is a Unix socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+
+    /// Every address that clients connect to: see [`bind`](Self::bind).
+    ///
+    /// # Errors
+    ///
+    /// As [`local_addr`](Self::local_addr).
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.0.local_addrs()
     }
 
     /// A hold on the server that this will be: to stop it, to reach every session.

@@ -3,6 +3,7 @@
 //! `cargo run --release -p mcp-sse-tokio --example demo -- --port 8001`
 
 use core::error::Error;
+use core::net::{IpAddr, SocketAddr};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -35,21 +36,26 @@ async fn main() -> ExitCode {
 
 async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
     let (config, tls) = (serve.config()?, serve.tls()?);
-    let (mut listener, place) = match serve.place() {
-        Place::Tcp(address) => {
-            let listener = Listener::bind(address, config.clone())?;
-            let place = Place::Tcp(listener.local_addr()?);
-            (listener, place)
+    let mut listener = match serve.place() {
+        place @ (Place::Tcp(_) | Place::Named(_)) => {
+            Listener::bind(&place.addresses()[..], config.clone())?
         }
         #[cfg(unix)]
-        place @ Place::Unix(path) => (Listener::bind_unix(path, config.clone())?, place),
+        Place::Unix(path) => {
+            Listener::bind_unix_with_mode(path, serve.unix_mode(), config.clone())?
+        }
         #[cfg(not(unix))]
         Place::Unix(_) => return Err("there are no Unix sockets here".into()),
     };
+    let addresses = listener.local_addrs().unwrap_or_default();
+    let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let place = serve.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
     let greeting = Greeting::new(&config, place)
         .asks_for_tokens(serve.asks_for_tokens())
         .tls(tls.is_some())
         .workers(serve.workers());
+    #[cfg(unix)]
+    let greeting = greeting.unix_mode(serve.unix_mode());
     // A closed stdout is no reason not to serve.
     let _ = write!(io::stdout(), "{}", greeting);
     if let Some(tls) = tls {

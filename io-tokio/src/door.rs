@@ -12,9 +12,9 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::socket::{Plain, Stream};
 
-/// A listening socket that the runtime knows.
+/// Listening sockets that the runtime knows.
 pub(crate) enum Door {
-    Tcp(TcpListener),
+    Tcp(Vec<TcpListener>, driver::RoundRobin),
     #[cfg(unix)]
     Unix(UnixListener, #[expect(dead_code, reason = "goes when this does")] driver::SocketFile),
 }
@@ -29,9 +29,13 @@ pub(crate) enum Accepted {
 impl Door {
     pub(crate) fn new(door: driver::Door) -> io::Result<Self> {
         Ok(match door {
-            driver::Door::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                Self::Tcp(TcpListener::from_std(socket)?)
+            driver::Door::Tcp(sockets) => {
+                let known = |socket: std::net::TcpListener| {
+                    socket.set_nonblocking(true)?;
+                    TcpListener::from_std(socket)
+                };
+                let sockets = sockets.into_iter().map(known).collect::<io::Result<_>>()?;
+                Self::Tcp(sockets, driver::RoundRobin::default())
             }
             #[cfg(unix)]
             driver::Door::Unix(door) => {
@@ -43,9 +47,9 @@ impl Door {
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
-            Self::Tcp(socket) => {
+            Self::Tcp(sockets, turns) => turns.poll(sockets, |socket| {
                 socket.poll_accept(cx).map_ok(|(stream, remote)| Accepted::Tcp(stream, remote))
-            }
+            }),
             #[cfg(unix)]
             Self::Unix(socket, _) => {
                 socket.poll_accept(cx).map_ok(|(stream, _)| Accepted::Unix(stream))

@@ -49,7 +49,7 @@ pub mod tower;
 
 pub use listener::{Listener, ReturnsJoinHandle, serve, serve_local};
 pub use mcp_sse_core::driver::{
-    Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle, HandlerReturn,
+    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle, HandlerReturn,
     ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]

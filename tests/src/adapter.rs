@@ -73,6 +73,8 @@ pub enum Listen {
     Tls(TcpListener, Tls),
     /// A TCP address to be bound by the adapter.
     Bind(SocketAddr),
+    /// Several of them; the server's address is the first.
+    BindAll(Vec<SocketAddr>, Option<Tls>),
     /// A Unix socket to be bound at this path, with this mode or the default.
     Unix(PathBuf, Option<u32>),
     /// A Unix socket, for TLS.
@@ -241,7 +243,7 @@ impl Server {
     ) -> io::Result<Self> {
         let known = match &listen {
             Listen::Tcp(socket) | Listen::Tls(socket, _) => Some(socket.local_addr()?),
-            Listen::Bind(_) | Listen::Unix(..) | Listen::UnixTls(..) => None,
+            Listen::Bind(_) | Listen::BindAll(..) | Listen::Unix(..) | Listen::UnixTls(..) => None,
         };
         let (handle_sender, handle) = mpsc::channel();
         let (bound_sender, bound) = mpsc::channel();

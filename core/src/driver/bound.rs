@@ -1,4 +1,4 @@
-//! A listening socket with a configuration: what an adapter's listener is before it serves.
+//! Listening sockets with a configuration: what an adapter's listener is before it serves.
 #![expect(clippy::disallowed_types, reason = "held for an adapter, which accepts on it")]
 
 use alloc::vec::Vec;
@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 
+use super::addresses::bind_all;
 use super::decisions::Authorizer;
 use super::handle::{Controls, Handle, controls};
 #[cfg(feature = "tls")]
@@ -23,10 +24,10 @@ use crate::error::ConfigError;
 #[cfg(target_os = "linux")]
 const BACKLOG: i32 = 128;
 
-/// A listening socket, a configuration, and the two ends of a [`Handle`].
+/// Listening sockets, a configuration, and the two ends of a [`Handle`].
 #[derive(Debug)]
 pub struct Bound {
-    /// The listening socket.
+    /// The listening sockets.
     pub door: Door,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
@@ -37,28 +38,30 @@ pub struct Bound {
     /// What the shard is given.
     pub controls: Controls,
     pub(super) workers: usize,
-    /// Whether the socket was bound here, with options that are known.
+    /// Whether the sockets were bound here, with options that are known.
     pub(super) bound_here: bool,
 }
 
-/// A listening socket.
+/// Listening sockets of one kind.
 #[derive(Debug)]
 pub enum Door {
-    /// A TCP socket.
-    Tcp(TcpListener),
+    /// TCP sockets, one at least; [`RoundRobin`](super::RoundRobin) says which is polled first.
+    Tcp(Vec<TcpListener>),
     /// A Unix socket, with its file.
     #[cfg(unix)]
     Unix(UnixDoor),
 }
 
 impl Bound {
-    /// Binds a TCP address.
+    /// Binds every TCP address that `address` stands for, [`ADDRESSES_MAX`](super::ADDRESSES_MAX) at
+    /// most. Those with port 0 get the same free port. An address that this machine does not have is
+    /// passed over, and the log says so, if another can be bound.
     ///
     /// # Errors
     ///
-    /// Those of binding.
+    /// Those of binding, for any of them.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
-        let bound = Self::new(Door::Tcp(TcpListener::bind(address)?), config);
+        let bound = Self::new(Door::Tcp(bind_all(address)?), config);
         Ok(Self { bound_here: true, ..bound })
     }
 
@@ -75,7 +78,7 @@ impl Bound {
     /// Takes a socket that is bound and listening already.
     #[must_use]
     pub fn from_std(socket: TcpListener, config: Config) -> Self {
-        Self::new(Door::Tcp(socket), config)
+        Self::new(Door::Tcp(alloc::vec![socket]), config)
     }
 
     fn new(door: Door, config: Config) -> Self {
@@ -112,6 +115,22 @@ impl Bound {
         Ok(self.tls.clone())
     }
 
+    /// Says so if every request will be refused for want of https.
+    pub(super) fn warn_of_impossible_https(&self) {
+        #[cfg(feature = "tls")]
+        let tls = self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let tls = false;
+        let on_unix_socket = !matches!(self.door, Door::Tcp(_));
+        if !self.config.https_can_arrive(tls, on_unix_socket) {
+            let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
+            log::warn!(
+                "require_https refuses every request: this server speaks no TLS, and trusts no proxy \
+                 that could say of a request that it came by https (see {proxies})"
+            );
+        }
+    }
+
     /// Has `authorizer` decide about each request.
     ///
     /// # Errors
@@ -128,14 +147,23 @@ impl Bound {
         self.controls.cache = cache;
     }
 
-    /// The address that clients connect to.
+    /// The address that clients connect to; the first, if there are several.
     ///
     /// # Errors
     ///
     /// If the operating system cannot tell, or this is a Unix socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addrs()?.into_iter().next().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Every address that clients connect to.
+    ///
+    /// # Errors
+    ///
+    /// As [`local_addr`](Self::local_addr).
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.door {
-            Door::Tcp(socket) => socket.local_addr(),
+            Door::Tcp(sockets) => sockets.iter().map(TcpListener::local_addr).collect(),
             #[cfg(unix)]
             Door::Unix(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -162,21 +190,21 @@ pub(super) fn invalid(error: ConfigError) -> io::Error {
 }
 
 impl Door {
-    /// Makes a listening socket for each of so many shards, at the same address; or gives this one
+    /// Makes listening sockets for each of so many shards, at the same addresses; or gives these
     /// back, for one acceptor to serve all of them.
     pub(super) fn multiply(self, shards: usize, bound_here: bool) -> (Vec<Self>, Option<Self>) {
         if shards == 1 {
             return (alloc::vec![self], None);
         }
         match self {
-            Self::Tcp(first) => match siblings(&first, shards - 1, bound_here) {
+            Self::Tcp(firsts) => match siblings(&firsts, shards - 1, bound_here) {
                 Ok(siblings) => {
-                    let all = iter::once(first).chain(siblings).map(Self::Tcp);
+                    let all = iter::once(firsts).chain(siblings).map(Self::Tcp);
                     (all.collect(), None)
                 }
                 Err(error) => {
                     log::info!("one acceptor for {shards} workers: {error}");
-                    (Vec::new(), Some(Self::Tcp(first)))
+                    (Vec::new(), Some(Self::Tcp(firsts)))
                 }
             },
             #[cfg(unix)]
@@ -185,47 +213,86 @@ impl Door {
     }
 }
 
-/// Further sockets that listen where `first` does, among which the system deals connections out.
+/// Further sockets for so many shards, that listen where `firsts` do, among which the system deals
+/// connections out.
 ///
 /// `SO_REUSEPORT` lets every server of a user have a port of which another has said the same. So what
 /// is bound here is bound without it, which fails where anybody has the port, and only then is it
 /// said: a second server that does likewise is refused, and is not given half of the connections.
 #[cfg(target_os = "linux")]
-fn siblings(first: &TcpListener, count: usize, bound_here: bool) -> io::Result<Vec<TcpListener>> {
-    use socket2::{Domain, SockRef, Socket, Type};
+fn siblings(
+    firsts: &[TcpListener],
+    shards: usize,
+    bound_here: bool,
+) -> io::Result<Vec<Vec<TcpListener>>> {
+    use socket2::{SockRef, Socket};
 
-    let before = SockRef::from(first).reuse_port()?;
-    if !before && !bound_here {
+    let before: Vec<bool> =
+        firsts.iter().map(|first| SockRef::from(first).reuse_port()).collect::<io::Result<_>>()?;
+    if !bound_here && before.contains(&false) {
         let text = "the socket was not bound for several";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
-    let address = first.local_addr()?;
-    let sibling = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(SockRef::from(first).only_v6()?)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket)
-    };
-    SockRef::from(first).set_reuse_port(true)?;
+    for first in firsts {
+        SockRef::from(first).set_reuse_port(true)?;
+    }
     // None listens before all are bound: a connection that it took would be lost with it.
-    let bound: io::Result<Vec<Socket>> = (0..count).map(|_| sibling()).collect();
-    let listening = bound.and_then(|sockets| {
+    let bound: io::Result<Vec<Vec<Socket>>> =
+        (0..shards).map(|_| firsts.iter().map(sibling).collect()).collect();
+    let listening = bound.and_then(|shards| {
         let listen = |socket: Socket| socket.listen(BACKLOG).map(|()| socket.into());
-        sockets.into_iter().map(listen).collect()
+        shards.into_iter().map(|sockets| sockets.into_iter().map(listen).collect()).collect()
     });
     if listening.is_err() {
-        SockRef::from(first).set_reuse_port(before)?;
+        for (first, before) in firsts.iter().zip(before) {
+            SockRef::from(first).set_reuse_port(before)?;
+        }
     }
     listening
 }
 
+/// A socket at the same address, which does not listen yet.
+#[cfg(target_os = "linux")]
+fn sibling(first: &TcpListener) -> io::Result<socket2::Socket> {
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    let address = first.local_addr()?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(SockRef::from(first).only_v6()?)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// Elsewhere the option is missing, or lets several listen and gives all connections to one.
 #[cfg(not(target_os = "linux"))]
-fn siblings(_: &TcpListener, _: usize, _: bool) -> io::Result<Vec<TcpListener>> {
+fn siblings(_: &[TcpListener], _: usize, _: bool) -> io::Result<Vec<Vec<TcpListener>>> {
     let text = "this system does not deal connections out to several sockets";
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::tests::refusals::lines_in;
+
+    #[test]
+    fn https_that_is_required_and_cannot_arrive_is_warned_of() {
+        let said = |trusted: Option<&str>, require: bool| {
+            let config = Config::builder().require_https(require);
+            let config =
+                trusted.into_iter().fold(config, |config, range| config.trusted_proxy(range));
+            let bound = Bound::bind("127.0.0.1:0", config.build().unwrap()).unwrap();
+            lines_in(|| drop(bound.into_worker().unwrap()))
+        };
+        let lines = said(None, true);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("WARN require_https refuses every request"), "{lines:?}");
+        assert!(lines[0].contains("see trusted_proxy"), "{lines:?}");
+        assert!(said(Some("127.0.0.1"), true).is_empty());
+        assert!(said(None, false).is_empty());
+    }
 }

@@ -88,6 +88,7 @@ impl Bound {
     fn into_workers(self) -> io::Result<Vec<Worker>> {
         #[cfg(feature = "tls")]
         let tls = self.tls()?;
+        self.warn_of_impossible_https();
         let Self { door, mut config, controls, workers, bound_here, .. } = self;
         controls.check(&config).map_err(invalid)?;
         config.limits = descriptors::fit(&config.limits, workers);

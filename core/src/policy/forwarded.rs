@@ -12,6 +12,10 @@ use crate::error::Fault;
 use crate::http1::{Head, split_authority};
 use crate::route::is_clean_path;
 
+/// Every field that is read here.
+pub(crate) const FIELDS: [&str; 5] =
+    ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Prefix"];
+
 /// What a trusted proxy says of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forwarded<'a> {

@@ -215,6 +215,7 @@ impl Server {
         }
         let room = core::mem::take(&mut conn.sharing);
         conn.sharing = self.config.cors.judge(head.fields_named("origin"), room);
+        self.config.warn_of_ignored_fields(&head, &conn.peer);
         let asker = Asker::of(&head, &conn.peer, &self.config);
         conn.client = asker.map_or(conn.peer.ip(), |asker| asker.client);
         conn.route = Some(route_of(&head, &self.config));

@@ -21,7 +21,7 @@ mod oracle;
 mod posts;
 mod proxies;
 mod rates;
-mod refusals;
+pub(crate) mod refusals;
 mod room;
 mod secrecy;
 mod segmentation;
@@ -146,7 +146,11 @@ impl Bench {
     }
 
     pub(super) fn with(config: ConfigBuilder) -> Self {
-        let server = Server::new(config.build().unwrap(), Box::new(Random::seeded(7)), Time::ZERO);
+        Self::of(config.build().unwrap())
+    }
+
+    pub(super) fn of(config: Config) -> Self {
+        let server = Server::new(config, Box::new(Random::seeded(7)), Time::ZERO);
         Self { server, now: Time::ZERO, wires: BTreeMap::new(), look: VecDeque::new() }
     }
 

@@ -9,6 +9,7 @@ pub mod command;
 pub mod conversation;
 pub mod guard;
 pub mod lines;
+pub mod mistyped;
 pub mod mux;
 pub mod options;
 pub mod output;

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use mcp_sse_core::Config;
 
-use crate::place::Place;
+use crate::place::{Named, Place};
 
 /// Displays as what is printed on start.
 #[derive(Debug)]
 pub struct Greeting<'a> {
     config: &'a Config,
     place: Place<'a>,
+    unix_mode: u32,
     tls: bool,
     asks_for_tokens: bool,
     prefix_len: usize,
@@ -35,6 +36,7 @@ impl<'a> Greeting<'a> {
         Self {
             config,
             place,
+            unix_mode: 0o600,
             tls: false,
             asks_for_tokens: false,
             prefix_len: 0,
@@ -62,6 +64,12 @@ impl<'a> Greeting<'a> {
         Self { prefix_len: prefix.len(), ..self }
     }
 
+    /// Of one whose Unix socket's file has this mode, if it listens on one.
+    #[must_use]
+    pub fn unix_mode(self, unix_mode: u32) -> Self {
+        Self { unix_mode, ..self }
+    }
+
     /// Of one that speaks TLS there, or not.
     #[must_use]
     pub fn tls(self, tls: bool) -> Self {
@@ -84,15 +92,21 @@ impl<'a> Greeting<'a> {
 impl Greeting<'_> {
     /// What nothing stands in front of.
     fn unprotected(&self) -> String {
-        let Place::Tcp(address) = self.place else {
-            return "Not protected: programs of this user may use it.".into();
-        };
-        let who = if address.ip().is_loopback() {
-            "every program on this machine, whoever runs it,"
-        } else {
+        if let Place::Unix(_) = self.place {
+            let who = match self.unix_mode {
+                mode if mode & 0o002 != 0 => "every program on this machine, whoever runs it,",
+                mode if mode & 0o020 != 0 => "programs of this user and of the socket's group",
+                _ => "programs of this user",
+            };
+            return format!("Not protected: {who} may use it.");
+        }
+        let exposed = self.place.exposed().is_some();
+        let who = if exposed {
             "everybody who can reach this machine"
+        } else {
+            "every program on this machine, whoever runs it,"
         };
-        let wire = if self.tls || address.ip().is_loopback() {
+        let wire = if self.tls || !exposed {
             ""
         } else {
             " Nothing is encrypted: messages and header fields can be read on their way."
@@ -101,6 +115,17 @@ impl Greeting<'_> {
             return format!("Who has a token may use it.{wire}");
         }
         format!("Not protected: {who} may use it. Nobody is asked who they are.{wire}")
+    }
+}
+
+/// The host and port as a client on this machine would say them: by a name only where the server allows
+/// it at each of its addresses, which it does for its own name on loopback, and for any elsewhere.
+fn authority(named: &Named<'_>) -> String {
+    let Named { name, ips, port } = *named;
+    let loopback = ips.iter().filter(|ip| ip.is_loopback()).count();
+    match ips.first() {
+        Some(&ip) if loopback > 0 && loopback < ips.len() => SocketAddr::new(ip, port).to_string(),
+        _ => format!("{name}:{port}"),
     }
 }
 
@@ -126,12 +151,14 @@ impl fmt::Display for Greeting<'_> {
         let stream = self.config.stream_path();
         let first = self.whats.first().map_or("", |what| &*what.path);
         // Where it is, how curl is told, and where what comes on the stream is kept.
+        let tcp = |authority: String, port: u16| {
+            let (scheme, flags) = if self.tls { ("https", "k") } else { ("http", "") };
+            let events = format!("/tmp/mcp-sse-{port}.events");
+            (format!("{scheme}://{authority}"), flags.to_owned(), events)
+        };
         let (base, flags, events) = match self.place {
-            Place::Tcp(address) => {
-                let (scheme, flags) = if self.tls { ("https", "k") } else { ("http", "") };
-                let events = format!("/tmp/mcp-sse-{}.events", address.port());
-                (format!("{scheme}://{}", reachable(address)), flags.to_owned(), events)
-            }
+            Place::Tcp(address) => tcp(reachable(address).to_string(), address.port()),
+            Place::Named(named) => tcp(authority(&named), named.port),
             Place::Unix(path) => {
                 let name = path.file_name().map(Path::new).unwrap_or(path);
                 let events = quoted(Path::new(&format!("/tmp/mcp-sse-{}.events", name.display())));
@@ -146,13 +173,18 @@ impl fmt::Display for Greeting<'_> {
         };
         let mut places = match self.place {
             Place::Tcp(_) => String::new(),
+            Place::Named(Named { ips, .. }) => {
+                let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+                format!(" on {}", ips.join(" and "))
+            }
             Place::Unix(path) => format!(" on the Unix socket {}", path.display()),
         };
         if self.workers > 1 {
             places.push_str(&format!(" ({} workers)", self.workers));
         }
         // What a person clicks, unless there is no address.
-        let shown = if let Place::Tcp(_) = self.place { &*base } else { "" };
+        let on_unix_socket = matches!(self.place, Place::Unix(_));
+        let shown = if on_unix_socket { "" } else { &*base };
         match &*self.whats {
             [] => writeln!(f, "MCP over HTTP+SSE: {shown}{stream}{places}\n")?,
             [What { path, is, .. }] => {
@@ -194,7 +226,7 @@ impl fmt::Display for Greeting<'_> {
             f.write_str("\n-k takes any certificate; --cacert FILE instead takes those that FILE vouches for.\n")?;
         }
         // No client takes a Unix socket in its configuration.
-        if let Place::Tcp(_) = self.place {
+        if !on_unix_socket {
             let entry = |name: &str, path: &str| {
                 let name = serde_json::Value::from(name);
                 let headers = if self.asks_for_tokens {
@@ -240,6 +272,35 @@ mod tests {
         check(tcp("127.0.0.1:8443"), true, "MCP over HTTP+SSE: https://127.0.0.1:8443/sse\n");
         check(tcp("127.0.0.1:8443"), true, "  curl -sNk https://127.0.0.1:8443/sse |");
         check(tcp("127.0.0.1:8443"), true, "  curl -sk \"https://127.0.0.1:8443$(");
+    }
+
+    #[test]
+    fn url_of_a_name_works_at_each_of_its_addresses() {
+        let says = |name: &str, ips: &[&str], url: &str, on: &str| {
+            let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
+            let place = Place::Named(Named { name, ips: &ips, port: 8000 });
+            let first = format!("MCP over HTTP+SSE: {url}/sse on {on}\n");
+            check(place, false, &first);
+            check(place, false, &format!("\"url\": \"{url}/sse\""));
+        };
+        says("localhost", &["127.0.0.1", "::1"], "http://localhost:8000", "127.0.0.1 and ::1");
+        says("localhost", &["127.0.0.1"], "http://localhost:8000", "127.0.0.1");
+        says("box", &["192.0.2.1"], "http://box:8000", "192.0.2.1");
+        // On loopback a name that other machines know is nobody's to say.
+        let both = ["192.0.2.1", "127.0.1.1"];
+        says("box", &both, "http://192.0.2.1:8000", "192.0.2.1 and 127.0.1.1");
+    }
+
+    #[test]
+    fn mode_of_a_unix_socket_says_who_may_use_it() {
+        let config = Config::default();
+        let said = |mode| {
+            let greeting = Greeting::new(&config, Place::Unix(Path::new("/s"))).unix_mode(mode);
+            greeting.of("time", "", "x").to_string()
+        };
+        assert!(said(0o600).contains("Not protected: programs of this user may"));
+        assert!(said(0o660).contains("this user and of the socket's group may"));
+        assert!(said(0o666).contains("every program on this machine"));
     }
 
     #[test]

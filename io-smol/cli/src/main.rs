@@ -5,10 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+use core::iter;
+use core::net::{IpAddr, SocketAddr};
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+#[cfg(unix)]
+use clap::error::ContextKind;
+use clap::{CommandFactory, Parser, Subcommand};
 #[cfg(unix)]
 use mcp_sse::bridge::child::{self, Children};
 #[cfg(unix)]
@@ -41,7 +47,7 @@ enum Command {
     Demo(Box<Serve>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
-    /// As in: mcp-sse bridge -- npx -y @modelcontextprotocol/server-everything
+    /// As in: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
     #[cfg(unix)]
     Bridge(Box<Bridge>),
     /// Serve a program that speaks MCP on its standard input and output. On this system it cannot.
@@ -57,13 +63,14 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Bridge {
     #[command(flatten)]
-    serve: Serve,
-    #[command(flatten)]
     run: bridge::options::Run,
+    // The heading of what stands before it would be its own.
+    #[command(flatten, next_help_heading = None::<&str>)]
+    serve: Serve,
 }
 
 impl Cli {
-    fn command(self) -> Command {
+    fn command_to_run(self) -> Command {
         self.command.unwrap_or(Command::Demo(Box::new(self.demo)))
     }
 }
@@ -74,12 +81,17 @@ fn main() -> ExitCode {
     if let Some(code) = bridge::guard::run() {
         return code;
     }
-    let done = match Cli::parse().command() {
+    let args = command_first(env::args_os().collect(), &Cli::command());
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error, &args),
+    };
+    let done = match cli.command_to_run() {
         Command::Demo(serve) => {
             configure(&serve).and_then(|config| serve_until_stopped(&serve, config, &Demo))
         }
         #[cfg(unix)]
-        Command::Bridge(bridge) => serve_bridge(&bridge),
+        Command::Bridge(bridge) => serve_bridge(&bridge, &args),
         #[cfg(not(unix))]
         Command::Bridge { .. } => {
             Err(Failure::Start("bridge needs process groups, which this system has not".into()))
@@ -99,6 +111,44 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Err(Failure::Told) => ExitCode::FAILURE,
     }
+}
+
+/// Puts flags that stand in front of the command's name behind it, where its parser knows them.
+fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> {
+    let takes_value = |name: &str| {
+        let all = iter::once(cli).chain(cli.get_subcommands());
+        let mut all = all.flat_map(clap::Command::get_arguments);
+        all.find(|arg| arg.get_long() == Some(name)).map(|arg| arg.get_action().takes_values())
+    };
+    let mut at = 1;
+    while let Some(flag) = args.get(at).and_then(|arg| arg.to_str()?.strip_prefix("--")) {
+        at += match takes_value(flag) {
+            Some(true) => 2,
+            Some(false) => 1,
+            None if flag.contains('=') => 1,
+            None => return args,
+        };
+    }
+    let name = args.get(at).and_then(|arg| arg.to_str());
+    if name.is_some_and(|name| cli.find_subcommand(name).is_some()) {
+        args[1..=at].rotate_right(1);
+    }
+    args
+}
+
+/// Says what is wrong with the command line: with the line to type instead, if that is known.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there is no bridge to be typed"))]
+fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    #[cfg(unix)]
+    if error.use_stderr()
+        // The parser knows what was meant.
+        && error.get(ContextKind::SuggestedSubcommand).is_none()
+        && let Some(advice) = bridge::mistyped::advice(args, &Cli::command())
+    {
+        eprintln!("mcp-sse: {advice}");
+        return ExitCode::from(2);
+    }
+    error.exit()
 }
 
 /// Why the command ends before its time, in words for people.
@@ -213,7 +263,13 @@ impl Service for Bridged {
 }
 
 #[cfg(unix)]
-fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
+fn serve_bridge(Bridge { serve, run }: &Bridge, args: &[OsString]) -> Result<(), Failure> {
+    if run.is_one_word()
+        && let Err(error) = run.runnable_servers()
+        && let Some(advice) = bridge::mistyped::advice_on_one_word(args, &Cli::command())
+    {
+        return Err(Failure::Flags(format!("{error}, {advice}")));
+    }
     if run.checks() {
         // What a server prints is told with the verdict.
         logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
@@ -288,10 +344,12 @@ fn serve_until_stopped(
     let tls = options
         .tls()
         .map_err(|error| Failure::Start(format!("{error}; see --tls-cert and --tls-key")))?;
-    let (listener, place) = listen(options.place(), config.clone())
+    let listener = listen(options, config.clone())
         .map_err(|error| Failure::Start(cannot_listen(options.place(), &error)))?;
-    if let Place::Tcp(address) = place
-        && !address.ip().is_loopback()
+    let addresses = listener.local_addrs().unwrap_or_default();
+    let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let place = options.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
+    if let Some(address) = place.exposed()
         && !options.asks_for_tokens()
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
@@ -303,6 +361,8 @@ fn serve_until_stopped(
         .workers(options.workers())
         .public_path_prefix(options.public_path_prefix())
         .asks_for_tokens(options.asks_for_tokens());
+    #[cfg(unix)]
+    let greeting = greeting.unix_mode(options.unix_mode());
     let greeting = service.describe(greeting);
     #[cfg(feature = "tls")]
     let greeting = greeting.tls(tls.is_some());
@@ -342,16 +402,11 @@ fn serve_until_stopped(
     served.map_err(|error| Failure::Start(format!("cannot serve: {error}")))
 }
 
-/// Listens, and says where: the port may have been for the system to choose.
-fn listen(place: Place<'_>, config: Config) -> io::Result<(Listener, Place<'_>)> {
-    match place {
-        Place::Tcp(address) => {
-            let listener = Listener::bind(address, config)?;
-            let place = Place::Tcp(listener.local_addr()?);
-            Ok((listener, place))
-        }
+fn listen(options: &Serve, config: Config) -> io::Result<Listener> {
+    match options.place() {
+        place @ (Place::Tcp(_) | Place::Named(_)) => Listener::bind(&place.addresses()[..], config),
         #[cfg(unix)]
-        Place::Unix(path) => Ok((Listener::bind_unix(path, config)?, place)),
+        Place::Unix(path) => Listener::bind_unix_with_mode(path, options.unix_mode(), config),
         #[cfg(not(unix))]
         Place::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
     }
@@ -365,7 +420,7 @@ fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
     ];
     let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
     let hint = match place {
-        Place::Tcp(_) => known.map_or("", |(_, hint)| hint),
+        Place::Tcp(_) | Place::Named(_) => known.map_or("", |(_, hint)| hint),
         Place::Unix(_) => "",
     };
     format!("cannot listen on {place}: {error}{hint}")
@@ -373,8 +428,6 @@ fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -385,7 +438,7 @@ mod tests {
     #[track_caller]
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
-        let serve = match cli.command() {
+        let serve = match cli.command_to_run() {
             Command::Demo(serve) => serve,
             other => panic!("{other:?}"),
         };

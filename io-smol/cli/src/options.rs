@@ -5,9 +5,10 @@
 
 mod access;
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::fmt;
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -22,7 +23,7 @@ use crate::logging::Format;
 use access::Access;
 pub use access::TokensError;
 
-pub use crate::place::Place;
+pub use crate::place::{Named, Place};
 
 /// The longest line of a bridged server's output, in bytes, with the largest body as it is by default.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
@@ -30,16 +31,22 @@ pub const LINE_BYTES_MAX: usize = 16 << 20;
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
-    /// The address to listen on: an IP address, or "localhost".
+    /// The address to listen on: an IP address, or a name for all of its addresses; "localhost" is
+    /// 127.0.0.1 and ::1. Addresses that other machines can reach need a token, see --auth-token-file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
-    host: IpAddr,
+    host: Host,
     /// The port to listen on; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Listen on a Unix socket at this path instead, for this user alone.
+    /// Listen on a Unix socket at this path instead, for this user alone unless --unix-mode says more.
     #[cfg(unix)]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
+    /// The mode of the Unix socket's file, in octal: 0660 lets its group in, as the workers of a proxy;
+    /// 0600 unless said.
+    #[cfg(unix)]
+    #[arg(long, value_name = "MODE", requires = "unix", value_parser = parse_mode)]
+    unix_mode: Option<u32>,
     /// Speak TLS, with the certificate (and the chain behind it) in this PEM file.
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -98,6 +105,14 @@ type Size = OrNone<u64>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OrNone<T>(Option<T>);
 
+/// What `--host` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    /// As it was typed, if that was a name.
+    name: Option<String>,
+    ips: Vec<IpAddr>,
+}
+
 impl Serve {
     /// Where to listen.
     #[must_use]
@@ -106,7 +121,20 @@ impl Serve {
         if let Some(path) = &self.unix {
             return Place::Unix(path);
         }
-        Place::Tcp(SocketAddr::new(self.host, self.port))
+        match &self.host {
+            Host { name: Some(name), ips } => Place::Named(Named { name, ips, port: self.port }),
+            Host { name: None, ips } => {
+                let ip = ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+                Place::Tcp(SocketAddr::new(ip, self.port))
+            }
+        }
+    }
+
+    /// The mode of the Unix socket's file.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn unix_mode(&self) -> u32 {
+        self.unix_mode.unwrap_or(0o600)
     }
 
     /// The TLS to speak, if any.
@@ -120,6 +148,13 @@ impl Serve {
             (Some(cert), Some(key)) => Tls::from_pem_files(cert, key).map(Some),
             _ => Ok(None),
         }
+    }
+
+    fn speaks_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls_cert.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// With how many threads to serve.
@@ -182,10 +217,15 @@ impl Serve {
     ///
     /// As [`config`](Self::config), but for what the builder finds.
     pub fn builder(&self) -> Result<ConfigBuilder, Mistake> {
-        if let Place::Tcp(address) = self.place()
+        let place = self.place();
+        if let Some(address) = place.exposed()
             && !self.access.admits(address)
         {
             return Err(Mistake::Exposed(address));
+        }
+        let on_unix_socket = matches!(place, Place::Unix(_));
+        if !self.speaks_tls() && !self.access.can_meet_https(on_unix_socket) {
+            return Err(Mistake::NoHttps { on_unix_socket });
         }
         let mut limits = Limits {
             connections_max: self.max_connections.0,
@@ -198,12 +238,19 @@ impl Serve {
             shutdown_grace: self.shutdown_grace.0,
             ..Timeouts::default()
         };
-        let builder = Config::builder()
+        let mut builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
+        // What was typed here is no stranger's name. Elsewhere every name is allowed until one is listed.
+        if let Place::Named(Named { name, .. }) = place
+            && name != LOCALHOST
+            && place.exposed().is_none()
+        {
+            builder = builder.allow_host(name);
+        }
         self.access.apply(builder).map_err(Mistake::Tokens)
     }
 }
@@ -218,6 +265,11 @@ pub enum Mistake {
     Tokens(TokensError),
     /// Other machines could connect, and nobody would be asked who they are.
     Exposed(SocketAddr),
+    /// https is required, and nothing can come by it.
+    NoHttps {
+        /// Whether the server would listen on a Unix socket.
+        on_unix_socket: bool,
+    },
 }
 
 impl fmt::Display for Mistake {
@@ -233,6 +285,15 @@ impl fmt::Display for Mistake {
                 "{address} can be reached from other machines, and whoever reaches it could use \
                  everything that is served: ask for a token with --auth-token-file FILE or \
                  --auth-token-env NAME, or type --insecure-no-auth if that is what you want"
+            ),
+            Self::NoHttps { on_unix_socket: false } => f.write_str(
+                "--require-https would refuse every request, because nothing here can come by https: \
+                 add --tls-cert FILE --tls-key FILE, or --trusted-proxy ADDRESS with the address of a \
+                 proxy in front that speaks https and says so",
+            ),
+            Self::NoHttps { on_unix_socket: true } => f.write_str(
+                "--require-https would refuse every request, because nothing here can come by https: \
+                 add --trusted-proxy unix, if a proxy in front speaks https and says so",
             ),
         }
     }
@@ -302,11 +363,46 @@ fn parse_workers(text: &str) -> Result<usize, String> {
     known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
 }
 
-fn parse_host(text: &str) -> Result<IpAddr, String> {
-    if text == "localhost" {
-        return Ok(Ipv4Addr::LOCALHOST.into());
+/// The name that is both loopback addresses, whatever the resolver of the machine makes of it.
+const LOCALHOST: &str = "localhost";
+
+fn parse_host(text: &str) -> Result<Host, String> {
+    if text.eq_ignore_ascii_case(LOCALHOST) {
+        let ips = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(Host { name: Some(LOCALHOST.into()), ips });
     }
-    text.parse().map_err(|_| "expected an IP address, as in 127.0.0.1, 0.0.0.0 or ::1".into())
+    if let Ok(ip) = text.parse() {
+        return Ok(Host { name: None, ips: vec![ip] });
+    }
+    let found = (text, 0).to_socket_addrs().map_err(|error| {
+        format!(
+            "expected an IP address, as in 127.0.0.1, 0.0.0.0 or ::1, or the name of this machine: \
+             {error}"
+        )
+    })?;
+    let mut ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    if ips.is_empty() {
+        Err("the name has no address".into())
+    } else {
+        Ok(Host { name: Some(text.into()), ips })
+    }
+}
+
+#[cfg(unix)]
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0..=0o777).contains(mode));
+    match mode {
+        // Whoever connects to a Unix socket writes to it.
+        Some(mode) if mode & 0o222 == 0 => {
+            Err("nobody could connect, which takes the permission to write, as in 0660".into())
+        }
+        Some(mode) => Ok(mode),
+        None => {
+            Err("expected the permissions of a file in octal, from 0200 to 0777, as in 0660".into())
+        }
+    }
 }
 
 fn parse_level(text: &str) -> Result<LevelFilter, String> {
@@ -435,8 +531,61 @@ mod tests {
         check_mistake("--port=65536", "--port");
         check_mistake("--workers=0", "--workers");
         check_mistake("--workers=257", "--workers");
-        check_mistake("--host=example.com", "--host");
+        check_mistake("--host=nowhere.invalid", "--host");
         check_mistake("--log-level=loud", "--log-level");
+    }
+
+    #[test]
+    fn host_is_an_address_or_a_name_for_several() {
+        let args = ["--host=LocalHost", "--port=7"];
+        let named = serve(&args).unwrap();
+        let addresses = named.place().addresses();
+        let expected = ["127.0.0.1:7", "[::1]:7"].map(|text| text.parse().unwrap());
+        assert_eq!((&addresses[..], named.place().exposed()), (&expected[..], None));
+        assert_eq!(named.place().to_string(), "localhost:7");
+        assert!(named.config().is_ok());
+        // Of a name, each address counts; and the one that was typed may be asked for.
+        let of = |ips: &[&str]| {
+            let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            let host = Host { name: Some("box".into()), ips };
+            Serve { host, ..serve(&[]).unwrap() }.config()
+        };
+        assert!(format!("{:?}", of(&["127.0.1.1"]).unwrap()).contains("box"));
+        let exposed = of(&["127.0.1.1", "192.0.2.1"]).unwrap_err();
+        assert_eq!(exposed, Mistake::Exposed("192.0.2.1:8000".parse().unwrap()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn unix_mode_is_octal() {
+        let mode = |text: &str| serve(&["--unix=/s", text]).map(|serve| serve.unix_mode());
+        assert_eq!(serve(&["--unix=/s"]).unwrap().unix_mode(), 0o600);
+        assert_eq!(mode("--unix-mode=0660").unwrap(), 0o660);
+        assert_eq!(mode("--unix-mode=666").unwrap(), 0o666);
+        for wrong in ["0680", "rw", "-1", "", "1660", "0o660"] {
+            let error = mode(&format!("--unix-mode={wrong}")).unwrap_err().to_string();
+            assert!(error.contains("octal") && error.contains("--unix-mode"), "{error}");
+        }
+        let error = mode("--unix-mode=0440").unwrap_err().to_string();
+        assert!(error.contains("nobody could connect"), "{error}");
+        let error = serve(&["--unix-mode=0660"]).unwrap_err().to_string();
+        assert!(error.contains("--unix <PATH>"), "{error}");
+    }
+
+    #[test]
+    fn required_https_that_nothing_can_meet_is_a_mistake() {
+        let said = |args: &[&str]| {
+            let args = [&["--require-https"], args].concat();
+            serve(&args).unwrap().config().map_err(|error| error.to_string()).err()
+        };
+        assert!(said(&[]).unwrap().contains("--tls-cert FILE --tls-key FILE, or --trusted-proxy"));
+        assert!(said(&["--trusted-proxy=unix"]).unwrap().contains("--trusted-proxy ADDRESS"));
+        assert_eq!(said(&["--trusted-proxy=127.0.0.1"]), None);
+        assert_eq!(said(&["--tls-cert=c", "--tls-key=k"]), None);
+        assert!(
+            said(&["--unix=/s", "--trusted-proxy=::1"]).unwrap().contains("--trusted-proxy unix")
+        );
+        assert_eq!(said(&["--unix=/s", "--trusted-proxy=unix"]), None);
     }
 
     #[test]

@@ -36,6 +36,159 @@ fn servers_that_cannot_be_run() {
     check_code(2, &["bridge", "--sse-path", "sse", "--", "sh"], "see --sse-path");
 }
 
+/// The line that an error says to type, which is the last thing in it.
+#[cfg(unix)]
+#[track_caller]
+fn check_line(args: &[&str], said: &str, line: &str) {
+    check_code(2, args, &format!("{line}\n"));
+    check_code(2, args, said);
+}
+
+#[cfg(unix)]
+#[test]
+fn command_in_one_word_is_answered_with_the_lines_to_type() {
+    let apart =
+        "there is no program npx -y foo, and it is one word: type mcp-sse bridge npx -y foo";
+    let whole = "or, for a shell to read it, mcp-sse bridge --shell 'npx -y foo'";
+    check_line(&["bridge", "--", "npx -y foo"], apart, whole);
+    check_line(&["bridge", "npx -y foo"], apart, whole);
+    check_line(
+        &["bridge", "--check", "npx -y foo"],
+        "mcp-sse bridge --check npx -y foo",
+        "'npx -y foo'",
+    );
+    let args = ["--port", "0", "bridge", "--env=A=b c", "--", "npx -y foo"];
+    let apart = "type mcp-sse bridge --port 0 '--env=A=b c' npx -y foo, or";
+    check_line(&args, apart, "mcp-sse bridge --port 0 '--env=A=b c' --shell 'npx -y foo'");
+    // What no shell has read, only a shell can read.
+    let args = ["bridge", "--", "a 'b c' | d"];
+    check_line(
+        &args,
+        "it is one word: type mcp-sse",
+        r"mcp-sse bridge --shell 'a '\''b c'\'' | d'",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn command_in_one_word_in_a_file_is_answered_with_how_to_write_it() {
+    let scratch = mcp_sse_tests::scratch::Scratch::new();
+    let file = scratch.file("servers.json", r#"{"mcpServers": {"a": {"command": "npx -y foo"}}}"#);
+    let said = r#"server "a": there is no program npx -y foo, and it is one word: "#;
+    let file = file.to_str().expect("a path");
+    let line = r#"write "command": "npx", "args": ["-y","foo"]"#;
+    check_line(&["bridge", "--config", file], said, line);
+}
+
+#[cfg(unix)]
+#[test]
+fn flags_of_other_bridges_are_answered_with_the_line_to_type() {
+    let check = |args: &[&str], line: &str| check_line(args, "of another program: type", line);
+    check(&["--stdio", "npx -y foo"], "mcp-sse bridge npx -y foo");
+    check(&["bridge", "--stdio", "npx -y foo"], "mcp-sse bridge npx -y foo");
+    check(&["--stdio=a | b", "--port", "9"], "mcp-sse bridge --port 9 --shell 'a | b'");
+    check(
+        &["--stdio", "x", "--outputTransport", "sse", "--baseUrl", "http://h", "--ssePath", "/s"],
+        "mcp-sse bridge --sse-path /s x",
+    );
+    check(
+        &["--messagePath", "/m", "--logLevel", "none", "--cors", "--stdio", "x"],
+        "mcp-sse bridge --message-path /m --log-level off --cors-origin '*' x",
+    );
+    check(
+        &["--sse-port=9", "--sse-host", "::1", "--no-pass-environment", "--", "uvx", "-q", "y z"],
+        "mcp-sse bridge --port 9 --host ::1 --clean-env uvx -q 'y z'",
+    );
+    check(&["--named-server-config", "a b.json"], "mcp-sse bridge --config 'a b.json'");
+    check(
+        &["--server", "sse", "--debug", "npx", "foo"],
+        "mcp-sse bridge --log-level debug npx foo",
+    );
+    check(
+        &["bridge", "--ssePath", "/s", "sh", "--stdio"],
+        "mcp-sse bridge --sse-path /s sh --stdio",
+    );
+    check(&["bridge", "--env", "A", "b", "sh", "--", "-c"], "mcp-sse bridge --env A=b sh -- -c");
+    check_code(2, &["--stdio", "x", "--outputTransport", "ws"], "--outputTransport ws: ");
+    check_code(2, &["--sse", "https://example.com/sse"], "--sse: ");
+}
+
+#[cfg(unix)]
+#[test]
+fn command_without_bridge_is_answered_with_the_line_to_type() {
+    check_line(&["npx", "-y", "foo"], "there is no command npx", "mcp-sse bridge npx -y foo");
+    let line = "mcp-sse bridge --port 0 npx -y foo";
+    check_line(&["--port", "0", "npx", "-y", "foo"], "there is no command npx", line);
+}
+
+/// As its own parser has it, with what it suggests.
+#[test]
+fn other_mistakes_are_told_by_the_parser() {
+    let told = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
+        let output = command.args(args).output().expect("the command starts");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(told(&["brigde", "sh"]).contains("'bridge'"));
+    assert!(told(&["bridge", "--prot", "9", "sh"]).contains("'--port'"));
+    assert!(told(&["--no-such-flag", "--stdio", "x"]).contains("--no-such-flag"));
+    assert!(told(&["bridge", "--port", "0"]).contains("<COMMAND>"));
+}
+
+#[cfg(unix)]
+#[test]
+fn flags_may_stand_in_front_of_the_command() {
+    check_code(
+        2,
+        &["--port", "0", "bridge", "--", "no-such-program"],
+        "no program no-such-program",
+    );
+    let args = ["--port=0", "--cwd", "/nothing", "--workers", "2", "bridge", "sh"];
+    check_code(2, &args, "no such directory");
+    check_code(2, &["--heartbeat", "0", "demo"], "see --heartbeat");
+    // What is said in front and behind is checked together.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
+    let output = command.args(["--port=1", "bridge", "--unix=/s", "sh"]).output();
+    let told = String::from_utf8(output.expect("the command starts").stderr).expect("text");
+    assert!(told.contains("cannot be used with"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn help_of_the_bridge_has_its_own_flags_under_a_heading_of_their_own() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
+    let output = command.args(["bridge", "--help"]).output().expect("the command starts");
+    let help = String::from_utf8(output.stdout).expect("text");
+    // Flags by the heading that they stand under.
+    let mut under = std::collections::BTreeMap::new();
+    let mut heading = "";
+    for line in help.lines() {
+        if !line.starts_with(' ') && line.ends_with(':') {
+            heading = line;
+        } else if let Some(flag) = line.trim_start().split([' ', '[']).find(|w| w.starts_with("--"))
+            && line.starts_with("  ")
+            && line.trim_start().starts_with('-')
+        {
+            under.insert(flag.to_owned(), heading);
+        }
+    }
+    for flag in ["--shell", "--cwd", "--env", "--config", "--shared", "--check"] {
+        assert_eq!(under.get(flag), Some(&"What to run:"), "{flag}: {help}");
+    }
+    for flag in ["--auth-token-file", "--max-sessions-per-peer"] {
+        assert_eq!(under.get(flag), Some(&"Who may come in:"), "{flag}: {help}");
+    }
+    for flag in ["--host", "--log-level"] {
+        assert_eq!(under.get(flag), Some(&"Options:"), "{flag}: {help}");
+    }
+}
+
+#[test]
+fn required_https_that_nothing_can_meet() {
+    check_code(2, &["--require-https"], "add --tls-cert FILE --tls-key FILE, or --trusted-proxy");
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn certificate_files() {

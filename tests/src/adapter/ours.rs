@@ -27,6 +27,14 @@ macro_rules! serve {
                 let _ = bound.send(listener.local_addr()?);
                 listener
             }
+            Listen::BindAll(addresses, tls) => {
+                let listener = $adapter::Listener::bind(&addresses[..], config)?;
+                let _ = bound.send(listener.local_addr()?);
+                match tls {
+                    Some(tls) => listener.tls(tls),
+                    None => listener,
+                }
+            }
             Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, config)?,
             Listen::Unix(path, Some(mode)) => {
                 $adapter::Listener::bind_unix_with_mode(path, mode, config)?

@@ -1,4 +1,4 @@
-//! What each fuzz target does with its input; `cargo test` does the same with what is kept in
+//! What each fuzz target does with its input; `cargo test --workspace` does the same with what is kept in
 //! `fuzz/corpus`, and with neighbours of it.
 //!
 //! Knows: the core's public interface, and for each part of it a naive reader that says the same in

@@ -1,5 +1,6 @@
 //! The server over real sockets, held against the wire contract.
 
+mod addresses;
 mod authorize;
 mod conformance;
 mod guard;

@@ -30,13 +30,16 @@ impl log::Log for Lines {
 }
 
 /// What the log says in `run` at the level at which servers are run, without openings and ends.
-fn lines_in(run: impl FnOnce()) -> Vec<String> {
+pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
     let _ = log::set_logger(&Lines);
     log::set_max_level(log::LevelFilter::Info);
     LINES.set(Some(Vec::new()));
     run();
     let lines = LINES.take().unwrap();
-    lines.into_iter().filter(|line| line.contains(" to c") || line.contains("onnections")).collect()
+    let wanted = |line: &String| {
+        line.contains(" to c") || line.contains("onnections") || line.starts_with("WARN")
+    };
+    lines.into_iter().filter(wanted).collect()
 }
 
 fn network(remote: &str) -> Peer {
@@ -65,6 +68,41 @@ fn one_line_a_second_for_each_cause() {
         ]
     );
     assert_eq!(bench.server.metrics().fault(Fault::NotFound), 4);
+}
+
+#[test]
+fn forwarding_fields_of_an_untrusted_peer_are_warned_of_once() {
+    let config = Config::builder().build().unwrap();
+    // As the shards of one server have it.
+    let mut benches = [0, 1].map(|_| Bench::of(config.clone()));
+    let lines = lines_in(|| {
+        for bench in &mut benches {
+            for field in ["", "x-forwarded-proto: https\r\n", "Forwarded: for=192.0.2.9\r\n"] {
+                let conn = bench.connect_from(network("192.0.2.7:50000"));
+                bench.says(conn, format!("GET /ready HTTP/1.1\r\nHost: a\r\n{field}\r\n"));
+            }
+        }
+    });
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.starts_with("WARN X-Forwarded-Proto from 192.0.2.7:50000 is ignored"), "{line}");
+    assert!(line.contains("trusted_proxy(\"192.0.2.7\")"), "{line}");
+    assert!(line.ends_with("--trusted-proxy 192.0.2.7"), "{line}");
+}
+
+#[test]
+fn forwarding_fields_on_a_unix_socket_are_warned_of_and_those_of_trusted_proxies_are_not() {
+    let ask = |config: ConfigBuilder, peer: Peer| {
+        let mut bench = Bench::with(config);
+        let conn = bench.connect_from(peer);
+        let head = "GET /ready HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Prefix: /p\r\n\r\n";
+        lines_in(|| bench.says(conn, head))
+    };
+    let lines = ask(Config::builder().trusted_proxy("10.0.0.0/8"), Peer::local());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].ends_with("--trusted-proxy unix"), "{lines:?}");
+    let trusting = || Config::builder().trusted_proxy("10.0.0.0/8").trust_local_peers(true);
+    assert!(ask(trusting(), Peer::local()).is_empty());
+    assert!(ask(trusting(), network("10.1.1.1:9")).is_empty());
 }
 
 #[test]

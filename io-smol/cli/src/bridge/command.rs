@@ -191,7 +191,7 @@ impl fmt::Display for Command {
 }
 
 /// Something as one word of a shell's.
-fn word(text: &OsStr) -> String {
+pub(super) fn word(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@=%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

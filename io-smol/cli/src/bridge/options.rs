@@ -2,7 +2,7 @@
 //!
 //! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,8 +14,9 @@ use super::services::{Paths, Sharing};
 
 /// What to run for a session, and how.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What to run")]
 pub struct Run {
-    /// Run this line by the shell (sh -c) instead of a command behind "--".
+    /// Run this line by the shell (sh -c) instead of a command.
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<OsString>,
     /// The directory to run in; this one unless said.
@@ -45,8 +46,14 @@ pub struct Run {
     /// Start the server, shake hands with it, say what it is or what is wrong with it, and end.
     #[arg(long)]
     check: bool,
-    /// The program to run and its arguments. No shell looks at them.
-    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["shell", "config"])]
+    /// The program to run and its arguments, all that follows it. No shell looks at them. A "--" may
+    /// stand in front.
+    #[arg(
+        trailing_var_arg = true,
+        value_name = "COMMAND",
+        required_unless_present_any = ["shell", "config"],
+        help_heading = None::<&str>,
+    )]
     command: Vec<OsString>,
 }
 
@@ -87,7 +94,9 @@ impl Run {
                 let program = command.program().display();
                 let which = self.config.as_ref().map(|_| format!("server {name:?}: "));
                 let which = which.unwrap_or_default();
-                Err(format!("{which}there is no program {program}"))
+                let hint = self.config.as_ref().and_then(|_| apart(command.program()));
+                let hint = hint.unwrap_or_default();
+                Err(format!("{which}there is no program {program}{hint}"))
             }
         }
     }
@@ -128,12 +137,31 @@ impl Run {
         if self.config.is_some() { Paths::Names } else { Paths::Root }
     }
 
+    /// Whether the command is one word with white space in it, and no program has it for a name.
+    #[must_use]
+    pub fn is_one_word(&self) -> bool {
+        let [one] = &*self.command else { return false };
+        let spaced = one.to_string_lossy().contains(char::is_whitespace);
+        spaced && self.command().is_ok_and(|command| !command.is_there())
+    }
+
     /// What to call the server in a client's configuration.
     fn name(&self) -> String {
         let program = self.command.first().map(Path::new);
         let stem = program.and_then(Path::file_stem);
         stem.map_or_else(|| "server".into(), |stem| stem.to_string_lossy().into_owned())
     }
+}
+
+/// How a command is written in a file, if it was written as one word.
+fn apart(program: &OsStr) -> Option<String> {
+    let mut words = program.to_str()?.split_whitespace();
+    let (command, args) = (words.next()?, words.collect::<Vec<_>>());
+    if args.is_empty() {
+        return None;
+    }
+    let (command, args) = (serde_json::Value::from(command), serde_json::Value::from(args));
+    Some(format!(", and it is one word: write \"command\": {command}, \"args\": {args}"))
 }
 
 #[cfg(test)]
@@ -158,6 +186,9 @@ mod tests {
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         assert_eq!(given.name(), "sh");
         assert_eq!(given.sharing(), Sharing::None { shakes_hands: true });
+        // And what is behind its name, with or without them.
+        let given = run(&["--cwd", "/", "sh", "--cwd", "--", "-c"]).unwrap();
+        assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
         assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
         assert_eq!(shell.name(), "server");
@@ -174,7 +205,6 @@ mod tests {
             assert!(told.contains(said), "{told}");
         };
         refused(&[], "<COMMAND>");
-        refused(&["sh"], "unexpected argument");
         refused(&["--shell", "x", "--", "sh"], "cannot be used with");
         refused(&["--env", "x", "--", "sh"], "expected NAME=VALUE");
         refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides what is run");

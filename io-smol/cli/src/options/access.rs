@@ -122,6 +122,13 @@ impl Access {
         address.ip().is_loopback() || self.asks() || self.insecure_no_auth
     }
 
+    /// Whether requests can be as `--require-https` wants them, on a server without TLS of its own. A
+    /// proxy connects by an address or on a Unix socket, and is trusted as such.
+    pub(super) fn can_meet_https(&self, on_unix_socket: bool) -> bool {
+        let connects = |range: &String| (range == "unix") == on_unix_socket;
+        !self.require_https || self.trusted_proxy.iter().any(connects)
+    }
+
     fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
         if !self.asks() {
             return Ok(None);

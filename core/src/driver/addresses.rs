@@ -1,0 +1,262 @@
+//! Binds every TCP address that a name stands for.
+//!
+//! Knows: what to do where one of several addresses cannot be bound, and how they share a free port.
+//! Does not know: what is served there.
+//!
+//! A decision: a name that resolves to several addresses is bound at all of them. Clients resolve the
+//! same name, and which address they try first differs: for `localhost` it is `::1` with some, and
+//! `127.0.0.1` with others that never try the second. The standard library's `bind` stops at the first
+//! address that can be bound, so half of those clients would find nobody, or somebody else. One IPv6
+//! socket for both families was considered as well: it serves the wildcard address only, not loopback.
+#![expect(clippy::disallowed_types, reason = "held for an adapter, which accepts on it")]
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::net::SocketAddr;
+use core::task::Poll;
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, ToSocketAddrs};
+
+/// The most addresses that one server listens on: a name with more is refused.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Free ports that are tried, where several addresses are to share one.
+const PORTS_TRIED_MAX: usize = 16;
+
+/// What the operating system says where it has no such family of addresses; the standard library has
+/// no name for it.
+const FAMILY_UNSUPPORTED: i32 = if cfg!(windows) {
+    10_047
+} else if cfg!(any(target_os = "linux", target_os = "android")) {
+    97
+} else {
+    47
+};
+
+/// Binds all of them, each once. Where the port is 0, all get the same free one.
+pub(super) fn bind_all(addresses: impl ToSocketAddrs) -> io::Result<Vec<TcpListener>> {
+    let mut wanted: Vec<SocketAddr> = Vec::new();
+    for address in addresses.to_socket_addrs()? {
+        if wanted.contains(&address) {
+            continue;
+        }
+        if wanted.len() == ADDRESSES_MAX {
+            let text = format!("there are more than {ADDRESSES_MAX} addresses to listen on");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        wanted.push(address);
+    }
+    let bind = |address| {
+        let socket = TcpListener::bind(address)?;
+        let port = socket.local_addr()?.port();
+        Ok((socket, port))
+    };
+    bind_each(&wanted, bind)
+}
+
+/// `bind` says which port it got. An address that this machine does not have is passed over if there
+/// is another; every other error is one of all.
+fn bind_each<T>(
+    wanted: &[SocketAddr],
+    mut bind: impl FnMut(SocketAddr) -> io::Result<(T, u16)>,
+) -> io::Result<Vec<T>> {
+    // Sockets at ports that are not free everywhere: kept, so that the next port is another one.
+    let mut kept = Vec::new();
+    loop {
+        let mut attempt = Attempt { bound: Vec::new(), port: None, missing: Vec::new() };
+        match attempt.bind(wanted, &mut bind) {
+            Ok(()) => return attempt.finish(),
+            Err((address, error)) => {
+                let taken = error.kind() == ErrorKind::AddrInUse && attempt.port.is_some();
+                if taken && address.port() == 0 && kept.len() < PORTS_TRIED_MAX {
+                    kept.push(attempt.bound);
+                    continue;
+                }
+                return Err(match wanted {
+                    // As the operating system says it.
+                    [_] => error,
+                    _ => at(attempt.place(address), &error),
+                });
+            }
+        }
+    }
+}
+
+struct Attempt<T> {
+    bound: Vec<T>,
+    /// The free port that the system has picked.
+    port: Option<u16>,
+    missing: Vec<(SocketAddr, io::Error)>,
+}
+
+impl<T> Attempt<T> {
+    fn place(&self, mut address: SocketAddr) -> SocketAddr {
+        if let (0, Some(port)) = (address.port(), self.port) {
+            address.set_port(port);
+        }
+        address
+    }
+
+    fn bind(
+        &mut self,
+        wanted: &[SocketAddr],
+        bind: &mut impl FnMut(SocketAddr) -> io::Result<(T, u16)>,
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        for &address in wanted {
+            match bind(self.place(address)) {
+                Ok((socket, port)) => {
+                    if address.port() == 0 {
+                        self.port = Some(port);
+                    }
+                    self.bound.push(socket);
+                }
+                Err(error) if is_missing(&error) => self.missing.push((address, error)),
+                Err(error) => return Err((address, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The sockets, if there is one at all.
+    fn finish(mut self) -> io::Result<Vec<T>> {
+        if !self.bound.is_empty() {
+            for (address, error) in &self.missing {
+                let address = self.place(*address);
+                log::info!("not listening on {address}, which is no address here: {error}");
+            }
+            return Ok(self.bound);
+        }
+        let none = || io::Error::new(ErrorKind::InvalidInput, "there is no address to listen on");
+        Err(match self.missing.pop() {
+            Some((_, error)) if self.missing.is_empty() => error,
+            Some((address, error)) => at(address, &error),
+            None => none(),
+        })
+    }
+}
+
+fn at(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{address}: {error}"))
+}
+
+/// Whether the machine has no such address, or no such family of addresses.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(FAMILY_UNSUPPORTED)
+}
+
+/// Which of several listening sockets is looked at first: each in turn, so that one at which
+/// connections never end does not keep those at the others waiting.
+#[derive(Debug, Default)]
+pub struct RoundRobin(Cell<usize>);
+
+impl RoundRobin {
+    /// Polls `all` until one is ready, beginning behind the one that was ready last.
+    pub fn poll<T, R>(&self, all: &[T], mut poll: impl FnMut(&T) -> Poll<R>) -> Poll<R> {
+        let (last, first) = all.split_at(self.0.get().min(all.len()));
+        for (turn, item) in first.iter().chain(last).enumerate() {
+            if let Poll::Ready(ready) = poll(item) {
+                self.0.set((self.0.get() + turn) % all.len() + 1);
+                return Poll::Ready(ready);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use super::*;
+
+    const V4: &str = "127.0.0.1:0";
+    const V6: &str = "[::1]:0";
+
+    /// Binds where `free` says that it can be done; port 0 is 9 at first, and then one more each time.
+    fn check(
+        wanted: &[&str],
+        mut free: impl FnMut(SocketAddr) -> Result<(), ErrorKind>,
+    ) -> Result<Vec<String>, String> {
+        let wanted: Vec<SocketAddr> = wanted.iter().map(|text| text.parse().unwrap()).collect();
+        let mut next = 9;
+        let bound = bind_each(&wanted, |mut address| {
+            if address.port() == 0 {
+                address.set_port(next);
+                next += 1;
+            }
+            free(address)?;
+            Ok((format!("{address}"), address.port()))
+        });
+        bound.map_err(|error| format!("{error}"))
+    }
+
+    #[test]
+    fn all_are_bound_at_one_port() {
+        assert_eq!(check(&[V4, V6], |_| Ok(())).unwrap(), ["127.0.0.1:9", "[::1]:9"]);
+        let fixed = ["127.0.0.1:80", "[::1]:81"];
+        assert_eq!(check(&fixed, |_| Ok(())).unwrap(), fixed);
+        assert!(check(&[], |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn port_that_one_family_has_not_free_is_passed_over() {
+        let busy = |below: u16| {
+            move |address: SocketAddr| {
+                let taken = address.is_ipv6() && address.port() < below;
+                if taken { Err(ErrorKind::AddrInUse) } else { Ok(()) }
+            }
+        };
+        assert_eq!(check(&[V4, V6], busy(12)).unwrap(), ["127.0.0.1:12", "[::1]:12"]);
+        let mut tries = 0;
+        let never = check(&[V4, V6], |address| {
+            tries += usize::from(address.is_ipv6());
+            if address.is_ipv6() { Err(ErrorKind::AddrInUse) } else { Ok(()) }
+        });
+        assert!(never.unwrap_err().contains("[::1]:"));
+        assert_eq!(tries, PORTS_TRIED_MAX + 1);
+        // A port that was asked for is that one or none.
+        let said = check(&["127.0.0.1:11", "[::1]:11"], busy(12)).unwrap_err();
+        assert!(said.contains("[::1]:11: "), "{said}");
+    }
+
+    #[test]
+    fn family_that_is_missing_is_passed_over() {
+        let missing = |address: SocketAddr| match address.is_ipv6() {
+            true => Err(ErrorKind::AddrNotAvailable),
+            false => Ok(()),
+        };
+        assert_eq!(check(&[V4, V6], missing).unwrap(), ["127.0.0.1:9"]);
+        assert_eq!(check(&[V6, V4], missing).unwrap(), ["127.0.0.1:10"]);
+        assert!(check(&[V6], missing).is_err());
+        assert!(check(&[V6, "[::2]:0"], missing).unwrap_err().contains("[::2]:0: "));
+        assert!(is_missing(&io::Error::from_raw_os_error(FAMILY_UNSUPPORTED)));
+        assert!(!is_missing(&ErrorKind::AddrInUse.into()));
+    }
+
+    #[test]
+    fn addresses_are_bound_once_and_counted() {
+        let twice = [SocketAddr::from(([127, 0, 0, 1], 0)); 2];
+        assert_eq!(bind_all(&twice[..]).unwrap().len(), 1);
+        let many: Vec<_> = (1..=17).map(|last| SocketAddr::from(([127, 0, 0, last], 0))).collect();
+        let error = bind_all(&many[..]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(format!("{error}").contains("more than 16"), "{error}");
+    }
+
+    #[test]
+    fn each_is_first_in_turn() {
+        let turns = RoundRobin::default();
+        let next = |ready: [bool; 3]| {
+            let all = [0, 1, 2];
+            match turns.poll(&all, |&n| if ready[n] { Poll::Ready(n) } else { Poll::Pending }) {
+                Poll::Ready(n) => n,
+                Poll::Pending => 9,
+            }
+        };
+        let all = [true; 3];
+        assert_eq!([next(all), next(all), next(all), next(all)], [0, 1, 2, 0]);
+        assert_eq!(next([false; 3]), 9);
+        assert_eq!([next([true, false, true]), next(all), next([false, true, false])], [2, 0, 1]);
+    }
+}

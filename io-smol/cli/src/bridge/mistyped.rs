@@ -1,0 +1,277 @@
+//! The line to type instead of one that cannot be understood.
+//!
+//! Knows: what supergateway and the programs named mcp-proxy call their flags, and what is the same
+//! here; how a command looks that was quoted as one word. Does not know: what flags do.
+//!
+//! A decision: those flags are answered with the line to type and are not taken as aliases. Several of
+//! them mean something else here (`--header`, `--baseUrl`), and a line that half works is harder to mend
+//! than one that says what to type.
+
+use core::iter;
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, Command};
+
+use super::command::word;
+
+/// How many values a flag has.
+#[derive(Clone, Copy)]
+enum Values {
+    None,
+    One,
+    /// One, if what follows is no flag.
+    Optional,
+    Two,
+}
+
+/// What another program's flag is here.
+#[derive(Clone, Copy)]
+enum Means {
+    /// This flag, with the same value.
+    Flag(&'static str),
+    /// These words, whatever its value.
+    Words(&'static [&'static str]),
+    /// The command to run, as a line for the shell.
+    Line,
+    Level,
+    Origin,
+    /// How to serve, of which there is one way.
+    Transport,
+    /// A client of other servers, which this program is not.
+    Connect,
+}
+
+const NOTHING: Means = Means::Words(&[]);
+
+/// Flags of supergateway, of mcp-proxy in Python and of mcp-proxy in TypeScript.
+const FOREIGN: [(&str, Values, Means); 33] = [
+    ("stdio", Values::One, Means::Line),
+    ("sse", Values::One, Means::Connect),
+    ("streamableHttp", Values::One, Means::Connect),
+    ("oauth2Bearer", Values::One, Means::Connect),
+    ("outputTransport", Values::One, Means::Transport),
+    ("baseUrl", Values::One, NOTHING),
+    ("ssePath", Values::One, Means::Flag("--sse-path")),
+    ("messagePath", Values::One, Means::Flag("--message-path")),
+    ("streamableHttpPath", Values::One, NOTHING),
+    ("header", Values::One, NOTHING),
+    ("logLevel", Values::One, Means::Level),
+    ("cors", Values::Optional, Means::Origin),
+    ("healthEndpoint", Values::One, NOTHING),
+    ("stateful", Values::None, NOTHING),
+    ("sessionTimeout", Values::One, NOTHING),
+    ("protocolVersion", Values::One, NOTHING),
+    ("sse-port", Values::One, Means::Flag("--port")),
+    ("sse-host", Values::One, Means::Flag("--host")),
+    ("transport", Values::One, Means::Transport),
+    ("headers", Values::Two, NOTHING),
+    ("named-server", Values::Two, Means::Words(&["--config", "FILE"])),
+    ("named-server-config", Values::One, Means::Flag("--config")),
+    ("pass-environment", Values::None, NOTHING),
+    ("no-pass-environment", Values::None, Means::Words(&["--clean-env"])),
+    ("debug", Values::None, Means::Words(&["--log-level", "debug"])),
+    ("no-debug", Values::None, NOTHING),
+    ("stateless", Values::None, NOTHING),
+    ("no-stateless", Values::None, NOTHING),
+    ("server", Values::One, Means::Transport),
+    ("endpoint", Values::One, Means::Flag("--sse-path")),
+    ("sseEndpoint", Values::One, Means::Flag("--sse-path")),
+    ("streamEndpoint", Values::One, NOTHING),
+    ("apiKey", Values::One, Means::Words(&["--auth-token-env", "NAME"])),
+];
+
+/// What was typed, as far as it is understood.
+#[derive(Default)]
+struct Reading {
+    /// What stands in front of the command to run, each word as a shell wants it.
+    flags: Vec<String>,
+    /// The command to run.
+    command: Vec<OsString>,
+    /// The command to run, as a line for the shell.
+    line: Option<String>,
+    /// Flags of other programs.
+    foreign: Vec<String>,
+    /// What of them cannot be had here, and why.
+    impossible: Option<String>,
+    /// `bridge` was typed, or must be.
+    bridge: bool,
+    /// The first word that is no flag and no command of this program, without `bridge` in front.
+    stray: Option<String>,
+}
+
+/// What to say about `args`, which `cli` could not parse: the line to type, or why there is none.
+/// `None` if nothing is known that is better than what the parser says. `args` begins with the
+/// program's name.
+#[must_use]
+pub fn advice(args: &[OsString], cli: &Command) -> Option<String> {
+    let read = Reading::of(args, cli)?;
+    if let Some(impossible) = read.impossible {
+        return Some(impossible);
+    }
+    match (&*read.foreign, &read.stray) {
+        ([], None) => None,
+        ([], Some(stray)) => {
+            let line = read.typed();
+            Some(format!("there is no command {stray}; to serve that program, type {line}"))
+        }
+        ([one], _) => Some(format!("{one} is a flag of another program: type {}", read.typed())),
+        ([all @ .., last], _) => {
+            let all = all.join(", ");
+            Some(format!("{all} and {last} are flags of another program: type {}", read.typed()))
+        }
+    }
+}
+
+/// What to say if the whole command to run is one word that no program has for a name: the same line
+/// with the words apart, and for a shell to read. `None` if it has no white space in it.
+#[must_use]
+pub fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
+    let mut read = Reading::of(args, cli)?;
+    let [one] = &*read.command else { return None };
+    let one = one.to_str().filter(|one| one.contains(char::is_whitespace))?;
+    read.line = Some(one.to_owned());
+    let whole = read.typed_for_shell(one);
+    Some(if splits(one) {
+        let apart = read.typed();
+        format!("and it is one word: type {apart}, or, for a shell to read it, {whole}")
+    } else {
+        format!("and it is one word: type {whole}")
+    })
+}
+
+/// Whether a line is the same to a shell as to who splits it at white space.
+fn splits(line: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || " \t/._-+,:@=%".contains(c);
+    // In front of a program's name it would set a variable.
+    let first = line.split_whitespace().next();
+    line.chars().all(plain) && first.is_some_and(|word| !word.contains('='))
+}
+
+impl Reading {
+    /// `None` if there is a flag that nobody knows.
+    fn of(args: &[OsString], cli: &Command) -> Option<Self> {
+        let mut read = Self::default();
+        let mut rest = args.iter().skip(1).peekable();
+        while let Some(arg) = rest.next() {
+            if arg == "--" {
+                read.command = rest.cloned().collect();
+                break;
+            }
+            let text = arg.to_string_lossy();
+            let Some(flag) = text.strip_prefix("--") else {
+                if text.starts_with('-') {
+                    return None;
+                }
+                if !read.bridge && cli.find_subcommand(&*text).is_some() {
+                    read.bridge = text == "bridge";
+                    if read.bridge {
+                        continue;
+                    }
+                    return None;
+                }
+                read.stray = (!read.bridge).then(|| text.into_owned());
+                read.command = iter::once(arg).chain(rest).cloned().collect();
+                break;
+            };
+            let (name, mut value) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (flag, None),
+            };
+            let mut next = |optional: bool| {
+                let taken = rest.next_if(|next: &&OsString| !optional || !is_flag(next));
+                taken.map(|taken| taken.to_string_lossy().into_owned())
+            };
+            if let Some(own) = own_flag(cli, name) {
+                if !own.get_action().takes_values() {
+                    read.flags.push(text.into_owned());
+                    continue;
+                }
+                if value.is_some() {
+                    read.flags.push(word(arg));
+                    continue;
+                }
+                value = next(false);
+                let mut value = value?;
+                if name == "shell" {
+                    (read.line, read.bridge) = (Some(value), true);
+                    continue;
+                }
+                if name == "env" && !value.contains('=') {
+                    read.foreign.push(format!("--env {value}"));
+                    value = format!("{value}={}", next(false)?);
+                }
+                read.flags.extend([text.into_owned(), word(OsStr::new(&value))]);
+                continue;
+            }
+            let &(_, values, means) = FOREIGN.iter().find(|(known, ..)| *known == name)?;
+            match values {
+                Values::None => {}
+                Values::One | Values::Two if value.is_none() => value = Some(next(false)?),
+                Values::Optional if value.is_none() => value = next(true),
+                Values::One | Values::Two | Values::Optional => {}
+            }
+            if matches!(values, Values::Two) {
+                next(false)?;
+            }
+            read.foreign.push(format!("--{name}"));
+            read.translate(name, means, value);
+        }
+        read.bridge |= !read.command.is_empty()
+            || read.line.is_some()
+            || read.flags.iter().any(|flag| flag.starts_with("--config"));
+        Some(read)
+    }
+
+    fn translate(&mut self, name: &str, means: Means, value: Option<String>) {
+        let mut say = |flag: &str, value: &str| {
+            self.flags.extend([flag.to_owned(), word(OsStr::new(value))]);
+        };
+        let given = value.as_deref().unwrap_or_default();
+        match means {
+            Means::Flag(flag) => say(flag, given),
+            Means::Words(words) => self.flags.extend(words.iter().map(|&word| word.to_owned())),
+            Means::Level => say("--log-level", if given == "none" { "off" } else { given }),
+            Means::Origin => say("--cors-origin", value.as_deref().unwrap_or("*")),
+            Means::Transport if given.eq_ignore_ascii_case("sse") => {}
+            Means::Line => self.line = value,
+            Means::Transport => {
+                let why = "mcp-sse serves HTTP+SSE, and by no other transport";
+                self.impossible = Some(format!("--{name} {given}: {why}"));
+            }
+            Means::Connect => {
+                let why =
+                    "mcp-sse serves a program on this machine, and connects to no other server";
+                self.impossible = Some(format!("--{name}: {why}"));
+            }
+        }
+    }
+
+    /// The line to type.
+    fn typed(&self) -> String {
+        match &self.line {
+            Some(line) if !splits(line) => self.typed_for_shell(line),
+            Some(line) => self.typed_with(line.split_whitespace().map(str::to_owned)),
+            None => self.typed_with(self.command.iter().map(|arg| word(arg))),
+        }
+    }
+
+    fn typed_for_shell(&self, line: &str) -> String {
+        self.typed_with(["--shell".to_owned(), word(OsStr::new(line))])
+    }
+
+    fn typed_with(&self, command: impl IntoIterator<Item = String>) -> String {
+        let own = iter::once("mcp-sse").chain(self.bridge.then_some("bridge")).map(str::to_owned);
+        let words: Vec<String> = own.chain(self.flags.iter().cloned()).chain(command).collect();
+        words.join(" ")
+    }
+}
+
+fn is_flag(arg: &OsStr) -> bool {
+    arg.as_encoded_bytes().starts_with(b"-")
+}
+
+/// A flag of this program's, or of one of its commands.
+fn own_flag<'c>(cli: &'c Command, name: &str) -> Option<&'c Arg> {
+    let all = iter::once(cli).chain(cli.get_subcommands());
+    all.flat_map(Command::get_arguments).find(|arg| arg.get_long() == Some(name))
+}

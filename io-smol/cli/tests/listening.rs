@@ -1,0 +1,144 @@
+//! Where the command listens, as whoever connects there has it.
+#![cfg(unix)]
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use mcp_sse_tests::PATIENCE;
+use mcp_sse_tests::scratch::Scratch;
+
+/// A server that runs until this is dropped, and what it said on start.
+struct Server {
+    process: Child,
+    greeting: String,
+}
+
+impl Server {
+    #[track_caller]
+    fn start(args: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-sse"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let mut greeting = String::new();
+        while !greeting.contains("Ctrl-C stops it") {
+            let Some(Ok(line)) = lines.next() else {
+                let mut said = String::new();
+                let _ = process.stderr.take().expect("piped").read_to_string(&mut said);
+                let _ = process.wait();
+                panic!("{args:?} ended: {said}");
+            };
+            greeting += &line;
+            greeting.push('\n');
+        }
+        Self { process, greeting }
+    }
+
+    /// The port in the first URL that was printed.
+    #[track_caller]
+    fn port(&self) -> u16 {
+        let url = self.greeting.split_once("://").expect("a URL").1;
+        let authority = url.split_once('/').expect("a path").0;
+        authority.rsplit_once(':').expect("a port").1.parse().expect("a port")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The head that a GET of the stream is answered with.
+#[track_caller]
+fn opened(ip: impl Into<IpAddr>, port: u16, host: &str) -> String {
+    let mut socket = TcpStream::connect((ip.into(), port)).expect("somebody listens there");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    write!(socket, "GET /sse HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("it is taken");
+    let mut line = String::new();
+    BufReader::new(socket).read_line(&mut line).expect("an answer");
+    line
+}
+
+#[test]
+fn localhost_is_both_loopback_families_at_one_port() {
+    let ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let bridge = ["bridge", "--port=0", "--host=localhost", "cat"];
+    for args in [
+        &["--port=0", "--host=localhost"][..],
+        &["--port=0", "--host", "localhost", "--workers=3"],
+        &bridge,
+    ] {
+        let server = Server::start(args);
+        let port = server.port();
+        let host = format!("localhost:{port}");
+        assert_eq!(opened(Ipv4Addr::LOCALHOST, port, &host), "HTTP/1.1 200 OK\r\n", "{args:?}");
+        let said = format!("MCP over HTTP+SSE: http://{host}/sse on 127.0.0.1");
+        assert!(server.greeting.starts_with(&said), "{}", server.greeting);
+        if !ipv6 {
+            println!("not tried with ::1, which this machine has not");
+            continue;
+        }
+        assert!(server.greeting.starts_with(&format!("{said} and ::1")), "{}", server.greeting);
+        for name in [&*host, &format!("[::1]:{port}")] {
+            let status = opened(Ipv6Addr::LOCALHOST, port, name);
+            assert_eq!(status, "HTTP/1.1 200 OK\r\n", "{args:?}, {name}");
+        }
+    }
+}
+
+#[test]
+fn port_of_localhost_that_one_family_has_not_free_is_an_error() {
+    let taken = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(socket) => socket,
+        Err(error) => return println!("not tried, there is no ::1: {error}"),
+    };
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
+    let output = command.args(["--host=localhost", "--port", &port]).output().expect("it starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("cannot listen on localhost:{port}: ")), "{told}");
+    assert!(told.contains("choose another port with --port"), "{told}");
+}
+
+#[test]
+fn unix_mode_is_the_files() {
+    let scratch = Scratch::new();
+    let path = scratch.path("s");
+    let path = path.to_str().expect("a path");
+    for (mode, expected) in [(None, 0o600), (Some("0660"), 0o660)] {
+        let mut args = vec!["--unix", path];
+        args.extend(mode.map(|mode| ["--unix-mode", mode]).into_iter().flatten());
+        let server = Server::start(&args);
+        let found = fs::metadata(path).expect("a file").permissions().mode();
+        assert_eq!(found & 0o777, expected);
+        drop(server);
+    }
+}
+
+/// What a peer that is no trusted proxy says of others is ignored, and the log says so one time, by the
+/// flag that changes it.
+#[test]
+fn fields_of_a_proxy_that_is_not_trusted_are_warned_of_once() {
+    let mut server = Server::start(&["--port=0", "--workers=3"]);
+    let port = server.port();
+    for _ in 0..20 {
+        let host = "localhost\r\nX-Forwarded-For: 192.0.2.7";
+        assert_eq!(opened(Ipv4Addr::LOCALHOST, port, host), "HTTP/1.1 200 OK\r\n");
+    }
+    let stderr = server.process.stderr.take().expect("piped");
+    let reader = thread::spawn(move || std::io::read_to_string(stderr).expect("text"));
+    drop(server);
+    let log = reader.join().expect("no panic");
+    assert_eq!(log.matches("--trusted-proxy 127.0.0.1").count(), 1, "{log}");
+}
