@@ -141,7 +141,7 @@ impl fmt::Display for Waiting {
         let Self { asked, waited, timeout, last_stderr } = self;
         write!(f, "no answer to {asked} yet after {} s", waited.as_secs_f64())?;
         if *asked == FIRST_ASKED {
-            f.write_str(" (a package may be being downloaded)")?;
+            f.write_str(" (it may be downloading a package)")?;
         }
         match timeout {
             Some(timeout) => write!(f, ", waiting for up to {timeout:?} (--check-timeout)")?,

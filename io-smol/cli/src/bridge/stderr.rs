@@ -218,7 +218,8 @@ impl<'n> Log<'n> {
         let Some(Unlogged { lines, bytes }) = unlogged else { return };
         let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |max| max.to_string());
         let StderrRate { lines_per_second, bytes_per_second } = self.throttle.rate;
-        log::warn!(
+        // Where the lines are not logged anyhow, their number is not either.
+        log::info!(
             target: "mcp_sse::stderr",
             "{}: {lines} lines on stderr were not logged, {bytes} bytes: beyond \
              --stderr-lines-per-second {} or --stderr-bytes-per-second {}",
