@@ -15,7 +15,7 @@
 //!
 //! The group is signalled before its leader is reaped, always: until then nobody else can have its
 //! number. The leader is the server's [guard], which alone can find what has left the group; so it is
-//! asked to kill before it is killed itself. It also says how the server has ended, on the [`control`]
+//! asked to kill before it is killed itself. It also says how the server has ended, on the `control`
 //! socket, before what that left behind has ended.
 
 use core::fmt;

@@ -1,7 +1,7 @@
 //! The process between the bridge and an MCP server: it leads the server's process group, and sees to
 //! it that everything that the server started ends when the server or the bridge does, however that ends.
 //!
-//! Knows: its own group, its children, and the socket to the bridge (see [`control`]), which is its stdin.
+//! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
 //! Does not know: sessions, messages. Input and output of the server never pass through it.
 //!
 //! The bridge runs this same program under another name. As long as this process is there, the number
