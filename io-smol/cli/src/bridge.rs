@@ -6,6 +6,7 @@
 pub mod check;
 pub mod child;
 pub mod command;
+mod control;
 pub mod conversation;
 pub mod guard;
 pub mod lines;
@@ -18,7 +19,7 @@ pub mod services;
 mod session;
 pub mod shared;
 pub mod status;
-mod stderr;
+pub mod stderr;
 
 pub use session::PerSession;
 pub use shared::Shared;

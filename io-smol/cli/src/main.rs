@@ -7,10 +7,16 @@
 
 use core::iter;
 use core::net::{IpAddr, SocketAddr};
+#[cfg(unix)]
+use core::time::Duration;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+#[cfg(unix)]
+use std::sync::{Mutex, PoisonError, mpsc};
+#[cfg(unix)]
+use std::thread;
 
 #[cfg(unix)]
 use clap::error::ContextKind;
@@ -273,14 +279,14 @@ fn serve_bridge(Bridge { serve, run }: &Bridge, args: &[OsString]) -> Result<(),
     if run.checks() {
         // What a server prints is told with the verdict.
         logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
-        return check_servers(run.servers().map_err(Failure::Flags)?);
+        return check_servers(run.servers().map_err(Failure::Flags)?, run.check_timeout());
     }
     logging::init(serve.log_level(), serve.log_format());
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
     for Server { command, .. } in &mut servers {
         *command = command.clone().line_bytes_max(serve.line_bytes_max());
     }
-    let children = take_care_of_processes()?;
+    let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
     let (once, per_session) = match run.sharing() {
         Sharing::None { .. } => (0, child::DESCRIPTORS),
         // Of each server, one process that is there and one that is ending.
@@ -300,37 +306,91 @@ fn serve_bridge(Bridge { serve, run }: &Bridge, args: &[OsString]) -> Result<(),
 }
 
 #[cfg(unix)]
-fn take_care_of_processes() -> Result<Children, Failure> {
-    Children::new().map_err(|error| Failure::Start(format!("cannot look after processes: {error}")))
+fn no_processes(error: io::Error) -> Failure {
+    Failure::Start(format!("cannot look after processes: {error}"))
 }
 
-/// Tries each server out, one after the other, and says what comes of it.
+/// So many servers are tried out at once.
 #[cfg(unix)]
-fn check_servers(servers: Vec<Server>) -> Result<(), Failure> {
-    let mut failed = 0;
-    for Server { name, command } in servers {
-        // Of its own: counts and last lines are this server's.
-        let children = take_care_of_processes()?;
-        children.keep_stderr();
-        let found = async_io::block_on(check::check(&children, &command, &name));
-        match &found {
-            Ok(findings) => println!("ok: {name}: {findings}"),
-            Err(fault) => eprintln!("mcp-sse: {name}: {fault}"),
+const CHECKS_AT_ONCE: usize = 8;
+
+/// What is told of a server that is tried out.
+#[cfg(unix)]
+enum Told {
+    Works(String),
+    Fails(String),
+    More(String),
+}
+
+/// Tries servers out, several at once, and says what comes of each, in their order.
+#[cfg(unix)]
+fn check_servers(servers: Vec<Server>, timeout: Option<Duration>) -> Result<(), Failure> {
+    let (work, results): (Vec<_>, Vec<_>) = servers
+        .into_iter()
+        .map(|server| {
+            let (telling, told) = mpsc::channel();
+            ((server, telling), told)
+        })
+        .unzip();
+    let workers = work.len().min(CHECKS_AT_ONCE);
+    let work = Mutex::new(work.into_iter());
+    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let check_next = || {
+        while let Some((server, telling)) = next() {
+            check_server(&server, timeout, |told| {
+                // Whoever listens does so to the end.
+                let _ = telling.send(told);
+            });
         }
-        if children.finish() > 0 {
-            eprintln!("mcp-sse: {name}: its process cannot be ended");
+    };
+    let mut failed = false;
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(check_next);
         }
-        if found.is_err() {
-            failed += 1;
-            // All of it is there only now.
-            let lines = children.last_stderr();
-            if !lines.is_empty() {
-                eprintln!("its stderr ended with:");
+        for told in results.into_iter().flatten() {
+            match told {
+                Told::Works(line) => println!("{line}"),
+                Told::Fails(line) => {
+                    failed = true;
+                    eprintln!("{line}");
+                }
+                Told::More(line) => eprintln!("{line}"),
             }
-            lines.iter().for_each(|line| eprintln!("  {line}"));
         }
+    });
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// Tries one server out. What is told is told when its turn has come, but that it is waited for.
+#[cfg(unix)]
+fn check_server(Server { name, command }: &Server, timeout: Option<Duration>, tell: impl Fn(Told)) {
+    // Of its own: counts and last lines are this server's.
+    let children = match Children::new() {
+        Ok(children) => children,
+        Err(error) => {
+            let why = format!("mcp-sse: {name}: cannot look after its process: {error}");
+            return tell(Told::Fails(why));
+        }
+    };
+    children.keep_stderr();
+    let waiting = |waiting| eprintln!("mcp-sse: {name}: {waiting}");
+    let found = async_io::block_on(check::check(&children, command, name, timeout, waiting));
+    tell(match &found {
+        Ok(findings) => Told::Works(format!("ok: {name}: {findings}")),
+        Err(fault) => Told::Fails(format!("mcp-sse: {name}: {fault}")),
+    });
+    if children.finish() > 0 {
+        tell(Told::More(format!("mcp-sse: {name}: its process cannot be ended")));
     }
-    if failed == 0 { Ok(()) } else { Err(Failure::Told) }
+    if found.is_err() {
+        // All of it is there only now.
+        let lines = children.last_stderr();
+        if !lines.is_empty() {
+            tell(Told::More("its stderr ended with:".into()));
+        }
+        lines.iter().for_each(|line| tell(Told::More(format!("  {line}"))));
+    }
 }
 
 /// Listens as the options say and serves sessions until a signal comes.

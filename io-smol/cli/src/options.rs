@@ -98,12 +98,12 @@ pub struct Serve {
 
 /// A time, or none. Named so that the parser of flags takes it for one value and not for an optional
 /// flag.
-type Time = OrNone<Duration>;
-type Count = OrNone<u32>;
-type Size = OrNone<u64>;
+pub(crate) type Time = OrNone<Duration>;
+pub(crate) type Count = OrNone<u32>;
+pub(crate) type Size = OrNone<u64>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OrNone<T>(Option<T>);
+pub(crate) struct OrNone<T>(pub(crate) Option<T>);
 
 /// What `--host` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -322,7 +322,7 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
 }
 
-fn parse_time(text: &str) -> Result<Time, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Time, String> {
     if text == "off" {
         return Ok(OrNone(None));
     }
@@ -334,7 +334,7 @@ fn parse_time(text: &str) -> Result<Time, String> {
         .map_err(|_| "expected a time as in 15s, 500ms or 2m, or \"off\"".into())
 }
 
-fn parse_count(text: &str) -> Result<Count, String> {
+pub(crate) fn parse_count(text: &str) -> Result<Count, String> {
     match text.parse() {
         _ if text == "unlimited" => Ok(OrNone(None)),
         // With none at all nobody could be served.
@@ -343,7 +343,7 @@ fn parse_count(text: &str) -> Result<Count, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<Size, String> {
+pub(crate) fn parse_size(text: &str) -> Result<Size, String> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
     if text == "unlimited" {
         return Ok(OrNone(None));

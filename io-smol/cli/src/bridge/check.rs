@@ -2,6 +2,7 @@
 //!
 //! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; nobody is served.
 
+use core::cell::Cell;
 use core::fmt;
 use core::future::poll_fn;
 use core::task::Poll;
@@ -21,10 +22,16 @@ use super::output::Output;
 use super::stderr::printable;
 use crate::demo::PROTOCOL_VERSIONS;
 
-/// For how long a server may take for all that it is asked.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take for all that it is asked, unless said: time enough to download a package.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it is told that a server has not answered yet; twice at least in a shorter timeout.
+pub const PROGRESS: Duration = Duration::from_secs(5);
 /// When its output has ended, it has so long to exit, for its status to be told.
 const EXIT: Duration = Duration::from_secs(1);
+/// It is not told more often, however short the timeout.
+const PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// What a server is asked first.
+const FIRST_ASKED: &str = "initialize";
 /// The most pages of tools that are counted.
 const PAGES_MAX: u32 = 100;
 /// Bytes read from the process at once.
@@ -72,8 +79,17 @@ pub enum Fault {
     Exited(Exit),
     /// It closed its stdout, and runs.
     ClosedOutput,
-    /// It has not answered this in time, and printed so many lines that were no messages.
-    Silent(&'static str, u64),
+    /// It closed its stdin, and runs.
+    ClosedInput,
+    /// It has not answered in time.
+    Silent {
+        /// What it was asked.
+        asked: &'static str,
+        /// The time that it had for everything.
+        timeout: Duration,
+        /// How many lines it printed that were no messages.
+        lines_refused: u64,
+    },
     /// It answered this with an error.
     Refused(&'static str, String),
     /// It answered this with something else than what belongs there.
@@ -90,10 +106,11 @@ impl fmt::Display for Fault {
             Self::NotStarted(why) => write!(f, "cannot be started: {why}"),
             Self::Exited(exit) => write!(f, "exited with {exit} before it had answered"),
             Self::ClosedOutput => f.write_str("closed its stdout"),
-            Self::Silent(what, lines) => {
-                write!(f, "no answer to {what} within {PATIENCE:?}")?;
-                if *lines > 0 {
-                    write!(f, "; lines on its stdout that were no messages: {lines}")?;
+            Self::ClosedInput => f.write_str("closed its stdin"),
+            Self::Silent { asked, timeout, lines_refused } => {
+                write!(f, "no answer to {asked} within {timeout:?} (--check-timeout)")?;
+                if *lines_refused > 0 {
+                    write!(f, "; lines on its stdout that were no messages: {lines_refused}")?;
                 }
                 Ok(())
             }
@@ -105,12 +122,51 @@ impl fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
-/// Tries a server out. Its process is being ended when this returns.
+/// A server that has not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What it was asked last.
+    pub asked: &'static str,
+    /// Time since it was started.
+    pub waited: Duration,
+    /// The time that it has for everything.
+    pub timeout: Option<Duration>,
+    /// The last line that it printed on stderr, if that is [kept](Children::keep_stderr).
+    pub last_stderr: Option<String>,
+}
+
+impl fmt::Display for Waiting {
+    /// What is known, and no more: what a launcher of packages does meanwhile, it says on stderr or not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, waited, timeout, last_stderr } = self;
+        write!(f, "no answer to {asked} yet after {} s", waited.as_secs_f64())?;
+        if *asked == FIRST_ASKED {
+            f.write_str(" (it may be downloading a package)")?;
+        }
+        match timeout {
+            Some(timeout) => write!(f, ", waiting for up to {timeout:?} (--check-timeout)")?,
+            None => f.write_str(", waiting without a limit")?,
+        }
+        match last_stderr {
+            Some(line) => write!(f, "; its last line on stderr: {line}"),
+            None => f.write_str("; it has printed nothing on stderr"),
+        }
+    }
+}
+
+/// Tries a server out, within `timeout` if there is one, and calls `progress` each [`PROGRESS`] until it
+/// has answered. Its process is being ended when this returns.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
-pub async fn check(children: &Children, command: &Command, name: &str) -> Result<Findings, Fault> {
+pub async fn check(
+    children: &Children,
+    command: &Command,
+    name: &str,
+    timeout: Option<Duration>,
+    mut progress: impl FnMut(Waiting),
+) -> Result<Findings, Fault> {
     if !command.is_there() {
         return Err(Fault::NotFound(command.program().to_string_lossy().into_owned()));
     }
@@ -121,28 +177,50 @@ pub async fn check(children: &Children, command: &Command, name: &str) -> Result
         .map_err(|error: io::Error| Fault::NotStarted(error.to_string()))?;
     let output = Output::new(name, children.status().clone());
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
-    let mut talk = Talk { child, output, buffer, asked: 0, waits_for: "initialize" };
+    let waits_for = Cell::new(FIRST_ASKED);
+    let mut talk = Talk { child, output, buffer, asked: 0, waits_for: &waits_for };
     let late = async {
-        Timer::after(PATIENCE).await;
+        match timeout {
+            Some(timeout) => Timer::after(timeout).await,
+            None => future::pending().await,
+        };
         None
     };
-    let found = future::or(async { Some(talk.find_out().await) }, late).await;
+    let telling = async {
+        let often = timeout.map_or(PROGRESS, |timeout| PROGRESS.min(timeout / 2));
+        let mut waited = Duration::ZERO;
+        loop {
+            waited += often.max(PROGRESS_MIN);
+            if timeout.is_some_and(|timeout| waited >= timeout) {
+                // The verdict comes then.
+                return future::pending().await;
+            }
+            Timer::at(start + waited).await;
+            let (asked, last_stderr) = (waits_for.get(), children.last_stderr().pop());
+            progress(Waiting { asked, waited, timeout, last_stderr });
+        }
+    };
+    let finding = async { Some(talk.find_out().await) };
+    let found = future::or(finding, future::or(late, telling)).await;
     let lines_refused = children.status().lines_refused();
     match found {
         Some(found) => {
             found.map(|findings| Findings { lines_refused, took: start.elapsed(), ..findings })
         }
-        None => Err(Fault::Silent(talk.waits_for, lines_refused)),
+        None => {
+            let timeout = timeout.unwrap_or(Duration::MAX);
+            Err(Fault::Silent { asked: waits_for.get(), timeout, lines_refused })
+        }
     }
 }
 
 /// What is said with one server.
-struct Talk {
+struct Talk<'w> {
     child: Child,
     output: Output,
     buffer: Box<[u8]>,
     asked: u32,
-    waits_for: &'static str,
+    waits_for: &'w Cell<&'static str>,
 }
 
 #[derive(Deserialize)]
@@ -172,7 +250,7 @@ struct Tools {
     next_cursor: Option<String>,
 }
 
-impl Talk {
+impl Talk<'_> {
     async fn find_out(&mut self) -> Result<Findings, Fault> {
         let [.., newest] = PROTOCOL_VERSIONS;
         let greeting = json!({
@@ -181,7 +259,7 @@ impl Talk {
             "clientInfo": {"name": "mcp-sse-check", "version": env!("CARGO_PKG_VERSION")},
         });
         let Initialized { protocol_version, capabilities, server_info } =
-            self.ask("initialize", &greeting).await?;
+            self.ask(FIRST_ASKED, &greeting).await?;
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
         let _: Value = self.ask("ping", &json!({})).await?;
         let tools = match capabilities.tools {
@@ -226,7 +304,7 @@ impl Talk {
             code: i64,
             message: String,
         }
-        self.waits_for = method;
+        self.waits_for.set(method);
         self.asked += 1;
         let id = self.asked;
         self.say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await?;
@@ -277,7 +355,7 @@ impl Talk {
         while !rest.is_empty() {
             match poll_fn(|cx| self.child.poll_write(cx, rest)).await {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(_) => return Err(self.end().await),
+                Err(_) => return Err(self.end(Fault::ClosedInput).await),
             }
         }
         Ok(())
@@ -290,25 +368,31 @@ impl Talk {
                 return Ok(message);
             }
             let (child, buffer) = (&mut self.child, &mut self.buffer);
-            let read = poll_fn(|cx| match child.poll_read(cx, buffer) {
-                // Others may hold its stdout open when it has ended.
-                Poll::Pending => child.poll_exit(cx).map(|_| 0),
-                Poll::Ready(read) => Poll::Ready(read.unwrap_or(0)),
+            let read = poll_fn(|cx| {
+                // Looked at first: whatever it said last is then there to be read.
+                let exit = child.poll_exit(cx);
+                match child.poll_read(cx, buffer) {
+                    Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
+                    // Others may hold its stdout open when it has ended.
+                    Poll::Pending if exit.is_ready() => Poll::Ready(Some(0)),
+                    Poll::Pending => child.poll_input_closed(cx).map(|()| None),
+                }
             });
             match read.await {
-                0 => return Err(self.end().await),
-                count => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
+                None => return Err(self.end(Fault::ClosedInput).await),
+                Some(0) => return Err(self.end(Fault::ClosedOutput).await),
+                Some(count) => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
             }
         }
     }
 
-    /// It does not talk any more.
-    async fn end(&mut self) -> Fault {
+    /// It does not talk any more: it has exited, or else what is said here.
+    async fn end(&mut self, otherwise: Fault) -> Fault {
         let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
         let late = async {
             Timer::after(EXIT).await;
             None
         };
-        future::or(exit, late).await.map_or(Fault::ClosedOutput, Fault::Exited)
+        future::or(exit, late).await.map_or(otherwise, Fault::Exited)
     }
 }

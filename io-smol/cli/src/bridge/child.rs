@@ -9,18 +9,22 @@
 //! the `Child` is dropped in the end, and that is the one way in which an ending begins:
 //!
 //! ```text
-//!  last words, stdin closed ──2 s──▶ SIGTERM to the group ──2 s──▶ SIGKILL to the group
-//!        ╰──────────── the leader exits ───────┴──────▶ SIGKILL to the group ──▶ reaped
+//!  last words, stdin closed ──2 s──▶ SIGTERM to the group ──2 s──▶ the guard kills ──2 s──▶ SIGKILL
+//!        ╰──────────── the leader exits ───────┴──────────────────────┴───▶ SIGKILL to the group, reaped
 //! ```
 //!
 //! The group is signalled before its leader is reaped, always: until then nobody else can have its
-//! number. The leader is the server's [guard].
+//! number. The leader is the server's [guard], which alone can find what has left the group; so it is
+//! asked to kill before it is killed itself. It also says how the server has ended, on the `control`
+//! socket, before what that left behind has ended.
 
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -32,21 +36,26 @@ use async_executor::Executor;
 use async_io::{Async, Timer};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, Stream, future};
 use mcp_sse_core::RequestHead;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 
 use super::command::Command;
-use super::guard;
 use super::status::Status;
-use super::stderr::{Kept, Log};
+use super::stderr::{Kept, Log, StderrRate};
+use super::{control, guard};
 use crate::descriptors;
 
-/// What a process takes of the bridge's descriptors while it runs: its three pipes, and one that tells its
-/// end.
-pub const DESCRIPTORS: u32 = 4;
+/// What a process takes of the bridge's descriptors while it runs: its three pipes, the socket to its guard,
+/// and one that tells its end.
+pub const DESCRIPTORS: u32 = 5;
 /// How long a process has to end after its input has, and again after SIGTERM.
 pub const STEP: Duration = Duration::from_secs(2);
-/// For how long [`Children::finish`] waits at most: two steps, and some time for a busy machine.
-pub const FINISH: Duration = Duration::from_secs(6);
+/// For how long a guard that was asked to kill what it guards is waited for. Twice what it takes at most.
+const KILLED: Duration = Duration::from_secs(2);
+const _: () = assert!(KILLED.as_secs() == 2 * guard::KILLING.as_secs());
+/// For how long [`Children::finish`] waits at most: two steps, what a guard is given to kill, and some
+/// time for a busy machine.
+pub const FINISH: Duration = Duration::from_secs(8);
 /// What is left in stderr when a process has ended is read for so long, in case somebody else holds it.
 const STDERR_REST: Duration = Duration::from_millis(500);
 /// Bytes read from a pipe at once: as much as a pipe holds on most systems.
@@ -68,6 +77,7 @@ struct Shared {
     tended: Mutex<usize>,
     done: Condvar,
     stderr: Kept,
+    stderr_rate: StderrRate,
     /// Dropped last: lets the thread end.
     _thread: Sender<Never>,
 }
@@ -114,12 +124,21 @@ struct Ending {
 }
 
 impl Children {
-    /// None yet.
+    /// None yet, with the default [`StderrRate`].
     ///
     /// # Errors
     ///
     /// If the thread that looks after them cannot be started.
     pub fn new() -> io::Result<Self> {
+        Self::with_stderr_rate(StderrRate::default())
+    }
+
+    /// None yet. What each prints on stderr is logged at this rate at most.
+    ///
+    /// # Errors
+    ///
+    /// If the thread that looks after them cannot be started.
+    pub fn with_stderr_rate(stderr_rate: StderrRate) -> io::Result<Self> {
         let executor = Arc::new(Executor::new());
         let (running, stopped) = bounded::<Never>(1);
         let thread_executor = executor.clone();
@@ -136,6 +155,7 @@ impl Children {
             tended: Mutex::default(),
             done: Condvar::new(),
             stderr: Kept::default(),
+            stderr_rate,
             _thread: running,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -172,11 +192,7 @@ impl Children {
     }
 
     async fn start(&self, mut command: process::Command, name: String) -> io::Result<Child> {
-        command
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (started, start) = bounded(1);
         let shared = self.shared.clone();
         *shared.tended() += 1;
@@ -308,7 +324,24 @@ impl Child {
         }
     }
 
-    /// How it ended, once it has, with all that it had left behind.
+    /// Waits until nobody has the other end of its stdin: it has closed that, or has ended. Noticed by
+    /// a pipe that hangs up, on systems that tell; else the next write fails.
+    pub fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((stdin, _)) = &self.pipes else { return Poll::Ready(()) };
+        loop {
+            if is_hung_up(stdin) {
+                return Poll::Ready(());
+            }
+            match ready!(stdin.poll_readable(cx)) {
+                // Or it only seems so.
+                Ok(()) => {}
+                // It is noticed by the next write then.
+                Err(_) => return Poll::Pending,
+            }
+        }
+    }
+
+    /// How it ended, once it has. What it has left behind may still be there, and is being ended.
     pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         if self.exited.is_none() {
             self.exited = ready!(self.exit.as_mut().poll_next(cx));
@@ -334,6 +367,16 @@ impl Child {
     }
 }
 
+/// Whether nobody holds the reading end of this pipe.
+fn is_hung_up(pipe: &Async<ChildStdin>) -> bool {
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+    // A call that fails has said nothing.
+    rustix::event::poll(&mut fds, Some(&NOW)).is_ok()
+        && fds.iter().any(|fd| fd.revents().intersects(gone))
+}
+
 fn broken<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
 }
@@ -354,6 +397,7 @@ impl fmt::Debug for Child {
 struct Process {
     process: process::Child,
     group: Pid,
+    control: Async<UnixStream>,
     stderr: Async<ChildStderr>,
     ending: Receiver<Ending>,
     exit: Sender<Exit>,
@@ -361,17 +405,22 @@ struct Process {
 
 impl Process {
     fn start(mut command: process::Command, shared: &Shared) -> io::Result<(Self, Child)> {
+        let (input, stdin) = io::pipe()?;
+        let (control, guard) = control::pair(input.into())?;
+        command.stdin(OwnedFd::from(guard));
         let mut process = command.spawn()?;
+        // It has copies of what is the process's alone.
+        drop(command);
         let group = Pid::from_child(&process);
-        let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            unreachable!("all three were asked for");
-        };
+        let pipes = (process.stdout.take(), process.stderr.take());
+        let (Some(stdout), Some(stderr)) = pipes else { unreachable!("both were asked for") };
         let pipes = || {
             // These fail where the system has no more room for watching descriptors.
-            Ok::<_, io::Error>((Async::new(stdin)?, Async::new(stdout)?, Async::new(stderr)?))
+            let stdin = Async::new(ChildStdin::from(OwnedFd::from(stdin)))?;
+            let stdout = Async::new(stdout)?;
+            Ok::<_, io::Error>((stdin, stdout, Async::new(stderr)?, Async::new(control)?))
         };
-        let (stdin, stdout, stderr) = match pipes() {
+        let (stdin, stdout, stderr, control) = match pipes() {
             Ok(pipes) => pipes,
             Err(error) => {
                 let _ = rustix::process::kill_process_group(group, Signal::KILL);
@@ -389,45 +438,77 @@ impl Process {
             exited: None,
             ending: end,
         };
-        Ok((Self { process, group, stderr, ending, exit }, child))
+        Ok((Self { process, group, control, stderr, ending, exit }, child))
     }
 
     /// Everything that happens to the process.
-    async fn tend(mut self, name: &str, shared: &Shared) {
+    async fn tend(self, name: &str, shared: &Shared) {
+        let Self { mut process, group, control, mut stderr, ending, exit } = self;
+        let exited = Exited::of(group);
         let life = async {
-            let exited = Exited::of(self.group);
             let end = async {
                 // The other end is held until the end begins.
-                if let Ok(ending) = self.ending.recv().await {
-                    ending.run(self.group, &exited, &shared.hurried).await;
+                if let Ok(ending) = ending.recv().await {
+                    ending.run(group, &control, &exited, &shared.hurried).await;
                 }
                 exited.wait().await;
             };
             future::or(exited.wait(), end).await;
         };
-        let mut log = Log::new(name, &shared.stderr);
-        future::or(life, log.follow(&mut self.stderr)).await;
+        let mut told = None;
+        let status = async {
+            told = told_status(&control).await;
+            // The session may be gone.
+            if let Some(status) = told {
+                let _ = exit.try_send(status);
+            }
+            future::pending().await
+        };
+        let mut log = Log::new(name, &shared.stderr, shared.stderr_rate);
+        future::or(life, future::or(status, log.follow(&mut stderr))).await;
         // Whoever is left. The leader is still there, as a zombie.
-        let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
         let rest = async {
             Timer::after(STDERR_REST).await;
         };
-        future::or(log.read_to_end(&mut self.stderr), rest).await;
+        future::or(log.read_to_end(&mut stderr), rest).await;
         log.finish();
-        match self.process.wait() {
+        let status = process.wait();
+        let told = match told {
+            Some(told) => Some(told),
+            None => future::poll_once(told_status(&control)).await.flatten(),
+        };
+        // The guard may have been killed, which says little of the server; without its word it counts.
+        match told.map_or_else(|| status.map(Exit), Ok) {
             Ok(status) => {
-                log::debug!("{name}: the server has ended: {}", Exit(status));
-                // The session may be gone.
-                let _ = self.exit.try_send(Exit(status));
+                log::debug!("{name}: the server has ended: {status}");
+                // The session may be gone, or know.
+                let _ = exit.try_send(status);
             }
             Err(error) => log::error!("{name}: a process was reaped by somebody else: {error}"),
         }
     }
 }
 
+/// What the guard says of how the server has ended; `None` if it is gone and has said nothing.
+async fn told_status(mut control: &Async<UnixStream>) -> Option<Exit> {
+    let mut status = [0];
+    match control.read(&mut status).await {
+        Ok(1..) => status.first().map(|status| Exit(ExitStatus::from_raw(i32::from(*status) << 8))),
+        Ok(0) | Err(_) => None,
+    }
+}
+
 impl Ending {
-    /// Sees to it that the group ends. Returns when its leader has, or SIGKILL was sent.
-    async fn run(self, group: Pid, exited: &Exited, hurried: &Receiver<Never>) {
+    /// Sees to it that the group ends, and whoever has left it. Returns when its leader has, or SIGKILL
+    /// was sent.
+    async fn run(
+        self,
+        group: Pid,
+        control: &Async<UnixStream>,
+        exited: &Exited,
+        hurried: &Receiver<Never>,
+    ) {
         let Self { mut stdin, mut stdout, last_words } = self;
         // Both in vain if it does not read or write; neither is waited for.
         let pipes = async {
@@ -437,27 +518,36 @@ impl Ending {
             while stdout.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
             future::pending::<()>().await;
         };
-        let steps = async {
-            let exited_within_a_step = || {
-                let late = async {
-                    Timer::after(STEP).await;
-                    false
-                };
-                let now = async {
-                    let _closed = hurried.recv().await;
-                    false
-                };
-                let exit = async {
-                    exited.wait().await;
-                    true
-                };
-                future::or(exit, future::or(now, late))
+        let exited_within = |time: Duration| {
+            let exit = async {
+                exited.wait().await;
+                true
             };
-            for signal in [Signal::TERM, Signal::KILL] {
-                if exited_within_a_step().await {
-                    return;
-                }
-                let _ = rustix::process::kill_process_group(group, signal);
+            let late = async move {
+                Timer::after(time).await;
+                false
+            };
+            future::or(exit, late)
+        };
+        let exited_within_a_step = || {
+            let now = async {
+                let _closed = hurried.recv().await;
+                false
+            };
+            future::or(exited_within(STEP), now)
+        };
+        let steps = async {
+            if exited_within_a_step().await {
+                return;
+            }
+            let _ = rustix::process::kill_process_group(group, Signal::TERM);
+            if exited_within_a_step().await {
+                return;
+            }
+            // One byte has room, and if the guard is gone, that is noticed.
+            let _ = control.get_ref().write(&[control::KILL]);
+            if !exited_within(KILLED).await {
+                let _ = rustix::process::kill_process_group(group, Signal::KILL);
             }
         };
         future::or(steps, pipes).await;
@@ -467,7 +557,7 @@ impl Ending {
 /// Notices that a process has ended, and does not reap it.
 enum Exited {
     #[cfg(target_os = "linux")]
-    Descriptor(Async<std::os::fd::OwnedFd>),
+    Descriptor(Pid, Async<OwnedFd>),
     Looking(Pid),
 }
 
@@ -482,30 +572,37 @@ impl Exited {
             // Linux before 5.3 has none, and some sandboxes.
             let descriptor = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
             if let Ok(descriptor) = descriptor.and_then(Async::new) {
-                return Self::Descriptor(descriptor);
+                return Self::Descriptor(pid, descriptor);
             }
         }
         Self::Looking(pid)
     }
 
     async fn wait(&self) {
-        let pid = match self {
+        // Looked first, and waited then: an event from before may not be told.
+        match self {
             #[cfg(target_os = "linux")]
-            Self::Descriptor(descriptor) => match descriptor.readable().await {
-                Ok(()) => return,
-                Err(error) => {
+            Self::Descriptor(pid, descriptor) => {
+                if !has_ended(*pid)
+                    && let Err(error) = descriptor.readable().await
+                {
                     log::error!("cannot wait for a process: {error}");
-                    return;
                 }
-            },
-            Self::Looking(pid) => *pid,
-        };
-        use rustix::process::{WaitId, WaitIdOptions, waitid};
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        while let Ok(None) | Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {
-            Timer::after(Self::LOOK).await;
+            }
+            Self::Looking(pid) => {
+                while !has_ended(*pid) {
+                    Timer::after(Self::LOOK).await;
+                }
+            }
         }
     }
+}
+
+/// Whether a child has ended; it is not reaped.
+fn has_ended(pid: Pid) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::Pid(pid), options), Ok(None) | Err(rustix::io::Errno::INTR))
 }
 
 #[cfg(test)]
@@ -549,6 +646,49 @@ mod tests {
         telling.recv_timeout(Duration::from_secs(30)).unwrap();
         drop(start);
         assert_eq!(children.finish(), 0);
+    }
+
+    /// More than is read at once, in the pipe of a process that had ended before anybody looked.
+    #[test]
+    fn stderr_of_a_process_that_has_ended_is_read_to_its_end() {
+        let children = Children::new().unwrap();
+        children.keep_stderr();
+        let mut command = process::Command::new("sh");
+        command.args(["-c", "head -c 61440 /dev/zero | tr '\\0' '\\n' >&2; echo last >&2"]);
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (process, child) = Process::start(command, &children.shared).unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while !has_ended(process.group) {
+            assert!(Instant::now() < until, "waited in vain");
+            thread::sleep(Duration::from_millis(5));
+        }
+        async_io::block_on(process.tend("sh", &children.shared));
+        assert_eq!(children.last_stderr().last().map(String::as_str), Some("last"));
+        drop(child);
+    }
+
+    #[test]
+    fn closed_input_is_noticed_without_a_write() {
+        let (reader, writer) = io::pipe().unwrap();
+        let (end, _ending) = bounded(1);
+        let (_exit, exited) = bounded(1);
+        let stdin = Async::new(ChildStdin::from(OwnedFd::from(writer))).unwrap();
+        let (stdout, _) = io::pipe().unwrap();
+        let stdout = Async::new(ChildStdout::from(OwnedFd::from(stdout))).unwrap();
+        let pipes = Some((stdin, stdout));
+        let exit = Box::pin(exited);
+        let mut child = Child { pid: 0, pipes, exit, exited: None, ending: end };
+        let late = async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("waited in vain");
+        };
+        async_io::block_on(async {
+            let closed = core::future::poll_fn(|cx| child.poll_input_closed(cx));
+            let mut closed = Box::pin(closed);
+            assert!(future::poll_once(closed.as_mut()).await.is_none());
+            thread::spawn(move || drop(reader));
+            future::or(closed, late).await;
+        });
     }
 
     #[test]

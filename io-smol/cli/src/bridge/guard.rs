@@ -1,24 +1,50 @@
 //! The process between the bridge and an MCP server: it leads the server's process group, and sees to
-//! it that the group ends when the bridge does, however that ends.
+//! it that everything that the server started ends when the server or the bridge does, however that ends.
 //!
-//! Knows: its own group, and that its stderr is a pipe whose other end only the bridge holds.
+//! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
 //! Does not know: sessions, messages. Input and output of the server never pass through it.
 //!
 //! The bridge runs this same program under another name. As long as this process is there, the number
 //! of the group cannot become another one's. When the bridge is gone, be it by SIGKILL, the system says
-//! so on the pipe, and the group is told to end. On Linux the guard also adopts what the server leaves
-//! behind, and so knows when the last of it has ended.
+//! so on the socket, and the group is told to end.
+//!
+//! Theory of operation. On Linux the guard is a subreaper: it becomes the parent of each descendant whose
+//! own parent has ended, also of one that left the group by `setsid`. So "no children" means that nothing
+//! is left, and the ways to that are these:
+//!
+//! ```text
+//!  server exits ──▶ its status is told ──▶ SIGTERM ──2 s──▶ SIGKILL, for 1 s ──▶ SIGKILL to the own group
+//!  bridge gone ──1.5 s──▶ SIGTERM ──1.5 s──▶ SIGKILL, ..
+//!  the bridge says so ─────────────────────▶ SIGKILL, ..
+//! ```
+//!
+//! SIGTERM goes to the group, and to children outside of it as they are adopted. SIGKILL goes to each child
+//! by its number, which cannot be another's: a child is reaped here and nowhere else. What the killed leave
+//! behind becomes a child in turn, and is looked for until there is none. A program that leaves the group
+//! and forks faster than it is found can escape; it is said on stderr that something was left.
+//!
+//! Decided: children are found in `/proc/*/stat`, because `/proc/self/task/*/children` is not there on every
+//! kernel. A cgroup would hold every descendant for certain, and takes privileges that few have.
+//!
+//! On other systems nothing is adopted: the group is ended, and a helper that left it is not noticed.
 
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Instant;
 use std::{env, io, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use super::control;
 
 use crate::descriptors;
 
@@ -40,8 +66,12 @@ pub const STATUS_NOT_RUN: u8 = 126;
 const STEP: Duration = Duration::from_millis(1_500);
 /// What the server leaves behind when it exits has so long to heed SIGTERM.
 const LEFTOVERS: Duration = Duration::from_secs(2);
-
-const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// Children are looked for and killed for so long; then the group is killed, the guard with it.
+pub(super) const KILLING: Duration = Duration::from_secs(1);
+/// How often to look for children that were adopted meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
+/// The same while they are killed: an exit is told at once, and the adoption of what is behind it not.
+const LOOK_KILLING: Duration = Duration::from_millis(10);
 
 /// Runs a guard to its end, if this process was started as one.
 ///
@@ -57,8 +87,8 @@ pub fn run() -> Option<ExitCode> {
         say(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
         return Some(ExitCode::from(STATUS_NOT_RUN));
     };
-    Some(ExitCode::from(match prepare() {
-        Ok(()) => guard(&program, args.collect()),
+    Some(ExitCode::from(match Ends::prepare() {
+        Ok(ends) => guard(ends, &program, args.collect()),
         Err(error) => {
             say(format_args!("cannot guard a process: {error}"));
             STATUS_NOT_RUN
@@ -66,94 +96,311 @@ pub fn run() -> Option<ExitCode> {
     }))
 }
 
-fn prepare() -> io::Result<()> {
-    // For `ps` and `killall`, which would otherwise show the name of the file.
-    rustix::thread::set_name(c"mcp-guard")?;
-    // Signals for the group reach this process too; it ends when the others have. A handler, because
-    // the server would inherit it if they were ignored.
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, std::sync::Arc::default())?;
-    }
-    #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    thread::Builder::new().name("lifeline".into()).spawn(end_with_the_bridge)?;
-    Ok(())
-}
-
 /// Says something to the bridge, which may be gone; that must keep nobody from what comes next.
 fn say(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
+/// The descriptors of a guard.
+struct Ends {
+    control: UnixStream,
+    /// Readable when a child has ended or SIGTERM has come.
+    woken: UnixStream,
+    /// SIGTERM has come.
+    terminated: Arc<AtomicBool>,
+    /// The server's stdin and stdout.
+    input: OwnedFd,
+    output: OwnedFd,
+}
+
+impl Ends {
+    fn prepare() -> io::Result<Self> {
+        // For `ps` and `killall`, which would otherwise show the name of the file.
+        rustix::thread::set_name(c"mcp-guard")?;
+        let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let input = control::take_input(&control)?;
+        control.set_nonblocking(true)?;
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        // Signals for the group reach this process too; it ends when the others have. A handler, because
+        // the server would inherit it if they were ignored.
+        use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+        let terminated = Arc::<AtomicBool>::default();
+        signal_hook::flag::register(SIGTERM, terminated.clone())?;
+        for signal in [SIGINT, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::default())?;
+        }
+        let (woken, waking) = UnixStream::pair()?;
+        woken.set_nonblocking(true)?;
+        for signal in [SIGTERM, SIGCHLD] {
+            signal_hook::low_level::pipe::register(signal, waking.try_clone()?)?;
+        }
+        #[cfg(target_os = "linux")]
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        Ok(Self { control, woken, terminated, input, output })
+    }
+}
+
 /// Starts the server and waits until it and all that it leaves behind have ended.
-fn guard(program: &OsStr, args: Vec<OsString>) -> u8 {
+fn guard(ends: Ends, program: &OsStr, args: Vec<OsString>) -> u8 {
+    let Ends { control, woken, terminated, input, output } = ends;
     if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
         descriptors::restore(before);
     }
-    let server = match Command::new(program).args(args).env_remove(DESCRIPTORS).spawn() {
-        Ok(server) => server,
+    // Its pipes are the server's alone, or the ends of it could not be noticed: the copies here go with
+    // the command, behind this statement. The moment between is the bridge's to bear: it watches its end.
+    let server = Command::new(program)
+        .args(args)
+        .env_remove(DESCRIPTORS)
+        .stdin(input)
+        .stdout(output)
+        .spawn();
+    let server = match server {
+        Ok(server) => Pid::from_child(&server),
         Err(error) => {
             say(format_args!("cannot start {}: {error}", program.display()));
             let missing = error.kind() == io::ErrorKind::NotFound;
             return if missing { STATUS_NOT_FOUND } else { STATUS_NOT_RUN };
         }
     };
-    // They are the server's alone, or the ends of it could not be noticed.
-    let let_go = File::options().read(true).write(true).open("/dev/null").and_then(|null| {
-        rustix::stdio::dup2_stdin(&null)?;
-        rustix::stdio::dup2_stdout(&null)?;
-        Ok(())
-    });
-    if let Err(error) = let_go {
-        say(format_args!("cannot guard a process: {error}"));
-        let _ = rustix::process::kill_current_process_group(Signal::KILL);
-    }
-    let server = Pid::from_child(&server);
-    let mut status = STATUS_NOT_RUN;
-    loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, ended))) if pid == server => {
-                let signal = ended.terminating_signal().map(|signal| signal | 0x80);
-                status = ended.exit_status().or(signal).map_or(status, |code| code as u8);
-                // Nobody can talk to what is left. It is told, and does not keep us long.
-                let _ = rustix::process::kill_current_process_group(Signal::TERM);
-                thread::spawn(move || {
-                    thread::sleep(LEFTOVERS);
-                    say(format_args!("exited with status {status}; what it left behind is killed"));
-                    let _ = rustix::process::kill_current_process_group(Signal::KILL);
-                });
+    let (stage, told) = (Stage::Running, Vec::new());
+    let bridge_gone = false;
+    Guard { control, woken, terminated, server, status: None, stage, bridge_gone, told }.run()
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// The server runs, or may run.
+    Running,
+    /// The bridge is gone, and the server has until then to notice.
+    Orphaned(Instant),
+    /// SIGTERM was sent; at this time comes SIGKILL.
+    Terminated(Instant),
+    /// What is left is killed; at this time the guard gives up.
+    Killing(Instant),
+}
+
+struct Guard {
+    control: UnixStream,
+    woken: UnixStream,
+    terminated: Arc<AtomicBool>,
+    server: Pid,
+    /// How the server ended.
+    status: Option<u8>,
+    stage: Stage,
+    bridge_gone: bool,
+    /// Children outside of the group that were sent SIGTERM.
+    told: Vec<Pid>,
+}
+
+impl Guard {
+    fn run(mut self) -> u8 {
+        loop {
+            let any = self.reap();
+            self.hear();
+            // Nothing is left; elsewhere than on Linux, nothing that is known. Then the bridge kills what
+            // there may be, and if it is gone, that is done here.
+            if !any && (cfg!(target_os = "linux") || !self.bridge_gone) {
+                return self.status.unwrap_or(STATUS_NOT_RUN);
             }
+            self.act();
+            self.wait();
+        }
+    }
+
+    /// Reaps whoever has ended. Whether any children are left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                // Once it has been reaped, another may have its number.
+                Ok(Some((pid, ended))) if pid == self.server && self.status.is_none() => {
+                    self.server_ended(ended);
+                }
+                Ok(Some((pid, _))) => self.told.retain(|told| *told != pid),
+                Ok(None) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn server_ended(&mut self, ended: WaitStatus) {
+        let signal = ended.terminating_signal().map(|signal| signal | 0x80);
+        let status = ended.exit_status().or(signal).and_then(|code| u8::try_from(code).ok());
+        let status = status.unwrap_or(STATUS_NOT_RUN);
+        self.status = Some(status);
+        // It may be gone.
+        let _ = (&self.control).write(&[status]);
+        match self.stage {
+            // Nobody can talk to what is left. It is told, and does not keep us long.
+            Stage::Running | Stage::Orphaned(_) => self.terminate(LEFTOVERS),
+            Stage::Terminated(_) | Stage::Killing(_) => {}
+        }
+    }
+
+    /// Sends SIGTERM; SIGKILL follows after so long.
+    fn terminate(&mut self, until: Duration) {
+        let _ = rustix::process::kill_current_process_group(Signal::TERM);
+        self.stage = Stage::Terminated(Instant::now() + until);
+    }
+
+    /// Takes in what the bridge says.
+    fn hear(&mut self) {
+        let mut byte = [0];
+        while !self.bridge_gone {
+            match (&self.control).read(&mut byte) {
+                Ok(1..) => match self.stage {
+                    Stage::Killing(_) => {}
+                    Stage::Running | Stage::Orphaned(_) | Stage::Terminated(_) => self.kill(),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => {
+                    self.bridge_gone = true;
+                    if let Stage::Running = self.stage {
+                        self.stage = Stage::Orphaned(Instant::now() + STEP);
+                    }
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.stage = Stage::Killing(Instant::now() + KILLING);
+    }
+
+    /// Does what is due.
+    fn act(&mut self) {
+        let now = Instant::now();
+        match self.stage {
+            Stage::Orphaned(until) if now >= until => self.terminate(STEP),
+            Stage::Terminated(until) if now >= until => {
+                if let Some(status) = self.status {
+                    say(format_args!("exited with status {status}; what it left behind is killed"));
+                }
+                self.kill();
+            }
+            Stage::Running | Stage::Orphaned(_) | Stage::Terminated(_) | Stage::Killing(_) => {}
+        }
+        let terminated = self.terminated.swap(false, Relaxed);
+        match self.stage {
+            Stage::Terminated(_) => self.tell_outsiders(),
+            Stage::Running | Stage::Orphaned(_) => {
+                // The bridge has sent it to the group.
+                if terminated {
+                    self.tell_outsiders();
+                }
+            }
+            Stage::Killing(until) => match children() {
+                Ok(children) if now < until => {
+                    for child in children {
+                        let _ = rustix::process::kill_process(child, Signal::KILL);
+                    }
+                }
+                Ok(_) | Err(_) => {
+                    if cfg!(target_os = "linux") {
+                        say(format_args!("not all that it left behind can be killed"));
+                    }
+                    let _ = rustix::process::kill_current_process_group(Signal::KILL);
+                }
+            },
+        }
+    }
+
+    /// Sends SIGTERM, once, to children that it did not reach through the group.
+    fn tell_outsiders(&mut self) {
+        let group = rustix::process::getpgrp();
+        for child in children().unwrap_or_default() {
+            let outside = rustix::process::getpgid(Some(child)).is_ok_and(|of| of != group);
+            if outside && !self.told.contains(&child) {
+                let _ = rustix::process::kill_process(child, Signal::TERM);
+                self.told.push(child);
+            }
+        }
+    }
+
+    /// Waits until there may be something to do.
+    fn wait(&self) {
+        let now = Instant::now();
+        let limit = match self.stage {
+            Stage::Running => None,
+            Stage::Orphaned(until) => Some(until.saturating_duration_since(now)),
+            Stage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
+            Stage::Killing(_) => Some(LOOK_KILLING),
+        };
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let mut fds =
+            [PollFd::new(&self.woken, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
+        // Of a socket whose other end is gone the end would be told for ever.
+        let watched = if self.bridge_gone { 1 } else { 2 };
+        let fds = fds.get_mut(..watched).unwrap_or_default();
+        match rustix::event::poll(fds, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Nothing is left; elsewhere than on Linux, nothing that is known. Then the bridge kills
-            // what there may be, and if it is gone, the other thread does.
-            Err(_) if cfg!(target_os = "linux") || !is_bridge_gone(Some(&NOW)) => return status,
-            Err(_) => thread::park(),
-        }
-    }
-}
-
-/// Waits until the bridge is gone, and then ends the group, this process with it.
-fn end_with_the_bridge() {
-    while !is_bridge_gone(None) {}
-    for signal in [Signal::TERM, Signal::KILL] {
-        thread::sleep(STEP);
-        let _ = rustix::process::kill_current_process_group(signal);
-    }
-}
-
-/// Whether nobody holds the other end of stderr; waits for that, unless there is a limit.
-fn is_bridge_gone(limit: Option<&Timespec>) -> bool {
-    let stderr = io::stderr();
-    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-    let mut fds = [PollFd::new(&stderr, PollFlags::empty())];
-    match rustix::event::poll(&mut fds, limit) {
-        Ok(_) => fds.iter().any(|fd| fd.revents().intersects(gone)),
-        Err(rustix::io::Errno::INTR) => false,
-        Err(_) => {
             // The system is short of memory, say. Not in a hurry, then.
-            thread::sleep(STEP);
-            false
+            Err(_) => thread::sleep(LOOK),
         }
+        let mut wakes = [0; 64];
+        while (&self.woken).read(&mut wakes).is_ok_and(|count| count > 0) {}
+    }
+}
+
+/// The children of this process, those that it has adopted among them. None of them is another process
+/// before it is reaped.
+#[cfg(target_os = "linux")]
+fn children() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid().as_raw_pid();
+    // There may be the processes of another namespace.
+    if std::fs::read_link("/proc/self")?.to_str() != Some(&own.to_string()) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let entries = std::fs::read_dir("/proc")?.map_while(Result::ok);
+    let child = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
+        // It may have ended.
+        let stat = std::fs::read(entry.path().join("stat")).ok()?;
+        (parent(&stat)? == own).then_some(pid)
+    };
+    Ok(entries.filter_map(child).collect())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn children() -> io::Result<Vec<Pid>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The parent in a line as `/proc/[pid]/stat` has it: number, (name), state, parent. A name may have
+/// anything in it.
+#[cfg(target_os = "linux")]
+fn parent(stat: &[u8]) -> Option<i32> {
+    let behind = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = core::str::from_utf8(stat.get(behind..)?).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parent_is_found_behind_any_name() {
+        let check = |stat: &str, found| assert_eq!(parent(stat.as_bytes()), found, "{stat}");
+        check("7 (sh) S 5 7 7 0 -1", Some(5));
+        check("7 (a) S 9 (b) R 6 7", Some(6));
+        check("7 (sh) S", None);
+        check("", None);
+    }
+
+    #[test]
+    fn children_are_found_until_they_are_reaped() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        assert!(children().unwrap().contains(&pid));
+        child.kill().unwrap();
+        assert!(children().unwrap().contains(&pid));
+        child.wait().unwrap();
+        assert!(!children().unwrap().contains(&pid));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
 
+use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use super::command::{Command, HeaderToEnv, Variable};
 use super::servers::{self, Server};
 use super::services::{Paths, Sharing};
+use super::stderr::StderrRate;
+use crate::options::{Count, Size, Time, parse_count, parse_size, parse_time};
 
 /// What to run for a session, and how.
 #[derive(Args, Clone, Debug)]
@@ -46,6 +49,17 @@ pub struct Run {
     /// Start the server, shake hands with it, say what it is or what is wrong with it, and end.
     #[arg(long)]
     check: bool,
+    /// With --check: how long each server may take for everything that it is asked, the download of its
+    /// package included, or "off".
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    check_timeout: Time,
+    /// The most lines that one process prints on stderr and that are logged, in each second, or
+    /// "unlimited". The rest is counted.
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count)]
+    stderr_lines_per_second: Count,
+    /// The most bytes of such lines, in each second, or "unlimited".
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
+    stderr_bytes_per_second: Size,
     /// The program to run and its arguments, all that follows it. No shell looks at them. A "--" may
     /// stand in front.
     #[arg(
@@ -121,6 +135,18 @@ impl Run {
         self.check
     }
 
+    /// How long a trial of one server may take; `None` if there is no limit.
+    #[must_use]
+    pub const fn check_timeout(&self) -> Option<Duration> {
+        self.check_timeout.0
+    }
+
+    /// How much of what each process prints on stderr is logged.
+    #[must_use]
+    pub const fn stderr_rate(&self) -> StderrRate {
+        StderrRate::new(self.stderr_lines_per_second.0, self.stderr_bytes_per_second.0)
+    }
+
     /// How processes are shared out.
     #[must_use]
     pub const fn sharing(&self) -> Sharing {
@@ -193,6 +219,17 @@ mod tests {
         assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
         assert_eq!(shell.name(), "server");
         assert_eq!(shell.sharing(), Sharing::None { shakes_hands: false });
+    }
+
+    #[test]
+    fn limits_are_the_named_defaults_unless_said() {
+        let given = run(&["--", "sh"]).unwrap();
+        assert_eq!(given.stderr_rate(), StderrRate::default());
+        assert_eq!(given.check_timeout(), Some(crate::bridge::check::TIMEOUT));
+        let flags = ["--stderr-lines-per-second=5", "--stderr-bytes-per-second=2KiB"];
+        let given = run(&[&flags[..], &["--check-timeout", "off", "--", "sh"]].concat()).unwrap();
+        assert_eq!(given.stderr_rate(), StderrRate::new(Some(5), Some(2 << 10)));
+        assert_eq!(given.check_timeout(), None);
     }
 
     #[test]

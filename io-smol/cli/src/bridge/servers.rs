@@ -2,9 +2,13 @@
 //!
 //! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how to tell what is wrong
 //! with one. Does not know: how they are served.
+//!
+//! Decided: what an object means does not depend on the order of its members, so each is looked up by its
+//! name, and one that is there twice is a mistake. A member that is `null` is absent. An entry that is not
+//! served (`disabled`, or with a `url`, which clients have for servers on the network) is left out with a
+//! line in the log, whatever else is in it: the file is the client's too, and has to suit both.
 
 use core::fmt;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +53,8 @@ impl fmt::Display for ServersError {
 
 impl core::error::Error for ServersError {}
 
-/// Reads the servers in a file, in their order. Those that are `disabled` are left out.
+/// Reads the servers in a file, in their order. Those that are `disabled` or have a `url` are left out,
+/// and the log says which. A byte order mark in front is passed over.
 ///
 /// Members that mean nothing here are passed over, with a warning.
 ///
@@ -110,9 +115,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-fn members(text: &str) -> Result<Vec<(String, &RawValue)>, Wrong> {
-    let Members(members) =
+/// The members of an object; those that are `null` are absent.
+fn present(text: &str) -> Result<Vec<(String, &RawValue)>, Wrong> {
+    let Members(mut members) =
         serde_json::from_str(text).map_err(|_| Wrong::new("expected an object"))?;
+    members.retain(|(_, raw)| raw.get() != "null");
+    Ok(members)
+}
+
+/// The same, and none is there twice.
+fn members(text: &str) -> Result<Vec<(String, &RawValue)>, Wrong> {
+    let members = present(text)?;
     for (at, (name, _)) in members.iter().enumerate() {
         if members.iter().take(at).any(|(known, _)| known == name) {
             return Err(Wrong::new(format!("{name:?} is there twice")));
@@ -126,6 +139,7 @@ fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue, field: &str, what: &str) -> 
 }
 
 fn parse(text: &str) -> Result<Vec<Server>, Wrong> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // Places in a text are known only as long as it is read in one go.
     serde_json::from_str::<&RawValue>(text)
         .map_err(|error| Wrong::new(format!("is not JSON: {error}")))?;
@@ -137,50 +151,78 @@ fn parse(text: &str) -> Result<Vec<Server>, Wrong> {
         }
     }
     let servers = servers.ok_or_else(|| Wrong::new("there is no \"mcpServers\" in it"))?;
+    let servers = members(servers.get()).map_err(|wrong| wrong.field("mcpServers"))?;
+    let all = servers.len();
     let mut found = Vec::new();
-    for (name, raw) in members(servers.get()).map_err(|wrong| wrong.field("mcpServers"))? {
-        match server(&name, raw.get()).map_err(|wrong| wrong.server(&name))? {
-            Some(command) => found.push(Server { name, command }),
-            None => log::info!("{name}: is disabled"),
+    for (name, raw) in servers {
+        let wrong = |wrong: Wrong| wrong.server(&name);
+        match left_out(raw.get()).map_err(wrong)? {
+            Some(why) => log::warn!("server {name:?} is left out: {why}"),
+            None => {
+                let command = server(&name, raw.get()).map_err(wrong)?;
+                found.push(Server { name, command });
+            }
         }
     }
-    if found.is_empty() {
-        return Err(Wrong::new("there is no server in it").field("mcpServers"));
+    match (found.len(), all) {
+        (0, 0) => Err(Wrong::new("there is no server in it").field("mcpServers")),
+        (0, _) => {
+            let why = format!("none of the {all} in it is to be served: see the log");
+            Err(Wrong::new(why).field("mcpServers"))
+        }
+        _ => Ok(found),
     }
-    Ok(found)
 }
 
-fn server(name: &str, text: &str) -> Result<Option<Command>, Wrong> {
+/// Why an entry is not served, whatever else is in it; `None` if it is.
+fn left_out(text: &str) -> Result<Option<&'static str>, Wrong> {
+    let fields = present(text)?;
+    let all = |field: &'static str| fields.iter().filter(move |(name, _)| name == field);
+    // If it is there twice, that is a mistake, unless both say the same.
+    let mut disabled = false;
+    for (at, (field, raw)) in all("disabled").enumerate() {
+        let found = value(raw, field, "true or false")?;
+        if at > 0 && found != disabled {
+            return Err(Wrong::new(format!("{field:?} is there twice")));
+        }
+        disabled = found;
+    }
+    Ok(if disabled {
+        Some("it is disabled")
+    } else if all("url").next().is_some() {
+        Some("it has a url, and only servers on stdio are bridged")
+    } else {
+        None
+    })
+}
+
+fn server(name: &str, text: &str) -> Result<Command, Wrong> {
     check_name(name)?;
-    let (mut program, mut args, mut env, mut cwd) = (None, Vec::new(), Vec::new(), None);
-    let mut url = false;
-    for (field, raw) in members(text)? {
-        let field = &*field;
-        match field {
-            "command" => program = Some(value::<String>(raw, field, "a string")?),
-            "args" => args = value::<Vec<String>>(raw, field, "a list of strings")?,
-            "env" => env = variables(value(raw, field, "an object with strings in it")?)?,
-            "cwd" => cwd = value::<Option<PathBuf>>(raw, field, "a string")?,
-            "disabled" => {
-                if value(raw, field, "true or false")? {
-                    return Ok(None);
-                }
+    const KNOWN: [&str; 7] = ["command", "args", "env", "cwd", "disabled", "type", "transport"];
+    let fields = members(text)?;
+    for (field, _) in fields.iter().filter(|(field, _)| !KNOWN.contains(&field.as_str())) {
+        log::warn!("{name}: {field:?} means nothing here");
+    }
+    let get = |field: &str| fields.iter().find(|(name, _)| name == field).map(|(_, raw)| *raw);
+    for field in ["type", "transport"] {
+        if let Some(raw) = get(field) {
+            let kind: String = value(raw, field, "a string")?;
+            if kind != "stdio" {
+                let why = format!("{kind:?} is not bridged, only \"stdio\"");
+                return Err(Wrong::new(why).field(field));
             }
-            "type" | "transport" => {
-                let kind: String = value(raw, field, "a string")?;
-                if kind != "stdio" {
-                    let why = format!("{kind:?} is not bridged, only \"stdio\"");
-                    return Err(Wrong::new(why).field(field));
-                }
-            }
-            "url" => url = true,
-            other => log::warn!("{name}: {other:?} means nothing here"),
         }
     }
+    let program: Option<String> =
+        get("command").map(|raw| value(raw, "command", "a string")).transpose()?;
+    let args: Option<Vec<String>> =
+        get("args").map(|raw| value(raw, "args", "a list of strings")).transpose()?;
+    let env = get("env").map(variables).transpose()?;
+    let cwd: Option<PathBuf> = get("cwd").map(|raw| value(raw, "cwd", "a string")).transpose()?;
+    let (args, env) = (args.unwrap_or_default(), env.unwrap_or_default());
     let program = match program {
         Some(program) if !program.is_empty() => program,
         Some(_) => return Err(Wrong::new("is empty").field("command")),
-        None if url => return Err(Wrong::new("is served over HTTP already").field("url")),
         None => return Err(Wrong::new("is missing").field("command")),
     };
     if let Some(word) = core::iter::once(&program).chain(&args).find(|word| word.contains('\0')) {
@@ -192,18 +234,22 @@ fn server(name: &str, text: &str) -> Result<Option<Command>, Wrong> {
         let why = format!("{}: there is no such directory", cwd.display());
         return Err(Wrong::new(why).field("cwd"));
     }
-    Ok(Some(Command::new(program, args).cwd(cwd).env(env)))
+    Ok(Command::new(program, args).cwd(cwd).env(env))
 }
 
-fn variables(env: BTreeMap<String, String>) -> Result<Vec<Variable>, Wrong> {
-    let bad = |(name, value): &(&String, &String)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    };
-    if let Some((name, _)) = env.iter().find(bad) {
-        // Not the value, which may be a secret.
-        return Err(Wrong::new(format!("{name:?} cannot be a variable")).field("env"));
+fn variables(raw: &RawValue) -> Result<Vec<Variable>, Wrong> {
+    const WHAT: &str = "an object with strings in it";
+    let _: Members<'_> = value(raw, "env", WHAT)?;
+    let mut variables = Vec::new();
+    for (name, raw) in members(raw.get()).map_err(|wrong| wrong.field("env"))? {
+        let text: String = value(raw, "env", WHAT)?;
+        if name.is_empty() || name.contains(['=', '\0']) || text.contains('\0') {
+            // Not the value, which may be a secret.
+            return Err(Wrong::new(format!("{name:?} cannot be a variable")).field("env"));
+        }
+        variables.push(Variable(name.into(), text.into()));
     }
-    Ok(env.into_iter().map(|(name, value)| Variable(name.into(), value.into())).collect())
+    Ok(variables)
 }
 
 /// A name is a part of a path, as it stands, and of lines of the log.
@@ -291,10 +337,99 @@ mod tests {
             "f.json: server \"a\": cwd: /nothing/there: there is no such directory",
         );
         wrong(
-            &one(r#""url": "http://localhost/sse", "type": "sse""#),
+            &one(r#""command": "x", "type": "sse""#),
             "f.json: server \"a\": type: \"sse\" is not bridged, only \"stdio\"",
         );
-        wrong(&one(r#""url": "x""#), "f.json: server \"a\": url: is served over HTTP already");
+        wrong(
+            &one(r#""command": "x", "env": {"A": "1", "A": "2"}"#),
+            "f.json: server \"a\": env: \"A\" is there twice",
+        );
+        wrong(
+            &one(r#""command": "x", "disabled": "yes""#),
+            "f.json: server \"a\": disabled: expected true or false",
+        );
+        wrong(
+            &one(r#""command": "x", "disabled": true, "disabled": false"#),
+            "f.json: server \"a\": \"disabled\" is there twice",
+        );
+    }
+
+    /// Each order of the members of an object.
+    fn orders(members: &[&str]) -> Vec<String> {
+        if members.is_empty() {
+            return vec![String::new()];
+        }
+        let mut all = Vec::new();
+        for (at, first) in members.iter().enumerate() {
+            let rest: Vec<&str> = members[..at].iter().chain(&members[at + 1..]).copied().collect();
+            for rest in orders(&rest) {
+                all.push(if rest.is_empty() {
+                    (*first).into()
+                } else {
+                    format!("{first}, {rest}")
+                });
+            }
+        }
+        all
+    }
+
+    /// An entry with these members, in any order, beside one that is served.
+    #[track_caller]
+    fn check_orders(name: &str, members: &[&str], expected: &[(&str, &str)]) {
+        for order in orders(members) {
+            let file =
+                format!(r#"{{"mcpServers": {{"b": {{"command": "y"}}, "{name}": {{{order}}}}}}}"#);
+            check(&file, &[&[("b", "y")], expected].concat());
+        }
+    }
+
+    #[test]
+    fn entry_that_is_disabled_or_elsewhere_is_left_out_in_any_order_of_members() {
+        let off = r#""disabled": true"#;
+        let url = r#""url": "http://localhost/sse""#;
+        for wrong in [
+            r#""type": "sse""#,
+            url,
+            r#""env": []"#,
+            r#""args": 7"#,
+            r#""command": """#,
+            r#""cwd": "/nothing/there""#,
+            r#""command": "x", "command": "y""#,
+        ] {
+            check_orders("a", &[off, wrong, r#""more": 1"#], &[]);
+            check_orders("a", &[url, wrong, r#""more": 1"#], &[]);
+        }
+        for name in ["my server", "github.com/x/y", "", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            check_orders(name, &[off, r#""command": "x""#], &[]);
+            check_orders(name, &[url], &[]);
+        }
+        let none = "f.json: mcpServers: none of the 1 in it is to be served: see the log";
+        wrong(&one(off), none);
+        wrong(&one(url), none);
+    }
+
+    #[test]
+    fn member_that_is_null_is_absent() {
+        let nulls: Vec<String> =
+            ["args", "env", "cwd", "type", "transport", "disabled", "url", "x"]
+                .map(|field| format!("\"{field}\": null"))
+                .into();
+        for null in &nulls {
+            check_orders("a", &[r#""command": "x""#, null], &[("a", "x")]);
+        }
+        check(&one(&format!("\"command\": \"x\", {}", nulls.join(", "))), &[("a", "x")]);
+        check(&one(r#""args": null, "command": "x", "args": ["y"]"#), &[("a", "x y")]);
+        check(&one(r#""command": "x", "env": {"A": null, "B": "c"}"#), &[("a", "x")]);
+        check(r#"{"mcpServers": {"a": null, "b": {"command": "y"}}, "c": null}"#, &[("b", "y")]);
+        wrong(&one(r#""command": null"#), "f.json: server \"a\": command: is missing");
+        wrong(r#"{"mcpServers": null}"#, "f.json: there is no \"mcpServers\" in it");
+        wrong(r#"{"mcpServers": {"a": null}}"#, "f.json: mcpServers: there is no server in it");
+    }
+
+    #[test]
+    fn byte_order_mark_is_passed_over() {
+        check(&format!("\u{feff}{}", one(r#""command": "x""#)), &[("a", "x")]);
+        assert!(told("\u{feff}\u{feff}{}").starts_with("f.json: is not JSON: "));
     }
 
     #[test]

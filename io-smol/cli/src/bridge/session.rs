@@ -202,10 +202,14 @@ impl Relay {
     fn poll_once(&mut self, cx: &mut Context<'_>) -> Moved {
         // Looked at before its output is: whatever it said last is then there to be read.
         let exit = self.child.as_mut().map(|child| child.poll_exit(cx));
+        if matches!(exit, Some(Poll::Ready(_))) {
+            // It has: what it said before takes the time that its client takes.
+            self.exits_until = None;
+        }
         let up = self.poll_up(cx)?;
         let down = self.poll_down(cx)?;
         let time = self.poll_time(cx)?;
-        if up || down || time {
+        if up || down || time || self.poll_input_closed(cx) {
             return Continue(true);
         }
         // Only when nothing it said is left.
@@ -322,6 +326,17 @@ impl Relay {
                 Continue(true)
             }
         }
+    }
+
+    /// Whether the process was found not to read any more: at once, and not only when it is written to.
+    fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(child) = self.child.as_mut().filter(|_| !self.input_closed) else { return false };
+        if child.poll_input_closed(cx).is_pending() {
+            return false;
+        }
+        self.input_closed = true;
+        self.expect_exit();
+        true
     }
 
     fn expect_exit(&mut self) {

@@ -71,7 +71,48 @@ fn servers_that_do_not() {
     check("dies", "exited with status 137 before it had answered");
     check("refuses", "answered initialize with an error: not you (-1)");
     check("odd", "answered initialize with what is no answer to it");
-    check("silent", "no answer to initialize within 10s");
+}
+
+#[test]
+fn silent_server_is_told_of_while_it_is_waited_for_and_at_the_end() {
+    let flags = ["--check-timeout", "1s", "--env", "MODE=silent", "--", "sh", "-c", SERVER];
+    let (code, said, told) = run(&flags);
+    assert_eq!((code, &*said), (Some(1), ""), "{told}");
+    let lines: Vec<&str> = told.lines().collect();
+    let [progress, verdict, _, last] = &lines[..] else { panic!("{told}") };
+    assert!(progress.starts_with("mcp-sse: sh: no answer to initialize yet after 0.5 s"), "{told}");
+    assert!(progress.ends_with("; its last line on stderr: silent: a line of stderr"), "{told}");
+    assert_eq!(*verdict, "mcp-sse: sh: no answer to initialize within 1s (--check-timeout)");
+    assert_eq!(*last, "  silent: a line of stderr");
+}
+
+#[test]
+fn server_that_closes_its_input_fails_the_check() {
+    let script = "exec <&-; exec sleep 1000";
+    let (code, _, told) = run(&["--check-timeout", "30s", "--", "sh", "-c", script]);
+    assert_eq!(code, Some(1));
+    assert!(told.starts_with("mcp-sse: sh: closed its stdin"), "{told}");
+}
+
+/// Each waits for what the other does, the first until the second has answered everything.
+#[test]
+fn servers_of_a_file_are_checked_at_once_and_told_in_order() {
+    let scratch = Scratch::new();
+    let wait = |path: &str| format!("while [ ! -e {path} ]; do sleep 0.01; done\n");
+    let (started, done) = (scratch.path("started"), scratch.path("done"));
+    let (started, done) = (started.display().to_string(), done.display().to_string());
+    let first = format!("touch {started}\n{}{SERVER}", wait(&done));
+    let second = format!("{}{SERVER}\ntouch {done}", wait(&started));
+    let server =
+        |script: &str| json!({"command": "sh", "args": ["-c", script], "env": {"MODE": "works"}});
+    let servers = json!({"mcpServers": {"first": server(&first), "second": server(&second)}});
+    let file = scratch.file("servers.json", servers.to_string());
+    let (code, said, told) =
+        run(&["--check-timeout", "30s", "--config", &file.display().to_string()]);
+    assert_eq!(code, Some(0), "{told}");
+    let lines: Vec<&str> = said.lines().collect();
+    let [one, two] = &lines[..] else { panic!("{said}") };
+    assert!(one.starts_with("ok: first: ") && two.starts_with("ok: second: "), "{said}");
 }
 
 #[test]

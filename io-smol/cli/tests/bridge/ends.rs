@@ -19,7 +19,7 @@ const _: () = assert!(2 * mcp_sse::bridge::child::STEP.as_secs() < 5);
 #[test]
 fn a_grandchild_that_ignores_sigterm() {
     let bridge = Bridge::start(&[]);
-    for mode in ["stubborn", "immortal"] {
+    for mode in ["stubborn", "immortal", "leaver", "forker"] {
         let mut stream = bridge.open(mode);
         stream.begin();
         // The guard, the server, and for "stubborn" a shell with its sleep.
@@ -166,11 +166,11 @@ fn a_thousand_clients_come_and_go() {
 fn the_bridge_is_killed() {
     let mut bridge = Bridge::start(&[]);
     let mut streams: Vec<Stream> =
-        ["", "stubborn", "immortal"].into_iter().map(|mode| bridge.open(mode)).collect();
+        ["", "stubborn", "immortal", "leaver"].into_iter().map(|mode| bridge.open(mode)).collect();
     streams.iter_mut().for_each(StreamExt::begin);
     let mut deaf = bridge.open("deaf");
     deaf.say(INITIALIZE);
-    within(LONG, "all of them", || bridge.descendants().len() == 10);
+    within(LONG, "all of them", || bridge.descendants().len() == 14);
     bridge.signal(Signal::KILL);
     bridge.wait_for_end();
     bridge.wait_for_no_descendants(GONE);
@@ -182,12 +182,15 @@ fn the_bridge_is_told_to_stop() {
     let mut idle = bridge.bystander();
     let mut stubborn = bridge.open("stubborn");
     stubborn.begin();
+    let mut leaver = bridge.open("leaver");
+    leaver.begin();
     let mut deaf = bridge.open("deaf");
     deaf.say(INITIALIZE);
-    within(LONG, "all of them", || bridge.descendants().len() == 8);
+    within(LONG, "all of them", || bridge.descendants().len() == 12);
     bridge.signal(Signal::TERM);
     idle.expect_end();
     stubborn.expect_end();
+    leaver.expect_end();
     // A request is under way in this one.
     deaf.client.wait_for_end();
     assert_eq!(bridge.wait_for_end(), Some(0));
@@ -199,9 +202,11 @@ fn the_bridge_is_told_twice() {
     let mut bridge = Bridge::start(&["--shutdown-grace", "off"]);
     let mut immortal = bridge.open("immortal");
     immortal.begin();
+    let mut leaver = bridge.open("leaver");
+    leaver.begin();
     let mut deaf = bridge.open("deaf");
     deaf.say(INITIALIZE);
-    within(LONG, "all of them", || bridge.descendants().len() == 4);
+    within(LONG, "all of them", || bridge.descendants().len() == 8);
     bridge.signal(Signal::TERM);
     bridge.wait_for_log("shutting down");
     within(LONG, "the end of the idle session", || bridge.descendants().len() == 2);

@@ -49,3 +49,28 @@ fn a_line_for_the_shell() {
     let bridge = Bridge::start_with(&["--shell", line], &[]);
     bridge.bystander();
 }
+
+/// What was named for one session is not there for the next, whether the first has ended or not, and
+/// whether the operator gave a default or not.
+#[test]
+fn header_variable_of_one_session_is_absent_from_the_next() {
+    let variable = |seen: &str| seen.split(',').nth(1).expect("a variable").to_owned();
+    for (flags, otherwise) in
+        [(&[][..], r#""none""#), (&["--env", "API_KEY=default"][..], r#""default""#)]
+    {
+        let named = ["--header-to-env", "X-Api-Key=API_KEY"];
+        let bridge = Bridge::start(&[&named, flags].concat());
+        let with = |key: &str| variable(&seen(&bridge, "/sse", &format!("X-Api-Key: {key}\r\n")));
+        let without = || variable(&seen(&bridge, "/sse", ""));
+        assert_eq!(with("first"), r#""first""#);
+        assert_eq!(without(), otherwise, "behind a session that has ended");
+        let mut open = Stream::open_with(
+            bridge.address(),
+            "GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Mode:\r\nX-Api-Key: second\r\n\r\n",
+        );
+        open.begin();
+        assert_eq!(without(), otherwise, "beside a session that is open");
+        assert_eq!(with("third"), r#""third""#);
+        assert_eq!(without(), otherwise);
+    }
+}

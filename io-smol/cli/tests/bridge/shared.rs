@@ -22,6 +22,8 @@ while IFS= read -r line; do
         *'"method":"die"'*) exit 5 ;;
         *'"method":"hang"'*) continue ;;
         *'"method":"deaf"'*) exec sleep 1000 ;;
+        *'"method":"helped"'*) sleep 1000 & setsid sleep 1000 & exit 5 ;;
+        *'"method":"close"'*) exec <&-; exec sleep 1000 ;;
         *'"method":"loud"'*)
             [ -n "$noise" ] || noise=$(head -c 262144 /dev/zero | tr '\0' x)
             printf '{"jsonrpc":"2.0","method":"noise","params":"%s"}\n' "$noise" ;;
@@ -312,4 +314,22 @@ fn a_process_that_does_not_read_ends_with_the_bridge_too() {
     shared.bridge.signal(rustix::process::Signal::TERM);
     assert_eq!(shared.bridge.wait_for_end(), Some(0), "{}", shared.bridge.log());
     shared.bridge.wait_for_no_descendants(LONG);
+}
+
+#[test]
+fn process_whose_helpers_hold_its_output_is_told_with_its_own_status() {
+    let shared = Shared::start();
+    let mut stream = shared.begin();
+    stream.say(&method("helped", 2));
+    assert_eq!(stream.message(), died(2));
+    within(LONG, "the end of the helpers", || shared.bridge.descendants().is_empty());
+}
+
+#[test]
+fn process_that_closes_its_input_is_noticed_without_another_post() {
+    let shared = Shared::start();
+    let mut stream = shared.begin();
+    stream.say(&method("close", 2));
+    let message = stream.message();
+    assert!(message.contains("MCP server process closed its input"), "{message}");
 }

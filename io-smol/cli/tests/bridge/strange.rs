@@ -1,8 +1,10 @@
 //! Servers that do strange things: what comes of it, for their own session alone.
 
 use core::fmt::Write;
+use core::time::Duration;
 
 use mcp_sse_tests::client::{Client, Next, Stream, call};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
 
@@ -83,24 +85,72 @@ fn closes_its_output_but_lives() {
     check_end("closes-output", "MCP server process closed its output");
 }
 
-#[test]
-fn closes_its_input_but_lives() {
-    let bridge = Bridge::start(&[]);
-    let mut bystander = bridge.bystander();
+/// The session in this mode ends with this reason for each request that was taken, though nothing more
+/// is written to its server after the first `posts`.
+#[track_caller]
+fn check_closed_input(bridge: &Bridge, posts: u32) {
     let mut stream = bridge.open("closes-input");
-    stream.say(INITIALIZE);
-    assert_eq!(stream.message(), r#"{"jsonrpc":"2.0","method":"closed"}"#);
-    // The first may have gone into the pipe before; this one cannot.
-    stream.say(&call(1, "[]"));
-    for id in [0, 1] {
+    // The session may end between two posts; what was taken is answered.
+    let taken: Vec<u32> =
+        (0..posts).filter(|id| stream.post(&initialize(*id)).status == 202).collect();
+    assert_eq!(taken.first(), Some(&0), "the first post finds a session");
+    assert_eq!(stream.message(), r#"{"jsonrpc":"2.0","method":"closes"}"#);
+    for id in taken {
         let message = stream.message();
         let begins = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"#);
         assert!(message.starts_with(&begins), "{message}");
         assert!(message.contains("MCP server process closed its input"), "{message}");
     }
     stream.expect_end();
+}
+
+fn initialize(id: u32) -> String {
+    INITIALIZE.replace("\"id\":0", &format!("\"id\":{id}"))
+}
+
+#[test]
+fn closes_its_input_but_lives() {
+    let bridge = Bridge::start(&[]);
+    let mut bystander = bridge.bystander();
+    // The first may go into the pipe before that is closed, and no other is written.
+    check_closed_input(&bridge, 1);
+    check_closed_input(&bridge, 2);
     bystander.check_alive("closes-input");
     within(LONG, "its end", || bridge.descendants().len() == 2);
+}
+
+#[test]
+fn server_whose_helpers_hold_its_output_is_told_with_its_own_status() {
+    check_end("held", "MCP server process exited (status 5)");
+}
+
+#[test]
+fn last_words_of_a_server_that_exits_are_logged() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("last-words");
+    stream.say(INITIALIZE);
+    expect_error(&mut stream, "MCP server process exited (status 6)");
+    bridge.wait_for_log("stderr line 899 of many");
+    let log = bridge.log();
+    assert!((0..900).all(|n| log.contains(&format!(": stderr line {n} of"))), "{log}");
+}
+
+#[test]
+fn stderr_beyond_its_rate_is_counted_and_not_logged() {
+    let bridge = Bridge::start(&["--stderr-lines-per-second", "100"]);
+    let mut stream = bridge.open("shouts");
+    stream.begin();
+    let counted = || -> u64 {
+        let log = bridge.log();
+        let counts = log.lines().filter_map(|line| line.split_once(" lines on stderr were not"));
+        counts.filter_map(|(text, _)| text.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    };
+    let logged = || bridge.log().matches(": shout ").count() as u64;
+    within(LONG, "all lines, logged or counted", || counted() + logged() == 3_000);
+    assert!(logged() >= 100 && counted() > 0, "{} were logged", logged());
+    assert!(bridge.log().contains("--stderr-lines-per-second"), "the setting is named");
+    drop(stream);
+    within(LONG, "its end", || bridge.descendants().is_empty());
 }
 
 #[test]
@@ -208,6 +258,44 @@ fn talks_more_than_its_client_listens() {
     assert!(grown < 16 << 10, "{grown} KiB");
     drop((slow, listener));
     within(LONG, "their end", || bridge.descendants().len() == 2);
+}
+
+/// What is still in the pipe of a server that was killed reaches a client that is slow, and how the server
+/// ended is told behind it, however long that takes.
+#[test]
+fn slow_client_is_told_everything_that_a_killed_server_had_said() {
+    let bridge = Bridge::start(&["--log-level", "warn"]);
+    let mut slow = bridge.open("flood");
+    slow.say(INITIALIZE);
+    // Nobody reads: in the end the bridge does not either, and writes nothing more.
+    let mut written = bridge.written();
+    let mut same = 0;
+    within(LONG, "a bridge that waits", || {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = bridge.written();
+        same = if now == written { same + 1 } else { 0 };
+        written = now;
+        same > 20
+    });
+    // The guard is first, and the server second.
+    let mut pids = bridge.descendants();
+    pids.sort_unstable();
+    let server = Pid::from_raw(pids[1] as i32).expect("a process id");
+    kill_process(server, Signal::KILL).expect("it runs");
+    // Longer than a server whose output or input is closed has to exit. If it is not, nothing is shown.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut said = 0;
+    let last = loop {
+        let message = slow.message();
+        let expected = format!(r#"{{"jsonrpc":"2.0","method":"flood","params":[{said}]}}"#);
+        if message != expected {
+            break message;
+        }
+        said += 1;
+    };
+    assert!(last.contains("MCP server process exited (status 137)"), "{last} behind {said}");
+    assert!(said > 0);
+    slow.expect_end();
 }
 
 #[test]

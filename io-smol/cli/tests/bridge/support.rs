@@ -36,7 +36,7 @@ case ${MODE:-} in
     killed) kill -9 $$ ;;
     deaf) exec sleep 1000 ;;
     closes-output) exec >&-; exec sleep 1000 ;;
-    closes-input) exec <&-; echo '{"jsonrpc":"2.0","method":"closed"}'; exec sleep 1000 ;;
+    closes-input) echo '{"jsonrpc":"2.0","method":"closes"}'; exec <&-; exec sleep 1000 ;;
     pretty) IFS= read -r line; printf '{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": [\n    {}\n  ]\n}\n'; answer ;;
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
     unended) read -r line; printf '{"jsonrpc":"2.0","id":0,"result":{}}'; exit 0 ;;
@@ -47,6 +47,27 @@ case ${MODE:-} in
     stubborn)
         # A grandchild that ignores SIGTERM, holds no pipe, and outlives whoever started it.
         (trap '' TERM; while sleep 1000; do :; done) </dev/null >/dev/null 2>&1 &
+        answer ;;
+    leaver)
+        # A helper that leaves the group, ignores SIGTERM, and holds no pipe.
+        setsid sh -c 'trap "" TERM; while sleep 1000; do :; done' </dev/null >/dev/null 2>&1 &
+        answer ;;
+    forker)
+        # Helpers that leave the group and start others all the time.
+        setsid sh -c 'trap "" TERM; while :; do sleep 0.1 & sleep 0.01; done' </dev/null >/dev/null 2>&1 &
+        answer ;;
+    held)
+        # Helpers that hold its stdout and its stderr when it exits; one left the group, and neither
+        # heeds SIGTERM.
+        (trap '' TERM; while sleep 1000; do :; done) &
+        setsid sh -c 'trap "" TERM; while sleep 1000; do :; done' &
+        read -r line; exit 5 ;;
+    last-words)
+        n=0; while [ $n -lt 900 ]; do text="$text
+stderr line $n of many, which are some sixty kilobytes in all, more than is read at once"; n=$((n + 1)); done
+        read -r line; echo "$text" >&2; exit 6 ;;
+    shouts)
+        n=0; while [ $n -lt 3000 ]; do echo "shout $n"; n=$((n + 1)); done >&2
         answer ;;
     immortal) trap '' TERM; answer; while :; do sleep 1000; done ;;
     record) answer() { tee -a "$RECORD"; }; answer >/dev/null ;;

@@ -306,7 +306,13 @@ impl Owner {
             Server::Running(running) => {
                 // Looked at before its output is: whatever it said last is then there to be read.
                 let exit = running.child.poll_exit(cx);
-                self.poll_write(cx) | self.poll_read(cx) || self.handle_exit(exit)
+                if exit.is_ready() {
+                    // It has: what it said before is read, however long that takes.
+                    running.exits_until = None;
+                }
+                self.poll_write(cx) | self.poll_read(cx)
+                    || self.poll_input_closed(cx)
+                    || self.handle_exit(exit)
             }
         }
     }
@@ -346,6 +352,17 @@ impl Owner {
             self.writing.clear();
             self.writing.shrink_to(WRITING_BYTES_MAX);
         }
+        true
+    }
+
+    /// Whether the process was found not to read any more: at once, and not only when it is written to.
+    fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        let Server::Running(running) = &mut self.server else { return false };
+        if running.input_closed || running.child.poll_input_closed(cx).is_pending() {
+            return false;
+        }
+        running.input_closed = true;
+        running.expect_exit(self.clock.now());
         true
     }
 
