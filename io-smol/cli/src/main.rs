@@ -309,7 +309,7 @@ fn serve_until_stopped(
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
     }
     if let Some(lowered) = lowered {
-        log::warn!("{lowered}");
+        log::info!("{lowered}");
     }
     let greeting = Greeting::new(&config, place)
         .workers(options.workers())
