@@ -80,7 +80,7 @@ pub(super) fn fit(limits: &Limits, workers: usize) -> Limits {
     {
         let before = before.map_or("unlimited".into(), |before| alloc::format!("{before}"));
         let Descriptors { limit, open } = descriptors;
-        log::warn!(
+        log::info!(
             "connections_max is {after} instead of {before}: this process may have {limit} descriptors \
              open, and has {open} (ulimit -n)"
         );

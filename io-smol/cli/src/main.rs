@@ -295,6 +295,13 @@ fn serve_bridge(Bridge { serve, run }: &Bridge, args: &[OsString]) -> Result<(),
     let services = Services::new(&children, servers, run.sharing(), run.paths());
     let builder = services.configure(serve.builder().map_err(mistaken)?, serve.stream_path());
     let prepared = build(serve, builder, once, per_session)?;
+    // No system has more processes than that, and their descriptors are not what it is short of.
+    const PROCESSES_MAX: u32 = 1 << 16;
+    let sessions = prepared.config.limits().sessions_max;
+    if let Some(sessions) = sessions.filter(|sessions| *sessions <= PROCESSES_MAX) {
+        // Shares of it are rounded up.
+        children.limit(sessions as usize + serve.workers());
+    }
     let bridged = Bridged { services, children: children.clone() };
     let served = serve_until_stopped(serve, prepared, &bridged);
     drop(bridged);
@@ -415,7 +422,7 @@ fn serve_until_stopped(
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
     }
     if let Some(lowered) = lowered {
-        log::warn!("{lowered}");
+        log::info!("{lowered}");
     }
     let greeting = Greeting::new(&config, place)
         .workers(options.workers())

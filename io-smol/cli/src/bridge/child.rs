@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 use std::{env, thread};
 
@@ -78,6 +78,9 @@ struct Shared {
     done: Condvar,
     stderr: Kept,
     stderr_rate: StderrRate,
+    /// As many units as there may be processes; one that starts puts one in, and takes it out when it has
+    /// been reaped.
+    places: OnceLock<(Sender<()>, Receiver<()>)>,
     /// Dropped last: lets the thread end.
     _thread: Sender<Never>,
 }
@@ -156,9 +159,25 @@ impl Children {
             done: Condvar::new(),
             stderr: Kept::default(),
             stderr_rate,
+            places: OnceLock::new(),
             _thread: running,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Lets there be so many processes of sessions at once, those that are being ended among them: each
+    /// has [`DESCRIPTORS`] until it has been reaped, which may be seconds after its session. Further
+    /// sessions wait. The first limit that is set holds; there is none unless said.
+    pub fn limit(&self, processes: usize) {
+        let _ = self.shared.places.set(bounded(processes.max(1)));
+    }
+
+    /// Waits until there may be one more process. Cancel-safe.
+    pub(super) async fn place(&self) -> Place {
+        let Some((places, _)) = self.shared.places.get() else { return Place(None) };
+        // Its other end is there as long as this is.
+        let taken = places.send(()).await.is_ok();
+        Place(taken.then(|| self.shared.clone()))
     }
 
     /// What is counted about them.
@@ -182,16 +201,36 @@ impl Children {
         head: Option<&RequestHead>,
         name: impl Into<String>,
     ) -> io::Result<Child> {
+        self.spawn_in(Place(None), command, head, name).await
+    }
+
+    /// As [`spawn`](Self::spawn), in a place that it has as long as it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    pub(super) async fn spawn_in(
+        &self,
+        place: Place,
+        command: &Command,
+        head: Option<&RequestHead>,
+        name: impl Into<String>,
+    ) -> io::Result<Child> {
         let mut command = command.prepare(own_program()?, head);
         command.arg0(guard::NAME);
         match descriptors::before_raise() {
             Some(before) => command.env(guard::DESCRIPTORS, before.to_string()),
             None => command.env_remove(guard::DESCRIPTORS),
         };
-        self.start(command, name.into()).await
+        self.start(place, command, name.into()).await
     }
 
-    async fn start(&self, mut command: process::Command, name: String) -> io::Result<Child> {
+    async fn start(
+        &self,
+        place: Place,
+        mut command: process::Command,
+        name: String,
+    ) -> io::Result<Child> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (started, start) = bounded(1);
         let shared = self.shared.clone();
@@ -209,6 +248,7 @@ impl Children {
                 }
                 Err(error) => drop(started.try_send(Err(error))),
             }
+            drop(place);
             drop(done);
         };
         self.shared.executor.spawn(task).detach();
@@ -264,6 +304,17 @@ impl fmt::Debug for Children {
 impl Shared {
     fn tended(&self) -> std::sync::MutexGuard<'_, usize> {
         self.tended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one process among those that there may be.
+pub(super) struct Place(Option<Arc<Shared>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((_, taken)) = self.0.as_ref().and_then(|shared| shared.places.get()) {
+            let _ = taken.try_recv();
+        }
     }
 }
 
@@ -640,7 +691,8 @@ mod tests {
         let children = Children::new().unwrap();
         let (told, telling) = std::sync::mpsc::channel();
         let waker = Arc::new(Told(told)).into();
-        let mut start = Box::pin(children.start(process::Command::new("cat"), "cat".into()));
+        let cat = process::Command::new("cat");
+        let mut start = Box::pin(children.start(Place(None), cat, "cat".into()));
         assert!(start.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         // It was started and waits to be taken; then its session is gone.
         telling.recv_timeout(Duration::from_secs(30)).unwrap();
@@ -689,6 +741,30 @@ mod tests {
             thread::spawn(move || drop(reader));
             future::or(closed, late).await;
         });
+    }
+
+    #[test]
+    fn place_of_a_process_is_free_when_it_has_been_reaped() {
+        let in_time = |what: &'static str| async move {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("waited in vain: {what}");
+        };
+        let children = Children::new().unwrap();
+        children.limit(1);
+        let cat = || process::Command::new("cat");
+        async_io::block_on(async {
+            let place = future::or(children.place(), in_time("a place")).await;
+            let first = children.start(place, cat(), "first".into()).await.unwrap();
+            let mut second = Box::pin(children.place());
+            assert!(future::poll_once(second.as_mut()).await.is_none(), "there is one process");
+            drop(first);
+            let place = future::or(second, in_time("the first one's end")).await;
+            assert_eq!(children.status().running(), 0, "before it has been reaped");
+            // A place that nobody uses is given back as well.
+            drop(place);
+            drop(future::or(children.place(), in_time("the place again")).await);
+        });
+        assert_eq!(children.finish(), 0);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::fmt;
 use std::time::Instant;
 
 use async_io::Timer;
+use futures_lite::future;
 use mcp_sse_core::driver::Session;
 use mcp_sse_core::jsonrpc::{code, error_body};
 use mcp_sse_core::{Frame, SendError};
@@ -109,7 +110,15 @@ impl PerSession {
         let mut outgoing = VecDeque::new();
         outgoing.extend(talk.handle_message(first, Instant::now()));
         let head = session.head().clone();
-        let child = match self.children.spawn(&self.command, Some(&head), &*name).await {
+        let gone = async {
+            poll_fn(|cx| session.poll_closed(cx)).await;
+            None
+        };
+        // Whoever leaves while there are as many processes as there may be waits for none.
+        let place = future::or(async { Some(self.children.place().await) }, gone).await;
+        let Some(place) = place else { return };
+        let spawned = self.children.spawn_in(place, &self.command, Some(&head), &*name).await;
+        let child = match spawned {
             Ok(child) => {
                 log::debug!("{name}: process {} was started", child.pid());
                 Some(child)
@@ -372,7 +381,7 @@ impl Relay {
         frames.extend(self.talk.abandon(why));
         // Accepted before, and not looked at yet.
         let now = Instant::now();
-        while let Some(Some(message)) = futures_lite::future::poll_once(self.session.recv()).await {
+        while let Some(Some(message)) = future::poll_once(self.session.recv()).await {
             frames.extend(self.talk.handle_message(message, now));
         }
         for frame in frames {
