@@ -55,6 +55,7 @@
 
 pub mod accepting;
 pub mod ends;
+pub mod fairness;
 pub mod readiness;
 pub mod shutdown;
 pub mod timers;
@@ -83,6 +84,9 @@ macro_rules! conformance {
                         a_large_post_gets_its_413,
                         of_a_stream,
                         of_a_stream_with_frames_queued,
+                    }
+                    fairness {
+                        posts_are_read_while_handlers_are_always_ready,
                     }
                     readiness {
                         urgent_data_is_no_input,

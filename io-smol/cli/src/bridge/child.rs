@@ -459,7 +459,7 @@ impl Ending {
 /// Notices that a process has ended, and does not reap it.
 enum Exited {
     #[cfg(target_os = "linux")]
-    Descriptor(Async<std::os::fd::OwnedFd>),
+    Descriptor(Pid, Async<std::os::fd::OwnedFd>),
     Looking(Pid),
 }
 
@@ -474,29 +474,37 @@ impl Exited {
             // Linux before 5.3 has none, and some sandboxes.
             let descriptor = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
             if let Ok(descriptor) = descriptor.and_then(Async::new) {
-                return Self::Descriptor(descriptor);
+                return Self::Descriptor(pid, descriptor);
             }
         }
         Self::Looking(pid)
     }
 
     async fn wait(&self) {
+        // Looked at before it is waited for, as everything is that the reactor tells of.
+        while !self.has_come() {
+            match self {
+                #[cfg(target_os = "linux")]
+                Self::Descriptor(_, descriptor) => {
+                    if let Err(error) = descriptor.readable().await {
+                        log::error!("cannot wait for a process: {error}");
+                        return;
+                    }
+                }
+                Self::Looking(_) => drop(Timer::after(Self::LOOK).await),
+            }
+        }
+    }
+
+    fn has_come(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
         let pid = match self {
             #[cfg(target_os = "linux")]
-            Self::Descriptor(descriptor) => match descriptor.readable().await {
-                Ok(()) => return,
-                Err(error) => {
-                    log::error!("cannot wait for a process: {error}");
-                    return;
-                }
-            },
+            Self::Descriptor(pid, _) => *pid,
             Self::Looking(pid) => *pid,
         };
-        use rustix::process::{WaitId, WaitIdOptions, waitid};
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        while let Ok(None) | Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {
-            Timer::after(Self::LOOK).await;
-        }
+        !matches!(waitid(WaitId::Pid(pid), options), Ok(None) | Err(rustix::io::Errno::INTR))
     }
 }
 
@@ -509,12 +517,9 @@ mod tests {
     fn check(exited: impl FnOnce(Pid) -> Exited) {
         let mut process = process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
         let exited = exited(Pid::from_child(&process));
-        let late = async {
-            Timer::after(Duration::from_secs(30)).await;
-            panic!("waited in vain");
-        };
-        async_io::block_on(future::or(exited.wait(), late));
-        async_io::block_on(exited.wait());
+        for _ in 0..2 {
+            mcp_sse_tests::finish("its end", exited.wait());
+        }
         assert_eq!(Exit(process.wait().unwrap()).to_string(), "status 7");
     }
 
