@@ -46,7 +46,8 @@
 //!
 //! That macro makes a module `mine` of `#[test]`s, one for each case and named after it. An adapter
 //! passes when all of them do; each starts servers of its own, so that they can run side by side.
-//! `accepting::no_descriptors_left` runs the test program once more, as a process of its own.
+//! `accepting::no_descriptors_left` and its sibling for several workers run the test program once more, as
+//! a process of its own. An adapter that has no workers takes a job for several as one for one.
 //!
 //! # Another case
 //!
@@ -74,6 +75,7 @@ macro_rules! conformance {
                         connections_over_the_limit_wait,
                         gone_before_they_are_accepted,
                         no_descriptors_left,
+                        no_descriptors_left_for_several_workers,
                         a_herd_of_connections,
                     }
                     ends {
@@ -105,6 +107,7 @@ macro_rules! conformance {
                     timers {
                         what_came_in_time_counts,
                         what_is_due_is_done_once,
+                        deadlines_are_met_as_often_as_a_thread_sleeps,
                     }
                     transfer {
                         out_through_small_buffers,
