@@ -44,7 +44,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! That macro makes a module `mine` of `#[test]`s, one for each case and named after it. An adapter
+//! That macro makes a module `mine` of `#[test]`s, one for each case and named after it, each with a
+//! [time limit](crate::TEST_MAX). An adapter
 //! passes when all of them do; each starts servers of its own, so that they can run side by side.
 //! `accepting::no_descriptors_left` and its sibling for several workers run the test program once more, as
 //! a process of its own. An adapter that has no workers takes a job for several as one for one.
@@ -129,7 +130,7 @@ macro_rules! conformance_cases {
                 $(
                     #[test]
                     fn $case() {
-                        $crate::conformance::$group::$case(&$adapter);
+                        $crate::limited(|| $crate::conformance::$group::$case(&$adapter));
                     }
                 )+
             }
