@@ -1,6 +1,6 @@
 //! Where connections come in.
 
-use core::task::{Context, Poll, ready};
+use core::task::{Context, Poll};
 use std::io;
 use std::net::TcpListener;
 #[cfg(unix)]
@@ -10,7 +10,7 @@ use async_io::Async;
 use mcp_sse_core::Peer;
 use mcp_sse_core::driver::{self, Arrival};
 
-use crate::socket::{Plain, Stream, transient};
+use crate::socket::{Plain, Stream, poll_input};
 
 /// Listening sockets that the reactor knows.
 pub(crate) enum Door {
@@ -37,12 +37,12 @@ impl Door {
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         match self {
             Self::Tcp(sockets, turns) => turns.poll(sockets, |socket| {
-                poll_accept(socket, cx, |socket| {
+                poll_input(socket, cx, |socket| {
                     socket.accept().map(|(stream, remote)| Arrival::Tcp(stream, remote))
                 })
             }),
             #[cfg(unix)]
-            Self::Unix(socket, _) => poll_accept(socket, cx, |socket| {
+            Self::Unix(socket, _) => poll_input(socket, cx, |socket| {
                 socket.accept().map(|(stream, _)| Arrival::Unix(stream))
             }),
         }
@@ -102,7 +102,7 @@ impl Opener {
             Arrival::Tcp(stream, remote) => {
                 stream.set_nodelay(true)?;
                 let peer = Peer::tcp(remote, stream.local_addr()?);
-                let stream = Plain(Async::new(stream)?);
+                let stream = Plain::new(Async::new(stream)?);
                 #[cfg(feature = "tls")]
                 if let Some(tls) = &self.tls {
                     let peer = peer.secure();
@@ -112,21 +112,9 @@ impl Opener {
                 Ok((Stream::Tcp(stream), peer))
             }
             #[cfg(unix)]
-            Arrival::Unix(stream) => Ok((Stream::Unix(Plain(Async::new(stream)?)), Peer::local())),
+            Arrival::Unix(stream) => {
+                Ok((Stream::Unix(Plain::new(Async::new(stream)?)), Peer::local()))
+            }
         }
-    }
-}
-
-fn poll_accept<T>(
-    socket: &Async<T>,
-    cx: &mut Context<'_>,
-    accept: impl Fn(&T) -> io::Result<Arrival>,
-) -> Poll<io::Result<Arrival>> {
-    loop {
-        match accept(socket.get_ref()) {
-            Err(error) if transient(&error) => {}
-            done => return Poll::Ready(done),
-        }
-        ready!(socket.poll_readable(cx))?;
     }
 }

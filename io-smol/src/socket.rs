@@ -1,5 +1,16 @@
 //! What smol lends the driver: non-blocking streams, one timer, the system's entropy.
+//!
+//! Whoever waits for a socket tries it each time it is polled, and never goes by what the reactor says
+//! alone. `async-io` does not count an event of a wait that was under way when interest was registered:
+//! it wakes the task, which then hears from `poll_readable` that nothing has come. While a thread is
+//! busy, another one of the process waits in the reactor, nearly every time; a task that believed
+//! `poll_readable` read nothing for seconds. What was chosen for reading is to register interest, then
+//! to try, and to leave the try out only straight after a read that emptied the socket: interest is
+//! level-triggered, so whatever has come since then wakes the task. Considered and not taken: to try
+//! first always, which costs a call of the operating system that fails for each request; and to change
+//! `async-io`, whose issue 78 and pull request 156 are about this and were not merged.
 
+use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io::{self, IoSlice, Read, Write};
@@ -58,7 +69,17 @@ impl driver::Socket for Stream {
 }
 
 /// A stream of the operating system.
-pub(crate) struct Plain<T>(pub(crate) Async<T>);
+pub(crate) struct Plain<T> {
+    pub(crate) stream: Async<T>,
+    /// The last read took all there was.
+    emptied: bool,
+}
+
+impl<T> Plain<T> {
+    pub(crate) const fn new(stream: Async<T>) -> Self {
+        Self { stream, emptied: false }
+    }
+}
 
 /// A stream whose write side can be shut down.
 pub(crate) trait HalfClose {
@@ -82,14 +103,26 @@ impl<T: HalfClose> driver::Socket for Plain<T>
 where
     for<'a> &'a T: Read + Write,
 {
-    /// Waits for the reactor to report readiness, then tries once. Trying first would cost a failed
-    /// call of the operating system for each request.
+    /// Registers interest, then tries; see the module's head.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_readable(cx))?;
-            match self.0.get_ref().read(buffer) {
-                Err(error) if transient(&error) => {}
-                done => return Poll::Ready(done),
+            let registered = self.stream.poll_readable(cx)?.is_pending();
+            if mem::take(&mut self.emptied) && registered {
+                return Poll::Pending;
+            }
+            match self.stream.get_ref().read(buffer) {
+                Ok(count) => {
+                    self.emptied = count < buffer.len();
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if registered {
+                        return Poll::Pending;
+                    }
+                    self.emptied = true;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -101,20 +134,35 @@ where
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.0.get_ref().write_vectored(pieces) {
+            match self.stream.get_ref().write_vectored(pieces) {
                 Err(error) if transient(&error) => {}
                 done => return Poll::Ready(done),
             }
-            ready!(self.0.poll_writable(cx))?;
+            ready!(self.stream.poll_writable(cx))?;
         }
     }
 
     fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.get_ref().end_writing())
+        Poll::Ready(self.stream.get_ref().end_writing())
     }
 }
 
-pub(crate) fn transient(error: &io::Error) -> bool {
+/// Tries until it is done or would block, and only then waits for something to be read.
+pub(crate) fn poll_input<T, R>(
+    socket: &Async<T>,
+    cx: &mut Context<'_>,
+    attempt: impl Fn(&T) -> io::Result<R>,
+) -> Poll<io::Result<R>> {
+    loop {
+        match attempt(socket.get_ref()) {
+            Err(error) if transient(&error) => {}
+            done => return Poll::Ready(done),
+        }
+        ready!(socket.poll_readable(cx))?;
+    }
+}
+
+fn transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 

@@ -13,26 +13,22 @@ use futures_rustls::server::TlsStream;
 use futures_rustls::{Accept, TlsAcceptor};
 use mcp_sse_core::driver;
 
-use crate::socket::{HalfClose, Plain, transient};
+use crate::socket::{HalfClose, Plain, poll_input};
 
 impl driver::Upgrade for Plain<TcpStream> {
     type Handshake = Handshake;
     type Secure = Secure;
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
-        let mut first = [0];
-        loop {
-            ready!(self.0.poll_readable(cx))?;
-            match self.0.get_ref().peek(&mut first) {
-                Ok(count) => return Poll::Ready(Ok((count > 0).then_some(first[0]))),
-                Err(error) if transient(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        poll_input(&self.stream, cx, |stream| {
+            let mut first = [0];
+            let count = stream.peek(&mut first)?;
+            Ok((count > 0).then_some(first[0]))
+        })
     }
 
     fn handshake(self, config: Arc<ServerConfig>) -> Handshake {
-        Handshake(TlsAcceptor::from(config).accept(self.0))
+        Handshake(TlsAcceptor::from(config).accept(self.stream))
     }
 }
 

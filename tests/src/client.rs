@@ -328,6 +328,17 @@ impl Client {
         }
     }
 
+    /// Ends the connection if the test panics before this is dropped, so that threads that use it do not
+    /// wait on when the test has failed.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no descriptor left.
+    #[must_use]
+    pub fn cut_on_panic(&self) -> CutOnPanic {
+        CutOnPanic(self.socket.tcp().try_clone().expect("a descriptor"))
+    }
+
     /// Ends the connection by a reset.
     pub fn reset(self) {
         let socket = SockRef::from(self.socket.tcp());
@@ -516,6 +527,18 @@ impl Client {
                 Err(error) if is_cut(&error) => return,
                 Err(error) => panic!("waiting for the end: {error}"),
             }
+        }
+    }
+}
+
+/// See [`Client::cut_on_panic`].
+#[derive(Debug)]
+pub struct CutOnPanic(TcpStream);
+
+impl Drop for CutOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.shutdown(Shutdown::Both);
         }
     }
 }

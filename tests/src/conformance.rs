@@ -44,9 +44,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! That macro makes a module `mine` of `#[test]`s, one for each case and named after it. An adapter
+//! That macro makes a module `mine` of `#[test]`s, one for each case and named after it, each with a
+//! [time limit](crate::TEST_MAX). An adapter
 //! passes when all of them do; each starts servers of its own, so that they can run side by side.
-//! `accepting::no_descriptors_left` runs the test program once more, as a process of its own.
+//! `accepting::no_descriptors_left` and its sibling for several workers run the test program once more, as
+//! a process of its own. An adapter that has no workers takes a job for several as one for one.
 //!
 //! # Another case
 //!
@@ -55,6 +57,7 @@
 
 pub mod accepting;
 pub mod ends;
+pub mod fairness;
 pub mod readiness;
 pub mod shutdown;
 pub mod timers;
@@ -73,6 +76,7 @@ macro_rules! conformance {
                         connections_over_the_limit_wait,
                         gone_before_they_are_accepted,
                         no_descriptors_left,
+                        no_descriptors_left_for_several_workers,
                         a_herd_of_connections,
                     }
                     ends {
@@ -83,6 +87,9 @@ macro_rules! conformance {
                         a_large_post_gets_its_413,
                         of_a_stream,
                         of_a_stream_with_frames_queued,
+                    }
+                    fairness {
+                        posts_are_read_while_handlers_are_always_ready,
                     }
                     readiness {
                         urgent_data_is_no_input,
@@ -101,6 +108,7 @@ macro_rules! conformance {
                     timers {
                         what_came_in_time_counts,
                         what_is_due_is_done_once,
+                        deadlines_are_met_as_often_as_a_thread_sleeps,
                     }
                     transfer {
                         out_through_small_buffers,
@@ -122,7 +130,7 @@ macro_rules! conformance_cases {
                 $(
                     #[test]
                     fn $case() {
-                        $crate::conformance::$group::$case(&$adapter);
+                        $crate::limited(|| $crate::conformance::$group::$case(&$adapter));
                     }
                 )+
             }

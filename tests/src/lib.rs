@@ -4,6 +4,10 @@
 //! `#[test]` of it for each one there is. What an adapter by itself can get wrong is in
 //! [`conformance`](mod@conformance), which one that is not in this workspace can run as well. A further
 //! adapter in it is one more constant in [`adapter`] and one more line in that macro.
+//!
+//! Whatever a test waits for has a limit: a [`client`] for each read and write, a condition by
+//! [`wait_until`], a future by [`finish`], a call that blocks by [`within`]; and a whole test of the two
+//! macros, whatever its threads do, by [`limited`].
 
 pub mod adapter;
 pub mod certificate;
@@ -24,6 +28,9 @@ pub mod sim;
 struct Readme;
 
 use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};
@@ -32,7 +39,11 @@ use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};
 /// request head, whose timer would otherwise make up for a wake-up that was lost.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Runs the tests named, which take an adapter, on each adapter.
+/// The time limit of a whole test: far more than any takes on a busy machine, and less than whoever
+/// waits for all of them has.
+pub const TEST_MAX: Duration = Duration::from_secs(180);
+
+/// Runs the tests named, which take an adapter, on each adapter, each within [`TEST_MAX`].
 #[macro_export]
 macro_rules! for_each_adapter {
     ($($test:ident),+ $(,)?) => {
@@ -40,7 +51,7 @@ macro_rules! for_each_adapter {
             $(
                 #[test]
                 fn $test() {
-                    super::$test(&$crate::adapter::SMOL);
+                    $crate::limited(|| super::$test(&$crate::adapter::SMOL));
                 }
             )+
         }
@@ -49,7 +60,7 @@ macro_rules! for_each_adapter {
             $(
                 #[test]
                 fn $test() {
-                    super::$test(&$crate::adapter::TOKIO);
+                    $crate::limited(|| super::$test(&$crate::adapter::TOKIO));
                 }
             )+
         }
@@ -80,17 +91,79 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Runs a future on this thread; panics, naming `what`, if it is not done in time.
+/// Runs a future on this thread; panics, naming `what`, if it is not done in time. What is done only
+/// when it is looked at again is not done: at the deadline the future is not polled, or a wake-up that
+/// was lost would cost time and nothing else.
 #[track_caller]
 pub fn finish<T>(what: &str, future: impl Future<Output = T>) -> T {
     let late = async {
         async_io::Timer::after(PATIENCE).await;
         None
     };
-    let done = futures_lite::future::or(async { Some(future.await) }, late);
+    let done = futures_lite::future::or(late, async { Some(future.await) });
     futures_lite::future::block_on(done).unwrap_or_else(|| panic!("waited in vain: {what}"))
+}
+
+/// Does something that blocks, on a thread of its own; panics, naming `what`, if it is not done within
+/// `limit`. The thread is then left to itself.
+#[track_caller]
+pub fn within<T: Send + 'static>(
+    limit: Duration,
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (sender, done) = mpsc::channel();
+    let name = thread::current().name().map(str::to_owned);
+    let thread = thread::Builder::new().name(name.unwrap_or_else(|| what.to_owned()));
+    let worker = move || sender.send(catch_unwind(AssertUnwindSafe(work)));
+    thread.spawn(worker).expect("a thread");
+    match done.recv_timeout(limit) {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => panic!("waited in vain, for {limit:?}: {what}"),
+    }
+}
+
+/// Runs a test within [`TEST_MAX`].
+///
+/// # Panics
+///
+/// If it does, and if it takes longer.
+#[track_caller]
+pub fn limited(test: impl FnOnce() + Send + 'static) {
+    within(TEST_MAX, "the end of the test", test);
+}
+
+#[cfg(test)]
+mod tests {
+    use core::task::Poll;
+
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "waited in vain: a wake-up")]
+    fn future_that_is_never_woken_is_not_finished_by_the_deadline() {
+        let mut polled = false;
+        let done_when_looked_at_again = core::future::poll_fn(|_| {
+            if core::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        finish("a wake-up", done_when_looked_at_again);
+    }
+
+    #[test]
+    #[should_panic(expected = "waited in vain, for 10ms: nothing")]
+    fn work_that_hangs_is_given_up() {
+        let (_keep, never) = mpsc::channel::<()>();
+        within(Duration::from_millis(10), "nothing", move || never.recv().is_ok());
+    }
+
+    #[test]
+    #[should_panic(expected = "its own words")]
+    fn panic_of_limited_test_is_its_own() {
+        limited(|| panic!("its own words"));
+    }
 }

@@ -94,6 +94,33 @@ fn a_send_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(poll(send), Poll::Ready(Ok(())));
 }
 
+/// Whichever of several it is: its own waker goes, and no other.
+#[test]
+fn send_that_is_dropped_gives_up_its_own_place_in_line() {
+    const SENDS: usize = 4;
+    for dropped in 0..SENDS {
+        let (mut server, mut slot, session) = session();
+        while session.try_send(frame()).is_ok() {}
+        let wakers: Vec<_> = (0..SENDS).map(|_| Arc::new(Counted::default())).collect();
+        let mut sends: Vec<_> = (0..SENDS).map(|_| Some(Box::pin(session.send(frame())))).collect();
+        for (send, waker) in sends.iter_mut().flatten().zip(&wakers) {
+            let waker = Waker::from(waker.clone());
+            assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        sends[dropped] = None;
+        let held = wakers.iter().map(|waker| Arc::strong_count(waker) - 1);
+        let held: Vec<_> = held.collect();
+        let expected: Vec<_> = (0..SENDS).map(|n| usize::from(n != dropped)).collect();
+        assert_eq!(held, expected, "number {dropped} was dropped");
+        slot.attend(&mut server, NOW);
+        let woken = wakers.iter().map(|waker| waker.0.load(Ordering::Relaxed));
+        assert_eq!(woken.collect::<Vec<_>>(), expected, "number {dropped} was dropped");
+        for send in sends.iter_mut().flatten() {
+            assert_eq!(poll(send.as_mut()), Poll::Ready(Ok(())));
+        }
+    }
+}
+
 #[test]
 fn a_slot_that_is_dropped_ends_its_session() {
     let (server, slot, mut session) = session();

@@ -8,7 +8,10 @@ use std::process::Command;
 #[track_caller]
 fn check_code(code: i32, args: &[&str], said: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-    let output = command.args(args).output().expect("the command starts");
+    command.args(args);
+    let output = mcp_sse_tests::within(mcp_sse_tests::TEST_MAX, "the command's end", move || {
+        command.output().expect("the command starts")
+    });
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
     assert!(told.starts_with("mcp-sse: ") && told.contains(said), "{args:?}: {told}");

@@ -4,15 +4,14 @@ use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::fs::File;
-use std::sync::{Arc, Barrier, mpsc};
-use std::thread;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use mcp_sse_core::Config;
 use mcp_sse_core::driver::Session;
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::adapter::{Adapter, Place, Server, handler};
+use crate::adapter::{Adapter, Listen, Place, Server, handler};
 use crate::child::{self, Child, Descriptors};
 use crate::client::{Client, Stream};
 use crate::{PATIENCE, handlers, limits, wait_until};
@@ -61,17 +60,18 @@ pub fn connections_over_the_limit_wait(on: &Adapter) {
 pub fn gone_before_they_are_accepted(on: &Adapter) {
     let (says, held_up) = mpsc::channel();
     let echo = handlers::echo();
-    let go_on = Arc::new(Barrier::new(2));
-    let barrier = go_on.clone();
+    let (go_on, hears) = mpsc::channel();
+    let hears = Arc::new(Mutex::new(hears));
     let server = Server::start(
         on,
         Config::default(),
         handler(move |session: Session| {
-            let (says, barrier, echo) = (says.clone(), barrier.clone(), echo.clone());
+            let (says, hears, echo) = (says.clone(), hears.clone(), echo.clone());
             async move {
                 if session.head().path() == "/sse/" {
                     says.send(()).expect("the test waits");
-                    barrier.wait();
+                    // The end of the test will do as well.
+                    let _ = hears.lock().expect("no panic").recv_timeout(PATIENCE);
                 }
                 echo(session).await;
             }
@@ -94,7 +94,7 @@ pub fn gone_before_they_are_accepted(on: &Adapter) {
     }
     let mut last = Client::connect(server.address());
     last.send(READY);
-    go_on.wait();
+    go_on.send(()).expect("the thread waits");
     assert_eq!(last.response().status, 200);
     stream.check_alive("afterwards");
     wait_until("they are gone", || server.metrics().connections_open() == 4);
@@ -106,11 +106,20 @@ const DESCRIPTORS: u32 = 64;
 /// there already is served meanwhile. The server runs in a process of its own that may have few: this
 /// very test once more.
 pub fn no_descriptors_left(on: &Adapter) {
-    let part = format!("few descriptors: {}", on.name);
+    accept_without_descriptors(on, 1);
+}
+
+/// The same where one of several workers accepts for all: the socket is one that they cannot share.
+pub fn no_descriptors_left_for_several_workers(on: &Adapter) {
+    accept_without_descriptors(on, 2);
+}
+
+fn accept_without_descriptors(on: &Adapter, workers: usize) {
+    let part = format!("few descriptors: {}, {workers}", on.name);
     if let Some(role) = child::role() {
         // The process is there for one adapter.
         return if role == part {
-            serve_with_few_descriptors(on)
+            serve_with_few_descriptors(on, workers);
         };
     }
     let arguments = ["no_descriptors_left", "--nocapture", "--test-threads=1"];
@@ -137,8 +146,9 @@ pub fn no_descriptors_left(on: &Adapter) {
     Stream::open(address).check_alive("a new session");
 }
 
-/// Warnings of this process.
+/// What this process was told about accepting that failed: how often, and of how many attempts.
 static WARNINGS: AtomicU32 = AtomicU32::new(0);
+static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
 struct Counting;
 
@@ -149,6 +159,11 @@ impl log::Log for Counting {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
+            // It ends in how often that has happened since it was said last: "(9 times before)".
+            let said = record.args().to_string();
+            let before = said.rsplit_once('(').and_then(|(_, count)| count.split_once(' '));
+            let before = before.and_then(|(count, _)| count.parse().ok()).unwrap_or(1_000_000);
+            ATTEMPTS.fetch_add(before + 1, Ordering::Relaxed);
             WARNINGS.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -156,31 +171,34 @@ impl log::Log for Counting {
     fn flush(&self) {}
 }
 
-fn serve_with_few_descriptors(on: &Adapter) {
+fn serve_with_few_descriptors(on: &Adapter, workers: usize) {
+    /// For how long a listener is left alone, and how often that is told about.
+    const PAUSE: Duration = Duration::from_millis(100);
+    const WARNING: Duration = Duration::from_secs(1);
     log::set_logger(&Counting).expect("this process has no other");
     log::set_max_level(log::LevelFilter::Warn);
-    let server = Server::start(on, Config::default(), handlers::echo());
+    let listen = Listen::Tcp(TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let (config, handler) = (Config::default(), handlers::echo());
+    let server = Server::try_start_workers(on, listen, workers, Place::Local, config, handler);
+    let server = server.expect("a server");
     child::tell_parent(server.address());
     wait_until("no descriptor is left", || File::open("/dev/null").is_err());
     child::tell_parent("none left");
-    wait_until("somebody is told", || WARNINGS.load(Ordering::Relaxed) > 0);
-    let start = (Instant::now(), cpu_time());
-    thread::sleep(Duration::from_millis(1_500));
-    let (elapsed, spent) = (start.0.elapsed(), cpu_time().saturating_sub(start.1));
-    let warnings = WARNINGS.load(Ordering::Relaxed);
-    let few = 2 + elapsed.as_secs();
-    let waits = spent < elapsed / 10 && u64::from(warnings) <= few;
-    if waits {
+    let warnings = || WARNINGS.load(Ordering::Relaxed);
+    wait_until("somebody is told", || warnings() > 0);
+    let (start, before) = (Instant::now(), ATTEMPTS.load(Ordering::Relaxed));
+    wait_until("somebody is told again", || warnings() > 2);
+    // By counts, and not by what it used of a processor that others want as well.
+    let attempts = ATTEMPTS.load(Ordering::Relaxed).saturating_sub(before);
+    let elapsed = start.elapsed();
+    let most = |each: Duration| 2 + elapsed.as_millis() / each.as_millis();
+    if u128::from(attempts) <= most(PAUSE) && u128::from(warnings()) <= most(WARNING) {
         child::tell_parent("it waits");
     } else {
-        child::tell_parent(format!("in {elapsed:?} it used {spent:?} and warned {warnings} times"));
+        let told = format!("in {elapsed:?} it tried {attempts} times and warned {}", warnings());
+        child::tell_parent(told);
     }
     child::wait_for_parent();
-}
-
-/// What this process has used of its processors.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("not less than nothing")
 }
 
 /// Many at once, some of them gone by the time they are looked at.

@@ -1,8 +1,10 @@
 //! Timers that fire late, because something else had the thread.
 //!
 //! A handler that runs on the thread of the sockets holds it up until deadlines have passed. Nothing
-//! here is measured: peers do their part while the thread is held up, and it goes on when they have.
+//! here is measured: peers do their part while the thread is held up, and it goes on when they have. And
+//! timers that fire late though nothing has the thread: those are held against a thread that sleeps.
 
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -11,12 +13,12 @@ use std::time::Instant;
 use mcp_sse_core::driver::Session;
 use mcp_sse_core::{Fault, Timeouts};
 
-use crate::adapter::{Adapter, Handler, Server, handler};
+use crate::adapter::{Adapter, Handler, Place, Server, handler};
 use crate::client::{Client, Stream, answer, call};
 use crate::{PATIENCE, handlers, timeouts, wait_until};
 
 /// The deadlines: so long that a test has begun before they come, and so short that it can wait.
-const DUE: Duration = Duration::from_secs(2);
+const DUE: Duration = Duration::from_secs(3);
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -64,7 +66,7 @@ fn holding(says: mpsc::Sender<()>, hears: Arc<Mutex<mpsc::Receiver<()>>>) -> Han
                     Some("hold up") => {
                         says.send(()).expect("the test waits");
                         // The end of the test will do as well.
-                        let _ = hears.lock().expect("no panic").recv();
+                        let _ = hears.lock().expect("no panic").recv_timeout(PATIENCE);
                         // With something to send there is a turn before anything else is looked at.
                         let _gone = session.send(handlers::response("0", "[]")).await;
                     }
@@ -193,4 +195,42 @@ pub fn what_is_due_is_done_once(on: &Adapter) {
         stream.check_alive("a stream of that time");
     }
     held.stream.check_alive("the stream of who held it up");
+}
+
+/// The next heartbeat is due when the last one has left. A thread that sleeps for as long, again and
+/// again, is delayed by a busy machine as much as the server is; so each counts the other's rounds.
+pub fn deadlines_are_met_as_often_as_a_thread_sleeps(on: &Adapter) {
+    const BEATS: u32 = 50;
+    let beat = Duration::from_millis(20);
+    for place in Place::ALL {
+        let config = timeouts(|t| t.heartbeat = Some(beat)).build().expect("good");
+        let server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
+        let mut stream = Stream::open(server.address());
+        let (naps, done) = (AtomicU32::new(0), AtomicBool::new(false));
+        let (before, after) = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    thread::sleep(beat);
+                    naps.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
+            let before = naps.load(Ordering::Relaxed);
+            for _ in 0..BEATS {
+                assert_eq!(stream.chunk().as_deref(), Some(&b":\n"[..]));
+            }
+            (before, naps.load(Ordering::Relaxed))
+        });
+        let naps = after - before;
+        assert!(naps <= 2 * BEATS, "{BEATS} heartbeats while a thread slept {naps} times as long");
+    }
+}
+
+/// Ends a thread of a scope however the scope ends.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
 }

@@ -568,10 +568,10 @@ fn pipelining(on: &Adapter) {
 
 fn deadlines(on: &Adapter) {
     let config = timeouts(|t| {
-        t.head = Some(Duration::from_millis(300));
-        t.body = Some(Duration::from_millis(300));
-        t.idle = Some(Duration::from_millis(300));
-        t.linger = Some(Duration::from_millis(300));
+        t.head = Some(Duration::from_secs(1));
+        t.body = Some(Duration::from_secs(1));
+        t.idle = Some(Duration::from_secs(1));
+        t.linger = Some(Duration::from_secs(1));
     });
     let mut room = Room::new(on, config.build().expect("good"));
     let address = room.server.address();

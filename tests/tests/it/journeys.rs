@@ -49,6 +49,7 @@ fn a_thousand_posts_pipelined(on: &Adapter) {
     let mut poster = Client::connect(server.address());
     let mut writer = poster.second();
     thread::scope(|scope| {
+        let _cut = writer.cut_on_panic();
         scope.spawn(|| writer.send(&posts));
         scope.spawn(|| {
             for n in 0..POSTS {
@@ -77,6 +78,7 @@ fn a_thousand_posts_to_a_late_riser(on: &Adapter) {
     let mut poster = Client::connect(server.address());
     let mut writer = poster.second();
     thread::scope(|scope| {
+        let _cut = writer.cut_on_panic();
         scope.spawn(|| writer.send(&posts));
         scope.spawn(|| {
             for n in 0..POSTS {

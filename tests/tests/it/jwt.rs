@@ -12,7 +12,7 @@ use mcp_sse_core::driver::VerdictCache;
 use mcp_sse_core::{Config, ProtectedResource};
 use mcp_sse_tests::adapter::{Listen, Place, Server, TOKIO, authorize};
 use mcp_sse_tests::client::{Client, Response, Stream, answer, call};
-use mcp_sse_tests::{PATIENCE, handlers};
+use mcp_sse_tests::{PATIENCE, finish, handlers};
 use serde_json::{Value, json};
 
 use tokens::Tokens;
@@ -152,7 +152,7 @@ fn check_good(
             Client::connect(server.address()).ask(request).status
         };
         assert_eq!(posted(&authorization), 202);
-        let message = futures_lite::future::block_on(session.recv()).expect("a message");
+        let message = finish("a message", session.recv()).expect("a message");
         assert_eq!(message.method(), Some("echo"), "{}", answer(1, "[]"));
         assert_eq!(posted(""), 401);
         let bob = sign(&claims_with("sub", json!("bob")));

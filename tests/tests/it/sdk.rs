@@ -389,7 +389,8 @@ fn configured() {
         ct: CancellationToken::new(),
         sse_keep_alive: Some(core::time::Duration::from_millis(20)),
     };
-    let serve = |config| runtime.block_on(SseServer::serve_with_config(config));
+    let _inside = runtime.enter();
+    let serve = |config| finish("a server", SseServer::serve_with_config(config));
     let said = config("127.0.0.1:0", "/events", "/in");
     let ct = said.ct.clone();
     let mut server = serve(said).expect("it starts");
@@ -399,7 +400,7 @@ fn configured() {
     assert!(stream.endpoint.starts_with("/in?sessionId="), "{}", stream.endpoint);
     assert_eq!(stream.chunk().as_deref(), Some(&b":\n"[..]), "a heartbeat");
     // Sessions can be served one by one.
-    let transport = runtime.block_on(server.next_transport()).expect("a session");
+    let transport = finish("a session", server.next_transport()).expect("a session");
     assert_eq!(transport.session().head().path(), "/events");
     drop(runtime.spawn(serve_alone(transport)));
     let greeting = ask(&mut stream, &initialize(1, "2024-11-05"));
@@ -412,7 +413,7 @@ fn configured() {
 
     ct.cancel();
     stream.expect_end();
-    assert!(runtime.block_on(server.next_transport()).is_none());
+    assert!(finish("the end", server.next_transport()).is_none());
 }
 
 async fn serve_alone<A>(session: impl IntoTransport<RoleServer, TransportError, A>) {
@@ -466,7 +467,7 @@ fn a_session_is_a_transport() {
     check_add(&mut stream, 2);
     handle.shutdown();
     stream.expect_end();
-    runtime.block_on(served).expect("no panic").expect("the server ends well");
+    finish("the end", served).expect("no panic").expect("the server ends well");
 }
 
 /// Nothing is lost when `receive` is dropped wherever it waits: for messages, and for room for an
@@ -512,8 +513,8 @@ fn receiving_is_cancel_safe() {
     for number in 0..MESSAGES {
         assert_eq!(answer(&mut stream)["error"]["code"], -32600, "{number}");
     }
-    block_on(transport.close()).expect("it closes");
+    finish("the end", transport.close()).expect("it closes");
     stream.expect_end();
     handle.shutdown();
-    runtime.block_on(served).expect("no panic").expect("the server ends well");
+    finish("the end", served).expect("no panic").expect("the server ends well");
 }

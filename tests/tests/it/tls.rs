@@ -11,6 +11,7 @@ use mcp_sse_core::{CloseReason, Config};
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Stream, Way, answer, call, health};
+use mcp_sse_tests::conformance::fairness::Busy;
 use mcp_sse_tests::scratch::Scratch;
 use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, wait_until};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned, version};
@@ -33,6 +34,7 @@ for_each_adapter!(
     a_reader_that_stalls,
     shutdown,
     the_scheme_of_a_target,
+    posts_are_read_while_handlers_are_always_ready,
 );
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -191,7 +193,7 @@ fn who_speaks_http_is_told(on: &Adapter) {
 }
 
 fn the_silent_are_dropped(on: &Adapter) {
-    let deadline = Duration::from_millis(200);
+    let deadline = Duration::from_secs(1);
     let house = House::new(on, timeouts(|t| t.head = Some(deadline)).build().expect("good"));
     let mut stream = Stream::open(&house.way);
     let start = Instant::now();
@@ -209,7 +211,7 @@ fn the_silent_are_dropped(on: &Adapter) {
 }
 
 fn the_slow_are_dropped(on: &Adapter) {
-    let deadline = Duration::from_millis(200);
+    let deadline = Duration::from_secs(1);
     let house = House::new(on, timeouts(|t| t.head = Some(deadline)).build().expect("good"));
     let (_, bytes) = hello(house.certificate.client(&[]));
     let start = Instant::now();
@@ -458,4 +460,13 @@ fn files_that_cannot_be_used() {
     let source =
         core::error::Error::source(&source).and_then(|e| e.downcast_ref::<std::io::Error>());
     assert_eq!(source.map(std::io::Error::kind), Some(ErrorKind::NotFound));
+}
+
+/// The first byte, which says whether it is TLS, and all that comes behind it.
+fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
+    let (busy, handler) = Busy::new();
+    let house = House::at(on, Place::Local, Config::default(), handler);
+    let idle = House::new(on, Config::default());
+    busy.check_posts(&house.way);
+    idle.check_alive("beside a busy thread");
 }

@@ -467,7 +467,8 @@ fn local_is_one_worker() {
     let listener = mcp_sse_tokio::Listener::bind(any, Config::default()).expect("a free port");
     let served = listener.workers(2).expect("good").serve_local(async |_| {});
     let runtime = ::tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one");
-    let error = runtime.block_on(served).expect_err("two");
+    let _inside = runtime.enter();
+    let error = finish("an error", served).expect_err("two");
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 

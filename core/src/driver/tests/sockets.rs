@@ -253,6 +253,36 @@ fn every_phase_survives_the_end_of_input() {
 }
 
 #[test]
+fn broadcast_in_the_turn_of_a_get_reaches_its_session() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut bench = Bench::new();
+    let before = bench.connect(usize::MAX, GET);
+    // The second GET is read, and there has been no turn since.
+    let socket = bench.connect(usize::MAX, "");
+    socket.0.borrow_mut().said.push_back(GET.into());
+    let conn = bench.conns[1];
+    assert!(poll(pin!(bench.shard.clone().connection(conn))).is_pending());
+    assert!(socket.0.borrow().said.is_empty(), "it is read");
+    assert_eq!(bench.sessions.len(), 1, "it is not handed out");
+    let handle = bench.handle.clone();
+    let mut reach = pin!(handle.broadcast(note(7)));
+    assert!(poll(reach.as_mut()).is_pending());
+    let Poll::Ready(Turn::Opened(session)) = bench.shard.poll_turn(cx, &mut Never) else {
+        panic!("one turn opens the session and serves the handle")
+    };
+    let Poll::Ready(Ok(reach)) = poll(reach) else { panic!("the broadcast is done") };
+    assert_eq!((reach.queued, reach.full), (2, 0));
+    bench.run();
+    for socket in [before, socket] {
+        let heard = String::from_utf8(socket.0.borrow().heard.clone()).unwrap();
+        let (greeting, event) = heard.split_once("event: endpoint").expect("a greeting");
+        assert!(greeting.starts_with("HTTP/1.1 200 "), "{heard}");
+        assert_eq!(event.matches(r#""params":[7]"#).count(), 1, "{heard}");
+    }
+    assert_eq!(session.closed(), None);
+}
+
+#[test]
 fn shutdown_waits_for_sockets_that_take_nothing_and_abort_does_not() {
     let mut bench = Bench::new();
     let stalled = bench.connect(0, GET);

@@ -5,6 +5,8 @@ use std::process::Command;
 use mcp_sse_tests::scratch::Scratch;
 use serde_json::json;
 
+use crate::support::output;
+
 /// A server that has three tools on two pages, asks something meanwhile, and fails as MODE says.
 const SERVER: &str = r#"
 echo "$MODE: a line of stderr" >&2
@@ -36,7 +38,8 @@ done
 /// What the command says on stdout and stderr, and how it ends.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-    let output = command.args(["bridge", "--check"]).args(args).output().expect("it starts");
+    command.args(["bridge", "--check"]).args(args);
+    let output = output(command);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

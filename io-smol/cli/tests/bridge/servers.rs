@@ -6,7 +6,7 @@ use mcp_sse_tests::client::{Client, Stream, answer, call};
 use mcp_sse_tests::scratch::Scratch;
 use serde_json::json;
 
-use crate::support::{Bridge, SERVER, StreamExt};
+use crate::support::{Bridge, SERVER, StreamExt, output};
 
 fn file(scratch: &Scratch) -> String {
     let server =
@@ -82,8 +82,8 @@ fn mistakes_are_told() {
     let check = |text: &str, said: &str| {
         let file = scratch.file("servers.json", text);
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-        let output = command.args(["bridge", "--port=0", "--config"]).arg(&file).output();
-        let output = output.expect("the command starts");
+        command.args(["bridge", "--port=0", "--config"]).arg(&file);
+        let output = output(command);
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.trim_end().ends_with(said) && told.lines().count() == 1, "{told}");

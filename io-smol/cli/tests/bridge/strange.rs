@@ -3,7 +3,7 @@
 use core::fmt::Write;
 use core::time::Duration;
 
-use mcp_sse_tests::client::{Client, Next, Stream, call};
+use mcp_sse_tests::client::{Client, Next, Stream, answer, call};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
@@ -78,6 +78,34 @@ fn prints_rubbish_for_ever() {
     }
     drop(stream);
     within(LONG, "its end", || bridge.descendants().len() == 2);
+}
+
+/// However much others print, a post is taken within so many turns of theirs. A turn reads 8 KiB.
+#[test]
+fn posts_are_taken_while_servers_print_without_end() {
+    const TURN_BYTES: u64 = 8 << 10;
+    const TURNS_MAX: u64 = 300;
+    const POSTS: usize = 300;
+    let bridge = Bridge::start(&["--log-level", "error"]);
+    let mut bystander = bridge.bystander();
+    let printing: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = bridge.open("rubbish");
+            stream.say(INITIALIZE);
+            stream
+        })
+        .collect();
+    let before = bridge.read();
+    within(LONG, "both print", || bridge.read() > before + 20 * TURN_BYTES);
+    for n in 0..POSTS {
+        let before = bridge.read();
+        bystander.say(&call(n, "[]"));
+        let turns = (bridge.read() - before) / TURN_BYTES;
+        assert!(turns <= TURNS_MAX, "post {n} waited while others had {turns} turns");
+        assert_eq!(bystander.message(), answer(n, "[]"));
+    }
+    drop(printing);
+    within(LONG, "their end", || bridge.descendants().len() == 2);
 }
 
 #[test]

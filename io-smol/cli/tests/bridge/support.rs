@@ -5,11 +5,12 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
+use mcp_sse_tests::TEST_MAX;
 use mcp_sse_tests::client::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -35,6 +36,7 @@ case ${MODE:-} in
     exit-later) read -r line; exit 4 ;;
     killed) kill -9 $$ ;;
     deaf) exec sleep 1000 ;;
+    deaf-to-all) trap '' TERM; exec sleep 1000 ;;
     closes-output) exec >&-; exec sleep 1000 ;;
     closes-input) echo '{"jsonrpc":"2.0","method":"closes"}'; exec <&-; exec sleep 1000 ;;
     pretty) IFS= read -r line; printf '{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": [\n    {}\n  ]\n}\n'; answer ;;
@@ -122,15 +124,19 @@ impl Bridge {
             }
         });
         let stdout = BufReader::new(process.stdout.take().expect("a pipe"));
-        let mut lines = stdout.lines().map_while(Result::ok);
-        let address = lines
-            .find_map(|line| {
-                let (_, rest) = line.split_once("http://")?;
-                rest.split_once('/')?.0.parse().ok()
-            })
-            .unwrap_or_else(|| panic!("it says where it serves: {log:?}"));
-        // What it says is read to the end, or it could not say it.
-        thread::spawn(move || lines.for_each(drop));
+        let (says, said) = mpsc::channel();
+        thread::spawn(move || {
+            // What it says is read to the end, or it could not say it.
+            for line in stdout.lines().map_while(Result::ok) {
+                let address = line.split_once("http://").and_then(|(_, rest)| rest.split_once('/'));
+                if let Some(address) = address.and_then(|(address, _)| address.parse().ok()) {
+                    // Of several servers the first line is enough.
+                    let _ = says.send(address);
+                }
+            }
+        });
+        let address =
+            said.recv_timeout(LONG).unwrap_or_else(|_| panic!("it says where it serves: {log:?}"));
         Self { process, address, mark, log }
     }
 
@@ -201,8 +207,17 @@ impl Bridge {
 
     /// Bytes that it has written to pipes, files and sockets so far.
     pub(crate) fn written(&self) -> u64 {
+        self.counter("wchar: ")
+    }
+
+    /// Bytes that it has read so far from pipes and files, and not from sockets.
+    pub(crate) fn read(&self) -> u64 {
+        self.counter("rchar: ")
+    }
+
+    fn counter(&self, name: &str) -> u64 {
         let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("counters");
-        let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("a line");
+        let line = io.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
         line.parse().expect("a number")
     }
 
@@ -233,6 +248,13 @@ impl Drop for Bridge {
             eprintln!("the bridge's log:\n{}", self.log());
         }
     }
+}
+
+/// Runs a command to its end, which has to come.
+#[track_caller]
+pub(crate) fn output(mut command: Command) -> Output {
+    let what = format!("the end of {command:?}");
+    mcp_sse_tests::within(TEST_MAX, &what, move || command.output()).expect("it starts")
 }
 
 pub(crate) trait StreamExt {

@@ -146,6 +146,7 @@ impl fmt::Debug for Outbox {
 #[cfg(test)]
 mod tests {
     use futures_lite::future::{block_on, poll_once};
+    use mcp_sse_tests::finish;
 
     use super::*;
 
@@ -208,11 +209,11 @@ mod tests {
                 frames.next().await.expect("a frame");
             }
         };
-        block_on(futures_lite::future::zip(taking, filling));
+        finish("both", futures_lite::future::zip(taking, filling));
         // Also of the end.
         put(&outbox, &large);
         let waits = poll_fn(|cx| outbox.poll_put(cx, &small));
         let goes = async { drop(frames) };
-        assert_eq!(block_on(futures_lite::future::zip(waits, goes)).0, Err(Gone));
+        assert_eq!(finish("both", futures_lite::future::zip(waits, goes)).0, Err(Gone));
     }
 }
