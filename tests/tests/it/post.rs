@@ -70,7 +70,7 @@ fn accepted(on: &Adapter) {
     let mut check = |head: &str, body: &str| {
         let response = session.ask(head, format!("{head}\r\n\r\n{body}").as_bytes());
         assert_eq!(response.status_line, "HTTP/1.1 202 Accepted", "{head}");
-        assert_eq!(response.text(), "Accepted", "{head}");
+        assert_eq!(response.text(), "Accepted\n", "{head}");
         let content_type = response.field("Content-Type").expect("a type");
         assert!(content_type.starts_with("text/plain"), "{head}: {content_type}");
         assert!(response.field("Date").is_some(), "{head}");
