@@ -37,6 +37,7 @@ mod unix;
 mod verdicts;
 mod workers;
 
+pub use crate::throttle::{LogThrottle, Unsaid};
 pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};
 pub use exchange::{Conversation, ExchangeRequest};

@@ -19,7 +19,7 @@ use std::fmt;
 use std::time::Instant;
 
 use async_io::Timer;
-use mcp_sse_core::driver::Session;
+use mcp_sse_core::driver::{LogThrottle, Session};
 use mcp_sse_core::jsonrpc::{code, error_body};
 use mcp_sse_core::{Frame, SendError};
 
@@ -115,7 +115,10 @@ impl PerSession {
                 Some(child)
             }
             Err(error) => {
-                log::error!("{name}: cannot start a process: {error}");
+                static UNSTARTED: LogThrottle = LogThrottle::new();
+                if let Some(unsaid) = UNSTARTED.tell() {
+                    log::error!("{name}: cannot start a process: {error}{unsaid}");
+                }
                 None
             }
         };
@@ -144,7 +147,10 @@ impl PerSession {
             return;
         }
         // The reason may be in the words of the process.
-        log::warn!("{name}: {}", printable(over.to_string().as_bytes()));
+        static OVER: LogThrottle = LogThrottle::new();
+        if let Some(unsaid) = OVER.tell() {
+            log::warn!("{name}: {}{unsaid}", printable(over.to_string().as_bytes()));
+        }
         if !relay.output.has_spoken() {
             self.children.status().note_failure();
         }
@@ -303,11 +309,11 @@ impl Relay {
             Ok(()) => Continue(true),
             Err(SendError::Gone) => Break(Over::ClientGone),
             Err(SendError::TooLarge) => {
-                log::error!(
-                    "{}: {} bytes are too many for the client",
-                    self.session.id(),
-                    frame.wire_len()
-                );
+                static TOO_LARGE: LogThrottle = LogThrottle::new();
+                if let Some(unsaid) = TOO_LARGE.tell() {
+                    let (id, length) = (self.session.id(), frame.wire_len());
+                    log::error!("{id}: {length} bytes are too many for the client{unsaid}");
+                }
                 if let Some(id) = frame.answered_id() {
                     let why = "the answer is larger than any queue";
                     let answer = error_body(Some(id), code::INTERNAL_ERROR, why);
