@@ -196,7 +196,8 @@ fn serve_bridge(Bridge { serve, run }: &Bridge) -> Result<(), Failure> {
     let servers = run.runnable_servers().map_err(Failure::Flags)?;
     let children = take_care_of_processes()?;
     let services = Services::new(&children, servers, run.sharing(), run.paths());
-    let builder = services.configure(serve.builder().map_err(mistaken)?, serve.stream_path());
+    let builder = run.allow_headers(serve.builder().map_err(mistaken)?);
+    let builder = services.configure(builder, serve.stream_path());
     let config = builder.build().map_err(|error| mistaken(Mistake::Setting(error)))?;
     let bridged = Bridged { services, children: children.clone() };
     let served = serve_until_stopped(serve, config, &bridged);
