@@ -2,6 +2,10 @@
 //!
 //! Knows: what each answer says and how it is rendered; the current date.
 //! Does not know: when an answer is due, or what happens to the connection afterwards.
+//!
+//! Every body but a stream's ends in a line feed: people ask with curl, and their next prompt is to
+//! begin on a line of its own. JSON readers pass over it. To end only the bodies of refusals so was
+//! considered; the 202 and the probes are what people see most.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -14,7 +18,7 @@ use crate::config::Config;
 use crate::error::Fault;
 use crate::http1::{HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339};
 use crate::jsonrpc;
-use crate::policy::cors::Sharing;
+use crate::policy::cors::{Preflight, Sharing};
 use crate::policy::rate::whole_seconds;
 use crate::report::Report;
 use crate::route::Service;
@@ -135,7 +139,7 @@ impl Answers {
             status: 202,
             fields: &[],
             content_type: Some("text/plain; charset=utf-8"),
-            body: b"Accepted",
+            body: b"Accepted\n",
         };
         let bytes = self.render(response, to);
         if let Some(slot) = self.accepted.get_mut(slot) {
@@ -161,7 +165,7 @@ impl Answers {
         #[expect(clippy::wildcard_enum_match_arm, reason = "all the others say it in plain text")]
         let (content_type, body) = match refused.fault {
             // A plain-text 404 confuses clients that look for OAuth metadata.
-            Fault::NotFound => (JSON.into(), r#"{"error":"not found"}"#.into()),
+            Fault::NotFound => (JSON.into(), not_found(refused.text.as_deref()).into()),
             Fault::NotJson => (JSON.into(), json_rpc(jsonrpc::code::PARSE_ERROR, refused.text())),
             Fault::NotJsonRpc => {
                 (JSON.into(), json_rpc(jsonrpc::code::INVALID_REQUEST, refused.text()))
@@ -191,6 +195,7 @@ impl Answers {
             }
             _ => plain(),
         };
+        let body = line(body);
         let response = Response {
             status,
             fields: &fields,
@@ -201,10 +206,15 @@ impl Answers {
     }
 
     /// The answer to OPTIONS: to a preflight, and to whoever else asks.
-    pub(crate) fn options(&self, allow: &str, preflight: bool, to: &To<'_>) -> Arc<[u8]> {
+    pub(crate) fn options(
+        &self,
+        allow: &str,
+        preflight: Option<Preflight>,
+        to: &To<'_>,
+    ) -> Arc<[u8]> {
         let mut fields = alloc::vec![("Allow", allow)];
-        if preflight && matches!(to.sharing, Sharing::Anybody | Sharing::With(_)) {
-            to.config.cors.preflight_fields(&mut fields);
+        if let (Some(preflight), Sharing::Anybody | Sharing::With(_)) = (preflight, to.sharing) {
+            to.config.cors.preflight_fields(preflight, &mut fields);
         }
         let response = Response { status: 204, fields: &fields, content_type: None, body: b"" };
         self.render(response, to)
@@ -250,6 +260,7 @@ impl Answers {
     /// A page for a person.
     pub(crate) fn page(&self, text: &str, to: &To<'_>) -> Arc<[u8]> {
         let content_type = Some("text/plain; charset=utf-8");
+        let text = line(text.into());
         let response = Response { status: 200, fields: &[], content_type, body: text.as_bytes() };
         self.render(response, to)
     }
@@ -257,6 +268,7 @@ impl Answers {
     fn json(&self, status: u16, body: &str, to: &To<'_>) -> Arc<[u8]> {
         let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
         let content_type = Some("application/json");
+        let body = line(body.into());
         self.render(Response { status, fields, content_type, body: body.as_bytes() }, to)
     }
 
@@ -304,6 +316,21 @@ pub(crate) struct Vitals<'a> {
     pub(crate) uptime_seconds: u64,
     pub(crate) draining: bool,
     pub(crate) report: &'a Report,
+}
+
+/// The text with a line feed at its end.
+fn line(text: Cow<'_, str>) -> String {
+    let mut text = text.into_owned();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// The body of a 404 for a path that is not served.
+fn not_found(hint: Option<&str>) -> String {
+    let hint = serde_json::Value::from(hint.unwrap_or_default());
+    format!("{{\"error\":\"not found\",\"hint\":{hint}}}")
 }
 
 /// The value of `WWW-Authenticate` (RFC 6750 section 3, RFC 9728 section 5.1).

@@ -19,6 +19,7 @@ use crate::policy::cors::Cors;
 use crate::policy::host::HostPattern;
 use crate::policy::origin::{Origin, OriginPattern};
 use crate::policy::resource::{Metadata, ProtectedResource};
+use crate::request::STREAMS_NAMED_MAX;
 use crate::route::{PATH_BYTES_MAX, Paths, Service, is_clean_path};
 use crate::token::Shard;
 
@@ -183,7 +184,7 @@ impl Config {
     /// The most octets that settings, and a proxy by leave of them, put into one answer, beyond those
     /// that [`Limits::memory_bytes_max`] takes for granted.
     fn answer_text_bytes_max(&self) -> usize {
-        let Paths { message, services, .. } = &self.paths;
+        let Paths { stream, message, services, .. } = &self.paths;
         let service = services.iter().map(String::len).max().unwrap_or_default();
         let prefix = if self.trusted_proxies.is_empty() && !self.trust_local_peers {
             self.public_path_prefix.len()
@@ -191,14 +192,17 @@ impl Config {
             PATH_BYTES_MAX
         };
         let endpoint = prefix + service + message.len() + self.session_parameter.len();
-        let page = self.index_page.as_deref().map_or(0, str::len);
+        // Named with a comma and a space in an answer to an unknown path.
+        let streams = services.len().min(STREAMS_NAMED_MAX);
+        let hint = streams * (prefix + service + stream.len() + 2);
+        let page = self.index_page.as_deref().map_or(0, |page| page.len() + 1);
         let metadata = self.metadata.as_ref().map_or(0, |it| it.body.len().max(it.challenge.len()));
         let (headers, origin) = match self.cors.is_on() {
             // The origin is in the answer, and kept for the next.
             true => (self.cors.headers.len(), 2 * Origin::BYTES_MAX),
             false => (0, 0),
         };
-        [endpoint, page, metadata, headers].into_iter().max().unwrap_or(0) + origin
+        [endpoint, hint, page, metadata, headers].into_iter().max().unwrap_or(0) + origin
     }
 }
 
@@ -311,7 +315,9 @@ impl ConfigBuilder {
     /// origin is listed.
     ///
     /// Answers say so to these origins only, refusals among them. A preflight is answered before
-    /// anybody is asked for credentials.
+    /// anybody is asked for credentials. A page of a public site may reach a server on a private network
+    /// or on this machine: where the browser asks for that, it is told
+    /// `Access-Control-Allow-Private-Network: true`.
     pub fn cors_origin(mut self, origin: &str) -> Self {
         match OriginPattern::parse(origin) {
             _ if origin == "*" => self.config.cors.any = true,
@@ -326,11 +332,11 @@ impl ConfigBuilder {
     }
 
     /// Lets such pages send one more field, besides `authorization`, `content-type`, `last-event-id`,
-    /// `mcp-protocol-version` and `mcp-session-id`.
+    /// `mcp-protocol-version` and `mcp-session-id`. May be said several times; without a
+    /// [`cors_origin`](Self::cors_origin) it means nothing.
     pub fn cors_header(mut self, name: &str) -> Self {
         if http1::is_token(name.as_bytes()) {
-            self.config.cors.headers.push_str(", ");
-            self.config.cors.headers.push_str(name);
+            self.config.cors.allow_header(name);
         } else {
             self.report(ConfigError::Invalid {
                 setting: "cors_header",

@@ -40,6 +40,7 @@ mod unix;
 mod verdicts;
 mod workers;
 
+pub use crate::throttle::{LogThrottle, Unsaid};
 pub use addresses::{ADDRESSES_MAX, RoundRobin};
 pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};

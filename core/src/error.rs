@@ -89,8 +89,8 @@ faults! {
     DuplicateHost = 400 Close "more than one Host field";
     /// A `Host` that is not `host [ ":" port ]`.
     InvalidHost = 400 Close "malformed Host field";
-    /// A `Content-Length` that is not exactly one run of 1 to 19 digits.
-    InvalidContentLength = 400 Close "Content-Length must be one field of decimal digits";
+    /// A `Content-Length` that is not exactly one run of 1 to 19 digits without leading zeros.
+    InvalidContentLength = 400 Close "Content-Length must be one field of decimal digits without leading zeros";
     /// `Content-Length` and `Transfer-Encoding` together.
     ConflictingFraming = 400 Close "Content-Length and Transfer-Encoding together";
     /// A `Transfer-Encoding` that is repeated, combined, empty, or sent with HTTP/1.0.
@@ -136,7 +136,7 @@ faults! {
     /// An `Accept` that excludes what the route has to offer.
     NotAcceptable = 406 Keep "this path serves text/event-stream, which Accept excludes";
     /// A body that is not JSON in UTF-8, by its own account.
-    UnsupportedMediaType = 415 Keep "Content-Type must be application/json";
+    UnsupportedMediaType = 415 Keep "Content-Type must be application/json, in UTF-8 if it names a charset";
     /// A request body under a content coding.
     UnsupportedContentEncoding = 415 Keep "Content-Encoding is not supported on requests";
     /// A post with neither `Content-Length` nor chunked framing.

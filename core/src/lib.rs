@@ -113,6 +113,7 @@ mod tally;
 mod tenants;
 #[cfg(test)]
 mod testing;
+mod throttle;
 mod time;
 mod timers;
 mod token;

@@ -18,6 +18,7 @@ use crate::http1::{
 };
 use crate::limits::within;
 use crate::peer::Peer;
+use crate::policy::cors::Preflight;
 use crate::policy::origin::Origin;
 use crate::policy::{host, media, origin};
 use crate::route::{Route, Service, applies, is_never};
@@ -29,10 +30,10 @@ pub(crate) enum Asked {
     Health,
     Ready,
     Metadata,
-    /// OPTIONS, where CORS is on: what may be done there, and whether a browser asks for a page.
+    /// OPTIONS, where CORS is on: what may be done there, and what a browser asks for a page.
     Options {
         allow: &'static str,
-        preflight: bool,
+        preflight: Option<Preflight>,
     },
     Plan(Plan),
 }
@@ -141,13 +142,12 @@ pub(crate) fn judge(
     match applies(route, method, cors) {
         Ok(()) => {}
         Err(allow) if cors && method == Method::Options => {
-            let preflight = head.field("access-control-request-method").is_some();
-            return Ok(Asked::Options { allow, preflight });
+            return Ok(Asked::Options { allow, preflight: Preflight::of(head) });
         }
         Err(allow) => return Err(Refused::method(allow)),
     }
     match route {
-        Route::Unknown => Err(Fault::NotFound.into()),
+        Route::Unknown => Err(not_found(asker, exchange, config)),
         Route::Health => Ok(Asked::Health),
         Route::Ready => Ok(Asked::Ready),
         Route::Metadata => Ok(Asked::Metadata),
@@ -209,6 +209,34 @@ pub(crate) fn route_of(head: &Head<'_>, config: &Config) -> Route {
         (Route::Unknown, Some(metadata)) if metadata.is_at(path, is_stream) => Route::Metadata,
         _ => route,
     }
+}
+
+/// How many streams the answer to an unknown path names.
+pub(crate) const STREAMS_NAMED_MAX: usize = 8;
+
+/// Says where there is something, for the person who typed a wrong path. Nothing of that path is
+/// repeated, so the mount of an exchange is not named either: a router may have taken it from there.
+fn not_found(asker: &Asker<'_>, exchange: Option<&str>, config: &Config) -> Refused {
+    let prefix = asker.prefix.unwrap_or(&config.public_path_prefix);
+    let services = &config.paths.services;
+    let mut hint = String::new();
+    if services.len() > 1 && config.paths.index {
+        hint.push_str(&format!("GET {prefix}/ lists the SSE streams that are served here"));
+    } else {
+        let one = services.len() == 1;
+        hint.push_str(if one { "the SSE stream is at " } else { "the SSE streams are at " });
+        for (at, service) in services.iter().take(STREAMS_NAMED_MAX).enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            hint.push_str(&format!("{comma}{prefix}{service}{}", config.paths.stream));
+        }
+        if let more @ 1.. = services.len().saturating_sub(STREAMS_NAMED_MAX) {
+            hint.push_str(&format!(", and {more} more"));
+        }
+    }
+    if exchange.is_some_and(|mount| !mount.is_empty()) {
+        hint.push_str(", below the path at which this server is mounted");
+    }
+    Refused::saying(Fault::NotFound, hint)
 }
 
 /// What stands before a service's paths, as its client sees them.

@@ -48,6 +48,7 @@ use crate::time::Time;
 use crate::timers::{Role, TimerKind, Timers};
 
 pub(crate) use guests::Guest;
+use streams::SessionLines;
 
 /// The MCP HTTP+SSE server transport of one shard: bytes, write completions, disconnects and the
 /// time go in; events, wake-ups, bytes and one deadline come out.
@@ -92,6 +93,7 @@ pub struct Server {
     session_rates: Rates<AddressKey>,
     tenants: Tenants,
     refusals: Refusals,
+    session_lines: SessionLines,
     /// Connections that were closed to make room and are not gone yet.
     evicted: u32,
     /// The sum of all outboxes' costs.
@@ -149,6 +151,7 @@ impl Server {
             session_rates,
             tenants,
             refusals: Refusals::new(),
+            session_lines: SessionLines::new(),
             evicted: 0,
             queues_cost: 0,
             bodies_bytes: 0,
@@ -171,7 +174,7 @@ impl Server {
     pub fn accept(&mut self, peer: Peer, now: Time) -> Result<ConnId, AcceptError> {
         self.advance(now);
         if let Err(error) = self.admit_connection(&peer) {
-            self.note_unaccepted(error);
+            self.note_unaccepted(error, &peer);
             return Err(error);
         }
         if let Some(address) = self.config.address_key(peer.ip()) {

@@ -25,6 +25,12 @@ pub(crate) struct Session {
     pub(crate) principal: Option<Principal>,
     pub(crate) address: Option<AddressKey>,
     secret: Secret,
+    /// When it was opened.
+    pub(crate) opened: Time,
+    /// Posts that were accepted, for the log.
+    pub(crate) messages_received: u64,
+    /// Frames that were queued, for the log.
+    pub(crate) frames_sent: u64,
     /// Set once the stream is ending: no more frames, no more posts.
     pub(crate) ending: Option<CloseReason>,
     /// Messages in the event queue that the application has not polled, and their bytes.
@@ -101,6 +107,7 @@ impl Session {
         service: Service,
         principal: Option<Principal>,
         address: Option<AddressKey>,
+        opened: Time,
     ) -> Self {
         Self {
             conn,
@@ -108,6 +115,9 @@ impl Session {
             principal,
             address,
             secret,
+            opened,
+            messages_received: 0,
+            frames_sent: 0,
             ending: None,
             unpolled: Inbox::default(),
             backlog: Inbox::default(),
@@ -190,6 +200,7 @@ impl Session {
 
     /// A message has been put into the event queue.
     pub(crate) fn admitted(&mut self, len: u64) {
+        self.messages_received += 1;
         self.unpolled.messages += 1;
         self.unpolled.bytes += len;
     }
@@ -368,7 +379,7 @@ mod tests {
     fn session() -> (Session, Key) {
         let conn = Arena::new().insert(());
         let secret = Secret::draw(&mut Random::seeded(1)).unwrap();
-        (Session::new(conn, secret, Service::ROOT, None, None), conn)
+        (Session::new(conn, secret, Service::ROOT, None, None, Time::ZERO), conn)
     }
 
     fn limits() -> Limits {

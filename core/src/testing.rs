@@ -1,12 +1,49 @@
-//! What unit tests share: chance with a seed, and every way to cut an input. Not part of the crate.
+//! What unit tests share: chance with a seed, every way to cut an input, and the log. Not part of the
+//! crate.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt::Debug;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 
 std::thread_local! {
     static STEPS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
+}
+
+std::thread_local! {
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Keeps the lines of the threads that want to see theirs.
+struct Lines;
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        LINES.with_borrow(Option::is_some)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LINES.with_borrow_mut(|lines| {
+            if let Some(lines) = lines {
+                lines.push(format!("{} {}", record.level(), record.args()));
+            }
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+/// What the log says in `run`, on this thread, at the level at which servers are run.
+pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
+    // Another test may have done it.
+    let _ = log::set_logger(&Lines);
+    log::set_max_level(log::LevelFilter::Info);
+    LINES.set(Some(Vec::new()));
+    run();
+    LINES.take().unwrap_or_default()
 }
 
 /// Work that tests count: a comparison in constant time (of a secret, a principal, a token), or what an id

@@ -277,7 +277,7 @@ fn siblings(_: &[TcpListener], _: usize, _: bool) -> io::Result<Vec<Vec<TcpListe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::tests::refusals::lines_in;
+    use crate::testing::lines_in;
 
     #[test]
     fn https_that_is_required_and_cannot_arrive_is_warned_of() {

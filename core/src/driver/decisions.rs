@@ -26,6 +26,7 @@ use super::verdicts::{Decision, Key, VerdictCache, Verdicts};
 use crate::event::{AuthTicket, Refusal, RequestHead, Verdict};
 use crate::limits::within;
 use crate::server::Server;
+use crate::throttle::LogThrottle;
 use crate::time::Time;
 
 /// Decisions that one shard has worked out at once; further questions wait.
@@ -308,10 +309,13 @@ impl Decisions {
 
 /// Runs the application's code. If it panics it is a request that fails, and not the server: what a
 /// peer has sent may have brought it about.
-fn undisturbed<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn undisturbed<T>(run: impl FnOnce() -> T) -> Option<T> {
+    static PANICS: LogThrottle = LogThrottle::new();
     let done = catch_unwind(AssertUnwindSafe(run)).ok();
-    if done.is_none() {
-        log::error!("the authorizer panicked; the request is refused");
+    if done.is_none()
+        && let Some(unsaid) = PANICS.tell()
+    {
+        log::error!("the authorizer panicked; the request is refused{unsaid}");
     }
     done
 }

@@ -248,7 +248,8 @@ impl<S: Socket> Shard<S> {
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
             Err(error) => {
-                return log::info!("a connection from {peer} was closed at once: {error}");
+                // The core has said it, if it was not said too often.
+                return log::debug!("a connection from {peer} was closed at once: {error}");
             }
         };
         put(&mut state.conns, id.slot(), Conn::new(id, Io::Socket(socket)));
@@ -367,8 +368,8 @@ impl<S: Socket> State<S> {
                 put(&mut self.conns, id.slot(), Conn::new(id, socket));
                 self.accepted.push_back(id);
             }
-            // Dropping the channel says so.
-            Err(error) => log::info!("a request from {peer} was not taken: {error}"),
+            // Dropping the channel says so, and the core has said it to the log.
+            Err(error) => log::debug!("a request from {peer} was not taken: {error}"),
         }
     }
 

@@ -27,6 +27,7 @@ use rustls::{ServerConfig, ServerConnection};
 use super::shard::Socket;
 use crate::http1::{HttpDate, Persistence, Response};
 use crate::peer::Peer;
+use crate::throttle::LogThrottle;
 use crate::time::Clock;
 
 /// The one protocol spoken here (RFC 7301).
@@ -38,7 +39,17 @@ const DISCARD_BYTES_MAX: usize = 64 << 10;
 
 /// A certificate with its key, and how TLS is spoken: TLS 1.2 and 1.3, ALPN `http/1.1`.
 #[derive(Clone)]
-pub struct Tls(Arc<ServerConfig>);
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    lines: Arc<Lines>,
+}
+
+/// What the log says about peers that do not get through a handshake: a line a second for each.
+#[derive(Default)]
+struct Lines {
+    not_tls: LogThrottle,
+    failed: LogThrottle,
+}
 
 impl Tls {
     /// Reads a certificate chain, the server's own certificate first, and its private key: PEM, the
@@ -98,7 +109,7 @@ impl Tls {
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
         config.alpn_protocols = alloc::vec![ALPN.to_vec()];
-        Self(Arc::new(config))
+        Self { config: Arc::new(config), lines: Arc::default() }
     }
 }
 
@@ -278,7 +289,7 @@ pub trait Secure {
 /// A [`Socket`] that is to speak TLS.
 pub struct Secured<P: Upgrade> {
     stage: Stage<P>,
-    config: Arc<ServerConfig>,
+    tls: Tls,
     peer: Peer,
 }
 
@@ -306,7 +317,7 @@ enum Stage<P: Upgrade> {
 impl<P: Upgrade> Secured<P> {
     /// An accepted stream on which nothing was said yet.
     pub fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
-        Self { stage: Stage::Silent(socket), config: tls.0.clone(), peer }
+        Self { stage: Stage::Silent(socket), tls: tls.clone(), peer }
     }
 
     /// Gets to the stage in which bytes are exchanged, one way or the other; false if the peer has
@@ -324,9 +335,12 @@ impl<P: Upgrade> Secured<P> {
                         continue;
                     };
                     self.stage = if first == HANDSHAKE {
-                        Stage::Handshake(socket.handshake(self.config.clone()))
+                        Stage::Handshake(socket.handshake(self.tls.config.clone()))
                     } else {
-                        log::info!("{} does not speak TLS, as this port does", self.peer);
+                        if let Some(unsaid) = self.tls.lines.not_tls.tell() {
+                            let peer = &self.peer;
+                            log::info!("{peer} does not speak TLS, as this port does{unsaid}");
+                        }
                         let answer = not_plain();
                         Stage::Plain { socket, answer, sent: 0, shut: false, discarded: 0 }
                     };
@@ -338,8 +352,11 @@ impl<P: Upgrade> Secured<P> {
                         Ok(stream) => self.stage = Stage::Open { stream, owed: 0 },
                         Err(error) => {
                             // Leaving in the middle is nobody's mistake; all else is worth a look.
-                            if error.kind() == ErrorKind::InvalidData {
-                                log::info!("{}: the TLS handshake failed: {error}", self.peer);
+                            if error.kind() == ErrorKind::InvalidData
+                                && let Some(unsaid) = self.tls.lines.failed.tell()
+                            {
+                                let peer = &self.peer;
+                                log::info!("{peer}: the TLS handshake failed: {error}{unsaid}");
                             }
                             return Poll::Ready(Err(error));
                         }
@@ -356,7 +373,7 @@ fn not_plain() -> Vec<u8> {
         status: 400,
         fields: &[],
         content_type: Some("text/plain"),
-        body: b"this port speaks TLS: use https instead of http",
+        body: b"this port speaks TLS: use https instead of http\n",
     };
     let date = HttpDate::from_unix(Clock::start().unix_seconds());
     response.render(Some(&date), Persistence::Close, false)

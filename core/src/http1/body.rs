@@ -84,18 +84,18 @@ enum Position {
     Refused(Fault),
 }
 
-/// What comes next in `*( BWS ";" BWS name [ BWS "=" BWS value ] )` (RFC 9112 §7.1.1).
+/// What comes next in `*( ";" name [ "=" value ] )`.
+///
+/// RFC 9112 §7.1.1 has "bad" white space around the semicolon and the equals sign, which senders must
+/// not write (RFC 9110 §5.6.3). It was considered to skip it, as recipients may; it is refused, because
+/// what stands in front of this server may end the chunk's line or its size elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// White space behind a size or a value was seen: more of it, or a semicolon.
-    Separator,
-    /// White space, or the first octet of a name.
+    /// The first octet of a name.
     NameStart,
     /// The rest of a name, or what may follow it.
     Name,
-    /// White space behind a name was seen: more of it, an equals sign, or a semicolon.
-    AfterName,
-    /// White space, or the first octet of a value.
+    /// The first octet of a value.
     ValueStart,
     /// The rest of a value that is a token, or what may follow it.
     Token,
@@ -272,21 +272,15 @@ impl BodyDecoder {
         octet: u8,
         limits: &BodyLimits,
     ) -> Result<Position, Fault> {
-        let white = matches!(octet, b' ' | b'\t');
         let token = octets::is(octet, TOKEN);
         let next = match (at, octet) {
             (Extension::Name | Extension::Token | Extension::AfterWhole, b'\r') => {
                 return Ok(Position::SizeLineFeed);
             }
-            (
-                Extension::Separator
-                | Extension::Name
-                | Extension::AfterName
-                | Extension::Token
-                | Extension::AfterWhole,
-                b';',
-            ) => Extension::NameStart,
-            (Extension::Name | Extension::AfterName, b'=') => Extension::ValueStart,
+            (Extension::Name | Extension::Token | Extension::AfterWhole, b';') => {
+                Extension::NameStart
+            }
+            (Extension::Name, b'=') => Extension::ValueStart,
             (Extension::ValueStart, b'"') => Extension::Quoted,
             (Extension::Quoted, b'"') => Extension::AfterWhole,
             (Extension::Quoted, b'\\') => Extension::Escaped,
@@ -294,13 +288,6 @@ impl BodyDecoder {
             (Extension::Escaped, _) if octets::is(octet, VALUE) => Extension::Quoted,
             (Extension::NameStart | Extension::Name, _) if token => Extension::Name,
             (Extension::ValueStart | Extension::Token, _) if token => Extension::Token,
-            // "Bad" white space: senders must not, recipients must cope (RFC 9110 §5.6.3). Where the
-            // line could have ended, something has to follow it, or it is not even that.
-            (Extension::NameStart | Extension::ValueStart, _) if white => at,
-            (Extension::Name | Extension::AfterName, _) if white => Extension::AfterName,
-            (Extension::Separator | Extension::Token | Extension::AfterWhole, _) if white => {
-                Extension::Separator
-            }
             _ => return Err(misplaced(octet)),
         };
         // Unlimited, it could come to more than a 32-bit machine counts.

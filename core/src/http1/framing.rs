@@ -30,8 +30,10 @@ pub enum Framing {
 /// - [`Fault::InvalidTransferEncoding`]: the field is repeated, a list, empty, no token, or came
 ///   with HTTP/1.0, whose senders do not know it and whose proxies forward it blindly.
 /// - [`Fault::UnsupportedTransferCoding`]: one coding, and not `chunked`.
-/// - [`Fault::InvalidContentLength`]: not exactly one field of 1 to 19 digits. (20 digits can
-///   overflow 64 bits. Equal repetitions may be merged, says RFC 9112 §6.3, or refused.)
+/// - [`Fault::InvalidContentLength`]: not exactly one field of 1 to 19 digits without leading zeros.
+///   (20 digits can overflow 64 bits. Equal repetitions may be merged, says RFC 9112 §6.3, or refused.
+///   RFC 9110 §8.6 allows leading zeros; no client sends them, and readers that take them for octal do
+///   exist.)
 pub fn framing<'a>(
     version: Version,
     transfer_encodings: impl IntoIterator<Item = &'a [u8]>,
@@ -65,7 +67,8 @@ pub fn framing<'a>(
 }
 
 fn length_of(digits: &[u8]) -> Option<u64> {
-    if !(1..=19).contains(&digits.len()) {
+    let leading_zero = digits.len() > 1 && digits.first() == Some(&b'0');
+    if leading_zero || !(1..=19).contains(&digits.len()) {
         return None;
     }
     digits.iter().try_fold(0_u64, |length, &octet| {

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::origin::{Origin, OriginPattern};
+use crate::http1::Head;
 
 /// Fields that a page may send without asking for more.
 const HEADERS: &str =
@@ -95,11 +96,44 @@ impl Cors {
         out.push(("Access-Control-Expose-Headers", exposed));
     }
 
+    /// Lets pages send one more field; a field that is listed already is not listed twice.
+    pub(crate) fn allow_header(&mut self, name: &str) {
+        if !self.headers.split(", ").any(|known| known.eq_ignore_ascii_case(name)) {
+            self.headers.push_str(", ");
+            self.headers.push_str(name);
+        }
+    }
+
     /// What an answer to a preflight says besides.
-    pub(crate) fn preflight_fields<'a>(&'a self, out: &mut Vec<(&'a str, &'a str)>) {
+    pub(crate) fn preflight_fields<'a>(
+        &'a self,
+        preflight: Preflight,
+        out: &mut Vec<(&'a str, &'a str)>,
+    ) {
         out.push(("Access-Control-Allow-Methods", METHODS));
         out.push(("Access-Control-Allow-Headers", &self.headers));
         out.extend(self.max_age.as_deref().map(|age| ("Access-Control-Max-Age", age)));
+        if preflight.private_network {
+            out.push(("Access-Control-Allow-Private-Network", "true"));
+        }
+    }
+}
+
+/// What a browser asks in front of a page's request, apart from the origin and the fields, which have
+/// lists of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Preflight {
+    /// The page is of a public site, and this server is on the browser's own network or machine
+    /// (WICG Private Network Access). Who lists the page's origin means to be reached by it.
+    private_network: bool,
+}
+
+impl Preflight {
+    /// `None` for an OPTIONS request that is no preflight.
+    pub(crate) fn of(head: &Head<'_>) -> Option<Self> {
+        head.field("access-control-request-method")?;
+        let asks = head.field("access-control-request-private-network");
+        Some(Self { private_network: asks.is_some_and(|value| value == b"true") })
     }
 }
 

@@ -1,63 +1,73 @@
 //! Media types: is this body JSON, and does this client take an event stream?
+//!
+//! Knows: how media types and their parameters are spelled. Does not know: whether a body is what its
+//! `Content-Type` says; the reader of bodies finds out, and takes UTF-8 only.
+//!
+//! Decision: only the media type and a charset that is not UTF-8 refuse a `Content-Type`. A parameter
+//! that is malformed (`; utf-8`, a stray semicolon, a quote that does not end) is passed over. The
+//! strict reading of RFC 9110 section 5.6.6 was considered: it refuses clients that every other server
+//! takes, and protects nothing, because no parameter changes how a body is read here.
+
+use crate::http1::is_token;
 
 /// The parts of a field value between `separator`s, none of which is inside a quoted string
 /// (RFC 9110 section 5.6.4); without the white space around them.
-fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
-    text.split(move |c| {
-        let separates = c == separator && !quoted;
-        if quoted && !escaped && c == '\\' {
+    text.split(move |&octet| {
+        let separates = octet == separator && !quoted;
+        if quoted && !escaped && octet == b'\\' {
             escaped = true;
             return false;
         }
-        if c == '"' && !escaped {
+        if octet == b'"' && !escaped {
             quoted = !quoted;
         }
         escaped = false;
         separates
     })
-    .map(str::trim)
+    .map(<[u8]>::trim_ascii)
 }
 
-/// A parameter's name and value, the latter without the quotes it may stand in.
-fn parameter(text: &str) -> Option<(&str, &str)> {
-    let (name, value) = text.split_once('=')?;
-    let (name, value) = (name.trim(), value.trim());
-    let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    Some((name, unquoted.unwrap_or(value)))
+/// A parameter's name and value, the latter without the quotes it may stand in; `None` where it is
+/// malformed.
+fn parameter(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|&octet| octet == b'=')?;
+    let (name, value) = (text.get(..at)?.trim_ascii(), text.get(at + 1..)?.trim_ascii());
+    let unquoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    (is_token(name) && (unquoted.is_some() || is_token(value)))
+        .then_some((name, unquoted.unwrap_or(value)))
 }
 
-/// Whether a `Content-Type` says JSON in UTF-8. Parameters are allowed; a charset other than UTF-8
-/// is not (RFC 8259 section 8.1 knows no other).
+/// Whether a `Content-Type` says JSON, and no charset but UTF-8 (RFC 8259 section 8.1 knows no other;
+/// `utf8` is how many spell it).
 pub(crate) fn is_json(content_type: &[u8]) -> bool {
-    let Ok(text) = core::str::from_utf8(content_type) else { return false };
-    let mut parts = parts(text, ';');
-    parts.next().unwrap_or_default().eq_ignore_ascii_case("application/json")
-        && parts.all(|part| match parameter(part) {
-            Some((name, value)) => {
-                !name.eq_ignore_ascii_case("charset") || value.eq_ignore_ascii_case("utf-8")
-            }
-            None => part.is_empty(),
-        })
+    let utf8 = |charset: &[u8]| {
+        charset.eq_ignore_ascii_case(b"utf-8") || charset.eq_ignore_ascii_case(b"utf8")
+    };
+    let mut parts = parts(content_type, b';');
+    parts.next().unwrap_or_default().eq_ignore_ascii_case(b"application/json")
+        && parts
+            .filter_map(parameter)
+            .all(|(name, value)| !name.eq_ignore_ascii_case(b"charset") || utf8(value))
 }
 
 /// Whether `Accept` fields take `text/event-stream`. None at all take anything. The most specific
 /// range that covers it decides, and a weight of zero takes nothing (RFC 9110 section 12.5.1); of two
 /// that are as specific the kinder one does.
 pub(crate) fn takes_event_stream<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
-    const RANGES: [&str; 3] = ["*/*", "text/*", "text/event-stream"];
+    const RANGES: [&[u8]; 3] = [b"*/*", b"text/*", b"text/event-stream"];
     let mut any = false;
     let mut best: Option<(usize, bool)> = None;
     for field in accept {
-        let Ok(text) = core::str::from_utf8(field) else { return false };
-        for range in parts(text, ',').filter(|range| !range.is_empty()) {
+        for range in parts(field, b',').filter(|range| !range.is_empty()) {
             any = true;
-            let mut parts = parts(range, ';');
+            let mut parts = parts(range, b';');
             let essence = parts.next().unwrap_or_default();
             let covers = RANGES.iter().position(|known| essence.eq_ignore_ascii_case(known));
             let refused = parts.filter_map(parameter).any(|(name, value)| {
-                name.eq_ignore_ascii_case("q")
-                    && value.parse::<f32>().is_ok_and(|weight| weight <= 0.0)
+                let weight = core::str::from_utf8(value).map(str::parse::<f32>);
+                name.eq_ignore_ascii_case(b"q") && matches!(weight, Ok(Ok(weight)) if weight <= 0.0)
             });
             best = best.max(covers.map(|specific| (specific, !refused)));
         }
@@ -84,10 +94,33 @@ mod tests {
         check_json(r#"application/json; profile="a\";b"; charset=utf-8"#, true);
         check_json(r#"application/json; profile="a\\"; charset=latin1"#, false);
         check_json(r#"application/json; charset="latin1""#, false);
-        check_json(r#"application/json; charset="utf-8"#, false);
+        check_json(r#"application/json; charset="utf-8"#, true);
         check_json("application/json; charset=latin1", false);
-        check_json("application/json; charset", false);
+        // What is no parameter is as good as not there.
+        check_json("application/json; utf-8", true);
+        check_json("application/json; charset", true);
+        check_json("application/json; charset=", true);
+        check_json("application/json; =utf-16", true);
+        check_json("application/json;;; charset=utf-8;;", true);
+        check_json("application/json ; charset = utf-8", true);
+        check_json("application/json;charset=utf8", true);
+        check_json("application/json;charset=UTF8", true);
+        check_json("application/json;charset=\"UTF-8\"", true);
+        check_json("application/json;charset=\"utf8\"", true);
+        check_json("application/json; charset=utf-8; charset=utf-8", true);
+        check_json("application/json; x=\"", true);
+        check_json("application/json; charset=\u{e9}", true);
+        check_json("application/json; charset=iso-8859-1", false);
+        check_json("application/json; charset=utf-16", false);
+        check_json("application/json; CharSet=\"UTF-16\"", false);
+        check_json("application/json; charset=us-ascii", false);
+        check_json("application/json; charset=utf-8; charset=utf-16", false);
+        check_json("application/json; utf-8; charset=latin1", false);
+        check_json("application/json, text/plain", false);
+        check_json("application/json utf-8", false);
         check_json("application/jsonp", false);
+        assert!(super::is_json(b"application/json; x=\xff"), "not UTF-8, and ignored");
+        check_json("application/json\u{a0}", false);
         check_json("text/json", false);
         check_json("text/plain", false);
         check_json("", false);
@@ -119,5 +152,6 @@ mod tests {
         check_accept(&["text/*;q=0, text/event-stream"], true);
         check_accept(&["text/event-stream;q=0, text/event-stream"], true);
         check_accept(&[r#"text/html;x="a,*/*""#], false);
+        check_accept(&["text/event-stream; utf-8; q=high"], true);
     }
 }

@@ -274,16 +274,21 @@ impl Server {
         if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
             return;
         }
-        let Some(untold) = self.refusals.tell(fault, self.now) else { return };
+        let Some(unsaid) = self.refusals.tell(fault, self.now) else { return };
         let who = Who { server: self, key };
-        let more = More(untold);
-        log::log!(level, "{}{who}: {text}{more}", fault.name());
+        log::log!(level, "{}{who}: {text}{unsaid}", fault.name());
     }
 
     /// A connection was not taken in.
-    pub(super) fn note_unaccepted(&mut self, error: AcceptError) {
+    pub(super) fn note_unaccepted(&mut self, error: AcceptError, peer: &Peer) {
+        let fault = error.fault();
         self.metrics.connections_refused += 1;
-        self.note(None, error.fault());
+        self.metrics.count_fault(fault);
+        if log::log_enabled!(log::Level::Info)
+            && let Some(unsaid) = self.refusals.tell(fault, self.now)
+        {
+            log::info!("{} from {peer}: {}{unsaid}", fault.name(), fault.text());
+        }
     }
 }
 
@@ -298,12 +303,7 @@ impl fmt::Display for Who<'_> {
         let Some(key) = self.key else { return Ok(()) };
         let Some(conn) = self.server.conns.get(key) else { return Ok(()) };
         write!(f, " to {}", ConnId(key))?;
-        match conn.client {
-            Some(client) if conn.peer.ip() != Some(client) => {
-                write!(f, " from {client} by {}", conn.peer)?;
-            }
-            _ => write!(f, " from {}", conn.peer)?,
-        }
+        write!(f, " from {}", Source(conn))?;
         if let Some(route) = conn.route {
             write!(f, ", {}", route.name())?;
         }
@@ -314,10 +314,15 @@ impl fmt::Display for Who<'_> {
     }
 }
 
-struct More(u64);
+/// Where a connection's requests come from.
+pub(super) struct Source<'a>(pub(super) &'a Conn);
 
-impl fmt::Display for More {
+impl fmt::Display for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 { Ok(()) } else { write!(f, " ({} more since this was last said)", self.0) }
+        let Conn { client, peer, .. } = self.0;
+        match client {
+            Some(client) if peer.ip() != Some(*client) => write!(f, "{client} by {peer}"),
+            _ => write!(f, "{peer}"),
+        }
     }
 }

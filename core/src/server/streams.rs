@@ -1,6 +1,7 @@
 //! Sessions: how they are opened, what is sent on their streams, and the ways they end.
 
 use super::Server;
+use super::guard::Source;
 use crate::answer::{Invitation, Refused, To};
 use crate::arena::Key;
 use crate::conn::Phase as ConnPhase;
@@ -13,6 +14,7 @@ use crate::request::{StreamPlan, Unread};
 use crate::route::Service;
 use crate::session::Session;
 use crate::sse::{Frame, LAST_CHUNK};
+use crate::throttle::{SESSION_LINES_PER_SECOND, Throttle};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 use crate::token::{Secret, SessionToken};
@@ -124,7 +126,7 @@ impl Server {
         if let Some(principal) = principal.clone() {
             self.tenants.opened(&principal, self.now);
         }
-        let session = Session::new(key, secret, service, principal.clone(), address);
+        let session = Session::new(key, secret, service, principal.clone(), address, self.now);
         let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
@@ -133,7 +135,7 @@ impl Server {
         self.arm(TimerKind::SessionLifetime, key);
         self.push_answer(key, greeting);
         self.metrics.sessions_opened += 1;
-        log::info!("{} opened on {}", SessionId(session), ConnId(key));
+        log::debug!("{} opened on {}", SessionId(session), ConnId(key));
         self.bodies_bytes += plan.head.memory_bytes();
         self.events.push_back(Event::Opened {
             session: SessionId(session),
@@ -265,13 +267,18 @@ impl Server {
         if !within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
             return Err(Unqueued::Full { cost, everywhere: true });
         }
+        session.frames_sent += 1;
         if frame.wire_len() > LARGE_FRAME_BYTES && !session.warned_large {
             session.warned_large = true;
-            log::warn!(
-                "{}: a message of {} bytes; some clients give up on messages over 1 MiB",
-                SessionId(key),
-                frame.wire_len()
-            );
+            if log::log_enabled!(log::Level::Warn)
+                && let Some(unsaid) = self.session_lines.large.tell(self.now)
+            {
+                log::warn!(
+                    "{}: a message of {} bytes; some clients give up on messages over 1 MiB{unsaid}",
+                    SessionId(key),
+                    frame.wire_len()
+                );
+            }
         }
         log::trace!("{} is sent {} bytes", SessionId(key), frame.wire_len());
         let stream = session.conn;
@@ -360,6 +367,7 @@ impl Server {
             self.starved.retain(|&starved| starved != key);
         }
         let frames_undelivered = self.clear_outbox(session.conn);
+        self.note_end(key, &session, reason, frames_undelivered);
         self.cut(session.conn);
         self.bodies_bytes -= session.backlog_bytes();
         if let Some(address) = &session.address {
@@ -369,13 +377,61 @@ impl Server {
             self.tenants.closed(principal, self.now);
         }
         self.metrics.sessions_closed += 1;
-        log::info!("{} ended: {reason}; {frames_undelivered} frames undelivered", SessionId(key));
         self.events.push_back(Event::Closed {
             session: SessionId(key),
             reason,
             frames_undelivered,
         });
         self.refuse_held(session.take_held());
+    }
+
+    /// Says in the log how a session ended, and whether it was of use: see `throttle` for how many such
+    /// lines there are.
+    fn note_end(&mut self, key: Key, session: &Session, reason: CloseReason, undelivered: u32) {
+        if !log::log_enabled!(log::Level::Info) {
+            return;
+        }
+        let (received, sent) = (session.messages_received, session.frames_sent);
+        let unused = received == 0 && sent == 0;
+        let SessionLines { unused: without, used, .. } = &mut self.session_lines;
+        let unsaid = if unused {
+            without.tell(self.now)
+        } else {
+            used.tell_some(SESSION_LINES_PER_SECOND, self.now)
+        };
+        let (Some(unsaid), Some(conn)) = (unsaid, self.conns.get(session.conn)) else { return };
+        let (id, source) = (SessionId(key), Source(conn));
+        let tenths = self.now.saturating_since(session.opened).as_millis() / 100;
+        let (seconds, tenths) = (tenths / 10, tenths % 10);
+        if unused {
+            log::info!(
+                "{id} from {source} ended after {seconds}.{tenths} s, without a message: \
+                 {reason}{unsaid}"
+            );
+        } else {
+            log::info!(
+                "{id} from {source} ended after {seconds}.{tenths} s, {received} messages in, \
+                 {sent} out, {undelivered} undelivered: {reason}{unsaid}"
+            );
+        }
+    }
+}
+
+/// What the log says about sessions: each of these is a cause of its own.
+#[derive(Debug)]
+pub(super) struct SessionLines {
+    /// Ends of sessions without a message.
+    unused: Throttle,
+    /// Ends of the others.
+    used: Throttle,
+    /// Messages that some clients cannot take.
+    large: Throttle,
+}
+
+impl SessionLines {
+    pub(super) const fn new() -> Self {
+        let [unused, used, large] = [Throttle::new(); 3];
+        Self { unused, used, large }
     }
 }
 

@@ -21,7 +21,7 @@ mod oracle;
 mod posts;
 mod proxies;
 mod rates;
-pub(crate) mod refusals;
+mod refusals;
 mod room;
 mod secrecy;
 mod segmentation;

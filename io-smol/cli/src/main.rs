@@ -293,7 +293,8 @@ fn serve_bridge(Bridge { serve, run }: &Bridge, args: &[OsString]) -> Result<(),
         Sharing::All => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
     };
     let services = Services::new(&children, servers, run.sharing(), run.paths());
-    let builder = services.configure(serve.builder().map_err(mistaken)?, serve.stream_path());
+    let builder = run.allow_headers(serve.builder().map_err(mistaken)?);
+    let builder = services.configure(builder, serve.stream_path());
     let prepared = build(serve, builder, once, per_session)?;
     // No system has more processes than that, and their descriptors are not what it is short of.
     const PROCESSES_MAX: u32 = 1 << 16;

@@ -5,6 +5,7 @@
 //! Theory of operation: messages that leave it open are dealt with here; the first that does not is
 //! put back, and whoever serves the session receives it as its first.
 
+use mcp_sse_core::driver::LogThrottle;
 use rmcp::model::{
     ClientRequest, EmptyResult, GetMeta, JsonRpcMessage, ServerJsonRpcMessage, ServerResult,
 };
@@ -31,17 +32,31 @@ pub(super) async fn serve<S: Service<RoleServer>>(
     let running = match ct.run_until_cancelled(opening(&mut transport)).await.flatten() {
         None => return,
         Some(Opening::Directly) => {
-            log::info!("{id}: served without `initialize`, which the client did not send");
+            static DIRECT: LogThrottle = LogThrottle::new();
+            if let Some(unsaid) = DIRECT.tell() {
+                log::info!(
+                    "{id}: served without `initialize`, which the client did not send{unsaid}"
+                );
+            }
             serve_directly_with_ct(service, transport, None, ct)
         }
         Some(Opening::Handshake) => match service.serve_with_ct(transport, ct).await {
             Ok(running) => running,
             // Without the error: it may quote the message.
-            Err(_) => return log::info!("{id}: ended during the handshake"),
+            Err(_) => {
+                static UNFINISHED: LogThrottle = LogThrottle::new();
+                if let Some(unsaid) = UNFINISHED.tell() {
+                    log::info!("{id}: ended during the handshake{unsaid}");
+                }
+                return;
+            }
         },
     };
-    if let Err(error) = running.waiting().await {
-        log::error!("{id}: {error}");
+    static FAILED: LogThrottle = LogThrottle::new();
+    if let Err(error) = running.waiting().await
+        && let Some(unsaid) = FAILED.tell()
+    {
+        log::error!("{id}: {error}{unsaid}");
     }
 }
 

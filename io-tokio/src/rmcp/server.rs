@@ -7,7 +7,7 @@ use core::pin::pin;
 use core::time::Duration;
 use std::io;
 
-use mcp_sse_core::driver::{Handle, Session};
+use mcp_sse_core::driver::{Handle, LogThrottle, Session};
 use mcp_sse_core::{Config, Timeouts};
 use rmcp::service::serve_directly_with_ct;
 use rmcp::{RoleServer, Service};
@@ -173,8 +173,11 @@ impl SseServer {
         self.each(move |transport, ct| {
             let running = serve_directly_with_ct(service_provider(), transport, None, ct);
             async move {
-                if let Err(error) = running.waiting().await {
-                    log::error!("a session's service has ended: {error}");
+                static FAILED: LogThrottle = LogThrottle::new();
+                if let Err(error) = running.waiting().await
+                    && let Some(unsaid) = FAILED.tell()
+                {
+                    log::error!("a session's service has ended: {error}{unsaid}");
                 }
             }
         })
@@ -249,8 +252,11 @@ async fn run(
     let taken = sender.clone();
     let mut served = pin!(listener.serve(move |session| {
         // Dropping the session ends it.
-        if let Err(error) = sender.try_send(session) {
-            log::warn!("a session was ended: {error}");
+        static ENDED: LogThrottle = LogThrottle::new();
+        if let Err(error) = sender.try_send(session)
+            && let Some(unsaid) = ENDED.tell()
+        {
+            log::warn!("a session was ended: {error}{unsaid}");
         }
     }));
     tokio::select! {

@@ -7,7 +7,7 @@ use core::fmt;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request};
-use mcp_sse_core::driver::{Session, SessionSender};
+use mcp_sse_core::driver::{LogThrottle, Session, SessionSender};
 use mcp_sse_core::http1::Version;
 use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
 use mcp_sse_core::sse::FrameError;
@@ -83,7 +83,10 @@ impl SessionTransport {
             Err(error) => error,
         };
         // Not what is wrong with it: that may quote the message.
-        log::warn!("{}: the SDK cannot read {message:?}", self.session.id());
+        static UNREADABLE: LogThrottle = LogThrottle::new();
+        if let Some(unsaid) = UNREADABLE.tell() {
+            log::warn!("{}: the SDK cannot read {message:?}{unsaid}", self.session.id());
+        }
         let id = message.id().and_then(|id| serde_json::from_str::<RequestId>(id).ok());
         match message.kind() {
             Kind::Request => {
@@ -158,7 +161,10 @@ async fn send(sender: &SessionSender, item: ServerJsonRpcMessage) -> Result<(), 
         JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
     };
     if let Some(id) = answered.filter(|_| error != TransportError::Send(SendError::Gone)) {
-        log::warn!("{}: an answer was replaced by an error: {error}", sender.id());
+        static REPLACED: LogThrottle = LogThrottle::new();
+        if let Some(unsaid) = REPLACED.tell() {
+            log::warn!("{}: an answer was replaced by an error: {error}{unsaid}", sender.id());
+        }
         let apology = ErrorData::internal_error("the result could not be sent", None);
         let apology = ServerJsonRpcMessage::error(apology, Some(id));
         sender.send(Frame::from_json(&apology)?).await?;

@@ -61,7 +61,8 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
     read
 }
 
-/// Content and end of a body whose chunks, extensions and trailers are taken for right.
+/// Content and end of a body whose chunks, extensions and trailers are taken for right, but for white
+/// space in extensions.
 fn naive(said: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut content, mut at) = (Vec::new(), 0);
     let line_at = |at: usize| {
@@ -73,6 +74,9 @@ fn naive(said: &[u8]) -> Option<(Vec<u8>, usize)> {
         let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
         let digits = core::str::from_utf8(&line[..digits]).ok()?;
         let size = usize::from_str_radix(digits, 16).ok()?;
+        if has_bare_white_space(line) {
+            return None;
+        }
         at = next;
         if size == 0 {
             break;
@@ -89,4 +93,19 @@ fn naive(said: &[u8]) -> Option<(Vec<u8>, usize)> {
         }
         line.contains(&b':').then_some(())?;
     }
+}
+
+/// Whether white space stands in a chunk's line outside quotes.
+fn has_bare_white_space(line: &[u8]) -> bool {
+    let mut octets = line.iter();
+    let mut quoted = false;
+    while let Some(octet) = octets.next() {
+        match octet {
+            b'"' => quoted = !quoted,
+            b'\\' if quoted => drop(octets.next()),
+            b' ' | b'\t' if !quoted => return true,
+            _ => {}
+        }
+    }
+    false
 }

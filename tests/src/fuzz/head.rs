@@ -61,7 +61,7 @@ fn check(head: &Head<'_>, bytes: &[u8]) {
     };
     match (head.framing(), &all("content-length")[..], &all("transfer-encoding")[..]) {
         (Framing::Empty, [], []) => {}
-        (Framing::Length(length), [said], []) => assert_eq!(said.parse(), Ok(length)),
+        (Framing::Length(length), [said], []) => assert_eq!(*said, length.to_string()),
         (Framing::Chunked, [], [coding]) => assert!(coding.eq_ignore_ascii_case("chunked")),
         other => panic!("framed in two ways: {other:?}"),
     }

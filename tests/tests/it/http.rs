@@ -287,7 +287,6 @@ fn content_lengths(on: &Adapter) {
     let n = BODY.len();
     http.check_post(&format!("Content-Length: {n}"), BODY, 202, Keeps);
     http.check_post(&format!("Content-Length:\t{n} \t"), BODY, 202, Keeps);
-    http.check_post(&format!("Content-Length: {n:019}"), BODY, 202, Keeps);
     http.check_post(&format!("Content-Length: {n}\r\nConnection: close"), BODY, 202, Closes);
     http.check_post("Content-Length: 0", "", 400, Keeps);
     for length in [
@@ -301,7 +300,10 @@ fn content_lengths(on: &Adapter) {
         String::new(),
         format!("{n}."),
         format!("{n}e0"),
+        format!("0{n}"),
+        format!("{n:019}"),
         format!("{n:020}"),
+        "00".into(),
         "99999999999999999999".into(),
         "18446744073709551665".into(),
         format!("{n}\r\nContent-Length: {n}"),
@@ -368,8 +370,6 @@ fn chunked_bodies(on: &Adapter) {
     check(&format!("0007\r\n{a}\r\n{m:X}\r\n{b}\r\n000\r\n\r\n"), 202, Keeps);
     check(&format!("{n:016x}\r\n{BODY}\r\n0\r\n\r\n"), 202, Keeps);
     check(&format!("{n:x};a;b=c;d=\"e;\\\"f\"\r\n{BODY}\r\n0;x=y\r\n\r\n"), 202, Keeps);
-    // The white space that RFC 9112 section 7.1.1 calls bad and has recipients parse.
-    check(&format!("{n:x} ; a = b\r\n{BODY}\r\n0\r\n\r\n"), 202, Keeps);
     check(&format!("{n:x}\r\n{BODY}\r\n0\r\nX: y\r\nZ: \r\n\r\n"), 202, Keeps);
     let each: String = BODY.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
     check(&format!("{each}0\r\n\r\n"), 202, Keeps);
@@ -388,6 +388,12 @@ fn chunked_bodies(on: &Adapter) {
         "ffffffffffffffff0".into(),
         format!("{n:x};"),
         format!("{n:x};=b"),
+        // The white space that RFC 9112 section 7.1.1 calls bad.
+        format!("{n:x} ;a=b"),
+        format!("{n:x}; a=b"),
+        format!("{n:x};a =b"),
+        format!("{n:x};a=\tb"),
+        format!("{n:x};a=b ;c"),
         format!("{n:x};a=\"b"),
         format!("{n:x};a\0"),
         format!("{n:x};a\nb"),

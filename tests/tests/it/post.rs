@@ -70,7 +70,7 @@ fn accepted(on: &Adapter) {
     let mut check = |head: &str, body: &str| {
         let response = session.ask(head, format!("{head}\r\n\r\n{body}").as_bytes());
         assert_eq!(response.status_line, "HTTP/1.1 202 Accepted", "{head}");
-        assert_eq!(response.text(), "Accepted", "{head}");
+        assert_eq!(response.text(), "Accepted\n", "{head}");
         let content_type = response.field("Content-Type").expect("a type");
         assert!(content_type.starts_with("text/plain"), "{head}: {content_type}");
         assert!(response.field("Date").is_some(), "{head}");
@@ -82,6 +82,9 @@ fn accepted(on: &Adapter) {
     check(&format!("{post}\r\n{json}\r\nContent-Length: {n}"), BODY);
     check(&format!("{post}\r\n{json}; charset=utf-8\r\nContent-Length: {n}"), BODY);
     check(&format!("{post}\r\n{json};charset=\"UTF-8\"\r\nContent-Length: {n}"), BODY);
+    for parameters in ["; utf-8", "; charset=utf8", ";;charset=utf-8;"] {
+        check(&format!("{post}\r\n{json}{parameters}\r\nContent-Length: {n}"), BODY);
+    }
     check(&format!("{post}\r\n{json}; profile=a; b=c\r\nContent-Length: {n}"), BODY);
     check(&format!("{post}\r\ncontent-type: APPLICATION/Json\r\nCONTENT-LENGTH:{n}"), BODY);
     check(&format!("{post}\r\n{json}\r\nContent-Encoding: identity\r\nContent-Length: {n}"), BODY);
@@ -169,6 +172,7 @@ fn refused_by_the_head(on: &Adapter) {
         "application/json-rpc",
         "application/json; charset=latin1",
         "application/json; charset=utf-16",
+        "application/json; charset=iso-8859-1",
         "application/json\r\nContent-Type: application/json",
         "application/json\r\nContent-Encoding: gzip",
         "application/json\r\nContent-Encoding: br",

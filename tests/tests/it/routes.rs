@@ -89,7 +89,8 @@ fn nothing_there(on: &Adapter) {
         assert_eq!(response.status_line, "HTTP/1.1 404 Not Found", "{line}");
         assert_eq!(response.field("Content-Type"), Some("application/json"), "{line}");
         assert_eq!(response.field("Location"), None, "{line}");
-        assert_eq!(response.text(), r#"{"error":"not found"}"#, "{line}");
+        let text = "{\"error\":\"not found\",\"hint\":\"the SSE stream is at /sse\"}\n";
+        assert_eq!(response.text(), text, "{line}");
         // Nothing is wrong with the connection.
         assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
         room.bystander.check_alive(line);

@@ -141,7 +141,7 @@ fn nested_routers_say_where_they_are() {
 
         let mut accepted = desk.ask(&mut app, post(&endpoint, BODY));
         assert_eq!(accepted.status(), StatusCode::ACCEPTED);
-        assert_eq!(desk.next(&mut accepted).as_deref(), Some("Accepted"));
+        assert_eq!(desk.next(&mut accepted).as_deref(), Some("Accepted\n"));
         assert_eq!(desk.next(&mut accepted), None);
         let answer = desk.next(&mut stream).expect("an answer");
         assert!(

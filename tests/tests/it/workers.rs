@@ -99,7 +99,11 @@ fn check_posts(way: &Way, messages: impl Fn() -> u64) {
     for (n, poster) in posters.iter_mut().enumerate() {
         for stream in &streams {
             let response = poster.ask(stream.post_request(&call(n, "[]")));
-            assert_eq!((response.status, response.text()), (202, "Accepted"), "{n}: {response:?}");
+            assert_eq!(
+                (response.status, response.text()),
+                (202, "Accepted\n"),
+                "{n}: {response:?}"
+            );
         }
     }
     for stream in &mut streams {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::config::Authorization;
-use crate::driver::decisions::{Authorizer, DECISIONS_MAX, Decisions};
+use crate::driver::decisions::{Authorizer, DECISIONS_MAX, Decisions, undisturbed};
 use crate::driver::verdicts::VerdictCache;
 use crate::event::{ConnId, Principal, Refusal, RequestHead, Verdict};
 use crate::limits::Timeouts;
@@ -273,6 +273,21 @@ fn a_panic_refuses_a_request_and_no_more() {
         let conn = desk.asks(token, NOW);
         assert_eq!(desk.status(conn), status, "{token}");
     }
+}
+
+#[test]
+fn authorizer_that_panics_a_thousand_times_is_a_line_a_second() {
+    let clock = crate::time::Clock::start();
+    let lines = crate::testing::lines_in(|| {
+        for _ in 0..1_000 {
+            // Past the panic hook, whose words are the program's affair.
+            let done = undisturbed::<()>(|| std::panic::resume_unwind(Box::new(())));
+            assert!(done.is_none());
+        }
+    });
+    let seconds = clock.now().as_micros() / 1_000_000;
+    // Another test's panic may have had the line of this second.
+    assert!(lines.len() as u64 <= 1 + seconds, "{}", lines.len());
 }
 
 #[test]

@@ -20,9 +20,11 @@ use crate::driver::{
     Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls,
 };
 use crate::event::{CloseReason, ConnId};
+use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::sse::Frame;
-use crate::testing::Random;
+use crate::testing::{Random, lines_in};
+use crate::time::Clock;
 
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]
@@ -306,4 +308,18 @@ fn abort_alone_ends_a_server_with_sockets_that_take_nothing() {
     assert!(bench.run());
     assert!(stalled.0.borrow().heard.is_empty());
     assert_eq!(bench.sessions[0].closed().map(|c| c.reason), Some(CloseReason::Shutdown));
+}
+
+#[test]
+fn sockets_that_are_refused_a_thousand_times_are_a_line_a_second() {
+    let limits = Limits { connections_per_address_max: Some(0), ..Limits::default() };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (handle, controls) = controls();
+    let bench = Bench::with(config, Box::new(Random::seeded(5)), handle, controls);
+    let peer = Peer::tcp("192.0.2.7:5".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
+    let clock = Clock::start();
+    let lines = lines_in(|| (0..1_000).for_each(|_| bench.shard.accept(Scripted::default(), peer)));
+    let seconds = clock.now().as_micros() / 1_000_000;
+    assert!((1..=1 + seconds).contains(&(lines.len() as u64)), "{}: {:?}", lines.len(), lines[0]);
+    assert!(lines[0].starts_with("INFO ConnectionsPerAddressFull from 192.0.2.7:5: "), "{lines:?}");
 }

@@ -155,8 +155,7 @@ fn sizes() {
     refuse(b"5\x80", Fault::MalformedChunk);
     refuse("00000000000000005", Fault::MalformedChunk);
     refuse("fffffffffffffffff", Fault::MalformedChunk);
-    refuse("5 \r", Fault::MalformedChunk);
-    refuse("5 5", Fault::MalformedChunk);
+    refuse("5 ", Fault::MalformedChunk);
     refuse("\n", Fault::BadLineEnd);
     refuse("5\n", Fault::BadLineEnd);
     refuse("5\r\r", Fault::BadLineEnd);
@@ -189,11 +188,7 @@ fn extensions() {
         ";a=\"b\"",
         ";a=\"\"",
         ";a;b=c",
-        " ; a = b",
-        "\t;\ta\t=\t\"b\"",
-        ";a ;b",
-        ";a=b ;c",
-        ";a=\"b\" ;c",
+        ";a=\"b\";c",
         ";a=\"\\\"\"",
         ";a=\"\\\\\"",
         ";a=\"; \t=\"",
@@ -210,12 +205,20 @@ fn extensions() {
         ";a=\r",
         ";a=;",
         ";a==",
-        ";a =\r",
-        ";a \r",
-        ";a=b \r",
-        ";a=\"b\" \r",
-        ";a b",
-        ";a=b c",
+        // White space belongs nowhere outside quotes: not around the semicolon, not around the
+        // equals sign, not before the line end.
+        " ",
+        "\t",
+        "; ",
+        ";\t",
+        ";a ",
+        ";a\t",
+        ";a= ",
+        ";a=\t",
+        ";a=b ",
+        ";a=b\t",
+        ";a=\"b\" ",
+        ";a;b=\"c\"\t",
         ";a=b=",
         ";a=\"b\"c",
         ";a=\"b\"=",
@@ -229,16 +232,12 @@ fn extensions() {
         ";a,",
         ";a=,",
         ";a\0",
-        " \r",
-        "  ;\r",
         ";a=\u{7f}",
         ";(",
     ] {
         refuse(format!("1{extension}"), Fault::MalformedChunk);
     }
-    for extension in
-        [";\n", ";a\n", ";a=\n", ";a=b\n", ";a=\"\n", ";a=\"b\"\n", ";a \n", ";a=\"\\\n"]
-    {
+    for extension in [";\n", ";a\n", ";a=\n", ";a=b\n", ";a=\"\n", ";a=\"b\"\n", ";a=\"\\\n"] {
         refuse(format!("1{extension}"), Fault::BadLineEnd);
     }
     refuse("1;a\r\r", Fault::BadLineEnd);
@@ -248,7 +247,7 @@ fn extensions() {
 fn extensions_have_a_limit_in_all() {
     accept("1;34567890abc\r\na\r\n0\r\n\r\n", "a");
     refuse("1;34567890abcd", Fault::ChunkExtensionsTooLarge);
-    refuse("1           ; ", Fault::ChunkExtensionsTooLarge);
+    refuse("1;a;b;c;d;e;f;", Fault::ChunkExtensionsTooLarge);
     accept("1;2345\r\na\r\n1;2345\r\nb\r\n0;a\r\n\r\n", "ab");
     refuse("1;2345\r\na\r\n1;2345\r\nb\r\n0;ab", Fault::ChunkExtensionsTooLarge);
     // Digits and line ends are none.
@@ -395,17 +394,14 @@ fn naive_token(text: &str) -> bool {
 }
 
 fn naive_extensions(mut text: &str) -> bool {
-    const WHITE: [char; 2] = [' ', '\t'];
     while !text.is_empty() {
-        let Some(rest) = text.trim_start_matches(WHITE).strip_prefix(';') else { return false };
-        let rest = rest.trim_start_matches(WHITE);
-        let end = rest.find([' ', '\t', '=', ';']).unwrap_or(rest.len());
+        let Some(rest) = text.strip_prefix(';') else { return false };
+        let end = rest.find(['=', ';']).unwrap_or(rest.len());
         if !naive_token(&rest[..end]) {
             return false;
         }
         text = &rest[end..];
-        let Some(rest) = text.trim_start_matches(WHITE).strip_prefix('=') else { continue };
-        let rest = rest.trim_start_matches(WHITE);
+        let Some(rest) = text.strip_prefix('=') else { continue };
         if let Some(mut quoted) = rest.strip_prefix('"') {
             loop {
                 let mut chars = quoted.chars();
@@ -426,7 +422,7 @@ fn naive_extensions(mut text: &str) -> bool {
                 quoted = chars.as_str();
             }
         } else {
-            let end = rest.find([' ', '\t', ';']).unwrap_or(rest.len());
+            let end = rest.find(';').unwrap_or(rest.len());
             if !naive_token(&rest[..end]) {
                 return false;
             }

@@ -32,7 +32,9 @@ const LENGTHS: &[(&str, Result<Framing, Fault>)] = &[
     ("0", Ok(Framing::Length(0))),
     ("5", Ok(Framing::Length(5))),
     (" \t5\t ", Ok(Framing::Length(5))),
-    ("0000000000000000005", Ok(Framing::Length(5))),
+    ("05", Err(Fault::InvalidContentLength)),
+    ("00", Err(Fault::InvalidContentLength)),
+    ("0000000000000000005", Err(Fault::InvalidContentLength)),
     ("9999999999999999999", Ok(Framing::Length(9_999_999_999_999_999_999))),
     ("00000000000000000005", Err(Fault::InvalidContentLength)),
     ("18446744073709551616", Err(Fault::InvalidContentLength)),
@@ -99,7 +101,7 @@ fn every_combination() {
             }
         }
     }
-    assert_eq!(combinations, 2 * (1 + 20 + 400) * (1 + 26 + 676));
+    assert_eq!(combinations, 2 * (1 + 20 + 400) * (1 + 28 + 784));
 }
 
 #[test]

@@ -60,6 +60,47 @@ fn a_preflight_needs_no_token() {
 }
 
 #[test]
+fn preflight_of_a_public_page_for_a_private_network_is_granted_to_listed_origins_only() {
+    const NAME: &str = "Access-Control-Allow-Private-Network";
+    let asks = "Access-Control-Request-Method: GET\r\n";
+    let private = "Access-Control-Request-Private-Network: true\r\n";
+    let granted = |config: &ConfigBuilder, fields: &str| {
+        let answer = ask(config, "OPTIONS /sse", fields);
+        (answer.status, answer.field(NAME) == Some("true"), answer.field(NAME).is_some())
+    };
+    let (yes, no, refused) = ((204, true, true), (204, false, false), (403, false, false));
+    let listed = shared();
+    assert_eq!(granted(&listed, &format!("{APP}{asks}{private}")), yes);
+    assert_eq!(granted(&listed, &format!("{APP}{asks}")), no);
+    assert_eq!(granted(&listed, &format!("{APP}{asks}{}", private.replace("true", "false"))), no);
+    // What is no preflight asks for nothing.
+    assert_eq!(granted(&listed, &format!("{APP}{private}")), no);
+    // A loopback page may use the server, but is not listed.
+    assert_eq!(granted(&listed, &format!("Origin: http://localhost:1\r\n{asks}{private}")), no);
+    assert_eq!(
+        granted(&listed, &format!("Origin: https://evil.example\r\n{asks}{private}")),
+        refused
+    );
+    let any = Config::builder().cors_origin("*");
+    assert_eq!(granted(&any, &format!("{APP}{asks}{private}")), yes);
+    assert_eq!(ask(&listed, "GET /health", &format!("{APP}{private}")).field(NAME), None);
+}
+
+#[test]
+fn a_field_that_pages_may_send_is_listed_once() {
+    let config = shared()
+        .cors_header("X-Api-Key")
+        .cors_header("x-api-key")
+        .cors_header("Authorization")
+        .cors_header("X-Api");
+    let answer =
+        ask(&config, "OPTIONS /sse", &format!("{APP}Access-Control-Request-Method: GET\r\n"));
+    let expected = "authorization, content-type, last-event-id, mcp-protocol-version, \
+                    mcp-session-id, X-Api-Key, X-Api";
+    assert_eq!(answer.field("Access-Control-Allow-Headers"), Some(expected));
+}
+
+#[test]
 fn every_answer_says_who_may_read_it() {
     let config = shared();
     for (request, fields, status) in [

@@ -95,7 +95,7 @@ fn a_post_ends_with_its_length_or_with_its_input() {
             server.handle_input(conn, piece, NOW);
         }
         server.handle_eof(conn, NOW);
-        assert_eq!((status(&server, conn), body(&mut server, conn).as_str()), (202, "Accepted"));
+        assert_eq!((status(&server, conn), body(&mut server, conn).as_str()), (202, "Accepted\n"));
         assert_eq!(server.interest(conn), Interest::Close);
         server.handle_disconnect(conn, NOW);
         let Some(Event::Message { session: to, message, .. }) = server.poll_event() else {

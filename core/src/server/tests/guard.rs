@@ -1,6 +1,7 @@
 //! Who may ask at all (WIRE 4), and the other routes (WIRE 3).
 
 use super::*;
+use crate::{Authorization, StaticTokens};
 
 fn peer(remote: &str, local: &str) -> Peer {
     Peer::tcp(remote.parse().unwrap(), local.parse().unwrap())
@@ -110,14 +111,15 @@ fn health_needs_no_name_and_counts() {
     assert_eq!((answer.status, answer.field("Content-Type")), (200, Some("application/json")));
     assert_eq!(
         answer.body,
-        r#"{"status":"healthy","active_sessions":1,"active_connections":2,"uptime_seconds":5}"#
+        "{\"status\":\"healthy\",\"active_sessions\":1,\"active_connections\":2,\
+         \"uptime_seconds\":5}\n"
     );
     assert_eq!(bench.server.sessions_open(), 1);
 
     bench.server.handle_wall_clock(784_111_777);
     let answer = bench.ask("GET /health/ HTTP/1.0\r\n\r\n");
     let stamp = r#""uptime_seconds":5,"timestamp":"1994-11-06T08:49:37Z"}"#;
-    assert!(answer.body.ends_with(stamp), "{}", answer.body);
+    assert!(answer.body.trim_end().ends_with(stamp), "{}", answer.body);
     let body = answer.body.len().to_string();
     let answer = bench.ask("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(answer.body, "");
@@ -131,10 +133,10 @@ fn readiness_is_room_for_a_session() {
     const READY: &str = "GET /ready HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     let mut bench = Bench::with(limited(|limits| limits.sessions_max = Some(1)));
     let answer = bench.ask(READY);
-    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"status":"ready"}"#));
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{\"status\":\"ready\"}\n"));
     bench.open();
     let answer = bench.ask(READY);
-    assert_eq!((answer.status, answer.body.as_str()), (503, r#"{"status":"full"}"#));
+    assert_eq!((answer.status, answer.body.as_str()), (503, "{\"status\":\"full\"}\n"));
     assert_eq!(answer.field("Retry-After"), Some("1"));
 }
 
@@ -169,9 +171,105 @@ fn nothing_else_is_here() {
         "GET /sse/..",
     ] {
         let answer = bench.ask(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        assert_eq!((answer.status, answer.body.as_str()), (404, r#"{"error":"not found"}"#));
+        let body = "{\"error\":\"not found\",\"hint\":\"the SSE stream is at /sse\"}\n";
+        assert_eq!((answer.status, answer.body.as_str()), (404, body), "{request}");
         assert_eq!(answer.field("Content-Type"), Some("application/json"), "{request}");
     }
+    // Nothing of the path is repeated, however harmless it looks.
+    let answer = bench.ask("GET /secret HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(!answer.body.contains("secret"), "{answer:?}");
     let answer = bench.ask("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD, POST")));
+}
+
+#[track_caller]
+fn check_hint(config: ConfigBuilder, from: Peer, fields: &str, hint: &str) {
+    for path in ["/", "/mcp"] {
+        let mut bench = Bench::with(config.clone());
+        let conn = bench.connect_from(from);
+        bench.says(conn, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        let answer = bench.answers(conn).remove(0);
+        assert_eq!(answer.status, if path == "/" && hint.starts_with("GET") { 200 } else { 404 });
+        if answer.status == 404 {
+            let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(
+                (json["error"].as_str(), json["hint"].as_str()),
+                (Some("not found"), Some(hint))
+            );
+            assert!(answer.body.ends_with("}\n"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn unknown_path_is_answered_with_the_paths_of_the_streams() {
+    let peer = Peer::local();
+    let config = Config::builder;
+    check_hint(config().stream_path("/a/b"), peer, "", "the SSE stream is at /a/b");
+    check_hint(config().service_path("/x"), peer, "", "the SSE stream is at /x/sse");
+    let prefixed = config().public_path_prefix("/mcp").trust_local_peers(true);
+    check_hint(prefixed.clone(), peer, "", "the SSE stream is at /mcp/sse");
+    let forwarded = "X-Forwarded-Prefix: /api\r\n";
+    check_hint(prefixed, peer, forwarded, "the SSE stream is at /api/sse");
+    let two = config().service_path("/x").service_path("/y");
+    check_hint(two.clone(), peer, "", "the SSE streams are at /x/sse, /y/sse");
+    let index = "GET / lists the SSE streams that are served here";
+    check_hint(two.index_page("x and y"), peer, "", index);
+    let many = (0..20).fold(config(), |config, n| config.service_path(&format!("/s{n}")));
+    let names = (0..8).map(|n| format!("/s{n}/sse")).collect::<Vec<_>>().join(", ");
+    check_hint(many, peer, "", &format!("the SSE streams are at {names}, and 12 more"));
+}
+
+/// What a router cut off the path may hold what a stranger typed.
+#[test]
+fn unknown_path_below_a_mount_is_answered_without_the_mount() {
+    let mut bench = Bench::new();
+    let exchange = crate::exchange::Exchange {
+        method: "GET",
+        target: "/x",
+        fields: &[("host", b"localhost")],
+        mount: "/stranger",
+    };
+    let conn = bench.server.exchange(exchange, Peer::local(), bench.now).unwrap();
+    let body = bench.server.transmit(conn).chunks().collect::<Vec<_>>().concat();
+    let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let hint = "the SSE stream is at /sse, below the path at which this server is mounted";
+    assert_eq!(json["hint"], hint);
+}
+
+/// People ask with curl; programs pass over it.
+#[test]
+fn every_body_but_a_streams_ends_in_one_line_feed() {
+    let tokens = StaticTokens::builder().token("alice", "alpha").build().unwrap();
+    let config = Config::builder().authorization(Authorization::Static(tokens)).index_page("here");
+    let mut bench = Bench::with(config);
+    for (request, fields, status) in [
+        ("GET /sse", "", 401),
+        ("GET /sse", "Authorization: Bearer wrong\r\n", 401),
+        ("GET /sse", "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400),
+        ("GET /sse", "Authorization: Bearer alpha\r\nAccept: text/html\r\n", 406),
+        ("GET /", "Authorization: Bearer alpha\r\n", 200),
+        ("GET /nothing", "", 404),
+        ("GET /nothing", "Origin: https://evil.example\r\n", 403),
+        ("POST /sse", "", 405),
+        ("BREW /sse", "", 501),
+        ("GET /health", "", 200),
+        ("GET /ready", "", 200),
+        ("POST /messages", "Authorization: Bearer alpha\r\n", 415),
+    ] {
+        let answer = bench.ask(format!("{request} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        assert_eq!(answer.status, status, "{request} {fields}");
+        let text = answer.body.strip_suffix('\n');
+        assert!(text.is_some_and(|text| !text.ends_with('\n')), "{request} {fields}: {answer:?}");
+        // Of a HEAD the length is the same.
+        let length = answer.field("Content-Length").unwrap().to_string();
+        assert_eq!(length, answer.body.len().to_string());
+    }
+    let mut bench = Bench::new();
+    let client = bench.open();
+    for (body, status) in [("{", 400), ("[]", 400), (NOTE, 202)] {
+        let answer = bench.ask(post(&client.token, body));
+        assert_eq!(answer.status, status);
+        assert!(answer.body.ends_with('\n'), "{answer:?}");
+    }
 }

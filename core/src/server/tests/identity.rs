@@ -250,6 +250,7 @@ fn the_metadata_of_the_resource() {
     }
     for path in [format!("{base}/other"), "/.well-known/openid-configuration".into()] {
         let answer = bench.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        assert_eq!((answer.status, answer.body.as_str()), (404, r#"{"error":"not found"}"#));
+        assert_eq!(answer.status, 404);
+        assert!(answer.body.starts_with(r#"{"error":"not found","#), "{answer:?}");
     }
 }

@@ -10,11 +10,11 @@ fn a_post_is_accepted_at_once_and_its_message_goes_to_the_application() {
     let client = bench.open();
     let body = r#"{"jsonrpc":"2.0","id":"é-1","method":"tools/list"}"#;
     let answer = bench.ask(post(&client.token, body));
-    assert_eq!((answer.status, answer.body.as_str()), (202, "Accepted"));
+    assert_eq!((answer.status, answer.body.as_str()), (202, "Accepted\n"));
     assert_eq!(
         answer.head,
         "HTTP/1.1 202 Accepted\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: 8\r\n\r\n"
+         Content-Length: 9\r\n\r\n"
     );
     match bench.events().as_slice() {
         [Event::Message { session, message, ticket: None }] => {
@@ -194,8 +194,8 @@ fn where_a_post_goes() {
     );
     check_target("/messages?session_id", 404, "unknown session");
     check_target("/messages?session_id=%54OKEN", 404, "unknown session");
-    check_target("/message?session_id=TOKEN", 404, r#"{"error":"not found"}"#);
-    check_target("/messages//?session_id=TOKEN", 404, r#"{"error":"not found"}"#);
+    check_target("/message?session_id=TOKEN", 404, r#"{"error":"not found","#);
+    check_target("/messages//?session_id=TOKEN", 404, r#"{"error":"not found","#);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn every_way_to_miss_a_session_reads_the_same() {
     let prefixed = format!("a1.{}", open.token);
     let tokens = ["", "x", &wrong, &ended.token, &other_shard, &far, &prefixed];
     let answers: Vec<_> = tokens.iter().map(|token| bench.ask(post(token, NOTE))).collect();
-    assert_eq!((answers[0].status, answers[0].body.as_str()), (404, "unknown session"));
+    assert_eq!((answers[0].status, answers[0].body.as_str()), (404, "unknown session\n"));
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!(bench.server.metrics().fault(Fault::Misrouted), 2);
     assert_eq!(bench.server.metrics().fault(Fault::UnknownSession), 5);

@@ -75,6 +75,37 @@ fn peers_without_an_address_are_believed_when_that_is_said() {
     }
 }
 
+/// To trust whoever is on the Unix socket is not to trust whoever is on this machine.
+#[test]
+fn loopback_tcp_peer_is_not_believed_where_local_peers_are() {
+    let near = Peer::tcp("127.0.0.1:5".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
+    let six = Peer::tcp("[::1]:5".parse().unwrap(), "[::1]:80".parse().unwrap());
+    for (peer, own) in [(near, "127.0.0.1"), (six, "::1")] {
+        let mut bench = Bench::with(Config::builder().trust_local_peers(true));
+        let fields = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Prefix: /evil\r\n";
+        let conn = bench.connect_from(peer);
+        bench.says(conn, get(fields).replace("mcp.example", "localhost"));
+        let heard = String::from_utf8(bench.heard(conn)).unwrap();
+        assert!(heard.contains("data: /messages?"), "{heard}");
+        let [Event::Opened { head, .. }] = &bench.events()[..] else { panic!("a session") };
+        assert_eq!(head.client(), own.parse().ok());
+
+        // Nor is its word taken for https, nor for the host.
+        let mut bench = Bench::with(Config::builder().trust_local_peers(true).require_https(true));
+        let conn = bench.connect_from(peer);
+        bench
+            .says(conn, "GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n");
+        assert_eq!(bench.statuses(conn), [403]);
+        let mut bench = Bench::with(Config::builder().trust_local_peers(true));
+        let conn = bench.connect_from(peer);
+        bench.says(
+            conn,
+            "GET /x HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: evil.example\r\n\r\n",
+        );
+        assert_eq!(bench.statuses(conn), [404], "what it says of the host is ignored");
+    }
+}
+
 #[test]
 fn what_a_proxy_says_has_to_make_sense() {
     let mut bench = Bench::with(trusting());
@@ -153,6 +184,33 @@ fn the_forwarded_host_is_the_one_the_guard_looks_at() {
     check_host(near, "127.0.0.1:8000", says, 404);
     check_host(near, "evil.example", says, 403);
     check_host(near, "evil.example", "X-Forwarded-Host: localhost\r\n", 403);
+}
+
+/// An absolute target's authority replaces `Host` (RFC 9112 section 3.2.2), and so has to pass where
+/// `Host` has to.
+#[test]
+fn absolute_target_with_evil_host_on_loopback_is_403_whatever_host_is_forwarded() {
+    let near = Peer::tcp("127.0.0.1:5".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
+    let says = "X-Forwarded-Host: mcp.example\r\n";
+    for (target, fields, status) in [
+        ("http://evil.example/nothing", "", 403),
+        ("http://evil.example/nothing", says, 403),
+        ("http://evil.example/nothing", "X-Forwarded-Host: localhost\r\n", 403),
+        ("http://evil.example/nothing", "Forwarded: host=mcp.example\r\n", 403),
+        ("http://localhost/nothing", says, 404),
+        ("http://mcp.example/nothing", says, 404),
+        ("http://localhost/nothing", "X-Forwarded-Host: evil.example\r\n", 403),
+    ] {
+        let mut bench = Bench::with(trusting().allow_host("mcp.example"));
+        let conn = bench.connect_from(near);
+        bench.says(conn, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        assert_eq!(bench.statuses(conn), [status], "{target} {fields}");
+    }
+    // Away from loopback a proxy's word replaces it, as it replaces `Host`.
+    let mut bench = Bench::with(trusting().allow_host("mcp.example"));
+    let conn = bench.connect_from(peer(PROXY));
+    bench.says(conn, format!("GET http://backend/nothing HTTP/1.1\r\nHost: backend\r\n{says}\r\n"));
+    assert_eq!(bench.statuses(conn), [404]);
 }
 
 #[test]

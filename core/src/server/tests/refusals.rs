@@ -1,46 +1,10 @@
 //! What is counted and what the log says when something is refused: no token, no payload, no query.
 
-use core::cell::RefCell;
-
 use super::*;
 use crate::error::{AcceptError, Fault};
+use crate::testing::lines_in;
+use crate::throttle::SESSION_LINES_PER_SECOND;
 use crate::{Authorization, StaticTokens};
-
-std::thread_local! {
-    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
-}
-
-/// Keeps the lines of the threads that want to see theirs.
-struct Lines;
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        LINES.with_borrow(Option::is_some)
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LINES.with_borrow_mut(|lines| {
-            if let Some(lines) = lines {
-                lines.push(format!("{} {}", record.level(), record.args()));
-            }
-        });
-    }
-
-    fn flush(&self) {}
-}
-
-/// What the log says in `run` at the level at which servers are run, without openings and ends.
-pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
-    let _ = log::set_logger(&Lines);
-    log::set_max_level(log::LevelFilter::Info);
-    LINES.set(Some(Vec::new()));
-    run();
-    let lines = LINES.take().unwrap();
-    let wanted = |line: &String| {
-        line.contains(" to c") || line.contains("onnections") || line.starts_with("WARN")
-    };
-    lines.into_iter().filter(wanted).collect()
-}
 
 fn network(remote: &str) -> Peer {
     Peer::tcp(remote.parse().unwrap(), "192.0.2.1:80".parse().unwrap())
@@ -131,7 +95,7 @@ fn a_line_says_who_and_about_which_session() {
             "INFO RateLimited to c1v2 from 192.0.2.7 by 10.0.0.1:5, message, s0v1: \
              too many posts to this session (limit posts_rate_per_session)",
             "INFO NotFound to c1v2 from 192.0.2.7 by 10.0.0.1:5, no route: not found",
-            "INFO ConnectionsFull: too many connections (limit connections_max)",
+            "INFO ConnectionsFull from local: too many connections (limit connections_max)",
         ]
     );
     assert_eq!(bench.server.metrics().connections_refused, 2);
@@ -185,4 +149,162 @@ fn what_is_refused_before_it_is_understood_is_not_laid_at_the_door_of_the_last_c
     for line in &lines {
         assert!(line.contains(" from 10.0.0.1:5: "), "{line}");
     }
+}
+
+const TIMES: usize = 1_000;
+
+/// Does something [`TIMES`] times in one instant, and once more a second later: how many lines that makes
+/// in all. The last of them tells how many were left out.
+#[track_caller]
+fn check_flood(what: &str, mut bench: Bench, lines_max: usize, mut act: impl FnMut(&mut Bench)) {
+    let lines = lines_in(|| {
+        for _ in 0..TIMES {
+            act(&mut bench);
+        }
+    });
+    assert!(
+        (1..=lines_max).contains(&lines.len()),
+        "{what}: {} lines, {:?}",
+        lines.len(),
+        lines.last()
+    );
+    let said = lines.len();
+    bench.wait(secs(1));
+    let lines = lines_in(|| act(&mut bench));
+    let more = format!("({} more since this was last said)", TIMES - said);
+    assert!(lines.iter().any(|line| line.ends_with(&more)), "{what}: {more}: {lines:?}");
+}
+
+#[test]
+fn whatever_a_peer_does_a_thousand_times_a_second_is_a_line_a_second() {
+    let tokens = StaticTokens::builder().token("alice", "alpha").build().unwrap();
+    let tokens = Config::builder().authorization(Authorization::Static(tokens));
+    for (request, config) in [
+        ("nonsense\r\n\r\n".to_string(), Config::builder()),
+        ("GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n".into(), Config::builder()),
+        ("BREW /sse HTTP/1.1\r\nHost: a\r\n\r\n".into(), Config::builder()),
+        ("POST /sse HTTP/1.1\r\nHost: a\r\n\r\n".into(), Config::builder()),
+        ("GET /sse HTTP/1.1\r\nHost: a\r\nAccept: a/b\r\n\r\n".into(), Config::builder()),
+        ("GET /sse HTTP/1.1\r\nHost: a\r\n\r\n".into(), tokens),
+        ("GET /sse HTTP/1.1\r\nHost: a\r\n\r\n".into(), limited(|it| it.sessions_max = Some(0))),
+        (post(&"A".repeat(32), NOTE), Config::builder()),
+        (post(&"A".repeat(32), "{"), Config::builder()),
+        (post(&"A".repeat(32), NOTE).replace("application", "text"), Config::builder()),
+    ] {
+        check_flood(&request, Bench::with(config), 1, |bench| {
+            let conn = bench.connect_from(network("192.0.2.7:5"));
+            bench.says(conn, &request);
+            if bench.is_open(conn) {
+                bench.reset(conn);
+            }
+        });
+    }
+    let full = Bench::with(limited(|limits| limits.connections_max = Some(0)));
+    check_flood("refused connections", full, 1, |bench| {
+        assert!(bench.server.accept(network("192.0.2.7:5"), bench.now).is_err());
+    });
+    let full = Bench::with(limited(|limits| limits.connections_per_address_max = Some(0)));
+    check_flood("connections of one address", full, 1, |bench| {
+        assert!(bench.server.accept(network("192.0.2.7:5"), bench.now).is_err());
+    });
+    let few = Bench::with(limited(|limits| limits.connections_max = Some(8)));
+    check_flood("evictions", few, 1, |bench| {
+        // As many as there may be, and one of them makes room.
+        let before = bench.server.metrics().fault(Fault::ConnectionEvicted);
+        while bench.server.metrics().fault(Fault::ConnectionEvicted) == before {
+            bench.connect();
+            bench.pump();
+        }
+    });
+}
+
+#[test]
+fn streams_that_open_and_close_without_a_message_are_a_line_a_second() {
+    check_flood("opened and closed", Bench::new(), 1, |bench| {
+        let client = bench.open();
+        bench.reset(client.conn);
+        bench.events();
+    });
+}
+
+#[test]
+fn sessions_with_messages_have_a_line_each_up_to_some_a_second() {
+    let act = |bench: &mut Bench| {
+        let client = bench.open();
+        bench.ask(post(&client.token, NOTE));
+        bench.reset(client.conn);
+        bench.events();
+    };
+    check_flood("with a message", Bench::new(), SESSION_LINES_PER_SECOND as usize, act);
+    // Those say nothing that keeps the others from saying something.
+    let mut bench = Bench::new();
+    let lines = lines_in(|| {
+        for _ in 0..10 {
+            let client = bench.open();
+            bench.reset(client.conn);
+            bench.events();
+            act(&mut bench);
+        }
+    });
+    assert_eq!(lines.len(), 11, "{lines:#?}");
+}
+
+#[test]
+fn stalled_sessions_are_some_lines_a_second() {
+    const SESSIONS: usize = 200;
+    let mut bench = Bench::new();
+    let lines = lines_in(|| {
+        for _ in 0..SESSIONS {
+            let client = bench.open();
+            bench.set_reading(client.conn, false);
+            bench.send(client.session, &note("x"));
+        }
+        bench.wait(secs(31));
+    });
+    let stalled = bench.server.metrics().sessions_closed;
+    assert_eq!((stalled, bench.server.sessions_open()), (SESSIONS as u64, 0));
+    assert!((1..=SESSION_LINES_PER_SECOND as usize * 2).contains(&lines.len()), "{}", lines.len());
+}
+
+#[test]
+fn large_messages_are_a_warning_a_second() {
+    let large = note(&"x".repeat(1 << 20));
+    let mut bench = Bench::new();
+    let lines = lines_in(|| {
+        for _ in 0..TIMES / 10 {
+            let client = bench.open();
+            bench.send(client.session, &large);
+            bench.reset(client.conn);
+            bench.events();
+        }
+    });
+    let warnings = lines.iter().filter(|line| line.starts_with("WARN ")).count();
+    assert_eq!(warnings, 1, "{lines:#?}");
+}
+
+#[test]
+fn a_session_is_one_line_at_its_end() {
+    let mut bench = Bench::new();
+    let lines = lines_in(|| {
+        let conn = bench.connect_from(network("192.0.2.7:50000"));
+        let client = bench.open_on(conn);
+        bench.ask(post(&client.token, NOTE));
+        bench.wait(Duration::from_millis(2_350));
+        bench.ask(post(&client.token, NOTE));
+        bench.send(client.session, &note("an event"));
+        bench.server.close(client.session, bench.now);
+        bench.pump();
+        bench.events();
+        let idle = bench.open();
+        bench.wait(secs(90));
+        bench.reset(idle.conn);
+    });
+    assert_eq!(
+        lines,
+        [
+            "INFO s0v1 from 192.0.2.7:50000 ended after 2.3 s, 2 messages in, 1 out, \
+             0 undelivered: closed by the application",
+            "INFO s0v2 from local ended after 90.0 s, without a message: closed by the client",
+        ]
+    );
 }

@@ -107,7 +107,7 @@ fn an_answer_that_is_leaving_is_not_lost() {
 fn streams_leave_the_reserve() {
     let mut bench = Bench::with(small());
     let clients: Vec<_> = (0..14).map(|_| bench.open()).collect();
-    assert_eq!(bench.ask("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").body, r#"{"status":"full"}"#);
+    assert_eq!(bench.ask("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").body, "{\"status\":\"full\"}\n");
     let conn = bench.connect();
     bench.says(conn, GET);
     let answer = bench.answers(conn).remove(0);

@@ -119,7 +119,7 @@ fn what_the_application_reports() {
     let mut bench = Bench::new();
     let probe = |bench: &mut Bench, path: &str| {
         let answer = bench.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        (answer.status, answer.body)
+        (answer.status, answer.body.trim_end().to_string())
     };
     bench.server.report(Report::new().gauge("children", 3).not_ready("no \"child\""));
     let (status, body) = probe(&mut bench, "/health");

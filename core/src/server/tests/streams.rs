@@ -310,6 +310,6 @@ fn a_stream_may_follow_posts_on_one_connection() {
     let conn = bench.connect();
     bench.says(conn, post(&other.token, NOTE) + GET);
     let text = bench.text(conn);
-    let (_, stream) = text.rsplit_once("Accepted").unwrap();
+    let (_, stream) = text.rsplit_once("Accepted\n").unwrap();
     assert!(read_stream(stream.as_bytes()).token().len() == 32);
 }

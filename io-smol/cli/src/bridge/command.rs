@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fmt};
 
 use mcp_sse_core::RequestHead;
+use mcp_sse_core::driver::LogThrottle;
 
 use super::lines::LINE_BYTES_MAX;
 
@@ -219,6 +220,12 @@ impl Variable {
 }
 
 impl HeaderToEnv {
+    /// The name of the field.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
     /// The value that a request has for it.
     fn value(&self, fields: &[(&str, &[u8])]) -> Option<OsString> {
         let mut values = fields
@@ -235,7 +242,10 @@ impl HeaderToEnv {
         } else {
             return Some(OsString::from_vec(value.to_vec()));
         };
-        log::warn!("{} {fault} and is not passed on", self.field);
+        static UNFIT: LogThrottle = LogThrottle::new();
+        if let Some(unsaid) = UNFIT.tell() {
+            log::warn!("{} {fault} and is not passed on{unsaid}", self.field);
+        }
         None
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use mcp_sse_core::ConfigBuilder;
 
 use super::command::{Command, HeaderToEnv, Variable};
 use super::servers::{self, Server};
@@ -127,6 +128,13 @@ impl Run {
             return Err(format!("--cwd {}: there is no such directory", cwd.display()));
         }
         Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
+    }
+
+    /// Lets pages of other origins send the fields that become variables, where they may use the server
+    /// from a browser at all: what was asked for by `--header-to-env` is not to fail in a preflight.
+    pub fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
+        let fields = self.header_to_env.iter().map(HeaderToEnv::field);
+        fields.fold(builder, |builder, field| builder.cors_header(field))
     }
 
     /// Whether the servers are only to be tried out.

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use async_io::Timer;
 use futures_lite::future;
-use mcp_sse_core::driver::Session;
+use mcp_sse_core::driver::{LogThrottle, Session};
 use mcp_sse_core::jsonrpc::{code, error_body};
 use mcp_sse_core::{Frame, SendError};
 
@@ -124,7 +124,10 @@ impl PerSession {
                 Some(child)
             }
             Err(error) => {
-                log::error!("{name}: cannot start a process: {error}");
+                static UNSTARTED: LogThrottle = LogThrottle::new();
+                if let Some(unsaid) = UNSTARTED.tell() {
+                    log::error!("{name}: cannot start a process: {error}{unsaid}");
+                }
                 None
             }
         };
@@ -154,7 +157,10 @@ impl PerSession {
             return;
         }
         // The reason may be in the words of the process.
-        log::warn!("{name}: {}", printable(over.to_string().as_bytes()));
+        static OVER: LogThrottle = LogThrottle::new();
+        if let Some(unsaid) = OVER.tell() {
+            log::warn!("{name}: {}{unsaid}", printable(over.to_string().as_bytes()));
+        }
         if !relay.output.has_spoken() {
             self.children.status().note_failure();
         }
@@ -317,11 +323,11 @@ impl Relay {
             Ok(()) => Continue(true),
             Err(SendError::Gone) => Break(Over::ClientGone),
             Err(SendError::TooLarge) => {
-                log::error!(
-                    "{}: {} bytes are too many for the client",
-                    self.session.id(),
-                    frame.wire_len()
-                );
+                static TOO_LARGE: LogThrottle = LogThrottle::new();
+                if let Some(unsaid) = TOO_LARGE.tell() {
+                    let (id, length) = (self.session.id(), frame.wire_len());
+                    log::error!("{id}: {length} bytes are too many for the client{unsaid}");
+                }
                 if let Some(id) = frame.answered_id() {
                     let why = "the answer is larger than any queue";
                     let answer = error_body(Some(id), code::INTERNAL_ERROR, why);

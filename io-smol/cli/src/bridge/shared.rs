@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_channel::{Sender, bounded, unbounded};
 use core::future::poll_fn;
 use futures_lite::future;
-use mcp_sse_core::driver::{Session, SessionSender};
+use mcp_sse_core::driver::{LogThrottle, Session, SessionSender};
 use mcp_sse_core::jsonrpc::{Message, code, error_body};
 use mcp_sse_core::{Frame, SendError};
 
@@ -164,7 +164,10 @@ async fn deliver(frames: &Frames, sender: &SessionSender) {
 /// What is sent instead of a frame that no queue can hold.
 fn too_large(sender: &SessionSender, frame: &Frame) -> Frame {
     let len = frame.wire_len();
-    log::error!("{}: {len} bytes are too many for the client", sender.id());
+    static TOO_LARGE: LogThrottle = LogThrottle::new();
+    if let Some(unsaid) = TOO_LARGE.tell() {
+        log::error!("{}: {len} bytes are too many for the client{unsaid}", sender.id());
+    }
     let why = format!("a message of {len} bytes is larger than any queue");
     let body = match frame.answered_id() {
         Some(id) => error_body(Some(id), code::INTERNAL_ERROR, &why),

@@ -55,6 +55,10 @@ pub(super) struct Access {
                 which this implies, or * for any. May be repeated"
     )]
     cors_origin: Vec<String>,
+    /// Let such pages send this header field too, besides Authorization, Content-Type, Last-Event-ID,
+    /// Mcp-Protocol-Version and Mcp-Session-Id (and the fields of --header-to-env). May be repeated.
+    #[arg(long, value_name = "NAME", requires = "cors_origin")]
+    cors_header: Vec<String>,
     /// Believe what proxies at these addresses say about whom they speak for (Forwarded and
     /// X-Forwarded-*): as in 10.0.0.0/8, or "unix" for whoever is on the Unix socket. May be repeated.
     #[arg(long, value_name = "RANGE")]
@@ -97,6 +101,9 @@ impl Access {
         }
         for origin in &self.cors_origin {
             builder = builder.cors_origin(origin);
+        }
+        for name in &self.cors_header {
+            builder = builder.cors_header(name);
         }
         for range in &self.trusted_proxy {
             builder = match &**range {

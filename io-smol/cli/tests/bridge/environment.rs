@@ -1,6 +1,8 @@
 //! What a request can influence: a variable that the operator named, of its own process.
 
-use mcp_sse_tests::client::Stream;
+use std::time::Instant;
+
+use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::scratch::Scratch;
 
 use crate::support::{Bridge, INITIALIZE, StreamExt};
@@ -72,5 +74,51 @@ fn header_variable_of_one_session_is_absent_from_the_next() {
         assert_eq!(without(), otherwise, "beside a session that is open");
         assert_eq!(with("third"), r#""third""#);
         assert_eq!(without(), otherwise);
+    }
+}
+
+/// What `--header-to-env` asks for is not to fail in a browser's preflight.
+#[test]
+fn preflight_allows_the_fields_that_become_variables() {
+    let cors = ["--cors-origin", "http://localhost:*", "--cors-header", "X-Trace"];
+    let bridge = Bridge::start(&[&cors[..], &["--header-to-env", "X-Api-Key=API_KEY"]].concat());
+    for (path, method) in [("/sse", "GET"), ("/messages", "POST")] {
+        let mut client = Client::connect(bridge.address());
+        client.send(format!(
+            "OPTIONS {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:6274\r\n\
+             Access-Control-Request-Method: {method}\r\n\
+             Access-Control-Request-Headers: content-type,x-api-key\r\n\
+             Access-Control-Request-Private-Network: true\r\n\r\n"
+        ));
+        let response = client.head();
+        assert_eq!(response.status, 204, "{response:?}");
+        let allowed = response.field("Access-Control-Allow-Headers").expect("a list");
+        for name in ["X-Mode", "X-Api-Key", "X-Trace", "authorization"] {
+            assert!(allowed.split(", ").any(|known| known == name), "{name}: {allowed}");
+        }
+        assert_eq!(response.field("Access-Control-Allow-Private-Network"), Some("true"));
+    }
+}
+
+/// Who opens sessions one after the other does not fill the log with what becomes of each.
+#[test]
+fn sessions_that_fail_alike_are_a_line_a_second() {
+    const SESSIONS: u64 = 60;
+    let bridge = Bridge::start(&["--header-to-env", "X-Api-Key=API_KEY"]);
+    let start = Instant::now();
+    for _ in 0..SESSIONS {
+        let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Mode: exit\r\n\
+                       X-Api-Key: a\r\nX-Api-Key: b\r\n\r\n";
+        let mut stream = Stream::open_with(bridge.address(), request);
+        stream.say(INITIALIZE);
+        assert!(stream.message().contains("exited (status 3)"));
+        stream.expect_end();
+    }
+    let lines_max = 2 + start.elapsed().as_secs();
+    for cause in ["MCP server process exited", "was sent more than once"] {
+        bridge.wait_for_log(cause);
+        let log = bridge.log();
+        let count = log.lines().filter(|line| line.contains(cause)).count() as u64;
+        assert!((1..=lines_max).contains(&count), "{cause}: {count} of {lines_max}\n{log}");
     }
 }

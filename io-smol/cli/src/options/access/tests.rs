@@ -131,3 +131,13 @@ fn limits_reach_the_configuration() {
     assert_eq!(limits.sessions_rate_per_address, rate("7/hour"));
     assert_eq!(limits.sessions_per_address_max, Some(3));
 }
+
+#[test]
+fn a_field_for_pages_needs_pages() {
+    let asked = ["--cors-origin=https://app.example", "--cors-header=X-Api-Key"];
+    assert!(serve(&asked).unwrap().config().is_ok());
+    let alone = serve(&asked[1..]).unwrap_err().to_string();
+    assert!(alone.contains("--cors-origin"), "{alone}");
+    let wrong = serve(&[asked[0], "--cors-header=X Y"]).unwrap().config().unwrap_err().to_string();
+    assert!(wrong.contains("cors_header \"X Y\""), "{wrong}");
+}
