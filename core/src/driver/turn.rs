@@ -117,7 +117,8 @@ impl<S: Socket> State<S> {
             self.server.shutdown(now);
         }
         for parcel in wanted.posts {
-            self.neighbours.take_in(parcel, &mut self.server, &self.clock);
+            let now = self.clock.now();
+            self.neighbours.take_in(parcel, &mut self.server, &self.clock, now);
         }
         for (ticket, outcome) in wanted.outcomes {
             // Its deadline may have passed meanwhile, or its client have left.

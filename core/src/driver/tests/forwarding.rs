@@ -130,6 +130,31 @@ fn bytes_fill_a_mailbox_too() {
     assert_eq!(refused.count(), 120 - (4 << 20) / large.len());
 }
 
+#[test]
+fn mailbox_takes_more_than_its_bytes_in_the_course_of_time() {
+    let limits = Limits {
+        bodies_bytes_max: Some(2 * (64 << 10)),
+        body_bytes_max: Some(64 << 10),
+        ..Limits::default()
+    };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let text = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(20_000));
+    // Two at a time, because a mailbox that is empty takes one whatever it has counted.
+    for round in 0..20 {
+        let posters: Vec<_> =
+            (0..2).map(|_| here.connect(usize::MAX, &post(&endpoint, &text))).collect();
+        there.run();
+        here.run();
+        for poster in &posters {
+            assert!(heard(poster).starts_with("HTTP/1.1 202 "), "round {round}: {}", heard(poster));
+        }
+        assert_eq!(received(there).len(), 2);
+    }
+}
+
 /// With room for two messages in a session, and all the time to wait for it.
 fn narrow() -> Config {
     let limits = Limits { inbound_messages_max: Some(2), ..Limits::default() };
