@@ -47,6 +47,8 @@ pub(crate) struct Conn {
     pub(crate) session: Option<Key>,
     /// Since when it waits for a request or for its end; only where it does.
     pub(crate) waiting_since: Time,
+    /// Since when its peer has taken too little of what is queued; only while something is.
+    pub(crate) stalled_since: Time,
     /// It was closed to make room, and its driver has not said that it is gone.
     pub(crate) evicted: bool,
     /// The peer has said everything it will say.
@@ -201,6 +203,7 @@ impl Conn {
             route: None,
             session: None,
             waiting_since: Time::ZERO,
+            stalled_since: Time::ZERO,
             evicted: false,
             eof: false,
             served: false,
@@ -260,6 +263,24 @@ impl Conn {
             && self.scanner.is_idle()
             && self.outbox.is_empty()
             && self.stashed().is_empty()
+    }
+
+    /// What `queued` bytes of it would count in the budget of all queues: a stream's first bytes are
+    /// its session's own.
+    const fn shared(&self, queued: u64, limits: &Limits) -> u64 {
+        let own = matches!(self.phase, Phase::Streaming { .. });
+        queued.saturating_sub(if own { limits.queue_reserve_bytes } else { 0 })
+    }
+
+    /// What its queue counts in the budget of all queues.
+    pub(crate) const fn queue_shared(&self, limits: &Limits) -> u64 {
+        self.shared(self.outbox.cost(), limits)
+    }
+
+    /// What `cost` more would count there.
+    pub(crate) const fn queue_shared_by(&self, cost: u64, limits: &Limits) -> u64 {
+        let queued = self.outbox.cost().saturating_add(cost);
+        self.shared(queued, limits) - self.queue_shared(limits)
     }
 
     /// Bytes of request bodies and stashed input that this connection holds: its part of the

@@ -87,7 +87,12 @@ pub struct Limits {
     pub forwarded_max: Option<u32>,
     /// Bytes queued for one session's stream; one larger frame alone is allowed.
     pub queue_bytes_max: Option<u64>,
-    /// Bytes queued for all peers together.
+    /// Bytes of each session's queue that are its own: a frame that fits into them never waits for
+    /// other sessions' queues. What is queued beyond them counts in `queues_bytes_max`.
+    pub queue_reserve_bytes: u64,
+    /// Bytes queued for all peers together, without what sessions have of their own
+    /// (`queue_reserve_bytes`). While a frame waits for room in it, the largest queues of peers that
+    /// take nothing are ended: see [`Timeouts::stall_when_full`].
     pub queues_bytes_max: Option<u64>,
     /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
     /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
@@ -140,6 +145,9 @@ impl Default for Limits {
             // As many as connections: each has one post under way.
             forwarded_max: Some(10_240),
             queue_bytes_max: Some(1 << 20),
+            // As much as a connection may hold of a head: one that carries a stream holds none, so
+            // the sum of all limits is no larger for it. Most answers to `tools/call` fit.
+            queue_reserve_bytes: 16 << 10,
             queues_bytes_max: Some(64 << 20),
             // 1 KiB in 30 s is slower than any link that is in use.
             stall_bytes_min: 1 << 10,
@@ -176,7 +184,10 @@ impl Limits {
         // The slot, its timers, its places in lists, its address's count, what is being decided.
         add(connections, CONN_BYTES);
         // A head that is incomplete, or one that somebody decides about.
-        add(connections, terms(self.head_bytes_max).saturating_add(HEAD_BYTES));
+        let head = terms(self.head_bytes_max).saturating_add(HEAD_BYTES);
+        add(connections, head);
+        // A connection that carries a stream holds no head, but what its queue has of its own.
+        add(sessions, self.queue_reserve_bytes.saturating_sub(head));
         // An answer past any budget.
         add(connections, ANSWER_BYTES);
         // The slot, its places in lists, its address's and principal's counts.
@@ -323,6 +334,11 @@ pub struct Timeouts {
     /// its answers are too many for it to be read ([`Limits::answers_bytes_max`]), this is its only
     /// deadline: with `None` there is none.
     pub stall: Option<Duration>,
+    /// As `stall`, while a frame of another session waits for room in all queues together
+    /// ([`Limits::queues_bytes_max`]): of the peers that have taken nothing for this long, or fewer
+    /// than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their connections,
+    /// until there is room. With `None` nobody does before `stall`.
+    pub stall_when_full: Option<Duration>,
     /// A decision made elsewhere: authorization, deferred acknowledgement (503). What another shard
     /// makes of a post may take this on top of `hold`, as long as it may be held there.
     pub decision: Option<Duration>,
@@ -356,6 +372,8 @@ impl Default for Timeouts {
             idle: Some(Duration::from_secs(75)),
             heartbeat: Some(Duration::from_secs(15)),
             stall: Some(Duration::from_secs(30)),
+            // Less than the 5 s after which the Python SDK's client gives up.
+            stall_when_full: Some(Duration::from_secs(2)),
             decision: Some(Duration::from_secs(4)),
             hold: Some(Duration::from_secs(4)),
             linger: Some(Duration::from_secs(2)),
@@ -411,6 +429,10 @@ mod tests {
         assert!(bytes(|limits| limits.head_bytes_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.body_bytes_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.forwarded_max = Some(0)) < whole);
+        let head = (16 << 10) + HEAD_BYTES;
+        assert_eq!(bytes(|limits| limits.queue_reserve_bytes = (16 << 10) + HEAD_BYTES), whole);
+        let more = bytes(|limits| limits.queue_reserve_bytes = (16 << 10) + HEAD_BYTES + 1);
+        assert_eq!(more, whole + 8_192, "each session's own, as far as it is more than {head}");
         assert_eq!(bytes(|limits| limits.inbound_messages_max = None), u64::MAX);
     }
 

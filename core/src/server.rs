@@ -10,6 +10,7 @@
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
 //! - `server/guests.rs`: posts that came by other shards.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
+//! - `server/queues.rs`: room in the budget that all queues share, and whose queue is ended for it.
 //! - `server/lifetime.rs`: deadlines and the shutdown.
 //! - `server/cycle.rs`: what leaves on a connection, and what comes after it: the next request or the end.
 //! - `server/check.rs`: what must hold between all of these.
@@ -21,6 +22,7 @@ mod guests;
 mod input;
 mod lifetime;
 mod posts;
+mod queues;
 mod streams;
 
 use alloc::boxed::Box;
@@ -85,8 +87,10 @@ pub struct Server {
     releasable: VecDeque<Key>,
     /// Sessions that were refused room because all queues together were full.
     starved: VecDeque<Key>,
-    /// None of them is content with less than this.
+    /// None of them is content with less than this of what all queues share.
     starved_cost_min: u64,
+    /// Before then nobody's queue is looked at again to make room for them.
+    queues_looked_until: Time,
     conn_addresses: Tally<AddressKey>,
     session_addresses: Tally<AddressKey>,
     session_rates: Rates<AddressKey>,
@@ -94,7 +98,7 @@ pub struct Server {
     refusals: Refusals,
     /// Connections that were closed to make room and are not gone yet.
     evicted: u32,
-    /// The sum of all outboxes' costs.
+    /// The sum of what all outboxes cost, without what sessions have of their own.
     queues_cost: u64,
     /// The sum of all connections', sessions' and waiting events' request bytes.
     bodies_bytes: u64,
@@ -144,6 +148,7 @@ impl Server {
             releasable: VecDeque::new(),
             starved: VecDeque::new(),
             starved_cost_min: u64::MAX,
+            queues_looked_until: Time::ZERO,
             conn_addresses: Tally::new(),
             session_addresses: Tally::new(),
             session_rates,
@@ -335,7 +340,7 @@ impl Server {
             }
             Phase::Running | Phase::Draining { .. } | Phase::Drained => None,
         };
-        let all = [timers, shutdown, self.room_deadline()];
+        let all = [timers, shutdown, self.room_deadline(), self.queue_room_deadline()];
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
@@ -458,6 +463,11 @@ impl Server {
             && let Some(conn) = self.conns.get_mut(key)
         {
             conn.waiting_since = self.now;
+        }
+        if kind == TimerKind::Stall
+            && let Some(conn) = self.conns.get_mut(key)
+        {
+            conn.stalled_since = self.now;
         }
     }
 

@@ -29,7 +29,7 @@ impl Server {
         for (key, conn) in self.conns.iter() {
             conn.outbox.check();
             frames += u64::from(conn.outbox.frames());
-            queues_cost += conn.outbox.cost();
+            queues_cost += conn.queue_shared(&self.config.limits);
             bodies_bytes += conn.body_bytes();
             evicted += u32::from(conn.evicted);
             held += usize::from(matches!(conn.phase, ConnPhase::Held { .. }));
@@ -179,7 +179,7 @@ impl Server {
         let forgotten =
             session.refused_cost.is_some() && !session.starved && conn.outbox.is_empty();
         assert!(!forgotten, "nobody would tell the application that there is room");
-        let least = session.refused_cost.filter(|_| session.starved).unwrap_or(u64::MAX);
+        let least = self.refused_shared_cost(key).filter(|_| session.starved).unwrap_or(u64::MAX);
         assert!(least >= self.starved_cost_min, "it would not be asked when there is room");
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");

@@ -21,7 +21,7 @@ impl Server {
     pub(super) fn push(&mut self, key: Key, segment: Segment) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let was_empty = conn.outbox.is_empty();
-        self.queues_cost += segment.cost();
+        self.queues_cost += conn.queue_shared_by(segment.cost(), &self.config.limits);
         conn.outbox.push(segment);
         if was_empty {
             conn.taken = 0;
@@ -52,7 +52,7 @@ impl Server {
     pub(super) fn clear_outbox(&mut self, key: Key) -> u32 {
         let Some(conn) = self.conns.get_mut(key) else { return 0 };
         let frames = conn.outbox.frames();
-        self.queues_cost -= conn.outbox.cost();
+        self.queues_cost -= conn.queue_shared(&self.config.limits);
         self.metrics.frames_undelivered += u64::from(frames);
         conn.outbox.clear();
         self.disarm(Role::Stall, key);
@@ -64,9 +64,10 @@ impl Server {
         let conn = self.conns.get_mut(key)?;
         let (from, to) = (conn.phase.stage(), phase.stage());
         debug_assert!(from.followers().contains(&to), "{from:?} became {to:?}");
-        let before = conn.body_bytes();
+        let before = (conn.body_bytes(), conn.queue_shared(&self.config.limits));
         let old = core::mem::replace(&mut conn.phase, phase);
-        self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();
+        self.bodies_bytes = self.bodies_bytes - before.0 + conn.body_bytes();
+        self.queues_cost = self.queues_cost - before.1 + conn.queue_shared(&self.config.limits);
         // The new phase may have a use for input that the old one had to leave.
         if conn.eof || !conn.stashed().is_empty() {
             self.resumable.push_back(key);

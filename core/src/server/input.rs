@@ -300,9 +300,9 @@ impl Server {
         if count == 0 || thrown_away {
             return;
         }
-        let before = conn.outbox.cost();
+        let before = conn.queue_shared(&self.config.limits);
         let frames = conn.outbox.advance(count);
-        self.queues_cost -= before - conn.outbox.cost();
+        self.queues_cost -= before - conn.queue_shared(&self.config.limits);
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
         conn.taken = conn.taken.saturating_add(count as u64);
@@ -361,7 +361,7 @@ impl Server {
         while let Some(&key) = self.starved.get(at) {
             #[cfg(test)]
             crate::testing::step();
-            let cost = self.sessions.get(key).and_then(|session| session.refused_cost);
+            let cost = self.refused_shared_cost(key);
             if let Some(cost) = cost.filter(|&cost| !self.queues_take(cost)) {
                 least = least.min(cost);
                 at += 1;

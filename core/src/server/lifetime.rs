@@ -89,6 +89,7 @@ impl Server {
         {
             self.cut_everything();
         }
+        self.make_queue_room();
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
@@ -127,7 +128,7 @@ impl Server {
             TimerKind::Hold => self.hold_is_over(key),
             TimerKind::Linger => self.end_quietly(key),
             TimerKind::Heartbeat => self.beat(key),
-            TimerKind::Stall => self.stalled(key),
+            TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
             // A guest's, and in no lane: see `take_timeouts`.
@@ -154,8 +155,9 @@ impl Server {
         }
     }
 
-    fn stalled(&mut self, key: Key) {
-        self.note(Some(key), Fault::Stalled);
+    /// The peer of a connection takes nothing: what is queued for it is given up.
+    pub(super) fn stalled(&mut self, key: Key, text: &str) {
+        self.note_saying(Some(key), Fault::Stalled, text);
         match self.conns.get(key).map(|conn| &conn.phase) {
             Some(&ConnPhase::Streaming { session, .. }) => {
                 self.end_session(session, CloseReason::Stalled);

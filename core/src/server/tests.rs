@@ -19,6 +19,7 @@ mod identity;
 mod limits;
 mod posts;
 mod proxies;
+mod queues;
 mod rates;
 mod refusals;
 mod room;
@@ -54,8 +55,9 @@ pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// With other limits, and queues that have nothing of their own, so that their sums are plain.
 pub(super) fn limited(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
-    let mut limits = Limits::default();
+    let mut limits = Limits { queue_reserve_bytes: 0, ..Limits::default() };
     change(&mut limits);
     Config::builder().limits(limits)
 }

@@ -277,9 +277,25 @@ impl World {
                 }
             }
             Err(SendError::Gone) => assert!(!alive, "12: {session} is not gone"),
-            Err(SendError::Full) => self.refused(shard, session),
+            Err(SendError::Full) => {
+                // Where nothing is queued, what fits into the session's own share waits for nobody.
+                let server = &self.shards[shard].server;
+                let reserve = server.config().limits().queue_reserve_bytes;
+                let idle = server.session(session).is_some_and(|view| view.frames_queued() == 0);
+                let empty = idle
+                    && self
+                        .model
+                        .sessions
+                        .get(&(shard, session))
+                        .is_some_and(|key| self.shards[key.0].server.transmit(key.1).is_empty());
+                // In chunks it is a few bytes longer.
+                let fits = frame.chunked().len() as u64 + Limits::SEGMENT_COST <= reserve;
+                assert!(!(empty && fits), "6: {session} is refused what is its own");
+                self.refused(shard, session);
+            }
             Err(SendError::TooLarge) => {
-                let most = self.setup.configs[shard].limits().queues_bytes_max;
+                let limits = self.setup.configs[shard].limits();
+                let most = limits.queues_bytes_max.map(|most| most + limits.queue_reserve_bytes);
                 assert!(most.is_some_and(|most| frame.wire_len() as u64 + 64 > most));
             }
             Err(other) => panic!("an error that is not known here: {other}"),
@@ -302,7 +318,8 @@ impl World {
         let most = limits.queue_bytes_max.filter(|_| pieces > 1).unwrap_or(u64::MAX);
         assert!(own <= most, "6: {own} bytes in a queue of {most}");
         let here = self.model.sessions.values().filter(|other| other.0 == key.0);
-        let all: u64 = here.map(|&other| cost(other).0).sum();
+        let own = limits.queue_reserve_bytes;
+        let all: u64 = here.map(|&other| cost(other).0.saturating_sub(own)).sum();
         let most = limits.queues_bytes_max.unwrap_or(u64::MAX);
         assert!(all <= most, "6: {all} bytes in all queues, and {most} may be");
     }

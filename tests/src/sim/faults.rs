@@ -89,7 +89,10 @@ impl World {
                 known && reached(limits.sessions_per_principal_max, sessions)
             }
             Fault::BodiesFull => bytes(limits.bodies_bytes_max),
-            Fault::QueuesFull => !self.setup.generous && limits.queues_bytes_max.is_some(),
+            Fault::QueuesFull => {
+                let small = !self.setup.generous && limits.queues_bytes_max.is_some();
+                small && limits.queue_reserve_bytes == 0
+            }
             // What waits is known to nobody else; but not that much does.
             Fault::EventsFull => limits.events_max.is_some_and(|most| most <= 16),
             Fault::EntropyUnavailable => self.setup.entropy_fails,

@@ -201,6 +201,7 @@ fn limits(chance: &mut Chance) -> Limits {
     few(&mut limits.queue_bytes_max, &[300, 1_000, 10_000]);
     few(&mut limits.queues_bytes_max, &[1_500, 5_000, 50_000]);
     few(&mut limits.answers_bytes_max, &[1, 400, 4_000]);
+    limits.queue_reserve_bytes = *chance.pick(&[0, 0, 300, 2_000]);
     limits.stream_input_bytes_max = *chance.pick(&[0, 300, 4_000]);
     limits.discard_bytes_max = *chance.pick(&[0, 100, 10_000]);
     limits.linger_bytes_max = *chance.pick(&[100, 10_000]);
@@ -216,6 +217,7 @@ fn timeouts(chance: &mut Chance) -> Timeouts {
         &mut timeouts.idle,
         &mut timeouts.heartbeat,
         &mut timeouts.stall,
+        &mut timeouts.stall_when_full,
         &mut timeouts.decision,
         &mut timeouts.hold,
         &mut timeouts.linger,

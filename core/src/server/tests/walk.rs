@@ -34,6 +34,7 @@ fn config(random: &mut Random) -> ConfigBuilder {
         limits.in_flight_max = Some(2);
         limits.queue_bytes_max = Some(1_000);
         limits.queues_bytes_max = Some(3_000);
+        limits.queue_reserve_bytes = [0, 400][random.below(2)];
         limits.bodies_bytes_max = Some(5_000);
         limits.body_bytes_max = Some(2_000);
         limits.answers_bytes_max = Some(400);
