@@ -19,7 +19,7 @@ use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::policy::cors::Sharing;
-use crate::request::Plan;
+use crate::request::{Plan, Unread};
 use crate::route::Route;
 use crate::session::Claim;
 use crate::time::Time;
@@ -69,6 +69,8 @@ pub(crate) enum Phase {
     Head,
     /// A request waits for the application to vouch for it.
     Deciding(Box<Plan>),
+    /// Another shard is asked whether it has the session that a post is for, before the body is read.
+    Locating(Box<Unlocated>),
     /// The body of a post is coming in.
     Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
     /// A complete post waits for room in its session.
@@ -92,6 +94,7 @@ pub(crate) enum Phase {
 pub(crate) enum Stage {
     Head,
     Deciding,
+    Locating,
     Body,
     Held,
     Awaiting,
@@ -107,14 +110,18 @@ impl Stage {
     /// this table is in ARCHITECTURE.md, and a test keeps the two the same.
     pub(crate) const fn followers(self) -> &'static [Self] {
         use Stage::{
-            Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Streaming,
+            Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Locating,
+            Streaming,
         };
         match self {
-            Head => &[Head, Deciding, Body, Discarding, Streaming, Closing, Ended],
+            Head => &[Head, Deciding, Locating, Body, Discarding, Streaming, Closing, Ended],
             Deciding => &[Awaiting, Head, Discarding, Closing, Ended],
+            Locating => &[Awaiting, Head, Discarding, Closing, Ended],
             Body => &[Awaiting, Closing, Ended],
             Held => &[Awaiting],
-            Awaiting => &[Head, Body, Held, Awaiting, Discarding, Streaming, Closing, Ended],
+            Awaiting => {
+                &[Head, Locating, Body, Held, Awaiting, Discarding, Streaming, Closing, Ended]
+            }
             Discarding => &[Head, Closing, Ended],
             Streaming => &[Ended],
             Closing => &[Lingering, Ended],
@@ -129,6 +136,7 @@ impl Phase {
         match self {
             Self::Head => Stage::Head,
             Self::Deciding(_) => Stage::Deciding,
+            Self::Locating(_) => Stage::Locating,
             Self::Body { .. } => Stage::Body,
             Self::Held { .. } => Stage::Held,
             Self::Awaiting => Stage::Awaiting,
@@ -146,8 +154,18 @@ impl Phase {
 pub(crate) enum PostTarget {
     /// A session of this server.
     Here(Key),
-    /// A session of another shard.
-    Elsewhere(Box<Claim>),
+    /// A session of another shard. Unless it comes in whole, its body is not read before that shard
+    /// has been asked; until then `unasked` is what is unread of the request.
+    Elsewhere { claim: Box<Claim>, unasked: Option<Unread> },
+}
+
+/// A post whose body is not read before another shard has said that its session exists.
+#[derive(Debug)]
+pub(crate) struct Unlocated {
+    pub(crate) claim: Box<Claim>,
+    pub(crate) decoder: BodyDecoder,
+    pub(crate) unread: Unread,
+    pub(crate) expects_continue: bool,
 }
 
 impl fmt::Debug for Conn {
@@ -169,6 +187,7 @@ impl fmt::Debug for Phase {
         match self {
             Self::Head => f.write_str("Head"),
             Self::Deciding(_) => f.write_str("Deciding"),
+            Self::Locating(_) => f.write_str("Locating"),
             Self::Body { body, target, .. } => {
                 write!(f, "Body({} bytes so far for {target:?})", body.len())
             }
@@ -231,7 +250,7 @@ impl Conn {
             | Phase::Closing { .. }
             | Phase::Lingering { .. }
             | Phase::Ended => true,
-            Phase::Deciding(_) | Phase::Held { .. } | Phase::Awaiting => false,
+            Phase::Deciding(_) | Phase::Locating(_) | Phase::Held { .. } | Phase::Awaiting => false,
         }
     }
 
@@ -250,6 +269,7 @@ impl Conn {
             }
             Phase::Head
             | Phase::Deciding(_)
+            | Phase::Locating(_)
             | Phase::Body { .. }
             | Phase::Held { .. }
             | Phase::Awaiting
@@ -291,6 +311,7 @@ impl Conn {
             Phase::Held { message, .. } => message.memory_bytes() as usize,
             Phase::Head
             | Phase::Deciding(_)
+            | Phase::Locating(_)
             | Phase::Awaiting
             | Phase::Discarding { .. }
             | Phase::Streaming { .. }
@@ -310,9 +331,10 @@ mod tests {
 
     use super::*;
 
-    const STAGES: [Stage; 10] = [
+    const STAGES: [Stage; 11] = [
         Stage::Head,
         Stage::Deciding,
+        Stage::Locating,
         Stage::Body,
         Stage::Held,
         Stage::Awaiting,

@@ -247,7 +247,7 @@ impl Limits {
     /// [share](Self::share_of) of these limits each: a little more than that of one which has them all,
     /// because each may have one body more than its budget, and shares are rounded up. Where there are
     /// several, each has a mailbox for the others' posts, which takes as many as it may hold and as
-    /// many bytes as its budget of bodies.
+    /// many bytes as its budget of bodies, and as many questions about sessions.
     #[must_use]
     pub fn memory_bytes_max_of(&self, shards: u16) -> u64 {
         let shards = shards.max(1);
@@ -258,7 +258,9 @@ impl Limits {
             each = each
                 .saturating_add(mailbox(share.bodies_bytes_max))
                 .saturating_add(mailbox(share.body_bytes_max))
-                .saturating_add(terms(share.forwarded_max).saturating_mul(GUEST_BYTES));
+                .saturating_add(
+                    terms(share.forwarded_max).saturating_mul(GUEST_BYTES + LOOKUP_BYTES),
+                );
         }
         each.saturating_mul(shards.into())
     }
@@ -297,6 +299,8 @@ const SESSION_BYTES: u64 = 2 * 320 + 128;
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
 const GUEST_BYTES: u64 = 2 * (192 + 64 + 24) + EVENT_BYTES;
+/// A question of another shard in a mailbox, doubled likewise.
+const LOOKUP_BYTES: u64 = 2 * 112;
 /// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
 const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled likewise.
@@ -446,7 +450,7 @@ mod tests {
         assert_eq!(whole.share_of(1), whole);
         let whole = Limits::default();
         assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
-        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * GUEST_BYTES;
+        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * (GUEST_BYTES + LOOKUP_BYTES);
         let two = whole.memory_bytes_max_of(2) - mailboxes;
         assert_eq!(two, 2 * whole.share_of(2).memory_bytes_max());
         assert!(two < whole.memory_bytes_max() + (5 << 20));

@@ -9,6 +9,7 @@
 //! - `server/guard.rs`: who vouches for requests, rates, places, refusals.
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
 //! - `server/guests.rs`: posts that came by other shards.
+//! - `server/lookups.rs`: whether another shard has the session of a post whose body is not read yet.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
 //! - `server/queues.rs`: room in the budget that all queues share, and whose queue is ended for it.
 //! - `server/lifetime.rs`: deadlines and the shutdown.
@@ -21,6 +22,7 @@ mod guard;
 mod guests;
 mod input;
 mod lifetime;
+mod lookups;
 mod posts;
 mod queues;
 mod streams;

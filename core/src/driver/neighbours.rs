@@ -13,11 +13,15 @@ use std::time::Instant;
 
 use async_channel::Sender;
 
-use super::attention::{Attention, Parcel};
+use super::attention::{Attention, Inquiry, Parcel};
 use super::handle::Control;
 use super::shard::put;
 use crate::config::Config;
-use crate::event::{Delivery, ForwardedPost, HeldPost, Outcome, PostTicket};
+use crate::event::{
+    Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket,
+    SessionLookup,
+};
+
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::Server;
@@ -66,7 +70,7 @@ impl fmt::Debug for Link {
 }
 
 /// One shard's place among the shards of its server. Dropping it ends that place: posts that wait in
-/// it or are held, and posts that come, are answered 503.
+/// it or are held, and posts and lookups that come, are answered 503.
 pub(super) struct Neighbours {
     links: Arc<[Arc<Link>]>,
     number: usize,
@@ -136,6 +140,40 @@ impl Neighbours {
         }
     }
 
+    /// Asks a shard whether it has a session.
+    ///
+    /// # Errors
+    ///
+    /// The ticket, and the answer that can be given at once.
+    pub(super) fn ask(
+        &self,
+        to: Shard,
+        lookup: SessionLookup,
+        ticket: LookupTicket,
+    ) -> Result<(), (LookupTicket, LookupAnswer)> {
+        match self.links.get(usize::from(to.0)) {
+            None => Err((ticket, LookupAnswer::UnknownSession)),
+            Some(link) => {
+                let inquiry = Inquiry { lookup, ticket, from: self.number };
+                let asked = link.attention.lookup(inquiry);
+                asked.map_err(|ticket| (ticket, LookupAnswer::Unavailable))
+            }
+        }
+    }
+
+    /// Answers what another shard asks about a session of this one.
+    pub(super) fn look_up(&self, inquiry: Inquiry, server: &Server) {
+        let Inquiry { lookup, ticket, from } = inquiry;
+        self.tell(from, ticket, server.look_up(&lookup));
+    }
+
+    /// Says to the shard that asked what was found.
+    fn tell(&self, to: usize, ticket: LookupTicket, answer: LookupAnswer) {
+        if let Some(link) = self.links.get(to) {
+            link.attention.lookup_answer(ticket, answer);
+        }
+    }
+
     /// Delivers a post that another shard has sent. It is `now`, by this shard's clock.
     pub(super) fn take_in(
         &mut self,
@@ -200,8 +238,12 @@ impl Neighbours {
 
 impl Drop for Neighbours {
     fn drop(&mut self) {
-        for Parcel { ticket, from, .. } in self.own.attention.close() {
+        let left = self.own.attention.close();
+        for Parcel { ticket, from, .. } in left.posts {
             self.answer(from, ticket, Outcome::Busy);
+        }
+        for Inquiry { ticket, from, .. } in left.lookups {
+            self.tell(from, ticket, LookupAnswer::Unavailable);
         }
         for Owed { to, ticket, .. } in mem::take(&mut self.held).into_iter().flatten() {
             self.answer(to, ticket, Outcome::Busy);

@@ -69,7 +69,9 @@ impl Server {
             ConnPhase::Head if conn.served && conn.scanner.is_idle() => Some(TimerKind::Idle),
             ConnPhase::Head => Some(TimerKind::Head),
             ConnPhase::Lingering { .. } => Some(TimerKind::Linger),
-            ConnPhase::Deciding(_) => on(TimerKind::Decision, timeouts.decision.is_some()),
+            ConnPhase::Deciding(_) | ConnPhase::Locating(_) => {
+                on(TimerKind::Decision, timeouts.decision.is_some())
+            }
             ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
                 on(TimerKind::Body, timeouts.body.is_some())
             }

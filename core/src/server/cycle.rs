@@ -152,6 +152,7 @@ impl Server {
             ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
             ConnPhase::Head
             | ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
             | ConnPhase::Body { .. }
             | ConnPhase::Held { .. }
             | ConnPhase::Awaiting

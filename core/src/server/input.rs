@@ -5,7 +5,7 @@ use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
 use crate::asker::Asker;
-use crate::conn::Phase as ConnPhase;
+use crate::conn::{Conn, Phase as ConnPhase};
 use crate::error::Fault;
 use crate::event::{CloseReason, Event, Phase};
 use crate::exchange::Exchange;
@@ -57,6 +57,7 @@ impl Server {
             }
             ConnPhase::Head
             | ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
             | ConnPhase::Body { .. }
             | ConnPhase::Held { .. }
             | ConnPhase::Streaming { .. }
@@ -87,6 +88,12 @@ impl Server {
                 self.bodies_bytes += stash.capacity() as u64;
                 (conn.stash, conn.stash_at) = (stash, at + used);
             }
+        }
+        // Of a post's body nothing has come: its shard is asked meanwhile. Of an exchange's it will at
+        // once, and maybe all of it.
+        let more = |conn: &Conn| !conn.eof && conn.exchange.is_none();
+        if self.conns.get(key).is_some_and(more) {
+            self.locate_unread(key);
         }
         self.end_of_input(key);
     }
@@ -136,7 +143,10 @@ impl Server {
                     rest.len()
                 }
                 ConnPhase::Ended => rest.len(),
-                ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => break,
+                ConnPhase::Deciding(_)
+                | ConnPhase::Locating(_)
+                | ConnPhase::Held { .. }
+                | ConnPhase::Awaiting => break,
             };
         }
         used
@@ -277,7 +287,10 @@ impl Server {
                 self.refuse(key, Fault::Truncated, Unread::Unknown);
             }
             // The request was whole, so its answer will come; then there is nothing to read.
-            ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => {}
+            ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
+            | ConnPhase::Held { .. }
+            | ConnPhase::Awaiting => {}
             ConnPhase::Streaming { session, .. } => {
                 // The end of an exchange's request says nothing about its client.
                 if !self.config.allow_half_close && conn.exchange.is_none() {

@@ -120,6 +120,8 @@ impl Server {
             TimerKind::Decision | TimerKind::Forward => {
                 let unread = if let ConnPhase::Deciding(plan) = &conn.phase {
                     plan.unread()
+                } else if let ConnPhase::Locating(post) = &conn.phase {
+                    post.unread
                 } else {
                     Unread::Known(0)
                 };

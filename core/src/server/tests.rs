@@ -17,6 +17,7 @@ mod guard;
 mod http;
 mod identity;
 mod limits;
+mod lookups;
 mod posts;
 mod proxies;
 mod queues;

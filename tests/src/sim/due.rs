@@ -122,13 +122,18 @@ impl World {
         if !ours || self.setup.deferred {
             sum += timeouts.decision?;
         }
+        if !ours {
+            // Its shard is asked first, and then the body has its time.
+            sum += timeouts.decision?;
+        }
         Some(sum)
     }
 
     /// For how long a request may be under way: its head, what is decided of it, its body.
     fn patience_with_half(&self, key: LinkKey) -> Option<Duration> {
         let timeouts = self.setup.configs[key.0].timeouts();
-        Some(timeouts.head? + timeouts.body? + patience(timeouts)?)
+        // Its shard may be asked before its body is read.
+        Some(timeouts.head? + timeouts.body? + timeouts.decision? + patience(timeouts)?)
     }
 
     /// Whether a post's session can take it now, as far as anybody can see.
@@ -303,5 +308,5 @@ impl World {
 
 /// The longest that an answer may be waited for: somebody decides, it is held, somebody decides again.
 fn patience(timeouts: &Timeouts) -> Option<Duration> {
-    Some(timeouts.decision? * 2 + timeouts.hold?)
+    Some(timeouts.decision? * 3 + timeouts.hold?)
 }

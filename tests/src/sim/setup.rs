@@ -72,7 +72,8 @@ impl Setup {
         };
         let acknowledgement =
             if chance.one_in(3) { Acknowledgement::Deferred } else { Acknowledgement::Queued };
-        let forwarding = !chance.one_in(3);
+        // Whether a body has come whole with its head decides about what its shard is asked first.
+        let forwarding = !chance.one_in(3) && !roomy;
         let half_close = chance.one_in(4);
         let instance = chance.one_in(4);
         let limits = if generous { Limits::default() } else { limits(chance) };

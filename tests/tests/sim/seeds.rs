@@ -77,6 +77,8 @@ fn went_everywhere(tour: &Tour) {
         ("questions answered", 500),
         ("questions expired", 100),
         ("foreign posts", 300),
+        ("looked up: Found", 10),
+        ("looked up: UnknownSession", 10),
         ("attacks", 300),
         ("corrupted", 20),
         ("dawdling", 50),
