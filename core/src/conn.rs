@@ -17,7 +17,7 @@ use crate::http1::{BodyDecoder, HeadScanner};
 use crate::jsonrpc::Message;
 use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
-use crate::peer::Peer;
+use crate::peer::{AddressKey, Peer};
 use crate::policy::cors::Sharing;
 use crate::request::{Plan, Unread};
 use crate::route::Route;
@@ -49,6 +49,11 @@ pub(crate) struct Conn {
     pub(crate) waiting_since: Time,
     /// Since when its peer has taken too little of what is queued; only while something is.
     pub(crate) stalled_since: Time,
+    /// Request bytes that are counted for an address, and for which; see `server/bodies.rs`.
+    pub(crate) counted: u64,
+    pub(crate) counted_for: AddressKey,
+    /// Of a post that is on its way to another shard, what is still counted.
+    pub(crate) forwarded: u64,
     /// It was closed to make room, and its driver has not said that it is gone.
     pub(crate) evicted: bool,
     /// The peer has said everything it will say.
@@ -223,6 +228,9 @@ impl Conn {
             session: None,
             waiting_since: Time::ZERO,
             stalled_since: Time::ZERO,
+            counted: 0,
+            counted_for: AddressKey::NOBODYS,
+            forwarded: 0,
             evicted: false,
             eof: false,
             served: false,

@@ -73,6 +73,11 @@ pub struct Limits {
     /// Request bytes in memory together: bodies unfinished or not yet taken by the application,
     /// pipelined input behind them, and heads in events that the application has not polled (503).
     pub bodies_bytes_max: Option<u64>,
+    /// Of these, bytes that come from clients at one address, exempt as above: bodies unfinished, on
+    /// their way to another shard or held, and pipelined input behind them (503). A body that has come
+    /// whole in one read does not count while it is not held. One message of `body_bytes_max` is always
+    /// allowed.
+    pub bodies_bytes_per_address_max: Option<u64>,
     /// Nesting of the JSON of one message (400).
     pub nesting_max: Option<u32>,
     /// Messages of one session that the application has not taken yet; further posts are held.
@@ -135,6 +140,8 @@ impl Default for Limits {
             extension_bytes_max: Some(16 << 10),
             trailer_bytes_max: Some(16 << 10),
             bodies_bytes_max: Some(64 << 20),
+            // A quarter of all, which is four of the largest bodies at once.
+            bodies_bytes_per_address_max: Some(16 << 20),
             // serde_json's own default.
             nesting_max: Some(128),
             inbound_messages_max: Some(64),
@@ -237,6 +244,7 @@ impl Limits {
             rate_entries_max: count(self.rate_entries_max),
             forwarded_max: count(self.forwarded_max),
             bodies_bytes_max: bytes(self.bodies_bytes_max),
+            bodies_bytes_per_address_max: bytes(self.bodies_bytes_per_address_max),
             queues_bytes_max: bytes(self.queues_bytes_max),
             events_max: count(self.events_max),
             ..self.clone()
@@ -271,6 +279,12 @@ impl Limits {
         self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
     }
 
+    /// The most request bytes of one address: never less than one whole message.
+    pub(crate) fn address_bodies_bytes_max(&self) -> Option<u64> {
+        let body = self.body_bytes_max.unwrap_or(u64::MAX);
+        self.bodies_bytes_per_address_max.map(|max| max.max(body))
+    }
+
     pub(crate) fn head(&self) -> HeadLimits {
         HeadLimits {
             head_bytes_max: size(self.head_bytes_max),
@@ -289,8 +303,8 @@ impl Limits {
 }
 
 /// A connection's slot with its timers and list entries, doubled for the growth of the arena; and a
-/// boxed plan, the path where an exchange was mounted, and an address's count.
-const CONN_BYTES: u64 = 2 * 640 + 512;
+/// boxed plan, the path where an exchange was mounted, and two counts of an address.
+const CONN_BYTES: u64 = 2 * 640 + 512 + RATE_BYTES / 2;
 /// What a captured head holds beside its octets: the ends of target, names and values, and itself.
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
 /// A session's slot and list entries, doubled likewise, and its counts.
@@ -447,6 +461,9 @@ mod tests {
         assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
         assert_eq!(share.bodies_bytes_max, Some(16 << 20));
         assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
+        assert_eq!(share.bodies_bytes_per_address_max, Some(4 << 20));
+        let small = whole.share_of(100).address_bodies_bytes_max();
+        assert_eq!(small, Some(4 << 20), "one whole message at least");
         assert_eq!(whole.share_of(1), whole);
         let whole = Limits::default();
         assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());

@@ -7,6 +7,7 @@
 //!
 //! - `server/input.rs`: bytes from peers, through requests, to what they ask for.
 //! - `server/guard.rs`: who vouches for requests, rates, places, refusals.
+//! - `server/bodies.rs`: whose request bytes are in memory, by address.
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
 //! - `server/guests.rs`: posts that came by other shards.
 //! - `server/lookups.rs`: whether another shard has the session of a post whose body is not read yet.
@@ -16,6 +17,7 @@
 //! - `server/cycle.rs`: what leaves on a connection, and what comes after it: the next request or the end.
 //! - `server/check.rs`: what must hold between all of these.
 
+mod bodies;
 mod check;
 mod cycle;
 mod guard;
@@ -95,6 +97,8 @@ pub struct Server {
     queues_looked_until: Time,
     conn_addresses: Tally<AddressKey>,
     session_addresses: Tally<AddressKey>,
+    /// Request bytes in memory by address, of those that had to wait.
+    body_addresses: Tally<AddressKey>,
     session_rates: Rates<AddressKey>,
     tenants: Tenants,
     refusals: Refusals,
@@ -153,6 +157,7 @@ impl Server {
             queues_looked_until: Time::ZERO,
             conn_addresses: Tally::new(),
             session_addresses: Tally::new(),
+            body_addresses: Tally::new(),
             session_rates,
             tenants,
             refusals: Refusals::new(),

@@ -24,6 +24,7 @@ impl Server {
         let (mut queues_cost, mut bodies_bytes) = (0, 0);
         let (mut evicted, mut held, mut armed) = (0, 0, self.timers.count(Role::Guest));
         let mut addresses = Tally::new();
+        let mut body_addresses = Tally::new();
         let wakes: BTreeSet<ConnId> = self.wakes.iter().copied().collect();
         assert_eq!(wakes.len(), self.wakes.len(), "a connection is listed twice");
         for (key, conn) in self.conns.iter() {
@@ -32,6 +33,12 @@ impl Server {
             queues_cost += conn.queue_shared(&self.config.limits);
             bodies_bytes += conn.body_bytes();
             evicted += u32::from(conn.evicted);
+            let counts = self.config.address_key(conn.client).is_some();
+            let theirs = conn.body_bytes() + conn.forwarded;
+            assert_eq!(conn.counted, if counts { theirs } else { 0 }, "{conn:?}");
+            if conn.counted > 0 {
+                body_addresses.add_some(conn.counted_for, conn.counted);
+            }
             held += usize::from(matches!(conn.phase, ConnPhase::Held { .. }));
             self.config.address_key(conn.peer.ip()).into_iter().for_each(|key| addresses.add(key));
             assert_eq!(conn.woken, wakes.contains(&ConnId(key)), "a wake bit is off");
@@ -54,6 +61,7 @@ impl Server {
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert_eq!(self.conn_addresses, addresses, "connections by address");
+        assert_eq!(self.body_addresses, body_addresses, "request bytes by address");
         assert_eq!(self.evicted, evicted, "connections that make room");
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a verb returned with work undone");

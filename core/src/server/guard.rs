@@ -139,7 +139,7 @@ impl Server {
         match self.config.address_key(peer.ip()) {
             Some(address)
                 if !within(
-                    limits.connections_per_address_max,
+                    limits.connections_per_address_max.map(u64::from),
                     self.conn_addresses.count(&address).saturating_add(1),
                 ) =>
             {

@@ -24,6 +24,7 @@ impl Server {
         if !rest.is_empty() {
             self.stash(key, rest);
         }
+        self.charge_bodies(key);
     }
 
     fn stash(&mut self, key: Key, rest: &[u8]) {
@@ -43,7 +44,7 @@ impl Server {
 
     /// Refuses a connection that may be in the middle of waiting for something. A request that has
     /// its answer, or whose message has been delivered, is not refused: what is behind it is.
-    fn refuse_wherever(&mut self, key: Key, fault: Fault) {
+    pub(super) fn refuse_wherever(&mut self, key: Key, fault: Fault) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match conn.phase {
             ConnPhase::Awaiting => {
@@ -95,6 +96,7 @@ impl Server {
         if self.conns.get(key).is_some_and(more) {
             self.locate_unread(key);
         }
+        self.charge_bodies(key);
         self.end_of_input(key);
     }
 

@@ -288,6 +288,7 @@ impl Server {
     /// A body is complete: reads its envelope and passes the message on.
     pub(super) fn finish_body(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
+        let waited = self.conns.get(key).is_some_and(|conn| conn.counted > 0);
         let Some(ConnPhase::Body { mut body, target, .. }) = self.enter(key, ConnPhase::Awaiting)
         else {
             return;
@@ -310,6 +311,10 @@ impl Server {
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
             PostTarget::Elsewhere { claim, .. } => {
+                if let Some(conn) = self.conns.get_mut(key).filter(|_| waited) {
+                    conn.forwarded = message.memory_bytes();
+                    self.recount_bodies(key);
+                }
                 self.forward(key, ForwardedPost { claim: *claim, message });
             }
         }

@@ -179,8 +179,8 @@ impl Server {
         } else if !self.has_place_for_stream() {
             Err(Fault::StreamsFull)
         } else if address.is_some_and(|address| {
-            let count = self.session_addresses.count(address);
-            !within(limits.sessions_per_address_max, more(count))
+            let count = self.session_addresses.count(address).saturating_add(1);
+            !within(limits.sessions_per_address_max.map(u64::from), count)
         }) {
             Err(Fault::SessionsPerAddressFull)
         } else if principal.is_some_and(|principal| {

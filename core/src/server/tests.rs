@@ -10,6 +10,7 @@
 )]
 
 mod backpressure;
+mod bodies;
 mod cors;
 mod exchange;
 mod forwarding;

@@ -190,7 +190,7 @@ impl World {
         }
         // What can be a peer's own slowness is not put down to what the others need.
         let stalled = link.slow.then_some(Fault::Stalled);
-        let others = [Fault::ConnectionEvicted, Fault::BodiesFull];
+        let others = [Fault::ConnectionEvicted, Fault::BodiesFull, Fault::BodiesPerAddressFull];
         let causes: Vec<Fault> = stalled.into_iter().chain(others).collect();
         let excused = causes.into_iter().any(|fault| self.excuse(key.0, fault));
         assert!(excused, "{}/{} is closed, and owes an answer to {ask:?}", key.0, key.1);

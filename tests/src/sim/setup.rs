@@ -78,8 +78,9 @@ impl Setup {
         let instance = chance.one_in(4);
         let limits = if generous { Limits::default() } else { limits(chance) };
         let limits = if roomy {
-            let Limits { bodies_bytes_max, linger_bytes_max, .. } = Limits::default();
-            Limits { bodies_bytes_max, linger_bytes_max, ..limits }
+            let Limits { bodies_bytes_max, bodies_bytes_per_address_max, linger_bytes_max, .. } =
+                Limits::default();
+            Limits { bodies_bytes_max, bodies_bytes_per_address_max, linger_bytes_max, ..limits }
         } else {
             limits
         };
@@ -198,6 +199,7 @@ fn limits(chance: &mut Chance) -> Limits {
     };
     few(&mut limits.body_bytes_max, &[200, 2_000]);
     few(&mut limits.bodies_bytes_max, &[1_000, 5_000, 50_000]);
+    few(&mut limits.bodies_bytes_per_address_max, &[0, 1_000, 3_000]);
     few(&mut limits.inbound_bytes_max, &[200, 2_000]);
     few(&mut limits.queue_bytes_max, &[300, 1_000, 10_000]);
     few(&mut limits.queues_bytes_max, &[1_500, 5_000, 50_000]);
