@@ -17,9 +17,9 @@ use crate::http1::{BodyDecoder, HeadScanner};
 use crate::jsonrpc::Message;
 use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
-use crate::peer::Peer;
+use crate::peer::{AddressKey, Peer};
 use crate::policy::cors::Sharing;
-use crate::request::Plan;
+use crate::request::{Plan, Unread};
 use crate::route::Route;
 use crate::session::Claim;
 use crate::time::Time;
@@ -47,6 +47,13 @@ pub(crate) struct Conn {
     pub(crate) session: Option<Key>,
     /// Since when it waits for a request or for its end; only where it does.
     pub(crate) waiting_since: Time,
+    /// Since when its peer has taken too little of what is queued; only while something is.
+    pub(crate) stalled_since: Time,
+    /// Request bytes that are counted for an address, and for which; see `server/bodies.rs`.
+    pub(crate) counted: u64,
+    pub(crate) counted_for: AddressKey,
+    /// Of a post that is on its way to another shard, what is still counted.
+    pub(crate) forwarded: u64,
     /// It was closed to make room, and its driver has not said that it is gone.
     pub(crate) evicted: bool,
     /// The peer has said everything it will say.
@@ -67,6 +74,8 @@ pub(crate) enum Phase {
     Head,
     /// A request waits for the application to vouch for it.
     Deciding(Box<Plan>),
+    /// Another shard is asked whether it has the session that a post is for, before the body is read.
+    Locating(Box<Unlocated>),
     /// The body of a post is coming in.
     Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
     /// A complete post waits for room in its session.
@@ -90,6 +99,7 @@ pub(crate) enum Phase {
 pub(crate) enum Stage {
     Head,
     Deciding,
+    Locating,
     Body,
     Held,
     Awaiting,
@@ -105,14 +115,18 @@ impl Stage {
     /// this table is in ARCHITECTURE.md, and a test keeps the two the same.
     pub(crate) const fn followers(self) -> &'static [Self] {
         use Stage::{
-            Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Streaming,
+            Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Locating,
+            Streaming,
         };
         match self {
-            Head => &[Head, Deciding, Body, Discarding, Streaming, Closing, Ended],
+            Head => &[Head, Deciding, Locating, Body, Discarding, Streaming, Closing, Ended],
             Deciding => &[Awaiting, Head, Discarding, Closing, Ended],
+            Locating => &[Awaiting, Head, Discarding, Closing, Ended],
             Body => &[Awaiting, Closing, Ended],
             Held => &[Awaiting],
-            Awaiting => &[Head, Body, Held, Awaiting, Discarding, Streaming, Closing, Ended],
+            Awaiting => {
+                &[Head, Locating, Body, Held, Awaiting, Discarding, Streaming, Closing, Ended]
+            }
             Discarding => &[Head, Closing, Ended],
             Streaming => &[Ended],
             Closing => &[Lingering, Ended],
@@ -127,6 +141,7 @@ impl Phase {
         match self {
             Self::Head => Stage::Head,
             Self::Deciding(_) => Stage::Deciding,
+            Self::Locating(_) => Stage::Locating,
             Self::Body { .. } => Stage::Body,
             Self::Held { .. } => Stage::Held,
             Self::Awaiting => Stage::Awaiting,
@@ -144,8 +159,18 @@ impl Phase {
 pub(crate) enum PostTarget {
     /// A session of this server.
     Here(Key),
-    /// A session of another shard.
-    Elsewhere(Box<Claim>),
+    /// A session of another shard. Unless it comes in whole, its body is not read before that shard
+    /// has been asked; until then `unasked` is what is unread of the request.
+    Elsewhere { claim: Box<Claim>, unasked: Option<Unread> },
+}
+
+/// A post whose body is not read before another shard has said that its session exists.
+#[derive(Debug)]
+pub(crate) struct Unlocated {
+    pub(crate) claim: Box<Claim>,
+    pub(crate) decoder: BodyDecoder,
+    pub(crate) unread: Unread,
+    pub(crate) expects_continue: bool,
 }
 
 impl fmt::Debug for Conn {
@@ -167,6 +192,7 @@ impl fmt::Debug for Phase {
         match self {
             Self::Head => f.write_str("Head"),
             Self::Deciding(_) => f.write_str("Deciding"),
+            Self::Locating(_) => f.write_str("Locating"),
             Self::Body { body, target, .. } => {
                 write!(f, "Body({} bytes so far for {target:?})", body.len())
             }
@@ -201,6 +227,10 @@ impl Conn {
             route: None,
             session: None,
             waiting_since: Time::ZERO,
+            stalled_since: Time::ZERO,
+            counted: 0,
+            counted_for: AddressKey::NOBODYS,
+            forwarded: 0,
             evicted: false,
             eof: false,
             served: false,
@@ -228,7 +258,7 @@ impl Conn {
             | Phase::Closing { .. }
             | Phase::Lingering { .. }
             | Phase::Ended => true,
-            Phase::Deciding(_) | Phase::Held { .. } | Phase::Awaiting => false,
+            Phase::Deciding(_) | Phase::Locating(_) | Phase::Held { .. } | Phase::Awaiting => false,
         }
     }
 
@@ -247,6 +277,7 @@ impl Conn {
             }
             Phase::Head
             | Phase::Deciding(_)
+            | Phase::Locating(_)
             | Phase::Body { .. }
             | Phase::Held { .. }
             | Phase::Awaiting
@@ -262,6 +293,24 @@ impl Conn {
             && self.stashed().is_empty()
     }
 
+    /// What `queued` bytes of it would count in the budget of all queues: a stream's first bytes are
+    /// its session's own.
+    const fn shared(&self, queued: u64, limits: &Limits) -> u64 {
+        let own = matches!(self.phase, Phase::Streaming { .. });
+        queued.saturating_sub(if own { limits.queue_reserve_bytes } else { 0 })
+    }
+
+    /// What its queue counts in the budget of all queues.
+    pub(crate) const fn queue_shared(&self, limits: &Limits) -> u64 {
+        self.shared(self.outbox.cost(), limits)
+    }
+
+    /// What `cost` more would count there.
+    pub(crate) const fn queue_shared_by(&self, cost: u64, limits: &Limits) -> u64 {
+        let queued = self.outbox.cost().saturating_add(cost);
+        self.shared(queued, limits) - self.queue_shared(limits)
+    }
+
     /// Bytes of request bodies and stashed input that this connection holds: its part of the
     /// server's budget for them.
     pub(crate) fn body_bytes(&self) -> u64 {
@@ -270,6 +319,7 @@ impl Conn {
             Phase::Held { message, .. } => message.memory_bytes() as usize,
             Phase::Head
             | Phase::Deciding(_)
+            | Phase::Locating(_)
             | Phase::Awaiting
             | Phase::Discarding { .. }
             | Phase::Streaming { .. }
@@ -289,9 +339,10 @@ mod tests {
 
     use super::*;
 
-    const STAGES: [Stage; 10] = [
+    const STAGES: [Stage; 11] = [
         Stage::Head,
         Stage::Deciding,
+        Stage::Locating,
         Stage::Body,
         Stage::Held,
         Stage::Awaiting,

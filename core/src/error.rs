@@ -198,6 +198,8 @@ faults! {
     SessionsPerPrincipalFull = 503 Keep "too many sessions of this principal (limit sessions_per_principal_max)";
     /// Request bodies in memory have reached their limit.
     BodiesFull = 503 Close "too many request bytes in memory (limit bodies_bytes_max)";
+    /// Request bodies from one address have reached their limit.
+    BodiesPerAddressFull = 503 Close "too many request bytes in memory from this address (limit bodies_bytes_per_address_max)";
     /// Outbound queues have reached their limit.
     QueuesFull = 503 Keep "too many response bytes in memory (limit queues_bytes_max)";
     /// The application has not taken the events it was told of.

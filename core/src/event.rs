@@ -118,6 +118,13 @@ pub struct AuthTicket(pub(crate) Ticket);
 #[must_use = "the post is refused with 503 unless the ticket is answered in time"]
 pub struct PostTicket(pub(crate) Ticket);
 
+/// A post whose body waits for [`Server::answer_lookup`](crate::Server::answer_lookup), once.
+///
+/// Dropping it leaks nothing: the post is refused with 503 when its deadline passes.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the post is refused with 503 unless the ticket is answered in time"]
+pub struct LookupTicket(pub(crate) Ticket);
+
 /// Which question of which connection; a later question has another number.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
@@ -164,6 +171,18 @@ pub enum Event {
         message: Message,
         /// Only with [`Acknowledgement::Deferred`](crate::Acknowledgement): answers the post.
         ticket: Option<PostTicket>,
+    },
+    /// A post whose body has not come in whole names a session of another shard: does it exist? Its
+    /// body is not read before that is known. Only where [`ConfigBuilder::forwarding`] is on.
+    ///
+    /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
+    LookedFor {
+        /// Whose session it is, as the peer claims: the shard may not exist.
+        shard: Shard,
+        /// What to [`look_up`](crate::Server::look_up) there.
+        lookup: SessionLookup,
+        /// Takes that shard's answer.
+        ticket: LookupTicket,
     },
     /// A post names a session of another shard; only where [`ConfigBuilder::forwarding`] is on.
     ///
@@ -268,6 +287,23 @@ pub enum Delivery {
     Held(HeldPost),
 }
 
+/// What a post says of its session, for the shard that owns the session to look up.
+#[derive(Debug)]
+pub struct SessionLookup {
+    pub(crate) claim: Claim,
+}
+
+/// What [`Server::look_up`](crate::Server::look_up) has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupAnswer {
+    /// The session exists and may be posted to: the body is read.
+    Found,
+    /// 404: there is no such session for whoever asks.
+    UnknownSession,
+    /// 503 with `Retry-After`: the shard takes no posts, or cannot be asked.
+    Unavailable,
+}
+
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -309,9 +345,12 @@ impl Event {
             Self::Asked { head, .. } | Self::Opened { head, .. } => head.memory_bytes(),
             Self::Message { message, .. } => message.memory_bytes(),
             Self::Foreign { post, .. } => post.message.memory_bytes(),
-            Self::Settled { .. } | Self::Unblocked { .. } | Self::Closed { .. } | Self::Drained => {
-                0
-            }
+            // A lookup is as small as its event.
+            Self::LookedFor { .. }
+            | Self::Settled { .. }
+            | Self::Unblocked { .. }
+            | Self::Closed { .. }
+            | Self::Drained => 0,
         }
     }
 }

@@ -123,7 +123,8 @@ pub use entropy::{Entropy, EntropyUnavailable};
 pub use error::{AcceptError, Aftermath, ConfigError, Expired, Fault, SendError};
 pub use event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, HeldPost, Interest,
-    Outcome, Phase, PostTicket, Principal, Reach, Refusal, RequestHead, SessionId, Verdict,
+    LookupAnswer, LookupTicket, Outcome, Phase, PostTicket, Principal, Reach, Refusal, RequestHead,
+    SessionId, SessionLookup, Verdict,
 };
 pub use exchange::{Exchange, ResponseHead};
 pub use limits::{Limits, Timeouts};

@@ -77,6 +77,11 @@ pub struct Limits {
     /// Request bytes in memory together: bodies unfinished or not yet taken by the application,
     /// pipelined input behind them, and heads in events that the application has not polled (503).
     pub bodies_bytes_max: Option<u64>,
+    /// Of these, bytes that come from clients at one address, exempt as above: bodies unfinished, on
+    /// their way to another shard or held, and pipelined input behind them (503). A body that has come
+    /// whole in one read does not count while it is not held. One message of `body_bytes_max` is always
+    /// allowed.
+    pub bodies_bytes_per_address_max: Option<u64>,
     /// Nesting of the JSON of one message (400).
     pub nesting_max: Option<u32>,
     /// Messages of one session that the application has not taken yet; further posts are held.
@@ -91,8 +96,13 @@ pub struct Limits {
     pub forwarded_max: Option<u32>,
     /// Bytes queued for one session's stream; one larger frame alone is allowed.
     pub queue_bytes_max: Option<u64>,
-    /// Bytes queued for all peers together. No larger message can be sent; so an answer as long as the
-    /// longest post needs a little more than `body_bytes_max`.
+    /// Bytes of each session's queue that are its own: a frame that fits into them never waits for
+    /// other sessions' queues. What is queued beyond them counts in `queues_bytes_max`.
+    pub queue_reserve_bytes: u64,
+    /// Bytes queued for all peers together, without what sessions have of their own
+    /// (`queue_reserve_bytes`). No frame can be sent that is larger than this and that reserve; so an
+    /// answer as long as the longest post needs a little more than `body_bytes_max`. While a frame waits for room in it, the largest queues of peers that
+    /// take nothing are ended: see [`Timeouts::stall_when_full`].
     pub queues_bytes_max: Option<u64>,
     /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
     /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
@@ -135,6 +145,8 @@ impl Default for Limits {
             extension_bytes_max: Some(16 << 10),
             trailer_bytes_max: Some(16 << 10),
             bodies_bytes_max: Some(64 << 20),
+            // A quarter of all, which is four of the largest bodies at once.
+            bodies_bytes_per_address_max: Some(16 << 20),
             // serde_json's own default.
             nesting_max: Some(128),
             inbound_messages_max: Some(64),
@@ -145,6 +157,9 @@ impl Default for Limits {
             // As many as connections: each has one post under way.
             forwarded_max: Some(10_240),
             queue_bytes_max: Some(1 << 20),
+            // As much as a connection may hold of a head: one that carries a stream holds none, so
+            // the sum of all limits is no larger for it. Most answers to `tools/call` fit.
+            queue_reserve_bytes: 16 << 10,
             queues_bytes_max: Some(64 << 20),
             // 1 KiB in 30 s is slower than any link that is in use.
             stall_bytes_min: 1 << 10,
@@ -169,8 +184,8 @@ impl Limits {
     ///
     /// Sets `body_bytes_max`, and raises what would stop such a body or its answer elsewhere:
     /// `bodies_bytes_max` and `queues_bytes_max` to four times as much, so that a few of the longest
-    /// messages are there at once, and `inbound_bytes_max` to a quarter of it. With `None` these three
-    /// become `None` as well. Nothing is lowered but `body_bytes_max`.
+    /// messages are there at once, `bodies_bytes_per_address_max` to twice as much, and
+    /// `inbound_bytes_max` to a quarter of it. With `None` these four become `None` as well. Nothing is lowered but `body_bytes_max`.
     ///
     /// The default limits are those for the default of 4 MiB:
     ///
@@ -190,6 +205,10 @@ impl Limits {
         Self {
             bodies_bytes_max: raised(limits.bodies_bytes_max, several),
             queues_bytes_max: raised(limits.queues_bytes_max, queues),
+            bodies_bytes_per_address_max: raised(
+                limits.bodies_bytes_per_address_max,
+                body_bytes_max.map(|bytes| bytes.saturating_mul(2)),
+            ),
             inbound_bytes_max: raised(limits.inbound_bytes_max, body_bytes_max.map(|b| b / 4)),
             ..limits
         }
@@ -212,7 +231,10 @@ impl Limits {
         // The slot, its timers, its places in lists, its address's count, what is being decided.
         add(connections, CONN_BYTES);
         // A head that is incomplete, or one that somebody decides about.
-        add(connections, terms(self.head_bytes_max).saturating_add(HEAD_BYTES));
+        let head = terms(self.head_bytes_max).saturating_add(HEAD_BYTES);
+        add(connections, head);
+        // A connection that carries a stream holds no head, but what its queue has of its own.
+        add(sessions, self.queue_reserve_bytes.saturating_sub(head));
         // An answer past any budget.
         add(connections, ANSWER_BYTES);
         // The slot, its places in lists, its address's and principal's counts.
@@ -271,6 +293,8 @@ impl Limits {
             rate_entries_max: count(self.rate_entries_max),
             forwarded_max: count(self.forwarded_max),
             bodies_bytes_max: bytes(self.bodies_bytes_max, self.request_bytes_max()),
+            // One message fits in any case: see `address_bodies_bytes_max`.
+            bodies_bytes_per_address_max: bytes(self.bodies_bytes_per_address_max, Some(0)),
             queues_bytes_max: bytes(self.queues_bytes_max, self.answer_bytes_max()),
             events_max: count(self.events_max),
             ..self.clone()
@@ -295,7 +319,7 @@ impl Limits {
     /// because each may have one body more than its budget, and shares are rounded up; and with so many
     /// of them that a share would be less than one message, several messages for each. Where there are
     /// several, each has a mailbox for the others' posts, which takes as many as it may hold and as
-    /// many bytes as its budget of bodies.
+    /// many bytes as its budget of bodies, and as many questions about sessions.
     #[must_use]
     pub fn memory_bytes_max_of(&self, shards: u16) -> u64 {
         let shards = shards.max(1);
@@ -306,7 +330,9 @@ impl Limits {
             each = each
                 .saturating_add(mailbox(share.bodies_bytes_max))
                 .saturating_add(mailbox(share.body_bytes_max))
-                .saturating_add(terms(share.forwarded_max).saturating_mul(GUEST_BYTES));
+                .saturating_add(
+                    terms(share.forwarded_max).saturating_mul(GUEST_BYTES + LOOKUP_BYTES),
+                );
         }
         each.saturating_mul(shards.into())
     }
@@ -357,6 +383,12 @@ impl Limits {
         self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
     }
 
+    /// The most request bytes of one address: never less than one whole message.
+    pub(crate) fn address_bodies_bytes_max(&self) -> Option<u64> {
+        let body = self.body_bytes_max.unwrap_or(u64::MAX);
+        self.bodies_bytes_per_address_max.map(|max| max.max(body))
+    }
+
     pub(crate) fn head(&self) -> HeadLimits {
         HeadLimits {
             head_bytes_max: size(self.head_bytes_max),
@@ -375,8 +407,8 @@ impl Limits {
 }
 
 /// A connection's slot with its timers and list entries, doubled for the growth of the arena; and a
-/// boxed plan, the path where an exchange was mounted, and an address's count.
-const CONN_BYTES: u64 = 2 * 640 + 512;
+/// boxed plan, the path where an exchange was mounted, and two counts of an address.
+const CONN_BYTES: u64 = 2 * 640 + 512 + RATE_BYTES / 2;
 /// What a captured head holds beside its octets: the ends of target, names and values, and itself.
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
 /// A session's slot and list entries, doubled likewise, and its counts.
@@ -388,6 +420,8 @@ const WRAPPING_BYTES: u64 = 64 << 10;
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
 const GUEST_BYTES: u64 = 2 * (192 + 64 + 24) + EVENT_BYTES;
+/// A question of another shard in a mailbox, doubled likewise.
+const LOOKUP_BYTES: u64 = 2 * 112;
 /// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
 const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled likewise.
@@ -425,6 +459,11 @@ pub struct Timeouts {
     /// its answers are too many for it to be read ([`Limits::answers_bytes_max`]), this is its only
     /// deadline: with `None` there is none.
     pub stall: Option<Duration>,
+    /// As `stall`, while a frame of another session waits for room in all queues together
+    /// ([`Limits::queues_bytes_max`]): of the peers that have taken nothing for this long, or fewer
+    /// than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their connections,
+    /// until there is room. With `None` nobody does before `stall`.
+    pub stall_when_full: Option<Duration>,
     /// A decision made elsewhere: authorization, deferred acknowledgement (503). What another shard
     /// makes of a post may take this on top of `hold`, as long as it may be held there.
     pub decision: Option<Duration>,
@@ -458,6 +497,8 @@ impl Default for Timeouts {
             idle: Some(Duration::from_secs(75)),
             heartbeat: Some(Duration::from_secs(15)),
             stall: Some(Duration::from_secs(30)),
+            // Less than the 5 s after which the Python SDK's client gives up.
+            stall_when_full: Some(Duration::from_secs(2)),
             decision: Some(Duration::from_secs(4)),
             hold: Some(Duration::from_secs(4)),
             linger: Some(Duration::from_secs(2)),
@@ -513,6 +554,10 @@ mod tests {
         assert!(bytes(|limits| limits.head_bytes_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.body_bytes_max = Some(0)) < whole);
         assert!(bytes(|limits| limits.forwarded_max = Some(0)) < whole);
+        let head = (16 << 10) + HEAD_BYTES;
+        assert_eq!(bytes(|limits| limits.queue_reserve_bytes = (16 << 10) + HEAD_BYTES), whole);
+        let more = bytes(|limits| limits.queue_reserve_bytes = (16 << 10) + HEAD_BYTES + 1);
+        assert_eq!(more, whole + 8_192, "each session's own, as far as it is more than {head}");
         assert_eq!(bytes(|limits| limits.inbound_messages_max = None), u64::MAX);
     }
 
@@ -523,10 +568,13 @@ mod tests {
         assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
         assert_eq!(share.bodies_bytes_max, Some(16 << 20));
         assert_eq!((share.body_bytes_max, share.in_flight_max), (Some(4 << 20), Some(64)));
+        assert_eq!(share.bodies_bytes_per_address_max, Some(4 << 20));
+        let small = whole.share_of(100).address_bodies_bytes_max();
+        assert_eq!(small, Some(4 << 20), "one whole message at least");
         assert_eq!(whole.share_of(1), whole);
         let whole = Limits::default();
         assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
-        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * GUEST_BYTES;
+        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * (GUEST_BYTES + LOOKUP_BYTES);
         let two = whole.memory_bytes_max_of(2) - mailboxes;
         assert_eq!(two, 2 * whole.share_of(2).memory_bytes_max());
         assert!(two < whole.memory_bytes_max() + (5 << 20));
@@ -571,24 +619,30 @@ mod tests {
 
     fn mailbox(whole: &Limits, shards: u16) -> u64 {
         let Limits { bodies_bytes_max, body_bytes_max, forwarded_max, .. } = whole.share_of(shards);
-        let posts = u64::from(forwarded_max.unwrap()) * GUEST_BYTES;
+        let posts = u64::from(forwarded_max.unwrap()) * (GUEST_BYTES + LOOKUP_BYTES);
         bodies_bytes_max.unwrap() + body_bytes_max.unwrap() + posts
     }
 
     #[test]
     fn body_limit_carries_what_it_implies() {
-        let check = |bytes: Option<u64>, expected: [Option<u64>; 4]| {
-            let Limits { body_bytes_max, bodies_bytes_max, queues_bytes_max, .. } =
-                Limits::default().with_body_bytes_max(bytes);
-            let inbound = Limits::default().with_body_bytes_max(bytes).inbound_bytes_max;
-            assert_eq!([body_bytes_max, bodies_bytes_max, queues_bytes_max, inbound], expected);
+        let check = |bytes: Option<u64>, expected: [Option<u64>; 5]| {
+            let limits = Limits::default().with_body_bytes_max(bytes);
+            let carried = [
+                limits.body_bytes_max,
+                limits.bodies_bytes_max,
+                limits.bodies_bytes_per_address_max,
+                limits.queues_bytes_max,
+                limits.inbound_bytes_max,
+            ];
+            assert_eq!(carried, expected);
         };
-        let mib = |count: [u64; 4]| count.map(|count| Some(count << 20));
-        check(Some(4 << 20), mib([4, 64, 64, 1]));
-        check(Some(1 << 20), mib([1, 64, 64, 1]));
-        check(Some(100 << 20), mib([100, 400, 400, 25]));
-        check(Some(u64::MAX), [Some(u64::MAX), Some(u64::MAX), Some(u64::MAX), Some(u64::MAX / 4)]);
-        check(None, [None; 4]);
+        let mib = |count: [u64; 5]| count.map(|count| Some(count << 20));
+        check(Some(4 << 20), mib([4, 64, 16, 64, 1]));
+        check(Some(1 << 20), mib([1, 64, 16, 64, 1]));
+        check(Some(100 << 20), mib([100, 400, 200, 400, 25]));
+        let all = Some(u64::MAX);
+        check(all, [all, all, all, all, Some(u64::MAX / 4)]);
+        check(None, [None; 5]);
         // What had no limit keeps none, and a small budget fits an answer with what is around it.
         let other = Limits {
             bodies_bytes_max: None,

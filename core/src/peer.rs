@@ -67,6 +67,9 @@ impl fmt::Display for Peer {
 pub(crate) struct AddressKey([u8; 16]);
 
 impl AddressKey {
+    /// The key of no address, where nothing is counted.
+    pub(crate) const NOBODYS: Self = Self([0; 16]);
+
     /// What limits per address count by: `None` for loopback addresses, which speak for others.
     pub(crate) fn of(ip: IpAddr) -> Option<Self> {
         match ip.to_canonical() {

@@ -7,20 +7,26 @@
 //!
 //! - `server/input.rs`: bytes from peers, through requests, to what they ask for.
 //! - `server/guard.rs`: who vouches for requests, rates, places, refusals.
+//! - `server/bodies.rs`: whose request bytes are in memory, by address.
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
 //! - `server/guests.rs`: posts that came by other shards.
+//! - `server/lookups.rs`: whether another shard has the session of a post whose body is not read yet.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
+//! - `server/queues.rs`: room in the budget that all queues share, and whose queue is ended for it.
 //! - `server/lifetime.rs`: deadlines and the shutdown.
 //! - `server/cycle.rs`: what leaves on a connection, and what comes after it: the next request or the end.
 //! - `server/check.rs`: what must hold between all of these.
 
+mod bodies;
 mod check;
 mod cycle;
 mod guard;
 mod guests;
 mod input;
 mod lifetime;
+mod lookups;
 mod posts;
+mod queues;
 mod streams;
 
 use alloc::boxed::Box;
@@ -86,17 +92,21 @@ pub struct Server {
     releasable: VecDeque<Key>,
     /// Sessions that were refused room because all queues together were full.
     starved: VecDeque<Key>,
-    /// None of them is content with less than this.
+    /// None of them is content with less than this of what all queues share.
     starved_cost_min: u64,
+    /// Before then nobody's queue is looked at again to make room for them.
+    queues_looked_until: Time,
     conn_addresses: Tally<AddressKey>,
     session_addresses: Tally<AddressKey>,
+    /// Request bytes in memory by address, of those that had to wait.
+    body_addresses: Tally<AddressKey>,
     session_rates: Rates<AddressKey>,
     tenants: Tenants,
     refusals: Refusals,
     session_lines: SessionLines,
     /// Connections that were closed to make room and are not gone yet.
     evicted: u32,
-    /// The sum of all outboxes' costs.
+    /// The sum of what all outboxes cost, without what sessions have of their own.
     queues_cost: u64,
     /// The sum of all connections', sessions' and waiting events' request bytes.
     bodies_bytes: u64,
@@ -146,8 +156,10 @@ impl Server {
             releasable: VecDeque::new(),
             starved: VecDeque::new(),
             starved_cost_min: u64::MAX,
+            queues_looked_until: Time::ZERO,
             conn_addresses: Tally::new(),
             session_addresses: Tally::new(),
+            body_addresses: Tally::new(),
             session_rates,
             tenants,
             refusals: Refusals::new(),
@@ -338,7 +350,7 @@ impl Server {
             }
             Phase::Running | Phase::Draining { .. } | Phase::Drained => None,
         };
-        let all = [timers, shutdown, self.room_deadline()];
+        let all = [timers, shutdown, self.room_deadline(), self.queue_room_deadline()];
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
@@ -461,6 +473,11 @@ impl Server {
             && let Some(conn) = self.conns.get_mut(key)
         {
             conn.waiting_since = self.now;
+        }
+        if kind == TimerKind::Stall
+            && let Some(conn) = self.conns.get_mut(key)
+        {
+            conn.stalled_since = self.now;
         }
     }
 

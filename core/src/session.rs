@@ -53,7 +53,7 @@ pub(crate) struct Session {
 }
 
 /// What a post says of the session it is for; the session may be another shard's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) token: SessionToken,
     pub(crate) service: Service,

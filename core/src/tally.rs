@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tally<K> {
-    counts: BTreeMap<K, u32>,
+    counts: BTreeMap<K, u64>,
 }
 
 impl<K: Ord> Tally<K> {
@@ -15,22 +15,31 @@ impl<K: Ord> Tally<K> {
         Self { counts: BTreeMap::new() }
     }
 
-    pub(crate) fn count(&self, key: &K) -> u32 {
+    pub(crate) fn count(&self, key: &K) -> u64 {
         self.counts.get(key).copied().unwrap_or(0)
     }
 
     pub(crate) fn add(&mut self, key: K) {
-        *self.counts.entry(key).or_default() += 1;
+        self.add_some(key, 1);
+    }
+
+    /// Counts `more`, which is not zero.
+    pub(crate) fn add_some(&mut self, key: K, more: u64) {
+        *self.counts.entry(key).or_default() += more;
     }
 
     #[cfg(test)]
     pub(crate) fn total(&self) -> u64 {
-        self.counts.values().map(|&count| u64::from(count)).sum()
+        self.counts.values().sum()
     }
 
     pub(crate) fn subtract(&mut self, key: &K) {
+        self.subtract_some(key, 1);
+    }
+
+    pub(crate) fn subtract_some(&mut self, key: &K, less: u64) {
         let count = self.counts.get_mut(key).expect("invariant: only what was added is subtracted");
-        *count -= 1;
+        *count -= less;
         if *count == 0 {
             self.counts.remove(key);
         }

@@ -6,14 +6,17 @@ use core::task::{Context, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::event::{ForwardedPost, Outcome, PostTicket, SessionId};
+use crate::event::{
+    ForwardedPost, LookupAnswer, LookupTicket, Outcome, PostTicket, SessionId, SessionLookup,
+};
 use crate::report::Report;
 
 /// The sessions whose handles want something, the posts that other shards bring, and whom to wake
 /// about it.
 ///
 /// Not a queue that can grow: each handle lists its session at most once until the shard has looked,
-/// posts have a limit, and there are no more outcomes than connections that wait for one.
+/// posts and lookups have a limit, and there are no more outcomes and answers than connections that
+/// wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
     state: Mutex<State>,
@@ -26,12 +29,14 @@ struct State {
     stop: Option<StopKind>,
     report: Option<Report>,
     posts: Vec<Parcel>,
-    /// Further posts are answered 503 at once.
+    /// Further posts, and further lookups, are answered 503 at once.
     posts_max: u32,
     posts_bytes: u64,
     /// One larger post alone is allowed.
     posts_bytes_max: u64,
     outcomes: Vec<(PostTicket, Outcome)>,
+    lookups: Vec<Inquiry>,
+    lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
     /// The shard has ended: no post is taken any more.
     closed: bool,
     waker: Option<Waker>,
@@ -58,6 +63,16 @@ pub(super) struct Parcel {
     pub(super) sent: Option<Instant>,
 }
 
+/// A question of another shard: whether a session exists, before the body of a post to it is read.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    pub(super) lookup: SessionLookup,
+    /// Takes the answer, on the shard that asks.
+    pub(super) ticket: LookupTicket,
+    /// The number of that shard.
+    pub(super) from: usize,
+}
+
 /// What was wanted since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
@@ -66,6 +81,8 @@ pub(super) struct Wanted {
     pub(super) report: Option<Report>,
     pub(super) posts: Vec<Parcel>,
     pub(super) outcomes: Vec<(PostTicket, Outcome)>,
+    pub(super) lookups: Vec<Inquiry>,
+    pub(super) lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
 }
 
 impl Attention {
@@ -134,6 +151,33 @@ impl Attention {
         });
     }
 
+    /// A question about one of the shard's sessions.
+    ///
+    /// # Errors
+    ///
+    /// The question's ticket if too many are waiting, or the shard has ended.
+    pub(super) fn lookup(&self, inquiry: Inquiry) -> Result<(), LookupTicket> {
+        let mut refused = None;
+        self.change(|state| {
+            let fits = state.lookups.is_empty() || state.lookups.len() < state.posts_max as usize;
+            if state.closed || !fits {
+                refused = Some(inquiry.ticket);
+            } else {
+                state.lookups.push(inquiry);
+            }
+        });
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// What another shard has said about a session.
+    pub(super) fn lookup_answer(&self, ticket: LookupTicket, answer: LookupAnswer) {
+        self.change(|state| {
+            if !state.closed {
+                state.lookup_answers.push((ticket, answer));
+            }
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,12 +202,12 @@ impl Attention {
         state.take()
     }
 
-    /// The shard ends. Returns the posts that it has not looked at.
-    pub(super) fn close(&self) -> Vec<Parcel> {
+    /// The shard ends. Returns what it has not looked at: posts and lookups.
+    pub(super) fn close(&self) -> Wanted {
         let mut state = self.lock();
         state.closed = true;
         state.waker = None;
-        state.take().posts
+        state.take()
     }
 }
 
@@ -176,6 +220,8 @@ impl State {
             report: self.report.take(),
             posts: mem::take(&mut self.posts),
             outcomes: mem::take(&mut self.outcomes),
+            lookups: mem::take(&mut self.lookups),
+            lookup_answers: mem::take(&mut self.lookup_answers),
         }
     }
 }

@@ -13,15 +13,19 @@ use std::time::Instant;
 
 use async_channel::Sender;
 
-use super::attention::{Attention, Parcel};
+use super::attention::{Attention, Inquiry, Parcel};
 use super::handle::Control;
 use super::shard::put;
 use crate::config::Config;
-use crate::event::{Delivery, ForwardedPost, HeldPost, Outcome, PostTicket};
+use crate::event::{
+    Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket,
+    SessionLookup,
+};
+
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::Server;
-use crate::time::Clock;
+use crate::time::{Clock, Time};
 use crate::token::Shard;
 
 /// What everybody who has to do with one shard of a server shares about it.
@@ -66,7 +70,7 @@ impl fmt::Debug for Link {
 }
 
 /// One shard's place among the shards of its server. Dropping it ends that place: posts that wait in
-/// it or are held, and posts that come, are answered 503.
+/// it or are held, and posts and lookups that come, are answered 503.
 pub(super) struct Neighbours {
     links: Arc<[Arc<Link>]>,
     number: usize,
@@ -136,10 +140,49 @@ impl Neighbours {
         }
     }
 
-    /// Delivers a post that another shard has sent.
-    pub(super) fn take_in(&mut self, parcel: Parcel, server: &mut Server, clock: &Clock) {
+    /// Asks a shard whether it has a session.
+    ///
+    /// # Errors
+    ///
+    /// The ticket, and the answer that can be given at once.
+    pub(super) fn ask(
+        &self,
+        to: Shard,
+        lookup: SessionLookup,
+        ticket: LookupTicket,
+    ) -> Result<(), (LookupTicket, LookupAnswer)> {
+        match self.links.get(usize::from(to.0)) {
+            None => Err((ticket, LookupAnswer::UnknownSession)),
+            Some(link) => {
+                let inquiry = Inquiry { lookup, ticket, from: self.number };
+                let asked = link.attention.lookup(inquiry);
+                asked.map_err(|ticket| (ticket, LookupAnswer::Unavailable))
+            }
+        }
+    }
+
+    /// Answers what another shard asks about a session of this one.
+    pub(super) fn look_up(&self, inquiry: Inquiry, server: &Server) {
+        let Inquiry { lookup, ticket, from } = inquiry;
+        self.tell(from, ticket, server.look_up(&lookup));
+    }
+
+    /// Says to the shard that asked what was found.
+    fn tell(&self, to: usize, ticket: LookupTicket, answer: LookupAnswer) {
+        if let Some(link) = self.links.get(to) {
+            link.attention.lookup_answer(ticket, answer);
+        }
+    }
+
+    /// Delivers a post that another shard has sent. It is `now`, by this shard's clock.
+    pub(super) fn take_in(
+        &mut self,
+        parcel: Parcel,
+        server: &mut Server,
+        clock: &Clock,
+        now: Time,
+    ) {
         let Parcel { post, ticket, from, sent } = parcel;
-        let now = clock.now();
         // Shards' clocks have epochs of their own.
         let waited = clock.instant(now).zip(sent).map(|(now, sent)| now.duration_since(sent));
         // Held for as long as it may be from now on, it must not outlast its ticket: see `deliver`.
@@ -195,13 +238,90 @@ impl Neighbours {
 
 impl Drop for Neighbours {
     fn drop(&mut self) {
-        for Parcel { ticket, from, .. } in self.own.attention.close() {
+        let left = self.own.attention.close();
+        for Parcel { ticket, from, .. } in left.posts {
             self.answer(from, ticket, Outcome::Busy);
+        }
+        for Inquiry { ticket, from, .. } in left.lookups {
+            self.tell(from, ticket, LookupAnswer::Unavailable);
         }
         for Owed { to, ticket, .. } in mem::take(&mut self.held).into_iter().flatten() {
             self.answer(to, ticket, Outcome::Busy);
         }
         self.own.sessions.store(0, Ordering::Release);
         self.own.connections.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::String;
+    use core::task::{Context, Waker};
+    use core::time::Duration;
+
+    use super::*;
+    use crate::driver::controls_of;
+    use crate::event::Event;
+    use crate::limits::Timeouts;
+    use crate::peer::Peer;
+    use crate::testing::Random;
+
+    /// What a connection of `server` hears when it has said `request`.
+    fn asks(server: &mut Server, request: &str) -> String {
+        let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
+        server.handle_input(conn, request.as_bytes(), Time::ZERO);
+        String::from_utf8(server.transmit(conn).chunks().flatten().copied().collect()).unwrap()
+    }
+
+    /// A post that shard 0 has received for a session of `there`, which is shard 1.
+    fn forwarded(here: &mut Server, there: &mut Server) -> (ForwardedPost, PostTicket) {
+        let heard = asks(there, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let (_, endpoint) = heard.split_once("data: ").unwrap();
+        let endpoint = endpoint.lines().next().unwrap();
+        let body = r#"{"jsonrpc":"2.0","method":"note"}"#;
+        let head = "Host: localhost\r\nContent-Type: application/json\r\n";
+        let len = body.len();
+        asks(
+            here,
+            &format!("POST {endpoint} HTTP/1.1\r\n{head}Content-Length: {len}\r\n\r\n{body}"),
+        );
+        match here.poll_event() {
+            Some(Event::Foreign { post, ticket, .. }) => (post, ticket),
+            other => panic!("no post for another shard: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn post_on_its_way_for_half_of_decision_is_taken_in_and_a_longer_one_is_busy() {
+        const DECISION: Duration = Duration::from_secs(4);
+        let timeouts = Timeouts { decision: Some(DECISION), ..Timeouts::default() };
+        let config = Config::builder().timeouts(timeouts).build().unwrap();
+        let clock = Clock::start();
+        let sent = Time::from_micros(5_000_000);
+        for (way, expected) in [
+            (Duration::ZERO, Outcome::Accepted),
+            (DECISION / 2, Outcome::Accepted),
+            (DECISION / 2 + Duration::from_micros(1), Outcome::Busy),
+            (DECISION, Outcome::Busy),
+        ] {
+            let (_, controls) = controls_of(2).unwrap();
+            let [first, mut second] = <[_; 2]>::try_from(
+                controls.into_iter().map(|controls| controls.neighbours).collect::<Vec<_>>(),
+            )
+            .unwrap_or_else(|_| panic!("two shards"));
+            let server = |neighbours: &Neighbours| {
+                let config = neighbours.configure(config.clone());
+                Server::new(config, Box::new(Random::seeded(1)), Time::ZERO)
+            };
+            let (mut here, mut there) = (server(&first), server(&second));
+            let (post, ticket) = forwarded(&mut here, &mut there);
+            let parcel = Parcel { post, ticket, from: 0, sent: clock.instant(sent) };
+            second.take_in(parcel, &mut there, &clock, sent.saturating_add(way));
+            let cx = Context::from_waker(Waker::noop());
+            let outcomes = first.own().attention.take(&cx).outcomes;
+            let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+            assert_eq!(outcomes, [expected], "on its way for {way:?}");
+        }
     }
 }

@@ -84,7 +84,9 @@ impl MailLimits {
     pub(super) fn new(limits: &Limits) -> Self {
         let half = limits.inbound_messages_max.map_or(u32::MAX, |max| max / 2);
         Self {
-            frame_bytes_max: limits.queues_bytes_max.unwrap_or(u64::MAX),
+            frame_bytes_max: limits
+                .queues_bytes_max
+                .map_or(u64::MAX, |max| max.saturating_add(limits.queue_reserve_bytes)),
             unreported: half.min(MESSAGES_UNREPORTED) as usize,
         }
     }

@@ -120,7 +120,15 @@ impl<S: Socket> State<S> {
             None => {}
         }
         for parcel in wanted.posts {
-            self.neighbours.take_in(parcel, &mut self.server, &self.clock);
+            let now = self.clock.now();
+            self.neighbours.take_in(parcel, &mut self.server, &self.clock, now);
+        }
+        for inquiry in wanted.lookups {
+            self.neighbours.look_up(inquiry, &self.server);
+        }
+        for (ticket, answer) in wanted.lookup_answers {
+            // Its deadline may have passed meanwhile, or its client have left.
+            let _ = self.server.answer_lookup(ticket, answer, now);
         }
         for (ticket, outcome) in wanted.outcomes {
             // Its deadline may have passed meanwhile, or its client have left.
@@ -196,6 +204,11 @@ impl<S: Socket> State<S> {
                 Event::Drained => return true,
                 Event::Asked { ticket, head } => {
                     self.decisions.ask(ticket, head, &mut self.server, now);
+                }
+                Event::LookedFor { shard, lookup, ticket } => {
+                    if let Err((ticket, answer)) = self.neighbours.ask(shard, lookup, ticket) {
+                        let _ = self.server.answer_lookup(ticket, answer, now);
+                    }
                 }
                 Event::Foreign { post, ticket, .. } => {
                     let sent = self.clock.instant(now);

@@ -24,14 +24,21 @@ impl Server {
         let (mut queues_cost, mut bodies_bytes) = (0, 0);
         let (mut evicted, mut held, mut armed) = (0, 0, self.timers.count(Role::Guest));
         let mut addresses = Tally::new();
+        let mut body_addresses = Tally::new();
         let wakes: BTreeSet<ConnId> = self.wakes.iter().copied().collect();
         assert_eq!(wakes.len(), self.wakes.len(), "a connection is listed twice");
         for (key, conn) in self.conns.iter() {
             conn.outbox.check();
             frames += u64::from(conn.outbox.frames());
-            queues_cost += conn.outbox.cost();
+            queues_cost += conn.queue_shared(&self.config.limits);
             bodies_bytes += conn.body_bytes();
             evicted += u32::from(conn.evicted);
+            let counts = self.config.address_key(conn.client).is_some();
+            let theirs = conn.body_bytes() + conn.forwarded;
+            assert_eq!(conn.counted, if counts { theirs } else { 0 }, "{conn:?}");
+            if conn.counted > 0 {
+                body_addresses.add_some(conn.counted_for, conn.counted);
+            }
             held += usize::from(matches!(conn.phase, ConnPhase::Held { .. }));
             self.config.address_key(conn.peer.ip()).into_iter().for_each(|key| addresses.add(key));
             assert_eq!(conn.woken, wakes.contains(&ConnId(key)), "a wake bit is off");
@@ -54,6 +61,7 @@ impl Server {
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert_eq!(self.conn_addresses, addresses, "connections by address");
+        assert_eq!(self.body_addresses, body_addresses, "request bytes by address");
         assert_eq!(self.evicted, evicted, "connections that make room");
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a verb returned with work undone");
@@ -69,7 +77,9 @@ impl Server {
             ConnPhase::Head if conn.served && conn.scanner.is_idle() => Some(TimerKind::Idle),
             ConnPhase::Head => Some(TimerKind::Head),
             ConnPhase::Lingering { .. } => Some(TimerKind::Linger),
-            ConnPhase::Deciding(_) => on(TimerKind::Decision, timeouts.decision.is_some()),
+            ConnPhase::Deciding(_) | ConnPhase::Locating(_) => {
+                on(TimerKind::Decision, timeouts.decision.is_some())
+            }
             ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
                 on(TimerKind::Body, timeouts.body.is_some())
             }
@@ -179,7 +189,7 @@ impl Server {
         let forgotten =
             session.refused_cost.is_some() && !session.starved && conn.outbox.is_empty();
         assert!(!forgotten, "nobody would tell the application that there is room");
-        let least = session.refused_cost.filter(|_| session.starved).unwrap_or(u64::MAX);
+        let least = self.refused_shared_cost(key).filter(|_| session.starved).unwrap_or(u64::MAX);
         assert!(least >= self.starved_cost_min, "it would not be asked when there is room");
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");

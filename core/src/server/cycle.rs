@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use super::Server;
 use crate::answer::Reply;
 use crate::arena::Key;
-use crate::conn::Phase as ConnPhase;
+use crate::conn::{Phase as ConnPhase, Stage};
 use crate::event::{CloseReason, ConnId, Phase};
 use crate::exchange::ResponseHead;
 use crate::http1::Persistence;
@@ -21,7 +21,7 @@ impl Server {
     pub(super) fn push(&mut self, key: Key, segment: Segment) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let was_empty = conn.outbox.is_empty();
-        self.queues_cost += segment.cost();
+        self.queues_cost += conn.queue_shared_by(segment.cost(), &self.config.limits);
         conn.outbox.push(segment);
         if was_empty {
             conn.taken = 0;
@@ -52,7 +52,7 @@ impl Server {
     pub(super) fn clear_outbox(&mut self, key: Key) -> u32 {
         let Some(conn) = self.conns.get_mut(key) else { return 0 };
         let frames = conn.outbox.frames();
-        self.queues_cost -= conn.outbox.cost();
+        self.queues_cost -= conn.queue_shared(&self.config.limits);
         self.metrics.frames_undelivered += u64::from(frames);
         conn.outbox.clear();
         self.disarm(Role::Stall, key);
@@ -63,13 +63,22 @@ impl Server {
     pub(super) fn enter(&mut self, key: Key, phase: ConnPhase) -> Option<ConnPhase> {
         let conn = self.conns.get_mut(key)?;
         let (from, to) = (conn.phase.stage(), phase.stage());
+        if to != Stage::Awaiting {
+            conn.forwarded = 0;
+        }
         debug_assert!(from.followers().contains(&to), "{from:?} became {to:?}");
-        let before = conn.body_bytes();
+        let before = (conn.body_bytes(), conn.queue_shared(&self.config.limits));
         let old = core::mem::replace(&mut conn.phase, phase);
-        self.bodies_bytes = self.bodies_bytes - before + conn.body_bytes();
+        self.bodies_bytes = self.bodies_bytes - before.0 + conn.body_bytes();
+        self.queues_cost = self.queues_cost - before.1 + conn.queue_shared(&self.config.limits);
+        // A post that comes whole and is not held is never counted for its address.
+        let waits = to == Stage::Held || conn.counted > 0;
         // The new phase may have a use for input that the old one had to leave.
         if conn.eof || !conn.stashed().is_empty() {
             self.resumable.push_back(key);
+        }
+        if waits {
+            self.recount_bodies(key);
         }
         self.wake(key);
         Some(old)
@@ -151,6 +160,7 @@ impl Server {
             ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
             ConnPhase::Head
             | ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
             | ConnPhase::Body { .. }
             | ConnPhase::Held { .. }
             | ConnPhase::Awaiting
@@ -176,6 +186,9 @@ impl Server {
             conn.stash = Default::default();
             conn.stash_at = 0;
             conn.partial = Default::default();
+            if conn.counted > 0 {
+                self.recount_bodies(key);
+            }
         }
     }
 

@@ -139,7 +139,7 @@ impl Server {
         match self.config.address_key(peer.ip()) {
             Some(address)
                 if !within(
-                    limits.connections_per_address_max,
+                    limits.connections_per_address_max.map(u64::from),
                     self.conn_addresses.count(&address).saturating_add(1),
                 ) =>
             {
@@ -266,7 +266,7 @@ impl Server {
         self.note_saying(key, fault, fault.text());
     }
 
-    fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
+    pub(super) fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
         self.metrics.count_fault(fault);
         // What happens to peers by themselves is no refusal.
         let mishap = matches!(fault, Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated);

@@ -5,7 +5,7 @@ use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
 use crate::asker::Asker;
-use crate::conn::Phase as ConnPhase;
+use crate::conn::{Conn, Phase as ConnPhase};
 use crate::error::Fault;
 use crate::event::{CloseReason, Event, Phase};
 use crate::exchange::Exchange;
@@ -24,6 +24,7 @@ impl Server {
         if !rest.is_empty() {
             self.stash(key, rest);
         }
+        self.charge_bodies(key);
     }
 
     fn stash(&mut self, key: Key, rest: &[u8]) {
@@ -43,7 +44,7 @@ impl Server {
 
     /// Refuses a connection that may be in the middle of waiting for something. A request that has
     /// its answer, or whose message has been delivered, is not refused: what is behind it is.
-    fn refuse_wherever(&mut self, key: Key, fault: Fault) {
+    pub(super) fn refuse_wherever(&mut self, key: Key, fault: Fault) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match conn.phase {
             ConnPhase::Awaiting => {
@@ -57,6 +58,7 @@ impl Server {
             }
             ConnPhase::Head
             | ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
             | ConnPhase::Body { .. }
             | ConnPhase::Held { .. }
             | ConnPhase::Streaming { .. }
@@ -88,6 +90,13 @@ impl Server {
                 (conn.stash, conn.stash_at) = (stash, at + used);
             }
         }
+        // Of a post's body nothing has come: its shard is asked meanwhile. Of an exchange's it will at
+        // once, and maybe all of it.
+        let more = |conn: &Conn| !conn.eof && conn.exchange.is_none();
+        if self.conns.get(key).is_some_and(more) {
+            self.locate_unread(key);
+        }
+        self.charge_bodies(key);
         self.end_of_input(key);
     }
 
@@ -136,7 +145,10 @@ impl Server {
                     rest.len()
                 }
                 ConnPhase::Ended => rest.len(),
-                ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => break,
+                ConnPhase::Deciding(_)
+                | ConnPhase::Locating(_)
+                | ConnPhase::Held { .. }
+                | ConnPhase::Awaiting => break,
             };
         }
         used
@@ -278,7 +290,10 @@ impl Server {
                 self.refuse(key, Fault::Truncated, Unread::Unknown);
             }
             // The request was whole, so its answer will come; then there is nothing to read.
-            ConnPhase::Deciding(_) | ConnPhase::Held { .. } | ConnPhase::Awaiting => {}
+            ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
+            | ConnPhase::Held { .. }
+            | ConnPhase::Awaiting => {}
             ConnPhase::Streaming { session, .. } => {
                 // The end of an exchange's request says nothing about its client.
                 if !self.config.allow_half_close && conn.exchange.is_none() {
@@ -301,9 +316,9 @@ impl Server {
         if count == 0 || thrown_away {
             return;
         }
-        let before = conn.outbox.cost();
+        let before = conn.queue_shared(&self.config.limits);
         let frames = conn.outbox.advance(count);
-        self.queues_cost -= before - conn.outbox.cost();
+        self.queues_cost -= before - conn.queue_shared(&self.config.limits);
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
         conn.taken = conn.taken.saturating_add(count as u64);
@@ -362,7 +377,7 @@ impl Server {
         while let Some(&key) = self.starved.get(at) {
             #[cfg(test)]
             crate::testing::step();
-            let cost = self.sessions.get(key).and_then(|session| session.refused_cost);
+            let cost = self.refused_shared_cost(key);
             if let Some(cost) = cost.filter(|&cost| !self.queues_take(cost)) {
                 least = least.min(cost);
                 at += 1;

@@ -110,6 +110,7 @@ impl Server {
         {
             self.cut_everything();
         }
+        self.make_queue_room();
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
@@ -140,6 +141,8 @@ impl Server {
             TimerKind::Decision | TimerKind::Forward => {
                 let unread = if let ConnPhase::Deciding(plan) = &conn.phase {
                     plan.unread()
+                } else if let ConnPhase::Locating(post) = &conn.phase {
+                    post.unread
                 } else {
                     Unread::Known(0)
                 };
@@ -148,7 +151,7 @@ impl Server {
             TimerKind::Hold => self.hold_is_over(key),
             TimerKind::Linger => self.end_quietly(key),
             TimerKind::Heartbeat => self.beat(key),
-            TimerKind::Stall => self.stalled(key),
+            TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
             // A guest's, and in no lane: see `take_timeouts`.
@@ -175,8 +178,9 @@ impl Server {
         }
     }
 
-    fn stalled(&mut self, key: Key) {
-        self.note(Some(key), Fault::Stalled);
+    /// The peer of a connection takes nothing: what is queued for it is given up.
+    pub(super) fn stalled(&mut self, key: Key, text: &str) {
+        self.note_saying(Some(key), Fault::Stalled, text);
         match self.conns.get(key).map(|conn| &conn.phase) {
             Some(&ConnPhase::Streaming { session, .. }) => {
                 self.end_session(session, CloseReason::Stalled);

@@ -12,7 +12,7 @@ use super::Server;
 use crate::answer::{Refused, Reply, To};
 use crate::arena::Key;
 use crate::config::Acknowledgement;
-use crate::conn::{Phase as ConnPhase, PostTarget};
+use crate::conn::{Phase as ConnPhase, PostTarget, Unlocated};
 use crate::error::{Expired, Fault};
 use crate::event::{
     AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Principal, Refusal,
@@ -128,14 +128,17 @@ impl Server {
     }
 
     /// The connection that a ticket was given out for, if it still waits for exactly this one.
-    fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
+    pub(super) fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
         if self.awaits(&ticket) { Ok(ticket.conn) } else { Err(Expired) }
     }
 
     /// Whether a ticket's question is still open.
     pub(super) fn awaits(&self, ticket: &Ticket) -> bool {
         self.conns.get(ticket.conn).is_some_and(|conn| {
-            let waits = matches!(conn.phase, ConnPhase::Deciding(_) | ConnPhase::Awaiting);
+            let waits = matches!(
+                conn.phase,
+                ConnPhase::Deciding(_) | ConnPhase::Locating(_) | ConnPhase::Awaiting
+            );
             waits && conn.tickets == ticket.number
         })
     }
@@ -177,7 +180,7 @@ impl Server {
         if self.phase != Phase::Running {
             return self.refuse(key, Fault::ShuttingDown, plan.unread);
         }
-        let target = match self.locate(plan.token, plan.service, principal) {
+        let target = match self.target(plan.token, plan.service, principal) {
             Ok(target) => target,
             Err(fault) => return self.refuse(key, fault, plan.unread),
         };
@@ -190,10 +193,23 @@ impl Server {
                 return self.refuse(key, refused, plan.unread);
             }
         }
+        let decoder = plan.decoder;
+        let target = match target {
+            PostTarget::Elsewhere { claim, .. } if plan.expects_continue => {
+                let unread = plan.unread;
+                return self
+                    .locate(key, Unlocated { claim, decoder, unread, expects_continue: true });
+            }
+            PostTarget::Elsewhere { claim, .. } => {
+                // What has come with the head is looked at first, then what has not is asked for.
+                self.resumable.push_back(key);
+                PostTarget::Elsewhere { claim, unasked: Some(plan.unread) }
+            }
+            PostTarget::Here(_) => target,
+        };
         if plan.expects_continue {
             self.push(key, Segment::Static(CONTINUE));
         }
-        let decoder = plan.decoder;
         let empty = decoder.is_done();
         self.enter(key, ConnPhase::Body { decoder, body: Default::default(), target });
         self.arm(TimerKind::Body, key);
@@ -202,7 +218,7 @@ impl Server {
         }
     }
 
-    fn locate(
+    fn target(
         &self,
         token: Result<SessionToken, TokenError>,
         service: Service,
@@ -224,7 +240,7 @@ impl Server {
         if shard == self.config.shard {
             self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession)
         } else if self.config.forwarding {
-            Ok(PostTarget::Elsewhere(Box::new(claim)))
+            Ok(PostTarget::Elsewhere { claim: Box::new(claim), unasked: None })
         } else {
             log::debug!("a post for shard {shard} came to shard {}", self.config.shard);
             Err(Fault::Misrouted)
@@ -234,6 +250,10 @@ impl Server {
     // ── From the body to the application. ───────────────────────────────────────────────────────
 
     pub(super) fn run_body(&mut self, key: Key, input: &[u8]) -> usize {
+        if self.must_be_located(key, input) {
+            self.locate_unread(key);
+            return 0;
+        }
         let Some(conn) = self.conns.get_mut(key) else { return input.len() };
         let ConnPhase::Body { decoder, body, .. } = &mut conn.phase else { return 0 };
         let before = body.capacity();
@@ -268,6 +288,7 @@ impl Server {
     /// A body is complete: reads its envelope and passes the message on.
     pub(super) fn finish_body(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
+        let waited = self.conns.get(key).is_some_and(|conn| conn.counted > 0);
         let Some(ConnPhase::Body { mut body, target, .. }) = self.enter(key, ConnPhase::Awaiting)
         else {
             return;
@@ -289,7 +310,11 @@ impl Server {
         log::trace!("{} posts {}", ConnId(key), message.text());
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
-            PostTarget::Elsewhere(claim) => {
+            PostTarget::Elsewhere { claim, .. } => {
+                if let Some(conn) = self.conns.get_mut(key).filter(|_| waited) {
+                    conn.forwarded = message.memory_bytes();
+                    self.recount_bodies(key);
+                }
                 self.forward(key, ForwardedPost { claim: *claim, message });
             }
         }

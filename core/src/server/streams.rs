@@ -181,8 +181,8 @@ impl Server {
         } else if !self.has_place_for_stream() {
             Err(Fault::StreamsFull)
         } else if address.is_some_and(|address| {
-            let count = self.session_addresses.count(address);
-            !within(limits.sessions_per_address_max, more(count))
+            let count = self.session_addresses.count(address).saturating_add(1);
+            !within(limits.sessions_per_address_max.map(u64::from), count)
         }) {
             Err(Fault::SessionsPerAddressFull)
         } else if principal.is_some_and(|principal| {
@@ -192,7 +192,8 @@ impl Server {
             Err(Fault::SessionsPerPrincipalFull)
         } else if !within(limits.events_max, self.events.len() as u32) {
             Err(Fault::EventsFull)
-        } else if self.queues_full() {
+        } else if self.queues_full() && limits.queue_reserve_bytes == 0 {
+            // It could be told nothing; otherwise it has room of its own.
             Err(Fault::QueuesFull)
         } else {
             Ok(())
@@ -225,7 +226,7 @@ impl Server {
                     session.starved
                 });
                 if everywhere || starved {
-                    self.starve(key, cost);
+                    self.starve(key);
                 }
                 Err(SendError::Full)
             }
@@ -234,13 +235,9 @@ impl Server {
         }
     }
 
-    /// Whether all queues together have room for something of this cost.
-    pub(super) fn queues_take(&self, cost: u64) -> bool {
-        within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(cost))
-    }
-
-    /// A session waits for room in all queues together, for a frame of this cost.
-    fn starve(&mut self, key: Key, cost: u64) {
+    /// A session waits for room in all queues together, for the frame that was refused last.
+    fn starve(&mut self, key: Key) {
+        let Some(cost) = self.refused_shared_cost(key) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         self.starved_cost_min = self.starved_cost_min.min(cost);
         if !core::mem::replace(&mut session.starved, true) {
@@ -251,37 +248,36 @@ impl Server {
     /// Queues a frame if there is room for it now.
     pub(super) fn queue_frame(&mut self, key: Key, frame: &Frame) -> Result<(), Unqueued> {
         let limits = &self.config.limits;
-        let session = self.sessions.get_mut(key).filter(|found| found.ending.is_none());
-        let session = session.ok_or(Unqueued::Gone)?;
-        let conn = self.conns.get(session.conn).ok_or(Unqueued::Gone)?;
+        let session = self.sessions.get(key).filter(|found| found.ending.is_none());
+        let stream = session.ok_or(Unqueued::Gone)?.conn;
+        let conn = self.conns.get(stream).ok_or(Unqueued::Gone)?;
         let ConnPhase::Streaming { chunked, .. } = conn.phase else { return Err(Unqueued::Gone) };
         let segment = Segment::frame(frame, chunked);
         let cost = segment.cost();
-        if !within(limits.queues_bytes_max, cost) {
+        if !within(limits.queues_bytes_max, cost.saturating_sub(limits.queue_reserve_bytes)) {
             return Err(Unqueued::TooLarge);
         }
         let queued = conn.outbox.cost();
         if queued > 0 && !within(limits.queue_bytes_max, queued.saturating_add(cost)) {
             return Err(Unqueued::Full { cost, everywhere: false });
         }
-        if !within(limits.queues_bytes_max, self.queues_cost.saturating_add(cost)) {
+        if !self.queues_take(conn.queue_shared_by(cost, limits)) {
             return Err(Unqueued::Full { cost, everywhere: true });
         }
+        let Some(session) = self.sessions.get_mut(key) else { return Err(Unqueued::Gone) };
         session.frames_sent += 1;
-        if frame.wire_len() > LARGE_FRAME_BYTES && !session.warned_large {
-            session.warned_large = true;
-            if log::log_enabled!(log::Level::Warn)
-                && let Some(unsaid) = self.session_lines.large.tell(self.now)
-            {
-                log::warn!(
-                    "{}: a message of {} bytes; some clients give up on messages over 1 MiB{unsaid}",
-                    SessionId(key),
-                    frame.wire_len()
-                );
-            }
+        if frame.wire_len() > LARGE_FRAME_BYTES
+            && !core::mem::replace(&mut session.warned_large, true)
+            && log::log_enabled!(log::Level::Warn)
+            && let Some(unsaid) = self.session_lines.large.tell(self.now)
+        {
+            log::warn!(
+                "{}: a message of {} bytes; some clients give up on messages over 1 MiB{unsaid}",
+                SessionId(key),
+                frame.wire_len()
+            );
         }
         log::trace!("{} is sent {} bytes", SessionId(key), frame.wire_len());
-        let stream = session.conn;
         self.push(stream, segment);
         self.metrics.frames_queued += 1;
         Ok(())
@@ -307,6 +303,10 @@ impl Server {
         let Some(session) = self.sessions.get(key) else { return false };
         let Some(cost) = session.refused_cost else { return false };
         let Some(conn) = self.conns.get(session.conn) else { return false };
+        let shared = conn.queue_shared_by(cost, limits);
+        if session.starved {
+            self.starved_cost_min = self.starved_cost_min.min(shared);
+        }
         let queued = conn.outbox.cost();
         // Below half, so that a full queue is not announced as free for every small write.
         let low = queued == 0
@@ -315,9 +315,9 @@ impl Server {
         if !low {
             return false;
         }
-        if !self.queues_take(cost) {
-            // It has room of its own, so from here on it waits for others to make some.
-            self.starve(key, cost);
+        if !self.queues_take(shared) {
+            // Its own queue has room, so from here on it waits for others to make some.
+            self.starve(key);
             return false;
         }
         if let Some(session) = self.sessions.get_mut(key) {

@@ -10,6 +10,7 @@
 )]
 
 mod backpressure;
+mod bodies;
 mod cors;
 mod exchange;
 mod forwarding;
@@ -17,9 +18,11 @@ mod guard;
 mod http;
 mod identity;
 mod limits;
+mod lookups;
 mod oracle;
 mod posts;
 mod proxies;
+mod queues;
 mod rates;
 mod refusals;
 mod room;
@@ -55,8 +58,9 @@ pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// With other limits, and queues that have nothing of their own, so that their sums are plain.
 pub(super) fn limited(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
-    let mut limits = Limits::default();
+    let mut limits = Limits { queue_reserve_bytes: 0, ..Limits::default() };
     change(&mut limits);
     // One body fits in any case, or there would be no such configuration.
     if let (Some(body), Some(bodies)) = (limits.body_bytes_max, limits.bodies_bytes_max) {

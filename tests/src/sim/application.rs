@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
-    AuthTicket, Delivery, Event, ForwardedPost, Frame, HeldPost, Limits, Outcome, PostTicket,
-    Principal, Refusal, SendError, SessionId, Shard, Verdict,
+    AuthTicket, Delivery, Event, ForwardedPost, Frame, HeldPost, Limits, LookupAnswer,
+    LookupTicket, Outcome, PostTicket, Principal, Refusal, SendError, SessionId, SessionLookup,
+    Shard, Verdict,
 };
 
 use super::ask::{Ask, Wanted};
@@ -31,6 +32,8 @@ pub struct Application {
     tickets: VecDeque<(usize, PostTicket, u64)>,
     /// Posts that wait to be given to another shard.
     foreign: VecDeque<(usize, Shard, ForwardedPost, PostTicket)>,
+    /// Lookups that wait to be put to another shard.
+    lookups: VecDeque<(usize, Shard, SessionLookup, LookupTicket)>,
     /// What other shards said, on its way back.
     outcomes: VecDeque<(usize, PostTicket, Outcome)>,
     /// Posts that wait at another shard, by that shard's name for them.
@@ -83,6 +86,10 @@ impl World {
                     self.answer_request(true);
                 }
             }
+            Event::LookedFor { shard: to, lookup, ticket } => {
+                self.app.lookups.push_back((shard, to, lookup, ticket));
+                self.model.tour.count("lookups");
+            }
             Event::Foreign { shard: to, post, ticket } => {
                 assert_eq!(to, post.shard());
                 self.app.held_bytes += post.bytes() as i64;
@@ -111,6 +118,7 @@ impl World {
         self.forget_some();
         if prompt {
             self.answer_question();
+            self.look_up();
             self.hand_on();
             self.hand_back();
         }
@@ -131,6 +139,9 @@ impl World {
         if app.foreign.len() > KEPT {
             let forgotten = app.foreign.pop_front();
             app.held_bytes -= forgotten.map_or(0, |(_, _, post, _)| post.bytes() as i64);
+        }
+        if app.lookups.len() > KEPT {
+            app.lookups.pop_front();
         }
         if app.outcomes.len() > KEPT {
             app.outcomes.pop_front();
@@ -171,7 +182,8 @@ impl World {
             8 => self.say_backlog(),
             9 | 10 => self.answer_question(),
             11 => self.answer_ticket(),
-            12 | 13 => self.hand_on(),
+            12 => self.hand_on(),
+            13 => self.look_up(),
             14 => self.hand_back(),
             _ => self.meet_the_past(),
         }
@@ -183,6 +195,7 @@ impl World {
             self.answer_request(true);
             self.answer_question();
             self.answer_ticket();
+            self.look_up();
             self.hand_on();
             self.hand_back();
             let app = &self.app;
@@ -190,6 +203,7 @@ impl World {
                 + app.questions.len()
                 + app.tickets.len()
                 + app.foreign.len()
+                + app.lookups.len()
                 + app.outcomes.len();
             if left == 0 {
                 break;
@@ -277,9 +291,25 @@ impl World {
                 }
             }
             Err(SendError::Gone) => assert!(!alive, "12: {session} is not gone"),
-            Err(SendError::Full) => self.refused(shard, session),
+            Err(SendError::Full) => {
+                // Where nothing is queued, what fits into the session's own share waits for nobody.
+                let server = &self.shards[shard].server;
+                let reserve = server.config().limits().queue_reserve_bytes;
+                let idle = server.session(session).is_some_and(|view| view.frames_queued() == 0);
+                let empty = idle
+                    && self
+                        .model
+                        .sessions
+                        .get(&(shard, session))
+                        .is_some_and(|key| self.shards[key.0].server.transmit(key.1).is_empty());
+                // In chunks it is a few bytes longer.
+                let fits = frame.chunked().len() as u64 + Limits::SEGMENT_COST <= reserve;
+                assert!(!(empty && fits), "6: {session} is refused what is its own");
+                self.refused(shard, session);
+            }
             Err(SendError::TooLarge) => {
-                let most = self.setup.configs[shard].limits().queues_bytes_max;
+                let limits = self.setup.configs[shard].limits();
+                let most = limits.queues_bytes_max.map(|most| most + limits.queue_reserve_bytes);
                 assert!(most.is_some_and(|most| frame.wire_len() as u64 + 64 > most));
             }
             Err(other) => panic!("an error that is not known here: {other}"),
@@ -302,7 +332,8 @@ impl World {
         let most = limits.queue_bytes_max.filter(|_| pieces > 1).unwrap_or(u64::MAX);
         assert!(own <= most, "6: {own} bytes in a queue of {most}");
         let here = self.model.sessions.values().filter(|other| other.0 == key.0);
-        let all: u64 = here.map(|&other| cost(other).0).sum();
+        let own = limits.queue_reserve_bytes;
+        let all: u64 = here.map(|&other| cost(other).0.saturating_sub(own)).sum();
         let most = limits.queues_bytes_max.unwrap_or(u64::MAX);
         assert!(all <= most, "6: {all} bytes in all queues, and {most} may be");
     }
@@ -463,6 +494,25 @@ impl World {
                 assert!(before.is_none(), "12: {post} is held twice");
             }
         }
+    }
+
+    /// The shard that a post is for is asked whether its session exists, and answers.
+    fn look_up(&mut self) {
+        let Some((shard, to, lookup, ticket)) = self.app.lookups.pop_front() else { return };
+        if self.chance.one_in(32) {
+            return drop(ticket);
+        }
+        let to = usize::from(to.0);
+        let answer = if to >= self.shards.len() {
+            LookupAnswer::UnknownSession
+        } else if self.chance.one_in(32) && !self.setup.generous {
+            LookupAnswer::Unavailable
+        } else {
+            self.call(to, 0, |server, _| server.look_up(&lookup))
+        };
+        let result = self.call(shard, 0, |server, now| server.answer_lookup(ticket, answer, now));
+        self.trace.say(format_args!("{shard} hears of {to}: {answer:?}: {result:?}"));
+        self.model.tour.count(&format!("looked up: {answer:?}"));
     }
 
     fn hand_back(&mut self) {

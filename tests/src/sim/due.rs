@@ -122,13 +122,18 @@ impl World {
         if !ours || self.setup.deferred {
             sum += timeouts.decision?;
         }
+        if !ours {
+            // Its shard is asked first, and then the body has its time.
+            sum += timeouts.decision?;
+        }
         Some(sum)
     }
 
     /// For how long a request may be under way: its head, what is decided of it, its body.
     fn patience_with_half(&self, key: LinkKey) -> Option<Duration> {
         let timeouts = self.setup.configs[key.0].timeouts();
-        Some(timeouts.head? + timeouts.body? + patience(timeouts)?)
+        // Its shard may be asked before its body is read.
+        Some(timeouts.head? + timeouts.body? + timeouts.decision? + patience(timeouts)?)
     }
 
     /// Whether a post's session can take it now, as far as anybody can see.
@@ -185,7 +190,7 @@ impl World {
         }
         // What can be a peer's own slowness is not put down to what the others need.
         let stalled = link.slow.then_some(Fault::Stalled);
-        let others = [Fault::ConnectionEvicted, Fault::BodiesFull];
+        let others = [Fault::ConnectionEvicted, Fault::BodiesFull, Fault::BodiesPerAddressFull];
         let causes: Vec<Fault> = stalled.into_iter().chain(others).collect();
         let excused = causes.into_iter().any(|fault| self.excuse(key.0, fault));
         assert!(excused, "{}/{} is closed, and owes an answer to {ask:?}", key.0, key.1);
@@ -306,5 +311,5 @@ impl World {
 
 /// The longest that an answer may be waited for: somebody decides, it is held, somebody decides again.
 fn patience(timeouts: &Timeouts) -> Option<Duration> {
-    Some(timeouts.decision? * 2 + timeouts.hold?)
+    Some(timeouts.decision? * 3 + timeouts.hold?)
 }

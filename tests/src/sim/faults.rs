@@ -15,12 +15,13 @@ use super::model::Ticketed;
 use super::world::{BACKLOG_BYTES_MAX, World};
 
 /// Faults that are judged when they are counted, because only then can one see what they name.
-const COUNTED: [Fault; 11] = [
+const COUNTED: [Fault; 12] = [
     Fault::SessionsFull,
     Fault::StreamsFull,
     Fault::SessionsPerAddressFull,
     Fault::SessionsPerPrincipalFull,
     Fault::BodiesFull,
+    Fault::BodiesPerAddressFull,
     Fault::QueuesFull,
     Fault::EventsFull,
     Fault::EntropyUnavailable,
@@ -89,7 +90,14 @@ impl World {
                 known && reached(limits.sessions_per_principal_max, sessions)
             }
             Fault::BodiesFull => bytes(limits.bodies_bytes_max),
-            Fault::QueuesFull => !self.setup.generous && limits.queues_bytes_max.is_some(),
+            Fault::BodiesPerAddressFull => {
+                let limit = limits.bodies_bytes_per_address_max;
+                bytes(limit.map(|limit| limit.max(limits.body_bytes_max.unwrap_or(u64::MAX))))
+            }
+            Fault::QueuesFull => {
+                let small = !self.setup.generous && limits.queues_bytes_max.is_some();
+                small && limits.queue_reserve_bytes == 0
+            }
             // What waits is known to nobody else; but not that much does.
             Fault::EventsFull => limits.events_max.is_some_and(|most| most <= 16),
             Fault::EntropyUnavailable => self.setup.entropy_fails,
@@ -186,7 +194,7 @@ impl World {
             Fault::TooManyFields => fields > limits.fields_max as usize,
             Fault::TargetTooLong => over(limits.target_bytes_max, target),
             // These have been judged when they were counted.
-            Fault::BodiesFull | Fault::ShuttingDown => true,
+            Fault::BodiesFull | Fault::BodiesPerAddressFull | Fault::ShuttingDown => true,
             Fault::EventsFull => streams || self.setup.asked || foreign,
             Fault::SessionsFull
             | Fault::StreamsFull

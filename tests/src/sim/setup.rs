@@ -72,13 +72,15 @@ impl Setup {
         };
         let acknowledgement =
             if chance.one_in(3) { Acknowledgement::Deferred } else { Acknowledgement::Queued };
-        let forwarding = !chance.one_in(3);
+        // Whether a body has come whole with its head decides about what its shard is asked first.
+        let forwarding = !chance.one_in(3) && !roomy;
         let half_close = chance.one_in(4);
         let instance = chance.one_in(4);
         let limits = if generous { Limits::default() } else { limits(chance) };
         let limits = if roomy {
-            let Limits { bodies_bytes_max, linger_bytes_max, .. } = Limits::default();
-            Limits { bodies_bytes_max, linger_bytes_max, ..limits }
+            let Limits { bodies_bytes_max, bodies_bytes_per_address_max, linger_bytes_max, .. } =
+                Limits::default();
+            Limits { bodies_bytes_max, bodies_bytes_per_address_max, linger_bytes_max, ..limits }
         } else {
             limits
         };
@@ -200,10 +202,12 @@ fn limits(chance: &mut Chance) -> Limits {
     };
     few(&mut limits.body_bytes_max, &[200, 2_000]);
     few(&mut limits.bodies_bytes_max, &[1_000, 5_000, 50_000]);
+    few(&mut limits.bodies_bytes_per_address_max, &[0, 1_000, 3_000]);
     few(&mut limits.inbound_bytes_max, &[200, 2_000]);
     few(&mut limits.queue_bytes_max, &[300, 1_000, 10_000]);
     few(&mut limits.queues_bytes_max, &[1_500, 5_000, 50_000]);
     few(&mut limits.answers_bytes_max, &[1, 400, 4_000]);
+    limits.queue_reserve_bytes = *chance.pick(&[0, 0, 300, 2_000]);
     limits.stream_input_bytes_max = *chance.pick(&[0, 300, 4_000]);
     limits.discard_bytes_max = *chance.pick(&[0, 100, 10_000]);
     limits.linger_bytes_max = *chance.pick(&[100, 10_000]);
@@ -219,6 +223,7 @@ fn timeouts(chance: &mut Chance) -> Timeouts {
         &mut timeouts.idle,
         &mut timeouts.heartbeat,
         &mut timeouts.stall,
+        &mut timeouts.stall_when_full,
         &mut timeouts.decision,
         &mut timeouts.hold,
         &mut timeouts.linger,

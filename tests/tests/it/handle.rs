@@ -4,15 +4,16 @@ use core::net::SocketAddr;
 use std::sync::mpsc;
 
 use mcp_sse_core::driver::Session;
-use mcp_sse_core::{CloseReason, Config, Frame, Report, SendError};
+use mcp_sse_core::{CloseReason, Config, Frame, Report, SendError, Timeouts};
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
-use mcp_sse_tests::client::{Next, Stream, call};
+use mcp_sse_tests::client::{Client, Next, Stream, call};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
 
 use crate::limits;
 
 for_each_adapter!(
     a_client_that_does_not_read,
+    reader_is_sent_to_among_clients_that_do_not_read,
     an_application_that_does_not_receive,
     ends_in_order,
     what_was_accepted_is_received,
@@ -125,6 +126,49 @@ fn a_client_that_does_not_read(on: &Adapter) {
         assert_eq!(number(&stream.message()), sent + 1);
         drop(session);
         stream.expect_end();
+    });
+}
+
+/// Nothing but the readers' own share, and the end of who does not read, can let anything through here.
+fn reader_is_sent_to_among_clients_that_do_not_read(on: &Adapter) {
+    const IDLE: usize = 6;
+    let config = limits(|limits| {
+        limits.queue_bytes_max = Some(256 << 10);
+        limits.queues_bytes_max = Some(512 << 10);
+    });
+    let config = config.timeouts(Timeouts { stall: None, ..Timeouts::default() });
+    Desk::everywhere(on, &config.build().expect("good"), |desk| {
+        let text = "x".repeat(16 << 10);
+        let idle: Vec<_> = (0..IDLE)
+            .map(|_| {
+                let client = Client::connect_narrow(desk.address(), 4 << 10);
+                let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                let stream = Stream::open_on(client, desk.address(), request);
+                (stream, desk.sessions.recv_timeout(PATIENCE).expect("a session"))
+            })
+            .collect();
+        for (_, session) in &idle {
+            // Until nothing moves any more; or until it is ended, if this takes so long.
+            let mut still = 0;
+            while still < 50 {
+                match session.try_send(note_with(0, &text)) {
+                    Ok(()) => still = 0,
+                    Err(SendError::Full) => {
+                        desk.server.metrics();
+                        still += 1;
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        let (mut stream, session) = desk.open();
+        for (n, text) in [(7, &text[..8 << 10]), (8, &text.repeat(8))] {
+            finish("room", session.send(note_with(n, text))).expect("a stream");
+            assert_eq!(number(&stream.message()), n);
+        }
+        let ended = idle.iter().filter_map(|(_, session)| session.closed());
+        let reasons: Vec<_> = ended.map(|closed| closed.reason).collect();
+        assert!(!reasons.is_empty() && reasons.iter().all(|r| *r == CloseReason::Stalled));
     });
 }
 

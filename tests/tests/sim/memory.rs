@@ -478,6 +478,7 @@ fn what_long_texts_take() {
             bodies_bytes_max: Some(64 << 10),
             body_bytes_max: Some(1 << 10),
             queues_bytes_max: Some(1 << 10),
+            queue_reserve_bytes: 0,
             inbound_messages_max: Some(1),
             in_flight_max: Some(1),
             events_max: Some(COUNT),
@@ -517,6 +518,48 @@ fn what_long_texts_take() {
         // Sessions are refused where queues are full; pages are not.
         assert!(path == "/sse" || held > without, "{held}, and {without} would have done");
     }
+}
+
+/// Every session's queue has all that is its own and a part of what all share, and nobody reads.
+#[test]
+fn what_queues_take_that_nobody_reads() {
+    const SESSIONS: u32 = 50;
+    const RESERVE: u64 = 8_000;
+    let limits = Limits {
+        connections_max: Some(SESSIONS),
+        sessions_max: Some(SESSIONS),
+        connections_reserve: 0,
+        head_bytes_max: Some(400),
+        body_bytes_max: Some(1_000),
+        bodies_bytes_max: Some(64 << 10),
+        inbound_messages_max: Some(1),
+        in_flight_max: Some(1),
+        queue_reserve_bytes: RESERVE,
+        queue_bytes_max: Some(12_000),
+        queues_bytes_max: Some(64 << 10),
+        events_max: Some(SESSIONS),
+        forwarded_max: Some(0),
+        ..Limits::default()
+    };
+    let mut filled = Filled::new(&limits, Authorization::None);
+    for at in 0..SESSIONS {
+        filled.opens(at).expect("room");
+    }
+    let sessions: Vec<SessionId> = filled.server.sessions().map(|view| view.id()).collect();
+    for fill in [900, 200, 0] {
+        let json = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "m".repeat(fill));
+        for &session in &sessions {
+            loop {
+                let frame = meter::inside(|| Frame::message(json.as_bytes()).unwrap());
+                if filled.call(|server| server.send(session, &frame, NOW)).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    let (held, own) = (filled.held() as u64, u64::from(SESSIONS) * RESERVE);
+    println!("queues: {held} of {} bytes", filled.most);
+    assert!(held > own + (48 << 10), "{held} bytes, and {own} of them are the sessions' own");
 }
 
 /// The same connections wait for room in one session after the other; none keeps what that took.

@@ -355,6 +355,10 @@ impl Stage {
                     self.acknowledges(shard, number, ticket, self.outcome);
                 }
             }
+            Event::LookedFor { lookup, ticket, .. } => {
+                let answer = self.call(1 - shard, |server, _| server.look_up(&lookup));
+                let _ = self.call(shard, |server, now| server.answer_lookup(ticket, answer, now));
+            }
             Event::Foreign { post, ticket, .. } => self.foreign.push_back((shard, post, ticket)),
             Event::Closed { session, frames_undelivered, .. } => {
                 let stream = self.streams[&(shard, session)];

@@ -128,6 +128,7 @@ impl Desk {
                 }
                 Event::Message { .. }
                 | Event::Foreign { .. }
+                | Event::LookedFor { .. }
                 | Event::Unblocked { .. }
                 | Event::Closed { .. }
                 | Event::Settled { .. }

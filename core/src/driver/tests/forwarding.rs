@@ -134,6 +134,31 @@ fn bytes_fill_a_mailbox_too() {
     assert_eq!(refused.count(), 120 - (4 << 20) / large.len());
 }
 
+#[test]
+fn mailbox_takes_more_than_its_bytes_in_the_course_of_time() {
+    let limits = Limits {
+        bodies_bytes_max: Some(2 * (64 << 10)),
+        body_bytes_max: Some(64 << 10),
+        ..Limits::default()
+    };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let text = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(20_000));
+    // Two at a time, because a mailbox that is empty takes one whatever it has counted.
+    for round in 0..20 {
+        let posters: Vec<_> =
+            (0..2).map(|_| here.connect(usize::MAX, &post(&endpoint, &text))).collect();
+        there.run();
+        here.run();
+        for poster in &posters {
+            assert!(heard(poster).starts_with("HTTP/1.1 202 "), "round {round}: {}", heard(poster));
+        }
+        assert_eq!(received(there).len(), 2);
+    }
+}
+
 /// With room for two messages in a session, and all the time to wait for it.
 fn narrow() -> Config {
     let limits = Limits { inbound_messages_max: Some(2), ..Limits::default() };
@@ -256,6 +281,64 @@ fn unknown_sessions_look_alike_wherever_they_are() {
     check_status(&posters[0], 404);
     assert_eq!(heard(&posters[0]), heard(&posters[1]));
     assert_eq!(heard(&posters[0]), heard(&posters[2]));
+}
+
+/// Says the rest of what was begun.
+fn goes_on(socket: &Scripted, bench: &mut Bench, text: &str) {
+    socket.0.borrow_mut().said.push_back(text.into());
+    bench.run();
+}
+
+#[test]
+fn unfinished_posts_with_made_up_ids_are_404_and_leave_the_budget_of_bodies() {
+    let limits = Limits { bodies_bytes_max: Some(2 << 20), ..Limits::default() };
+    let config = Config::builder().limits(limits).build().unwrap();
+    let (_, mut benches) = shards(&config, 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let made_up = format!("{}AAAAAAAA", &endpoint[..endpoint.len() - 8]);
+    let text = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(900_000));
+    let [bad, good] = [&made_up, &endpoint].map(|endpoint| post(endpoint, &text));
+    // As much as the socket brings at once.
+    let posters: Vec<_> = (0..10)
+        .map(|_| {
+            let poster = here.connect(usize::MAX, &bad[..60_000]);
+            there.run();
+            here.run();
+            poster
+        })
+        .collect();
+    posters.iter().for_each(|poster| check_status(poster, 404));
+    let poster = here.connect(usize::MAX, &good[..60_000]);
+    for part in good.as_bytes()[60_000..].chunks(60_000) {
+        there.run();
+        goes_on(&poster, here, core::str::from_utf8(part).unwrap());
+    }
+    there.run();
+    here.run();
+    check_status(&poster, 202);
+    assert_eq!(received(there), [text]);
+}
+
+#[test]
+fn unfinished_posts_to_shards_that_end_or_never_were_are_answered() {
+    let (_, mut benches) = shards(&Config::default(), 2);
+    let mut there = benches.pop().unwrap();
+    let here = &mut benches[0];
+    let endpoint = open(&mut there);
+    let nowhere = endpoint.replace("=AAE", "=_AE");
+    assert_ne!(nowhere, endpoint);
+    let begun = |here: &mut Bench, endpoint: &str| {
+        let text = post(endpoint, &note(1));
+        here.connect(usize::MAX, &text[..text.len() - 1])
+    };
+    check_status(&begun(here, &nowhere), 404);
+    let waiting = begun(here, &endpoint);
+    assert_eq!(heard(&waiting), "");
+    drop(there);
+    here.run();
+    check_status(&waiting, 503);
+    check_status(&begun(here, &endpoint), 503);
 }
 
 #[test]

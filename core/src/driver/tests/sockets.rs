@@ -29,7 +29,7 @@ use crate::time::Clock;
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]
 pub(super) struct Wire {
-    said: VecDeque<Vec<u8>>,
+    pub(super) said: VecDeque<Vec<u8>>,
     pub(super) closed: bool,
     pub(super) heard: Vec<u8>,
     /// Bytes that a write may take; none is as if the socket were full.

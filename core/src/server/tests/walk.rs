@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::event::{AuthTicket, Delivery, HeldPost, Outcome, PostTicket, Refusal, Verdict};
+use crate::event::{
+    AuthTicket, Delivery, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket, Refusal,
+    Verdict,
+};
 use crate::{Acknowledgement, Authorization, Principal, Shard};
 
 const STEPS: usize = 3_000;
@@ -17,6 +20,7 @@ struct Walk {
     tokens: Vec<String>,
     questions: Vec<AuthTicket>,
     posts: Vec<PostTicket>,
+    lookups: Vec<LookupTicket>,
     /// Another shard, and what it has brought that is held.
     other: Bench,
     held: BTreeSet<HeldPost>,
@@ -34,6 +38,7 @@ fn config(random: &mut Random) -> ConfigBuilder {
         limits.in_flight_max = Some(2);
         limits.queue_bytes_max = Some(1_000);
         limits.queues_bytes_max = Some(3_000);
+        limits.queue_reserve_bytes = [0, 400][random.below(2)];
         limits.bodies_bytes_max = Some(5_000);
         limits.body_bytes_max = Some(2_000);
         limits.answers_bytes_max = Some(400);
@@ -63,6 +68,7 @@ impl Walk {
             tokens: Vec::new(),
             questions: Vec::new(),
             posts: Vec::new(),
+            lookups: Vec::new(),
             other: Bench::with(Config::builder().shard(Shard(1)).forwarding(true)),
             held: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -191,6 +197,13 @@ impl Walk {
                     let _ = self.bench.server.authorize(ticket, verdict, self.bench.now);
                 }
             }
+            (37 | 38, _) if !self.lookups.is_empty() => {
+                if let Some(ticket) = self.lookups.pop() {
+                    use LookupAnswer::{Found, Unavailable, UnknownSession};
+                    let answer = [Found, Found, UnknownSession, Unavailable][self.below(4)];
+                    let _ = self.bench.server.answer_lookup(ticket, answer, self.bench.now);
+                }
+            }
             (37 | 38, _) => {
                 if let Some(ticket) = self.posts.pop() {
                     let outcomes = [Outcome::Accepted, Outcome::UnknownSession, Outcome::Busy];
@@ -247,6 +260,10 @@ impl Walk {
                     self.requests.push((session, message.id().unwrap().into()));
                 }
                 self.posts.extend(ticket);
+            }
+            Event::LookedFor { shard, ticket, .. } => {
+                assert_ne!(shard, Shard(0));
+                self.lookups.push(ticket);
             }
             Event::Foreign { shard, ticket, .. } => {
                 assert_ne!(shard, Shard(0));

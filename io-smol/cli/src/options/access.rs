@@ -14,7 +14,7 @@ use mcp_sse_core::{
     StaticTokensError,
 };
 
-use super::{Count, parse_count};
+use super::{Count, Size, parse_count, parse_size};
 
 /// The largest file of tokens: as many as there may be, each as long as it may be, and some words.
 const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -75,12 +75,20 @@ pub(super) struct Access {
     /// such limit: they speak for others.
     #[arg(long, value_name = "N", default_value = "128", value_parser = parse_count)]
     max_sessions_per_peer: Count,
+    /// The most bytes of request bodies of one address in memory at once, as in 16MiB, or "unlimited".
+    /// By default 16MiB, or twice --max-body if that is more; one message of --max-body is always
+    /// allowed. Loopback and trusted proxies have no such limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_bodies_per_peer: Option<Size>,
 }
 
 impl Access {
     /// Puts the limits among the others.
     pub(super) fn limit(&self, limits: &mut Limits) {
         limits.sessions_per_address_max = self.max_sessions_per_peer.0;
+        if let Some(bytes) = &self.max_bodies_per_peer {
+            limits.bodies_bytes_per_address_max = bytes.0;
+        }
         for RateLimit { of, rate } in &self.rate_limit {
             let place = match of {
                 Of::Session => &mut limits.posts_rate_per_session,

@@ -122,6 +122,7 @@ fn limits_reach_the_configuration() {
         "--rate-limit=principal=100/minute,burst=5",
         "--rate-limit=new-sessions=7/hour",
         "--max-sessions-per-peer=3",
+        "--max-bodies-per-peer=2MiB",
     ]);
     let config = config.unwrap().config().unwrap();
     let limits = config.limits();
@@ -130,6 +131,7 @@ fn limits_reach_the_configuration() {
     assert_eq!(limits.posts_rate_per_principal, rate("100/minute,burst=5"));
     assert_eq!(limits.sessions_rate_per_address, rate("7/hour"));
     assert_eq!(limits.sessions_per_address_max, Some(3));
+    assert_eq!(limits.bodies_bytes_per_address_max, Some(2 << 20));
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! Whose request bytes are in memory, by address.
+//!
+//! Knows: what of a connection's bytes counts for the client's address, and when there is too much of it.
+//! Does not know: the budget that all share, which counts the same bytes and others (`posts`, `input`).
+//!
+//! Chosen: bytes are counted when a verb ends and they are still there, so a post that comes whole and goes
+//! to its session at once is looked up in no map. What has had to wait is counted until it is finished;
+//! what is then on its way to another shard, until that shard has said what became of it. Messages that a
+//! session's application has not taken count for the session (`inbound_bytes_max`), not for an address.
+
+use super::Server;
+use crate::arena::Key;
+use crate::error::Fault;
+use crate::limits::within;
+
+impl Server {
+    /// A verb, or a step of it, has left a connection with request bytes, or with others than before.
+    /// Says whether its address may have them.
+    fn count_bodies(&mut self, key: Key) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else { return true };
+        let bytes = conn.body_bytes().saturating_add(conn.forwarded);
+        if bytes == 0 && conn.counted == 0 {
+            return true;
+        }
+        let address = self.config.address_key(conn.client);
+        if conn.counted > 0 {
+            self.body_addresses.subtract_some(&conn.counted_for, conn.counted);
+        }
+        conn.counted = 0;
+        let Some(address) = address.filter(|_| bytes > 0) else { return true };
+        (conn.counted, conn.counted_for) = (bytes, address);
+        self.body_addresses.add_some(address, bytes);
+        within(self.config.limits.address_bodies_bytes_max(), self.body_addresses.count(&address))
+    }
+
+    /// Counts what a connection holds now, and refuses it if that is too much for its address.
+    pub(super) fn charge_bodies(&mut self, key: Key) {
+        if !self.count_bodies(key) {
+            self.refuse_wherever(key, Fault::BodiesPerAddressFull);
+            self.count_bodies(key);
+        }
+    }
+
+    /// Counts what a connection holds now; it is less than before, or has been allowed.
+    pub(super) fn recount_bodies(&mut self, key: Key) {
+        self.count_bodies(key);
+    }
+}

@@ -1,0 +1,163 @@
+//! The budget of bodies of one address.
+
+use super::*;
+use crate::Shard;
+use crate::error::Fault;
+use crate::event::LookupAnswer;
+
+const BODY: usize = 1_000;
+
+/// Four of the largest bodies for all, and two for an address.
+fn bench(change: impl FnOnce(&mut Limits)) -> Bench {
+    Bench::with(limited(|limits| {
+        limits.body_bytes_max = Some(BODY as u64);
+        limits.bodies_bytes_max = Some(4 * BODY as u64);
+        limits.bodies_bytes_per_address_max = Some(2 * BODY as u64);
+        change(limits);
+    }))
+}
+
+fn from(address: &str) -> Peer {
+    let local = "10.0.0.2:80".parse().unwrap();
+    Peer::tcp(alloc::format!("{address}:5").parse().unwrap(), local)
+}
+
+/// A post of so many bytes.
+fn sized(token: &str, bytes: usize) -> String {
+    let empty = r#"{"jsonrpc":"2.0","method":""}"#.len();
+    let method = "x".repeat(bytes - empty);
+    post(token, &format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
+}
+
+/// All but the last octet of a post.
+fn begin(bench: &mut Bench, peer: Peer, request: &str) -> ConnId {
+    let conn = bench.connect_from(peer);
+    bench.says(conn, &request[..request.len() - 1]);
+    conn
+}
+
+#[test]
+fn address_that_has_its_bodies_is_503_and_others_are_not() {
+    let mut bench = bench(|_| {});
+    let client = bench.open();
+    let request = sized(&client.token, BODY);
+    let first: Vec<_> = (0..2).map(|_| begin(&mut bench, from("192.0.2.1"), &request)).collect();
+    let third = begin(&mut bench, from("192.0.2.1"), &request);
+    let answer = bench.answers(third).remove(0);
+    assert!(
+        answer.status == 503 && answer.body.contains("bodies_bytes_per_address_max"),
+        "{answer:?}"
+    );
+    assert!(answer.closes() && answer.field("Retry-After").is_some());
+    assert_eq!(bench.server.metrics().fault(Fault::BodiesPerAddressFull), 1);
+    let other = begin(&mut bench, from("192.0.2.2"), &request);
+    assert!(bench.heard(other).is_empty());
+    for conn in [first[0], first[1], other] {
+        bench.says(conn, "}");
+        assert_eq!(bench.statuses(conn), [202]);
+    }
+    // What is finished does not count for the address any more.
+    let again = begin(&mut bench, from("192.0.2.1"), &request);
+    bench.inbox();
+    bench.says(again, "}");
+    assert_eq!(bench.statuses(again), [202]);
+    assert_eq!(bench.server.body_addresses.total(), 0);
+}
+
+#[test]
+fn loopback_and_trusted_proxies_have_no_budget_of_their_own_and_a_proxys_clients_do() {
+    let config = limited(|limits| {
+        limits.body_bytes_max = Some(BODY as u64);
+        limits.bodies_bytes_per_address_max = Some(BODY as u64);
+    });
+    let mut bench = Bench::with(config.trusted_proxy("192.0.2.9/32"));
+    let client = bench.open();
+    let request = sized(&client.token, BODY);
+    for peer in [Peer::local(), from("127.0.0.1"), from("192.0.2.9")] {
+        for _ in 0..3 {
+            let conn = begin(&mut bench, peer, &request);
+            assert!(bench.heard(conn).is_empty(), "{peer:?}");
+        }
+    }
+    let of = |client: &str| {
+        let field = format!("X-Forwarded-For: {client}\r\nContent-Type");
+        request.replace("Content-Type", &field)
+    };
+    for (client, expected) in [("203.0.113.1", 0), ("203.0.113.1", 1), ("203.0.113.2", 0)] {
+        let conn = begin(&mut bench, from("192.0.2.9"), &of(client));
+        assert_eq!(bench.answers(conn).len(), expected, "{client}");
+    }
+}
+
+#[test]
+fn post_that_comes_whole_is_not_counted_unless_it_is_held() {
+    let mut bench = bench(|limits| {
+        limits.inbound_messages_max = Some(1);
+        limits.bodies_bytes_max = None;
+    });
+    let client = bench.open();
+    let request = sized(&client.token, BODY);
+    let conns: Vec<_> = (0..4).map(|_| bench.connect_from(from("192.0.2.1"))).collect();
+    for &conn in &conns {
+        bench.says(conn, &request);
+    }
+    assert_eq!(bench.statuses(conns[0]), [202]);
+    assert!(bench.heard(conns[1]).is_empty() && bench.heard(conns[2]).is_empty(), "held");
+    assert_eq!(bench.statuses(conns[3]), [503]);
+    assert_eq!(bench.server.body_addresses.count(&key("192.0.2.1")), 2 * BODY as u64);
+    assert_eq!(bench.inbox().len(), 3);
+    assert_eq!(bench.server.body_addresses.total(), 0);
+}
+
+fn key(address: &str) -> crate::peer::AddressKey {
+    crate::peer::AddressKey::of(address.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn one_whole_message_is_always_allowed() {
+    let mut bench = bench(|limits| limits.bodies_bytes_per_address_max = Some(0));
+    let client = bench.open();
+    let conn = begin(&mut bench, from("192.0.2.1"), &sized(&client.token, BODY));
+    bench.says(conn, "}");
+    assert_eq!(bench.statuses(conn), [202]);
+}
+
+#[test]
+fn input_behind_a_held_post_counts_for_its_address() {
+    let mut bench = bench(|limits| limits.inbound_messages_max = Some(0));
+    let client = bench.open();
+    let conn = bench.connect_from(from("192.0.2.1"));
+    let request = sized(&client.token, BODY);
+    bench.says(conn, request.repeat(2));
+    assert_eq!(bench.statuses(conn), [503], "the post and what is behind it are too much");
+    assert_eq!(bench.server.body_addresses.total(), 0);
+}
+
+#[test]
+fn forwarded_post_counts_for_its_address_until_its_outcome_is_known() {
+    let config = limited(|limits| limits.bodies_bytes_per_address_max = Some(BODY as u64));
+    let mut here = Bench::with(config.shard(Shard(1)).forwarding(true));
+    let mut there = Bench::with(Config::builder().shard(Shard(2)).forwarding(true));
+    let client = there.open();
+    let request = sized(&client.token, BODY);
+    for whole in [false, true] {
+        let conn = here.connect_from(from("192.0.2.1"));
+        if whole {
+            here.says(conn, &request);
+        } else {
+            let (early, late) = request.split_at(request.len() - 1);
+            here.says(conn, early);
+            let Some(Event::LookedFor { ticket, .. }) = here.event() else { panic!("no question") };
+            here.server.answer_lookup(ticket, LookupAnswer::Found, here.now).unwrap();
+            here.pump();
+            here.says(conn, late);
+        }
+        let Some(Event::Foreign { post, ticket, .. }) = here.event() else { panic!("no post") };
+        let counted = here.server.body_addresses.total();
+        assert_eq!(counted, if whole { 0 } else { BODY as u64 }, "it has had to wait");
+        let outcome = there.deliver(post);
+        here.acknowledge(ticket, outcome).unwrap();
+        assert_eq!(here.statuses(conn), [202]);
+        assert_eq!(here.server.body_addresses.total(), 0);
+    }
+}
