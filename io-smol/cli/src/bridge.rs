@@ -8,7 +8,12 @@ pub mod child;
 pub mod command;
 mod control;
 pub mod conversation;
+#[cfg(test)]
+mod garbage;
 pub mod guard;
+mod handshakes;
+mod ids;
+pub mod lenient;
 pub mod lines;
 pub mod mistyped;
 pub mod mux;

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::child::{Child, Children, Exit};
 use super::command::Command;
-use super::output::Output;
+use super::ids;
+use super::output::{Output, Printed};
 use super::stderr::printable;
 use crate::demo::PROTOCOL_VERSIONS;
 
@@ -312,7 +313,9 @@ impl Talk<'_> {
         loop {
             let message = self.next().await?;
             match (message.kind(), message.id()) {
-                (Kind::Response, Some(answered)) if answered == id => {
+                (Kind::Response, Some(answered))
+                    if ids::find([&*id].into_iter(), answered).is_some() =>
+                {
                     let unexpected = |_| Fault::Unexpected(method);
                     let answer: Answer =
                         serde_json::from_str(message.text()).map_err(unexpected)?;
@@ -361,11 +364,20 @@ impl Talk<'_> {
         Ok(())
     }
 
+    /// What it has said and nobody has looked at. One thing is asked at a time, and so an answer that
+    /// cannot be read is the answer to it.
+    fn said(&mut self) -> Option<Result<Message, Fault>> {
+        Some(match self.output.next_printed()? {
+            Printed::Message(message) => Ok(message),
+            Printed::Lost(_) => Err(Fault::Unexpected(self.waits_for.get())),
+        })
+    }
+
     /// What it says next.
     async fn next(&mut self) -> Result<Message, Fault> {
         loop {
-            if let Some(message) = self.output.next_message() {
-                return Ok(message);
+            if let Some(said) = self.said() {
+                return said;
             }
             let (child, buffer) = (&mut self.child, &mut self.buffer);
             let read = poll_fn(|cx| {
@@ -380,7 +392,14 @@ impl Talk<'_> {
             });
             match read.await {
                 None => return Err(self.end(Fault::ClosedInput).await),
-                Some(0) => return Err(self.end(Fault::ClosedOutput).await),
+                Some(0) => {
+                    // Its last line may have no end.
+                    self.output.end();
+                    return match self.said() {
+                        Some(said) => said,
+                        None => Err(self.end(Fault::ClosedOutput).await),
+                    };
+                }
                 Some(count) => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
             }
         }

@@ -6,7 +6,9 @@
 //! Theory of operation. Messages of the client go in and lines for the process come out. Posts may
 //! overtake each other, so until `initialize` has gone out everything else is parked, for as long as
 //! [`PARK`]. If it does not come, the client is one that lost its stream, opened another by itself and
-//! goes on as if nothing had happened; its new process knows nothing of it. Then the handshake is ours.
+//! goes on as if nothing had happened; its new process knows nothing of it. Then the handshake is ours:
+//! with an integer for an id, as some servers know no other, and with an end to the waiting for its
+//! answer. What is answered to it is never the client's.
 //!
 //! ```text
 //!            initialize                        PARK over, a request waits
@@ -15,8 +17,14 @@
 //!    ╰── not to shake hands ─┴──────────▶ Parking                      ▼
 //!                                                        Open: "initialized", then what was parked
 //! ```
+//!
+//! Each request that is taken is answered once: by the process, with the id as the client spelled it; by
+//! the bridge, where the process has answered with what cannot be passed on (to the request whose id it
+//! has, or to the only one under way if it has none); or by the end of the session. Answers that nobody
+//! waits for are dropped, or one that comes after the bridge's would be a second one.
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -24,6 +32,11 @@ use mcp_sse_core::Frame;
 use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body, same_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::ids;
+use super::lenient::Lost;
+use super::lines::on_one_line;
+use super::output::Printed;
 
 /// For how long messages wait for an `initialize` that may have been overtaken.
 pub const PARK: Duration = Duration::from_secs(2);
@@ -38,14 +51,20 @@ pub const ID_BYTES_MAX: usize = 4 << 10;
 /// So much of the reason for which a process refuses the handshake is told.
 const REASON_CHARS_MAX: usize = 200;
 
-/// The id of the bridge's own `initialize`.
-const OWN_ID: &str = r#""mcp-sse-bridge:initialize""#;
+/// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
+/// both official SDKs wait for an answer.
+pub const HANDSHAKE: Duration = Duration::from_secs(60);
+
+/// The id of the bridge's own `initialize`: an integer that any server can hold, and none that clients
+/// begin to count at.
+const OWN_ID: &str = "2147483647";
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// One session's side of its process.
 #[derive(Debug)]
 pub struct Conversation {
-    shakes_hands: bool,
+    /// The params of the handshake that is made up for a client that leaves it out, if it is.
+    own_handshake: Option<String>,
     phase: Phase,
     /// Lines for the process.
     lines: VecDeque<Vec<u8>>,
@@ -58,7 +77,7 @@ enum Phase {
     /// `initialize` has not come yet; messages wait until `until`.
     Parking { parked: Parked, until: Option<Instant> },
     /// The process was sent an `initialize` of our own.
-    ShakingHands { parked: Parked },
+    ShakingHands { parked: Parked, until: Instant },
     /// Everything passes.
     Open,
     /// Nothing does any more, for this reason.
@@ -85,24 +104,26 @@ pub enum Said {
     ForClient(Message),
     /// It was ours.
     Ours,
+    /// It is an answer that nobody waits for, any more or at all.
+    Unasked,
     /// The process has refused the handshake, and said why. Nothing can be done with it.
     Refused(String),
 }
 
 impl Conversation {
-    /// With a process that has just been started. `shakes_hands` says whether the handshake is made up
-    /// for where the client leaves it out.
+    /// With a process that has just been started. `own_handshake` has the params of the `initialize`
+    /// that is made up for where the client leaves it out, as JSON; `None` if none is.
     #[must_use]
-    pub fn new(shakes_hands: bool) -> Self {
+    pub fn new(own_handshake: Option<String>) -> Self {
         let phase = Phase::Parking { parked: Parked::default(), until: None };
-        Self { shakes_hands, phase, lines: VecDeque::new(), waiting: Vec::new() }
+        Self { own_handshake, phase, lines: VecDeque::new(), waiting: Vec::new() }
     }
 
     /// Whether a message of the client can be taken in. Not while what came before waits.
     #[must_use]
     pub fn takes_message(&self) -> bool {
         let room = match &self.phase {
-            Phase::Parking { parked, .. } | Phase::ShakingHands { parked } => {
+            Phase::Parking { parked, .. } | Phase::ShakingHands { parked, .. } => {
                 parked.messages.len() < PARKED_MAX && parked.bytes < PARKED_BYTES_MAX
             }
             Phase::Open | Phase::Failed(_) => true,
@@ -131,28 +152,81 @@ impl Conversation {
                 until.get_or_insert(now + PARK);
                 parked.add(message);
             }
-            Phase::ShakingHands { parked } => parked.add(message),
+            Phase::ShakingHands { parked, .. } => parked.add(message),
             Phase::Open => self.pass_on(message),
             Phase::Failed(_) => {}
         }
         None
     }
 
-    /// The process has said this.
-    pub fn handle_said(&mut self, message: Message) -> Said {
-        if message.kind() == Kind::Response {
-            if matches!(self.phase, Phase::ShakingHands { .. })
-                && message.id().is_some_and(|id| same_id(id, OWN_ID))
-            {
-                return self.handle_hand(&message);
+    /// The process has printed this.
+    pub fn handle_printed(&mut self, printed: Printed) -> Said {
+        match printed {
+            Printed::Message(message) if message.kind() == Kind::Response => {
+                self.handle_response(message)
             }
-            // It may spell the id in another way.
-            let id = message.id().unwrap_or_default();
-            if let Some(at) = self.waiting.iter().position(|waiting| same_id(&waiting.id, id)) {
-                self.waiting.remove(at);
-            }
+            Printed::Message(message) => Said::ForClient(message),
+            Printed::Lost(lost) => self.handle_lost(&lost),
         }
-        Said::ForClient(message)
+    }
+
+    fn handle_response(&mut self, message: Message) -> Said {
+        let answered = message.id().unwrap_or_default();
+        if self.is_own(answered) {
+            return self.handle_hand(&message);
+        }
+        let Some(id) = self.settle(answered) else { return Said::Unasked };
+        if *id == *answered {
+            return Said::ForClient(message);
+        }
+        // It spells the id in another way than the client.
+        let body = with_id(&message, &id);
+        Message::read(body, None).map_or(Said::Unasked, Said::ForClient)
+    }
+
+    /// An answer that cannot be passed on.
+    fn handle_lost(&mut self, Lost { id, why, error }: &Lost) -> Said {
+        let own = match id {
+            Some(id) => self.is_own(id),
+            None => matches!(self.phase, Phase::ShakingHands { .. }),
+        };
+        if own {
+            return self.refused(error.as_deref().unwrap_or(why));
+        }
+        let asked = match id {
+            Some(id) => self.settle(id),
+            None => self.settle_only(),
+        };
+        let Some(id) = asked else { return Said::Unasked };
+        let body = lost_body(&id, why, error.as_deref());
+        Message::read(body, None).map_or(Said::Unasked, Said::ForClient)
+    }
+
+    /// Whether this id is that of our own `initialize`, and that has not been answered.
+    fn is_own(&self, id: &str) -> bool {
+        matches!(self.phase, Phase::ShakingHands { .. })
+            && ids::find([OWN_ID].into_iter(), id).is_some()
+    }
+
+    /// The request that is answered under this id waits no more. Returns the id as the client spelled it.
+    fn settle(&mut self, answered: &str) -> Option<Box<str>> {
+        // What the process was not asked it does not answer.
+        let asked = self.waiting.iter().filter(|waiting| waiting.passed_on);
+        let at = ids::find(asked.map(|waiting| &*waiting.id), answered)?;
+        self.settle_nth(at)
+    }
+
+    /// The same, if there is but one under way.
+    fn settle_only(&mut self) -> Option<Box<str>> {
+        let under_way = self.waiting.iter().filter(|waiting| waiting.passed_on).count();
+        if under_way == 1 { self.settle_nth(0) } else { None }
+    }
+
+    /// The same, for the one that is under way behind so many others.
+    fn settle_nth(&mut self, nth: usize) -> Option<Box<str>> {
+        let mut asked = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.passed_on);
+        let (at, _) = asked.nth(nth)?;
+        Some(self.waiting.remove(at).id)
     }
 
     /// The process has answered our own `initialize`.
@@ -184,29 +258,37 @@ impl Conversation {
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Parking { until, .. } => *until,
-            Phase::ShakingHands { .. } | Phase::Open | Phase::Failed(_) => None,
+            Phase::ShakingHands { until, .. } => Some(*until),
+            Phase::Open | Phase::Failed(_) => None,
         }
     }
 
-    /// `initialize` may have had its time.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let Phase::Parking { parked, until } = &mut self.phase else { return };
-        if until.is_none_or(|until| now < until) {
-            return;
+    /// `initialize` may have had its time, or the answer to ours. Returns why the process is of no use,
+    /// if it is.
+    #[must_use]
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<String> {
+        if self.poll_timeout().is_none_or(|until| now < until) {
+            return None;
         }
+        let Phase::Parking { parked, until } = &mut self.phase else {
+            let why = format!("did not answer initialize within {HANDSHAKE:?}");
+            self.phase = Phase::Failed(why.clone());
+            return Some(why);
+        };
         *until = None;
         let asks = parked.messages.iter().any(|message| message.kind() == Kind::Request);
-        if asks && self.shakes_hands {
-            let parked = core::mem::take(parked);
-            self.lines.push_back(own_initialize());
-            self.phase = Phase::ShakingHands { parked };
-        } else if asks {
-            self.open();
-        } else {
+        if !asks {
             // No request yet: which is what says whether the client has forgotten the handshake.
             let parked = core::mem::take(parked);
             parked.messages.into_iter().for_each(|message| self.pass_on(message));
+        } else if let Some(params) = &self.own_handshake {
+            let parked = core::mem::take(parked);
+            self.lines.push_back(own_initialize(params));
+            self.phase = Phase::ShakingHands { parked, until: now + HANDSHAKE };
+        } else {
+            self.open();
         }
+        None
     }
 
     /// The next line for the process, its line feed included.
@@ -220,12 +302,10 @@ impl Conversation {
         let mut words: Vec<u8> = self.lines.iter().flatten().copied().collect();
         for Waiting { id, .. } in self.waiting.iter().filter(|waiting| waiting.passed_on) {
             let params = format!(r#"{{"requestId":{id},"reason":"the client has gone"}}"#);
-            words.extend(
-                format!(
-                    r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#
-                )
-                .into_bytes(),
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#
             );
+            words.extend_from_slice(on_one_line(&text).as_bytes());
             words.push(b'\n');
         }
         words
@@ -244,7 +324,7 @@ impl Conversation {
     /// Lets everything pass, what was parked first.
     fn open(&mut self) {
         let phase = core::mem::replace(&mut self.phase, Phase::Open);
-        if let Phase::Parking { parked, .. } | Phase::ShakingHands { parked } = phase {
+        if let Phase::Parking { parked, .. } | Phase::ShakingHands { parked, .. } = phase {
             parked.messages.into_iter().for_each(|message| self.pass_on(message));
         }
     }
@@ -261,7 +341,7 @@ impl Conversation {
         {
             waiting.passed_on = true;
         }
-        self.lines.push_back(line(message.into_body()));
+        self.lines.push_back(line(message));
     }
 }
 
@@ -276,23 +356,39 @@ fn is_initialize(message: &Message) -> bool {
     message.kind() == Kind::Request && message.method() == Some("initialize")
 }
 
-/// The body of a message as one line: JSON has line ends between tokens only.
-fn line(mut body: Vec<u8>) -> Vec<u8> {
-    if memchr::memchr2(b'\n', b'\r', &body).is_some() {
-        body.retain(|byte| !matches!(byte, b'\n' | b'\r'));
-    }
-    body.push(b'\n');
-    body
+/// A message as one line, its line feed included.
+fn line(message: Message) -> Vec<u8> {
+    let mut line = match on_one_line(message.text()) {
+        Cow::Owned(line) => line.into_bytes(),
+        Cow::Borrowed(_) => message.into_body(),
+    };
+    line.push(b'\n');
+    line
 }
 
-fn own_initialize() -> Vec<u8> {
-    let version = env!("CARGO_PKG_VERSION");
-    format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{OWN_ID},\"method\":\"initialize\",\"params\":{{\
-         \"protocolVersion\":\"2024-11-05\",\"capabilities\":{{}},\
-         \"clientInfo\":{{\"name\":\"mcp-sse-bridge\",\"version\":\"{version}\"}}}}}}\n"
-    )
-    .into_bytes()
+/// The response `message` with another id.
+fn with_id(message: &Message, id: &str) -> Vec<u8> {
+    let old = message.id().unwrap_or_default();
+    super::mux::replaced(message.text(), old, id).into_bytes()
+}
+
+/// What is answered to the request `id` instead of an answer that cannot be passed on.
+pub(super) fn lost_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
+    match error {
+        Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),
+        None => {
+            let why = format!("the server's answer cannot be passed on: {why}");
+            error_body(Some(id), code::INTERNAL_ERROR, &why)
+        }
+    }
+}
+
+fn own_initialize(params: &str) -> Vec<u8> {
+    let text =
+        format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"method":"initialize","params":{params}}}"#);
+    let mut line = on_one_line(&text).into_owned().into_bytes();
+    line.push(b'\n');
+    line
 }
 
 fn frame(body: &[u8]) -> Option<Frame> {

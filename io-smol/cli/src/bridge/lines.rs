@@ -1,10 +1,13 @@
 //! Cuts what a process prints into lines, whatever pieces it comes in.
 //!
-//! Knows: line feeds, a carriage return in front of one, and the longest line that is kept.
+//! Knows: line feeds, a carriage return in front of one, and the longest line that is kept; and how a
+//! JSON text is written as one line, for readers that take more than a line feed for a line end.
 //! Does not know: what a line means, or its encoding; bytes are never cut inside a line, and so never
 //! inside a character.
 
-use memchr::memchr;
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
 
 pub use crate::options::LINE_BYTES_MAX;
 
@@ -65,37 +68,50 @@ impl Lines {
 
     /// The next line that is complete, or known to be too long.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
+        self.next_line_watched(|_, _| ())
+    }
+
+    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too
+    /// long, in order: pieces behind the beginning that was handed out, and whether the line ends with
+    /// this piece.
+    pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
         loop {
             let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
                 self.scanned = self.buffer.len();
                 if self.passing_over {
+                    watch(self.buffer.get(self.start..).unwrap_or_default(), false);
                     self.start = self.scanned;
                     return None;
                 }
                 return self.too_long();
             };
             let (start, end) = (self.start, self.scanned + found);
-            self.start = end + 1;
-            self.scanned = end + 1;
             if core::mem::take(&mut self.passing_over) {
+                watch(self.buffer.get(start..end).unwrap_or_default(), true);
+                self.start = end + 1;
+                self.scanned = end + 1;
                 continue;
             }
+            // Its rest comes when it is asked for the next line, as that of any other too long a line.
+            if end - start > self.line_bytes_max {
+                return self.too_long();
+            }
+            self.start = end + 1;
+            self.scanned = end + 1;
             let line = self.buffer.get(start..end)?;
-            return Some(match line.get(..self.line_bytes_max) {
-                Some(beginning) if line.len() > self.line_bytes_max => Line::TooLong(beginning),
-                _ => Line::Whole(line.strip_suffix(b"\r").unwrap_or(line)),
-            });
+            return Some(Line::Whole(line.strip_suffix(b"\r").unwrap_or(line)));
         }
     }
 
     fn too_long(&mut self) -> Option<Line<'_>> {
-        let rest = self.start..self.buffer.len();
-        if rest.len() <= self.line_bytes_max {
+        let (start, end) = (self.start, self.start + self.line_bytes_max);
+        if self.buffer.len() <= end {
             return None;
         }
         self.passing_over = true;
-        self.start = rest.end;
-        self.buffer.get(rest.start..rest.start + self.line_bytes_max).map(Line::TooLong)
+        self.start = end;
+        self.scanned = end;
+        self.buffer.get(start..end).map(Line::TooLong)
     }
 
     /// What is left when nothing more comes: a line without its end.
@@ -107,9 +123,75 @@ impl Lines {
     }
 }
 
+/// A JSON text as one line, however a reader finds line ends.
+///
+/// A raw CR or LF in JSON is always between tokens, and dropped. U+0085, U+2028 and U+2029 are always
+/// in strings, and escaped: `readline` of Node 24 ends lines at the last two, `str.splitlines` of Python
+/// at all three. VT and FF, at which that ends lines too, cannot stand in JSON as they are.
+pub(super) fn on_one_line(text: &str) -> Cow<'_, str> {
+    // 0xC2 and 0xE2 are the first bytes of what is escaped, and of others.
+    let bytes = text.as_bytes();
+    if memchr2(b'\n', b'\r', bytes).is_none() && memchr2(0xc2, 0xe2, bytes).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let ends = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    if !text.contains(ends) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 64);
+    let mut done = 0;
+    for (at, end) in text.match_indices(ends) {
+        line.push_str(text.get(done..at).unwrap_or_default());
+        line.push_str(match end {
+            "\u{85}" => r"\u0085",
+            "\u{2028}" => r"\u2028",
+            "\u{2029}" => r"\u2029",
+            _ => "",
+        });
+        done = at + end.len();
+    }
+    line.push_str(text.get(done..).unwrap_or_default());
+    Cow::Owned(line)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_text_with_line_ends_becomes_one_line() {
+        assert!(matches!(on_one_line("{\"ä\":\"“”\"}"), Cow::Borrowed("{\"ä\":\"“”\"}")));
+        let text = "{\r\n \"a\u{85}\":\"\u{2028}é\u{2029}\\n\"\n}";
+        assert_eq!(on_one_line(text), r#"{ "a\u0085":"\u2028é\u2029\n"}"#);
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&on_one_line(text)), value(text));
+    }
+
+    #[test]
+    fn rest_of_too_long_line_is_shown_whole() {
+        for size in 1..12 {
+            let mut lines = Lines::new(4);
+            let (mut seen, mut ends) = (Vec::new(), 0);
+            for piece in b"12345678\nok\nabcdefghij\n".chunks(size) {
+                lines.feed(piece);
+                loop {
+                    let mut watched = Vec::new();
+                    let line = lines.next_line_watched(|piece, ended| {
+                        watched.extend_from_slice(piece);
+                        ends += usize::from(ended);
+                    });
+                    let line = line.map(|line| match line {
+                        Line::Whole(line) | Line::TooLong(line) => line.to_vec(),
+                    });
+                    seen.extend(watched);
+                    let Some(line) = line else { break };
+                    seen.extend(line);
+                }
+            }
+            let seen = String::from_utf8(seen).unwrap();
+            assert_eq!((&*seen, ends), ("12345678okabcdefghij", 2), "{size} bytes at once");
+        }
+    }
 
     /// What comes out of pieces, one string a line; the last one may have no end.
     fn cut<'a>(max: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {

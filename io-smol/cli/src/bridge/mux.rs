@@ -1,8 +1,8 @@
 //! Many sessions over one server on stdio: the rules, without I/O.
 //!
 //! Knows: whose request an answer belongs to, what of MCP is a matter of one connection (the
-//! handshake, ids, progress tokens, cancellations) and therefore has to be shared out, and what
-//! becomes of everything while the server is away.
+//! handshake, ids, progress tokens, cancellations, subscriptions) and therefore has to be shared out,
+//! and what becomes of everything while the server is away.
 //! Does not know: processes, sockets, tasks, or the clock: time is told.
 //!
 //! Theory of operation. The server sees one client, this one. Each request gets a number that was never
@@ -23,17 +23,23 @@
 
 mod inward;
 mod outward;
+mod subscriptions;
 mod text;
 
 use core::fmt;
 use core::mem;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use mcp_sse_core::jsonrpc::{self, Kind, Message, code};
 use mcp_sse_core::{Frame, Time};
 
-use super::conversation::ID_BYTES_MAX;
+use super::conversation::{HANDSHAKE, ID_BYTES_MAX, lost_body};
+use super::handshakes::unknown_client;
+use super::ids;
+use super::lenient::Lost;
+use subscriptions::Subscriptions;
 use text::Ambiguous;
 
 /// What bounds a [`Mux`].
@@ -59,9 +65,21 @@ pub struct MuxLimits {
     /// For how long requests wait for a server that is away, from its end on; later ones are refused at
     /// once.
     pub outage: Duration,
-    /// For how long the server may take to answer `initialize`. Long, because a first start may install
-    /// the server.
+    /// For how long the server may take to answer the `initialize` of a session. Long, because a first
+    /// start may install the server.
     pub greeting: Duration,
+    /// For how long the server may take to answer an `initialize` that is no session's own.
+    pub own_greeting: Duration,
+    /// Bytes of the URIs that one session subscribes to, each with
+    /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES).
+    pub session_subscriptions_bytes_max: usize,
+    /// The same, of all sessions together.
+    pub subscriptions_bytes_max: usize,
+}
+
+impl MuxLimits {
+    /// What a subscription counts for besides its URI, in bytes.
+    pub const SUBSCRIPTION_BYTES: usize = 256;
 }
 
 impl Default for MuxLimits {
@@ -77,6 +95,9 @@ impl Default for MuxLimits {
             park: Duration::from_secs(2),
             outage: Duration::from_secs(5),
             greeting: Duration::from_secs(120),
+            own_greeting: HANDSHAKE,
+            session_subscriptions_bytes_max: 512 << 10,
+            subscriptions_bytes_max: 16 << 20,
         }
     }
 }
@@ -101,7 +122,8 @@ pub enum Output {
 /// What happened that nobody was told. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MuxCounts {
-    /// Answers to requests that nobody waits for any more, or that nobody made.
+    /// Answers to requests that nobody waits for any more, or that nobody made, or that this has made
+    /// itself: subscriptions that are undone, and those that are made again with a new server.
     pub answers_dropped: u64,
     /// Progress of requests that nobody waits for any more, or that nobody made.
     pub progress_dropped: u64,
@@ -123,6 +145,8 @@ struct Asked {
     /// As the session spelled it.
     id: Box<str>,
     token: Option<Box<str>>,
+    /// What it subscribes to.
+    subscribes: Option<Arc<str>>,
 }
 
 impl Asked {
@@ -138,6 +162,9 @@ struct Session {
     asked: Vec<u64>,
     ids_bytes: usize,
     parked: usize,
+    /// What it has subscribed to, and bytes of that.
+    subscribed: BTreeSet<Arc<str>>,
+    subscribed_bytes: usize,
 }
 
 enum Phase {
@@ -146,7 +173,13 @@ enum Phase {
     /// There is one, and nobody has greeted it.
     Fresh { parked_since: Option<Time> },
     /// It was sent `initialize` under this number, on behalf of this session and its id.
-    Greeting { number: u64, params: Box<str>, asker: Option<(Member, Box<str>)>, since: Time },
+    Greeting {
+        number: u64,
+        params: Box<str>,
+        asker: Option<(Member, Box<str>)>,
+        limit: Duration,
+        until: Time,
+    },
     /// It has answered.
     Ready,
 }
@@ -158,6 +191,7 @@ pub struct Mux {
     sessions: BTreeMap<Member, Session>,
     asked: BTreeMap<u64, Asked>,
     ids_bytes: usize,
+    subscriptions: Subscriptions,
     parked: VecDeque<(Member, Message)>,
     parked_bytes: usize,
     /// The number before the next.
@@ -183,12 +217,6 @@ impl fmt::Debug for Mux {
     }
 }
 
-/// How a server is greeted that no session has greeted in time.
-const GREETING: &str = concat!(
-    r#"{"protocolVersion":"2024-11-05","capabilities":{},"clientInfo":{"name":"mcp-sse","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#""}}"#
-);
 const BUSY: &str = "server busy";
 
 impl Mux {
@@ -201,6 +229,7 @@ impl Mux {
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             ids_bytes: 0,
+            subscriptions: Subscriptions::default(),
             parked: VecDeque::new(),
             parked_bytes: 0,
             numbered: 0,
@@ -226,6 +255,9 @@ impl Mux {
     /// has left nothing is taken any more.
     pub fn leave(&mut self, member: Member) {
         let Some(session) = self.sessions.remove(&member) else { return };
+        for uri in &session.subscribed {
+            self.unsubscribe_departed(member, uri);
+        }
         for number in session.asked {
             if let Some(asked) = self.asked.remove(&number) {
                 self.ids_bytes -= asked.bytes();
@@ -270,15 +302,37 @@ impl Mux {
         }
     }
 
+    /// The server has answered with what cannot be passed on. It was for the request whose number it has;
+    /// if it has none, for the only one that there is.
+    pub fn handle_lost(&mut self, lost: &Lost, now: Time) {
+        let (number, error) = match (&lost.id, &self.phase) {
+            (Some(id), _) => (ids::number(id), None),
+            (None, Phase::Greeting { number, .. }) => (Some(*number), lost.error.as_deref()),
+            // What it says may be about a request of another session, which has left.
+            (None, _) if self.asked.len() == 1 => (self.asked.keys().next().copied(), None),
+            (None, _) => (None, None),
+        };
+        let Some(number) = number else { return self.counts.answers_dropped += 1 };
+        let body = lost_body(&number.to_string(), &lost.why, error);
+        match Message::read(body, None) {
+            Ok(message) => self.handle_response(&message, now),
+            Err((why, _)) => log::error!("an error cannot be sent: {why}"),
+        }
+    }
+
     /// The server is gone, or could not be started. `why` goes on "MCP server process ..".
     pub fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
         // Nobody is left to take these; the next server must not.
         self.output.retain(|output| matches!(output, Output::Session(..)));
         let before = mem::replace(&mut self.phase, Phase::Down { why: why.into() });
-        for asked in mem::take(&mut self.asked).into_values() {
+        for (number, asked) in mem::take(&mut self.asked) {
+            if let Some(uri) = &asked.subscribes {
+                self.subscribe_failed(asked.by, uri, number);
+            }
             self.fail(asked.by, &asked.id, why);
         }
+        self.subscriptions.handle_exit();
         self.ids_bytes = 0;
         for session in self.sessions.values_mut() {
             session.asked.clear();
@@ -300,11 +354,10 @@ impl Mux {
                 let why = why.clone();
                 self.fail_parked(&why);
             }
-            Phase::Fresh { .. } => self.greet(GREETING.into(), None, now),
-            Phase::Greeting { since, .. } => {
+            Phase::Fresh { .. } => self.greet(unknown_client().into(), None, now),
+            Phase::Greeting { until, limit, .. } => {
                 // Said once: the exit that follows changes the phase.
-                *since = Time::MAX;
-                let limit = self.limits.greeting;
+                *until = Time::MAX;
                 let why = format!("did not answer initialize within {limit:?}");
                 self.output.push_back(Output::Abandon(why));
             }
@@ -321,9 +374,7 @@ impl Mux {
             Phase::Fresh { parked_since } => {
                 Some(parked_since.as_ref()?.saturating_add(self.limits.park))
             }
-            Phase::Greeting { since, .. } => {
-                Some(since.saturating_add(self.limits.greeting)).filter(|at| *at < Time::MAX)
-            }
+            Phase::Greeting { until, .. } => Some(*until).filter(|at| *at < Time::MAX),
             Phase::Ready => None,
         }
     }
@@ -356,10 +407,11 @@ impl Mux {
         self.sessions.len()
     }
 
-    /// How many requests the server has not answered.
+    /// How many requests the server has not answered, a session's `initialize` included.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.asked.len()
+        let greets = matches!(self.phase, Phase::Greeting { asker: Some(_), .. });
+        self.asked.len() + usize::from(greets)
     }
 
     /// What nobody was told.
@@ -388,6 +440,7 @@ impl Mux {
         assert!(self.parked.len() <= self.limits.parked_max);
         assert!(self.parked_bytes <= self.limits.parked_bytes_max);
         assert!(self.asked.len() <= self.limits.requests_max);
+        self.check_subscriptions();
     }
 
     /// A request has been answered or taken back.
@@ -409,6 +462,16 @@ impl Mux {
 
     fn say(&mut self, text: String) {
         self.output.push_back(Output::Server(text::on_one_line(text)));
+    }
+
+    /// Asks the server something on nobody's behalf. What it answers is dropped.
+    fn ask_server(&mut self, method: &str, uri: &str) {
+        self.numbered += 1;
+        let number = self.numbered;
+        let uri = serde_json::to_string(uri).expect("invariant: any text is a JSON string");
+        self.say(format!(
+            r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{{"uri":{uri}}}}}"#
+        ));
     }
 
     fn send(&mut self, member: Member, text: &str) {
@@ -439,7 +502,13 @@ impl Mux {
         }
     }
 }
+
+/// `text` with `slice`, which is a slice of it, replaced.
+pub(super) fn replaced(text: &str, slice: &str, instead: &str) -> String {
+    text::replaced(text, [(slice, instead)])
+}
+
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod walk;
+pub(super) mod walk;

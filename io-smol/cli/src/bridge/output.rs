@@ -1,18 +1,18 @@
 //! Makes messages of what a server prints.
 //!
-//! Knows: that a message should be one line, that some servers print batches, or one message over
-//! several lines, and that some print other things in between.
-//! Does not know: what messages are for.
+//! Knows: that a message should be one line, that some servers print batches, several messages on one
+//! line, or one message over several lines, and that some print other things in between.
+//! Does not know: what a single text means (see `lenient`), or what messages are for.
 
 use core::time::Duration;
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mcp_sse_core::jsonrpc::{Invalid, Message};
+use mcp_sse_core::jsonrpc::Message;
 use serde_json::value::RawValue;
 
+use super::lenient::{First, Judged, Lost, Scan, first_value, judge, lost_message};
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
 use super::status::Status;
 use super::stderr::printable;
@@ -22,6 +22,15 @@ const WARNINGS_MAX: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(10);
 /// So much of such a line is shown.
 const SHOWN_BYTES: usize = 200;
+
+/// What a server has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Printed {
+    /// A message.
+    Message(Message),
+    /// An answer that cannot be passed on; somebody waits for it.
+    Lost(Lost),
+}
 
 /// What one server prints, from bytes to messages.
 ///
@@ -34,8 +43,12 @@ pub struct Output {
     lines: Lines,
     /// Lines that may become one message, from the first on.
     pieces: Pieces,
-    /// Of a batch.
-    ready: VecDeque<Message>,
+    /// What was found and not taken yet.
+    ready: VecDeque<Printed>,
+    /// The answer that a line may be that is too long, until its end or until it is known whose it is.
+    too_long: Option<Scan>,
+    /// Nothing more comes.
+    ended: bool,
     /// Lines that were no messages, and are not counted yet: there may be thousands at once.
     refused: u64,
     spoken: bool,
@@ -55,6 +68,8 @@ impl Output {
             lines: Lines::new(LINE_BYTES_MAX),
             pieces: Pieces::default(),
             ready: VecDeque::new(),
+            too_long: None,
+            ended: false,
             refused: 0,
             spoken: false,
             warnings: 0,
@@ -78,90 +93,155 @@ impl Output {
         self.spoken
     }
 
-    /// Takes in what was read. Then take every [`next_message`](Self::next_message) there is, before
-    /// more is fed.
+    /// Takes in what was read. Then take [everything](Self::next_printed) there is, before more is fed.
     pub fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
     }
 
-    /// The output has ended, and with it its last line. Then take what messages there are.
+    /// The output has ended, and with it its last line. Then take what there is.
     pub fn end(&mut self) {
         self.lines.feed(b"\n");
+        self.ended = true;
     }
 
-    /// The next message.
-    pub fn next_message(&mut self) -> Option<Message> {
-        let message = self.find_message();
+    /// What the server has said next.
+    pub fn next_printed(&mut self) -> Option<Printed> {
+        let printed = self.find();
         self.count_refused();
-        message
+        if matches!(printed, Some(Printed::Message(_))) && !self.spoken {
+            self.spoken = true;
+            self.status.note_success();
+        }
+        printed
     }
 
-    fn find_message(&mut self) -> Option<Message> {
+    fn find(&mut self) -> Option<Printed> {
         loop {
-            if let Some(message) = self.ready.pop_front() {
-                if !self.spoken {
-                    self.spoken = true;
-                    self.status.note_success();
-                }
-                return Some(message);
+            if let Some(printed) = self.ready.pop_front() {
+                return Some(printed);
             }
-            let line = match self.lines.next_line()? {
-                Line::Whole(line) => line.to_vec(),
-                Line::TooLong(beginning) => {
-                    let shown = shown(beginning);
-                    self.status.note_line_too_long();
-                    self.pieces.clear();
-                    let most = self.line_bytes_max;
-                    self.warn(|| format!("a line of more than {most} bytes: {shown}"));
-                    continue;
+            let most = self.line_bytes_max;
+            let Self { lines, too_long, ready, .. } = self;
+            let line = lines.next_line_watched(|piece, ended| {
+                let Some(scan) = too_long else { return };
+                scan.feed(piece);
+                if ended || scan.is_sure() {
+                    ready.extend(scan.lost(&too_long_why(most)).map(Printed::Lost));
+                    *too_long = None;
                 }
-            };
-            self.read(line);
+            });
+            let line = line.map(|line| match line {
+                Line::Whole(line) => Ok(line.to_vec()),
+                Line::TooLong(beginning) => Err((shown(beginning), scan_of(beginning))),
+            });
+            match line {
+                Some(Ok(line)) => self.read(line),
+                Some(Err((shown, scan))) => {
+                    self.status.note_line_too_long();
+                    self.refuse_pieces();
+                    self.warn(|| format!("a line of more than {most} bytes: {shown}"));
+                    match scan {
+                        Some(scan) if scan.is_sure() => {
+                            self.ready.extend(scan.lost(&too_long_why(most)).map(Printed::Lost));
+                        }
+                        scan => self.too_long = scan,
+                    }
+                }
+                // What was found of a line that was passed over.
+                None if !self.ready.is_empty() => {}
+                None if self.ended && self.pieces.has_begun() => self.refuse_pieces(),
+                None => return None,
+            }
         }
     }
 
     fn read(&mut self, line: Vec<u8>) {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            return;
+        let text = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
+        let Some(first) = text.trim_ascii_start().first() else { return };
+        // What is indented belongs to what it is inside of; an unindented bracket begins anew.
+        let indented = text.first().is_some_and(u8::is_ascii_whitespace);
+        let opens = matches!(first, b'{' | b'[');
+        if self.pieces.has_begun() && (indented || !opens) {
+            return match self.pieces.add(line, self.line_bytes_max) {
+                Added::Wanting => {}
+                Added::Whole(text) => self.read_values(&text),
+                Added::Not(text) => self.refuse_text("it is not JSON", &text),
+            };
         }
-        // What is indented belongs to what it is inside of.
-        let inside = self.pieces.has_begun() && line.first().is_some_and(u8::is_ascii_whitespace);
-        let read = if inside { Err((INSIDE, line)) } else { Message::read(line, None) };
-        let (invalid, line) = match read {
-            Ok(message) => {
-                self.refuse_pieces();
-                self.ready.push_back(message);
-                return;
-            }
-            Err(refused) => refused,
-        };
-        if !inside && let Some(batch) = batch(&line) {
-            self.refuse_pieces();
-            for member in batch {
-                match Message::read(member, None) {
-                    Ok(message) => self.ready.push_back(message),
-                    Err((invalid, member)) => self.refuse(&invalid, &member),
-                }
-            }
-            return;
+        if !opens {
+            return self.refuse(&"it does not begin with a bracket", text);
         }
-        match self.pieces.add(line, self.line_bytes_max) {
-            Added::Wanting => {}
-            Added::Whole(text) => match Message::read(text, None) {
-                Ok(message) => self.ready.push_back(message),
-                Err((invalid, text)) => match batch(&text) {
-                    Some(batch) => batch.into_iter().for_each(|member| self.read(member)),
-                    None => self.refuse(&invalid, &text),
-                },
+        self.refuse_pieces();
+        match Message::read(line, None) {
+            Ok(message) => match lost_message(&message) {
+                Some(lost) => self.lose(lost, message.body()),
+                None => self.ready.push_back(Printed::Message(message)),
             },
-            Added::Not(text) => self.refuse(&invalid, &text),
+            Err((_, line)) => self.read_values(&line),
+        }
+    }
+
+    /// Reads what is one JSON value or several behind each other, or the beginning of one.
+    fn read_values(&mut self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        let mut rest = text.trim_start_matches('\u{feff}').trim();
+        while !rest.is_empty() {
+            if !rest.starts_with(['{', '[']) {
+                return self.refuse(&"it is behind a JSON text", rest.as_bytes());
+            }
+            let (value, end) = match first_value(rest) {
+                First::Ends { value, end } => (value, end),
+                First::Open => {
+                    return match self.pieces.add(rest.into(), self.line_bytes_max) {
+                        Added::Wanting => {}
+                        Added::Whole(text) | Added::Not(text) => {
+                            self.refuse_text("it is not JSON", &text);
+                        }
+                    };
+                }
+                First::Cut => return self.refuse_text("a string does not end", rest.as_bytes()),
+            };
+            let (printed, behind) = rest.split_at(end);
+            rest = behind.trim_start();
+            if let Some(members) = batch(&value) {
+                members.into_iter().for_each(|member| self.take(judge(member), member));
+                continue;
+            }
+            let judged = judge(&value);
+            if let Judged::Refused { why, object: false } = &judged {
+                // A bracket of a log line, say.
+                return self.refuse(why, text.trim().as_bytes());
+            }
+            self.take(judged, printed);
+        }
+    }
+
+    fn take(&mut self, judged: Judged, printed: &str) {
+        match judged {
+            Judged::Message(message) => self.ready.push_back(Printed::Message(message)),
+            Judged::Lost(lost) => self.lose(lost, printed.as_bytes()),
+            Judged::Refused { why, .. } => self.refuse(&why, printed.as_bytes()),
+        }
+    }
+
+    fn lose(&mut self, lost: Lost, text: &[u8]) {
+        self.refused += 1;
+        self.warn(|| format!("an answer that cannot be passed on ({}): {}", lost.why, shown(text)));
+        self.ready.push_back(Printed::Lost(lost));
+    }
+
+    /// Refuses what is not JSON; it may have been an answer all the same.
+    fn refuse_text(&mut self, why: &str, text: &[u8]) {
+        match scan_of(text).and_then(|scan| scan.lost(why)) {
+            Some(lost) => self.lose(lost, text),
+            None => self.refuse(&why, text),
         }
     }
 
     /// What was taken for the beginning of a message was none.
     fn refuse_pieces(&mut self) {
         if let Some(text) = self.pieces.clear() {
-            self.refuse(&"it never ends", &text);
+            self.refuse_text("it never ends", &text);
         }
     }
 
@@ -196,7 +276,19 @@ impl Output {
     }
 }
 
-const INSIDE: Invalid = Invalid::Request(Cow::Borrowed("a part of one"));
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+fn too_long_why(bytes_max: usize) -> String {
+    format!("it is longer than {bytes_max} bytes")
+}
+
+/// Reads the envelope of what begins like this, if it may have one.
+fn scan_of(text: &[u8]) -> Option<Scan> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start();
+    let mut scan = Scan::default();
+    scan.feed(text);
+    text.starts_with(b"{").then_some(scan)
+}
 
 /// The beginning of a text, for the log.
 fn shown(text: &[u8]) -> String {
@@ -212,12 +304,12 @@ fn shown(text: &[u8]) -> String {
 }
 
 /// The members of a JSON array that is not empty.
-fn batch(text: &[u8]) -> Option<Vec<Vec<u8>>> {
-    if text.trim_ascii_start().first() != Some(&b'[') {
+fn batch(text: &str) -> Option<Vec<&str>> {
+    if !text.starts_with('[') {
         return None;
     }
-    let members: Vec<&RawValue> = serde_json::from_slice(text).ok()?;
-    let members: Vec<_> = members.into_iter().map(|raw| raw.get().as_bytes().to_vec()).collect();
+    let members: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    let members: Vec<_> = members.into_iter().map(RawValue::get).collect();
     if members.is_empty() { None } else { Some(members) }
 }
 
@@ -245,21 +337,14 @@ impl Pieces {
     /// Adds a line. A text begins with a bracket, and ends when all are closed; JSON has no line ends
     /// inside strings.
     fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> Added {
-        let begins = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
-        if self.text.is_empty() && !begins {
-            return Added::Not(line);
-        }
         let depth = depth_behind(self.depth, &line);
-        let alone = self.text.is_empty();
-        if alone {
+        if self.text.is_empty() {
             self.text = line;
         } else {
             self.text.push(b'\n');
             self.text.extend(line);
         }
         match depth {
-            // The line alone was looked at already.
-            Some(0) if alone => Added::Not(self.take()),
             Some(0) => Added::Whole(self.take()),
             Some(depth) if self.text.len() <= bytes_max => {
                 self.depth = depth;
@@ -316,6 +401,17 @@ impl Drop for Output {
 mod tests {
     use super::*;
 
+    impl Output {
+        /// The next message; what is lost is passed over.
+        fn next_message(&mut self) -> Option<Message> {
+            loop {
+                if let Printed::Message(message) = self.next_printed()? {
+                    return Some(message);
+                }
+            }
+        }
+    }
+
     /// What becomes of some output: the messages, and how many lines were refused.
     #[track_caller]
     fn check(printed: &str, messages: &[&str], refused: u64) {
@@ -343,6 +439,121 @@ mod tests {
     fn one_message_a_line() {
         check("", &[], 0);
         check(&format!("{ONE}\n{TWO}\r\n\n  \n"), &[ONE, TWO], 0);
+    }
+
+    /// The messages, and the ids and reasons of answers that are lost; how many lines were refused.
+    #[track_caller]
+    fn check_bytes(printed: &[u8], found: &[&str], refused: u64) {
+        for size in [1, 7, printed.len().max(1)] {
+            let status = Arc::new(Status::default());
+            let mut output = Output::new("test", status.clone());
+            let mut seen = Vec::new();
+            for piece in printed.chunks(size) {
+                output.feed(piece);
+                seen.extend(core::iter::from_fn(|| output.next_printed()));
+            }
+            output.end();
+            seen.extend(core::iter::from_fn(|| output.next_printed()));
+            let seen: Vec<String> = seen
+                .into_iter()
+                .map(|printed| match printed {
+                    Printed::Message(message) => message.text().to_owned(),
+                    Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
+                })
+                .collect();
+            assert_eq!(seen, found, "{size} bytes at once");
+            drop(output);
+            assert_eq!(status.lines_refused(), refused, "{size} bytes at once");
+        }
+    }
+
+    #[test]
+    fn answers_are_read_as_clients_read_them() {
+        check_bytes(
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\xb0\xa1\xff\"}\n",
+            &["{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\u{fffd}\u{fffd}\u{fffd}\"}"],
+            0,
+        );
+        let right = r#"{"jsonrpc":"2.0","id":1,"result":{"n":null}}"#;
+        check_bytes(br#"{"jsonrpc":"2.0","id":1,"result":{"n":NaN}}"#, &[right], 0);
+        check_bytes(br#"{"jsonrpc":"2.0","id":1.0,"result":{"n":null},"error":null}"#, &[right], 0);
+        check_bytes(
+            b"{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1.0,\n  \"result\": {\"n\":null}\n}\n",
+            &[right],
+            0,
+        );
+        check_bytes(format!("\u{feff}{ONE}\n\u{feff}{TWO}\n").as_bytes(), &[ONE, TWO], 0);
+        check_bytes(
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"a\tb\"}\n",
+            &[r#"{"jsonrpc":"2.0","id":1,"result":"a\u0009b"}"#],
+            0,
+        );
+        check_bytes(
+            b"{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"m\"}\n",
+            &[r#"{"jsonrpc":"2.0","method":"m"}"#],
+            0,
+        );
+    }
+
+    #[test]
+    fn several_values_on_one_line_are_taken_apart() {
+        check(&format!("{ONE}{TWO}\n{ONE} \t{TWO}\n"), &[ONE, TWO, ONE, TWO], 0);
+        check(&format!("{{\"level\":\"info\"}}{ONE}\n"), &[ONE], 1);
+        check(&format!("{ONE}and more\n"), &[ONE], 1);
+        check(&format!("{ONE}{{\n  \"jsonrpc\": 1\n}}\n{TWO}\n"), &[ONE, TWO], 1);
+        // What is logged of a message is not one.
+        check(&format!("[INFO] {ONE}\n> {ONE}\n"), &[], 2);
+    }
+
+    #[test]
+    fn answers_that_cannot_be_passed_on_are_told_with_their_ids() {
+        let broken = r#"{"jsonrpc":"2.0","id":4,"result":{"text":"a"#;
+        let lost = r#"? Some("4") a string does not end"#;
+        check_bytes(format!("{broken}\nb\"}}}}\n{ONE}\n").as_bytes(), &[lost, ONE], 2);
+        let open = r#"{"jsonrpc":"2.0","id":4,"result":{"#;
+        let lost = r#"? Some("4") it never ends"#;
+        check_bytes(format!("{open}\n{ONE}\n").as_bytes(), &[lost, ONE], 1);
+        check_bytes(open.as_bytes(), &[lost], 1);
+        let two = r#"{"jsonrpc":"2.0","id":4,"result":{},"error":{}}"#;
+        let lost = r#"? Some("4") it has both a result and an error"#;
+        check_bytes(format!("[{ONE},{two}]\n{two}{ONE}\n").as_bytes(), &[ONE, lost, lost, ONE], 2);
+    }
+
+    #[test]
+    fn unindented_bracket_begins_anew() {
+        let pretty = "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {}\n}";
+        for log in ["{ config = {", "[1, {", "{", "[", "[INFO] config = {"] {
+            check(&format!("{log}\n{pretty}\n"), &[pretty], 1);
+        }
+        check(&format!("[\n{pretty}\n"), &[pretty], 1);
+    }
+
+    #[test]
+    fn too_long_an_answer_is_told_with_its_id_wherever_that_is() {
+        let long = "x".repeat(LINE_BYTES_MAX);
+        let why = too_long_why(LINE_BYTES_MAX);
+        for printed in [
+            format!(r#"{{"jsonrpc":"2.0","id":7,"result":"{long}"}}"#),
+            format!(r#"{{"result":"{long}","id":7,"jsonrpc":"2.0"}}"#),
+        ] {
+            let lost = format!(r#"? Some("7") {why}"#);
+            let status = Arc::new(Status::default());
+            let mut output = Output::new("test", status.clone());
+            let mut seen = Vec::new();
+            for piece in format!("{printed}\n{ONE}\n").as_bytes().chunks(1 << 20) {
+                output.feed(piece);
+                seen.extend(core::iter::from_fn(|| output.next_printed()));
+            }
+            let seen: Vec<String> = seen
+                .into_iter()
+                .map(|printed| match printed {
+                    Printed::Message(message) => message.text().to_owned(),
+                    Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
+                })
+                .collect();
+            assert_eq!(seen, [&*lost, ONE]);
+            assert_eq!((status.lines_too_long(), status.lines_refused()), (1, 0));
+        }
     }
 
     #[test]

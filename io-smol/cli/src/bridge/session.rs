@@ -27,6 +27,7 @@ use mcp_sse_core::{Frame, SendError};
 use super::child::{Child, Children, Exit};
 use super::command::Command;
 use super::conversation::{Conversation, Said};
+use super::handshakes::{Client, Handshakes};
 use super::output::Output;
 use super::stderr::printable;
 
@@ -51,6 +52,7 @@ pub struct PerSession {
     children: Children,
     command: Command,
     shakes_hands: bool,
+    handshakes: Handshakes,
 }
 
 /// Why there is no more to do.
@@ -62,6 +64,8 @@ enum Over {
     OutputClosed,
     InputClosed,
     Refused(String),
+    /// It has not done in time what it has to, said so that it goes on "MCP server process ..".
+    Late(String),
 }
 
 impl fmt::Display for Over {
@@ -77,6 +81,7 @@ impl fmt::Display for Over {
             Self::OutputClosed => f.write_str("MCP server process closed its output"),
             Self::InputClosed => f.write_str("MCP server process closed its input"),
             Self::Refused(why) => write!(f, "MCP server process refused to initialize: {why}"),
+            Self::Late(what) => write!(f, "MCP server process {what}"),
         }
     }
 }
@@ -85,8 +90,8 @@ impl PerSession {
     /// With this command. `shakes_hands` says whether the handshake is made up for where a client
     /// leaves it out, as those do that lost their stream and opened another.
     #[must_use]
-    pub const fn new(children: Children, command: Command, shakes_hands: bool) -> Self {
-        Self { children, command, shakes_hands }
+    pub fn new(children: Children, command: Command, shakes_hands: bool) -> Self {
+        Self { children, command, shakes_hands, handshakes: Handshakes::default() }
     }
 
     /// What is run for each.
@@ -106,10 +111,13 @@ impl PerSession {
         // Clients open streams that they never use: those cost no process.
         let Some(first) = session.recv().await else { return };
         let name = session.id().to_string();
-        let mut talk = Conversation::new(self.shakes_hands);
+        let head = session.head().clone();
+        let client = self.handshakes.client(&head);
+        let own_handshake = self.shakes_hands.then(|| self.handshakes.params(client));
+        self.handshakes.note(client, &first);
+        let mut talk = Conversation::new(own_handshake);
         let mut outgoing = VecDeque::new();
         outgoing.extend(talk.handle_message(first, Instant::now()));
-        let head = session.head().clone();
         let gone = async {
             poll_fn(|cx| session.poll_closed(cx)).await;
             None
@@ -135,6 +143,8 @@ impl PerSession {
             .line_bytes_max(self.command.longest_line());
         let mut relay = Relay {
             session,
+            client,
+            handshakes: self.handshakes.clone(),
             child,
             talk,
             output,
@@ -171,6 +181,8 @@ impl PerSession {
 /// One session and its process.
 struct Relay {
     session: Session,
+    client: Client,
+    handshakes: Handshakes,
     child: Option<Child>,
     talk: Conversation,
     output: Output,
@@ -229,8 +241,15 @@ impl Relay {
         }
         // Only when nothing it said is left.
         match exit {
-            Some(Poll::Ready(exit)) if !self.is_sending() => Break(Over::Exited(exit)),
-            _ => Continue(false),
+            Some(Poll::Ready(_)) if self.is_sending() => Continue(false),
+            // Others may hold its stdout: then this is how its last line ends.
+            Some(Poll::Ready(_)) if !self.output_closed => {
+                self.output_closed = true;
+                self.output.end();
+                Continue(true)
+            }
+            Some(Poll::Ready(exit)) => Break(Over::Exited(exit)),
+            Some(Poll::Pending) | None => Continue(false),
         }
     }
 
@@ -264,6 +283,7 @@ impl Relay {
         if room && self.written == self.writing.len() {
             match self.session.poll_recv(cx) {
                 Poll::Ready(Some(message)) => {
+                    self.handshakes.note(self.client, &message);
                     self.outgoing.extend(self.talk.handle_message(message, Instant::now()));
                     return Continue(true);
                 }
@@ -286,13 +306,17 @@ impl Relay {
         if let Some(frame) = self.outgoing.pop_front() {
             return self.send(frame);
         }
-        if let Some(message) = self.output.next_message() {
-            return match self.talk.handle_said(message) {
+        if let Some(printed) = self.output.next_printed() {
+            return match self.talk.handle_printed(printed) {
                 Said::ForClient(message) => match Frame::message(message.body()) {
                     Ok(frame) => self.send(frame),
                     Err(error) => unreachable!("a message is an object: {error}"),
                 },
                 Said::Ours => Continue(true),
+                Said::Unasked => {
+                    log::debug!("{}: an answer that nobody waits for", self.session.id());
+                    Continue(true)
+                }
                 Said::Refused(why) => Break(Over::Refused(why)),
             };
         }
@@ -372,8 +396,10 @@ impl Relay {
         if self.exits_until.is_some_and(|until| now >= until) {
             return Break(if self.output_closed { Over::OutputClosed } else { Over::InputClosed });
         }
-        self.talk.handle_timeout(now);
-        Continue(true)
+        match self.talk.handle_timeout(now) {
+            Some(why) => Break(Over::Late(why)),
+            None => Continue(true),
+        }
     }
 
     /// Tells the client what became of its requests, as far as it listens. The session ends behind it.

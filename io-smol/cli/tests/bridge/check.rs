@@ -22,6 +22,7 @@ while IFS= read -r line; do
     case $line in
         *'"method":"initialize"'*)
             [ "$MODE" = refuses ] && say "\"id\":$id,\"error\":{\"code\":-1,\"message\":\"not you\"}" && continue
+            [ "$MODE" = broken ] && say "\"id\":$id,\"result\":no" && continue
             [ "$MODE" = odd ] && say "\"id\":$id,\"result\":17" && continue
             say "\"id\":$id,\"result\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"$name\",\"version\":\"0.3\"}}" ;;
         *'"method":"ping"'*)
@@ -30,6 +31,7 @@ while IFS= read -r line; do
             case $answer in *'"id":"q"'*-32601*) say "\"id\":$id,\"result\":{}" ;; esac ;;
         *'"cursor":"next"'*) say "\"id\":$id,\"result\":{\"tools\":[{\"name\":\"c\"}]}" ;;
         *'"method":"tools/list"'*)
+            [ "$MODE" = unended ] && printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[]}}' "$id" && exit 0
             say "\"id\":$id,\"result\":{\"tools\":[{\"name\":\"a\"},{\"name\":\"b\"}],\"nextCursor\":\"next\"}" ;;
     esac
 done
@@ -63,6 +65,13 @@ fn a_server_that_works() {
 }
 
 #[test]
+fn last_line_without_an_end_is_read() {
+    let (code, said, told) = mode("unended");
+    assert!(said.starts_with("ok: sh: three 0.3, protocol version 2025-06-18, 0 tools"), "{told}");
+    assert_eq!((code, &*told), (Some(0), ""));
+}
+
+#[test]
 fn servers_that_do_not() {
     let check = |which: &str, why: &str| {
         let (code, said, told) = mode(which);
@@ -73,6 +82,12 @@ fn servers_that_do_not() {
     check("exits", "exited with status 7 before it had answered");
     check("dies", "exited with status 137 before it had answered");
     check("refuses", "answered initialize with an error: not you (-1)");
+    let (code, _, told) = mode("broken");
+    let why = "answered initialize with what is no answer to it";
+    assert!(
+        code == Some(1) && told.contains(why) && told.contains("cannot be passed on"),
+        "{told}"
+    );
     check("odd", "answered initialize with what is no answer to it");
 }
 

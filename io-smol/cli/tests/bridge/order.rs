@@ -54,7 +54,8 @@ fn what_the_process_hears_of_a_client_without_memory() {
     within(LONG, "an introduction", || !heard().is_empty());
     let hello = heard().join("\n");
     assert!(hello.contains(r#""method":"initialize""#), "{hello}");
-    assert!(hello.contains(r#""protocolVersion":"2024-11-05""#), "{hello}");
+    assert!(hello.contains(r#""id":2147483647,"#), "{hello}");
+    assert!(hello.contains(r#""protocolVersion":"2025-11-25""#), "{hello}");
     assert!(hello.contains(r#""name":"mcp-sse-bridge""#), "{hello}");
     // This server never answers, so nothing else is passed on.
     assert_eq!(heard().len(), 1);
@@ -81,4 +82,31 @@ fn what_is_under_way_is_taken_back_when_the_client_leaves() {
     );
     assert!(heard[3].contains(r#""requestId":"work","#), "{heard:?}");
     bridge.wait_for_no_descendants(LONG);
+}
+
+#[test]
+fn client_that_reconnects_is_introduced_as_it_was() {
+    let (bridge, heard) = recording(&[]);
+    let params = r#"{"protocolVersion":"2025-06-18","capabilities":{"roots":{}},"clientInfo":{"name":"c","version":"1"}}"#;
+    let hello = call(0, params).replace("echo", "initialize");
+    let mut stream = bridge.open("record");
+    stream.say(&hello);
+    within(LONG, "its handshake", || heard().len() == 1);
+    drop(stream);
+    bridge.wait_for_no_descendants(LONG);
+    let mut again = bridge.open("record");
+    again.say(&call(9, "[]"));
+    let own =
+        format!(r#"{{"jsonrpc":"2.0","id":2147483647,"method":"initialize","params":{params}}}"#);
+    within(LONG, "an introduction", || heard().last() == Some(&own));
+}
+
+#[test]
+fn line_separators_reach_the_process_escaped() {
+    let (bridge, heard) = recording(&[]);
+    let mut stream = bridge.open("record");
+    stream.say(INITIALIZE);
+    stream.say(&call(1, "[\"a\u{2028}b\u{2029}c\u{85}d\"]"));
+    within(LONG, "both", || heard().len() == 2);
+    assert_eq!(heard()[1], call(1, r#"["a\u2028b\u2029c\u0085d"]"#));
 }

@@ -20,6 +20,9 @@ while IFS= read -r line; do
     case $line in *'"params":'*) params=${line#*\"params\":} params=${params%\}} ;; esac
     case $line in
         *'"method":"die"'*) exit 5 ;;
+        *'"method":"last"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{}}' "$id"; exit 5 ;;
+        *'"method":"broken"'*) printf '{"jsonrpc":"2.0","id":%s,"result":no}\n' "$id"; continue ;;
+        *'"method":"update"'*) printf '{"jsonrpc":"2.0","method":"notifications/resources/updated","params":%s}\n' "$params" ;;
         *'"method":"hang"'*) continue ;;
         *'"method":"deaf"'*) exec sleep 1000 ;;
         *'"method":"helped"'*) sleep 1000 & setsid sleep 1000 & exit 5 ;;
@@ -189,6 +192,65 @@ fn sessions_outlive_the_process() {
         shared.heard().into_iter().filter(|value| value["method"] == "initialize").collect();
     assert_eq!(hellos.len(), 2);
     assert_eq!(hellos[0]["params"], hellos[1]["params"]);
+}
+
+#[test]
+fn process_that_ends_in_its_handshake_has_lost_a_request() {
+    let shared = Shared::start();
+    shared.set_broken(true);
+    let mut stream = shared.open();
+    stream.say(&method("initialize", 1));
+    let told = stream.message();
+    assert!(told.contains("\"id\":1,\"error\""), "{told}");
+    let log = shared.bridge.log();
+    let lost = log.contains("could not be started") || log.contains("; 1 requests are lost");
+    assert!(lost && !log.contains("; 0 requests are lost"), "{log}");
+}
+
+#[test]
+fn last_line_without_an_end_is_read() {
+    let shared = Shared::start();
+    let mut stream = shared.begin();
+    stream.say(&method("last", 2));
+    assert_eq!(stream.message(), answer(2, "{}"));
+}
+
+#[test]
+fn answers_that_cannot_be_passed_on_are_told_and_give_their_place_back() {
+    let shared = Shared::start();
+    let mut stream = shared.begin();
+    for id in 2..=71 {
+        stream.say(&method("broken", id));
+        let told = stream.message();
+        let begins = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"#);
+        assert!(told.starts_with(&begins), "{told}");
+    }
+    stream.say(&call(72, "[]"));
+    assert_eq!(stream.message(), answer(72, "[]"));
+}
+
+#[test]
+fn subscriptions_are_each_sessions_own() {
+    let shared = Shared::start();
+    let (mut one, mut other) = (shared.begin(), shared.begin());
+    let params = r#"{"uri":"r:x"}"#;
+    let ask = |id: u32, what: &str| call(id, params).replace("echo", what);
+    for stream in [&mut one, &mut other] {
+        stream.say(&ask(2, "resources/subscribe"));
+        assert_eq!(stream.message(), answer(2, params));
+    }
+    one.say(&ask(3, "resources/unsubscribe"));
+    assert_eq!(one.message(), answer(3, "{}"));
+    one.say(&ask(4, "update"));
+    // Only to the one that still wants it.
+    assert_eq!(one.message(), answer(4, params));
+    let told = other.message();
+    assert!(told.contains("notifications/resources/updated"), "{told}");
+    let unsubscribed =
+        || shared.heard().iter().filter(|said| said["method"] == "resources/unsubscribe").count();
+    assert_eq!(unsubscribed(), 0);
+    drop(other);
+    within(LONG, "that the last subscription is undone", || unsubscribed() == 1);
 }
 
 #[test]

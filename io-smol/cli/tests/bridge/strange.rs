@@ -230,6 +230,32 @@ fn prints_batches() {
     stream.check_alive("batch");
 }
 
+/// As many requests one behind the other as no session may have in flight.
+#[test]
+fn answers_that_cannot_be_passed_on_are_told_and_give_their_place_back() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("broken");
+    stream.begin();
+    for id in 1..=70 {
+        stream.say(&call(id, "[]"));
+        let told = stream.message();
+        let begins = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"the server's answer cannot be passed on: Parse error"#
+        );
+        assert!(told.starts_with(&begins), "{told}");
+    }
+    bridge.wait_for_log("an answer that cannot be passed on");
+}
+
+#[test]
+fn answers_are_read_as_clients_would_read_them() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("garbled");
+    stream.begin();
+    stream.say(&call(7, r#"["x"]"#));
+    assert_eq!(stream.message(), answer(7, "[\"\u{fffd}\",null]"));
+}
+
 #[test]
 fn never_reads_what_it_is_told() {
     let bridge = Bridge::start(&[]);

@@ -43,6 +43,8 @@ case ${MODE:-} in
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
     unended) read -r line; printf '{"jsonrpc":"2.0","id":0,"result":{}}'; exit 0 ;;
     rubbish) yes ;;
+    broken) answer | sed -u '1!s/"result":/"result":no,/' ;;
+    garbled) answer | sed -u 's/"x"/"\xb0",NaN/; s/"id":\([0-9]*\)/"id":\1.0,"error":null/' ;;
     missing) exec /nothing/there ;;
     noisy) echo 'from stderr' >&2; printf 'no \033[31mend' >&2; answer ;;
     flood) n=0; while echo '{"jsonrpc":"2.0","method":"flood","params":['$n']}'; do n=$((n + 1)); done ;;

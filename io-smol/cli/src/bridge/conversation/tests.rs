@@ -11,6 +11,7 @@ struct Talk {
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
 const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
 const CALL: &str = r#"{"jsonrpc":"2.0","id":"two","method":"tools/call"}"#;
+const OWN_PARAMS: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#;
 const PROGRESS: &str = r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#;
 
 fn message(text: &str) -> Message {
@@ -19,7 +20,8 @@ fn message(text: &str) -> Message {
 
 impl Talk {
     fn new(shakes_hands: bool) -> Self {
-        Self { conversation: Conversation::new(shakes_hands), now: Instant::now() }
+        let own = shakes_hands.then(|| OWN_PARAMS.to_owned());
+        Self { conversation: Conversation::new(own), now: Instant::now() }
     }
 
     #[track_caller]
@@ -32,17 +34,35 @@ impl Talk {
     /// The process says something that is the client's.
     #[track_caller]
     fn process_says(&mut self, text: &str) {
-        match self.conversation.handle_said(message(text)) {
-            Said::ForClient(passed) => assert_eq!(passed.text(), text),
-            other @ (Said::Ours | Said::Refused(_)) => panic!("{other:?}"),
+        self.client_hears(text, text);
+    }
+
+    /// The process says something, of which the client is to hear this.
+    #[track_caller]
+    fn client_hears(&mut self, text: &str, expected: &str) {
+        match self.says(text) {
+            Said::ForClient(passed) => assert_eq!(passed.text(), expected),
+            other @ (Said::Ours | Said::Unasked | Said::Refused(_)) => panic!("{other:?}"),
         }
     }
 
+    fn says(&mut self, text: &str) -> Said {
+        self.conversation.handle_printed(Printed::Message(message(text)))
+    }
+
+    fn loses(&mut self, id: Option<&str>, error: Option<&str>) -> Said {
+        let (id, error) = (id.map(Into::into), error.map(Into::into));
+        self.conversation.handle_printed(Printed::Lost(Lost { id, why: "why".into(), error }))
+    }
+
+    #[track_caller]
     fn wait(&mut self, time: Duration) {
+        assert_eq!(self.wait_for_failure(time), None);
+    }
+
+    fn wait_for_failure(&mut self, time: Duration) -> Option<String> {
         self.now += time;
-        if self.conversation.poll_timeout().is_some_and(|at| at <= self.now) {
-            self.conversation.handle_timeout(self.now);
-        }
+        self.conversation.handle_timeout(self.now)
     }
 
     #[track_caller]
@@ -92,21 +112,98 @@ fn a_client_without_memory_is_introduced() {
     talk.client_says(PROGRESS);
     talk.client_says(LIST);
     talk.wait(PARK);
-    let own = String::from_utf8(own_initialize()).unwrap();
-    assert!(own.contains(r#""protocolVersion":"2024-11-05""#), "{own}");
-    assert!(own.contains(r#""name":"mcp-sse-bridge""#), "{own}");
-    talk.process_hears(&[own.trim_end()]);
+    let own =
+        format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"method":"initialize","params":{OWN_PARAMS}}}"#);
+    assert!(OWN_ID.parse::<i32>().is_ok(), "some servers know integers only");
+    talk.process_hears(&[&own]);
     talk.client_says(CALL);
-    talk.wait(PARK * 10);
+    talk.wait(HANDSHAKE - Duration::from_millis(1));
     // Only the answer to ours is ours.
     talk.process_says(PROGRESS);
-    talk.process_says(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+    assert!(matches!(talk.says(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#), Said::Unasked));
     talk.process_hears(&[]);
     let answer = format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"result":{{"capabilities":{{}}}}}}"#);
-    assert!(matches!(talk.conversation.handle_said(message(&answer)), Said::Ours));
+    assert!(matches!(talk.says(&answer), Said::Ours));
     talk.process_hears(&[INITIALIZED, PROGRESS, LIST, CALL]);
-    // And only once.
-    talk.process_says(&answer);
+    assert_eq!(talk.conversation.poll_timeout(), None);
+    // And the client never hears of it.
+    assert!(matches!(talk.says(&answer), Said::Unasked));
+}
+
+#[test]
+fn own_initialize_without_an_answer_fails_the_session_after_its_time() {
+    let mut talk = Talk::new(true);
+    talk.client_says(LIST);
+    talk.wait(PARK);
+    assert_eq!(talk.conversation.poll_timeout(), Some(talk.now + HANDSHAKE));
+    let why = talk.wait_for_failure(HANDSHAKE).expect("a failure");
+    assert_eq!(why, "did not answer initialize within 60s");
+    assert_eq!(talk.conversation.poll_timeout(), None);
+    assert_eq!(texts(talk.conversation.abandon(&why)), "Some(\"1\");");
+}
+
+#[test]
+fn own_initialize_answered_with_another_spelling_of_its_id_or_none_is_not_the_clients() {
+    for id in ["2147483647.0", r#""2147483647""#] {
+        let id = ids::canonical(id).unwrap();
+        let mut talk = Talk::new(true);
+        talk.client_says(LIST);
+        talk.wait(PARK);
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+        assert!(matches!(talk.says(&answer), Said::Ours));
+    }
+    for id in [Some(OWN_ID), None] {
+        let mut talk = Talk::new(true);
+        talk.client_says(LIST);
+        talk.wait(PARK);
+        assert!(matches!(talk.loses(id, None), Said::Refused(why) if why == "why"));
+        assert_eq!(texts(talk.conversation.abandon("x")), "Some(\"1\");");
+    }
+}
+
+/// What the client is told of the request with this raw id, whose answer is lost.
+fn lost(id: &str) -> String {
+    let why = "the server's answer cannot be passed on: why";
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"{why}"}}}}"#)
+}
+
+#[test]
+fn lost_answer_is_told_to_its_request_by_id_or_as_the_only_one() {
+    let mut talk = Talk::new(true);
+    for text in [INITIALIZE, LIST, CALL] {
+        talk.client_says(text);
+        talk.process_hears(&[text]);
+    }
+    let said = |said: Said| match said {
+        Said::ForClient(message) => message.text().to_owned(),
+        other @ (Said::Ours | Said::Unasked | Said::Refused(_)) => format!("{other:?}"),
+    };
+    assert_eq!(said(talk.loses(None, None)), "Unasked", "three are under way");
+    assert_eq!(said(talk.loses(Some("9"), None)), "Unasked");
+    assert_eq!(said(talk.loses(Some(r#""0""#), None)), lost("0"));
+    assert_eq!(said(talk.loses(Some("1"), None)), lost("1"));
+    // The rest of what has been answered so comes too late.
+    assert_eq!(said(talk.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)), "Unasked");
+    // An error without an id is the only one's.
+    let error = r#"{"code":-32700,"message":"?"}"#;
+    let told = format!(r#"{{"jsonrpc":"2.0","id":"two","error":{error}}}"#);
+    assert_eq!(said(talk.loses(None, Some(error))), told);
+    assert_eq!(said(talk.loses(None, None)), "Unasked", "none is under way");
+    assert!(talk.conversation.abandon("x").is_empty());
+}
+
+#[test]
+fn line_separators_are_escaped_towards_the_process() {
+    let mut talk = Talk::new(true);
+    talk.client_says(INITIALIZE);
+    talk.process_hears(&[INITIALIZE]);
+    talk.client_says("{\"jsonrpc\":\"2.0\",\"id\":\"\u{2028}\",\"method\":\"a\u{85}\u{2029}“\"}");
+    talk.process_hears(&[r#"{"jsonrpc":"2.0","id":"\u2028","method":"a\u0085\u2029“"}"#]);
+    let words = String::from_utf8(talk.conversation.last_words()).unwrap();
+    assert!(words.contains(r#""requestId":"\u2028""#), "{words}");
+    // The id comes back as the client spelled it.
+    let answer = r#"{"jsonrpc":"2.0","id":"\u2028","result":{}}"#;
+    talk.client_hears(answer, "{\"jsonrpc\":\"2.0\",\"id\":\"\u{2028}\",\"result\":{}}");
 }
 
 #[test]
@@ -139,9 +236,9 @@ fn a_handshake_that_is_refused() {
     talk.client_says(LIST);
     talk.wait(PARK);
     let answer = format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"error":{{"message":"too old"}}}}"#);
-    match talk.conversation.handle_said(message(&answer)) {
+    match talk.says(&answer) {
         Said::Refused(why) => assert!(why.contains("too old"), "{why}"),
-        other @ (Said::Ours | Said::ForClient(_)) => panic!("{other:?}"),
+        other @ (Said::Ours | Said::Unasked | Said::ForClient(_)) => panic!("{other:?}"),
     }
     assert_eq!(texts(talk.conversation.abandon("because")), "Some(\"1\");");
 }
@@ -234,10 +331,11 @@ fn ids_may_come_back_spelled_in_another_way() {
         talk.client_says(&request);
         talk.process_hears(&[&request]);
     }
-    talk.process_says(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
-    // A string is no number.
-    talk.process_says(r#"{"jsonrpc":"2.0","id":"\u0031","result":{}}"#);
-    talk.process_says(r#"{"jsonrpc":"2.0","id":-0,"result":{}}"#);
+    let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+    talk.client_hears(&answer(r#""a""#), &answer(r#""\u0061""#));
+    // An exact match goes before one by value.
+    talk.client_hears(&answer(r#""\u0031""#), &answer(r#""1""#));
+    talk.client_hears(&answer("-0"), &answer("0"));
     let cancelled =
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"gone/"}}"#;
     talk.client_says(cancelled);

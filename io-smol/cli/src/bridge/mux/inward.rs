@@ -2,6 +2,7 @@
 
 use core::mem;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use mcp_sse_core::Time;
 use mcp_sse_core::jsonrpc::{Kind, Message, code, same_id};
@@ -59,6 +60,7 @@ impl Mux {
     fn forward(&mut self, member: Member, message: &Message) {
         let Some(session) = self.sessions.get_mut(&member) else { return };
         session.attends = true;
+        let own_ids_bytes = session.ids_bytes;
         let text = message.text();
         let Some(id) = message.id() else {
             if message.method() == Some("notifications/cancelled") {
@@ -75,13 +77,50 @@ impl Mux {
             Ok(token) => token,
             Err(ambiguous) => return self.refuse_params(member, message, ambiguous),
         };
-        let asked = Asked { by: member, id: id.into(), token: token.map(Into::into) };
+        let subscribes = match message.method() {
+            Some("resources/subscribe") => match text::uri(text) {
+                Ok(uri) => uri,
+                Err(ambiguous) => return self.refuse_params(member, message, ambiguous),
+            },
+            _ => None,
+        };
+        let unsubscribes = match message.method() {
+            Some("resources/unsubscribe") => match text::uri(text) {
+                Ok(uri) => uri,
+                Err(ambiguous) => return self.refuse_params(member, message, ambiguous),
+            },
+            _ => None,
+        };
+        if let Some(uri) = &unsubscribes
+            && self.subscriptions.is_of_others(member, uri)
+        {
+            // To the server all sessions are one client.
+            self.forget_subscription(member, uri);
+            return self.send(member, &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+        }
+        let subscribes: Option<Arc<str>> = subscribes.map(Into::into);
+        let asked = Asked {
+            by: member,
+            id: id.into(),
+            token: token.map(Into::into),
+            subscribes: subscribes.clone(),
+        };
         let bytes = asked.bytes();
         let all = self.ids_bytes + bytes > self.limits.ids_bytes_max;
-        let own = session.ids_bytes + bytes > self.limits.session_ids_bytes_max;
+        let own = own_ids_bytes + bytes > self.limits.session_ids_bytes_max;
         if self.asked.len() >= self.limits.requests_max || all || own {
             return self.refuse_busy(member, id);
         }
+        if let Some(uri) = &subscribes
+            && let Err(why) = self.subscribe(member, uri, self.numbered + 1)
+        {
+            self.counts.requests_refused += 1;
+            return self.answer_error(member, id, code::SERVER_BUSY, &why);
+        }
+        if let Some(uri) = &unsubscribes {
+            self.forget_subscription(member, uri);
+        }
+        let Some(session) = self.sessions.get_mut(&member) else { return };
         self.numbered += 1;
         let number = self.numbered;
         session.asked.push(number);

@@ -6,6 +6,7 @@ use mcp_sse_core::jsonrpc::{self, Message, code};
 use mcp_sse_core::{Frame, Time};
 
 use super::{Member, Mux, Output, Phase, text};
+use crate::bridge::ids;
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
@@ -16,7 +17,10 @@ impl Mux {
         self.say(format!(
             r#"{{"jsonrpc":"2.0","id":{number},"method":"initialize","params":{params}}}"#
         ));
-        self.phase = Phase::Greeting { number, params, asker, since: now };
+        let limits = &self.limits;
+        let limit = if asker.is_some() { limits.greeting } else { limits.own_greeting };
+        let until = now.saturating_add(limit);
+        self.phase = Phase::Greeting { number, params, asker, limit, until };
     }
 
     pub(super) fn welcome(&mut self, member: Member, id: &str) {
@@ -39,6 +43,7 @@ impl Mux {
             self.welcome = result.into();
             self.greeting = Some(params);
             self.say(INITIALIZED.into());
+            self.resubscribe();
             if let Some((member, id)) = asker {
                 self.welcome(member, &id);
             }
@@ -61,7 +66,7 @@ impl Mux {
 
     pub(super) fn handle_response(&mut self, message: &Message, now: Time) {
         let id = message.id().unwrap_or_default();
-        let Some(number) = parse_number(id) else {
+        let Some(number) = ids::number(id) else {
             return self.counts.answers_dropped += 1;
         };
         if let Phase::Greeting { number: greeting, .. } = self.phase
@@ -70,7 +75,16 @@ impl Mux {
             return self.greeted(message, now);
         }
         match self.settle(number) {
-            Some(asked) => self.send(asked.by, &text::replaced(message.text(), [(id, &asked.id)])),
+            Some(asked) => {
+                if let Some(uri) = &asked.subscribes {
+                    if text::error(message.text()).is_none() {
+                        self.subscribe_succeeded(asked.by, uri, number);
+                    } else {
+                        self.subscribe_failed(asked.by, uri, number);
+                    }
+                }
+                self.send(asked.by, &text::replaced(message.text(), [(id, &asked.id)]));
+            }
             None => self.counts.answers_dropped += 1,
         }
     }
@@ -80,9 +94,17 @@ impl Mux {
             Some("notifications/progress") => self.handle_progress(message.text()),
             // Of a request that was refused at once.
             Some("notifications/cancelled") => self.counts.cancellations_dropped += 1,
-            _ => match Frame::message(message.body()) {
+            method => match Frame::message(message.body()) {
                 Ok(frame) => {
-                    let all = self.sessions.iter().filter(|(_, session)| session.attends);
+                    let updated = method == Some("notifications/resources/updated");
+                    let uri = if updated { text::uri(message.text()).ok().flatten() } else { None };
+                    let only = uri.map(|uri| self.subscriptions.subscribers(&uri));
+                    // An update that nobody subscribed to under its name is everybody's: the server may
+                    // spell the URI in another way, or send updates unasked.
+                    let only = only.filter(|only| !only.is_empty());
+                    let all = self.sessions.iter().filter(|(member, session)| {
+                        session.attends && only.as_ref().is_none_or(|only| only.contains(member))
+                    });
                     let to = all.map(|(member, _)| Output::Session(*member, frame.clone()));
                     self.output.extend(to);
                 }
@@ -93,7 +115,7 @@ impl Mux {
 
     fn handle_progress(&mut self, text: &str) {
         let token = text::reported_token(text).ok().flatten();
-        let asked = token.and_then(parse_number).and_then(|number| self.asked.get(&number));
+        let asked = token.and_then(ids::number).and_then(|number| self.asked.get(&number));
         let wanted = asked.and_then(|asked| Some((asked.by, asked.token.as_deref()?)));
         match (token, wanted) {
             (Some(token), Some((by, wanted))) => {
@@ -122,9 +144,4 @@ impl Mux {
     fn answer_server(&mut self, text: String) {
         self.output.push_back(Output::Answer(text::on_one_line(text)));
     }
-}
-
-/// A number that was given out, as it was written and in no other way.
-fn parse_number(raw: &str) -> Option<u64> {
-    raw.parse().ok().filter(|_| !raw.starts_with(['0', '+']))
 }

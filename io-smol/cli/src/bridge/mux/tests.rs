@@ -1,4 +1,5 @@
 mod routing;
+mod subscriptions;
 
 use super::*;
 
@@ -191,7 +192,8 @@ fn a_session_that_does_not_initialize_waits_and_is_spared_it() {
     stage.wait(1_999);
     stage.hears::<&str>(&[]);
     stage.wait(1);
-    let hello = format!("> {}", m(&format!(r#""id":1,"method":"initialize","params":{GREETING}"#)));
+    let params = unknown_client();
+    let hello = format!("> {}", m(&format!(r#""id":1,"method":"initialize","params":{params}"#)));
     stage.hears(&[hello]);
     stage.answers(&welcome("1"));
     stage.hears(&[INITIALIZED.to_owned(), format!("> {}", m(r#""id":2,"method":"ping""#))]);
@@ -334,6 +336,7 @@ fn an_exit_during_the_handshake_is_the_askers() {
     stage.says(a, &hello("1"));
     stage.says(b, &hello("2"));
     stage.heard();
+    assert_eq!(stage.mux.requests(), 1, "it is lost with the process; the other waits");
     stage.exits();
     stage.hears(&[away(1, "1")]);
     stage.starts();

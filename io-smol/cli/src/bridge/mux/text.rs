@@ -7,10 +7,13 @@
 //! spelled. Nothing is built that is as large as the message but the message.
 
 use core::ops::Range;
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::bridge::lines;
 
 /// A member is given more than once, or a key spells no text: parsers would read the message
 /// differently, and one of them would see what another replaced.
@@ -43,6 +46,8 @@ struct Params<'a> {
     request_id: Option<&'a RawValue>,
     #[serde(borrow, rename = "progressToken")]
     progress_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uri: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,6 +99,11 @@ pub(super) fn cancelled_id(text: &str) -> Result<Option<&str>, Ambiguous> {
     Ok(params(text)?.request_id.map(RawValue::get))
 }
 
+/// The URI that a message is about, decoded; `None` if it has none that is a text.
+pub(super) fn uri(text: &str) -> Result<Option<String>, Ambiguous> {
+    Ok(params(text)?.uri.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+}
+
 /// The raw result of a response; an error has none.
 pub(super) fn result(text: &str) -> Option<&str> {
     members::<Body<'_>>(Some(text)).ok()?.result.map(RawValue::get)
@@ -142,13 +152,12 @@ fn range_in(text: &str, slice: &str) -> Range<usize> {
     range
 }
 
-/// A JSON text on one line: stdio ends a message at a line end. A raw CR or LF in valid JSON is always
-/// between tokens.
-pub(super) fn on_one_line(mut text: String) -> String {
-    if text.contains(['\n', '\r']) {
-        text.retain(|c| !matches!(c, '\n' | '\r'));
+/// A JSON text on one line: stdio ends a message at a line end.
+pub(super) fn on_one_line(text: String) -> String {
+    match lines::on_one_line(&text) {
+        Cow::Owned(line) => line,
+        Cow::Borrowed(_) => text,
     }
-    text
 }
 
 #[cfg(test)]

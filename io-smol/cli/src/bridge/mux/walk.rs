@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::*;
 
 /// SplitMix64.
-struct Random(u64);
+pub(in crate::bridge) struct Random(pub(in crate::bridge) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(in crate::bridge) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(in crate::bridge) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 }
@@ -30,6 +30,18 @@ struct Known {
     by: Member,
     id: Value,
     token: Option<Value>,
+}
+
+/// A request to subscribe to a URI or not to be told of it any more.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    by: Member,
+    uri: usize,
+    subscribes: bool,
+    /// The session had subscribed before.
+    had: bool,
+    /// The server has heard it.
+    heard: bool,
 }
 
 struct World {
@@ -45,17 +57,25 @@ struct World {
     greeting: Option<u64>,
     /// Names of requests whose sessions do not want them any more.
     taken_back: BTreeSet<u64>,
+    /// What the server has been asked to subscribe to or not, and has not answered, by its number.
+    subscribing: BTreeMap<u64, (u64, bool)>,
+    /// Open requests of that kind, by name.
+    changes: BTreeMap<u64, Change>,
+    /// What the server has granted, and what sessions know that they have.
+    granted: BTreeSet<usize>,
+    subscribed: BTreeSet<(Member, usize)>,
     members: Vec<Member>,
     joined: u64,
     answered: u64,
     failed: u64,
     reported: u64,
     cancelled: u64,
+    subscriptions: u64,
 }
 
 impl World {
     fn step(&mut self) {
-        match self.random.below(40) {
+        match self.random.below(46) {
             0 => self.join(),
             1 if self.members.len() > 1 => self.leave(),
             2 if self.up => self.exit(),
@@ -71,6 +91,7 @@ impl World {
             10..=12 => self.cancel(),
             13..=26 => self.ask(),
             27..=30 => self.report(),
+            31..=36 => self.change(),
             _ => self.answer(),
         }
         self.drain();
@@ -122,6 +143,28 @@ impl World {
         self.says(by, &ask);
     }
 
+    /// Subscribes, or ends a subscription. One at a time of each session and URI, so that the order of
+    /// answers does not matter.
+    fn change(&mut self) {
+        let (by, id, at) = (self.member(), self.id(), self.random.below(4));
+        let used = self.open.values().any(|known| known.by == by && known.id == id);
+        if used || self.changes.values().any(|change| change.by == by && change.uri == at) {
+            return;
+        }
+        self.names += 1;
+        let subscribes = self.random.below(2) == 0;
+        let method = if subscribes { "resources/subscribe" } else { "resources/unsubscribe" };
+        let params = json!({"uri": format!("r:{at}"), "name": self.names});
+        let ask = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.open.insert(self.names, Known { by, id, token: None });
+        let had = self.subscribed.contains(&(by, at));
+        self.changes.insert(self.names, Change { by, uri: at, subscribes, had, heard: false });
+        if !subscribes {
+            self.subscribed.remove(&(by, at));
+        }
+        self.says(by, &ask);
+    }
+
     fn initialize(&mut self) {
         let (by, id) = (self.member(), self.id());
         if self.open.values().any(|known| known.by == by && known.id == id) {
@@ -135,8 +178,12 @@ impl World {
 
     /// Takes something back: mostly what is open, sometimes another's or nothing.
     fn cancel(&mut self) {
-        let open: Vec<(u64, Known)> =
-            self.open.iter().map(|(name, known)| (*name, known.clone())).collect();
+        let open: Vec<(u64, Known)> = self
+            .open
+            .iter()
+            .filter(|(name, _)| !self.changes.contains_key(name))
+            .map(|(name, known)| (*name, known.clone()))
+            .collect();
         let (by, id) = match open.len() {
             0 => (self.member(), self.id()),
             len if self.random.below(4) > 0 => {
@@ -146,6 +193,10 @@ impl World {
             }
             _ => {
                 let (by, id) = (self.member(), self.id());
+                let changes = self.changes.keys().filter_map(|name| self.open.get(name));
+                if { changes }.any(|known| known.by == by && known.id == id) {
+                    return;
+                }
                 let mine = open.iter().filter(|(_, known)| known.by == by && known.id == id);
                 self.taken_back.extend(mine.map(|(name, _)| *name));
                 (by, id)
@@ -166,12 +217,16 @@ impl World {
             self.open.iter().filter(|(_, known)| known.by == member).map(|(name, _)| *name),
         );
         self.open.retain(|_, known| known.by != member);
+        self.changes.retain(|_, change| change.by != member);
+        self.subscribed.retain(|(by, _)| *by != member);
     }
 
     fn exit(&mut self) {
         self.mux.handle_exit("is gone", self.now);
         self.up = false;
         self.asked.clear();
+        self.subscribing.clear();
+        self.granted.clear();
         self.greeting = None;
     }
 
@@ -183,6 +238,13 @@ impl World {
         if let Some(number) = self.greeting.take() {
             return self
                 .server_says(&json!({"jsonrpc": "2.0", "id": number, "result": {"name": 0}}));
+        }
+        if self.random.below(4) == 0
+            && let Some((number, (name, refused))) = self.subscribing.pop_first()
+        {
+            let result = if refused { "error" } else { "result" };
+            return self
+                .server_says(&json!({"jsonrpc": "2.0", result: {"name": name}, "id": number}));
         }
         let at = self.random.below(self.asked.len() + 1);
         match self.asked.keys().nth(at).copied() {
@@ -247,11 +309,34 @@ impl World {
             }
             Some("notifications/cancelled") => {
                 let number = heard["params"]["requestId"].as_u64().expect("a number");
+                if self.subscribing.contains_key(&number) {
+                    return;
+                }
                 let (name, _) = self.asked.get(&number).expect("cancelled what was asked");
                 assert!(self.taken_back.contains(name), "cancelled by who asked, or who left");
                 // From here on no answer is passed on, and the session expects none.
                 self.open.remove(name);
                 self.cancelled += 1;
+            }
+            Some(method @ ("resources/subscribe" | "resources/unsubscribe")) => {
+                let subscribes = method == "resources/subscribe";
+                let uri = heard["params"]["uri"].as_str().expect("a URI");
+                let at: usize = uri["r:".len()..].parse().expect("a number");
+                // 0 is what the bridge asks on nobody's behalf.
+                let name = heard["params"]["name"].as_u64().unwrap_or(0);
+                let refused = subscribes && name > 0 && self.random.below(4) == 0;
+                if let Some(change) = self.changes.get_mut(&name) {
+                    change.heard = true;
+                }
+                if !subscribes {
+                    let others = self.subscribed.iter().filter(|(_, uri)| *uri == at).count();
+                    assert_eq!(others, 0, "somebody wants to be told of {uri}");
+                    self.granted.remove(&at);
+                } else if !refused {
+                    self.granted.insert(at);
+                }
+                let number = heard["id"].as_u64().expect("a number");
+                self.subscribing.insert(number, (name, refused));
             }
             Some("notifications/initialized") => {}
             other => panic!("{other:?}"),
@@ -274,6 +359,19 @@ impl World {
         let mut mine =
             self.open.iter().filter(|(_, known)| known.by == member && known.id == heard["id"]);
         let (&name, _) = mine.next().expect("answered what was asked, once");
+        let granted = heard.get("error").is_none();
+        if let Some(change) = self.changes.remove(&name) {
+            let Change { by, uri, subscribes, had, heard } = change;
+            if subscribes && granted {
+                self.subscribed.insert((by, uri));
+                self.subscriptions += 1;
+            } else if !subscribes && !granted && had && !heard {
+                // It came to nothing while the server was away.
+                self.subscribed.insert((by, uri));
+            }
+            self.open.remove(&name);
+            return;
+        }
         if heard.get("error").is_some() {
             self.failed += 1;
         } else {
@@ -288,7 +386,9 @@ impl World {
     /// Everything that was asked comes to an end.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            if self.open.is_empty() && self.mux.requests() == 0 {
+            if self.open.is_empty() && self.mux.requests() == 0 && self.up && self.mux.is_ready() {
+                let wanted: BTreeSet<usize> = self.subscribed.iter().map(|(_, at)| *at).collect();
+                assert_eq!(self.granted, wanted, "the server tells what somebody wants to hear");
                 return;
             }
             if !self.up {
@@ -305,7 +405,7 @@ impl World {
     }
 }
 
-fn walk(seed: u64, steps: usize) -> [u64; 4] {
+fn walk(seed: u64, steps: usize) -> [u64; 5] {
     let mut world = World {
         random: Random(seed),
         mux: Mux::new(MuxLimits::default()),
@@ -316,28 +416,33 @@ fn walk(seed: u64, steps: usize) -> [u64; 4] {
         asked: BTreeMap::new(),
         greeting: None,
         taken_back: BTreeSet::new(),
+        subscribing: BTreeMap::new(),
+        changes: BTreeMap::new(),
+        granted: BTreeSet::new(),
+        subscribed: BTreeSet::new(),
         members: Vec::new(),
         joined: 0,
         answered: 0,
         failed: 0,
         reported: 0,
         cancelled: 0,
+        subscriptions: 0,
     };
     (0..50).for_each(|_| world.join());
     for _ in 0..steps {
         world.step();
     }
     world.settle();
-    [world.answered, world.failed, world.reported, world.cancelled]
+    [world.answered, world.failed, world.reported, world.cancelled, world.subscriptions]
 }
 
 #[test]
 fn everybody_gets_exactly_their_own() {
-    let mut sums = [0; 4];
+    let mut sums = [0; 5];
     for seed in 0..16 {
         let counts = walk(seed, 2_500);
         sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     // The walk goes everywhere.
-    assert!(sums.iter().all(|sum| *sum > 500), "{sums:?}");
+    assert!(sums.iter().all(|sum| *sum > 300), "{sums:?}");
 }

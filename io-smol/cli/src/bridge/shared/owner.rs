@@ -22,7 +22,7 @@ use super::outbox::Outbox;
 use crate::bridge::child::{Child, Children, Exit};
 use crate::bridge::command::Command;
 use crate::bridge::mux::{Member, Mux, MuxLimits, Output as Said};
-use crate::bridge::output::Output;
+use crate::bridge::output::{Output, Printed};
 use crate::bridge::session::EXIT;
 
 /// For so long in all, in each [`SLOW_PERIOD`], a session may keep the process from being read, by not
@@ -41,6 +41,33 @@ const ANSWERS_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from the process at once, and in one turn: of a pipe full of the shortest lines the others on
 /// this thread would notice.
 const READ_BYTES: usize = 8 << 10;
+
+/// The time, which stands still in tests until they set it forward.
+struct Present {
+    clock: Clock,
+    #[cfg(test)]
+    now: Time,
+}
+
+impl Present {
+    fn start() -> Self {
+        Self {
+            clock: Clock::start(),
+            #[cfg(test)]
+            now: Time::ZERO,
+        }
+    }
+
+    #[cfg(not(test))]
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    #[cfg(test)]
+    const fn now(&self) -> Time {
+        self.now
+    }
+}
 
 /// The process, if it is there.
 enum Server {
@@ -97,7 +124,7 @@ pub(super) struct Owner {
     children: Children,
     command: Arc<Command>,
     name: String,
-    clock: Clock,
+    clock: Present,
     mux: Mux,
     seats: BTreeMap<Member, Seat>,
     input: Pin<Box<Receiver<Input>>>,
@@ -132,7 +159,7 @@ impl Owner {
             children,
             command,
             name,
-            clock: Clock::start(),
+            clock: Present::start(),
             mux: Mux::new(MuxLimits { parked_bytes_max, ..limits }),
             seats: BTreeMap::new(),
             input: Box::pin(input),
@@ -372,8 +399,12 @@ impl Owner {
         if self.blocked.is_some() {
             return false;
         }
-        if let Some(message) = running.output.next_message() {
-            self.mux.handle_server(&message, self.clock.now());
+        if let Some(printed) = running.output.next_printed() {
+            let now = self.clock.now();
+            match printed {
+                Printed::Message(message) => self.mux.handle_server(&message, now),
+                Printed::Lost(lost) => self.mux.handle_lost(&lost, now),
+            }
             return true;
         }
         if running.output_closed {
@@ -386,7 +417,7 @@ impl Owner {
                 running.output.feed(self.buffer.get(..count).unwrap_or_default());
             }
             Poll::Ready(Ok(0) | Err(_)) => {
-                running.output_closed = true;
+                running.end_output();
                 running.expect_exit(self.clock.now());
             }
         }
@@ -399,6 +430,13 @@ impl Owner {
             return false;
         }
         let Poll::Ready(exit) = exit else { return false };
+        if let Server::Running(running) = &mut self.server
+            && !running.output_closed
+        {
+            // Others may hold its stdout: then this is how its last line ends.
+            running.end_output();
+            return true;
+        }
         let why = if exit.was_not_run() { "could not be started" } else { "exited" };
         self.give_up(&format!("{why} ({exit})"));
         true
@@ -447,7 +485,7 @@ impl Owner {
         let at = [server, blocked, self.mux.poll_timeout()].into_iter().flatten().min();
         if at != self.timer_at {
             self.timer_at = at;
-            let instant = at.and_then(|at| self.clock.instant(at));
+            let instant = at.and_then(|at| self.clock.clock.instant(at));
             self.timer = instant.map_or(Timer::never(), Timer::at);
         }
         if at.is_none() || Pin::new(&mut self.timer).poll(cx).is_pending() {
@@ -467,7 +505,149 @@ impl Owner {
 }
 
 impl Running {
+    /// Nothing more is read from it. What it said last may have no line end.
+    fn end_output(&mut self) {
+        self.output_closed = true;
+        self.output.end();
+    }
+
     fn expect_exit(&mut self, now: Time) {
         self.exits_until.get_or_insert(now.saturating_add(EXIT));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_channel::{Sender, bounded, unbounded};
+    use futures_lite::future::block_on;
+    use mcp_sse_core::jsonrpc::Message;
+
+    use super::*;
+    use crate::bridge::shared::backoff::{FIRST, STABLE};
+    use crate::bridge::shared::outbox::{BYTES_MAX, Frames, outbox};
+
+    /// An owner that nobody runs, and the ends that sessions have.
+    struct Stage {
+        owner: Owner,
+        inbox: Sender<Input>,
+        departures: Sender<Member>,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let (inbox, input) = bounded(16);
+            let (departures, departed) = unbounded();
+            // Run under the name of a guard, this test program runs no test of that name, and ends.
+            let command = Command::new("no-test-has-this-name", [""; 0]);
+            let children = Children::new().expect("a thread");
+            let owner = Owner::new(children, Arc::new(command), "test".into(), input, departed);
+            Self { owner, inbox, departures }
+        }
+
+        /// A session that has joined.
+        fn join(&mut self, member: u64) -> Frames {
+            let (outbox, frames) = outbox();
+            let join = Input::Join { member: Member(member), name: "s".into(), outbox };
+            self.inbox.try_send(join).expect("room");
+            self.poll_sessions();
+            frames
+        }
+
+        fn poll_sessions(&mut self) {
+            while block_on(poll_fn(|cx| Poll::Ready(self.owner.poll_sessions(cx) == Some(true)))) {}
+        }
+
+        fn poll_outputs(&mut self) {
+            block_on(poll_fn(|cx| {
+                self.owner.poll_outputs(cx);
+                Poll::Ready(())
+            }));
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.owner.clock.now = self.owner.clock.now.saturating_add(time);
+        }
+
+        /// A process runs for so long, having said something, and ends. Returns the pause before the
+        /// next, in whole seconds.
+        fn pause_after(&mut self, lived: Duration) -> u64 {
+            let (children, command) = (self.owner.children.clone(), self.owner.command.clone());
+            let child = block_on(children.spawn(&command, None, "test")).expect("a process");
+            self.owner.started(child);
+            let Server::Running(running) = &mut self.owner.server else { panic!("it runs") };
+            running.output.feed(b"{\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n");
+            assert!(running.output.next_printed().is_some());
+            self.wait(lived);
+            let now = self.owner.clock.now();
+            self.owner.give_up("exited");
+            let Server::Away { not_before } = &self.owner.server else { panic!("it is away") };
+            not_before.saturating_since(now).as_secs()
+        }
+
+        /// The process says something.
+        fn says(&mut self, text: &str) {
+            let message = Message::read(text.into(), None).expect("JSON");
+            self.owner.mux.handle_server(&message, self.owner.clock.now());
+            self.poll_outputs();
+        }
+
+        fn has(&self, member: u64) -> bool {
+            self.owner.seats.contains_key(&Member(member))
+        }
+    }
+
+    #[test]
+    fn process_that_lived_long_is_started_again_as_after_its_first_end() {
+        let mut stage = Stage::new();
+        let short = [1, 2, 4].map(|_| stage.pause_after(Duration::ZERO));
+        assert_eq!(short, [1, 2, 4].map(|times| FIRST.as_secs() * times));
+        assert_eq!(stage.pause_after(STABLE), FIRST.as_secs());
+        assert_eq!(stage.pause_after(Duration::ZERO), 2 * FIRST.as_secs());
+    }
+
+    #[test]
+    fn session_is_closed_when_the_sum_of_its_short_waits_is_too_long() {
+        let mut stage = Stage::new();
+        let (slow, _other) = (stage.join(1), stage.join(2));
+        let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
+        let hello = Message::read(hello.into(), None).expect("JSON");
+        stage.owner.mux.handle_started(stage.owner.clock.now());
+        stage.inbox.try_send(Input::Says(Member(1), hello)).expect("room");
+        stage.poll_sessions();
+        stage.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        let takes = || block_on(futures_lite::future::poll_once(slow.next())).flatten().is_some();
+        assert!(takes(), "the answer");
+        // Each of these fills its outbox.
+        let large = "x".repeat(BYTES_MAX);
+        let large = format!(r#"{{"jsonrpc":"2.0","method":"m","params":["{large}"]}}"#);
+        for wait in 1..=5 {
+            stage.says(&large);
+            stage.says(&large);
+            assert!(stage.owner.blocked.is_some());
+            stage.wait(SLOW_MAX / 4);
+            stage.poll_outputs();
+            assert_eq!(stage.has(1), wait < 5, "wait {wait}");
+            while takes() {
+                stage.poll_outputs();
+            }
+        }
+        assert_eq!((stage.owner.mux.sessions(), stage.has(2)), (1, true));
+    }
+
+    #[test]
+    fn session_that_left_before_it_joined_is_no_member() {
+        let mut stage = Stage::new();
+        let (outbox, frames) = outbox();
+        let member = Member(1);
+        stage.inbox.try_send(Input::Join { member, name: "s".into(), outbox }).expect("room");
+        let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
+        let hello = Message::read(hello.into(), None).expect("JSON");
+        stage.inbox.try_send(Input::Says(member, hello)).expect("room");
+        // Departures have a way of their own, which is looked at first.
+        drop(frames);
+        stage.departures.try_send(member).expect("room");
+        stage.poll_sessions();
+        assert_eq!((stage.owner.mux.sessions(), stage.owner.seats.len()), (0, 0));
+        assert!(!stage.owner.mux.wants_server(), "no process is started for nobody");
     }
 }

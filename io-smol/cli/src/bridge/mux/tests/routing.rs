@@ -50,7 +50,7 @@ fn answers_to_nobody_are_counted() {
     let (mut stage, a) = Stage::ready();
     stage.says(a, &m(r#""id":1,"method":"a""#));
     stage.heard();
-    for id in ["1", "3", r#""2""#, "02", "-2", "+2", "99999999999999999999999"] {
+    for id in ["1", "3", r#""02x""#, "02", "-2", "+2", "99999999999999999999999"] {
         // Not every one of these is JSON; those that are not never get here.
         if let Ok(message) = Message::read(m(&format!(r#""id":{id},"result":{{}}"#)).into(), None) {
             stage.mux.handle_server(&message, stage.now);
@@ -92,7 +92,7 @@ fn progress_goes_to_the_asker_alone_under_its_own_token() {
     stage.heard();
     stage.says(a, &m(r#""id":1,"method":"a""#));
     stage.heard();
-    for token in ["1", "2", "4", r#""3""#, "3.0", "null"] {
+    for token in ["1", "2", "4", r#""x""#, "3.5", "null"] {
         stage.answers(&report(token));
     }
     stage.answers(&m(r#""method":"notifications/progress""#));
@@ -193,3 +193,87 @@ fn what_the_server_asks_is_refused_and_its_pings_are_answered() {
 }
 
 // ---- ends --------------------------------------------------------------------------------------
+
+// ---- answers that are not as they should be ----------------------------------------------------
+
+impl Stage {
+    fn loses(&mut self, id: Option<&str>, error: Option<&str>) {
+        let (id, error) = (id.map(Into::into), error.map(Into::into));
+        self.mux.handle_lost(&Lost { id, why: "why".into(), error }, self.now);
+        self.mux.check();
+    }
+}
+
+fn lost(member: u64, id: &str) -> String {
+    let why = "the server's answer cannot be passed on: why";
+    format!("{member}: {}", m(&format!(r#""id":{id},"error":{{"code":-32603,"message":"{why}"}}"#)))
+}
+
+#[test]
+fn answers_and_progress_find_their_number_by_value() {
+    let (mut stage, a) = Stage::ready();
+    let token = r#""params":{"_meta":{"progressToken":"t"}}"#;
+    stage.says(a, &m(&format!(r#""id":"x","method":"a",{token}"#)));
+    stage.heard();
+    let report = |token: &str| {
+        m(&format!(r#""method":"notifications/progress","params":{{"progressToken":{token}}}"#))
+    };
+    for token in [r#""2""#, "2.0"] {
+        stage.answers(&report(token));
+        stage.hears(&[format!("1: {}", report(r#""t""#))]);
+    }
+    stage.answers(&m(r#""id":"2","result":{}"#));
+    stage.hears(&[format!("1: {}", m(r#""id":"x","result":{}"#))]);
+    assert_eq!(stage.mux.requests(), 0);
+}
+
+#[test]
+fn lost_answer_is_told_to_its_request_by_number_or_as_the_only_one() {
+    let (mut stage, a) = Stage::ready();
+    let b = stage.join();
+    stage.says(a, &m(r#""id":1,"method":"a""#));
+    stage.says(b, &m(r#""id":"1","method":"b""#));
+    stage.heard();
+    stage.loses(None, None);
+    stage.loses(Some("9"), None);
+    stage.loses(Some(r#""x""#), None);
+    stage.hears::<&str>(&[]);
+    stage.loses(Some("2"), None);
+    stage.hears(&[lost(1, "1")]);
+    let error = r#"{"code":-32700,"message":"?"}"#;
+    // It may have been meant for somebody else, and so is not shown.
+    stage.loses(None, Some(error));
+    stage.hears(&[lost(2, r#""1""#)]);
+    stage.loses(None, None);
+    stage.hears::<&str>(&[]);
+    assert_eq!((stage.mux.requests(), stage.mux.counts().answers_dropped), (0, 4));
+}
+
+#[test]
+fn lost_answer_to_initialize_is_its_askers_or_everybodys_who_waits() {
+    for id in [Some("1"), None] {
+        let mut stage = Stage::new();
+        let a = stage.join();
+        stage.starts();
+        stage.says(a, &hello("7"));
+        stage.heard();
+        stage.loses(id, None);
+        stage.hears(&[lost(1, "7")]);
+        // Without one who asked.
+        stage.says(a, &m(r#""id":8,"method":"a""#));
+        stage.wait(2_000);
+        stage.heard();
+        stage.loses(None, Some(r#"{"code":1,"message":"too old"}"#));
+        let heard = stage.heard();
+        assert!(heard[0].starts_with(r#"1: {"jsonrpc":"2.0","id":8,"error""#), "{heard:?}");
+        let why = "refused initialize: {";
+        assert!(heard[0].contains(why) && heard[0].contains("too old"), "{heard:?}");
+    }
+}
+
+#[test]
+fn line_separators_are_escaped_towards_the_server() {
+    let (mut stage, a) = Stage::ready();
+    stage.says(a, &m("\"id\":1,\"method\":\"a\u{2028}\u{2029}\u{85}“\""));
+    stage.hears(&[format!("> {}", m(r#""id":2,"method":"a\u2028\u2029\u0085“""#))]);
+}

@@ -1,0 +1,492 @@
+//! Reads what a server prints as the official clients do, where the strict reader does not take it.
+//!
+//! Knows: what servers print that is not quite JSON or not quite JSON-RPC, what of it has a meaning all
+//! the same, and whose answer something is that cannot be passed on.
+//! Does not know: lines, who waits for what.
+//!
+//! The child is the operator's own program, and works where a client starts it directly. So what the
+//! official clients take is taken, and made what they make of it: invalid UTF-8 is replaced by U+FFFD
+//! (TypeScript decodes so), a byte order mark is passed over, NaN and Infinity, which Python's `json`
+//! prints, become `null` (the client in Python takes them as they are, one in TypeScript does not, and
+//! JSON has no other value for them), `null` for a member that does not belong there counts as absent,
+//! the last of several members of one name counts, an id is an integer by value. Raw control characters
+//! in strings are refused by all of them; as they can mean nothing else, they are escaped. Two objects
+//! on one line are taken apart. What has no such meaning is not guessed at: its request is told that its
+//! answer cannot be passed on, and why. A line that does not begin with a bracket is never searched for
+//! a message, because servers log what they send and receive.
+
+use core::fmt;
+use std::borrow::Cow;
+
+use mcp_sse_core::jsonrpc::{Kind, Message};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::conversation::ID_BYTES_MAX;
+use super::ids;
+
+/// An answer of a server that cannot be passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The raw id that it has, if one can be read.
+    pub id: Option<Box<str>>,
+    /// Why it cannot.
+    pub why: Cow<'static, str>,
+    /// The raw error, if it is one and lacks nothing but the id.
+    pub error: Option<Box<str>>,
+}
+
+/// What a value is that a server printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    Message(Message),
+    Lost(Lost),
+    /// Nothing that anybody waits for, for this reason. `object` says whether it is a JSON object.
+    Refused {
+        why: Cow<'static, str>,
+        object: bool,
+    },
+}
+
+/// Makes of one value that was printed what it means.
+pub(super) fn judge(text: &str) -> Judged {
+    // Many are messages as soon as they are JSON.
+    match Message::read(text.as_bytes().to_vec(), None) {
+        Ok(message) => match lost_message(&message) {
+            Some(lost) => Judged::Lost(lost),
+            None => Judged::Message(message),
+        },
+        Err((invalid, _)) => judge_members(text, invalid.to_string().into()),
+    }
+}
+
+/// Looks at a message once more: the strict reader does not look at what is inside `error`.
+pub(super) fn lost_message(message: &Message) -> Option<Lost> {
+    if message.kind() != Kind::Response || !message.text().contains("\"error\"") {
+        return None;
+    }
+    let members = Members::read(message.text())?;
+    let outcome = members.last("result").is_some() || members.present("error").is_some();
+    let id = message.id().map(Into::into);
+    (!outcome).then(|| Lost { id, why: NEITHER.into(), error: None })
+}
+
+const NEITHER: &str = "it has neither a result nor an error";
+
+fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
+    let Some(members) = Members::read(text) else {
+        let mut scan = Scan::default();
+        scan.feed(text.as_bytes());
+        return match scan.lost(&invalid) {
+            Some(lost) => Judged::Lost(lost),
+            None => Judged::Refused { why: invalid, object: false },
+        };
+    };
+    let refused = |why| Judged::Refused { why, object: true };
+    let id = members.present("id").map(ids::canonical);
+    let (result, error) = (members.last("result").is_some(), members.present("error"));
+    // An id that is no id makes a request none, and it is no notification either.
+    let strange_id = matches!(id, Some(None));
+    let id = id.flatten();
+    if members.present("method").is_some() {
+        let text = members.rebuilt(id.as_deref(), |name| {
+            // Some write every member that they know, and null for what there is not.
+            matches!(name, "result" | "error") && members.present(name).is_none()
+        });
+        return match Message::read(text.into_bytes(), None) {
+            Ok(message) if !strange_id => Judged::Message(message),
+            Ok(_) | Err(_) => refused(invalid),
+        };
+    }
+    let outcome = result || members.last("error").is_some();
+    if members.last("jsonrpc").is_none() || (!outcome && id.is_none()) {
+        return refused(invalid);
+    }
+    let lost = |why, error: Option<&str>| {
+        let id = id.as_deref().map(Into::into);
+        Judged::Lost(Lost { id, why, error: error.map(Into::into) })
+    };
+    let real_result = members.present("result").is_some();
+    match (real_result, error) {
+        (true, Some(_)) => return lost("it has both a result and an error".into(), None),
+        (_, None) if !result => return lost(NEITHER.into(), None),
+        _ => {}
+    }
+    if members.version().as_deref() != Some("2.0") {
+        return lost(invalid, None);
+    }
+    if id.is_none() {
+        return lost("it has no id".into(), error);
+    }
+    let text = members.rebuilt(id.as_deref(), |name| match name {
+        "method" => true,
+        "error" => error.is_none(),
+        "result" => error.is_some(),
+        _ => false,
+    });
+    match Message::read(text.into_bytes(), None) {
+        Ok(message) => Judged::Message(message),
+        Err((invalid, _)) => lost(invalid.to_string().into(), None),
+    }
+}
+
+/// The members of an object, in order.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl<'a> Members<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The last of this name: the one that the official clients see.
+    fn last(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, raw)| raw.get())
+    }
+
+    /// The same, unless it is null.
+    fn present(&self, name: &str) -> Option<&'a str> {
+        self.last(name).filter(|raw| *raw != "null")
+    }
+
+    fn version(&self) -> Option<String> {
+        serde_json::from_str(self.last("jsonrpc")?).ok()
+    }
+
+    /// The object once more: with this id, without those members that `left_out` says, and with each
+    /// member of the envelope once.
+    fn rebuilt(&self, id: Option<&str>, left_out: impl Fn(&str) -> bool) -> String {
+        let envelope = ["jsonrpc", "method", "result", "error"];
+        let mut text = String::from("{");
+        let mut put = |key: &str, raw: &str| {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(
+                &serde_json::to_string(key).expect("invariant: any text is a JSON string"),
+            );
+            text.push(':');
+            text.push_str(raw);
+        };
+        for (at, (key, raw)) in self.0.iter().enumerate() {
+            let again = || self.0.iter().skip(at + 1).any(|(later, _)| later == key);
+            if key == "id" || left_out(key) || (envelope.contains(&&**key) && again()) {
+                continue;
+            }
+            put(key, raw.get());
+            if let (true, Some(id)) = (key == "jsonrpc", id) {
+                put("id", id);
+            }
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// How the value at the beginning of a text ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// Here. The value is JSON, if it is nothing worse than what is put right here.
+    Ends { value: String, end: usize },
+    /// Not in this text, where brackets are open.
+    Open,
+    /// Not in this text, where a string is open: JSON cannot go on like this.
+    Cut,
+}
+
+/// Finds the end of the array or object that `text` begins with, and puts right what has one meaning
+/// only.
+pub(super) fn first_value(text: &str) -> First {
+    let bytes = text.as_bytes();
+    let mut value = String::with_capacity(text.len());
+    let (mut depth, mut string, mut escaped) = (0_u32, false, false);
+    let (mut at, mut done) = (0, 0);
+    while let Some(&byte) = bytes.get(at) {
+        let mut replace = |range: core::ops::Range<usize>, instead: &str| {
+            value.push_str(text.get(done..range.start).unwrap_or_default());
+            value.push_str(instead);
+            done = range.end;
+        };
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if string => escaped = true,
+            b'"' => string = !string,
+            0..0x20 if string => replace(at..at + 1, &format!("\\u{byte:04x}")),
+            _ if string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    let end = at + 1;
+                    value.push_str(text.get(done..end).unwrap_or_default());
+                    return First::Ends { value, end };
+                }
+            }
+            b'N' | b'I' => {
+                let rest = text.get(at..).unwrap_or_default();
+                let word = ["NaN", "Infinity"].into_iter().find(|word| rest.starts_with(word));
+                let len = word.map_or(1, str::len);
+                if word.is_some() && !bytes.get(at + len).is_some_and(u8::is_ascii_alphanumeric) {
+                    let minus = usize::from(at > 0 && bytes.get(at - 1) == Some(&b'-'));
+                    replace(at - minus..at + len, "null");
+                }
+                at += len - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if string { First::Cut } else { First::Open }
+}
+
+/// Reads the envelope of what may be neither whole nor JSON, in pieces and in little memory.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    depth: u32,
+    string: bool,
+    escaped: bool,
+    /// It has ended.
+    done: bool,
+    /// A key is being read, or the value of `id`.
+    reads: Reads,
+    text: Vec<u8>,
+    id: Option<Box<str>>,
+    has_version: bool,
+    has_method: bool,
+    has_outcome: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reads {
+    #[default]
+    Nothing,
+    Key,
+    Id,
+}
+
+impl Scan {
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        for byte in piece {
+            if self.done {
+                return;
+            }
+            self.step(*byte);
+        }
+    }
+
+    fn step(&mut self, byte: u8) {
+        if self.string {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.string = false,
+                _ => {}
+            }
+            return self.keep(byte);
+        }
+        match byte {
+            b'{' | b'[' => {
+                self.keep(byte);
+                self.depth += 1;
+                if self.depth == 1 {
+                    self.reads = Reads::Key;
+                }
+            }
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                if self.depth == 0 {
+                    self.end_member();
+                    self.done = true;
+                }
+            }
+            b':' if self.depth == 1 && self.reads == Reads::Key => self.end_key(),
+            b',' if self.depth == 1 => {
+                self.end_member();
+                self.reads = Reads::Key;
+            }
+            _ => {
+                self.string = byte == b'"';
+                self.keep(byte);
+            }
+        }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.depth == 1 && self.reads != Reads::Nothing && self.text.len() <= ID_BYTES_MAX {
+            self.text.push(byte);
+        }
+    }
+
+    fn end_key(&mut self) {
+        self.reads = Reads::Nothing;
+        match self.text.trim_ascii() {
+            br#""id""# => self.reads = Reads::Id,
+            br#""jsonrpc""# => self.has_version = true,
+            br#""method""# => self.has_method = true,
+            br#""result""# | br#""error""# => self.has_outcome = true,
+            _ => {}
+        }
+        self.text.clear();
+    }
+
+    fn end_member(&mut self) {
+        if self.reads == Reads::Id {
+            let raw: Option<&RawValue> = serde_json::from_slice(&self.text).ok();
+            let id = raw.filter(|raw| raw.get().len() <= ID_BYTES_MAX);
+            self.id = id.and_then(|raw| ids::canonical(raw.get())).map(Into::into);
+        }
+        self.reads = Reads::Nothing;
+        self.text.clear();
+    }
+
+    /// Whether nothing that comes can say more about whose answer it is.
+    pub(super) const fn is_sure(&self) -> bool {
+        self.has_version && self.has_outcome && self.id.is_some()
+    }
+
+    /// The answer that this was, if it was one.
+    pub(super) fn lost(&self, why: &str) -> Option<Lost> {
+        let answer = self.has_version && !self.has_method;
+        // Without an outcome it may have become a request of the server's.
+        let known = self.has_outcome || (self.done && self.id.is_some());
+        let id = self.id.clone();
+        (answer && known).then(|| Lost { id, why: why.to_owned().into(), error: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(text: &str) -> String {
+        match first_value(text) {
+            First::Ends { value, end } => format!("{value}|{}", &text[end..]),
+            other @ (First::Open | First::Cut) => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn value_is_cut_off_and_put_right() {
+        assert_eq!(first(r#"{"a":[1,"}"]} {"b"}"#), r#"{"a":[1,"}"]}| {"b"}"#);
+        let text = r#"{"a":NaN,"b":[-Infinity, Infinity],"NaN":"NaN \"NaN","c":-NaN}"#;
+        let right = r#"{"a":null,"b":[null, null],"NaN":"NaN \"NaN","c":null}|"#;
+        assert_eq!(first(text), right);
+        assert_eq!(first("{\"a\":\"x\ty\u{0}é\u{7f}\"}"), "{\"a\":\"x\\u0009y\\u0000é\u{7f}\"}|");
+        assert_eq!(first("{\"a\":NaNs,\"b\":None}"), "{\"a\":NaNs,\"b\":None}|");
+        assert_eq!(first("{\t\"a\":1\t}"), "{\t\"a\":1\t}|");
+        assert_eq!((&*first("{\"a\":["), &*first("{\"a")), ("Open", "Cut"));
+    }
+
+    #[track_caller]
+    fn check_message(printed: &str, message: &str) {
+        match judge(printed) {
+            Judged::Message(read) => assert_eq!(read.text(), message),
+            other @ (Judged::Lost(_) | Judged::Refused { .. }) => panic!("{printed}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check_lost(printed: &str, id: Option<&str>, why: &str) {
+        match judge(printed) {
+            Judged::Lost(lost) => {
+                assert_eq!(lost.id.as_deref(), id, "{printed}");
+                assert!(lost.why.contains(why), "{printed}: {}", lost.why);
+            }
+            other @ (Judged::Message(_) | Judged::Refused { .. }) => panic!("{printed}: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(printed: &str) {
+        assert!(matches!(judge(printed), Judged::Refused { .. }), "{printed}");
+    }
+
+    #[test]
+    fn nulls_that_do_not_belong_there_are_left_out() {
+        let result = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        check_message(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#, result);
+        check_message(r#"{"jsonrpc":"2.0","error":null,"id":1,"method":null,"result":{}}"#, result);
+        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}"#;
+        check_message(
+            r#"{"result":null,"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}"#,
+            error,
+        );
+        let null = r#"{"jsonrpc":"2.0","id":1,"result":null}"#;
+        check_message(null, null);
+        check_message(r#"{"jsonrpc":"2.0","id":1,"result":null,"error":null}"#, null);
+        let note = r#"{"jsonrpc":"2.0","method":"m"}"#;
+        check_message(r#"{"jsonrpc":"2.0","id":null,"method":"m"}"#, note);
+        check_message(r#"{"jsonrpc":"2.0","method":"m","result":null,"error":null}"#, note);
+    }
+
+    #[test]
+    fn ids_are_integers_by_value_and_last_member_counts() {
+        let four = r#"{"jsonrpc":"2.0","id":4,"result":{}}"#;
+        check_message(r#"{"jsonrpc":"2.0","id":4.0,"result":{}}"#, four);
+        check_message(r#"{"jsonrpc":"2.0","id":40e-1,"result":{}}"#, four);
+        check_message(r#"{"jsonrpc":"2.0","id":9,"id":4,"result":{}}"#, four);
+        check_message(r#"{"id":4,"jsonrpc":"1.0","jsonrpc":"2.0","result":{}}"#, four);
+        let asks = r#"{"jsonrpc":"2.0","id":4,"method":"m"}"#;
+        check_message(r#"{"jsonrpc":"2.0","id":4.0,"method":"m"}"#, asks);
+    }
+
+    #[test]
+    fn answers_without_a_meaning_are_told_apart_from_what_nobody_waits_for() {
+        check_lost(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#, Some("1"), "both");
+        check_lost(r#"{"jsonrpc":"2.0","id":1,"error":null}"#, Some("1"), "neither");
+        check_lost(r#"{"jsonrpc":"2.0","id":1}"#, Some("1"), "neither");
+        check_lost(r#"{"jsonrpc":"1.0","id":1,"result":{}}"#, Some("1"), "jsonrpc must be");
+        check_lost(r#"{"jsonrpc":"2.0","id":1,"result":{x}}"#, Some("1"), "Parse error");
+        check_lost(r#"{"jsonrpc":"2.0","result":{'id':7},"id":"a"}"#, Some(r#""a""#), "Parse");
+        check_lost(r#"{"jsonrpc":"2.0","id":1.5,"result":{}}"#, None, "no id");
+        check_lost(r#"{"jsonrpc":"2.0","id":[1],"result":{}}"#, None, "no id");
+        check_lost(r#"{"jsonrpc":"2.0","id":None,"result":{}}"#, None, "Parse error");
+        check_refused("{}");
+        check_refused(r#"{"id":1,"result":{}}"#);
+        check_refused(r#"{"level":"info","id":1,"error":"e","x":y}"#);
+        check_refused(r#"{"jsonrpc":"2.0"}"#);
+        check_refused(r#"{"jsonrpc":"2.0","id":1.5,"method":"m"}"#);
+        check_refused(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":x}"#);
+        check_refused(r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#);
+        let error = judge(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#);
+        let Judged::Lost(Lost { id: None, error: Some(error), .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(&*error, r#"{"code":-32700,"message":"?"}"#);
+    }
+
+    #[test]
+    fn id_is_found_in_any_piece_of_what_is_no_message() {
+        let text = r#"{"jsonrpc": "2.0", "result" : {"id":9,"a":["]\"",{"x":"}"}]}, "id" : "z,}" "#;
+        for size in 1..20 {
+            let mut scan = Scan::default();
+            text.as_bytes().chunks(size).for_each(|piece| scan.feed(piece));
+            assert!(!scan.is_sure(), "the id may go on");
+            scan.feed(b"}");
+            assert!(scan.is_sure());
+            assert_eq!(scan.lost("x").unwrap().id.as_deref(), Some(r#""z,}""#));
+        }
+        let mut scan = Scan::default();
+        scan.feed(br#"{"jsonrpc":"2.0","id":4,"res"#);
+        assert_eq!(scan.lost("x"), None, "it may be a request");
+    }
+}
