@@ -27,8 +27,9 @@ pub mod sim;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
