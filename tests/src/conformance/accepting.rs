@@ -100,8 +100,13 @@ pub fn gone_before_they_are_accepted(on: &Adapter) {
     wait_until("they are gone", || server.metrics().connections_open() == 4);
 }
 
-const DESCRIPTORS: u32 = 64;
+const DESCRIPTORS: u32 = 128;
+/// Fewer than the limit on connections, which is lowered to what the descriptors are enough for.
+const LEFT_BY_APPLICATION: usize = 50;
+/// More than that.
+const CONNECTIONS: usize = 64;
 
+/// The application has opened so much that there are fewer descriptors than the server has counted on.
 /// Accepting fails, is left alone for a while, and goes on when there are descriptors again; what is
 /// there already is served meanwhile. The server runs in a process of its own that may have few: this
 /// very test once more.
@@ -127,7 +132,7 @@ fn accept_without_descriptors(on: &Adapter, workers: usize) {
     let address: SocketAddr = child.line().parse().expect("an address");
     let mut stream = Stream::open(address);
     stream.check_alive("before");
-    let mut first: Vec<_> = (0..DESCRIPTORS).map(|_| Client::connect(address)).collect();
+    let mut first: Vec<_> = (0..CONNECTIONS).map(|_| Client::connect(address)).collect();
     let mut last = Client::connect(address);
     last.send(READY);
     assert_eq!(child.line(), "none left");
@@ -181,6 +186,13 @@ fn serve_with_few_descriptors(on: &Adapter, workers: usize) {
     let (config, handler) = (Config::default(), handlers::echo());
     let server = Server::try_start_workers(on, listen, workers, Place::Local, config, handler);
     let server = server.expect("a server");
+    // All that it needs for itself is open when it has answered.
+    Stream::open(server.address()).check_alive("at first");
+    let mut opened = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        opened.push(file);
+    }
+    opened.truncate(opened.len() - LEFT_BY_APPLICATION);
     child::tell_parent(server.address());
     wait_until("no descriptor is left", || File::open("/dev/null").is_err());
     child::tell_parent("none left");
