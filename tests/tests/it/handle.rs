@@ -154,7 +154,7 @@ fn reader_is_sent_to_among_clients_that_do_not_read(on: &Adapter) {
                 match session.try_send(note_with(0, &text)) {
                     Ok(()) => still = 0,
                     Err(SendError::Full) => {
-                        desk.server.metrics();
+                        let _ = desk.server.metrics();
                         still += 1;
                     }
                     Err(_) => break,
@@ -180,7 +180,7 @@ fn an_application_that_does_not_receive(on: &Adapter) {
             assert_eq!(stream.post(&call(n, "[]")).status, 202, "{n}");
         }
         // One too many is held, not refused; and it passes as soon as one was taken.
-        let mut held = mcp_sse_tests::client::Client::connect(desk.address());
+        let mut held = Client::connect(desk.address());
         held.send(stream.post_request(&call(6, "[]")));
         wait_until("a post is held", || desk.server.metrics().posts_held == 1);
         assert!(!held.hears_something());
@@ -209,7 +209,7 @@ fn ends_in_order(on: &Adapter) {
             stream.expect_end();
             // Its name is gone, too.
             let post = mcp_sse_tests::client::post_request(&endpoint, &call(1, "[]"));
-            let mut client = mcp_sse_tests::client::Client::connect(desk.address());
+            let mut client = Client::connect(desk.address());
             assert_eq!(client.ask(post).status, 404, "{case}");
             if let Some(mut session) = kept {
                 assert_eq!(closed(&session, CloseReason::Application), 0, "{case}");
@@ -347,7 +347,7 @@ fn what_the_application_reports(on: &Adapter) {
         let (_stream, session) = desk.open();
         let probe = |path: &str| {
             let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-            mcp_sse_tests::client::Client::connect(desk.address()).ask(request)
+            Client::connect(desk.address()).ask(request)
         };
         session.server().report(Report::new().gauge("children", 3).not_ready("no child"));
         wait_until("it is told", || probe("/ready").status == 503);

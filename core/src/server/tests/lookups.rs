@@ -31,7 +31,7 @@ impl Bench {
 
     /// Asks `there`, and takes the answer.
     #[track_caller]
-    fn look_up(&mut self, there: &Bench) -> LookupAnswer {
+    fn look_up(&mut self, there: &Self) -> LookupAnswer {
         let (lookup, ticket) = self.looked_for();
         let answer = there.server.look_up(&lookup);
         self.answer_lookup(ticket, answer).unwrap();
@@ -40,7 +40,7 @@ impl Bench {
 
     /// Carries a post there, and its outcome back.
     #[track_caller]
-    fn forward(&mut self, there: &mut Bench) {
+    fn forward(&mut self, there: &mut Self) {
         let Some(Event::Foreign { post, ticket, .. }) = self.event() else { panic!("no post") };
         let outcome = there.deliver(post);
         self.acknowledge(ticket, outcome).unwrap();
@@ -98,7 +98,7 @@ fn post_to_nobodys_session_is_404_at_its_head_with_the_bytes_of_any_other() {
             assert!(here.heard(conn).is_empty());
             assert!(here.server.bodies_bytes < 100, "no body is taken");
             assert_eq!(here.look_up(&there), LookupAnswer::UnknownSession);
-            assert_eq!(here.answers(conn), [own.clone()], "{sent:?}");
+            assert_eq!(here.answers(conn), core::slice::from_ref(&own), "{sent:?}");
         }
     }
     assert_eq!(here.server.metrics().fault(Fault::BodiesFull), 0);
