@@ -49,8 +49,9 @@ pub mod tower;
 
 pub use listener::{Listener, ReturnsJoinHandle, serve, serve_local};
 pub use mcp_sse_core::driver::{
-    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle, HandlerReturn,
-    ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
+    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle,
+    HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache,
+    WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem, rustls};

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use mcp_sse_tests::PATIENCE;
@@ -27,19 +28,22 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the command starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let mut greeting = String::new();
-        while !greeting.contains("Ctrl-C stops it") {
-            let Some(Ok(line)) = lines.next() else {
+        let stdout = BufReader::new(process.stdout.take().expect("piped"));
+        let mut server = Self { process, greeting: String::new() };
+        let (sender, lines) = mpsc::channel();
+        // Ends with the process, at the latest.
+        thread::spawn(move || stdout.lines().try_for_each(|line| sender.send(line.ok()).ok()));
+        while !server.greeting.contains("Ctrl-C stops it") {
+            let Ok(Some(line)) = lines.recv_timeout(PATIENCE) else {
+                let _ = server.process.kill();
                 let mut said = String::new();
-                let _ = process.stderr.take().expect("piped").read_to_string(&mut said);
-                let _ = process.wait();
-                panic!("{args:?} ended: {said}");
+                let _ = server.process.stderr.take().expect("piped").read_to_string(&mut said);
+                panic!("{args:?} does not serve: {said}");
             };
-            greeting += &line;
-            greeting.push('\n');
+            server.greeting += &line;
+            server.greeting.push('\n');
         }
-        Self { process, greeting }
+        server
     }
 
     /// The port in the first URL that was printed.
@@ -94,21 +98,6 @@ fn localhost_is_both_loopback_families_at_one_port() {
             assert_eq!(status, "HTTP/1.1 200 OK\r\n", "{args:?}, {name}");
         }
     }
-}
-
-#[test]
-fn port_of_localhost_that_one_family_has_not_free_is_an_error() {
-    let taken = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
-        Ok(socket) => socket,
-        Err(error) => return println!("not tried, there is no ::1: {error}"),
-    };
-    let port = taken.local_addr().expect("its address").port().to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-    let output = command.args(["--host=localhost", "--port", &port]).output().expect("it starts");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains(&format!("cannot listen on localhost:{port}: ")), "{told}");
-    assert!(told.contains("choose another port with --port"), "{told}");
 }
 
 #[test]

@@ -1,17 +1,37 @@
 //! What the command says when it cannot do what it was told, and how it ends.
 
+use core::net::Ipv6Addr;
+use core::time::Duration;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Instant;
+
+/// What the command says until it ends. It is killed where it does not, as it would if it served.
+#[track_caller]
+fn output(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
+    let command = command.args(args).stdin(Stdio::null());
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let until = Instant::now() + Duration::from_secs(60);
+    // All that it says fits into a pipe.
+    while child.try_wait().expect("it can be waited for").is_none() {
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("{args:?} does not end: {:?}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("its output")
+}
 
 /// The command fails with this code and one line that says this.
 #[track_caller]
 fn check_code(code: i32, args: &[&str], said: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-    command.args(args);
-    let output = mcp_sse_tests::within(mcp_sse_tests::TEST_MAX, "the command's end", move || {
-        command.output().expect("the command starts")
-    });
+    let output = output(args);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
     assert!(told.starts_with("mcp-sse: ") && told.contains(said), "{args:?}: {told}");
@@ -128,8 +148,7 @@ fn command_without_bridge_is_answered_with_the_line_to_type() {
 #[test]
 fn other_mistakes_are_told_by_the_parser() {
     let told = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-        let output = command.args(args).output().expect("the command starts");
+        let output = output(args);
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -151,17 +170,15 @@ fn flags_may_stand_in_front_of_the_command() {
     check_code(2, &args, "no such directory");
     check_code(2, &["--heartbeat", "0", "demo"], "see --heartbeat");
     // What is said in front and behind is checked together.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-    let output = command.args(["--port=1", "bridge", "--unix=/s", "sh"]).output();
-    let told = String::from_utf8(output.expect("the command starts").stderr).expect("text");
+    let output = output(&["--port=1", "bridge", "--unix=/s", "sh"]);
+    let told = String::from_utf8(output.stderr).expect("text");
     assert!(told.contains("cannot be used with"), "{told}");
 }
 
 #[cfg(unix)]
 #[test]
 fn help_of_the_bridge_has_its_own_flags_under_a_heading_of_their_own() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
-    let output = command.args(["bridge", "--help"]).output().expect("the command starts");
+    let output = output(&["bridge", "--help"]);
     let help = String::from_utf8(output.stdout).expect("text");
     // Flags by the heading that they stand under.
     let mut under = std::collections::BTreeMap::new();
@@ -185,6 +202,18 @@ fn help_of_the_bridge_has_its_own_flags_under_a_heading_of_their_own() {
     for flag in ["--host", "--log-level"] {
         assert_eq!(under.get(flag), Some(&"Options:"), "{flag}: {help}");
     }
+}
+
+#[test]
+fn port_of_localhost_that_one_family_has_not_free() {
+    let taken = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(socket) => socket,
+        Err(error) => return println!("not tried, there is no ::1: {error}"),
+    };
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let args = ["--host=localhost", "--port", &port];
+    check(&args, &format!("cannot listen on localhost:{port}: "));
+    check(&args, "; choose another port with --port");
 }
 
 #[test]
