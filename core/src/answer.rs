@@ -319,12 +319,14 @@ pub(crate) struct Vitals<'a> {
 }
 
 /// The text with a line feed at its end.
-fn line(text: Cow<'_, str>) -> String {
-    let mut text = text.into_owned();
-    if !text.ends_with('\n') {
-        text.push('\n');
+fn line(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.ends_with('\n') {
+        return text;
     }
-    text
+    let mut line = String::with_capacity(text.len() + 1);
+    line.push_str(&text);
+    line.push('\n');
+    line.into()
 }
 
 /// The body of a 404 for a path that is not served.

@@ -291,7 +291,11 @@ fn goes_on(socket: &Scripted, bench: &mut Bench, text: &str) {
 
 #[test]
 fn unfinished_posts_with_made_up_ids_are_404_and_leave_the_budget_of_bodies() {
-    let limits = Limits { bodies_bytes_max: Some(2 << 20), ..Limits::default() };
+    let limits = Limits {
+        body_bytes_max: Some(1 << 20),
+        bodies_bytes_max: Some(2 << 20),
+        ..Limits::default()
+    };
     let config = Config::builder().limits(limits).build().unwrap();
     let (_, mut benches) = shards(&config, 2);
     let [here, there] = &mut *benches else { panic!("two") };

@@ -104,7 +104,7 @@ impl Lines {
     }
 
     fn too_long(&mut self) -> Option<Line<'_>> {
-        let (start, end) = (self.start, self.start + self.line_bytes_max);
+        let (start, end) = (self.start, self.start.saturating_add(self.line_bytes_max));
         if self.buffer.len() <= end {
             return None;
         }
