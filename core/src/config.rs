@@ -153,14 +153,39 @@ impl Config {
         &self.session_parameter
     }
 
-    /// Has the application decide about each request, as [`Authorization::Deferred`] does. For an
-    /// adapter that is given somebody who does.
+    /// Who decides whether a request may proceed.
+    #[must_use]
+    pub const fn authorization(&self) -> &Authorization {
+        &self.authorization
+    }
+
+    /// This configuration with other limits, for a driver that knows of less than it was configured
+    /// with, such as a limit on descriptors. Limits that a builder would refuse are for the caller to
+    /// avoid.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The configuration of one of `shards` servers that together serve what this configures: its
+    /// tokens name `shard`, it has a [share of the limits](Limits::share_of), and posts for the others
+    /// are events for its driver to carry ([`Event::Foreign`](crate::Event::Foreign)).
+    #[must_use]
+    pub fn for_shard(mut self, shard: Shard, shards: u16) -> Self {
+        self.shard = shard;
+        self.forwarding = true;
+        self.limits = self.limits.share_of(shards);
+        self
+    }
+
+    /// Has the application decide about each request, as [`Authorization::Deferred`] does. For a driver
+    /// that is given an authorizer.
     ///
     /// # Errors
     ///
     /// [`ConfigError::TwoAuthorizers`] with [`Authorization::Static`].
-    #[cfg(feature = "driver")]
-    pub(crate) fn defer_authorization(&mut self) -> Result<(), ConfigError> {
+    pub fn defer_authorization(&mut self) -> Result<(), ConfigError> {
         match self.authorization {
             Authorization::Static(_) => return Err(ConfigError::TwoAuthorizers),
             Authorization::None | Authorization::Deferred => {}

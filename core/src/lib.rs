@@ -73,8 +73,8 @@
 //!
 //! # Features
 //!
-//! `std` (default): [`Clock`], vectored writes. `driver`: the module `driver`, what adapters share.
-//! `tls`: what they share about rustls. None changes how the machine behaves.
+//! `std` (default): [`Clock`], vectored writes. It changes nothing of how the machine behaves. What
+//! adapters share beside this crate is `mcp-sse-driver`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -89,8 +89,6 @@ mod arena;
 mod asker;
 mod config;
 mod conn;
-#[cfg(feature = "driver")]
-pub mod driver;
 mod entropy;
 mod error;
 mod event;
@@ -140,6 +138,7 @@ pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;
 pub use tenants::PrincipalView;
+pub use throttle::{Throttle, Unsaid};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Time;

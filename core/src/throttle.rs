@@ -2,8 +2,7 @@
 //!
 //! Knows: when a line was last said, and how many like it were left out since. Does not know: the
 //! words, or what causes there are; each place that says something about peers has a [`Throttle`] of
-//! its own, refusals one for each [`Fault`](crate::Fault) (see `refusals`), and drivers a
-//! [`LogThrottle`].
+//! its own, and refusals one for each [`Fault`](crate::Fault) (see `refusals`).
 //!
 //! Decision: every line at level info or above that a peer can cause is throttled, at most one a second
 //! for each cause and shard. A session has one line, at its end, and its opening is told at level
@@ -28,9 +27,20 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Lines about sessions that did something before they ended, in one second.
 pub(crate) const SESSION_LINES_PER_SECOND: u32 = 20;
 
-/// One cause of lines.
+/// Lets one line a second into the log, for one cause of lines, and counts the rest.
+///
+/// ```
+/// use mcp_sse_core::{Throttle, Time};
+///
+/// let mut throttle = Throttle::new();
+/// let millis = |millis: u64| Time::from_micros(millis * 1_000);
+/// assert!(throttle.tell(millis(0)).is_some());
+/// assert!(throttle.tell(millis(500)).is_none());
+/// let unsaid = throttle.tell(millis(1_000)).expect("a second later");
+/// assert_eq!(unsaid.to_string(), " (1 more since this was last said)");
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Throttle {
+pub struct Throttle {
     /// When the present second began.
     since: Option<Time>,
     said: u32,
@@ -38,12 +48,14 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    pub(crate) const fn new() -> Self {
+    /// One whose next line is said.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { since: None, said: 0, unsaid: 0 }
     }
 
-    /// Whether to say a line now: one a second. If not, it is counted.
-    pub(crate) fn tell(&mut self, now: Time) -> Option<Unsaid> {
+    /// Whether to say a line at `now`: if so, with what is returned at its end; if not, it is counted.
+    pub fn tell(&mut self, now: Time) -> Option<Unsaid> {
         self.tell_some(1, now)
     }
 
@@ -66,47 +78,17 @@ impl Throttle {
 /// How many lines of the same cause were left out before this one. Displays as the end of a line, and
 /// as nothing if there were none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "driver"), expect(unreachable_pub, reason = "drivers name it"))]
 pub struct Unsaid(pub(crate) u64);
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl fmt::Display for Unsaid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 { Ok(()) } else { write!(f, " ({} more since this was last said)", self.0) }
-    }
-}
-
-/// Lets one line a second into the log, for one cause of lines that peers bring about.
-///
-/// For adapters and programs, which have no [`Server`](crate::Server) to ask for the time; it may stand
-/// in a `static`. Say the line if [`tell`](Self::tell) gives something, with that at its end:
-///
-/// ```
-/// use mcp_sse_core::driver::LogThrottle;
-///
-/// static UNREADABLE: LogThrottle = LogThrottle::new();
-/// if let Some(unsaid) = UNREADABLE.tell() {
-///     log::warn!("a message cannot be read{unsaid}");
-/// }
-/// ```
-#[cfg(feature = "driver")]
-#[derive(Debug, Default)]
-pub struct LogThrottle(std::sync::Mutex<Option<(crate::time::Clock, Throttle)>>);
-
-#[cfg(feature = "driver")]
-impl LogThrottle {
-    /// One whose next line is said.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self(std::sync::Mutex::new(None))
-    }
-
-    /// Whether to say a line now; if not, it is counted, and the next one that is said tells.
-    pub fn tell(&self) -> Option<Unsaid> {
-        // Nothing in here panics, so a poisoned lock is as good as any.
-        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (clock, throttle) =
-            state.get_or_insert_with(|| (crate::time::Clock::start(), Throttle::new()));
-        throttle.tell(clock.now())
     }
 }
 
@@ -135,14 +117,5 @@ mod tests {
         assert_eq!(said, 3);
         assert_eq!(throttle.tell_some(3, at(1_005)), Some(Unsaid(7)));
         assert_eq!(throttle.tell_some(3, at(1_005)), Some(Unsaid(0)));
-    }
-
-    #[cfg(feature = "driver")]
-    #[test]
-    fn throttle_of_a_driver_lets_the_first_of_many_lines_through() {
-        let throttle = LogThrottle::new();
-        let start = crate::time::Clock::start();
-        let said = (0..1_000).filter_map(|_| throttle.tell()).count() as u64;
-        assert!((1..=1 + start.now().as_micros() / 1_000_000).contains(&said), "{said}");
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 
 use async_io::Async;
 use mcp_sse_core::Peer;
-use mcp_sse_core::driver::{self, Arrival};
+use mcp_sse_driver::{self as driver, Arrival};
 
 use crate::socket::{Plain, Stream, poll_input};
 

@@ -39,16 +39,16 @@ mod socket;
 mod tls;
 
 pub use listener::{Listener, serve, serve_local};
-pub use mcp_sse_core::driver::{
-    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle,
-    HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache,
-    WORKERS_MAX,
-};
-#[cfg(feature = "tls")]
-pub use mcp_sse_core::driver::{Tls, TlsError, TlsProblem, rustls};
 pub use mcp_sse_core::{
     Acknowledgement, Aftermath, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
     ConfigError, Fault, Frame, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
     RateError, Reach, Refusal, Report, RequestHead, ResponseHead, SendError, SessionId, Shard,
     StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };
+pub use mcp_sse_driver::{
+    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle,
+    HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache,
+    WORKERS_MAX,
+};
+#[cfg(feature = "tls")]
+pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

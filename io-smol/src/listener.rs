@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use async_executor::{Executor, LocalExecutor};
 use async_io::Timer;
+use mcp_sse_core::{Clock, Config, RequestHead};
 #[cfg(feature = "tls")]
-use mcp_sse_core::driver::Tls;
-use mcp_sse_core::driver::{
+use mcp_sse_driver::Tls;
+use mcp_sse_driver::{
     AcceptTrouble, Authorizer, Bound, Decision, Handle, HandlerReturn, Session, Shard, Turn, Usher,
     VerdictCache, Worker,
 };
-use mcp_sse_core::{Clock, Config, RequestHead};
 
 use crate::door::{Door, Entrance, Opener};
 use crate::socket::{Alarm, Stream, system};

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use async_io::{Async, Timer};
 use mcp_sse_core::EntropyUnavailable;
-use mcp_sse_core::driver;
+use mcp_sse_driver as driver;
 
 /// A stream of any kind that is served.
 pub(crate) enum Stream {

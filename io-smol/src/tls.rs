@@ -11,7 +11,7 @@ use futures_lite::io::{AsyncRead, AsyncWrite};
 use futures_rustls::rustls::{ServerConfig, ServerConnection};
 use futures_rustls::server::TlsStream;
 use futures_rustls::{Accept, TlsAcceptor};
-use mcp_sse_core::driver;
+use mcp_sse_driver as driver;
 
 use crate::socket::{HalfClose, Plain, poll_input};
 

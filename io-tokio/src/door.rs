@@ -5,7 +5,7 @@ use core::task::{Context, Poll};
 use std::io;
 
 use mcp_sse_core::Peer;
-use mcp_sse_core::driver::{self, Arrival};
+use mcp_sse_driver::{self as driver, Arrival};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};

@@ -9,13 +9,13 @@ use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use mcp_sse_core::{Clock, Config, RequestHead};
 #[cfg(feature = "tls")]
-use mcp_sse_core::driver::Tls;
-use mcp_sse_core::driver::{
+use mcp_sse_driver::Tls;
+use mcp_sse_driver::{
     AcceptTrouble, Authorizer, Bound, Decision, Handle, HandlerReturn, Session, Shard, Turn, Usher,
     VerdictCache, Worker,
 };
-use mcp_sse_core::{Clock, Config, RequestHead};
 use tokio::runtime;
 use tokio::task::{JoinHandle, LocalSet, spawn_local, unconstrained};
 

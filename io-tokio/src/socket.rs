@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::time::Instant;
 
 use mcp_sse_core::EntropyUnavailable;
-use mcp_sse_core::driver;
+use mcp_sse_driver as driver;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]

@@ -5,7 +5,7 @@ use core::task::{Context, Poll, ready};
 use std::io;
 use std::sync::Arc;
 
-use mcp_sse_core::driver;
+use mcp_sse_driver as driver;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};

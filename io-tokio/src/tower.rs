@@ -43,11 +43,11 @@ use axum::extract::ConnectInfo;
 use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use mcp_sse_core::driver::{
+use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
+use mcp_sse_driver::{
     Authorizer, Controls, Conversation, Decision, ExchangeRequest, Handle, HandlerReturn, Session,
     Shard, VerdictCache, controls_of, run_each,
 };
-use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
 
 use crate::listener::{Handing, run_turns};
 use crate::socket::{Stream, system};

@@ -18,8 +18,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use mcp_sse_core::driver::{Decision, Handle, Session, Tls, VerdictCache};
 use mcp_sse_core::{Config, Metrics, RequestHead};
+use mcp_sse_driver::{Decision, Handle, Session, Tls, VerdictCache};
 
 use crate::client::Stream;
 use crate::{PATIENCE, finish, handlers};

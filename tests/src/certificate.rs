@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use mcp_sse_core::driver::Tls;
+use mcp_sse_driver::Tls;
 use rcgen::{CertifiedKey, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};

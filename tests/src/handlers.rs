@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 
 use mcp_sse_core::Frame;
-use mcp_sse_core::driver::Session;
 use mcp_sse_core::jsonrpc::{Kind, Message};
+use mcp_sse_driver::Session;
 use serde_json::value::RawValue;
 
 use crate::adapter::{Handler, handler};

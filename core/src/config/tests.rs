@@ -95,7 +95,6 @@ fn body_limit_above_budget_of_bodies_is_an_error_that_names_both() {
     check(Config::builder().limits(short), None);
 }
 
-#[cfg(feature = "driver")]
 #[test]
 fn somebody_decides() {
     let mut config = Config::default();

@@ -91,15 +91,16 @@ impl Server {
         self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
     }
 
-    /// Whether the request still waits for this ticket's answer.
-    #[cfg(feature = "driver")]
-    pub(crate) fn expects(&self, ticket: &AuthTicket) -> bool {
+    /// Whether the request still waits for this ticket's answer: [`authorize`](Self::authorize) would
+    /// not return [`Expired`](crate::Expired). For a driver that keeps tickets in a queue.
+    #[must_use]
+    pub fn expects(&self, ticket: &AuthTicket) -> bool {
         self.awaits(&ticket.0)
     }
 
-    /// A driver has answered a question without asking the application.
-    #[cfg(feature = "driver")]
-    pub(crate) const fn count_remembered_verdict(&mut self) {
+    /// Counts an answer that a driver gave from its memory, without asking the application
+    /// ([`Metrics::verdicts_remembered`](crate::Metrics)).
+    pub const fn count_remembered_verdict(&mut self) {
         self.metrics.verdicts_remembered += 1;
     }
 

@@ -12,7 +12,7 @@
 use std::sync::OnceLock;
 
 use mcp_sse_core::Limits;
-use mcp_sse_core::driver::Descriptors;
+use mcp_sse_driver::Descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What the command opens between counting and serving, and for moments: its listener, what waits for

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use log::LevelFilter;
-use mcp_sse_core::driver::WORKERS_MAX;
-#[cfg(feature = "tls")]
-use mcp_sse_core::driver::{Tls, TlsError};
 use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
+use mcp_sse_driver::WORKERS_MAX;
+#[cfg(feature = "tls")]
+use mcp_sse_driver::{Tls, TlsError};
 
 use crate::logging::Format;
 

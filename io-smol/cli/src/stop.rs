@@ -9,8 +9,8 @@ use std::io;
 /// Both run on a thread of their own. They are meant for [`Handle::shutdown`] and [`Handle::abort`], so
 /// that the second Ctrl-C cuts what the first left time.
 ///
-/// [`Handle::shutdown`]: mcp_sse_core::driver::Handle::shutdown
-/// [`Handle::abort`]: mcp_sse_core::driver::Handle::abort
+/// [`Handle::shutdown`]: mcp_sse_driver::Handle::shutdown
+/// [`Handle::abort`]: mcp_sse_driver::Handle::abort
 ///
 /// # Errors
 ///

@@ -56,7 +56,7 @@ impl Tokens {
             Ok(token) => {
                 let left = token.claims.exp.saturating_sub(get_current_timestamp());
                 let principal = Principal::new(&token.claims.sub);
-                Verdict::Allow(principal).valid_for(Duration::from_secs(left))
+                Decision::new(Verdict::Allow(principal)).valid_for(Duration::from_secs(left))
             }
             Err(error) => {
                 // The server itself says at level info that one was, at most once a second.

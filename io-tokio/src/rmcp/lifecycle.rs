@@ -5,7 +5,7 @@
 //! Theory of operation: messages that leave it open are dealt with here; the first that does not is
 //! put back, and whoever serves the session receives it as its first.
 
-use mcp_sse_core::driver::LogThrottle;
+use mcp_sse_driver::LogThrottle;
 use rmcp::model::{
     ClientRequest, EmptyResult, GetMeta, JsonRpcMessage, ServerJsonRpcMessage, ServerResult,
 };

@@ -7,8 +7,8 @@ use core::pin::pin;
 use core::time::Duration;
 use std::io;
 
-use mcp_sse_core::driver::{Handle, LogThrottle, Session};
 use mcp_sse_core::{Config, Timeouts};
+use mcp_sse_driver::{Handle, LogThrottle, Session};
 use rmcp::service::serve_directly_with_ct;
 use rmcp::{RoleServer, Service};
 use tokio::sync::mpsc;

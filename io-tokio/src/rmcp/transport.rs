@@ -7,11 +7,11 @@ use core::fmt;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request};
-use mcp_sse_core::driver::{LogThrottle, Session, SessionSender};
 use mcp_sse_core::http1::Version;
 use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
 use mcp_sse_core::sse::FrameError;
 use mcp_sse_core::{Frame, SendError};
+use mcp_sse_driver::{LogThrottle, Session, SessionSender};
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use mcp_sse_core::Config;
-use mcp_sse_core::driver::Session;
+use mcp_sse_driver::Session;
 
 use crate::adapter::{Adapter, Listen, Place, Server, handler};
 use crate::child::{self, Child, Descriptors};

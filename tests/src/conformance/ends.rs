@@ -7,8 +7,8 @@ use core::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
 
-use mcp_sse_core::driver::Session;
 use mcp_sse_core::{CloseReason, Config, Fault, Frame, SendError};
+use mcp_sse_driver::Session;
 
 use crate::adapter::{Adapter, Place, Room, Server};
 use crate::client::{Client, Stream, call, post_request};

@@ -12,7 +12,7 @@ use std::thread;
 
 use futures_lite::future;
 use mcp_sse_core::Config;
-use mcp_sse_core::driver::Session;
+use mcp_sse_driver::Session;
 
 use crate::adapter::{Adapter, Handler, Server, handler};
 use crate::client::{Client, Stream, Way, answer, call};

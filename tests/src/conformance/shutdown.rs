@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use mcp_sse_core::driver::{Session, Stopped};
 use mcp_sse_core::{CloseReason, Config, Frame};
+use mcp_sse_driver::{Session, Stopped};
 
 use crate::adapter::{Adapter, Place, Server, handler};
 use crate::client::{Client, Stream, answer, call};

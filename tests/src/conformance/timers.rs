@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use mcp_sse_core::driver::Session;
 use mcp_sse_core::{Fault, Timeouts};
+use mcp_sse_driver::Session;
 
 use crate::adapter::{Adapter, Handler, Place, Server, handler};
 use crate::client::{Client, Stream, answer, call};

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 
-use mcp_sse_core::driver::Tls;
 use mcp_sse_core::{Config, Frame};
+use mcp_sse_driver::Tls;
 use mcp_sse_tests::adapter::{Adapter, Listen, Place, Server};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Stream, Way, answer, call};

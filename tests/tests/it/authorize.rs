@@ -6,11 +6,11 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, mpsc};
 
-use mcp_sse_core::driver::{DECISIONS_MAX, Decision, VerdictCache};
 use mcp_sse_core::{
     Authorization, Config, ConfigBuilder, ConfigError, Limits, Principal, Refusal, RequestHead,
     StaticTokens, Verdict,
 };
+use mcp_sse_driver::{DECISIONS_MAX, Decision, VerdictCache};
 use mcp_sse_tests::adapter::{Adapter, Authorize, Listen, Place, Server, authorize, handler};
 use mcp_sse_tests::client::{Client, Stream, answer, call};
 use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, limits, timeouts, wait_until};
@@ -267,7 +267,7 @@ fn a_verdict_is_remembered(on: &Adapter) {
     let (judge, asked) = counting();
     let never = authorize(async move |head| -> Decision {
         judge(head).await;
-        Verdict::Allow(Principal::new("x")).valid_for(Duration::ZERO)
+        Decision::new(Verdict::Allow(Principal::new("x"))).valid_for(Duration::ZERO)
     });
     let server = Desk::new(on).start(Config::builder(), never);
     let mut stream = open(&server, "alice");

@@ -3,8 +3,8 @@
 use core::net::SocketAddr;
 use std::sync::mpsc;
 
-use mcp_sse_core::driver::Session;
 use mcp_sse_core::{CloseReason, Config, Frame, Report, SendError, Timeouts};
+use mcp_sse_driver::Session;
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
 use mcp_sse_tests::client::{Client, Next, Stream, call};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};

@@ -8,8 +8,8 @@ use core::net::SocketAddr;
 use std::sync::mpsc;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
-use mcp_sse_core::driver::VerdictCache;
 use mcp_sse_core::{Config, ProtectedResource};
+use mcp_sse_driver::VerdictCache;
 use mcp_sse_tests::adapter::{Listen, Place, Server, TOKIO, authorize};
 use mcp_sse_tests::client::{Client, Response, Stream, answer, call};
 use mcp_sse_tests::{PATIENCE, finish, handlers};
@@ -23,7 +23,7 @@ const PUBLIC: &[u8] = include_bytes!("jwt/public.pem");
 const ISSUER: &str = "https://login.example.com";
 
 /// What the example serves, on a free port, and the names of those who get in.
-fn start(tokens: Tokens) -> (Server, mpsc::Receiver<mcp_sse_core::driver::Session>) {
+fn start(tokens: Tokens) -> (Server, mpsc::Receiver<mcp_sse_driver::Session>) {
     let (sender, sessions) = mpsc::channel();
     let resource = ProtectedResource::new("http://localhost/sse").authorization_server(ISSUER);
     let config = Config::builder().protected_resource(resource).build().expect("good");
@@ -138,7 +138,7 @@ fn check(server: &Server, sign: impl Fn(&Value) -> String) {
 /// And what is good.
 fn check_good(
     server: &Server,
-    sessions: &mpsc::Receiver<mcp_sse_core::driver::Session>,
+    sessions: &mpsc::Receiver<mcp_sse_driver::Session>,
     sign: impl Fn(&Value) -> String,
 ) {
     for claims in [claims(), claims_with("aud", json!(["other", "mcp"]))] {

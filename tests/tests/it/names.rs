@@ -31,7 +31,7 @@ macro_rules! check {
                 let cache = VerdictCache::new().lifetime(Some(Duration::ZERO));
                 let answer = async |head: Arc<RequestHead>| -> Decision {
                     let _ = head;
-                    Verdict::Refuse(Refusal::Forbidden).valid_for(Duration::ZERO)
+                    Decision::new(Verdict::Refuse(Refusal::Forbidden)).valid_for(Duration::ZERO)
                 };
                 (handle, listener.verdict_cache(cache).authorize(answer))
             }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::mpsc;
 use std::thread;
 
-use mcp_sse_core::driver::{Handle, Session};
+use mcp_sse_driver::{Handle, Session};
 use mcp_sse_tests::client::{Stream, call};
 use mcp_sse_tests::{PATIENCE, finish, timeouts};
 use mcp_sse_tokio::Config;

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use mcp_sse_core::driver::Tls;
 use mcp_sse_core::{CloseReason, Config};
+use mcp_sse_driver::Tls;
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Stream, Way, answer, call, health};

@@ -13,8 +13,8 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Builder;
-use mcp_sse_core::driver::Session;
 use mcp_sse_core::{Config, Limits, Peer, SessionToken, Timeouts};
+use mcp_sse_driver::Session;
 use mcp_sse_tests::adapter::{Handler, handler};
 use mcp_sse_tests::{handlers, wait_until};
 use mcp_sse_tokio::{

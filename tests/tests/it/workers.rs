@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::mpsc;
 
-use mcp_sse_core::driver::WORKERS_MAX;
 use mcp_sse_core::{CloseReason, Config, Frame, Report, SessionToken, Timeouts};
+use mcp_sse_driver::WORKERS_MAX;
 use mcp_sse_tests::adapter::{Adapter, Handler, Listen, Place, Server, handler};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Response, Stream, Way, answer, call, post_request};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fmt};
 
 use mcp_sse_core::RequestHead;
-use mcp_sse_core::driver::LogThrottle;
+use mcp_sse_driver::LogThrottle;
 
 use super::lines::LINE_BYTES_MAX;
 

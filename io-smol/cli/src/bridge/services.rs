@@ -7,7 +7,7 @@ use core::fmt::Write;
 use std::sync::Arc;
 
 use mcp_sse_core::ConfigBuilder;
-use mcp_sse_core::driver::Session;
+use mcp_sse_driver::Session;
 
 use super::child::Children;
 use super::servers::Server;

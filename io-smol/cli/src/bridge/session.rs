@@ -20,9 +20,9 @@ use std::time::Instant;
 
 use async_io::Timer;
 use futures_lite::future;
-use mcp_sse_core::driver::{LogThrottle, Session};
 use mcp_sse_core::jsonrpc::{code, error_body};
 use mcp_sse_core::{Frame, SendError};
+use mcp_sse_driver::{LogThrottle, Session};
 
 use super::child::{Child, Children, Exit};
 use super::command::Command;

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use async_channel::{Sender, bounded, unbounded};
 use core::future::poll_fn;
 use futures_lite::future;
-use mcp_sse_core::driver::{LogThrottle, Session, SessionSender};
 use mcp_sse_core::jsonrpc::{Message, code, error_body};
 use mcp_sse_core::{Frame, SendError};
+use mcp_sse_driver::{LogThrottle, Session, SessionSender};
 
 use super::child::Children;
 use super::command::Command;

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::OnceLock;
 
 use mcp_sse_core::Report;
-use mcp_sse_core::driver::Handle;
+use mcp_sse_driver::Handle;
 
 /// After so many processes in a row that could not be started, the bridge is not ready.
 pub const FAILURES_MAX: u32 = 3;

@@ -1,8 +1,8 @@
-//! The demo as a handler of sessions, for whatever serves by [`mcp_sse_core::driver`].
+//! The demo as a handler of sessions, for whatever serves by [`mcp_sse_driver`].
 
 use mcp_sse_core::SendError;
-use mcp_sse_core::driver::{Handle, Session};
 use mcp_sse_core::jsonrpc::Message;
+use mcp_sse_driver::{Handle, Session};
 
 use super::{Reply, answer};
 

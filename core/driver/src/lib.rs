@@ -1,7 +1,7 @@
-//! What every adapter needs beside the core, without a runtime: feature `driver`.
+//! What every adapter needs beside the core, without a runtime.
 //!
 //! Knows: sockets behind a trait, wakers, the `Session` handle, and one turn of the loop that
-//! connects them to a [`Server`](crate::Server). Does not know: any runtime; an adapter brings
+//! connects them to a [`Server`](mcp_sse_core::Server). Does not know: any runtime; an adapter brings
 //! sockets, a timer and a way to spawn.
 //!
 //! An adapter runs three kinds of tasks on one thread:
@@ -20,6 +20,10 @@
 //!
 //! [`Session`] and [`Handle`] are the application's: `Send`, and at home on any executor.
 
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod addresses;
 mod attention;
 mod bound;
@@ -32,6 +36,7 @@ mod lobby;
 mod neighbours;
 mod session;
 mod shard;
+mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
@@ -40,7 +45,6 @@ mod unix;
 mod verdicts;
 mod workers;
 
-pub use crate::throttle::{LogThrottle, Unsaid};
 pub use addresses::{ADDRESSES_MAX, RoundRobin};
 pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};
@@ -49,11 +53,14 @@ pub use exchange::{Conversation, ExchangeRequest};
 pub use handle::{Controls, Handle, Stopped, controls};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use lobby::{Arrival, Seat, Usher};
+/// How many lines of one cause were left out of the log.
+pub use mcp_sse_core::Unsaid;
 /// The version of rustls whose configuration [`Tls::from_config`] takes.
 #[cfg(feature = "tls")]
 pub use rustls;
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard, Socket};
+pub use throttle::LogThrottle;
 #[cfg(feature = "tls")]
 pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
 pub use turn::{Timer, Turn};
@@ -62,5 +69,7 @@ pub use unix::{SocketFile, UnixDoor};
 pub use verdicts::{Decision, VerdictCache};
 pub use workers::{Entrance, Serves, Threads, WORKERS_MAX, Worker, controls_of, run_each};
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

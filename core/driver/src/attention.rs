@@ -1,15 +1,14 @@
 //! How handles on any thread, and the other shards of a server, get a shard's attention.
 
-use alloc::vec::Vec;
 use core::mem;
 use core::task::{Context, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::event::{
+use mcp_sse_core::Report;
+use mcp_sse_core::{
     ForwardedPost, LookupAnswer, LookupTicket, Outcome, PostTicket, SessionId, SessionLookup,
 };
-use crate::report::Report;
 
 /// The sessions whose handles want something, the posts that other shards bring, and whom to wake
 /// about it.

@@ -4,24 +4,23 @@
 //! application, frames for the client, and who waits for which. It is empty most of the time and costs
 //! an idle session next to nothing, which is why it is not made of channels.
 
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::handle::Handle;
 use super::neighbours::Link;
-use crate::error::SendError;
-use crate::event::{CloseReason, Principal, RequestHead, SessionId};
-use crate::jsonrpc::Message;
-use crate::limits::Limits;
-use crate::server::Server;
-use crate::sse::Frame;
-use crate::time::Time;
+use mcp_sse_core::Limits;
+use mcp_sse_core::SendError;
+use mcp_sse_core::Server;
+use mcp_sse_core::Time;
+use mcp_sse_core::jsonrpc::Message;
+use mcp_sse_core::sse::Frame;
+use mcp_sse_core::{CloseReason, Principal, RequestHead, SessionId};
 
 /// With this many frames on their way to the shard, or this many bytes of them, a sender waits. Few,
 /// because they are in nobody's budget.
@@ -499,8 +498,10 @@ impl Slot {
                     mailbox.finished = true;
                     break;
                 }
-                Err(SendError::TooLarge) => {
-                    log::error!("{}: a frame of {} bytes was dropped", shared.id, frame.wire_len());
+                // Too large for any queue; or an error that a later version of the core has.
+                Err(error) => {
+                    let bytes = frame.wire_len();
+                    log::error!("{}: a frame of {bytes} bytes was dropped: {error}", shared.id);
                     moved = true;
                 }
             }

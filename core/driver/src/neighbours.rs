@@ -3,11 +3,9 @@
 //! Knows: how a post gets to the shard that has its session, how its answer gets back, and what each
 //! shard has open. Does not know: threads, or what a session is.
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::{fmt, mem};
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -16,17 +14,16 @@ use async_channel::Sender;
 use super::attention::{Attention, Inquiry, Parcel};
 use super::handle::Control;
 use super::shard::put;
-use crate::config::Config;
-use crate::event::{
+use mcp_sse_core::Config;
+use mcp_sse_core::{
     Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket,
     SessionLookup,
 };
 
-use crate::limits::Limits;
-use crate::metrics::Metrics;
-use crate::server::Server;
-use crate::time::{Clock, Time};
-use crate::token::Shard;
+use mcp_sse_core::Metrics;
+use mcp_sse_core::Server;
+use mcp_sse_core::Shard;
+use mcp_sse_core::{Clock, Time};
 
 /// What everybody who has to do with one shard of a server shares about it.
 pub(super) struct Link {
@@ -111,11 +108,9 @@ impl Neighbours {
     pub(super) fn configure(&self, mut config: Config) -> Config {
         if !self.alone() {
             let shards = u16::try_from(self.links.len()).expect("invariant: WORKERS_MAX");
-            config.shard = Shard(self.number as u16);
-            config.forwarding = true;
-            config.limits = config.limits.share_of(shards);
-            let Limits { forwarded_max, bodies_bytes_max, .. } = config.limits;
-            self.own.attention.limit_posts(forwarded_max, bodies_bytes_max);
+            config = config.for_shard(Shard(self.number as u16), shards);
+            let limits = config.limits();
+            self.own.attention.limit_posts(limits.forwarded_max, limits.bodies_bytes_max);
         }
         config
     }
@@ -255,17 +250,15 @@ impl Drop for Neighbours {
 
 #[cfg(test)]
 mod tests {
-    use alloc::format;
-    use alloc::string::String;
     use core::task::{Context, Waker};
     use core::time::Duration;
 
     use super::*;
-    use crate::driver::controls_of;
-    use crate::event::Event;
-    use crate::limits::Timeouts;
-    use crate::peer::Peer;
+    use crate::controls_of;
     use crate::testing::Random;
+    use mcp_sse_core::Event;
+    use mcp_sse_core::Peer;
+    use mcp_sse_core::Timeouts;
 
     /// What a connection of `server` hears when it has said `request`.
     fn asks(server: &mut Server, request: &str) -> String {

@@ -6,16 +6,14 @@
 //! the [`Usher`] fills open seats in turn, and does not accept while there is none. So few connections
 //! are on the way at any moment, none of them to a full shard, and the rest waits in the listener's
 //! backlog.
-#![expect(clippy::disallowed_types, reason = "what an adapter has accepted passes through here")]
 
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
 use std::net::TcpStream;
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Connections that wait for one shard. With one it would be passed over in a burst merely because its
@@ -175,7 +173,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::driver::tests::Counted;
+    use crate::tests::Counted;
 
     fn arrival() -> Arrival {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -2,9 +2,7 @@
 //!
 //! Knows: whose a socket file is, and when it may be replaced and removed.
 //! Does not know: what is served on it.
-#![expect(clippy::disallowed_types, reason = "held for an adapter, which accepts on it")]
 
-use alloc::format;
 use core::time::Duration;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};

@@ -3,13 +3,10 @@
 //! Knows: how a server is split, how its threads are started, and how they end together.
 //! Does not know: what a thread runs.
 
-use alloc::format;
-use alloc::string::String;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::iter;
 use std::io;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use async_channel::{Receiver, Sender, bounded};
@@ -20,7 +17,7 @@ use super::handle::{Controls, Handle, controls};
 use super::lobby::{Seat, Usher, lobby};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use crate::config::Config;
+use mcp_sse_core::Config;
 
 /// The most shards that one server can have. A session's token has room for more; a machine has not.
 pub const WORKERS_MAX: usize = 256;
@@ -89,9 +86,10 @@ impl Bound {
         #[cfg(feature = "tls")]
         let tls = self.tls()?;
         self.warn_of_impossible_https();
-        let Self { door, mut config, controls, workers, bound_here, .. } = self;
+        let Self { door, config, controls, workers, bound_here, .. } = self;
         controls.check(&config).map_err(invalid)?;
-        config.limits = descriptors::fit(&config.limits, workers);
+        let limits = descriptors::fit(config.limits(), workers);
+        let config = config.with_limits(limits);
         let (doors, ushered) = door.multiply(workers, bound_here);
         let mut usher = None;
         let entrances: Vec<Entrance> = match ushered {
@@ -258,7 +256,7 @@ mod tests {
     use std::thread::Thread;
 
     use super::*;
-    use crate::time::Clock;
+    use mcp_sse_core::Clock;
 
     struct Unpark(Thread);
 

@@ -1,19 +1,15 @@
 //! Posts between the shards of one server, and what is left of them when a shard ends.
 
-use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
 
 use super::poll;
 use super::sockets::{Bench, Scripted};
-use crate::config::{Acknowledgement, Config};
-use crate::driver::{Handle, Stopped, controls_of};
-use crate::limits::{Limits, Timeouts};
 use crate::testing::Random;
+use crate::{Handle, Stopped, controls_of};
+use mcp_sse_core::{Acknowledgement, Config};
+use mcp_sse_core::{Limits, Timeouts};
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -347,7 +343,7 @@ fn unfinished_posts_to_shards_that_end_or_never_were_are_answered() {
 
 #[test]
 fn a_shutdown_before_the_beginning_reaches_every_shard() {
-    let (handle, controls) = crate::driver::controls();
+    let (handle, controls) = crate::controls();
     handle.shutdown();
     for controls in controls.split(3) {
         let entropy = Box::new(Random::seeded(1));

@@ -9,15 +9,13 @@
 //! nothing waits for it, it counts against every limit on connections, and its deadline is the one
 //! that a request head has.
 
-use alloc::string::{String, ToString};
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
 use core::task::{Context, Poll, Waker, ready};
 use std::fs;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,10 +23,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::shard::Socket;
-use crate::http1::{HttpDate, Persistence, Response};
-use crate::peer::Peer;
 use crate::throttle::LogThrottle;
-use crate::time::Clock;
+use mcp_sse_core::Clock;
+use mcp_sse_core::Peer;
+use mcp_sse_core::http1::{HttpDate, Persistence, Response};
 
 /// The one protocol spoken here (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
@@ -108,7 +106,7 @@ impl Tls {
     #[must_use]
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
-        config.alpn_protocols = alloc::vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![ALPN.to_vec()];
         Self { config: Arc::new(config), lines: Arc::default() }
     }
 }

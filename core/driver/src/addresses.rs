@@ -8,10 +8,7 @@
 //! `127.0.0.1` with others that never try the second. The standard library's `bind` stops at the first
 //! address that can be bound, so half of those clients would find nobody, or somebody else. One IPv6
 //! socket for both families was considered as well: it serves the wildcard address only, not loopback.
-#![expect(clippy::disallowed_types, reason = "held for an adapter, which accepts on it")]
 
-use alloc::format;
-use alloc::vec::Vec;
 use core::cell::Cell;
 use core::net::SocketAddr;
 use core::task::Poll;
@@ -166,7 +163,6 @@ impl RoundRobin {
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::String;
 
     use super::*;
 

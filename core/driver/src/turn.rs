@@ -8,8 +8,8 @@ use super::attention::StopKind;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
-use crate::event::{ConnId, Event, SessionId};
-use crate::sse::Frame;
+use mcp_sse_core::sse::Frame;
+use mcp_sse_core::{ConnId, Event, SessionId};
 
 /// Wake-ups of connections served before others of the thread's tasks get their turn, however often
 /// there is more to write: an application on other threads may send as fast as a turn writes.
@@ -149,8 +149,8 @@ impl<S: Socket> State<S> {
         self.want_turn();
     }
 
-    fn broadcast(&mut self, frame: &Frame) -> crate::Reach {
-        let all: alloc::vec::Vec<SessionId> = self
+    fn broadcast(&mut self, frame: &Frame) -> mcp_sse_core::Reach {
+        let all: Vec<SessionId> = self
             .server
             .sessions()
             .filter(|session| !session.is_ending())
@@ -186,7 +186,8 @@ impl<S: Socket> State<S> {
                     if let Some(ticket) = ticket {
                         // In the handle's mailbox it is in the application's hands. The post's client
                         // may have left.
-                        let _ = self.server.acknowledge(ticket, crate::Outcome::Accepted, now);
+                        let _ =
+                            self.server.acknowledge(ticket, mcp_sse_core::Outcome::Accepted, now);
                     }
                 }
                 Event::Settled { post, outcome } => self.neighbours.settle(post, outcome),
@@ -217,6 +218,8 @@ impl<S: Socket> State<S> {
                         let _ = self.server.acknowledge(ticket, outcome, now);
                     }
                 }
+                // Core and driver are released together.
+                unknown => unreachable!("an event that this driver does not know: {unknown:?}"),
             }
         }
         false

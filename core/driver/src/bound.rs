@@ -1,7 +1,5 @@
 //! Listening sockets with a configuration: what an adapter's listener is before it serves.
-#![expect(clippy::disallowed_types, reason = "held for an adapter, which accepts on it")]
 
-use alloc::vec::Vec;
 use core::iter;
 use core::net::SocketAddr;
 use std::io;
@@ -16,8 +14,8 @@ use super::tls::Tls;
 use super::unix::UnixDoor;
 use super::verdicts::VerdictCache;
 use super::workers;
-use crate::config::Config;
-use crate::error::ConfigError;
+use mcp_sse_core::Config;
+use mcp_sse_core::ConfigError;
 
 /// Connections that may wait for each of several listening sockets; what the standard library says for
 /// one.
@@ -78,7 +76,7 @@ impl Bound {
     /// Takes a socket that is bound and listening already.
     #[must_use]
     pub fn from_std(socket: TcpListener, config: Config) -> Self {
-        Self::new(Door::Tcp(alloc::vec![socket]), config)
+        Self::new(Door::Tcp(vec![socket]), config)
     }
 
     fn new(door: Door, config: Config) -> Self {
@@ -136,7 +134,7 @@ impl Bound {
     /// # Errors
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a
-    /// [`ConfigError`](crate::ConfigError) inside, if the configuration has static tokens.
+    /// [`ConfigError`](mcp_sse_core::ConfigError) inside, if the configuration has static tokens.
     pub fn set_authorizer(&mut self, authorizer: Authorizer) -> io::Result<()> {
         let cache = self.controls.cache.clone();
         self.controls.authorize(&mut self.config, authorizer, cache).map_err(invalid)
@@ -194,7 +192,7 @@ impl Door {
     /// back, for one acceptor to serve all of them.
     pub(super) fn multiply(self, shards: usize, bound_here: bool) -> (Vec<Self>, Option<Self>) {
         if shards == 1 {
-            return (alloc::vec![self], None);
+            return (vec![self], None);
         }
         match self {
             Self::Tcp(firsts) => match siblings(&firsts, shards - 1, bound_here) {

@@ -4,26 +4,24 @@ mod deciding;
 mod forwarding;
 mod sockets;
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
+use std::sync::Arc;
 use std::task::Wake;
 
 use super::exchange::conversation;
 use super::session::{MailLimits, Session, Slot};
 use super::{Socket, Stopped, controls};
-use crate::config::Config;
-use crate::error::SendError;
-use crate::event::Event;
-use crate::limits::Limits;
-use crate::peer::Peer;
-use crate::server::Server;
-use crate::sse::Frame;
 use crate::testing::Random;
-use crate::time::Time;
+use mcp_sse_core::Config;
+use mcp_sse_core::Event;
+use mcp_sse_core::Limits;
+use mcp_sse_core::Peer;
+use mcp_sse_core::SendError;
+use mcp_sse_core::Server;
+use mcp_sse_core::Time;
+use mcp_sse_core::sse::Frame;
 
 const NOW: Time = Time::ZERO;
 
@@ -174,13 +172,13 @@ fn an_exchange_knows_when_the_other_side_has_gone() {
 fn an_exchange_holds_back_who_is_too_fast() {
     let cx = &mut Context::from_waker(Waker::noop());
     let (mut speaker, mut channel) = conversation();
-    speaker.input(alloc::vec![7; 64 << 10]);
+    speaker.input(vec![7; 64 << 10]);
     assert!(speaker.poll_input(cx).is_pending());
     let mut buffer = [0; 1_000];
     assert!(matches!(channel.poll_read(cx, &mut buffer), Poll::Ready(Ok(1_000))));
     assert!(speaker.poll_input(cx).is_ready());
 
-    let big = alloc::vec![7; 64 << 10];
+    let big = vec![7; 64 << 10];
     let pieces = [std::io::IoSlice::new(&big)];
     assert!(matches!(channel.poll_write(cx, &pieces), Poll::Ready(Ok(_))));
     assert!(channel.poll_write(cx, &pieces).is_pending());

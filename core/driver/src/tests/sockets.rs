@@ -1,30 +1,25 @@
 //! A shard with sockets that do what real ones rarely do: take a byte at a time, are ready for
 //! nothing, break in the middle.
 
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
-use alloc::rc::Rc;
-use alloc::string::String;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::pin::pin;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Counted, poll};
-use crate::config::Config;
-use crate::driver::{
-    Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls,
-};
-use crate::event::{CloseReason, ConnId};
-use crate::limits::Limits;
-use crate::peer::Peer;
-use crate::sse::Frame;
 use crate::testing::{Random, lines_in};
-use crate::time::Clock;
+use crate::{Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls};
+use mcp_sse_core::Clock;
+use mcp_sse_core::Config;
+use mcp_sse_core::Limits;
+use mcp_sse_core::Peer;
+use mcp_sse_core::sse::Frame;
+use mcp_sse_core::{CloseReason, ConnId};
 
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]
@@ -157,7 +152,7 @@ impl Bench {
 const GET: &str = "GET /sse HTTP/1.0\r\nHost: localhost\r\n\r\n";
 
 fn note(n: usize) -> Frame {
-    let json = alloc::format!(r#"{{"jsonrpc":"2.0","method":"note","params":[{n}]}}"#);
+    let json = format!(r#"{{"jsonrpc":"2.0","method":"note","params":[{n}]}}"#);
     Frame::message(json.as_bytes()).unwrap()
 }
 

@@ -1,16 +1,14 @@
 //! Questions to an authorizer: how many at once, who waits, and what becomes of the rest.
 
-use alloc::collections::BTreeMap;
-use alloc::format;
-use alloc::string::{String, ToString};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::config::Authorization;
-use crate::driver::decisions::{Authorizer, DECISIONS_MAX, Decisions, undisturbed};
-use crate::driver::verdicts::VerdictCache;
-use crate::event::{ConnId, Principal, Refusal, RequestHead, Verdict};
-use crate::limits::Timeouts;
+use crate::decisions::{Authorizer, DECISIONS_MAX, Decisions, undisturbed};
+use crate::verdicts::VerdictCache;
+use mcp_sse_core::Authorization;
+use mcp_sse_core::Timeouts;
+use mcp_sse_core::{ConnId, Principal, Refusal, RequestHead, Verdict};
 
 /// What the authorizer is to say about each token; it waits where there is nothing yet.
 #[derive(Clone, Default)]
@@ -126,13 +124,7 @@ impl Desk {
                 Event::Opened { principal, .. } => {
                     self.opened.push(principal.unwrap().name().to_string());
                 }
-                Event::Message { .. }
-                | Event::Foreign { .. }
-                | Event::LookedFor { .. }
-                | Event::Unblocked { .. }
-                | Event::Closed { .. }
-                | Event::Settled { .. }
-                | Event::Drained => {}
+                _ => {}
             }
         }
     }
@@ -278,7 +270,7 @@ fn a_panic_refuses_a_request_and_no_more() {
 
 #[test]
 fn authorizer_that_panics_a_thousand_times_is_a_line_a_second() {
-    let clock = crate::time::Clock::start();
+    let clock = mcp_sse_core::Clock::start();
     let lines = crate::testing::lines_in(|| {
         for _ in 0..1_000 {
             // Past the panic hook, whose words are the program's affair.

@@ -8,26 +8,23 @@
 //! one, first come, first served. Each place has a waker of its own, so that a turn polls what was
 //! woken and nothing else.
 
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
 use std::panic::catch_unwind;
+use std::sync::Arc;
 use std::task::Wake;
 
 use super::neighbours::Link;
 use super::verdicts::{Decision, Key, VerdictCache, Verdicts};
-use crate::event::{AuthTicket, Refusal, RequestHead, Verdict};
-use crate::limits::within;
-use crate::server::Server;
 use crate::throttle::LogThrottle;
-use crate::time::Time;
+use mcp_sse_core::Server;
+use mcp_sse_core::Time;
+use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Verdict};
 
 /// Decisions that one shard has worked out at once; further questions wait.
 pub const DECISIONS_MAX: usize = 64;
@@ -303,7 +300,7 @@ impl Decisions {
             self.sweep_at = SWEEP_MIN.max(2 * self.pending);
         }
         // There are fewer than 2^32 connections.
-        within(server.config().limits().events_max, self.pending as u32 + 1)
+        server.config().limits().events_max.is_none_or(|max| self.pending < max as usize)
     }
 }
 

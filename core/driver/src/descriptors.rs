@@ -13,7 +13,7 @@
 //! What it opens later it has to keep in mind itself: [`SPARE`] is for a few, and `connections_max` for
 //! more. Several servers in one process know nothing of each other.
 
-use crate::limits::Limits;
+use mcp_sse_core::Limits;
 
 /// Descriptors that are left to the process beside those of connections: for a log that is opened anew, a
 /// name that is looked up.
@@ -78,7 +78,7 @@ pub(super) fn fit(limits: &Limits, workers: usize) -> Limits {
     if let (before, Some(after)) = (limits.connections_max, fitting.connections_max)
         && before != fitting.connections_max
     {
-        let before = before.map_or("unlimited".into(), |before| alloc::format!("{before}"));
+        let before = before.map_or("unlimited".into(), |before| format!("{before}"));
         let Descriptors { limit, open } = descriptors;
         log::info!(
             "connections_max is {after} instead of {before}: this process may have {limit} descriptors \
@@ -90,7 +90,6 @@ pub(super) fn fit(limits: &Limits, workers: usize) -> Limits {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
 
     use super::*;
 

@@ -1,9 +1,8 @@
 //! The application's hold on a whole server: stopping it, reaching everyone, looking at counters.
 
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
@@ -13,13 +12,13 @@ use super::decisions::Authorizer;
 use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
 use super::neighbours::{Link, Neighbours};
 use super::verdicts::VerdictCache;
-use crate::config::{Authorization, Config};
-use crate::error::ConfigError;
-use crate::event::Reach;
-use crate::metrics::Metrics;
-use crate::peer::Peer;
-use crate::report::Report;
-use crate::sse::Frame;
+use mcp_sse_core::ConfigError;
+use mcp_sse_core::Metrics;
+use mcp_sse_core::Peer;
+use mcp_sse_core::Reach;
+use mcp_sse_core::Report;
+use mcp_sse_core::sse::Frame;
+use mcp_sse_core::{Authorization, Config};
 
 /// Controls that wait for a shard; senders of further ones wait.
 const CONTROLS_MAX: usize = 64;
@@ -121,9 +120,9 @@ impl Controls {
     ///
     /// [`ConfigError::NoAuthorizer`] if nobody does.
     pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
-        match config.authorization {
+        match config.authorization() {
             Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
-            Authorization::None | Authorization::Static(_) | Authorization::Deferred => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -134,7 +133,7 @@ impl Controls {
         let mut links = whole.links();
         debug_assert_eq!(links.len(), 1, "split once");
         let first = self.neighbours.own().clone();
-        let mut all = alloc::vec![first.clone()];
+        let mut all = vec![first.clone()];
         let mut inboxes = Vec::new();
         for _ in 1..shards {
             let (sender, receiver) = bounded(CONTROLS_MAX);
@@ -161,7 +160,7 @@ impl Controls {
 impl Handle {
     /// Stops the server in order: idle connections and sessions end at once, requests under way are
     /// answered, and what is left when
-    /// [`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace) is over is cut. To cut it
+    /// [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) is over is cut. To cut it
     /// earlier, call [`abort`](Self::abort).
     ///
     /// Returns immediately; the adapter's `serve` returns when it is done. Calling this again, from

@@ -6,41 +6,58 @@
 //! An entry is found by a keyed hash of its key, which nobody outside can aim at, and then compared
 //! in whole, in a time that depends on the lengths alone: what was presented is a secret, and the
 //! steps that a search takes must not tell how much of it was right.
-#![expect(clippy::disallowed_types, reason = "a driver may draw the key of a hash from the system")]
 
-use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::hash::BuildHasher;
 use core::hint::black_box;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::hash::RandomState;
+use std::sync::Arc;
 
-use crate::event::{Refusal, RequestHead, Verdict};
-use crate::time::Time;
+use mcp_sse_core::Time;
+use mcp_sse_core::{Refusal, RequestHead, Verdict};
 
 /// What an authorizer says: a verdict, and for how long it may be remembered.
 ///
-/// A [`Verdict`] is one that may be remembered for as long as the [`VerdictCache`] has it.
+/// A [`Verdict`] becomes one that may be remembered for as long as the [`VerdictCache`] has it; the
+/// closure given to `authorize` may return either.
+///
+/// ```
+/// use core::time::Duration;
+/// use mcp_sse_core::{Principal, Verdict};
+/// use mcp_sse_driver::Decision;
+///
+/// // The token expires in ten seconds.
+/// let verdict = Verdict::Allow(Principal::new("alice"));
+/// let decision = Decision::new(verdict).valid_for(Duration::from_secs(10));
+/// # drop(decision);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub(super) verdict: Verdict,
     pub(super) lifetime: Option<Duration>,
 }
 
-impl From<Verdict> for Decision {
-    fn from(verdict: Verdict) -> Self {
+impl Decision {
+    /// The verdict, remembered for as long as the [`VerdictCache`] has it.
+    #[must_use]
+    pub const fn new(verdict: Verdict) -> Self {
         Self { verdict, lifetime: None }
+    }
+
+    /// The same, remembered for no longer than `lifetime`: for a token that expires then. Zero: not at
+    /// all. The lifetime of the [`VerdictCache`] holds if that is shorter.
+    #[must_use]
+    pub fn valid_for(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
     }
 }
 
-impl Verdict {
-    /// The verdict, to be remembered for no longer than `lifetime`: for a token that expires then,
-    /// say. Zero: not at all. [`VerdictCache`] may have less.
-    #[must_use]
-    pub const fn valid_for(self, lifetime: Duration) -> Decision {
-        Decision { verdict: self, lifetime: Some(lifetime) }
+impl From<Verdict> for Decision {
+    fn from(verdict: Verdict) -> Self {
+        Self::new(verdict)
     }
 }
 
@@ -142,7 +159,8 @@ impl VerdictCache {
             Verdict::Refuse(Refusal::InvalidToken | Refusal::Forbidden) => {
                 self.lifetime?.min(self.refusal_lifetime?)
             }
-            Verdict::Refuse(Refusal::Unauthenticated | Refusal::Unavailable) => return None,
+            // They say nothing of the credential.
+            _ => return None,
         };
         let lifetime = decision.lifetime.map_or(own, |lifetime| lifetime.min(own));
         Some(lifetime).filter(|lifetime| !lifetime.is_zero())
@@ -297,15 +315,13 @@ impl Verdicts {
 
 #[cfg(test)]
 mod tests {
-    use alloc::boxed::Box;
-    use alloc::format;
 
     use super::*;
-    use crate::config::{Authorization, Config};
-    use crate::event::{Event, Principal};
-    use crate::peer::Peer;
-    use crate::server::Server;
     use crate::testing::Random;
+    use mcp_sse_core::Peer;
+    use mcp_sse_core::Server;
+    use mcp_sse_core::{Authorization, Config};
+    use mcp_sse_core::{Event, Principal};
 
     /// The head of a request, as an authorizer is shown it.
     fn head(path: &str, fields: &str) -> Arc<RequestHead> {
@@ -372,8 +388,8 @@ mod tests {
         memory.put("a", allow("alice"), 0);
         memory.put("b", Verdict::Refuse(Refusal::InvalidToken), 0);
         memory.put("c", Verdict::Refuse(Refusal::Forbidden), 0);
-        memory.put("d", allow("dora").valid_for(Duration::from_secs(7)), 0);
-        memory.put("e", allow("emil").valid_for(Duration::from_secs(3_600)), 0);
+        memory.put("d", Decision::new(allow("dora")).valid_for(Duration::from_secs(7)), 0);
+        memory.put("e", Decision::new(allow("emil")).valid_for(Duration::from_secs(3_600)), 0);
         for (token, lifetime, verdict) in [
             ("b", 5, Verdict::Refuse(Refusal::InvalidToken)),
             ("c", 5, Verdict::Refuse(Refusal::Forbidden)),
@@ -395,7 +411,7 @@ mod tests {
         let mut memory = Memory::new(VerdictCache::new());
         memory.put("a", Verdict::Refuse(Refusal::Unavailable), 0);
         memory.put("a", Verdict::Refuse(Refusal::Unauthenticated), 0);
-        memory.put("a", allow("alice").valid_for(Duration::ZERO), 0);
+        memory.put("a", Decision::new(allow("alice")).valid_for(Duration::ZERO), 0);
         assert_eq!(memory.get("a", 0), None);
         let mut memory = Memory::new(VerdictCache::new().refusal_lifetime(None));
         memory.put("a", Verdict::Refuse(Refusal::Forbidden), 0);
@@ -434,8 +450,7 @@ mod tests {
 
     #[test]
     fn bearer_tokens() {
-        let token =
-            |fields: &str| head("/a/sse", fields).bearer_token().map(alloc::string::String::from);
+        let token = |fields: &str| head("/a/sse", fields).bearer_token().map(String::from);
         assert_eq!(token("Authorization: bEARER t.k=\r\n").as_deref(), Some("t.k="));
         assert_eq!(token("Authorization: Bearer\r\n").as_deref(), Some(""));
         assert_eq!(token(""), None);

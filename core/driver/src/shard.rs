@@ -3,17 +3,15 @@
 //! Knows: which socket belongs to which connection and which task waits for it.
 //! Does not know: how a socket is made, or who polls.
 
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
-use alloc::rc::Rc;
-use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::decisions::Decisions;
@@ -21,13 +19,13 @@ use super::exchange::{Channel, ExchangeRequest};
 use super::handle::{Controls, Handle, Inbox};
 use super::neighbours::Neighbours;
 use super::session::{MailLimits, Session, Slot};
-use crate::config::Config;
-use crate::entropy::Entropy;
-use crate::event::{ConnId, Interest, Phase};
-use crate::exchange::Exchange;
-use crate::peer::Peer;
-use crate::server::Server;
-use crate::time::{Clock, Time};
+use mcp_sse_core::Config;
+use mcp_sse_core::Entropy;
+use mcp_sse_core::Exchange;
+use mcp_sse_core::Peer;
+use mcp_sse_core::Server;
+use mcp_sse_core::{Clock, Time};
+use mcp_sse_core::{ConnId, Interest, Phase};
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
@@ -197,7 +195,7 @@ impl<S: Socket> Shard<S> {
         let decisions = Decisions::new(authorizer, cache, neighbours.own().clone());
         let config = neighbours.configure(config);
         let clock = Clock::start();
-        let mail = MailLimits::new(&config.limits);
+        let mail = MailLimits::new(config.limits());
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
@@ -213,7 +211,7 @@ impl<S: Socket> Shard<S> {
                 sessions: Vec::new(),
                 opened: VecDeque::new(),
                 accepted: VecDeque::new(),
-                buffer: alloc::vec![0; READ_BYTES].into_boxed_slice(),
+                buffer: vec![0; READ_BYTES].into_boxed_slice(),
                 turn_wanted: false,
                 turn_waker: None,
                 accept_waker: None,

@@ -3,23 +3,21 @@
 //! Knows: bytes of the request on their way in, the answer's head and bytes on their way out, and who
 //! waits for which. Does not know: any HTTP library.
 
-use alloc::collections::VecDeque;
-use alloc::string::String;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::mem;
 use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::shard::Socket;
-use crate::exchange::ResponseHead;
+use mcp_sse_core::ResponseHead;
 
 /// Bytes on their way in one direction before whoever brings them waits.
 const BYTES_MAX: usize = 64 << 10;
 
-/// A request that another HTTP server has read: see [`Exchange`](crate::Exchange), whose fields these
+/// A request that another HTTP server has read: see [`Exchange`](mcp_sse_core::Exchange), whose fields these
 /// are.
 #[derive(Clone)]
 pub struct ExchangeRequest {
