@@ -1,7 +1,7 @@
 //! The Model Context Protocol HTTP+SSE server transport on smol.
 //!
-//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-core`, whose
-//! `driver` has the [`Session`] and [`Handle`] that an application holds.
+//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which
+//! has the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it.
 //!
 //! ```no_run
 //! use mcp_sse_smol::{Config, Frame, Listener, jsonrpc::{Kind, code}};

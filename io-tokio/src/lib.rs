@@ -1,7 +1,7 @@
 //! The Model Context Protocol HTTP+SSE server transport on tokio.
 //!
-//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-core`, whose
-//! `driver` has the [`Session`] and [`Handle`] that an application holds. It has the names and the
+//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which
+//! has the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it. It has the names and the
 //! guarantees of `mcp-sse-smol`.
 //!
 //! ```no_run
