@@ -189,3 +189,40 @@ fn posted(bench: &mut Bench) -> PostTicket {
         other => panic!("no message: {other:?}"),
     }
 }
+
+/// What is read, held, asked about and forwarded counts for its address, and no end of a server keeps it.
+#[test]
+fn abort_and_shutdown_give_back_what_counted_for_an_address() {
+    for abort in [true, false] {
+        let config = limited(|limits| limits.inbound_messages_max = Some(0));
+        let mut here = Bench::with(config.shard(Shard(1)).forwarding(true));
+        let mut there = Bench::with(Config::builder().shard(Shard(2)).forwarding(true));
+        let (own, foreign) = (here.open(), there.open());
+        let peer = from("192.0.2.1");
+        begin(&mut here, peer, &sized(&own.token, BODY));
+        let held = here.connect_from(peer);
+        here.says(held, sized(&own.token, BODY) + "P");
+        begin(&mut here, peer, &sized(&foreign.token, BODY));
+        let request = sized(&foreign.token, BODY);
+        let forwarded = begin(&mut here, peer, &request);
+        let lookups = here.events().into_iter().filter_map(|event| match event {
+            Event::LookedFor { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        let ticket = lookups.last().unwrap();
+        here.server.answer_lookup(ticket, LookupAnswer::Found, here.now).unwrap();
+        here.pump();
+        here.says(forwarded, "}");
+        assert!(here.server.body_addresses.count(&key("192.0.2.1")) >= 4 * BODY as u64 - 100);
+        if abort {
+            here.server.abort(here.now);
+            here.pump();
+        } else {
+            here.shutdown();
+            here.wait(secs(60));
+        }
+        here.events();
+        assert_eq!(here.server.connections_open(), 0);
+        assert_eq!((here.server.body_addresses.total(), here.server.bodies_bytes), (0, 0));
+    }
+}
