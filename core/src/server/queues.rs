@@ -28,7 +28,7 @@ const ENDED_BATCH: usize = 16;
 /// Passes that end fewer are no closer together than this, however short `stall_when_full` is.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-const STALLED_IN_THE_WAY: &str =
+const STALLED_WHILE_FULL: &str =
     "the peer takes no bytes, and others wait for room (limit queues_bytes_max)";
 
 impl Server {
@@ -83,7 +83,7 @@ impl Server {
                 break;
             }
             if let Some((key, _)) = self.conns.at(key) {
-                self.stalled(key, STALLED_IN_THE_WAY);
+                self.stalled(key, STALLED_WHILE_FULL);
                 ended += 1;
             }
         }
