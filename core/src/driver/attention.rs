@@ -225,3 +225,14 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_a_mailbox_is_as_small_as_the_formula_in_limits_says() {
+        assert!(size_of::<Inquiry>() <= 112, "{}", size_of::<Inquiry>());
+        assert!(size_of::<Parcel>() <= 192 + 64 + 24, "{}", size_of::<Parcel>());
+    }
+}

@@ -21,7 +21,6 @@ use crate::event::{
     Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket,
     SessionLookup,
 };
-
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::Server;
