@@ -216,6 +216,17 @@ fn what_servers_print_that_is_no_message_does_not_flood_the_log() {
     within(LONG, "their end", || bridge.descendants().is_empty());
 }
 
+/// Each of so many workers has a small share of what may be queued.
+#[test]
+fn asks_what_is_larger_than_any_queue_and_is_told_so() {
+    let bridge = Bridge::start(&["--workers", "16"]);
+    let mut stream = bridge.open("asks-much");
+    stream.begin();
+    let told = r#"{"jsonrpc":"2.0","method":"told","params":[{"jsonrpc":"2.0","id":5,"error":{"code":-32603,"message":"the request is larger than the queue of any client"}}]}"#;
+    assert_eq!(stream.message(), told);
+    stream.check_alive("asks-much");
+}
+
 #[test]
 fn asks_what_cannot_be_read_and_is_told_so() {
     let bridge = Bridge::start(&[]);
