@@ -228,8 +228,8 @@ impl Listener {
         run(self.0.into_worker()?, &executor, on_session).await
     }
 
-    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and leaves the
-    /// handlers to the application's.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs the
+    /// handlers outside of those.
     ///
     /// `handler` is called once for each session, by one thread at a time. It is one of two:
     ///
