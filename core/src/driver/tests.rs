@@ -17,7 +17,8 @@ use super::session::{MailLimits, Session, Slot};
 use super::{Socket, Stopped, controls};
 use crate::config::Config;
 use crate::error::SendError;
-use crate::event::Event;
+use crate::event::{CloseReason, Event};
+use crate::jsonrpc::Message;
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::server::Server;
@@ -119,6 +120,26 @@ fn send_that_is_dropped_gives_up_its_own_place_in_line() {
             assert_eq!(poll(send.as_mut()), Poll::Ready(Ok(())));
         }
     }
+}
+
+/// Who waits for messages has to be told of one, and of the end, or it waits for ever.
+#[test]
+fn handler_that_waits_is_woken_by_a_message_and_by_the_end() {
+    let (mut server, slot, mut session) = session();
+    let woken = Arc::new(Counted::default());
+    let waker = Waker::from(woken.clone());
+    let cx = &mut Context::from_waker(&waker);
+    let message = Message::read(br#"{"jsonrpc":"2.0","method":"m"}"#.to_vec(), None).unwrap();
+    for times in 1..=3 {
+        assert!(session.poll_recv(cx).is_pending());
+        slot.message(message.clone(), &mut server, NOW);
+        assert_eq!(woken.0.load(Ordering::Relaxed), times);
+        assert!(matches!(session.poll_recv(cx), Poll::Ready(Some(read)) if read == message));
+    }
+    assert!(session.poll_recv(cx).is_pending());
+    slot.close(CloseReason::Peer, 0);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 4);
+    assert!(matches!(session.poll_recv(cx), Poll::Ready(None)));
 }
 
 #[test]

@@ -122,6 +122,35 @@ fn one_whole_message_is_always_allowed() {
     assert_eq!(bench.statuses(conn), [202]);
 }
 
+/// However much of its posts has come, and whether its end is orderly: what it held is its address's again.
+#[test]
+fn connection_that_leaves_gives_its_address_its_bytes_back() {
+    let mut bench = bench(|limits| limits.inbound_messages_max = Some(1));
+    let client = bench.open();
+    let request = sized(&client.token, BODY);
+    let (early, small) = (&request[..request.len() - 1], post(&client.token, &call(1)));
+    let full = bench.connect();
+    bench.says(full, &small);
+    assert_eq!(bench.statuses(full), [202], "the session has no more room");
+    let (held, behind) = (request.as_str(), [&request, &small[..9]].concat());
+    for (what, said) in [("unfinished", early), ("held", held), ("held, and more", &behind)] {
+        for leave in [Bench::reset, Bench::fin] {
+            let conn = bench.connect_from(from("192.0.2.1"));
+            bench.says(conn, said);
+            let counted = bench.server.body_addresses.count(&key("192.0.2.1"));
+            assert!(
+                bench.heard(conn).is_empty() && counted >= BODY as u64 - 1,
+                "{what}: {counted}"
+            );
+            leave(&mut bench, conn);
+            if bench.is_open(conn) {
+                bench.reset(conn);
+            }
+            assert_eq!(bench.server.body_addresses.total(), 0, "{what}");
+        }
+    }
+}
+
 #[test]
 fn input_behind_a_held_post_counts_for_its_address() {
     let mut bench = bench(|limits| limits.inbound_messages_max = Some(0));
