@@ -101,13 +101,14 @@ pub struct Limits {
     pub queue_reserve_bytes: u64,
     /// Bytes queued for all peers together, without what sessions have of their own
     /// (`queue_reserve_bytes`). No frame can be sent that is larger than this and that reserve; so an
-    /// answer as long as the longest post needs a little more than `body_bytes_max`. While a frame waits for room in it, the largest queues of peers that
-    /// take nothing are ended: see [`Timeouts::stall_when_full`].
+    /// answer as long as the longest post needs a little more than `body_bytes_max`. While a frame waits
+    /// for room in it, the largest queues of peers that take nothing are ended: see
+    /// [`Timeouts::stall_when_full`].
     pub queues_bytes_max: Option<u64>,
     /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
     /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
-    /// byte will do. So a peer that takes a byte now and
-    /// then keeps no queue that matters: at most this much, times the connections.
+    /// byte will do. So a peer that takes a byte now and then keeps no queue that matters: at most this
+    /// much, times the connections.
     pub stall_bytes_min: u64,
     /// Answers queued on one post connection before its pipelined requests have to wait.
     pub answers_bytes_max: Option<u64>,
@@ -185,7 +186,8 @@ impl Limits {
     /// Sets `body_bytes_max`, and raises what would stop such a body or its answer elsewhere:
     /// `bodies_bytes_max` and `queues_bytes_max` to four times as much, so that a few of the longest
     /// messages are there at once, `bodies_bytes_per_address_max` to twice as much, and
-    /// `inbound_bytes_max` to a quarter of it. With `None` these four become `None` as well. Nothing is lowered but `body_bytes_max`.
+    /// `inbound_bytes_max` to a quarter of it. With `None` these four become `None` as well. Nothing is
+    /// lowered but `body_bytes_max`.
     ///
     /// The default limits are those for the default of 4 MiB:
     ///
@@ -462,10 +464,12 @@ pub struct Timeouts {
     /// As `stall`, while a frame of another session waits for room in all queues together
     /// ([`Limits::queues_bytes_max`]): of the peers that have taken nothing for this long, or fewer
     /// than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their connections,
-    /// until there is room. With `None` nobody does before `stall`.
+    /// until there is room. The frame waits for an eighth of this before the first of them does. With
+    /// `None` nobody does before `stall`.
     pub stall_when_full: Option<Duration>,
-    /// A decision made elsewhere: authorization, deferred acknowledgement (503). What another shard
-    /// makes of a post may take this on top of `hold`, as long as it may be held there.
+    /// A decision made elsewhere: authorization, deferred acknowledgement, whether another shard has the
+    /// session of a post whose body is not read yet (503). What another shard makes of a post may take
+    /// this on top of `hold`, as long as it may be held there.
     pub decision: Option<Duration>,
     /// A post held because its session has no room; under the 5 s after which the Python SDK's
     /// client gives up. With `None` a forwarded post has no deadline either, because its own shard may

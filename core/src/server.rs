@@ -94,7 +94,7 @@ pub struct Server {
     starved: VecDeque<Key>,
     /// None of them is content with less than this of what all queues share.
     starved_cost_min: u64,
-    /// Before then nobody's queue is looked at again to make room for them.
+    /// Before then nobody's queue is looked at to make room for them.
     queues_looked_until: Time,
     conn_addresses: Tally<AddressKey>,
     session_addresses: Tally<AddressKey>,

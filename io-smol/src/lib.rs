@@ -24,8 +24,8 @@
 //! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
 //! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
 //! on a thread of their own and runs the handlers where the application awaits it, or hands every
-//! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads, and [`Listener::serve_on_workers`] runs
-//! the handlers on them.
+//! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads,
+//! and [`Listener::serve_on_workers`] runs the handlers on them.
 //!
 //! The library installs no signal handler, and reads no environment.
 

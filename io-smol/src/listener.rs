@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use async_executor::{Executor, LocalExecutor};
 use async_io::Timer;
+use futures_lite::future::yield_now;
 use mcp_sse_core::{Clock, Config, RequestHead};
 #[cfg(feature = "tls")]
 use mcp_sse_driver::Tls;
@@ -228,8 +229,8 @@ impl Listener {
         run(self.0.into_worker()?, &executor, on_session).await
     }
 
-    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and leaves the
-    /// handlers to the application's.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs the
+    /// handlers outside of those.
     ///
     /// `handler` is called once for each session, by one thread at a time. It is one of two:
     ///
@@ -386,7 +387,9 @@ async fn run(
 /// Accepts for a shard until it stops.
 async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
     let mut pause = Pause::new();
+    let mut turns = Turns::default();
     loop {
+        turns.leave_some().await;
         let accepted = poll_fn(|cx| match shard.poll_accepting(cx) {
             Poll::Ready(true) => entrance.poll_accept(shard.room(), cx).map(Some),
             Poll::Ready(false) => Poll::Ready(None),
@@ -415,7 +418,9 @@ async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
 async fn accept_for_all(door: Door, usher: Usher) {
     let mut pause = Pause::new();
     let mut waiting = None;
+    let mut turns = Turns::default();
     loop {
+        turns.leave_some().await;
         let accepted = poll_fn(|cx| {
             if !ready!(usher.poll_accepting(cx)) {
                 return Poll::Ready(None);
@@ -430,6 +435,27 @@ async fn accept_for_all(door: Door, usher: Usher) {
             // If the last shard that had room has none any more, it waits.
             Some(Ok(arrival)) => waiting = usher.give(arrival).err(),
             Some(Err(error)) => pause.after(&error).await,
+        }
+    }
+}
+
+/// Leaves turns to the thread's other tasks. Without that whoever connects as fast as connections are
+/// accepted would have the thread alone.
+#[derive(Default)]
+struct Turns {
+    accepted: u8,
+}
+
+impl Turns {
+    /// So many connections may be accepted before others have a turn.
+    const ACCEPTED_MAX: u8 = 16;
+
+    /// Counts one more.
+    async fn leave_some(&mut self) {
+        self.accepted += 1;
+        if self.accepted > Self::ACCEPTED_MAX {
+            self.accepted = 1;
+            yield_now().await;
         }
     }
 }

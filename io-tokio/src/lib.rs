@@ -26,8 +26,8 @@
 //! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
 //! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
 //! on a thread of their own and runs the handlers on the application's runtime, or hands it
-//! every [`Session`]. With [`Listener::workers`] there are several such threads, and [`Listener::serve_on_workers`] runs
-//! the handlers on them.
+//! every [`Session`]. With [`Listener::workers`] there are several such threads, and
+//! [`Listener::serve_on_workers`] runs the handlers on them.
 //!
 //! The feature `rmcp` adds a module of that name, which serves services written with the official Rust
 //! SDK.

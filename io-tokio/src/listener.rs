@@ -17,7 +17,7 @@ use mcp_sse_driver::{
     VerdictCache, Worker,
 };
 use tokio::runtime;
-use tokio::task::{JoinHandle, LocalSet, spawn_local, unconstrained};
+use tokio::task::{JoinHandle, LocalSet, spawn_local, unconstrained, yield_now};
 
 use crate::door::{Accepted, Door, Entrance, Opener};
 use crate::socket::{Alarm, Stream, system};
@@ -422,7 +422,9 @@ pub(crate) async fn run_turns(shard: Shard<Stream>, mut on_session: impl FnMut(S
 /// Accepts for a shard until it stops.
 async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
     let mut pause = Pause::new();
+    let mut turns = Turns::default();
     loop {
+        turns.leave_some().await;
         let accepted = poll_fn(|cx| match shard.poll_accepting(cx) {
             Poll::Ready(true) => entrance.poll_accept(shard.room(), cx).map(Some),
             Poll::Ready(false) => Poll::Ready(None),
@@ -451,7 +453,9 @@ async fn accept(entrance: Entrance, opener: Opener, shard: Shard<Stream>) {
 async fn accept_for_all(door: Door, usher: Usher) {
     let mut pause = Pause::new();
     let mut waiting = None;
+    let mut turns = Turns::default();
     loop {
+        turns.leave_some().await;
         let accepted = poll_fn(|cx| {
             if !ready!(usher.poll_accepting(cx)) {
                 return Poll::Ready(None);
@@ -468,6 +472,27 @@ async fn accept_for_all(door: Door, usher: Usher) {
             // If the last shard that had room has none any more, it waits.
             Some(Ok(arrival)) => waiting = usher.give(arrival).err(),
             Some(Err(error)) => pause.after(&error).await,
+        }
+    }
+}
+
+/// Leaves turns to the thread's other tasks. Without that whoever connects as fast as connections are
+/// accepted would have the thread alone.
+#[derive(Default)]
+struct Turns {
+    accepted: u8,
+}
+
+impl Turns {
+    /// So many connections may be accepted before others have a turn.
+    const ACCEPTED_MAX: u8 = 16;
+
+    /// Counts one more.
+    async fn leave_some(&mut self) {
+        self.accepted += 1;
+        if self.accepted > Self::ACCEPTED_MAX {
+            self.accepted = 1;
+            yield_now().await;
         }
     }
 }

@@ -90,6 +90,7 @@ macro_rules! conformance {
                     }
                     fairness {
                         posts_are_read_while_handlers_are_always_ready,
+                        post_is_received_before_all_waiting_connections_are_accepted,
                     }
                     readiness {
                         urgent_data_is_no_input,

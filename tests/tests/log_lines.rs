@@ -7,14 +7,13 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use futures_lite::future::block_on;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use mcp_sse_core::Config;
 use mcp_sse_tests::adapter::{Adapter, Place, SMOL, Server, TOKIO};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::sdk::Toolbox;
-use mcp_sse_tests::{handlers, wait_until};
+use mcp_sse_tests::{finish, handlers, limited, wait_until};
 use mcp_sse_tokio::Listener;
 use mcp_sse_tokio::rmcp::{CancellationToken, SseServer};
 
@@ -102,7 +101,7 @@ fn sdk() {
     let address = server.local_addr().expect("an address");
     let ct = server.with_service(Toolbox::default);
     drop(inside);
-    let closed = || block_on(handle.metrics()).expect("a server").sessions_closed;
+    let closed = || finish("counters", handle.metrics()).expect("a server").sessions_closed;
     let mut sessions = 0;
     // Neither is a request that the SDK knows.
     let unreadable = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":7}"#;
@@ -133,9 +132,11 @@ fn sdk() {
 fn flood_of_peers_is_a_line_a_second_for_each_cause() {
     log::set_logger(&Kept).expect("the only test here");
     log::set_max_level(LevelFilter::Info);
-    for on in [&SMOL, &TOKIO] {
-        streams(on);
-        tls(on);
-    }
-    sdk();
+    limited(|| {
+        for on in [&SMOL, &TOKIO] {
+            streams(on);
+            tls(on);
+        }
+        sdk();
+    });
 }

@@ -5,9 +5,9 @@ use core::task::{Context, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use mcp_sse_core::Report;
 use mcp_sse_core::{
-    ForwardedPost, LookupAnswer, LookupTicket, Outcome, PostTicket, SessionId, SessionLookup,
+    ForwardedPost, LookupAnswer, LookupTicket, Outcome, PostTicket, Report, SessionId,
+    SessionLookup,
 };
 
 /// The sessions whose handles want something, the posts that other shards bring, and whom to wake
@@ -222,5 +222,16 @@ impl State {
             lookups: mem::take(&mut self.lookups),
             lookup_answers: mem::take(&mut self.lookup_answers),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_a_mailbox_is_as_small_as_the_formula_in_limits_says() {
+        assert!(size_of::<Inquiry>() <= 112, "{}", size_of::<Inquiry>());
+        assert!(size_of::<Parcel>() <= 192 + 64 + 24, "{}", size_of::<Parcel>());
     }
 }

@@ -5,6 +5,8 @@ use core::net::SocketAddr;
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 
+use mcp_sse_core::{Config, ConfigError};
+
 use super::addresses::bind_all;
 use super::decisions::Authorizer;
 use super::handle::{Controls, Handle, controls};
@@ -14,8 +16,6 @@ use super::tls::Tls;
 use super::unix::UnixDoor;
 use super::verdicts::VerdictCache;
 use super::workers;
-use mcp_sse_core::Config;
-use mcp_sse_core::ConfigError;
 
 /// Connections that may wait for each of several listening sockets; what the standard library says for
 /// one.

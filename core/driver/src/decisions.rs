@@ -19,12 +19,11 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::task::Wake;
 
+use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Server, Time, Verdict};
+
 use super::neighbours::Link;
 use super::verdicts::{Decision, Key, VerdictCache, Verdicts};
 use crate::throttle::LogThrottle;
-use mcp_sse_core::Server;
-use mcp_sse_core::Time;
-use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Verdict};
 
 /// Decisions that one shard has worked out at once; further questions wait.
 pub const DECISIONS_MAX: usize = 64;

@@ -11,8 +11,9 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::shard::Socket;
 use mcp_sse_core::ResponseHead;
+
+use super::shard::Socket;
 
 /// Bytes on their way in one direction before whoever brings them waits.
 const BYTES_MAX: usize = 64 << 10;

@@ -7,18 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
+use mcp_sse_core::{Authorization, Config, ConfigError, Metrics, Peer, Reach, Report, sse::Frame};
+
 use super::attention::{Attention, StopKind};
 use super::decisions::Authorizer;
 use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
 use super::neighbours::{Link, Neighbours};
 use super::verdicts::VerdictCache;
-use mcp_sse_core::ConfigError;
-use mcp_sse_core::Metrics;
-use mcp_sse_core::Peer;
-use mcp_sse_core::Reach;
-use mcp_sse_core::Report;
-use mcp_sse_core::sse::Frame;
-use mcp_sse_core::{Authorization, Config};
 
 /// Controls that wait for a shard; senders of further ones wait.
 const CONTROLS_MAX: usize = 64;

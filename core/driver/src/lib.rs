@@ -10,8 +10,9 @@
 //!   [`Shard::accept`];
 //! - one for each connection, which is [`Shard::connection`] and nothing else: it reads;
 //! - one that polls [`Shard::poll_turn`]: it serves the clock, moves messages between the core and
-//!   the handles, and writes; it hands out the connections and sessions that begin. Tasks that read only wake it, so that one turn writes what many reads
-//!   brought about: answers and events for one socket leave together.
+//!   the handles, and writes; it hands out the connections and sessions that begin. Tasks that read only
+//!   wake it, so that one turn writes what many reads brought about: answers and events for one socket
+//!   leave together.
 //!
 //! With several shards there are these for each of them, on a thread of its own
 //! ([`Bound::on_threads`]), and where the system does not deal connections out, one that accepts for

@@ -11,19 +11,14 @@ use std::time::Instant;
 
 use async_channel::Sender;
 
+use mcp_sse_core::{
+    Clock, Config, Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Metrics, Outcome,
+    PostTicket, Server, SessionLookup, Shard, Time,
+};
+
 use super::attention::{Attention, Inquiry, Parcel};
 use super::handle::Control;
 use super::shard::put;
-use mcp_sse_core::Config;
-use mcp_sse_core::{
-    Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket,
-    SessionLookup,
-};
-
-use mcp_sse_core::Metrics;
-use mcp_sse_core::Server;
-use mcp_sse_core::Shard;
-use mcp_sse_core::{Clock, Time};
 
 /// What everybody who has to do with one shard of a server shares about it.
 pub(super) struct Link {
@@ -256,9 +251,7 @@ mod tests {
     use super::*;
     use crate::controls_of;
     use crate::testing::Random;
-    use mcp_sse_core::Event;
-    use mcp_sse_core::Peer;
-    use mcp_sse_core::Timeouts;
+    use mcp_sse_core::{Event, Peer, Timeouts};
 
     /// What a connection of `server` hears when it has said `request`.
     fn asks(server: &mut Server, request: &str) -> String {

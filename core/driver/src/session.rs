@@ -12,15 +12,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mcp_sse_core::{
+    CloseReason, Limits, Principal, RequestHead, SendError, Server, SessionId, Time,
+    jsonrpc::Message, sse::Frame,
+};
+
 use super::handle::Handle;
 use super::neighbours::Link;
-use mcp_sse_core::Limits;
-use mcp_sse_core::SendError;
-use mcp_sse_core::Server;
-use mcp_sse_core::Time;
-use mcp_sse_core::jsonrpc::Message;
-use mcp_sse_core::sse::Frame;
-use mcp_sse_core::{CloseReason, Principal, RequestHead, SessionId};
 
 /// With this many frames on their way to the shard, or this many bytes of them, a sender waits. Few,
 /// because they are in nobody's budget.

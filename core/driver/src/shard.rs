@@ -14,18 +14,13 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Instant;
 
+use mcp_sse_core::{Clock, Config, ConnId, Entropy, Exchange, Interest, Peer, Phase, Server, Time};
+
 use super::decisions::Decisions;
 use super::exchange::{Channel, ExchangeRequest};
 use super::handle::{Controls, Handle, Inbox};
 use super::neighbours::Neighbours;
 use super::session::{MailLimits, Session, Slot};
-use mcp_sse_core::Config;
-use mcp_sse_core::Entropy;
-use mcp_sse_core::Exchange;
-use mcp_sse_core::Peer;
-use mcp_sse_core::Server;
-use mcp_sse_core::{Clock, Time};
-use mcp_sse_core::{ConnId, Interest, Phase};
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;

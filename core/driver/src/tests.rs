@@ -10,18 +10,14 @@ use core::task::{Context, Poll, Waker};
 use std::sync::Arc;
 use std::task::Wake;
 
+use mcp_sse_core::{
+    CloseReason, Config, Event, Limits, Peer, SendError, Server, Time, jsonrpc::Message, sse::Frame,
+};
+
 use super::exchange::conversation;
 use super::session::{MailLimits, Session, Slot};
 use super::{Socket, Stopped, controls};
 use crate::testing::Random;
-use mcp_sse_core::Config;
-use mcp_sse_core::Event;
-use mcp_sse_core::Limits;
-use mcp_sse_core::Peer;
-use mcp_sse_core::SendError;
-use mcp_sse_core::Server;
-use mcp_sse_core::Time;
-use mcp_sse_core::sse::Frame;
 
 const NOW: Time = Time::ZERO;
 
@@ -117,6 +113,26 @@ fn send_that_is_dropped_gives_up_its_own_place_in_line() {
             assert_eq!(poll(send.as_mut()), Poll::Ready(Ok(())));
         }
     }
+}
+
+/// Who waits for messages has to be told of one, and of the end, or it waits for ever.
+#[test]
+fn handler_that_waits_is_woken_by_a_message_and_by_the_end() {
+    let (mut server, slot, mut session) = session();
+    let woken = Arc::new(Counted::default());
+    let waker = Waker::from(woken.clone());
+    let cx = &mut Context::from_waker(&waker);
+    let message = Message::read(br#"{"jsonrpc":"2.0","method":"m"}"#.to_vec(), None).unwrap();
+    for times in 1..=3 {
+        assert!(session.poll_recv(cx).is_pending());
+        slot.message(message.clone(), &mut server, NOW);
+        assert_eq!(woken.0.load(Ordering::Relaxed), times);
+        assert!(matches!(session.poll_recv(cx), Poll::Ready(Some(read)) if read == message));
+    }
+    assert!(session.poll_recv(cx).is_pending());
+    slot.close(CloseReason::Peer, 0);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 4);
+    assert!(matches!(session.poll_recv(cx), Poll::Ready(None)));
 }
 
 #[test]

@@ -22,11 +22,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection};
 
+use mcp_sse_core::{
+    Clock, Peer,
+    http1::{HttpDate, Persistence, Response},
+};
+
 use super::shard::Socket;
 use crate::throttle::LogThrottle;
-use mcp_sse_core::Clock;
-use mcp_sse_core::Peer;
-use mcp_sse_core::http1::{HttpDate, Persistence, Response};
 
 /// The one protocol spoken here (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";

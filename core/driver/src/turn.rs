@@ -4,12 +4,12 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::time::Instant;
 
+use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
+
 use super::attention::StopKind;
 use super::handle::Control;
 use super::session::{Session, Slot};
 use super::shard::{Shard, Socket, State, put};
-use mcp_sse_core::sse::Frame;
-use mcp_sse_core::{ConnId, Event, SessionId};
 
 /// Wake-ups of connections served before others of the thread's tasks get their turn, however often
 /// there is more to write: an application on other threads may send as fast as a turn writes.

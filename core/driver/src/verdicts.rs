@@ -15,8 +15,7 @@ use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use mcp_sse_core::Time;
-use mcp_sse_core::{Refusal, RequestHead, Verdict};
+use mcp_sse_core::{Refusal, RequestHead, Time, Verdict};
 
 /// What an authorizer says: a verdict, and for how long it may be remembered.
 ///
@@ -318,10 +317,7 @@ mod tests {
 
     use super::*;
     use crate::testing::Random;
-    use mcp_sse_core::Peer;
-    use mcp_sse_core::Server;
-    use mcp_sse_core::{Authorization, Config};
-    use mcp_sse_core::{Event, Principal};
+    use mcp_sse_core::{Authorization, Config, Event, Peer, Principal, Server};
 
     /// The head of a request, as an authorizer is shown it.
     fn head(path: &str, fields: &str) -> Arc<RequestHead> {

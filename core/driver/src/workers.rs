@@ -11,13 +11,14 @@ use std::thread::{self, JoinHandle};
 
 use async_channel::{Receiver, Sender, bounded};
 
+use mcp_sse_core::Config;
+
 use super::bound::{Bound, Door, invalid};
 use super::descriptors;
 use super::handle::{Controls, Handle, controls};
 use super::lobby::{Seat, Usher, lobby};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use mcp_sse_core::Config;
 
 /// The most shards that one server can have. A session's token has room for more; a machine has not.
 pub const WORKERS_MAX: usize = 256;

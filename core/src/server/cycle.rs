@@ -129,6 +129,10 @@ impl Server {
             conn.reply = Reply::CLOSE;
             // A proxy's next request may be another client's.
             (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
+            // So what has come of that is not counted for this one.
+            if conn.counted > 0 {
+                self.recount_bodies(key);
+            }
         }
         self.arm(TimerKind::Idle, key);
     }

@@ -10,7 +10,9 @@
 //! way; a limit on the queues of one address, which is of no use behind a proxy, and on loopback; an index
 //! of queues by size, which every frame and every write would have to keep. Instead all connections are
 //! looked at in one pass, only while somebody waits, and not again for an eighth of `stall_when_full`
-//! unless that pass has ended as many queues as one pass may.
+//! unless that pass has ended as many queues as one pass may. The first pass is as long after somebody
+//! began to wait: a server that was held up has not tried to write meanwhile, and must not take that for
+//! peers that do not read.
 
 use core::time::Duration;
 
@@ -23,10 +25,10 @@ use crate::timers::TimerKind;
 
 /// Queues that one pass ends at most: few enough for one call.
 const ENDED_BATCH: usize = 16;
-/// Passes that end nothing are no closer together than this, however short `stall_when_full` is.
+/// Passes that end fewer are no closer together than this, however short `stall_when_full` is.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-const STALLED_IN_THE_WAY: &str =
+const STALLED_WHILE_FULL: &str =
     "the peer takes no bytes, and others wait for room (limit queues_bytes_max)";
 
 impl Server {
@@ -51,8 +53,19 @@ impl Server {
     /// When queues are looked at next to make room, if nothing else makes some.
     pub(super) fn queue_room_deadline(&self) -> Option<Deadline> {
         self.config.timeouts.stall_when_full?;
-        let at = self.queues_looked_until.max(self.now);
+        let at = self.queues_looked_until;
         self.wants_queue_room().then_some(Deadline { at, cause: TimerKind::Stall })
+    }
+
+    /// Somebody begins to wait for room in all queues together, and is the first.
+    pub(super) fn expect_queue_room(&mut self) {
+        if let Some(patience) = self.config.timeouts.stall_when_full {
+            self.queues_looked_until = self.queues_looked_until.max(self.after_pause(patience));
+        }
+    }
+
+    fn after_pause(&self, patience: Duration) -> Time {
+        self.now.saturating_add((patience / 8).max(PAUSE_MIN))
     }
 
     /// If somebody waits for room in all queues together, ends the largest queues of peers that have
@@ -70,14 +83,15 @@ impl Server {
                 break;
             }
             if let Some((key, _)) = self.conns.at(key) {
-                self.stalled(key, STALLED_IN_THE_WAY);
+                self.stalled(key, STALLED_WHILE_FULL);
                 ended += 1;
             }
         }
-        if ended < ENDED_BATCH && self.wants_queue_room() {
-            let pause = self.now.saturating_add((patience / 8).max(PAUSE_MIN));
-            self.queues_looked_until = next.max(pause);
-        }
+        self.queues_looked_until = if ended < ENDED_BATCH && self.wants_queue_room() {
+            next.max(self.after_pause(patience))
+        } else {
+            self.now
+        };
     }
 
     /// The largest queues of all whose peers have taken nothing for as long, with what they take of

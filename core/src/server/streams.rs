@@ -238,6 +238,9 @@ impl Server {
     /// A session waits for room in all queues together, for the frame that was refused last.
     fn starve(&mut self, key: Key) {
         let Some(cost) = self.refused_shared_cost(key) else { return };
+        if self.starved.is_empty() {
+            self.expect_queue_room();
+        }
         let Some(session) = self.sessions.get_mut(key) else { return };
         self.starved_cost_min = self.starved_cost_min.min(cost);
         if !core::mem::replace(&mut session.starved, true) {

@@ -366,11 +366,16 @@ impl Bench {
 
     // ── The clock. ──────────────────────────────────────────────────────────────────────────────
 
-    /// Lets time pass, from deadline to deadline.
+    /// Lets time pass, from deadline to deadline. What is due at one time may take some calls, and not
+    /// as many as this.
     #[track_caller]
     pub(super) fn wait(&mut self, interval: Duration) {
+        const CALLS_MAX: u32 = 10_000;
         let end = self.now.saturating_add(interval);
+        let mut calls = 0;
         while let Some(deadline) = self.server.poll_timeout().filter(|next| next.at <= end) {
+            calls = if deadline.at > self.now { 0 } else { calls + 1 };
+            assert!(calls < CALLS_MAX, "{deadline:?} stays due, whatever is done");
             self.now = self.now.max(deadline.at);
             self.server.handle_timeout(self.now);
             self.pump();

@@ -236,6 +236,7 @@ impl Frame {
     /// # Ok::<(), mcp_sse_core::sse::FrameError>(())
     /// ```
     pub fn result<T: serde::Serialize + ?Sized>(id: &str, value: &T) -> Result<Self, FrameError> {
+        check_id(id)?;
         let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
         Self::message(&envelope(head, value)?)
     }
@@ -259,6 +260,7 @@ impl Frame {
     /// # Ok::<(), mcp_sse_core::sse::FrameError>(())
     /// ```
     pub fn error(id: &str, code: i32, message: &str) -> Result<Self, FrameError> {
+        check_id(id)?;
         Self::message(&error_body(Some(id), code, message))
     }
 
@@ -351,6 +353,14 @@ impl fmt::Debug for Frame {
             .field("wire_len", &self.wire_len())
             .field("answered_id", &self.answered_id())
             .finish()
+    }
+}
+
+/// An id is one JSON value: what holds more would be further members of the message.
+fn check_id(id: &str) -> Result<(), FrameError> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(id) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(FrameError::NotJson(format!("the id: {error}"))),
     }
 }
 

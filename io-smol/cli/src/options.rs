@@ -316,7 +316,8 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ("public_path_prefix", "--public-path-prefix"),
         ("allow_host", "--allow-host"),
         ("allow_origin", "--allow-origin"),
-        ("cors", "--cors-origin"),
+        ("cors_origin", "--cors-origin"),
+        ("cors_header", "--cors-header"),
         ("heartbeat", "--heartbeat"),
     ];
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
@@ -517,6 +518,9 @@ mod tests {
         check_mistake("--allow-host=http://x", "--allow-host");
         check_mistake("--allow-origin=x", "--allow-origin");
         check_mistake("--cors-origin=x", "--cors-origin");
+        let args = ["--cors-origin=https://app.example", "--cors-header=a b"];
+        let error = serve(&args).unwrap().config().unwrap_err().to_string();
+        assert!(error.contains("see --cors-header"), "{error}");
         check_mistake("--trusted-proxy=10.0.0.1/8", "--trusted-proxy");
         check_mistake("--rate-limit=10", "--rate-limit");
         check_mistake("--rate-limit=host=10/second", "--rate-limit");

@@ -5,11 +5,11 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use mcp_sse_tests::client::{Client, Stream};
-use mcp_sse_tests::wait_until;
+use mcp_sse_tests::{PATIENCE, wait_until};
 
 /// The command, started by a shell that has run a line before.
 struct Program {
@@ -44,15 +44,20 @@ impl Program {
             }
         });
         let stdout = BufReader::new(process.stdout.take().expect("a pipe"));
-        let mut lines = stdout.lines().map_while(Result::ok);
-        let address = lines.find_map(|line| {
-            let (_, rest) = line.split_once("http://")?;
-            rest.split_once('/')?.0.parse().ok()
-        });
+        let (sender, lines) = mpsc::channel();
         // What it says is read to the end, or it could not say it.
-        thread::spawn(move || lines.for_each(drop));
-        let address = address.unwrap_or_else(|| panic!("it says where it serves: {log:?}"));
-        Self { process, address, log }
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+        });
+        let mut program = Self { process, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
+        loop {
+            let line = lines.recv_timeout(PATIENCE).expect("it says where it serves");
+            let authority = line.split_once("http://").and_then(|(_, rest)| rest.split_once('/'));
+            if let Some(address) = authority.and_then(|(authority, _)| authority.parse().ok()) {
+                program.address = address;
+                return program;
+            }
+        }
     }
 
     fn log(&self) -> String {

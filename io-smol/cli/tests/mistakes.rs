@@ -132,6 +132,10 @@ fn flags_of_other_bridges_are_answered_with_the_line_to_type() {
         "mcp-sse bridge --sse-path /s sh --stdio",
     );
     check(&["bridge", "--env", "A", "b", "sh", "--", "-c"], "mcp-sse bridge --env A=b sh -- -c");
+    // Without something to run, no line works.
+    check(&["bridge", "--env", "A", "sh"], "mcp-sse bridge --env A=sh COMMAND");
+    check(&["bridge", "--stateful", "--port", "9"], "mcp-sse bridge --port 9 COMMAND");
+    check(&["--ssePath", "/s"], "mcp-sse --sse-path /s");
     check_code(2, &["--stdio", "x", "--outputTransport", "ws"], "--outputTransport ws: ");
     check_code(2, &["--sse", "https://example.com/sse"], "--sse: ");
 }
@@ -142,6 +146,12 @@ fn command_without_bridge_is_answered_with_the_line_to_type() {
     check_line(&["npx", "-y", "foo"], "there is no command npx", "mcp-sse bridge npx -y foo");
     let line = "mcp-sse bridge --port 0 npx -y foo";
     check_line(&["--port", "0", "npx", "-y", "foo"], "there is no command npx", line);
+    let check = |args: &[&str], line: &str| check_line(args, "the command bridge: type", line);
+    check(&["--shared", "--", "sh", "-c"], "mcp-sse bridge --shared sh -c");
+    check(&["--", "sh"], "mcp-sse bridge sh");
+    check(&["--shell", "a | b", "--port", "9"], "mcp-sse bridge --port 9 --shell 'a | b'");
+    check(&["--config", "a b.json"], "mcp-sse bridge --config 'a b.json'");
+    check(&["--check", "--config=f.json"], "mcp-sse bridge --check --config=f.json");
 }
 
 /// As its own parser has it, with what it suggests.

@@ -3,18 +3,20 @@
 //! A handler on the thread of the sockets yields as often as it can and is never done. Each time it is
 //! polled it counts, and sleeps for a moment, so that on a machine with one processor the others have
 //! theirs. Nothing is bound in seconds: what is counted is how often such a handler had its turn between
-//! the time at which something was in a socket and the time at which a handler had it.
+//! the time at which a client began to send something and the time at which a handler had it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::sync::{Arc, mpsc};
+use std::fs;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use futures_lite::future;
 use mcp_sse_core::Config;
 use mcp_sse_driver::Session;
 
-use crate::adapter::{Adapter, Handler, Server, handler};
+use crate::adapter::{Adapter, Handler, Listen, Place, Server, handler};
 use crate::client::{Client, Stream, Way, answer, call};
 use crate::{PATIENCE, handlers, wait_until};
 
@@ -85,12 +87,13 @@ impl Busy {
             if n % 4 == 0 {
                 poster = None;
             }
+            // A connection that is made for a post counts from its first byte: in TLS the server has to
+            // read more than once before the post is sent.
+            let begun = self.turns.load(Ordering::Relaxed);
             let poster = poster.get_or_insert_with(|| Client::connect(&way));
             poster.send(stream.post_request(&call(n, "[]")));
-            // The post is in the socket now, if not for longer.
-            let sent = self.turns.load(Ordering::Relaxed);
             let received = self.received.recv_timeout(PATIENCE).expect("the post is read");
-            let turns = received.saturating_sub(sent);
+            let turns = received.saturating_sub(begun);
             assert!(turns <= TURNS_MAX, "post {n} waited while others had {turns} turns");
             assert_eq!(poster.response().status, 202, "{n}");
             assert_eq!(stream.message(), answer(n, "[]"));
@@ -109,4 +112,68 @@ pub fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
     let mut idle_stream = Stream::open(idle.address());
     busy.check_posts(server.address());
     idle_stream.check_alive("beside a busy thread");
+}
+
+/// How many connections wait, of the 128 for which there is room.
+const WAITING: usize = 120;
+
+/// Whoever connects as fast as a server accepts does not have its thread alone: connections that wait are
+/// accepted a few at a time. So a post that is there when they are has reached its handler before the last
+/// of them has been accepted. Where the system does not say how many wait, nothing is tried.
+pub fn post_is_received_before_all_waiting_connections_are_accepted(on: &Adapter) {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = socket.local_addr().expect("its address").port();
+    if waiting(port).is_none() {
+        return println!("not tried: the system does not say how many connections wait");
+    }
+    let (blocks, blocked) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let (sender, counted) = mpsc::channel();
+    let goes_on = Arc::new(Mutex::new(goes_on));
+    let handler = handler(move |mut session: Session| {
+        let (blocks, goes_on, sender) = (blocks.clone(), goes_on.clone(), sender.clone());
+        async move {
+            while let Some(message) = session.recv().await {
+                if message.method() == Some("hold up") {
+                    blocks.send(()).expect("the test waits");
+                    let _ = goes_on.lock().expect("no panic").recv_timeout(PATIENCE);
+                } else {
+                    let _ = sender.send(waiting(port).expect("it was there before"));
+                }
+            }
+        }
+    });
+    let (listen, config) = (Listen::Tcp(socket), Config::default());
+    let server = Server::try_start(on, listen, Place::Local, config, handler).expect("a server");
+    let stream = Stream::open(server.address());
+    let mut posters = [(); 2].map(|()| Client::connect(server.address()));
+    for poster in &mut posters {
+        assert_eq!(poster.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
+    }
+    let [mut holds_up, mut poster] = posters;
+    holds_up.send(stream.post_request(r#"{"jsonrpc":"2.0","method":"hold up"}"#));
+    blocked.recv_timeout(PATIENCE).expect("the thread is held up");
+    // It comes first, so whoever tells of input does not tell of it later than of the others.
+    poster.send(stream.post_request(&call(1, "[]")));
+    let _clients: Vec<_> = (0..WAITING).map(|_| Client::connect(server.address())).collect();
+    wait_until("they wait", || waiting(port) == Some(WAITING));
+    go_on.send(()).expect("the thread waits");
+    let still_waiting = counted.recv_timeout(PATIENCE).expect("the post is received");
+    assert!(still_waiting > 0, "all were accepted before");
+    wait_until("the others are accepted", || waiting(port) == Some(0));
+}
+
+/// How many connections wait at a listening socket, where the system says it.
+fn waiting(port: u16) -> Option<usize> {
+    // The fields: a number, the local address, the remote one, the state (0A: it listens), and what is
+    // sent and received; for a listening socket the latter is the count.
+    let local = format!(":{port:04X}");
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_local = fields.next()?.ends_with(&local);
+        let listens = fields.nth(1)? == "0A";
+        let (_, received) = fields.next()?.split_once(':')?;
+        usize::from_str_radix(received, 16).ok().filter(|_| is_local && listens)
+    })
 }

@@ -14,17 +14,17 @@ macro_rules! check {
             use std::sync::Arc;
 
             use $adapter::{
-                Acknowledgement, Aftermath, Authorization, Cidr, CidrError, CloseReason, Closed,
-                Config, ConfigBuilder, ConfigError, Conversation, DECISIONS_MAX, Decision,
-                ExchangeRequest, Fault, Frame, Handle, HandlerReturn, Limits, Listener, Metrics,
-                Peer, Principal, ProtectedResource, Rate, RateError, Reach, Refusal, Report,
-                RequestHead, ResponseHead, ReturnsFuture, ReturnsNothing, SendError, Session,
-                SessionId, SessionSender, Shard, StaticTokens, StaticTokensBuilder,
-                StaticTokensError, Stopped, Timeouts, Tls, TlsError, TlsProblem, Verdict,
-                VerdictCache, WORKERS_MAX, http1, jsonrpc, rustls, sse,
+                ADDRESSES_MAX, Acknowledgement, Aftermath, Authorization, Cidr, CidrError,
+                CloseReason, Closed, Config, ConfigBuilder, ConfigError, Conversation,
+                DECISIONS_MAX, Decision, ExchangeRequest, Fault, Frame, Handle, HandlerReturn,
+                Limits, Listener, Metrics, Peer, Principal, ProtectedResource, Rate, RateError,
+                Reach, Refusal, Report, RequestHead, ResponseHead, ReturnsFuture, ReturnsNothing,
+                SendError, Session, SessionId, SessionSender, Shard, StaticTokens,
+                StaticTokensBuilder, StaticTokensError, Stopped, Timeouts, Tls, TlsError,
+                TlsProblem, Verdict, VerdictCache, WORKERS_MAX, http1, jsonrpc, rustls, sse,
             };
 
-            const NUMBERS: (usize, usize) = (DECISIONS_MAX, WORKERS_MAX);
+            const NUMBERS: [usize; 3] = [ADDRESSES_MAX, DECISIONS_MAX, WORKERS_MAX];
 
             fn listener(listener: Listener) -> (Handle, std::io::Result<Listener>) {
                 let handle = listener.handle();

@@ -8,7 +8,7 @@ use std::thread;
 
 use mcp_sse_driver::{Handle, Session};
 use mcp_sse_tests::client::{Stream, call};
-use mcp_sse_tests::{PATIENCE, finish, timeouts};
+use mcp_sse_tests::{PATIENCE, finish, handlers, timeouts, within};
 use mcp_sse_tokio::Config;
 use tokio::runtime::{Builder, Runtime};
 
@@ -62,6 +62,12 @@ fn many_threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
+/// What a thread returns that is about to end.
+#[track_caller]
+fn join<T: Send + 'static>(thread: thread::JoinHandle<T>) -> T {
+    within(PATIENCE, "the end of a thread", || thread.join()).expect("no panic")
+}
+
 fn on_tokio() -> (mcp_sse_tokio::Listener, SocketAddr, Handle) {
     let listener = mcp_sse_tokio::Listener::bind("127.0.0.1:0", Config::default());
     let listener = listener.expect("a free port");
@@ -69,10 +75,9 @@ fn on_tokio() -> (mcp_sse_tokio::Listener, SocketAddr, Handle) {
     (listener, address, handle)
 }
 
-/// Checks a server that runs on this runtime, and ends it.
+/// Checks a server, and ends it.
 #[track_caller]
 fn check_on_tokio(
-    runtime: &Runtime,
     serve: impl FnOnce(
         mcp_sse_tokio::Listener,
         std::sync::Arc<Gate>,
@@ -83,20 +88,20 @@ fn check_on_tokio(
     let served = serve(listener, gate);
     check(address, &keeper);
     handle.abort();
-    runtime.block_on(served).expect("no panic").expect("the server ends well");
+    finish("the end of the server", served).expect("no panic").expect("the server ends well");
 }
 
 #[test]
 fn task_that_blocks_does_not_stop_the_server_when_the_callback_spawns_it() {
     let runtime = many_threads();
-    check_on_tokio(&runtime, |listener, gate| {
+    check_on_tokio(|listener, gate| {
         runtime.spawn(listener.serve(move |session| {
             let gate = gate.clone();
             tokio::spawn(async move { gate.serve(session).await });
         }))
     });
     // The same, with what `spawn` returns returned.
-    check_on_tokio(&runtime, |listener, gate| {
+    check_on_tokio(|listener, gate| {
         runtime.spawn(listener.serve(move |session| {
             let gate = gate.clone();
             tokio::spawn(async move { gate.serve(session).await })
@@ -107,7 +112,7 @@ fn task_that_blocks_does_not_stop_the_server_when_the_callback_spawns_it() {
 #[test]
 fn async_handler_that_blocks_does_not_stop_the_server_on_tokio() {
     let runtime = many_threads();
-    check_on_tokio(&runtime, |listener, gate| {
+    check_on_tokio(|listener, gate| {
         runtime.spawn(listener.serve(move |session| {
             let gate = gate.clone();
             async move { gate.serve(session).await }
@@ -131,7 +136,7 @@ fn async_handler_that_blocks_does_not_stop_the_server_on_smol() {
         });
         check(address, &keeper);
         handle.abort();
-        served.join().expect("no panic").expect("the server ends well");
+        join(served).expect("the server ends well");
     }
 }
 
@@ -161,7 +166,7 @@ fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_t
         let (found, _) = told.recv_timeout(PATIENCE).expect("a handler");
         assert_eq!(found, here, "spawns: {spawns}");
         handle.shutdown();
-        runtime.block_on(served).expect("no panic").expect("the server ends well");
+        finish("the end of the server", served).expect("no panic").expect("the server ends well");
     }
     for spawns in [true, false] {
         let (listener, address, handle) = on_tokio();
@@ -185,7 +190,7 @@ fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_t
         let thread = told.recv_timeout(PATIENCE).expect("a handler").expect("a name");
         assert!(thread.starts_with("mcp-sse "), "{thread}, spawns: {spawns}");
         handle.shutdown();
-        served.join().expect("no panic").expect("the server ends well");
+        join(served).expect("the server ends well");
     }
 }
 
@@ -220,12 +225,46 @@ fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
     let thread = told.recv_timeout(PATIENCE).expect("a handler");
     assert_eq!(thread.as_deref(), Some("here"));
     give_up.try_send(()).expect("it waits");
-    serving.join().expect("no panic").expect("it was given up");
+    join(serving).expect("it was given up");
     let gone = told.recv_timeout(PATIENCE);
     assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected), "the handler went with the future");
     stream.client.wait_for_end();
     let stopped = || finish("an answer", handle.metrics()).is_err();
     mcp_sse_tests::wait_until("the server has stopped", stopped);
+}
+
+/// What a session's future does to itself, it does to nobody else.
+#[test]
+fn panic_of_an_async_handler_ends_its_session_alone() {
+    async fn handle(mut session: Session) {
+        while let Some(message) = session.recv().await {
+            assert_ne!(message.method(), Some("panic"), "as the test wants it");
+            if let Some(frame) = handlers::echoed(&message) {
+                let _gone = session.send(frame).await;
+            }
+        }
+    }
+    let check = |address: SocketAddr| {
+        let mut other = Stream::open(address);
+        let mut panics = Stream::open(address);
+        assert_eq!(panics.post(r#"{"jsonrpc":"2.0","method":"panic"}"#).status, 202);
+        panics.client.wait_for_end();
+        other.check_alive("beside a panic");
+        Stream::open(address).check_alive("after a panic");
+    };
+    let (listener, address, server) = on_tokio();
+    let runtime = many_threads();
+    let served = runtime.spawn(listener.serve(handle));
+    check(address);
+    server.abort();
+    finish("the end of the server", served).expect("no panic").expect("the server ends well");
+    let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", Config::default());
+    let listener = listener.expect("a free port");
+    let (address, server) = (listener.local_addr().expect("an address"), listener.handle());
+    let served = thread::spawn(move || async_io::block_on(listener.serve(handle)));
+    check(address);
+    server.abort();
+    join(served).expect("the server ends well");
 }
 
 /// A function, a closure that returns a future, an async closure, and `drop`, on both adapters.
@@ -235,19 +274,20 @@ fn serve_takes_each_form_of_a_handler() {
         while session.recv().await.is_some() {}
     }
     let runtime = many_threads();
+    let _inside = runtime.enter();
     macro_rules! check {
-        ($adapter:ident, $run:expr, $($handler:expr),+) => {
+        ($adapter:ident, $($handler:expr),+) => {
             $({
                 let listener = $adapter::Listener::bind("127.0.0.1:0", Config::default());
                 let listener = listener.expect("a free port");
                 listener.handle().shutdown();
-                $run(listener.serve($handler)).expect("the server ends well");
+                let served = finish("the end of the server", listener.serve($handler));
+                served.expect("the server ends well");
             })+
         };
     }
     check!(
         mcp_sse_smol,
-        async_io::block_on,
         handle,
         |mut session: Session| async move { while session.recv().await.is_some() {} },
         async |session| handle(session).await,
@@ -258,7 +298,6 @@ fn serve_takes_each_form_of_a_handler() {
     );
     check!(
         mcp_sse_tokio,
-        |served| runtime.block_on(served),
         handle,
         |mut session: Session| async move { while session.recv().await.is_some() {} },
         async |session| handle(session).await,

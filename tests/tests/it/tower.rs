@@ -16,7 +16,7 @@ use http::request::Builder;
 use mcp_sse_core::{Config, Limits, Peer, SessionToken, Timeouts};
 use mcp_sse_driver::Session;
 use mcp_sse_tests::adapter::{Handler, handler};
-use mcp_sse_tests::{handlers, wait_until};
+use mcp_sse_tests::{finish, handlers, wait_until};
 use mcp_sse_tokio::{
     Authorization, Principal, Refusal, SseService, SseServiceBuilder, Verdict, VerdictCache,
 };
@@ -425,7 +425,9 @@ fn sessions_that_a_callback_spawns_run_on_the_runtime_of_whoever_made_the_servic
     for service in services {
         let mut app = Router::new().fallback_service(service.expect("a thread"));
         let asked = async { app.call(get("/sse")).await.map(drop) };
-        runtime.block_on(asked).unwrap_or_else(|never| match never {});
+        let _inside = runtime.enter();
+        let asked = finish("an answer", asked);
+        asked.unwrap_or_else(|never| match never {});
         let told = runtimes.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session");
         assert_eq!(told, here);
     }
@@ -446,15 +448,15 @@ fn service_dropped_behind_a_shutdown_leaves_requests_under_way_their_grace() {
     let handle = desk.service.handle();
     handle.shutdown();
     handle.shutdown();
-    let Desk { runtime, service } = desk;
+    let Desk { runtime: _runtime, service } = desk;
     drop((app, service));
-    let metrics = runtime.block_on(handle.metrics()).expect("it runs");
+    let metrics = finish("counters", handle.metrics()).expect("it runs");
     assert_eq!(metrics.sessions_open(), 1, "a request is in flight");
     let answer = handlers::echoed(&request).expect("a request");
-    runtime.block_on(session.send(answer)).expect("a stream");
+    finish("room", session.send(answer)).expect("a stream");
     let body = stream.body_mut();
     let frame = core::future::poll_fn(|cx| poll_frame(Pin::new(&mut *body), cx));
-    let told = runtime.block_on(frame).expect("an answer");
+    let told = finish("an answer", frame).expect("an answer");
     assert!(told.windows(3).any(|three| three == b"[7]"), "{told:?}");
-    wait_until("the server has ended", || runtime.block_on(handle.metrics()).is_err());
+    wait_until("the server has ended", || finish("counters", handle.metrics()).is_err());
 }

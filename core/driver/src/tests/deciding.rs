@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use mcp_sse_core::{Authorization, ConnId, Principal, Refusal, RequestHead, Timeouts, Verdict};
+
 use super::*;
 use crate::decisions::{Authorizer, DECISIONS_MAX, Decisions, undisturbed};
 use crate::verdicts::VerdictCache;
-use mcp_sse_core::Authorization;
-use mcp_sse_core::Timeouts;
-use mcp_sse_core::{ConnId, Principal, Refusal, RequestHead, Verdict};
 
 /// What the authorizer is to say about each token; it waits where there is nothing yet.
 #[derive(Clone, Default)]

@@ -4,12 +4,12 @@ use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
 
+use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
+
 use super::poll;
 use super::sockets::{Bench, Scripted};
 use crate::testing::Random;
 use crate::{Handle, Stopped, controls_of};
-use mcp_sse_core::{Acknowledgement, Config};
-use mcp_sse_core::{Limits, Timeouts};
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 

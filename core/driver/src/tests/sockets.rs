@@ -11,15 +11,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use mcp_sse_core::{Clock, CloseReason, Config, ConnId, Limits, Peer, sse::Frame};
+
 use super::{Counted, poll};
 use crate::testing::{Random, lines_in};
 use crate::{Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls};
-use mcp_sse_core::Clock;
-use mcp_sse_core::Config;
-use mcp_sse_core::Limits;
-use mcp_sse_core::Peer;
-use mcp_sse_core::sse::Frame;
-use mcp_sse_core::{CloseReason, ConnId};
 
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]

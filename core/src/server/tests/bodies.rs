@@ -1,9 +1,9 @@
 //! The budget of bodies of one address.
 
 use super::*;
-use crate::Shard;
 use crate::error::Fault;
-use crate::event::LookupAnswer;
+use crate::event::{LookupAnswer, Outcome, PostTicket};
+use crate::{Acknowledgement, Shard};
 
 const BODY: usize = 1_000;
 
@@ -122,6 +122,35 @@ fn one_whole_message_is_always_allowed() {
     assert_eq!(bench.statuses(conn), [202]);
 }
 
+/// However much of its posts has come, and whether its end is orderly: what it held is its address's again.
+#[test]
+fn connection_that_leaves_gives_its_address_its_bytes_back() {
+    let mut bench = bench(|limits| limits.inbound_messages_max = Some(1));
+    let client = bench.open();
+    let request = sized(&client.token, BODY);
+    let (early, small) = (&request[..request.len() - 1], post(&client.token, &call(1)));
+    let full = bench.connect();
+    bench.says(full, &small);
+    assert_eq!(bench.statuses(full), [202], "the session has no more room");
+    let (held, behind) = (request.as_str(), [&request, &small[..9]].concat());
+    for (what, said) in [("unfinished", early), ("held", held), ("held, and more", &behind)] {
+        for leave in [Bench::reset, Bench::fin] {
+            let conn = bench.connect_from(from("192.0.2.1"));
+            bench.says(conn, said);
+            let counted = bench.server.body_addresses.count(&key("192.0.2.1"));
+            assert!(
+                bench.heard(conn).is_empty() && counted >= BODY as u64 - 1,
+                "{what}: {counted}"
+            );
+            leave(&mut bench, conn);
+            if bench.is_open(conn) {
+                bench.reset(conn);
+            }
+            assert_eq!(bench.server.body_addresses.total(), 0, "{what}");
+        }
+    }
+}
+
 #[test]
 fn input_behind_a_held_post_counts_for_its_address() {
     let mut bench = bench(|limits| limits.inbound_messages_max = Some(0));
@@ -159,5 +188,70 @@ fn forwarded_post_counts_for_its_address_until_its_outcome_is_known() {
         here.acknowledge(ticket, outcome).unwrap();
         assert_eq!(here.statuses(conn), [202]);
         assert_eq!(here.server.body_addresses.total(), 0);
+    }
+}
+
+#[test]
+fn input_behind_an_answer_that_is_not_read_counts_for_the_proxys_next_client() {
+    let config = limited(|limits| limits.answers_bytes_max = Some(0));
+    let config = config.acknowledgement(Acknowledgement::Deferred);
+    let mut bench = Bench::with(config.trusted_proxy("192.0.2.9/32"));
+    let client = bench.open();
+    let conn = bench.connect_from(from("192.0.2.9"));
+    let request = post_with(&client.token, "X-Forwarded-For: 203.0.113.1\r\n", NOTE);
+    bench.says(conn, request.repeat(2));
+    let first = request.len() as u64;
+    assert_eq!(bench.server.body_addresses.count(&key("203.0.113.1")), first);
+    bench.set_reading(conn, false);
+    let ticket = posted(&mut bench);
+    bench.acknowledge(ticket, Outcome::Accepted).unwrap();
+    assert_eq!(bench.server.body_addresses.total(), 0, "whose it is, is not known yet");
+    bench.set_reading(conn, true);
+    let ticket = posted(&mut bench);
+    bench.acknowledge(ticket, Outcome::Accepted).unwrap();
+    assert_eq!(bench.statuses(conn), [202; 2]);
+}
+
+fn posted(bench: &mut Bench) -> PostTicket {
+    match bench.event() {
+        Some(Event::Message { ticket: Some(ticket), .. }) => ticket,
+        other => panic!("no message: {other:?}"),
+    }
+}
+
+/// What is read, held, asked about and forwarded counts for its address, and no end of a server keeps it.
+#[test]
+fn abort_and_shutdown_give_back_what_counted_for_an_address() {
+    for abort in [true, false] {
+        let config = limited(|limits| limits.inbound_messages_max = Some(0));
+        let mut here = Bench::with(config.shard(Shard(1)).forwarding(true));
+        let mut there = Bench::with(Config::builder().shard(Shard(2)).forwarding(true));
+        let (own, foreign) = (here.open(), there.open());
+        let peer = from("192.0.2.1");
+        begin(&mut here, peer, &sized(&own.token, BODY));
+        let held = here.connect_from(peer);
+        here.says(held, sized(&own.token, BODY) + "P");
+        begin(&mut here, peer, &sized(&foreign.token, BODY));
+        let request = sized(&foreign.token, BODY);
+        let forwarded = begin(&mut here, peer, &request);
+        let lookups = here.events().into_iter().filter_map(|event| match event {
+            Event::LookedFor { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        let ticket = lookups.last().unwrap();
+        here.server.answer_lookup(ticket, LookupAnswer::Found, here.now).unwrap();
+        here.pump();
+        here.says(forwarded, "}");
+        assert!(here.server.body_addresses.count(&key("192.0.2.1")) >= 4 * BODY as u64 - 100);
+        if abort {
+            here.server.abort(here.now);
+            here.pump();
+        } else {
+            here.shutdown();
+            here.wait(secs(60));
+        }
+        here.events();
+        assert_eq!(here.server.connections_open(), 0);
+        assert_eq!((here.server.body_addresses.total(), here.server.bodies_bytes), (0, 0));
     }
 }

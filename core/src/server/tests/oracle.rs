@@ -9,7 +9,7 @@
 use super::identity::{ALICE, BOB, locked, misses};
 use super::tickets::{allow, asking};
 use super::*;
-use crate::event::{Delivery, Outcome};
+use crate::event::{Delivery, LookupAnswer, Outcome};
 use crate::exchange::Exchange;
 use crate::testing::steps_in;
 use crate::{Authorization, Shard};
@@ -115,7 +115,7 @@ fn verdict_on_a_post_that_misses_takes_the_same_steps() {
 }
 
 #[test]
-fn forwarded_post_that_misses_takes_the_same_steps() {
+fn forwarded_post_and_lookup_that_miss_take_the_same_steps() {
     let mut here = Bench::with(asking().shard(Shard(1)).forwarding(true));
     let mut there = Bench::with(
         asking().authorization(Authorization::Deferred).shard(Shard(2)).forwarding(true),
@@ -136,5 +136,13 @@ fn forwarded_post_that_misses_takes_the_same_steps() {
         there.pump();
         assert!(matches!(delivery, Delivery::Done(Outcome::UnknownSession)), "{target}");
         assert_eq!(steps, SECRET + 7, "{target}");
+        // It is asked about first where its body comes later.
+        let conn = here.connect();
+        here.says(conn, crate::server::tests::post(target, NOTE).strip_suffix(NOTE).unwrap());
+        let ticket = here.asked();
+        here.authorize(ticket, allow("mallory")).unwrap();
+        let Some(Event::LookedFor { lookup, .. }) = here.event() else { panic!("a question") };
+        let (steps, answer) = steps_in(|| there.server.look_up(&lookup));
+        assert_eq!((steps, answer), (SECRET + 7, LookupAnswer::UnknownSession), "{target}");
     }
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::error::{Fault, SendError};
 
 const RESERVE: u64 = 2_000;
+/// How long a frame waits before anybody's queue is ended for it.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// With so much for all queues together, and 2,000 bytes for each session's own.
 fn reserving(queues_bytes_max: u64) -> Bench {
@@ -115,14 +117,14 @@ fn largest_stalled_queues_end_first_until_a_waiting_frame_fits() {
 }
 
 #[test]
-fn frame_that_finds_peers_stalled_for_long_is_told_of_room_at_once() {
+fn frame_that_finds_peers_stalled_for_long_is_told_of_room_after_a_pause() {
     let mut bench = reserving(100_000);
     let hogs: Vec<_> = (0..80).map(|_| hog(&mut bench, 2_000 + 1_250)).collect();
     let reader = bench.open();
     bench.wait(secs(5));
     let answer = note(&"y".repeat(4_000));
     assert_eq!(bench.server.send(reader.session, &answer, bench.now), Err(SendError::Full));
-    bench.wait(Duration::ZERO);
+    bench.wait(PAUSE);
     let events = bench.events();
     let told =
         |event: &Event| matches!(event, Event::Unblocked { session } if *session == reader.session);
@@ -189,7 +191,7 @@ fn answers_that_nobody_reads_are_ended_for_room_as_well() {
     bench.wait(secs(3));
     let answer = note(&"y".repeat(4_000));
     assert_eq!(bench.server.send(reader.session, &answer, bench.now), Err(SendError::Full));
-    bench.wait(Duration::ZERO);
+    bench.wait(PAUSE);
     assert!(!bench.is_open(conn));
     bench.send(reader.session, &answer);
 }
@@ -204,6 +206,7 @@ fn room_for_a_large_frame_is_made_in_several_calls() {
     bench.wait(secs(3));
     let answer = costing(101_000);
     assert_eq!(bench.server.send(reader.session, &answer, bench.now), Err(SendError::Full));
+    bench.now = bench.now.saturating_add(PAUSE);
     bench.server.handle_timeout(bench.now);
     let ended = bench.server.metrics().fault(Fault::Stalled);
     assert!((1..40).contains(&ended), "{ended} in one call");
@@ -211,4 +214,24 @@ fn room_for_a_large_frame_is_made_in_several_calls() {
     bench.wait(Duration::ZERO);
     stalled(&mut bench);
     bench.send(reader.session, &answer);
+}
+
+#[test]
+fn peers_are_not_ended_for_room_before_they_could_be_written_to() {
+    let mut bench = reserving(10_000);
+    let hog = hog(&mut bench, 12_000);
+    let reader = bench.open();
+    // The thread was held up for so long: nobody has tried to write meanwhile.
+    bench.now = bench.now.saturating_add(secs(3));
+    let answer = note(&"y".repeat(4_000));
+    assert_eq!(bench.server.send(reader.session, &answer, bench.now), Err(SendError::Full));
+    bench.server.handle_timeout(bench.now);
+    bench.takes(hog.conn, 1_024);
+    bench.wait(secs(1));
+    assert_eq!(stalled(&mut bench), []);
+    // And its deadline is one that a driver can see to be late.
+    let deadline = bench.server.poll_timeout().unwrap().at;
+    bench.server.handle_wall_clock(0);
+    bench.server.handle_input(reader.conn, b"", bench.now.saturating_add(secs(9)));
+    assert_eq!(bench.server.poll_timeout().unwrap().at, deadline);
 }

@@ -41,7 +41,8 @@ fn config(random: &mut Random) -> ConfigBuilder {
         limits.queue_reserve_bytes = [0, 400][random.below(2)];
         limits.bodies_bytes_max = Some(5_000);
         limits.body_bytes_max = Some(2_000);
-        limits.answers_bytes_max = Some(400);
+        limits.bodies_bytes_per_address_max = Some(0);
+        limits.answers_bytes_max = Some([1, 400][random.below(2)]);
         limits.stream_input_bytes_max = 300;
         limits.discard_bytes_max = 100;
         limits.linger_bytes_max = 500;
@@ -54,6 +55,7 @@ fn config(random: &mut Random) -> ConfigBuilder {
     if random.below(2) == 0 {
         config = config.acknowledgement(Acknowledgement::Deferred);
     }
+    let config = config.trusted_proxy("10.0.0.0/8");
     config.forwarding(random.below(2) == 0).allow_half_close(random.below(4) == 0)
 }
 
@@ -124,7 +126,14 @@ impl Walk {
             _ => "PUT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200\r\n\r\n".into(),
         };
         let times = if self.below(6) == 0 { 4 } else { 1 };
-        let mut bytes = text.repeat(times).into_bytes();
+        let mut text = text.repeat(times);
+        // Which proxies are believed, and other peers are not.
+        if self.below(2) == 0 {
+            let client = ["203.0.113.1", "203.0.113.2", "unknown"][self.below(3)];
+            let fields = format!("Host: localhost\r\nX-Forwarded-For: {client}\r\n");
+            text = text.replace("Host: localhost\r\n", &fields);
+        }
+        let mut bytes = text.into_bytes();
         match self.below(12) {
             0 => bytes.truncate(self.below(bytes.len())),
             1 => {
@@ -142,7 +151,13 @@ impl Walk {
         self.bench.now = self.bench.now.saturating_add(Duration::from_millis(1));
         match (self.below(40), conn) {
             (0..=3, _) if self.conns.len() < CONNECTIONS_MAX => {
-                self.conns.push(self.bench.connect());
+                let local = "10.0.0.2:80".parse().unwrap();
+                let peer = match self.below(4) {
+                    0 => Peer::tcp("10.0.0.9:5".parse().unwrap(), local),
+                    1 => Peer::tcp("192.0.2.1:5".parse().unwrap(), local),
+                    _ => Peer::local(),
+                };
+                self.conns.push(self.bench.connect_from(peer));
             }
             (4..=15, Some(conn)) => {
                 // A stream that is talked to does not live long.
@@ -333,8 +348,14 @@ impl Walk {
     }
 
     fn finish(mut self) -> (Vec<String>, Vec<Vec<u8>>) {
-        self.bench.shutdown();
-        for _ in 0..200 {
+        let (begin, abort) = (self.below(200), self.below(400));
+        for step in 0..200 {
+            if step == begin {
+                self.bench.shutdown();
+            }
+            if step == abort {
+                self.bench.server.abort(self.bench.now);
+            }
             self.step_quietly();
         }
         self.bench.wait(secs(10));
@@ -352,6 +373,7 @@ impl Walk {
         assert_eq!((server.queues_cost, server.bodies_bytes), (0, 0));
         assert_eq!((server.connections_open(), server.sessions_open()), (0, 0));
         assert_eq!(server.conn_addresses.total() + server.tenants.check(), 0);
+        assert_eq!(server.body_addresses.total(), 0);
         let heard = self.bench.wires.values().map(|wire| wire.writes.concat()).collect();
         (self.told, heard)
     }

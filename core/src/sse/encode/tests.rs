@@ -174,7 +174,8 @@ fn result_error_and_notification_are_messages_with_the_id_as_given() {
     check(Frame::notification("a\"b", &value), text, None);
     check(Frame::result("1", &()), r#"{"jsonrpc":"2.0","id":1,"result":null}"#, Some("1"));
 
-    for id in ["", "a", "\"", "1 2"] {
+    // The last ones would make the whole JSON, with members that are not the caller's.
+    for id in ["", "a", "\"", "1 2", r#"1,"x":2"#, r#"1,"result":0"#] {
         assert!(matches!(Frame::result(id, &value), Err(FrameError::NotJson(_))), "{id}");
         assert!(matches!(Frame::error(id, 1, ""), Err(FrameError::NotJson(_))), "{id}");
     }

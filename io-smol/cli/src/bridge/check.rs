@@ -176,7 +176,8 @@ pub async fn check(
         .spawn(command, None, name)
         .await
         .map_err(|error: io::Error| Fault::NotStarted(error.to_string()))?;
-    let output = Output::new(name, children.status().clone());
+    let output =
+        Output::new(name, children.status().clone()).line_bytes_max(command.longest_line());
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let waits_for = Cell::new(FIRST_ASKED);
     let mut talk = Talk { child, output, buffer, asked: 0, waits_for: &waits_for };
@@ -366,17 +367,23 @@ impl Talk<'_> {
 
     /// What it has said and nobody has looked at. One thing is asked at a time, and so an answer that
     /// cannot be read is the answer to it.
-    fn said(&mut self) -> Option<Result<Message, Fault>> {
-        Some(match self.output.next_printed()? {
-            Printed::Message(message) => Ok(message),
-            Printed::Lost(_) => Err(Fault::Unexpected(self.waits_for.get())),
-        })
+    async fn said(&mut self) -> Option<Result<Message, Fault>> {
+        loop {
+            return Some(match self.output.next_printed()? {
+                Printed::Message(message) => Ok(message),
+                Printed::Lost(_) => Err(Fault::Unexpected(self.waits_for.get())),
+                Printed::Unread(unread) => match self.write(unread.answer()).await {
+                    Ok(()) => continue,
+                    Err(fault) => Err(fault),
+                },
+            });
+        }
     }
 
     /// What it says next.
     async fn next(&mut self) -> Result<Message, Fault> {
         loop {
-            if let Some(said) = self.said() {
+            if let Some(said) = self.said().await {
                 return said;
             }
             let (child, buffer) = (&mut self.child, &mut self.buffer);
@@ -395,7 +402,7 @@ impl Talk<'_> {
                 Some(0) => {
                     // Its last line may have no end.
                     self.output.end();
-                    return match self.said() {
+                    return match self.said().await {
                         Some(said) => said,
                         None => Err(self.end(Fault::ClosedOutput).await),
                     };

@@ -21,7 +21,8 @@
 //! Each request that is taken is answered once: by the process, with the id as the client spelled it; by
 //! the bridge, where the process has answered with what cannot be passed on (to the request whose id it
 //! has, or to the only one under way if it has none); or by the end of the session. Answers that nobody
-//! waits for are dropped, or one that comes after the bridge's would be a second one.
+//! waits for are dropped, or one that comes after the bridge's would be a second one. A request of the
+//! process's own that cannot be passed on is answered by the bridge as well.
 
 use core::time::Duration;
 use std::borrow::Cow;
@@ -48,8 +49,11 @@ pub const PARKED_BYTES_MAX: usize = 1 << 20;
 /// The longest id of a request that is passed on, as JSON: it is kept until the answer.
 pub const ID_BYTES_MAX: usize = 4 << 10;
 
+/// With so many lines waiting for the process, what it asks is not answered: it does not read.
+const ANSWERED_LINES_MAX: usize = 64;
+
 /// So much of the reason for which a process refuses the handshake is told.
-const REASON_CHARS_MAX: usize = 200;
+pub(super) const REASON_CHARS_MAX: usize = 200;
 
 /// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
 /// both official SDKs wait for an answer.
@@ -102,7 +106,7 @@ struct Waiting {
 pub enum Said {
     /// It is the client's.
     ForClient(Message),
-    /// It was ours.
+    /// It was for the bridge, which has done what there is to do.
     Ours,
     /// It is an answer that nobody waits for, any more or at all.
     Unasked,
@@ -167,6 +171,26 @@ impl Conversation {
             }
             Printed::Message(message) => Said::ForClient(message),
             Printed::Lost(lost) => self.handle_lost(&lost),
+            Printed::Unread(unread) => {
+                self.answer_process(unread.answer());
+                Said::Ours
+            }
+        }
+    }
+
+    /// A request of the process's, with this raw id, cannot be passed on for this reason.
+    pub fn refuse_process(&mut self, id: &str, why: &str) {
+        // The answer repeats it.
+        if id.len() <= ID_BYTES_MAX {
+            self.answer_process(error_body(Some(id), code::INTERNAL_ERROR, why));
+        }
+    }
+
+    fn answer_process(&mut self, body: Vec<u8>) {
+        if self.lines.len() < ANSWERED_LINES_MAX
+            && let Ok(message) = Message::read(body, None)
+        {
+            self.lines.push_back(line(message));
         }
     }
 

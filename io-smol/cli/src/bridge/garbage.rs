@@ -94,8 +94,10 @@ impl Child {
 
     /// What is no answer.
     fn chatters(&mut self) -> Vec<u8> {
-        match self.random.below(6) {
+        match self.random.below(8) {
             0 => b"[INFO] {\n".to_vec(),
+            6 => b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":{\"a\n".to_vec(),
+            7 => "{\"jsonrpc\":\"2.0\",\"id\":\"\u{2029}\",\"method\":7}\n".into(),
             1 => b"{ config = {\n".to_vec(),
             2 => "{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"m\u{2028}\"}\n".into(),
             3 => b"{\"level\":\"info\",\"id\":1,\"error\":null}\n".to_vec(),
@@ -180,8 +182,8 @@ fn session(seed: u64) -> (u32, u32) {
                 Said::ForClient(message) => {
                     client.hears(&Frame::message(message.body()).expect("an object"));
                 }
-                Said::Unasked => {}
-                other @ (Said::Ours | Said::Refused(_)) => panic!("{other:?}"),
+                Said::Unasked | Said::Ours => {}
+                other @ Said::Refused(_) => panic!("{other:?}"),
             }
         }
     };
@@ -268,6 +270,7 @@ fn shared(seed: u64) -> (u32, u32) {
             match output.next_printed() {
                 Some(Printed::Message(message)) => mux.handle_server(&message, now),
                 Some(Printed::Lost(lost)) => mux.handle_lost(&lost, now),
+                Some(Printed::Unread(unread)) => mux.handle_unread(&unread),
                 None => break,
             }
         }

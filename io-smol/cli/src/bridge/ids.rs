@@ -12,6 +12,9 @@ use std::borrow::Cow;
 
 use mcp_sse_core::jsonrpc::same_id;
 
+/// No id longer than this is taken for a number, as JSON: a client may have many long ones, and each is
+/// looked at for each answer that is to none of them.
+const NUMBER_BYTES_MAX: usize = 64;
 /// The largest integer up to which each is a double of its own.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -21,6 +24,9 @@ fn is_string(raw: &str) -> bool {
 
 /// The number that a raw id is, or that its text spells.
 fn value(raw: &str) -> Option<f64> {
+    if raw.len() > NUMBER_BYTES_MAX {
+        return None;
+    }
     let text = if is_string(raw) {
         Cow::Owned(serde_json::from_str::<String>(raw).ok()?)
     } else {
@@ -117,6 +123,9 @@ mod tests {
         check(&[r#""inf""#, r#""nan""#], "1e999", None);
         check(&[r#""""#], "0", None);
         check(&["1", "1"], "1.0", Some(0));
+        let spelled = |len: usize| format!("\"{:>len$}\"", 5, len = len - 2);
+        check(&[&spelled(NUMBER_BYTES_MAX)], "5", Some(0));
+        check(&[&spelled(NUMBER_BYTES_MAX + 1)], "5", None);
         check(&[], "1", None);
     }
 

@@ -1,7 +1,7 @@
 //! Reads what a server prints as the official clients do, where the strict reader does not take it.
 //!
 //! Knows: what servers print that is not quite JSON or not quite JSON-RPC, what of it has a meaning all
-//! the same, and whose answer something is that cannot be passed on.
+//! the same, and which answer or request something is that cannot be passed on.
 //! Does not know: lines, who waits for what.
 //!
 //! The child is the operator's own program, and works where a client starts it directly. So what the
@@ -12,18 +12,22 @@
 //! the last of several members of one name counts, an id is an integer by value. Raw control characters
 //! in strings are refused by all of them; as they can mean nothing else, they are escaped. Two objects
 //! on one line are taken apart. What has no such meaning is not guessed at: its request is told that its
-//! answer cannot be passed on, and why. A line that does not begin with a bracket is never searched for
-//! a message, because servers log what they send and receive.
+//! answer cannot be passed on, and why; and so is the server of a request of its own. A line that does not
+//! begin with a bracket is never searched for a message, because servers log what they send and receive.
 
 use core::fmt;
 use std::borrow::Cow;
 
-use mcp_sse_core::jsonrpc::{Kind, Message};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::conversation::ID_BYTES_MAX;
 use super::ids;
+
+/// So many members has an object that is looked at closely; a message has six at most. More would be
+/// kept in many times the memory of their text.
+const MEMBERS_MAX: usize = 1_024;
 
 /// An answer of a server that cannot be passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +40,31 @@ pub struct Lost {
     pub error: Option<Box<str>>,
 }
 
+/// A request of a server that cannot be passed on. The server waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The raw id, of [`ID_BYTES_MAX`] at most.
+    pub id: Box<str>,
+    /// What kind of mistake it is, as JSON-RPC has it.
+    pub code: i32,
+    /// Why it cannot.
+    pub why: Cow<'static, str>,
+}
+
+impl Unread {
+    /// What the server is answered.
+    pub(super) fn answer(&self) -> Vec<u8> {
+        let why = format!("the request cannot be passed on: {}", self.why);
+        error_body(Some(&self.id), self.code, &why)
+    }
+}
+
 /// What a value is that a server printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Judged {
     Message(Message),
     Lost(Lost),
+    Unread(Unread),
     /// Nothing that anybody waits for, for this reason. `object` says whether it is a JSON object.
     Refused {
         why: Cow<'static, str>,
@@ -77,10 +101,7 @@ fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
     let Some(members) = Members::read(text) else {
         let mut scan = Scan::default();
         scan.feed(text.as_bytes());
-        return match scan.lost(&invalid) {
-            Some(lost) => Judged::Lost(lost),
-            None => Judged::Refused { why: invalid, object: false },
-        };
+        return scan.found(&invalid).unwrap_or(Judged::Refused { why: invalid, object: false });
     };
     let refused = |why| Judged::Refused { why, object: true };
     let id = members.present("id").map(ids::canonical);
@@ -89,13 +110,25 @@ fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
     let strange_id = matches!(id, Some(None));
     let id = id.flatten();
     if members.present("method").is_some() {
-        let text = members.rebuilt(id.as_deref(), |name| {
+        let real_result = members.present("result").is_some();
+        let text = members.rebuilt(id.as_deref(), |name| match name {
             // Some write every member that they know, and null for what there is not.
-            matches!(name, "result" | "error") && members.present(name).is_none()
+            "result" => !real_result,
+            "error" => error.is_none(),
+            _ => false,
         });
         return match Message::read(text.into_bytes(), None) {
             Ok(message) if !strange_id => Judged::Message(message),
-            Ok(_) | Err(_) => refused(invalid),
+            Ok(_) => refused(invalid),
+            // What servers log may have a method and an id, and no version of JSON-RPC.
+            Err((why, _)) => match id.filter(|id| id.len() <= ID_BYTES_MAX) {
+                Some(id) if members.last("jsonrpc").is_some() => Judged::Unread(Unread {
+                    id: id.into(),
+                    code: code::INVALID_REQUEST,
+                    why: why.to_string().into(),
+                }),
+                _ => refused(invalid),
+            },
         };
     }
     let outcome = result || members.last("error").is_some();
@@ -144,6 +177,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
+                    if members.len() == MEMBERS_MAX {
+                        return Err(A::Error::custom("too many members"));
+                    }
                     members.push(member);
                 }
                 Ok(Members(members))
@@ -202,11 +238,31 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Shows `each` the members of a JSON array, in order and as they are found. Returns false if the text is
+/// none.
+pub(super) fn each_in_array<'a>(text: &'a str, each: impl FnMut(&'a str)) -> bool {
+    struct Array<F>(F);
+    impl<'de, F: FnMut(&'de str)> Visitor<'de> for Array<F> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(raw) = seq.next_element::<&'de RawValue>()? {
+                (self.0)(raw.get());
+            }
+            Ok(())
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.deserialize_seq(Array(each)).is_ok() && reader.end().is_ok()
+}
+
 /// How the value at the beginning of a text ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum First {
+pub(super) enum First<'a> {
     /// Here. The value is JSON, if it is nothing worse than what is put right here.
-    Ends { value: String, end: usize },
+    Ends { value: Cow<'a, str>, end: usize },
     /// Not in this text, where brackets are open.
     Open,
     /// Not in this text, where a string is open: JSON cannot go on like this.
@@ -215,10 +271,10 @@ pub(super) enum First {
 
 /// Finds the end of the array or object that `text` begins with, and puts right what has one meaning
 /// only.
-pub(super) fn first_value(text: &str) -> First {
+pub(super) fn first_value(text: &str) -> First<'_> {
     let bytes = text.as_bytes();
-    let mut value = String::with_capacity(text.len());
-    let (mut depth, mut string, mut escaped) = (0_u32, false, false);
+    let mut value = String::new();
+    let (mut depth, mut string, mut escaped) = (0_usize, false, false);
     let (mut at, mut done) = (0, 0);
     while let Some(&byte) = bytes.get(at) {
         let mut replace = |range: core::ops::Range<usize>, instead: &str| {
@@ -230,15 +286,22 @@ pub(super) fn first_value(text: &str) -> First {
             _ if escaped => escaped = false,
             b'\\' if string => escaped = true,
             b'"' => string = !string,
-            0..0x20 if string => replace(at..at + 1, &format!("\\u{byte:04x}")),
+            0..0x20 if string => {
+                replace(at..at + 1, if byte < 0x10 { r"\u000" } else { r"\u001" });
+                value.extend(char::from_digit(u32::from(byte & 0xf), 0x10));
+            }
             _ if string => {}
             b'{' | b'[' => depth += 1,
             b'}' | b']' => {
                 depth = depth.saturating_sub(1);
                 if depth == 0 {
                     let end = at + 1;
-                    value.push_str(text.get(done..end).unwrap_or_default());
-                    return First::Ends { value, end };
+                    let rest = text.get(done..end).unwrap_or_default();
+                    if done == 0 {
+                        return First::Ends { value: Cow::Borrowed(rest), end };
+                    }
+                    value.push_str(rest);
+                    return First::Ends { value: Cow::Owned(value), end };
                 }
             }
             b'N' | b'I' => {
@@ -261,7 +324,8 @@ pub(super) fn first_value(text: &str) -> First {
 /// Reads the envelope of what may be neither whole nor JSON, in pieces and in little memory.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    depth: u32,
+    /// Nothing bounds how long a line is that is passed over.
+    depth: u64,
     string: bool,
     escaped: bool,
     /// It has ended.
@@ -360,16 +424,24 @@ impl Scan {
 
     /// Whether nothing that comes can say more about whose answer it is.
     pub(super) const fn is_sure(&self) -> bool {
-        self.has_version && self.has_outcome && self.id.is_some()
+        self.has_version && (self.has_outcome || self.has_method) && self.id.is_some()
     }
 
-    /// The answer that this was, if it was one.
-    pub(super) fn lost(&self, why: &str) -> Option<Lost> {
-        let answer = self.has_version && !self.has_method;
-        // Without an outcome it may have become a request of the server's.
-        let known = self.has_outcome || (self.done && self.id.is_some());
-        let id = self.id.clone();
-        (answer && known).then(|| Lost { id, why: why.to_owned().into(), error: None })
+    /// The answer, or the request of the server's, that this was, if it was one.
+    pub(super) fn found(&self, why: &str) -> Option<Judged> {
+        let (id, why) = (self.id.clone(), || why.to_owned().into());
+        match (self.has_method, self.has_outcome, id) {
+            _ if !self.has_version => None,
+            (false, true, id) => Some(Judged::Lost(Lost { id, why: why(), error: None })),
+            // Before its end it may have become a request of the server's.
+            (false, false, id @ Some(_)) if self.done => {
+                Some(Judged::Lost(Lost { id, why: why(), error: None }))
+            }
+            (true, false, Some(id)) => {
+                Some(Judged::Unread(Unread { id, code: code::PARSE_ERROR, why: why() }))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -398,21 +470,17 @@ mod tests {
 
     #[track_caller]
     fn check_message(printed: &str, message: &str) {
-        match judge(printed) {
-            Judged::Message(read) => assert_eq!(read.text(), message),
-            other @ (Judged::Lost(_) | Judged::Refused { .. }) => panic!("{printed}: {other:?}"),
-        }
+        let judged = judge(printed);
+        let Judged::Message(read) = &judged else { panic!("{printed}: {judged:?}") };
+        assert_eq!(read.text(), message);
     }
 
     #[track_caller]
     fn check_lost(printed: &str, id: Option<&str>, why: &str) {
-        match judge(printed) {
-            Judged::Lost(lost) => {
-                assert_eq!(lost.id.as_deref(), id, "{printed}");
-                assert!(lost.why.contains(why), "{printed}: {}", lost.why);
-            }
-            other @ (Judged::Message(_) | Judged::Refused { .. }) => panic!("{printed}: {other:?}"),
-        }
+        let judged = judge(printed);
+        let Judged::Lost(lost) = &judged else { panic!("{printed}: {judged:?}") };
+        assert_eq!(lost.id.as_deref(), id, "{printed}");
+        assert!(lost.why.contains(why), "{printed}: {}", lost.why);
     }
 
     #[track_caller]
@@ -465,13 +533,50 @@ mod tests {
         check_refused(r#"{"level":"info","id":1,"error":"e","x":y}"#);
         check_refused(r#"{"jsonrpc":"2.0"}"#);
         check_refused(r#"{"jsonrpc":"2.0","id":1.5,"method":"m"}"#);
-        check_refused(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":x}"#);
-        check_refused(r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#);
         let error = judge(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#);
         let Judged::Lost(Lost { id: None, error: Some(error), .. }) = error else {
             panic!("{error:?}")
         };
         assert_eq!(&*error, r#"{"code":-32700,"message":"?"}"#);
+    }
+
+    #[track_caller]
+    fn check_unread(printed: &str, id: &str, code: i32) {
+        let judged = judge(printed);
+        let Judged::Unread(unread) = &judged else { panic!("{printed}: {judged:?}") };
+        assert_eq!((&*unread.id, unread.code), (id, code));
+    }
+
+    #[test]
+    fn request_that_cannot_be_read_is_told_apart_by_its_id() {
+        let (request, parse) = (code::INVALID_REQUEST, code::PARSE_ERROR);
+        check_unread(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":x}"#, "1", parse);
+        check_unread(r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#, "1", request);
+        check_unread(r#"{"jsonrpc":"1.0","id":"a","method":"m"}"#, r#""a""#, request);
+        check_unread(r#"{"jsonrpc":"2.0","id":4.0,"method":["m"]}"#, "4", request);
+        // What is logged is not asked, and too long an id is not kept.
+        check_refused(r#"{"level":"info","id":1,"method":"GET"}"#);
+        check_refused(r#"{"jsonrpc":"1.0","method":"m"}"#);
+        let long = format!(r#"{{"jsonrpc":"1.0","id":"{}","method":"m"}}"#, "i".repeat(5_000));
+        check_refused(&long);
+    }
+
+    /// Members that mean something, each with many others behind it.
+    #[test]
+    fn object_with_many_members_is_judged_in_one_pass() {
+        let many = |member: &str| member.repeat(300_000);
+        let (results, others) = (many(r#""result":null,"#), many(r#""x":1,"#));
+        let text = format!(r#"{{{results}{others}"jsonrpc":"2.0","id":null,"method":"m","y":1}}"#);
+        let judged =
+            mcp_sse_tests::within(mcp_sse_tests::TEST_MAX, "what it is", move || judge(&text));
+        assert!(!matches!(judged, Judged::Lost(_)), "{judged:?}");
+    }
+
+    #[test]
+    fn brackets_without_end_are_no_more_than_many() {
+        let mut scan = Scan { depth: u32::MAX.into(), ..Scan::default() };
+        scan.feed(b"[[[[");
+        assert!(!scan.is_sure());
     }
 
     #[test]
@@ -483,10 +588,11 @@ mod tests {
             assert!(!scan.is_sure(), "the id may go on");
             scan.feed(b"}");
             assert!(scan.is_sure());
-            assert_eq!(scan.lost("x").unwrap().id.as_deref(), Some(r#""z,}""#));
+            let Some(Judged::Lost(lost)) = scan.found("x") else { panic!("{scan:?}") };
+            assert_eq!(lost.id.as_deref(), Some(r#""z,}""#));
         }
         let mut scan = Scan::default();
         scan.feed(br#"{"jsonrpc":"2.0","id":4,"res"#);
-        assert_eq!(scan.lost("x"), None, "it may be a request");
+        assert_eq!(scan.found("x"), None, "it may be a request");
     }
 }

@@ -93,6 +93,8 @@ struct Reading {
     foreign: Vec<String>,
     /// What of them cannot be had here, and why.
     impossible: Option<String>,
+    /// `bridge` was typed.
+    names_bridge: bool,
     /// `bridge` was typed, or must be.
     bridge: bool,
     /// The first word that is no flag and no command of this program, without `bridge` in front.
@@ -109,6 +111,9 @@ pub fn advice(args: &[OsString], cli: &Command) -> Option<String> {
         return Some(impossible);
     }
     match (&*read.foreign, &read.stray) {
+        ([], None) if read.bridge && !read.names_bridge => {
+            Some(format!("a program is served by the command bridge: type {}", read.typed()))
+        }
         ([], None) => None,
         ([], Some(stray)) => {
             let line = read.typed();
@@ -163,11 +168,11 @@ impl Reading {
                     return None;
                 }
                 if !read.bridge && cli.find_subcommand(&*text).is_some() {
-                    read.bridge = text == "bridge";
-                    if read.bridge {
-                        continue;
+                    if text != "bridge" {
+                        return None;
                     }
-                    return None;
+                    (read.names_bridge, read.bridge) = (true, true);
+                    continue;
                 }
                 read.stray = (!read.bridge).then(|| text.into_owned());
                 read.command = iter::once(arg).chain(rest).cloned().collect();
@@ -216,10 +221,14 @@ impl Reading {
             read.foreign.push(format!("--{name}"));
             read.translate(name, means, value);
         }
-        read.bridge |= !read.command.is_empty()
-            || read.line.is_some()
-            || read.flags.iter().any(|flag| flag.starts_with("--config"));
+        read.bridge |= read.says_what_to_run();
         Some(read)
+    }
+
+    fn says_what_to_run(&self) -> bool {
+        !self.command.is_empty()
+            || self.line.is_some()
+            || self.flags.iter().any(|flag| flag.starts_with("--config"))
     }
 
     fn translate(&mut self, name: &str, means: Means, value: Option<String>) {
@@ -251,6 +260,10 @@ impl Reading {
         match &self.line {
             Some(line) if !splits(line) => self.typed_for_shell(line),
             Some(line) => self.typed_with(line.split_whitespace().map(str::to_owned)),
+            // What the bridge is to run was not typed, or not as a word of its own.
+            None if self.bridge && !self.says_what_to_run() => {
+                self.typed_with(["COMMAND".to_owned()])
+            }
             None => self.typed_with(self.command.iter().map(|arg| word(arg))),
         }
     }

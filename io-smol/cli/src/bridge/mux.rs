@@ -34,11 +34,12 @@ use std::sync::Arc;
 
 use mcp_sse_core::jsonrpc::{self, Kind, Message, code};
 use mcp_sse_core::{Frame, Time};
+use mcp_sse_driver::LogThrottle;
 
 use super::conversation::{HANDSHAKE, ID_BYTES_MAX, lost_body};
 use super::handshakes::unknown_client;
 use super::ids;
-use super::lenient::Lost;
+use super::lenient::{Lost, Unread};
 use subscriptions::Subscriptions;
 use text::Ambiguous;
 
@@ -316,8 +317,14 @@ impl Mux {
         let body = lost_body(&number.to_string(), &lost.why, error);
         match Message::read(body, None) {
             Ok(message) => self.handle_response(&message, now),
-            Err((why, _)) => log::error!("an error cannot be sent: {why}"),
+            Err((why, _)) => unsendable(&why),
         }
+    }
+
+    /// The server has asked what cannot be passed on, and is told so.
+    pub fn handle_unread(&mut self, unread: &Unread) {
+        self.counts.server_requests_refused += 1;
+        self.answer_server(unread.answer());
     }
 
     /// The server is gone, or could not be started. `why` goes on "MCP server process ..".
@@ -474,10 +481,15 @@ impl Mux {
         ));
     }
 
-    fn send(&mut self, member: Member, text: &str) {
+    /// Sends what answers the request with this raw id.
+    fn send_answer(&mut self, member: Member, id: &str, text: &str) {
         match Frame::message(text.as_bytes()) {
             Ok(frame) => self.output.push_back(Output::Session(member, frame)),
-            Err(error) => log::error!("an answer cannot be sent: {error}"),
+            Err(error) => {
+                unsendable(&error);
+                let why = format!("the answer cannot be sent: {error}");
+                self.answer_error(member, id, code::INTERNAL_ERROR, &why);
+            }
         }
     }
 
@@ -498,8 +510,16 @@ impl Mux {
     fn answer_error(&mut self, member: Member, id: &str, code: i32, message: &str) {
         match Frame::message(&jsonrpc::error_body(Some(id), code, message)) {
             Ok(frame) => self.output.push_back(Output::Session(member, frame)),
-            Err(error) => log::error!("an error cannot be sent: {error}"),
+            Err(error) => unsendable(&error),
         }
+    }
+}
+
+/// Says that something of the server's cannot be sent.
+fn unsendable(error: &dyn fmt::Display) {
+    static UNSENDABLE: LogThrottle = LogThrottle::new();
+    if let Some(unsaid) = UNSENDABLE.tell() {
+        log::error!("a message of a server cannot be sent: {error}{unsaid}");
     }
 }
 

@@ -52,7 +52,13 @@ pub struct Run {
     check: bool,
     /// With --check: how long each server may take for everything that it is asked, the download of its
     /// package included, or "off".
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "check",
+        default_value = "60s",
+        value_parser = parse_time
+    )]
     check_timeout: Time,
     /// The most lines that one process prints on stderr and that are logged, in each second, or
     /// "unlimited". The rest is counted.
@@ -235,7 +241,8 @@ mod tests {
         assert_eq!(given.stderr_rate(), StderrRate::default());
         assert_eq!(given.check_timeout(), Some(crate::bridge::check::TIMEOUT));
         let flags = ["--stderr-lines-per-second=5", "--stderr-bytes-per-second=2KiB"];
-        let given = run(&[&flags[..], &["--check-timeout", "off", "--", "sh"]].concat()).unwrap();
+        let check = ["--check", "--check-timeout", "off", "--", "sh"];
+        let given = run(&[&flags[..], &check].concat()).unwrap();
         assert_eq!(given.stderr_rate(), StderrRate::new(Some(5), Some(2 << 10)));
         assert_eq!(given.check_timeout(), None);
     }
@@ -257,6 +264,7 @@ mod tests {
         refused(&["--", "no-such-program"], "there is no program no-such-program");
         refused(&["--shared", "--header-to-env", "X-Y=Y", "--", "sh"], "cannot be used with");
         refused(&["--config", "f.json", "--", "sh"], "cannot be used with");
+        refused(&["--check-timeout", "5s", "--", "sh"], "--check");
         refused(&["--config", "/nothing"], "--config /nothing: cannot be read");
         refused(&["--cwd", "/", "--", "./sh"], "there is no program ./sh");
         refused(&["--env", "PATH=/nothing", "--", "sh"], "there is no program sh");

@@ -4,24 +4,32 @@
 //! line, or one message over several lines, and that some print other things in between.
 //! Does not know: what a single text means (see `lenient`), or what messages are for.
 
-use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use mcp_sse_core::jsonrpc::Message;
-use serde_json::value::RawValue;
+use mcp_sse_driver::LogThrottle;
 
-use super::lenient::{First, Judged, Lost, Scan, first_value, judge, lost_message};
+use super::lenient::{
+    First, Judged, Lost, Scan, Unread, each_in_array, first_value, judge, lost_message,
+};
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
 use super::status::Status;
 use super::stderr::printable;
 
-/// So many lines that are no messages are logged, of each server, in each [`PERIOD`].
-const WARNINGS_MAX: u32 = 10;
-const PERIOD: Duration = Duration::from_secs(10);
-/// So much of such a line is shown.
+/// So much of a line that is no message is shown in the log.
 const SHOWN_BYTES: usize = 200;
+
+/// So many values are taken from one line, which is more than there can be requests; the rest of it is
+/// passed over. They are looked at in one go, during which the others on this thread wait.
+const VALUES_MAX: usize = 65_536;
+
+/// What the log says of the output of all servers together, each once a second: sessions start servers
+/// as often as they like.
+static NO_MESSAGE: LogThrottle = LogThrottle::new();
+static LOST: LogThrottle = LogThrottle::new();
+static UNREAD: LogThrottle = LogThrottle::new();
+static TOO_LONG: LogThrottle = LogThrottle::new();
 
 /// What a server has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +38,14 @@ pub enum Printed {
     Message(Message),
     /// An answer that cannot be passed on; somebody waits for it.
     Lost(Lost),
+    /// A request that cannot be passed on; the server waits for its answer.
+    Unread(Unread),
 }
 
 /// What one server prints, from bytes to messages.
 ///
-/// Everything that is no message is logged and counted, and does no harm.
+/// Everything that is no message is counted, logged at level warn (one a second of each kind) or debug
+/// (the others), and does no harm.
 #[derive(Debug)]
 pub struct Output {
     name: String,
@@ -45,16 +56,13 @@ pub struct Output {
     pieces: Pieces,
     /// What was found and not taken yet.
     ready: VecDeque<Printed>,
-    /// The answer that a line may be that is too long, until its end or until it is known whose it is.
+    /// What a line may be that is too long, until its end or until that is known.
     too_long: Option<Scan>,
     /// Nothing more comes.
     ended: bool,
     /// Lines that were no messages, and are not counted yet: there may be thousands at once.
     refused: u64,
     spoken: bool,
-    warnings: u32,
-    unsaid: u32,
-    period: Option<Instant>,
 }
 
 impl Output {
@@ -72,9 +80,6 @@ impl Output {
             ended: false,
             refused: 0,
             spoken: false,
-            warnings: 0,
-            unsaid: 0,
-            period: None,
         }
     }
 
@@ -126,7 +131,7 @@ impl Output {
                 let Some(scan) = too_long else { return };
                 scan.feed(piece);
                 if ended || scan.is_sure() {
-                    ready.extend(scan.lost(&too_long_why(most)).map(Printed::Lost));
+                    ready.extend(scan.found(&too_long_why(most)).and_then(printed));
                     *too_long = None;
                 }
             });
@@ -139,10 +144,10 @@ impl Output {
                 Some(Err((shown, scan))) => {
                     self.status.note_line_too_long();
                     self.refuse_pieces();
-                    self.warn(|| format!("a line of more than {most} bytes: {shown}"));
+                    self.warn(&TOO_LONG, || format!("a line of more than {most} bytes: {shown}"));
                     match scan {
                         Some(scan) if scan.is_sure() => {
-                            self.ready.extend(scan.lost(&too_long_why(most)).map(Printed::Lost));
+                            self.ready.extend(scan.found(&too_long_why(most)).and_then(printed));
                         }
                         scan => self.too_long = scan,
                     }
@@ -174,7 +179,7 @@ impl Output {
         self.refuse_pieces();
         match Message::read(line, None) {
             Ok(message) => match lost_message(&message) {
-                Some(lost) => self.lose(lost, message.body()),
+                Some(lost) => self.take(Judged::Lost(lost), message.body()),
                 None => self.ready.push_back(Printed::Message(message)),
             },
             Err((_, line)) => self.read_values(&line),
@@ -185,7 +190,11 @@ impl Output {
     fn read_values(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let mut rest = text.trim_start_matches('\u{feff}').trim();
+        let mut left = VALUES_MAX;
         while !rest.is_empty() {
+            if left == 0 {
+                return self.refuse(&"it is behind too many values on one line", rest.as_bytes());
+            }
             if !rest.starts_with(['{', '[']) {
                 return self.refuse(&"it is behind a JSON text", rest.as_bytes());
             }
@@ -203,37 +212,52 @@ impl Output {
             };
             let (printed, behind) = rest.split_at(end);
             rest = behind.trim_start();
-            if let Some(members) = batch(&value) {
-                members.into_iter().for_each(|member| self.take(judge(member), member));
+            if is_batch(&value) {
+                let mut more = false;
+                each_in_array(&value, |member| {
+                    more = left == 0;
+                    if !more {
+                        left -= 1;
+                        self.take(judge(member), member.as_bytes());
+                    }
+                });
+                if more {
+                    self.refuse(&"it has too many values on one line", printed.as_bytes());
+                }
                 continue;
             }
+            left -= 1;
             let judged = judge(&value);
             if let Judged::Refused { why, object: false } = &judged {
                 // A bracket of a log line, say.
                 return self.refuse(why, text.trim().as_bytes());
             }
-            self.take(judged, printed);
+            self.take(judged, printed.as_bytes());
         }
     }
 
-    fn take(&mut self, judged: Judged, printed: &str) {
-        match judged {
-            Judged::Message(message) => self.ready.push_back(Printed::Message(message)),
-            Judged::Lost(lost) => self.lose(lost, printed.as_bytes()),
-            Judged::Refused { why, .. } => self.refuse(&why, printed.as_bytes()),
+    fn take(&mut self, judged: Judged, text: &[u8]) {
+        match &judged {
+            Judged::Message(_) => {}
+            Judged::Refused { why, .. } => self.refuse(why, text),
+            Judged::Lost(Lost { why, .. }) => {
+                self.refused += 1;
+                let what = "an answer that cannot be passed on";
+                self.warn(&LOST, || format!("{what} ({why}): {}", shown(text)));
+            }
+            Judged::Unread(Unread { why, .. }) => {
+                self.refused += 1;
+                let what = "a request that cannot be passed on";
+                self.warn(&UNREAD, || format!("{what} ({why}): {}", shown(text)));
+            }
         }
+        self.ready.extend(printed(judged));
     }
 
-    fn lose(&mut self, lost: Lost, text: &[u8]) {
-        self.refused += 1;
-        self.warn(|| format!("an answer that cannot be passed on ({}): {}", lost.why, shown(text)));
-        self.ready.push_back(Printed::Lost(lost));
-    }
-
-    /// Refuses what is not JSON; it may have been an answer all the same.
+    /// Refuses what is not JSON; it may have been an answer or a request all the same.
     fn refuse_text(&mut self, why: &str, text: &[u8]) {
-        match scan_of(text).and_then(|scan| scan.lost(why)) {
-            Some(lost) => self.lose(lost, text),
+        match scan_of(text).and_then(|scan| scan.found(why)) {
+            Some(found) => self.take(found, text),
             None => self.refuse(&why, text),
         }
     }
@@ -247,7 +271,7 @@ impl Output {
 
     fn refuse(&mut self, why: &dyn core::fmt::Display, text: &[u8]) {
         self.refused += 1;
-        self.warn(|| format!("not a message ({why}): {}", shown(text)));
+        self.warn(&NO_MESSAGE, || format!("not a message ({why}): {}", shown(text)));
     }
 
     fn count_refused(&mut self) {
@@ -256,23 +280,25 @@ impl Output {
         }
     }
 
-    /// Warns, unless that has been done often enough lately.
-    fn warn(&mut self, what: impl FnOnce() -> String) {
-        let now = Instant::now();
-        if self.period.is_none_or(|start| now.duration_since(start) >= PERIOD) {
-            self.period = Some(now);
-            self.warnings = 0;
-            if self.unsaid > 0 {
-                log::warn!("{}: {} more lines were no messages", self.name, self.unsaid);
-                self.unsaid = 0;
+    /// Says what is passed over: at level warn if it is time for that, and else at level debug.
+    fn warn(&self, throttle: &LogThrottle, what: impl FnOnce() -> String) {
+        let name = &self.name;
+        match throttle.tell() {
+            Some(unsaid) => {
+                log::warn!("{name}: the server printed what is passed over, {}{unsaid}", what());
             }
+            None => log::debug!("{name}: the server printed what is passed over, {}", what()),
         }
-        self.warnings += 1;
-        if self.warnings > WARNINGS_MAX {
-            self.unsaid += 1;
-        } else {
-            log::warn!("{}: the server printed what is passed over, {}", self.name, what());
-        }
+    }
+}
+
+/// What somebody is to be told of.
+fn printed(judged: Judged) -> Option<Printed> {
+    match judged {
+        Judged::Message(message) => Some(Printed::Message(message)),
+        Judged::Lost(lost) => Some(Printed::Lost(lost)),
+        Judged::Unread(unread) => Some(Printed::Unread(unread)),
+        Judged::Refused { .. } => None,
     }
 }
 
@@ -303,21 +329,17 @@ fn shown(text: &[u8]) -> String {
     }
 }
 
-/// The members of a JSON array that is not empty.
-fn batch(text: &str) -> Option<Vec<&str>> {
-    if !text.starts_with('[') {
-        return None;
-    }
-    let members: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-    let members: Vec<_> = members.into_iter().map(RawValue::get).collect();
-    if members.is_empty() { None } else { Some(members) }
+/// Whether this is a JSON array with an object in it. Others begin lines of a log: `[1234] {..}`.
+fn is_batch(text: &str) -> bool {
+    let mut any = false;
+    text.starts_with('[') && each_in_array(text, |member| any |= member.starts_with('{')) && any
 }
 
 /// Lines that may be one JSON text, as some servers print theirs for people.
 #[derive(Debug, Default)]
 struct Pieces {
     text: Vec<u8>,
-    depth: u32,
+    depth: usize,
 }
 
 enum Added {
@@ -367,7 +389,7 @@ impl Pieces {
 
 /// How many brackets are open behind a line that begins inside so many; `None` if no JSON text can go
 /// on like this.
-fn depth_behind(mut depth: u32, line: &[u8]) -> Option<u32> {
+fn depth_behind(mut depth: usize, line: &[u8]) -> Option<usize> {
     let (mut string, mut escaped) = (false, false);
     for byte in line {
         match byte {
@@ -391,9 +413,6 @@ impl Drop for Output {
             self.refuse(&"its line does not end", &last);
         }
         self.count_refused();
-        if self.unsaid > 0 {
-            log::warn!("{}: {} more lines were no messages", self.name, self.unsaid);
-        }
     }
 }
 
@@ -459,6 +478,7 @@ mod tests {
                 .map(|printed| match printed {
                     Printed::Message(message) => message.text().to_owned(),
                     Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
+                    Printed::Unread(unread) => format!("! {} {}", unread.id, unread.why),
                 })
                 .collect();
             assert_eq!(seen, found, "{size} bytes at once");
@@ -503,6 +523,7 @@ mod tests {
         check(&format!("{ONE}{{\n  \"jsonrpc\": 1\n}}\n{TWO}\n"), &[ONE, TWO], 1);
         // What is logged of a message is not one.
         check(&format!("[INFO] {ONE}\n> {ONE}\n"), &[], 2);
+        check(&format!("[1234] {ONE}\n[\"info\", 7] {ONE}\n[]{ONE}\n"), &[], 3);
     }
 
     #[test]
@@ -520,6 +541,19 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_cannot_be_passed_on_are_told_with_their_ids() {
+        let cut = r#"{"jsonrpc":"2.0","id":"a","method":"m","params":{"text":"a"#;
+        check_bytes(
+            format!("{cut}\n{ONE}\n").as_bytes(),
+            &[r#"! "a" a string does not end"#, ONE],
+            1,
+        );
+        let strange = r#"{"jsonrpc":"2.0","id":4,"method":7}"#;
+        let told = "! 4 Invalid Request: the method must be a string of Unicode";
+        check_bytes(format!("[{strange},{ONE}]\n").as_bytes(), &[told, ONE], 1);
+    }
+
+    #[test]
     fn unindented_bracket_begins_anew() {
         let pretty = "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {}\n}";
         for log in ["{ config = {", "[1, {", "{", "[", "[INFO] config = {"] {
@@ -529,14 +563,16 @@ mod tests {
     }
 
     #[test]
-    fn too_long_an_answer_is_told_with_its_id_wherever_that_is() {
+    fn too_long_an_answer_or_request_is_told_with_its_id_wherever_that_is() {
         let long = "x".repeat(LINE_BYTES_MAX);
         let why = too_long_why(LINE_BYTES_MAX);
-        for printed in [
-            format!(r#"{{"jsonrpc":"2.0","id":7,"result":"{long}"}}"#),
-            format!(r#"{{"result":"{long}","id":7,"jsonrpc":"2.0"}}"#),
+        let lost = format!(r#"? Some("7") {why}"#);
+        let unread = format!("! 7 {why}");
+        for (printed, told) in [
+            (format!(r#"{{"jsonrpc":"2.0","id":7,"result":"{long}"}}"#), &lost),
+            (format!(r#"{{"result":"{long}","id":7,"jsonrpc":"2.0"}}"#), &lost),
+            (format!(r#"{{"method":"m","params":["{long}"],"jsonrpc":"2.0","id":7}}"#), &unread),
         ] {
-            let lost = format!(r#"? Some("7") {why}"#);
             let status = Arc::new(Status::default());
             let mut output = Output::new("test", status.clone());
             let mut seen = Vec::new();
@@ -549,9 +585,10 @@ mod tests {
                 .map(|printed| match printed {
                     Printed::Message(message) => message.text().to_owned(),
                     Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
+                    Printed::Unread(unread) => format!("! {} {}", unread.id, unread.why),
                 })
                 .collect();
-            assert_eq!(seen, [&*lost, ONE]);
+            assert_eq!(seen, [&**told, ONE]);
             assert_eq!((status.lines_too_long(), status.lines_refused()), (1, 0));
         }
     }
@@ -602,6 +639,24 @@ mod tests {
         check(&format!("{{\n\"a\": \"unended\n{ONE}\n"), &[ONE], 1);
         check("{\n\"a\": 1\n}\n", &[], 1);
         check("{\n\"a\":", &[], 2);
+    }
+
+    #[test]
+    fn values_of_one_line_are_taken_up_to_a_number() {
+        let checked = |line: String, messages: usize, refused: u64| {
+            let status = Arc::new(Status::default());
+            let mut output = Output::new("test", status.clone());
+            output.feed(format!("{line}\n{ONE}\n").as_bytes());
+            let found = core::iter::from_fn(|| output.next_message()).count();
+            assert_eq!((found, status.lines_refused()), (messages + 1, refused));
+        };
+        let other = VALUES_MAX as u64 - 1;
+        let objects = "{}".repeat(VALUES_MAX - 1);
+        checked(format!("{objects}{ONE}"), 1, other);
+        checked(format!("{objects}{ONE}{ONE}{ONE}"), 1, other + 1);
+        let members = "{},".repeat(VALUES_MAX - 1);
+        checked(format!("[{members}{ONE}]"), 1, other);
+        checked(format!("[{members}{ONE},{ONE},{ONE}]"), 1, other + 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use async_io::Timer;
 use futures_lite::future;
-use mcp_sse_core::jsonrpc::{code, error_body};
+use mcp_sse_core::jsonrpc::{Kind, code, error_body};
 use mcp_sse_core::{Frame, SendError};
 use mcp_sse_driver::{LogThrottle, Session};
 
@@ -304,14 +304,22 @@ impl Relay {
             return if sent.is_ok() { Continue(true) } else { Break(Over::ClientGone) };
         }
         if let Some(frame) = self.outgoing.pop_front() {
-            return self.send(frame);
+            return self.send(frame, None);
         }
         if let Some(printed) = self.output.next_printed() {
             return match self.talk.handle_printed(printed) {
-                Said::ForClient(message) => match Frame::message(message.body()) {
-                    Ok(frame) => self.send(frame),
-                    Err(error) => unreachable!("a message is an object: {error}"),
-                },
+                Said::ForClient(message) => {
+                    let answered = message.id().filter(|_| message.kind() == Kind::Response);
+                    let asked = message.id().filter(|_| message.kind() == Kind::Request);
+                    match Frame::message(message.body()) {
+                        Ok(frame) => self.send(frame, asked),
+                        // 4 GiB are the one thing that a message can have too much of.
+                        Err(_) => {
+                            self.refuse_large(message.body().len(), answered, asked);
+                            Continue(true)
+                        }
+                    }
+                }
                 Said::Ours => Continue(true),
                 Said::Unasked => {
                     log::debug!("{}: an answer that nobody waits for", self.session.id());
@@ -342,21 +350,13 @@ impl Relay {
         Continue(true)
     }
 
-    fn send(&mut self, frame: Frame) -> Moved {
+    /// Sends the client a frame. `asked` is the raw id of the process's request, if it is one.
+    fn send(&mut self, frame: Frame, asked: Option<&str>) -> Moved {
         match self.session.try_send(frame.clone()) {
             Ok(()) => Continue(true),
             Err(SendError::Gone) => Break(Over::ClientGone),
             Err(SendError::TooLarge) => {
-                static TOO_LARGE: LogThrottle = LogThrottle::new();
-                if let Some(unsaid) = TOO_LARGE.tell() {
-                    let (id, length) = (self.session.id(), frame.wire_len());
-                    log::error!("{id}: {length} bytes are too many for the client{unsaid}");
-                }
-                if let Some(id) = frame.answered_id() {
-                    let why = "the answer is larger than any queue";
-                    let answer = error_body(Some(id), code::INTERNAL_ERROR, why);
-                    self.outgoing.extend(Frame::message(&answer).ok());
-                }
+                self.refuse_large(frame.wire_len(), frame.answered_id(), asked);
                 Continue(true)
             }
             Err(_) => {
@@ -364,6 +364,25 @@ impl Relay {
                 self.sending = Some(Box::pin(async move { sender.send(frame).await }));
                 Continue(true)
             }
+        }
+    }
+
+    /// Something is too large for the client's queue. Whoever waits for it, or for its answer, is told.
+    fn refuse_large(&mut self, length: usize, answered: Option<&str>, asked: Option<&str>) {
+        static TOO_LARGE: LogThrottle = LogThrottle::new();
+        if let Some(unsaid) = TOO_LARGE.tell() {
+            log::error!(
+                "{}: {length} bytes are too many for the client{unsaid}",
+                self.session.id()
+            );
+        }
+        if let Some(id) = answered {
+            let why = "the answer is larger than any queue";
+            let answer = error_body(Some(id), code::INTERNAL_ERROR, why);
+            self.outgoing.extend(Frame::message(&answer).ok());
+        }
+        if let Some(id) = asked {
+            self.talk.refuse_process(id, "the request is larger than the queue of any client");
         }
     }
 

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::OnceLock;
 
 use mcp_sse_core::Report;
-use mcp_sse_driver::Handle;
+use mcp_sse_driver::{Handle, LogThrottle};
 
 /// After so many processes in a row that could not be started, the bridge is not ready.
 pub const FAILURES_MAX: u32 = 3;
@@ -129,7 +129,11 @@ impl Status {
     pub fn note_failure(&self) {
         let before = self.failures_in_row.fetch_add(1, Relaxed);
         if before + 1 == FAILURES_MAX {
-            log::error!("{FAILURES_MAX} servers in a row could not be started: not ready any more");
+            static UNREADY: LogThrottle = LogThrottle::new();
+            if let Some(unsaid) = UNREADY.tell() {
+                let why = "servers in a row could not be started";
+                log::error!("{FAILURES_MAX} {why}: not ready any more{unsaid}");
+            }
             self.tell();
         }
     }
@@ -137,7 +141,10 @@ impl Status {
     /// A process has said something that is a message.
     pub fn note_success(&self) {
         if self.failures_in_row.swap(0, Relaxed) >= FAILURES_MAX {
-            log::info!("a server could be started: ready again");
+            static READY: LogThrottle = LogThrottle::new();
+            if let Some(unsaid) = READY.tell() {
+                log::info!("a server could be started: ready again{unsaid}");
+            }
             self.tell();
         }
     }

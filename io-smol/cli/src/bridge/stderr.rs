@@ -231,12 +231,15 @@ impl<'n> Log<'n> {
 }
 
 fn say(name: &str, kept: &Kept, throttle: &mut Throttle, line: &[u8], more: &str, now: Instant) {
+    let admitted = throttle.admits(line, now);
     // What is kept is told with a verdict, and not only logged.
-    if !kept.keeps() && !throttle.admits(line, now) {
+    if !admitted && !kept.keeps() {
         return;
     }
     let line = printable(line);
-    log::info!(target: "mcp_sse::stderr", "{name}: {line}{more}");
+    if admitted {
+        log::info!(target: "mcp_sse::stderr", "{name}: {line}{more}");
+    }
     kept.add(line);
 }
 
@@ -262,6 +265,19 @@ mod tests {
         (0..LINES_KEPT + 2).for_each(|n| kept.add(n.to_string()));
         let last = kept.last();
         assert_eq!((last.len(), &*last[0]), (LINES_KEPT, "2"));
+    }
+
+    #[test]
+    fn lines_beyond_the_rate_are_kept_and_not_logged() {
+        let kept = Kept::default();
+        kept.begin();
+        let mut throttle = Throttle::new(StderrRate::new(Some(3), None));
+        let now = Instant::now();
+        for line in [b"1", b"2", b"3", b"4", b"5"] {
+            say("test", &kept, &mut throttle, line, "", now);
+        }
+        assert_eq!(throttle.take_rest(), Some(Unlogged { lines: 2, bytes: 2 }));
+        assert_eq!(kept.last(), ["1", "2", "3", "4", "5"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use core::fmt::Write;
 use core::time::Duration;
+use std::time::Instant;
 
 use mcp_sse_tests::client::{Client, Next, Stream, answer, call};
 use rustix::process::{Pid, Signal, kill_process};
@@ -183,8 +184,59 @@ fn stderr_beyond_its_rate_is_counted_and_not_logged() {
 
 #[test]
 fn prints_banners() {
-    let banner = "not a message";
-    check_use("banner", &[banner, "Starting..", "[INFO] { ready", "\u{fffd}\u{fffd}"]);
+    let bridge = Bridge::start(&["--log-level", "debug"]);
+    let mut stream = bridge.open("banner");
+    stream.begin();
+    stream.check_alive("banner");
+    for text in ["Starting..", "[INFO] { ready", "\u{fffd}\u{fffd}"] {
+        within(LONG, text, || {
+            bridge.log().lines().any(|line| line.contains("not a message") && line.contains(text))
+        });
+    }
+}
+
+/// Lines that are no messages, of many servers in turn and of one without end, are told of once a second.
+#[test]
+fn what_servers_print_that_is_no_message_does_not_flood_the_log() {
+    const SERVERS: usize = 30;
+    let bridge = Bridge::start(&[]);
+    let start = Instant::now();
+    for _ in 0..SERVERS {
+        let mut stream = bridge.open("banner");
+        stream.begin();
+    }
+    let mut stream = bridge.open("rubbish");
+    stream.say(INITIALIZE);
+    bridge.wait_for_log("more since this was last said");
+    drop(stream);
+    let logged = bridge.log().matches("the server printed what is passed over").count() as u64;
+    // One for each second that has begun, the last of them not at the same time as it is looked.
+    let most = start.elapsed().as_secs() + 2;
+    assert!((1..=most).contains(&logged), "{logged} lines in {most} s");
+    within(LONG, "their end", || bridge.descendants().is_empty());
+}
+
+/// Each of so many workers has a small share of what may be queued.
+#[test]
+fn asks_what_is_larger_than_any_queue_and_is_told_so() {
+    let bridge = Bridge::start(&["--workers", "16"]);
+    let mut stream = bridge.open("asks-much");
+    stream.begin();
+    let told = r#"{"jsonrpc":"2.0","method":"told","params":[{"jsonrpc":"2.0","id":5,"error":{"code":-32603,"message":"the request is larger than the queue of any client"}}]}"#;
+    assert_eq!(stream.message(), told);
+    stream.check_alive("asks-much");
+}
+
+#[test]
+fn asks_what_cannot_be_read_and_is_told_so() {
+    let bridge = Bridge::start(&[]);
+    let mut stream = bridge.open("asks-wrongly");
+    stream.begin();
+    let told = stream.message();
+    let begins = r#"{"jsonrpc":"2.0","method":"told","params":[{"jsonrpc":"2.0","id":5,"error":{"code":-32700,"message":"the request cannot be passed on: "#;
+    assert!(told.starts_with(begins), "{told}");
+    stream.check_alive("asks-wrongly");
+    bridge.wait_for_log("a request that cannot be passed on");
 }
 
 #[test]

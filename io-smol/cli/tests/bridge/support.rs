@@ -43,6 +43,15 @@ case ${MODE:-} in
     batch) IFS= read -r line; echo '[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"result":{}}]'; answer ;;
     unended) read -r line; printf '{"jsonrpc":"2.0","id":0,"result":{}}'; exit 0 ;;
     rubbish) yes ;;
+    asks-wrongly)
+        IFS= read -r line; echo '{"jsonrpc":"2.0","id":0,"result":{}}'
+        echo '{"jsonrpc":"2.0","id":5,"method":"roots/list","params":{no}}'; IFS= read -r line
+        printf '{"jsonrpc":"2.0","method":"told","params":[%s]}\n' "$line"; answer ;;
+    asks-much)
+        IFS= read -r line; echo '{"jsonrpc":"2.0","id":0,"result":{}}'
+        printf '{"jsonrpc":"2.0","id":5,"method":"m","params":["'
+        head -c 12582912 /dev/zero | tr '\0' x; echo '"]}'; IFS= read -r line
+        printf '{"jsonrpc":"2.0","method":"told","params":[%s]}\n' "$line"; answer ;;
     broken) answer | sed -u '1!s/"result":/"result":no,/' ;;
     garbled) answer | sed -u 's/"x"/"\xb0",NaN/; s/"id":\([0-9]*\)/"id":\1.0,"error":null/' ;;
     missing) exec /nothing/there ;;

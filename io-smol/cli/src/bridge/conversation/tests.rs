@@ -1,6 +1,7 @@
 use core::time::Duration;
 
 use super::*;
+use crate::bridge::lenient::Unread;
 
 /// A conversation, and the time.
 struct Talk {
@@ -190,6 +191,29 @@ fn lost_answer_is_told_to_its_request_by_id_or_as_the_only_one() {
     assert_eq!(said(talk.loses(None, Some(error))), told);
     assert_eq!(said(talk.loses(None, None)), "Unasked", "none is under way");
     assert!(talk.conversation.abandon("x").is_empty());
+}
+
+#[test]
+fn request_of_the_process_that_cannot_be_passed_on_is_answered() {
+    let mut talk = Talk::new(true);
+    talk.client_says(INITIALIZE);
+    talk.process_hears(&[INITIALIZE]);
+    let unread = || {
+        let (id, code) = ("\"\u{2028}\"".into(), code::PARSE_ERROR);
+        Printed::Unread(Unread { id, code, why: "why".into() })
+    };
+    assert!(matches!(talk.conversation.handle_printed(unread()), Said::Ours));
+    talk.conversation.refuse_process("7", "too large");
+    talk.conversation.refuse_process(&"7".repeat(ID_BYTES_MAX + 1), "too large");
+    talk.process_hears(&[
+        r#"{"jsonrpc":"2.0","id":"\u2028","error":{"code":-32700,"message":"the request cannot be passed on: why"}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"too large"}}"#,
+    ]);
+    // One that does not read is not answered for ever.
+    for _ in 0..2 * ANSWERED_LINES_MAX {
+        assert!(matches!(talk.conversation.handle_printed(unread()), Said::Ours));
+    }
+    assert_eq!(core::iter::from_fn(|| talk.conversation.poll_line()).count(), ANSWERED_LINES_MAX);
 }
 
 #[test]

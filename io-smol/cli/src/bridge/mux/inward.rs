@@ -96,7 +96,8 @@ impl Mux {
         {
             // To the server all sessions are one client.
             self.forget_subscription(member, uri);
-            return self.send(member, &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+            return self.send_answer(member, id, &text);
         }
         let subscribes: Option<Arc<str>> = subscribes.map(Into::into);
         let asked = Asked {

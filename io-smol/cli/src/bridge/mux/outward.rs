@@ -5,7 +5,8 @@ use core::mem;
 use mcp_sse_core::jsonrpc::{self, Message, code};
 use mcp_sse_core::{Frame, Time};
 
-use super::{Member, Mux, Output, Phase, text};
+use super::{Member, Mux, Output, Phase, text, unsendable};
+use crate::bridge::conversation::REASON_CHARS_MAX;
 use crate::bridge::ids;
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -28,7 +29,7 @@ impl Mux {
             session.attends = true;
         }
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, self.welcome);
-        self.send(member, &text);
+        self.send_answer(member, id, &text);
     }
 
     /// The server's answer to `initialize`.
@@ -53,11 +54,14 @@ impl Mux {
         match (asker, message.id()) {
             // Its own fault, perhaps: the next may do better.
             (Some((member, asked)), Some(id)) => {
-                self.send(member, &text::replaced(message.text(), [(id, &asked)]));
+                let text = text::replaced(message.text(), [(id, &asked)]);
+                self.send_answer(member, &asked, &text);
             }
             // Ours. Nobody else's messages will fare better, and trying for each would never end.
             _ => {
                 let said = text::error(message.text()).unwrap_or_default();
+                // Each of them is told.
+                let said: String = said.chars().take(REASON_CHARS_MAX).collect();
                 self.fail_parked(&format!("refused initialize: {said}"));
             }
         }
@@ -83,7 +87,8 @@ impl Mux {
                         self.subscribe_failed(asked.by, uri, number);
                     }
                 }
-                self.send(asked.by, &text::replaced(message.text(), [(id, &asked.id)]));
+                let text = text::replaced(message.text(), [(id, &asked.id)]);
+                self.send_answer(asked.by, &asked.id, &text);
             }
             None => self.counts.answers_dropped += 1,
         }
@@ -108,7 +113,7 @@ impl Mux {
                     let to = all.map(|(member, _)| Output::Session(*member, frame.clone()));
                     self.output.extend(to);
                 }
-                Err(error) => log::error!("a notification cannot be sent: {error}"),
+                Err(error) => unsendable(&error),
             },
         }
     }
@@ -120,7 +125,10 @@ impl Mux {
         match (token, wanted) {
             (Some(token), Some((by, wanted))) => {
                 let text = text::replaced(text, [(token, wanted)]);
-                self.send(by, &text);
+                match Frame::message(text.as_bytes()) {
+                    Ok(frame) => self.output.push_back(Output::Session(by, frame)),
+                    Err(error) => unsendable(&error),
+                }
             }
             _ => self.counts.progress_dropped += 1,
         }
@@ -132,16 +140,18 @@ impl Mux {
         let id = message.id().unwrap_or_default();
         let method = message.method().unwrap_or_default();
         if method == "ping" {
-            return self.answer_server(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+            return self.answer_server(text.into_bytes());
         }
         self.counts.server_requests_refused += 1;
         let why =
             format!("{method}: this server is shared by many clients, none of which can be asked");
         let body = jsonrpc::error_body(Some(id), code::METHOD_NOT_FOUND, &why);
-        self.answer_server(String::from_utf8(body).expect("invariant: made of texts"));
+        self.answer_server(body);
     }
 
-    fn answer_server(&mut self, text: String) {
+    pub(super) fn answer_server(&mut self, body: Vec<u8>) {
+        let text = String::from_utf8(body).expect("invariant: made of texts");
         self.output.push_back(Output::Answer(text::on_one_line(text)));
     }
 }

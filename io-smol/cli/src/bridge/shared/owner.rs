@@ -404,6 +404,7 @@ impl Owner {
             match printed {
                 Printed::Message(message) => self.mux.handle_server(&message, now),
                 Printed::Lost(lost) => self.mux.handle_lost(&lost, now),
+                Printed::Unread(unread) => self.mux.handle_unread(&unread),
             }
             return true;
         }

@@ -272,6 +272,34 @@ fn lost_answer_to_initialize_is_its_askers_or_everybodys_who_waits() {
 }
 
 #[test]
+fn reason_why_initialize_is_refused_is_told_in_part_to_everybody_who_waits() {
+    let mut stage = Stage::new();
+    let a = stage.join();
+    stage.starts();
+    for id in 2..8 {
+        stage.says(a, &m(&format!(r#""id":{id},"method":"a""#)));
+    }
+    stage.wait(2_000);
+    stage.heard();
+    let long = "ä".repeat(1 << 20);
+    stage.answers(&m(&format!(r#""id":1,"error":{{"code":1,"message":"{long}"}}"#)));
+    let heard = stage.heard();
+    assert_eq!(heard.len(), 6);
+    assert!(heard.iter().all(|text| text.contains("refused initialize: {") && text.len() < 1_000));
+}
+
+#[test]
+fn request_of_the_server_that_cannot_be_read_is_answered() {
+    let (mut stage, _) = Stage::ready();
+    let (id, code) = ("\"\u{2028}\"".into(), code::INVALID_REQUEST);
+    stage.mux.handle_unread(&Unread { id, code, why: "why".into() });
+    let why = "the request cannot be passed on: why";
+    let error = format!(r#""error":{{"code":-32600,"message":"{why}"}}"#);
+    stage.hears(&[format!("> {}", m(&format!(r#""id":"\u2028",{error}"#)))]);
+    assert_eq!(stage.mux.counts().server_requests_refused, 1);
+}
+
+#[test]
 fn line_separators_are_escaped_towards_the_server() {
     let (mut stage, a) = Stage::ready();
     stage.says(a, &m("\"id\":1,\"method\":\"a\u{2028}\u{2029}\u{85}“\""));
