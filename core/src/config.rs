@@ -19,8 +19,7 @@ use crate::policy::cors::Cors;
 use crate::policy::host::HostPattern;
 use crate::policy::origin::{Origin, OriginPattern};
 use crate::policy::resource::{Metadata, ProtectedResource};
-use crate::request::STREAMS_NAMED_MAX;
-use crate::route::{PATH_BYTES_MAX, Paths, Service, is_clean_path};
+use crate::route::{PATH_BYTES_MAX, Paths, STREAMS_NAMED_MAX, Service, is_clean_path};
 use crate::token::Shard;
 
 /// Who decides whether a request may proceed.

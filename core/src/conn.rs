@@ -21,7 +21,7 @@ use crate::peer::{AddressKey, Peer};
 use crate::policy::cors::Sharing;
 use crate::request::{Plan, Unread};
 use crate::route::Route;
-use crate::session::Claim;
+use crate::session_ref::SessionRef;
 use crate::time::Time;
 
 pub(crate) struct Conn {
@@ -161,13 +161,13 @@ pub(crate) enum PostTarget {
     Here(Key),
     /// A session of another shard. Unless it comes in whole, its body is not read before that shard
     /// has been asked; until then `unasked` is what is unread of the request.
-    Elsewhere { claim: Box<Claim>, unasked: Option<Unread> },
+    Elsewhere { claim: Box<SessionRef>, unasked: Option<Unread> },
 }
 
 /// A post whose body is not read before another shard has said that its session exists.
 #[derive(Debug)]
 pub(crate) struct Unlocated {
-    pub(crate) claim: Box<Claim>,
+    pub(crate) claim: Box<SessionRef>,
     pub(crate) decoder: BodyDecoder,
     pub(crate) unread: Unread,
     pub(crate) expects_continue: bool,

@@ -16,7 +16,8 @@ use crate::error::Fault;
 use crate::http1::{Head, Method, Version};
 use crate::jsonrpc::Message;
 use crate::policy::bearer::Credentials;
-use crate::session::Claim;
+use crate::principal::Principal;
+use crate::session_ref::SessionRef;
 use crate::time::Time;
 use crate::timers::TimerKind;
 use crate::token::Shard;
@@ -67,41 +68,6 @@ handle! {
     /// Names a post of another shard that waits here for room in its session: 8 bytes, `Copy`, prints
     /// as `h3v7`. It is good until its [`Event::Settled`].
     HeldPost "h"
-}
-
-/// On whose behalf a session was opened, in the application's own words. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Principal(Arc<str>);
-
-impl Principal {
-    /// A principal by name.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(Arc::from(name))
-    }
-
-    /// Whether two are the same, in steps that depend on the second alone: its octets are compared
-    /// with something, whatever there is.
-    pub(crate) fn same(known: Option<&Self>, claimed: Option<&Self>) -> bool {
-        const NOBODY: &[u8] = &[0];
-        let octets = |principal: Option<&'_ Self>| principal.map_or(0, |p| p.0.len() + 1);
-        let stored = known.map(|p| p.0.as_bytes()).filter(|name| !name.is_empty());
-        let stored = stored.unwrap_or(NOBODY);
-        let mut differs = octets(known) ^ octets(claimed);
-        for (at, octet) in claimed.map_or("", Self::name).bytes().enumerate() {
-            #[cfg(test)]
-            crate::testing::step();
-            let other = stored.get(at.min(stored.len() - 1)).copied().unwrap_or_default();
-            differs |= usize::from(octet ^ other);
-        }
-        core::hint::black_box(differs) == 0
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0
-    }
 }
 
 /// A request that waits for [`Server::authorize`](crate::Server::authorize), once.
@@ -290,7 +256,7 @@ pub enum Delivery {
 /// What a post says of its session, for the shard that owns the session to look up.
 #[derive(Debug)]
 pub struct SessionLookup {
-    pub(crate) claim: Claim,
+    pub(crate) claim: SessionRef,
 }
 
 /// What [`Server::look_up`](crate::Server::look_up) has found.
@@ -372,7 +338,7 @@ impl fmt::Display for CloseReason {
 /// A complete post on its way to the shard that owns its session.
 #[derive(Debug)]
 pub struct ForwardedPost {
-    pub(crate) claim: Claim,
+    pub(crate) claim: SessionRef,
     pub(crate) message: Message,
 }
 

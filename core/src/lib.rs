@@ -100,12 +100,14 @@ mod metrics;
 mod outbox;
 mod peer;
 mod policy;
+mod principal;
 mod refusals;
 mod report;
 mod request;
 mod route;
 mod server;
 mod session;
+mod session_ref;
 pub mod sse;
 mod tally;
 mod tenants;
@@ -121,8 +123,8 @@ pub use entropy::{Entropy, EntropyUnavailable};
 pub use error::{AcceptError, Aftermath, ConfigError, Expired, Fault, SendError};
 pub use event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, HeldPost, Interest,
-    LookupAnswer, LookupTicket, Outcome, Phase, PostTicket, Principal, Reach, Refusal, RequestHead,
-    SessionId, SessionLookup, Verdict,
+    LookupAnswer, LookupTicket, Outcome, Phase, PostTicket, Reach, Refusal, RequestHead, SessionId,
+    SessionLookup, Verdict,
 };
 pub use exchange::{Exchange, ResponseHead};
 pub use limits::{Limits, Timeouts};
@@ -133,6 +135,7 @@ pub use policy::bearer::{StaticTokens, StaticTokensBuilder, StaticTokensError};
 pub use policy::cidr::{Cidr, CidrError};
 pub use policy::rate::{Rate, RateError};
 pub use policy::resource::ProtectedResource;
+pub use principal::Principal;
 pub use report::Report;
 pub use server::Server;
 pub use session::SessionView;

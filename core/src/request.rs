@@ -21,7 +21,7 @@ use crate::peer::Peer;
 use crate::policy::cors::Preflight;
 use crate::policy::origin::Origin;
 use crate::policy::{host, media, origin};
-use crate::route::{Route, Service, applies, is_never};
+use crate::route::{Route, STREAMS_NAMED_MAX, Service, applies, is_never};
 use crate::token::{SessionToken, TokenError};
 
 /// What an acceptable request asks for.
@@ -210,9 +210,6 @@ pub(crate) fn route_of(head: &Head<'_>, config: &Config) -> Route {
         _ => route,
     }
 }
-
-/// How many streams the answer to an unknown path names.
-pub(crate) const STREAMS_NAMED_MAX: usize = 8;
 
 /// Says where there is something, for the person who typed a wrong path. Nothing of that path is
 /// repeated, so the mount of an exchange is not named either: a router may have taken it from there.

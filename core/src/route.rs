@@ -136,6 +136,9 @@ impl Paths {
     }
 }
 
+/// How many streams the answer to an unknown path names.
+pub(crate) const STREAMS_NAMED_MAX: usize = 8;
+
 /// The longest path, in octets, that a setting, a proxy's prefix or a mount may be; answers that hold
 /// some of them are counted by it.
 pub(crate) const PATH_BYTES_MAX: usize = 256;

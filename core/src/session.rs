@@ -8,14 +8,16 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::arena::Key;
-use crate::event::{CloseReason, Principal, SessionId};
+use crate::event::{CloseReason, SessionId};
 use crate::jsonrpc::{Kind, Message, fingerprint};
 use crate::limits::{Limits, within};
 use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
+use crate::principal::Principal;
 use crate::route::Service;
+use crate::session_ref::SessionRef;
 use crate::time::Time;
-use crate::token::{Secret, SessionToken};
+use crate::token::Secret;
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -50,14 +52,6 @@ pub(crate) struct Session {
     posts: Option<Bucket>,
     /// A frame over 1 MiB was sent, and the log has said so.
     pub(crate) warned_large: bool,
-}
-
-/// What a post says of the session it is for; the session may be another shard's.
-#[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    pub(crate) token: SessionToken,
-    pub(crate) service: Service,
-    pub(crate) principal: Option<Principal>,
 }
 
 /// Where a post waits for room in its session.
@@ -134,7 +128,7 @@ impl Session {
     /// Whether this is the session that is claimed, and takes posts. Where there is none, what is
     /// claimed is compared all the same, with what nobody has: how long it takes depends on the claim
     /// alone.
-    pub(crate) fn is_claimed(session: Option<&Self>, claim: &Claim) -> bool {
+    pub(crate) fn is_claimed(session: Option<&Self>, claim: &SessionRef) -> bool {
         let decoy = (&Secret::DECOY, None, claim.service, true);
         let (secret, principal, service, ending) = session.map_or(decoy, |session| {
             let ending = session.ending.is_some();

@@ -13,9 +13,9 @@
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
-use crate::event::Principal;
 use crate::limits::within;
 use crate::policy::rate::{Bucket, Rate};
+use crate::principal::Principal;
 use crate::time::Time;
 
 /// A full table is searched for what can be forgotten no more often than this.

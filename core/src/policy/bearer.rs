@@ -11,7 +11,7 @@ use core::fmt;
 use core::hint::black_box;
 
 use crate::error::Fault;
-use crate::event::Principal;
+use crate::principal::Principal;
 
 /// Bearer tokens that are known beforehand, each of a principal:
 /// [`Authorization::Static`](crate::Authorization::Static). Cheap to clone, and prints no token.

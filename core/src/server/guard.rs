@@ -22,7 +22,7 @@ use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::bearer::Credentials;
 use crate::request::{Plan, Unread};
-use crate::session::Claim;
+use crate::session_ref::SessionRef;
 use crate::tenants::PrincipalView;
 use crate::timers::TimerKind;
 use crate::{AuthTicket, Phase};
@@ -120,7 +120,7 @@ impl Server {
     /// Every way to miss takes the same steps: a secret is compared, then a principal, each to its end,
     /// and only then is anything said. Where there is no session, decoys are compared. The steps
     /// depend on the claim alone.
-    pub(super) fn find_session(&self, claim: &Claim) -> Option<Key> {
+    pub(super) fn find_session(&self, claim: &SessionRef) -> Option<Key> {
         let found = self.sessions.at(claim.token.slot());
         let session = found.map(|(_, session)| session);
         let same = crate::session::Session::is_claimed(session, claim);

@@ -15,16 +15,18 @@ use crate::config::Acknowledgement;
 use crate::conn::{Phase as ConnPhase, PostTarget, Unlocated};
 use crate::error::{Expired, Fault};
 use crate::event::{
-    AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Principal, Refusal,
-    SessionId, Ticket, Verdict,
+    AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Refusal, SessionId,
+    Ticket, Verdict,
 };
 use crate::http1::CONTINUE;
 use crate::jsonrpc::{self, Invalid, Kind, Message};
 use crate::limits::within;
 use crate::outbox::Segment;
+use crate::principal::Principal;
 use crate::request::{Plan, PostPlan, Unread, body_too_large};
 use crate::route::Service;
-use crate::session::{Claim, Held, Waiting};
+use crate::session::{Held, Waiting};
+use crate::session_ref::SessionRef;
 use crate::sse::Frame;
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
@@ -228,7 +230,7 @@ impl Server {
             Ok(token) => token,
             Err(error) => {
                 // As long as for any other miss.
-                self.find_session(&Claim { token: SessionToken::NOBODYS, service, principal });
+                self.find_session(&SessionRef { token: SessionToken::NOBODYS, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
                     TokenError::OtherInstance => Fault::Misrouted,
@@ -236,7 +238,7 @@ impl Server {
             }
         };
         let shard = token.shard();
-        let claim = Claim { token, service, principal };
+        let claim = SessionRef { token, service, principal };
         if shard == self.config.shard {
             self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession)
         } else if self.config.forwarding {

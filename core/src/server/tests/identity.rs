@@ -5,7 +5,7 @@ use crate::error::Fault;
 use crate::event::Verdict;
 use crate::exchange::Exchange;
 use crate::route::Service;
-use crate::session::Claim;
+use crate::session_ref::SessionRef;
 use crate::testing::steps_in;
 use crate::{Authorization, Principal, ProtectedResource, SessionToken, Shard, StaticTokens};
 
@@ -203,7 +203,8 @@ fn every_way_to_miss_takes_the_same_steps() {
     let steps = |text: Option<&str>, name: Option<&str>| {
         let token = text
             .map_or(SessionToken::NOBODYS, |text| SessionToken::parse(text.as_bytes()).unwrap());
-        let claim = Claim { token, service: Service::ROOT, principal: name.map(Principal::new) };
+        let claim =
+            SessionRef { token, service: Service::ROOT, principal: name.map(Principal::new) };
         steps_in(|| bench.server.find_session(&claim).is_some())
     };
     let beyond = SessionToken::new(Shard(0), 77, crate::token::Secret::DECOY).encode();
