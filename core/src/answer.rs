@@ -16,7 +16,9 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::error::Fault;
-use crate::http1::{HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339};
+use crate::http1::{
+    self, HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339,
+};
 use crate::jsonrpc;
 use crate::policy::cors::{Preflight, Sharing};
 use crate::policy::rate::whole_seconds;
@@ -38,6 +40,12 @@ pub(crate) struct Refused {
     /// Seconds after which to try again, where it is known; of no use with statuses other than 429
     /// and 503.
     pub(crate) retry_after: Option<u64>,
+}
+
+impl From<http1::Error> for Refused {
+    fn from(error: http1::Error) -> Self {
+        Fault::from(error).into()
+    }
 }
 
 impl From<Fault> for Refused {

@@ -9,6 +9,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::http1;
 use crate::policy::cidr::CidrError;
 use crate::route::PATH_BYTES_MAX;
 
@@ -22,7 +23,7 @@ pub enum Aftermath {
 }
 
 macro_rules! faults {
-    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $aftermath:ident $text:literal; )+) => {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $aftermath:ident $text:expr; )+) => {
         /// A mistake or a misfortune of a peer, and how it is answered.
         ///
         /// One flat list: what a fault means on the wire stands in one table, and tests walk it.
@@ -68,49 +69,49 @@ macro_rules! faults {
 faults! {
     // ── Framing: RFC 9112. Ambiguity is refused, and no later byte is interpreted. ──────────────
     /// A line that ends in anything but CRLF: a bare LF, a bare CR, CR CR LF.
-    BadLineEnd = 400 Close "a line must end in CRLF and nothing else";
+    BadLineEnd = 400 Close http1::Error::BadLineEnd.text();
     /// More empty lines before a request line than anyone sends by accident.
-    TooManyEmptyLines = 400 Close "too many empty lines before the request line";
+    TooManyEmptyLines = 400 Close http1::Error::TooManyEmptyLines.text();
     /// A request line that is not `method SP request-target SP HTTP-version`.
-    MalformedRequestLine = 400 Close "malformed request line";
+    MalformedRequestLine = 400 Close http1::Error::MalformedRequestLine.text();
     /// A request target of a form or with octets that RFC 9112 does not allow here.
-    MalformedTarget = 400 Close "malformed request target";
+    MalformedTarget = 400 Close http1::Error::MalformedTarget.text();
     /// A header or trailer field with a bad name, bad octets, folding or space before the colon.
-    MalformedField = 400 Close "malformed header field";
+    MalformedField = 400 Close http1::Error::MalformedField.text();
     /// An HTTP major version other than 1.
-    UnsupportedVersion = 505 Close "only HTTP/1.0 and HTTP/1.1 are spoken here";
+    UnsupportedVersion = 505 Close http1::Error::UnsupportedVersion.text();
     /// A method that this server does not know at all.
-    UnknownMethod = 501 Close "unknown method";
+    UnknownMethod = 501 Close http1::Error::UnknownMethod.text();
     /// An `https` target on a connection that is not TLS, or an `http` target on one that is.
     SchemeMismatch = 421 Close "the scheme of the request target is not that of this connection";
     /// An HTTP/1.1 request without a `Host` field.
-    MissingHost = 400 Close "missing Host field";
+    MissingHost = 400 Close http1::Error::MissingHost.text();
     /// More than one `Host` field.
-    DuplicateHost = 400 Close "more than one Host field";
+    DuplicateHost = 400 Close http1::Error::DuplicateHost.text();
     /// A `Host` that is not `host [ ":" port ]`.
-    InvalidHost = 400 Close "malformed Host field";
+    InvalidHost = 400 Close http1::Error::InvalidHost.text();
     /// A `Content-Length` that is not exactly one run of 1 to 19 digits without leading zeros.
-    InvalidContentLength = 400 Close "Content-Length must be one field of decimal digits without leading zeros";
+    InvalidContentLength = 400 Close http1::Error::InvalidContentLength.text();
     /// `Content-Length` and `Transfer-Encoding` together.
-    ConflictingFraming = 400 Close "Content-Length and Transfer-Encoding together";
+    ConflictingFraming = 400 Close http1::Error::ConflictingFraming.text();
     /// A `Transfer-Encoding` that is repeated, combined, empty, or sent with HTTP/1.0.
-    InvalidTransferEncoding = 400 Close "Transfer-Encoding must be exactly: chunked";
+    InvalidTransferEncoding = 400 Close http1::Error::InvalidTransferEncoding.text();
     /// A transfer coding other than chunked.
-    UnsupportedTransferCoding = 501 Close "the only transfer coding known here is chunked";
+    UnsupportedTransferCoding = 501 Close http1::Error::UnsupportedTransferCoding.text();
     /// A chunk whose size, extension, data end or last chunk breaks RFC 9112 section 7.1.
-    MalformedChunk = 400 Close "malformed chunk";
+    MalformedChunk = 400 Close http1::Error::MalformedChunk.text();
     /// Chunk extensions longer in all than the limit.
-    ChunkExtensionsTooLarge = 413 Close "chunk extensions too long";
+    ChunkExtensionsTooLarge = 413 Close http1::Error::ChunkExtensionsTooLarge.text();
     /// A trailer section longer than the limit.
-    TrailersTooLarge = 431 Close "trailer section too long";
+    TrailersTooLarge = 431 Close http1::Error::TrailersTooLarge.text();
     /// A request head longer than the limit.
-    HeadTooLarge = 431 Close "request head too long";
+    HeadTooLarge = 431 Close http1::Error::HeadTooLarge.text();
     /// More header fields than the limit.
-    TooManyFields = 431 Close "too many header fields";
+    TooManyFields = 431 Close http1::Error::TooManyFields.text();
     /// A request target longer than the limit.
-    TargetTooLong = 414 Close "request target too long";
+    TargetTooLong = 414 Close http1::Error::TargetTooLong.text();
     /// An `Expect` other than `100-continue`.
-    UnsupportedExpectation = 417 Keep "the only expectation known here is 100-continue";
+    UnsupportedExpectation = 417 Keep http1::Error::UnsupportedExpectation.text();
 
     // ── The guard: who may ask at all. ──────────────────────────────────────────────────────────
     /// A `Host` that the guard does not allow: DNS rebinding looks like this.
@@ -138,7 +139,7 @@ faults! {
     /// A body that is not JSON in UTF-8, by its own account.
     UnsupportedMediaType = 415 Keep "Content-Type must be application/json, in UTF-8 if it names a charset";
     /// A request body under a content coding.
-    UnsupportedContentEncoding = 415 Keep "Content-Encoding is not supported on requests";
+    UnsupportedContentEncoding = 415 Keep http1::Error::UnsupportedContentEncoding.text();
     /// A post with neither `Content-Length` nor chunked framing.
     LengthRequired = 411 Keep "a body with Content-Length or chunked framing is required";
     /// A post without the query parameter that names its session, or with more than one.
@@ -151,7 +152,7 @@ faults! {
 
     // ── Bodies. ─────────────────────────────────────────────────────────────────────────────────
     /// A body over the limit.
-    BodyTooLarge = 413 Close "request body too large";
+    BodyTooLarge = 413 Close http1::Error::BodyTooLarge.text();
     /// A body that is not one JSON text in UTF-8 (JSON-RPC -32700).
     NotJson = 400 Keep "Parse error";
     /// A body that is JSON and not one JSON-RPC 2.0 message (JSON-RPC -32600).
@@ -208,6 +209,36 @@ faults! {
     EntropyUnavailable = 503 Keep "no entropy for a session id";
     /// The server is draining.
     ShuttingDown = 503 Close "the server is shutting down";
+}
+
+impl From<http1::Error> for Fault {
+    fn from(error: http1::Error) -> Self {
+        match error {
+            http1::Error::BadLineEnd => Self::BadLineEnd,
+            http1::Error::TooManyEmptyLines => Self::TooManyEmptyLines,
+            http1::Error::MalformedRequestLine => Self::MalformedRequestLine,
+            http1::Error::MalformedTarget => Self::MalformedTarget,
+            http1::Error::MalformedField => Self::MalformedField,
+            http1::Error::UnsupportedVersion => Self::UnsupportedVersion,
+            http1::Error::UnknownMethod => Self::UnknownMethod,
+            http1::Error::MissingHost => Self::MissingHost,
+            http1::Error::DuplicateHost => Self::DuplicateHost,
+            http1::Error::InvalidHost => Self::InvalidHost,
+            http1::Error::InvalidContentLength => Self::InvalidContentLength,
+            http1::Error::ConflictingFraming => Self::ConflictingFraming,
+            http1::Error::InvalidTransferEncoding => Self::InvalidTransferEncoding,
+            http1::Error::UnsupportedTransferCoding => Self::UnsupportedTransferCoding,
+            http1::Error::MalformedChunk => Self::MalformedChunk,
+            http1::Error::ChunkExtensionsTooLarge => Self::ChunkExtensionsTooLarge,
+            http1::Error::TrailersTooLarge => Self::TrailersTooLarge,
+            http1::Error::HeadTooLarge => Self::HeadTooLarge,
+            http1::Error::TooManyFields => Self::TooManyFields,
+            http1::Error::TargetTooLong => Self::TargetTooLong,
+            http1::Error::UnsupportedExpectation => Self::UnsupportedExpectation,
+            http1::Error::UnsupportedContentEncoding => Self::UnsupportedContentEncoding,
+            http1::Error::BodyTooLarge => Self::BodyTooLarge,
+        }
+    }
 }
 
 impl fmt::Display for Fault {

@@ -15,7 +15,7 @@ use super::tls::Tls;
 #[cfg(unix)]
 use super::unix::UnixDoor;
 use super::verdicts::VerdictCache;
-use super::workers;
+use super::worker_count;
 
 /// Connections that may wait for each of several listening sockets; what the standard library says for
 /// one.
@@ -177,7 +177,7 @@ impl Bound {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for none, and for more than
     /// [`WORKERS_MAX`](super::WORKERS_MAX).
     pub fn set_workers(&mut self, workers: usize) -> io::Result<()> {
-        self.workers = workers::check(workers)?;
+        self.workers = worker_count::check(workers)?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mcp_sse_core::ResponseHead;
 
-use super::shard::Socket;
+use super::socket::Socket;
 
 /// Bytes on their way in one direction before whoever brings them waits.
 const BYTES_MAX: usize = 64 << 10;

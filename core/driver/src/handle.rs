@@ -10,19 +10,14 @@ use async_channel::{Receiver, Sender, bounded};
 use mcp_sse_core::{Authorization, Config, ConfigError, Metrics, Peer, Reach, Report, sse::Frame};
 
 use super::attention::{Attention, StopKind};
+use super::control::Control;
 use super::decisions::Authorizer;
-use super::exchange::{Channel, Conversation, ExchangeRequest, conversation};
+use super::exchange::{Conversation, ExchangeRequest, conversation};
 use super::neighbours::{Link, Neighbours};
 use super::verdicts::VerdictCache;
 
 /// Controls that wait for a shard; senders of further ones wait.
 const CONTROLS_MAX: usize = 64;
-
-pub(super) enum Control {
-    Broadcast(Frame, Sender<Reach>),
-    Metrics(Sender<Metrics>),
-    Exchange(ExchangeRequest, Peer, Channel),
-}
 
 /// A hold on a running server, `Send` and cheap to clone. It reaches every shard that the server has.
 #[derive(Clone)]

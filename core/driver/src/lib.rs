@@ -28,6 +28,7 @@
 mod addresses;
 mod attention;
 mod bound;
+mod control;
 mod decisions;
 mod descriptors;
 mod exchange;
@@ -37,6 +38,8 @@ mod lobby;
 mod neighbours;
 mod session;
 mod shard;
+mod slots;
+mod socket;
 mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
@@ -44,6 +47,7 @@ mod turn;
 #[cfg(unix)]
 mod unix;
 mod verdicts;
+mod worker_count;
 mod workers;
 
 pub use addresses::{ADDRESSES_MAX, RoundRobin};
@@ -60,7 +64,8 @@ pub use mcp_sse_core::Unsaid;
 #[cfg(feature = "tls")]
 pub use rustls;
 pub use session::{Closed, Session, SessionSender};
-pub use shard::{AcceptTrouble, Shard, Socket};
+pub use shard::{AcceptTrouble, Shard};
+pub use socket::Socket;
 pub use throttle::LogThrottle;
 #[cfg(feature = "tls")]
 pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
@@ -68,7 +73,8 @@ pub use turn::{Timer, Turn};
 #[cfg(unix)]
 pub use unix::{SocketFile, UnixDoor};
 pub use verdicts::{Decision, VerdictCache};
-pub use workers::{Entrance, Serves, Threads, WORKERS_MAX, Worker, controls_of, run_each};
+pub use worker_count::WORKERS_MAX;
+pub use workers::{Entrance, Serves, Threads, Worker, controls_of, run_each};
 
 #[cfg(test)]
 mod testing;

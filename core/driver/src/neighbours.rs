@@ -17,8 +17,8 @@ use mcp_sse_core::{
 };
 
 use super::attention::{Attention, Inquiry, Parcel};
-use super::handle::Control;
-use super::shard::put;
+use super::control::Control;
+use super::slots::put;
 
 /// What everybody who has to do with one shard of a server shares about it.
 pub(super) struct Link {

@@ -21,6 +21,8 @@ use super::exchange::{Channel, ExchangeRequest};
 use super::handle::{Controls, Handle, Inbox};
 use super::neighbours::Neighbours;
 use super::session::{MailLimits, Session, Slot};
+use super::slots::put;
+use super::socket::Socket;
 
 /// Bytes read at once, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
@@ -29,37 +31,6 @@ const READ_BYTES: usize = 64 << 10;
 const SLICES: usize = 64;
 /// Reads or writes for one connection before others get their turn.
 const IO_BATCH: usize = 16;
-
-/// A non-blocking byte stream, as an adapter has it.
-///
-/// Each method either does something now or arranges for the task of `cx` to be woken when it may be
-/// worth trying again.
-pub trait Socket {
-    /// Reads some bytes; zero of them means that the peer has shut its side down.
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the connection.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
-
-    /// Writes some of the bytes, in one call of the operating system.
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the connection.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>>;
-
-    /// Shuts this side down, so that the peer reads an end.
-    ///
-    /// # Errors
-    ///
-    /// Any error ends the connection.
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-}
 
 /// A server and the sockets of its connections, shared by the tasks of one thread.
 pub struct Shard<S> {
@@ -458,16 +429,6 @@ impl<S: Socket> State<S> {
 impl<S> Drop for State<S> {
     fn drop(&mut self) {
         self.neighbours.leave(self.server.metrics());
-    }
-}
-
-/// Puts something into the slot of a table that grows as slots are used.
-pub(super) fn put<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
-    if table.len() <= slot {
-        table.resize_with(slot + 1, || None);
-    }
-    if let Some(place) = table.get_mut(slot) {
-        *place = Some(value);
     }
 }
 

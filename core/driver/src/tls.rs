@@ -27,7 +27,7 @@ use mcp_sse_core::{
     http1::{HttpDate, Persistence, Response},
 };
 
-use super::shard::Socket;
+use super::socket::Socket;
 use crate::throttle::LogThrottle;
 
 /// The one protocol spoken here (RFC 7301).

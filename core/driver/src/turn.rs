@@ -7,9 +7,11 @@ use std::time::Instant;
 use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
 
 use super::attention::StopKind;
-use super::handle::Control;
+use super::control::Control;
 use super::session::{Session, Slot};
-use super::shard::{Shard, Socket, State, put};
+use super::shard::{Shard, State};
+use super::slots::put;
+use super::socket::Socket;
 
 /// Wake-ups of connections served before others of the thread's tasks get their turn, however often
 /// there is more to write: an application on other threads may send as fast as a turn writes.

@@ -19,9 +19,7 @@ use super::handle::{Controls, Handle, controls};
 use super::lobby::{Seat, Usher, lobby};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-
-/// The most shards that one server can have. A session's token has room for more; a machine has not.
-pub const WORKERS_MAX: usize = 256;
+use super::worker_count;
 
 /// One shard before it runs: what its thread is given.
 #[derive(Debug)]
@@ -52,20 +50,11 @@ pub enum Entrance {
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) for none, and for more than [`WORKERS_MAX`].
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for none, and for more than [`WORKERS_MAX`](super::WORKERS_MAX).
 pub fn controls_of(workers: usize) -> io::Result<(Handle, Vec<Controls>)> {
-    let workers = check(workers)?;
+    let workers = worker_count::check(workers)?;
     let (handle, controls) = controls();
     Ok((handle, controls.split(workers)))
-}
-
-/// Checks a number of workers.
-pub(super) fn check(workers: usize) -> io::Result<usize> {
-    if (1..=WORKERS_MAX).contains(&workers) {
-        return Ok(workers);
-    }
-    let text = format!("{workers} workers: there must be at least 1, and at most {WORKERS_MAX}");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 impl Bound {

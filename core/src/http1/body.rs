@@ -5,11 +5,10 @@
 //! Theory of operation: one state per grammar position; a step consumes at least one byte or ends.
 //! httparse has a decoder for chunk sizes too, but reads an empty one as 0 and is lax in extensions.
 
-use super::fields::FieldLines;
+use super::error::Error;
+use super::fields::{FieldLines, Scan};
 use super::framing::Framing;
 use super::octets::{self, QUOTED, TOKEN, VALUE};
-use super::scan::Scan;
-use crate::Fault;
 
 /// Digits of a chunk size: as many as 64 bits hold, so none can overflow.
 const SIZE_DIGITS_MAX: u8 = 16;
@@ -81,7 +80,7 @@ enum Position {
     /// Nothing: the body has ended.
     Done,
     /// Nothing: a fault was found, and no later byte is interpreted.
-    Refused(Fault),
+    Refused(Error),
 }
 
 /// What comes next in `*( ";" name [ "=" value ] )`.
@@ -165,10 +164,10 @@ impl BodyDecoder {
         input: &[u8],
         limits: &BodyLimits,
         sink: &mut impl FnMut(&[u8]),
-    ) -> Result<Progress, Fault> {
+    ) -> Result<Progress, Error> {
         let mut rest = input;
         if self.position == Position::Length && self.remaining > limits.body_bytes_max {
-            self.position = Position::Refused(Fault::BodyTooLarge);
+            self.position = Position::Refused(Error::BodyTooLarge);
         }
         while let Some(&octet) = rest.first() {
             if self.position == Position::Done {
@@ -198,7 +197,7 @@ impl BodyDecoder {
         rest: &[u8],
         limits: &BodyLimits,
         sink: &mut impl FnMut(&[u8]),
-    ) -> Result<(Position, usize), Fault> {
+    ) -> Result<(Position, usize), Error> {
         let position = match self.position {
             Position::Length => {
                 let used = self.take(rest, limits, sink)?;
@@ -215,7 +214,7 @@ impl BodyDecoder {
             }
             Position::Trailers(lines) => return self.trailers(lines, rest, limits),
             Position::Size { digits } => match hex(octet) {
-                Some(_) if digits == SIZE_DIGITS_MAX => return Err(Fault::MalformedChunk),
+                Some(_) if digits == SIZE_DIGITS_MAX => return Err(Error::MalformedChunk),
                 Some(digit) => {
                     self.remaining = self.remaining * 16 + u64::from(digit);
                     Position::Size { digits: digits + 1 }
@@ -230,7 +229,7 @@ impl BodyDecoder {
                     self.overhead = 0;
                     Position::Trailers(FieldLines::default())
                 }
-                _ => return Err(Fault::BadLineEnd),
+                _ => return Err(Error::BadLineEnd),
             },
             Position::DataReturn => match octet {
                 b'\r' => Position::DataLineFeed,
@@ -238,7 +237,7 @@ impl BodyDecoder {
             },
             Position::DataLineFeed => match octet {
                 b'\n' => Position::Size { digits: 0 },
-                _ => return Err(Fault::BadLineEnd),
+                _ => return Err(Error::BadLineEnd),
             },
             Position::Done => return Ok((Position::Done, 0)),
             Position::Refused(fault) => return Err(fault),
@@ -252,12 +251,12 @@ impl BodyDecoder {
         rest: &[u8],
         limits: &BodyLimits,
         sink: &mut impl FnMut(&[u8]),
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, Error> {
         let room = limits.body_bytes_max.saturating_sub(self.received);
         let length = usize::try_from(self.remaining.min(room)).unwrap_or(usize::MAX);
         let content = rest.get(..length).unwrap_or(rest);
         if content.is_empty() {
-            return Err(Fault::BodyTooLarge);
+            return Err(Error::BodyTooLarge);
         }
         sink(content);
         self.received += content.len() as u64;
@@ -271,7 +270,7 @@ impl BodyDecoder {
         at: Extension,
         octet: u8,
         limits: &BodyLimits,
-    ) -> Result<Position, Fault> {
+    ) -> Result<Position, Error> {
         let token = octets::is(octet, TOKEN);
         let next = match (at, octet) {
             (Extension::Name | Extension::Token | Extension::AfterWhole, b'\r') => {
@@ -293,7 +292,7 @@ impl BodyDecoder {
         // Unlimited, it could come to more than a 32-bit machine counts.
         self.overhead = self.overhead.saturating_add(1);
         if self.overhead > limits.extension_bytes_max {
-            return Err(Fault::ChunkExtensionsTooLarge);
+            return Err(Error::ChunkExtensionsTooLarge);
         }
         Ok(Position::Extension(next))
     }
@@ -305,13 +304,13 @@ impl BodyDecoder {
         mut lines: FieldLines,
         rest: &[u8],
         limits: &BodyLimits,
-    ) -> Result<(Position, usize), Fault> {
+    ) -> Result<(Position, usize), Error> {
         // The empty line at the end is always there, so it is not counted.
         let room = limits.trailer_bytes_max.saturating_add(2).saturating_sub(self.overhead);
         let window = rest.get(..room).unwrap_or(rest);
         match lines.scan(window, usize::MAX)? {
             Scan::Complete { consumed } => Ok((Position::Done, consumed)),
-            Scan::Partial if window.len() < rest.len() => Err(Fault::TrailersTooLarge),
+            Scan::Partial if window.len() < rest.len() => Err(Error::TrailersTooLarge),
             Scan::Partial => {
                 self.overhead += window.len();
                 Ok((Position::Trailers(lines), window.len()))
@@ -330,8 +329,8 @@ fn hex(octet: u8) -> Option<u8> {
 }
 
 /// The fault of an octet that has no place around a chunk.
-fn misplaced(octet: u8) -> Fault {
-    if octet == b'\n' { Fault::BadLineEnd } else { Fault::MalformedChunk }
+fn misplaced(octet: u8) -> Error {
+    if octet == b'\n' { Error::BadLineEnd } else { Error::MalformedChunk }
 }
 
 #[cfg(test)]

@@ -3,9 +3,20 @@
 //! Knows: RFC 9112 §5, without folding, and how to stop at any byte and go on later.
 //! Does not know: what a field means, or how many bytes it may take (its caller cuts the input).
 
+use super::error::Error;
 use super::octets::{self, TOKEN};
-use super::scan::Scan;
-use crate::Fault;
+
+/// How far a scan came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// All of the input is right so far, and there must be more.
+    Partial,
+    /// The end was found.
+    Complete {
+        /// How many bytes of *this* input belong to what was scanned, its blank line included.
+        consumed: usize,
+    },
+}
 
 /// Reads field lines up to and including the empty line that ends them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,18 +44,18 @@ enum Position {
 
 impl FieldLines {
     /// Judges `input`, which continues what was given before.
-    pub(super) fn scan(&mut self, input: &[u8], fields_max: usize) -> Result<Scan, Fault> {
+    pub(super) fn scan(&mut self, input: &[u8], fields_max: usize) -> Result<Scan, Error> {
         let mut rest = input;
         while let Some(&octet) = rest.first() {
             let mut used = 1;
             self.position = match self.position {
                 Position::LineStart => match octet {
                     b'\r' => Position::LastLineFeed,
-                    b'\n' => return Err(Fault::BadLineEnd),
+                    b'\n' => return Err(Error::BadLineEnd),
                     // White space here is obsolete folding, or hides a field from a peer that reads
                     // it otherwise (RFC 9112 §2.2 and §5.2).
-                    _ if !octets::is(octet, TOKEN) => return Err(Fault::MalformedField),
-                    _ if usize::from(self.count) >= fields_max => return Err(Fault::TooManyFields),
+                    _ if !octets::is(octet, TOKEN) => return Err(Error::MalformedField),
+                    _ if usize::from(self.count) >= fields_max => return Err(Error::TooManyFields),
                     _ => {
                         self.count = self.count.saturating_add(1);
                         Position::Name
@@ -53,8 +64,8 @@ impl FieldLines {
                 Position::Name => match octets::run(rest, TOKEN) {
                     // No white space before the colon either (RFC 9112 §5.1).
                     0 if octet == b':' => Position::Value,
-                    0 if octet == b'\n' => return Err(Fault::BadLineEnd),
-                    0 => return Err(Fault::MalformedField),
+                    0 if octet == b'\n' => return Err(Error::BadLineEnd),
+                    0 => return Err(Error::MalformedField),
                     run => {
                         used = run;
                         Position::Name
@@ -62,8 +73,8 @@ impl FieldLines {
                 },
                 Position::Value => match octets::run_of_value(rest) {
                     0 if octet == b'\r' => Position::LineFeed,
-                    0 if octet == b'\n' => return Err(Fault::BadLineEnd),
-                    0 => return Err(Fault::MalformedField),
+                    0 if octet == b'\n' => return Err(Error::BadLineEnd),
+                    0 => return Err(Error::MalformedField),
                     run => {
                         used = run;
                         Position::Value
@@ -74,7 +85,7 @@ impl FieldLines {
                     let consumed = input.len() - rest.len() + 1;
                     return Ok(Scan::Complete { consumed });
                 }
-                Position::LineFeed | Position::LastLineFeed => return Err(Fault::BadLineEnd),
+                Position::LineFeed | Position::LastLineFeed => return Err(Error::BadLineEnd),
             };
             rest = rest.get(used..).unwrap_or_default();
         }

@@ -3,9 +3,9 @@
 //! Knows: RFC 9112 §6, with every choice it leaves turned into a refusal.
 //! Does not know: the body itself (see `body`), or any field but the two that matter.
 
-use super::head::Version;
+use super::error::Error;
 use super::octets;
-use crate::Fault;
+use super::start_line::Version;
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub enum Framing {
 ///
 /// # Errors
 ///
-/// - [`Fault::ConflictingFraming`]: both fields are there (RFC 9112 §6.1 allows to refuse).
-/// - [`Fault::InvalidTransferEncoding`]: the field is repeated, a list, empty, no token, or came
+/// - [`Error::ConflictingFraming`]: both fields are there (RFC 9112 §6.1 allows to refuse).
+/// - [`Error::InvalidTransferEncoding`]: the field is repeated, a list, empty, no token, or came
 ///   with HTTP/1.0, whose senders do not know it and whose proxies forward it blindly.
-/// - [`Fault::UnsupportedTransferCoding`]: one coding, and not `chunked`.
-/// - [`Fault::InvalidContentLength`]: not exactly one field of 1 to 19 digits without leading zeros.
+/// - [`Error::UnsupportedTransferCoding`]: one coding, and not `chunked`.
+/// - [`Error::InvalidContentLength`]: not exactly one field of 1 to 19 digits without leading zeros.
 ///   (20 digits can overflow 64 bits. Equal repetitions may be merged, says RFC 9112 §6.3, or refused.
 ///   RFC 9110 §8.6 allows leading zeros; no client sends them, and readers that take them for octal do
 ///   exist.)
@@ -38,30 +38,30 @@ pub fn framing<'a>(
     version: Version,
     transfer_encodings: impl IntoIterator<Item = &'a [u8]>,
     content_lengths: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Framing, Fault> {
+) -> Result<Framing, Error> {
     let mut transfer_encodings = transfer_encodings.into_iter();
     let mut content_lengths = content_lengths.into_iter();
     match (transfer_encodings.next(), content_lengths.next()) {
         (None, None) => Ok(Framing::Empty),
-        (Some(_), Some(_)) => Err(Fault::ConflictingFraming),
+        (Some(_), Some(_)) => Err(Error::ConflictingFraming),
         (Some(coding), None) => {
             if version == Version::Http10 || transfer_encodings.next().is_some() {
-                return Err(Fault::InvalidTransferEncoding);
+                return Err(Error::InvalidTransferEncoding);
             }
             let coding = trim(coding);
             if coding.eq_ignore_ascii_case(b"chunked") {
                 Ok(Framing::Chunked)
             } else if octets::is_token(coding) {
-                Err(Fault::UnsupportedTransferCoding)
+                Err(Error::UnsupportedTransferCoding)
             } else {
-                Err(Fault::InvalidTransferEncoding)
+                Err(Error::InvalidTransferEncoding)
             }
         }
         (None, Some(length)) => {
             if content_lengths.next().is_some() {
-                return Err(Fault::InvalidContentLength);
+                return Err(Error::InvalidContentLength);
             }
-            length_of(trim(length)).map(Framing::Length).ok_or(Fault::InvalidContentLength)
+            length_of(trim(length)).map(Framing::Length).ok_or(Error::InvalidContentLength)
         }
     }
 }

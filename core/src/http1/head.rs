@@ -5,70 +5,14 @@
 //! other field: those are looked up by name.
 
 use super::authority;
+use super::error::Error;
 use super::framing::{Framing, framing, trim};
 use super::scan::FIELDS_CAP;
+use super::start_line::{Method, Version};
 use super::target::Target;
-use crate::Fault;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::str;
-
-macro_rules! methods {
-    ($( $name:ident = $text:literal $doc:literal; )+) => {
-        /// The methods of RFC 9110 §9 and RFC 5789. Any other is unknown here, in lower case too:
-        /// methods are case-sensitive.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Method {
-            $( #[doc = $doc] $name, )+
-        }
-
-        impl Method {
-            /// Every method there is.
-            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
-
-            /// The method as it is sent.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $( Self::$name => $text, )+ }
-            }
-        }
-    };
-}
-
-methods! {
-    Get = "GET" "`GET`";
-    Head = "HEAD" "`HEAD`";
-    Post = "POST" "`POST`";
-    Put = "PUT" "`PUT`";
-    Delete = "DELETE" "`DELETE`";
-    Connect = "CONNECT" "`CONNECT`";
-    Options = "OPTIONS" "`OPTIONS`";
-    Trace = "TRACE" "`TRACE`";
-    Patch = "PATCH" "`PATCH`";
-}
-
-impl Method {
-    /// The method of that name, if it is known.
-    #[must_use]
-    pub fn from_bytes(name: &[u8]) -> Option<Self> {
-        Self::ALL.iter().copied().find(|method| method.as_str().as_bytes() == name)
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The version of a request. `HTTP/1.2` and above are served as 1.1 (RFC 9110 §2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Version {
-    /// HTTP/1.0: no chunked coding, no interim responses, closed unless asked otherwise.
-    Http10,
-    /// HTTP/1.1, or a minor version above it.
-    Http11,
-}
 
 /// Room for the fields of one [`Head`], 4 KiB on its caller's stack.
 pub struct FieldStorage<'a>(Slots<'a>);
@@ -170,18 +114,18 @@ impl<'a> Head<'a> {
     /// then the target, then the method. What depends on who answers is left to
     /// [`check_expectation`](Self::check_expectation) and
     /// [`check_content_encoding`](Self::check_content_encoding).
-    pub fn parse(bytes: &'a [u8], storage: &'a mut FieldStorage<'a>) -> Result<Self, Fault> {
-        let line = RequestLine::split(bytes).ok_or(Fault::MalformedRequestLine)?;
-        let fields = storage.fill(bytes, &line).ok_or(Fault::MalformedField)?;
+    pub fn parse(bytes: &'a [u8], storage: &'a mut FieldStorage<'a>) -> Result<Self, Error> {
+        let line = RequestLine::split(bytes).ok_or(Error::MalformedRequestLine)?;
+        let fields = storage.fill(bytes, &line).ok_or(Error::MalformedField)?;
         let version = if line.minor == b'0' { Version::Http10 } else { Version::Http11 };
 
         let framing =
             framing(version, named(fields, "transfer-encoding"), named(fields, "content-length"))?;
         let host = host(version, named(fields, "host"))?;
         let method = Method::from_bytes(line.method);
-        let target = str::from_utf8(line.target).map_err(|_| Fault::MalformedTarget)?;
+        let target = str::from_utf8(line.target).map_err(|_| Error::MalformedTarget)?;
         let target = Target::parse(target, method)?;
-        let method = method.ok_or(Fault::UnknownMethod)?;
+        let method = method.ok_or(Error::UnknownMethod)?;
 
         let connection = |option: &str| {
             members(named(fields, "connection"))
@@ -267,12 +211,12 @@ impl<'a> Head<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault::UnsupportedExpectation`] for anything but `100-continue`, in any case.
-    pub fn check_expectation(&self) -> Result<(), Fault> {
+    /// [`Error::UnsupportedExpectation`] for anything but `100-continue`, in any case.
+    pub fn check_expectation(&self) -> Result<(), Error> {
         let known = self.version == Version::Http10
             || members(self.fields_named("expect"))
                 .all(|member| member.eq_ignore_ascii_case(b"100-continue"));
-        if known { Ok(()) } else { Err(Fault::UnsupportedExpectation) }
+        if known { Ok(()) } else { Err(Error::UnsupportedExpectation) }
     }
 
     /// Whether the body is in no content coding.
@@ -282,12 +226,12 @@ impl<'a> Head<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault::UnsupportedContentEncoding`] for anything but `identity`, in any case.
-    pub fn check_content_encoding(&self) -> Result<(), Fault> {
+    /// [`Error::UnsupportedContentEncoding`] for anything but `identity`, in any case.
+    pub fn check_content_encoding(&self) -> Result<(), Error> {
         let known = !self.has_body()
             || members(self.fields_named("content-encoding"))
                 .all(|member| member.eq_ignore_ascii_case(b"identity"));
-        if known { Ok(()) } else { Err(Fault::UnsupportedContentEncoding) }
+        if known { Ok(()) } else { Err(Error::UnsupportedContentEncoding) }
     }
 
     fn has_body(&self) -> bool {
@@ -329,12 +273,12 @@ fn members<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &
 fn host<'a>(
     version: Version,
     mut values: impl Iterator<Item = &'a [u8]>,
-) -> Result<Option<&'a str>, Fault> {
+) -> Result<Option<&'a str>, Error> {
     match (values.next(), values.next(), version) {
-        (Some(_), Some(_), _) => Err(Fault::DuplicateHost),
-        (Some(value), None, _) => authority::from_field(value).map(Some).ok_or(Fault::InvalidHost),
+        (Some(_), Some(_), _) => Err(Error::DuplicateHost),
+        (Some(value), None, _) => authority::from_field(value).map(Some).ok_or(Error::InvalidHost),
         (None, _, Version::Http10) => Ok(None),
-        (None, _, Version::Http11) => Err(Fault::MissingHost),
+        (None, _, Version::Http11) => Err(Error::MissingHost),
     }
 }
 

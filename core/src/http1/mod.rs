@@ -13,7 +13,7 @@
 //!    body, and with it the request, ends.
 //! 4. [`Response::render`] and [`render_stream_head`] make the bytes of an answer.
 //!
-//! A peer's mistake is a [`Fault`](crate::Fault), never a panic. Where a standard leaves a choice
+//! A peer's mistake is a [`Error`], never a panic. Where a standard leaves a choice
 //! this layer refuses: a server that refuses cannot disagree with whatever stands in front of it.
 //!
 //! ```
@@ -28,26 +28,31 @@
 //! let head = Head::parse(&input[..input.len() - 4], &mut storage)?;
 //! assert_eq!(head.method(), Method::Post);
 //! assert_eq!(head.target().query_parameter("session_id"), Some("x"));
-//! # Ok::<(), mcp_sse_core::Fault>(())
+//! # Ok::<(), mcp_sse_core::http1::Error>(())
 //! ```
 
 mod authority;
 mod body;
 mod date;
+mod error;
 mod fields;
 mod framing;
 mod head;
 mod octets;
 mod response;
 mod scan;
+mod start_line;
 mod target;
 
 pub(crate) use authority::split_authority;
 pub use body::{BodyDecoder, BodyLimits, Progress};
 pub use date::{HttpDate, Rfc3339, rfc3339};
+pub use error::Error;
+pub use fields::Scan;
 pub use framing::{Framing, framing};
-pub use head::{FieldStorage, Head, Method, Version};
+pub use head::{FieldStorage, Head};
 pub(crate) use octets::is_token;
 pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason, render_stream_head};
-pub use scan::{FIELDS_CAP, HeadLimits, HeadScanner, Scan};
+pub use scan::{FIELDS_CAP, HeadLimits, HeadScanner};
+pub use start_line::{Method, Version};
 pub use target::{Scheme, Target};

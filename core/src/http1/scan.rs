@@ -6,9 +6,9 @@
 //! be right, so neither its kind nor its place depends on how the bytes were cut, and a peer that
 //! speaks something else (a TLS hello, say) is refused before it has sent a line.
 
-use super::fields::FieldLines;
+use super::error::Error;
+use super::fields::{FieldLines, Scan};
 use super::octets::{self, TARGET, TOKEN};
-use crate::Fault;
 
 /// The most fields that a [`Head`](super::Head) can hold, whatever
 /// [`fields_max`](HeadLimits::fields_max) says.
@@ -38,18 +38,6 @@ impl Default for HeadLimits {
     }
 }
 
-/// How far a scan came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scan {
-    /// All of the input is right so far, and there must be more.
-    Partial,
-    /// The end was found.
-    Complete {
-        /// How many bytes of *this* input belong to what was scanned, its blank line included.
-        consumed: usize,
-    },
-}
-
 /// Finds the end of a request head in bytes that arrive in pieces of any size.
 #[derive(Clone, Debug, Default)]
 pub struct HeadScanner {
@@ -74,7 +62,7 @@ enum Position {
     /// The fields and the blank line.
     Fields(FieldLines),
     /// Nothing: a fault was found, and no later byte is interpreted.
-    Refused(Fault),
+    Refused(Error),
 }
 
 impl Default for Position {
@@ -108,12 +96,12 @@ impl HeadScanner {
     ///
     /// The fault of the first octet that cannot be right or is one too many. Nothing behind it was
     /// looked at, and every later call says the same.
-    pub fn scan(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Scan, Fault> {
+    pub fn scan(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Scan, Error> {
         // Octets beyond the limit are not even looked at, so this one place keeps it.
         let room = limits.head_bytes_max.saturating_sub(self.head_bytes);
         let window = input.get(..room).unwrap_or(input);
         let scan = self.walk(window, limits).and_then(|scan| match scan {
-            Scan::Partial if window.len() < input.len() => Err(Fault::HeadTooLarge),
+            Scan::Partial if window.len() < input.len() => Err(Error::HeadTooLarge),
             Scan::Partial | Scan::Complete { .. } => Ok(scan),
         });
         match scan {
@@ -124,14 +112,14 @@ impl HeadScanner {
         scan
     }
 
-    fn walk(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Scan, Fault> {
+    fn walk(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Scan, Error> {
         let mut rest = input;
         while let Some(&octet) = rest.first() {
             let mut used = 1;
             self.position = match self.position {
                 Position::Start { empty_lines } => match octet {
                     b'\r' if empty_lines == EMPTY_LINES_MAX => {
-                        return Err(Fault::TooManyEmptyLines);
+                        return Err(Error::TooManyEmptyLines);
                     }
                     b'\r' => Position::EmptyLine { empty_lines: empty_lines + 1 },
                     _ if octets::is(octet, TOKEN) => Position::Method { bytes: 1 },
@@ -139,12 +127,12 @@ impl HeadScanner {
                 },
                 Position::EmptyLine { empty_lines } => match octet {
                     b'\n' => Position::Start { empty_lines },
-                    _ => return Err(Fault::BadLineEnd),
+                    _ => return Err(Error::BadLineEnd),
                 },
                 Position::Method { bytes } => match octet {
                     b' ' => Position::Target,
                     _ if !octets::is(octet, TOKEN) => return Err(misplaced(octet)),
-                    _ if bytes == METHOD_BYTES_MAX => return Err(Fault::UnknownMethod),
+                    _ if bytes == METHOD_BYTES_MAX => return Err(Error::UnknownMethod),
                     _ => Position::Method { bytes: bytes + 1 },
                 },
                 Position::Target => match octets::run(rest, TARGET) {
@@ -153,7 +141,7 @@ impl HeadScanner {
                         used = run;
                         self.target_bytes += run;
                         if self.target_bytes > limits.target_bytes_max {
-                            return Err(Fault::TargetTooLong);
+                            return Err(Error::TargetTooLong);
                         }
                         Position::Target
                     }
@@ -177,26 +165,26 @@ impl HeadScanner {
         if let Position::Refused(fault) = self.position { Err(fault) } else { Ok(Scan::Partial) }
     }
 
-    fn after_target(&self, octet: u8) -> Result<Position, Fault> {
+    fn after_target(&self, octet: u8) -> Result<Position, Error> {
         match octet {
             b' ' if self.target_bytes > 0 => Ok(Position::Version { index: 0 }),
             // Two spaces in a row, or the line ends where a version should begin.
-            b' ' | b'\r' => Err(Fault::MalformedRequestLine),
-            b'\n' => Err(Fault::BadLineEnd),
-            _ => Err(Fault::MalformedTarget),
+            b' ' | b'\r' => Err(Error::MalformedRequestLine),
+            b'\n' => Err(Error::BadLineEnd),
+            _ => Err(Error::MalformedTarget),
         }
     }
 }
 
 /// `HTTP/` DIGIT `.` DIGIT CR LF, one octet at a time (RFC 9112 §2.3).
-fn version(index: u8, octet: u8) -> Result<Position, Fault> {
+fn version(index: u8, octet: u8) -> Result<Position, Error> {
     let right = match index {
         0..5 => b"HTTP/".get(usize::from(index)) == Some(&octet),
         5 => match octet {
             b'1' => true,
             // Another major version may have another grammar: what follows is not ours to read. The
             // preface of HTTP/2 ends here too (RFC 9113 §3.4).
-            b'0'..=b'9' => return Err(Fault::UnsupportedVersion),
+            b'0'..=b'9' => return Err(Error::UnsupportedVersion),
             _ => false,
         },
         6 => octet == b'.',
@@ -204,14 +192,14 @@ fn version(index: u8, octet: u8) -> Result<Position, Fault> {
         7 => octet.is_ascii_digit(),
         8 => octet == b'\r',
         _ if octet == b'\n' => return Ok(Position::Fields(FieldLines::default())),
-        _ => return Err(Fault::BadLineEnd),
+        _ => return Err(Error::BadLineEnd),
     };
     if right { Ok(Position::Version { index: index + 1 }) } else { Err(misplaced(octet)) }
 }
 
 /// The fault of an octet that has no place in a request line.
-fn misplaced(octet: u8) -> Fault {
-    if octet == b'\n' { Fault::BadLineEnd } else { Fault::MalformedRequestLine }
+fn misplaced(octet: u8) -> Error {
+    if octet == b'\n' { Error::BadLineEnd } else { Error::MalformedRequestLine }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! nothing normalised, so that no two readers of a path can disagree.
 
 use super::authority;
-use super::head::Method;
-use crate::Fault;
+use super::error::Error;
+use super::start_line::Method;
 
 /// The scheme that a target in absolute form names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Takes `text`, whose octets a scanner has checked, apart. `method` is `None` where it is unknown.
-    pub(super) fn parse(text: &'a str, method: Option<Method>) -> Result<Self, Fault> {
+    pub(super) fn parse(text: &'a str, method: Option<Method>) -> Result<Self, Error> {
         if text.starts_with('/') {
             return Ok(Self::split(None, None, text));
         }
@@ -46,13 +46,13 @@ impl<'a> Target<'a> {
         if method == Some(Method::Connect) && authority::has_port(text) {
             return Ok(Self { path: "", query: None, scheme: None, authority: Some(text) });
         }
-        let (scheme, rest) = text.split_once("://").ok_or(Fault::MalformedTarget)?;
+        let (scheme, rest) = text.split_once("://").ok_or(Error::MalformedTarget)?;
         let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, rest) =
-            rest.split_at_checked(authority_end).ok_or(Fault::MalformedTarget)?;
+            rest.split_at_checked(authority_end).ok_or(Error::MalformedTarget)?;
         // The check knows no `@`: user information in a target is for phishing (RFC 9110 §4.2.4).
         if !authority::is_valid(authority) {
-            return Err(Fault::MalformedTarget);
+            return Err(Error::MalformedTarget);
         }
         // Schemes are compared without case (RFC 3986 §3.1).
         let scheme = if scheme.eq_ignore_ascii_case("http") {
@@ -60,7 +60,7 @@ impl<'a> Target<'a> {
         } else if scheme.eq_ignore_ascii_case("https") {
             Scheme::Https
         } else {
-            return Err(Fault::MalformedTarget);
+            return Err(Error::MalformedTarget);
         };
         Ok(Self::split(Some(scheme), Some(authority), rest))
     }

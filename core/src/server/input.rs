@@ -189,12 +189,12 @@ impl Server {
     }
 
     /// A head that cannot be understood: nothing behind it can be either.
-    fn reject_head(&mut self, key: Key, fault: Fault) {
+    fn reject_head(&mut self, key: Key, fault: impl Into<Fault>) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.reply = Reply::CLOSE;
             conn.sharing = Sharing::Off;
         }
-        self.refuse(key, fault, Unread::Unknown);
+        self.refuse(key, fault.into(), Unread::Unknown);
     }
 
     /// A request has come whose HTTP is spoken elsewhere.

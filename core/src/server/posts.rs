@@ -18,7 +18,7 @@ use crate::event::{
     AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Refusal, SessionId,
     Ticket, Verdict,
 };
-use crate::http1::CONTINUE;
+use crate::http1::{self, CONTINUE};
 use crate::jsonrpc::{self, Invalid, Kind, Message};
 use crate::limits::within;
 use crate::outbox::Segment;
@@ -266,7 +266,7 @@ impl Server {
         self.bodies_bytes += (body.capacity() - before) as u64;
         let within_budget = within(self.config.limits.bodies_bytes_max, self.bodies_bytes);
         match decoded {
-            Err(Fault::BodyTooLarge) => {
+            Err(http1::Error::BodyTooLarge) => {
                 self.refuse(key, body_too_large(&self.config), Unread::Unknown);
                 input.len()
             }

@@ -53,7 +53,7 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
                 assert_eq!(progress.consumed, piece.len(), "an unfinished body takes all there is");
             }
             Err(fault) => {
-                read.fault = Some(fault.name());
+                read.fault = Some(mcp_sse_core::Fault::from(fault).name());
                 break;
             }
         }

@@ -1,6 +1,6 @@
 //! A request head.
 
-use mcp_sse_core::Fault;
+use mcp_sse_core::http1::Error;
 use mcp_sse_core::http1::{FieldStorage, Framing, Head, HeadLimits, HeadScanner, Scan};
 
 use super::cut;
@@ -20,7 +20,7 @@ pub fn head(input: &[u8]) {
     }
 }
 
-fn scan<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<usize>, Fault> {
+fn scan<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<usize>, Error> {
     let limits = HeadLimits { head_bytes_max: 1_024, fields_max: 12, target_bytes_max: 256 };
     let (mut scanner, mut before) = (HeadScanner::new(), 0);
     for piece in pieces {

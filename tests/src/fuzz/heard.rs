@@ -61,13 +61,13 @@ fn requests(mut said: &[u8]) -> (Vec<Asked>, Option<Fault>) {
         let end = match HeadScanner::new().scan(said, &heads) {
             Ok(Scan::Complete { consumed }) => consumed,
             Ok(Scan::Partial) => return (all, None),
-            Err(fault) => return (all, Some(fault)),
+            Err(error) => return (all, Some(error.into())),
         };
         let (bytes, rest) = said.split_at(end);
         let mut storage = FieldStorage::new();
         let head = match Head::parse(bytes, &mut storage) {
             Ok(head) => head,
-            Err(fault) => return (all, Some(fault)),
+            Err(error) => return (all, Some(error.into())),
         };
         let lines = String::from_utf8_lossy(bytes);
         let line = lines.trim_start().split("\r\n").next().unwrap_or_default();

@@ -14,7 +14,7 @@ const UNLIMITED: BodyLimits = BodyLimits {
 
 /// The content so far, and: `Ok(Some(consumed))` for a whole body, `Ok(None)` for one that may go on,
 /// or what is wrong with it.
-type Trace = (Vec<u8>, Result<Option<usize>, Fault>);
+type Trace = (Vec<u8>, Result<Option<usize>, Error>);
 
 fn decode(framing: Framing, pieces: &[&[u8]], limits: &BodyLimits) -> Trace {
     run(BodyDecoder::new(framing), pieces, limits)
@@ -68,7 +68,7 @@ fn accept(input: impl AsRef<[u8]>, content: &str) {
 
 /// A chunked body whose *last* octet, and none before it, is the one that cannot be right.
 #[track_caller]
-fn refuse(input: impl AsRef<[u8]>, fault: Fault) {
+fn refuse(input: impl AsRef<[u8]>, fault: Error) {
     let input = input.as_ref();
     assert_eq!(trace(Framing::Chunked, input, &LIMITS).1, Err(fault), "{}", input.escape_ascii());
     let before = trace(Framing::Chunked, &input[..input.len() - 1], &LIMITS);
@@ -97,7 +97,7 @@ fn a_declared_length() {
     assert_eq!(trace(Framing::Length(30), &most, &LIMITS), (most.to_vec(), Ok(Some(30))));
     // Too large is known at once, before any content.
     for length in [31, u64::MAX] {
-        let refused = (Vec::new(), Err(Fault::BodyTooLarge));
+        let refused = (Vec::new(), Err(Error::BodyTooLarge));
         assert_eq!(decode(Framing::Length(length), &[b""], &LIMITS), refused);
         assert_eq!(trace(Framing::Length(length), &most, &LIMITS), refused);
     }
@@ -120,7 +120,7 @@ fn a_body_that_ends_with_its_bytes() {
     for content in [&b""[..], b"0\r\n\r\n", b"5\r\nhello", &[b'x'; 30]] {
         assert_eq!(unframed(content), (content.to_vec(), Ok(None)));
     }
-    assert_eq!(unframed(&[b'x'; 31]), ([b'x'; 30].to_vec(), Err(Fault::BodyTooLarge)));
+    assert_eq!(unframed(&[b'x'; 31]), ([b'x'; 30].to_vec(), Err(Error::BodyTooLarge)));
 }
 
 #[test]
@@ -140,38 +140,38 @@ fn chunks() {
 
 #[test]
 fn sizes() {
-    refuse("\r", Fault::MalformedChunk);
-    refuse(" ", Fault::MalformedChunk);
-    refuse("\t", Fault::MalformedChunk);
-    refuse("+", Fault::MalformedChunk);
-    refuse("-", Fault::MalformedChunk);
-    refuse(";", Fault::MalformedChunk);
-    refuse("g", Fault::MalformedChunk);
-    refuse("0x", Fault::MalformedChunk);
-    refuse("1_", Fault::MalformedChunk);
-    refuse("1.", Fault::MalformedChunk);
-    refuse("5,", Fault::MalformedChunk);
-    refuse("5\0", Fault::MalformedChunk);
-    refuse(b"5\x80", Fault::MalformedChunk);
-    refuse("00000000000000005", Fault::MalformedChunk);
-    refuse("fffffffffffffffff", Fault::MalformedChunk);
-    refuse("5 ", Fault::MalformedChunk);
-    refuse("\n", Fault::BadLineEnd);
-    refuse("5\n", Fault::BadLineEnd);
-    refuse("5\r\r", Fault::BadLineEnd);
-    refuse("5\rh", Fault::BadLineEnd);
-    refuse("0\n", Fault::BadLineEnd);
+    refuse("\r", Error::MalformedChunk);
+    refuse(" ", Error::MalformedChunk);
+    refuse("\t", Error::MalformedChunk);
+    refuse("+", Error::MalformedChunk);
+    refuse("-", Error::MalformedChunk);
+    refuse(";", Error::MalformedChunk);
+    refuse("g", Error::MalformedChunk);
+    refuse("0x", Error::MalformedChunk);
+    refuse("1_", Error::MalformedChunk);
+    refuse("1.", Error::MalformedChunk);
+    refuse("5,", Error::MalformedChunk);
+    refuse("5\0", Error::MalformedChunk);
+    refuse(b"5\x80", Error::MalformedChunk);
+    refuse("00000000000000005", Error::MalformedChunk);
+    refuse("fffffffffffffffff", Error::MalformedChunk);
+    refuse("5 ", Error::MalformedChunk);
+    refuse("\n", Error::BadLineEnd);
+    refuse("5\n", Error::BadLineEnd);
+    refuse("5\r\r", Error::BadLineEnd);
+    refuse("5\rh", Error::BadLineEnd);
+    refuse("0\n", Error::BadLineEnd);
 }
 
 #[test]
 fn nothing_but_a_line_end_follows_content() {
-    refuse("1\r\nab", Fault::MalformedChunk);
-    refuse("1\r\na0", Fault::MalformedChunk);
-    refuse("1\r\na ", Fault::MalformedChunk);
-    refuse("1\r\na\n", Fault::BadLineEnd);
-    refuse("1\r\na\r\r", Fault::BadLineEnd);
-    refuse("1\r\na\r0", Fault::BadLineEnd);
-    refuse("1\r\na\r\n\r", Fault::MalformedChunk);
+    refuse("1\r\nab", Error::MalformedChunk);
+    refuse("1\r\na0", Error::MalformedChunk);
+    refuse("1\r\na ", Error::MalformedChunk);
+    refuse("1\r\na\n", Error::BadLineEnd);
+    refuse("1\r\na\r\r", Error::BadLineEnd);
+    refuse("1\r\na\r0", Error::BadLineEnd);
+    refuse("1\r\na\r\n\r", Error::MalformedChunk);
 }
 
 #[test]
@@ -235,26 +235,26 @@ fn extensions() {
         ";a=\u{7f}",
         ";(",
     ] {
-        refuse(format!("1{extension}"), Fault::MalformedChunk);
+        refuse(format!("1{extension}"), Error::MalformedChunk);
     }
     for extension in [";\n", ";a\n", ";a=\n", ";a=b\n", ";a=\"\n", ";a=\"b\"\n", ";a=\"\\\n"] {
-        refuse(format!("1{extension}"), Fault::BadLineEnd);
+        refuse(format!("1{extension}"), Error::BadLineEnd);
     }
-    refuse("1;a\r\r", Fault::BadLineEnd);
+    refuse("1;a\r\r", Error::BadLineEnd);
 }
 
 #[test]
 fn extensions_have_a_limit_in_all() {
     accept("1;34567890abc\r\na\r\n0\r\n\r\n", "a");
-    refuse("1;34567890abcd", Fault::ChunkExtensionsTooLarge);
-    refuse("1;a;b;c;d;e;f;", Fault::ChunkExtensionsTooLarge);
+    refuse("1;34567890abcd", Error::ChunkExtensionsTooLarge);
+    refuse("1;a;b;c;d;e;f;", Error::ChunkExtensionsTooLarge);
     accept("1;2345\r\na\r\n1;2345\r\nb\r\n0;a\r\n\r\n", "ab");
-    refuse("1;2345\r\na\r\n1;2345\r\nb\r\n0;ab", Fault::ChunkExtensionsTooLarge);
+    refuse("1;2345\r\na\r\n1;2345\r\nb\r\n0;ab", Error::ChunkExtensionsTooLarge);
     // Digits and line ends are none.
     accept("0000000000000001;34567890abc\r\na\r\n0000000000000000\r\n\r\n", "a");
     let none = BodyLimits { extension_bytes_max: 0, ..LIMITS };
     assert_eq!(trace(Framing::Chunked, b"0\r\n\r\n", &none).1, Ok(Some(5)));
-    assert_eq!(trace(Framing::Chunked, b"0;", &none).1, Err(Fault::ChunkExtensionsTooLarge));
+    assert_eq!(trace(Framing::Chunked, b"0;", &none).1, Err(Error::ChunkExtensionsTooLarge));
 }
 
 #[test]
@@ -262,16 +262,16 @@ fn trailers() {
     accept("0\r\na: b\r\n\r\n", "");
     accept("1\r\na\r\n0\r\na:\r\nb: c\r\n\r\n", "a");
     accept("0\r\nContent-Length: 5\r\n\r\n", ""); // dropped, so it frames nothing
-    refuse("0\r\n ", Fault::MalformedField);
-    refuse("0\r\n:", Fault::MalformedField);
-    refuse("0\r\na ", Fault::MalformedField);
-    refuse("0\r\na\r", Fault::MalformedField);
-    refuse("0\r\na: \0", Fault::MalformedField);
-    refuse("0\r\na: b\r\n\t", Fault::MalformedField);
-    refuse("0\r\n\n", Fault::BadLineEnd);
-    refuse("0\r\n\r\r", Fault::BadLineEnd);
-    refuse("0\r\na: b\n", Fault::BadLineEnd);
-    refuse("0\r\na: b\r\r", Fault::BadLineEnd);
+    refuse("0\r\n ", Error::MalformedField);
+    refuse("0\r\n:", Error::MalformedField);
+    refuse("0\r\na ", Error::MalformedField);
+    refuse("0\r\na\r", Error::MalformedField);
+    refuse("0\r\na: \0", Error::MalformedField);
+    refuse("0\r\na: b\r\n\t", Error::MalformedField);
+    refuse("0\r\n\n", Error::BadLineEnd);
+    refuse("0\r\n\r\r", Error::BadLineEnd);
+    refuse("0\r\na: b\n", Error::BadLineEnd);
+    refuse("0\r\na: b\r\r", Error::BadLineEnd);
     assert_eq!(trace(Framing::Chunked, b"0\r\na: b\r\n", &LIMITS).1, Ok(None));
 }
 
@@ -280,13 +280,13 @@ fn trailers_have_a_limit() {
     accept("0\r\na: 34567890abcdefg\r\n\r\n", "");
     accept("0\r\na: 3456\r\nb: 3456\r\n\r\n", "");
     // The one byte more shows only where the last line end should be.
-    refuse("0\r\na: 34567890abcdefgh\r\n\r\n", Fault::TrailersTooLarge);
-    refuse("0\r\na: 34567890abcdefghijkl", Fault::TrailersTooLarge);
+    refuse("0\r\na: 34567890abcdefgh\r\n\r\n", Error::TrailersTooLarge);
+    refuse("0\r\na: 34567890abcdefghijkl", Error::TrailersTooLarge);
     // Extensions do not count.
     accept("0;34567890abc\r\na: 34567890abcdefg\r\n\r\n", "");
     let none = BodyLimits { trailer_bytes_max: 0, ..LIMITS };
     assert_eq!(trace(Framing::Chunked, b"0\r\n\r\n", &none).1, Ok(Some(5)));
-    assert_eq!(trace(Framing::Chunked, b"0\r\na:\r\n\r\n", &none).1, Err(Fault::TrailersTooLarge));
+    assert_eq!(trace(Framing::Chunked, b"0\r\na:\r\n\r\n", &none).1, Err(Error::TrailersTooLarge));
     // Many are no different from long ones.
     let many = format!("0\r\n{}\r\n", "a:\r\n".repeat(300));
     assert_eq!(trace(Framing::Chunked, many.as_bytes(), &UNLIMITED).1, Ok(Some(many.len())));
@@ -299,15 +299,15 @@ fn content_has_a_limit() {
     accept(format!("1\r\nx\r\n1d\r\n{}\r\n0\r\n\r\n", &thirty[1..]), &thirty);
     // At the byte that crosses, and with all before it seen.
     let over = format!("1f\r\n{thirty}y");
-    refuse(&over, Fault::BodyTooLarge);
+    refuse(&over, Error::BodyTooLarge);
     let seen = trace(Framing::Chunked, over.as_bytes(), &LIMITS).0;
     assert_eq!(seen, thirty.as_bytes());
-    refuse(format!("1e\r\n{thirty}\r\n1\r\ny"), Fault::BodyTooLarge);
-    refuse(format!("ffffffffffffffff\r\n{thirty}y"), Fault::BodyTooLarge);
+    refuse(format!("1e\r\n{thirty}\r\n1\r\ny"), Error::BodyTooLarge);
+    refuse(format!("ffffffffffffffff\r\n{thirty}y"), Error::BodyTooLarge);
     let none = BodyLimits { body_bytes_max: 0, ..LIMITS };
     assert_eq!(trace(Framing::Chunked, b"0\r\n\r\n", &none).1, Ok(Some(5)));
-    assert_eq!(trace(Framing::Chunked, b"1\r\na", &none).1, Err(Fault::BodyTooLarge));
-    assert_eq!(decode(Framing::Length(1), &[b""], &none).1, Err(Fault::BodyTooLarge));
+    assert_eq!(trace(Framing::Chunked, b"1\r\na", &none).1, Err(Error::BodyTooLarge));
+    assert_eq!(decode(Framing::Length(1), &[b""], &none).1, Err(Error::BodyTooLarge));
 }
 
 #[test]
@@ -316,13 +316,13 @@ fn limits_of_the_contract() {
     let verdict = |input: String| decode(Framing::Chunked, &[input.as_bytes()], &limits).1;
     let (body, other) = (4 * 1024 * 1024, 16 * 1024);
     assert_eq!(decode(Framing::Length(body), &[b""], &limits).1, Ok(None));
-    assert_eq!(decode(Framing::Length(body + 1), &[b""], &limits).1, Err(Fault::BodyTooLarge));
+    assert_eq!(decode(Framing::Length(body + 1), &[b""], &limits).1, Err(Error::BodyTooLarge));
     let extension = |bytes| format!("0;{}", "x".repeat(bytes - 1));
     assert_eq!(verdict(extension(other)), Ok(None));
-    assert_eq!(verdict(extension(other + 1)), Err(Fault::ChunkExtensionsTooLarge));
+    assert_eq!(verdict(extension(other + 1)), Err(Error::ChunkExtensionsTooLarge));
     let trailer = |bytes| format!("0\r\na:{}\r\n\r\n", "x".repeat(bytes - 4));
     assert_eq!(verdict(trailer(other)), Ok(Some(other + 5)));
-    assert_eq!(verdict(trailer(other + 1)), Err(Fault::TrailersTooLarge));
+    assert_eq!(verdict(trailer(other + 1)), Err(Error::TrailersTooLarge));
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_limit_that_shrinks_below_what_was_received() {
     for mut decoder in [chunked, length, BodyDecoder::until_end()] {
         decoder.decode(b"5\r\nhe", &LIMITS, &mut |_| ()).unwrap();
         let fault = decoder.decode(b"llo", &none, &mut |_| panic!("more content"));
-        assert_eq!(fault, Err(Fault::BodyTooLarge));
+        assert_eq!(fault, Err(Error::BodyTooLarge));
     }
 }
 
@@ -492,5 +492,5 @@ fn a_limit_of_all_there_is_does_not_overflow() {
     // And of trailers, of which there are no more then.
     decoder.overhead = usize::MAX - 1;
     let fault = decoder.decode(b"A: b\r\n\r\n", &limits, &mut sink);
-    assert_eq!(fault, Err(Fault::TrailersTooLarge));
+    assert_eq!(fault, Err(Error::TrailersTooLarge));
 }

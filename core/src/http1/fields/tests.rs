@@ -3,7 +3,7 @@ use crate::testing::every_way;
 
 /// `Ok(Some(consumed))`, or `Ok(None)` for a section that may go on.
 #[track_caller]
-fn check(input: &[u8], expected: Result<Option<usize>, Fault>) {
+fn check(input: &[u8], expected: Result<Option<usize>, Error>) {
     let found = every_way(input, |pieces| {
         let mut lines = FieldLines::default();
         let mut before = 0;
@@ -34,48 +34,48 @@ fn field_lines() {
 
 #[test]
 fn names() {
-    check(b": v\r\n\r\n", Err(Fault::MalformedField));
-    check(b" a: v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"\ta: v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a : v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a\t: v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a b: v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a(b): v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a\x80: v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a\0: v\r\n\r\n", Err(Fault::MalformedField));
-    check(b"no colon\r\n\r\n", Err(Fault::MalformedField));
-    check(b"nocolon\r\n\r\n", Err(Fault::MalformedField));
+    check(b": v\r\n\r\n", Err(Error::MalformedField));
+    check(b" a: v\r\n\r\n", Err(Error::MalformedField));
+    check(b"\ta: v\r\n\r\n", Err(Error::MalformedField));
+    check(b"a : v\r\n\r\n", Err(Error::MalformedField));
+    check(b"a\t: v\r\n\r\n", Err(Error::MalformedField));
+    check(b"a b: v\r\n\r\n", Err(Error::MalformedField));
+    check(b"a(b): v\r\n\r\n", Err(Error::MalformedField));
+    check(b"a\x80: v\r\n\r\n", Err(Error::MalformedField));
+    check(b"a\0: v\r\n\r\n", Err(Error::MalformedField));
+    check(b"no colon\r\n\r\n", Err(Error::MalformedField));
+    check(b"nocolon\r\n\r\n", Err(Error::MalformedField));
 }
 
 #[test]
 fn values() {
-    check(b"a: b\0\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a: \x0b\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a: \x0c\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a: \x1b[31m\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a: \x7f\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a: 0123456789abcdef0123456789\x01bcdef\r\n\r\n", Err(Fault::MalformedField));
+    check(b"a: b\0\r\n\r\n", Err(Error::MalformedField));
+    check(b"a: \x0b\r\n\r\n", Err(Error::MalformedField));
+    check(b"a: \x0c\r\n\r\n", Err(Error::MalformedField));
+    check(b"a: \x1b[31m\r\n\r\n", Err(Error::MalformedField));
+    check(b"a: \x7f\r\n\r\n", Err(Error::MalformedField));
+    check(b"a: 0123456789abcdef0123456789\x01bcdef\r\n\r\n", Err(Error::MalformedField));
     // Obsolete folding: white space where a name should begin.
-    check(b"a: b\r\n c\r\n\r\n", Err(Fault::MalformedField));
-    check(b"a: b\r\n\tc\r\n\r\n", Err(Fault::MalformedField));
+    check(b"a: b\r\n c\r\n\r\n", Err(Error::MalformedField));
+    check(b"a: b\r\n\tc\r\n\r\n", Err(Error::MalformedField));
 }
 
 #[test]
 fn line_ends() {
-    check(b"a: b\n\r\n", Err(Fault::BadLineEnd));
-    check(b"a: b\r\r\n\r\n", Err(Fault::BadLineEnd));
-    check(b"a: b\rc: d\r\n\r\n", Err(Fault::BadLineEnd));
-    check(b"a: b\r\n\n", Err(Fault::BadLineEnd));
-    check(b"a: b\r\n\rx", Err(Fault::BadLineEnd));
-    check(b"a\n: b\r\n\r\n", Err(Fault::BadLineEnd));
-    check(b"\n", Err(Fault::BadLineEnd));
-    check(b"\r\r\n", Err(Fault::BadLineEnd));
+    check(b"a: b\n\r\n", Err(Error::BadLineEnd));
+    check(b"a: b\r\r\n\r\n", Err(Error::BadLineEnd));
+    check(b"a: b\rc: d\r\n\r\n", Err(Error::BadLineEnd));
+    check(b"a: b\r\n\n", Err(Error::BadLineEnd));
+    check(b"a: b\r\n\rx", Err(Error::BadLineEnd));
+    check(b"a\n: b\r\n\r\n", Err(Error::BadLineEnd));
+    check(b"\n", Err(Error::BadLineEnd));
+    check(b"\r\r\n", Err(Error::BadLineEnd));
 }
 
 #[test]
 fn the_number_of_fields() {
     check(b"a:\r\nb:\r\nc:\r\n\r\n", Ok(Some(14)));
-    check(b"a:\r\nb:\r\nc:\r\nd", Err(Fault::TooManyFields));
+    check(b"a:\r\nb:\r\nc:\r\nd", Err(Error::TooManyFields));
     // What is no field at all is not one too many.
-    check(b"a:\r\nb:\r\nc:\r\n d", Err(Fault::MalformedField));
+    check(b"a:\r\nb:\r\nc:\r\n d", Err(Error::MalformedField));
 }

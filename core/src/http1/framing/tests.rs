@@ -4,75 +4,75 @@ use alloc::vec::Vec;
 const VERSIONS: [Version; 2] = [Version::Http10, Version::Http11];
 
 /// What one `Transfer-Encoding` field alone means on HTTP/1.1.
-const CODINGS: &[(&str, Result<Framing, Fault>)] = &[
+const CODINGS: &[(&str, Result<Framing, Error>)] = &[
     ("chunked", Ok(Framing::Chunked)),
     ("CHUNKED", Ok(Framing::Chunked)),
     (" \tChunked\t ", Ok(Framing::Chunked)),
-    ("gzip", Err(Fault::UnsupportedTransferCoding)),
-    ("identity", Err(Fault::UnsupportedTransferCoding)),
-    ("xchunked", Err(Fault::UnsupportedTransferCoding)),
-    ("chunked2", Err(Fault::UnsupportedTransferCoding)),
-    ("", Err(Fault::InvalidTransferEncoding)),
-    (",", Err(Fault::InvalidTransferEncoding)),
-    ("chunked,", Err(Fault::InvalidTransferEncoding)),
-    (",chunked", Err(Fault::InvalidTransferEncoding)),
-    ("gzip, chunked", Err(Fault::InvalidTransferEncoding)),
-    ("chunked, gzip", Err(Fault::InvalidTransferEncoding)),
-    ("chunked, chunked", Err(Fault::InvalidTransferEncoding)),
-    ("chunked chunked", Err(Fault::InvalidTransferEncoding)),
-    ("chunked;a=b", Err(Fault::InvalidTransferEncoding)),
-    ("\"chunked\"", Err(Fault::InvalidTransferEncoding)),
-    ("\x0bchunked", Err(Fault::InvalidTransferEncoding)),
-    ("chunked\0", Err(Fault::InvalidTransferEncoding)),
-    ("ch\u{fc}nked", Err(Fault::InvalidTransferEncoding)),
+    ("gzip", Err(Error::UnsupportedTransferCoding)),
+    ("identity", Err(Error::UnsupportedTransferCoding)),
+    ("xchunked", Err(Error::UnsupportedTransferCoding)),
+    ("chunked2", Err(Error::UnsupportedTransferCoding)),
+    ("", Err(Error::InvalidTransferEncoding)),
+    (",", Err(Error::InvalidTransferEncoding)),
+    ("chunked,", Err(Error::InvalidTransferEncoding)),
+    (",chunked", Err(Error::InvalidTransferEncoding)),
+    ("gzip, chunked", Err(Error::InvalidTransferEncoding)),
+    ("chunked, gzip", Err(Error::InvalidTransferEncoding)),
+    ("chunked, chunked", Err(Error::InvalidTransferEncoding)),
+    ("chunked chunked", Err(Error::InvalidTransferEncoding)),
+    ("chunked;a=b", Err(Error::InvalidTransferEncoding)),
+    ("\"chunked\"", Err(Error::InvalidTransferEncoding)),
+    ("\x0bchunked", Err(Error::InvalidTransferEncoding)),
+    ("chunked\0", Err(Error::InvalidTransferEncoding)),
+    ("ch\u{fc}nked", Err(Error::InvalidTransferEncoding)),
 ];
 
 /// What one `Content-Length` field alone means.
-const LENGTHS: &[(&str, Result<Framing, Fault>)] = &[
+const LENGTHS: &[(&str, Result<Framing, Error>)] = &[
     ("0", Ok(Framing::Length(0))),
     ("5", Ok(Framing::Length(5))),
     (" \t5\t ", Ok(Framing::Length(5))),
-    ("05", Err(Fault::InvalidContentLength)),
-    ("00", Err(Fault::InvalidContentLength)),
-    ("0000000000000000005", Err(Fault::InvalidContentLength)),
+    ("05", Err(Error::InvalidContentLength)),
+    ("00", Err(Error::InvalidContentLength)),
+    ("0000000000000000005", Err(Error::InvalidContentLength)),
     ("9999999999999999999", Ok(Framing::Length(9_999_999_999_999_999_999))),
-    ("00000000000000000005", Err(Fault::InvalidContentLength)),
-    ("18446744073709551616", Err(Fault::InvalidContentLength)),
-    ("99999999999999999999", Err(Fault::InvalidContentLength)),
-    ("", Err(Fault::InvalidContentLength)),
-    (" ", Err(Fault::InvalidContentLength)),
-    ("+5", Err(Fault::InvalidContentLength)),
-    ("-0", Err(Fault::InvalidContentLength)),
-    ("-5", Err(Fault::InvalidContentLength)),
-    ("0x5", Err(Fault::InvalidContentLength)),
-    ("5,5", Err(Fault::InvalidContentLength)),
-    ("5, 5", Err(Fault::InvalidContentLength)),
-    ("5 5", Err(Fault::InvalidContentLength)),
-    ("5,", Err(Fault::InvalidContentLength)),
-    ("5.0", Err(Fault::InvalidContentLength)),
-    ("5e0", Err(Fault::InvalidContentLength)),
-    ("1_000", Err(Fault::InvalidContentLength)),
-    ("five", Err(Fault::InvalidContentLength)),
-    ("\x0b5", Err(Fault::InvalidContentLength)),
-    ("\u{665}", Err(Fault::InvalidContentLength)),
-    ("/", Err(Fault::InvalidContentLength)),
-    (":", Err(Fault::InvalidContentLength)),
+    ("00000000000000000005", Err(Error::InvalidContentLength)),
+    ("18446744073709551616", Err(Error::InvalidContentLength)),
+    ("99999999999999999999", Err(Error::InvalidContentLength)),
+    ("", Err(Error::InvalidContentLength)),
+    (" ", Err(Error::InvalidContentLength)),
+    ("+5", Err(Error::InvalidContentLength)),
+    ("-0", Err(Error::InvalidContentLength)),
+    ("-5", Err(Error::InvalidContentLength)),
+    ("0x5", Err(Error::InvalidContentLength)),
+    ("5,5", Err(Error::InvalidContentLength)),
+    ("5, 5", Err(Error::InvalidContentLength)),
+    ("5 5", Err(Error::InvalidContentLength)),
+    ("5,", Err(Error::InvalidContentLength)),
+    ("5.0", Err(Error::InvalidContentLength)),
+    ("5e0", Err(Error::InvalidContentLength)),
+    ("1_000", Err(Error::InvalidContentLength)),
+    ("five", Err(Error::InvalidContentLength)),
+    ("\x0b5", Err(Error::InvalidContentLength)),
+    ("\u{665}", Err(Error::InvalidContentLength)),
+    ("/", Err(Error::InvalidContentLength)),
+    (":", Err(Error::InvalidContentLength)),
 ];
 
 /// What the combination means, from what each field alone means: the rules, once more and in other
 /// words.
 fn expected(
     version: Version,
-    codings: &[&(&str, Result<Framing, Fault>)],
-    lengths: &[&(&str, Result<Framing, Fault>)],
-) -> Result<Framing, Fault> {
+    codings: &[&(&str, Result<Framing, Error>)],
+    lengths: &[&(&str, Result<Framing, Error>)],
+) -> Result<Framing, Error> {
     match (codings.len(), lengths.len()) {
         (0, 0) => Ok(Framing::Empty),
         (0, 1) => lengths[0].1,
-        (0, _) => Err(Fault::InvalidContentLength),
+        (0, _) => Err(Error::InvalidContentLength),
         (1, 0) if version == Version::Http11 => codings[0].1,
-        (_, 0) => Err(Fault::InvalidTransferEncoding),
-        _ => Err(Fault::ConflictingFraming),
+        (_, 0) => Err(Error::InvalidTransferEncoding),
+        _ => Err(Error::ConflictingFraming),
     }
 }
 
@@ -109,7 +109,7 @@ fn three_are_no_better_than_two() {
     let five: &[u8] = b"5";
     let chunked: &[u8] = b"chunked";
     for version in VERSIONS {
-        assert_eq!(framing(version, [], [five; 3]), Err(Fault::InvalidContentLength));
-        assert_eq!(framing(version, [chunked; 3], []), Err(Fault::InvalidTransferEncoding));
+        assert_eq!(framing(version, [], [five; 3]), Err(Error::InvalidContentLength));
+        assert_eq!(framing(version, [chunked; 3], []), Err(Error::InvalidTransferEncoding));
     }
 }

@@ -1,4 +1,5 @@
-use super::super::scan::{HeadLimits, HeadScanner, Scan};
+use super::super::fields::Scan;
+use super::super::scan::{HeadLimits, HeadScanner};
 use super::*;
 use crate::testing::Random;
 use std::{format, vec};
@@ -6,7 +7,7 @@ use std::{format, vec};
 /// Reads one head the way a server does, and gives what `look` saw of it. The scanner has to be
 /// content with it: what is wrong here is wrong in meaning only.
 #[track_caller]
-fn read<T>(text: &[u8], look: impl FnOnce(&Head<'_>) -> T) -> Result<T, Fault> {
+fn read<T>(text: &[u8], look: impl FnOnce(&Head<'_>) -> T) -> Result<T, Error> {
     let scan = HeadScanner::new().scan(text, &HeadLimits::default());
     assert_eq!(scan, Ok(Scan::Complete { consumed: text.len() }), "{}", text.escape_ascii());
     let mut storage = FieldStorage::new();
@@ -18,7 +19,7 @@ fn read<T>(text: &[u8], look: impl FnOnce(&Head<'_>) -> T) -> Result<T, Fault> {
 fn check<T: PartialEq + fmt::Debug>(
     text: &str,
     look: impl FnOnce(&Head<'_>) -> T,
-    expected: Result<T, Fault>,
+    expected: Result<T, Error>,
 ) {
     assert_eq!(read(format!("{text}\r\n\r\n").as_bytes(), look), expected, "{text:?}");
 }
@@ -61,7 +62,7 @@ fn methods() {
         check(
             &format!("{name} / HTTP/1.1\r\nHost: a"),
             |head| head.method(),
-            Err(Fault::UnknownMethod),
+            Err(Error::UnknownMethod),
         );
     }
 }
@@ -84,7 +85,7 @@ fn versions() {
 #[test]
 fn a_request_line_is_read_twice() {
     for (minor, expected) in
-        [(0, Err(Fault::MalformedField)), (1, Err(Fault::MalformedField)), (2, Ok("/\0"))]
+        [(0, Err(Error::MalformedField)), (1, Err(Error::MalformedField)), (2, Ok("/\0"))]
     {
         let text = format!("GET /\0 HTTP/1.{minor}\r\nHost: a\r\n\r\n");
         let mut storage = FieldStorage::new();
@@ -109,28 +110,28 @@ fn as_many_fields_as_there_is_room_for() {
 #[test]
 fn hosts() {
     #[track_caller]
-    fn host(text: &str, expected: Result<Option<&str>, Fault>) {
+    fn host(text: &str, expected: Result<Option<&str>, Error>) {
         let found =
             read(format!("{text}\r\n\r\n").as_bytes(), |head| head.host().map(vec::Vec::from));
         assert_eq!(found, expected.map(|host| host.map(vec::Vec::from)), "{text:?}");
     }
     host("GET / HTTP/1.1\r\nHost: a:80", Ok(Some("a:80")));
     host("GET / HTTP/1.1\r\nHost:a \t", Ok(Some("a")));
-    host("GET / HTTP/1.1\r\nA: b", Err(Fault::MissingHost));
-    host("GET / HTTP/1.1\r\nHost: a\r\nhost: a", Err(Fault::DuplicateHost));
-    host("GET / HTTP/1.1\r\nHost: a b", Err(Fault::InvalidHost));
-    host("GET / HTTP/1.1\r\nHost:", Err(Fault::InvalidHost));
-    host("GET / HTTP/1.1\r\nHost: a:65536", Err(Fault::InvalidHost));
+    host("GET / HTTP/1.1\r\nA: b", Err(Error::MissingHost));
+    host("GET / HTTP/1.1\r\nHost: a\r\nhost: a", Err(Error::DuplicateHost));
+    host("GET / HTTP/1.1\r\nHost: a b", Err(Error::InvalidHost));
+    host("GET / HTTP/1.1\r\nHost:", Err(Error::InvalidHost));
+    host("GET / HTTP/1.1\r\nHost: a:65536", Err(Error::InvalidHost));
     host("GET / HTTP/1.0", Ok(None));
     host("GET / HTTP/1.0\r\nHost: a", Ok(Some("a")));
-    host("GET / HTTP/1.0\r\nHost: a\r\nHost: a", Err(Fault::DuplicateHost));
-    host("GET / HTTP/1.0\r\nHost: /", Err(Fault::InvalidHost));
+    host("GET / HTTP/1.0\r\nHost: a\r\nHost: a", Err(Error::DuplicateHost));
+    host("GET / HTTP/1.0\r\nHost: /", Err(Error::InvalidHost));
     // The target's authority replaces the field, and does not excuse it.
     host("GET http://b/ HTTP/1.1\r\nHost: a", Ok(Some("b")));
     host("GET http://b/ HTTP/1.0", Ok(Some("b")));
-    host("GET http://b/ HTTP/1.1", Err(Fault::MissingHost));
-    host("GET http://b/ HTTP/1.1\r\nHost: ", Err(Fault::InvalidHost));
-    host("GET http://b/ HTTP/1.1\r\nHost: b\r\nHost: b", Err(Fault::DuplicateHost));
+    host("GET http://b/ HTTP/1.1", Err(Error::MissingHost));
+    host("GET http://b/ HTTP/1.1\r\nHost: ", Err(Error::InvalidHost));
+    host("GET http://b/ HTTP/1.1\r\nHost: b\r\nHost: b", Err(Error::DuplicateHost));
     host("CONNECT b:1 HTTP/1.1\r\nHost: a", Ok(Some("b:1")));
     host("OPTIONS * HTTP/1.1\r\nHost: a", Ok(Some("a")));
 }
@@ -142,33 +143,33 @@ fn framings() {
     check(&chunked, |head| head.framing(), Ok(Framing::Chunked));
     check(&format!("{LINE}\r\ncontent-length: 0"), |head| head.framing(), Ok(Framing::Length(0)));
     let twice = format!("{LINE}\r\nContent-Length: 5\r\nContent-Length: 5");
-    check(&twice, |head| head.framing(), Err(Fault::InvalidContentLength));
+    check(&twice, |head| head.framing(), Err(Error::InvalidContentLength));
     let both = format!("{chunked}\r\nContent-Length: 5");
-    check(&both, |head| head.framing(), Err(Fault::ConflictingFraming));
+    check(&both, |head| head.framing(), Err(Error::ConflictingFraming));
     let old = format!("{OLD}\r\nTransfer-Encoding: chunked");
-    check(&old, |head| head.framing(), Err(Fault::InvalidTransferEncoding));
+    check(&old, |head| head.framing(), Err(Error::InvalidTransferEncoding));
     let newer = "POST /m HTTP/1.2\r\nHost: a\r\nTransfer-Encoding: CHUNKED";
     check(newer, |head| head.framing(), Ok(Framing::Chunked));
     let gzip = format!("{LINE}\r\nTransfer-Encoding: gzip");
-    check(&gzip, |head| head.framing(), Err(Fault::UnsupportedTransferCoding));
+    check(&gzip, |head| head.framing(), Err(Error::UnsupportedTransferCoding));
 }
 
 #[test]
 fn nothing_hides_a_framing_fault() {
     let bad = "Content-Length: +5";
     for (line, otherwise) in [
-        ("POST /m HTTP/1.1", Fault::MissingHost),
-        ("POST /m HTTP/1.1\r\nHost: a\r\nHost: b", Fault::DuplicateHost),
-        ("POST /m HTTP/1.1\r\nHost: a b", Fault::InvalidHost),
-        ("POST * HTTP/1.1\r\nHost: a", Fault::MalformedTarget),
-        ("post /m HTTP/1.1\r\nHost: a", Fault::UnknownMethod),
+        ("POST /m HTTP/1.1", Error::MissingHost),
+        ("POST /m HTTP/1.1\r\nHost: a\r\nHost: b", Error::DuplicateHost),
+        ("POST /m HTTP/1.1\r\nHost: a b", Error::InvalidHost),
+        ("POST * HTTP/1.1\r\nHost: a", Error::MalformedTarget),
+        ("post /m HTTP/1.1\r\nHost: a", Error::UnknownMethod),
     ] {
         check(line, |_| (), Err(otherwise));
-        check(&format!("{line}\r\n{bad}"), |_| (), Err(Fault::InvalidContentLength));
+        check(&format!("{line}\r\n{bad}"), |_| (), Err(Error::InvalidContentLength));
         check(&format!("{line}\r\nExpect: x"), |_| (), Err(otherwise));
     }
     // And a 400 is not hidden by what is understood but not served.
-    check("post https://a/ HTTP/1.1", |_| (), Err(Fault::MissingHost));
+    check("post https://a/ HTTP/1.1", |_| (), Err(Error::MissingHost));
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn keep_alive() {
 
 #[test]
 fn expectations() {
-    let refused = Err(Fault::UnsupportedExpectation);
+    let refused = Err(Error::UnsupportedExpectation);
     for (expect, waits, verdict) in [
         ("A: b", false, Ok(())),
         ("Expect: 100-continue", true, Ok(())),
@@ -227,7 +228,7 @@ fn expectations() {
 
 #[test]
 fn content_codings() {
-    let refused = Err(Fault::UnsupportedContentEncoding);
+    let refused = Err(Error::UnsupportedContentEncoding);
     for (coding, verdict) in [
         ("A: b", Ok(())),
         ("Content-Encoding: identity", Ok(())),
@@ -288,7 +289,7 @@ fn what_a_scanner_accepts_is_read_or_refused_in_meaning_only() {
             Err(fault) => {
                 refused += 1;
                 assert!(
-                    !matches!(fault, Fault::MalformedField | Fault::MalformedRequestLine),
+                    !matches!(fault, Error::MalformedField | Error::MalformedRequestLine),
                     "{fault:?}: {}",
                     text.escape_ascii()
                 );

@@ -7,7 +7,7 @@ use std::format;
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 400, fields_max: 4, target_bytes_max: 20 };
 
 /// How many bytes belong to the head, `None` for one that may go on, or what is wrong with it.
-fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Fault> {
+fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     let mut scanner = HeadScanner::new();
     let mut before = 0;
     for piece in pieces {
@@ -29,7 +29,7 @@ fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Fault> {
 
 /// The verdict on `input`, however it is cut, and with a tail if it is one.
 #[track_caller]
-fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Fault> {
+fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     let found = every_way(input, |pieces| scan(pieces, limits));
     if found != Ok(None) {
         for tail in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0", b"\n", b" "] {
@@ -47,7 +47,7 @@ fn accept(input: &str) {
 
 /// A head whose *last* octet, and none before it, is the one that cannot be right.
 #[track_caller]
-fn refuse(input: impl AsRef<[u8]>, fault: Fault) {
+fn refuse(input: impl AsRef<[u8]>, fault: Error) {
     let input = input.as_ref();
     assert_eq!(verdict(input, &LIMITS), Err(fault), "{}", input.escape_ascii());
     let before = &input[..input.len() - 1];
@@ -73,25 +73,25 @@ fn whole_heads() {
 
 #[test]
 fn something_that_is_not_http() {
-    refuse(b"\x16", Fault::MalformedRequestLine); // a TLS hello
-    refuse(b"\0", Fault::MalformedRequestLine);
-    refuse(b"\x80", Fault::MalformedRequestLine);
-    refuse(b"\xef", Fault::MalformedRequestLine); // a byte order mark
-    refuse(b"{", Fault::MalformedRequestLine);
-    refuse(b"SSH-2.0-OpenSSH_9", Fault::UnknownMethod);
-    refuse(b"PRI * HTTP/2", Fault::UnsupportedVersion);
-    refuse(b"GET http://a/\r", Fault::MalformedRequestLine); // HTTP/0.9
+    refuse(b"\x16", Error::MalformedRequestLine); // a TLS hello
+    refuse(b"\0", Error::MalformedRequestLine);
+    refuse(b"\x80", Error::MalformedRequestLine);
+    refuse(b"\xef", Error::MalformedRequestLine); // a byte order mark
+    refuse(b"{", Error::MalformedRequestLine);
+    refuse(b"SSH-2.0-OpenSSH_9", Error::UnknownMethod);
+    refuse(b"PRI * HTTP/2", Error::UnsupportedVersion);
+    refuse(b"GET http://a/\r", Error::MalformedRequestLine); // HTTP/0.9
 }
 
 #[test]
 fn empty_lines_before_a_request() {
     accept("\r\nGET / HTTP/1.1\r\n\r\n");
     accept("\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n");
-    refuse("\r\n\r\n\r\n\r\n\r", Fault::TooManyEmptyLines);
-    refuse("\n", Fault::BadLineEnd);
-    refuse("\r\r", Fault::BadLineEnd);
-    refuse("\rG", Fault::BadLineEnd);
-    refuse("\r\n ", Fault::MalformedRequestLine);
+    refuse("\r\n\r\n\r\n\r\n\r", Error::TooManyEmptyLines);
+    refuse("\n", Error::BadLineEnd);
+    refuse("\r\r", Error::BadLineEnd);
+    refuse("\rG", Error::BadLineEnd);
+    refuse("\r\n ", Error::MalformedRequestLine);
 }
 
 #[test]
@@ -105,27 +105,27 @@ fn idle_until_a_request_begins() {
 
 #[test]
 fn one_space_between_words() {
-    refuse(" ", Fault::MalformedRequestLine);
-    refuse("GET  ", Fault::MalformedRequestLine);
-    refuse("GET /  ", Fault::MalformedRequestLine);
-    refuse("GET / HTTP/1.1 ", Fault::MalformedRequestLine);
+    refuse(" ", Error::MalformedRequestLine);
+    refuse("GET  ", Error::MalformedRequestLine);
+    refuse("GET /  ", Error::MalformedRequestLine);
+    refuse("GET / HTTP/1.1 ", Error::MalformedRequestLine);
     for white in ["\t", "\x0b", "\x0c"] {
-        refuse(white, Fault::MalformedRequestLine);
-        refuse(format!("GET{white}"), Fault::MalformedRequestLine);
-        refuse(format!("GET {white}"), Fault::MalformedTarget);
-        refuse(format!("GET /{white}"), Fault::MalformedTarget);
-        refuse(format!("GET / {white}"), Fault::MalformedRequestLine);
-        refuse(format!("GET / HTTP/1.1{white}"), Fault::MalformedRequestLine);
+        refuse(white, Error::MalformedRequestLine);
+        refuse(format!("GET{white}"), Error::MalformedRequestLine);
+        refuse(format!("GET {white}"), Error::MalformedTarget);
+        refuse(format!("GET /{white}"), Error::MalformedTarget);
+        refuse(format!("GET / {white}"), Error::MalformedRequestLine);
+        refuse(format!("GET / HTTP/1.1{white}"), Error::MalformedRequestLine);
     }
 }
 
 #[test]
 fn methods() {
-    refuse("GE\0", Fault::MalformedRequestLine);
-    refuse("G@", Fault::MalformedRequestLine);
-    refuse("GET\r", Fault::MalformedRequestLine);
-    refuse("GET\n", Fault::BadLineEnd);
-    refuse("ABCDEFGHIJKLMNOPQ", Fault::UnknownMethod);
+    refuse("GE\0", Error::MalformedRequestLine);
+    refuse("G@", Error::MalformedRequestLine);
+    refuse("GET\r", Error::MalformedRequestLine);
+    refuse("GET\n", Error::BadLineEnd);
+    refuse("ABCDEFGHIJKLMNOPQ", Error::UnknownMethod);
     accept("ABCDEFGHIJKLMNOP / HTTP/1.1\r\n\r\n");
     accept("get / HTTP/1.1\r\n\r\n"); // known to be unknown when it is parsed
 }
@@ -136,12 +136,12 @@ fn targets() {
         let input = [b"GET /", &[octet][..]].concat();
         match octet {
             b' ' => {}
-            b'\n' => refuse(input, Fault::BadLineEnd),
-            b'\r' => refuse(input, Fault::MalformedRequestLine),
+            b'\n' => refuse(input, Error::BadLineEnd),
+            b'\r' => refuse(input, Error::MalformedRequestLine),
             b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f => {
-                refuse(input, Fault::MalformedTarget);
+                refuse(input, Error::MalformedTarget);
             }
-            0..b' ' | 0x80.. => refuse(input, Fault::MalformedTarget),
+            0..b' ' | 0x80.. => refuse(input, Error::MalformedTarget),
             _ => assert_eq!(verdict(&input, &LIMITS), Ok(None)),
         }
     }
@@ -150,7 +150,7 @@ fn targets() {
 #[test]
 fn versions() {
     for version in ["HTTP/0", "HTTP/2", "HTTP/3", "HTTP/9"] {
-        refuse(format!("GET / {version}"), Fault::UnsupportedVersion);
+        refuse(format!("GET / {version}"), Error::UnsupportedVersion);
     }
     for version in [
         "h",
@@ -174,26 +174,26 @@ fn versions() {
             scan(&[format!("GET / {}", &version[..=at]).as_bytes()], &LIMITS).is_err()
         });
         let (at, _) = wrong.expect(version);
-        refuse(format!("GET / {}", &version[..=at]), Fault::MalformedRequestLine);
+        refuse(format!("GET / {}", &version[..=at]), Error::MalformedRequestLine);
     }
-    refuse("GET / HTTP/1.1\n", Fault::BadLineEnd);
-    refuse("GET / HTTP/1.1\r\r", Fault::BadLineEnd);
-    refuse("GET / HTTP/1.1\rH", Fault::BadLineEnd);
-    refuse("GET / HTTP/\n", Fault::BadLineEnd);
+    refuse("GET / HTTP/1.1\n", Error::BadLineEnd);
+    refuse("GET / HTTP/1.1\r\r", Error::BadLineEnd);
+    refuse("GET / HTTP/1.1\rH", Error::BadLineEnd);
+    refuse("GET / HTTP/\n", Error::BadLineEnd);
 }
 
 #[test]
 fn fields_follow() {
     let line = "GET / HTTP/1.1\r\n";
-    refuse(format!("{line} "), Fault::MalformedField);
-    refuse(format!("{line}\n"), Fault::BadLineEnd);
-    refuse(format!("{line}\r\r"), Fault::BadLineEnd);
-    refuse(format!("{line}Host "), Fault::MalformedField);
-    refuse(format!("{line}A: b\r\n "), Fault::MalformedField);
-    refuse(format!("{line}A: b\0"), Fault::MalformedField);
-    refuse(format!("{line}A: b\n"), Fault::BadLineEnd);
-    refuse(format!("{line}A: b\r\r"), Fault::BadLineEnd);
-    refuse(format!("{line}:"), Fault::MalformedField);
+    refuse(format!("{line} "), Error::MalformedField);
+    refuse(format!("{line}\n"), Error::BadLineEnd);
+    refuse(format!("{line}\r\r"), Error::BadLineEnd);
+    refuse(format!("{line}Host "), Error::MalformedField);
+    refuse(format!("{line}A: b\r\n "), Error::MalformedField);
+    refuse(format!("{line}A: b\0"), Error::MalformedField);
+    refuse(format!("{line}A: b\n"), Error::BadLineEnd);
+    refuse(format!("{line}A: b\r\r"), Error::BadLineEnd);
+    refuse(format!("{line}:"), Error::MalformedField);
 }
 
 #[test]
@@ -203,22 +203,22 @@ fn limits() {
     let fixed = head(0).len();
     accept(&head(LIMITS.head_bytes_max - fixed));
     let long = head(LIMITS.head_bytes_max - fixed + 1);
-    refuse(&long, Fault::HeadTooLarge);
-    refuse(&head(4 * LIMITS.head_bytes_max)[..=LIMITS.head_bytes_max], Fault::HeadTooLarge);
+    refuse(&long, Error::HeadTooLarge);
+    refuse(&head(4 * LIMITS.head_bytes_max)[..=LIMITS.head_bytes_max], Error::HeadTooLarge);
     // Empty lines count too.
     let long = format!("\r\n{}", head(LIMITS.head_bytes_max - fixed - 1));
-    refuse(&long, Fault::HeadTooLarge);
+    refuse(&long, Error::HeadTooLarge);
 
     // The target.
     let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\n\r\n", "t".repeat(bytes - 1));
     accept(&target(LIMITS.target_bytes_max));
     let long = target(LIMITS.target_bytes_max + 1);
-    refuse(&long[..4 + LIMITS.target_bytes_max + 1], Fault::TargetTooLong);
+    refuse(&long[..4 + LIMITS.target_bytes_max + 1], Error::TargetTooLong);
 
     // The fields.
     let fields = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
     accept(&fields(4));
-    refuse(&fields(5)[..fields(4).len() - 1], Fault::TooManyFields);
+    refuse(&fields(5)[..fields(4).len() - 1], Error::TooManyFields);
 }
 
 #[test]
@@ -227,26 +227,26 @@ fn limits_of_another_size() {
     // More fields than a `Head` holds are never let through.
     let generous = HeadLimits { fields_max: 1000, ..HeadLimits::default() };
     assert_eq!(scan(&[head(128).as_bytes()], &generous), Ok(Some(head(128).len())));
-    assert_eq!(scan(&[head(129).as_bytes()], &generous), Err(Fault::TooManyFields));
+    assert_eq!(scan(&[head(129).as_bytes()], &generous), Err(Error::TooManyFields));
     let default = HeadLimits::default();
     assert_eq!(scan(&[head(100).as_bytes()], &default), Ok(Some(head(100).len())));
-    assert_eq!(scan(&[head(101).as_bytes()], &default), Err(Fault::TooManyFields));
+    assert_eq!(scan(&[head(101).as_bytes()], &default), Err(Error::TooManyFields));
     // Those of the contract.
     let fixed = "GET / HTTP/1.1\r\nA:\r\n\r\n".len();
     let head = |bytes| format!("GET / HTTP/1.1\r\nA:{}\r\n\r\n", "v".repeat(bytes - fixed));
     assert_eq!(scan(&[head(16 * 1024).as_bytes()], &default), Ok(Some(16 * 1024)));
-    assert_eq!(scan(&[head(16 * 1024 + 1).as_bytes()], &default), Err(Fault::HeadTooLarge));
+    assert_eq!(scan(&[head(16 * 1024 + 1).as_bytes()], &default), Err(Error::HeadTooLarge));
     let target = |bytes| format!("GET {}", "/".repeat(bytes));
     assert_eq!(scan(&[target(8 * 1024).as_bytes()], &default), Ok(None));
-    assert_eq!(scan(&[target(8 * 1024 + 1).as_bytes()], &default), Err(Fault::TargetTooLong));
+    assert_eq!(scan(&[target(8 * 1024 + 1).as_bytes()], &default), Err(Error::TargetTooLong));
     // Zero is zero.
     let none = HeadLimits { head_bytes_max: 0, fields_max: 0, target_bytes_max: 0 };
     assert_eq!(scan(&[b""], &none), Ok(None));
-    assert_eq!(scan(&[b"G"], &none), Err(Fault::HeadTooLarge));
+    assert_eq!(scan(&[b"G"], &none), Err(Error::HeadTooLarge));
     let none = HeadLimits { head_bytes_max: 100, ..none };
-    assert_eq!(scan(&[b"GET /"], &none), Err(Fault::TargetTooLong));
+    assert_eq!(scan(&[b"GET /"], &none), Err(Error::TargetTooLong));
     let none = HeadLimits { target_bytes_max: 100, ..none };
-    assert_eq!(scan(&[b"GET / HTTP/1.1\r\nA"], &none), Err(Fault::TooManyFields));
+    assert_eq!(scan(&[b"GET / HTTP/1.1\r\nA"], &none), Err(Error::TooManyFields));
     let head = "GET / HTTP/1.1\r\n\r\n";
     assert_eq!(scan(&[head.as_bytes()], &none), Ok(Some(head.len())));
 }

@@ -2,7 +2,7 @@ use super::*;
 
 /// Path, query, authority.
 #[track_caller]
-fn check(method: Method, text: &str, expected: Result<(&str, Option<&str>, Option<&str>), Fault>) {
+fn check(method: Method, text: &str, expected: Result<(&str, Option<&str>, Option<&str>), Error>) {
     let found = Target::parse(text, Some(method));
     let parts = found.map(|target| (target.path, target.query, target.authority));
     assert_eq!(parts, expected, "{method} {text}");
@@ -52,7 +52,7 @@ fn absolute_form() {
         "http ://a/",
         "http://[::1/",
     ] {
-        check(Method::Get, text, Err(Fault::MalformedTarget));
+        check(Method::Get, text, Err(Error::MalformedTarget));
     }
 }
 
@@ -71,26 +71,26 @@ fn authority_form() {
     check(Method::Connect, "[::1]:443", Ok(("", None, Some("[::1]:443"))));
     check(Method::Connect, "http://a/b", Ok(("/b", None, Some("a"))));
     for text in ["a", "a:", "a:x", ":443", "u@a:443", "a:443/", "a:443?b", "*"] {
-        check(Method::Connect, text, Err(Fault::MalformedTarget));
+        check(Method::Connect, text, Err(Error::MalformedTarget));
     }
     for &method in Method::ALL {
         if method != Method::Connect {
-            check(method, "a:443", Err(Fault::MalformedTarget));
-            check(method, "a", Err(Fault::MalformedTarget));
+            check(method, "a:443", Err(Error::MalformedTarget));
+            check(method, "a", Err(Error::MalformedTarget));
         }
     }
-    assert_eq!(Target::parse("a:443", None), Err(Fault::MalformedTarget));
+    assert_eq!(Target::parse("a:443", None), Err(Error::MalformedTarget));
 }
 
 #[test]
 fn asterisk_form() {
     for &method in Method::ALL {
         let asterisk = Ok(("*", None, None));
-        let refused = Err(Fault::MalformedTarget);
+        let refused = Err(Error::MalformedTarget);
         check(method, "*", if method == Method::Options { asterisk } else { refused });
     }
     for text in ["**", "*?a", "*/", "a*"] {
-        check(Method::Options, text, Err(Fault::MalformedTarget));
+        check(Method::Options, text, Err(Error::MalformedTarget));
     }
     let asterisk = |text| Target::parse(text, Some(Method::Options)).unwrap().is_asterisk();
     assert!(asterisk("*") && !asterisk("/*") && !asterisk("http://a"));

@@ -34,7 +34,7 @@ use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body, same_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ids;
+use super::ids::{self, ID_BYTES_MAX};
 use super::lenient::Lost;
 use super::lines::on_one_line;
 use super::output::Printed;
@@ -46,8 +46,6 @@ pub const PARK: Duration = Duration::from_secs(2);
 pub const PARKED_MAX: usize = 64;
 /// With so many bytes parked likewise; one larger message alone is parked.
 pub const PARKED_BYTES_MAX: usize = 1 << 20;
-/// The longest id of a request that is passed on, as JSON: it is kept until the answer.
-pub const ID_BYTES_MAX: usize = 4 << 10;
 
 /// With so many lines waiting for the process, what it asks is not answered: it does not read.
 const ANSWERED_LINES_MAX: usize = 64;

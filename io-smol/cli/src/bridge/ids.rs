@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 use mcp_sse_core::jsonrpc::same_id;
 
+/// The longest id of a request that is passed on, as JSON: it is kept until the answer.
+pub(super) const ID_BYTES_MAX: usize = 4 << 10;
 /// No id longer than this is taken for a number, as JSON: a client may have many long ones, and each is
 /// looked at for each answer that is to none of them.
 const NUMBER_BYTES_MAX: usize = 64;

@@ -22,8 +22,7 @@ use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::conversation::ID_BYTES_MAX;
-use super::ids;
+use super::ids::{self, ID_BYTES_MAX};
 
 /// So many members has an object that is looked at closely; a message has six at most. More would be
 /// kept in many times the memory of their text.

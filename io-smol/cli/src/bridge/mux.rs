@@ -36,9 +36,9 @@ use mcp_sse_core::jsonrpc::{self, Kind, Message, code};
 use mcp_sse_core::{Frame, Time};
 use mcp_sse_driver::LogThrottle;
 
-use super::conversation::{HANDSHAKE, ID_BYTES_MAX, lost_body};
+use super::conversation::{HANDSHAKE, lost_body};
 use super::handshakes::unknown_client;
-use super::ids;
+use super::ids::{self, ID_BYTES_MAX};
 use super::lenient::{Lost, Unread};
 use subscriptions::Subscriptions;
 use text::Ambiguous;
