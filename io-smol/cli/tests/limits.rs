@@ -240,6 +240,36 @@ fn posts_are_answered_when_processes_have_all_descriptors_they_may_have() {
     assert!(!program.log().contains("cannot start"), "{}", program.log());
 }
 
+/// A process that heeds neither the end of its input nor SIGTERM has its descriptors for seconds after
+/// its session; whoever comes meanwhile waits for them, and is served.
+#[test]
+fn sessions_wait_for_processes_that_are_being_ended_when_descriptors_are_few() {
+    let answer = r#"{"jsonrpc":"2.0","id":0,"result":{}}"#;
+    let server =
+        format!("trap '' TERM; while read -r line; do echo '{answer}'; done; exec sleep 1000");
+    let flags = ["bridge", "--port=0", "--shell", &server];
+    let program = Program::start_behind("ulimit -n 128", &flags);
+    let begin = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
+    let (first, _) = program.streams_until_refused(|stream| {
+        assert_eq!(stream.post(begin).status, 202);
+        assert_eq!(stream.message(), answer);
+    });
+    let count = first.len();
+    drop(first);
+    let mut second = Vec::new();
+    wait_until("there is room for as many sessions", || {
+        second.extend(Stream::try_open(program.address).ok());
+        second.len() == count
+    });
+    for stream in &mut second {
+        assert_eq!(stream.post(begin).status, 202);
+    }
+    for stream in &mut second {
+        assert_eq!(stream.message(), answer);
+    }
+    assert!(!program.log().contains("cannot start"), "{}", program.log());
+}
+
 #[test]
 fn soft_limit_on_descriptors_is_raised_to_the_hard_one() {
     let program = Program::start_behind("ulimit -S -n 64", &["--port=0"]);

@@ -180,7 +180,8 @@ pub async fn check(
         Output::new(name, children.status().clone()).line_bytes_max(command.longest_line());
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let waits_for = Cell::new(FIRST_ASKED);
-    let mut talk = Talk { child, output, buffer, asked: 0, waits_for: &waits_for };
+    let mut talk =
+        Talk { child, output, buffer, asked: 0, waits_for: &waits_for, ends_until: None };
     let late = async {
         match timeout {
             Some(timeout) => Timer::after(timeout).await,
@@ -223,6 +224,8 @@ struct Talk<'w> {
     buffer: Box<[u8]>,
     asked: u32,
     waits_for: &'w Cell<&'static str>,
+    /// Set when the server has closed its input: what it says is waited for until then.
+    ends_until: Option<Instant>,
 }
 
 #[derive(Deserialize)]
@@ -386,7 +389,7 @@ impl Talk<'_> {
             if let Some(said) = self.said().await {
                 return said;
             }
-            let (child, buffer) = (&mut self.child, &mut self.buffer);
+            let (child, buffer, ends_until) = (&mut self.child, &mut self.buffer, self.ends_until);
             let read = poll_fn(|cx| {
                 // Looked at first: whatever it said last is then there to be read.
                 let exit = child.poll_exit(cx);
@@ -394,10 +397,21 @@ impl Talk<'_> {
                     Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
                     // Others may hold its stdout open when it has ended.
                     Poll::Pending if exit.is_ready() => Poll::Ready(Some(0)),
+                    Poll::Pending if ends_until.is_some() => Poll::Pending,
                     Poll::Pending => child.poll_input_closed(cx).map(|()| None),
                 }
             });
-            match read.await {
+            let late = async {
+                match ends_until {
+                    Some(until) => Timer::at(until).await,
+                    None => future::pending().await,
+                };
+                None
+            };
+            match future::or(read, late).await {
+                // The pipes of a server that exits close one after the other, stdin first: what it has
+                // said last is still to be read.
+                None if ends_until.is_none() => self.ends_until = Some(Instant::now() + EXIT),
                 None => return Err(self.end(Fault::ClosedInput).await),
                 Some(0) => {
                     // Its last line may have no end.

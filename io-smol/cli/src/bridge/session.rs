@@ -454,3 +454,61 @@ impl Drop for Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use mcp_sse_core::Config;
+    use mcp_sse_core::jsonrpc::Message;
+    use mcp_sse_tests::adapter::{SMOL, Server, handler};
+    use mcp_sse_tests::client::Stream;
+    use mcp_sse_tests::{PATIENCE, finish};
+
+    use super::*;
+    use crate::bridge::conversation::{HANDSHAKE, PARK};
+
+    /// The time of the handshake has passed already, as nobody wants to wait for it here.
+    #[test]
+    fn session_whose_process_is_late_with_the_handshake_is_over() {
+        let (sender, sessions) = mpsc::channel();
+        let keeps = handler(move |session| {
+            let sent = sender.send(session);
+            async move { sent.expect("the test waits") }
+        });
+        let server = Server::start(&SMOL, Config::default(), keeps);
+        let mut stream = Stream::open(server.address());
+        let session = sessions.recv_timeout(PATIENCE).expect("a session");
+        let mut talk = Conversation::new(Some("{}".into()));
+        let begun = Instant::now().checked_sub(PARK + HANDSHAKE).expect("a time");
+        let request = r#"{"jsonrpc":"2.0","id":7,"method":"m"}"#;
+        let request = Message::read(request.into(), None).expect("JSON");
+        assert!(talk.handle_message(request, begun).is_none());
+        assert_eq!(talk.handle_timeout(begun + PARK), None);
+        let handshakes = Handshakes::default();
+        let mut relay = Relay {
+            client: handshakes.client(session.head()),
+            session,
+            handshakes,
+            child: None,
+            talk,
+            output: Output::new("test", Default::default()),
+            turn_bytes: 0,
+            writing: Vec::new(),
+            written: 0,
+            outgoing: VecDeque::new(),
+            sending: None,
+            timer: Timer::never(),
+            timer_at: None,
+            input_closed: false,
+            output_closed: false,
+            exits_until: None,
+        };
+        let over = finish("its end", poll_fn(|cx| relay.poll(cx)));
+        let why = "MCP server process did not answer initialize within 60s";
+        assert_eq!(over.to_string(), why);
+        finish("its answers", relay.apologize(why));
+        let error = format!(r#"{{"code":-32603,"message":"{why}"}}"#);
+        assert_eq!(stream.message(), format!(r#"{{"jsonrpc":"2.0","id":7,"error":{error}}}"#));
+    }
+}

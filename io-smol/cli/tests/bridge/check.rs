@@ -31,7 +31,8 @@ while IFS= read -r line; do
             case $answer in *'"id":"q"'*-32601*) say "\"id\":$id,\"result\":{}" ;; esac ;;
         *'"cursor":"next"'*) say "\"id\":$id,\"result\":{\"tools\":[{\"name\":\"c\"}]}" ;;
         *'"method":"tools/list"'*)
-            [ "$MODE" = unended ] && printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[]}}' "$id" && exit 0
+            [ "$MODE" = leaving ] && exec <&- && sleep 0.3
+            case $MODE in unended | leaving) printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[]}}' "$id"; exit 0 ;; esac
             say "\"id\":$id,\"result\":{\"tools\":[{\"name\":\"a\"},{\"name\":\"b\"}],\"nextCursor\":\"next\"}" ;;
     esac
 done
@@ -67,6 +68,14 @@ fn a_server_that_works() {
 #[test]
 fn last_line_without_an_end_is_read() {
     let (code, said, told) = mode("unended");
+    assert!(said.starts_with("ok: sh: three 0.3, protocol version 2025-06-18, 0 tools"), "{told}");
+    assert_eq!((code, &*told), (Some(0), ""));
+}
+
+/// As a server's stdin is when it exits, a moment before its stdout.
+#[test]
+fn last_line_of_a_server_that_has_closed_its_input_is_read() {
+    let (code, said, told) = mode("leaving");
     assert!(said.starts_with("ok: sh: three 0.3, protocol version 2025-06-18, 0 tools"), "{told}");
     assert_eq!((code, &*told), (Some(0), ""));
 }
