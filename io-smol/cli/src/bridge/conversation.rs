@@ -34,8 +34,9 @@ use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body, same_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::handshakes::HANDSHAKE;
 use super::ids::{self, ID_BYTES_MAX};
-use super::lenient::Lost;
+use super::lenient::{Lost, lost_body};
 use super::lines::on_one_line;
 use super::output::Printed;
 
@@ -52,10 +53,6 @@ const ANSWERED_LINES_MAX: usize = 64;
 
 /// So much of the reason for which a process refuses the handshake is told.
 pub(super) const REASON_CHARS_MAX: usize = 200;
-
-/// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
-/// both official SDKs wait for an answer.
-pub const HANDSHAKE: Duration = Duration::from_secs(60);
 
 /// The id of the bridge's own `initialize`: an integer that any server can hold, and none that clients
 /// begin to count at.
@@ -392,17 +389,6 @@ fn line(message: Message) -> Vec<u8> {
 fn with_id(message: &Message, id: &str) -> Vec<u8> {
     let old = message.id().unwrap_or_default();
     super::mux::replaced(message.text(), old, id).into_bytes()
-}
-
-/// What is answered to the request `id` instead of an answer that cannot be passed on.
-pub(super) fn lost_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
-    match error {
-        Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),
-        None => {
-            let why = format!("the server's answer cannot be passed on: {why}");
-            error_body(Some(id), code::INTERNAL_ERROR, &why)
-        }
-    }
 }
 
 fn own_initialize(params: &str) -> Vec<u8> {

@@ -13,6 +13,7 @@
 
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,9 @@ use serde_json::value::RawValue;
 
 use crate::demo::PROTOCOL_VERSIONS;
 
+/// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
+/// both official SDKs wait for an answer.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(60);
 /// So many handshakes are remembered; the oldest are forgotten first.
 const CLIENTS_MAX: usize = 256;
 /// A larger one is not remembered, in bytes of JSON.

@@ -444,6 +444,17 @@ impl Scan {
     }
 }
 
+/// What is answered to the request `id` instead of an answer that cannot be passed on.
+pub(super) fn lost_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
+    match error {
+        Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),
+        None => {
+            let why = format!("the server's answer cannot be passed on: {why}");
+            error_body(Some(id), code::INTERNAL_ERROR, &why)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,10 +36,9 @@ use mcp_sse_core::jsonrpc::{self, Kind, Message, code};
 use mcp_sse_core::{Frame, Time};
 use mcp_sse_driver::LogThrottle;
 
-use super::conversation::{HANDSHAKE, lost_body};
-use super::handshakes::unknown_client;
+use super::handshakes::{HANDSHAKE, unknown_client};
 use super::ids::{self, ID_BYTES_MAX};
-use super::lenient::{Lost, Unread};
+use super::lenient::{Lost, Unread, lost_body};
 use subscriptions::Subscriptions;
 use text::Ambiguous;
 

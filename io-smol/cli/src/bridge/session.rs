@@ -466,7 +466,8 @@ mod tests {
     use mcp_sse_tests::{PATIENCE, finish};
 
     use super::*;
-    use crate::bridge::conversation::{HANDSHAKE, PARK};
+    use crate::bridge::conversation::PARK;
+    use crate::bridge::handshakes::HANDSHAKE;
 
     /// The time of the handshake has passed already, as nobody wants to wait for it here.
     #[test]
