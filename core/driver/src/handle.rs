@@ -112,7 +112,7 @@ impl Controls {
     pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
         match config.authorization() {
             Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
-            _ => Ok(()),
+            Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),
         }
     }
 

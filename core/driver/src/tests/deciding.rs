@@ -123,7 +123,14 @@ impl Desk {
                 Event::Opened { principal, .. } => {
                     self.opened.push(principal.unwrap().name().to_string());
                 }
-                _ => {}
+                Event::Message { .. }
+                | Event::Foreign { .. }
+                | Event::LookedFor { .. }
+                | Event::Unblocked { .. }
+                | Event::Closed { .. }
+                | Event::Settled { .. }
+                | Event::Drained => {}
+                unknown => unreachable!("an unknown event: {unknown:?}"),
             }
         }
     }
