@@ -42,7 +42,7 @@ pub struct Lost {
 /// A request of a server that cannot be passed on. The server waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// The raw id, of [`ID_BYTES_MAX`] at most.
+    /// The raw id, of 4 KiB at most.
     pub id: Box<str>,
     /// What kind of mistake it is, as JSON-RPC has it.
     pub code: i32,
