@@ -16,10 +16,9 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::error::Fault;
+use crate::exchange::ResponseHead;
 use crate::health_extras::HealthExtras;
-use crate::http1::{
-    self, HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339,
-};
+use crate::http1::{self, HttpDate, Persistence, Response, StreamFraming, rfc3339};
 use crate::jsonrpc;
 use crate::policy::cors::{CorsOrigin, Preflight};
 use crate::policy::rate::whole_seconds;
@@ -94,8 +93,19 @@ impl Reply {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseContext<'a> {
     pub(crate) reply: Reply,
+    /// Its HTTP is spoken elsewhere: the head of the answer is handed out as a value.
+    pub(crate) exchange: bool,
     pub(crate) cors_origin: &'a CorsOrigin,
     pub(crate) config: &'a Config,
+}
+
+/// An answer, ready to leave.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// Its head, where HTTP is spoken elsewhere.
+    pub(crate) head: Option<ResponseHead>,
+    /// The rest of it; elsewhere all of it.
+    pub(crate) bytes: Arc<[u8]>,
 }
 
 /// After this many seconds a client that was told 503 may come again.
@@ -105,8 +115,8 @@ const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     wall: Option<(u64, HttpDate)>,
-    /// The 202 for each [`Persistence`], rendered at most once a second.
-    accepted: [Option<Arc<[u8]>>; 3],
+    /// The 202 for each [`Persistence`], and for exchanges; rendered at most once a second.
+    accepted: [Option<Answer>; 4],
     /// Who may read it. With CORS, pages of one origin usually come one after the other.
     accepted_by: CorsOrigin,
 }
@@ -115,7 +125,7 @@ impl Answers {
     pub(crate) fn handle_wall_clock(&mut self, unix_seconds: u64) {
         if self.wall.as_ref().is_none_or(|(seconds, _)| *seconds != unix_seconds) {
             self.wall = Some((unix_seconds, HttpDate::from_unix(unix_seconds)));
-            self.accepted = [const { None }; 3];
+            self.accepted = [const { None }; 4];
         }
     }
 
@@ -123,41 +133,47 @@ impl Answers {
         self.wall.as_ref().map(|(_, date)| date)
     }
 
-    fn render(&self, response: Response<'_>, to: &ResponseContext<'_>) -> Arc<[u8]> {
-        let Reply { persistence, head_only } = to.reply;
-        if *to.cors_origin == CorsOrigin::Off {
-            return response.render(self.date(), persistence, head_only).into();
+    fn render(&self, response: Response<'_>, to: &ResponseContext<'_>) -> Answer {
+        let mut fields;
+        let mut response = response;
+        if *to.cors_origin != CorsOrigin::Off {
+            fields = response.fields.to_vec();
+            to.config.cors.fields(to.cors_origin, &mut fields);
+            response.fields = &fields;
         }
-        let mut fields = response.fields.to_vec();
-        to.config.cors.fields(to.cors_origin, &mut fields);
-        let response = Response { fields: &fields, ..response };
-        response.render(self.date(), persistence, head_only).into()
+        let Reply { persistence, head_only } = to.reply;
+        if to.exchange {
+            let body = response.body.filter(|_| !head_only).unwrap_or_default();
+            let head = Some(ResponseHead::of(&response, self.date()));
+            return Answer { head, bytes: body.into() };
+        }
+        Answer { head: None, bytes: response.render(self.date(), persistence, head_only).into() }
     }
 
-    pub(crate) fn accepted(&mut self, to: &ResponseContext<'_>) -> Arc<[u8]> {
-        let slot = to.reply.persistence as usize;
+    pub(crate) fn accepted(&mut self, to: &ResponseContext<'_>) -> Answer {
+        let slot = if to.exchange { 3 } else { to.reply.persistence as usize };
         if self.accepted_by != *to.cors_origin {
-            self.accepted = [const { None }; 3];
+            self.accepted = [const { None }; 4];
             self.accepted_by = to.cors_origin.clone();
         }
-        if let Some(Some(bytes)) = self.accepted.get(slot) {
-            return bytes.clone();
+        if let Some(Some(answer)) = self.accepted.get(slot) {
+            return answer.clone();
         }
         let response = Response {
             status: 202,
             fields: &[],
             content_type: Some("text/plain; charset=utf-8"),
-            body: b"Accepted\n",
+            body: Some(b"Accepted\n"),
         };
-        let bytes = self.render(response, to);
+        let answer = self.render(response, to);
         if let Some(slot) = self.accepted.get_mut(slot) {
-            *slot = Some(bytes.clone());
+            *slot = Some(answer.clone());
         }
-        bytes
+        answer
     }
 
     /// The answer to a fault; `None` where there is none to give.
-    pub(crate) fn refusal(&self, refused: &Refused, to: &ResponseContext<'_>) -> Option<Arc<[u8]>> {
+    pub(crate) fn refusal(&self, refused: &Refused, to: &ResponseContext<'_>) -> Option<Answer> {
         let status = refused.fault.status()?;
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
@@ -208,7 +224,7 @@ impl Answers {
             status,
             fields: &fields,
             content_type: Some(&content_type),
-            body: body.as_bytes(),
+            body: Some(body.as_bytes()),
         };
         Some(self.render(response, to))
     }
@@ -219,28 +235,24 @@ impl Answers {
         allow: &str,
         preflight: Option<Preflight>,
         to: &ResponseContext<'_>,
-    ) -> Arc<[u8]> {
+    ) -> Answer {
         let mut fields = alloc::vec![("Allow", allow)];
         if let (Some(preflight), CorsOrigin::Anybody | CorsOrigin::With(_)) =
             (preflight, to.cors_origin)
         {
             to.config.cors.preflight_fields(preflight, &mut fields);
         }
-        let response = Response { status: 204, fields: &fields, content_type: None, body: b"" };
+        let response = Response { status: 204, fields: &fields, content_type: None, body: None };
         self.render(response, to)
     }
 
     /// The document of RFC 9728.
-    pub(crate) fn metadata(&self, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    pub(crate) fn metadata(&self, to: &ResponseContext<'_>) -> Answer {
         let body = to.config.metadata.as_ref().map_or("{}", |metadata| &metadata.body);
         self.json(200, body, to)
     }
 
-    pub(crate) fn health(
-        &self,
-        snapshot: &HealthSnapshot<'_>,
-        to: &ResponseContext<'_>,
-    ) -> Arc<[u8]> {
+    pub(crate) fn health(&self, snapshot: &HealthSnapshot<'_>, to: &ResponseContext<'_>) -> Answer {
         let HealthSnapshot { sessions, connections, uptime_seconds, draining, report } = snapshot;
         let status = if *draining { "draining" } else { "healthy" };
         let mut body = format!(
@@ -261,7 +273,7 @@ impl Answers {
         self.json(200, &body, to)
     }
 
-    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Answer {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
             Err(why) => {
@@ -272,18 +284,18 @@ impl Answers {
     }
 
     /// A page for a person.
-    pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Answer {
         let content_type = Some("text/plain; charset=utf-8");
         let text = line(text.into());
-        let response = Response { status: 200, fields: &[], content_type, body: text.as_bytes() };
-        self.render(response, to)
+        let body = Some(text.as_bytes());
+        self.render(Response { status: 200, fields: &[], content_type, body }, to)
     }
 
-    fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Answer {
         let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
         let content_type = Some("application/json");
         let body = line(body.into());
-        self.render(Response { status, fields, content_type, body: body.as_bytes() }, to)
+        self.render(Response { status, fields, content_type, body: Some(body.as_bytes()) }, to)
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that they leave in one
@@ -293,15 +305,18 @@ impl Answers {
         framing: StreamFraming,
         endpoint: Option<EndpointInfo<'_>>,
         to: &ResponseContext<'_>,
-    ) -> Arc<[u8]> {
-        const FIELDS: &[(&str, &str)] = &[
-            ("Content-Type", "text/event-stream"),
-            ("Cache-Control", "no-cache, no-transform"),
-            ("X-Accel-Buffering", "no"),
-        ];
+    ) -> Answer {
+        const FIELDS: &[(&str, &str)] =
+            &[("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")];
         let mut fields = FIELDS.to_vec();
         to.config.cors.fields(to.cors_origin, &mut fields);
-        let mut bytes = render_stream_head(200, &fields, self.date(), framing);
+        let content_type = Some("text/event-stream");
+        let response = Response { status: 200, fields: &fields, content_type, body: None };
+        let (head, mut bytes) = if to.exchange {
+            (Some(ResponseHead::of(&response, self.date())), Vec::new())
+        } else {
+            (None, response.render_stream_head(self.date(), framing))
+        };
         if let Some(endpoint) = endpoint {
             let event = endpoint_event(to.config, &endpoint);
             bytes.extend_from_slice(match framing {
@@ -309,7 +324,7 @@ impl Answers {
                 StreamFraming::UntilClose => event.bare(),
             });
         }
-        bytes.into()
+        Answer { head, bytes: bytes.into() }
     }
 }
 

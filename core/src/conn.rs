@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
-use crate::answer::Reply;
+use crate::answer::{Reply, ResponseContext};
 use crate::arena::Key;
+use crate::config::Config;
 use crate::event::Interest;
 use crate::exchange::ResponseHead;
 use crate::http1::{BodyDecoder, HeadScanner};
@@ -238,6 +239,12 @@ impl Conn {
             exchange: None,
             tickets: 0,
         }
+    }
+
+    /// What an answer has to know of this connection and its request.
+    pub(crate) fn response_context<'a>(&'a self, config: &'a Config) -> ResponseContext<'a> {
+        let exchange = self.exchange.is_some();
+        ResponseContext { reply: self.reply, exchange, cors_origin: &self.cors_origin, config }
     }
 
     pub(crate) fn stashed(&self) -> &[u8] {

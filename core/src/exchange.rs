@@ -1,14 +1,16 @@
 //! Requests whose HTTP is spoken elsewhere: by hyper, by a platform's own server.
 //!
-//! Knows: how such a request is put to the same machine, as the head it would have been on an
-//! HTTP/1.1 connection of its own, and how the answer's head is taken off again.
+//! Knows: how such a request becomes the head that it would have been on an HTTP/1.1 connection of its
+//! own, by the same rules and limits; and what of a response is its head.
 //! Does not know: what becomes of either.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::error::Fault;
+use crate::http1::{
+    Error, FieldStorage, Head, HeadLimits, HeadScanner, HttpDate, Response, is_token,
+};
 use crate::route::is_clean_path;
 
 /// A request that another HTTP server has read, for [`Server::exchange`](crate::Server::exchange).
@@ -50,35 +52,44 @@ const CONNECTION_FIELDS: [&str; 8] = [
     "upgrade",
 ];
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// The head that this request would have had on a connection of its own.
-    pub(crate) fn head(&self) -> Result<Vec<u8>, Fault> {
+    ///
+    /// Its parts are shown to a scanner one after the other, each with what would have stood behind it
+    /// on the wire; so a mistake is the same [`Error`], and a limit is the same limit.
+    pub(crate) fn head(
+        self,
+        limits: &HeadLimits,
+        storage: &'a mut FieldStorage<'a>,
+    ) -> Result<Head<'a>, Error> {
+        // What a scanner would take for the end of the part in which it stands.
         let breaks_out =
             |octets: &[u8]| octets.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0));
-        if breaks_out(self.method.as_bytes()) {
-            return Err(Fault::MalformedRequestLine);
+        if !is_token(self.method.as_bytes()) {
+            return Err(Error::MalformedRequestLine);
         }
         let mounted = self.mount.is_empty() || is_clean_path(self.mount);
         if breaks_out(self.target.as_bytes()) || !mounted {
-            return Err(Fault::MalformedTarget);
+            return Err(Error::MalformedTarget);
         }
-        let mut head = Vec::new();
-        for piece in [self.method, " ", self.target, " HTTP/1.1\r\n"] {
-            head.extend_from_slice(piece.as_bytes());
+        let mut scanner = HeadScanner::new();
+        let mut scan = |part: &[u8]| scanner.scan(part, limits).map(drop);
+        for part in [self.method, " ", self.target, " HTTP/1.1\r\n"] {
+            scan(part.as_bytes())?;
         }
-        for (name, value) in self.fields {
-            if CONNECTION_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-                continue;
+        let fields = self.fields.iter().copied().filter(|(name, _)| {
+            !CONNECTION_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known))
+        });
+        for (name, value) in fields.clone() {
+            if !is_token(name.as_bytes()) || breaks_out(value) {
+                return Err(Error::MalformedField);
             }
-            if breaks_out(name.as_bytes()) || breaks_out(value) {
-                return Err(Fault::MalformedField);
-            }
-            for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
-                head.extend_from_slice(piece);
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                scan(part)?;
             }
         }
-        head.extend_from_slice(b"\r\n");
-        Ok(head)
+        scan(b"\r\n")?;
+        Head::assemble(self.method, self.target, fields, storage)
     }
 }
 
@@ -101,20 +112,10 @@ impl ResponseHead {
         self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Takes the head off an answer that this crate has rendered. Returns where its body starts.
-    pub(crate) fn split(answer: &[u8]) -> (Self, usize) {
-        const RENDERED: &str = "invariant: our own answers have a head";
-        let end = memchr::memmem::find(answer, b"\r\n\r\n").expect(RENDERED);
-        let text = answer.get(..end).and_then(|head| core::str::from_utf8(head).ok());
-        let mut lines = text.expect(RENDERED).split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-        let fields = lines
-            .filter_map(|line| line.split_once(": "))
-            .filter(|(name, _)| {
-                !CONNECTION_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known))
-            })
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
-        (Self { status: status.expect(RENDERED), fields }, end + 4)
+    /// The head of `response`, without the fields that an HTTP/1.1 connection would add.
+    pub(crate) fn of(response: &Response<'_>, date: Option<&HttpDate>) -> Self {
+        let mut fields = Vec::new();
+        response.each_field(date, |name, value| fields.push((name.into(), value.into())));
+        Self { status: response.status, fields }
     }
 }

@@ -109,6 +109,7 @@ pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
 /// `exchange` is where the server is mounted, if the request's HTTP is spoken elsewhere: then the
 /// connection, its scheme and the framing of bodies are somebody else's.
 pub(crate) fn route_request(
+    route: Route,
     head: &Head<'_>,
     client_info: &Result<ClientInfo<'_>, Fault>,
     peer: &Peer,
@@ -126,7 +127,6 @@ pub(crate) fn route_request(
     if is_never(method) {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    let route = route_of(head, config);
     let client_info = match client_info {
         _ if matches!(route, Route::Health | Route::Ready) => &ClientInfo::default(),
         Err(fault) => return Err((*fault).into()),

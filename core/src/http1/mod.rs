@@ -11,7 +11,7 @@
 //!    ambiguous: method, target, version, host, [`Framing`], fields.
 //! 3. [`BodyDecoder::decode`] takes what follows, hands the content to a sink, and says where the
 //!    body, and with it the request, ends.
-//! 4. [`Response::render`] and [`render_stream_head`] make the bytes of an answer.
+//! 4. [`Response::render`] and [`Response::render_stream_head`] make the bytes of an answer.
 //!
 //! A peer's mistake is a [`Error`], never a panic. Where a standard leaves a choice
 //! this layer refuses: a server that refuses cannot disagree with whatever stands in front of it.
@@ -52,7 +52,7 @@ pub use fields::Scan;
 pub use framing::{Framing, framing};
 pub use head::{FieldStorage, Head};
 pub(crate) use octets::is_token;
-pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason, render_stream_head};
+pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason};
 pub use scan::{FIELDS_CAP, HeadLimits, HeadScanner};
 pub use start_line::{Method, Version};
 pub use target::{Scheme, Target};

@@ -1,11 +1,12 @@
-//! The bytes of an answer.
+//! Responses: one description, and its bytes.
 //!
-//! Knows: status lines, the fields every response of this server has, and how a body is delimited.
+//! Knows: status lines, the fields that every response of this server has, and how a body is delimited.
 //! Does not know: what is answered and why, or whether the peer will read it.
 
 use super::date::HttpDate;
 use super::octets;
 use alloc::vec::Vec;
+use core::str;
 
 /// The interim answer to `Expect: 100-continue`, whole. Never sent to HTTP/1.0.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -32,29 +33,31 @@ pub enum StreamFraming {
     UntilClose,
 }
 
-/// A response whose body is known.
+/// What a response says, however it travels.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
     /// The status code.
     pub status: u16,
     /// Fields besides those that this layer writes itself: `Date`, `Content-Type`,
-    /// `Content-Length` and `Connection`.
+    /// `Content-Length`, `Connection` and `Transfer-Encoding`.
     pub fields: &'a [(&'a str, &'a str)],
-    /// What the body is, where there is one.
+    /// The media type of the body, if there is a body.
     pub content_type: Option<&'a str>,
-    /// The body.
-    pub body: &'a [u8],
+    /// The body. `None` for a response that has none by its status (1xx, 204 and 304), and for an event
+    /// stream, whose body has no length in advance: neither has a `Content-Length` (RFC 9110 §8.6).
+    pub body: Option<&'a [u8]>,
 }
 
 impl Response<'_> {
-    /// Makes the response's bytes, in one allocation of exactly their size.
+    /// Makes the bytes of a response whose body is known, in one allocation of exactly their size.
     ///
     /// `date` is for servers that know the time (RFC 9110 §6.6.1). `head_only` is for `HEAD`: all
-    /// fields of the body, and no body (RFC 9110 §9.3.2). A 204 or an interim response has neither
-    /// (RFC 9110 §8.6).
+    /// fields of the body, and no body (RFC 9110 §9.3.2).
     ///
-    /// The fields are the program's own. In a debug build a name or value that would break out of
-    /// its line is a panic.
+    /// # Panics
+    ///
+    /// In a debug build, if a field's name or value would break out of its line (the fields are the
+    /// program's own), or if the status does not say whether there is a body.
     #[must_use]
     pub fn render(
         &self,
@@ -62,63 +65,78 @@ impl Response<'_> {
         persistence: Persistence,
         head_only: bool,
     ) -> Vec<u8> {
-        check_fields(self.fields);
-        check_fields(self.content_type.map(|value| ("Content-Type", value)).as_slice());
-        let length = Decimal::new(self.body.len() as u64);
-        let bare = matches!(self.status, 100..=199 | 204 | 304);
-        debug_assert!(!bare || self.body.is_empty(), "a {} has no body", self.status);
+        let status = self.status;
+        debug_assert!(
+            self.body.is_none() == matches!(status, 100..=199 | 204 | 304),
+            "whether a {status} has a body"
+        );
         render(|out| {
-            start(out, self.status, date);
-            if let Some(content_type) = self.content_type {
-                field(out, "Content-Type", content_type.as_bytes());
-            }
-            if !bare {
-                field(out, "Content-Length", length.as_bytes());
-            }
-            for (name, value) in self.fields {
-                field(out, name, value.as_bytes());
-            }
+            self.write_head(out, date);
             match persistence {
                 Persistence::KeepAlive11 => {}
-                Persistence::KeepAlive10 => field(out, "Connection", b"keep-alive"),
-                Persistence::Close => field(out, "Connection", b"close"),
+                Persistence::KeepAlive10 => field(out, "Connection", "keep-alive"),
+                Persistence::Close => field(out, "Connection", "close"),
             }
             out(b"\r\n");
-            if !bare && !head_only {
-                out(self.body);
+            if let (Some(body), false) = (self.body, head_only) {
+                out(body);
             }
         })
     }
-}
 
-/// Makes the head of a response whose body has no length in advance: an event stream.
-///
-/// No `Content-Length` is written, and no body: it follows in chunks or bare, as `framing` says. The
-/// rest is as in [`Response::render`]; the content type is one of the `fields`.
-#[must_use]
-pub fn render_stream_head(
-    status: u16,
-    fields: &[(&str, &str)],
-    date: Option<&HttpDate>,
-    framing: StreamFraming,
-) -> Vec<u8> {
-    check_fields(fields);
-    let (connection, chunked): (&[u8], bool) = match framing {
-        StreamFraming::Chunked => (b"keep-alive", true),
-        StreamFraming::ChunkedThenClose => (b"close", true),
-        StreamFraming::UntilClose => (b"close", false),
-    };
-    render(|out| {
-        start(out, status, date);
-        for (name, value) in fields {
-            field(out, name, value.as_bytes());
+    /// Makes the head of a response whose body has no length in advance: an event stream.
+    ///
+    /// The body follows it in chunks or bare, as `framing` says. `date` is as in
+    /// [`render`](Self::render).
+    ///
+    /// # Panics
+    ///
+    /// In a debug build, as [`render`](Self::render); and if there is a body.
+    #[must_use]
+    pub fn render_stream_head(&self, date: Option<&HttpDate>, framing: StreamFraming) -> Vec<u8> {
+        debug_assert!(self.body.is_none(), "the body of a stream follows its head");
+        let (connection, chunked) = match framing {
+            StreamFraming::Chunked => ("keep-alive", true),
+            StreamFraming::ChunkedThenClose => ("close", true),
+            StreamFraming::UntilClose => ("close", false),
+        };
+        render(|out| {
+            self.write_head(out, date);
+            field(out, "Connection", connection);
+            if chunked {
+                field(out, "Transfer-Encoding", "chunked");
+            }
+            out(b"\r\n");
+        })
+    }
+
+    /// Shows each field that concerns the message and not the connection, in order.
+    pub(crate) fn each_field(&self, date: Option<&HttpDate>, mut show: impl FnMut(&str, &str)) {
+        if let Some(date) = date {
+            show("Date", date.as_str());
         }
-        field(out, "Connection", connection);
-        if chunked {
-            field(out, "Transfer-Encoding", b"chunked");
+        if let Some(content_type) = self.content_type {
+            show("Content-Type", content_type);
         }
+        if let Some(body) = self.body {
+            show("Content-Length", Decimal::new(body.len() as u64).as_str());
+        }
+        for (name, value) in self.fields {
+            show(name, value);
+        }
+    }
+
+    fn write_head(&self, out: &mut dyn FnMut(&[u8]), date: Option<&HttpDate>) {
+        let status = self.status;
+        debug_assert!((100..=999).contains(&status), "{status} is no status");
+        out(b"HTTP/1.1 ");
+        out(Decimal::new(u64::from(status)).as_str().as_bytes());
+        // The space is there even before an empty reason (RFC 9112 §4).
+        out(b" ");
+        out(reason(status).as_bytes());
         out(b"\r\n");
-    })
+        self.each_field(date, |name, value| field(out, name, value));
+    }
 }
 
 /// Runs `write` twice: to count the bytes, and to put them where there is exactly room for them.
@@ -131,34 +149,15 @@ fn render(write: impl Fn(&mut dyn FnMut(&[u8]))) -> Vec<u8> {
     bytes
 }
 
-fn start(out: &mut dyn FnMut(&[u8]), status: u16, date: Option<&HttpDate>) {
-    debug_assert!((100..=999).contains(&status), "{status} is no status");
-    out(b"HTTP/1.1 ");
-    out(Decimal::new(u64::from(status)).as_bytes());
-    // The space is there even before an empty reason (RFC 9112 §4).
-    out(b" ");
-    out(reason(status).as_bytes());
-    out(b"\r\n");
-    if let Some(date) = date {
-        field(out, "Date", date.as_str().as_bytes());
-    }
-}
-
-fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &[u8]) {
-    out(name.as_bytes());
-    out(b": ");
-    out(value);
-    out(b"\r\n");
-}
-
-/// Nothing that a peer sent may end a line of ours: whoever puts it here has to have checked it.
-fn check_fields(fields: &[(&str, &str)]) {
-    for (name, value) in fields {
-        debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
-        debug_assert!(
-            octets::run_of_value(value.as_bytes()) == value.len(),
-            "the value of {name} has octets that no field may have"
-        );
+/// Writes one field line. Nothing that a peer sent may end it: whoever puts it here has checked it.
+fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &str) {
+    debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
+    debug_assert!(
+        octets::run_of_value(value.as_bytes()) == value.len(),
+        "the value of {name} has octets that no field may have"
+    );
+    for piece in [name, ": ", value, "\r\n"] {
+        out(piece.as_bytes());
     }
 }
 
@@ -182,8 +181,9 @@ impl Decimal {
         decimal
     }
 
-    fn as_bytes(&self) -> &[u8] {
-        self.digits.get(self.start..).unwrap_or_default()
+    fn as_str(&self) -> &str {
+        let digits = self.digits.get(self.start..).unwrap_or_default();
+        str::from_utf8(digits).expect("invariant: digits are ASCII")
     }
 }
 

@@ -3,14 +3,11 @@
 //! Knows: the phases' order, the budget of queues, what an answer leaves unread. Does not know: which
 //! answer is due, or why.
 
-use alloc::sync::Arc;
-
 use super::Server;
-use crate::answer::Reply;
+use crate::answer::{Answer, Reply};
 use crate::arena::Key;
 use crate::conn::{ConnPhase, Stage};
 use crate::event::{CloseReason, ConnId, ServerPhase};
-use crate::exchange::ResponseHead;
 use crate::http1::Persistence;
 use crate::outbox::Segment;
 use crate::request::Unread;
@@ -32,19 +29,15 @@ impl Server {
 
     /// Queues a rendered answer, or the beginning of a stream. Where HTTP is spoken elsewhere its head
     /// is kept apart from it.
-    pub(super) fn push_answer(&mut self, key: Key, bytes: Arc<[u8]>) {
+    pub(super) fn push_answer(&mut self, key: Key, answer: Answer) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let mut start = 0;
         if let Some(response) = conn.exchange.as_deref_mut() {
-            let (head, body) = ResponseHead::split(&bytes);
-            *response = Some(head);
-            start = body;
+            *response = answer.head;
         }
-        if start < bytes.len() {
-            // A head is far below 2^32 bytes.
-            self.push(key, Segment::Answer { bytes, start: start as u32 });
-        } else {
+        if answer.bytes.is_empty() {
             self.wake(key);
+        } else {
+            self.push(key, Segment::Answer(answer.bytes));
         }
     }
 
@@ -86,8 +79,8 @@ impl Server {
 
     /// Sends the last word on a request and goes on to what follows it: the next request, or the
     /// end of the connection.
-    pub(super) fn answer(&mut self, key: Key, bytes: Arc<[u8]>, unread: Unread) {
-        self.push_answer(key, bytes);
+    pub(super) fn answer(&mut self, key: Key, answer: Answer, unread: Unread) {
+        self.push_answer(key, answer);
         self.after_answer(key, unread);
     }
 

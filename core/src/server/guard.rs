@@ -257,9 +257,9 @@ impl Server {
         unread: Unread,
         render: impl FnOnce(&Self, &ResponseContext<'_>) -> T,
     ) -> Option<T> {
-        let reply = self.reply_before(key, unread);
-        let cors_origin = &self.conns.get(key)?.cors_origin;
-        Some(render(self, &ResponseContext { reply, cors_origin, config: &self.config }))
+        self.reply_before(key, unread);
+        let conn = self.conns.get(key)?;
+        Some(render(self, &conn.response_context(&self.config)))
     }
 
     /// Counts a fault, and tells the log, at most once a second of each.

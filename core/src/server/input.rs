@@ -177,13 +177,17 @@ impl Server {
             }
             Ok(Scan::Complete { consumed }) => {
                 let here = input.get(..consumed).unwrap_or_default();
-                if conn.partial.is_empty() {
-                    self.request(key, here, None);
+                let mut whole = core::mem::take(&mut conn.partial);
+                let bytes = if whole.is_empty() {
+                    here
                 } else {
-                    let mut whole = core::mem::take(&mut conn.partial);
                     make_room(&mut whole, here.len(), self.head_limits.head_bytes_max);
                     whole.extend_from_slice(here);
-                    self.request(key, &whole, None);
+                    &whole
+                };
+                match Head::parse(bytes, &mut FieldStorage::new()) {
+                    Ok(head) => self.request(key, &head, None),
+                    Err(fault) => self.reject_head(key, fault),
                 }
                 consumed
             }
@@ -201,44 +205,33 @@ impl Server {
 
     /// A request has come whose HTTP is spoken elsewhere.
     pub(super) fn take_exchange(&mut self, key: Key, request: Exchange<'_>) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let scanned = request.head().and_then(|head| {
-            let scan = conn.scanner.scan(&head, &self.head_limits)?;
-            // More or less than one head: something in it broke out of its place.
-            let whole = scan == Scan::Complete { consumed: head.len() };
-            if whole { Ok(head) } else { Err(Fault::MalformedRequestLine) }
-        });
-        match scanned {
+        match request.head(&self.head_limits, &mut FieldStorage::new()) {
             Ok(head) => self.request(key, &head, Some(request.mount)),
             Err(fault) => self.reject_head(key, fault),
         }
     }
 
     /// A whole head has come; in an exchange, to a server mounted at `exchange`.
-    fn request(&mut self, key: Key, bytes: &[u8], exchange: Option<&str>) {
+    fn request(&mut self, key: Key, head: &Head<'_>, exchange: Option<&str>) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let mut storage = FieldStorage::new();
-        let head = match Head::parse(bytes, &mut storage) {
-            Ok(head) => head,
-            Err(fault) => return self.reject_head(key, fault),
-        };
         conn.served = true;
-        conn.reply = reply_to(&head);
+        conn.reply = reply_to(head);
         if self.phase != ServerPhase::Running || exchange.is_some() {
             conn.reply.persistence = Persistence::Close;
         }
         let room = core::mem::take(&mut conn.cors_origin);
         conn.cors_origin = self.config.cors.evaluate(head.fields_named("origin"), room);
-        self.config.warn_of_ignored_fields(&head, &conn.peer);
-        let client_info = ClientInfo::of(&head, &conn.peer, &self.config);
+        self.config.warn_of_ignored_fields(head, &conn.peer);
+        let client_info = ClientInfo::of(head, &conn.peer, &self.config);
         conn.client = client_info.map_or(conn.peer.ip(), |client_info| client_info.client);
-        conn.route = Some(route_of(&head, &self.config));
+        let route = route_of(head, &self.config);
+        conn.route = Some(route);
         conn.session = None;
-        let asked = route_request(&head, &client_info, &conn.peer, exchange, &self.config);
+        let asked = route_request(route, head, &client_info, &conn.peer, exchange, &self.config);
         self.disarm(Role::Phase, key);
-        let unread = Unread::of(&head);
+        let unread = Unread::of(head);
         let asked = match asked {
-            Ok(Asked::Action(plan)) => return self.authenticate(key, plan, &head),
+            Ok(Asked::Action(plan)) => return self.authenticate(key, plan, head),
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };

@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Server;
-use crate::answer::{Refused, Reply, ResponseContext};
+use crate::answer::{Refused, ResponseContext};
 use crate::arena::Key;
 use crate::config::Acknowledgement;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
@@ -373,10 +373,8 @@ impl Server {
 
     fn accepted(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        let reply = Reply { head_only: false, ..conn.reply };
-        let to = ResponseContext { reply, cors_origin: &conn.cors_origin, config: &self.config };
-        let bytes = self.answers.accepted(&to);
-        self.answer(key, bytes, Unread::Known(0));
+        let answer = self.answers.accepted(&conn.response_context(&self.config));
+        self.answer(key, answer, Unread::Known(0));
     }
 
     /// Puts a message into the event queue, and into its session's books.

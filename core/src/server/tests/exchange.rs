@@ -1,6 +1,7 @@
 //! Requests whose HTTP is spoken elsewhere: the same machine, without framing.
 
 use std::boxed::Box;
+use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -9,6 +10,7 @@ use crate::config::Config;
 use crate::error::AcceptError;
 use crate::event::{CloseReason, ConnId, Event, Interest, SessionId};
 use crate::exchange::Exchange;
+use crate::http1::{Error, FieldStorage, Head, HeadLimits, HeadScanner};
 use crate::peer::Peer;
 use crate::server::Server;
 use crate::testing::Random;
@@ -139,6 +141,60 @@ fn refusals_are_the_same() {
     check("GET", "/health", &[HOST, ("a", b"b\r\nc: d")], 400);
     check("GET\r\n", "/health", &[HOST], 400);
     check("GET", "/health x", &[HOST], 400);
+}
+
+/// What the same request is told on a connection of its own.
+fn fault_on_the_wire(request: &Exchange<'_>, limits: &HeadLimits) -> Option<Error> {
+    let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.target).into_bytes();
+    for (name, value) in request.fields {
+        text.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+    }
+    text.extend(b"\r\n");
+    let scan = HeadScanner::new().scan(&text, limits);
+    scan.and_then(|_| Head::parse(&text, &mut FieldStorage::new()).map(drop)).err()
+}
+
+#[test]
+fn exchange_with_a_mistake_has_the_fault_that_it_has_on_the_wire() {
+    let limits = HeadLimits { head_bytes_max: 120, fields_max: 3, target_bytes_max: 20 };
+    let check = |method, target, fields: &[(&str, &[u8])], expected| {
+        let request = Exchange { method, target, fields, mount: "" };
+        let fault = request.head(&limits, &mut FieldStorage::new()).err();
+        assert_eq!(fault, expected, "{request:?}");
+        assert_eq!(fault, fault_on_the_wire(&request, &limits), "{request:?}");
+    };
+    check("GET", "/sse", &[HOST], None);
+    check("", "/", &[HOST], Some(Error::MalformedRequestLine));
+    check("G T", "/", &[HOST], Some(Error::MalformedRequestLine));
+    check("BREW", "/", &[HOST], Some(Error::UnknownMethod));
+    check("AMETHODOF17OCTETS", "/", &[HOST], Some(Error::UnknownMethod));
+    check("GET", "", &[HOST], Some(Error::MalformedRequestLine));
+    check("GET", "/ x", &[HOST], Some(Error::MalformedRequestLine));
+    check("GET", "/\"", &[HOST], Some(Error::MalformedTarget));
+    check("GET", "sse", &[HOST], Some(Error::MalformedTarget));
+    check("GET", "/0123456789012345678", &[HOST], None);
+    check("GET", "/01234567890123456789", &[HOST], Some(Error::TargetTooLong));
+    check("GET", "/", &[], Some(Error::MissingHost));
+    check("GET", "/", &[HOST, HOST], Some(Error::DuplicateHost));
+    check("GET", "/", &[("host", b"a b")], Some(Error::InvalidHost));
+    check("GET", "/", &[HOST, ("", b"x")], Some(Error::MalformedField));
+    check("GET", "/", &[HOST, ("a b", b"x")], Some(Error::MalformedField));
+    check("GET", "/", &[HOST, ("a", b"\x7f")], Some(Error::MalformedField));
+    let length = ("content-length", &b"x"[..]);
+    check("GET", "/", &[HOST, length], Some(Error::InvalidContentLength));
+    let field = ("a", &b""[..]);
+    check("GET", "/", &[HOST, field, field], None);
+    check("GET", "/", &[HOST, field, field, field], Some(Error::TooManyFields));
+    let long = |bytes| std::vec![b'x'; bytes];
+    let fixed = "GET / HTTP/1.1\r\nhost: localhost\r\na: \r\n\r\n".len();
+    check("GET", "/", &[HOST, ("a", &long(120 - fixed))], None);
+    check("GET", "/", &[HOST, ("a", &long(121 - fixed))], Some(Error::HeadTooLarge));
+
+    // On the wire it would be two fields; apart it is one, whose name has an octet too many.
+    let smuggled = [HOST, ("a: b\r\nc", &b"d"[..])];
+    let request = Exchange { method: "GET", target: "/", fields: &smuggled, mount: "" };
+    let fault = request.head(&limits, &mut FieldStorage::new()).err();
+    assert_eq!(fault, Some(Error::MalformedField));
 }
 
 #[test]
