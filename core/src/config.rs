@@ -38,17 +38,6 @@ pub enum Authorization {
     Deferred,
 }
 
-/// When a post is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Acknowledgement {
-    /// At once, when its message has a place in the session's queue.
-    #[default]
-    Queued,
-    /// When the application answers the ticket that comes with the message.
-    Deferred,
-}
-
 /// A validated configuration. Made by [`Config::builder`]; the default serves `/sse` and
 /// `/messages` to loopback names on loopback and to any name elsewhere.
 #[derive(Clone, Debug)]
@@ -69,7 +58,6 @@ pub struct Config {
     pub(crate) ignored_fields_said: Arc<AtomicBool>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
-    pub(crate) acknowledgement: Acknowledgement,
     pub(crate) shard: ShardId,
     pub(crate) instance: Option<String>,
     pub(crate) forwarding: bool,
@@ -100,7 +88,6 @@ impl Default for Config {
             ignored_fields_said: Arc::default(),
             metadata: None,
             authorization: Authorization::None,
-            acknowledgement: Acknowledgement::Queued,
             shard: ShardId(0),
             instance: None,
             forwarding: false,
@@ -433,12 +420,6 @@ impl ConfigBuilder {
     /// Who decides whether a request may proceed; nobody unless said.
     pub fn authorization(mut self, mode: Authorization) -> Self {
         self.config.authorization = mode;
-        self
-    }
-
-    /// When a post is answered; at once unless said.
-    pub fn acknowledgement(mut self, mode: Acknowledgement) -> Self {
-        self.config.acknowledgement = mode;
         self
     }
 

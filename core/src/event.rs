@@ -77,7 +77,8 @@ handle! {
 #[must_use = "the request is refused with 503 unless the ticket is answered in time"]
 pub struct AuthTicket(pub(crate) Ticket);
 
-/// A post that waits for [`Server::acknowledge`](crate::Server::acknowledge), once.
+/// A post for a session of another shard, which waits for
+/// [`Server::acknowledge`](crate::Server::acknowledge), once.
 ///
 /// Dropping it leaks nothing: the post is refused with 503 when its deadline passes.
 #[derive(Debug, PartialEq, Eq)]
@@ -135,8 +136,6 @@ pub enum Event {
         session: SessionId,
         /// The message, its envelope already read.
         message: Message,
-        /// Only with [`Acknowledgement::Deferred`](crate::Acknowledgement): answers the post.
-        ticket: Option<PostTicket>,
     },
     /// A post whose body has not come in whole names a session of another shard: does it exist? Its
     /// body is not read before that is known. Only where [`ConfigBuilder::forwarding`] is on.

@@ -118,7 +118,7 @@ mod time;
 mod timers;
 mod token;
 
-pub use config::{Acknowledgement, Authorization, Config, ConfigBuilder};
+pub use config::{Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
 pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, SendError};
 pub use event::{

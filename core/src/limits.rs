@@ -467,7 +467,7 @@ pub struct Timeouts {
     /// until there is room. The frame waits for an eighth of this before the first of them does. With
     /// `None` nobody does before `stall`.
     pub stall_when_full: Option<Duration>,
-    /// A decision made elsewhere: authorization, deferred acknowledgement, whether another shard has the
+    /// A decision made elsewhere: authorization, whether another shard has the
     /// session of a post whose body is not read yet (503). What another shard makes of a post may take
     /// this on top of `hold`, as long as it may be held there.
     pub decision: Option<Duration>,

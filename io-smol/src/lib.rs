@@ -40,11 +40,10 @@ mod tls;
 
 pub use listener::{Listener, serve, serve_local};
 pub use mcp_sse_core::{
-    Acknowledgement, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
-    ConfigError, Disposition, Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal,
-    ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
-    SessionId, ShardId, StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict,
-    http1, jsonrpc, sse,
+    Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder, ConfigError, Disposition,
+    Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
+    RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
+    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, ExchangeClient, ExchangeRequest, Handle,

@@ -49,11 +49,10 @@ pub mod tower;
 
 pub use listener::{Listener, ReturnsJoinHandle, serve, serve_local};
 pub use mcp_sse_core::{
-    Acknowledgement, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
-    ConfigError, Disposition, Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal,
-    ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
-    SessionId, ShardId, StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict,
-    http1, jsonrpc, sse,
+    Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder, ConfigError, Disposition,
+    Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
+    RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
+    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, ExchangeClient, ExchangeRequest, Handle,

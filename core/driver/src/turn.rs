@@ -181,15 +181,9 @@ impl<S: Socket> ShardState<S> {
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
-                Event::Message { session, message, ticket } => {
+                Event::Message { session, message } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.message(message, &mut self.server, now);
-                    }
-                    if let Some(ticket) = ticket {
-                        // In the handle's mailbox it is in the application's hands. The post's client
-                        // may have left.
-                        let _ =
-                            self.server.acknowledge(ticket, mcp_sse_core::Outcome::Accepted, now);
                     }
                 }
                 Event::Settled { post, outcome } => self.shard_set.settle(post, outcome),

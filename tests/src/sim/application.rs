@@ -15,7 +15,6 @@ use mcp_sse_core::{
 use super::ask::{Ask, Wanted};
 use super::link::LinkKey;
 use super::meter;
-use super::model::Ticketed;
 use super::world::{BACKLOG_MAX, World};
 
 /// What may wait in one of the application's lists; behind that, the oldest is forgotten.
@@ -28,8 +27,6 @@ pub struct Application {
     requests: VecDeque<(usize, SessionId, String)>,
     /// Questions, with the number of the request where it is known.
     questions: VecDeque<(usize, AuthTicket, Option<u64>)>,
-    /// Posts whose ticket waits.
-    tickets: VecDeque<(usize, PostTicket, u64)>,
     /// Posts that wait to be given to another shard.
     foreign: VecDeque<(usize, ShardId, ForwardedPost, PostTicket)>,
     /// Lookups that wait to be put to another shard.
@@ -69,17 +66,13 @@ impl World {
                 assert!(!refused, "15: opened, and refused");
                 self.model.opened((shard, conn), session, principal);
             }
-            Event::Message { session, message, ticket } => {
+            Event::Message { session, message } => {
                 let text = core::str::from_utf8(message.body()).expect("a message is text");
-                self.model.delivered(shard, session, text, ticket.is_some());
+                self.model.delivered(shard, session, text);
                 if message.kind() == Kind::Request
                     && let Some(id) = message.id()
                 {
                     self.app.requests.push_back((shard, session, id.into()));
-                }
-                if let Some(ticket) = ticket {
-                    let number = super::model::number_in(text).unwrap_or(0);
-                    self.app.tickets.push_back((shard, ticket, number));
                 }
                 drop(message);
                 if prompt {
@@ -133,9 +126,6 @@ impl World {
         if app.questions.len() > KEPT {
             app.questions.pop_front();
         }
-        if app.tickets.len() > KEPT {
-            app.tickets.pop_front();
-        }
         if app.foreign.len() > KEPT {
             let forgotten = app.foreign.pop_front();
             app.held_bytes -= forgotten.map_or(0, |(_, _, post, _)| post.bytes() as i64);
@@ -153,7 +143,7 @@ impl World {
 
     /// The application does something of its own accord.
     pub fn application_acts(&mut self) {
-        match self.chance.below(16) {
+        match self.chance.below(15) {
             0..=2 => self.answer_request(false),
             3 => {
                 for _ in 0..self.setup.burst {
@@ -181,10 +171,9 @@ impl World {
             }
             8 => self.say_backlog(),
             9 | 10 => self.answer_question(),
-            11 => self.answer_ticket(),
-            12 => self.hand_on(),
-            13 => self.look_up(),
-            14 => self.hand_back(),
+            11 => self.hand_on(),
+            12 => self.look_up(),
+            13 => self.hand_back(),
             _ => self.meet_the_past(),
         }
     }
@@ -194,14 +183,12 @@ impl World {
         for _ in 0..4 * KEPT {
             self.answer_request(true);
             self.answer_question();
-            self.answer_ticket();
             self.look_up();
             self.hand_on();
             self.hand_back();
             let app = &self.app;
             let left = app.requests.len()
                 + app.questions.len()
-                + app.tickets.len()
                 + app.foreign.len()
                 + app.lookups.len()
                 + app.outcomes.len();
@@ -447,30 +434,6 @@ impl World {
         let found =
             self.links.iter().find(|(key, link)| key.0 == shard && link.asks.iter().any(asked));
         found.map(|(&key, _)| key)
-    }
-
-    fn answer_ticket(&mut self) {
-        let Some((shard, ticket, number)) = self.app.tickets.pop_front() else { return };
-        if self.chance.one_in(16) && !self.is_ending() {
-            return drop(ticket);
-        }
-        let outcome = match self.chance.below(8) {
-            6 => Outcome::UnknownSession,
-            7 => Outcome::Busy,
-            _ => Outcome::Accepted,
-        };
-        let result = self.call(shard, 0, |server, now| server.acknowledge(ticket, outcome, now));
-        self.trace.say(format_args!("{shard} acknowledges {number} {outcome:?}: {result:?}"));
-        if result.is_err() {
-            self.expired(shard, number);
-        }
-        if let Some(post) = self.model.posts.get_mut(&number) {
-            post.ticket = match result {
-                Ok(()) => Ticketed::Answered(outcome),
-                Err(_) => Ticketed::Expired,
-            };
-        }
-        self.model.settle_post(number);
     }
 
     /// A post goes to the shard it is for.

@@ -108,9 +108,7 @@ impl World {
         let (ours, room) = match ask.wanted {
             Wanted::Post(number) => {
                 let post = self.model.posts.get(&number)?;
-                // A ticket comes when it has been held.
-                let room = self.has_room(key, number) && !self.setup.deferred;
-                (!post.foreign && !post.forbidden, room)
+                (!post.foreign && !post.forbidden, self.has_room(key, number))
             }
             // Its token may seem to be another shard's.
             Wanted::Refusal { .. } => (!self.setup.forwarding, true),
@@ -119,12 +117,9 @@ impl World {
         if !ours || !room {
             sum += timeouts.hold?;
         }
-        if !ours || self.setup.deferred {
-            sum += timeouts.decision?;
-        }
         if !ours {
             // Its shard is asked first, and then the body has its time.
-            sum += timeouts.decision?;
+            sum += timeouts.decision? + timeouts.decision?;
         }
         Some(sum)
     }

@@ -6,12 +6,11 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use mcp_sse_core::{Fault, Outcome, Refusal, Server};
+use mcp_sse_core::{Fault, Refusal, Server};
 
 use super::ask::{Ask, Credentials, Size, Wanted};
 use super::link::{Link, LinkKey};
 use super::meter;
-use super::model::Ticketed;
 use super::world::{BACKLOG_BYTES_MAX, World};
 
 /// Faults that are judged when they are counted, because only then can one see what they name.
@@ -170,9 +169,7 @@ impl World {
                 timeouts.head.is_some_and(|timeout| waited >= timeout)
             }
             Fault::BodyTimeout => passed(timeouts.body),
-            Fault::DecisionTimeout => {
-                passed(timeouts.decision) && (self.setup.asked || self.setup.deferred || foreign)
-            }
+            Fault::DecisionTimeout => passed(timeouts.decision) && (self.setup.asked || foreign),
             Fault::Undecided => ask.refusal == Some(Refusal::Unavailable),
             Fault::Forbidden => ask.refusal == Some(Refusal::Forbidden),
             Fault::Unauthorized => {
@@ -180,11 +177,7 @@ impl World {
                     || ask.credentials == Credentials::Wrong
             }
             Fault::DuplicateCredentials => ask.credentials == Credentials::Twice,
-            Fault::Busy => {
-                let told = post
-                    .is_some_and(|post| matches!(post.ticket, Ticketed::Answered(Outcome::Busy)));
-                told || foreign || (post.is_some() && passed(timeouts.hold))
-            }
+            Fault::Busy => foreign || (post.is_some() && passed(timeouts.hold)),
             Fault::BodyTooLarge => {
                 limits.body_bytes_max.is_some_and(|limit| self.content(ask) > limit)
             }

@@ -7,7 +7,7 @@ use mcp_sse_core::Exchange;
 
 use super::ask::{Credentials, Size, Wanted};
 use super::link::{Fin, LinkKey};
-use super::model::{Carries, Post, Ticketed};
+use super::model::{Carries, Post};
 use super::peer::Manner;
 use super::world::World;
 
@@ -199,7 +199,6 @@ impl World {
             principal: None,
             status: None,
             delivered: false,
-            ticket: Ticketed::None,
             busy: false,
             direct: direct && !foreign,
             completed: None,

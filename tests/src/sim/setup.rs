@@ -4,9 +4,7 @@
 
 use core::time::Duration;
 
-use mcp_sse_core::{
-    Acknowledgement, Authorization, Config, Limits, ShardId, StaticTokens, Timeouts,
-};
+use mcp_sse_core::{Authorization, Config, Limits, ShardId, StaticTokens, Timeouts};
 
 use super::chance::Chance;
 
@@ -34,8 +32,6 @@ pub struct Setup {
     pub tokens: bool,
     /// Whether posts for other shards are handed on.
     pub forwarding: bool,
-    /// Whether posts are answered when the application says so.
-    pub deferred: bool,
     /// Whether a client's end of input leaves its stream as it is.
     pub half_close: bool,
     /// What stands in front of each token.
@@ -72,8 +68,6 @@ impl Setup {
             3 => Authorization::Static(tokens()),
             _ => Authorization::None,
         };
-        let acknowledgement =
-            if chance.one_in(3) { Acknowledgement::Deferred } else { Acknowledgement::Queued };
         // Whether a body has come whole with its head decides about what its shard is asked first.
         let forwarding = !chance.one_in(3) && !roomy;
         let half_close = chance.one_in(4);
@@ -94,7 +88,6 @@ impl Setup {
             let mut config = Config::builder()
                 .shard(ShardId(shard as u16))
                 .authorization(authorization.clone())
-                .acknowledgement(acknowledgement)
                 .forwarding(forwarding)
                 .allow_half_close(half_close)
                 .limits(limits.clone())
@@ -109,7 +102,6 @@ impl Setup {
             asked: matches!(authorization, Authorization::Deferred),
             tokens: matches!(authorization, Authorization::Static(_)),
             forwarding,
-            deferred: acknowledgement == Acknowledgement::Deferred,
             half_close,
             instance: if instance { "a1." } else { "" },
             parties: 3 + chance.below(6),
@@ -135,7 +127,6 @@ impl Setup {
             asked: false,
             tokens: false,
             forwarding: true,
-            deferred: false,
             half_close: false,
             instance: "",
             parties,

@@ -133,7 +133,7 @@ impl World {
             paused: Vec::new(),
             parties,
             app: Application::default(),
-            model: Model { deferred: setup.deferred, ..Model::default() },
+            model: Model::default(),
             asks: 0,
             old_tokens: VecDeque::new(),
             old_links: VecDeque::new(),

@@ -67,8 +67,6 @@ struct Post {
     delivered: u32,
     /// Said on the stream.
     busy: u32,
-    /// What the application, or the other shard, made of it.
-    outcome: Option<Outcome>,
 }
 
 /// A session as its client knows it.
@@ -97,9 +95,10 @@ pub(crate) struct Stage {
     posts: BTreeMap<u64, Post>,
     /// The application answers requests, or lets them lie.
     pub(crate) answers: bool,
-    /// What it says of whoever asks, and of posts.
+    /// What it says of whoever asks.
     pub(crate) verdict: Verdict,
-    pub(crate) outcome: Outcome,
+    /// What becomes of posts for the other shard instead of being delivered.
+    pub(crate) declines: Option<Outcome>,
     /// How often it has said no to a request that was still waiting.
     refusals: u32,
     foreign: VecDeque<(usize, ForwardedPost, PostTicket)>,
@@ -141,7 +140,7 @@ impl Stage {
             posts: BTreeMap::new(),
             answers: true,
             verdict: Verdict::Allow(Principal::new("p")),
-            outcome: Outcome::Accepted,
+            declines: None,
             refusals: 0,
             foreign: VecDeque::new(),
             held: BTreeMap::new(),
@@ -186,7 +185,7 @@ impl Stage {
     /// A post, and its number.
     pub(crate) fn draft(&mut self, kind: Kind) -> (u64, String) {
         let number = self.posts.len() as u64;
-        let post = Post { kind, whole: false, status: None, delivered: 0, busy: 0, outcome: None };
+        let post = Post { kind, whole: false, status: None, delivered: 0, busy: 0 };
         self.posts.insert(number, post);
         let id = if kind == Kind::Request { format!(r#""id":{number},"#) } else { String::new() };
         let params = format!(r#""params":{{"post":{number}}}"#);
@@ -340,7 +339,7 @@ impl Stage {
                 assert!(self.open.insert((shard, conn), session).is_none(), "10: opened twice");
                 self.streams.insert((shard, session), (shard, conn));
             }
-            Event::Message { session, message, ticket } => {
+            Event::Message { session, message } => {
                 let stream = self.streams[&(shard, session)];
                 assert!(self.open.contains_key(&stream), "10: a message of no session");
                 let number = number_in(message.text()).expect("a post of ours");
@@ -350,9 +349,6 @@ impl Stage {
                 if let Some(id) = message.id().filter(|_| self.answers) {
                     let json = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
                     self.sends(shard, session, &json);
-                }
-                if let Some(ticket) = ticket {
-                    self.acknowledges(shard, number, ticket, self.outcome);
                 }
             }
             Event::LookedFor { lookup, ticket, .. } => {
@@ -375,19 +371,16 @@ impl Stage {
             other => panic!("{other:?}"),
         }
         if let Some((from, post, ticket)) = self.foreign.pop_front() {
-            match self.call(1 - from, |server, now| server.deliver(post, now)) {
+            let delivery = match self.declines {
+                Some(outcome) => Delivery::Done(outcome),
+                None => self.call(1 - from, |server, now| server.deliver(post, now)),
+            };
+            match delivery {
                 Delivery::Done(outcome) => {
                     let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
                 }
                 Delivery::Held(post) => drop(self.held.insert((1 - from, post), (from, ticket))),
             }
-        }
-    }
-
-    fn acknowledges(&mut self, shard: usize, number: u64, ticket: PostTicket, outcome: Outcome) {
-        let said = self.call(shard, |server, now| server.acknowledge(ticket, outcome, now));
-        if said.is_ok() {
-            self.posts.get_mut(&number).unwrap().outcome = Some(outcome);
         }
     }
 
@@ -481,15 +474,14 @@ impl Stage {
             assert!(arrived <= 1, "arrived twice: {post:?}");
             assert!(post.whole || arrived == 0, "arrived, and was never sent whole: {post:?}");
             refused += u32::from(matches!(post.status, Some(401 | 403)));
-            match (post.status, post.outcome) {
-                (None, _) => {}
-                (Some(status), Some(outcome)) => assert_eq!(status, of(outcome), "{post:?}"),
-                (Some(202), None) if arrived == 1 => {}
-                (Some(202), None) => {
+            match post.status {
+                None => {}
+                Some(202) if arrived == 1 => {}
+                Some(202) => {
                     assert!(post.kind == Kind::Request && lost > 0, "accepted and lost: {post:?}");
                     lost -= 1;
                 }
-                (Some(_), None) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
+                Some(_) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
             }
         }
         assert!(refused <= self.refusals, "{refused} were refused");
@@ -512,15 +504,6 @@ impl Client {
                 None
             }
         })
-    }
-}
-
-fn of(outcome: Outcome) -> u16 {
-    match outcome {
-        Outcome::Accepted => 202,
-        Outcome::UnknownSession => 404,
-        Outcome::Busy => 503,
-        Outcome::RateLimited { .. } => 429,
     }
 }
 

@@ -4,7 +4,7 @@ use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
 
-use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
+use mcp_sse_core::{Config, Limits, Timeouts};
 
 use super::poll;
 use super::sockets::{Bench, Scripted};
@@ -64,23 +64,20 @@ fn received(bench: &mut Bench) -> Vec<String> {
 
 #[test]
 fn a_post_is_answered_when_the_other_shard_has_it() {
-    for mode in [Acknowledgement::Queued, Acknowledgement::Deferred] {
-        let config = Config::builder().acknowledgement(mode).build().unwrap();
-        let (_, mut benches) = shards(&config, 2);
-        let [here, there] = &mut *benches else { panic!("two") };
-        let endpoint = open(there);
-        let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
-        assert_eq!(heard(&poster), "", "nobody has taken it yet");
-        there.run();
-        assert_eq!(heard(&poster), "");
-        assert_eq!(received(there), [note(1)]);
-        here.run();
-        check_status(&poster, 202);
-        // On the session's own shard it is the same.
-        let poster = there.connect(usize::MAX, &post(&endpoint, &note(2)));
-        check_status(&poster, 202);
-        assert_eq!(received(there), [note(2)]);
-    }
+    let (_, mut benches) = shards(&Config::default(), 2);
+    let [here, there] = &mut *benches else { panic!("two") };
+    let endpoint = open(there);
+    let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+    assert_eq!(heard(&poster), "", "nobody has taken it yet");
+    there.run();
+    assert_eq!(heard(&poster), "");
+    assert_eq!(received(there), [note(1)]);
+    here.run();
+    check_status(&poster, 202);
+    // On the session's own shard it is the same.
+    let poster = there.connect(usize::MAX, &post(&endpoint, &note(2)));
+    check_status(&poster, 202);
+    assert_eq!(received(there), [note(2)]);
 }
 
 #[test]
