@@ -295,6 +295,11 @@ impl Conn {
         }
     }
 
+    /// The session whose stream it carries.
+    pub(crate) const fn streamed_session(&self) -> Option<Key> {
+        if let ConnPhase::Streaming { session, .. } = self.phase { Some(session) } else { None }
+    }
+
     /// Whether nothing is under way: no byte of a request, no answer still leaving.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.phase, ConnPhase::Head)

@@ -220,9 +220,7 @@ impl Server {
         now: Time,
     ) -> Result<ConnId, AcceptError> {
         let conn = self.accept(peer, now)?;
-        if let Some(found) = self.conns.get_mut(conn.0) {
-            found.exchange = Some(Box::default());
-        }
+        self.conns[conn.0].exchange = Some(Box::default());
         self.take_exchange(conn.0, request);
         self.settle();
         Ok(conn)
@@ -330,7 +328,7 @@ impl Server {
     /// read before that is kept.
     pub fn poll_wake(&mut self) -> Option<ConnId> {
         while let Some(id) = self.wakes.pop_front() {
-            if let Some(conn) = self.conns.get_mut(id.0) {
+            if let Some(conn) = self.conns.find_mut(id.0) {
                 conn.woken = false;
                 return Some(id);
             }
@@ -361,7 +359,7 @@ impl Server {
     /// is told to close.
     #[must_use]
     pub fn interest(&self, conn: ConnId) -> Interest {
-        match self.conns.get(conn.0) {
+        match self.conns.find(conn.0) {
             Some(conn) => conn.interest(&self.config.limits, self.queues_full()),
             None => Interest::Close,
         }
@@ -370,20 +368,20 @@ impl Server {
     /// The bytes that wait for the connection's peer.
     #[must_use]
     pub fn transmit(&self, conn: ConnId) -> Transmit<'_> {
-        Transmit::new(self.conns.get(conn.0).map(|conn| &conn.outbox))
+        Transmit::new(self.conns.find(conn.0).map(|conn| &conn.outbox))
     }
 
     /// The head of the answer to an [`exchange`](Self::exchange), once there is one. `None` for
     /// connections, whose answers are whole in [`transmit`](Self::transmit).
     #[must_use]
     pub fn response(&self, conn: ConnId) -> Option<&ResponseHead> {
-        self.conns.get(conn.0)?.exchange.as_deref()?.as_ref()
+        self.conns.find(conn.0)?.exchange.as_deref()?.as_ref()
     }
 
     /// A look at a session; `None` once it has ended.
     #[must_use]
     pub fn session(&self, session: SessionId) -> Option<SessionView<'_>> {
-        self.sessions.get(session.0).map(|found| self.view(session.0, found))
+        self.sessions.find(session.0).map(|found| self.view(session.0, found))
     }
 
     /// A look at every session.
@@ -392,7 +390,7 @@ impl Server {
     }
 
     fn view<'a>(&self, key: Key, session: &'a SessionState) -> SessionView<'a> {
-        let queued_frames = self.conns.get(session.conn).map_or(0, |conn| conn.outbox.frames());
+        let queued_frames = self.conns[session.conn].outbox.frames();
         SessionView { id: SessionId(key), session, queued_frames }
     }
 
@@ -470,15 +468,11 @@ impl Server {
 
     fn arm(&mut self, kind: TimerKind, key: Key) {
         self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
-        if matches!(kind, TimerKind::Head | TimerKind::Idle | TimerKind::Linger)
-            && let Some(conn) = self.conns.get_mut(key)
-        {
-            conn.waiting_since = self.now;
+        if matches!(kind, TimerKind::Head | TimerKind::Idle | TimerKind::Linger) {
+            self.conns[key].waiting_since = self.now;
         }
-        if kind == TimerKind::Stall
-            && let Some(conn) = self.conns.get_mut(key)
-        {
-            conn.stalled_since = self.now;
+        if kind == TimerKind::Stall {
+            self.conns[key].stalled_since = self.now;
         }
     }
 
@@ -487,9 +481,8 @@ impl Server {
     }
 
     fn wake(&mut self, key: Key) {
-        if let Some(conn) = self.conns.get_mut(key)
-            && !conn.woken
-        {
+        let conn = &mut self.conns[key];
+        if !conn.woken {
             conn.woken = true;
             self.wakes.push_back(ConnId(key));
         }

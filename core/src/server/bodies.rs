@@ -17,7 +17,7 @@ impl Server {
     /// A verb, or a step of it, has left a connection with request bytes, or with others than before.
     /// Says whether its address may have them.
     fn count_bodies(&mut self, key: Key) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return true };
+        let conn = &mut self.conns[key];
         let bytes = conn.body_bytes().saturating_add(conn.forwarded);
         if bytes == 0 && conn.counted == 0 {
             return true;

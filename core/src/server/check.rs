@@ -45,10 +45,10 @@ impl Server {
             assert_eq!(conn.woken, wakes.contains(&ConnId(key)), "a wake bit is off");
             armed += self.check_timers(key, conn);
             if let ConnPhase::Streaming { session, .. } = &conn.phase {
-                let session = self.sessions.get(*session).expect("a stream has a session");
+                let session = self.sessions.find(*session).expect("a stream has a session");
                 assert_eq!(session.conn, key, "the session points back");
             } else if let ConnPhase::Held { session, .. } = &conn.phase {
-                let session = self.sessions.get(*session).expect("a held post has a session");
+                let session = self.sessions.find(*session).expect("a held post has a session");
                 let waits = session.is_waited_for_by(PostOrigin::Conn(key));
                 assert!(waits, "the session knows who waits");
             }
@@ -171,11 +171,11 @@ impl Server {
         for (post, waiting) in session.waiting() {
             let message = match post {
                 PostOrigin::Forward(forward) => {
-                    self.forwards.get(forward).and_then(|found| found.waits_for(key))
+                    self.forwards.find(forward).and_then(|found| found.waits_for(key))
                 }
                 PostOrigin::Conn(conn) => {
                     conns += 1;
-                    match self.conns.get(conn).map(|conn| &conn.phase) {
+                    match self.conns.find(conn).map(|conn| &conn.phase) {
                         Some(ConnPhase::Held { session, message }) if *session == key => {
                             Some(message)
                         }
@@ -192,7 +192,7 @@ impl Server {
     }
 
     fn check_stream(&self, key: Key, session: &SessionState) {
-        let conn = self.conns.get(session.conn).expect("a session has a stream");
+        let conn = self.conns.find(session.conn).expect("a session has a stream");
         let ConnPhase::Streaming { session: streamed, ending, .. } = conn.phase else {
             panic!("a session's connection streams")
         };

@@ -16,7 +16,7 @@ use crate::timers::{Role, TimerKind};
 impl Server {
     /// Queues bytes for a peer.
     pub(super) fn push(&mut self, key: Key, segment: Segment) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let conn = &mut self.conns[key];
         let was_empty = conn.outbox.is_empty();
         self.queues_cost += conn.queue_shared_by(segment.cost(), &self.config.limits);
         conn.outbox.push(segment);
@@ -30,8 +30,7 @@ impl Server {
     /// Queues a rendered answer, or the beginning of a stream. Where HTTP is spoken elsewhere its head
     /// is kept apart from it.
     pub(super) fn push_answer(&mut self, key: Key, answer: Answer) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if let Some(response) = conn.exchange.as_deref_mut() {
+        if let Some(response) = self.conns[key].exchange.as_deref_mut() {
             *response = answer.head;
         }
         if answer.bytes.is_empty() {
@@ -43,7 +42,7 @@ impl Server {
 
     /// Throws away what waits for a peer. Returns how many events that were.
     pub(super) fn clear_outbox(&mut self, key: Key) -> u32 {
-        let Some(conn) = self.conns.get_mut(key) else { return 0 };
+        let conn = &mut self.conns[key];
         let frames = conn.outbox.frames();
         self.queues_cost -= conn.queue_shared(&self.config.limits);
         self.metrics.frames_undelivered += u64::from(frames);
@@ -53,8 +52,8 @@ impl Server {
     }
 
     /// Moves a connection to another phase, and keeps the books of what the old one held.
-    pub(super) fn enter(&mut self, key: Key, phase: ConnPhase) -> Option<ConnPhase> {
-        let conn = self.conns.get_mut(key)?;
+    pub(super) fn enter(&mut self, key: Key, phase: ConnPhase) -> ConnPhase {
+        let conn = &mut self.conns[key];
         let (from, to) = (conn.phase.stage(), phase.stage());
         if to != Stage::Awaiting {
             conn.forwarded = 0;
@@ -74,7 +73,7 @@ impl Server {
             self.recount_bodies(key);
         }
         self.wake(key);
-        Some(old)
+        old
     }
 
     /// Sends the last word on a request and goes on to what follows it: the next request, or the
@@ -87,7 +86,7 @@ impl Server {
     /// How an answer is framed, given what will be left unread of its request: the connection goes on
     /// only behind little.
     pub(super) fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
-        let Some(conn) = self.conns.get_mut(key) else { return Reply::CLOSE };
+        let conn = &mut self.conns[key];
         let little = match unread {
             Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
             Unread::Unknown => false,
@@ -99,8 +98,7 @@ impl Server {
     }
 
     pub(super) fn after_answer(&mut self, key: Key, unread: Unread) {
-        let Some(conn) = self.conns.get(key) else { return };
-        let keep = conn.reply.persistence != Persistence::Close;
+        let keep = self.conns[key].reply.persistence != Persistence::Close;
         match unread {
             Unread::Known(0) if keep => self.await_request(key),
             Unread::Known(left) if keep => {
@@ -117,15 +115,14 @@ impl Server {
             return self.close_after_flush(key);
         }
         self.enter(key, ConnPhase::Head);
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.scanner = Default::default();
-            conn.reply = Reply::CLOSE;
-            // A proxy's next request may be another client's.
-            (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
-            // So what has come of that is not counted for this one.
-            if conn.counted > 0 {
-                self.recount_bodies(key);
-            }
+        let conn = &mut self.conns[key];
+        conn.scanner = Default::default();
+        conn.reply = Reply::CLOSE;
+        // A proxy's next request may be another client's.
+        (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
+        // So what has come of that is not counted for this one.
+        if conn.counted > 0 {
+            self.recount_bodies(key);
         }
         self.arm(TimerKind::Idle, key);
     }
@@ -140,7 +137,7 @@ impl Server {
 
     /// What a connection without queued bytes goes on to.
     pub(super) fn after_flush(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
+        let conn = &self.conns[key];
         if !conn.outbox.is_empty() {
             return;
         }
@@ -154,7 +151,10 @@ impl Server {
                 self.enter(key, ConnPhase::Lingering { discarded });
                 self.arm(TimerKind::Linger, key);
             }
-            ConnPhase::Streaming { session, ending: true, .. } => self.finish_session(session),
+            // Everything has left: the session is over, and its connection with it.
+            ConnPhase::Streaming { session, ending: true, .. } => {
+                self.end_session(session, CloseReason::Application);
+            }
             ConnPhase::Head
             | ConnPhase::Deciding(_)
             | ConnPhase::Locating(_)
@@ -168,6 +168,16 @@ impl Server {
         }
     }
 
+    /// A connection is given up, and with it the session whose stream it carries, or the post that it
+    /// holds. What is queued for its peer is thrown away.
+    pub(super) fn give_up(&mut self, key: Key, reason: CloseReason) {
+        if let Some(session) = self.conns[key].streamed_session() {
+            return self.end_session(session, reason);
+        }
+        self.abandon_post(key);
+        self.cut(key);
+    }
+
     /// The connection has no future, not even for what is queued.
     pub(super) fn cut(&mut self, key: Key) {
         self.clear_outbox(key);
@@ -178,14 +188,13 @@ impl Server {
 
     /// Forgets stashed input and half a head.
     pub(super) fn drop_input(&mut self, key: Key) {
-        if let Some(conn) = self.conns.get_mut(key) {
-            self.bodies_bytes -= conn.pending_input.capacity() as u64;
-            conn.pending_input = Default::default();
-            conn.pending_input_at = 0;
-            conn.partial = Default::default();
-            if conn.counted > 0 {
-                self.recount_bodies(key);
-            }
+        let conn = &mut self.conns[key];
+        self.bodies_bytes -= conn.pending_input.capacity() as u64;
+        conn.pending_input = Default::default();
+        conn.pending_input_at = 0;
+        conn.partial = Default::default();
+        if conn.counted > 0 {
+            self.recount_bodies(key);
         }
     }
 
@@ -197,13 +206,11 @@ impl Server {
     }
 
     pub(super) fn disconnect(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
-        if let ConnPhase::Streaming { session, .. } = conn.phase {
-            self.end_session(session, CloseReason::Peer);
+        if self.conns.find(key).is_none() {
+            return;
         }
-        self.abandon_post(key);
-        self.cut(key);
-        let Some(conn) = self.conns.remove(key) else { return };
+        self.give_up(key, CloseReason::Peer);
+        let conn = self.conns.remove(key);
         if let Some(address) = self.config.address_key(conn.peer.ip()) {
             self.conn_addresses.subtract(&address);
         }

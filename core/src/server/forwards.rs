@@ -78,9 +78,7 @@ impl Server {
         self.bodies_bytes += message.memory_bytes();
         let waiting = Waiting::of(&message);
         let forward = self.forwards.insert(Forward { session, message: Some(message) });
-        if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(PostOrigin::Forward(forward), waiting);
-        }
+        self.sessions[session].hold(PostOrigin::Forward(forward), waiting);
         let timeouts = &self.config.timeouts;
         self.timers.arm(TimerKind::HoldForwarded, forward.index(), self.now, timeouts);
         self.metrics.posts_held += 1;
@@ -93,17 +91,16 @@ impl Server {
         let late =
             self.timers.due(Role::Forward, forward.index()).is_some_and(|due| due < self.now);
         if late {
-            return self.forward_hold_is_over(forward.index());
+            return self.forward_hold_is_over(forward);
         }
-        let Some((session, message)) = self.unqueue_forward(forward) else { return };
+        let (session, message) = self.unqueue_forward(forward);
         self.record(session, message);
         self.settle_forward(forward, Outcome::Accepted);
     }
 
     /// A forwarded post was held for as long as its client can be made to wait.
-    pub(super) fn forward_hold_is_over(&mut self, forward: u32) {
-        let Some((forward, _)) = self.forwards.at(forward) else { return };
-        let Some((session, message)) = self.unqueue_forward(forward) else { return };
+    pub(super) fn forward_hold_is_over(&mut self, forward: Key) {
+        let (session, message) = self.unqueue_forward(forward);
         let told = self.tell_busy(session, &message);
         if told {
             self.note(None, Fault::Busy);
@@ -115,21 +112,22 @@ impl Server {
 
     /// A forwarded post's message goes nowhere.
     pub(super) fn dismiss(&mut self, forward: Key, outcome: Outcome) {
-        if self.unqueue_forward(forward).is_some() {
-            self.settle_forward(forward, outcome);
-        }
+        self.unqueue_forward(forward);
+        self.settle_forward(forward, outcome);
     }
 
     /// Takes the message of a forwarded post that waits, and the session it is for.
-    fn unqueue_forward(&mut self, forward: Key) -> Option<(Key, Message)> {
-        let found = self.forwards.get_mut(forward)?;
-        let (session, message) = (found.session, found.message.take()?);
+    fn unqueue_forward(&mut self, forward: Key) -> (Key, Message) {
+        let Forward { session, message } = &mut self.forwards[forward];
+        let message = message.take().expect("invariant: it has waited until now");
+        let session = *session;
         self.bodies_bytes -= message.memory_bytes();
         self.timers.disarm(Role::Forward, forward.index());
-        if let Some(found) = self.sessions.get_mut(session) {
+        // The session may have ended, and given up its list.
+        if let Some(found) = self.sessions.find_mut(session) {
             found.unhold(PostOrigin::Forward(forward));
         }
-        Some((session, message))
+        (session, message)
     }
 
     fn settle_forward(&mut self, forward: Key, outcome: Outcome) {
@@ -147,7 +145,7 @@ impl Server {
                 continue;
             };
             assert_eq!(armed, self.config.timeouts.hold.is_some(), "a forward waits for a time");
-            let session = self.sessions.get(forward.session).expect("a forward has a session");
+            let session = self.sessions.find(forward.session).expect("a forward has a session");
             assert!(
                 session.is_waited_for_by(PostOrigin::Forward(key)),
                 "the session knows who waits"

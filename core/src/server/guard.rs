@@ -72,8 +72,7 @@ impl Server {
             Action::Post(_) | Action::Index { .. } => {
                 let service =
                     plan.service().map_or("", |service| self.config.paths.service(service));
-                let client = self.conns.get(key).and_then(|conn| conn.client);
-                Arc::new(RequestHead::capture(head, service, client))
+                Arc::new(RequestHead::capture(head, service, self.conns[key].client))
             }
         };
         if !within(self.config.limits.events_max, self.events.len() as u32) {
@@ -84,7 +83,7 @@ impl Server {
         }
         self.enter(key, ConnPhase::Deciding(Box::new(plan)));
         self.arm(TimerKind::Decision, key);
-        let Some(ticket) = self.ticket(key) else { return };
+        let ticket = self.ticket(key);
         log::trace!("{} waits for a decision", ConnId(key));
         self.metrics.questions_asked += 1;
         self.bodies_bytes += captured.memory_bytes();
@@ -107,7 +106,7 @@ impl Server {
     /// Counts a post to a session, or says for how long there may be none.
     pub(super) fn admit_to_session(&mut self, session: Key) -> Result<(), Duration> {
         let Some(rate) = self.config.limits.posts_rate_per_session else { return Ok(()) };
-        let Some(found) = self.sessions.get_mut(session) else { return Ok(()) };
+        let found = &mut self.sessions[session];
         let taken = found.post(rate, self.now);
         if let (Err(_), Some(principal)) = (taken, &found.principal) {
             self.principals.limited(principal);
@@ -219,10 +218,8 @@ impl Server {
 
     fn evict(&mut self, key: Key) {
         self.note(Some(key), Fault::ConnectionEvicted);
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.evicted = true;
-            self.evicted += 1;
-        }
+        self.conns[key].evicted = true;
+        self.evicted += 1;
         self.cut(key);
     }
 
@@ -238,14 +235,11 @@ impl Server {
             Some(Cow::Owned(_)) | None => fault.text(),
         };
         self.note_saying(Some(key), fault, text);
-        let Some(conn) = self.conns.get_mut(key) else { return };
         if fault.disposition() == Disposition::Close {
-            conn.reply.persistence = Persistence::Close;
+            self.conns[key].reply.persistence = Persistence::Close;
         }
-        let rendered =
-            self.answering(key, unread, |server, to| server.answers.refusal(&refused, to));
-        match rendered.flatten() {
-            Some(bytes) => self.answer(key, bytes, unread),
+        match self.answering(key, unread, |server, to| server.answers.refusal(&refused, to)) {
+            Some(answer) => self.answer(key, answer, unread),
             None => self.end_quietly(key),
         }
     }
@@ -256,10 +250,9 @@ impl Server {
         key: Key,
         unread: Unread,
         render: impl FnOnce(&Self, &ResponseContext<'_>) -> T,
-    ) -> Option<T> {
+    ) -> T {
         self.reply_before(key, unread);
-        let conn = self.conns.get(key)?;
-        Some(render(self, &conn.response_context(&self.config)))
+        render(self, &self.conns[key].response_context(&self.config))
     }
 
     /// Counts a fault, and tells the log, at most once a second of each.
@@ -302,7 +295,7 @@ struct LogContext<'a> {
 impl fmt::Display for LogContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(key) = self.key else { return Ok(()) };
-        let Some(conn) = self.server.conns.get(key) else { return Ok(()) };
+        let conn = &self.server.conns[key];
         write!(f, " to {}", ConnId(key))?;
         write!(f, " from {}", Source(conn))?;
         if let Some(route) = conn.route {

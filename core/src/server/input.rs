@@ -5,7 +5,7 @@ use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
 use crate::client_info::ClientInfo;
-use crate::conn::{Conn, ConnPhase};
+use crate::conn::ConnPhase;
 use crate::error::Fault;
 use crate::event::{CloseReason, Event, ServerPhase};
 use crate::exchange::Exchange;
@@ -18,7 +18,7 @@ use crate::timers::{Role, TimerKind};
 impl Server {
     /// Uses input, or stashes it behind what is stashed already.
     pub(super) fn take_input(&mut self, key: Key, input: &[u8]) {
-        let Some(conn) = self.conns.get(key) else { return };
+        let Some(conn) = self.conns.find(key) else { return };
         let used = if conn.stashed().is_empty() { self.run(key, input) } else { 0 };
         let rest = input.get(used..).unwrap_or_default();
         if !rest.is_empty() {
@@ -28,7 +28,7 @@ impl Server {
     }
 
     fn pending_input(&mut self, key: Key, rest: &[u8]) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let conn = &mut self.conns[key];
         let before = conn.pending_input.capacity();
         let needed = conn.pending_input.len().saturating_add(rest.len());
         let grown = if needed > before { needed.max(before.saturating_mul(2)) } else { 0 };
@@ -46,7 +46,7 @@ impl Server {
     /// Refuses a connection that may be in the middle of waiting for something. A request that has
     /// its answer, or whose message has been delivered, is not refused: what is behind it is.
     pub(super) fn refuse_wherever(&mut self, key: Key, fault: Fault) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let conn = &mut self.conns[key];
         match conn.phase {
             ConnPhase::Awaiting => {
                 conn.reply.persistence = Persistence::Close;
@@ -76,7 +76,7 @@ impl Server {
     /// ended its side and nothing is left, ends ours.
     pub(super) fn resume(&mut self, key: Key) {
         let full = self.queues_full();
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.find_mut(key) else { return };
         if !conn.takes_input(&self.config.limits, full) {
             return;
         }
@@ -86,7 +86,7 @@ impl Server {
             self.bodies_bytes -= pending_input.capacity() as u64;
             conn.pending_input_at = 0;
             let used = self.run(key, pending_input.get(at..).unwrap_or_default());
-            let Some(conn) = self.conns.get_mut(key) else { return };
+            let conn = &mut self.conns[key];
             if at + used < pending_input.len() && !matches!(conn.phase, ConnPhase::Ended) {
                 self.bodies_bytes += pending_input.capacity() as u64;
                 (conn.pending_input, conn.pending_input_at) = (pending_input, at + used);
@@ -94,8 +94,8 @@ impl Server {
         }
         // Of a post's body nothing has come: its shard is asked meanwhile. Of an exchange's it will at
         // once, and maybe all of it.
-        let more = |conn: &Conn| !conn.eof && conn.exchange.is_none();
-        if self.conns.get(key).is_some_and(more) {
+        let conn = &self.conns[key];
+        if !conn.eof && conn.exchange.is_none() {
             self.locate_unread(key);
         }
         self.charge_bodies(key);
@@ -107,7 +107,7 @@ impl Server {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
             let full = self.queues_full();
-            let Some(conn) = self.conns.get_mut(key) else { return input.len() };
+            let conn = &mut self.conns[key];
             if !conn.takes_input(&self.config.limits, full) {
                 break;
             }
@@ -157,7 +157,7 @@ impl Server {
     }
 
     fn run_head(&mut self, key: Key, input: &[u8]) -> usize {
-        let Some(conn) = self.conns.get_mut(key) else { return input.len() };
+        let conn = &mut self.conns[key];
         let fresh = conn.scanner.is_idle();
         match conn.scanner.scan(input, &self.head_limits) {
             Err(fault) => {
@@ -196,10 +196,8 @@ impl Server {
 
     /// A head that cannot be understood: nothing behind it can be either.
     fn reject_head(&mut self, key: Key, fault: impl Into<Fault>) {
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.reply = Reply::CLOSE;
-            conn.cors_origin = CorsOrigin::Off;
-        }
+        let conn = &mut self.conns[key];
+        (conn.reply, conn.cors_origin) = (Reply::CLOSE, CorsOrigin::Off);
         self.refuse(key, fault.into(), Unread::Unknown);
     }
 
@@ -213,7 +211,7 @@ impl Server {
 
     /// A whole head has come; in an exchange, to a server mounted at `exchange`.
     fn request(&mut self, key: Key, head: &Head<'_>, exchange: Option<&str>) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let conn = &mut self.conns[key];
         conn.served = true;
         conn.reply = reply_to(head);
         if self.phase != ServerPhase::Running || exchange.is_some() {
@@ -235,15 +233,13 @@ impl Server {
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };
-        let bytes = self.answering(key, unread, |server, to| match asked {
+        let answer = self.answering(key, unread, |server, to| match asked {
             Asked::Ready => server.answers.ready(server.readiness(), to),
             Asked::Metadata => server.answers.metadata(to),
             Asked::Options { allow, preflight } => server.answers.options(allow, preflight, to),
             Asked::Health | Asked::Action(_) => server.answers.health(&server.snapshot(), to),
         });
-        if let Some(bytes) = bytes {
-            self.answer(key, bytes, unread);
-        }
+        self.answer(key, answer, unread);
     }
 
     fn readiness(&self) -> Result<(), &str> {
@@ -262,7 +258,7 @@ impl Server {
     }
 
     pub(super) fn take_eof(&mut self, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.find_mut(key) else { return };
         if conn.eof {
             return;
         }
@@ -273,7 +269,7 @@ impl Server {
 
     /// If the peer has ended its side and everything it said has been used, draws the consequence.
     fn end_of_input(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
+        let conn = &self.conns[key];
         if !conn.eof || !conn.stashed().is_empty() {
             return;
         }
@@ -304,7 +300,7 @@ impl Server {
 
     pub(super) fn take_written(&mut self, key: Key, count: usize) {
         let full = self.queues_full();
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.find_mut(key) else { return };
         let was_read = conn.takes_input(&self.config.limits, full);
         // What was queued may have been thrown away while a write of shares in it was under way.
         let thrown_away = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
@@ -352,7 +348,7 @@ impl Server {
 
     /// A connection that was not read may be read now: the deadline for what comes starts anew.
     fn read_again(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
+        let conn = &self.conns[key];
         let armed = self.timers.armed(Role::Phase, key.index());
         if let Some(kind) = armed.filter(|kind| kind.is_for_input())
             && conn.takes_input(&self.config.limits, self.queues_full())
@@ -379,7 +375,7 @@ impl Server {
                 continue;
             }
             self.waiting_for_budget.remove(at);
-            if let Some(session) = self.sessions.get_mut(key) {
+            if let Some(session) = self.sessions.find_mut(key) {
                 session.waiting_for_budget = false;
             }
             if self.unblock(key) {

@@ -66,7 +66,7 @@ impl Server {
             self.sessions.len()
         );
         for key in self.connection_keys() {
-            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let conn = &mut self.conns[key];
             conn.reply.persistence = Persistence::Close;
             if conn.is_idle() {
                 self.end_quietly(key);
@@ -88,16 +88,7 @@ impl Server {
     fn cut_everything(&mut self) {
         self.phase = ServerPhase::Draining { until: None };
         for key in self.connection_keys() {
-            match self.conns.get(key).map(|conn| &conn.phase) {
-                Some(&ConnPhase::Streaming { session, .. }) => {
-                    self.end_session(session, CloseReason::Shutdown);
-                }
-                Some(_) => {
-                    self.abandon_post(key);
-                    self.cut(key);
-                }
-                None => {}
-            }
+            self.give_up(key, CloseReason::Shutdown);
         }
     }
 
@@ -115,15 +106,15 @@ impl Server {
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
-                self.forward_hold_is_over(owner);
-            } else if let Some((key, _)) = self.conns.at(owner) {
-                self.time_out(kind, key);
+                self.forward_hold_is_over(self.forwards.key_at(owner));
+            } else {
+                self.time_out(kind, self.conns.key_at(owner));
             }
         }
     }
 
     fn time_out(&mut self, kind: TimerKind, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
+        let conn = &self.conns[key];
         // What it waits for may have come, and is not read before its peer takes what is queued; if
         // that takes too long it is the stall timer's affair. It has waited no less for that, so the
         // connection is as old as it was.
@@ -168,8 +159,8 @@ impl Server {
     /// Silence on a stream: says that both ends are alive. Never behind queued bytes, where it would
     /// say nothing; their leaving re-arms the timer.
     fn beat(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
-        let ConnPhase::Streaming { chunked, ending: false, .. } = conn.phase else { return };
+        let conn = &self.conns[key];
+        let chunked = matches!(conn.phase, ConnPhase::Streaming { chunked: true, .. });
         if conn.outbox.is_empty() {
             self.metrics.heartbeats += 1;
             self.push(
@@ -182,20 +173,11 @@ impl Server {
     /// The peer of a connection takes nothing: what is queued for it is given up.
     pub(super) fn stalled(&mut self, key: Key, text: &str) {
         self.note_saying(Some(key), Fault::Stalled, text);
-        match self.conns.get(key).map(|conn| &conn.phase) {
-            Some(&ConnPhase::Streaming { session, .. }) => {
-                self.end_session(session, CloseReason::Stalled);
-            }
-            Some(_) => {
-                self.abandon_post(key);
-                self.cut(key);
-            }
-            None => {}
-        }
+        self.give_up(key, CloseReason::Stalled);
     }
 
     fn outlived(&mut self, key: Key, reason: CloseReason) {
-        if let Some(&ConnPhase::Streaming { session, .. }) = self.conns.get(key).map(|c| &c.phase) {
+        if let Some(session) = self.conns[key].streamed_session() {
             self.begin_end(session, reason);
         }
     }

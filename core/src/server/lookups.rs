@@ -52,9 +52,7 @@ impl Server {
     ) -> Result<(), Expired> {
         self.advance(now);
         let key = self.redeem(ticket.0)?;
-        let Some(ConnPhase::Locating(post)) = self.conns.get(key).map(|conn| &conn.phase) else {
-            return Err(Expired);
-        };
+        let ConnPhase::Locating(post) = &self.conns[key].phase else { return Err(Expired) };
         let unread = post.unread;
         match answer {
             LookupAnswer::Found => self.located(key),
@@ -67,11 +65,12 @@ impl Server {
 
     /// Whether a post's shard has to be asked before any of `input`, which goes on with its body, is used.
     pub(super) fn must_be_located(&self, key: Key, input: &[u8]) -> bool {
-        let Some(conn) = self.conns.get(key) else { return false };
-        let ConnPhase::Body { decoder, target, .. } = &conn.phase else { return false };
-        if !matches!(target, PostTarget::Elsewhere { unasked: Some(_), .. }) {
+        let ConnPhase::Body {
+            decoder, target: PostTarget::Elsewhere { unasked: Some(_), .. }, ..
+        } = &self.conns[key].phase
+        else {
             return false;
-        }
+        };
         // What is wrong with it is said when it is read.
         let end = decoder.clone().decode(input, &self.body_limits, &mut |_| {});
         end.is_ok_and(|progress| !progress.done)
@@ -79,19 +78,16 @@ impl Server {
 
     /// Asks about a post of which no body has been used, if its shard has not been asked.
     pub(super) fn locate_unread(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
         let unasked = matches!(
-            conn.phase,
+            self.conns[key].phase,
             ConnPhase::Body { target: PostTarget::Elsewhere { unasked: Some(_), .. }, .. }
         );
-        if !unasked {
-            return;
-        }
-        if let Some(ConnPhase::Body {
-            decoder,
-            target: PostTarget::Elsewhere { claim, unasked: Some(unread) },
-            ..
-        }) = self.enter(key, ConnPhase::Awaiting)
+        if unasked
+            && let ConnPhase::Body {
+                decoder,
+                target: PostTarget::Elsewhere { claim, unasked: Some(unread) },
+                ..
+            } = self.enter(key, ConnPhase::Awaiting)
         {
             self.locate(key, Unlocated { claim, decoder, unread, expects_continue: false });
         }
@@ -106,14 +102,15 @@ impl Server {
         let (shard, claim) = (post.claim.token.shard(), (*post.claim).clone());
         self.enter(key, ConnPhase::Locating(Box::new(post)));
         self.arm(TimerKind::Decision, key);
-        let Some(ticket) = self.ticket(key) else { return };
-        let (lookup, ticket) = (SessionLookup { claim }, LookupTicket(ticket));
+        let (lookup, ticket) = (SessionLookup { claim }, LookupTicket(self.ticket(key)));
         self.events.push_back(Event::LookedFor { shard, lookup, ticket });
     }
 
     /// The session exists: the body is read.
     fn located(&mut self, key: Key) {
-        let Some(ConnPhase::Locating(post)) = self.enter(key, ConnPhase::Awaiting) else { return };
+        let ConnPhase::Locating(post) = self.enter(key, ConnPhase::Awaiting) else {
+            unreachable!("invariant: its caller has looked");
+        };
         let Unlocated { claim, decoder, expects_continue, .. } = *post;
         if expects_continue {
             self.push(key, Segment::Static(CONTINUE));

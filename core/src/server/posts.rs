@@ -58,8 +58,8 @@ impl Server {
             self.metrics.verdicts_late += 1;
             return Err(Expired);
         };
-        let Some(ConnPhase::Deciding(plan)) = self.enter(key, ConnPhase::Awaiting) else {
-            return Err(Expired);
+        let ConnPhase::Deciding(plan) = self.enter(key, ConnPhase::Awaiting) else {
+            unreachable!("invariant: this kind of ticket belongs to this phase");
         };
         match verdict {
             Verdict::Allow(principal) => self.proceed(key, *plan, Some(principal)),
@@ -111,7 +111,7 @@ impl Server {
     /// never say this. The figures replace those said before; 4 GiB and more count as 4 GiB.
     pub fn set_backlog(&mut self, session: SessionId, messages: u32, bytes: u64, now: Time) {
         self.advance(now);
-        let Some(found) = self.sessions.get_mut(session.0) else { return };
+        let Some(found) = self.sessions.find_mut(session.0) else { return };
         self.bodies_bytes -= found.backlog_bytes();
         let bytes = bytes.min(BACKLOG_BYTES_MAX);
         found.set_backlog(messages, bytes);
@@ -122,10 +122,10 @@ impl Server {
 
     // ── Tickets. ────────────────────────────────────────────────────────────────────────────────
 
-    pub(super) fn ticket(&mut self, key: Key) -> Option<Ticket> {
-        let conn = self.conns.get_mut(key)?;
+    pub(super) fn ticket(&mut self, key: Key) -> Ticket {
+        let conn = &mut self.conns[key];
         conn.tickets = conn.tickets.wrapping_add(1);
-        Some(Ticket { conn: key, number: conn.tickets })
+        Ticket { conn: key, number: conn.tickets }
     }
 
     /// The connection that a ticket was given out for, if it still waits for exactly this one.
@@ -135,7 +135,7 @@ impl Server {
 
     /// Whether a ticket's question is still open.
     pub(super) fn awaits(&self, ticket: &Ticket) -> bool {
-        self.conns.get(ticket.conn).is_some_and(|conn| {
+        self.conns.find(ticket.conn).is_some_and(|conn| {
             let waits = matches!(
                 conn.phase,
                 ConnPhase::Deciding(_) | ConnPhase::Locating(_) | ConnPhase::Awaiting
@@ -161,9 +161,8 @@ impl Server {
                     let text = server.config.index_page.as_deref().unwrap_or_default();
                     server.answers.page(text, to)
                 };
-                if let Some(bytes) = self.answering(key, unread, page) {
-                    self.answer(key, bytes, unread);
-                }
+                let answer = self.answering(key, unread, page);
+                self.answer(key, answer, unread);
             }
         }
     }
@@ -186,9 +185,7 @@ impl Server {
             Err(fault) => return self.refuse(key, fault, plan.unread),
         };
         if let PostTarget::Here(session) = target {
-            if let Some(conn) = self.conns.get_mut(key) {
-                conn.session = Some(session);
-            }
+            self.conns[key].session = Some(session);
             if let Err(wait) = self.admit_to_session(session) {
                 let refused = Refused::limited(Fault::RateLimited, Some(SESSION_RATE), wait);
                 return self.refuse(key, refused, plan.unread);
@@ -255,8 +252,7 @@ impl Server {
             self.locate_unread(key);
             return 0;
         }
-        let Some(conn) = self.conns.get_mut(key) else { return input.len() };
-        let ConnPhase::Body { decoder, body, .. } = &mut conn.phase else { return 0 };
+        let ConnPhase::Body { decoder, body, .. } = &mut self.conns[key].phase else { return 0 };
         let before = body.capacity();
         let longest = decoder.declared().or(self.config.limits.body_bytes_max).unwrap_or(u64::MAX);
         make_room(body, input.len(), usize::try_from(longest).unwrap_or(usize::MAX));
@@ -289,10 +285,9 @@ impl Server {
     /// A body is complete: reads its envelope and passes the message on.
     pub(super) fn finish_body(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
-        let waited = self.conns.get(key).is_some_and(|conn| conn.counted > 0);
-        let Some(ConnPhase::Body { mut body, target, .. }) = self.enter(key, ConnPhase::Awaiting)
-        else {
-            return;
+        let waited = self.conns[key].counted > 0;
+        let ConnPhase::Body { mut body, target, .. } = self.enter(key, ConnPhase::Awaiting) else {
+            unreachable!("invariant: its caller has looked");
         };
         // What is kept is what counts; only a chunked body has more.
         body.shrink_to_fit();
@@ -312,8 +307,8 @@ impl Server {
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
             PostTarget::Elsewhere { claim, .. } => {
-                if let Some(conn) = self.conns.get_mut(key).filter(|_| waited) {
-                    conn.forwarded = message.memory_bytes();
+                if waited {
+                    self.conns[key].forwarded = message.memory_bytes();
                     self.recount_bodies(key);
                 }
                 self.forward(key, ForwardedPost { claim: *claim, message });
@@ -323,7 +318,7 @@ impl Server {
 
     /// Gives a message to its session, or holds its post until there is room.
     fn submit(&mut self, key: Key, session: Key, message: Message) {
-        let open = self.sessions.get(session).is_some_and(|found| found.ending.is_none());
+        let open = self.sessions.find(session).is_some_and(|found| found.ending.is_none());
         if !open {
             return self.refuse(key, self.no_session(), Unread::Known(0));
         }
@@ -332,9 +327,7 @@ impl Server {
         }
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
-        if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(PostOrigin::Conn(key), Waiting::of(&message));
-        }
+        self.sessions[session].hold(PostOrigin::Conn(key), Waiting::of(&message));
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);
     }
@@ -349,9 +342,7 @@ impl Server {
 
     pub(super) fn session_takes(&self, session: Key, message: &Message) -> bool {
         let len = message.body().len() as u64;
-        self.sessions
-            .get(session)
-            .is_some_and(|found| found.admits_new(message.kind(), len, &self.config.limits))
+        self.sessions[session].admits_new(message.kind(), len, &self.config.limits)
     }
 
     /// A message goes to the application, and its post is answered.
@@ -361,14 +352,13 @@ impl Server {
     }
 
     fn accepted(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(key) else { return };
-        let answer = self.answers.accepted(&conn.response_context(&self.config));
+        let answer = self.answers.accepted(&self.conns[key].response_context(&self.config));
         self.answer(key, answer, Unread::Known(0));
     }
 
     /// Puts a message into the event queue, and into its session's books.
     pub(super) fn record(&mut self, session: Key, message: Message) {
-        let Some(found) = self.sessions.get_mut(session) else { return };
+        let found = &mut self.sessions[session];
         let len = message.body().len() as u64;
         found.admitted(len);
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
@@ -394,8 +384,7 @@ impl Server {
             return self.refuse(key, Fault::EventsFull, Unread::Known(0));
         }
         self.arm(TimerKind::Forward, key);
-        let Some(ticket) = self.ticket(key) else { return };
-        let ticket = PostTicket(ticket);
+        let ticket = PostTicket(self.ticket(key));
         self.bodies_bytes += post.message.memory_bytes();
         self.events.push_back(Event::Foreign { shard: post.shard(), post, ticket });
     }
@@ -404,7 +393,7 @@ impl Server {
 
     /// A message of `len` bytes was polled.
     pub(super) fn message_polled(&mut self, session: Key, len: u64) {
-        if let Some(found) = self.sessions.get_mut(session) {
+        if let Some(found) = self.sessions.find_mut(session) {
             found.polled(len);
             self.releasable.push_back(session);
         }
@@ -412,40 +401,38 @@ impl Server {
 
     /// Lets held posts of a session go on, as far as there is room now.
     pub(super) fn release_held(&mut self, session: Key) {
-        while let Some(found) = self.sessions.get(session) {
+        while let Some(found) = self.sessions.find(session) {
             match found.next_admissible(&self.config.limits) {
                 None => return,
                 Some(PostOrigin::Forward(forward)) => self.release_forward(forward),
                 Some(PostOrigin::Conn(conn)) => {
-                    let Some(message) = self.unhold(conn) else { return };
+                    let (_, message) = self.unhold(conn);
                     self.admit(conn, session, message);
                 }
             }
         }
     }
 
-    /// Takes a held message off its connection; what happens to that is for the caller to say.
-    fn unhold(&mut self, key: Key) -> Option<Message> {
-        let held = matches!(self.conns.get(key)?.phase, ConnPhase::Held { .. });
-        if !held {
-            return None;
-        }
+    /// Takes a held message off its connection and out of its session's list; what happens to the
+    /// connection is for the caller to say.
+    fn unhold(&mut self, key: Key) -> (Key, Message) {
+        let (session, message) = self.take_held(key);
+        self.sessions[session].unhold(PostOrigin::Conn(key));
+        (session, message)
+    }
+
+    fn take_held(&mut self, key: Key) -> (Key, Message) {
         self.disarm(Role::Phase, key);
-        let Some(ConnPhase::Held { session, message }) = self.enter(key, ConnPhase::Awaiting)
-        else {
-            return None;
+        let ConnPhase::Held { session, message } = self.enter(key, ConnPhase::Awaiting) else {
+            unreachable!("invariant: a connection that its session lists holds a post");
         };
-        if let Some(found) = self.sessions.get_mut(session) {
-            found.unhold(PostOrigin::Conn(key));
-        }
-        Some(message)
+        (session, message)
     }
 
     /// A request was cancelled that is still held: the cancellation has overtaken it, so nobody would
     /// take it back later. Its post is answered like any other, and its message goes nowhere.
     fn withdraw_held(&mut self, session: Key, id: &str) {
-        let found = self.sessions.get(session).and_then(|found| found.held_request(id));
-        let Some(post) = found else { return };
+        let Some(post) = self.sessions[session].held_request(id) else { return };
         self.metrics.requests_withdrawn += 1;
         log::debug!("{}: a held request was cancelled", SessionId(session));
         match post {
@@ -462,24 +449,17 @@ impl Server {
 
     /// A connection that may hold a post is given up.
     pub(super) fn abandon_post(&mut self, key: Key) {
-        let Some(&ConnPhase::Held { session, .. }) = self.conns.get(key).map(|conn| &conn.phase)
-        else {
-            return;
-        };
-        self.unhold(key);
-        // Those behind it may have room where it had none.
-        self.releasable.push_back(session);
+        if matches!(self.conns[key].phase, ConnPhase::Held { .. }) {
+            let (session, _) = self.unhold(key);
+            // Those behind it may have room where it had none.
+            self.releasable.push_back(session);
+        }
     }
 
     /// A post was held for as long as its client can be made to wait. A request is then answered
     /// like any other, on the stream: an error status would make some clients give up altogether.
     pub(super) fn hold_is_over(&mut self, key: Key) {
-        let Some(ConnPhase::Held { session, .. }) = self.conns.get(key).map(|conn| &conn.phase)
-        else {
-            return;
-        };
-        let session = *session;
-        let Some(message) = self.unhold(key) else { return };
+        let (session, message) = self.unhold(key);
         if self.tell_busy(session, &message) {
             self.note(Some(key), Fault::Busy);
             self.accepted(key);
@@ -509,19 +489,12 @@ impl Server {
     /// The session that held posts wait for is gone.
     pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = PostOrigin>) {
         for post in held {
-            let key = match post {
-                PostOrigin::Conn(conn) => conn,
-                PostOrigin::Forward(forward) => {
-                    self.dismiss(forward, self.no_session_outcome());
-                    continue;
+            match post {
+                PostOrigin::Conn(conn) => {
+                    self.take_held(conn);
+                    self.refuse(conn, self.no_session(), Unread::Known(0));
                 }
-            };
-            let waiting =
-                self.conns.get(key).is_some_and(|c| matches!(c.phase, ConnPhase::Held { .. }));
-            if waiting {
-                self.disarm(Role::Phase, key);
-                self.enter(key, ConnPhase::Awaiting);
-                self.refuse(key, self.no_session(), Unread::Known(0));
+                PostOrigin::Forward(forward) => self.dismiss(forward, self.no_session_outcome()),
             }
         }
     }

@@ -40,8 +40,8 @@ impl Server {
 
     /// What the frame that a session was refused would take of what all queues share.
     pub(super) fn refused_shared_cost(&self, session: Key) -> Option<u64> {
-        let found = self.sessions.get(session)?;
-        let conn = self.conns.get(found.conn)?;
+        let found = self.sessions.find(session)?;
+        let conn = self.conns.find(found.conn)?;
         Some(conn.queue_shared_by(found.refused_cost?, &self.config.limits))
     }
 

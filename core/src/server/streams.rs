@@ -121,7 +121,7 @@ impl Server {
         let greet = |server: &Self, to: &ResponseContext<'_>| {
             server.answers.stream(plan.framing, Some(endpoint), to)
         };
-        let Some(greeting) = self.answering(key, plan.unread, greet) else { return Ok(()) };
+        let greeting = self.answering(key, plan.unread, greet);
         if let Some(address) = address {
             self.session_addresses.add(address);
         }
@@ -157,16 +157,12 @@ impl Server {
             | StreamFraming::ChunkedThenClose
             | StreamFraming::UntilClose => plan.framing,
         };
-        if framing != StreamFraming::Chunked
-            && let Some(conn) = self.conns.get_mut(key)
-        {
-            conn.reply.persistence = Persistence::Close;
+        if framing != StreamFraming::Chunked {
+            self.conns[key].reply.persistence = Persistence::Close;
         }
         let head =
             self.answering(key, plan.unread, |server, to| server.answers.stream(framing, None, to));
-        if let Some(head) = head {
-            self.answer(key, head, plan.unread);
-        }
+        self.answer(key, head, plan.unread);
     }
 
     fn admit_session(
@@ -222,12 +218,9 @@ impl Server {
         };
         match refused {
             Unqueued::Full { cost, everywhere } => {
-                let session = self.sessions.get_mut(key);
-                let waiting_for_budget = session.is_some_and(|session| {
-                    session.refused_cost = Some(cost);
-                    session.waiting_for_budget
-                });
-                if everywhere || waiting_for_budget {
+                let session = &mut self.sessions[key];
+                session.refused_cost = Some(cost);
+                if everywhere || session.waiting_for_budget {
                     self.starve(key);
                 }
                 Err(SendError::Full)
@@ -243,7 +236,7 @@ impl Server {
         if self.waiting_for_budget.is_empty() {
             self.expect_queue_room();
         }
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.find_mut(key) else { return };
         self.waiting_cost_min = self.waiting_cost_min.min(cost);
         if !core::mem::replace(&mut session.waiting_for_budget, true) {
             self.waiting_for_budget.push_back(key);
@@ -253,10 +246,10 @@ impl Server {
     /// Queues a frame if there is room for it now.
     pub(super) fn queue_frame(&mut self, key: Key, frame: &Frame) -> Result<(), Unqueued> {
         let limits = &self.config.limits;
-        let session = self.sessions.get(key).filter(|found| found.ending.is_none());
+        let session = self.sessions.find(key).filter(|found| found.ending.is_none());
         let stream = session.ok_or(Unqueued::Gone)?.conn;
-        let conn = self.conns.get(stream).ok_or(Unqueued::Gone)?;
-        let ConnPhase::Streaming { chunked, .. } = conn.phase else { return Err(Unqueued::Gone) };
+        let conn = &self.conns[stream];
+        let chunked = matches!(conn.phase, ConnPhase::Streaming { chunked: true, .. });
         let segment = Segment::frame(frame, chunked);
         let cost = segment.cost();
         if !within(limits.queues_bytes_max, cost.saturating_sub(limits.queue_reserve_bytes)) {
@@ -269,7 +262,7 @@ impl Server {
         if !self.queues_take(conn.queue_shared_by(cost, limits)) {
             return Err(Unqueued::Full { cost, everywhere: true });
         }
-        let Some(session) = self.sessions.get_mut(key) else { return Err(Unqueued::Gone) };
+        let session = &mut self.sessions[key];
         session.frames_sent += 1;
         if frame.wire_len() > LARGE_FRAME_BYTES
             && !core::mem::replace(&mut session.warned_large, true)
@@ -290,7 +283,7 @@ impl Server {
 
     /// A request of the session has its answer. Says whether it was known.
     pub(super) fn settle_request(&mut self, key: Key, id: &str) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let session = &mut self.sessions[key];
         if !session.settled(id) {
             return false;
         }
@@ -305,9 +298,9 @@ impl Server {
     /// Tells the application that a session it could not send to has room. Says whether it did.
     pub(super) fn unblock(&mut self, key: Key) -> bool {
         let limits = &self.config.limits;
-        let Some(session) = self.sessions.get(key) else { return false };
+        let Some(session) = self.sessions.find(key) else { return false };
         let Some(cost) = session.refused_cost else { return false };
-        let Some(conn) = self.conns.get(session.conn) else { return false };
+        let Some(conn) = self.conns.find(session.conn) else { return false };
         let shared = conn.queue_shared_by(cost, limits);
         if session.waiting_for_budget {
             self.waiting_cost_min = self.waiting_cost_min.min(shared);
@@ -325,7 +318,7 @@ impl Server {
             self.starve(key);
             return false;
         }
-        if let Some(session) = self.sessions.get_mut(key) {
+        if let Some(session) = self.sessions.find_mut(key) {
             session.refused_cost = None;
         }
         self.events.push_back(Event::Unblocked { session: SessionId(key) });
@@ -336,7 +329,7 @@ impl Server {
 
     /// Ends a session in order: no more frames, no more posts, and when the queue has left, the end.
     pub(super) fn begin_end(&mut self, key: Key, reason: CloseReason) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.find_mut(key) else { return };
         if session.ending.is_some() {
             return;
         }
@@ -345,8 +338,9 @@ impl Server {
         let stream = session.conn;
         let held = session.take_held();
         self.refuse_held(held);
-        let Some(conn) = self.conns.get_mut(stream) else { return };
-        let ConnPhase::Streaming { chunked, ending, .. } = &mut conn.phase else { return };
+        let ConnPhase::Streaming { chunked, ending, .. } = &mut self.conns[stream].phase else {
+            unreachable!("invariant: a session's connection streams");
+        };
         *ending = true;
         if *chunked {
             self.push(stream, Segment::Static(LAST_CHUNK));
@@ -358,15 +352,10 @@ impl Server {
         self.after_flush(stream);
     }
 
-    /// Everything has left: the session is over, and its connection with it.
-    pub(super) fn finish_session(&mut self, key: Key) {
-        self.end_session(key, CloseReason::Application);
-    }
-
     /// Ends a session at once. What is queued is lost, and counted. A session that was ending anyway
     /// keeps the reason it had.
     pub(super) fn end_session(&mut self, key: Key, reason: CloseReason) {
-        let Some(mut session) = self.sessions.remove(key) else { return };
+        let mut session = self.sessions.remove(key);
         let reason = session.ending.unwrap_or(reason);
         if session.waiting_for_budget {
             self.waiting_for_budget.retain(|&waiting_for_budget| waiting_for_budget != key);
@@ -410,8 +399,8 @@ impl Server {
         } else {
             used.tell_some(SESSION_LINES_PER_SECOND, self.now)
         };
-        let (Some(unsaid), Some(conn)) = (unsaid, self.conns.get(session.conn)) else { return };
-        let (id, source) = (SessionId(key), Source(conn));
+        let Some(unsaid) = unsaid else { return };
+        let (id, source) = (SessionId(key), Source(&self.conns[session.conn]));
         let tenths = self.now.saturating_since(session.opened).as_millis() / 100;
         let (seconds, tenths) = (tenths / 10, tenths % 10);
         if unused {

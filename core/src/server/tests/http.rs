@@ -297,7 +297,7 @@ fn half_a_head_is_not_kept_behind_its_refusal() {
     bench.says(conn, "GET /sse HTTP/1.1\r\nHost: ");
     bench.set_reading(conn, false);
     bench.wait(secs(10));
-    assert_eq!(bench.server.conns.get(conn.0).unwrap().partial.capacity(), 0);
+    assert_eq!(bench.server.conns.find(conn.0).unwrap().partial.capacity(), 0);
     bench.set_reading(conn, true);
     assert_eq!(bench.statuses(conn), [408]);
 }

@@ -302,7 +302,7 @@ fn half_a_head_has_no_more_room_than_a_head_may_have() {
     let conn = bench.connect();
     let long = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(16_000));
     bench.says_in_pieces(conn, &long.as_bytes().chunks(900).collect::<Vec<_>>());
-    let partial = &bench.server.conns.get(conn.0).unwrap().partial;
+    let partial = &bench.server.conns.find(conn.0).unwrap().partial;
     assert_eq!(partial.len(), long.len());
     assert!(partial.capacity() <= 16 << 10, "{}", partial.capacity());
 }
