@@ -137,7 +137,6 @@ pub use policy::cidr::{Cidr, CidrError};
 pub use policy::rate::{Rate, RateError};
 pub use policy::resource::ProtectedResource;
 pub use principal::Principal;
-pub use principal_table::PrincipalView;
 pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;

@@ -418,7 +418,7 @@ const SESSION_BYTES: u64 = 2 * 320 + 128;
 /// What an answer may have around a text that is as long as the longest post: its envelope, the event, the
 /// chunk, and a place in a queue.
 const WRAPPING_BYTES: u64 = 64 << 10;
-/// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
+/// An address or a principal with its bucket and count, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
 const GUEST_BYTES: u64 = 2 * (192 + 64 + 24) + EVENT_BYTES;

@@ -21,45 +21,9 @@ use crate::time::Time;
 /// A full table is searched for what can be forgotten no more often than this.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of a principal, lent by [`Server::principals`](crate::Server::principals).
-#[derive(Clone, Copy, Debug)]
-pub struct PrincipalView<'a> {
-    principal: &'a Principal,
-    entry: &'a PrincipalEntry,
-}
-
-impl<'a> PrincipalView<'a> {
-    /// Who it is.
-    #[must_use]
-    pub const fn principal(&self) -> &'a Principal {
-        self.principal
-    }
-
-    /// Sessions open now.
-    #[must_use]
-    pub const fn sessions_open(&self) -> u32 {
-        self.entry.sessions
-    }
-
-    /// Posts, refused ones among them, since the principal is known: from its first session until it
-    /// has none and its rate is restored.
-    #[must_use]
-    pub const fn posts(&self) -> u64 {
-        self.entry.posts
-    }
-
-    /// Posts that were answered 429, in that time.
-    #[must_use]
-    pub const fn posts_limited(&self) -> u64 {
-        self.entry.limited
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct PrincipalEntry {
     sessions: u32,
-    posts: u64,
-    limited: u64,
     bucket: Option<Bucket>,
 }
 
@@ -78,10 +42,6 @@ impl PrincipalTable {
         Self { rate, entries_max, known: BTreeMap::new(), without_session: 0, swept: None }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = PrincipalView<'_>> {
-        self.known.iter().map(|(principal, entry)| PrincipalView { principal, entry })
-    }
-
     pub(crate) fn sessions(&self, principal: &Principal) -> u32 {
         self.known.get(principal).map_or(0, |entry| entry.sessions)
     }
@@ -98,7 +58,7 @@ impl PrincipalTable {
 
     fn newcomer(&self, now: Time) -> PrincipalEntry {
         let bucket = self.rate.map(|rate| Bucket::full(rate, now));
-        PrincipalEntry { sessions: 0, posts: 0, limited: 0, bucket }
+        PrincipalEntry { sessions: 0, bucket }
     }
 
     pub(crate) fn closed(&mut self, principal: &Principal, now: Time) {
@@ -141,19 +101,9 @@ impl PrincipalTable {
             self.without_session += 1;
         }
         let Some(entry) = self.known.get_mut(principal) else { return Ok(()) };
-        entry.posts += 1;
-        let taken = match (self.rate, &mut entry.bucket) {
+        match (self.rate, &mut entry.bucket) {
             (Some(rate), Some(bucket)) => bucket.take(rate, now),
             (None, _) | (_, None) => Ok(()),
-        };
-        entry.limited += u64::from(taken.is_err());
-        taken
-    }
-
-    /// A post was refused because of its session's own rate.
-    pub(crate) fn limited(&mut self, principal: &Principal) {
-        if let Some(entry) = self.known.get_mut(principal) {
-            entry.limited += 1;
         }
     }
 
@@ -267,8 +217,6 @@ mod tests {
         assert_eq!((principals.sessions(&alice), principals.check()), (1, 1));
         let posts: Vec<_> = (0..4).map(|_| principals.post(&alice, secs(0)).is_ok()).collect();
         assert_eq!(posts, [true, true, false, false]);
-        let [view] = principals.iter().collect::<Vec<_>>()[..] else { panic!("one is known") };
-        assert_eq!((view.posts(), view.posts_limited(), view.sessions_open()), (4, 2, 1));
 
         // Closing the session does not give it a new start.
         principals.closed(&alice, secs(0));
@@ -298,7 +246,7 @@ mod tests {
         assert_eq!(principals.known.len(), 0);
         principals.opened(&alice, secs(0));
         principals.post(&alice, secs(0)).unwrap();
-        assert_eq!(principals.iter().map(|view| view.posts()).sum::<u64>(), 1);
+        assert_eq!(principals.known.len(), 1);
         principals.closed(&alice, secs(0));
         assert_eq!(principals.known.len(), 0);
     }

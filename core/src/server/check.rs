@@ -158,10 +158,11 @@ impl Server {
         }
         assert_eq!(held, 0, "a session does not list a post twice");
         assert_eq!(self.session_addresses, addresses, "sessions by address");
-        self.principals.check();
-        let known = self.principals.iter().filter(|entry| entry.sessions_open() > 0);
-        let known = known.map(|entry| (entry.principal(), entry.sessions_open()));
-        assert!(known.eq(principals), "sessions by principal");
+        let all: u64 = principals.values().copied().map(u64::from).sum();
+        assert_eq!(self.principals.check(), all, "sessions of all principals");
+        for (principal, sessions) in principals {
+            assert_eq!(self.principals.sessions(principal), sessions, "sessions by principal");
+        }
         bytes
     }
 

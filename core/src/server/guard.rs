@@ -21,7 +21,6 @@ use crate::http1::{Head, Persistence};
 use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::bearer::Credentials;
-use crate::principal_table::PrincipalView;
 use crate::request::{Action, Unread};
 use crate::session_ref::SessionRef;
 use crate::timers::TimerKind;
@@ -35,13 +34,6 @@ const EVICTION_GRACE: Duration = Duration::from_secs(1);
 const WAITING: [TimerKind; 3] = [TimerKind::Head, TimerKind::Idle, TimerKind::Linger];
 
 impl Server {
-    /// The principals that are known now: those with sessions, and those without whose rate of posts
-    /// has not recovered. There are at most as many as `sessions_max` and `rate_entries_max` say
-    /// together.
-    pub fn principals(&self) -> impl Iterator<Item = PrincipalView<'_>> {
-        self.principals.iter()
-    }
-
     // ── Who vouches for a request. ──────────────────────────────────────────────────────────────
 
     /// Goes on with a request at once, or asks the application about it first, or refuses it.
@@ -106,12 +98,7 @@ impl Server {
     /// Counts a post to a session, or says for how long there may be none.
     pub(super) fn admit_to_session(&mut self, session: Key) -> Result<(), Duration> {
         let Some(rate) = self.config.limits.posts_rate_per_session else { return Ok(()) };
-        let found = &mut self.sessions[session];
-        let taken = found.post(rate, self.now);
-        if let (Err(_), Some(principal)) = (taken, &found.principal) {
-            self.principals.limited(principal);
-        }
-        taken
+        self.sessions[session].post(rate, self.now)
     }
 
     /// The session that is claimed, if it has this secret, service and principal, and is not ending.
