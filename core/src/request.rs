@@ -59,6 +59,32 @@ pub(crate) struct StreamPlan {
     pub(crate) head: Arc<RequestHead>,
 }
 
+impl StreamPlan {
+    fn of(
+        service: Service,
+        head: &Head<'_>,
+        client_info: &ClientInfo<'_>,
+        exchange: Option<&str>,
+        config: &Config,
+    ) -> Self {
+        let client = client_info.client;
+        Self {
+            framing: match (head.version(), head.keep_alive()) {
+                _ if exchange.is_some() => StreamFraming::UntilClose,
+                (Version::Http10, _) => StreamFraming::UntilClose,
+                (Version::Http11, true) => StreamFraming::Chunked,
+                (Version::Http11, false) => StreamFraming::ChunkedThenClose,
+            },
+            head_only: head.method() == Method::Head,
+            unread: Unread::of(head),
+            mount: mount(client_info, exchange, config),
+            service,
+            client,
+            head: Arc::new(RequestHead::capture(head, config.paths.service(service), client)),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct PostPlan {
     /// What is wrong with it anyway; told only to those who may ask.
@@ -68,6 +94,25 @@ pub(crate) struct PostPlan {
     pub(crate) service: Service,
     pub(crate) decoder: BodyDecoder,
     pub(crate) expects_continue: bool,
+}
+
+impl PostPlan {
+    fn of(service: Service, head: &Head<'_>, exchange: bool, config: &Config) -> Self {
+        let text = head.target().query_parameter(&config.session_parameter).unwrap_or_default();
+        let unframed = exchange && head.framing() == Framing::Empty;
+        Self {
+            refusal: post_refusal(head, unframed, config),
+            unread: Unread::of(head),
+            token: SessionToken::parse_for(text.as_bytes(), config.instance.as_deref()),
+            service,
+            decoder: if unframed {
+                BodyDecoder::until_end()
+            } else {
+                BodyDecoder::new(head.framing())
+            },
+            expects_continue: head.expects_continue(),
+        }
+    }
 }
 
 /// What is still to be read of a request when it is refused.
@@ -138,10 +183,9 @@ pub(crate) fn route_request(
     if target.is_asterisk() {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    let cors = config.cors.is_on();
-    match applies(route, method, cors) {
+    match applies(route, method, config.cors.is_on()) {
         Ok(()) => {}
-        Err(allow) if cors && method == Method::Options => {
+        Err(allow) if config.cors.is_on() && method == Method::Options => {
             return Ok(Asked::Options { allow, preflight: Preflight::of(head) });
         }
         Err(allow) => return Err(Refused::method(allow)),
@@ -160,42 +204,12 @@ pub(crate) fn route_request(
                 return Err(Fault::NotAcceptable.into());
             }
             head.check_expectation()?;
-            let framing = match (head.version(), head.keep_alive()) {
-                _ if exchange.is_some() => StreamFraming::UntilClose,
-                (Version::Http10, _) => StreamFraming::UntilClose,
-                (Version::Http11, true) => StreamFraming::Chunked,
-                (Version::Http11, false) => StreamFraming::ChunkedThenClose,
-            };
-            let head_only = method == Method::Head;
-            Ok(Asked::Action(Action::Stream(StreamPlan {
-                framing,
-                head_only,
-                unread: Unread::of(head),
-                mount: mount(client_info, exchange, config),
-                service,
-                client: client_info.client,
-                head: Arc::new(RequestHead::capture(
-                    head,
-                    config.paths.service(service),
-                    client_info.client,
-                )),
-            })))
+            let plan = StreamPlan::of(service, head, client_info, exchange, config);
+            Ok(Asked::Action(Action::Stream(plan)))
         }
         Route::Message(service) => {
-            let text = target.query_parameter(&config.session_parameter);
-            let text = text.unwrap_or_default().as_bytes();
-            let token = SessionToken::parse_for(text, config.instance.as_deref());
-            let unframed = exchange.is_some() && head.framing() == Framing::Empty;
-            let decoder =
-                if unframed { BodyDecoder::until_end() } else { BodyDecoder::new(head.framing()) };
-            Ok(Asked::Action(Action::Post(PostPlan {
-                refusal: post_refusal(head, unframed, config),
-                unread: Unread::of(head),
-                token,
-                service,
-                decoder,
-                expects_continue: head.expects_continue(),
-            })))
+            let plan = PostPlan::of(service, head, exchange.is_some(), config);
+            Ok(Asked::Action(Action::Post(plan)))
         }
     }
 }

@@ -21,6 +21,17 @@ pub(crate) enum Shape {
     Scalar,
 }
 
+impl Shape {
+    /// What a JSON text is, by its first octet.
+    fn of(bytes: &[u8]) -> Self {
+        match bytes.get(space(bytes, 0)) {
+            Some(b'{') => Self::Object,
+            Some(b'[') => Self::Array,
+            _ => Self::Scalar,
+        }
+    }
+}
+
 /// Why a text is not one JSON value within the nesting allowed, and at which octet that shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
@@ -65,10 +76,9 @@ pub(crate) fn walk<'a>(
     let bytes = text.as_bytes();
     let mut open = Brackets::default();
     let mut expect = Expect::Value;
-    let mut shape = Shape::Scalar;
+    let shape = Shape::of(bytes);
     // The outermost object's present key, and where its value starts.
-    let (mut key, mut value_start) = (0..0, 0);
-    let mut at = 0;
+    let (mut key, mut value_start, mut at) = (0..0, 0, 0);
     loop {
         at += space(bytes, at);
         let Some(&byte) = bytes.get(at) else {
@@ -77,56 +87,38 @@ pub(crate) fn walk<'a>(
         if expect == Expect::Value && open.depth == 1 {
             value_start = at;
         }
-        let ended = match (expect, byte) {
+        let (end, ended) = match (expect, byte) {
             (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
                 let object = byte == b'{';
-                if open.depth == 0 {
-                    shape = if object { Shape::Object } else { Shape::Array };
-                }
                 if nesting_max.is_some_and(|max| open.depth >= max) {
                     return Err(Flaw::Nesting(at));
                 }
                 open.push(object);
                 expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
-                at += 1;
-                false
+                (at + 1, false)
             }
-            (Expect::Value | Expect::ValueOrEnd, _) if byte != b']' => {
-                at = scalar(bytes, at)?;
-                true
-            }
-            (Expect::ValueOrEnd | Expect::CommaOrEnd, b']') if !open.in_object() => {
+            (Expect::Value | Expect::ValueOrEnd, _) if byte != b']' => (scalar(bytes, at)?, true),
+            (Expect::ValueOrEnd | Expect::KeyOrEnd | Expect::CommaOrEnd, b']' | b'}')
+                if open.in_object() == (byte == b'}') =>
+            {
                 open.pop();
-                at += 1;
-                true
-            }
-            (Expect::KeyOrEnd | Expect::CommaOrEnd, b'}') if open.in_object() => {
-                open.pop();
-                at += 1;
-                true
+                (at + 1, true)
             }
             (Expect::Key | Expect::KeyOrEnd, b'"') => {
-                let start = at;
-                at = string(bytes, at)?;
+                let end = string(bytes, at)?;
                 if open.depth == 1 {
-                    key = start..at;
-                }
-                at += space(bytes, at);
-                match bytes.get(at) {
-                    Some(b':') => at += 1,
-                    Some(_) => return Err(Flaw::Unexpected(at)),
-                    None => return Err(Flaw::Early(at)),
+                    key = at..end;
                 }
                 expect = Expect::Value;
-                false
+                (colon(bytes, end)?, false)
             }
             (Expect::CommaOrEnd, b',') => {
                 expect = if open.in_object() { Expect::Key } else { Expect::Value };
-                at += 1;
-                false
+                (at + 1, false)
             }
             _ => return Err(Flaw::Unexpected(at)),
         };
+        at = end;
         if ended {
             expect = if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd };
             if open.depth == 1 && shape == Shape::Object {
@@ -141,6 +133,16 @@ pub(crate) fn walk<'a>(
 fn space(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
+}
+
+/// The end of the colon at `at`, or behind the white space there.
+fn colon(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+    let at = at + space(bytes, at);
+    match bytes.get(at) {
+        Some(b':') => Ok(at + 1),
+        Some(_) => Err(Flaw::Unexpected(at)),
+        None => Err(Flaw::Early(at)),
+    }
 }
 
 /// The end of the string, number or word at `at`.
