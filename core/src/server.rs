@@ -90,10 +90,8 @@ pub struct Server {
     resumable: VecDeque<Key>,
     /// Sessions some of whose held posts may have room now.
     releasable: VecDeque<Key>,
-    /// Sessions that were refused room because all queues together were full.
+    /// Sessions that were refused room because all queues together were full, in the order of waiting.
     waiting_for_budget: VecDeque<Key>,
-    /// None of them is content with less than this of what all queues share.
-    waiting_cost_min: u64,
     /// Before then nobody's queue is looked at to make room for them.
     queues_looked_until: Time,
     conn_addresses: Counter<AddressKey>,
@@ -156,7 +154,6 @@ impl Server {
             resumable: VecDeque::new(),
             releasable: VecDeque::new(),
             waiting_for_budget: VecDeque::new(),
-            waiting_cost_min: u64::MAX,
             queues_looked_until: Time::ZERO,
             conn_addresses: Counter::new(),
             session_addresses: Counter::new(),

@@ -201,11 +201,6 @@ impl Server {
         let forgotten =
             session.refused_cost.is_some() && !session.waiting_for_budget && conn.outbox.is_empty();
         assert!(!forgotten, "nobody would tell the application that there is room");
-        let least = self
-            .refused_shared_cost(key)
-            .filter(|_| session.waiting_for_budget)
-            .unwrap_or(u64::MAX);
-        assert!(least >= self.waiting_cost_min, "it would not be asked when there is room");
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");
     }

@@ -218,10 +218,9 @@ impl Server {
         };
         match refused {
             Unqueued::Full { cost, everywhere } => {
-                let session = &mut self.sessions[key];
-                session.refused_cost = Some(cost);
-                if everywhere || session.waiting_for_budget {
-                    self.starve(key);
+                self.sessions[key].refused_cost = Some(cost);
+                if everywhere {
+                    self.wait_for_budget(key);
                 }
                 Err(SendError::Full)
             }
@@ -231,13 +230,11 @@ impl Server {
     }
 
     /// A session waits for room in all queues together, for the frame that was refused last.
-    fn starve(&mut self, key: Key) {
-        let Some(cost) = self.refused_shared_cost(key) else { return };
+    fn wait_for_budget(&mut self, key: Key) {
         if self.waiting_for_budget.is_empty() {
             self.expect_queue_room();
         }
-        let Some(session) = self.sessions.find_mut(key) else { return };
-        self.waiting_cost_min = self.waiting_cost_min.min(cost);
+        let session = &mut self.sessions[key];
         if !core::mem::replace(&mut session.waiting_for_budget, true) {
             self.waiting_for_budget.push_back(key);
         }
@@ -298,13 +295,10 @@ impl Server {
     /// Tells the application that a session it could not send to has room. Says whether it did.
     pub(super) fn unblock(&mut self, key: Key) -> bool {
         let limits = &self.config.limits;
-        let Some(session) = self.sessions.find(key) else { return false };
+        let session = &self.sessions[key];
         let Some(cost) = session.refused_cost else { return false };
-        let Some(conn) = self.conns.find(session.conn) else { return false };
+        let conn = &self.conns[session.conn];
         let shared = conn.queue_shared_by(cost, limits);
-        if session.waiting_for_budget {
-            self.waiting_cost_min = self.waiting_cost_min.min(shared);
-        }
         let queued = conn.outbox.cost();
         // Below half, so that a full queue is not announced as free for every small write.
         let low = queued == 0
@@ -315,12 +309,10 @@ impl Server {
         }
         if !self.queues_take(shared) {
             // Its own queue has room, so from here on it waits for others to make some.
-            self.starve(key);
+            self.wait_for_budget(key);
             return false;
         }
-        if let Some(session) = self.sessions.find_mut(key) {
-            session.refused_cost = None;
-        }
+        self.sessions[key].refused_cost = None;
         self.events.push_back(Event::Unblocked { session: SessionId(key) });
         true
     }
