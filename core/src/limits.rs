@@ -32,13 +32,13 @@ pub struct Limits {
     /// the descriptors that its process may have when it begins to serve, less those that are open and
     /// a few; what the application opens for its sessions is for it to leave room for.
     pub connections_max: Option<u32>,
-    /// Connections kept for requests, so that streams cannot have them all and connections that ask
-    /// for nothing can be closed in time: never more than an eighth of `connections_max`.
+    /// Connections kept for requests, so that streams cannot have them all: never more than an eighth of
+    /// `connections_max`.
     ///
     /// A GET for another stream is answered 503 while streams have all connections but these. And when
-    /// half of these are in use, each further connection closes the one on which no request has been
-    /// under way for longest: silent since it came, in the middle of a head, kept alive between two
-    /// requests, or about to close.
+    /// `connections_max` are open, the one on which no request has been under way for longest is closed:
+    /// silent since it came, in the middle of a head, kept alive between two requests, or about to
+    /// close. Zero switches off both.
     pub connections_reserve: u32,
     /// Connections from one address (IPv6: one /64); loopback peers and trusted proxies are exempt.
     pub connections_per_address_max: Option<u32>,

@@ -102,8 +102,8 @@ pub struct Server {
     principals: PrincipalTable,
     refusals: FaultLogThrottle,
     session_lines: SessionLines,
-    /// Connections that were closed to make room and are not gone yet.
-    evicted: u32,
+    /// The connection that was closed to make room and is not gone yet.
+    evicted: Option<Key>,
     /// The sum of what all outboxes cost, without what sessions have of their own.
     queues_cost: u64,
     /// The sum of all connections', sessions' and waiting events' request bytes.
@@ -162,7 +162,7 @@ impl Server {
             principals,
             refusals: FaultLogThrottle::new(),
             session_lines: SessionLines::new(),
-            evicted: 0,
+            evicted: None,
             queues_cost: 0,
             bodies_bytes: 0,
             answers: Answers::default(),
@@ -194,7 +194,7 @@ impl Server {
         self.metrics.connections_accepted += 1;
         self.arm(TimerKind::Head, key);
         log::debug!("{} from {peer}", ConnId(key));
-        self.make_room_for(key);
+        self.make_room(Some(key));
         self.settle();
         Ok(ConnId(key))
     }
@@ -440,7 +440,7 @@ impl Server {
 
     /// Ends every verb: connections that were waiting and need not any more use what they have.
     fn settle(&mut self) {
-        self.make_room_at_last();
+        self.make_room(None);
         loop {
             if let Some(session) = self.releasable.pop_front() {
                 self.release_held(session);

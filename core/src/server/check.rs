@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::Server;
 use crate::arena::Key;
-use crate::conn::{Conn, ConnPhase};
+use crate::conn::{Conn, ConnPhase, Stage};
 use crate::counter::Counter;
 use crate::event::{ConnId, Event};
 use crate::jsonrpc::Kind;
@@ -23,7 +23,7 @@ impl Server {
     pub fn check(&self) {
         let mut frames = 0;
         let (mut queues_cost, mut bodies_bytes) = (0, 0);
-        let (mut evicted, mut held, mut armed) = (0, 0, self.timers.count(Role::Forward));
+        let (mut held, mut armed) = (0, self.timers.count(Role::Forward));
         let mut addresses = Counter::new();
         let mut body_addresses = Counter::new();
         let wakes: BTreeSet<ConnId> = self.wakes.iter().copied().collect();
@@ -33,7 +33,6 @@ impl Server {
             frames += u64::from(conn.outbox.frames());
             queues_cost += conn.queue_shared(&self.config.limits);
             bodies_bytes += conn.body_bytes();
-            evicted += u32::from(conn.evicted);
             let counts = self.config.address_key(conn.client).is_some();
             let theirs = conn.body_bytes() + conn.forwarded;
             assert_eq!(conn.counted, if counts { theirs } else { 0 }, "{conn:?}");
@@ -63,7 +62,11 @@ impl Server {
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert_eq!(self.conn_addresses, addresses, "connections by address");
         assert_eq!(self.body_addresses, body_addresses, "request bytes by address");
-        assert_eq!(self.evicted, evicted, "connections that make room");
+        let making_room = self.evicted.map(|key| self.conns[key].phase.stage());
+        assert!(
+            matches!(making_room, None | Some(Stage::Ended)),
+            "an evicted connection has ended"
+        );
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a verb returned with work undone");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);

@@ -102,10 +102,7 @@ impl World {
             Fault::EntropyUnavailable => self.setup.entropy_fails,
             Fault::SessionRateLimited => limits.sessions_rate_per_address.is_some(),
             Fault::ShuttingDown => self.ending,
-            Fault::ConnectionEvicted => {
-                let most = limits.connections_max.map(|max| max - reserve.div_ceil(2));
-                reserve > 0 && reached(most, connections)
-            }
+            Fault::ConnectionEvicted => reserve > 0 && reached(limits.connections_max, connections),
             _ => false,
         }
     }
