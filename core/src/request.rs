@@ -46,6 +46,26 @@ pub(crate) enum Action {
     Index { unread: Unread },
 }
 
+impl Action {
+    /// What is left to read of the request if it is refused.
+    pub(crate) const fn unread(&self) -> Unread {
+        match self {
+            Self::Stream(plan) => plan.unread,
+            Self::Post(plan) => plan.unread,
+            Self::Index { unread } => *unread,
+        }
+    }
+
+    /// The service that is asked for, if it is one.
+    pub(crate) const fn service(&self) -> Option<Service> {
+        match self {
+            Self::Stream(plan) => Some(plan.service),
+            Self::Post(plan) => Some(plan.service),
+            Self::Index { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct StreamPlan {
     pub(crate) framing: StreamFraming,

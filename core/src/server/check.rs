@@ -207,4 +207,32 @@ impl Server {
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");
     }
+
+    /// Asserts that forwarded posts are where they belong, and adds their bytes up.
+    pub(super) fn check_forwards(&self) -> u64 {
+        let (mut bytes, mut waiting, mut settled) = (0, 0, 0);
+        for (key, forward) in self.forwards.iter() {
+            let armed = self.timers.is_armed(Role::Forward, key.index());
+            let Some(message) = &forward.message else {
+                assert!(!armed, "a forward without a message waits for nothing");
+                settled += 1;
+                continue;
+            };
+            assert_eq!(armed, self.config.timeouts.hold.is_some(), "a forward waits for a time");
+            let session = self.sessions.find(forward.session).expect("a forward has a session");
+            assert!(
+                session.is_waited_for_by(PostOrigin::Forward(key)),
+                "the session knows who waits"
+            );
+            bytes += message.memory_bytes();
+            waiting += 1;
+        }
+        let held = self.sessions.iter().flat_map(|(_, session)| session.held());
+        let forwards = held.filter(|post| matches!(post, PostOrigin::Forward(_))).count();
+        assert_eq!(forwards, waiting, "sessions list forwards that wait");
+        let told = self.events.iter().filter(|event| matches!(event, Event::Settled { .. }));
+        assert_eq!(told.count(), settled, "a forward is there until its outcome is polled");
+        assert!(within(self.config.limits.forwarded_max, self.forwards.len()), "too many forwards");
+        bytes
+    }
 }

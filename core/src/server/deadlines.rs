@@ -1,4 +1,6 @@
-//! Deadlines, and the end of it all.
+//! Deadlines: which is next, what each does when it has come, and the shutdown.
+//!
+//! Knows: what each kind of timer is for. Does not know: how timers are kept (see `timers`).
 
 use alloc::vec::Vec;
 
@@ -6,94 +8,42 @@ use super::Server;
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
-use crate::event::{CloseReason, ServerPhase};
+use crate::event::{CloseReason, Deadline, ServerPhase};
 use crate::http1::Persistence;
 use crate::outbox::Segment;
 use crate::request::Unread;
 use crate::sse::{HEARTBEAT_BARE, HEARTBEAT_CHUNKED};
-use crate::time::Time;
-use crate::timers::TimerKind;
+use crate::timers::{Role, TimerKind};
 
 /// Due timers taken in one call: enough to be cheap, few enough not to keep sockets waiting.
 const TIMEOUTS_BATCH: usize = 256;
 
 impl Server {
-    /// Stops serving, in order.
-    ///
-    /// No connection is accepted from here on and idle ones close. Requests under way are answered;
-    /// sessions with requests in flight go on until those have their answers, the others end at
-    /// once: what is queued leaves, then the stream ends. When the grace
-    /// ([`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace)) is over, or at
-    /// [`abort`](Self::abort), the rest is cut. [`Event::Drained`](crate::Event::Drained) follows
-    /// when no connection is left.
-    ///
-    /// A server that is stopping already goes on as it does: calling this again changes nothing, and
-    /// does not lengthen the grace.
-    pub fn shutdown(&mut self, now: Time) {
-        self.advance(now);
-        match self.phase {
-            ServerPhase::Running => self.drain(),
-            ServerPhase::Draining { .. } | ServerPhase::Drained => {}
+    pub(super) fn arm(&mut self, kind: TimerKind, key: Key) {
+        self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
+        if matches!(kind, TimerKind::Head | TimerKind::Idle | TimerKind::Linger) {
+            self.conns[key].waiting_since = self.now;
         }
-        self.settle();
+        if kind == TimerKind::Stall {
+            self.conns[key].stalled_since = self.now;
+        }
     }
 
-    /// Stops serving at once, whether or not [`shutdown`](Self::shutdown) was called before.
-    ///
-    /// Every connection is cut: what is queued for its peer is thrown away, requests under way get no
-    /// answer, and sessions end with [`CloseReason::Shutdown`].
-    /// [`Event::Drained`](crate::Event::Drained) follows when the driver has closed every socket.
-    /// Calling this again changes nothing.
-    pub fn abort(&mut self, now: Time) {
-        self.advance(now);
-        match self.phase {
-            ServerPhase::Running | ServerPhase::Draining { .. } => {
-                log::info!("stopping at once: {} connections are cut", self.conns.len());
-                self.cut_everything();
+    pub(super) fn disarm(&mut self, role: Role, key: Key) {
+        self.timers.disarm(role, key.index());
+    }
+
+    /// When the clock has to be looked at next, and what for.
+    pub(super) fn next_deadline(&self) -> Option<Deadline> {
+        let timers = self.timers.earliest().map(|(at, cause)| Deadline { at, cause });
+        let shutdown = match self.phase {
+            ServerPhase::Draining { until: Some(at) } if self.conns.len() > 0 => {
+                Some(Deadline { at, cause: TimerKind::Shutdown })
             }
-            ServerPhase::Drained => {}
-        }
-        self.settle();
-    }
-
-    fn drain(&mut self) {
-        let grace = self.config.timeouts.shutdown_grace;
-        self.phase =
-            ServerPhase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
-        log::info!(
-            "shutting down: {} connections, {} sessions",
-            self.conns.len(),
-            self.sessions.len()
-        );
-        for key in self.connection_keys() {
-            let conn = &mut self.conns[key];
-            conn.reply.persistence = Persistence::Close;
-            if conn.is_idle() {
-                self.end_quietly(key);
-            } else if matches!(conn.phase, ConnPhase::Head) && conn.scanner.is_idle() {
-                self.close_after_flush(key);
-            }
-        }
-        let idle: Vec<Key> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.requests_in_flight() == 0)
-            .map(|(key, _)| key)
-            .collect();
-        for key in idle {
-            self.begin_end(key, CloseReason::Shutdown);
-        }
-    }
-
-    fn cut_everything(&mut self) {
-        self.phase = ServerPhase::Draining { until: None };
-        for key in self.connection_keys() {
-            self.give_up(key, CloseReason::Shutdown);
-        }
-    }
-
-    fn connection_keys(&self) -> Vec<Key> {
-        self.conns.iter().map(|(key, _)| key).collect()
+            ServerPhase::Running | ServerPhase::Draining { .. } | ServerPhase::Drained => None,
+        };
+        let all = [timers, shutdown, self.room_deadline(), self.queue_room_deadline()];
+        all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
     pub(super) fn take_timeouts(&mut self) {
@@ -182,9 +132,45 @@ impl Server {
         }
     }
 
-    /// The latest time that the server was told.
-    #[must_use]
-    pub const fn now(&self) -> Time {
-        self.now
+    // ── The shutdown. ───────────────────────────────────────────────────────────────────────────
+
+    pub(super) fn drain(&mut self) {
+        let grace = self.config.timeouts.shutdown_grace;
+        self.phase =
+            ServerPhase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
+        log::info!(
+            "shutting down: {} connections, {} sessions",
+            self.conns.len(),
+            self.sessions.len()
+        );
+        for key in self.connection_keys() {
+            let conn = &mut self.conns[key];
+            conn.reply.persistence = Persistence::Close;
+            if conn.is_idle() {
+                self.end_quietly(key);
+            } else if matches!(conn.phase, ConnPhase::Head) && conn.scanner.is_idle() {
+                self.close_after_flush(key);
+            }
+        }
+        let idle: Vec<Key> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.requests_in_flight() == 0)
+            .map(|(key, _)| key)
+            .collect();
+        for key in idle {
+            self.begin_end(key, CloseReason::Shutdown);
+        }
+    }
+
+    pub(super) fn cut_everything(&mut self) {
+        self.phase = ServerPhase::Draining { until: None };
+        for key in self.connection_keys() {
+            self.give_up(key, CloseReason::Shutdown);
+        }
+    }
+
+    fn connection_keys(&self) -> Vec<Key> {
+        self.conns.iter().map(|(key, _)| key).collect()
     }
 }

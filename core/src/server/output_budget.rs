@@ -20,7 +20,7 @@ use core::time::Duration;
 
 use super::Server;
 use crate::arena::Key;
-use crate::event::Deadline;
+use crate::event::{Deadline, Event, SessionId};
 use crate::limits::within;
 use crate::time::Time;
 use crate::timers::TimerKind;
@@ -34,6 +34,10 @@ const STALLED_WHILE_FULL: &str =
     "the peer takes no bytes, and others wait for room (limit queues_bytes_max)";
 
 impl Server {
+    pub(super) fn queues_full(&self) -> bool {
+        !within(self.config.limits.queues_bytes_max, self.queues_cost)
+    }
+
     /// Whether all queues together have room for so much more.
     pub(super) fn queues_take(&self, shared: u64) -> bool {
         shared == 0
@@ -55,6 +59,60 @@ impl Server {
     /// Whether the first session that waits for room in all queues together finds too little of it.
     pub(super) fn wants_queue_room(&self) -> bool {
         self.waiting_for_budget.front().is_some_and(|&first| !self.has_room(first))
+    }
+
+    /// A session waits for room in all queues together, for the frame that was refused last.
+    pub(super) fn wait_for_budget(&mut self, key: Key) {
+        if self.waiting_for_budget.is_empty() {
+            self.expect_queue_room();
+        }
+        let session = &mut self.sessions[key];
+        if !core::mem::replace(&mut session.waiting_for_budget, true) {
+            self.waiting_for_budget.push_back(key);
+        }
+    }
+
+    /// Tells the application that a session it could not send to has room. Says whether it did.
+    pub(super) fn unblock(&mut self, key: Key) -> bool {
+        let limits = &self.config.limits;
+        let session = &self.sessions[key];
+        let Some(cost) = session.refused_cost else { return false };
+        let conn = &self.conns[session.conn];
+        let shared = conn.queue_shared_by(cost, limits);
+        let queued = conn.outbox.cost();
+        // Below half, so that a full queue is not announced as free for every small write.
+        let low = queued == 0
+            || (within(limits.queue_bytes_max, queued.saturating_add(cost))
+                && within(limits.queue_bytes_max, queued.saturating_mul(2)));
+        if !low {
+            return false;
+        }
+        if !self.queues_take(shared) {
+            // Its own queue has room, so from here on it waits for others to make some.
+            self.wait_for_budget(key);
+            return false;
+        }
+        self.sessions[key].refused_cost = None;
+        self.events.push_back(Event::Unblocked { session: SessionId(key) });
+        true
+    }
+
+    /// Hands out the session that has waited for room in all queues together for longest, if there is
+    /// room for its frame now. The others are not asked before it is their turn.
+    pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
+        while let Some(&key) = self.waiting_for_budget.front() {
+            #[cfg(test)]
+            crate::testing::step();
+            if self.wants_queue_room() {
+                return None;
+            }
+            self.waiting_for_budget.pop_front();
+            self.sessions[key].waiting_for_budget = false;
+            if self.unblock(key) {
+                return self.events.pop_front();
+            }
+        }
+        None
     }
 
     /// When queues are looked at next to make room, if nothing else makes some.

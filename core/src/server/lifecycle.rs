@@ -1,56 +1,18 @@
-//! A connection from answer to answer: what is queued for its peer, and what it goes on to behind that.
+//! A connection from request to request: its phases, the tickets it waits for, and its end.
 //!
-//! Knows: the phases' order, the budget of queues, what an answer leaves unread. Does not know: which
-//! answer is due, or why.
+//! Knows: the order of phases and what an answer leaves unread. Does not know: which answer is due, or why.
 
 use super::Server;
-use crate::answer::{Answer, Reply};
+use crate::answer::Reply;
 use crate::arena::Key;
 use crate::conn::{ConnPhase, Stage};
-use crate::event::{CloseReason, ConnId, ServerPhase};
+use crate::error::Expired;
+use crate::event::{CloseReason, ConnId, ServerPhase, Ticket};
 use crate::http1::Persistence;
-use crate::outbox::Segment;
 use crate::request::Unread;
 use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Queues bytes for a peer.
-    pub(super) fn push(&mut self, key: Key, segment: Segment) {
-        let conn = &mut self.conns[key];
-        let was_empty = conn.outbox.is_empty();
-        self.queues_cost += conn.queue_shared_by(segment.cost(), &self.config.limits);
-        conn.outbox.push(segment);
-        if was_empty {
-            conn.taken = 0;
-            self.arm(TimerKind::Stall, key);
-        }
-        self.wake(key);
-    }
-
-    /// Queues a rendered answer, or the beginning of a stream. Where HTTP is spoken elsewhere its head
-    /// is kept apart from it.
-    pub(super) fn push_answer(&mut self, key: Key, answer: Answer) {
-        if let Some(response) = self.conns[key].exchange.as_deref_mut() {
-            *response = answer.head;
-        }
-        if answer.bytes.is_empty() {
-            self.wake(key);
-        } else {
-            self.push(key, Segment::Answer(answer.bytes));
-        }
-    }
-
-    /// Throws away what waits for a peer. Returns how many events that were.
-    pub(super) fn clear_outbox(&mut self, key: Key) -> u32 {
-        let conn = &mut self.conns[key];
-        let frames = conn.outbox.frames();
-        self.queues_cost -= conn.queue_shared(&self.config.limits);
-        self.metrics.frames_undelivered += u64::from(frames);
-        conn.outbox.clear();
-        self.disarm(Role::Stall, key);
-        frames
-    }
-
     /// Moves a connection to another phase, and keeps the books of what the old one held.
     pub(super) fn enter(&mut self, key: Key, phase: ConnPhase) -> ConnPhase {
         let conn = &mut self.conns[key];
@@ -76,25 +38,26 @@ impl Server {
         old
     }
 
-    /// Sends the last word on a request and goes on to what follows it: the next request, or the
-    /// end of the connection.
-    pub(super) fn answer(&mut self, key: Key, answer: Answer, unread: Unread) {
-        self.push_answer(key, answer);
-        self.after_answer(key, unread);
+    pub(super) fn ticket(&mut self, key: Key) -> Ticket {
+        let conn = &mut self.conns[key];
+        conn.tickets = conn.tickets.wrapping_add(1);
+        Ticket { conn: key, number: conn.tickets }
     }
 
-    /// How an answer is framed, given what will be left unread of its request: the connection goes on
-    /// only behind little.
-    pub(super) fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
-        let conn = &mut self.conns[key];
-        let little = match unread {
-            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
-            Unread::Unknown => false,
-        };
-        if !little {
-            conn.reply.persistence = Persistence::Close;
-        }
-        conn.reply
+    /// The connection that a ticket was given out for, if it still waits for exactly this one.
+    pub(super) fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
+        if self.awaits(&ticket) { Ok(ticket.conn) } else { Err(Expired) }
+    }
+
+    /// Whether a ticket's question is still open.
+    pub(super) fn awaits(&self, ticket: &Ticket) -> bool {
+        self.conns.find(ticket.conn).is_some_and(|conn| {
+            let waits = matches!(
+                conn.phase,
+                ConnPhase::Deciding(_) | ConnPhase::Locating(_) | ConnPhase::Awaiting
+            );
+            waits && conn.tickets == ticket.number
+        })
     }
 
     pub(super) fn after_answer(&mut self, key: Key, unread: Unread) {
@@ -168,6 +131,13 @@ impl Server {
         }
     }
 
+    /// Ends a connection without an answer; what was queued before still leaves.
+    pub(super) fn end_quietly(&mut self, key: Key) {
+        self.disarm(Role::Phase, key);
+        self.drop_input(key);
+        self.enter(key, ConnPhase::Ended);
+    }
+
     /// A connection is given up, and with it the session whose stream it carries, or the post that it
     /// holds. What is queued for its peer is thrown away.
     pub(super) fn give_up(&mut self, key: Key, reason: CloseReason) {
@@ -196,13 +166,6 @@ impl Server {
         if conn.counted > 0 {
             self.recount_bodies(key);
         }
-    }
-
-    /// Ends a connection without an answer; what was queued before still leaves.
-    pub(super) fn end_quietly(&mut self, key: Key) {
-        self.disarm(Role::Phase, key);
-        self.drop_input(key);
-        self.enter(key, ConnPhase::Ended);
     }
 
     pub(super) fn disconnect(&mut self, key: Key) {

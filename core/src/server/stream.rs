@@ -1,22 +1,23 @@
-//! Sessions: how they are opened, what is sent on their streams, and the ways they end.
+//! Sessions and their streams: opening, sending, ending.
+//!
+//! Knows: what each does to the session's connection and to the books, and what the log says of it.
+//! Does not know: whether there is room for a session (see `admission`), or how bytes leave.
 
 use super::Server;
-use super::guard::Source;
+use super::refuse::Source;
 use crate::answer::{EndpointInfo, Refused, ResponseContext};
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::{Fault, SendError};
-use crate::event::{CloseReason, ConnId, Event, Reach, RequestHead, ServerPhase, SessionId};
+use crate::event::{CloseReason, ConnId, Event, Reach, ServerPhase, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::principal::Principal;
-use crate::request::{StreamPlan, Unread};
-use crate::route::Service;
+use crate::request::StreamPlan;
 use crate::session::SessionState;
 use crate::sse::{Frame, LAST_CHUNK};
 use crate::throttle::{SESSION_LINES_PER_SECOND, Throttle};
-use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 use crate::token::{Secret, SessionToken};
 
@@ -35,61 +36,6 @@ pub(super) enum Unqueued {
 }
 
 impl Server {
-    // ── The application's verbs about sessions. ─────────────────────────────────────────────────
-
-    /// Queues an event for a session's stream. Nothing is encoded or copied.
-    ///
-    /// A response releases the request that it answers.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError::Full`]: wait for [`Event::Unblocked`], then send again. [`SendError::TooLarge`]:
-    /// it never will fit. [`SendError::Gone`]: the session has ended or is ending.
-    pub fn send(&mut self, session: SessionId, frame: &Frame, now: Time) -> Result<(), SendError> {
-        self.advance(now);
-        self.offer(session.0, frame)?;
-        if let Some(id) = frame.answered_id() {
-            self.settle_request(session.0, id);
-        }
-        self.settle();
-        Ok(())
-    }
-
-    /// Queues one event for many sessions. It is encoded once and shared by all of them. A response
-    /// releases the request that it answers in each.
-    pub fn broadcast(
-        &mut self,
-        to: impl IntoIterator<Item = SessionId>,
-        frame: &Frame,
-        now: Time,
-    ) -> Reach {
-        self.advance(now);
-        let mut reach = Reach::default();
-        for session in to {
-            match self.offer(session.0, frame) {
-                Ok(()) => {
-                    reach.queued += 1;
-                    if let Some(id) = frame.answered_id() {
-                        self.settle_request(session.0, id);
-                    }
-                }
-                Err(SendError::Gone) => reach.gone += 1,
-                Err(SendError::Full) => reach.full += 1,
-                Err(SendError::TooLarge) => reach.too_large += 1,
-            }
-        }
-        self.settle();
-        reach
-    }
-
-    /// Ends a session in order: what is queued still leaves, then the stream ends. Posts are answered
-    /// like those to an unknown session from now on. [`Event::Closed`] follows when it is over.
-    pub fn close(&mut self, session: SessionId, now: Time) {
-        self.advance(now);
-        self.begin_end(session.0, CloseReason::Application);
-        self.settle();
-    }
-
     // ── Opening. ────────────────────────────────────────────────────────────────────────────────
 
     /// Opens a session on a connection. Everything that can fail comes first; a failure leaves no
@@ -105,13 +51,7 @@ impl Server {
             return Ok(());
         }
         let address = self.config.address_key(plan.client);
-        self.admit_session(address.as_ref(), principal.as_ref())?;
-        self.admit_head(&plan.head)?;
-        // The last but one, because asking is counting.
-        if let Some(address) = address {
-            let late = |wait| Refused::limited(Fault::SessionRateLimited, None, wait);
-            self.session_rates.take(address, self.now).map_err(late)?;
-        }
+        self.admit_stream(&plan.head, address, principal.as_ref())?;
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
         let token =
@@ -165,50 +105,34 @@ impl Server {
         self.answer(key, head, plan.unread);
     }
 
-    fn admit_session(
-        &self,
-        address: Option<&crate::peer::AddressKey>,
-        principal: Option<&Principal>,
-    ) -> Result<(), Fault> {
-        let limits = &self.config.limits;
-        let more = |count: u32| count.saturating_add(1);
-        if self.phase != ServerPhase::Running {
-            Err(Fault::ShuttingDown)
-        } else if !within(limits.sessions_max, more(self.sessions.len())) {
-            Err(Fault::SessionsFull)
-        } else if !self.has_place_for_stream() {
-            Err(Fault::StreamsFull)
-        } else if address.is_some_and(|address| {
-            let count = self.session_addresses.count(address).saturating_add(1);
-            !within(limits.sessions_per_address_max.map(u64::from), count)
-        }) {
-            Err(Fault::SessionsPerAddressFull)
-        } else if principal.is_some_and(|principal| {
-            let count = self.principals.sessions(principal);
-            !within(limits.sessions_per_principal_max, more(count))
-        }) {
-            Err(Fault::SessionsPerPrincipalFull)
-        } else if !within(limits.events_max, self.events.len() as u32) {
-            Err(Fault::EventsFull)
-        } else if self.queues_full() && limits.queue_reserve_bytes == 0 {
-            // It could be told nothing; otherwise it has room of its own.
-            Err(Fault::QueuesFull)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Whether an event may carry this head.
-    pub(super) fn admit_head(&self, head: &RequestHead) -> Result<(), Fault> {
-        let bytes = self.bodies_bytes.saturating_add(head.memory_bytes());
-        if within(self.config.limits.bodies_bytes_max, bytes) {
-            Ok(())
-        } else {
-            Err(Fault::BodiesFull)
-        }
-    }
-
     // ── Sending. ────────────────────────────────────────────────────────────────────────────────
+
+    /// Queues a frame of the application's. A response releases the request that it answers.
+    pub(super) fn send_frame(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
+        self.offer(key, frame)?;
+        if let Some(id) = frame.answered_id() {
+            self.settle_request(key, id);
+        }
+        Ok(())
+    }
+
+    /// Queues one frame for many sessions.
+    pub(super) fn send_to_all(
+        &mut self,
+        sessions: impl IntoIterator<Item = SessionId>,
+        frame: &Frame,
+    ) -> Reach {
+        let mut reach = Reach::default();
+        for session in sessions {
+            *match self.send_frame(session.0, frame) {
+                Ok(()) => &mut reach.queued,
+                Err(SendError::Gone) => &mut reach.gone,
+                Err(SendError::Full) => &mut reach.full,
+                Err(SendError::TooLarge) => &mut reach.too_large,
+            } += 1;
+        }
+        reach
+    }
 
     /// Queues a frame of the application's; where it finds no room, it will be told when there is.
     fn offer(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
@@ -226,17 +150,6 @@ impl Server {
             }
             Unqueued::TooLarge => Err(SendError::TooLarge),
             Unqueued::Gone => Err(SendError::Gone),
-        }
-    }
-
-    /// A session waits for room in all queues together, for the frame that was refused last.
-    fn wait_for_budget(&mut self, key: Key) {
-        if self.waiting_for_budget.is_empty() {
-            self.expect_queue_room();
-        }
-        let session = &mut self.sessions[key];
-        if !core::mem::replace(&mut session.waiting_for_budget, true) {
-            self.waiting_for_budget.push_back(key);
         }
     }
 
@@ -289,31 +202,6 @@ impl Server {
         if last && self.phase != ServerPhase::Running {
             self.begin_end(key, CloseReason::Shutdown);
         }
-        true
-    }
-
-    /// Tells the application that a session it could not send to has room. Says whether it did.
-    pub(super) fn unblock(&mut self, key: Key) -> bool {
-        let limits = &self.config.limits;
-        let session = &self.sessions[key];
-        let Some(cost) = session.refused_cost else { return false };
-        let conn = &self.conns[session.conn];
-        let shared = conn.queue_shared_by(cost, limits);
-        let queued = conn.outbox.cost();
-        // Below half, so that a full queue is not announced as free for every small write.
-        let low = queued == 0
-            || (within(limits.queue_bytes_max, queued.saturating_add(cost))
-                && within(limits.queue_bytes_max, queued.saturating_mul(2)));
-        if !low {
-            return false;
-        }
-        if !self.queues_take(shared) {
-            // Its own queue has room, so from here on it waits for others to make some.
-            self.wait_for_budget(key);
-            return false;
-        }
-        self.sessions[key].refused_cost = None;
-        self.events.push_back(Event::Unblocked { session: SessionId(key) });
         true
     }
 
@@ -424,25 +312,5 @@ impl SessionLines {
     pub(super) const fn new() -> Self {
         let [unused, used, large] = [Throttle::new(); 3];
         Self { unused, used, large }
-    }
-}
-
-impl crate::request::Action {
-    /// What is left to read of the request if it is refused.
-    pub(super) const fn unread(&self) -> Unread {
-        match self {
-            Self::Stream(plan) => plan.unread,
-            Self::Post(plan) => plan.unread,
-            Self::Index { unread } => *unread,
-        }
-    }
-
-    /// The service that is asked for, if it is one.
-    pub(super) const fn service(&self) -> Option<Service> {
-        match self {
-            Self::Stream(plan) => Some(plan.service),
-            Self::Post(plan) => Some(plan.service),
-            Self::Index { .. } => None,
-        }
     }
 }

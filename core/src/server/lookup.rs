@@ -17,50 +17,17 @@ use crate::arena::Key;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
 use crate::error::{Expired, Fault};
 use crate::event::{Event, LookupAnswer, LookupTicket, ServerPhase, SessionLookup};
-use crate::http1::CONTINUE;
-use crate::limits::within;
-use crate::outbox::Segment;
-use crate::time::Time;
-use crate::timers::TimerKind;
+use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Whether this shard has the session that another shard's post is for, and takes its posts. Give
-    /// the answer to that shard's [`answer_lookup`](Self::answer_lookup).
-    ///
-    /// Every way to miss takes the same steps. Nothing is counted: [`deliver`](Self::deliver) does that,
-    /// and may still find that the session has ended.
-    #[must_use]
-    pub fn look_up(&self, lookup: &SessionLookup) -> LookupAnswer {
+    /// Whether a session of this shard is there for another shard's post.
+    pub(super) fn has_session(&self, lookup: &SessionLookup) -> LookupAnswer {
         let found = self.find_session(&lookup.claim).is_some();
         match (self.phase, found) {
             (ServerPhase::Running, true) => LookupAnswer::Found,
             (ServerPhase::Running, false) => LookupAnswer::UnknownSession,
             (ServerPhase::Draining { .. } | ServerPhase::Drained, _) => LookupAnswer::Unavailable,
         }
-    }
-
-    /// Answers [`Event::LookedFor`]: the body of the post is read, or the post is refused.
-    ///
-    /// # Errors
-    ///
-    /// [`Expired`] if the post has been refused meanwhile, or its connection is gone.
-    pub fn answer_lookup(
-        &mut self,
-        ticket: LookupTicket,
-        answer: LookupAnswer,
-        now: Time,
-    ) -> Result<(), Expired> {
-        self.advance(now);
-        let key = self.redeem(ticket.0)?;
-        let ConnPhase::Locating(post) = &self.conns[key].phase else { return Err(Expired) };
-        let unread = post.unread;
-        match answer {
-            LookupAnswer::Found => self.located(key),
-            LookupAnswer::UnknownSession => self.refuse(key, Fault::UnknownSession, unread),
-            LookupAnswer::Unavailable => self.refuse(key, Fault::Busy, unread),
-        }
-        self.settle();
-        Ok(())
     }
 
     /// Whether a post's shard has to be asked before any of `input`, which goes on with its body, is used.
@@ -95,9 +62,9 @@ impl Server {
 
     /// Asks the shard of a post's session whether it exists.
     pub(super) fn locate(&mut self, key: Key, post: Unlocated) {
-        if !within(self.config.limits.events_max, self.events.len() as u32) {
-            self.disarm(crate::timers::Role::Phase, key);
-            return self.refuse(key, Fault::EventsFull, post.unread);
+        if let Err(fault) = self.admit_event() {
+            self.disarm(Role::Phase, key);
+            return self.refuse(key, fault, post.unread);
         }
         let (shard, claim) = (post.claim.token.shard(), (*post.claim).clone());
         self.enter(key, ConnPhase::Locating(Box::new(post)));
@@ -106,21 +73,32 @@ impl Server {
         self.events.push_back(Event::LookedFor { shard, lookup, ticket });
     }
 
+    /// The other shard has answered: the body of the post is read, or the post is refused.
+    pub(super) fn take_lookup_answer(
+        &mut self,
+        ticket: LookupTicket,
+        answer: LookupAnswer,
+    ) -> Result<(), Expired> {
+        let key = self.redeem(ticket.0)?;
+        let ConnPhase::Locating(post) = &self.conns[key].phase else {
+            unreachable!("invariant: this kind of ticket belongs to this phase");
+        };
+        let unread = post.unread;
+        match answer {
+            LookupAnswer::Found => self.located(key),
+            LookupAnswer::UnknownSession => self.refuse(key, Fault::UnknownSession, unread),
+            LookupAnswer::Unavailable => self.refuse(key, Fault::Busy, unread),
+        }
+        Ok(())
+    }
+
     /// The session exists: the body is read.
     fn located(&mut self, key: Key) {
         let ConnPhase::Locating(post) = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: its caller has looked");
         };
         let Unlocated { claim, decoder, expects_continue, .. } = *post;
-        if expects_continue {
-            self.push(key, Segment::Static(CONTINUE));
-        }
-        let empty = decoder.is_done();
         let target = PostTarget::Elsewhere { claim, unasked: None };
-        self.enter(key, ConnPhase::Body { decoder, body: Default::default(), target });
-        self.arm(TimerKind::Body, key);
-        if empty {
-            self.finish_body(key);
-        }
+        self.begin_body(key, decoder, target, expects_continue);
     }
 }

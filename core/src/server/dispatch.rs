@@ -1,16 +1,18 @@
-//! Bytes from peers: heads, bodies, and what is thrown away; and the other direction's completions.
+//! Dispatch: from a peer's bytes to a request head, and from the head to what it asks for.
+//!
+//! Knows: what each phase of a connection does with input, how input waits while it cannot be used, and
+//! what the end of input means. Does not know: who may ask, bodies, or sessions.
 
 use super::Server;
-use super::posts::make_room;
-use crate::answer::Reply;
+use super::bodies::make_room;
+use crate::answer::{HealthSnapshot, Reply};
 use crate::arena::Key;
 use crate::client_info::ClientInfo;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
-use crate::event::{CloseReason, Event, ServerPhase};
+use crate::event::{CloseReason, ServerPhase};
 use crate::exchange::Exchange;
 use crate::http1::{FieldStorage, Head, Persistence, Scan};
-use crate::limits::within;
 use crate::policy::cors::CorsOrigin;
 use crate::request::{Asked, Unread, reply_to, route_of, route_request};
 use crate::timers::{Role, TimerKind};
@@ -22,54 +24,25 @@ impl Server {
         let used = if conn.stashed().is_empty() { self.run(key, input) } else { 0 };
         let rest = input.get(used..).unwrap_or_default();
         if !rest.is_empty() {
-            self.pending_input(key, rest);
+            self.keep_input(key, rest);
         }
         self.charge_bodies(key);
     }
 
-    fn pending_input(&mut self, key: Key, rest: &[u8]) {
+    fn keep_input(&mut self, key: Key, rest: &[u8]) {
         let conn = &mut self.conns[key];
         let before = conn.pending_input.capacity();
         let needed = conn.pending_input.len().saturating_add(rest.len());
         let grown = if needed > before { needed.max(before.saturating_mul(2)) } else { 0 };
         // The old one and the new one are there together for a moment.
-        let bytes = self.bodies_bytes.saturating_add(grown as u64);
-        if !within(self.config.limits.bodies_bytes_max, bytes) {
+        if !self.bodies_take(grown as u64) {
             return self.refuse_wherever(key, Fault::BodiesFull);
         }
+        let conn = &mut self.conns[key];
         make_room(&mut conn.pending_input, rest.len(), usize::MAX);
         conn.pending_input.extend_from_slice(rest);
         self.bodies_bytes =
             self.bodies_bytes - before as u64 + conn.pending_input.capacity() as u64;
-    }
-
-    /// Refuses a connection that may be in the middle of waiting for something. A request that has
-    /// its answer, or whose message has been delivered, is not refused: what is behind it is.
-    pub(super) fn refuse_wherever(&mut self, key: Key, fault: Fault) {
-        let conn = &mut self.conns[key];
-        match conn.phase {
-            ConnPhase::Awaiting => {
-                conn.reply.persistence = Persistence::Close;
-                self.note(Some(key), fault);
-                self.drop_input(key);
-            }
-            ConnPhase::Discarding { .. } => {
-                self.note(Some(key), fault);
-                self.close_after_flush(key);
-            }
-            ConnPhase::Head
-            | ConnPhase::Deciding(_)
-            | ConnPhase::Locating(_)
-            | ConnPhase::Body { .. }
-            | ConnPhase::Held { .. }
-            | ConnPhase::Streaming { .. }
-            | ConnPhase::Closing { .. }
-            | ConnPhase::Lingering { .. }
-            | ConnPhase::Ended => {
-                self.abandon_post(key);
-                self.refuse(key, fault, Unread::Unknown);
-            }
-        }
     }
 
     /// Goes on with stashed input, as far as the connection can use it now; then, if the peer has
@@ -194,13 +167,6 @@ impl Server {
         }
     }
 
-    /// A head that cannot be understood: nothing behind it can be either.
-    fn reject_head(&mut self, key: Key, fault: impl Into<Fault>) {
-        let conn = &mut self.conns[key];
-        (conn.reply, conn.cors_origin) = (Reply::CLOSE, CorsOrigin::Off);
-        self.refuse(key, fault.into(), Unread::Unknown);
-    }
-
     /// A request has come whose HTTP is spoken elsewhere.
     pub(super) fn take_exchange(&mut self, key: Key, request: Exchange<'_>) {
         match request.head(&self.head_limits, &mut FieldStorage::new()) {
@@ -242,19 +208,21 @@ impl Server {
         self.answer(key, answer, unread);
     }
 
-    fn readiness(&self) -> Result<(), &str> {
-        let limits = &self.config.limits;
-        if self.phase != ServerPhase::Running {
-            Err("draining")
-        } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1))
-            || !self.has_place_for_stream()
-        {
-            Err("full")
-        } else if let Some(why) = self.report.unready() {
-            Err(why)
-        } else {
-            Ok(())
+    fn snapshot(&self) -> HealthSnapshot<'_> {
+        HealthSnapshot {
+            sessions: self.sessions.len().saturating_add(self.elsewhere.0),
+            connections: self.conns.len().saturating_add(self.elsewhere.1),
+            uptime_seconds: self.now.saturating_since(self.started).as_secs(),
+            draining: self.phase != ServerPhase::Running,
+            report: &self.health_extras,
         }
+    }
+
+    /// A head that cannot be understood: nothing behind it can be either.
+    fn reject_head(&mut self, key: Key, fault: impl Into<Fault>) {
+        let conn = &mut self.conns[key];
+        (conn.reply, conn.cors_origin) = (Reply::CLOSE, CorsOrigin::Off);
+        self.refuse(key, fault.into(), Unread::Unknown);
     }
 
     pub(super) fn take_eof(&mut self, key: Key) {
@@ -296,82 +264,5 @@ impl Server {
             ConnPhase::Lingering { .. } => self.end_quietly(key),
             ConnPhase::Ended => {}
         }
-    }
-
-    pub(super) fn take_written(&mut self, key: Key, count: usize) {
-        let full = self.queues_full();
-        let Some(conn) = self.conns.find_mut(key) else { return };
-        let was_read = conn.takes_input(&self.config.limits, full);
-        // What was queued may have been thrown away while a write of shares in it was under way.
-        let thrown_away = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
-        if count == 0 || thrown_away {
-            return;
-        }
-        let before = conn.queue_shared(&self.config.limits);
-        let frames = conn.outbox.advance(count);
-        self.queues_cost -= before - conn.queue_shared(&self.config.limits);
-        self.metrics.frames_sent += u64::from(frames);
-        self.metrics.bytes_sent += count as u64;
-        conn.taken = conn.taken.saturating_add(count as u64);
-        let enough = self.config.limits.stall_bytes_min;
-        let progress = conn.taken >= enough || conn.outbox.cost() <= enough;
-        let empty = conn.outbox.is_empty();
-        if progress {
-            conn.taken = 0;
-        }
-        let stream = if let ConnPhase::Streaming { session, ending, .. } = conn.phase {
-            Some((session, ending))
-        } else {
-            None
-        };
-        if empty {
-            self.disarm(Role::Stall, key);
-        } else if progress {
-            self.arm(TimerKind::Stall, key);
-        }
-        match stream {
-            Some((session, false)) => {
-                self.arm(TimerKind::Heartbeat, key);
-                self.unblock(session);
-            }
-            Some((_, true)) => {}
-            None => {
-                self.resumable.push_back(key);
-                if !was_read {
-                    self.read_again(key);
-                }
-            }
-        }
-        self.wake(key);
-        self.after_flush(key);
-    }
-
-    /// A connection that was not read may be read now: the deadline for what comes starts anew.
-    fn read_again(&mut self, key: Key) {
-        let conn = &self.conns[key];
-        let armed = self.timers.armed(Role::Phase, key.index());
-        if let Some(kind) = armed.filter(|kind| kind.is_for_input())
-            && conn.takes_input(&self.config.limits, self.queues_full())
-        {
-            self.arm(kind, key);
-        }
-    }
-
-    /// Hands out the session that has waited for room in all queues together for longest, if there is
-    /// room for its frame now. The others are not asked before it is their turn.
-    pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
-        while let Some(&key) = self.waiting_for_budget.front() {
-            #[cfg(test)]
-            crate::testing::step();
-            if self.wants_queue_room() {
-                return None;
-            }
-            self.waiting_for_budget.pop_front();
-            self.sessions[key].waiting_for_budget = false;
-            if self.unblock(key) {
-                return self.events.pop_front();
-            }
-        }
-        None
     }
 }
