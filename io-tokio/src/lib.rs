@@ -55,9 +55,9 @@ pub use mcp_sse_core::{
     StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };
 pub use mcp_sse_driver::{
-    ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, ExchangeClient, ExchangeRequest, Handle,
-    HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache,
-    WORKERS_MAX,
+    ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
+    ExchangeRequest, Handle, HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender,
+    Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

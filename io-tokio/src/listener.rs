@@ -128,7 +128,7 @@ impl Listener {
     /// its argument's type, `Arc<RequestHead>`. What is allowed is allowed on behalf of a [`Principal`](crate::Principal), to whom the
     /// session belongs: nobody else's posts reach it.
     ///
-    /// By default a verdict holds for a minute for all requests with the same `Authorization` field:
+    /// By default what is allowed holds for a minute for all requests with the same `Authorization` field:
     /// see [`VerdictCache`](crate::VerdictCache) for what that means, and
     /// [`verdict_cache`](Self::verdict_cache) to change it.
     ///
@@ -136,8 +136,9 @@ impl Listener {
     /// waits for whatever it waits for without blocking that thread. [`serve`](Self::serve) and
     /// [`serve_on_workers`](Self::serve_on_workers) have runtimes of their own there; to have it done
     /// on the application's, take its [`Handle`](tokio::runtime::Handle) into the closure and spawn. At most
-    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) are worked out at once on each thread, further
-    /// questions wait. What is not decided within [`Timeouts::decision`](crate::Timeouts::decision)
+    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) are worked out at once on each thread, and of one
+    /// address [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX); further questions
+    /// wait. What is not decided within [`Timeouts::decision`](crate::Timeouts::decision)
     /// is dropped, and its requests are answered 503; so are those at which it panics.
     ///
     /// # Errors

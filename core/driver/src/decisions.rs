@@ -5,16 +5,21 @@
 //!
 //! A question is answered from the [`Verdicts`] that are remembered; or it joins one about the same
 //! credential that is being worked out; or it gets one of [`DECISIONS_MAX`] places; or it waits for
-//! one, first come, first served. Each place has a waker of its own, so that a turn polls what was
-//! woken and nothing else.
+//! one, first come, first served. Each place has a waker of its own, so that a turn polls what was woken
+//! and nothing else.
+//!
+//! Chosen: a question of an address that has [`DECISIONS_PER_ADDRESS_MAX`] places waits until one of those
+//! is free, and others pass it by. Considered: refusing it, which is simpler, but some clients never come
+//! back after an error, and many of them may share an address.
 
 use core::fmt;
 use core::mem;
+use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::task::Wake;
@@ -27,6 +32,10 @@ use crate::throttle::LogThrottle;
 
 /// Decisions that one shard has worked out at once; further questions wait.
 pub const DECISIONS_MAX: usize = 64;
+
+/// Of them, those about requests of one address (IPv6: one /64); loopback peers and trusted proxies are
+/// exempt, because they speak for others.
+pub const DECISIONS_PER_ADDRESS_MAX: usize = 16;
 
 /// Waiting questions beyond which it is worth looking for those whose clients have left.
 const SWEEP_MIN: usize = 64;
@@ -62,6 +71,8 @@ struct Question {
     ticket: AuthTicket,
     head: Arc<RequestHead>,
     key: Option<CredentialKey>,
+    /// What its client counts as.
+    address: Option<IpAddr>,
 }
 
 /// A decision that is being worked out, or room for one.
@@ -70,6 +81,7 @@ struct DecisionSlot {
     /// Those who wait for it.
     tickets: Vec<AuthTicket>,
     key: Option<CredentialKey>,
+    address: Option<IpAddr>,
     until: Option<Time>,
     wake: Arc<SlotWaker>,
     waker: Waker,
@@ -103,6 +115,8 @@ pub(super) struct Decisions {
     /// As many as have been needed at once.
     slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
+    /// How many places each address has.
+    addresses: BTreeMap<IpAddr, usize>,
     /// Tickets in `slots` and `waiting`.
     pending: usize,
     /// When `pending` comes to this, those whose clients have left are looked for.
@@ -124,6 +138,7 @@ impl Decisions {
             verdicts: Verdicts::new(cache),
             slots: Vec::new(),
             waiting: VecDeque::new(),
+            addresses: BTreeMap::new(),
             pending: 0,
             sweep_at: SWEEP_MIN,
             begun: 0,
@@ -144,19 +159,21 @@ impl Decisions {
         let Some(key) = catch_panic(|| self.verdicts.key(&head)) else {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         };
-        if let Some(verdict) = key.as_ref().and_then(|key| self.verdicts.get(key, now)) {
+        if let Some(principal) = key.as_ref().and_then(|key| self.verdicts.get(key, now)) {
             server.count_remembered_verdict();
-            return answer(server, ticket, verdict, now);
+            return answer(server, ticket, Verdict::Allow(principal), now);
         }
         if self.authorizer.is_none() || !self.has_room(server) {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         }
         self.pending += 1;
-        let question = Question { ticket, head, key };
+        let address = server.config().limited_address(head.client());
+        let question = Question { ticket, head, key, address };
         let Some(question) = self.join(question) else { return };
-        // First come, first served.
-        let at = self.vacancy().filter(|_| self.waiting.is_empty() && self.begun < DECISIONS_MAX);
-        match at {
+        // First come, first served: those that wait while there is a vacancy are of addresses that may
+        // not have it.
+        let may_begin = self.begun < DECISIONS_MAX && self.has_place_for(&question);
+        match self.vacancy().filter(|_| may_begin) {
             Some(at) => self.begin(at, question, server, now),
             None => self.waiting.push_back(question),
         }
@@ -182,7 +199,16 @@ impl Decisions {
                 }
             }
         }
+        let more = self.begin_waiting(server, now);
+        self.begun == DECISIONS_MAX && more
+    }
+
+    /// Gives free places to questions that wait. Says whether there are some at which it has not looked.
+    fn begin_waiting(&mut self, server: &mut Server, now: Time) -> bool {
+        let mut passed_by = Vec::new();
         while self.begun < DECISIONS_MAX
+            && !self.waiting.is_empty()
+            && let Some(at) = self.vacancy()
             && let Some(question) = self.waiting.pop_front()
         {
             if !server.expects(&question.ticket) {
@@ -191,20 +217,30 @@ impl Decisions {
             }
             // What it asks may have been decided while it waited.
             let known = question.key.as_ref().and_then(|key| self.verdicts.get(key, now));
-            if let Some(verdict) = known {
+            if let Some(principal) = known {
                 self.pending -= 1;
                 server.count_remembered_verdict();
-                answer(server, question.ticket, verdict, now);
+                answer(server, question.ticket, Verdict::Allow(principal), now);
                 continue;
             }
             let Some(question) = self.join(question) else { continue };
-            let Some(at) = self.vacancy() else {
-                self.waiting.push_front(question);
-                return false;
-            };
-            self.begin(at, question, server, now);
+            if self.has_place_for(&question) {
+                self.begin(at, question, server, now);
+            } else {
+                passed_by.push(question);
+            }
         }
-        !self.waiting.is_empty()
+        let more = !self.waiting.is_empty();
+        while let Some(question) = passed_by.pop() {
+            self.waiting.push_front(question);
+        }
+        more
+    }
+
+    /// Whether its address may have one more place.
+    fn has_place_for(&self, question: &Question) -> bool {
+        let taken = question.address.and_then(|address| self.addresses.get(&address));
+        taken.is_none_or(|&taken| taken < DECISIONS_PER_ADDRESS_MAX)
     }
 
     /// When [`poll`](Self::poll) has work even if nothing is woken.
@@ -235,7 +271,10 @@ impl Decisions {
         let decide = self.authorizer.clone();
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.tickets.push(question.ticket);
-        (slot.key, slot.until) = (question.key, until);
+        (slot.key, slot.address, slot.until) = (question.key, question.address, until);
+        if let Some(address) = question.address {
+            *self.addresses.entry(address).or_default() += 1;
+        }
         slot.work = decide.map(|decide| (decide.0)(question.head));
         self.work(at, server, now);
     }
@@ -259,6 +298,14 @@ impl Decisions {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let (work, key) = (slot.work.take(), slot.key.take());
         let tickets = mem::take(&mut slot.tickets);
+        if let Some(address) = slot.address.take()
+            && let Some(taken) = self.addresses.get_mut(&address)
+        {
+            *taken -= 1;
+            if *taken == 0 {
+                self.addresses.remove(&address);
+            }
+        }
         self.pending -= tickets.len();
         let verdict = decision.verdict.clone();
         if let Some(key) = key {
@@ -283,9 +330,8 @@ impl Decisions {
             link: self.link.clone(),
         });
         let waker = Waker::from(wake.clone());
-        let slot =
-            DecisionSlot { work: None, tickets: Vec::new(), key: None, until: None, wake, waker };
-        self.slots.push(slot);
+        let (work, tickets, key, address, until) = (None, Vec::new(), None, None, None);
+        self.slots.push(DecisionSlot { work, tickets, key, address, until, wake, waker });
         Some(self.slots.len() - 1)
     }
 

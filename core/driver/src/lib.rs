@@ -52,7 +52,7 @@ mod workers;
 
 pub use addresses::{ADDRESSES_MAX, RoundRobin};
 pub use bound::{Bound, Door};
-pub use decisions::{Authorizer, DECISIONS_MAX};
+pub use decisions::{Authorizer, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX};
 pub use descriptors::Descriptors;
 pub use exchange::{ExchangeClient, ExchangeRequest};
 pub use handle::{Handle, ShardControl, Stopped, shard_control};
