@@ -253,7 +253,7 @@ impl Answers {
     }
 
     pub(crate) fn health(&self, snapshot: &HealthSnapshot<'_>, to: &ResponseContext<'_>) -> Answer {
-        let HealthSnapshot { sessions, connections, uptime_seconds, draining, report } = snapshot;
+        let HealthSnapshot { sessions, connections, uptime_seconds, draining, extras } = snapshot;
         let status = if *draining { "draining" } else { "healthy" };
         let mut body = format!(
             "{{\"status\":\"{status}\",\"active_sessions\":{sessions},\
@@ -264,7 +264,7 @@ impl Answers {
             body.push_str(rfc3339(seconds).as_str());
             body.push('"');
         }
-        for (name, value) in report.gauges() {
+        for (name, value) in extras.gauges() {
             body.push(',');
             body.push_str(&serde_json::Value::from(name).to_string());
             body.push_str(&format!(":{value}"));
@@ -344,7 +344,7 @@ pub(crate) struct HealthSnapshot<'a> {
     pub(crate) connections: u32,
     pub(crate) uptime_seconds: u64,
     pub(crate) draining: bool,
-    pub(crate) report: &'a HealthExtras,
+    pub(crate) extras: &'a HealthExtras,
 }
 
 /// The text with a line feed at its end.

@@ -179,7 +179,7 @@ impl fmt::Debug for Conn {
             .field("peer", &self.peer)
             .field("phase", &self.phase)
             .field("partial_bytes", &self.partial.len())
-            .field("pending_input_bytes", &self.stashed().len())
+            .field("pending_input_bytes", &self.pending().len())
             .field("outbox", &self.outbox)
             .field("eof", &self.eof)
             .finish_non_exhaustive()
@@ -244,7 +244,7 @@ impl Conn {
         ResponseContext { reply: self.reply, exchange, cors_origin: &self.cors_origin, config }
     }
 
-    pub(crate) fn stashed(&self) -> &[u8] {
+    pub(crate) fn pending(&self) -> &[u8] {
         self.pending_input.get(self.pending_input_at..).unwrap_or_default()
     }
 
@@ -271,7 +271,7 @@ impl Conn {
 
     pub(crate) fn interest(&self, limits: &Limits, queues_full: bool) -> Interest {
         let write = !self.outbox.is_empty();
-        let read = !self.eof && self.takes_input(limits, queues_full) && self.stashed().is_empty();
+        let read = !self.eof && self.takes_input(limits, queues_full) && self.pending().is_empty();
         match self.phase {
             ConnPhase::Ended if !write => Interest::Close,
             ConnPhase::Ended => Interest::Io { read: false, write },
@@ -302,7 +302,7 @@ impl Conn {
         matches!(self.phase, ConnPhase::Head)
             && self.scanner.is_idle()
             && self.outbox.is_empty()
-            && self.stashed().is_empty()
+            && self.pending().is_empty()
     }
 
     /// What `queued` bytes of it would count in the budget of all queues: a stream's first bytes are

@@ -442,6 +442,11 @@ pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
     limit.is_none_or(|limit| value <= limit)
 }
 
+/// Whether there are as many as `limit` allows, so that one more is too many; `None` allows any number.
+pub(crate) fn is_full<T: PartialOrd + From<u32>>(limit: Option<u32>, count: T) -> bool {
+    limit.is_some_and(|limit| count >= T::from(limit))
+}
+
 /// How long things may take. `None` is for ever.
 ///
 /// Write out those that you change, as with [`Limits`]: a minor release may add deadlines, and each

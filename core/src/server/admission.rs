@@ -13,7 +13,7 @@ use crate::arena::Key;
 use crate::conn::{Conn, PostTarget};
 use crate::error::{AcceptError, Fault};
 use crate::event::{ConnId, Deadline, RequestHead, ServerPhase};
-use crate::limits::within;
+use crate::limits::{is_full, within};
 use crate::peer::{AddressKey, Peer};
 use crate::principal::Principal;
 use crate::route::Service;
@@ -26,7 +26,7 @@ use crate::token::{SessionToken, TokenError};
 /// was accepted into the last place is to have the time to send its request.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
-/// The timers of connections that may be closed to make room.
+/// What a connection that may be closed to make room waits for: a request, or its end.
 const WAITING: [TimerKind; 3] = [TimerKind::Head, TimerKind::Idle, TimerKind::Linger];
 
 const SESSION_RATE: &str = "too many posts to this session (limit posts_rate_per_session)";
@@ -57,24 +57,19 @@ impl Server {
         Ok(key)
     }
 
+    /// Whether there is a place for a connection from `peer`.
     pub(super) fn admit_connection(&self, peer: &Peer) -> Result<(), AcceptError> {
         let limits = &self.config.limits;
+        let address = self.config.address_key(peer.ip());
+        let of_address = address.map_or(0, |address| self.conn_addresses.count(&address));
         if self.phase != ServerPhase::Running {
-            return Err(AcceptError::ShuttingDown);
-        }
-        if !within(limits.connections_max, self.conns.len().saturating_add(1)) {
-            return Err(AcceptError::AtCapacity);
-        }
-        match self.config.address_key(peer.ip()) {
-            Some(address)
-                if !within(
-                    limits.connections_per_address_max.map(u64::from),
-                    self.conn_addresses.count(&address).saturating_add(1),
-                ) =>
-            {
-                Err(AcceptError::AddressAtCapacity)
-            }
-            _ => Ok(()),
+            Err(AcceptError::ShuttingDown)
+        } else if is_full(limits.connections_max, self.conns.len()) {
+            Err(AcceptError::AtCapacity)
+        } else if address.is_some() && is_full(limits.connections_per_address_max, of_address) {
+            Err(AcceptError::AddressAtCapacity)
+        } else {
+            Ok(())
         }
     }
 
@@ -102,7 +97,8 @@ impl Server {
         }
     }
 
-    /// When there will be one, if nothing else happens. Nobody is accepted before, so nobody else would say.
+    /// When [`make_room`](Self::make_room) will find a connection to close, if nothing else happens. No
+    /// connection is accepted before, so no other input would bring the server to look.
     pub(super) fn room_deadline(&self) -> Option<Deadline> {
         if !self.wants_room() {
             return None;
@@ -114,9 +110,10 @@ impl Server {
         WAITING.into_iter().filter_map(since).min_by_key(|deadline| deadline.at)
     }
 
+    /// Whether every place is taken and none is about to become free.
     fn wants_room(&self) -> bool {
         let limits = &self.config.limits;
-        let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
+        let full = is_full(limits.connections_max, self.conns.len());
         full && self.evicted.is_none() && self.phase == ServerPhase::Running && limits.reserve() > 0
     }
 
@@ -144,58 +141,51 @@ impl Server {
         principal: Option<&Principal>,
     ) -> Result<(), Fault> {
         let limits = &self.config.limits;
-        let more = |count: u32| count.saturating_add(1);
-        if self.phase != ServerPhase::Running {
-            Err(Fault::ShuttingDown)
-        } else if !within(limits.sessions_max, more(self.sessions.len())) {
-            Err(Fault::SessionsFull)
-        } else if !self.has_place_for_stream() {
-            Err(Fault::StreamsFull)
-        } else if address.is_some_and(|address| {
-            let count = self.session_addresses.count(address).saturating_add(1);
-            !within(limits.sessions_per_address_max.map(u64::from), count)
+        self.has_place_for_session()?;
+        if address.is_some_and(|address| {
+            is_full(limits.sessions_per_address_max, self.session_addresses.count(address))
         }) {
             Err(Fault::SessionsPerAddressFull)
         } else if principal.is_some_and(|principal| {
-            let count = self.principals.sessions(principal);
-            !within(limits.sessions_per_principal_max, more(count))
+            is_full(limits.sessions_per_principal_max, self.principals.sessions(principal))
         }) {
             Err(Fault::SessionsPerPrincipalFull)
-        } else if let Err(fault) = self.admit_event() {
-            Err(fault)
         } else if self.queues_full() && limits.queue_reserve_bytes == 0 {
-            // It could be told nothing; otherwise it has room of its own.
-            Err(Fault::QueuesFull)
+            // Nothing could be sent to it; where sessions have a reserve, that is room of its own.
+            self.admit_event().and(Err(Fault::QueuesFull))
+        } else {
+            self.admit_event()
+        }
+    }
+
+    /// Whether one more session, whoever opens it, leaves the reserve of connections to requests.
+    fn has_place_for_session(&self) -> Result<(), Fault> {
+        let limits = &self.config.limits;
+        let streams_max = limits.connections_max.map(|max| max - limits.reserve());
+        if self.phase != ServerPhase::Running {
+            Err(Fault::ShuttingDown)
+        } else if is_full(limits.sessions_max, self.sessions.len()) {
+            Err(Fault::SessionsFull)
+        } else if is_full(streams_max, self.sessions.len()) {
+            Err(Fault::StreamsFull)
         } else {
             Ok(())
         }
     }
 
-    /// Whether one more stream leaves the reserve of connections to requests.
-    pub(super) fn has_place_for_stream(&self) -> bool {
-        let limits = &self.config.limits;
-        let streams_max = limits.connections_max.map(|max| max - limits.reserve());
-        within(streams_max, self.sessions.len().saturating_add(1))
-    }
-
+    /// What `/ready` says: whether a session could be opened, and if not, the word for why.
     pub(super) fn readiness(&self) -> Result<(), &str> {
-        let limits = &self.config.limits;
-        if self.phase != ServerPhase::Running {
-            Err("draining")
-        } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1))
-            || !self.has_place_for_stream()
-        {
-            Err("full")
-        } else if let Some(why) = self.health_extras.unready() {
-            Err(why)
-        } else {
-            Ok(())
+        match self.has_place_for_session() {
+            Err(Fault::ShuttingDown) => Err("draining"),
+            Err(_) => Err("full"),
+            Ok(()) => self.health_extras.unready().map_or(Ok(()), Err),
         }
     }
 
     // ── Posts. ──────────────────────────────────────────────────────────────────────────────────
 
-    /// Whether the body of a post may be read, and for which session it is.
+    /// Whether the body of a post may be read, and whose session it is for. `refusal` is what is wrong
+    /// with the request's head.
     pub(super) fn admit_post(
         &mut self,
         key: Key,
@@ -204,8 +194,8 @@ impl Server {
         service: Service,
         principal: Option<Principal>,
     ) -> Result<PostTarget, Refused> {
-        // Before anything else is said, so that bad posts and guesses at sessions are limited as well,
-        // and the answer tells nothing of them.
+        // First, so that bad posts and guesses at session ids are limited as well, and the answer tells
+        // nothing about them.
         if let Some(principal) = &principal {
             let late = |wait| Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
             self.principals.post(principal, self.now).map_err(late)?;
@@ -230,6 +220,7 @@ impl Server {
         self.sessions[session].post(rate, self.now)
     }
 
+    /// The session that a post names: of this shard, or of another one.
     fn target(
         &self,
         token: Result<SessionToken, TokenError>,
@@ -239,7 +230,7 @@ impl Server {
         let token = match token {
             Ok(token) => token,
             Err(error) => {
-                // As long as for any other miss.
+                // A malformed id takes as long as any other miss.
                 self.find_session(&SessionRef { token: SessionToken::NOBODYS, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
@@ -261,9 +252,9 @@ impl Server {
 
     /// The session that is claimed, if it has this secret, service and principal, and is not ending.
     ///
-    /// Every way to miss takes the same steps: a secret is compared, then a principal, each to its end,
-    /// and only then is anything said. Where there is no session, decoys are compared. The steps
-    /// depend on the claim alone.
+    /// Every miss takes the same steps: a secret is compared, then a principal, each to its end, and only
+    /// then is the result looked at. Where there is no session, decoys are compared. So the time that a
+    /// miss takes depends on the claim alone, and tells nothing about other sessions.
     pub(super) fn find_session(&self, claim: &SessionRef) -> Option<Key> {
         let found = self.sessions.at(claim.token.slot());
         let session = found.map(|(_, session)| session);
@@ -273,13 +264,13 @@ impl Server {
 
     // ── Events. ─────────────────────────────────────────────────────────────────────────────────
 
-    /// Whether the application may be given one more thing to look at.
+    /// Whether one more question may wait for the application to poll it.
     pub(super) fn admit_event(&self) -> Result<(), Fault> {
         let room = within(self.config.limits.events_max, self.events.len() as u32);
         if room { Ok(()) } else { Err(Fault::EventsFull) }
     }
 
-    /// Whether an event may carry this head.
+    /// Whether the budget of request bytes has room for a head that an event carries.
     pub(super) fn admit_head(&self, head: &RequestHead) -> Result<(), Fault> {
         if self.bodies_take(head.memory_bytes()) { Ok(()) } else { Err(Fault::BodiesFull) }
     }

@@ -1,14 +1,16 @@
 //! Authorization: whether a request may proceed, decided by configured tokens or by the application.
 //!
-//! Knows: credentials, the question to the application and its verdict. Does not know: what it then costs.
+//! Knows: credentials, the question to the application, and its verdict. Does not know: whether there is
+//! room for what the request asks for.
 //!
-//! Every request, by whatever entry it came, goes through [`Server::authenticate`].
+//! Every request that is not for a probe or a public document goes through [`Server::authenticate`],
+//! by whatever entry it came.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use super::Server;
-use crate::answer::{Refused, ResponseContext};
+use crate::answer::Refused;
 use crate::arena::Key;
 use crate::config::Authorization;
 use crate::conn::ConnPhase;
@@ -21,7 +23,7 @@ use crate::request::{Action, Unread};
 use crate::timers::TimerKind;
 
 impl Server {
-    /// Goes on with a request at once, or asks the application about it first, or refuses it.
+    /// Lets a request proceed, asks the application about it first, or refuses it.
     pub(super) fn authenticate(&mut self, key: Key, plan: Action, head: &Head<'_>) {
         let tokens = match &self.config.authorization {
             Authorization::None => return self.proceed(key, plan, None),
@@ -64,7 +66,7 @@ impl Server {
         self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
     }
 
-    /// The application has answered.
+    /// Applies the application's verdict to the request that waits for it.
     pub(super) fn take_verdict(
         &mut self,
         ticket: AuthTicket,
@@ -91,8 +93,8 @@ impl Server {
         Ok(())
     }
 
-    /// Goes on with a request that somebody has vouched for, or that needs nobody to.
-    pub(super) fn proceed(&mut self, key: Key, plan: Action, principal: Option<Principal>) {
+    /// Carries out a request that may proceed, on behalf of `principal` if there is one.
+    fn proceed(&mut self, key: Key, plan: Action, principal: Option<Principal>) {
         match plan {
             Action::Stream(plan) => {
                 let unread = plan.unread;
@@ -102,11 +104,10 @@ impl Server {
             }
             Action::Post(plan) => self.begin_post(key, plan, principal),
             Action::Index { unread } => {
-                let page = |server: &Self, to: &ResponseContext<'_>| {
+                let answer = self.answering(key, unread, |server, to| {
                     let text = server.config.index_page.as_deref().unwrap_or_default();
                     server.answers.page(text, to)
-                };
-                let answer = self.answering(key, unread, page);
+                });
                 self.answer(key, answer, unread);
             }
         }

@@ -1,4 +1,6 @@
-//! What holds between the parts of a server after every verb.
+//! The invariants: what holds between the parts of a server after every verb.
+//!
+//! Knows: every sum and list, and the parts that they are made of. Does not know: how they came about.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 

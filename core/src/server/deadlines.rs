@@ -15,10 +15,11 @@ use crate::request::Unread;
 use crate::sse::{HEARTBEAT_BARE, HEARTBEAT_CHUNKED};
 use crate::timers::{Role, TimerKind};
 
-/// Due timers taken in one call: enough to be cheap, few enough not to keep sockets waiting.
+/// How many due timers one call handles: enough to be cheap, few enough not to keep sockets waiting.
 const TIMEOUTS_BATCH: usize = 256;
 
 impl Server {
+    /// Arms a timer of a connection, and notes the time that capacity decisions go by.
     pub(super) fn arm(&mut self, kind: TimerKind, key: Key) {
         self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
         if matches!(kind, TimerKind::Head | TimerKind::Idle | TimerKind::Linger) {
@@ -29,6 +30,7 @@ impl Server {
         }
     }
 
+    /// Disarms whatever timer of a connection has this role.
     pub(super) fn disarm(&mut self, role: Role, key: Key) {
         self.timers.disarm(role, key.index());
     }
@@ -46,6 +48,7 @@ impl Server {
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
+    /// Acts on deadlines that have passed, as many as one call may.
     pub(super) fn take_timeouts(&mut self) {
         if let ServerPhase::Draining { until: Some(until) } = self.phase
             && until <= self.now
@@ -63,16 +66,17 @@ impl Server {
         }
     }
 
+    /// Acts on a connection's deadline.
     fn time_out(&mut self, kind: TimerKind, key: Key) {
         let conn = &self.conns[key];
-        // What it waits for may have come, and is not read before its peer takes what is queued; if
-        // that takes too long it is the stall timer's affair. It has waited no less for that, so the
-        // connection is as old as it was.
+        // An input deadline does not run while the connection is not read because its peer takes nothing
+        // of what is queued: then the stall timer runs. `waiting_since` stays: the connection has waited
+        // all the same.
         if kind.is_for_input() && !conn.takes_input(&self.config.limits, self.queues_full()) {
             return self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
         }
         match kind {
-            // A connection on which nothing was said is owed no answer.
+            // Without a byte of a request there is nothing to answer.
             TimerKind::Head if conn.scanner.is_idle() => self.lapse(key),
             TimerKind::Head => self.refuse(key, Fault::HeadTimeout, Unread::Unknown),
             TimerKind::Body if matches!(conn.phase, ConnPhase::Discarding { .. }) => {
@@ -96,36 +100,36 @@ impl Server {
             TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
-            // A forwarded post's, and in no lane: see `take_timeouts`.
+            // The one belongs to no connection, the other to none alone: see `take_timeouts`.
             TimerKind::HoldForwarded | TimerKind::Shutdown => {}
         }
     }
 
+    /// Ends a connection on which nothing happened for too long.
     fn lapse(&mut self, key: Key) {
         self.note(Some(key), Fault::ConnectionIdle);
         self.end_quietly(key);
     }
 
-    /// Silence on a stream: says that both ends are alive. Never behind queued bytes, where it would
-    /// say nothing; their leaving re-arms the timer.
+    /// Queues a heartbeat, which shows that both ends are alive. While other bytes are queued it would show
+    /// nothing: then the timer is armed again when they leave.
     fn beat(&mut self, key: Key) {
         let conn = &self.conns[key];
         let chunked = matches!(conn.phase, ConnPhase::Streaming { chunked: true, .. });
         if conn.outbox.is_empty() {
             self.metrics.heartbeats += 1;
-            self.push(
-                key,
-                Segment::Static(if chunked { HEARTBEAT_CHUNKED } else { HEARTBEAT_BARE }),
-            );
+            let beat = if chunked { HEARTBEAT_CHUNKED } else { HEARTBEAT_BARE };
+            self.push(key, Segment::Static(beat));
         }
     }
 
-    /// The peer of a connection takes nothing: what is queued for it is given up.
+    /// Gives up a connection whose peer takes nothing.
     pub(super) fn stalled(&mut self, key: Key, text: &str) {
         self.note_saying(Some(key), Fault::Stalled, text);
         self.give_up(key, CloseReason::Stalled);
     }
 
+    /// Ends the session of a stream whose time is over.
     fn outlived(&mut self, key: Key, reason: CloseReason) {
         if let Some(session) = self.conns[key].streamed_session() {
             self.begin_end(session, reason);
@@ -134,6 +138,7 @@ impl Server {
 
     // ── The shutdown. ───────────────────────────────────────────────────────────────────────────
 
+    /// Begins to shut down: ends what is idle, and leaves the rest until the grace is over.
     pub(super) fn drain(&mut self) {
         let grace = self.config.timeouts.shutdown_grace;
         self.phase =
@@ -152,17 +157,14 @@ impl Server {
                 self.close_after_flush(key);
             }
         }
-        let idle: Vec<Key> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.requests_in_flight() == 0)
-            .map(|(key, _)| key)
-            .collect();
-        for key in idle {
+        let sessions = self.sessions.iter();
+        let idle = sessions.filter(|(_, session)| session.requests_in_flight() == 0);
+        for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
             self.begin_end(key, CloseReason::Shutdown);
         }
     }
 
+    /// Ends the shutdown: cuts every connection.
     pub(super) fn cut_everything(&mut self) {
         self.phase = ServerPhase::Draining { until: None };
         for key in self.connection_keys() {

@@ -4,7 +4,7 @@
 //! what the end of input means. Does not know: who may ask, bodies, or sessions.
 
 use super::Server;
-use super::bodies::make_room;
+use super::bodies::reserve;
 use crate::answer::{HealthSnapshot, Reply};
 use crate::arena::Key;
 use crate::client_info::ClientInfo;
@@ -18,10 +18,10 @@ use crate::request::{Asked, Unread, reply_to, route_of, route_request};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Uses input, or stashes it behind what is stashed already.
+    /// Uses input, or keeps it behind input that is pending already.
     pub(super) fn take_input(&mut self, key: Key, input: &[u8]) {
         let Some(conn) = self.conns.find(key) else { return };
-        let used = if conn.stashed().is_empty() { self.run(key, input) } else { 0 };
+        let used = if conn.pending().is_empty() { self.run(key, input) } else { 0 };
         let rest = input.get(used..).unwrap_or_default();
         if !rest.is_empty() {
             self.keep_input(key, rest);
@@ -29,31 +29,32 @@ impl Server {
         self.charge_bodies(key);
     }
 
+    /// Keeps input that the connection cannot use yet.
     fn keep_input(&mut self, key: Key, rest: &[u8]) {
-        let conn = &mut self.conns[key];
+        let conn = &self.conns[key];
         let before = conn.pending_input.capacity();
         let needed = conn.pending_input.len().saturating_add(rest.len());
         let grown = if needed > before { needed.max(before.saturating_mul(2)) } else { 0 };
-        // The old one and the new one are there together for a moment.
+        // The old buffer and the new one are in memory together for a moment.
         if !self.bodies_take(grown as u64) {
             return self.refuse_wherever(key, Fault::BodiesFull);
         }
         let conn = &mut self.conns[key];
-        make_room(&mut conn.pending_input, rest.len(), usize::MAX);
+        reserve(&mut conn.pending_input, rest.len(), usize::MAX);
         conn.pending_input.extend_from_slice(rest);
         self.bodies_bytes =
             self.bodies_bytes - before as u64 + conn.pending_input.capacity() as u64;
     }
 
-    /// Goes on with stashed input, as far as the connection can use it now; then, if the peer has
-    /// ended its side and nothing is left, ends ours.
+    /// Uses pending input, as far as the connection can use it now; then, if the peer has ended its side
+    /// and no input is left, acts on that end.
     pub(super) fn resume(&mut self, key: Key) {
         let full = self.queues_full();
         let Some(conn) = self.conns.find_mut(key) else { return };
         if !conn.takes_input(&self.config.limits, full) {
             return;
         }
-        if !conn.stashed().is_empty() {
+        if !conn.pending().is_empty() {
             let (pending_input, at) =
                 (core::mem::take(&mut conn.pending_input), conn.pending_input_at);
             self.bodies_bytes -= pending_input.capacity() as u64;
@@ -65,8 +66,8 @@ impl Server {
                 (conn.pending_input, conn.pending_input_at) = (pending_input, at + used);
             }
         }
-        // Of a post's body nothing has come: its shard is asked meanwhile. Of an exchange's it will at
-        // once, and maybe all of it.
+        // If nothing of a post's body has arrived, its shard is asked meanwhile. An exchange's body is
+        // handed over at once, and often whole.
         let conn = &self.conns[key];
         if !conn.eof && conn.exchange.is_none() {
             self.locate_unread(key);
@@ -84,6 +85,7 @@ impl Server {
             if !conn.takes_input(&self.config.limits, full) {
                 break;
             }
+            let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
             used += match &mut conn.phase {
                 ConnPhase::Head => self.run_head(key, rest),
                 ConnPhase::Body { .. } => self.run_body(key, rest),
@@ -96,24 +98,23 @@ impl Server {
                     take
                 }
                 ConnPhase::Streaming { session, input, ending, .. } => {
-                    *input = input.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *input = input.saturating_add(len);
                     if *input > self.config.limits.stream_input_bytes_max && !*ending {
                         let session = *session;
                         self.note(Some(key), Fault::StreamInput);
-                        // In order: what was queued before must not depend on how this was cut.
+                        // Queued frames still leave: how many had left must not depend on how the
+                        // input was cut.
                         self.begin_end(session, CloseReason::Fault(Fault::StreamInput));
                     }
                     rest.len()
                 }
                 ConnPhase::Closing { discarded } => {
-                    *discarded =
-                        discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *discarded = discarded.saturating_add(len);
                     self.wake(key);
                     rest.len()
                 }
                 ConnPhase::Lingering { discarded } => {
-                    *discarded =
-                        discarded.saturating_add(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+                    *discarded = discarded.saturating_add(len);
                     if *discarded > self.config.limits.linger_bytes_max {
                         self.end_quietly(key);
                     }
@@ -129,6 +130,7 @@ impl Server {
         used
     }
 
+    /// Uses input that continues a request head. Returns how much was used.
     fn run_head(&mut self, key: Key, input: &[u8]) -> usize {
         let conn = &mut self.conns[key];
         let fresh = conn.scanner.is_idle();
@@ -138,11 +140,11 @@ impl Server {
                 input.len()
             }
             Ok(Scan::Partial) => {
-                // What the last request said does not hold for this one.
+                // The origin of the last request is not that of this one.
                 conn.cors_origin = CorsOrigin::Off;
-                make_room(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
+                reserve(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
                 conn.partial.extend_from_slice(input);
-                // The first head is timed from accept, a later one from its first byte.
+                // The deadline of the first head runs from accept, that of a later one from its first byte.
                 if fresh && !conn.scanner.is_idle() && conn.served {
                     self.arm(TimerKind::Head, key);
                 }
@@ -154,7 +156,7 @@ impl Server {
                 let bytes = if whole.is_empty() {
                     here
                 } else {
-                    make_room(&mut whole, here.len(), self.head_limits.head_bytes_max);
+                    reserve(&mut whole, here.len(), self.head_limits.head_bytes_max);
                     whole.extend_from_slice(here);
                     &whole
                 };
@@ -167,7 +169,7 @@ impl Server {
         }
     }
 
-    /// A request has come whose HTTP is spoken elsewhere.
+    /// Takes in a request whose HTTP is spoken elsewhere.
     pub(super) fn take_exchange(&mut self, key: Key, request: Exchange<'_>) {
         match request.head(&self.head_limits, &mut FieldStorage::new()) {
             Ok(head) => self.request(key, &head, Some(request.mount)),
@@ -175,7 +177,8 @@ impl Server {
         }
     }
 
-    /// A whole head has come; in an exchange, to a server mounted at `exchange`.
+    /// Acts on a whole request head. `exchange` is where the server is mounted, for a request whose HTTP is
+    /// spoken elsewhere.
     fn request(&mut self, key: Key, head: &Head<'_>, exchange: Option<&str>) {
         let conn = &mut self.conns[key];
         conn.served = true;
@@ -183,8 +186,8 @@ impl Server {
         if self.phase != ServerPhase::Running || exchange.is_some() {
             conn.reply.persistence = Persistence::Close;
         }
-        let room = core::mem::take(&mut conn.cors_origin);
-        conn.cors_origin = self.config.cors.evaluate(head.fields_named("origin"), room);
+        let reused = core::mem::take(&mut conn.cors_origin);
+        conn.cors_origin = self.config.cors.evaluate(head.fields_named("origin"), reused);
         self.config.warn_of_ignored_fields(head, &conn.peer);
         let client_info = ClientInfo::of(head, &conn.peer, &self.config);
         conn.client = client_info.map_or(conn.peer.ip(), |client_info| client_info.client);
@@ -195,7 +198,7 @@ impl Server {
         self.disarm(Role::Phase, key);
         let unread = Unread::of(head);
         let asked = match asked {
-            Ok(Asked::Action(plan)) => return self.authenticate(key, plan, head),
+            Ok(Asked::Action(action)) => return self.authenticate(key, action, head),
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };
@@ -208,23 +211,25 @@ impl Server {
         self.answer(key, answer, unread);
     }
 
+    /// What `/health` reports.
     fn snapshot(&self) -> HealthSnapshot<'_> {
         HealthSnapshot {
             sessions: self.sessions.len().saturating_add(self.elsewhere.0),
             connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
             draining: self.phase != ServerPhase::Running,
-            report: &self.health_extras,
+            extras: &self.health_extras,
         }
     }
 
-    /// A head that cannot be understood: nothing behind it can be either.
+    /// Refuses a head that cannot be understood, so that nothing behind it can be either.
     fn reject_head(&mut self, key: Key, fault: impl Into<Fault>) {
         let conn = &mut self.conns[key];
         (conn.reply, conn.cors_origin) = (Reply::CLOSE, CorsOrigin::Off);
         self.refuse(key, fault.into(), Unread::Unknown);
     }
 
+    /// Notes that the peer has ended its side.
     pub(super) fn take_eof(&mut self, key: Key) {
         let Some(conn) = self.conns.find_mut(key) else { return };
         if conn.eof {
@@ -235,20 +240,20 @@ impl Server {
         self.end_of_input(key);
     }
 
-    /// If the peer has ended its side and everything it said has been used, draws the consequence.
+    /// Acts on the end of the peer's side, once all input before it has been used.
     fn end_of_input(&mut self, key: Key) {
         let conn = &self.conns[key];
-        if !conn.eof || !conn.stashed().is_empty() {
+        if !conn.eof || !conn.pending().is_empty() {
             return;
         }
         match &conn.phase {
             ConnPhase::Head if conn.scanner.is_idle() => self.end_quietly(key),
             ConnPhase::Body { decoder, .. } if decoder.ends_with_input() => self.finish_body(key),
-            // Cut short: nothing of it is executed.
+            // A request that was cut short is not executed.
             ConnPhase::Head | ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
                 self.refuse(key, Fault::Truncated, Unread::Unknown);
             }
-            // The request was whole, so its answer will come; then there is nothing to read.
+            // The request was whole: it is answered, and then there is no further one.
             ConnPhase::Deciding(_)
             | ConnPhase::Locating(_)
             | ConnPhase::Held { .. }

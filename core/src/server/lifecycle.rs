@@ -1,6 +1,7 @@
-//! A connection from request to request: its phases, the tickets it waits for, and its end.
+//! The life of a connection: its phases from request to request, the tickets that it waits for, and its end.
 //!
-//! Knows: the order of phases and what an answer leaves unread. Does not know: which answer is due, or why.
+//! Knows: which phase follows which, and what each change adds to or takes from the budgets.
+//! Does not know: which answer is due, or why.
 
 use super::Server;
 use crate::answer::Reply;
@@ -13,7 +14,8 @@ use crate::request::Unread;
 use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Moves a connection to another phase, and keeps the books of what the old one held.
+    /// Moves a connection to another phase, updates the budgets by what the two hold, and returns the old
+    /// one. No phase changes but here.
     pub(super) fn enter(&mut self, key: Key, phase: ConnPhase) -> ConnPhase {
         let conn = &mut self.conns[key];
         let (from, to) = (conn.phase.stage(), phase.stage());
@@ -25,31 +27,32 @@ impl Server {
         let old = core::mem::replace(&mut conn.phase, phase);
         self.bodies_bytes = self.bodies_bytes - before.0 + conn.body_bytes();
         self.queues_cost = self.queues_cost - before.1 + conn.queue_shared(&self.config.limits);
-        // A post that comes whole and is not held is never counted for its address.
+        // A post that arrives whole and is not held is never counted for its address.
         let waits = to == Stage::Held || conn.counted > 0;
-        // The new phase may have a use for input that the old one had to leave.
-        if conn.eof || !conn.stashed().is_empty() {
+        // The new phase may be able to use input that the old one had to leave.
+        if conn.eof || !conn.pending().is_empty() {
             self.resumable.push_back(key);
         }
         if waits {
-            self.recount_bodies(key);
+            self.count_bodies(key);
         }
         self.wake(key);
         old
     }
 
+    /// A new ticket for a connection; earlier ones expire.
     pub(super) fn ticket(&mut self, key: Key) -> Ticket {
         let conn = &mut self.conns[key];
         conn.tickets = conn.tickets.wrapping_add(1);
         Ticket { conn: key, number: conn.tickets }
     }
 
-    /// The connection that a ticket was given out for, if it still waits for exactly this one.
+    /// The connection that a ticket was given out for, if it still waits for this ticket.
     pub(super) fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
         if self.awaits(&ticket) { Ok(ticket.conn) } else { Err(Expired) }
     }
 
-    /// Whether a ticket's question is still open.
+    /// Whether a connection still waits for this ticket.
     pub(super) fn awaits(&self, ticket: &Ticket) -> bool {
         self.conns.find(ticket.conn).is_some_and(|conn| {
             let waits = matches!(
@@ -60,6 +63,8 @@ impl Server {
         })
     }
 
+    /// Moves on from a request that has been answered: to the rest of its body, to the next request, or to
+    /// the end of the connection.
     pub(super) fn after_answer(&mut self, key: Key, unread: Unread) {
         let keep = self.conns[key].reply.persistence != Persistence::Close;
         match unread {
@@ -72,7 +77,7 @@ impl Server {
         }
     }
 
-    /// Ready for the next request on this connection.
+    /// Makes a connection ready for the next request.
     pub(super) fn await_request(&mut self, key: Key) {
         if self.phase != ServerPhase::Running {
             return self.close_after_flush(key);
@@ -81,16 +86,16 @@ impl Server {
         let conn = &mut self.conns[key];
         conn.scanner = Default::default();
         conn.reply = Reply::CLOSE;
-        // A proxy's next request may be another client's.
+        // The next request of a proxy may be another client's.
         (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
-        // So what has come of that is not counted for this one.
+        // Pending input belongs to that request, and no longer counts for this client's address.
         if conn.counted > 0 {
-            self.recount_bodies(key);
+            self.count_bodies(key);
         }
         self.arm(TimerKind::Idle, key);
     }
 
-    /// Everything has been said; the peer gets what is queued and then some time to read it.
+    /// Closes a connection once what is queued has left and the peer has had time to read it.
     pub(super) fn close_after_flush(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
         self.drop_input(key);
@@ -98,7 +103,7 @@ impl Server {
         self.after_flush(key);
     }
 
-    /// What a connection without queued bytes goes on to.
+    /// Moves a connection on if it has waited for its queue to become empty, and it is.
     pub(super) fn after_flush(&mut self, key: Key) {
         let conn = &self.conns[key];
         if !conn.outbox.is_empty() {
@@ -114,7 +119,6 @@ impl Server {
                 self.enter(key, ConnPhase::Lingering { discarded });
                 self.arm(TimerKind::Linger, key);
             }
-            // Everything has left: the session is over, and its connection with it.
             ConnPhase::Streaming { session, ending: true, .. } => {
                 self.end_session(session, CloseReason::Application);
             }
@@ -131,15 +135,14 @@ impl Server {
         }
     }
 
-    /// Ends a connection without an answer; what was queued before still leaves.
+    /// Ends a connection without an answer. What is queued still leaves.
     pub(super) fn end_quietly(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
         self.drop_input(key);
         self.enter(key, ConnPhase::Ended);
     }
 
-    /// A connection is given up, and with it the session whose stream it carries, or the post that it
-    /// holds. What is queued for its peer is thrown away.
+    /// Cuts a connection, and ends the session whose stream it carries, or drops the post that it holds.
     pub(super) fn give_up(&mut self, key: Key, reason: CloseReason) {
         if let Some(session) = self.conns[key].streamed_session() {
             return self.end_session(session, reason);
@@ -148,7 +151,7 @@ impl Server {
         self.cut(key);
     }
 
-    /// The connection has no future, not even for what is queued.
+    /// Ends a connection at once. What is queued for its peer is dropped.
     pub(super) fn cut(&mut self, key: Key) {
         self.clear_outbox(key);
         self.drop_input(key);
@@ -156,7 +159,7 @@ impl Server {
         self.timers.disarm_all(key.index());
     }
 
-    /// Forgets stashed input and half a head.
+    /// Drops pending input and the beginning of a head.
     pub(super) fn drop_input(&mut self, key: Key) {
         let conn = &mut self.conns[key];
         self.bodies_bytes -= conn.pending_input.capacity() as u64;
@@ -164,14 +167,13 @@ impl Server {
         conn.pending_input_at = 0;
         conn.partial = Default::default();
         if conn.counted > 0 {
-            self.recount_bodies(key);
+            self.count_bodies(key);
         }
     }
 
+    /// Forgets a connection whose socket is closed.
     pub(super) fn disconnect(&mut self, key: Key) {
-        if self.conns.find(key).is_none() {
-            return;
-        }
+        let Some(_) = self.conns.find(key) else { return };
         self.give_up(key, CloseReason::Peer);
         let conn = self.conns.remove(key);
         if let Some(address) = self.config.address_key(conn.peer.ip()) {

@@ -1,14 +1,14 @@
-//! Whether the session that a post names exists on the shard that would own it, asked before the body is
-//! read.
+//! Lookups: whether the session that a post names exists on another shard, asked before the body is read.
 //!
 //! Knows: which posts wait for that answer, and what becomes of them. Does not know: the way between shards.
 //!
-//! Chosen: a post whose body is complete when its head is goes to the other shard at once, and what it
-//! finds there is its answer. Any other is asked about first, and its connection is not read meanwhile. So
-//! made-up ids of other shards are answered 404 before a body takes room in the budget of bodies, as ids of
-//! this shard are, and small posts take one way between shards and not two. Considered: asking about each
-//! post, which doubles the way of all; a budget of their own for bodies that go elsewhere, which honest
-//! posts to other shards would share with made-up ones.
+//! Chosen: a post whose body arrives whole with its head goes to the other shard at once, and is answered
+//! with what became of it there. Before the body of any other post is read, the other shard is asked whether
+//! it has the session, and the connection is not read meanwhile. So an invented id of another shard is
+//! answered 404 before a body takes room in the budget of request bytes, as an invented id of this shard is,
+//! and small posts go between shards once and not twice. Considered: to ask about each post, which doubles
+//! the latency of all; to give bodies for other shards a budget of their own, which honest posts would share
+//! with those to invented ids.
 
 use alloc::boxed::Box;
 
@@ -20,7 +20,7 @@ use crate::event::{Event, LookupAnswer, LookupTicket, ServerPhase, SessionLookup
 use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Whether a session of this shard is there for another shard's post.
+    /// Whether this shard has the session that another shard's post names.
     pub(super) fn has_session(&self, lookup: &SessionLookup) -> LookupAnswer {
         let found = self.find_session(&lookup.claim).is_some();
         match (self.phase, found) {
@@ -30,7 +30,7 @@ impl Server {
         }
     }
 
-    /// Whether a post's shard has to be asked before any of `input`, which goes on with its body, is used.
+    /// Whether another shard has to be asked before `input`, which continues a post's body, is used.
     pub(super) fn must_be_located(&self, key: Key, input: &[u8]) -> bool {
         let ConnPhase::Body {
             decoder, target: PostTarget::Elsewhere { unasked: Some(_), .. }, ..
@@ -38,12 +38,12 @@ impl Server {
         else {
             return false;
         };
-        // What is wrong with it is said when it is read.
+        // A malformed body is refused when it is read.
         let end = decoder.clone().decode(input, &self.body_limits, &mut |_| {});
         end.is_ok_and(|progress| !progress.done)
     }
 
-    /// Asks about a post of which no body has been used, if its shard has not been asked.
+    /// Asks the other shard about a post of whose body nothing has been used, unless it has been asked.
     pub(super) fn locate_unread(&mut self, key: Key) {
         let unasked = matches!(
             self.conns[key].phase,
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// Asks the shard of a post's session whether it exists.
+    /// Asks another shard whether it has the session of a post.
     pub(super) fn locate(&mut self, key: Key, post: Unlocated) {
         if let Err(fault) = self.admit_event() {
             self.disarm(Role::Phase, key);
@@ -73,32 +73,25 @@ impl Server {
         self.events.push_back(Event::LookedFor { shard, lookup, ticket });
     }
 
-    /// The other shard has answered: the body of the post is read, or the post is refused.
+    /// Applies the other shard's answer: the body of the post is read, or the post is refused.
     pub(super) fn take_lookup_answer(
         &mut self,
         ticket: LookupTicket,
         answer: LookupAnswer,
     ) -> Result<(), Expired> {
         let key = self.redeem(ticket.0)?;
-        let ConnPhase::Locating(post) = &self.conns[key].phase else {
+        let ConnPhase::Locating(post) = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: this kind of ticket belongs to this phase");
         };
-        let unread = post.unread;
+        let Unlocated { claim, decoder, unread, expects_continue } = *post;
         match answer {
-            LookupAnswer::Found => self.located(key),
+            LookupAnswer::Found => {
+                let target = PostTarget::Elsewhere { claim, unasked: None };
+                self.begin_body(key, decoder, target, expects_continue);
+            }
             LookupAnswer::UnknownSession => self.refuse(key, Fault::UnknownSession, unread),
             LookupAnswer::Unavailable => self.refuse(key, Fault::Busy, unread),
         }
         Ok(())
-    }
-
-    /// The session exists: the body is read.
-    fn located(&mut self, key: Key) {
-        let ConnPhase::Locating(post) = self.enter(key, ConnPhase::Awaiting) else {
-            unreachable!("invariant: its caller has looked");
-        };
-        let Unlocated { claim, decoder, expects_continue, .. } = *post;
-        let target = PostTarget::Elsewhere { claim, unasked: None };
-        self.begin_body(key, decoder, target, expects_continue);
     }
 }

@@ -14,7 +14,7 @@ use crate::request::Unread;
 use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Queues bytes for a peer.
+    /// Queues bytes for a peer, and arms the stall timer if nothing was queued.
     pub(super) fn push(&mut self, key: Key, segment: Segment) {
         let conn = &mut self.conns[key];
         let was_empty = conn.outbox.is_empty();
@@ -27,8 +27,8 @@ impl Server {
         self.wake(key);
     }
 
-    /// Queues a rendered answer, or the beginning of a stream. Where HTTP is spoken elsewhere its head
-    /// is kept apart from it.
+    /// Queues a rendered answer, or the beginning of a stream. The head of an exchange's answer is not
+    /// queued but kept for [`Server::response`].
     pub(super) fn push_answer(&mut self, key: Key, answer: Answer) {
         if let Some(response) = self.conns[key].exchange.as_deref_mut() {
             *response = answer.head;
@@ -40,7 +40,7 @@ impl Server {
         }
     }
 
-    /// Renders an answer, knowing whom it is for and what will be left unread of the request.
+    /// Renders an answer for the request at hand, of which `unread` will be left.
     pub(super) fn answering<T>(
         &mut self,
         key: Key,
@@ -51,8 +51,8 @@ impl Server {
         render(self, &self.conns[key].response_context(&self.config))
     }
 
-    /// How an answer is framed, given what will be left unread of its request: the connection goes on
-    /// only behind little.
+    /// How an answer is framed. The connection is kept only if little of the request is left unread
+    /// ([`Limits::discard_bytes_max`](crate::Limits::discard_bytes_max)).
     pub(super) fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
         let conn = &mut self.conns[key];
         let little = match unread {
@@ -65,19 +65,20 @@ impl Server {
         conn.reply
     }
 
-    /// Sends the last word on a request and goes on to what follows it: the next request, or the
-    /// end of the connection.
+    /// Queues the answer to a request, and moves the connection to what follows: the next request, or its
+    /// end.
     pub(super) fn answer(&mut self, key: Key, answer: Answer, unread: Unread) {
         self.push_answer(key, answer);
         self.after_answer(key, unread);
     }
 
+    /// Answers a post 202.
     pub(super) fn accepted(&mut self, key: Key) {
         let answer = self.answers.accepted(&self.conns[key].response_context(&self.config));
         self.answer(key, answer, Unread::Known(0));
     }
 
-    /// Throws away what waits for a peer. Returns how many events that were.
+    /// Drops what is queued for a peer. Returns how many SSE events were among it.
     pub(super) fn clear_outbox(&mut self, key: Key) -> u32 {
         let conn = &mut self.conns[key];
         let frames = conn.outbox.frames();
@@ -88,6 +89,7 @@ impl Server {
         frames
     }
 
+    /// Lists a connection for [`Server::poll_wake`].
     pub(super) fn wake(&mut self, key: Key) {
         let conn = &mut self.conns[key];
         if !conn.woken {
@@ -96,13 +98,14 @@ impl Server {
         }
     }
 
+    /// Notes that `count` queued bytes have left.
     pub(super) fn take_written(&mut self, key: Key, count: usize) {
         let full = self.queues_full();
         let Some(conn) = self.conns.find_mut(key) else { return };
         let was_read = conn.takes_input(&self.config.limits, full);
-        // What was queued may have been thrown away while a write of shares in it was under way.
-        let thrown_away = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
-        if count == 0 || thrown_away {
+        // The queue may have been dropped while a write of shares in it was under way.
+        let dropped = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
+        if count == 0 || dropped {
             return;
         }
         let before = conn.queue_shared(&self.config.limits);
@@ -113,38 +116,30 @@ impl Server {
         conn.taken = conn.taken.saturating_add(count as u64);
         let enough = self.config.limits.stall_bytes_min;
         let progress = conn.taken >= enough || conn.outbox.cost() <= enough;
-        let empty = conn.outbox.is_empty();
         if progress {
             conn.taken = 0;
         }
-        let stream = if let ConnPhase::Streaming { session, ending, .. } = conn.phase {
-            Some((session, ending))
-        } else {
-            None
-        };
-        if empty {
+        if conn.outbox.is_empty() {
             self.disarm(Role::Stall, key);
         } else if progress {
             self.arm(TimerKind::Stall, key);
         }
-        match stream {
-            Some((session, false)) => {
+        if let ConnPhase::Streaming { session, ending, .. } = self.conns[key].phase {
+            if !ending {
                 self.arm(TimerKind::Heartbeat, key);
                 self.unblock(session);
             }
-            Some((_, true)) => {}
-            None => {
-                self.resumable.push_back(key);
-                if !was_read {
-                    self.read_again(key);
-                }
+        } else {
+            self.resumable.push_back(key);
+            if !was_read {
+                self.read_again(key);
             }
         }
         self.wake(key);
         self.after_flush(key);
     }
 
-    /// A connection that was not read may be read now: the deadline for what comes starts anew.
+    /// Restarts the input deadline of a connection that was not read, if it is read again now.
     fn read_again(&mut self, key: Key) {
         let conn = &self.conns[key];
         let armed = self.timers.armed(Role::Phase, key.index());

@@ -1,20 +1,21 @@
-//! Room in the budget that all queues share, and whose queue is ended for it.
+//! The budget that all output queues share: which sessions wait for room in it, and which queue is ended to
+//! make some.
 //!
-//! Knows: what of a queue is its session's own, how much a waiting frame needs of the rest, and which
-//! peers take nothing. Does not know: frames, or how senders are told of room (`input`, `streams`).
+//! Knows: which part of a queue is its session's own reserve, how much a waiting frame needs of the rest, and
+//! which peers take nothing. Does not know: what is queued.
 //!
-//! Chosen: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that nobody else can
-//! take, and when a frame that needs more waits because the rest is full, the largest queues of peers that
+//! Chosen: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that no other session
+//! can take. When a frame that needs more waits because the rest is full, the largest queues of peers that
 //! have taken nothing for [`stall_when_full`](crate::Timeouts::stall_when_full) are ended, until it fits.
 //! Sessions that wait are told of room in the order in which they began to wait; if a pass can make none for
 //! the first of them, the first that needs no more than there is goes before it, so that a large frame and a
-//! slow reader together keep nobody else waiting. Considered: a shorter `stall` for everybody, which would
-//! end slow readers that are in nobody's way; a limit on the queues of one address, which is of no use
+//! slow reader together keep no other session waiting. Considered: a shorter `stall` for all peers, which
+//! would end slow readers while there is room; a limit on the queues of one address, which is of no use
 //! behind a proxy, and on loopback; an index of queues by size, which every frame and every write would have
-//! to keep. Instead all connections are looked at in one pass, only while somebody waits, and not again for
-//! an eighth of `stall_when_full` unless that pass has ended as many queues as one pass may. The first pass
-//! is as long after somebody began to wait: a server that was held up has not tried to write meanwhile, and
-//! must not take that for peers that do not read.
+//! to keep up to date. Instead all connections are looked at in one pass, only while a session waits, and not
+//! again for an eighth of `stall_when_full` unless that pass has ended as many queues as one pass may. The
+//! first pass comes as long after a session began to wait: a server that was delayed has not tried to write
+//! meanwhile, and must not take that for peers that do not read.
 
 use core::time::Duration;
 
@@ -25,20 +26,21 @@ use crate::limits::within;
 use crate::time::Time;
 use crate::timers::TimerKind;
 
-/// Queues that one pass ends at most: few enough for one call.
+/// How many queues one pass ends at most: few enough for one call.
 const ENDED_BATCH: usize = 16;
-/// Passes that end fewer are no closer together than this, however short `stall_when_full` is.
+/// The shortest time between passes that end fewer, however short `stall_when_full` is.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 const STALLED_WHILE_FULL: &str =
     "the peer takes no bytes, and others wait for room (limit queues_bytes_max)";
 
 impl Server {
+    /// Whether all queues together have reached their limit.
     pub(super) fn queues_full(&self) -> bool {
         !within(self.config.limits.queues_bytes_max, self.queues_cost)
     }
 
-    /// Whether all queues together have room for so much more.
+    /// Whether all queues together have room for `shared` more bytes of cost.
     pub(super) fn queues_take(&self, shared: u64) -> bool {
         shared == 0
             || within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(shared))
@@ -63,8 +65,10 @@ impl Server {
 
     /// A session waits for room in all queues together, for the frame that was refused last.
     pub(super) fn wait_for_budget(&mut self, key: Key) {
-        if self.waiting_for_budget.is_empty() {
-            self.expect_queue_room();
+        if self.waiting_for_budget.is_empty()
+            && let Some(patience) = self.config.timeouts.stall_when_full
+        {
+            self.queues_looked_until = self.queues_looked_until.max(self.after_pause(patience));
         }
         let session = &mut self.sessions[key];
         if !core::mem::replace(&mut session.waiting_for_budget, true) {
@@ -72,7 +76,7 @@ impl Server {
         }
     }
 
-    /// Tells the application that a session it could not send to has room. Says whether it did.
+    /// Tells the application if a session that has refused a frame has room for it. Says whether it did.
     pub(super) fn unblock(&mut self, key: Key) -> bool {
         let limits = &self.config.limits;
         let session = &self.sessions[key];
@@ -88,7 +92,7 @@ impl Server {
             return false;
         }
         if !self.queues_take(shared) {
-            // Its own queue has room, so from here on it waits for others to make some.
+            // The session's own queue has room: from here on it waits for room in all queues together.
             self.wait_for_budget(key);
             return false;
         }
@@ -97,8 +101,8 @@ impl Server {
         true
     }
 
-    /// Hands out the session that has waited for room in all queues together for longest, if there is
-    /// room for its frame now. The others are not asked before it is their turn.
+    /// The event for the session that has waited longest for room in all queues together, if there is room
+    /// for its frame now. Those behind it are not looked at before.
     pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
         while let Some(&key) = self.waiting_for_budget.front() {
             #[cfg(test)]
@@ -122,19 +126,13 @@ impl Server {
         self.wants_queue_room().then_some(Deadline { at, cause: TimerKind::Stall })
     }
 
-    /// Somebody begins to wait for room in all queues together, and is the first.
-    pub(super) fn expect_queue_room(&mut self) {
-        if let Some(patience) = self.config.timeouts.stall_when_full {
-            self.queues_looked_until = self.queues_looked_until.max(self.after_pause(patience));
-        }
-    }
-
+    /// When the next pass may come.
     fn after_pause(&self, patience: Duration) -> Time {
         self.now.saturating_add((patience / 8).max(PAUSE_MIN))
     }
 
-    /// If somebody waits for room in all queues together, ends the largest queues of peers that have
-    /// taken nothing for too long.
+    /// If a session waits for room in all queues together, ends the largest queues of peers that have taken
+    /// nothing for too long.
     pub(super) fn make_queue_room(&mut self) {
         let Some(patience) = self.config.timeouts.stall_when_full else { return };
         if self.now < self.queues_looked_until || !self.wants_queue_room() {
@@ -159,11 +157,11 @@ impl Server {
         }
     }
 
-    /// The largest queues of all whose peers have taken nothing for as long, with what they take of
-    /// what all queues share; and when the next of the others will have been as long.
+    /// The largest queues whose peers have taken nothing for `patience`: the cost of each in the shared
+    /// budget, and its connection's slot. And when that will be so of the next of the others.
     fn largest_stalled_queues(&self, patience: Duration) -> ([(u64, u32); ENDED_BATCH], Time) {
         let mut largest = [(0, 0); ENDED_BATCH];
-        // What is queued from now on is not due before that.
+        // A queue that begins now is not due before that.
         let mut next = self.now.saturating_add(patience);
         for (key, conn) in self.conns.iter() {
             let shared = conn.queue_shared(&self.config.limits);

@@ -1,17 +1,16 @@
-//! Posts: from an acceptable head, through body and envelope, to the application or to another shard.
+//! Posts: from an authorized head, through body and envelope, to the application or to another shard.
 //!
-//! Knows: how a body is read, and what a message changes in its session's books.
-//! Does not know: how long a post waits for room in its session (see `queue`).
+//! Knows: how a body is read, and what a message changes in its session's counts.
+//! Does not know: how a post waits for room in its session (see `queue`).
 //!
-//! The order of messages: those of one session reach the application in the order in which their
-//! bodies were complete.
+//! The messages of one session reach the application in the order in which their bodies were complete.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Server;
 use super::admission::session_rate;
-use super::bodies::make_room;
+use super::bodies::reserve;
 use crate::answer::Refused;
 use crate::arena::Key;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
@@ -25,7 +24,7 @@ use crate::request::{PostPlan, Unread, body_too_large};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
-    /// Reads the body of a post that somebody has vouched for, or that needs nobody to.
+    /// Begins to read the body of an authorized post, or refuses it.
     pub(super) fn begin_post(&mut self, key: Key, plan: PostPlan, principal: Option<Principal>) {
         let PostPlan { refusal, unread, token, service, decoder, expects_continue } = plan;
         match self.admit_post(key, refusal, token, service, principal) {
@@ -34,7 +33,8 @@ impl Server {
                 self.locate(key, Unlocated { claim, decoder, unread, expects_continue });
             }
             Ok(PostTarget::Elsewhere { claim, .. }) => {
-                // What has come with the head is looked at first, then what has not is asked for.
+                // Input that came with the head is used first: if it completes the body, the other shard
+                // is not asked.
                 self.resumable.push_back(key);
                 let target = PostTarget::Elsewhere { claim, unasked: Some(unread) };
                 self.begin_body(key, decoder, target, false);
@@ -43,7 +43,7 @@ impl Server {
         }
     }
 
-    /// Goes on with the body of a post, which may be empty.
+    /// Makes the connection read the body of a post, which may be empty.
     pub(super) fn begin_body(
         &mut self,
         key: Key,
@@ -62,6 +62,7 @@ impl Server {
         }
     }
 
+    /// Uses input that continues a body. Returns how much was used.
     pub(super) fn run_body(&mut self, key: Key, input: &[u8]) -> usize {
         if self.must_be_located(key, input) {
             self.locate_unread(key);
@@ -70,7 +71,7 @@ impl Server {
         let ConnPhase::Body { decoder, body, .. } = &mut self.conns[key].phase else { return 0 };
         let before = body.capacity();
         let longest = decoder.declared().or(self.config.limits.body_bytes_max).unwrap_or(u64::MAX);
-        make_room(body, input.len(), usize::try_from(longest).unwrap_or(usize::MAX));
+        reserve(body, input.len(), usize::try_from(longest).unwrap_or(usize::MAX));
         let sink = &mut |piece: &[u8]| body.extend_from_slice(piece);
         let decoded = decoder.decode(input, &self.body_limits, sink);
         self.bodies_bytes += (body.capacity() - before) as u64;
@@ -89,14 +90,14 @@ impl Server {
         input.len()
     }
 
-    /// A body is complete: reads its envelope and passes the message on.
+    /// Reads the envelope of a complete body, and passes the message on.
     pub(super) fn finish_body(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
         let waited = self.conns[key].counted > 0;
         let ConnPhase::Body { mut body, target, .. } = self.enter(key, ConnPhase::Awaiting) else {
-            unreachable!("invariant: its caller has looked");
+            unreachable!("invariant: only a connection that reads a body finishes one");
         };
-        // What is kept is what counts; only a chunked body has more.
+        // The capacity is what counts in the budget; only a chunked body has some to spare.
         body.shrink_to_fit();
         let nesting_max = self.config.limits.nesting_max.map(|max| max as usize);
         let message = match Message::read(body, nesting_max) {
@@ -116,7 +117,7 @@ impl Server {
             PostTarget::Elsewhere { claim, .. } => {
                 if waited {
                     self.conns[key].forwarded = message.memory_bytes();
-                    self.recount_bodies(key);
+                    self.count_bodies(key);
                 }
                 self.forward(key, ForwardedPost { claim: *claim, message });
             }
@@ -137,12 +138,13 @@ impl Server {
         }
     }
 
+    /// Whether a session has room for a message that has just arrived.
     pub(super) fn session_takes(&self, session: Key, message: &Message) -> bool {
         let len = message.body().len() as u64;
         self.sessions[session].admits_new(message.kind(), len, &self.config.limits)
     }
 
-    /// Puts a message into the event queue, and into its session's books.
+    /// Puts a message into the event queue, and counts it for its session.
     pub(super) fn record(&mut self, session: Key, message: Message) {
         let found = &mut self.sessions[session];
         let len = message.body().len() as u64;
@@ -156,8 +158,8 @@ impl Server {
         self.arm(TimerKind::SessionIdle, conn);
         let cancelled = message.cancelled_id().map(String::from);
         self.events.push_back(Event::Message { session: SessionId(session), message });
-        // MCP says that a cancelled request gets no answer. Without this, requests that a client
-        // gave up would stay in flight for ever and in the end block the session.
+        // MCP says that a cancelled request gets no answer. Without this, cancelled requests would stay
+        // in flight for ever and in the end block the session.
         if let Some(id) = cancelled
             && !self.settle_request(session, &id)
         {
@@ -165,6 +167,7 @@ impl Server {
         }
     }
 
+    /// Asks the driver to take a post to the shard of its session.
     fn forward(&mut self, key: Key, post: ForwardedPost) {
         if let Err(fault) = self.admit_event() {
             return self.refuse(key, fault, Unread::Known(0));
@@ -175,7 +178,7 @@ impl Server {
         self.events.push_back(Event::Foreign { shard: post.shard(), post, ticket });
     }
 
-    /// Another shard has said what became of a post.
+    /// Answers a forwarded post with what became of it on the other shard.
     pub(super) fn take_outcome(
         &mut self,
         ticket: PostTicket,

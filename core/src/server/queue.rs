@@ -1,11 +1,11 @@
-//! Posts that wait for room in their session: posts of this shard's own connections, and forwarded posts,
-//! which came by other shards.
+//! Posts that wait for room in their session: those of this shard's own connections, and forwarded posts,
+//! which another shard has received.
 //!
-//! Knows: how a post is held, goes on, is given up or told that the server is busy; both kinds wait in one
-//! line, in the order in which they came. Does not know: the way between shards; the connection of a
-//! forwarded post is another shard's, and so is the answer.
+//! Knows: how a post is held, released, given up or answered "server busy"; both kinds wait in one line, in
+//! the order in which they came. Does not know: the way between shards. The connection of a forwarded post
+//! is another shard's, and so is its answer.
 //!
-//! While a post of its own connection is held, that connection is not read, and TCP does the rest.
+//! The connection of a held post is not read, so TCP slows its client down.
 
 use super::Server;
 use crate::arena::Key;
@@ -15,20 +15,20 @@ use crate::event::{
     ConnId, Delivery, Event, ForwardedPost, Outcome, QueuedPostId, ServerPhase, SessionId,
 };
 use crate::jsonrpc::{self, Kind, Message};
-use crate::limits::within;
+use crate::limits::is_full;
 use crate::request::Unread;
 use crate::session::{PostOrigin, Waiting};
 use crate::sse::Frame;
 use crate::timers::{Role, TimerKind};
 
-/// The longest id, in octets with its quotes, that "server busy" is said to on the stream; the post of a
-/// longer one, which may be all of its body, is answered 503.
+/// The longest request id, in octets with its quotes, that is answered "server busy" on the stream. The post
+/// of a request with a longer one, which may be nearly all of its body, is answered 503.
 const ECHOED_ID_BYTES_MAX: usize = (4 << 10) + 2;
-/// The most that a session's backlog counts for: as much for every session that there can be still adds up.
+/// The most bytes that a session's backlog counts for: so many for each of all sessions still fit in 64 bits.
 const BACKLOG_BYTES_MAX: u64 = u32::MAX as u64;
 
-/// A post that waits for room; or one whose outcome waits to be polled, so that its handle stays its own
-/// until then.
+/// A forwarded post that waits for room, or one whose outcome waits to be polled: its handle is not used
+/// again before.
 #[derive(Debug)]
 pub(crate) struct Forward {
     pub(super) session: Key,
@@ -43,7 +43,7 @@ impl Forward {
 }
 
 impl Server {
-    // ── Into the line. ──────────────────────────────────────────────────────────────────────────
+    // ── Beginning to wait. ──────────────────────────────────────────────────────────────────────
 
     /// Holds a post of a connection until its session has room.
     pub(super) fn hold(&mut self, key: Key, session: Key, message: Message) {
@@ -54,7 +54,8 @@ impl Server {
         self.arm(TimerKind::Hold, key);
     }
 
-    /// A post came by another shard: it goes to its session at once, or waits, or is refused.
+    /// Takes in a post that another shard has received: it goes to its session at once, waits, or is
+    /// refused.
     pub(super) fn take_forward(&mut self, post: ForwardedPost) -> Delivery {
         let ForwardedPost { claim, message } = post;
         let Some(session) = self.find_session(&claim) else {
@@ -72,8 +73,9 @@ impl Server {
         }
     }
 
+    /// Holds a forwarded post until its session has room.
     fn queue_forward(&mut self, session: Key, message: Message) -> Delivery {
-        if !within(self.config.limits.forwarded_max, self.forwards.len().saturating_add(1)) {
+        if is_full(self.config.limits.forwarded_max, self.forwards.len()) {
             return Delivery::Done(Outcome::Busy);
         }
         self.bodies_bytes += message.memory_bytes();
@@ -86,9 +88,9 @@ impl Server {
         Delivery::Held(QueuedPostId(forward))
     }
 
-    // ── Out of it. ──────────────────────────────────────────────────────────────────────────────
+    // ── Room. ───────────────────────────────────────────────────────────────────────────────────
 
-    /// A message of `len` bytes was polled.
+    /// The application has polled a message of `len` bytes.
     pub(super) fn message_polled(&mut self, session: Key, len: u64) {
         if let Some(found) = self.sessions.find_mut(session) {
             found.polled(len);
@@ -96,7 +98,7 @@ impl Server {
         }
     }
 
-    /// The application's own queue of a session's messages is this long.
+    /// Sets how long the application's own queue of a session's messages is.
     pub(super) fn take_backlog(&mut self, session: Key, messages: u32, bytes: u64) {
         let Some(found) = self.sessions.find_mut(session) else { return };
         let bytes = bytes.min(BACKLOG_BYTES_MAX);
@@ -105,7 +107,7 @@ impl Server {
         self.releasable.push_back(session);
     }
 
-    /// Lets held posts of a session go on, as far as there is room now.
+    /// Releases held posts of a session, as far as there is room now.
     pub(super) fn release_held(&mut self, session: Key) {
         while let Some(found) = self.sessions.find(session) {
             match found.next_admissible(&self.config.limits) {
@@ -120,9 +122,9 @@ impl Server {
         }
     }
 
-    /// There is room for a forwarded post.
-    pub(super) fn release_forward(&mut self, forward: Key) {
-        // If this comes late, its shard may have stopped waiting: then it must not be taken in.
+    /// Releases a forwarded post.
+    fn release_forward(&mut self, forward: Key) {
+        // Past its deadline the other shard may have refused it: then it must not reach the application.
         let late =
             self.timers.due(Role::Forward, forward.index()).is_some_and(|due| due < self.now);
         if late {
@@ -133,8 +135,10 @@ impl Server {
         self.settle_forward(forward, Outcome::Accepted);
     }
 
-    /// A request was cancelled that is still held: the cancellation has overtaken it, so nobody would
-    /// take it back later. Its post is answered like any other, and its message goes nowhere.
+    // ── Without room. ───────────────────────────────────────────────────────────────────────────
+
+    /// Withdraws a held request that has been cancelled: the cancellation has overtaken it, so it would not
+    /// be cancelled later. Its post is answered 202, and its message is dropped.
     pub(super) fn withdraw_held(&mut self, session: Key, id: &str) {
         let Some(post) = self.sessions[session].held_request(id) else { return };
         self.metrics.requests_withdrawn += 1;
@@ -144,24 +148,22 @@ impl Server {
                 self.unhold(conn);
                 self.accepted(conn);
             }
-            PostOrigin::Forward(forward) => {
-                self.dismiss(forward, Outcome::Accepted);
-            }
+            PostOrigin::Forward(forward) => self.dismiss(forward, Outcome::Accepted),
         }
         self.releasable.push_back(session);
     }
 
-    /// A connection that may hold a post is given up.
+    /// Drops the post that a connection holds, if it holds one.
     pub(super) fn abandon_post(&mut self, key: Key) {
         if matches!(self.conns[key].phase, ConnPhase::Held { .. }) {
             let (session, _) = self.unhold(key);
-            // Those behind it may have room where it had none.
+            // There may be room for posts that waited behind it.
             self.releasable.push_back(session);
         }
     }
 
-    /// A post was held for as long as its client can be made to wait. A request is then answered
-    /// like any other, on the stream: an error status would make some clients give up altogether.
+    /// Gives up a post that was held for [`Timeouts::hold`](crate::Timeouts::hold). A request is answered on
+    /// the stream if that can be done, and its post 202: an error status makes some clients end their session.
     pub(super) fn hold_is_over(&mut self, key: Key) {
         let (session, message) = self.unhold(key);
         if self.tell_busy(session, &message) {
@@ -173,36 +175,33 @@ impl Server {
         self.releasable.push_back(session);
     }
 
-    /// A forwarded post was held for as long as its client can be made to wait.
+    /// Gives up a forwarded post that was held for as long.
     pub(super) fn forward_hold_is_over(&mut self, forward: Key) {
         let (session, message) = self.unqueue_forward(forward);
         let told = self.tell_busy(session, &message);
         if told {
             self.note(None, Fault::Busy);
         }
-        // Where it could not be told, its shard refuses it, and counts that.
+        // Where the client could not be told, the other shard refuses the post, and counts the refusal.
         self.settle_forward(forward, if told { Outcome::Accepted } else { Outcome::Busy });
         self.releasable.push_back(session);
     }
 
-    /// Answers a request on the stream that the server is busy. Says whether that could be done.
-    pub(super) fn tell_busy(&mut self, session: Key, message: &Message) -> bool {
-        let echoed = message.id().map_or(0, str::len) <= ECHOED_ID_BYTES_MAX;
-        let told = message.kind() == Kind::Request
-            && echoed
-            && Frame::message(&jsonrpc::error_body(
-                message.id(),
-                jsonrpc::code::SERVER_BUSY,
-                "server busy",
-            ))
-            .is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
+    /// Answers a request "server busy" on the stream. Says whether that could be done.
+    fn tell_busy(&mut self, session: Key, message: &Message) -> bool {
+        let id = message.id();
+        let answerable =
+            message.kind() == Kind::Request && id.map_or(0, str::len) <= ECHOED_ID_BYTES_MAX;
+        let body = || jsonrpc::error_body(id, jsonrpc::code::SERVER_BUSY, "server busy");
+        let told = answerable
+            && Frame::message(&body()).is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
             log::debug!("{}: a request was answered \"server busy\"", SessionId(session));
         }
         told
     }
 
-    /// The session that held posts wait for is gone.
+    /// Refuses posts that waited for a session that has ended or is ending.
     pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = PostOrigin>) {
         for post in held {
             match post {
@@ -215,42 +214,45 @@ impl Server {
         }
     }
 
-    /// Takes a held message off its connection and out of its session's list; what happens to the
-    /// connection is for the caller to say.
+    /// Takes a held message off its connection and out of its session's list, and returns the session and
+    /// the message. The caller answers the connection.
     fn unhold(&mut self, key: Key) -> (Key, Message) {
         let (session, message) = self.take_held(key);
         self.sessions[session].unhold(PostOrigin::Conn(key));
         (session, message)
     }
 
+    /// Takes a held message off its connection.
     fn take_held(&mut self, key: Key) -> (Key, Message) {
         self.disarm(Role::Phase, key);
         let ConnPhase::Held { session, message } = self.enter(key, ConnPhase::Awaiting) else {
-            unreachable!("invariant: a connection that its session lists holds a post");
+            unreachable!("invariant: a connection that a session lists holds a post");
         };
         (session, message)
     }
 
-    /// A forwarded post's message goes nowhere.
-    pub(super) fn dismiss(&mut self, forward: Key, outcome: Outcome) {
+    /// Drops the message of a forwarded post.
+    fn dismiss(&mut self, forward: Key, outcome: Outcome) {
         self.unqueue_forward(forward);
         self.settle_forward(forward, outcome);
     }
 
-    /// Takes the message of a forwarded post that waits, and the session it is for.
+    /// Ends the waiting of a forwarded post, and returns its session and its message.
     fn unqueue_forward(&mut self, forward: Key) -> (Key, Message) {
         let Forward { session, message } = &mut self.forwards[forward];
-        let message = message.take().expect("invariant: it has waited until now");
+        let message =
+            message.take().expect("invariant: a forwarded post that waits has its message");
         let session = *session;
         self.bodies_bytes -= message.memory_bytes();
         self.timers.disarm(Role::Forward, forward.index());
-        // The session may have ended, and given up its list.
+        // A session that has ended has no list any more.
         if let Some(found) = self.sessions.find_mut(session) {
             found.unhold(PostOrigin::Forward(forward));
         }
         (session, message)
     }
 
+    /// Tells the driver what became of a forwarded post.
     fn settle_forward(&mut self, forward: Key, outcome: Outcome) {
         self.events.push_back(Event::Settled { post: QueuedPostId(forward), outcome });
     }

@@ -1,9 +1,9 @@
 //! Refusals: from a fault to an answer, a counter and a line in the log.
 //!
-//! Knows: which faults end a connection, and how often the log repeats one.
-//! Does not know: when something is refused.
+//! Knows: which faults close the connection, and how often the log repeats one. Does not know: when
+//! something is refused.
 //!
-//! Every refusal of a request goes through [`Server::refuse`].
+//! Every refusal of a request goes through [`Server::refuse`]. Bytes of refusals are rendered in `answer`.
 
 use alloc::borrow::Cow;
 use core::fmt;
@@ -19,11 +19,12 @@ use crate::peer::Peer;
 use crate::request::Unread;
 
 impl Server {
-    /// Answers a request with a fault, counts it, and says it in the log.
+    /// Answers a request with a fault, counts it, and writes it into the log.
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
         let refused = refused.into();
         let fault = refused.fault;
-        // Words of our own name the limit; others repeat what the peer said.
+        // A text of the program itself names the limit; any other repeats what the peer sent, and is not
+        // for the log.
         let text = match refused.text {
             Some(Cow::Borrowed(text)) => text,
             Some(Cow::Owned(_)) | None => fault.text(),
@@ -38,8 +39,8 @@ impl Server {
         }
     }
 
-    /// Refuses a connection that may be in the middle of waiting for something. A request that has
-    /// its answer, or whose message has been delivered, is not refused: what is behind it is.
+    /// Refuses what a connection sends, in whatever phase it is. A request that has been answered, or whose
+    /// message has been delivered, is not refused; what is behind it is dropped.
     pub(super) fn refuse_wherever(&mut self, key: Key, fault: Fault) {
         let conn = &mut self.conns[key];
         match conn.phase {
@@ -67,7 +68,7 @@ impl Server {
         }
     }
 
-    /// What a post is told whose session has ended since it was found.
+    /// The fault of a post whose session has ended since it was found.
     pub(super) const fn no_session(&self) -> Fault {
         match self.phase {
             ServerPhase::Running => Fault::UnknownSession,
@@ -75,23 +76,24 @@ impl Server {
         }
     }
 
-    /// What a forwarded post's shard is told whose session is not there.
+    /// What becomes of a forwarded post whose session is not there.
     pub(super) const fn no_session_outcome(&self) -> Outcome {
         match self.phase {
             ServerPhase::Running => Outcome::UnknownSession,
-            // Shutting down ends sessions that posts are still on their way to.
+            // A shutdown ends sessions while posts to them are on their way.
             ServerPhase::Draining { .. } | ServerPhase::Drained => Outcome::Busy,
         }
     }
 
-    /// Counts a fault, and tells the log, at most once a second of each.
+    /// Counts a fault, and writes it into the log, each at most once a second.
     pub(super) fn note(&mut self, key: Option<Key>, fault: Fault) {
         self.note_saying(key, fault, fault.text());
     }
 
+    /// Like [`note`](Self::note), with another text for the log.
     pub(super) fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
         self.metrics.count_fault(fault);
-        // What happens to peers by themselves is no refusal.
+        // Ends that the peer or the network caused are not refusals.
         let mishap = matches!(fault, Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated);
         let level = if mishap { log::Level::Debug } else { log::Level::Info };
         if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
@@ -102,7 +104,7 @@ impl Server {
         log::log!(level, "{}{who}: {text}{unsaid}", fault.name());
     }
 
-    /// A connection was not taken in.
+    /// Counts a connection that was not accepted, and writes it into the log.
     pub(super) fn note_unaccepted(&mut self, error: AcceptError, peer: &Peer) {
         let fault = error.fault();
         self.metrics.connections_refused += 1;
@@ -115,7 +117,8 @@ impl Server {
     }
 }
 
-/// Who was refused what, as the log has it: no tokens, no payloads, no query.
+/// What the log says about a refused request: connection, peer, route and session; no tokens, no payloads,
+/// no query.
 struct LogContext<'a> {
     server: &'a Server,
     key: Option<Key>,

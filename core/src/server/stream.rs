@@ -1,6 +1,6 @@
 //! Sessions and their streams: opening, sending, ending.
 //!
-//! Knows: what each does to the session's connection and to the books, and what the log says of it.
+//! Knows: what each does to the session's connection and to the counts, and what the log says about it.
 //! Does not know: whether there is room for a session (see `admission`), or how bytes leave.
 
 use super::Server;
@@ -26,20 +26,19 @@ const LARGE_FRAME_BYTES: usize = 1 << 20;
 
 /// Why a frame was not queued.
 pub(super) enum Unqueued {
-    /// Of this cost, it does not fit into its session's queue, or into all queues together.
-    Full {
-        cost: u64,
-        everywhere: bool,
-    },
+    /// Its cost does not fit into its session's queue, or, `everywhere`, into all queues together.
+    Full { cost: u64, everywhere: bool },
+    /// It would not fit into empty queues.
     TooLarge,
+    /// The session has ended or is ending.
     Gone,
 }
 
 impl Server {
     // ── Opening. ────────────────────────────────────────────────────────────────────────────────
 
-    /// Opens a session on a connection. Everything that can fail comes first; a failure leaves no
-    /// trace.
+    /// Opens a session on a connection. Everything that can fail comes first, so a failure changes
+    /// nothing.
     pub(super) fn open(
         &mut self,
         key: Key,
@@ -88,7 +87,7 @@ impl Server {
         Ok(())
     }
 
-    /// Answers a HEAD as the GET would be answered, and then does what the answer says.
+    /// Answers a HEAD with the head that a GET would be answered with.
     fn answer_head(&mut self, key: Key, plan: &StreamPlan) {
         let keeps = self.reply_before(key, plan.unread).persistence != Persistence::Close;
         let framing = match plan.framing {
@@ -107,7 +106,7 @@ impl Server {
 
     // ── Sending. ────────────────────────────────────────────────────────────────────────────────
 
-    /// Queues a frame of the application's. A response releases the request that it answers.
+    /// Queues a frame from the application. A response releases the request that it answers.
     pub(super) fn send_frame(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
         self.offer(key, frame)?;
         if let Some(id) = frame.answered_id() {
@@ -134,23 +133,19 @@ impl Server {
         reach
     }
 
-    /// Queues a frame of the application's; where it finds no room, it will be told when there is.
+    /// Queues a frame from the application. If there is no room, the application is told once there is.
     fn offer(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
-        let refused = match self.queue_frame(key, frame) {
-            Ok(()) => return Ok(()),
-            Err(refused) => refused,
-        };
-        match refused {
+        self.queue_frame(key, frame).map_err(|refused| match refused {
             Unqueued::Full { cost, everywhere } => {
                 self.sessions[key].refused_cost = Some(cost);
                 if everywhere {
                     self.wait_for_budget(key);
                 }
-                Err(SendError::Full)
+                SendError::Full
             }
-            Unqueued::TooLarge => Err(SendError::TooLarge),
-            Unqueued::Gone => Err(SendError::Gone),
-        }
+            Unqueued::TooLarge => SendError::TooLarge,
+            Unqueued::Gone => SendError::Gone,
+        })
     }
 
     /// Queues a frame if there is room for it now.
@@ -191,7 +186,7 @@ impl Server {
         Ok(())
     }
 
-    /// A request of the session has its answer. Says whether it was known.
+    /// Counts a request of the session as answered. Says whether it was in flight.
     pub(super) fn settle_request(&mut self, key: Key, id: &str) -> bool {
         let session = &mut self.sessions[key];
         if !session.settled(id) {
@@ -207,7 +202,8 @@ impl Server {
 
     // ── Ending. ─────────────────────────────────────────────────────────────────────────────────
 
-    /// Ends a session in order: no more frames, no more posts, and when the queue has left, the end.
+    /// Begins to end a session in order: it takes no more frames and no more posts, and ends when its queue
+    /// has left. For one that has ended or is ending, nothing happens.
     pub(super) fn begin_end(&mut self, key: Key, reason: CloseReason) {
         let Some(session) = self.sessions.find_mut(key) else { return };
         if session.ending.is_some() {
@@ -232,13 +228,13 @@ impl Server {
         self.after_flush(stream);
     }
 
-    /// Ends a session at once. What is queued is lost, and counted. A session that was ending anyway
-    /// keeps the reason it had.
+    /// Ends a session at once, and cuts its connection. Queued frames are dropped and counted. A session
+    /// that was ending already keeps its reason.
     pub(super) fn end_session(&mut self, key: Key, reason: CloseReason) {
         let mut session = self.sessions.remove(key);
         let reason = session.ending.unwrap_or(reason);
         if session.waiting_for_budget {
-            self.waiting_for_budget.retain(|&waiting_for_budget| waiting_for_budget != key);
+            self.waiting_for_budget.retain(|&waiting| waiting != key);
         }
         let frames_undelivered = self.clear_outbox(session.conn);
         self.note_end(key, &session, reason, frames_undelivered);
@@ -259,8 +255,8 @@ impl Server {
         self.refuse_held(session.take_held());
     }
 
-    /// Says in the log how a session ended, and whether it was of use: see `throttle` for how many such
-    /// lines there are.
+    /// Writes into the log how a session ended, and whether messages were exchanged. The number of such
+    /// lines is limited.
     fn note_end(
         &mut self,
         key: Key,
@@ -273,11 +269,10 @@ impl Server {
         }
         let (received, sent) = (session.messages_received, session.frames_sent);
         let unused = received == 0 && sent == 0;
-        let SessionLines { unused: without, used, .. } = &mut self.session_lines;
         let unsaid = if unused {
-            without.tell(self.now)
+            self.session_lines.unused.tell(self.now)
         } else {
-            used.tell_some(SESSION_LINES_PER_SECOND, self.now)
+            self.session_lines.used.tell_some(SESSION_LINES_PER_SECOND, self.now)
         };
         let Some(unsaid) = unsaid else { return };
         let (id, source) = (SessionId(key), Source(&self.conns[session.conn]));
@@ -297,14 +292,14 @@ impl Server {
     }
 }
 
-/// What the log says about sessions: each of these is a cause of its own.
+/// How often the log has lines about sessions; each kind of line is limited on its own.
 #[derive(Debug)]
 pub(super) struct SessionLines {
     /// Ends of sessions without a message.
     unused: Throttle,
     /// Ends of the others.
     used: Throttle,
-    /// Messages that some clients cannot take.
+    /// Messages that are too large for some clients.
     large: Throttle,
 }
 
