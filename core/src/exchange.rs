@@ -115,7 +115,9 @@ impl ResponseHead {
     /// The head of `response`, without the fields that an HTTP/1.1 connection would add.
     pub(crate) fn of(response: &Response<'_>, date: Option<&HttpDate>) -> Self {
         let mut fields = Vec::new();
-        response.each_field(date, |name, value| fields.push((name.into(), value.into())));
+        response.each_field(date, |name, value| {
+            fields.push((name.into(), String::from_utf8_lossy(value).into_owned()));
+        });
         Self { status: response.status, fields }
     }
 }

@@ -118,12 +118,15 @@ pub(crate) struct PostPlan {
 
 impl PostPlan {
     fn of(service: Service, head: &Head<'_>, exchange: bool, config: &Config) -> Self {
-        let text = head.target().query_parameter(&config.session_parameter).unwrap_or_default();
+        let target = head.target();
+        let mut ids = target.query_parameters(&config.session_parameter);
+        let ids = (ids.next(), ids.next());
+        let id = if let (Some(id), None) = ids { id } else { "" };
         let unframed = exchange && head.framing() == Framing::Empty;
         Self {
-            refusal: post_refusal(head, unframed, config),
+            refusal: post_refusal(head, ids, unframed, config),
             unread: Unread::of(head),
-            token: SessionToken::parse_for(text.as_bytes(), config.instance.as_deref()),
+            token: SessionToken::parse_for(id.as_bytes(), config.instance.as_deref()),
             service,
             decoder: if unframed {
                 BodyDecoder::until_end()
@@ -315,7 +318,13 @@ fn shown(value: &[u8]) -> String {
 }
 
 /// What is wrong with a post as far as its head can tell, in the order in which it is told.
-fn post_refusal(head: &Head<'_>, unframed: bool, config: &Config) -> Option<Refused> {
+/// `ids` are the first two values of the parameter that names the session.
+fn post_refusal(
+    head: &Head<'_>,
+    ids: (Option<&str>, Option<&str>),
+    unframed: bool,
+    config: &Config,
+) -> Option<Refused> {
     let mut types = head.fields_named("content-type");
     let json = types.next().is_some_and(media::is_json) && types.next().is_none();
     if !json {
@@ -334,14 +343,14 @@ fn post_refusal(head: &Head<'_>, unframed: bool, config: &Config) -> Option<Refu
     if let Err(fault) = head.check_expectation() {
         return Some(fault.into());
     }
+    let what = match ids {
+        (Some(_), None) => return None,
+        (None, _) => "missing",
+        (Some(_), Some(_)) => "repeated",
+    };
     let parameter = &config.session_parameter;
-    let count = head.target().query_parameters(parameter).count();
-    if count != 1 {
-        let what = if count == 0 { "missing" } else { "repeated" };
-        let text = format!("{what} query parameter {parameter}, which names the session");
-        return Some(Refused::saying(Fault::MissingSessionId, text));
-    }
-    None
+    let text = format!("{what} query parameter {parameter}, which names the session");
+    Some(Refused::saying(Fault::MissingSessionId, text))
 }
 
 pub(crate) fn body_too_large(config: &Config) -> Refused {

@@ -6,7 +6,6 @@
 use super::date::HttpDate;
 use super::octets;
 use alloc::vec::Vec;
-use core::str;
 
 /// The interim answer to `Expect: 100-continue`, whole. Never sent to HTTP/1.0.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -74,8 +73,8 @@ impl Response<'_> {
             self.write_head(out, date);
             match persistence {
                 Persistence::KeepAlive11 => {}
-                Persistence::KeepAlive10 => field(out, "Connection", "keep-alive"),
-                Persistence::Close => field(out, "Connection", "close"),
+                Persistence::KeepAlive10 => field(out, "Connection", b"keep-alive"),
+                Persistence::Close => field(out, "Connection", b"close"),
             }
             out(b"\r\n");
             if let (Some(body), false) = (self.body, head_only) {
@@ -96,33 +95,33 @@ impl Response<'_> {
     pub fn render_stream_head(&self, date: Option<&HttpDate>, framing: StreamFraming) -> Vec<u8> {
         debug_assert!(self.body.is_none(), "the body of a stream follows its head");
         let (connection, chunked) = match framing {
-            StreamFraming::Chunked => ("keep-alive", true),
-            StreamFraming::ChunkedThenClose => ("close", true),
-            StreamFraming::UntilClose => ("close", false),
+            StreamFraming::Chunked => (&b"keep-alive"[..], true),
+            StreamFraming::ChunkedThenClose => (&b"close"[..], true),
+            StreamFraming::UntilClose => (&b"close"[..], false),
         };
         render(|out| {
             self.write_head(out, date);
             field(out, "Connection", connection);
             if chunked {
-                field(out, "Transfer-Encoding", "chunked");
+                field(out, "Transfer-Encoding", b"chunked");
             }
             out(b"\r\n");
         })
     }
 
     /// Shows each field that concerns the message and not the connection, in order.
-    pub(crate) fn each_field(&self, date: Option<&HttpDate>, mut show: impl FnMut(&str, &str)) {
+    pub(crate) fn each_field(&self, date: Option<&HttpDate>, mut show: impl FnMut(&str, &[u8])) {
         if let Some(date) = date {
-            show("Date", date.as_str());
+            show("Date", date.as_str().as_bytes());
         }
         if let Some(content_type) = self.content_type {
-            show("Content-Type", content_type);
+            show("Content-Type", content_type.as_bytes());
         }
         if let Some(body) = self.body {
-            show("Content-Length", Decimal::new(body.len() as u64).as_str());
+            show("Content-Length", Decimal::new(body.len() as u64).as_bytes());
         }
         for (name, value) in self.fields {
-            show(name, value);
+            show(name, value.as_bytes());
         }
     }
 
@@ -130,7 +129,7 @@ impl Response<'_> {
         let status = self.status;
         debug_assert!((100..=999).contains(&status), "{status} is no status");
         out(b"HTTP/1.1 ");
-        out(Decimal::new(u64::from(status)).as_str().as_bytes());
+        out(Decimal::new(u64::from(status)).as_bytes());
         // The space is there even before an empty reason (RFC 9112 §4).
         out(b" ");
         out(reason(status).as_bytes());
@@ -150,14 +149,14 @@ fn render(write: impl Fn(&mut dyn FnMut(&[u8]))) -> Vec<u8> {
 }
 
 /// Writes one field line. Nothing that a peer sent may end it: whoever puts it here has checked it.
-fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &str) {
+fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &[u8]) {
     debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
     debug_assert!(
-        octets::run_of_value(value.as_bytes()) == value.len(),
+        octets::run_of_value(value) == value.len(),
         "the value of {name} has octets that no field may have"
     );
-    for piece in [name, ": ", value, "\r\n"] {
-        out(piece.as_bytes());
+    for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out(piece);
     }
 }
 
@@ -181,9 +180,8 @@ impl Decimal {
         decimal
     }
 
-    fn as_str(&self) -> &str {
-        let digits = self.digits.get(self.start..).unwrap_or_default();
-        str::from_utf8(digits).expect("invariant: digits are ASCII")
+    fn as_bytes(&self) -> &[u8] {
+        self.digits.get(self.start..).unwrap_or_default()
     }
 }
 

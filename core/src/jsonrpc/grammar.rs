@@ -87,7 +87,7 @@ pub(crate) fn walk<'a>(
         if expect == Expect::Value && open.depth == 1 {
             value_start = at;
         }
-        let (end, ended) = match (expect, byte) {
+        let ended = match (expect, byte) {
             (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
                 let object = byte == b'{';
                 if nesting_max.is_some_and(|max| open.depth >= max) {
@@ -95,30 +95,37 @@ pub(crate) fn walk<'a>(
                 }
                 open.push(object);
                 expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
-                (at + 1, false)
+                at += 1;
+                false
             }
-            (Expect::Value | Expect::ValueOrEnd, _) if byte != b']' => (scalar(bytes, at)?, true),
+            (Expect::Value | Expect::ValueOrEnd, _) if byte != b']' => {
+                at = scalar(bytes, at)?;
+                true
+            }
             (Expect::ValueOrEnd | Expect::KeyOrEnd | Expect::CommaOrEnd, b']' | b'}')
                 if open.in_object() == (byte == b'}') =>
             {
                 open.pop();
-                (at + 1, true)
+                at += 1;
+                true
             }
             (Expect::Key | Expect::KeyOrEnd, b'"') => {
-                let end = string(bytes, at)?;
+                let start = at;
+                at = string(bytes, at)?;
                 if open.depth == 1 {
-                    key = at..end;
+                    key = start..at;
                 }
+                at = colon(bytes, at)?;
                 expect = Expect::Value;
-                (colon(bytes, end)?, false)
+                false
             }
             (Expect::CommaOrEnd, b',') => {
                 expect = if open.in_object() { Expect::Key } else { Expect::Value };
-                (at + 1, false)
+                at += 1;
+                false
             }
             _ => return Err(Flaw::Unexpected(at)),
         };
-        at = end;
         if ended {
             expect = if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd };
             if open.depth == 1 && shape == Shape::Object {
