@@ -90,12 +90,8 @@ impl Server {
                 on(TimerKind::Body, timeouts.body.is_some())
             }
             ConnPhase::Held { .. } => on(TimerKind::Hold, timeouts.hold.is_some()),
-            // With this server's own application, or with another shard.
-            ConnPhase::Awaiting => match self.timers.armed(Role::Phase, key.index()) {
-                Some(TimerKind::Forward) => on(TimerKind::Forward, self.config.forwarding),
-                Some(_) => on(TimerKind::Decision, timeouts.decision.is_some()),
-                None => on(TimerKind::Decision, timeouts.forward().is_some()),
-            },
+            // With another shard; with this server's own application no verb leaves it.
+            ConnPhase::Awaiting => on(TimerKind::Forward, timeouts.forward().is_some()),
             ConnPhase::Streaming { .. } | ConnPhase::Closing { .. } | ConnPhase::Ended => None,
         };
         let live = matches!(conn.phase, ConnPhase::Streaming { ending: false, .. });

@@ -172,8 +172,13 @@ fn limits(chance: &mut Chance) -> Limits {
     small(&mut limits.target_bytes_max, &[56, 200]);
     small(&mut limits.extension_bytes_max, &[0, 4, 40]);
     small(&mut limits.trailer_bytes_max, &[0, 14, 40]);
-    let rate = |text: &str| text.parse().ok();
+    // Now and then requests wait for answers and for nothing else, so that cancellations overtake them.
     if chance.one_in(4) {
+        limits.in_flight_max = Some(1);
+        limits.inbound_messages_max = Limits::default().inbound_messages_max;
+    }
+    let rate = |text: &str| text.parse().ok();
+    if chance.one_in(3) {
         let text = *chance.pick(&["2/second,burst=3", "6/minute"]);
         limits.posts_rate_per_session = rate(text);
     }
