@@ -1,11 +1,11 @@
-//! How requests are answered: the bytes of refusals, of the 202, of health, of a stream's beginning.
+//! Answers: what each says, as bytes or, for an exchange, as a head and a body.
 //!
-//! Knows: what each answer says and how it is rendered; the current date.
+//! Knows: the body and the fields of each answer, and the current date.
 //! Does not know: when an answer is due, or what happens to the connection afterwards.
 //!
-//! Every body but a stream's ends in a line feed: people ask with curl, and their next prompt is to
-//! begin on a line of its own. JSON readers pass over it. To end only the bodies of refusals so was
-//! considered; the 202 and the probes are what people see most.
+//! Chosen: every body but a stream's ends in a line feed, so that a person who uses curl has the next prompt
+//! on a line of its own; JSON readers pass over it. Considered: to end only the bodies of refusals so; but
+//! the 202 and the probes are the answers that people see most.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -26,18 +26,17 @@ use crate::route::Service;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
 
-/// A fault on its way to the peer, with what the place that found it knows better than the table.
+/// A refusal: a fault, and what its answer says besides what the table of faults has.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
     pub(crate) fault: Fault,
-    /// Instead of the fault's own text.
+    /// The text, if it is not the fault's own.
     pub(crate) text: Option<Cow<'static, str>>,
     /// The value of `Allow`, for a 405.
     pub(crate) allow: Option<&'static str>,
-    /// Whether bad credentials were given, for a 401.
+    /// For a 401, whether there were credentials, and they are not valid.
     pub(crate) invalid_token: bool,
-    /// Seconds after which to try again, where it is known; of no use with statuses other than 429
-    /// and 503.
+    /// After how many seconds to try again, where that is known. For 429 and 503.
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -62,7 +61,7 @@ impl Refused {
         Self { allow: Some(allow), ..Self::from(Fault::MethodNotAllowed) }
     }
 
-    /// Too often, by a rate: to be tried again after `wait`.
+    /// A request that a rate does not allow now; it may be tried again after `wait`.
     pub(crate) fn limited(fault: Fault, text: Option<&'static str>, wait: Duration) -> Self {
         Self {
             text: text.map(Cow::from),
@@ -80,44 +79,45 @@ impl Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) persistence: Persistence,
-    /// The request was a HEAD: say how long the body would be, and leave it out.
+    /// The request was a HEAD: the answer has the length of a body, and no body.
     pub(crate) head_only: bool,
 }
 
 impl Reply {
-    /// For faults so early that the request said nothing about its answer.
+    /// For faults in a head that could not be read.
     pub(crate) const CLOSE: Self = Self { persistence: Persistence::Close, head_only: false };
 }
 
-/// Whom an answer is for, and what it says besides because of that.
+/// What an answer depends on besides what it says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseContext<'a> {
     pub(crate) reply: Reply,
-    /// Its HTTP is spoken elsewhere: the head of the answer is handed out as a value.
+    /// Whether HTTP is spoken elsewhere, so that the answer's head is a value.
     pub(crate) exchange: bool,
     pub(crate) cors_origin: &'a CorsOrigin,
     pub(crate) config: &'a Config,
 }
 
-/// An answer, ready to leave.
+/// An answer that is ready to be queued.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// Its head, where HTTP is spoken elsewhere.
+    /// The head of the answer to an exchange. Any other answer has its head among `bytes`.
     pub(crate) head: Option<ResponseHead>,
-    /// The rest of it; elsewhere all of it.
+    /// What is queued for the peer.
     pub(crate) bytes: Arc<[u8]>,
 }
 
-/// After this many seconds a client that was told 503 may come again.
+/// A 503 asks the client to try again after so many seconds.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
-/// Renders answers, and keeps the one that every post gets.
+/// Renders answers, and caches the one that every accepted post gets.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
+    /// The wall clock, in seconds, and the date that it stands for.
     wall: Option<(u64, HttpDate)>,
     /// The 202 for each [`Persistence`], and for exchanges; rendered at most once a second.
     accepted: [Option<Answer>; 4],
-    /// Who may read it. With CORS, pages of one origin usually come one after the other.
+    /// The origin that the cached ones are for. With CORS, requests of one origin often follow one another.
     accepted_by: CorsOrigin,
 }
 
@@ -150,6 +150,7 @@ impl Answers {
         Answer { head: None, bytes: response.render(self.date(), persistence, head_only).into() }
     }
 
+    /// The 202 of an accepted post.
     pub(crate) fn accepted(&mut self, to: &ResponseContext<'_>) -> Answer {
         let slot = if to.exchange { 3 } else { to.reply.persistence as usize };
         if self.accepted_by != *to.cors_origin {
@@ -229,7 +230,7 @@ impl Answers {
         Some(self.render(response, to))
     }
 
-    /// The answer to OPTIONS: to a preflight, and to whoever else asks.
+    /// The answer to OPTIONS, which is a CORS preflight if `preflight` is there.
     pub(crate) fn options(
         &self,
         allow: &str,
@@ -252,6 +253,7 @@ impl Answers {
         self.json(200, body, to)
     }
 
+    /// What `/health` answers.
     pub(crate) fn health(&self, snapshot: &HealthSnapshot<'_>, to: &ResponseContext<'_>) -> Answer {
         let HealthSnapshot { sessions, connections, uptime_seconds, draining, extras } = snapshot;
         let status = if *draining { "draining" } else { "healthy" };
@@ -273,6 +275,7 @@ impl Answers {
         self.json(200, &body, to)
     }
 
+    /// What `/ready` answers: 200, or 503 with the word for why not.
     pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Answer {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
@@ -298,8 +301,8 @@ impl Answers {
         self.render(Response { status, fields, content_type, body: Some(body.as_bytes()) }, to)
     }
 
-    /// The head of an event stream, and behind it the `endpoint` event, so that they leave in one
-    /// write; the head alone for a HEAD, which has no session.
+    /// The head of an event stream, and behind it the `endpoint` event, so that both leave in one write.
+    /// Without an `endpoint` the head alone, for a HEAD.
     pub(crate) fn stream(
         &self,
         framing: StreamFraming,
@@ -328,11 +331,11 @@ impl Answers {
     }
 }
 
-/// Where a new session's client is to post.
+/// What the URI that a new session's client posts to is made of.
 #[derive(Debug)]
 pub(crate) struct EndpointInfo<'a> {
     pub(crate) token: &'a SessionToken,
-    /// What stands before the paths of the service, as its client sees them.
+    /// The front of the path, as the client sees it: a proxy's prefix and a mount.
     pub(crate) mount: &'a str,
     pub(crate) service: Service,
 }
@@ -381,8 +384,8 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
     String::from_utf8_lossy(&jsonrpc::error_body(None, code, reason)).into_owned().into()
 }
 
-/// The URI reference that a session's client posts to: an absolute path, because clients disagree
-/// about every other form.
+/// The `endpoint` event: the URI reference that a session's client posts to, as an absolute path, because
+/// clients disagree about every other form.
 fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
     let EndpointInfo { token, mount, service } = endpoint;
     let text = token.encode();

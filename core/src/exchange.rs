@@ -1,8 +1,8 @@
-//! Requests whose HTTP is spoken elsewhere: by hyper, by a platform's own server.
+//! Requests whose HTTP is spoken elsewhere, as by hyper or by the server of a platform.
 //!
 //! Knows: how such a request becomes the head that it would have been on an HTTP/1.1 connection of its
 //! own, by the same rules and limits; and what of a response is its head.
-//! Does not know: what becomes of either.
+//! Does not know: how a request is answered.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,18 +13,23 @@ use crate::http1::{
 };
 use crate::route::is_clean_path;
 
-/// A request that another HTTP server has read, for [`Server::exchange`](crate::Server::exchange).
+/// A request that another HTTP server has read, for [`Server::exchange`](crate::Server::exchange), where
+/// there is an example.
+///
+/// The rules and limits are those of a request on an HTTP/1.1 connection: a request that would be refused
+/// there is refused here, with the same status. Field values and targets are octets as they were sent.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
-    /// The method.
+    /// The method, such as `POST`; methods are case-sensitive.
     pub method: &'a str,
-    /// Path and query, without what [`mount`](Self::mount) says.
+    /// Path and query, without the [`mount`](Self::mount).
     pub target: &'a str,
-    /// The fields, in order. `Host` must be among them; HTTP/2 has it in `:authority`. Fields about
-    /// the connection are ignored, and so is `Expect`: they are that server's affair.
+    /// The fields, in order, as name and value. `Host` must be among them; HTTP/2 has it in `:authority`.
+    /// Fields about the connection (RFC 9110 section 7.6.1) and `Expect` are ignored: the other server has
+    /// acted on them.
     pub fields: &'a [(&'a str, &'a [u8])],
-    /// What was cut off the front of the path by whatever routes requests here, as in `/api`; clients
-    /// are told to post behind it. Empty where nothing was.
+    /// The front of the path that a router cut off, such as `/api`; clients are told to post to a path that
+    /// begins with it. Empty if nothing was cut off.
     pub mount: &'a str,
 }
 
@@ -62,7 +67,7 @@ impl<'a> Exchange<'a> {
         limits: &HeadLimits,
         storage: &'a mut FieldStorage<'a>,
     ) -> Result<Head<'a>, Error> {
-        // What a scanner would take for the end of the part in which it stands.
+        // A scanner would take these octets for the end of a part.
         let breaks_out =
             |octets: &[u8]| octets.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0));
         if !is_token(self.method.as_bytes()) {
@@ -93,7 +98,8 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// The head of an answer to an [`Exchange`].
+/// The head of the answer to an [`Exchange`]; [`Server::response`](crate::Server::response) has it once the
+/// request is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     status: u16,
@@ -107,7 +113,7 @@ impl ResponseHead {
         self.status
     }
 
-    /// The fields, without those about a connection.
+    /// The fields, in order, as name and value, without `Connection` and `Transfer-Encoding`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
