@@ -184,47 +184,39 @@ impl Answers {
             None if status == 503 => fields.push(RETRY_AFTER),
             None => {}
         }
-        let challenge;
         const JSON: &str = "application/json";
-        let plain = || (Cow::from("text/plain; charset=utf-8"), Cow::from(refused.text()));
+        let oauth = |error: &str, description: &str| {
+            let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
+            (JSON, Cow::from(body))
+        };
+        let mut challenge = None;
         #[expect(clippy::wildcard_enum_match_arm, reason = "all the others say it in plain text")]
         let (content_type, body) = match refused.fault {
             // A plain-text 404 confuses clients that look for OAuth metadata.
-            Fault::NotFound => (JSON.into(), not_found(refused.text.as_deref()).into()),
-            Fault::NotJson => (JSON.into(), json_rpc(jsonrpc::code::PARSE_ERROR, refused.text())),
-            Fault::NotJsonRpc => {
-                (JSON.into(), json_rpc(jsonrpc::code::INVALID_REQUEST, refused.text()))
-            }
+            Fault::NotFound => (JSON, not_found(refused.text.as_deref()).into()),
+            Fault::NotJson => (JSON, json_rpc(jsonrpc::code::PARSE_ERROR, refused.text())),
+            Fault::NotJsonRpc => (JSON, json_rpc(jsonrpc::code::INVALID_REQUEST, refused.text())),
             Fault::DuplicateCredentials => {
-                challenge = challenge_of(Some("invalid_request"), to.config);
-                fields.push(("WWW-Authenticate", &challenge));
-                let body = r#"{"error":"invalid_request","error_description":"more than one Authorization field"}"#;
-                (JSON.into(), body.into())
+                challenge = Some(challenge_of(Some("invalid_request"), to.config));
+                oauth("invalid_request", "more than one Authorization field")
             }
             Fault::Unauthorized if refused.invalid_token => {
-                challenge = challenge_of(Some("invalid_token"), to.config);
-                fields.push(("WWW-Authenticate", &challenge));
-                let body = r#"{"error":"invalid_token","error_description":"the access token is not valid"}"#;
-                (JSON.into(), body.into())
+                challenge = Some(challenge_of(Some("invalid_token"), to.config));
+                oauth("invalid_token", "the access token is not valid")
             }
             Fault::Unauthorized => {
-                challenge = challenge_of(None, to.config);
-                fields.push(("WWW-Authenticate", &challenge));
-                let body =
-                    r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
-                (JSON.into(), body.into())
+                challenge = Some(challenge_of(None, to.config));
+                oauth("unauthorized", "an access token is required")
             }
-            Fault::Forbidden => {
-                let body = r#"{"error":"forbidden","error_description":"the access token does not allow this"}"#;
-                (JSON.into(), body.into())
-            }
-            _ => plain(),
+            Fault::Forbidden => oauth("forbidden", "the access token does not allow this"),
+            _ => ("text/plain; charset=utf-8", refused.text().into()),
         };
+        fields.extend(challenge.as_deref().map(|challenge| ("WWW-Authenticate", challenge)));
         let body = line(body);
         let response = Response {
             status,
             fields: &fields,
-            content_type: Some(&content_type),
+            content_type: Some(content_type),
             body: Some(body.as_bytes()),
         };
         Some(self.render(response, to))

@@ -152,6 +152,15 @@ impl ConnPhase {
     }
 }
 
+impl ConnPhase {
+    /// The decoder of a post's body, as long as its session's shard has not been asked about it.
+    pub(crate) const fn unasked(&self) -> Option<&BodyDecoder> {
+        let Self::Body { decoder, target, .. } = self else { return None };
+        let unasked = matches!(target, PostTarget::Elsewhere { unasked: Some(_), .. });
+        if unasked { Some(decoder) } else { None }
+    }
+}
+
 /// The session that a post is for.
 #[derive(Debug)]
 pub(crate) enum PostTarget {

@@ -55,15 +55,6 @@ impl Action {
             Self::Index { unread } => *unread,
         }
     }
-
-    /// The service that is asked for, if it is one.
-    pub(crate) const fn service(&self) -> Option<Service> {
-        match self {
-            Self::Stream(plan) => Some(plan.service),
-            Self::Post(plan) => Some(plan.service),
-            Self::Index { .. } => None,
-        }
-    }
 }
 
 #[derive(Debug)]

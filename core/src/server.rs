@@ -562,7 +562,8 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        self.take_verdict(ticket, verdict)?;
+        let key = self.redeem(ticket.0).inspect_err(|_| self.metrics.verdicts_late += 1)?;
+        self.take_verdict(key, verdict);
         self.settle();
         Ok(())
     }
@@ -614,7 +615,8 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        self.take_lookup_answer(ticket, answer)?;
+        let key = self.redeem(ticket.0)?;
+        self.take_lookup_answer(key, answer);
         self.settle();
         Ok(())
     }
@@ -666,7 +668,8 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        self.take_outcome(ticket, outcome)?;
+        let key = self.redeem(ticket.0)?;
+        self.take_outcome(key, outcome);
         self.settle();
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::answer::Refused;
 use crate::arena::Key;
 use crate::config::Authorization;
 use crate::conn::ConnPhase;
-use crate::error::{Expired, Fault};
+use crate::error::Fault;
 use crate::event::{AuthTicket, ConnId, Event, Refusal, RequestHead, Verdict};
 use crate::http1::Head;
 use crate::policy::bearer::Credentials;
@@ -46,13 +46,12 @@ impl Server {
 
     /// Asks the application whether a request may proceed.
     fn ask(&mut self, key: Key, plan: Action, head: &Head<'_>) {
+        let client = self.conns[key].client;
+        let capture = |service: &str| Arc::new(RequestHead::capture(head, service, client));
         let captured = match &plan {
             Action::Stream(plan) => plan.head.clone(),
-            Action::Post(_) | Action::Index { .. } => {
-                let service =
-                    plan.service().map_or("", |service| self.config.paths.service(service));
-                Arc::new(RequestHead::capture(head, service, self.conns[key].client))
-            }
+            Action::Post(plan) => capture(self.config.paths.service(plan.service)),
+            Action::Index { .. } => capture(""),
         };
         if let Err(fault) = self.admit_event().and_then(|()| self.admit_head(&captured)) {
             return self.refuse(key, fault, Unread::of(head));
@@ -67,20 +66,12 @@ impl Server {
     }
 
     /// Applies the application's verdict to the request that waits for it.
-    pub(super) fn take_verdict(
-        &mut self,
-        ticket: AuthTicket,
-        verdict: Verdict,
-    ) -> Result<(), Expired> {
-        let key = self.redeem(ticket.0).inspect_err(|_| self.metrics.verdicts_late += 1)?;
+    pub(super) fn take_verdict(&mut self, key: Key, verdict: Verdict) {
         let ConnPhase::Deciding(plan) = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: this kind of ticket belongs to this phase");
         };
         let refusal = match verdict {
-            Verdict::Allow(principal) => {
-                self.proceed(key, *plan, Some(principal));
-                return Ok(());
-            }
+            Verdict::Allow(principal) => return self.proceed(key, *plan, Some(principal)),
             Verdict::Refuse(refusal) => refusal,
         };
         let mut refused = Refused::from(match refusal {
@@ -90,7 +81,6 @@ impl Server {
         });
         refused.invalid_token = refusal == Refusal::InvalidToken;
         self.refuse(key, refused, plan.unread());
-        Ok(())
     }
 
     /// Carries out a request that may proceed, on behalf of `principal` if there is one.

@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use super::Server;
 use crate::arena::Key;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
-use crate::error::{Expired, Fault};
+use crate::error::Fault;
 use crate::event::{Event, LookupAnswer, LookupTicket, ServerPhase, SessionLookup};
 use crate::timers::{Role, TimerKind};
 
@@ -32,12 +32,7 @@ impl Server {
 
     /// Whether another shard has to be asked before `input`, which continues a post's body, is used.
     pub(super) fn must_be_located(&self, key: Key, input: &[u8]) -> bool {
-        let ConnPhase::Body {
-            decoder, target: PostTarget::Elsewhere { unasked: Some(_), .. }, ..
-        } = &self.conns[key].phase
-        else {
-            return false;
-        };
+        let Some(decoder) = self.conns[key].phase.unasked() else { return false };
         // A malformed body is refused when it is read.
         let end = decoder.clone().decode(input, &self.body_limits, &mut |_| {});
         end.is_ok_and(|progress| !progress.done)
@@ -45,11 +40,7 @@ impl Server {
 
     /// Asks the other shard about a post of whose body nothing has been used, unless it has been asked.
     pub(super) fn locate_unread(&mut self, key: Key) {
-        let unasked = matches!(
-            self.conns[key].phase,
-            ConnPhase::Body { target: PostTarget::Elsewhere { unasked: Some(_), .. }, .. }
-        );
-        if unasked
+        if self.conns[key].phase.unasked().is_some()
             && let ConnPhase::Body {
                 decoder,
                 target: PostTarget::Elsewhere { claim, unasked: Some(unread) },
@@ -74,12 +65,7 @@ impl Server {
     }
 
     /// Applies the other shard's answer: the body of the post is read, or the post is refused.
-    pub(super) fn take_lookup_answer(
-        &mut self,
-        ticket: LookupTicket,
-        answer: LookupAnswer,
-    ) -> Result<(), Expired> {
-        let key = self.redeem(ticket.0)?;
+    pub(super) fn take_lookup_answer(&mut self, key: Key, answer: LookupAnswer) {
         let ConnPhase::Locating(post) = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: this kind of ticket belongs to this phase");
         };
@@ -92,6 +78,5 @@ impl Server {
             LookupAnswer::UnknownSession => self.refuse(key, Fault::UnknownSession, unread),
             LookupAnswer::Unavailable => self.refuse(key, Fault::Busy, unread),
         }
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::bodies::reserve;
 use crate::answer::Refused;
 use crate::arena::Key;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
-use crate::error::{Expired, Fault};
+use crate::error::Fault;
 use crate::event::{ConnId, Event, ForwardedPost, Outcome, PostTicket, SessionId};
 use crate::http1::{self, BodyDecoder, CONTINUE};
 use crate::jsonrpc::{Invalid, Kind, Message};
@@ -179,22 +179,13 @@ impl Server {
     }
 
     /// Answers a forwarded post with what became of it on the other shard.
-    pub(super) fn take_outcome(
-        &mut self,
-        ticket: PostTicket,
-        outcome: Outcome,
-    ) -> Result<(), Expired> {
-        let key = self.redeem(ticket.0)?;
+    pub(super) fn take_outcome(&mut self, key: Key, outcome: Outcome) {
         let refused = match outcome {
-            Outcome::Accepted => {
-                self.accepted(key);
-                return Ok(());
-            }
+            Outcome::Accepted => return self.accepted(key),
             Outcome::UnknownSession => Fault::UnknownSession.into(),
             Outcome::Busy => Fault::Busy.into(),
             Outcome::RateLimited { retry_after } => session_rate(retry_after),
         };
         self.refuse(key, refused, Unread::Known(0));
-        Ok(())
     }
 }
