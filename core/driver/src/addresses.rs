@@ -145,11 +145,11 @@ fn is_missing(error: &io::Error) -> bool {
 /// Which of several listening sockets is looked at first: each in turn, so that one at which
 /// connections never end does not keep those at the others waiting.
 #[derive(Debug, Default)]
-pub struct RoundRobin(Cell<usize>);
+pub(super) struct RoundRobin(Cell<usize>);
 
 impl RoundRobin {
     /// Polls `all` until one is ready, beginning behind the one that was ready last.
-    pub fn poll<T, R>(&self, all: &[T], mut poll: impl FnMut(&T) -> Poll<R>) -> Poll<R> {
+    pub(super) fn poll<T, R>(&self, all: &[T], mut poll: impl FnMut(&T) -> Poll<R>) -> Poll<R> {
         let (last, first) = all.split_at(self.0.get().min(all.len()));
         for (turn, item) in first.iter().chain(last).enumerate() {
             if let Poll::Ready(ready) = poll(item) {

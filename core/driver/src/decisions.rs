@@ -34,7 +34,7 @@ const SWEEP_MIN: usize = 64;
 type Work = Pin<Box<dyn Future<Output = Decision>>>;
 
 /// Whether a request may proceed, as the application has it: what
-/// [`Bound::set_authorizer`](super::Bound::set_authorizer) takes.
+/// [`ServerBuilder::set_authorizer`](super::ServerBuilder::set_authorizer) takes.
 #[derive(Clone)]
 pub struct Authorizer(Arc<dyn Fn(Arc<RequestHead>) -> Work + Send + Sync>);
 

@@ -40,7 +40,7 @@ impl Whole {
 }
 
 /// The other end of a [`Handle`], for the shard that it is to control.
-pub struct Controls {
+pub(super) struct Controls {
     pub(super) handle: Handle,
     pub(super) inbox: Inbox,
     pub(super) neighbours: Neighbours,
@@ -67,8 +67,7 @@ impl Drop for Inbox {
 }
 
 /// A handle and its other end.
-#[must_use]
-pub fn controls() -> (Handle, Controls) {
+pub(super) fn controls() -> (Handle, Controls) {
     let (sender, receiver) = bounded(CONTROLS_MAX);
     let link = Link::new(Attention::default(), sender);
     let links: Arc<[_]> = Arc::from([link.clone()]);
@@ -86,30 +85,21 @@ pub fn controls() -> (Handle, Controls) {
 }
 
 impl Controls {
-    /// Has `authorizer` decide about each request to a shard with `config`, and remembers what it
-    /// says as `cache` has it. For whoever has a shard without a [`Bound`](super::Bound).
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::TwoAuthorizers`] if there are static tokens.
-    pub fn authorize(
+    /// Has `authorizer` decide about each request to a shard with `config`. Fails with
+    /// [`ConfigError::TwoAuthorizers`] if `config` has static tokens.
+    pub(super) fn authorize(
         &mut self,
         config: &mut Config,
         authorizer: Authorizer,
-        cache: VerdictCache,
     ) -> Result<(), ConfigError> {
         config.defer_authorization()?;
         self.authorizer = Some(authorizer);
-        self.cache = cache;
         Ok(())
     }
 
-    /// Whether somebody decides, if that configuration has somebody decide.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::NoAuthorizer`] if nobody does.
-    pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
+    /// Fails with [`ConfigError::NoAuthorizer`] if `config` leaves decisions to an authorizer and there is
+    /// none.
+    pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
         match config.authorization() {
             Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
             Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),

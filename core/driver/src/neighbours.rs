@@ -249,7 +249,7 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::controls_of;
+    use crate::handle::controls;
     use crate::testing::Random;
     use mcp_sse_core::{Event, Peer, Timeouts};
 
@@ -291,7 +291,7 @@ mod tests {
             (DECISION / 2 + Duration::from_micros(1), Outcome::Busy),
             (DECISION, Outcome::Busy),
         ] {
-            let (_, controls) = controls_of(2).unwrap();
+            let controls = controls().1.split(2);
             let [first, mut second] = <[_; 2]>::try_from(
                 controls.into_iter().map(|controls| controls.neighbours).collect::<Vec<_>>(),
             )

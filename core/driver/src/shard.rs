@@ -8,7 +8,6 @@ use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -33,7 +32,7 @@ const SLICES: usize = 64;
 const IO_BATCH: usize = 16;
 
 /// A server and the sockets of its connections, shared by the tasks of one thread.
-pub struct Shard<S> {
+pub(super) struct Shard<S> {
     pub(super) state: Rc<RefCell<State<S>>>,
 }
 
@@ -155,7 +154,11 @@ impl<S: Socket> Shard<S> {
     /// A shard without connections. If the controls are those of one shard among several, the
     /// configuration is that of the whole: this one gets its number and its share of the limits.
     #[must_use]
-    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
+    pub(super) fn new(
+        config: Config,
+        entropy: Box<dyn Entropy + Send>,
+        controls: Controls,
+    ) -> Self {
         let Controls { handle, inbox, neighbours, authorizer, cache } = controls;
         let cache = cache.share_of(neighbours.shards());
         let decisions = Decisions::new(authorizer, cache, neighbours.own().clone());
@@ -190,7 +193,7 @@ impl<S: Socket> Shard<S> {
 
     /// Whether to accept now: pending while the table of connections is full, and no more once the
     /// server is stopping. The task is woken whenever the answer may have changed.
-    pub fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
+    pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         set_waker(&mut state.accept_waker, cx);
         state.accept_told = state.accepting();
@@ -199,7 +202,7 @@ impl<S: Socket> Shard<S> {
 
     /// For how many connections there is room.
     #[must_use]
-    pub fn room(&self) -> u32 {
+    pub(super) fn room(&self) -> u32 {
         let state = self.state.borrow();
         let max = state.server.config().limits().connections_max;
         max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
@@ -207,7 +210,7 @@ impl<S: Socket> Shard<S> {
 
     /// Takes in an accepted socket; if there is no room for it, it is closed. The next turn hands it
     /// out as [`Turn::Accepted`](super::Turn::Accepted).
-    pub fn accept(&self, socket: S, peer: Peer) {
+    pub(super) fn accept(&self, socket: S, peer: Peer) {
         let state = &mut *self.state.borrow_mut();
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
@@ -224,7 +227,7 @@ impl<S: Socket> Shard<S> {
 
     /// Serves one connection: reads what comes and waits in between. Ends when it has ended and its
     /// socket is closed.
-    pub async fn connection(self, id: ConnId) {
+    pub(super) async fn connection(self, id: ConnId) {
         poll_fn(|cx| self.poll_connection(id, cx)).await;
     }
 
@@ -436,34 +439,5 @@ fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *waker = Some(cx.waker().clone()),
-    }
-}
-
-/// What to do when accepting fails, as it does when the process has no descriptors left.
-#[derive(Debug, Default)]
-pub struct AcceptTrouble {
-    warned: Option<Instant>,
-    unsaid: u32,
-}
-
-impl AcceptTrouble {
-    /// For how long to leave the listener alone after `error`. Warns about it, at most once a second.
-    #[must_use]
-    pub fn pause(&mut self, error: &io::Error, clock: &Clock) -> Duration {
-        // The connection was gone before it was accepted: that says nothing about the next one.
-        let theirs =
-            matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
-        let now = clock.instant(clock.now());
-        let quiet = match (self.warned, now) {
-            (Some(warned), Some(now)) => now.duration_since(warned) < Duration::from_secs(1),
-            _ => false,
-        };
-        if quiet {
-            self.unsaid += 1;
-        } else {
-            log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
-            (self.warned, self.unsaid) = (now, 0);
-        }
-        if theirs { Duration::ZERO } else { Duration::from_millis(100) }
     }
 }

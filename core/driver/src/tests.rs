@@ -15,8 +15,9 @@ use mcp_sse_core::{
 };
 
 use super::exchange::conversation;
+use super::handle::controls;
 use super::session::{MailLimits, Session, Slot};
-use super::{Socket, Stopped, controls};
+use super::{Socket, Stopped};
 use crate::testing::Random;
 
 const NOW: Time = Time::ZERO;

@@ -241,11 +241,11 @@ impl core::error::Error for TlsError {
 }
 
 /// An adapter's plain stream, which can be looked at and handed to a handshake.
-pub trait Upgrade: Socket + Sized {
+pub trait TlsUpgrade: Socket + Sized {
     /// A handshake under way.
-    type Handshake: Future<Output = io::Result<Self::Secure>> + Unpin;
+    type Handshake: Future<Output = io::Result<Self::TlsStream>> + Unpin;
     /// What it ends in.
-    type Secure: Secure;
+    type TlsStream: TlsStream;
 
     /// The first byte that has come, which stays where it is; `None` at the end.
     ///
@@ -259,7 +259,7 @@ pub trait Upgrade: Socket + Sized {
 }
 
 /// An adapter's TLS stream.
-pub trait Secure {
+pub trait TlsStream {
     /// Its state machine.
     fn connection(&mut self) -> &mut ServerConnection;
 
@@ -287,18 +287,18 @@ pub trait Secure {
 }
 
 /// A [`Socket`] that is to speak TLS.
-pub struct Secured<P: Upgrade> {
+pub struct TlsSocket<P: TlsUpgrade> {
     stage: Stage<P>,
     tls: Tls,
     peer: Peer,
 }
 
-enum Stage<P: Upgrade> {
+enum Stage<P: TlsUpgrade> {
     /// Nothing has come yet.
     Silent(P),
     Handshake(P::Handshake),
     Open {
-        stream: P::Secure,
+        stream: P::TlsStream,
         /// Bytes that were taken and encrypted, and have not all reached the kernel.
         owed: usize,
     },
@@ -314,7 +314,7 @@ enum Stage<P: Upgrade> {
     Failed,
 }
 
-impl<P: Upgrade> Secured<P> {
+impl<P: TlsUpgrade> TlsSocket<P> {
     /// An accepted stream on which nothing was said yet.
     pub fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
         Self { stage: Stage::Silent(socket), tls: tls.clone(), peer }
@@ -379,7 +379,7 @@ fn not_plain() -> Vec<u8> {
     response.render(Some(&date), Persistence::Close, false)
 }
 
-impl<P: Upgrade> Socket for Secured<P> {
+impl<P: TlsUpgrade> Socket for TlsSocket<P> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if !ready!(self.poll_begun(cx))? {
             return Poll::Ready(Ok(0));
@@ -460,7 +460,7 @@ impl<P: Upgrade> Socket for Secured<P> {
 
 /// Says `close_notify` if the socket takes it now: a stream that just ends is closed without a
 /// shutdown, which is an end by TCP, and a cut to TLS.
-impl<P: Upgrade> Drop for Secured<P> {
+impl<P: TlsUpgrade> Drop for TlsSocket<P> {
     fn drop(&mut self) {
         if let Stage::Open { stream, .. } = &mut self.stage {
             let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
@@ -468,7 +468,7 @@ impl<P: Upgrade> Drop for Secured<P> {
     }
 }
 
-impl<P: Upgrade> fmt::Debug for Secured<P> {
+impl<P: TlsUpgrade> fmt::Debug for TlsSocket<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
             Stage::Silent(_) => "silent",
@@ -477,6 +477,6 @@ impl<P: Upgrade> fmt::Debug for Secured<P> {
             Stage::Plain { .. } => "plain",
             Stage::Failed => "failed",
         };
-        f.debug_struct("Secured").field("peer", &self.peer).field("stage", &stage).finish()
+        f.debug_struct("TlsSocket").field("peer", &self.peer).field("stage", &stage).finish()
     }
 }

@@ -2,12 +2,12 @@
 
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::time::Instant;
 
 use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
 
 use super::attention::StopKind;
 use super::control::Control;
+use super::runtime::Timer;
 use super::session::{Session, Slot};
 use super::shard::{Shard, State};
 use super::slots::put;
@@ -27,18 +27,9 @@ const HELD_UP: Duration = Duration::from_millis(50);
 /// For how long sockets are looked at then, before what is due is done.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// An adapter's timer: one for each shard.
-pub trait Timer {
-    /// Fires at `at`, and no more at the time it was set to before.
-    fn set(&mut self, at: Instant);
-
-    /// Whether it has fired; if not, the task of `cx` is woken when it does.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
 /// Why [`Shard::poll_turn`] is ready.
 #[derive(Debug)]
-pub enum Turn {
+pub(super) enum Turn {
     /// A session has begun: see to it that somebody serves it.
     Opened(Session),
     /// A connection has begun: spawn [`connection`](Shard::connection) for it.
@@ -50,7 +41,7 @@ pub enum Turn {
 impl<S: Socket> Shard<S> {
     /// Does everything there is to do now and waits for more: fires what is due, moves messages and
     /// frames between the core and the handles, writes what can be written.
-    pub fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
+    pub(super) fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
         let state = &mut *self.state.borrow_mut();
         state.turn_begins(cx);
         let mut served = 0;

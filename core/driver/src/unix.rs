@@ -17,16 +17,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// A listening Unix socket, and the file by which it is found.
 #[derive(Debug)]
-pub struct UnixDoor {
+pub(super) struct UnixListenSocket {
     /// The listening socket.
-    pub socket: UnixListener,
+    pub(super) socket: UnixListener,
     /// Its file.
-    pub file: SocketFile,
+    pub(super) file: SocketFile,
 }
 
 /// The file of a listening socket: removed when this is dropped, unless it has become another's.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     id: FileId,
 }
@@ -34,14 +34,14 @@ pub struct SocketFile {
 /// Device and inode.
 type FileId = (u64, u64);
 
-impl UnixDoor {
+impl UnixListenSocket {
     /// Listens at `path`, for those whom `mode` lets write to it.
     ///
     /// # Errors
     ///
     /// Those of binding; [`ErrorKind::AddrInUse`] if a server listens there, and
     /// [`ErrorKind::AlreadyExists`] if what is there is not a socket.
-    pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
+    pub(super) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
         // It would be made under a shorter name, and nobody could connect to it.
         SocketAddr::from_pathname(path)?;
         let stale = find_stale(path)?;
@@ -68,14 +68,6 @@ impl UnixDoor {
         // What is removed at the end is this file, wherever the process has gone by then.
         let path = std::path::absolute(path)?;
         Ok(Self { socket, file: SocketFile { path, id } })
-    }
-}
-
-impl SocketFile {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -14,8 +14,11 @@ use std::time::Instant;
 use mcp_sse_core::{Clock, CloseReason, Config, ConnId, Limits, Peer, sse::Frame};
 
 use super::{Counted, poll};
+use crate::handle::{Controls, controls};
+use crate::shard::Shard;
 use crate::testing::{Random, lines_in};
-use crate::{Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls};
+use crate::turn::Turn;
+use crate::{Handle, Session, SessionSender, Socket, Timer};
 
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]
