@@ -32,20 +32,18 @@ pub(super) enum AcceptedSocket {
 }
 
 /// Distributes accepted sockets among the shards. The task that accepts has it.
-#[derive(Debug)]
 pub(super) struct Acceptor(Arc<AcceptQueue>);
 
 /// The accepted sockets of one shard.
-#[derive(Debug)]
 pub(super) struct ShardQueue {
     queue: Arc<AcceptQueue>,
     number: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct AcceptQueue(Mutex<AcceptQueueState>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct AcceptQueueState {
     queues: Vec<ShardQueueState>,
     /// The shard that is asked first for the next connection.
@@ -53,7 +51,7 @@ struct AcceptQueueState {
     acceptor: Option<Waker>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct ShardQueueState {
     /// The number of connections that the shard has room for, those in `accepted` included.
     room: usize,

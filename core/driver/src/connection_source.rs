@@ -15,7 +15,6 @@ use super::runtime::Runtime;
 use super::unix::SocketFile;
 
 /// Where a shard gets its connections.
-#[derive(Debug)]
 pub(super) enum ConnectionSource<L> {
     /// A listening socket of its own: a [`ListenSocket`], or a [`RuntimeListener`] once it is watched.
     Own(L),

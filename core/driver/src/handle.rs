@@ -257,12 +257,6 @@ impl fmt::Debug for Handle {
     }
 }
 
-impl fmt::Debug for Controls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Controls").field("waiting", &self.inbox.0.len()).finish()
-    }
-}
-
 /// The server has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;

@@ -582,6 +582,10 @@ where
 
 impl<R: Runtime> fmt::Debug for Listener<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Listener").field(&self.server).finish()
+        let ServerBuilder { socket, handle, .. } = &self.server;
+        f.debug_struct("Listener")
+            .field("socket", socket)
+            .field("handle", handle)
+            .finish_non_exhaustive()
     }
 }

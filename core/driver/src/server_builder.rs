@@ -16,7 +16,6 @@ use super::listen_socket::ListenSocket;
 use super::workers::{ShutdownOnDrop, run_each};
 
 /// Listening sockets, a configuration, and the two ends of a [`Handle`].
-#[derive(Debug)]
 pub(super) struct ServerBuilder {
     pub(super) socket: ListenSocket,
     /// TLS is spoken on every connection.
@@ -30,7 +29,6 @@ pub(super) struct ServerBuilder {
 }
 
 /// One shard of a server before it runs: what its thread is given.
-#[derive(Debug)]
 pub(super) struct Worker {
     /// Where its connections come from.
     pub(super) source: ConnectionSource<ListenSocket>,

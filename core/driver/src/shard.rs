@@ -4,7 +4,6 @@
 //! Does not know: how a socket is made, or who polls.
 
 use core::cell::RefCell;
-use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
@@ -39,16 +38,6 @@ pub(super) struct Shard<S> {
 impl<S> Clone for Shard<S> {
     fn clone(&self) -> Self {
         Self { state: self.state.clone() }
-    }
-}
-
-impl<S> fmt::Debug for Shard<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shard = f.debug_struct("Shard");
-        match self.state.try_borrow() {
-            Ok(state) => shard.field("server", &state.server).finish(),
-            Err(_) => shard.finish_non_exhaustive(),
-        }
     }
 }
 

@@ -27,7 +27,6 @@ impl Drop for ShutdownOnDrop {
 }
 
 /// Threads that run the shards of one server.
-#[derive(Debug)]
 pub(super) struct Threads {
     joins: Vec<JoinHandle<()>>,
     ends: Receiver<io::Result<()>>,
