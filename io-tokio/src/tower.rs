@@ -45,7 +45,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
 use mcp_sse_driver::{
-    Authorizer, Conversation, Decision, ExchangeRequest, Handle, HandlerReturn, Session,
+    Authorizer, Decision, ExchangeClient, ExchangeRequest, Handle, HandlerReturn, Session,
     VerdictCache, serve_exchanges,
 };
 
@@ -435,7 +435,7 @@ fn unavailable() -> Response<SseBody> {
 /// The body of an answer: an event stream, or a few words. Dropping it ends the session whose stream
 /// it is.
 #[derive(Debug)]
-pub struct SseBody(Option<Conversation>);
+pub struct SseBody(Option<ExchangeClient>);
 
 impl Body for SseBody {
     type Data = Bytes;

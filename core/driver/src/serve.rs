@@ -25,7 +25,7 @@ use mcp_sse_core::{Clock, Config, EntropyUnavailable, Time};
 use super::accept_queue::Acceptor;
 use super::connection_source::{AcceptedStream, ConnectionSource, RuntimeListener};
 use super::decisions::Authorizer;
-use super::handle::{Controls, Handle, controls};
+use super::handle::{Handle, ShardControl, shard_control};
 use super::handler::HandlerReturn;
 use super::runtime::{Runtime, Timer};
 use super::server_builder::{Worker, invalid};
@@ -90,7 +90,7 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     handler: impl FnMut(Session) -> Returned + Send + 'static,
 ) -> io::Result<Handle> {
     let workers = worker_count::check(workers)?;
-    let (handle, mut controls) = controls();
+    let (handle, mut controls) = shard_control();
     controls.cache = cache;
     if let Some(authorizer) = authorizer {
         controls.authorize(&mut config, authorizer).map_err(invalid)?;
@@ -142,7 +142,7 @@ impl<R: Runtime, H> SharedHandler<R, H> {
     }
 }
 
-fn new_shard<S: Socket>(config: Config, controls: Controls) -> Shard<S> {
+fn new_shard<S: Socket>(config: Config, controls: ShardControl) -> Shard<S> {
     let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
     Shard::new(config, Box::new(system), controls)
 }

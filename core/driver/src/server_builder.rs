@@ -11,7 +11,7 @@ use mcp_sse_core::{Config, ConfigError};
 use super::accept_queue::{Acceptor, accept_queue};
 use super::connection_source::ConnectionSource;
 use super::descriptors;
-use super::handle::{Controls, Handle, controls};
+use super::handle::{Handle, ShardControl, shard_control};
 use super::listen_socket::ListenSocket;
 use super::workers::{ShutdownOnDrop, run_each};
 
@@ -22,7 +22,7 @@ pub(super) struct ServerBuilder {
     pub(super) tls: bool,
     pub(super) config: Config,
     pub(super) handle: Handle,
-    pub(super) controls: Controls,
+    pub(super) controls: ShardControl,
     pub(super) workers: usize,
     /// The sockets were bound by this crate, so their options are known.
     pub(super) bound_here: bool,
@@ -37,12 +37,12 @@ pub(super) struct Worker {
     /// The configuration of the whole server.
     pub(super) config: Config,
     /// The shard's end of the server's handle.
-    pub(super) controls: Controls,
+    pub(super) controls: ShardControl,
 }
 
 impl ServerBuilder {
     pub(super) fn new(socket: ListenSocket, config: Config) -> Self {
-        let (handle, controls) = controls();
+        let (handle, controls) = shard_control();
         Self { socket, tls: false, config, handle, controls, workers: 1, bound_here: false }
     }
 

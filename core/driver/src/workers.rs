@@ -99,7 +99,7 @@ mod tests {
     use std::thread::Thread;
 
     use super::*;
-    use crate::handle::{Controls, controls};
+    use crate::handle::{ShardControl, shard_control};
     use mcp_sse_core::Clock;
 
     struct Unpark(Thread);
@@ -125,8 +125,8 @@ mod tests {
     }
 
     /// Waits until the server is shut down, as a shard does.
-    fn until_shutdown(controls: &Controls) {
-        block_on(|cx| match controls.neighbours.own().attention.take(cx).stop {
+    fn until_shutdown(controls: &ShardControl) {
+        block_on(|cx| match controls.shard_set.own().mailbox.take(cx).stop {
             None => Poll::Pending,
             Some(_) => Poll::Ready(()),
         });
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn error_of_one_thread_ends_all_and_is_returned() {
         for failing in 0..3 {
-            let (handle, controls) = controls();
+            let (handle, controls) = shard_control();
             let jobs = controls.split(3).into_iter().enumerate().collect();
             let threads = run_each("nowhere", &handle, jobs, move |(number, controls)| {
                 if number == failing {

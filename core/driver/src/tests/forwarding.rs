@@ -8,7 +8,7 @@ use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
 
 use super::poll;
 use super::sockets::{Bench, Scripted};
-use crate::handle::controls;
+use crate::handle::shard_control;
 use crate::testing::Random;
 use crate::{Handle, Stopped, worker_count};
 
@@ -16,7 +16,7 @@ const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Shards that are run one after the other, when a test says so.
 fn shards(config: &Config, count: usize) -> (Handle, Vec<Bench>) {
-    let (handle, controls) = controls();
+    let (handle, controls) = shard_control();
     let controls = controls.split(count);
     let bench = |(seed, controls)| {
         Bench::with(config.clone(), Box::new(Random::seeded(seed)), handle.clone(), controls)
@@ -345,7 +345,7 @@ fn unfinished_posts_to_shards_that_end_or_never_were_are_answered() {
 
 #[test]
 fn a_shutdown_before_the_beginning_reaches_every_shard() {
-    let (handle, controls) = controls();
+    let (handle, controls) = shard_control();
     handle.shutdown();
     for controls in controls.split(3) {
         let entropy = Box::new(Random::seeded(1));

@@ -14,7 +14,7 @@ use std::time::Instant;
 use mcp_sse_core::{Clock, CloseReason, Config, ConnId, Limits, Peer, sse::Frame};
 
 use super::{Counted, poll};
-use crate::handle::{Controls, controls};
+use crate::handle::{ShardControl, shard_control};
 use crate::shard::Shard;
 use crate::testing::{Random, lines_in};
 use crate::turn::Turn;
@@ -105,7 +105,7 @@ pub(super) struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (handle, controls) = controls();
+        let (handle, controls) = shard_control();
         Self::with(Config::default(), Box::new(Random::seeded(5)), handle, controls)
     }
 
@@ -113,7 +113,7 @@ impl Bench {
         config: Config,
         entropy: Box<Random>,
         handle: Handle,
-        controls: Controls,
+        controls: ShardControl,
     ) -> Self {
         let shard = Shard::new(config, entropy, controls);
         Self { shard, handle, conns: Vec::new(), sessions: Vec::new() }
@@ -308,7 +308,7 @@ fn abort_alone_ends_a_server_with_sockets_that_take_nothing() {
 fn sockets_that_are_refused_a_thousand_times_are_a_line_a_second() {
     let limits = Limits { connections_per_address_max: Some(0), ..Limits::default() };
     let config = Config::builder().limits(limits).build().unwrap();
-    let (handle, controls) = controls();
+    let (handle, controls) = shard_control();
     let bench = Bench::with(config, Box::new(Random::seeded(5)), handle, controls);
     let peer = Peer::tcp("192.0.2.7:5".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
     let clock = Clock::start();
