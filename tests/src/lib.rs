@@ -33,7 +33,6 @@ mod documents {
 
     compiled! {
         Readme = "../../README.md";
-        Contributing = "../../CONTRIBUTING.md";
         Handlers = "../../core/driver/src/guide/handlers.md";
         Authentication = "../../core/driver/src/guide/authentication.md";
         Tls = "../../core/driver/src/guide/tls.md";
