@@ -71,6 +71,10 @@
 //! reads the envelope of a message. [`Server::exchange`] is the whole machine for whoever has an HTTP
 //! server already.
 //!
+//! # Guides
+//!
+//! [`guide::event_loop`] drives the core without a runtime, [`guide::limits`] lists every limit.
+//!
 //! # Features
 //!
 //! `std` (default): [`Clock`], vectored writes. It changes nothing of how the machine behaves. What
@@ -95,6 +99,7 @@ mod error;
 mod event;
 mod exchange;
 mod fault_log_throttle;
+pub mod guide;
 mod health_extras;
 pub mod http1;
 pub mod jsonrpc;

@@ -225,6 +225,7 @@ mod control;
 mod decisions;
 mod descriptors;
 mod exchange;
+pub mod guide;
 mod handle;
 mod handler;
 mod listen_socket;
