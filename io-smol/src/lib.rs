@@ -38,8 +38,6 @@
 #![deny(missing_docs)]
 
 pub mod runtime;
-#[cfg(feature = "tls")]
-mod tls;
 
 use std::io;
 use std::net::ToSocketAddrs;

@@ -29,7 +29,10 @@ use async_io::Async;
 use mcp_sse_driver as driver;
 
 #[cfg(feature = "tls")]
-pub use crate::tls::{Handshake, TlsStream};
+mod tls;
+
+#[cfg(feature = "tls")]
+pub use tls::{Handshake, TlsStream};
 
 /// The runtime of this crate: `async-io` and `async-executor`, the parts of smol.
 ///
@@ -140,7 +143,7 @@ impl driver::Runtime for Smol {
 /// A stream of the operating system, without TLS.
 #[derive(Debug)]
 pub struct PlainStream<T> {
-    pub(crate) stream: Async<T>,
+    stream: Async<T>,
     /// The last read took all that there was.
     emptied: bool,
 }
@@ -152,7 +155,7 @@ impl<T> PlainStream<T> {
 }
 
 /// A stream whose write side can be shut down.
-pub(crate) trait ShutdownWrite {
+trait ShutdownWrite {
     fn shutdown_write(&self) -> io::Result<()>;
 }
 
@@ -218,7 +221,7 @@ where
 }
 
 /// Tries until `attempt` is done or would block, and only then waits until the socket is readable.
-pub(crate) fn poll_input<T, R>(
+fn poll_input<T, R>(
     socket: &Async<T>,
     cx: &mut Context<'_>,
     attempt: impl Fn(&T) -> io::Result<R>,

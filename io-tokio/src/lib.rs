@@ -40,8 +40,6 @@
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 pub mod runtime;
-#[cfg(feature = "tls")]
-mod tls;
 #[cfg(feature = "tower")]
 pub mod tower;
 

@@ -19,7 +19,10 @@ use tokio::task::{self, LocalSet, spawn_local, unconstrained};
 use tokio::time::Sleep;
 
 #[cfg(feature = "tls")]
-pub use crate::tls::{Handshake, TlsStream};
+mod tls;
+
+#[cfg(feature = "tls")]
+pub use tls::{Handshake, TlsStream};
 
 /// The runtime of this crate.
 ///
@@ -134,7 +137,7 @@ impl driver::Runtime for Tokio {
 
 /// A stream of the operating system, without TLS.
 #[derive(Debug)]
-pub struct PlainStream<T>(pub(crate) T);
+pub struct PlainStream<T>(T);
 
 impl<T: AsyncRead + AsyncWrite + Unpin> driver::Socket for PlainStream<T> {
     /// By `poll_read`, which remembers that a short read has emptied the socket: waiting for

@@ -1,37 +1,39 @@
-//! TLS on tokio, by `tokio-rustls`. Everything that is decided about TLS is decided in the driver.
+//! TLS on smol, by `futures-rustls`. Everything that is decided about TLS is decided in the driver.
 
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 
+use async_io::Async;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use futures_rustls::rustls::{ServerConfig, ServerConnection};
+use futures_rustls::{Accept, TlsAcceptor, server};
 use mcp_sse_driver as driver;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection};
-use tokio_rustls::{Accept, TlsAcceptor, server};
 
-use crate::runtime::PlainStream;
+use super::{PlainStream, ShutdownWrite, poll_input};
 
 impl driver::TlsUpgrade for PlainStream<TcpStream> {
     type Handshake = Handshake;
     type TlsStream = TlsStream;
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
-        let mut first = [0];
-        let mut buffer = ReadBuf::new(&mut first);
-        let count = ready!(self.0.poll_peek(cx, &mut buffer))?;
-        Poll::Ready(Ok((count > 0).then_some(first[0])))
+        poll_input(&self.stream, cx, |stream| {
+            let mut first = [0];
+            let count = stream.peek(&mut first)?;
+            Ok((count > 0).then_some(first[0]))
+        })
     }
 
     fn handshake(self, config: Arc<ServerConfig>) -> Handshake {
-        Handshake(TlsAcceptor::from(config).accept(self.0))
+        Handshake(TlsAcceptor::from(config).accept(self.stream))
     }
 }
 
 /// A TLS handshake under way.
-pub struct Handshake(Accept<TcpStream>);
+pub struct Handshake(Accept<Async<TcpStream>>);
 
 impl Future for Handshake {
     type Output = io::Result<TlsStream>;
@@ -49,7 +51,7 @@ impl fmt::Debug for Handshake {
 
 /// A TLS stream after its handshake.
 #[derive(Debug)]
-pub struct TlsStream(server::TlsStream<TcpStream>);
+pub struct TlsStream(server::TlsStream<Async<TcpStream>>);
 
 impl driver::TlsStream for TlsStream {
     fn connection(&mut self) -> &mut ServerConnection {
@@ -57,9 +59,7 @@ impl driver::TlsStream for TlsStream {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
-        Poll::Ready(Ok(buffer.filled().len()))
+        Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,6 +67,8 @@ impl driver::TlsStream for TlsStream {
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        // Closing an `Async` only flushes it.
+        ready!(Pin::new(&mut self.0).poll_close(cx))?;
+        Poll::Ready(self.0.get_ref().0.get_ref().shutdown_write())
     }
 }

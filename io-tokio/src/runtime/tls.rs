@@ -1,39 +1,37 @@
-//! TLS on smol, by `futures-rustls`. Everything that is decided about TLS is decided in the driver.
+//! TLS on tokio, by `tokio-rustls`. Everything that is decided about TLS is decided in the driver.
 
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 
-use async_io::Async;
-use futures_lite::io::{AsyncRead, AsyncWrite};
-use futures_rustls::rustls::{ServerConfig, ServerConnection};
-use futures_rustls::{Accept, TlsAcceptor, server};
 use mcp_sse_driver as driver;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
+use tokio_rustls::{Accept, TlsAcceptor, server};
 
-use crate::runtime::{PlainStream, ShutdownWrite, poll_input};
+use super::PlainStream;
 
 impl driver::TlsUpgrade for PlainStream<TcpStream> {
     type Handshake = Handshake;
     type TlsStream = TlsStream;
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
-        poll_input(&self.stream, cx, |stream| {
-            let mut first = [0];
-            let count = stream.peek(&mut first)?;
-            Ok((count > 0).then_some(first[0]))
-        })
+        let mut first = [0];
+        let mut buffer = ReadBuf::new(&mut first);
+        let count = ready!(self.0.poll_peek(cx, &mut buffer))?;
+        Poll::Ready(Ok((count > 0).then_some(first[0])))
     }
 
     fn handshake(self, config: Arc<ServerConfig>) -> Handshake {
-        Handshake(TlsAcceptor::from(config).accept(self.stream))
+        Handshake(TlsAcceptor::from(config).accept(self.0))
     }
 }
 
 /// A TLS handshake under way.
-pub struct Handshake(Accept<Async<TcpStream>>);
+pub struct Handshake(Accept<TcpStream>);
 
 impl Future for Handshake {
     type Output = io::Result<TlsStream>;
@@ -51,7 +49,7 @@ impl fmt::Debug for Handshake {
 
 /// A TLS stream after its handshake.
 #[derive(Debug)]
-pub struct TlsStream(server::TlsStream<Async<TcpStream>>);
+pub struct TlsStream(server::TlsStream<TcpStream>);
 
 impl driver::TlsStream for TlsStream {
     fn connection(&mut self) -> &mut ServerConnection {
@@ -59,7 +57,9 @@ impl driver::TlsStream for TlsStream {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,8 +67,6 @@ impl driver::TlsStream for TlsStream {
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Closing an `Async` only flushes it.
-        ready!(Pin::new(&mut self.0).poll_close(cx))?;
-        Poll::Ready(self.0.get_ref().0.get_ref().shutdown_write())
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
