@@ -1,16 +1,17 @@
 //! What smol provides for the driver: sockets, a timer and two executors.
 //!
-//! [`Smol`] is the whole of it; an application meets it in the type of a [`Listener`](crate::Listener) only.
+//! [`Smol`] is the whole of it; an application meets it in the type of a [`Listener`](crate::Listener)
+//! only.
 //!
-//! A task that waits for a socket tries it each time it is polled, and never relies on what the reactor says
-//! alone. `async-io` does not count an event of a wait that was under way when interest was registered: it
-//! wakes the task, which then hears from `poll_readable` that nothing has come. While a thread is busy,
-//! another one of the process waits in the reactor, nearly every time; a task that relied on `poll_readable`
-//! read nothing for seconds. What was chosen for reading is to register interest, then to try, and to leave
-//! the try out only straight after a read that emptied the socket: interest is level-triggered, so whatever
-//! has come since then wakes the task. Considered and not taken: to try first always, which costs a call of
-//! the operating system that fails for each request; and to change `async-io`, whose issue 78 and pull
-//! request 156 are about this and were not merged.
+//! A task that waits for a socket tries it each time it is polled, and never relies on what the reactor
+//! says alone. `async-io` does not count an event of a wait that was under way when interest was
+//! registered: it wakes the task, which then hears from `poll_readable` that nothing has come. While a
+//! thread is busy, another one of the process waits in the reactor, nearly every time; a task that
+//! relied on `poll_readable` read nothing for seconds. What was chosen for reading is to register
+//! interest, then to try, and to leave the try out only straight after a read that emptied the socket:
+//! interest is level-triggered, so whatever has come since then wakes the task. Considered and not
+//! taken: to try first always, which costs a call of the operating system that fails for each request;
+//! and to change `async-io`, whose issue 78 and pull request 156 are about this and were not merged.
 
 use core::mem;
 use core::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! The Model Context Protocol HTTP+SSE server transport on tokio.
 //!
-//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which
-//! has the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it. It has the names and the
-//! guarantees of `mcp-sse-smol`.
+//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which has
+//! the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it. It has the
+//! names and the guarantees of `mcp-sse-smol`.
 //!
 //! ```no_run
 //! use mcp_sse_tokio::{Config, Frame, Listener, jsonrpc::{Kind, code}};
@@ -72,12 +72,13 @@ pub use tower::{SseService, SseServiceBuilder};
 /// `Send`, so give it to `block_on` or to a `LocalSet`.
 ///
 /// [`serve`](mcp_sse_driver::Listener::serve) and
-/// [`serve_on_workers`](mcp_sse_driver::Listener::serve_on_workers) have threads with current-thread runtimes
-/// of their own. With `serve`, the futures of handlers are spawned on the runtime that runs the future of
-/// `serve`, so a handler that blocks its thread delays the other tasks of that runtime only. A handler may
-/// spawn a task itself and return its [`JoinHandle`]: that runtime is
-/// [entered](tokio::runtime::Handle::enter) meanwhile. If the future of `serve` runs on no tokio runtime, as
-/// under another executor's `block_on`, handlers run on the server's threads, and must not block.
+/// [`serve_on_workers`](mcp_sse_driver::Listener::serve_on_workers) have threads with current-thread
+/// runtimes of their own. With `serve`, the futures of handlers are spawned on the runtime that runs
+/// the future of `serve`, so a handler that blocks its thread delays the other tasks of that runtime
+/// only. A handler may spawn a task itself and return its [`JoinHandle`]: that runtime is
+/// [entered](tokio::runtime::Handle::enter) meanwhile. If the future of `serve` runs on no tokio
+/// runtime, as under another executor's `block_on`, handlers run on the server's threads, and must not
+/// block.
 ///
 /// An [authorizer](mcp_sse_driver::Listener::authorize) runs on the server's threads. To have it run on the
 /// application's runtime, take the runtime's [`Handle`](tokio::runtime::Handle) into the closure and spawn.

@@ -1,6 +1,7 @@
 //! What tokio provides for the driver: sockets, a timer and tasks.
 //!
-//! [`Tokio`] is the whole of it; an application meets it in the type of a [`Listener`](crate::Listener) only.
+//! [`Tokio`] is the whole of it; an application meets it in the type of a [`Listener`](crate::Listener)
+//! only.
 
 use core::net::SocketAddr;
 use core::pin::Pin;

@@ -1,26 +1,27 @@
-//! The runtime-independent half of an MCP HTTP+SSE server: everything between the sans-IO core and a runtime.
+//! The runtime-independent half of an MCP HTTP+SSE server: everything between the sans-IO core and a
+//! runtime.
 //!
-//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds. Does not
-//! know: any runtime; an adapter implements [`Runtime`] for one.
+//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds.
+//! Does not know: any runtime; an adapter implements [`Runtime`] for one.
 //!
-//! [`Listener`] is what an application starts with. Applications use it through an adapter, `mcp-sse-smol` or
-//! `mcp-sse-tokio`, which names its runtime. [`Session`] and [`Handle`] are `Send`, and may be used on any
-//! executor.
+//! [`Listener`] is what an application starts with. Applications use it through an adapter,
+//! `mcp-sse-smol` or `mcp-sse-tokio`, which names its runtime. [`Session`] and [`Handle`] are `Send`,
+//! and may be used on any executor.
 //!
 //! # A third runtime
 //!
 //! An adapter for another runtime is an afternoon's work. It consists of
 //!
 //! - an `impl` of [`Runtime`]: sockets, a timer, and two ways to spawn;
-//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream, by the crate that puts rustls on
-//!   the runtime, and [`TlsSocket`] as [`Runtime::TlsStream`];
+//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream, by the crate that puts
+//!   rustls on the runtime, and [`TlsSocket`] as [`Runtime::TlsStream`];
 //! - an alias, `pub type Listener = mcp_sse_driver::Listener<MyRuntime>;`.
 //!
 //! The adapters for smol and tokio have fewer than 300 lines of code each. The macro `conformance!`, in the
 //! repository's folder `tests`, tests over real sockets what an adapter alone can get wrong.
 //!
-//! This is a complete runtime on the standard library alone. It polls, so it is no match for a real one, but
-//! it serves:
+//! This is a complete runtime on the standard library alone. It polls, so it is no match for a real
+//! one, but it serves:
 //!
 //! ```
 //! # #[cfg(unix)] mod example {

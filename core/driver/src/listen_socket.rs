@@ -70,9 +70,9 @@ impl ListenSocket {
 /// distributes connections among all of them.
 ///
 /// With `SO_REUSEPORT` every server of a user may bind a port that another one has bound with the same
-/// option. So a socket that is bound here is bound without it, which fails if any process has the port, and
-/// gets the option afterwards: a second server that does likewise is refused, and does not silently get half
-/// of the connections.
+/// option. So a socket that is bound here is bound without it, which fails if any process has the port,
+/// and gets the option afterwards: a second server that does likewise is refused, and does not silently
+/// get half of the connections.
 #[cfg(target_os = "linux")]
 fn siblings(
     firsts: &[TcpListener],

@@ -3,10 +3,10 @@
 //! Knows: what an application says about a server before it serves, and where its handlers run. Does not
 //! know: any runtime; each adapter names its own in `pub type Listener = mcp_sse_driver::Listener<..>`.
 //!
-//! An alias was preferred to a type of each adapter that wraps this one, which would repeat every method and
-//! its documentation. `Listener::bind(..)` through an alias leaves nothing to infer, because the alias has no
-//! parameter. The adapters' functions `serve` and `serve_local` are written out in each: a generic function
-//! would have to be told its runtime.
+//! An alias was preferred to a type of each adapter that wraps this one, which would repeat every
+//! method and its documentation. `Listener::bind(..)` through an alias leaves nothing to infer, because
+//! the alias has no parameter. The adapters' functions `serve` and `serve_local` are written out in
+//! each: a generic function would have to be told its runtime.
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -38,11 +38,11 @@ use super::worker_count;
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
 /// `R` is a runtime. Each adapter has an alias of this type, `mcp_sse_smol::Listener` or
-/// `mcp_sse_tokio::Listener`, whose page says what that runtime needs; the methods are the same. The examples
-/// here use smol.
+/// `mcp_sse_tokio::Listener`, whose page says what that runtime needs; the methods are the same. The
+/// examples here use smol.
 ///
-/// One thread owns the sockets and the state of a server, or several with [`workers`](Self::workers). Choose
-/// where handlers of sessions run by the method that serves:
+/// One thread owns the sockets and the state of a server, or several with [`workers`](Self::workers).
+/// Choose where handlers of sessions run by the method that serves:
 ///
 /// | method | threads of the server | handlers run |
 /// |---|---|---|
@@ -93,11 +93,11 @@ impl<R: Runtime> Listener<R> {
 
     /// Binds a TCP address; port 0 is any free port.
     ///
-    /// A name that stands for several addresses is bound at all of them, and so is a slice of several, at most
-    /// [`ADDRESSES_MAX`](crate::ADDRESSES_MAX): "localhost" is `127.0.0.1` with some clients and `::1` with others.
-    /// Those with port 0 get the same free port. An address that this machine does not have is passed over if
-    /// another can be bound, and the log says so at level info. One server serves all of the addresses: limits and
-    /// the [`Handle`] are of all together.
+    /// A name that stands for several addresses is bound at all of them, and so is a slice of several,
+    /// at most [`ADDRESSES_MAX`](crate::ADDRESSES_MAX): "localhost" is `127.0.0.1` with some clients
+    /// and `::1` with others. Those with port 0 get the same free port. An address that this machine
+    /// does not have is passed over if another can be bound, and the log says so at level info. One
+    /// server serves all of the addresses: limits and the [`Handle`] are of all together.
     ///
     /// # Errors
     ///
@@ -145,8 +145,8 @@ impl<R: Runtime> Listener<R> {
 
     /// Listens on a Unix socket at `path`, for the present user alone: the file has mode 0600.
     ///
-    /// The file is removed when the server has ended. If there is a socket on which no process listens, it is
-    /// replaced; any other file is left alone. `Host` is checked as on loopback.
+    /// The file is removed when the server has ended. If there is a socket on which no process listens,
+    /// it is replaced; any other file is left alone. `Host` is checked as on loopback.
     ///
     /// # Errors
     ///
@@ -172,8 +172,8 @@ impl<R: Runtime> Listener<R> {
         Self::bind_unix_with_mode(path, 0o600, config)
     }
 
-    /// Listens on a Unix socket whose file has the given mode, whatever the umask: 0660 lets a group connect. All
-    /// else is as with [`bind_unix`](Self::bind_unix).
+    /// Listens on a Unix socket whose file has the given mode, whatever the umask: 0660 lets a group
+    /// connect. All else is as with [`bind_unix`](Self::bind_unix).
     ///
     /// # Errors
     ///
@@ -204,26 +204,28 @@ impl<R: Runtime> Listener<R> {
         Ok(Self::new(ListenSocket::Unix(socket), config))
     }
 
-    /// Asks `authorizer` whether a request may proceed: each GET and POST of sessions, and each request for the index
-    /// page, before anything is looked up or made for it.
+    /// Asks `authorizer` whether a request may proceed: each GET and POST of sessions, and each request
+    /// for the index page, before anything is looked up or made for it.
     ///
-    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a [`Decision`] that
-    /// says how long the verdict holds. It is an `async` closure or function; a plain closure that returns a future
-    /// has to name its argument's type, `Arc<RequestHead>`. A verdict allows a request on behalf of a
-    /// [`Principal`](mcp_sse_core::Principal), to whom the session belongs: no post of another principal reaches it.
+    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a
+    /// [`Decision`] that says how long the verdict holds. It is an `async` closure or function; a plain
+    /// closure that returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict
+    /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal), to whom the session
+    /// belongs: no post of another principal reaches it.
     ///
     /// By default a verdict holds for a minute for all requests with the same `Authorization` field: see
     /// [`VerdictCache`] for what that means, and [`verdict_cache`](Self::verdict_cache) to change it.
     ///
-    /// The closure is called, and the future that it returns is polled, on a thread of the server; so it must not
-    /// block. Each thread works out at most [`DECISIONS_MAX`](crate::DECISIONS_MAX) decisions at once, and further
-    /// requests wait. A decision that takes longer than [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is
-    /// given up, and its requests are answered 503; so are those for which the closure or its future panics.
+    /// The closure is called, and the future that it returns is polled, on a thread of the server; so
+    /// it must not block. Each thread works out at most [`DECISIONS_MAX`](crate::DECISIONS_MAX)
+    /// decisions at once, and further requests wait. A decision that takes longer than
+    /// [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is given up, and its requests are
+    /// answered 503; so are those for which the closure or its future panics.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError) inside, if the
-    /// configuration has static tokens as well.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError)
+    /// inside, if the configuration has static tokens as well.
     ///
     /// # Examples
     ///
@@ -251,8 +253,8 @@ impl<R: Runtime> Listener<R> {
         Ok(self)
     }
 
-    /// Sets for how many credentials, and how long, verdicts of an [authorizer](Self::authorize) hold without asking
-    /// it again. The default is [`VerdictCache::new`].
+    /// Sets for how many credentials, and how long, verdicts of an [authorizer](Self::authorize) hold
+    /// without asking it again. The default is [`VerdictCache::new`].
     ///
     /// # Examples
     ///
@@ -276,19 +278,22 @@ impl<R: Runtime> Listener<R> {
         self
     }
 
-    /// Serves with `workers` shards, each on a thread of its own: for machines with more work than one processor can
-    /// do. The default is 1, and the maximum [`WORKERS_MAX`](crate::WORKERS_MAX). A post reaches the session that it
-    /// names whichever shard has its connection, and the [`Handle`] reaches all shards.
+    /// Serves with `workers` shards, each on a thread of its own: for machines with more work than one
+    /// processor can do. The default is 1, and the maximum [`WORKERS_MAX`](crate::WORKERS_MAX). A post
+    /// reaches the session that it names whichever shard has its connection, and the [`Handle`] reaches
+    /// all shards.
     ///
-    /// On Linux each shard has a listening socket of its own at the same port, and the operating system distributes
-    /// connections; a port that another process has is refused as ever. On other systems, on Unix sockets, and on a
-    /// socket without `SO_REUSEPORT` that [`from_std`](Self::from_std) was given, one shard accepts for all in turn.
+    /// On Linux each shard has a listening socket of its own at the same port, and the operating system
+    /// distributes connections; a port that another process has is refused as ever. On other systems,
+    /// on Unix sockets, and on a socket without `SO_REUSEPORT` that [`from_std`](Self::from_std) was
+    /// given, one shard accepts for all in turn.
     ///
-    /// [`Limits`](mcp_sse_core::Limits) are those of the whole server: each shard gets
-    /// [its share](mcp_sse_core::Limits::share_of), and connections may be distributed a little unevenly. While a
-    /// session has no room, a post for it that another shard has forwarded waits as one of its own shard does, for
-    /// [`Timeouts::hold`](mcp_sse_core::Timeouts::hold) at most. At most
-    /// [`Limits::forwarded_max`](mcp_sse_core::Limits::forwarded_max) of them wait, and further ones are answered 503.
+    /// [`Limits`](mcp_sse_core::Limits) are those of the whole server: each shard gets [its
+    /// share](mcp_sse_core::Limits::share_of), and connections may be distributed a little unevenly.
+    /// While a session has no room, a post for it that another shard has forwarded waits as one of its
+    /// own shard does, for [`Timeouts::hold`](mcp_sse_core::Timeouts::hold) at most. At most
+    /// [`Limits::forwarded_max`](mcp_sse_core::Limits::forwarded_max) of them wait, and further ones
+    /// are answered 503.
     ///
     /// # Errors
     ///
@@ -355,7 +360,8 @@ impl<R: Runtime> Listener<R> {
         self.server.socket.local_addrs()
     }
 
-    /// A handle to the server: it shuts the server down and reaches every session. Take it before the server serves.
+    /// A handle to the server: it shuts the server down and reaches every session. Take it before the
+    /// server serves.
     ///
     /// # Examples
     ///
@@ -378,17 +384,17 @@ impl<R: Runtime> Listener<R> {
         self.server.handle.clone()
     }
 
-    /// Serves on this thread. `handler` is called once for each session, and the future that it returns runs on this
-    /// thread as well; if it still runs when the server has ended, it is dropped.
+    /// Serves on this thread. `handler` is called once for each session, and the future that it returns
+    /// runs on this thread as well; if it still runs when the server has ended, it is dropped.
     ///
-    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped, the server ends
-    /// at once.
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped,
+    /// the server ends at once.
     ///
     /// # Errors
     ///
-    /// If the listening socket cannot be made non-blocking, and [`InvalidInput`](io::ErrorKind::InvalidInput) with
-    /// several [`workers`](Self::workers), for which one thread is not enough: see
-    /// [`serve_on_workers`](Self::serve_on_workers).
+    /// If the listening socket cannot be made non-blocking, and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) with several [`workers`](Self::workers), for which
+    /// one thread is not enough: see [`serve_on_workers`](Self::serve_on_workers).
     ///
     /// # Panics
     ///
@@ -419,20 +425,20 @@ impl<R: Runtime> Listener<R> {
         serve_worker::<R>(self.server.into_worker()?, self.start_tls, on_session).await
     }
 
-    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs the handlers
-    /// outside of those.
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs
+    /// the handlers outside of those.
     ///
     /// `handler` is called once for each session, by one thread at a time. It is one of two:
     ///
-    /// - an async closure or function. The future that it returns runs where this future runs: on smol as a part of
-    ///   it, and on tokio as a task of the runtime that runs it. So a handler that blocks its thread delays the other
-    ///   handlers only. On smol, a future that still runs when the server has ended, or when this future is dropped,
-    ///   is dropped.
+    /// - an async closure or function. The future that it returns runs where this future runs: on smol
+    ///   as a part of it, and on tokio as a task of the runtime that runs it. So a handler that blocks
+    ///   its thread delays the other handlers only. On smol, a future that still runs when the server
+    ///   has ended, or when this future is dropped, is dropped.
     /// - a closure that hands the session on, to a task on any executor, and returns `()` or, on tokio, a
     ///   `JoinHandle`. It is called on a thread of the server, so it must not block.
     ///
-    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped, the server is
-    /// shut down. If one worker fails, the others are shut down first.
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped,
+    /// the server is shut down. If one worker fails, the others are shut down first.
     ///
     /// # Errors
     ///
@@ -440,8 +446,8 @@ impl<R: Runtime> Listener<R> {
     ///
     /// # Panics
     ///
-    /// If `handler` does, when all threads have ended. A panic of the future that it returned, or of a task that it
-    /// spawned, ends that session alone.
+    /// If `handler` does, when all threads have ended. A panic of the future that it returned, or of a
+    /// task that it spawned, ends that session alone.
     ///
     /// # Examples
     ///
@@ -493,10 +499,11 @@ impl<R: Runtime> Listener<R> {
         .await
     }
 
-    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there: `handler` is called
-    /// once for each session, on the thread of the session's connection, and the future that it returns runs on that
-    /// thread as well. If that future still runs when the shard has ended, it is dropped. With one worker this is
-    /// [`serve_local`](Self::serve_local) on a thread of its own.
+    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there:
+    /// `handler` is called once for each session, on the thread of the session's connection, and the
+    /// future that it returns runs on that thread as well. If that future still runs when the shard has
+    /// ended, it is dropped. With one worker this is [`serve_local`](Self::serve_local) on a thread of
+    /// its own.
     ///
     /// Ends as [`serve`](Self::serve) does.
     ///
@@ -546,12 +553,13 @@ where
     R: Runtime<TlsStream = TlsSocket<<R as Runtime>::TcpStream>>,
     R::TcpStream: TlsUpgrade,
 {
-    /// Speaks TLS on every connection. Without this method, which needs the feature `tls` of the adapter, a server
-    /// speaks plain HTTP.
+    /// Speaks TLS on every connection. Without this method, which needs the feature `tls` of the
+    /// adapter, a server speaks plain HTTP.
     ///
     /// The handshake and the first request head have to be complete within
-    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) of the accept. A client that speaks plain HTTP is told so, in
-    /// HTTP. TLS is for TCP: a server with TLS and a Unix socket fails when it is to serve.
+    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) of the accept. A client that speaks plain HTTP
+    /// is told so, in HTTP. TLS is for TCP: a server with TLS and a Unix socket fails when it is to
+    /// serve.
     ///
     /// # Examples
     ///

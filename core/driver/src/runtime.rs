@@ -8,8 +8,8 @@
 //! primitive, since tokio's streams remember which read emptied a socket, and the driver would have to do
 //! that again.
 //!
-//! TLS is an associated type and not a feature of the trait: with features, an adapter without TLS would not
-//! compile in a program in which another crate switches the driver's feature `tls` on.
+//! TLS is an associated type and not a feature of the trait: with features, an adapter without TLS
+//! would not compile in a program in which another crate switches the driver's feature `tls` on.
 
 use core::net::SocketAddr;
 use core::pin::Pin;
@@ -27,9 +27,9 @@ use super::socket::Socket;
 /// The type itself is a name: nothing is ever made of it. A server's sockets, timer and tasks stay on one
 /// thread, so none of them has to be `Send`; only [`Handlers`](Self::Handlers) is shared by threads.
 ///
-/// Every method that the driver calls with a [`Context`] either does its work now or arranges for the task of
-/// that context to be woken when it may be worth trying again. The [crate's page](crate) has a complete
-/// implementation.
+/// Every method that the driver calls with a [`Context`] either does its work now or arranges for the
+/// task of that context to be woken when it may be worth trying again. The [crate's page](crate) has a
+/// complete implementation.
 pub trait Runtime: Sized + 'static {
     /// A listening TCP socket that this runtime watches.
     type TcpListener: 'static;
@@ -172,8 +172,8 @@ pub trait Runtime: Sized + 'static {
 
 /// A server that is about to serve: it is called with what runs its handlers.
 ///
-/// It is boxed, once for each server: the compiler cannot show that a future is `Send` if it comes from a trait's
-/// generic method and has closures in its type.
+/// It is boxed, once for each server: the compiler cannot show that a future is `Send` if it comes from
+/// a trait's generic method and has closures in its type.
 pub type ServeFunction<Handlers> = Box<dyn FnOnce(Handlers) -> ServeFuture + Send>;
 
 /// A server that serves.

@@ -1,16 +1,17 @@
-//! A line a second in the log for each cause that peers bring about, for adapters and programs.
+//! At most one log line a second for each cause that peers bring about, for adapters and programs.
 //!
-//! Knows: a clock and a lock around the core's [`Throttle`], which says when a line is due. Does not
-//! know: the words.
+//! Knows: a clock and a lock around the core's [`Throttle`], which decides when a line is due. Does not
+//! know: what the line says.
 
 use std::sync::{Mutex, PoisonError};
 
 use mcp_sse_core::{Clock, Throttle, Unsaid};
 
-/// Lets one line a second into the log, for one cause of lines that peers bring about.
+/// Limits the log lines of one cause that peers bring about to one a second.
 ///
-/// For adapters and programs, which have no [`Server`](mcp_sse_core::Server) to ask for the time; it may stand
-/// in a `static`. Say the line if [`tell`](Self::tell) gives something, with that at its end:
+/// It is for adapters and programs, which have no [`Server`](mcp_sse_core::Server) to ask for the time,
+/// and may be a `static`. Log the line if [`tell`](Self::tell) returns a value, and put that value at
+/// its end:
 ///
 /// ```
 /// use mcp_sse_driver::LogThrottle;
@@ -24,15 +25,16 @@ use mcp_sse_core::{Clock, Throttle, Unsaid};
 pub struct LogThrottle(Mutex<Option<(Clock, Throttle)>>);
 
 impl LogThrottle {
-    /// One whose next line is said.
+    /// A throttle that lets the next line through.
     #[must_use]
     pub const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// Whether to say a line now; if not, it is counted, and the next one that is said tells.
+    /// Returns a value if a line is to be logged now: the number of lines that were left out before it.
+    /// Other lines are counted, for the next one that is logged.
     pub fn tell(&self) -> Option<Unsaid> {
-        // Nothing in here panics, so a poisoned lock is as good as any.
+        // Nothing panics while it holds the lock, so a poisoned lock guards a valid state.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (clock, throttle) = state.get_or_insert_with(|| (Clock::start(), Throttle::new()));
         throttle.tell(clock.now())
