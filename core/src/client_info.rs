@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::error::Fault;
 use crate::http1::Head;
 use crate::peer::{AddressKey, Peer};
-use crate::policy::forwarded::{self, Client};
+use crate::policy::forwarded::{self, ForwardedClient};
 
 /// What is known of who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,9 +35,9 @@ impl<'a> ClientInfo<'a> {
         }
         let said = forwarded::read(head, &config.trusted_proxies)?;
         let client = match said.client {
-            Client::Proxy => plain.client,
-            Client::Hidden => None,
-            Client::At(ip) => Some(ip),
+            ForwardedClient::Proxy => plain.client,
+            ForwardedClient::Hidden => None,
+            ForwardedClient::At(ip) => Some(ip),
         };
         let secure = said.secure.unwrap_or(plain.secure);
         Ok(Self { client, secure, host: said.host, prefix: said.prefix })
