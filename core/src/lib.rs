@@ -99,6 +99,7 @@ mod health_extras;
 pub mod http1;
 pub mod jsonrpc;
 mod limits;
+mod line_throttle;
 mod metrics;
 mod outbox;
 mod peer;
@@ -113,7 +114,6 @@ mod session_ref;
 pub mod sse;
 #[cfg(test)]
 mod testing;
-mod throttle;
 mod time;
 mod timers;
 mod token;
@@ -129,6 +129,7 @@ pub use event::{
 pub use exchange::{Exchange, ResponseHead};
 pub use health_extras::HealthExtras;
 pub use limits::{Limits, Timeouts};
+pub use line_throttle::{LineThrottle, SuppressedLines};
 pub use metrics::Metrics;
 pub use outbox::{Detached, Transmit};
 pub use peer::Peer;
@@ -141,7 +142,6 @@ pub use principal_table::PrincipalView;
 pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;
-pub use throttle::{Throttle, Unsaid};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Time;

@@ -598,8 +598,8 @@ mod tests {
     #[test]
     fn forwarded_post_is_no_larger_than_the_memory_formula_assumes() {
         use crate::server::Forward;
-        use crate::session::{PostOrigin, Waiting};
-        assert!(size_of::<Forward>() + 8 <= 192 && size_of::<(PostOrigin, Waiting)>() <= 64);
+        use crate::session::{PostOrigin, WaitingPost};
+        assert!(size_of::<Forward>() + 8 <= 192 && size_of::<(PostOrigin, WaitingPost)>() <= 64);
     }
 
     #[test]

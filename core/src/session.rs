@@ -41,7 +41,7 @@ pub(crate) struct SessionState {
     backlog: MessageTotals,
     in_flight: InFlight,
     /// Posts that wait for room, in the order in which their bodies were complete, or came.
-    held: VecDeque<(PostOrigin, Waiting)>,
+    held: VecDeque<(PostOrigin, WaitingPost)>,
     /// How many of them are not requests.
     held_others: u32,
     /// The cost of a frame that was refused for want of room, until the application is told.
@@ -65,7 +65,7 @@ pub(crate) enum PostOrigin {
 
 /// What decides when a post that waits for room may go on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingPost {
     kind: Kind,
     /// Of its body.
     len: u64,
@@ -74,7 +74,7 @@ pub(crate) struct Waiting {
     asks: Option<u128>,
 }
 
-impl Waiting {
+impl WaitingPost {
     pub(crate) fn of(message: &Message) -> Self {
         let kind = message.kind();
         let asks = message.id().filter(|_| kind == Kind::Request).map(fingerprint);
@@ -222,7 +222,7 @@ impl SessionState {
         self.in_flight.len()
     }
 
-    pub(crate) fn hold(&mut self, post: PostOrigin, waiting: Waiting) {
+    pub(crate) fn hold(&mut self, post: PostOrigin, waiting: WaitingPost) {
         self.held.push_back((post, waiting));
         self.held_others += u32::from(waiting.kind != Kind::Request);
     }
@@ -274,7 +274,7 @@ impl SessionState {
     }
 
     /// They, and what is kept of each.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (PostOrigin, Waiting)> {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (PostOrigin, WaitingPost)> {
         self.held.iter().copied()
     }
 
@@ -407,7 +407,7 @@ mod tests {
         assert!(!session.admits(Kind::Request, 1, &limits()));
         assert!(session.admits(Kind::Response, 1, &limits()));
         let post = PostOrigin::Conn(conn);
-        let request = Waiting { kind: Kind::Request, len: 1, asks: Some(fingerprint("2")) };
+        let request = WaitingPost { kind: Kind::Request, len: 1, asks: Some(fingerprint("2")) };
         session.hold(post, request);
         assert!(session.admits_new(Kind::Response, 1, &limits()));
         assert_eq!(session.next_admissible(&limits()), None);
@@ -421,7 +421,7 @@ mod tests {
         session.unhold(post);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
         // Who does not wait is not taken out.
-        session.hold(post, Waiting { kind: Kind::Response, asks: None, ..request });
+        session.hold(post, WaitingPost { kind: Kind::Response, asks: None, ..request });
         let mut others = Arena::new();
         others.insert(());
         session.unhold(PostOrigin::Conn(others.insert(())));

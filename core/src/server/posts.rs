@@ -25,7 +25,7 @@ use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::{Action, PostPlan, Unread, body_too_large};
 use crate::route::Service;
-use crate::session::{PostOrigin, Waiting};
+use crate::session::{PostOrigin, WaitingPost};
 use crate::session_ref::SessionRef;
 use crate::sse::Frame;
 use crate::time::Time;
@@ -334,7 +334,7 @@ impl Server {
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
         if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(PostOrigin::Conn(key), Waiting::of(&message));
+            found.hold(PostOrigin::Conn(key), WaitingPost::of(&message));
         }
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);

@@ -66,7 +66,8 @@ fn timers_agree_with_an_ordered_map_on_random_operations() {
             }
             1 => {
                 while let Some((kind, owner)) = timers.pop_due(now) {
-                    let (at, expected) = reference.remove(&(kind.role() as u8, owner)).expect("armed");
+                    let (at, expected) =
+                        reference.remove(&(kind.role() as u8, owner)).expect("armed");
                     assert_eq!(kind, expected);
                     assert!(at <= now);
                 }
