@@ -552,9 +552,9 @@ impl RequestHead {
     /// The names and values of all fields, in order. Names are spelled as they were sent; values
     /// have no surrounding white space.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        (1..self.ends.len()).step_by(2).map(|at| {
-            (core::str::from_utf8(self.part(at)).unwrap_or_default(), self.part(at + 1))
-        })
+        (1..self.ends.len())
+            .step_by(2)
+            .map(|at| (core::str::from_utf8(self.part(at)).unwrap_or_default(), self.part(at + 1)))
     }
 
     /// The value of the first field called `name`, or `None`. Names are compared

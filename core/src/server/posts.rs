@@ -230,7 +230,7 @@ impl Server {
             Ok(token) => token,
             Err(error) => {
                 // As long as for any other miss.
-                self.find_session(&SessionRef { token: SessionToken::NOBODYS, service, principal });
+                self.find_session(&SessionRef { token: SessionToken::UNUSED, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
                     TokenError::OtherInstance => Fault::Misrouted,
