@@ -1,5 +1,6 @@
 use super::*;
 use crate::sse::{EventName, Frame, HEARTBEAT_BARE};
+use crate::testing::Random;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -199,14 +200,12 @@ fn event_over_the_limit_is_an_error() {
     check(0, "a", 0, false);
 }
 
-struct Random(u64);
+/// Generates random texts and JSON values.
+struct ValueGenerator(Random);
 
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as usize % bound
+impl ValueGenerator {
+    fn below(&mut self, end: usize) -> usize {
+        self.0.below(end)
     }
 
     fn text(&mut self) -> String {
@@ -244,7 +243,7 @@ impl Random {
 
 #[test]
 fn encoded_frame_is_decoded_to_the_same_value() {
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut random = ValueGenerator(Random::seeded(21));
     let mut answers = 0;
     for round in 0..3_000 {
         let value = random.object(3);
