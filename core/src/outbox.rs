@@ -224,6 +224,20 @@ impl<'a> Transmit<'a> {
     /// or the connection is closed. After a close the shares stay valid, so the write may complete
     /// or be cancelled, and its result is ignored. Do not detach again before the write has been
     /// confirmed: the same bytes would be sent twice.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{Config, Peer, Server, Time};
+    /// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+    /// # let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+    /// # let conn = server.accept(Peer::local(), Time::ZERO)?;
+    /// # server.handle_input(conn, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    /// Time::ZERO);
+    /// let write = server.transmit(conn).detach(64 * 1024);
+    /// server.handle_written(conn, write.len(), Time::ZERO); // when the operation is complete
+    /// let first = write.chunks().next().expect("an answer"); // still valid
+    /// assert!(first.starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+    /// # Ok::<(), mcp_sse_core::AcceptError>(())
+    /// ```
     #[must_use]
     pub fn detach(&self, bytes_max: usize) -> Detached {
         let mut segments = Vec::new();

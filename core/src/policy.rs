@@ -3,9 +3,6 @@
 //!
 //! Knows: which hosts, origins, credentials and media types are allowed, which proxies are trusted,
 //! and how rates are measured. Does not know: connections, sessions, or how a refusal is answered.
-//!
-//! Knows: which hosts, origins, credentials and media types may pass, whom to believe about them, and
-//! how a rate is kept. Does not know: state, I/O, or what happens to those who may not.
 
 pub(crate) mod authority;
 pub(crate) mod bearer;

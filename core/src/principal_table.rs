@@ -104,7 +104,7 @@ impl PrincipalTable {
 
     pub(crate) fn closed(&mut self, principal: &Principal, now: Time) {
         let entry = self.known.get_mut(principal);
-        let entry = entry.expect("invariant: whoever has a session is known");
+        let entry = entry.expect("invariant: a principal with a session has an entry");
         entry.sessions -= 1;
         if entry.sessions > 0 {
             return;
@@ -244,7 +244,7 @@ mod tests {
         }
         assert_eq!([0; 3].map(|_| rates.take("c", secs(0)).is_ok()), [true; 3], "no room");
         assert_eq!(rates.buckets.len(), 2);
-        assert!(rates.take("a", secs(0)).is_err(), "who is remembered is not forgotten");
+        assert!(rates.take("a", secs(0)).is_err(), "an entry that has not recovered is kept");
         // After two seconds both have recovered, and `c` gets an entry.
         assert_eq!([0; 3].map(|_| rates.take("c", secs(2)).is_ok()), [true, true, false]);
         assert_eq!(rates.buckets.len(), 1);

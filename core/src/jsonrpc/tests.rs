@@ -18,7 +18,7 @@ enum Expected<'a> {
 
 use Expected::{Invalid as Refused, Notification, Parse, Request, Response};
 
-fn verdict<'a>(envelope: Result<&'a Envelope<'_>, &Invalid>) -> Expected<'a> {
+fn summary<'a>(envelope: Result<&'a Envelope<'_>, &Invalid>) -> Expected<'a> {
     match envelope {
         Ok(Envelope { kind: Kind::Request, id: Some(id), method: Some(method) }) => {
             Request(id, method)
@@ -36,7 +36,7 @@ fn verdict<'a>(envelope: Result<&'a Envelope<'_>, &Invalid>) -> Expected<'a> {
 #[track_caller]
 fn check_bytes(body: &[u8], expected: Expected<'_>) {
     let read = Envelope::read(body, Some(NESTING_MAX));
-    assert_eq!(verdict(read.as_ref()), expected, "{read:?}");
+    assert_eq!(summary(read.as_ref()), expected, "{read:?}");
     if let Err(invalid) = &read {
         assert!(!invalid.reason().is_empty());
         assert_eq!(invalid.code(), if expected == Parse { -32700 } else { -32600 });
@@ -237,7 +237,7 @@ fn nesting_over_the_limit_is_a_parse_error() {
     let behind = format!(r#"{{"jsonrpc":"2.0","method":"m","params":["\"\\",{}"#, "[".repeat(200));
     check(&behind, Parse);
 
-    let read = |body: &str, max| verdict(Envelope::read(body.as_bytes(), max).as_ref()) == Parse;
+    let read = |body: &str, max| summary(Envelope::read(body.as_bytes(), max).as_ref()) == Parse;
     assert!(read(&nested(2, "[", "]"), Some(1)) && !read(&nested(2, "[", "]"), Some(2)));
     assert!(read(&nested(1, "", ""), Some(0)));
     assert!(!read(&nested(100_000, "[", "]"), None), "unlimited, and no stack is used up");
@@ -287,7 +287,7 @@ fn unpaired_surrogates_and_huge_numbers_do_not_panic() {
             format!(r#"{{"jsonrpc":{value},"id":1,"method":"m"}}"#),
             format!(r#"{{"jsonrpc":"2.0","method":"m",{value}:0}}"#),
         ] {
-            let _ = verdict(Envelope::read(body.as_bytes(), None).as_ref());
+            let _ = summary(Envelope::read(body.as_bytes(), None).as_ref());
         }
     }
     check(r#"{"jsonrpc":"2.0","method":"\ud800"}"#, Refused);
@@ -403,7 +403,7 @@ fn error_body_is_a_response_with_code_and_message() {
     let big = "9007199254740993000";
     let body = error_body(Some(big), code::INTERNAL_ERROR, "");
     let read = Envelope::read(&body, None);
-    assert_eq!(verdict(read.as_ref()), Response(big));
+    assert_eq!(summary(read.as_ref()), Response(big));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Bearer credentials (RFC 6750), and tokens that are part of the configuration.
 //!
-//! Knows: the `Authorization` field, the grammar of tokens, and a comparison whose duration does
+//! Knows: the `Authorization` field, the grammar of tokens, and a comparison principal_of duration does
 //! not depend on the secret. Does not know: how a refusal is answered.
 
 use alloc::boxed::Box;
@@ -310,15 +310,15 @@ mod tests {
             .token("alice", "alpha-2==")
             .build()
             .unwrap();
-        let whose = |token: &str| tokens.principal(token.as_bytes()).map(Principal::name);
-        assert_eq!(whose("alpha"), Some("alice"));
-        assert_eq!(whose("alpha-2=="), Some("alice"));
-        assert_eq!(whose("beta"), Some("bob"));
+        let principal_of = |token: &str| tokens.principal(token.as_bytes()).map(Principal::name);
+        assert_eq!(principal_of("alpha"), Some("alice"));
+        assert_eq!(principal_of("alpha-2=="), Some("alice"));
+        assert_eq!(principal_of("beta"), Some("bob"));
         for bad in ["", "alph", "alphaa", "Alpha", "beta\0", "beta ", "alpha-2==="] {
-            assert_eq!(whose(bad), None, "{bad:?}");
+            assert_eq!(principal_of(bad), None, "{bad:?}");
         }
-        assert_eq!(whose(&"x".repeat(10_000)), None);
-        assert_eq!(whose(&("alpha-2==".to_string() + &"\0".repeat(600))), None);
+        assert_eq!(principal_of(&"x".repeat(10_000)), None);
+        assert_eq!(principal_of(&("alpha-2==".to_string() + &"\0".repeat(600))), None);
     }
 
     #[test]

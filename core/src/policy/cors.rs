@@ -60,22 +60,22 @@ impl Cors {
             return CorsOrigin::Off;
         }
         let mut room = match room {
-            CorsOrigin::With(text) => text.into_string(),
-            CorsOrigin::Off | CorsOrigin::Nobody | CorsOrigin::Anybody => String::new(),
+            CorsOrigin::Allowed(text) => text.into_string(),
+            CorsOrigin::Off | CorsOrigin::Denied | CorsOrigin::Any => String::new(),
         };
         let origin = origins.next().filter(|_| origins.next().is_none());
         let text = origin.and_then(|origin| core::str::from_utf8(origin).ok());
         match text.and_then(|text| Some((text, Origin::parse(text)?))) {
             Some((text, origin)) if self.allows(&origin) => {
                 if self.any && !self.credentials {
-                    return CorsOrigin::Anybody;
+                    return CorsOrigin::Any;
                 }
                 room.clear();
                 room.push_str(text);
-                CorsOrigin::With(room.into_boxed_str())
+                CorsOrigin::Allowed(room.into_boxed_str())
             }
-            _ if self.any => CorsOrigin::Anybody,
-            _ => CorsOrigin::Nobody,
+            _ if self.any => CorsOrigin::Any,
+            _ => CorsOrigin::Denied,
         }
     }
 
@@ -87,9 +87,9 @@ impl Cors {
     ) {
         let origin = match cors_origin {
             CorsOrigin::Off => return,
-            CorsOrigin::Nobody => return out.push(("Vary", "Origin")),
-            CorsOrigin::Anybody => "*",
-            CorsOrigin::With(origin) => {
+            CorsOrigin::Denied => return out.push(("Vary", "Origin")),
+            CorsOrigin::Any => "*",
+            CorsOrigin::Allowed(origin) => {
                 out.push(("Vary", "Origin"));
                 origin
             }
@@ -151,9 +151,9 @@ pub(crate) enum CorsOrigin {
     #[default]
     Off,
     /// The origin is not allowed: only `Vary: Origin` is written.
-    Nobody,
+    Denied,
     /// Any origin may read the response: `*`.
-    Anybody,
+    Any,
     /// This origin may read the response.
-    With(Box<str>),
+    Allowed(Box<str>),
 }

@@ -120,9 +120,9 @@ mod tests {
     fn check(origins: &[&str], arrived_on_loopback: bool, allowed: &[&str], passes: bool) {
         let allowed: Vec<_> = allowed.iter().map(|a| OriginPattern::parse(a).unwrap()).collect();
         let origins_sent = origins.iter().map(|o| o.as_bytes());
-        let verdict = super::check(origins_sent, arrived_on_loopback, &allowed, |_| false);
+        let result = super::check(origins_sent, arrived_on_loopback, &allowed, |_| false);
         let expected = if passes { Ok(()) } else { Err(Fault::OriginNotAllowed) };
-        assert_eq!(verdict, expected, "{origins:?}");
+        assert_eq!(result, expected, "{origins:?}");
     }
 
     #[test]

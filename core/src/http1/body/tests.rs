@@ -315,16 +315,16 @@ fn content_over_body_bytes_max_is_refused() {
 #[test]
 fn default_limits_are_those_of_the_specification() {
     let limits = BodyLimits::default();
-    let verdict = |input: String| decode(Framing::Chunked, &[input.as_bytes()], &limits).1;
+    let result_of = |input: String| decode(Framing::Chunked, &[input.as_bytes()], &limits).1;
     let (body, other) = (4 * 1024 * 1024, 16 * 1024);
     assert_eq!(decode(Framing::Length(body), &[b""], &limits).1, Ok(None));
     assert_eq!(decode(Framing::Length(body + 1), &[b""], &limits).1, Err(Error::BodyTooLarge));
     let extension = |bytes| format!("0;{}", "x".repeat(bytes - 1));
-    assert_eq!(verdict(extension(other)), Ok(None));
-    assert_eq!(verdict(extension(other + 1)), Err(Error::ChunkExtensionsTooLarge));
+    assert_eq!(result_of(extension(other)), Ok(None));
+    assert_eq!(result_of(extension(other + 1)), Err(Error::ChunkExtensionsTooLarge));
     let trailer = |bytes| format!("0\r\na:{}\r\n\r\n", "x".repeat(bytes - 4));
-    assert_eq!(verdict(trailer(other)), Ok(Some(other + 5)));
-    assert_eq!(verdict(trailer(other + 1)), Err(Error::TrailersTooLarge));
+    assert_eq!(result_of(trailer(other)), Ok(Some(other + 5)));
+    assert_eq!(result_of(trailer(other + 1)), Err(Error::TrailersTooLarge));
 }
 
 #[test]
@@ -360,13 +360,13 @@ fn reference_decode(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut content = Vec::new();
     let latin = |text: &str| text.chars().map(|c| c as u8).collect::<Vec<_>>();
     loop {
-        let (line, behind) = rest.split_once("\r\n")?;
+        let (line, after) = rest.split_once("\r\n")?;
         let digits = line.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(line.len());
         if !(1..=16).contains(&digits) || !reference_extensions_are_valid(&line[digits..]) {
             return None;
         }
         let size = u64::from_str_radix(&line[..digits], 16).ok()?;
-        rest = behind;
+        rest = after;
         if size == 0 {
             break;
         }
@@ -379,8 +379,8 @@ fn reference_decode(input: &[u8]) -> Option<(Vec<u8>, usize)> {
         rest = rest[bytes..].strip_prefix("\r\n")?;
     }
     loop {
-        let (line, behind) = rest.split_once("\r\n")?;
-        rest = behind;
+        let (line, after) = rest.split_once("\r\n")?;
+        rest = after;
         if line.is_empty() {
             return Some((content, input.len() - rest.chars().count()));
         }

@@ -200,7 +200,7 @@ fn keep_alive_follows_version_and_connection_options() {
 #[test]
 fn expectation_other_than_100_continue_is_refused() {
     let refused = Err(Error::UnsupportedExpectation);
-    for (expect, waits, verdict) in [
+    for (expect, waits, result) in [
         ("A: b", false, Ok(())),
         ("Expect: 100-continue", true, Ok(())),
         ("expect: 100-Continue", true, Ok(())),
@@ -215,12 +215,12 @@ fn expectation_other_than_100_continue_is_refused() {
     ] {
         let look = |head: &Head<'_>| (head.expects_continue(), head.check_expectation());
         let body = "Content-Length: 5";
-        check(&format!("{LINE}\r\n{expect}\r\n{body}"), look, Ok((waits, verdict)));
+        check(&format!("{LINE}\r\n{expect}\r\n{body}"), look, Ok((waits, result)));
         let chunked = "Transfer-Encoding: chunked";
-        check(&format!("{LINE}\r\n{expect}\r\n{chunked}"), look, Ok((waits, verdict)));
+        check(&format!("{LINE}\r\n{expect}\r\n{chunked}"), look, Ok((waits, result)));
         // There is no body to wait for.
-        check(&format!("{LINE}\r\n{expect}"), look, Ok((false, verdict)));
-        check(&format!("{LINE}\r\n{expect}\r\nContent-Length: 0"), look, Ok((false, verdict)));
+        check(&format!("{LINE}\r\n{expect}"), look, Ok((false, result)));
+        check(&format!("{LINE}\r\n{expect}\r\nContent-Length: 0"), look, Ok((false, result)));
         // HTTP/1.0 ignores expectations.
         check(&format!("{OLD}\r\n{expect}\r\n{body}"), look, Ok((false, Ok(()))));
     }
@@ -229,7 +229,7 @@ fn expectation_other_than_100_continue_is_refused() {
 #[test]
 fn content_coding_other_than_identity_is_refused() {
     let refused = Err(Error::UnsupportedContentEncoding);
-    for (coding, verdict) in [
+    for (coding, result) in [
         ("A: b", Ok(())),
         ("Content-Encoding: identity", Ok(())),
         ("content-encoding: Identity", Ok(())),
@@ -239,8 +239,8 @@ fn content_coding_other_than_identity_is_refused() {
         ("Content-Encoding:", refused),
     ] {
         let look = |head: &Head<'_>| head.check_content_encoding();
-        check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 5"), look, Ok(verdict));
-        check(&format!("{LINE}\r\n{coding}\r\nTransfer-Encoding: chunked"), look, Ok(verdict));
+        check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 5"), look, Ok(result));
+        check(&format!("{LINE}\r\n{coding}\r\nTransfer-Encoding: chunked"), look, Ok(result));
         check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 0"), look, Ok(Ok(())));
         check(&format!("{LINE}\r\n{coding}"), look, Ok(Ok(())));
     }

@@ -31,7 +31,7 @@ fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Error> {
 /// The result for `input`, which must be the same for every split, and with more bytes after it if
 /// it is final.
 #[track_caller]
-fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
+fn result_of(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     let found = every_way(input, |pieces| scan(pieces, limits));
     if found != Ok(None) {
         for tail in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0", b"\n", b" "] {
@@ -44,16 +44,16 @@ fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
 /// Checks that `input` is one complete head.
 #[track_caller]
 fn accept(input: &str) {
-    assert_eq!(verdict(input.as_bytes(), &LIMITS), Ok(Some(input.len())), "{input:?}");
+    assert_eq!(result_of(input.as_bytes(), &LIMITS), Ok(Some(input.len())), "{input:?}");
 }
 
 /// Checks that the *last* octet of `input`, and none before it, is refused.
 #[track_caller]
 fn refuse(input: impl AsRef<[u8]>, fault: Error) {
     let input = input.as_ref();
-    assert_eq!(verdict(input, &LIMITS), Err(fault), "{}", input.escape_ascii());
+    assert_eq!(result_of(input, &LIMITS), Err(fault), "{}", input.escape_ascii());
     let before = &input[..input.len() - 1];
-    assert_eq!(verdict(before, &LIMITS), Ok(None), "{} is late", input.escape_ascii());
+    assert_eq!(result_of(before, &LIMITS), Ok(None), "{} is late", input.escape_ascii());
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn octet_not_allowed_in_a_target_is_refused() {
                 refuse(input, Error::MalformedTarget);
             }
             0..b' ' | 0x80.. => refuse(input, Error::MalformedTarget),
-            _ => assert_eq!(verdict(&input, &LIMITS), Ok(None)),
+            _ => assert_eq!(result_of(&input, &LIMITS), Ok(None)),
         }
     }
 }
