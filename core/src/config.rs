@@ -152,7 +152,7 @@ impl Config {
         &self.limits
     }
 
-    /// The deadlines.
+    /// The timeouts.
     #[must_use]
     pub const fn timeouts(&self) -> &Timeouts {
         &self.timeouts
@@ -626,8 +626,8 @@ impl ConfigBuilder {
     }
 
     /// Sets whether a client may shut down the sending side of a stream's connection and continue
-    /// to receive events. Default: `false`: the end of input ends the session, because most clients
-    /// that are gone are detected by it.
+    /// to receive events. Default: `false`: the end of input ends the session, because it usually
+    /// means that the client is gone.
     pub fn allow_half_close(mut self, on: bool) -> Self {
         self.config.allow_half_close = on;
         self

@@ -137,8 +137,8 @@ pub struct Limits {
     /// Bytes of the body of a refused request that are read and discarded to keep the connection. A
     /// connection with a longer body is closed. Default: 64 KiB.
     pub discard_bytes_max: u32,
-    /// Bytes that are read and discarded before a connection is closed after a refusal, so that a
-    /// TCP reset does not destroy the last answer (RFC 9112 §9.6). Default: 16 MiB.
+    /// Bytes that are read and discarded before a connection is closed, so that a TCP reset does
+    /// not destroy the last answer (RFC 9112 §9.6). Default: 16 MiB.
     pub linger_bytes_max: u32,
     /// Events that the application has not polled. With more, new sessions, authorization questions
     /// and forwarded posts are answered 503. Messages are limited per session, and the event that a

@@ -245,7 +245,7 @@ fn standard<'a>(
     Ok(Forwarded { client: chain.finish()?, secure, host, prefix: None })
 }
 
-/// One `forwarded-element` (RFC 7239 section 4).
+/// One `forwarded-element` (RFC 7239 §4).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Element<'a> {
     node: Option<&'a str>,

@@ -98,7 +98,7 @@ impl ProtectedResource {
             }
         }
         for scope in &self.scopes_supported {
-            // RFC 6749 section 3.3.
+            // The grammar of a scope (RFC 6749 §3.3).
             let is_valid = |b: u8| b.is_ascii_graphic() && !b"\"\\".contains(&b);
             if scope.is_empty() || !scope.bytes().all(is_valid) {
                 return bad("scope", scope, "visible ASCII without quotes and backslashes");

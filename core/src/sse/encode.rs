@@ -162,7 +162,7 @@ impl Frame {
     pub fn message(json: &[u8]) -> Result<Self, FrameError> {
         let text = core::str::from_utf8(json).map_err(|_| FrameError::NotUtf8)?;
         let text = text.trim_matches(JSON_SPACE);
-        // Before anything is cut down to 32 bits.
+        // This check comes before lengths are reduced to 32 bits.
         chunk_len(text.len() as u64)?;
         let outline = Outline::read(text, None).map_err(|error| match error {
             NoOutline::Syntax(error) => FrameError::NotJson(error.to_string()),
@@ -186,7 +186,8 @@ impl Frame {
 
         let mut frame = Self { chunk, id_start: 0, id_end: 0 };
         if let Some(id) = id {
-            // What is dropped or escaped before the id moves it, and it may itself need escaping.
+            // Text that is dropped or escaped before the id moves the id, and the id itself may
+            // need escaping.
             let len_of = |range: Range<u32>| {
                 let part = text.get(range.start as usize..range.end as usize);
                 u32::try_from(sent_len(part.unwrap_or_default())).unwrap_or(u32::MAX)
@@ -343,8 +344,8 @@ impl Frame {
         Self::message(&envelope(head, params)?)
     }
 
-    /// The number of bytes that the frame takes on a chunked connection. It is also the number that
-    /// counts towards the limits of queues.
+    /// The number of bytes that the frame takes on a chunked connection. A queue counts
+    /// [`Limits::SEGMENT_COST`](crate::Limits::SEGMENT_COST) in addition.
     #[must_use]
     pub fn wire_len(&self) -> usize {
         self.chunk.len()
