@@ -229,7 +229,7 @@ impl Conn {
             waiting_since: Time::ZERO,
             stalled_since: Time::ZERO,
             counted: 0,
-            counted_for: AddressKey::NOBODYS,
+            counted_for: AddressKey::NONE,
             forwarded: 0,
             evicted: false,
             eof: false,

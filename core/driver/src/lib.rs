@@ -231,6 +231,7 @@ mod handle;
 mod handler;
 mod listen_socket;
 mod listener;
+mod log_throttle;
 mod runtime;
 mod serve;
 mod server_builder;
@@ -241,7 +242,6 @@ mod shard_set;
 mod slots;
 mod socket;
 mod stream_factory;
-mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
@@ -258,8 +258,9 @@ pub use exchange::{ExchangeClient, ExchangeRequest};
 pub use handle::{Handle, Stopped};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use listener::Listener;
+pub use log_throttle::LogThrottle;
 /// How many lines of one cause were left out of the log.
-pub use mcp_sse_core::Unsaid;
+pub use mcp_sse_core::SuppressedLines;
 pub use runtime::{Runtime, ServeFunction, ServeFuture, Timer};
 /// The version of rustls whose configuration [`Tls::from_config`] takes.
 #[cfg(feature = "tls")]
@@ -267,7 +268,6 @@ pub use rustls;
 pub use serve::serve_exchanges;
 pub use session::{Closed, Session, SessionSender};
 pub use socket::Socket;
-pub use throttle::LogThrottle;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError, TlsProblem, TlsSocket, TlsStream, TlsUpgrade};
 pub use verdicts::{Decision, VerdictCache};
