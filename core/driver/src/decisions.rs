@@ -28,7 +28,7 @@ use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Server, Time, Verdict};
 
 use super::shard_set::ShardHandle;
 use super::verdicts::{CredentialKey, Decision, VerdictCache, Verdicts};
-use crate::throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// Decisions that one shard has worked out at once; further questions wait.
 pub const DECISIONS_MAX: usize = 64;
@@ -43,7 +43,7 @@ const SWEEP_MIN: usize = 64;
 type DecisionFuture = Pin<Box<dyn Future<Output = Decision>>>;
 
 /// Whether a request may proceed, as the application has it: what
-/// [`Bound::set_authorizer`](super::Bound::set_authorizer) takes.
+/// [`Listener::authorize`](crate::Listener::authorize) makes of its argument.
 #[derive(Clone)]
 pub struct Authorizer(Arc<dyn Fn(Arc<RequestHead>) -> DecisionFuture + Send + Sync>);
 

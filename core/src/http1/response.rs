@@ -1,62 +1,86 @@
 //! Responses: one description, and its bytes.
 //!
-//! Knows: status lines, the fields that every response of this server has, and how a body is delimited.
-//! Does not know: what is answered and why, or whether the peer will read it.
+//! Knows: status lines, the fields that every response of this server has, and how a body is
+//! delimited.
+//! Does not know: which response is sent and why.
 
 use super::date::HttpDate;
 use super::octets;
 use alloc::vec::Vec;
 
-/// The interim answer to `Expect: 100-continue`, whole. Never sent to HTTP/1.0.
+/// The complete interim response to `Expect: 100-continue`. It must not be sent to an HTTP/1.0
+/// client (RFC 9110 §15.2).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a response says about the connection it travels on.
+/// What a response announces about its connection (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// It stays open, as HTTP/1.1 does unless told otherwise: nothing is said.
+    /// The connection stays open, which is the default of HTTP/1.1: no `Connection` field is
+    /// written.
     KeepAlive11,
-    /// It stays open although the request was HTTP/1.0: `Connection: keep-alive`.
+    /// The connection stays open for an HTTP/1.0 client: `Connection: keep-alive`.
     KeepAlive10,
-    /// It ends behind this response: `Connection: close`.
+    /// The connection is closed after this response: `Connection: close`.
     Close,
 }
 
-/// How the body of a response without a known length is delimited.
+/// How the body of a response of unknown length is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamFraming {
-    /// Chunked; `Connection: keep-alive`, which some intermediaries want to see.
+    /// Chunked coding, with `Connection: keep-alive`, which some intermediaries expect on an event
+    /// stream.
     Chunked,
-    /// Chunked; `Connection: close`.
+    /// Chunked coding, with `Connection: close`.
     ChunkedThenClose,
-    /// By closing the connection, for HTTP/1.0: `Connection: close`.
+    /// The body ends when the connection is closed, for HTTP/1.0: `Connection: close`.
     UntilClose,
 }
 
-/// What a response says, however it travels.
+/// What a response says, independently of the connection it is sent on.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::http1::{Persistence, Response};
+///
+/// let response = Response {
+///     status: 405,
+///     fields: &[("Allow", "GET")],
+///     content_type: None,
+///     body: Some(b""),
+/// };
+/// let bytes = response.render(None, Persistence::Close, false);
+/// let expected = "HTTP/1.1 405 Method Not Allowed\r\n\
+///     Content-Length: 0\r\nAllow: GET\r\nConnection: close\r\n\r\n";
+/// assert_eq!(bytes, expected.as_bytes());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// The status code.
+    /// The status code, 100 to 999.
     pub status: u16,
-    /// Fields besides those that this layer writes itself: `Date`, `Content-Type`,
-    /// `Content-Length`, `Connection` and `Transfer-Encoding`.
+    /// Names and values of fields other than `Date`, `Content-Type`, `Content-Length`, `Connection`
+    /// and `Transfer-Encoding`, which this type writes itself.
     pub fields: &'a [(&'a str, &'a str)],
-    /// The media type of the body, if there is a body.
+    /// The media type of the body; `None` writes no `Content-Type`.
     pub content_type: Option<&'a str>,
-    /// The body. `None` for a response that has none by its status (1xx, 204 and 304), and for an event
-    /// stream, whose body has no length in advance: neither has a `Content-Length` (RFC 9110 §8.6).
+    /// The body. `None` for a status that has no body (1xx, 204 and 304), and for an event stream,
+    /// whose length is not known in advance: neither has a `Content-Length` (RFC 9110 §8.6).
     pub body: Option<&'a [u8]>,
 }
 
 impl Response<'_> {
-    /// Makes the bytes of a response whose body is known, in one allocation of exactly their size.
+    /// Renders a response whose complete body is known into one allocation of exactly its size.
     ///
-    /// `date` is for servers that know the time (RFC 9110 §6.6.1). `head_only` is for `HEAD`: all
-    /// fields of the body, and no body (RFC 9110 §9.3.2).
+    /// - `date`: the current time, for a server with a clock (RFC 9110 §6.6.1). `None` writes no
+    ///   `Date`.
+    /// - `head_only`: whether the request was `HEAD`. The fields describe the body, but the body is
+    ///   not written (RFC 9110 §9.3.2).
     ///
     /// # Panics
     ///
-    /// In a debug build, if a field's name or value would break out of its line (the fields are the
-    /// program's own), or if the status does not say whether there is a body.
+    /// In a debug build, if a field name or value contains an octet that could end its line, if the
+    /// status is not 100 to 999, or if a status that has no body is given one or another is given
+    /// none. All of them are mistakes of the calling program.
     #[must_use]
     pub fn render(
         &self,
@@ -83,14 +107,28 @@ impl Response<'_> {
         })
     }
 
-    /// Makes the head of a response whose body has no length in advance: an event stream.
+    /// Renders the head of a response whose length is not known in advance, such as an event stream.
     ///
-    /// The body follows it in chunks or bare, as `framing` says. `date` is as in
-    /// [`render`](Self::render).
+    /// `Date` is written if `date` is given; `Connection` and `Transfer-Encoding` follow from
+    /// `framing`. The caller sends the body afterwards, framed as `framing` says.
     ///
     /// # Panics
     ///
-    /// In a debug build, as [`render`](Self::render); and if there is a body.
+    /// In a debug build, if a field name or value contains an octet that could end its line, if the
+    /// status is not 100 to 999, or if there is a body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_core::http1::{Response, StreamFraming};
+    ///
+    /// let content_type = Some("text/event-stream");
+    /// let response = Response { status: 200, fields: &[], content_type, body: None };
+    /// let expected = "HTTP/1.1 200 OK\r\n\
+    ///     Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    /// let head = response.render_stream_head(None, StreamFraming::UntilClose);
+    /// assert_eq!(head, expected.as_bytes());
+    /// ```
     #[must_use]
     pub fn render_stream_head(&self, date: Option<&HttpDate>, framing: StreamFraming) -> Vec<u8> {
         debug_assert!(self.body.is_none(), "the body of a stream follows its head");
@@ -109,7 +147,7 @@ impl Response<'_> {
         })
     }
 
-    /// Shows each field that concerns the message and not the connection, in order.
+    /// Passes each field that concerns the message and not the connection to `show`, in order.
     pub(crate) fn each_field(&self, date: Option<&HttpDate>, mut show: impl FnMut(&str, &[u8])) {
         if let Some(date) = date {
             show("Date", date.as_str().as_bytes());
@@ -130,7 +168,7 @@ impl Response<'_> {
         debug_assert!((100..=999).contains(&status), "{status} is no status");
         out(b"HTTP/1.1 ");
         out(Decimal::new(u64::from(status)).as_bytes());
-        // The space is there even before an empty reason (RFC 9112 §4).
+        // The space is required even if the reason phrase is empty (RFC 9112 §4).
         out(b" ");
         out(reason(status).as_bytes());
         out(b"\r\n");
@@ -138,7 +176,7 @@ impl Response<'_> {
     }
 }
 
-/// Runs `write` twice: to count the bytes, and to put them where there is exactly room for them.
+/// Runs `write` twice: first to count the bytes, then to write them into a buffer of that capacity.
 fn render(write: impl Fn(&mut dyn FnMut(&[u8]))) -> Vec<u8> {
     let mut len = 0;
     write(&mut |piece| len += piece.len());
@@ -148,7 +186,7 @@ fn render(write: impl Fn(&mut dyn FnMut(&[u8]))) -> Vec<u8> {
     bytes
 }
 
-/// Writes one field line. Nothing that a peer sent may end it: whoever puts it here has checked it.
+/// Writes one field line. Text from a peer must have been validated before it becomes part of a field.
 fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &[u8]) {
     debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
     debug_assert!(
@@ -185,7 +223,13 @@ impl Decimal {
     }
 }
 
-/// The reason phrase of a status, for people who look at the bytes (RFC 9112 §4).
+/// The reason phrase of `status` (RFC 9110 §15), or `""` if the status is not known here.
+///
+/// ```
+/// # use mcp_sse_core::http1::reason;
+/// assert_eq!(reason(404), "Not Found");
+/// assert_eq!(reason(599), "");
+/// ```
 #[must_use]
 pub const fn reason(status: u16) -> &'static str {
     match status {

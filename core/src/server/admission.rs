@@ -231,7 +231,7 @@ impl Server {
             Ok(token) => token,
             Err(error) => {
                 // A malformed id takes as long as any other miss.
-                self.find_session(&SessionRef { token: SessionToken::NOBODYS, service, principal });
+                self.find_session(&SessionRef { token: SessionToken::UNUSED, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
                     TokenError::OtherInstance => Fault::Misrouted,

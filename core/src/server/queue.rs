@@ -17,7 +17,7 @@ use crate::event::{
 use crate::jsonrpc::{self, Kind, Message};
 use crate::limits::is_full;
 use crate::request::Unread;
-use crate::session::{PostOrigin, Waiting};
+use crate::session::{PostOrigin, WaitingPost};
 use crate::sse::Frame;
 use crate::timers::{Role, TimerKind};
 
@@ -49,7 +49,7 @@ impl Server {
     pub(super) fn hold(&mut self, key: Key, session: Key, message: Message) {
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
-        self.sessions[session].hold(PostOrigin::Conn(key), Waiting::of(&message));
+        self.sessions[session].hold(PostOrigin::Conn(key), WaitingPost::of(&message));
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);
     }
@@ -79,7 +79,7 @@ impl Server {
             return Delivery::Done(Outcome::Busy);
         }
         self.bodies_bytes += message.memory_bytes();
-        let waiting = Waiting::of(&message);
+        let waiting = WaitingPost::of(&message);
         let forward = self.forwards.insert(Forward { session, message: Some(message) });
         self.sessions[session].hold(PostOrigin::Forward(forward), waiting);
         let timeouts = &self.config.timeouts;

@@ -12,12 +12,12 @@ use crate::error::{Fault, SendError};
 use crate::event::{CloseReason, ConnId, Event, Reach, ServerPhase, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
+use crate::line_throttle::{LineThrottle, SESSION_LINES_PER_SECOND};
 use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::StreamPlan;
 use crate::session::SessionState;
 use crate::sse::{Frame, LAST_CHUNK};
-use crate::throttle::{SESSION_LINES_PER_SECOND, Throttle};
 use crate::timers::{Role, TimerKind};
 use crate::token::{Secret, SessionToken};
 
@@ -296,16 +296,16 @@ impl Server {
 #[derive(Debug)]
 pub(super) struct SessionLines {
     /// Ends of sessions without a message.
-    unused: Throttle,
+    unused: LineThrottle,
     /// Ends of the others.
-    used: Throttle,
+    used: LineThrottle,
     /// Messages that are too large for some clients.
-    large: Throttle,
+    large: LineThrottle,
 }
 
 impl SessionLines {
     pub(super) const fn new() -> Self {
-        let [unused, used, large] = [Throttle::new(); 3];
+        let [unused, used, large] = [LineThrottle::new(); 3];
         Self { unused, used, large }
     }
 }
