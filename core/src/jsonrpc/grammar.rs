@@ -84,37 +84,27 @@ pub(crate) fn walk<'a>(
     let (mut key, mut value_start, mut at) = (0..0, 0, 0);
     loop {
         at += space(bytes, at);
-        let Some(&byte) = bytes.get(at) else {
-            return if expect == Expect::End {
-                Ok(shape)
-            } else {
-                Err(SyntaxError::UnexpectedEnd(at))
-            };
-        };
+        let Some(&byte) = bytes.get(at) else { break };
         if expect == Expect::Value && open.depth == 1 {
             value_start = at;
         }
-        let ended = match (expect, byte) {
+        // What a token makes expected; `None` after the end of a value.
+        let next = match (expect, byte) {
             (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
-                let object = byte == b'{';
-                if nesting_max.is_some_and(|max| open.depth >= max) {
-                    return Err(SyntaxError::TooDeep(at));
-                }
-                open.push(object);
-                expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
+                let next = open.begin(byte, nesting_max).ok_or(SyntaxError::TooDeep(at))?;
                 at += 1;
-                false
+                Some(next)
             }
             (Expect::Value | Expect::ValueOrEnd, _) if byte != b']' => {
                 at = scalar(bytes, at)?;
-                true
+                None
             }
             (Expect::ValueOrEnd | Expect::KeyOrEnd | Expect::CommaOrEnd, b']' | b'}')
                 if open.in_object() == (byte == b'}') =>
             {
                 open.pop();
                 at += 1;
-                true
+                None
             }
             (Expect::Key | Expect::KeyOrEnd, b'"') => {
                 let start = at;
@@ -123,24 +113,21 @@ pub(crate) fn walk<'a>(
                     key = start..at;
                 }
                 at = colon(bytes, at)?;
-                expect = Expect::Value;
-                false
+                Some(Expect::Value)
             }
             (Expect::CommaOrEnd, b',') => {
-                expect = if open.in_object() { Expect::Key } else { Expect::Value };
                 at += 1;
-                false
+                Some(if open.in_object() { Expect::Key } else { Expect::Value })
             }
             _ => return Err(SyntaxError::Unexpected(at)),
         };
-        if ended {
-            expect = if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd };
-            if open.depth == 1 && shape == Shape::Object {
-                let slice = |range| text.get(range).unwrap_or_default();
-                note(slice(key.clone()), slice(value_start..at));
-            }
+        expect = next.unwrap_or(if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd });
+        if next.is_none() && open.depth == 1 && shape == Shape::Object {
+            let slice = |range| text.get(range).unwrap_or_default();
+            note(slice(key.clone()), slice(value_start..at));
         }
     }
+    if expect == Expect::End { Ok(shape) } else { Err(SyntaxError::UnexpectedEnd(at)) }
 }
 
 /// The length of the white space at `at`.
@@ -251,6 +238,16 @@ struct Brackets {
 }
 
 impl Brackets {
+    /// Opens an array or an object, unless it would be nested too deep. Returns what may come next.
+    fn begin(&mut self, bracket: u8, nesting_max: Option<usize>) -> Option<Expect> {
+        if nesting_max.is_some_and(|max| self.depth >= max) {
+            return None;
+        }
+        let object = bracket == b'{';
+        self.push(object);
+        Some(if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd })
+    }
+
     fn push(&mut self, object: bool) {
         if self.depth > 0 && self.depth.is_multiple_of(128) {
             self.spilled.push(self.bits);
