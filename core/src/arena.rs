@@ -39,7 +39,7 @@ impl fmt::Debug for Key {
     }
 }
 
-const TENANT: &str = "invariant: the key of a value that is there";
+const PRESENT: &str = "invariant: the key of a value that is there";
 
 /// Values in slots, addressed by [`Key`].
 #[derive(Debug)]
@@ -77,10 +77,14 @@ impl<T> Arena<T> {
         Key { index: u32::try_from(index).expect("invariant: fewer than 2^32 slots"), serial }
     }
 
-    /// Ends a tenancy that has not ended.
+    /// Removes a value.
+    ///
+    /// # Panics
+    ///
+    /// If it is not there.
     #[track_caller]
     pub(crate) fn remove(&mut self, key: Key) -> T {
-        assert!(self.find(key).is_some(), "{TENANT}");
+        assert!(self.find(key).is_some(), "{PRESENT}");
         self.slots.remove(key.index as usize).1
     }
 
@@ -100,10 +104,14 @@ impl<T> Arena<T> {
         Some((Key { index, serial: *serial }, value))
     }
 
-    /// The key of the tenant that slot `index` has for certain.
+    /// The key of the value in slot `index`.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is empty.
     #[track_caller]
     pub(crate) fn key_at(&self, index: u32) -> Key {
-        self.at(index).expect(TENANT).0
+        self.at(index).expect(PRESENT).0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
@@ -113,21 +121,21 @@ impl<T> Arena<T> {
     }
 }
 
-/// `arena[key]` is for keys whose tenant is there for certain; for a handle that may be stale there is
-/// [`Arena::find`].
+/// `arena[key]` is for a key whose value must be there, and panics if it is not. For a handle that may be
+/// stale there is [`Arena::find`].
 impl<T> Index<Key> for Arena<T> {
     type Output = T;
 
     #[track_caller]
     fn index(&self, key: Key) -> &T {
-        self.find(key).expect(TENANT)
+        self.find(key).expect(PRESENT)
     }
 }
 
 impl<T> IndexMut<Key> for Arena<T> {
     #[track_caller]
     fn index_mut(&mut self, key: Key) -> &mut T {
-        self.find_mut(key).expect(TENANT)
+        self.find_mut(key).expect(PRESENT)
     }
 }
 

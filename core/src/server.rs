@@ -70,23 +70,25 @@ use crate::timers::Timers;
 pub(crate) use queue::Forward;
 use stream::SessionLines;
 
-/// The MCP HTTP+SSE server transport of one shard: bytes, write completions, disconnects and the
-/// time go in; events, wake-ups, bytes and one deadline come out.
+/// The MCP HTTP+SSE server transport of one shard, as a state machine.
 ///
-/// After each call of a `handle_*` method or a verb, a driver
+/// Bytes, write completions, disconnects and the time go in; events, wake-ups, bytes and one deadline come
+/// out. After each call that takes a time, a driver
 ///
-/// 1. polls [`poll_event`](Self::poll_event) until it is empty and serves the application;
-/// 2. polls [`poll_wake`](Self::poll_wake) until it is empty and looks at the
-///    [`interest`](Self::interest) of each connection named;
+/// 1. polls [`poll_event`](Self::poll_event) until it returns `None`, and passes the events to the
+///    application;
+/// 2. polls [`poll_wake`](Self::poll_wake) until it returns `None`, and acts on the
+///    [`interest`](Self::interest) of each connection that it names;
 /// 3. arms one timer for [`poll_timeout`](Self::poll_timeout).
 ///
-/// A socket's own life is: [`accept`](Self::accept) when it comes,
-/// [`handle_input`](Self::handle_input) and [`handle_eof`](Self::handle_eof) for what it says,
-/// [`transmit`](Self::transmit) and [`handle_written`](Self::handle_written) for what it is told,
-/// and exactly one [`handle_disconnect`](Self::handle_disconnect) when it is gone.
+/// For each socket a driver calls [`accept`](Self::accept) once,
+/// [`handle_input`](Self::handle_input) and [`handle_eof`](Self::handle_eof) for what it has read,
+/// [`transmit`](Self::transmit) and [`handle_written`](Self::handle_written) for what it writes,
+/// and [`handle_disconnect`](Self::handle_disconnect) once, after it has closed the socket. The crate page
+/// has the whole loop.
 ///
-/// Time is an argument. It should not go back; where it does, the core stays at the latest time it
-/// was told, and counts.
+/// Time is an argument, and should not go back. A time before the latest one counts as the latest one
+/// ([`Metrics::clock_backsteps`]).
 pub struct Server {
     config: Config,
     head_limits: HeadLimits,
@@ -100,37 +102,39 @@ pub struct Server {
     timers: Timers,
     events: VecDeque<Event>,
     wakes: VecDeque<ConnId>,
-    /// Connections with pending input which they may be able to use again.
+    /// Connections that may be able to use pending input, or the end of it.
     resumable: VecDeque<Key>,
-    /// Sessions some of whose held posts may have room now.
+    /// Sessions that may have room for held posts.
     releasable: VecDeque<Key>,
     /// Sessions that were refused room because all queues together were full, in the order of waiting.
     waiting_for_budget: VecDeque<Key>,
-    /// Before then nobody's queue is looked at to make room for them.
+    /// When queues are next looked at to make room for them.
     queues_looked_until: Time,
+    /// Connections by address.
     conn_addresses: Counter<AddressKey>,
+    /// Sessions by address.
     session_addresses: Counter<AddressKey>,
-    /// Request bytes in memory by address, of those that had to wait.
+    /// Request bytes in memory by address; see `server/bodies.rs`.
     body_addresses: Counter<AddressKey>,
     session_rates: Rates<AddressKey>,
     principals: PrincipalTable,
-    refusals: FaultLogThrottle,
+    fault_lines: FaultLogThrottle,
     session_lines: SessionLines,
-    /// The connection that was closed to make room and is not gone yet.
+    /// The connection that was closed to make room, until its driver has closed the socket.
     evicted: Option<Key>,
-    /// The sum of what all outboxes cost, without what sessions have of their own.
+    /// The cost of all output queues, without the sessions' reserves.
     queues_cost: u64,
-    /// The sum of all connections', sessions' and waiting events' request bytes.
+    /// The request bytes of all connections, sessions, forwarded posts and events.
     bodies_bytes: u64,
     answers: Answers,
     health_extras: HealthExtras,
     metrics: Metrics,
-    /// Sessions and connections of other shards.
+    /// How many sessions and connections other shards have.
     elsewhere: (u32, u32),
     phase: ServerPhase,
 }
 
-/// A list this long has had a burst; when it is empty again its memory is given back.
+/// A list whose capacity is above this gives its memory back when it is empty.
 const CAPACITY_KEPT: usize = 256;
 
 impl core::fmt::Debug for Server {
@@ -145,7 +149,7 @@ impl core::fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server without connections. `now` is the moment from which it counts its uptime.
+    /// Makes a server without connections. Its uptime counts from `now`.
     #[must_use]
     pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
         let limits = &config.limits;
@@ -174,7 +178,7 @@ impl Server {
             body_addresses: Counter::new(),
             session_rates,
             principals,
-            refusals: FaultLogThrottle::new(),
+            fault_lines: FaultLogThrottle::new(),
             session_lines: SessionLines::new(),
             evicted: None,
             queues_cost: 0,
@@ -505,7 +509,7 @@ impl Server {
     }
 
     /// The application holds this many of a session's messages, of so many bytes in all, in a queue
-    /// of its own, in front of whoever will handle them.
+    /// of its own, and has not handled them.
     ///
     /// They count against the session's inbound limits as if they had not been polled, so a slow
     /// handler slows its client down. An application that handles messages as it polls them need
@@ -941,7 +945,7 @@ impl Server {
         }
     }
 
-    /// Ends every verb: connections that were waiting and need not any more use what they have.
+    /// Ends every verb: releases held posts that have room now, and lets connections use pending input.
     fn settle(&mut self) {
         self.make_room(None);
         loop {

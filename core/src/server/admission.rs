@@ -73,10 +73,10 @@ impl Server {
         }
     }
 
-    /// Where every place is taken and none is about to become free, closes the connection that has been
-    /// without a request for longest. Where a `newcomer` has taken the last place, that is any other
-    /// whose answer has left; later, one that has had [`EVICTION_GRACE`].
-    pub(super) fn make_room(&mut self, newcomer: Option<Key>) {
+    /// If every place is taken and none is about to become free, closes the connection that has been
+    /// without a request for longest. When a connection has just taken the last place, that is any other
+    /// one whose answer has left; later, one that has waited for [`EVICTION_GRACE`].
+    pub(super) fn make_room(&mut self, accepted: Option<Key>) {
         if !self.wants_room() {
             return;
         }
@@ -86,7 +86,7 @@ impl Server {
             .into_iter()
             .filter_map(|kind| self.conns.at(self.timers.oldest(kind)?))
             .filter(|&(key, conn)| {
-                let may = newcomer.is_some_and(|newcomer| newcomer != key);
+                let may = accepted.is_some_and(|accepted| accepted != key);
                 (may && conn.outbox.is_empty()) || has_had_its_grace(conn)
             })
             .min_by_key(|(_, conn)| conn.waiting_since);
@@ -158,7 +158,8 @@ impl Server {
         }
     }
 
-    /// Whether one more session, whoever opens it, leaves the reserve of connections to requests.
+    /// Whether there may be one more session, and whether its stream leaves the reserve of connections to
+    /// requests. What depends on the client is not looked at.
     fn has_place_for_session(&self) -> Result<(), Fault> {
         let limits = &self.config.limits;
         let streams_max = limits.connections_max.map(|max| max - limits.reserve());

@@ -1,7 +1,7 @@
 //! Dispatch: from a peer's bytes to a request head, and from the head to what it asks for.
 //!
 //! Knows: what each phase of a connection does with input, how input waits while it cannot be used, and
-//! what the end of input means. Does not know: who may ask, bodies, or sessions.
+//! what the end of input means. Does not know: authorization, bodies, or sessions.
 
 use super::Server;
 use super::bodies::reserve;

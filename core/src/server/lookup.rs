@@ -7,8 +7,8 @@
 //! it has the session, and the connection is not read meanwhile. So an invented id of another shard is
 //! answered 404 before a body takes room in the budget of request bytes, as an invented id of this shard is,
 //! and small posts go between shards once and not twice. Considered: to ask about each post, which doubles
-//! the latency of all; to give bodies for other shards a budget of their own, which honest posts would share
-//! with those to invented ids.
+//! the latency of all; to give bodies for other shards a budget of their own, which posts to real ids
+//! would share with posts to invented ones.
 
 use alloc::boxed::Box;
 

@@ -99,9 +99,9 @@ impl Server {
         if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
             return;
         }
-        let Some(unsaid) = self.refusals.tell(fault, self.now) else { return };
-        let who = LogContext { server: self, key };
-        log::log!(level, "{}{who}: {text}{unsaid}", fault.name());
+        let Some(suppressed) = self.fault_lines.tell(fault, self.now) else { return };
+        let context = LogContext { server: self, key };
+        log::log!(level, "{}{context}: {text}{suppressed}", fault.name());
     }
 
     /// Counts a connection that was not accepted, and writes it into the log.
@@ -110,9 +110,9 @@ impl Server {
         self.metrics.connections_refused += 1;
         self.metrics.count_fault(fault);
         if log::log_enabled!(log::Level::Info)
-            && let Some(unsaid) = self.refusals.tell(fault, self.now)
+            && let Some(suppressed) = self.fault_lines.tell(fault, self.now)
         {
-            log::info!("{} from {peer}: {}{unsaid}", fault.name(), fault.text());
+            log::info!("{} from {peer}: {}{suppressed}", fault.name(), fault.text());
         }
     }
 }

@@ -172,10 +172,10 @@ impl Server {
         if frame.wire_len() > LARGE_FRAME_BYTES
             && !core::mem::replace(&mut session.warned_large, true)
             && log::log_enabled!(log::Level::Warn)
-            && let Some(unsaid) = self.session_lines.large.tell(self.now)
+            && let Some(suppressed) = self.session_lines.large.tell(self.now)
         {
             log::warn!(
-                "{}: a message of {} bytes; some clients give up on messages over 1 MiB{unsaid}",
+                "{}: a message of {} bytes; some clients give up on messages over 1 MiB{suppressed}",
                 SessionId(key),
                 frame.wire_len()
             );
@@ -269,24 +269,24 @@ impl Server {
         }
         let (received, sent) = (session.messages_received, session.frames_sent);
         let unused = received == 0 && sent == 0;
-        let unsaid = if unused {
+        let suppressed = if unused {
             self.session_lines.unused.tell(self.now)
         } else {
             self.session_lines.used.tell_some(SESSION_LINES_PER_SECOND, self.now)
         };
-        let Some(unsaid) = unsaid else { return };
+        let Some(suppressed) = suppressed else { return };
         let (id, source) = (SessionId(key), Source(&self.conns[session.conn]));
         let tenths = self.now.saturating_since(session.opened).as_millis() / 100;
         let (seconds, tenths) = (tenths / 10, tenths % 10);
         if unused {
             log::info!(
                 "{id} from {source} ended after {seconds}.{tenths} s, without a message: \
-                 {reason}{unsaid}"
+                 {reason}{suppressed}"
             );
         } else {
             log::info!(
                 "{id} from {source} ended after {seconds}.{tenths} s, {received} messages in, \
-                 {sent} out, {undelivered} undelivered: {reason}{unsaid}"
+                 {sent} out, {undelivered} undelivered: {reason}{suppressed}"
             );
         }
     }
