@@ -1,4 +1,4 @@
-//! Requests whose HTTP is spoken elsewhere: the same machine, without framing.
+//! Requests whose HTTP is spoken elsewhere: the same rules, without framing.
 
 use std::boxed::Box;
 use std::format;
@@ -51,7 +51,7 @@ fn open(server: &mut Server, mount: &str) -> (ConnId, SessionId, String) {
 }
 
 #[test]
-fn a_stream_is_bare_events_and_its_head_is_apart() {
+fn exchange_stream_is_bare_events_with_its_head_apart() {
     let mut server = server();
     let (conn, session, endpoint) = open(&mut server, "/api/v1");
     assert!(endpoint.starts_with("/api/v1/messages?session_id="), "{endpoint}");
@@ -75,7 +75,7 @@ fn a_stream_is_bare_events_and_its_head_is_apart() {
 }
 
 #[test]
-fn a_client_that_goes_away_ends_its_session() {
+fn exchange_disconnect_ends_its_session() {
     let mut server = server();
     let (conn, session, _) = open(&mut server, "");
     server.handle_disconnect(conn, NOW);
@@ -86,7 +86,7 @@ fn a_client_that_goes_away_ends_its_session() {
 }
 
 #[test]
-fn a_post_ends_with_its_length_or_with_its_input() {
+fn exchange_post_ends_with_its_length_or_its_input() {
     let mut server = server();
     let (_, session, endpoint) = open(&mut server, "");
     let length = NOTE.len().to_string();
@@ -119,7 +119,7 @@ fn check(method: &str, target: &str, fields: &[(&str, &[u8])], expected: u16) {
 }
 
 #[test]
-fn refusals_are_the_same() {
+fn exchange_is_refused_with_the_same_status_as_a_connection() {
     check("GET", "/health", &[], 400);
     check("GET", "/health", &[HOST], 200);
     check("HEAD", "/sse", &[HOST], 200);
@@ -198,7 +198,7 @@ fn exchange_with_a_mistake_has_the_fault_that_it_has_on_the_wire() {
 }
 
 #[test]
-fn a_mount_that_is_no_path_is_refused() {
+fn exchange_with_an_unclean_mount_is_400() {
     for mount in ["api", "/", "/a//b", "/a/../b", "/a?b"] {
         let mut server = server();
         let exchange = Exchange { method: "GET", target: "/sse", fields: &[HOST], mount };
@@ -208,7 +208,7 @@ fn a_mount_that_is_no_path_is_refused() {
 }
 
 #[test]
-fn a_body_cut_short_has_no_answer_and_one_too_long_has() {
+fn exchange_body_cut_short_has_no_answer_and_one_too_long_is_413() {
     let mut server = Server::new(
         limited(|l| l.body_bytes_max = Some(64)).build().unwrap(),
         Box::new(Random::seeded(3)),
@@ -227,7 +227,7 @@ fn a_body_cut_short_has_no_answer_and_one_too_long_has() {
 }
 
 #[test]
-fn exchange_that_is_over_gives_its_address_its_places_back() {
+fn exchange_that_is_over_releases_the_places_of_its_address() {
     let limits = limited(|limits| {
         limits.connections_per_address_max = Some(2);
         limits.sessions_per_address_max = Some(1);
