@@ -330,9 +330,9 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If `count` is more than is queued: that is a bug in the driver, and the stream is corrupt. Only
-    /// where the connection has been cut meanwhile, and what was queued thrown away, counts are
-    /// ignored: a write of [detached](Transmit::detach) shares may complete after that.
+    /// If `count` is more than is queued: that is a bug in the driver, and the stream is corrupt. Once the
+    /// connection has been cut and its queue dropped, counts are ignored instead: a write of
+    /// [detached](Transmit::detach) shares may complete after that.
     ///
     /// # Examples
     ///

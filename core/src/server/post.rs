@@ -68,7 +68,9 @@ impl Server {
             self.locate_unread(key);
             return 0;
         }
-        let ConnPhase::Body { decoder, body, .. } = &mut self.conns[key].phase else { return 0 };
+        let ConnPhase::Body { decoder, body, .. } = &mut self.conns[key].phase else {
+            unreachable!("invariant: only a connection that reads a body is given some");
+        };
         let before = body.capacity();
         let longest = decoder.declared().or(self.config.limits.body_bytes_max).unwrap_or(u64::MAX);
         reserve(body, input.len(), usize::try_from(longest).unwrap_or(usize::MAX));
