@@ -37,7 +37,9 @@ mod ring {
 
     use io_uring::types::{Fd, SubmitArgs, Timespec};
     use io_uring::{IoUring, opcode, squeue};
-    use mcp_sse_core::{Clock, Config, ConnId, Detached, Interest, Peer, Phase, Server, Time};
+    use mcp_sse_core::{
+        Clock, Config, ConnId, Detached, Interest, Peer, Server, ServerPhase, Time,
+    };
 
     use crate::app::{self, App};
 
@@ -130,7 +132,7 @@ mod ring {
         };
         let wait = opcode::PollAdd::new(Fd(signalled.as_raw_fd()), POLLIN).build();
         driver.submit(wait.clone(), SIGNAL);
-        while driver.server.phase() != Phase::Drained {
+        while driver.server.phase() != ServerPhase::Drained {
             driver.accept();
             let pause = (driver.accept_at > driver.now).then_some(driver.accept_at);
             let timer = driver.server.poll_timeout().map(|deadline| deadline.at);

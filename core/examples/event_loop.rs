@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use app::{App, is_temporary};
-use mcp_sse_core::{Clock, Config, ConnId, Interest, Peer, Phase, Server, Time};
+use mcp_sse_core::{Clock, Config, ConnId, Interest, Peer, Server, ServerPhase, Time};
 use polling::{Event, Events, PollMode, Poller};
 
 /// A connection is known to the poller by its slot; the listener by a number that no slot has.
@@ -49,7 +49,7 @@ fn run(listener: TcpListener, config: Config) -> io::Result<()> {
         buffer: vec![0; 64 << 10],
     };
     let mut events = Events::new();
-    while driver.server.phase() != Phase::Drained {
+    while driver.server.phase() != ServerPhase::Drained {
         driver.arm_listener()?;
         let pause = (driver.accept_at > driver.now).then_some(driver.accept_at);
         let timer = driver.server.poll_timeout().map(|deadline| deadline.at);

@@ -16,13 +16,13 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::error::Fault;
+use crate::health_extras::HealthExtras;
 use crate::http1::{
     self, HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339,
 };
 use crate::jsonrpc;
-use crate::policy::cors::{Preflight, Sharing};
+use crate::policy::cors::{CorsOrigin, Preflight};
 use crate::policy::rate::whole_seconds;
-use crate::report::Report;
 use crate::route::Service;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
@@ -92,9 +92,9 @@ impl Reply {
 
 /// Whom an answer is for, and what it says besides because of that.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct To<'a> {
+pub(crate) struct ResponseContext<'a> {
     pub(crate) reply: Reply,
-    pub(crate) sharing: &'a Sharing,
+    pub(crate) cors_origin: &'a CorsOrigin,
     pub(crate) config: &'a Config,
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct Answers {
     /// The 202 for each [`Persistence`], rendered at most once a second.
     accepted: [Option<Arc<[u8]>>; 3],
     /// Who may read it. With CORS, pages of one origin usually come one after the other.
-    accepted_by: Sharing,
+    accepted_by: CorsOrigin,
 }
 
 impl Answers {
@@ -123,22 +123,22 @@ impl Answers {
         self.wall.as_ref().map(|(_, date)| date)
     }
 
-    fn render(&self, response: Response<'_>, to: &To<'_>) -> Arc<[u8]> {
+    fn render(&self, response: Response<'_>, to: &ResponseContext<'_>) -> Arc<[u8]> {
         let Reply { persistence, head_only } = to.reply;
-        if *to.sharing == Sharing::Off {
+        if *to.cors_origin == CorsOrigin::Off {
             return response.render(self.date(), persistence, head_only).into();
         }
         let mut fields = response.fields.to_vec();
-        to.config.cors.fields(to.sharing, &mut fields);
+        to.config.cors.fields(to.cors_origin, &mut fields);
         let response = Response { fields: &fields, ..response };
         response.render(self.date(), persistence, head_only).into()
     }
 
-    pub(crate) fn accepted(&mut self, to: &To<'_>) -> Arc<[u8]> {
+    pub(crate) fn accepted(&mut self, to: &ResponseContext<'_>) -> Arc<[u8]> {
         let slot = to.reply.persistence as usize;
-        if self.accepted_by != *to.sharing {
+        if self.accepted_by != *to.cors_origin {
             self.accepted = [const { None }; 3];
-            self.accepted_by = to.sharing.clone();
+            self.accepted_by = to.cors_origin.clone();
         }
         if let Some(Some(bytes)) = self.accepted.get(slot) {
             return bytes.clone();
@@ -157,7 +157,7 @@ impl Answers {
     }
 
     /// The answer to a fault; `None` where there is none to give.
-    pub(crate) fn refusal(&self, refused: &Refused, to: &To<'_>) -> Option<Arc<[u8]>> {
+    pub(crate) fn refusal(&self, refused: &Refused, to: &ResponseContext<'_>) -> Option<Arc<[u8]>> {
         let status = refused.fault.status()?;
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
@@ -218,10 +218,12 @@ impl Answers {
         &self,
         allow: &str,
         preflight: Option<Preflight>,
-        to: &To<'_>,
+        to: &ResponseContext<'_>,
     ) -> Arc<[u8]> {
         let mut fields = alloc::vec![("Allow", allow)];
-        if let (Some(preflight), Sharing::Anybody | Sharing::With(_)) = (preflight, to.sharing) {
+        if let (Some(preflight), CorsOrigin::Anybody | CorsOrigin::With(_)) =
+            (preflight, to.cors_origin)
+        {
             to.config.cors.preflight_fields(preflight, &mut fields);
         }
         let response = Response { status: 204, fields: &fields, content_type: None, body: b"" };
@@ -229,13 +231,17 @@ impl Answers {
     }
 
     /// The document of RFC 9728.
-    pub(crate) fn metadata(&self, to: &To<'_>) -> Arc<[u8]> {
+    pub(crate) fn metadata(&self, to: &ResponseContext<'_>) -> Arc<[u8]> {
         let body = to.config.metadata.as_ref().map_or("{}", |metadata| &metadata.body);
         self.json(200, body, to)
     }
 
-    pub(crate) fn health(&self, vitals: &Vitals<'_>, to: &To<'_>) -> Arc<[u8]> {
-        let Vitals { sessions, connections, uptime_seconds, draining, report } = vitals;
+    pub(crate) fn health(
+        &self,
+        snapshot: &HealthSnapshot<'_>,
+        to: &ResponseContext<'_>,
+    ) -> Arc<[u8]> {
+        let HealthSnapshot { sessions, connections, uptime_seconds, draining, report } = snapshot;
         let status = if *draining { "draining" } else { "healthy" };
         let mut body = format!(
             "{{\"status\":\"{status}\",\"active_sessions\":{sessions},\
@@ -255,7 +261,7 @@ impl Answers {
         self.json(200, &body, to)
     }
 
-    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &To<'_>) -> Arc<[u8]> {
+    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Arc<[u8]> {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
             Err(why) => {
@@ -266,14 +272,14 @@ impl Answers {
     }
 
     /// A page for a person.
-    pub(crate) fn page(&self, text: &str, to: &To<'_>) -> Arc<[u8]> {
+    pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Arc<[u8]> {
         let content_type = Some("text/plain; charset=utf-8");
         let text = line(text.into());
         let response = Response { status: 200, fields: &[], content_type, body: text.as_bytes() };
         self.render(response, to)
     }
 
-    fn json(&self, status: u16, body: &str, to: &To<'_>) -> Arc<[u8]> {
+    fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Arc<[u8]> {
         let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
         let content_type = Some("application/json");
         let body = line(body.into());
@@ -285,8 +291,8 @@ impl Answers {
     pub(crate) fn stream(
         &self,
         framing: StreamFraming,
-        invitation: Option<Invitation<'_>>,
-        to: &To<'_>,
+        endpoint: Option<EndpointInfo<'_>>,
+        to: &ResponseContext<'_>,
     ) -> Arc<[u8]> {
         const FIELDS: &[(&str, &str)] = &[
             ("Content-Type", "text/event-stream"),
@@ -294,10 +300,10 @@ impl Answers {
             ("X-Accel-Buffering", "no"),
         ];
         let mut fields = FIELDS.to_vec();
-        to.config.cors.fields(to.sharing, &mut fields);
+        to.config.cors.fields(to.cors_origin, &mut fields);
         let mut bytes = render_stream_head(200, &fields, self.date(), framing);
-        if let Some(invitation) = invitation {
-            let event = endpoint_event(to.config, &invitation);
+        if let Some(endpoint) = endpoint {
+            let event = endpoint_event(to.config, &endpoint);
             bytes.extend_from_slice(match framing {
                 StreamFraming::Chunked | StreamFraming::ChunkedThenClose => event.chunked(),
                 StreamFraming::UntilClose => event.bare(),
@@ -309,7 +315,7 @@ impl Answers {
 
 /// Where a new session's client is to post.
 #[derive(Debug)]
-pub(crate) struct Invitation<'a> {
+pub(crate) struct EndpointInfo<'a> {
     pub(crate) token: &'a SessionToken,
     /// What stands before the paths of the service, as its client sees them.
     pub(crate) mount: &'a str,
@@ -318,12 +324,12 @@ pub(crate) struct Invitation<'a> {
 
 /// What `/health` reports.
 #[derive(Debug)]
-pub(crate) struct Vitals<'a> {
+pub(crate) struct HealthSnapshot<'a> {
     pub(crate) sessions: u32,
     pub(crate) connections: u32,
     pub(crate) uptime_seconds: u64,
     pub(crate) draining: bool,
-    pub(crate) report: &'a Report,
+    pub(crate) report: &'a HealthExtras,
 }
 
 /// The text with a line feed at its end.
@@ -362,8 +368,8 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
 
 /// The URI reference that a session's client posts to: an absolute path, because clients disagree
 /// about every other form.
-fn endpoint_event(config: &Config, invitation: &Invitation<'_>) -> Frame {
-    let Invitation { token, mount, service } = invitation;
+fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
+    let EndpointInfo { token, mount, service } = endpoint;
     let text = token.encode();
     let text = core::str::from_utf8(&text).unwrap_or_default();
     let (instance, dot) = config.instance.as_deref().map_or(("", ""), |name| (name, "."));

@@ -8,7 +8,7 @@ use core::num::NonZeroU32;
 
 use slab::Slab;
 
-use crate::token::Shard;
+use crate::token::ShardId;
 
 /// Names one tenant of one slot: the slot's index and the tenant's serial number.
 ///
@@ -51,7 +51,7 @@ impl<T> Arena<T> {
 
     /// One whose keys differ from those of other shards, so that they can be told apart in one process.
     /// Only with more than 2⁸ shards, or 2²⁴ tenancies later, may two of them have one key at once.
-    pub(crate) const fn of_shard(shard: Shard) -> Self {
+    pub(crate) const fn of_shard(shard: ShardId) -> Self {
         Self { slots: Slab::new(), serial: NonZeroU32::MIN.saturating_add((shard.0 as u32) << 24) }
     }
 

@@ -20,7 +20,7 @@ use crate::policy::host::HostPattern;
 use crate::policy::origin::{Origin, OriginPattern};
 use crate::policy::resource::{Metadata, ProtectedResource};
 use crate::route::{PATH_BYTES_MAX, Paths, STREAMS_NAMED_MAX, Service, is_clean_path};
-use crate::token::Shard;
+use crate::token::ShardId;
 
 /// Who decides whether a request may proceed.
 ///
@@ -70,7 +70,7 @@ pub struct Config {
     pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
     pub(crate) acknowledgement: Acknowledgement,
-    pub(crate) shard: Shard,
+    pub(crate) shard: ShardId,
     pub(crate) instance: Option<String>,
     pub(crate) forwarding: bool,
     pub(crate) allow_half_close: bool,
@@ -101,7 +101,7 @@ impl Default for Config {
             metadata: None,
             authorization: Authorization::None,
             acknowledgement: Acknowledgement::Queued,
-            shard: Shard(0),
+            shard: ShardId(0),
             instance: None,
             forwarding: false,
             allow_half_close: false,
@@ -171,7 +171,7 @@ impl Config {
     /// tokens name `shard`, it has a [share of the limits](Limits::share_of), and posts for the others
     /// are events for its driver to carry ([`Event::Foreign`](crate::Event::Foreign)).
     #[must_use]
-    pub fn for_shard(mut self, shard: Shard, shards: u16) -> Self {
+    pub fn for_shard(mut self, shard: ShardId, shards: u16) -> Self {
         self.shard = shard;
         self.forwarding = true;
         self.limits = self.limits.share_of(shards);
@@ -443,7 +443,7 @@ impl ConfigBuilder {
     }
 
     /// Which of several servers behind one address this is; shard 0 unless said.
-    pub fn shard(mut self, shard: Shard) -> Self {
+    pub fn shard(mut self, shard: ShardId) -> Self {
         self.config.shard = shard;
         self
     }

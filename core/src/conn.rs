@@ -18,28 +18,28 @@ use crate::jsonrpc::Message;
 use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
 use crate::peer::{AddressKey, Peer};
-use crate::policy::cors::Sharing;
-use crate::request::{Plan, Unread};
+use crate::policy::cors::CorsOrigin;
+use crate::request::{Action, Unread};
 use crate::route::Route;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
 
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
-    pub(crate) phase: Phase,
+    pub(crate) phase: ConnPhase,
     pub(crate) scanner: HeadScanner,
     /// The beginning of a head whose end has not come.
     pub(crate) partial: Vec<u8>,
-    /// Input that came while the connection was not being read; used from `stash_at` on.
-    pub(crate) stash: Vec<u8>,
-    pub(crate) stash_at: usize,
+    /// Input that came while the connection was not being read; used from `pending_input_at` on.
+    pub(crate) pending_input: Vec<u8>,
+    pub(crate) pending_input_at: usize,
     pub(crate) outbox: Outbox,
     /// Bytes the peer has taken since its stall timer was armed.
     pub(crate) taken: u64,
     /// How the request at hand is answered.
     pub(crate) reply: Reply,
     /// Who may read that answer in a browser.
-    pub(crate) sharing: Sharing,
+    pub(crate) cors_origin: CorsOrigin,
     /// Who asks, as far as anybody knows: the peer, or whom a trusted proxy names.
     pub(crate) client: Option<IpAddr>,
     /// What the request at hand asks for, and of which session. For the log.
@@ -69,11 +69,11 @@ pub(crate) struct Conn {
 }
 
 /// Where a connection is. Every timer of the phase role belongs to one of these.
-pub(crate) enum Phase {
+pub(crate) enum ConnPhase {
     /// Waiting for a request head, or in the middle of one.
     Head,
     /// A request waits for the application to vouch for it.
-    Deciding(Box<Plan>),
+    Deciding(Box<Action>),
     /// Another shard is asked whether it has the session that a post is for, before the body is read.
     Locating(Box<Unlocated>),
     /// The body of a post is coming in.
@@ -136,7 +136,7 @@ impl Stage {
     }
 }
 
-impl Phase {
+impl ConnPhase {
     pub(crate) const fn stage(&self) -> Stage {
         match self {
             Self::Head => Stage::Head,
@@ -180,14 +180,14 @@ impl fmt::Debug for Conn {
             .field("peer", &self.peer)
             .field("phase", &self.phase)
             .field("partial_bytes", &self.partial.len())
-            .field("stashed_bytes", &self.stashed().len())
+            .field("pending_input_bytes", &self.stashed().len())
             .field("outbox", &self.outbox)
             .field("eof", &self.eof)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Phase {
+impl fmt::Debug for ConnPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head => f.write_str("Head"),
@@ -214,15 +214,15 @@ impl Conn {
     pub(crate) fn new(peer: Peer) -> Self {
         Self {
             peer,
-            phase: Phase::Head,
+            phase: ConnPhase::Head,
             scanner: HeadScanner::new(),
             partial: Vec::new(),
-            stash: Vec::new(),
-            stash_at: 0,
+            pending_input: Vec::new(),
+            pending_input_at: 0,
             outbox: Outbox::default(),
             taken: 0,
             reply: Reply::CLOSE,
-            sharing: Sharing::Off,
+            cors_origin: CorsOrigin::Off,
             client: peer.ip(),
             route: None,
             session: None,
@@ -241,7 +241,7 @@ impl Conn {
     }
 
     pub(crate) fn stashed(&self) -> &[u8] {
-        self.stash.get(self.stash_at..).unwrap_or_default()
+        self.pending_input.get(self.pending_input_at..).unwrap_or_default()
     }
 
     /// Whether the connection can use input now. What comes when it cannot is stashed.
@@ -250,15 +250,18 @@ impl Conn {
     /// nothing queued may still have one answer.
     pub(crate) fn takes_input(&self, limits: &Limits, queues_full: bool) -> bool {
         match self.phase {
-            Phase::Head | Phase::Body { .. } | Phase::Discarding { .. } => {
+            ConnPhase::Head | ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
                 self.outbox.is_empty()
                     || (!queues_full && within(limits.answers_bytes_max, self.outbox.cost()))
             }
-            Phase::Streaming { .. }
-            | Phase::Closing { .. }
-            | Phase::Lingering { .. }
-            | Phase::Ended => true,
-            Phase::Deciding(_) | Phase::Locating(_) | Phase::Held { .. } | Phase::Awaiting => false,
+            ConnPhase::Streaming { .. }
+            | ConnPhase::Closing { .. }
+            | ConnPhase::Lingering { .. }
+            | ConnPhase::Ended => true,
+            ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
+            | ConnPhase::Held { .. }
+            | ConnPhase::Awaiting => false,
         }
     }
 
@@ -266,28 +269,28 @@ impl Conn {
         let write = !self.outbox.is_empty();
         let read = !self.eof && self.takes_input(limits, queues_full) && self.stashed().is_empty();
         match self.phase {
-            Phase::Ended if !write => Interest::Close,
-            Phase::Ended => Interest::Io { read: false, write },
-            Phase::Lingering { .. } => Interest::Linger,
-            Phase::Closing { discarded } => {
+            ConnPhase::Ended if !write => Interest::Close,
+            ConnPhase::Ended => Interest::Io { read: false, write },
+            ConnPhase::Lingering { .. } => Interest::Linger,
+            ConnPhase::Closing { discarded } => {
                 Interest::Io { read: read && discarded < limits.linger_bytes_max, write }
             }
-            Phase::Streaming { input, .. } => {
+            ConnPhase::Streaming { input, .. } => {
                 Interest::Io { read: read && input <= limits.stream_input_bytes_max, write }
             }
-            Phase::Head
-            | Phase::Deciding(_)
-            | Phase::Locating(_)
-            | Phase::Body { .. }
-            | Phase::Held { .. }
-            | Phase::Awaiting
-            | Phase::Discarding { .. } => Interest::Io { read, write },
+            ConnPhase::Head
+            | ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
+            | ConnPhase::Body { .. }
+            | ConnPhase::Held { .. }
+            | ConnPhase::Awaiting
+            | ConnPhase::Discarding { .. } => Interest::Io { read, write },
         }
     }
 
     /// Whether nothing is under way: no byte of a request, no answer still leaving.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head)
+        matches!(self.phase, ConnPhase::Head)
             && self.scanner.is_idle()
             && self.outbox.is_empty()
             && self.stashed().is_empty()
@@ -296,7 +299,7 @@ impl Conn {
     /// What `queued` bytes of it would count in the budget of all queues: a stream's first bytes are
     /// its session's own.
     const fn shared(&self, queued: u64, limits: &Limits) -> u64 {
-        let own = matches!(self.phase, Phase::Streaming { .. });
+        let own = matches!(self.phase, ConnPhase::Streaming { .. });
         queued.saturating_sub(if own { limits.queue_reserve_bytes } else { 0 })
     }
 
@@ -315,19 +318,19 @@ impl Conn {
     /// server's budget for them.
     pub(crate) fn body_bytes(&self) -> u64 {
         let body = match &self.phase {
-            Phase::Body { body, .. } => body.capacity(),
-            Phase::Held { message, .. } => message.memory_bytes() as usize,
-            Phase::Head
-            | Phase::Deciding(_)
-            | Phase::Locating(_)
-            | Phase::Awaiting
-            | Phase::Discarding { .. }
-            | Phase::Streaming { .. }
-            | Phase::Closing { .. }
-            | Phase::Lingering { .. }
-            | Phase::Ended => 0,
+            ConnPhase::Body { body, .. } => body.capacity(),
+            ConnPhase::Held { message, .. } => message.memory_bytes() as usize,
+            ConnPhase::Head
+            | ConnPhase::Deciding(_)
+            | ConnPhase::Locating(_)
+            | ConnPhase::Awaiting
+            | ConnPhase::Discarding { .. }
+            | ConnPhase::Streaming { .. }
+            | ConnPhase::Closing { .. }
+            | ConnPhase::Lingering { .. }
+            | ConnPhase::Ended => 0,
         };
-        (body + self.stash.capacity()) as u64
+        (body + self.pending_input.capacity()) as u64
     }
 }
 

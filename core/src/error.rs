@@ -15,7 +15,7 @@ use crate::route::PATH_BYTES_MAX;
 
 /// What happens to the connection after a fault has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aftermath {
+pub enum Disposition {
     /// The request was understood; once its body is out of the way the connection may go on.
     Keep,
     /// Where the next request starts is unknown or not worth knowing: answer, linger, close.
@@ -23,7 +23,7 @@ pub enum Aftermath {
 }
 
 macro_rules! faults {
-    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $aftermath:ident $text:expr; )+) => {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $disposition:ident $text:expr; )+) => {
         /// A mistake or a misfortune of a peer, and how it is answered.
         ///
         /// One flat list: what a fault means on the wire stands in one table, and tests walk it.
@@ -47,8 +47,8 @@ macro_rules! faults {
 
             /// What becomes of the connection afterwards.
             #[must_use]
-            pub const fn aftermath(self) -> Aftermath {
-                match self { $( Self::$name => Aftermath::$aftermath, )+ }
+            pub const fn disposition(self) -> Disposition {
+                match self { $( Self::$name => Disposition::$disposition, )+ }
             }
 
             /// The sentence a peer reads, unless the place that found the fault knows a better one.
@@ -468,7 +468,7 @@ mod tests {
             if let Some(status) = fault.status() {
                 assert!((400..=599).contains(&status), "{fault:?}");
             } else {
-                assert_eq!(fault.aftermath(), Aftermath::Close, "{fault:?} has no answer");
+                assert_eq!(fault.disposition(), Disposition::Close, "{fault:?} has no answer");
             }
             assert!(!fault.text().is_empty() && fault.text().is_ascii(), "{fault:?}");
         }
@@ -477,6 +477,9 @@ mod tests {
     #[test]
     fn a_misrouted_post_reads_like_an_unknown_session() {
         let (a, b) = (Fault::UnknownSession, Fault::Misrouted);
-        assert_eq!((a.status(), a.aftermath(), a.text()), (b.status(), b.aftermath(), b.text()));
+        assert_eq!(
+            (a.status(), a.disposition(), a.text()),
+            (b.status(), b.disposition(), b.text())
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::principal::Principal;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
 use crate::timers::TimerKind;
-use crate::token::Shard;
+use crate::token::ShardId;
 
 macro_rules! handle {
     ($(#[$doc:meta])+ $name:ident $letter:literal) => {
@@ -67,7 +67,7 @@ handle! {
 handle! {
     /// Names a post of another shard that waits here for room in its session: 8 bytes, `Copy`, prints
     /// as `h3v7`. It is good until its [`Event::Settled`].
-    HeldPost "h"
+    QueuedPostId "h"
 }
 
 /// A request that waits for [`Server::authorize`](crate::Server::authorize), once.
@@ -144,7 +144,7 @@ pub enum Event {
     /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
     LookedFor {
         /// Whose session it is, as the peer claims: the shard may not exist.
-        shard: Shard,
+        shard: ShardId,
         /// What to [`look_up`](crate::Server::look_up) there.
         lookup: SessionLookup,
         /// Takes that shard's answer.
@@ -155,7 +155,7 @@ pub enum Event {
     /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
     Foreign {
         /// Where it belongs, as the peer claims: the shard may not exist.
-        shard: Shard,
+        shard: ShardId,
         /// What to [`deliver`](crate::Server::deliver) there.
         post: ForwardedPost,
         /// Answers the post with that shard's outcome.
@@ -164,7 +164,7 @@ pub enum Event {
     /// What became of a post that was [held](Delivery::Held). Said once for each.
     Settled {
         /// The post; the handle is stale from here on.
-        post: HeldPost,
+        post: QueuedPostId,
         /// What its own shard's [`acknowledge`](crate::Server::acknowledge) is to be told.
         outcome: Outcome,
     },
@@ -250,7 +250,7 @@ pub enum Delivery {
     /// most; then, or before, [`Event::Settled`] says what has become of it.
     ///
     /// [`Timeouts::hold`]: crate::Timeouts::hold
-    Held(HeldPost),
+    Held(QueuedPostId),
 }
 
 /// What a post says of its session, for the shard that owns the session to look up.
@@ -272,7 +272,7 @@ pub enum LookupAnswer {
 
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ServerPhase {
     /// Serving.
     Running,
     /// Finishing what is under way, and cutting the rest at `until`.
@@ -345,7 +345,7 @@ pub struct ForwardedPost {
 impl ForwardedPost {
     /// The shard that owns the session, if it exists.
     #[must_use]
-    pub const fn shard(&self) -> Shard {
+    pub const fn shard(&self) -> ShardId {
         self.claim.token.shard()
     }
 

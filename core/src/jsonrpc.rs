@@ -144,7 +144,7 @@ impl<'a> Envelope<'a> {
             return Err(Invalid::parse("the text starts with a byte order mark"));
         }
         match Outline::read(text, nesting_max) {
-            Ok(outline) => outline.judge(),
+            Ok(outline) => outline.classify(),
             Err(NoOutline::Syntax(flaw)) => Err(Invalid::Parse(flaw.to_string().into())),
             Err(NoOutline::Array) => Err(Invalid::request("batches are not supported")),
             Err(NoOutline::Scalar) => Err(Invalid::request("a message is an object")),
@@ -156,7 +156,7 @@ const NOT_UTF8: Invalid = Invalid::parse("the text is not valid UTF-8");
 
 impl<'a> Outline<'a> {
     /// Says what message the members make, or the first thing wrong with them, always in this order.
-    fn judge(self) -> Result<Envelope<'a>, Invalid> {
+    fn classify(self) -> Result<Envelope<'a>, Invalid> {
         match self.duplicate {
             Some(Key::Version) => return Err(Invalid::request("more than one jsonrpc member")),
             Some(Key::Id) => return Err(Invalid::request("more than one id")),

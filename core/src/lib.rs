@@ -86,13 +86,16 @@ extern crate std;
 
 mod answer;
 mod arena;
-mod asker;
+mod client_info;
 mod config;
 mod conn;
+mod counter;
 mod entropy;
 mod error;
 mod event;
 mod exchange;
+mod fault_log_throttle;
+mod health_extras;
 pub mod http1;
 pub mod jsonrpc;
 mod limits;
@@ -101,16 +104,13 @@ mod outbox;
 mod peer;
 mod policy;
 mod principal;
-mod refusals;
-mod report;
+mod principal_table;
 mod request;
 mod route;
 mod server;
 mod session;
 mod session_ref;
 pub mod sse;
-mod tally;
-mod tenants;
 #[cfg(test)]
 mod testing;
 mod throttle;
@@ -120,13 +120,14 @@ mod token;
 
 pub use config::{Acknowledgement, Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
-pub use error::{AcceptError, Aftermath, ConfigError, Expired, Fault, SendError};
+pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, SendError};
 pub use event::{
-    AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, HeldPost, Interest,
-    LookupAnswer, LookupTicket, Outcome, Phase, PostTicket, Reach, Refusal, RequestHead, SessionId,
-    SessionLookup, Verdict,
+    AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
+    LookupAnswer, LookupTicket, Outcome, PostTicket, QueuedPostId, Reach, Refusal, RequestHead,
+    ServerPhase, SessionId, SessionLookup, Verdict,
 };
 pub use exchange::{Exchange, ResponseHead};
+pub use health_extras::HealthExtras;
 pub use limits::{Limits, Timeouts};
 pub use metrics::Metrics;
 pub use outbox::{Detached, Transmit};
@@ -136,14 +137,13 @@ pub use policy::cidr::{Cidr, CidrError};
 pub use policy::rate::{Rate, RateError};
 pub use policy::resource::ProtectedResource;
 pub use principal::Principal;
-pub use report::Report;
+pub use principal_table::PrincipalView;
 pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;
-pub use tenants::PrincipalView;
 pub use throttle::{Throttle, Unsaid};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Time;
 pub use timers::TimerKind;
-pub use token::{SessionToken, Shard, TokenError};
+pub use token::{SessionToken, ShardId, TokenError};

@@ -529,21 +529,22 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_is_as_small_as_the_formula_says() {
-        use crate::server::Guest;
-        use crate::session::{Held, Waiting};
-        assert!(size_of::<Guest>() + 8 <= 192 && size_of::<(Held, Waiting)>() <= 64);
+    fn forward_is_as_small_as_the_formula_says() {
+        use crate::server::Forward;
+        use crate::session::{PostOrigin, Waiting};
+        assert!(size_of::<Forward>() + 8 <= 192 && size_of::<(PostOrigin, Waiting)>() <= 64);
     }
 
     #[test]
     fn slots_are_as_small_as_the_formula_says() {
-        use crate::request::Plan;
+        use crate::request::Action;
         use crate::route::PATH_BYTES_MAX;
         // Beside them: list entries (64 bytes for a held post), and timers.
         assert!(
-            size_of::<crate::conn::Conn>() <= 448 && size_of::<crate::session::Session>() <= 256
+            size_of::<crate::conn::Conn>() <= 448
+                && size_of::<crate::session::SessionState>() <= 256
         );
-        assert!(size_of::<Plan>() + PATH_BYTES_MAX <= 512 - RATE_BYTES as usize / 2);
+        assert!(size_of::<Action>() + PATH_BYTES_MAX <= 512 - RATE_BYTES as usize / 2);
     }
 
     #[test]

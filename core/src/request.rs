@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use core::net::IpAddr;
 
 use crate::answer::{Refused, Reply};
-use crate::asker::Asker;
+use crate::client_info::ClientInfo;
 use crate::config::Config;
 use crate::error::Fault;
 use crate::event::RequestHead;
@@ -35,12 +35,12 @@ pub(crate) enum Asked {
         allow: &'static str,
         preflight: Option<Preflight>,
     },
-    Plan(Plan),
+    Action(Action),
 }
 
 /// What is left to do once somebody has vouched for the request.
 #[derive(Debug)]
-pub(crate) enum Plan {
+pub(crate) enum Action {
     Stream(StreamPlan),
     Post(PostPlan),
     Index { unread: Unread },
@@ -108,9 +108,9 @@ pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
 ///
 /// `exchange` is where the server is mounted, if the request's HTTP is spoken elsewhere: then the
 /// connection, its scheme and the framing of bodies are somebody else's.
-pub(crate) fn judge(
+pub(crate) fn route_request(
     head: &Head<'_>,
-    asker: &Result<Asker<'_>, Fault>,
+    client_info: &Result<ClientInfo<'_>, Fault>,
     peer: &Peer,
     exchange: Option<&str>,
     config: &Config,
@@ -127,12 +127,12 @@ pub(crate) fn judge(
         return Err(Refused::method("GET, HEAD, POST"));
     }
     let route = route_of(head, config);
-    let asker = match asker {
-        _ if matches!(route, Route::Health | Route::Ready) => &Asker::default(),
+    let client_info = match client_info {
+        _ if matches!(route, Route::Health | Route::Ready) => &ClientInfo::default(),
         Err(fault) => return Err((*fault).into()),
-        Ok(asker) => {
-            guard(head, asker, peer, config)?;
-            asker
+        Ok(client_info) => {
+            guard(head, client_info, peer, config)?;
+            client_info
         }
     };
     if target.is_asterisk() {
@@ -147,13 +147,13 @@ pub(crate) fn judge(
         Err(allow) => return Err(Refused::method(allow)),
     }
     match route {
-        Route::Unknown => Err(not_found(asker, exchange, config)),
+        Route::Unknown => Err(not_found(client_info, exchange, config)),
         Route::Health => Ok(Asked::Health),
         Route::Ready => Ok(Asked::Ready),
         Route::Metadata => Ok(Asked::Metadata),
         Route::Index => {
             head.check_expectation()?;
-            Ok(Asked::Plan(Plan::Index { unread: Unread::of(head) }))
+            Ok(Asked::Action(Action::Index { unread: Unread::of(head) }))
         }
         Route::Stream(service) => {
             if !media::takes_event_stream(head.fields_named("accept")) {
@@ -167,17 +167,17 @@ pub(crate) fn judge(
                 (Version::Http11, false) => StreamFraming::ChunkedThenClose,
             };
             let head_only = method == Method::Head;
-            Ok(Asked::Plan(Plan::Stream(StreamPlan {
+            Ok(Asked::Action(Action::Stream(StreamPlan {
                 framing,
                 head_only,
                 unread: Unread::of(head),
-                mount: mount(asker, exchange, config),
+                mount: mount(client_info, exchange, config),
                 service,
-                client: asker.client,
+                client: client_info.client,
                 head: Arc::new(RequestHead::capture(
                     head,
                     config.paths.service(service),
-                    asker.client,
+                    client_info.client,
                 )),
             })))
         }
@@ -188,7 +188,7 @@ pub(crate) fn judge(
             let unframed = exchange.is_some() && head.framing() == Framing::Empty;
             let decoder =
                 if unframed { BodyDecoder::until_end() } else { BodyDecoder::new(head.framing()) };
-            Ok(Asked::Plan(Plan::Post(PostPlan {
+            Ok(Asked::Action(Action::Post(PostPlan {
                 refusal: post_refusal(head, unframed, config),
                 unread: Unread::of(head),
                 token,
@@ -213,8 +213,8 @@ pub(crate) fn route_of(head: &Head<'_>, config: &Config) -> Route {
 
 /// Says where there is something, for the person who typed a wrong path. Nothing of that path is
 /// repeated, so the mount of an exchange is not named either: a router may have taken it from there.
-fn not_found(asker: &Asker<'_>, exchange: Option<&str>, config: &Config) -> Refused {
-    let prefix = asker.prefix.unwrap_or(&config.public_path_prefix);
+fn not_found(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Config) -> Refused {
+    let prefix = client_info.prefix.unwrap_or(&config.public_path_prefix);
     let services = &config.paths.services;
     let mut hint = String::new();
     if services.len() > 1 && config.paths.index {
@@ -237,14 +237,19 @@ fn not_found(asker: &Asker<'_>, exchange: Option<&str>, config: &Config) -> Refu
 }
 
 /// What stands before a service's paths, as its client sees them.
-fn mount(asker: &Asker<'_>, exchange: Option<&str>, config: &Config) -> String {
-    let mut mount = String::from(asker.prefix.unwrap_or(&config.public_path_prefix));
+fn mount(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Config) -> String {
+    let mut mount = String::from(client_info.prefix.unwrap_or(&config.public_path_prefix));
     mount.push_str(exchange.unwrap_or_default());
     mount
 }
 
-fn guard(head: &Head<'_>, asker: &Asker<'_>, peer: &Peer, config: &Config) -> Result<(), Refused> {
-    if config.require_https && !asker.secure {
+fn guard(
+    head: &Head<'_>,
+    client_info: &ClientInfo<'_>,
+    peer: &Peer,
+    config: &Config,
+) -> Result<(), Refused> {
+    if config.require_https && !client_info.secure {
         return Err(Fault::HttpsRequired.into());
     }
     let loopback = peer.arrived_on_loopback();
@@ -254,9 +259,9 @@ fn guard(head: &Head<'_>, asker: &Asker<'_>, peer: &Peer, config: &Config) -> Re
             Refused::saying(fault, format!("Host {host} is not allowed here; see allow_host"))
         })
     };
-    allowed(asker.host.or(head.host()))?;
+    allowed(client_info.host.or(head.host()))?;
     // A browser on this machine is as near as a proxy on it, and may write any field but `Host`.
-    if loopback && asker.host.is_some() {
+    if loopback && client_info.host.is_some() {
         allowed(head.host())?;
     }
     let origins = || head.fields_named("origin");

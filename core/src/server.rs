@@ -9,7 +9,7 @@
 //! - `server/guard.rs`: who vouches for requests, rates, places, refusals.
 //! - `server/bodies.rs`: whose request bytes are in memory, by address.
 //! - `server/posts.rs`: a post's way from its head to the application and to its answer.
-//! - `server/guests.rs`: posts that came by other shards.
+//! - `server/forwards.rs`: posts that came by other shards.
 //! - `server/lookups.rs`: whether another shard has the session of a post whose body is not read yet.
 //! - `server/streams.rs`: sessions: opening, sending, ending.
 //! - `server/queues.rs`: room in the budget that all queues share, and whose queue is ended for it.
@@ -20,8 +20,8 @@
 mod bodies;
 mod check;
 mod cycle;
+mod forwards;
 mod guard;
-mod guests;
 mod input;
 mod lifetime;
 mod lookups;
@@ -32,28 +32,28 @@ mod streams;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
-use crate::answer::{Answers, Vitals};
+use crate::answer::{Answers, HealthSnapshot};
 use crate::arena::{Arena, Key};
 use crate::config::Config;
 use crate::conn::Conn;
+use crate::counter::Counter;
 use crate::entropy::Entropy;
 use crate::error::AcceptError;
-use crate::event::{ConnId, Deadline, Event, Interest, Phase, SessionId};
+use crate::event::{ConnId, Deadline, Event, Interest, ServerPhase, SessionId};
 use crate::exchange::{Exchange, ResponseHead};
+use crate::fault_log_throttle::FaultLogThrottle;
+use crate::health_extras::HealthExtras;
 use crate::http1::{BodyLimits, HeadLimits};
 use crate::limits::within;
 use crate::metrics::Metrics;
 use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
-use crate::refusals::Refusals;
-use crate::report::Report;
-use crate::session::{Session, SessionView};
-use crate::tally::Tally;
-use crate::tenants::{Rates, Tenants};
+use crate::principal_table::{PrincipalTable, Rates};
+use crate::session::{SessionState, SessionView};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind, Timers};
 
-pub(crate) use guests::Guest;
+pub(crate) use forwards::Forward;
 use streams::SessionLines;
 
 /// The MCP HTTP+SSE server transport of one shard: bytes, write completions, disconnects and the
@@ -81,8 +81,8 @@ pub struct Server {
     started: Time,
     now: Time,
     conns: Arena<Conn>,
-    sessions: Arena<Session>,
-    guests: Arena<Guest>,
+    sessions: Arena<SessionState>,
+    forwards: Arena<Forward>,
     timers: Timers,
     events: VecDeque<Event>,
     wakes: VecDeque<ConnId>,
@@ -91,18 +91,18 @@ pub struct Server {
     /// Sessions some of whose held posts may have room now.
     releasable: VecDeque<Key>,
     /// Sessions that were refused room because all queues together were full.
-    starved: VecDeque<Key>,
+    waiting_for_budget: VecDeque<Key>,
     /// None of them is content with less than this of what all queues share.
-    starved_cost_min: u64,
+    waiting_cost_min: u64,
     /// Before then nobody's queue is looked at to make room for them.
     queues_looked_until: Time,
-    conn_addresses: Tally<AddressKey>,
-    session_addresses: Tally<AddressKey>,
+    conn_addresses: Counter<AddressKey>,
+    session_addresses: Counter<AddressKey>,
     /// Request bytes in memory by address, of those that had to wait.
-    body_addresses: Tally<AddressKey>,
+    body_addresses: Counter<AddressKey>,
     session_rates: Rates<AddressKey>,
-    tenants: Tenants,
-    refusals: Refusals,
+    principals: PrincipalTable,
+    refusals: FaultLogThrottle,
     session_lines: SessionLines,
     /// Connections that were closed to make room and are not gone yet.
     evicted: u32,
@@ -111,11 +111,11 @@ pub struct Server {
     /// The sum of all connections', sessions' and waiting events' request bytes.
     bodies_bytes: u64,
     answers: Answers,
-    report: Report,
+    report: HealthExtras,
     metrics: Metrics,
     /// Sessions and connections of other shards.
     elsewhere: (u32, u32),
-    phase: Phase,
+    phase: ServerPhase,
 }
 
 /// A list this long has had a burst; when it is empty again its memory is given back.
@@ -138,7 +138,8 @@ impl Server {
     pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
         let limits = &config.limits;
         let session_rates = Rates::new(limits.sessions_rate_per_address, limits.rate_entries_max);
-        let tenants = Tenants::new(limits.posts_rate_per_principal, limits.rate_entries_max);
+        let principals =
+            PrincipalTable::new(limits.posts_rate_per_principal, limits.rate_entries_max);
         Self {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
@@ -148,30 +149,30 @@ impl Server {
             started: now,
             now,
             conns: Arena::new(),
-            guests: Arena::new(),
+            forwards: Arena::new(),
             timers: Timers::new(),
             events: VecDeque::new(),
             wakes: VecDeque::new(),
             resumable: VecDeque::new(),
             releasable: VecDeque::new(),
-            starved: VecDeque::new(),
-            starved_cost_min: u64::MAX,
+            waiting_for_budget: VecDeque::new(),
+            waiting_cost_min: u64::MAX,
             queues_looked_until: Time::ZERO,
-            conn_addresses: Tally::new(),
-            session_addresses: Tally::new(),
-            body_addresses: Tally::new(),
+            conn_addresses: Counter::new(),
+            session_addresses: Counter::new(),
+            body_addresses: Counter::new(),
             session_rates,
-            tenants,
-            refusals: Refusals::new(),
+            principals,
+            refusals: FaultLogThrottle::new(),
             session_lines: SessionLines::new(),
             evicted: 0,
             queues_cost: 0,
             bodies_bytes: 0,
             answers: Answers::default(),
-            report: Report::default(),
+            report: HealthExtras::default(),
             metrics: Metrics::default(),
             elsewhere: (0, 0),
-            phase: Phase::Running,
+            phase: ServerPhase::Running,
         }
     }
 
@@ -291,7 +292,7 @@ impl Server {
 
     /// The application says what else `/health` and `/ready` are to tell. It replaces what was said
     /// before.
-    pub fn report(&mut self, report: Report) {
+    pub fn set_health_extras(&mut self, report: HealthExtras) {
         self.report = report;
     }
 
@@ -316,7 +317,7 @@ impl Server {
             self.settle();
         }
         if let Event::Settled { post, .. } = &event {
-            self.guests.remove(post.0);
+            self.forwards.remove(post.0);
         }
         Some(event)
     }
@@ -345,10 +346,10 @@ impl Server {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let timers = self.timers.earliest().map(|(at, cause)| Deadline { at, cause });
         let shutdown = match self.phase {
-            Phase::Draining { until: Some(at) } if self.conns.len() > 0 => {
+            ServerPhase::Draining { until: Some(at) } if self.conns.len() > 0 => {
                 Some(Deadline { at, cause: TimerKind::Shutdown })
             }
-            Phase::Running | Phase::Draining { .. } | Phase::Drained => None,
+            ServerPhase::Running | ServerPhase::Draining { .. } | ServerPhase::Drained => None,
         };
         let all = [timers, shutdown, self.room_deadline(), self.queue_room_deadline()];
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
@@ -390,7 +391,7 @@ impl Server {
         self.sessions.iter().map(|(key, session)| self.view(key, session))
     }
 
-    fn view<'a>(&self, key: Key, session: &'a Session) -> SessionView<'a> {
+    fn view<'a>(&self, key: Key, session: &'a SessionState) -> SessionView<'a> {
         let queued_frames = self.conns.get(session.conn).map_or(0, |conn| conn.outbox.frames());
         SessionView { id: SessionId(key), session, queued_frames }
     }
@@ -404,7 +405,7 @@ impl Server {
 
     /// Running, draining or drained.
     #[must_use]
-    pub const fn phase(&self) -> Phase {
+    pub const fn phase(&self) -> ServerPhase {
         self.phase
     }
 
@@ -459,8 +460,8 @@ impl Server {
                 *list = VecDeque::new();
             }
         }
-        if self.conns.len() == 0 && matches!(self.phase, Phase::Draining { .. }) {
-            self.phase = Phase::Drained;
+        if self.conns.len() == 0 && matches!(self.phase, ServerPhase::Draining { .. }) {
+            self.phase = ServerPhase::Drained;
             self.events.push_back(Event::Drained);
         }
         #[cfg(test)]
@@ -498,12 +499,12 @@ impl Server {
         !within(self.config.limits.queues_bytes_max, self.queues_cost)
     }
 
-    fn vitals(&self) -> Vitals<'_> {
-        Vitals {
+    fn snapshot(&self) -> HealthSnapshot<'_> {
+        HealthSnapshot {
             sessions: self.sessions.len().saturating_add(self.elsewhere.0),
             connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
-            draining: self.phase != Phase::Running,
+            draining: self.phase != ServerPhase::Running,
             report: &self.report,
         }
     }

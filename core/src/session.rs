@@ -20,7 +20,7 @@ use crate::time::Time;
 use crate::token::Secret;
 
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct SessionState {
     /// The connection that carries the stream.
     pub(crate) conn: Key,
     pub(crate) service: Service,
@@ -36,18 +36,18 @@ pub(crate) struct Session {
     /// Set once the stream is ending: no more frames, no more posts.
     pub(crate) ending: Option<CloseReason>,
     /// Messages in the event queue that the application has not polled, and their bytes.
-    unpolled: Inbox,
+    unpolled: MessageTotals,
     /// Messages that the application has polled and put into a queue of its own.
-    backlog: Inbox,
+    backlog: MessageTotals,
     in_flight: InFlight,
     /// Posts that wait for room, in the order in which their bodies were complete, or came.
-    held: VecDeque<(Held, Waiting)>,
+    held: VecDeque<(PostOrigin, Waiting)>,
     /// How many of them are not requests.
     held_others: u32,
     /// The cost of a frame that was refused for want of room, until the application is told.
     pub(crate) refused_cost: Option<u64>,
     /// Listed among the sessions that wait for room in all queues together.
-    pub(crate) starved: bool,
+    pub(crate) waiting_for_budget: bool,
     /// What it has used of its rate, once it has.
     posts: Option<Bucket>,
     /// A frame over 1 MiB was sent, and the log has said so.
@@ -56,11 +56,11 @@ pub(crate) struct Session {
 
 /// Where a post waits for room in its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum PostOrigin {
     /// On the connection that it came by.
     Conn(Key),
-    /// Among the guests: it came by another shard.
-    Guest(Key),
+    /// Among the forwarded posts: it came by another shard.
+    Forward(Key),
 }
 
 /// What decides when a post that waits for room may go on.
@@ -89,12 +89,12 @@ impl Waiting {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Inbox {
+struct MessageTotals {
     messages: u32,
     bytes: u64,
 }
 
-impl Session {
+impl SessionState {
     pub(crate) fn new(
         conn: Key,
         secret: Secret,
@@ -113,13 +113,13 @@ impl Session {
             messages_received: 0,
             frames_sent: 0,
             ending: None,
-            unpolled: Inbox::default(),
-            backlog: Inbox::default(),
+            unpolled: MessageTotals::default(),
+            backlog: MessageTotals::default(),
             in_flight: InFlight::default(),
             held: VecDeque::new(),
             held_others: 0,
             refused_cost: None,
-            starved: false,
+            waiting_for_budget: false,
             posts: None,
             warned_large: false,
         }
@@ -161,7 +161,7 @@ impl Session {
     }
 
     fn has_inbound_room(&self, len: u64, limits: &Limits) -> bool {
-        let Inbox { messages, bytes } = self.inbound();
+        let MessageTotals { messages, bytes } = self.inbound();
         within(limits.inbound_messages_max, messages.saturating_add(1))
             && (messages == 0 || within(limits.inbound_bytes_max, bytes.saturating_add(len)))
     }
@@ -170,8 +170,8 @@ impl Session {
         within(limits.in_flight_max, self.in_flight.len().saturating_add(1))
     }
 
-    fn inbound(&self) -> Inbox {
-        Inbox {
+    fn inbound(&self) -> MessageTotals {
+        MessageTotals {
             messages: self.unpolled.messages.saturating_add(self.backlog.messages),
             bytes: self.unpolled.bytes.saturating_add(self.backlog.bytes),
         }
@@ -206,7 +206,7 @@ impl Session {
     }
 
     pub(crate) fn set_backlog(&mut self, messages: u32, bytes: u64) {
-        self.backlog = Inbox { messages, bytes };
+        self.backlog = MessageTotals { messages, bytes };
     }
 
     pub(crate) fn asked(&mut self, id: &str) {
@@ -222,13 +222,13 @@ impl Session {
         self.in_flight.len()
     }
 
-    pub(crate) fn hold(&mut self, post: Held, waiting: Waiting) {
+    pub(crate) fn hold(&mut self, post: PostOrigin, waiting: Waiting) {
         self.held.push_back((post, waiting));
         self.held_others += u32::from(waiting.kind != Kind::Request);
     }
 
     /// Takes a post out of the waiting ones.
-    pub(crate) fn unhold(&mut self, post: Held) {
+    pub(crate) fn unhold(&mut self, post: PostOrigin) {
         let at = self.held().position(|waiting| waiting == post);
         if let Some((_, waiting)) = at.and_then(|at| self.held.remove(at)) {
             self.held_others -= u32::from(waiting.kind != Kind::Request);
@@ -241,7 +241,7 @@ impl Session {
 
     /// The first of the waiting posts that may go on.
     /// Nobody overtakes a post that waits for room in the queue; only requests wait for answers.
-    pub(crate) fn next_admissible(&self, limits: &Limits) -> Option<Held> {
+    pub(crate) fn next_admissible(&self, limits: &Limits) -> Option<PostOrigin> {
         let may_ask = self.may_ask(limits);
         if !may_ask && self.held_others == 0 {
             return None;
@@ -258,23 +258,23 @@ impl Session {
     }
 
     /// The waiting request with this id, if there is one.
-    pub(crate) fn held_request(&self, id: &str) -> Option<Held> {
+    pub(crate) fn held_request(&self, id: &str) -> Option<PostOrigin> {
         let wanted = Some(fingerprint(id));
         self.held.iter().find(|(_, waiting)| waiting.asks == wanted).map(|(post, _)| *post)
     }
 
-    pub(crate) fn take_held(&mut self) -> impl Iterator<Item = Held> + use<> {
+    pub(crate) fn take_held(&mut self) -> impl Iterator<Item = PostOrigin> + use<> {
         self.held_others = 0;
         core::mem::take(&mut self.held).into_iter().map(|(post, _)| post)
     }
 
     /// The posts that wait for room.
-    pub(crate) fn held(&self) -> impl Iterator<Item = Held> {
+    pub(crate) fn held(&self) -> impl Iterator<Item = PostOrigin> {
         self.held.iter().map(|(post, _)| *post)
     }
 
     /// They, and what is kept of each.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (Held, Waiting)> {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (PostOrigin, Waiting)> {
         self.held.iter().copied()
     }
 
@@ -283,7 +283,7 @@ impl Session {
         self.held_others
     }
 
-    pub(crate) fn is_waited_for_by(&self, post: Held) -> bool {
+    pub(crate) fn is_waited_for_by(&self, post: PostOrigin) -> bool {
         self.held().any(|waiting| waiting == post)
     }
 }
@@ -322,7 +322,7 @@ impl InFlight {
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView<'a> {
     pub(crate) id: SessionId,
-    pub(crate) session: &'a Session,
+    pub(crate) session: &'a SessionState,
     pub(crate) queued_frames: u32,
 }
 
@@ -370,10 +370,10 @@ mod tests {
     use crate::arena::Arena;
     use crate::testing::Random;
 
-    fn session() -> (Session, Key) {
+    fn session() -> (SessionState, Key) {
         let conn = Arena::new().insert(());
         let secret = Secret::draw(&mut Random::seeded(1)).unwrap();
-        (Session::new(conn, secret, Service::ROOT, None, None, Time::ZERO), conn)
+        (SessionState::new(conn, secret, Service::ROOT, None, None, Time::ZERO), conn)
     }
 
     fn limits() -> Limits {
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn the_queue_is_limited_by_messages_and_by_bytes_and_one_large_message_may_pass() {
         let (mut session, _) = session();
-        let admits = |s: &Session, len| s.admits(Kind::Notification, len, &limits());
+        let admits = |s: &SessionState, len| s.admits(Kind::Notification, len, &limits());
         assert!(admits(&session, 5_000));
         session.admitted(60);
         assert!(admits(&session, 40) && !admits(&session, 41));
@@ -406,7 +406,7 @@ mod tests {
         session.asked("1");
         assert!(!session.admits(Kind::Request, 1, &limits()));
         assert!(session.admits(Kind::Response, 1, &limits()));
-        let post = Held::Conn(conn);
+        let post = PostOrigin::Conn(conn);
         let request = Waiting { kind: Kind::Request, len: 1, asks: Some(fingerprint("2")) };
         session.hold(post, request);
         assert!(session.admits_new(Kind::Response, 1, &limits()));
@@ -415,8 +415,8 @@ mod tests {
         assert_eq!(session.next_admissible(&limits()), Some(post));
         assert_eq!((session.held_request("2"), session.held_request("1")), (Some(post), None));
         assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
-        // A guest in a slot of the same number is another.
-        session.unhold(Held::Guest(conn));
+        // A forwarded post in a slot of the same number is another.
+        session.unhold(PostOrigin::Forward(conn));
         assert!(!session.admits_new(Kind::Request, 1, &limits()));
         session.unhold(post);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
@@ -424,7 +424,7 @@ mod tests {
         session.hold(post, Waiting { kind: Kind::Response, asks: None, ..request });
         let mut others = Arena::new();
         others.insert(());
-        session.unhold(Held::Conn(others.insert(())));
+        session.unhold(PostOrigin::Conn(others.insert(())));
         assert_eq!(session.held_others, 1);
     }
 
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_session_is_small() {
-        let bytes = size_of::<Session>() + 8 + 2 * 8;
+        let bytes = size_of::<SessionState>() + 8 + 2 * 8;
         assert!(bytes <= 320, "{bytes}");
     }
 }

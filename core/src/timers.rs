@@ -53,8 +53,8 @@ const ROLES: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Phase,
-    /// Its owners are not connections but guests: posts that came by another shard.
-    Guest,
+    /// Its owners are not connections but forwarded posts: posts that came by another shard.
+    Forward,
     Heartbeat,
     Stall,
     SessionIdle,
@@ -92,7 +92,7 @@ impl TimerKind {
             | Self::Forward
             | Self::Linger
             | Self::Shutdown => Role::Phase,
-            Self::HoldForwarded => Role::Guest,
+            Self::HoldForwarded => Role::Forward,
             Self::Heartbeat => Role::Heartbeat,
             Self::Stall => Role::Stall,
             Self::SessionIdle => Role::SessionIdle,

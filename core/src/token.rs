@@ -11,9 +11,9 @@ use crate::entropy::{Entropy, EntropyUnavailable};
 
 /// The number of a shard: a `Server` among several that serve one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Shard(pub u16);
+pub struct ShardId(pub u16);
 
-impl fmt::Display for Shard {
+impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
@@ -85,7 +85,7 @@ impl core::error::Error for TokenError {}
 /// It prints its place and never its secret.
 #[derive(Clone)]
 pub struct SessionToken {
-    shard: Shard,
+    shard: ShardId,
     slot: u32,
     secret: Secret,
 }
@@ -94,12 +94,12 @@ impl SessionToken {
     /// The length of the text form, without an instance prefix.
     pub const TEXT_LEN: usize = 32;
 
-    pub(crate) const fn new(shard: Shard, slot: u32, secret: Secret) -> Self {
+    pub(crate) const fn new(shard: ShardId, slot: u32, secret: Secret) -> Self {
         Self { shard, slot, secret }
     }
 
     /// One that no session has, to be looked up in place of a text that is no token.
-    pub(crate) const NOBODYS: Self = Self::new(Shard(0), u32::MAX, Secret::DECOY);
+    pub(crate) const NOBODYS: Self = Self::new(ShardId(0), u32::MAX, Secret::DECOY);
 
     /// Reads the text form, without an instance prefix.
     ///
@@ -118,7 +118,7 @@ impl SessionToken {
         }
         let [s0, s1, i0, i1, i2, i3, secret @ ..] = bytes;
         Ok(Self {
-            shard: Shard(u16::from_be_bytes([s0, s1])),
+            shard: ShardId(u16::from_be_bytes([s0, s1])),
             slot: u32::from_be_bytes([i0, i1, i2, i3]),
             secret: Secret(secret),
         })
@@ -148,7 +148,7 @@ impl SessionToken {
 
     /// The shard that the session lives on.
     #[must_use]
-    pub const fn shard(&self) -> Shard {
+    pub const fn shard(&self) -> ShardId {
         self.shard
     }
 
@@ -212,7 +212,7 @@ mod tests {
     fn token(seed: u64) -> SessionToken {
         let mut random = Random::seeded(seed);
         let secret = Secret::draw(&mut random).unwrap();
-        SessionToken::new(Shard(random.next() as u16), random.next() as u32, secret)
+        SessionToken::new(ShardId(random.next() as u16), random.next() as u32, secret)
     }
 
     #[track_caller]

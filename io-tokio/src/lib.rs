@@ -49,13 +49,14 @@ pub mod tower;
 
 pub use listener::{Listener, ReturnsJoinHandle, serve, serve_local};
 pub use mcp_sse_core::{
-    Acknowledgement, Aftermath, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
-    ConfigError, Fault, Frame, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
-    RateError, Reach, Refusal, Report, RequestHead, ResponseHead, SendError, SessionId, Shard,
-    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
+    Acknowledgement, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
+    ConfigError, Disposition, Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal,
+    ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
+    SessionId, ShardId, StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict,
+    http1, jsonrpc, sse,
 };
 pub use mcp_sse_driver::{
-    ADDRESSES_MAX, Closed, Conversation, DECISIONS_MAX, Decision, ExchangeRequest, Handle,
+    ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, ExchangeClient, ExchangeRequest, Handle,
     HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache,
     WORKERS_MAX,
 };

@@ -45,8 +45,8 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
 use mcp_sse_driver::{
-    Authorizer, Controls, Conversation, Decision, ExchangeRequest, Handle, HandlerReturn, Session,
-    Shard, VerdictCache, controls_of, run_each,
+    Authorizer, Decision, ExchangeClient, ExchangeRequest, Handle, HandlerReturn, Session, Shard,
+    ShardControl, VerdictCache, run_each, shard_control_of,
 };
 
 use crate::listener::{Handing, run_turns};
@@ -294,7 +294,7 @@ impl SseServiceBuilder {
         let Self { mut config, workers, authorizer, cache, default_peer } = self;
         let linger =
             Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
-        let (handle, mut controls) = controls_of(workers)?;
+        let (handle, mut controls) = shard_control_of(workers)?;
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         for controls in &mut controls {
             if let Some(authorizer) = &authorizer {
@@ -319,7 +319,7 @@ impl SseServiceBuilder {
 
 fn run(
     config: Config,
-    controls: Controls,
+    controls: ShardControl,
     on_session: impl FnMut(Session) + 'static,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -463,7 +463,7 @@ fn unavailable() -> Response<SseBody> {
 /// The body of an answer: an event stream, or a few words. Dropping it ends the session whose stream
 /// it is.
 #[derive(Debug)]
-pub struct SseBody(Option<Conversation>);
+pub struct SseBody(Option<ExchangeClient>);
 
 impl Body for SseBody {
     type Data = Bytes;

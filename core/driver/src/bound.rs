@@ -9,7 +9,7 @@ use mcp_sse_core::{Config, ConfigError};
 
 use super::addresses::bind_all;
 use super::decisions::Authorizer;
-use super::handle::{Controls, Handle, controls};
+use super::handle::{Handle, ShardControl, shard_control};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 #[cfg(unix)]
@@ -34,7 +34,7 @@ pub struct Bound {
     /// What the application holds.
     pub handle: Handle,
     /// What the shard is given.
-    pub controls: Controls,
+    pub controls: ShardControl,
     pub(super) workers: usize,
     /// Whether the sockets were bound here, with options that are known.
     pub(super) bound_here: bool,
@@ -80,7 +80,7 @@ impl Bound {
     }
 
     fn new(door: Door, config: Config) -> Self {
-        let (handle, controls) = controls();
+        let (handle, controls) = shard_control();
         Self {
             door,
             #[cfg(feature = "tls")]

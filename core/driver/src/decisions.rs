@@ -21,8 +21,8 @@ use std::task::Wake;
 
 use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Server, Time, Verdict};
 
-use super::neighbours::Link;
-use super::verdicts::{Decision, Key, VerdictCache, Verdicts};
+use super::shard_set::ShardHandle;
+use super::verdicts::{CredentialKey, Decision, VerdictCache, Verdicts};
 use crate::throttle::LogThrottle;
 
 /// Decisions that one shard has worked out at once; further questions wait.
@@ -31,12 +31,12 @@ pub const DECISIONS_MAX: usize = 64;
 /// Waiting questions beyond which it is worth looking for those whose clients have left.
 const SWEEP_MIN: usize = 64;
 
-type Work = Pin<Box<dyn Future<Output = Decision>>>;
+type DecisionFuture = Pin<Box<dyn Future<Output = Decision>>>;
 
 /// Whether a request may proceed, as the application has it: what
 /// [`Bound::set_authorizer`](super::Bound::set_authorizer) takes.
 #[derive(Clone)]
-pub struct Authorizer(Arc<dyn Fn(Arc<RequestHead>) -> Work + Send + Sync>);
+pub struct Authorizer(Arc<dyn Fn(Arc<RequestHead>) -> DecisionFuture + Send + Sync>);
 
 impl Authorizer {
     /// An authorizer of a function that is called on the thread of each shard, where what it returns
@@ -61,29 +61,29 @@ impl fmt::Debug for Authorizer {
 struct Question {
     ticket: AuthTicket,
     head: Arc<RequestHead>,
-    key: Option<Key>,
+    key: Option<CredentialKey>,
 }
 
 /// A decision that is being worked out, or room for one.
-struct Place {
-    work: Option<Work>,
+struct DecisionSlot {
+    work: Option<DecisionFuture>,
     /// Those who wait for it.
     tickets: Vec<AuthTicket>,
-    key: Option<Key>,
+    key: Option<CredentialKey>,
     until: Option<Time>,
-    nudge: Arc<Nudge>,
+    wake: Arc<SlotWaker>,
     waker: Waker,
 }
 
 /// What wakes the turn on behalf of one place.
-struct Nudge {
+struct SlotWaker {
     woken: AtomicBool,
     /// Whether any place has been woken.
     any: Arc<AtomicBool>,
-    link: Arc<Link>,
+    link: Arc<ShardHandle>,
 }
 
-impl Wake for Nudge {
+impl Wake for SlotWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -91,7 +91,7 @@ impl Wake for Nudge {
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.store(true, Ordering::Release);
         if !self.any.swap(true, Ordering::AcqRel) {
-            self.link.attention.wake();
+            self.link.mailbox.wake();
         }
     }
 }
@@ -101,28 +101,28 @@ pub(super) struct Decisions {
     authorizer: Option<Authorizer>,
     verdicts: Verdicts,
     /// As many as have been needed at once.
-    places: Vec<Place>,
+    slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
-    /// Tickets in `places` and `waiting`.
+    /// Tickets in `slots` and `waiting`.
     pending: usize,
     /// When `pending` comes to this, those whose clients have left are looked for.
     sweep_at: usize,
     /// Decisions that this turn has begun with.
     begun: usize,
     any: Arc<AtomicBool>,
-    link: Arc<Link>,
+    link: Arc<ShardHandle>,
 }
 
 impl Decisions {
     pub(super) fn new(
         authorizer: Option<Authorizer>,
         cache: VerdictCache,
-        link: Arc<Link>,
+        link: Arc<ShardHandle>,
     ) -> Self {
         Self {
             authorizer,
             verdicts: Verdicts::new(cache),
-            places: Vec::new(),
+            slots: Vec::new(),
             waiting: VecDeque::new(),
             pending: 0,
             sweep_at: SWEEP_MIN,
@@ -141,7 +141,7 @@ impl Decisions {
         now: Time,
     ) {
         // The application's own code may make the key.
-        let Some(key) = undisturbed(|| self.verdicts.key(&head)) else {
+        let Some(key) = catch_panic(|| self.verdicts.key(&head)) else {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         };
         if let Some(verdict) = key.as_ref().and_then(|key| self.verdicts.get(key, now)) {
@@ -166,17 +166,17 @@ impl Decisions {
     /// again. Says whether there is more to do at once.
     pub(super) fn poll(&mut self, server: &mut Server, now: Time) -> bool {
         self.begun = 0;
-        for at in 0..self.places.len() {
-            let Some(place) = self.places.get_mut(at) else { break };
-            if place.work.is_some() && place.until.is_some_and(|until| until <= now) {
-                log::debug!("a decision was given up, {} waited for it", place.tickets.len());
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(at) else { break };
+            if slot.work.is_some() && slot.until.is_some_and(|until| until <= now) {
+                log::debug!("a decision was given up, {} waited for it", slot.tickets.len());
                 self.finish(at, Verdict::Refuse(Refusal::Unavailable).into(), server, now);
             }
         }
         if self.any.swap(false, Ordering::AcqRel) {
-            for at in 0..self.places.len() {
+            for at in 0..self.slots.len() {
                 let woken =
-                    self.places.get(at).is_some_and(|p| p.nudge.woken.load(Ordering::Acquire));
+                    self.slots.get(at).is_some_and(|p| p.wake.woken.load(Ordering::Acquire));
                 if woken {
                     self.work(at, server, now);
                 }
@@ -209,18 +209,19 @@ impl Decisions {
 
     /// When [`poll`](Self::poll) has work even if nothing is woken.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let busy = self.places.iter().filter(|place| place.work.is_some());
-        busy.filter_map(|place| place.until).min()
+        let busy = self.slots.iter().filter(|slot| slot.work.is_some());
+        busy.filter_map(|slot| slot.until).min()
     }
 
     /// Has a question wait for a decision about the same that is being worked out. Gives it back if
     /// there is none.
     fn join(&mut self, question: Question) -> Option<Question> {
         let Some(key) = &question.key else { return Some(question) };
-        let same = |place: &&mut Place| place.key.as_ref().is_some_and(|other| other.same(key));
-        match self.places.iter_mut().find(same) {
-            Some(place) => {
-                place.tickets.push(question.ticket);
+        let same =
+            |slot: &&mut DecisionSlot| slot.key.as_ref().is_some_and(|other| other.same(key));
+        match self.slots.iter_mut().find(same) {
+            Some(slot) => {
+                slot.tickets.push(question.ticket);
                 None
             }
             None => Some(question),
@@ -232,20 +233,20 @@ impl Decisions {
         self.begun += 1;
         let until = server.config().timeouts().decision.map(|limit| now.saturating_add(limit));
         let decide = self.authorizer.clone();
-        let Some(place) = self.places.get_mut(at) else { return };
-        place.tickets.push(question.ticket);
-        (place.key, place.until) = (question.key, until);
-        place.work = decide.map(|decide| (decide.0)(question.head));
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        slot.tickets.push(question.ticket);
+        (slot.key, slot.until) = (question.key, until);
+        slot.work = decide.map(|decide| (decide.0)(question.head));
         self.work(at, server, now);
     }
 
     /// Polls one place.
     fn work(&mut self, at: usize, server: &mut Server, now: Time) {
-        let Some(place) = self.places.get_mut(at) else { return };
-        place.nudge.woken.store(false, Ordering::Release);
-        let Some(work) = &mut place.work else { return };
-        let cx = &mut Context::from_waker(&place.waker);
-        let decision = match undisturbed(|| work.as_mut().poll(cx)) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        slot.wake.woken.store(false, Ordering::Release);
+        let Some(work) = &mut slot.work else { return };
+        let cx = &mut Context::from_waker(&slot.waker);
+        let decision = match catch_panic(|| work.as_mut().poll(cx)) {
             Some(Poll::Pending) => return,
             Some(Poll::Ready(decision)) => decision,
             None => Verdict::Refuse(Refusal::Unavailable).into(),
@@ -255,9 +256,9 @@ impl Decisions {
 
     /// Tells everybody who waits for it, and makes the place free.
     fn finish(&mut self, at: usize, decision: Decision, server: &mut Server, now: Time) {
-        let Some(place) = self.places.get_mut(at) else { return };
-        let (work, key) = (place.work.take(), place.key.take());
-        let tickets = mem::take(&mut place.tickets);
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let (work, key) = (slot.work.take(), slot.key.take());
+        let tickets = mem::take(&mut slot.tickets);
         self.pending -= tickets.len();
         let verdict = decision.verdict.clone();
         if let Some(key) = key {
@@ -267,24 +268,25 @@ impl Decisions {
             answer(server, ticket, verdict.clone(), now);
         }
         // The application's own code runs here too.
-        let _ = undisturbed(|| drop(work));
+        let _ = catch_panic(|| drop(work));
     }
 
     /// A place that nobody uses.
     fn vacancy(&mut self) -> Option<usize> {
-        let free = self.places.iter().position(|place| place.work.is_none());
-        if free.is_some() || self.places.len() == DECISIONS_MAX {
+        let free = self.slots.iter().position(|slot| slot.work.is_none());
+        if free.is_some() || self.slots.len() == DECISIONS_MAX {
             return free;
         }
-        let nudge = Arc::new(Nudge {
+        let wake = Arc::new(SlotWaker {
             woken: AtomicBool::new(false),
             any: self.any.clone(),
             link: self.link.clone(),
         });
-        let waker = Waker::from(nudge.clone());
-        let place = Place { work: None, tickets: Vec::new(), key: None, until: None, nudge, waker };
-        self.places.push(place);
-        Some(self.places.len() - 1)
+        let waker = Waker::from(wake.clone());
+        let slot =
+            DecisionSlot { work: None, tickets: Vec::new(), key: None, until: None, wake, waker };
+        self.slots.push(slot);
+        Some(self.slots.len() - 1)
     }
 
     /// Whether one more may wait, once those have been forgotten whose clients have left.
@@ -292,9 +294,9 @@ impl Decisions {
         if self.pending >= self.sweep_at {
             self.waiting.retain(|question| server.expects(&question.ticket));
             self.pending = self.waiting.len();
-            for place in &mut self.places {
-                place.tickets.retain(|ticket| server.expects(ticket));
-                self.pending += place.tickets.len();
+            for slot in &mut self.slots {
+                slot.tickets.retain(|ticket| server.expects(ticket));
+                self.pending += slot.tickets.len();
             }
             self.sweep_at = SWEEP_MIN.max(2 * self.pending);
         }
@@ -305,7 +307,7 @@ impl Decisions {
 
 /// Runs the application's code. If it panics it is a request that fails, and not the server: what a
 /// peer has sent may have brought it about.
-pub(super) fn undisturbed<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn catch_panic<T>(run: impl FnOnce() -> T) -> Option<T> {
     static PANICS: LogThrottle = LogThrottle::new();
     let done = catch_unwind(AssertUnwindSafe(run)).ok();
     if done.is_none()

@@ -41,7 +41,7 @@ impl fmt::Debug for ExchangeRequest {
 }
 
 #[derive(Default)]
-struct State {
+struct ExchangeState {
     input: VecDeque<Vec<u8>>,
     input_bytes: usize,
     input_ended: bool,
@@ -56,18 +56,18 @@ struct State {
     speaker: Option<Waker>,
 }
 
-type Shared = Arc<Mutex<State>>;
+type SharedExchange = Arc<Mutex<ExchangeState>>;
 
-fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+fn lock(shared: &SharedExchange) -> MutexGuard<'_, ExchangeState> {
     // Nothing in here panics half-way.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Changes the state, then wakes whom `waiting` picks.
 fn change(
-    shared: &Shared,
-    waiting: impl FnOnce(&mut State) -> &mut Option<Waker>,
-    change: impl FnOnce(&mut State),
+    shared: &SharedExchange,
+    waiting: impl FnOnce(&mut ExchangeState) -> &mut Option<Waker>,
+    change: impl FnOnce(&mut ExchangeState),
 ) {
     let mut state = lock(shared);
     change(&mut state);
@@ -80,17 +80,17 @@ fn change(
 
 /// One request and its answer, on the side that speaks HTTP. Dropping it tells the server that the
 /// client has gone.
-pub struct Conversation(Shared);
+pub struct ExchangeClient(SharedExchange);
 
 /// The same on the shard's side: a socket whose HTTP is somebody else's.
-pub(super) struct Channel(Shared);
+pub(super) struct ExchangeSocket(SharedExchange);
 
-pub(super) fn conversation() -> (Conversation, Channel) {
-    let shared = Shared::default();
-    (Conversation(shared.clone()), Channel(shared))
+pub(super) fn exchange_pair() -> (ExchangeClient, ExchangeSocket) {
+    let shared = SharedExchange::default();
+    (ExchangeClient(shared.clone()), ExchangeSocket(shared))
 }
 
-impl Conversation {
+impl ExchangeClient {
     /// Waits until there is room for more of the request's body; also ready once nobody wants it any
     /// more.
     pub fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -154,7 +154,7 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for ExchangeClient {
     fn drop(&mut self) {
         change(
             &self.0,
@@ -168,17 +168,17 @@ impl Drop for Conversation {
     }
 }
 
-impl fmt::Debug for Conversation {
+impl fmt::Debug for ExchangeClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = lock(&self.0);
-        f.debug_struct("Conversation")
+        f.debug_struct("ExchangeClient")
             .field("input_ended", &state.input_ended)
             .field("output_ended", &state.output_ended)
             .finish_non_exhaustive()
     }
 }
 
-impl Channel {
+impl ExchangeSocket {
     pub(super) fn respond(&self, head: ResponseHead) {
         change(&self.0, |s| &mut s.speaker, |state| state.head = Some(head));
     }
@@ -194,7 +194,7 @@ impl Channel {
     }
 }
 
-impl Socket for Channel {
+impl Socket for ExchangeSocket {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.0);
         if let Some(bytes) = state.input.front_mut() {
@@ -253,7 +253,7 @@ impl Socket for Channel {
     }
 }
 
-impl Drop for Channel {
+impl Drop for ExchangeSocket {
     fn drop(&mut self) {
         change(&self.0, |s| &mut s.speaker, |state| state.output_ended = true);
     }

@@ -7,13 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
-use mcp_sse_core::{Authorization, Config, ConfigError, Metrics, Peer, Reach, Report, sse::Frame};
+use mcp_sse_core::{
+    Authorization, Config, ConfigError, HealthExtras, Metrics, Peer, Reach, sse::Frame,
+};
 
-use super::attention::{Attention, StopKind};
 use super::control::Control;
 use super::decisions::Authorizer;
-use super::exchange::{Conversation, ExchangeRequest, conversation};
-use super::neighbours::{Link, Neighbours};
+use super::exchange::{ExchangeClient, ExchangeRequest, exchange_pair};
+use super::shard_mailbox::{ShardMailbox, StopKind};
+use super::shard_set::{ShardHandle, ShardSet};
 use super::verdicts::VerdictCache;
 
 /// Controls that wait for a shard; senders of further ones wait.
@@ -22,42 +24,42 @@ const CONTROLS_MAX: usize = 64;
 /// A hold on a running server, `Send` and cheap to clone. It reaches every shard that the server has.
 #[derive(Clone)]
 pub struct Handle {
-    whole: Arc<Whole>,
+    whole: Arc<ShardHandles>,
 }
 
 /// A server, by its shards.
-struct Whole {
-    links: Mutex<Arc<[Arc<Link>]>>,
+struct ShardHandles {
+    links: Mutex<Arc<[Arc<ShardHandle>]>>,
     /// The shard that is to have the next exchange.
     next: AtomicUsize,
 }
 
-impl Whole {
-    fn links(&self) -> MutexGuard<'_, Arc<[Arc<Link>]>> {
+impl ShardHandles {
+    fn links(&self) -> MutexGuard<'_, Arc<[Arc<ShardHandle>]>> {
         // Nothing in here panics half-way.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The other end of a [`Handle`], for the shard that it is to control.
-pub struct Controls {
+pub struct ShardControl {
     pub(super) handle: Handle,
-    pub(super) inbox: Inbox,
-    pub(super) neighbours: Neighbours,
+    pub(super) receiver: ControlReceiver,
+    pub(super) shard_set: ShardSet,
     pub(super) authorizer: Option<Authorizer>,
     pub(super) cache: VerdictCache,
 }
 
 /// Controls that wait for the shard.
-pub(super) struct Inbox(Receiver<Control>);
+pub(super) struct ControlReceiver(Receiver<Control>);
 
-impl Inbox {
+impl ControlReceiver {
     pub(super) fn take(&self) -> Option<Control> {
         self.0.try_recv().ok()
     }
 }
 
-impl Drop for Inbox {
+impl Drop for ControlReceiver {
     /// Closing a channel leaves in it what nobody took, and with that the senders of answers that
     /// somebody waits for: so they are taken out.
     fn drop(&mut self) {
@@ -68,24 +70,24 @@ impl Drop for Inbox {
 
 /// A handle and its other end.
 #[must_use]
-pub fn controls() -> (Handle, Controls) {
+pub fn shard_control() -> (Handle, ShardControl) {
     let (sender, receiver) = bounded(CONTROLS_MAX);
-    let link = Link::new(Attention::default(), sender);
+    let link = ShardHandle::new(ShardMailbox::default(), sender);
     let links: Arc<[_]> = Arc::from([link.clone()]);
-    let whole = Whole { links: Mutex::new(links.clone()), next: AtomicUsize::new(0) };
+    let whole = ShardHandles { links: Mutex::new(links.clone()), next: AtomicUsize::new(0) };
     let handle = Handle { whole: Arc::new(whole) };
-    let neighbours = Neighbours::new(links, 0, link);
-    let controls = Controls {
+    let shard_set = ShardSet::new(links, 0, link);
+    let controls = ShardControl {
         handle: handle.clone(),
-        inbox: Inbox(receiver),
-        neighbours,
+        receiver: ControlReceiver(receiver),
+        shard_set,
         authorizer: None,
         cache: VerdictCache::new(),
     };
     (handle, controls)
 }
 
-impl Controls {
+impl ShardControl {
     /// Has `authorizer` decide about each request to a shard with `config`, and remembers what it
     /// says as `cache` has it. For whoever has a shard without a [`Bound`](super::Bound).
     ///
@@ -122,23 +124,23 @@ impl Controls {
         let whole = self.handle.whole.clone();
         let mut links = whole.links();
         debug_assert_eq!(links.len(), 1, "split once");
-        let first = self.neighbours.own().clone();
+        let first = self.shard_set.own().clone();
         let mut all = vec![first.clone()];
-        let mut inboxes = Vec::new();
+        let mut receivers = Vec::new();
         for _ in 1..shards {
             let (sender, receiver) = bounded(CONTROLS_MAX);
             // Whoever has stopped the server already has stopped all of it.
-            all.push(Link::new(first.attention.alike(), sender));
-            inboxes.push(Inbox(receiver));
+            all.push(ShardHandle::new(first.mailbox.clone_pending(), sender));
+            receivers.push(ControlReceiver(receiver));
         }
         *links = all.into();
-        self.neighbours.join(links.clone());
-        let others = inboxes.into_iter().zip(links.iter().enumerate().skip(1));
+        self.shard_set.join(links.clone());
+        let others = receivers.into_iter().zip(links.iter().enumerate().skip(1));
         let others: Vec<_> = others
-            .map(|(inbox, (number, link))| Self {
+            .map(|(receiver, (number, link))| Self {
                 handle: self.handle.clone(),
-                inbox,
-                neighbours: Neighbours::new(links.clone(), number, link.clone()),
+                receiver,
+                shard_set: ShardSet::new(links.clone(), number, link.clone()),
                 authorizer: self.authorizer.clone(),
                 cache: self.cache.clone(),
             })
@@ -171,7 +173,7 @@ impl Handle {
 
     fn stop(&self, how: StopKind) {
         // Under the lock: a server that is about to begin with more shards stops with all of them.
-        self.whole.links().iter().for_each(|link| link.attention.stop(how));
+        self.whole.links().iter().for_each(|link| link.mailbox.stop(how));
     }
 
     /// Sends one frame to every session. It is encoded once and shared; a session whose queue is
@@ -188,8 +190,8 @@ impl Handle {
 
     /// Says what else `/health` and `/ready` are to tell, in place of what was said before. Returns
     /// immediately.
-    pub fn report(&self, report: Report) {
-        self.whole.links().iter().for_each(|link| link.attention.report(report.clone()));
+    pub fn set_health_extras(&self, report: HealthExtras) {
+        self.whole.links().iter().for_each(|link| link.mailbox.set_health_extras(report.clone()));
     }
 
     /// A copy of the counters, of all shards together.
@@ -220,17 +222,17 @@ impl Handle {
         &self,
         request: ExchangeRequest,
         peer: Peer,
-    ) -> Result<Conversation, Stopped> {
-        let (conversation, channel) = conversation();
+    ) -> Result<ExchangeClient, Stopped> {
+        let (exchange_pair, channel) = exchange_pair();
         let control = Control::Exchange(request, peer, channel);
         let link = self.next_shard().ok_or(Stopped)?;
         link.controls.send(control).await.map_err(|_| Stopped)?;
-        link.attention.wake();
-        Ok(conversation)
+        link.mailbox.wake();
+        Ok(exchange_pair)
     }
 
     /// The shard whose turn it is, if it or any other takes something.
-    fn next_shard(&self) -> Option<Arc<Link>> {
+    fn next_shard(&self) -> Option<Arc<ShardHandle>> {
         let links = self.whole.links().clone();
         let first = self.whole.next.fetch_add(1, Ordering::Relaxed) % links.len();
         let turns = || links.iter().cycle().skip(first).take(links.len());
@@ -240,14 +242,17 @@ impl Handle {
     }
 
     /// Asks every shard. A shard that has ended answers nothing.
-    async fn ask<T>(&self, control: impl Fn(Sender<T>) -> Control) -> Vec<(Arc<Link>, Option<T>)> {
+    async fn ask<T>(
+        &self,
+        control: impl Fn(Sender<T>) -> Control,
+    ) -> Vec<(Arc<ShardHandle>, Option<T>)> {
         let links = self.whole.links().clone();
         let mut asked = Vec::with_capacity(links.len());
         for link in links.iter() {
             let (answer, answered) = bounded(1);
             // One that has ended drops the other end of the answer with the question.
             if link.controls.send(control(answer)).await.is_ok() {
-                link.attention.wake();
+                link.mailbox.wake();
             }
             asked.push((link, answered));
         }
@@ -267,9 +272,9 @@ impl fmt::Debug for Handle {
     }
 }
 
-impl fmt::Debug for Controls {
+impl fmt::Debug for ShardControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Controls").field("waiting", &self.inbox.0.len()).finish()
+        f.debug_struct("ShardControl").field("waiting", &self.receiver.0.len()).finish()
     }
 }
 

@@ -26,7 +26,6 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod addresses;
-mod attention;
 mod bound;
 mod control;
 mod decisions;
@@ -35,9 +34,10 @@ mod exchange;
 mod handle;
 mod handler;
 mod lobby;
-mod neighbours;
 mod session;
 mod shard;
+mod shard_mailbox;
+mod shard_set;
 mod slots;
 mod socket;
 mod throttle;
@@ -54,8 +54,8 @@ pub use addresses::{ADDRESSES_MAX, RoundRobin};
 pub use bound::{Bound, Door};
 pub use decisions::{Authorizer, DECISIONS_MAX};
 pub use descriptors::Descriptors;
-pub use exchange::{Conversation, ExchangeRequest};
-pub use handle::{Controls, Handle, Stopped, controls};
+pub use exchange::{ExchangeClient, ExchangeRequest};
+pub use handle::{Handle, ShardControl, Stopped, shard_control};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use lobby::{Arrival, Seat, Usher};
 /// How many lines of one cause were left out of the log.
@@ -74,7 +74,7 @@ pub use turn::{Timer, Turn};
 pub use unix::{SocketFile, UnixDoor};
 pub use verdicts::{Decision, VerdictCache};
 pub use worker_count::WORKERS_MAX;
-pub use workers::{Entrance, Serves, Threads, Worker, controls_of, run_each};
+pub use workers::{Entrance, Serves, Threads, Worker, run_each, shard_control_of};
 
 #[cfg(test)]
 mod testing;

@@ -18,7 +18,7 @@ use mcp_sse_core::{
 };
 
 use super::handle::Handle;
-use super::neighbours::Link;
+use super::shard_set::ShardHandle;
 
 /// With this many frames on their way to the shard, or this many bytes of them, a sender waits. Few,
 /// because they are in nobody's budget.
@@ -58,13 +58,13 @@ struct Mailbox {
     closed: Option<Closed>,
 }
 
-struct Shared {
+struct SessionShared {
     id: SessionId,
     principal: Option<Principal>,
     head: Arc<RequestHead>,
     mail: MailLimits,
     server: Handle,
-    shard: Arc<Link>,
+    shard: Arc<ShardHandle>,
     mailbox: Mutex<Mailbox>,
 }
 
@@ -89,7 +89,7 @@ impl MailLimits {
     }
 }
 
-impl Shared {
+impl SessionShared {
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
         // A panic elsewhere cannot leave it half-changed: nothing in here panics.
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
@@ -100,7 +100,7 @@ impl Shared {
         let listed = mem::replace(&mut mailbox.listed, true);
         drop(mailbox);
         if !listed {
-            self.shard.attention.session(self.id);
+            self.shard.mailbox.session(self.id);
         }
     }
 
@@ -162,14 +162,14 @@ pub struct Session {
 /// The sending half of a [`Session`], to be cloned into whatever answers.
 #[derive(Clone)]
 pub struct SessionSender {
-    sending: Arc<Sending>,
+    sending: Arc<SenderGuard>,
 }
 
-struct Sending {
-    shared: Arc<Shared>,
+struct SenderGuard {
+    shared: Arc<SessionShared>,
 }
 
-impl Drop for Sending {
+impl Drop for SenderGuard {
     fn drop(&mut self) {
         self.shared.finish();
     }
@@ -289,7 +289,7 @@ impl SessionSender {
     /// [`SendError::Gone`] once the session has ended or was closed; [`SendError::TooLarge`] for a
     /// frame that no queue will ever hold.
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
-        let mut place = Place { shared: &self.sending.shared, number: None };
+        let mut place = WaitingSend { shared: &self.sending.shared, number: None };
         let mut frame = Some(frame);
         poll_fn(|cx| {
             let Some(ready) = frame.take() else { return Poll::Ready(Ok(())) };
@@ -318,7 +318,7 @@ impl SessionSender {
     fn put(
         &self,
         frame: Frame,
-        waiting: Option<(&mut Place<'_>, &Context<'_>)>,
+        waiting: Option<(&mut WaitingSend<'_>, &Context<'_>)>,
     ) -> Result<(), (SendError, Frame)> {
         let shared = &self.sending.shared;
         if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.mail.frame_bytes_max {
@@ -358,12 +358,12 @@ impl SessionSender {
 }
 
 /// The place of one `send` among those that wait; given up when the future is dropped.
-struct Place<'s> {
-    shared: &'s Shared,
+struct WaitingSend<'s> {
+    shared: &'s SessionShared,
     number: Option<u64>,
 }
 
-impl Place<'_> {
+impl WaitingSend<'_> {
     /// Sees to being woken. Returns the waker that this replaces.
     fn wait(&mut self, mailbox: &mut Mailbox, cx: &Context<'_>) -> Option<Waker> {
         let number = *self.number.get_or_insert_with(|| {
@@ -381,7 +381,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingSend<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let mut mailbox = self.shared.mailbox();
@@ -412,24 +412,24 @@ impl fmt::Debug for SessionSender {
 }
 
 /// The shard's side of a session.
-pub(super) struct Slot {
+pub(super) struct SessionSlot {
     /// A frame for which the session's queue has no room.
     refused: Option<Frame>,
-    shared: Arc<Shared>,
+    shared: Arc<SessionShared>,
 }
 
-impl Slot {
+impl SessionSlot {
     pub(super) fn new(
         id: SessionId,
         principal: Option<Principal>,
         head: Arc<RequestHead>,
         server: Handle,
-        shard: Arc<Link>,
+        shard: Arc<ShardHandle>,
         mail: MailLimits,
     ) -> (Self, Session) {
         let mailbox = Mutex::default();
-        let shared = Arc::new(Shared { id, principal, head, mail, server, shard, mailbox });
-        let sending = Arc::new(Sending { shared: shared.clone() });
+        let shared = Arc::new(SessionShared { id, principal, head, mail, server, shard, mailbox });
+        let sending = Arc::new(SenderGuard { shared: shared.clone() });
         (Self { refused: None, shared }, Session { sender: SessionSender { sending } })
     }
 
@@ -444,7 +444,7 @@ impl Slot {
         mailbox.messages.push_back(message);
         let receiver = mailbox.receiver.take();
         if mailbox.messages.len() > self.shared.mail.unreported {
-            self.report(&mut mailbox, server, now);
+            self.set_health_extras(&mut mailbox, server, now);
         }
         drop(mailbox);
         if let Some(receiver) = receiver {
@@ -453,7 +453,7 @@ impl Slot {
     }
 
     /// Tells the core how many messages wait for the application.
-    fn report(&self, mailbox: &mut Mailbox, server: &mut Server, now: Time) {
+    fn set_health_extras(&self, mailbox: &mut Mailbox, server: &mut Server, now: Time) {
         let waiting = mailbox.messages.len();
         mailbox.reported = if waiting > self.shared.mail.unreported { waiting } else { 0 };
         let bytes = if mailbox.reported > 0 { mailbox.messages_bytes } else { 0 };
@@ -466,7 +466,7 @@ impl Slot {
         let mut mailbox = self.shared.mailbox();
         mailbox.listed = false;
         if mailbox.report_is_stale() {
-            self.report(&mut mailbox, server, now);
+            self.set_health_extras(&mut mailbox, server, now);
         }
         drop(mailbox);
         self.pump(server, now);
@@ -530,7 +530,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for SessionSlot {
     /// The whole shard is dropped, with its sessions: nobody is left waiting.
     fn drop(&mut self) {
         self.close(CloseReason::Shutdown, 0);

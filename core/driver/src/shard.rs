@@ -14,13 +14,15 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Instant;
 
-use mcp_sse_core::{Clock, Config, ConnId, Entropy, Exchange, Interest, Peer, Phase, Server, Time};
+use mcp_sse_core::{
+    Clock, Config, ConnId, Entropy, Exchange, Interest, Peer, Server, ServerPhase, Time,
+};
 
 use super::decisions::Decisions;
-use super::exchange::{Channel, ExchangeRequest};
-use super::handle::{Controls, Handle, Inbox};
-use super::neighbours::Neighbours;
-use super::session::{MailLimits, Session, Slot};
+use super::exchange::{ExchangeRequest, ExchangeSocket};
+use super::handle::{ControlReceiver, Handle, ShardControl};
+use super::session::{MailLimits, Session, SessionSlot};
+use super::shard_set::ShardSet;
 use super::slots::put;
 use super::socket::Socket;
 
@@ -34,7 +36,7 @@ const IO_BATCH: usize = 16;
 
 /// A server and the sockets of its connections, shared by the tasks of one thread.
 pub struct Shard<S> {
-    pub(super) state: Rc<RefCell<State<S>>>,
+    pub(super) state: Rc<RefCell<ShardState<S>>>,
 }
 
 impl<S> Clone for Shard<S> {
@@ -53,19 +55,19 @@ impl<S> fmt::Debug for Shard<S> {
     }
 }
 
-pub(super) struct State<S> {
+pub(super) struct ShardState<S> {
     pub(super) server: Server,
     pub(super) clock: Clock,
     /// What sessions lend their applications, and where they ask for attention.
     pub(super) handle: Handle,
-    pub(super) inbox: Inbox,
-    pub(super) neighbours: Neighbours,
+    pub(super) receiver: ControlReceiver,
+    pub(super) shard_set: ShardSet,
     pub(super) mail: MailLimits,
     pub(super) decisions: Decisions,
     /// By the connection's slot.
     conns: Vec<Option<Conn<S>>>,
     /// By the session's slot.
-    pub(super) sessions: Vec<Option<Slot>>,
+    pub(super) sessions: Vec<Option<SessionSlot>>,
     /// Sessions that were opened and not handed out yet.
     pub(super) opened: VecDeque<Session>,
     /// Connections that have no task yet.
@@ -118,7 +120,7 @@ impl<S> Conn<S> {
 enum Io<S> {
     Socket(S),
     Exchange {
-        channel: Channel,
+        channel: ExchangeSocket,
         /// The head of the answer has been handed over.
         answered: bool,
     },
@@ -155,22 +157,22 @@ impl<S: Socket> Shard<S> {
     /// A shard without connections. If the controls are those of one shard among several, the
     /// configuration is that of the whole: this one gets its number and its share of the limits.
     #[must_use]
-    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: Controls) -> Self {
-        let Controls { handle, inbox, neighbours, authorizer, cache } = controls;
-        let cache = cache.share_of(neighbours.shards());
-        let decisions = Decisions::new(authorizer, cache, neighbours.own().clone());
-        let config = neighbours.configure(config);
+    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: ShardControl) -> Self {
+        let ShardControl { handle, receiver, shard_set, authorizer, cache } = controls;
+        let cache = cache.share_of(shard_set.shards());
+        let decisions = Decisions::new(authorizer, cache, shard_set.own().clone());
+        let config = shard_set.configure(config);
         let clock = Clock::start();
         let mail = MailLimits::new(config.limits());
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
-            state: Rc::new(RefCell::new(State {
+            state: Rc::new(RefCell::new(ShardState {
                 server,
                 clock,
                 handle,
-                inbox,
-                neighbours,
+                receiver,
+                shard_set,
                 mail,
                 decisions,
                 conns: Vec::new(),
@@ -218,7 +220,7 @@ impl<S: Socket> Shard<S> {
         };
         put(&mut state.conns, id.slot(), Conn::new(id, Io::Socket(socket)));
         state.accepted.push_back(id);
-        state.neighbours.compare(&mut state.server);
+        state.shard_set.sync_counts(&mut state.server);
         state.want_turn();
     }
 
@@ -244,7 +246,7 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-impl<S: Socket> State<S> {
+impl<S: Socket> ShardState<S> {
     fn conn(&mut self, id: ConnId) -> Option<&mut Conn<S>> {
         self.conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
     }
@@ -267,7 +269,7 @@ impl<S: Socket> State<S> {
         }
         let interest = self.server.interest(id);
         let now = self.clock.now();
-        let Self { server, conns, buffer, neighbours, .. } = self;
+        let Self { server, conns, buffer, shard_set, .. } = self;
         let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
         let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
         conn.waits_for = Some(interest);
@@ -295,7 +297,7 @@ impl<S: Socket> State<S> {
             Err(error) => Err(error),
         };
         // What is read may ask for it ..
-        neighbours.compare(server);
+        shard_set.sync_counts(server);
         match read {
             Ok(0) => server.handle_eof(id, now),
             Ok(count) => server.handle_input(id, buffer.get(..count).unwrap_or_default(), now),
@@ -311,13 +313,18 @@ impl<S: Socket> State<S> {
             }
         }
         // .. and change it.
-        neighbours.compare(server);
+        shard_set.sync_counts(server);
         self.want_turn();
         Poll::Ready(())
     }
 
     /// Takes in a request whose HTTP is spoken elsewhere.
-    pub(super) fn exchange(&mut self, request: &ExchangeRequest, peer: Peer, channel: Channel) {
+    pub(super) fn exchange(
+        &mut self,
+        request: &ExchangeRequest,
+        peer: Peer,
+        channel: ExchangeSocket,
+    ) {
         let fields: Vec<_> =
             request.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
         let exchange = Exchange {
@@ -407,7 +414,7 @@ impl<S: Socket> State<S> {
     }
 
     fn accepting(&self) -> Poll<bool> {
-        if self.server.phase() != Phase::Running {
+        if self.server.phase() != ServerPhase::Running {
             Poll::Ready(false)
         } else if self.server.can_accept() {
             Poll::Ready(true)
@@ -426,9 +433,9 @@ impl<S: Socket> State<S> {
     }
 }
 
-impl<S> Drop for State<S> {
+impl<S> Drop for ShardState<S> {
     fn drop(&mut self) {
-        self.neighbours.leave(self.server.metrics());
+        self.shard_set.leave(self.server.metrics());
     }
 }
 

@@ -14,9 +14,9 @@ use mcp_sse_core::{
     CloseReason, Config, Event, Limits, Peer, SendError, Server, Time, jsonrpc::Message, sse::Frame,
 };
 
-use super::exchange::conversation;
-use super::session::{MailLimits, Session, Slot};
-use super::{Socket, Stopped, controls};
+use super::exchange::exchange_pair;
+use super::session::{MailLimits, Session, SessionSlot};
+use super::{Socket, Stopped, shard_control};
 use crate::testing::Random;
 
 const NOW: Time = Time::ZERO;
@@ -37,7 +37,7 @@ impl Wake for Counted {
 
 #[test]
 fn whoever_asks_a_server_that_ends_is_told() {
-    let (handle, controls) = controls();
+    let (handle, controls) = shard_control();
     let mut asked = pin!(handle.metrics());
     assert!(poll(asked.as_mut()).is_pending());
     drop(controls);
@@ -46,17 +46,17 @@ fn whoever_asks_a_server_that_ends_is_told() {
 }
 
 /// A server with one session, and both halves of its handle.
-fn session() -> (Server, Slot, Session) {
+fn session() -> (Server, SessionSlot, Session) {
     let mut server = Server::new(Config::default(), Box::new(Random::seeded(1)), NOW);
     let conn = server.accept(Peer::local(), NOW).unwrap();
     server.handle_input(conn, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", NOW);
     let Some(Event::Opened { session, principal, head, .. }) = server.poll_event() else {
         panic!("a session")
     };
-    let (server_handle, controls) = controls();
-    let shard = controls.neighbours.own().clone();
+    let (server_handle, controls) = shard_control();
+    let shard = controls.shard_set.own().clone();
     let mail = MailLimits::new(&Limits::default());
-    let (slot, handle) = Slot::new(session, principal, head, server_handle, shard, mail);
+    let (slot, handle) = SessionSlot::new(session, principal, head, server_handle, shard, mail);
     (server, slot, handle)
 }
 
@@ -170,14 +170,14 @@ fn a_waker_is_dropped_outside_the_lock() {
 #[test]
 fn an_exchange_knows_when_the_other_side_has_gone() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let (mut speaker, channel) = conversation();
+    let (mut speaker, channel) = exchange_pair();
     assert!(channel.poll_gone(cx).is_pending());
     assert!(speaker.poll_head(cx).is_pending());
     drop(channel);
     assert_eq!(speaker.poll_head(cx), Poll::Ready(None));
     assert_eq!(speaker.poll_output(cx), Poll::Ready(None));
 
-    let (speaker, mut channel) = conversation();
+    let (speaker, mut channel) = exchange_pair();
     drop(speaker);
     assert!(channel.poll_gone(cx).is_ready());
     let pieces = [std::io::IoSlice::new(b"x")];
@@ -187,7 +187,7 @@ fn an_exchange_knows_when_the_other_side_has_gone() {
 #[test]
 fn an_exchange_holds_back_who_is_too_fast() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let (mut speaker, mut channel) = conversation();
+    let (mut speaker, mut channel) = exchange_pair();
     speaker.input(vec![7; 64 << 10]);
     assert!(speaker.poll_input(cx).is_pending());
     let mut buffer = [0; 1_000];

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
 
-use super::attention::StopKind;
 use super::control::Control;
-use super::session::{Session, Slot};
-use super::shard::{Shard, State};
+use super::session::{Session, SessionSlot};
+use super::shard::{Shard, ShardState};
+use super::shard_mailbox::StopKind;
 use super::slots::put;
 use super::socket::Socket;
 
@@ -62,7 +62,7 @@ impl<S: Socket> Shard<S> {
             if let Some(conn) = state.accepted.pop_front() {
                 return Poll::Ready(Turn::Accepted(conn));
             }
-            state.neighbours.compare(&mut state.server);
+            state.shard_set.sync_counts(&mut state.server);
             // Before the clock: an outcome that has come in time is in time.
             state.serve_handles(cx);
             state.serve_decisions();
@@ -70,7 +70,7 @@ impl<S: Socket> Shard<S> {
             let drained = state.serve_application();
             let before = served;
             served += state.serve_sockets(WAKES_BATCH - before);
-            state.neighbours.compare(&mut state.server);
+            state.shard_set.sync_counts(&mut state.server);
             state.wake_acceptor();
             if drained {
                 return Poll::Ready(Turn::Drained);
@@ -87,7 +87,7 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-impl<S: Socket> State<S> {
+impl<S: Socket> ShardState<S> {
     fn tick(&mut self) {
         let now = self.clock.now();
         self.server.handle_wall_clock(self.clock.unix_seconds());
@@ -107,26 +107,26 @@ impl<S: Socket> State<S> {
 
     fn serve_handles(&mut self, cx: &Context<'_>) {
         let now = self.clock.now();
-        let wanted = self.neighbours.own().attention.take(cx);
+        let wanted = self.shard_set.own().mailbox.take(cx);
         for id in wanted.sessions {
             if let Some(slot) = slot(&mut self.sessions, id) {
                 slot.attend(&mut self.server, now);
             }
         }
         if let Some(report) = wanted.report {
-            self.server.report(report);
+            self.server.set_health_extras(report);
         }
         match wanted.stop {
             Some(StopKind::Shutdown) => self.server.shutdown(now),
             Some(StopKind::Abort) => self.server.abort(now),
             None => {}
         }
-        for parcel in wanted.posts {
+        for request in wanted.posts {
             let now = self.clock.now();
-            self.neighbours.take_in(parcel, &mut self.server, &self.clock, now);
+            self.shard_set.take_in(request, &mut self.server, &self.clock, now);
         }
         for inquiry in wanted.lookups {
-            self.neighbours.look_up(inquiry, &self.server);
+            self.shard_set.look_up(inquiry, &self.server);
         }
         for (ticket, answer) in wanted.lookup_answers {
             // Its deadline may have passed meanwhile, or its client have left.
@@ -137,7 +137,7 @@ impl<S: Socket> State<S> {
             let _ = self.server.acknowledge(ticket, outcome, now);
         }
         for _ in 0..CONTROLS_BATCH {
-            let Some(control) = self.inbox.take() else { return };
+            let Some(control) = self.receiver.take() else { return };
             match control {
                 // Nobody may be waiting for the answer any more; then it is dropped.
                 Control::Broadcast(frame, answer) => drop(answer.try_send(self.broadcast(&frame))),
@@ -175,9 +175,9 @@ impl<S: Socket> State<S> {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::Opened { session, principal, head, .. } => {
-                    let (server, shard) = (self.handle.clone(), self.neighbours.own().clone());
+                    let (server, shard) = (self.handle.clone(), self.shard_set.own().clone());
                     let (slot, handle) =
-                        Slot::new(session, principal, head, server, shard, self.mail);
+                        SessionSlot::new(session, principal, head, server, shard, self.mail);
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(handle);
                 }
@@ -192,7 +192,7 @@ impl<S: Socket> State<S> {
                             self.server.acknowledge(ticket, mcp_sse_core::Outcome::Accepted, now);
                     }
                 }
-                Event::Settled { post, outcome } => self.neighbours.settle(post, outcome),
+                Event::Settled { post, outcome } => self.shard_set.settle(post, outcome),
                 Event::Unblocked { session } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.pump(&mut self.server, now);
@@ -209,13 +209,13 @@ impl<S: Socket> State<S> {
                     self.decisions.ask(ticket, head, &mut self.server, now);
                 }
                 Event::LookedFor { shard, lookup, ticket } => {
-                    if let Err((ticket, answer)) = self.neighbours.ask(shard, lookup, ticket) {
+                    if let Err((ticket, answer)) = self.shard_set.ask(shard, lookup, ticket) {
                         let _ = self.server.answer_lookup(ticket, answer, now);
                     }
                 }
                 Event::Foreign { post, ticket, .. } => {
                     let sent = self.clock.instant(now);
-                    if let Err((ticket, outcome)) = self.neighbours.forward(post, ticket, sent) {
+                    if let Err((ticket, outcome)) = self.shard_set.forward(post, ticket, sent) {
                         // Its deadline may have passed meanwhile, with the same outcome.
                         let _ = self.server.acknowledge(ticket, outcome, now);
                     }
@@ -261,6 +261,6 @@ impl<S: Socket> State<S> {
     }
 }
 
-fn slot(sessions: &mut [Option<Slot>], id: SessionId) -> Option<&mut Slot> {
+fn slot(sessions: &mut [Option<SessionSlot>], id: SessionId) -> Option<&mut SessionSlot> {
     sessions.get_mut(id.slot())?.as_mut().filter(|slot| slot.id() == id)
 }

@@ -191,12 +191,12 @@ fn credential_and_service(head: &RequestHead) -> Option<Vec<u8>> {
 
 /// The name under which a verdict is remembered: a secret.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct CredentialKey {
     octets: Arc<[u8]>,
     hash: u64,
 }
 
-impl Key {
+impl CredentialKey {
     /// Whether two are the same, in a time that depends on their lengths alone.
     pub(super) fn same(&self, other: &Self) -> bool {
         // The hash is keyed, so that it differs tells nothing of how much of a secret was right.
@@ -209,15 +209,15 @@ impl Key {
     }
 }
 
-struct Entry {
-    key: Key,
+struct CachedVerdict {
+    key: CredentialKey,
     verdict: Verdict,
     until: Time,
     /// Its number in the order of use.
     used: u64,
 }
 
-impl Entry {
+impl CachedVerdict {
     const fn list(&self) -> usize {
         matches!(self.verdict, Verdict::Allow(_)) as usize
     }
@@ -229,7 +229,7 @@ pub(super) struct Verdicts {
     hasher: RandomState,
     /// By the hash of the key. A second key of one hash displaces the first, which is asked about
     /// again; that is all that a collision does.
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, CachedVerdict>,
     /// Hashes in the order of their last use: of refusals, and of what is allowed.
     orders: [BTreeMap<u64, u64>; 2],
     uses: u64,
@@ -247,15 +247,15 @@ impl Verdicts {
     }
 
     /// Under what name a verdict about this request is remembered.
-    pub(super) fn key(&self, head: &RequestHead) -> Option<Key> {
+    pub(super) fn key(&self, head: &RequestHead) -> Option<CredentialKey> {
         self.settings.lifetime.filter(|_| self.settings.entries_max > 0)?;
         let octets: Arc<[u8]> = (self.settings.key)(head)?.into();
         let hash = self.hasher.hash_one(&*octets);
-        Some(Key { octets, hash })
+        Some(CredentialKey { octets, hash })
     }
 
     /// What was said about this, if it still holds.
-    pub(super) fn get(&mut self, key: &Key, now: Time) -> Option<Verdict> {
+    pub(super) fn get(&mut self, key: &CredentialKey, now: Time) -> Option<Verdict> {
         let entry = self.entries.get_mut(&key.hash).filter(|entry| entry.key.same(key))?;
         if entry.until <= now {
             self.remove(key.hash);
@@ -270,7 +270,7 @@ impl Verdicts {
     }
 
     /// Remembers what was said, if it is to be remembered.
-    pub(super) fn put(&mut self, key: Key, decision: Decision, now: Time) {
+    pub(super) fn put(&mut self, key: CredentialKey, decision: Decision, now: Time) {
         let Some(lifetime) = self.settings.lifetime_of(&decision) else { return };
         self.remove(key.hash);
         self.forget_expired(now);
@@ -284,7 +284,7 @@ impl Verdicts {
         }
         self.uses += 1;
         let (hash, until) = (key.hash, now.saturating_add(lifetime));
-        let entry = Entry { key, verdict: decision.verdict, until, used: self.uses };
+        let entry = CachedVerdict { key, verdict: decision.verdict, until, used: self.uses };
         if let Some(order) = self.orders.get_mut(entry.list()) {
             order.insert(self.uses, hash);
         }

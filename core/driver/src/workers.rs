@@ -15,7 +15,7 @@ use mcp_sse_core::Config;
 
 use super::bound::{Bound, Door, invalid};
 use super::descriptors;
-use super::handle::{Controls, Handle, controls};
+use super::handle::{Handle, ShardControl, shard_control};
 use super::lobby::{Seat, Usher, lobby};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
@@ -34,7 +34,7 @@ pub struct Worker {
     /// The configuration of the whole server.
     pub config: Config,
     /// What the shard is given.
-    pub controls: Controls,
+    pub controls: ShardControl,
 }
 
 /// Where a shard's connections come in.
@@ -51,9 +51,9 @@ pub enum Entrance {
 /// # Errors
 ///
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for none, and for more than [`WORKERS_MAX`](super::WORKERS_MAX).
-pub fn controls_of(workers: usize) -> io::Result<(Handle, Vec<Controls>)> {
+pub fn shard_control_of(workers: usize) -> io::Result<(Handle, Vec<ShardControl>)> {
     let workers = worker_count::check(workers)?;
-    let (handle, controls) = controls();
+    let (handle, controls) = shard_control();
     Ok((handle, controls.split(workers)))
 }
 
@@ -206,7 +206,7 @@ impl Serves for Worker {
     }
 }
 
-impl Serves for Controls {
+impl Serves for ShardControl {
     fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -271,8 +271,8 @@ mod tests {
     }
 
     /// As a shard does, waits for the end of the server.
-    fn until_shutdown(controls: &Controls) {
-        block_on(|cx| match controls.neighbours.own().attention.take(cx).stop {
+    fn until_shutdown(controls: &ShardControl) {
+        block_on(|cx| match controls.shard_set.own().mailbox.take(cx).stop {
             None => Poll::Pending,
             Some(_) => Poll::Ready(()),
         });
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn the_error_of_one_ends_all_and_is_told() {
         for failing in 0..3 {
-            let (_, controls) = controls_of(3).unwrap();
+            let (_, controls) = shard_control_of(3).unwrap();
             let jobs = controls.into_iter().enumerate().map(Job).collect();
             let threads = run_each("nowhere", jobs, move |Job((number, controls))| {
                 if number == failing {
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    struct Job((usize, Controls));
+    struct Job((usize, ShardControl));
 
     impl Serves for Job {
         fn handle(&self) -> &Handle {

@@ -48,41 +48,45 @@ impl Cors {
     }
 
     /// What a request's `Origin` fields mean for its answer. `room` is memory to use again.
-    pub(crate) fn judge<'a>(
+    pub(crate) fn evaluate<'a>(
         &self,
         mut origins: impl Iterator<Item = &'a [u8]>,
-        room: Sharing,
-    ) -> Sharing {
+        room: CorsOrigin,
+    ) -> CorsOrigin {
         if !self.is_on() {
-            return Sharing::Off;
+            return CorsOrigin::Off;
         }
         let mut room = match room {
-            Sharing::With(text) => text.into_string(),
-            Sharing::Off | Sharing::Nobody | Sharing::Anybody => String::new(),
+            CorsOrigin::With(text) => text.into_string(),
+            CorsOrigin::Off | CorsOrigin::Nobody | CorsOrigin::Anybody => String::new(),
         };
         let origin = origins.next().filter(|_| origins.next().is_none());
         let text = origin.and_then(|origin| core::str::from_utf8(origin).ok());
         match text.and_then(|text| Some((text, Origin::parse(text)?))) {
             Some((text, origin)) if self.allows(&origin) => {
                 if self.any && !self.credentials {
-                    return Sharing::Anybody;
+                    return CorsOrigin::Anybody;
                 }
                 room.clear();
                 room.push_str(text);
-                Sharing::With(room.into_boxed_str())
+                CorsOrigin::With(room.into_boxed_str())
             }
-            _ if self.any => Sharing::Anybody,
-            _ => Sharing::Nobody,
+            _ if self.any => CorsOrigin::Anybody,
+            _ => CorsOrigin::Nobody,
         }
     }
 
     /// The fields of an answer.
-    pub(crate) fn fields<'a>(&self, sharing: &'a Sharing, out: &mut Vec<(&'a str, &'a str)>) {
-        let origin = match sharing {
-            Sharing::Off => return,
-            Sharing::Nobody => return out.push(("Vary", "Origin")),
-            Sharing::Anybody => "*",
-            Sharing::With(origin) => {
+    pub(crate) fn fields<'a>(
+        &self,
+        cors_origin: &'a CorsOrigin,
+        out: &mut Vec<(&'a str, &'a str)>,
+    ) {
+        let origin = match cors_origin {
+            CorsOrigin::Off => return,
+            CorsOrigin::Nobody => return out.push(("Vary", "Origin")),
+            CorsOrigin::Anybody => "*",
+            CorsOrigin::With(origin) => {
                 out.push(("Vary", "Origin"));
                 origin
             }
@@ -139,7 +143,7 @@ impl Preflight {
 
 /// What an answer says about who may read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Sharing {
+pub(crate) enum CorsOrigin {
     /// CORS is off: nothing.
     #[default]
     Off,

@@ -4,13 +4,13 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::Server;
 use crate::arena::Key;
-use crate::conn::{Conn, Phase as ConnPhase};
+use crate::conn::{Conn, ConnPhase};
+use crate::counter::Counter;
 use crate::event::{ConnId, Event};
 use crate::jsonrpc::Kind;
 use crate::limits::within;
 use crate::principal::Principal;
-use crate::session::{Held, Session};
-use crate::tally::Tally;
+use crate::session::{PostOrigin, SessionState};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -23,9 +23,9 @@ impl Server {
     pub fn check(&self) {
         let mut frames = 0;
         let (mut queues_cost, mut bodies_bytes) = (0, 0);
-        let (mut evicted, mut held, mut armed) = (0, 0, self.timers.count(Role::Guest));
-        let mut addresses = Tally::new();
-        let mut body_addresses = Tally::new();
+        let (mut evicted, mut held, mut armed) = (0, 0, self.timers.count(Role::Forward));
+        let mut addresses = Counter::new();
+        let mut body_addresses = Counter::new();
         let wakes: BTreeSet<ConnId> = self.wakes.iter().copied().collect();
         assert_eq!(wakes.len(), self.wakes.len(), "a connection is listed twice");
         for (key, conn) in self.conns.iter() {
@@ -49,7 +49,7 @@ impl Server {
                 assert_eq!(session.conn, key, "the session points back");
             } else if let ConnPhase::Held { session, .. } = &conn.phase {
                 let session = self.sessions.get(*session).expect("a held post has a session");
-                let waits = session.is_waited_for_by(Held::Conn(key));
+                let waits = session.is_waited_for_by(PostOrigin::Conn(key));
                 assert!(waits, "the session knows who waits");
             }
         }
@@ -58,7 +58,7 @@ impl Server {
         for event in &self.events {
             bodies_bytes += event.body_bytes();
         }
-        bodies_bytes += self.check_guests();
+        bodies_bytes += self.check_forwards();
         assert_eq!(self.queues_cost, queues_cost, "the budget of queues is the sum of its parts");
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert_eq!(self.conn_addresses, addresses, "connections by address");
@@ -122,10 +122,14 @@ impl Server {
     /// budget of bodies. `held` connections hold a post.
     fn check_sessions(&self, mut held: usize) -> u64 {
         let mut bytes = 0;
-        let mut addresses = Tally::new();
+        let mut addresses = Counter::new();
         let mut principals: BTreeMap<&Principal, u32> = BTreeMap::new();
-        let starved: BTreeSet<Key> = self.starved.iter().copied().collect();
-        assert_eq!(starved.len(), self.starved.len(), "a session waits for room twice");
+        let waiting_for_budget: BTreeSet<Key> = self.waiting_for_budget.iter().copied().collect();
+        assert_eq!(
+            waiting_for_budget.len(),
+            self.waiting_for_budget.len(),
+            "a session waits for room twice"
+        );
         let mut unpolled: BTreeMap<Key, (u32, u64)> = BTreeMap::new();
         for event in &self.events {
             if let Event::Message { session, message, .. } = event {
@@ -142,7 +146,11 @@ impl Server {
             }
             let waiting = unpolled.get(&key).copied().unwrap_or_default();
             assert_eq!(session.unpolled(), waiting, "messages that were not polled");
-            assert_eq!(session.starved, starved.contains(&key), "who waits for room is listed");
+            assert_eq!(
+                session.waiting_for_budget,
+                waiting_for_budget.contains(&key),
+                "who waits for room is listed"
+            );
             let asked = session.requests_in_flight();
             assert!(within(self.config.limits.in_flight_max, asked), "too many in flight");
             held -= self.check_held(key, session);
@@ -150,20 +158,22 @@ impl Server {
         }
         assert_eq!(held, 0, "a session does not list a post twice");
         assert_eq!(self.session_addresses, addresses, "sessions by address");
-        self.tenants.check();
-        let known = self.tenants.iter().filter(|tenant| tenant.sessions_open() > 0);
-        let known = known.map(|tenant| (tenant.principal(), tenant.sessions_open()));
+        self.principals.check();
+        let known = self.principals.iter().filter(|entry| entry.sessions_open() > 0);
+        let known = known.map(|entry| (entry.principal(), entry.sessions_open()));
         assert!(known.eq(principals), "sessions by principal");
         bytes
     }
 
     /// Whoever a session lists as waiting does wait, for it. Returns how many connections those are.
-    fn check_held(&self, key: Key, session: &Session) -> usize {
+    fn check_held(&self, key: Key, session: &SessionState) -> usize {
         let (mut conns, mut others) = (0, 0);
         for (post, waiting) in session.waiting() {
             let message = match post {
-                Held::Guest(guest) => self.guests.get(guest).and_then(|found| found.waits_for(key)),
-                Held::Conn(conn) => {
+                PostOrigin::Forward(forward) => {
+                    self.forwards.get(forward).and_then(|found| found.waits_for(key))
+                }
+                PostOrigin::Conn(conn) => {
                     conns += 1;
                     match self.conns.get(conn).map(|conn| &conn.phase) {
                         Some(ConnPhase::Held { session, message }) if *session == key => {
@@ -181,17 +191,20 @@ impl Server {
         conns
     }
 
-    fn check_stream(&self, key: Key, session: &Session) {
+    fn check_stream(&self, key: Key, session: &SessionState) {
         let conn = self.conns.get(session.conn).expect("a session has a stream");
         let ConnPhase::Streaming { session: streamed, ending, .. } = conn.phase else {
             panic!("a session's connection streams")
         };
         assert_eq!((streamed, ending), (key, session.ending.is_some()), "it streams this session");
         let forgotten =
-            session.refused_cost.is_some() && !session.starved && conn.outbox.is_empty();
+            session.refused_cost.is_some() && !session.waiting_for_budget && conn.outbox.is_empty();
         assert!(!forgotten, "nobody would tell the application that there is room");
-        let least = self.refused_shared_cost(key).filter(|_| session.starved).unwrap_or(u64::MAX);
-        assert!(least >= self.starved_cost_min, "it would not be asked when there is room");
+        let least = self
+            .refused_shared_cost(key)
+            .filter(|_| session.waiting_for_budget)
+            .unwrap_or(u64::MAX);
+        assert!(least >= self.waiting_cost_min, "it would not be asked when there is room");
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");
     }

@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use super::Server;
 use crate::answer::Reply;
 use crate::arena::Key;
-use crate::conn::{Phase as ConnPhase, Stage};
-use crate::event::{CloseReason, ConnId, Phase};
+use crate::conn::{ConnPhase, Stage};
+use crate::event::{CloseReason, ConnId, ServerPhase};
 use crate::exchange::ResponseHead;
 use crate::http1::Persistence;
 use crate::outbox::Segment;
@@ -120,7 +120,7 @@ impl Server {
 
     /// Ready for the next request on this connection.
     pub(super) fn await_request(&mut self, key: Key) {
-        if self.phase != Phase::Running {
+        if self.phase != ServerPhase::Running {
             return self.close_after_flush(key);
         }
         self.enter(key, ConnPhase::Head);
@@ -186,9 +186,9 @@ impl Server {
     /// Forgets stashed input and half a head.
     pub(super) fn drop_input(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key) {
-            self.bodies_bytes -= conn.stash.capacity() as u64;
-            conn.stash = Default::default();
-            conn.stash_at = 0;
+            self.bodies_bytes -= conn.pending_input.capacity() as u64;
+            conn.pending_input = Default::default();
+            conn.pending_input_at = 0;
             conn.partial = Default::default();
             if conn.counted > 0 {
                 self.recount_bodies(key);

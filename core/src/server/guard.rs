@@ -2,7 +2,7 @@
 //! how refusals are told.
 //!
 //! What can be judged of a head alone is in `request`. Every request, by whatever entry it came, goes
-//! through [`Server::consider`], and every refusal through [`Server::refuse`].
+//! through [`Server::authenticate`], and every refusal through [`Server::refuse`].
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -11,21 +11,21 @@ use core::fmt;
 use core::time::Duration;
 
 use super::Server;
-use crate::answer::{Refused, To};
+use crate::answer::{Refused, ResponseContext};
 use crate::arena::Key;
 use crate::config::Authorization;
-use crate::conn::{Conn, Phase as ConnPhase};
-use crate::error::{AcceptError, Aftermath, Fault};
+use crate::conn::{Conn, ConnPhase};
+use crate::error::{AcceptError, Disposition, Fault};
 use crate::event::{ConnId, Deadline, Event, RequestHead, SessionId};
 use crate::http1::{Head, Persistence};
 use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::bearer::Credentials;
-use crate::request::{Plan, Unread};
+use crate::principal_table::PrincipalView;
+use crate::request::{Action, Unread};
 use crate::session_ref::SessionRef;
-use crate::tenants::PrincipalView;
 use crate::timers::TimerKind;
-use crate::{AuthTicket, Phase};
+use crate::{AuthTicket, ServerPhase};
 
 /// For how long a connection may be without a request before it has to make room for those that wait
 /// outside. One that was accepted into the last place is to have the time to say what it wants.
@@ -39,13 +39,13 @@ impl Server {
     /// has not recovered. There are at most as many as `sessions_max` and `rate_entries_max` say
     /// together.
     pub fn principals(&self) -> impl Iterator<Item = PrincipalView<'_>> {
-        self.tenants.iter()
+        self.principals.iter()
     }
 
     // ── Who vouches for a request. ──────────────────────────────────────────────────────────────
 
     /// Goes on with a request at once, or asks the application about it first, or refuses it.
-    pub(super) fn consider(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
+    pub(super) fn authenticate(&mut self, key: Key, plan: Action, head: &Head<'_>) {
         let tokens = match &self.config.authorization {
             Authorization::None => return self.proceed(key, plan, None),
             Authorization::Deferred => return self.ask(key, plan, head),
@@ -66,10 +66,10 @@ impl Server {
     }
 
     /// Asks the application whether a request may proceed.
-    fn ask(&mut self, key: Key, plan: Plan, head: &Head<'_>) {
+    fn ask(&mut self, key: Key, plan: Action, head: &Head<'_>) {
         let captured = match &plan {
-            Plan::Stream(plan) => plan.head.clone(),
-            Plan::Post(_) | Plan::Index { .. } => {
+            Action::Stream(plan) => plan.head.clone(),
+            Action::Post(_) | Action::Index { .. } => {
                 let service =
                     plan.service().map_or("", |service| self.config.paths.service(service));
                 let client = self.conns.get(key).and_then(|conn| conn.client);
@@ -110,7 +110,7 @@ impl Server {
         let Some(found) = self.sessions.get_mut(session) else { return Ok(()) };
         let taken = found.post(rate, self.now);
         if let (Err(_), Some(principal)) = (taken, &found.principal) {
-            self.tenants.limited(principal);
+            self.principals.limited(principal);
         }
         taken
     }
@@ -123,7 +123,7 @@ impl Server {
     pub(super) fn find_session(&self, claim: &SessionRef) -> Option<Key> {
         let found = self.sessions.at(claim.token.slot());
         let session = found.map(|(_, session)| session);
-        let same = crate::session::Session::is_claimed(session, claim);
+        let same = crate::session::SessionState::is_claimed(session, claim);
         found.map(|(key, _)| key).filter(|_| same)
     }
 
@@ -131,7 +131,7 @@ impl Server {
 
     pub(super) fn admit_connection(&self, peer: &Peer) -> Result<(), AcceptError> {
         let limits = &self.config.limits;
-        if self.phase != Phase::Running {
+        if self.phase != ServerPhase::Running {
             return Err(AcceptError::ShuttingDown);
         }
         if !within(limits.connections_max, self.conns.len().saturating_add(1)) {
@@ -195,7 +195,7 @@ impl Server {
     fn wants_room(&self) -> bool {
         let limits = &self.config.limits;
         let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
-        self.phase == Phase::Running && full && self.evicted == 0 && limits.reserve() > 0
+        self.phase == ServerPhase::Running && full && self.evicted == 0 && limits.reserve() > 0
     }
 
     fn has_had_its_grace(&self, conn: &Conn) -> bool {
@@ -226,7 +226,7 @@ impl Server {
         self.cut(key);
     }
 
-    // ── Refusals. ───────────────────────────────────────────────────────────────────────────────
+    // ── FaultLogThrottle. ───────────────────────────────────────────────────────────────────────────────
 
     /// Answers a request with a fault, counts it, and says it in the log.
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
@@ -239,7 +239,7 @@ impl Server {
         };
         self.note_saying(Some(key), fault, text);
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if fault.aftermath() == Aftermath::Close {
+        if fault.disposition() == Disposition::Close {
             conn.reply.persistence = Persistence::Close;
         }
         let rendered =
@@ -255,11 +255,11 @@ impl Server {
         &mut self,
         key: Key,
         unread: Unread,
-        render: impl FnOnce(&Self, &To<'_>) -> T,
+        render: impl FnOnce(&Self, &ResponseContext<'_>) -> T,
     ) -> Option<T> {
         let reply = self.reply_before(key, unread);
-        let sharing = &self.conns.get(key)?.sharing;
-        Some(render(self, &To { reply, sharing, config: &self.config }))
+        let cors_origin = &self.conns.get(key)?.cors_origin;
+        Some(render(self, &ResponseContext { reply, cors_origin, config: &self.config }))
     }
 
     /// Counts a fault, and tells the log, at most once a second of each.
@@ -276,7 +276,7 @@ impl Server {
             return;
         }
         let Some(unsaid) = self.refusals.tell(fault, self.now) else { return };
-        let who = Who { server: self, key };
+        let who = LogContext { server: self, key };
         log::log!(level, "{}{who}: {text}{unsaid}", fault.name());
     }
 
@@ -294,12 +294,12 @@ impl Server {
 }
 
 /// Who was refused what, as the log has it: no tokens, no payloads, no query.
-struct Who<'a> {
+struct LogContext<'a> {
     server: &'a Server,
     key: Option<Key>,
 }
 
-impl fmt::Display for Who<'_> {
+impl fmt::Display for LogContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(key) = self.key else { return Ok(()) };
         let Some(conn) = self.server.conns.get(key) else { return Ok(()) };

@@ -4,15 +4,15 @@ use super::Server;
 use super::posts::make_room;
 use crate::answer::Reply;
 use crate::arena::Key;
-use crate::asker::Asker;
-use crate::conn::{Conn, Phase as ConnPhase};
+use crate::client_info::ClientInfo;
+use crate::conn::{Conn, ConnPhase};
 use crate::error::Fault;
-use crate::event::{CloseReason, Event, Phase};
+use crate::event::{CloseReason, Event, ServerPhase};
 use crate::exchange::Exchange;
 use crate::http1::{FieldStorage, Head, Persistence, Scan};
 use crate::limits::within;
-use crate::policy::cors::Sharing;
-use crate::request::{Asked, Unread, judge, reply_to, route_of};
+use crate::policy::cors::CorsOrigin;
+use crate::request::{Asked, Unread, reply_to, route_of, route_request};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -22,24 +22,25 @@ impl Server {
         let used = if conn.stashed().is_empty() { self.run(key, input) } else { 0 };
         let rest = input.get(used..).unwrap_or_default();
         if !rest.is_empty() {
-            self.stash(key, rest);
+            self.pending_input(key, rest);
         }
         self.charge_bodies(key);
     }
 
-    fn stash(&mut self, key: Key, rest: &[u8]) {
+    fn pending_input(&mut self, key: Key, rest: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let before = conn.stash.capacity();
-        let needed = conn.stash.len().saturating_add(rest.len());
+        let before = conn.pending_input.capacity();
+        let needed = conn.pending_input.len().saturating_add(rest.len());
         let grown = if needed > before { needed.max(before.saturating_mul(2)) } else { 0 };
         // The old one and the new one are there together for a moment.
         let bytes = self.bodies_bytes.saturating_add(grown as u64);
         if !within(self.config.limits.bodies_bytes_max, bytes) {
             return self.refuse_wherever(key, Fault::BodiesFull);
         }
-        make_room(&mut conn.stash, rest.len(), usize::MAX);
-        conn.stash.extend_from_slice(rest);
-        self.bodies_bytes = self.bodies_bytes - before as u64 + conn.stash.capacity() as u64;
+        make_room(&mut conn.pending_input, rest.len(), usize::MAX);
+        conn.pending_input.extend_from_slice(rest);
+        self.bodies_bytes =
+            self.bodies_bytes - before as u64 + conn.pending_input.capacity() as u64;
     }
 
     /// Refuses a connection that may be in the middle of waiting for something. A request that has
@@ -80,14 +81,15 @@ impl Server {
             return;
         }
         if !conn.stashed().is_empty() {
-            let (stash, at) = (core::mem::take(&mut conn.stash), conn.stash_at);
-            self.bodies_bytes -= stash.capacity() as u64;
-            conn.stash_at = 0;
-            let used = self.run(key, stash.get(at..).unwrap_or_default());
+            let (pending_input, at) =
+                (core::mem::take(&mut conn.pending_input), conn.pending_input_at);
+            self.bodies_bytes -= pending_input.capacity() as u64;
+            conn.pending_input_at = 0;
+            let used = self.run(key, pending_input.get(at..).unwrap_or_default());
             let Some(conn) = self.conns.get_mut(key) else { return };
-            if at + used < stash.len() && !matches!(conn.phase, ConnPhase::Ended) {
-                self.bodies_bytes += stash.capacity() as u64;
-                (conn.stash, conn.stash_at) = (stash, at + used);
+            if at + used < pending_input.len() && !matches!(conn.phase, ConnPhase::Ended) {
+                self.bodies_bytes += pending_input.capacity() as u64;
+                (conn.pending_input, conn.pending_input_at) = (pending_input, at + used);
             }
         }
         // Of a post's body nothing has come: its shard is asked meanwhile. Of an exchange's it will at
@@ -164,7 +166,7 @@ impl Server {
             }
             Ok(Scan::Partial) => {
                 // What the last request said does not hold for this one.
-                conn.sharing = Sharing::Off;
+                conn.cors_origin = CorsOrigin::Off;
                 make_room(&mut conn.partial, input.len(), self.head_limits.head_bytes_max);
                 conn.partial.extend_from_slice(input);
                 // The first head is timed from accept, a later one from its first byte.
@@ -192,7 +194,7 @@ impl Server {
     fn reject_head(&mut self, key: Key, fault: impl Into<Fault>) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.reply = Reply::CLOSE;
-            conn.sharing = Sharing::Off;
+            conn.cors_origin = CorsOrigin::Off;
         }
         self.refuse(key, fault.into(), Unread::Unknown);
     }
@@ -222,21 +224,21 @@ impl Server {
         };
         conn.served = true;
         conn.reply = reply_to(&head);
-        if self.phase != Phase::Running || exchange.is_some() {
+        if self.phase != ServerPhase::Running || exchange.is_some() {
             conn.reply.persistence = Persistence::Close;
         }
-        let room = core::mem::take(&mut conn.sharing);
-        conn.sharing = self.config.cors.judge(head.fields_named("origin"), room);
+        let room = core::mem::take(&mut conn.cors_origin);
+        conn.cors_origin = self.config.cors.evaluate(head.fields_named("origin"), room);
         self.config.warn_of_ignored_fields(&head, &conn.peer);
-        let asker = Asker::of(&head, &conn.peer, &self.config);
-        conn.client = asker.map_or(conn.peer.ip(), |asker| asker.client);
+        let client_info = ClientInfo::of(&head, &conn.peer, &self.config);
+        conn.client = client_info.map_or(conn.peer.ip(), |client_info| client_info.client);
         conn.route = Some(route_of(&head, &self.config));
         conn.session = None;
-        let asked = judge(&head, &asker, &conn.peer, exchange, &self.config);
+        let asked = route_request(&head, &client_info, &conn.peer, exchange, &self.config);
         self.disarm(Role::Phase, key);
         let unread = Unread::of(&head);
         let asked = match asked {
-            Ok(Asked::Plan(plan)) => return self.consider(key, plan, &head),
+            Ok(Asked::Action(plan)) => return self.authenticate(key, plan, &head),
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };
@@ -244,7 +246,7 @@ impl Server {
             Asked::Ready => server.answers.ready(server.readiness(), to),
             Asked::Metadata => server.answers.metadata(to),
             Asked::Options { allow, preflight } => server.answers.options(allow, preflight, to),
-            Asked::Health | Asked::Plan(_) => server.answers.health(&server.vitals(), to),
+            Asked::Health | Asked::Action(_) => server.answers.health(&server.snapshot(), to),
         });
         if let Some(bytes) = bytes {
             self.answer(key, bytes, unread);
@@ -253,7 +255,7 @@ impl Server {
 
     fn readiness(&self) -> Result<(), &str> {
         let limits = &self.config.limits;
-        if self.phase != Phase::Running {
+        if self.phase != ServerPhase::Running {
             Err("draining")
         } else if !within(limits.sessions_max, self.sessions.len().saturating_add(1))
             || !self.has_place_for_stream()
@@ -370,11 +372,11 @@ impl Server {
     /// whose frame fits, so that one with a large frame keeps nobody waiting behind it.
     pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
         // So that they are not all asked after each event.
-        if self.starved.is_empty() || !self.queues_take(self.starved_cost_min) {
+        if self.waiting_for_budget.is_empty() || !self.queues_take(self.waiting_cost_min) {
             return None;
         }
         let (mut at, mut least) = (0, u64::MAX);
-        while let Some(&key) = self.starved.get(at) {
+        while let Some(&key) = self.waiting_for_budget.get(at) {
             #[cfg(test)]
             crate::testing::step();
             let cost = self.refused_shared_cost(key);
@@ -383,15 +385,15 @@ impl Server {
                 at += 1;
                 continue;
             }
-            self.starved.remove(at);
+            self.waiting_for_budget.remove(at);
             if let Some(session) = self.sessions.get_mut(key) {
-                session.starved = false;
+                session.waiting_for_budget = false;
             }
             if self.unblock(key) {
                 return self.events.pop_front();
             }
         }
-        self.starved_cost_min = least;
+        self.waiting_cost_min = least;
         None
     }
 }

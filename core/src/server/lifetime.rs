@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use super::Server;
 use crate::arena::Key;
-use crate::conn::Phase as ConnPhase;
+use crate::conn::ConnPhase;
 use crate::error::Fault;
-use crate::event::{CloseReason, Phase};
+use crate::event::{CloseReason, ServerPhase};
 use crate::http1::Persistence;
 use crate::outbox::Segment;
 use crate::request::Unread;
@@ -32,8 +32,8 @@ impl Server {
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
         match self.phase {
-            Phase::Running => self.drain(),
-            Phase::Draining { .. } | Phase::Drained => {}
+            ServerPhase::Running => self.drain(),
+            ServerPhase::Draining { .. } | ServerPhase::Drained => {}
         }
         self.settle();
     }
@@ -47,18 +47,19 @@ impl Server {
     pub fn abort(&mut self, now: Time) {
         self.advance(now);
         match self.phase {
-            Phase::Running | Phase::Draining { .. } => {
+            ServerPhase::Running | ServerPhase::Draining { .. } => {
                 log::info!("stopping at once: {} connections are cut", self.conns.len());
                 self.cut_everything();
             }
-            Phase::Drained => {}
+            ServerPhase::Drained => {}
         }
         self.settle();
     }
 
     fn drain(&mut self) {
         let grace = self.config.timeouts.shutdown_grace;
-        self.phase = Phase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
+        self.phase =
+            ServerPhase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
         log::info!(
             "shutting down: {} connections, {} sessions",
             self.conns.len(),
@@ -85,7 +86,7 @@ impl Server {
     }
 
     fn cut_everything(&mut self) {
-        self.phase = Phase::Draining { until: None };
+        self.phase = ServerPhase::Draining { until: None };
         for key in self.connection_keys() {
             match self.conns.get(key).map(|conn| &conn.phase) {
                 Some(&ConnPhase::Streaming { session, .. }) => {
@@ -105,7 +106,7 @@ impl Server {
     }
 
     pub(super) fn take_timeouts(&mut self) {
-        if let Phase::Draining { until: Some(until) } = self.phase
+        if let ServerPhase::Draining { until: Some(until) } = self.phase
             && until <= self.now
         {
             self.cut_everything();
@@ -114,7 +115,7 @@ impl Server {
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
-                self.guest_hold_is_over(owner);
+                self.forward_hold_is_over(owner);
             } else if let Some((key, _)) = self.conns.at(owner) {
                 self.time_out(kind, key);
             }
@@ -154,7 +155,7 @@ impl Server {
             TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
-            // A guest's, and in no lane: see `take_timeouts`.
+            // A forwarded post's, and in no lane: see `take_timeouts`.
             TimerKind::HoldForwarded | TimerKind::Shutdown => {}
         }
     }

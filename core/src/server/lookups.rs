@@ -14,9 +14,9 @@ use alloc::boxed::Box;
 
 use super::Server;
 use crate::arena::Key;
-use crate::conn::{Phase as ConnPhase, PostTarget, Unlocated};
+use crate::conn::{ConnPhase, PostTarget, Unlocated};
 use crate::error::{Expired, Fault};
-use crate::event::{Event, LookupAnswer, LookupTicket, Phase, SessionLookup};
+use crate::event::{Event, LookupAnswer, LookupTicket, ServerPhase, SessionLookup};
 use crate::http1::CONTINUE;
 use crate::limits::within;
 use crate::outbox::Segment;
@@ -33,9 +33,9 @@ impl Server {
     pub fn look_up(&self, lookup: &SessionLookup) -> LookupAnswer {
         let found = self.find_session(&lookup.claim).is_some();
         match (self.phase, found) {
-            (Phase::Running, true) => LookupAnswer::Found,
-            (Phase::Running, false) => LookupAnswer::UnknownSession,
-            (Phase::Draining { .. } | Phase::Drained, _) => LookupAnswer::Unavailable,
+            (ServerPhase::Running, true) => LookupAnswer::Found,
+            (ServerPhase::Running, false) => LookupAnswer::UnknownSession,
+            (ServerPhase::Draining { .. } | ServerPhase::Drained, _) => LookupAnswer::Unavailable,
         }
     }
 

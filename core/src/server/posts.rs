@@ -9,13 +9,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Server;
-use crate::answer::{Refused, Reply, To};
+use crate::answer::{Refused, Reply, ResponseContext};
 use crate::arena::Key;
 use crate::config::Acknowledgement;
-use crate::conn::{Phase as ConnPhase, PostTarget, Unlocated};
+use crate::conn::{ConnPhase, PostTarget, Unlocated};
 use crate::error::{Expired, Fault};
 use crate::event::{
-    AuthTicket, ConnId, Event, ForwardedPost, Outcome, Phase, PostTicket, Refusal, SessionId,
+    AuthTicket, ConnId, Event, ForwardedPost, Outcome, PostTicket, Refusal, ServerPhase, SessionId,
     Ticket, Verdict,
 };
 use crate::http1::{self, CONTINUE};
@@ -23,9 +23,9 @@ use crate::jsonrpc::{self, Invalid, Kind, Message};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::principal::Principal;
-use crate::request::{Plan, PostPlan, Unread, body_too_large};
+use crate::request::{Action, PostPlan, Unread, body_too_large};
 use crate::route::Service;
-use crate::session::{Held, Waiting};
+use crate::session::{PostOrigin, Waiting};
 use crate::session_ref::SessionRef;
 use crate::sse::Frame;
 use crate::time::Time;
@@ -148,17 +148,17 @@ impl Server {
     // ── From the head to the body. ──────────────────────────────────────────────────────────────
 
     /// Goes on with a request that somebody has vouched for, or that needs nobody to.
-    pub(super) fn proceed(&mut self, key: Key, plan: Plan, principal: Option<Principal>) {
+    pub(super) fn proceed(&mut self, key: Key, plan: Action, principal: Option<Principal>) {
         match plan {
-            Plan::Stream(plan) => {
+            Action::Stream(plan) => {
                 let unread = plan.unread;
                 if let Err(fault) = self.open(key, plan, principal) {
                     self.refuse(key, fault, unread);
                 }
             }
-            Plan::Post(plan) => self.begin_post(key, plan, principal),
-            Plan::Index { unread } => {
-                let page = |server: &Self, to: &To<'_>| {
+            Action::Post(plan) => self.begin_post(key, plan, principal),
+            Action::Index { unread } => {
+                let page = |server: &Self, to: &ResponseContext<'_>| {
                     let text = server.config.index_page.as_deref().unwrap_or_default();
                     server.answers.page(text, to)
                 };
@@ -172,14 +172,14 @@ impl Server {
     fn begin_post(&mut self, key: Key, plan: PostPlan, principal: Option<Principal>) {
         // Before anything else is said, so that bad posts and guesses at sessions are limited as well,
         // and the answer tells nothing of them.
-        if let Some(Err(wait)) = principal.as_ref().map(|who| self.tenants.post(who, self.now)) {
+        if let Some(Err(wait)) = principal.as_ref().map(|who| self.principals.post(who, self.now)) {
             let refused = Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
             return self.refuse(key, refused, plan.unread);
         }
         if let Some(refused) = plan.refusal {
             return self.refuse(key, refused, plan.unread);
         }
-        if self.phase != Phase::Running {
+        if self.phase != ServerPhase::Running {
             return self.refuse(key, Fault::ShuttingDown, plan.unread);
         }
         let target = match self.target(plan.token, plan.service, principal) {
@@ -334,7 +334,7 @@ impl Server {
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
         if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(Held::Conn(key), Waiting::of(&message));
+            found.hold(PostOrigin::Conn(key), Waiting::of(&message));
         }
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);
@@ -343,8 +343,8 @@ impl Server {
     /// What a post is told whose session has ended since it was found.
     const fn no_session(&self) -> Fault {
         match self.phase {
-            Phase::Running => Fault::UnknownSession,
-            Phase::Draining { .. } | Phase::Drained => Fault::ShuttingDown,
+            ServerPhase::Running => Fault::UnknownSession,
+            ServerPhase::Draining { .. } | ServerPhase::Drained => Fault::ShuttingDown,
         }
     }
 
@@ -374,7 +374,7 @@ impl Server {
     fn accepted(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let reply = Reply { head_only: false, ..conn.reply };
-        let to = To { reply, sharing: &conn.sharing, config: &self.config };
+        let to = ResponseContext { reply, cors_origin: &conn.cors_origin, config: &self.config };
         let bytes = self.answers.accepted(&to);
         self.answer(key, bytes, Unread::Known(0));
     }
@@ -428,8 +428,8 @@ impl Server {
         while let Some(found) = self.sessions.get(session) {
             match found.next_admissible(&self.config.limits) {
                 None => return,
-                Some(Held::Guest(guest)) => self.release_guest(guest),
-                Some(Held::Conn(conn)) => {
+                Some(PostOrigin::Forward(forward)) => self.release_forward(forward),
+                Some(PostOrigin::Conn(conn)) => {
                     let Some(message) = self.unhold(conn) else { return };
                     self.admit(conn, session, message);
                 }
@@ -449,7 +449,7 @@ impl Server {
             return None;
         };
         if let Some(found) = self.sessions.get_mut(session) {
-            found.unhold(Held::Conn(key));
+            found.unhold(PostOrigin::Conn(key));
         }
         Some(message)
     }
@@ -462,12 +462,12 @@ impl Server {
         self.metrics.requests_withdrawn += 1;
         log::debug!("{}: a held request was cancelled", SessionId(session));
         match post {
-            Held::Conn(conn) => {
+            PostOrigin::Conn(conn) => {
                 self.unhold(conn);
                 self.accepted(conn);
             }
-            Held::Guest(guest) => {
-                self.dismiss(guest, Outcome::Accepted);
+            PostOrigin::Forward(forward) => {
+                self.dismiss(forward, Outcome::Accepted);
             }
         }
         self.releasable.push_back(session);
@@ -520,12 +520,12 @@ impl Server {
     }
 
     /// The session that held posts wait for is gone.
-    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = Held>) {
+    pub(super) fn refuse_held(&mut self, held: impl IntoIterator<Item = PostOrigin>) {
         for post in held {
             let key = match post {
-                Held::Conn(conn) => conn,
-                Held::Guest(guest) => {
-                    self.dismiss(guest, self.no_session_outcome());
+                PostOrigin::Conn(conn) => conn,
+                PostOrigin::Forward(forward) => {
+                    self.dismiss(forward, self.no_session_outcome());
                     continue;
                 }
             };

@@ -47,7 +47,7 @@ impl Server {
 
     /// Whether a session waits for room in all queues together, and none is there.
     fn wants_queue_room(&self) -> bool {
-        !self.starved.is_empty() && !self.queues_take(self.starved_cost_min)
+        !self.waiting_for_budget.is_empty() && !self.queues_take(self.waiting_cost_min)
     }
 
     /// When queues are looked at next to make room, if nothing else makes some.

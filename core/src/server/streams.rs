@@ -2,18 +2,18 @@
 
 use super::Server;
 use super::guard::Source;
-use crate::answer::{Invitation, Refused, To};
+use crate::answer::{EndpointInfo, Refused, ResponseContext};
 use crate::arena::Key;
-use crate::conn::Phase as ConnPhase;
+use crate::conn::ConnPhase;
 use crate::error::{Fault, SendError};
-use crate::event::{CloseReason, ConnId, Event, Phase, Reach, RequestHead, SessionId};
+use crate::event::{CloseReason, ConnId, Event, Reach, RequestHead, ServerPhase, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
 use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::{StreamPlan, Unread};
 use crate::route::Service;
-use crate::session::Session;
+use crate::session::SessionState;
 use crate::sse::{Frame, LAST_CHUNK};
 use crate::throttle::{SESSION_LINES_PER_SECOND, Throttle};
 use crate::time::Time;
@@ -117,17 +117,18 @@ impl Server {
         let token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
         let service = plan.service;
-        let invitation = Invitation { token: &token, mount: &plan.mount, service };
-        let greet =
-            |server: &Self, to: &To<'_>| server.answers.stream(plan.framing, Some(invitation), to);
+        let endpoint = EndpointInfo { token: &token, mount: &plan.mount, service };
+        let greet = |server: &Self, to: &ResponseContext<'_>| {
+            server.answers.stream(plan.framing, Some(endpoint), to)
+        };
         let Some(greeting) = self.answering(key, plan.unread, greet) else { return Ok(()) };
         if let Some(address) = address {
             self.session_addresses.add(address);
         }
         if let Some(principal) = principal.clone() {
-            self.tenants.opened(&principal, self.now);
+            self.principals.opened(&principal, self.now);
         }
-        let session = Session::new(key, secret, service, principal.clone(), address, self.now);
+        let session = SessionState::new(key, secret, service, principal.clone(), address, self.now);
         let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
@@ -175,7 +176,7 @@ impl Server {
     ) -> Result<(), Fault> {
         let limits = &self.config.limits;
         let more = |count: u32| count.saturating_add(1);
-        if self.phase != Phase::Running {
+        if self.phase != ServerPhase::Running {
             Err(Fault::ShuttingDown)
         } else if !within(limits.sessions_max, more(self.sessions.len())) {
             Err(Fault::SessionsFull)
@@ -187,7 +188,7 @@ impl Server {
         }) {
             Err(Fault::SessionsPerAddressFull)
         } else if principal.is_some_and(|principal| {
-            let count = self.tenants.sessions(principal);
+            let count = self.principals.sessions(principal);
             !within(limits.sessions_per_principal_max, more(count))
         }) {
             Err(Fault::SessionsPerPrincipalFull)
@@ -222,11 +223,11 @@ impl Server {
         match refused {
             Unqueued::Full { cost, everywhere } => {
                 let session = self.sessions.get_mut(key);
-                let starved = session.is_some_and(|session| {
+                let waiting_for_budget = session.is_some_and(|session| {
                     session.refused_cost = Some(cost);
-                    session.starved
+                    session.waiting_for_budget
                 });
-                if everywhere || starved {
+                if everywhere || waiting_for_budget {
                     self.starve(key);
                 }
                 Err(SendError::Full)
@@ -239,13 +240,13 @@ impl Server {
     /// A session waits for room in all queues together, for the frame that was refused last.
     fn starve(&mut self, key: Key) {
         let Some(cost) = self.refused_shared_cost(key) else { return };
-        if self.starved.is_empty() {
+        if self.waiting_for_budget.is_empty() {
             self.expect_queue_room();
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        self.starved_cost_min = self.starved_cost_min.min(cost);
-        if !core::mem::replace(&mut session.starved, true) {
-            self.starved.push_back(key);
+        self.waiting_cost_min = self.waiting_cost_min.min(cost);
+        if !core::mem::replace(&mut session.waiting_for_budget, true) {
+            self.waiting_for_budget.push_back(key);
         }
     }
 
@@ -295,7 +296,7 @@ impl Server {
         }
         let last = session.requests_in_flight() == 0;
         self.releasable.push_back(key);
-        if last && self.phase != Phase::Running {
+        if last && self.phase != ServerPhase::Running {
             self.begin_end(key, CloseReason::Shutdown);
         }
         true
@@ -308,8 +309,8 @@ impl Server {
         let Some(cost) = session.refused_cost else { return false };
         let Some(conn) = self.conns.get(session.conn) else { return false };
         let shared = conn.queue_shared_by(cost, limits);
-        if session.starved {
-            self.starved_cost_min = self.starved_cost_min.min(shared);
+        if session.waiting_for_budget {
+            self.waiting_cost_min = self.waiting_cost_min.min(shared);
         }
         let queued = conn.outbox.cost();
         // Below half, so that a full queue is not announced as free for every small write.
@@ -367,8 +368,8 @@ impl Server {
     pub(super) fn end_session(&mut self, key: Key, reason: CloseReason) {
         let Some(mut session) = self.sessions.remove(key) else { return };
         let reason = session.ending.unwrap_or(reason);
-        if session.starved {
-            self.starved.retain(|&starved| starved != key);
+        if session.waiting_for_budget {
+            self.waiting_for_budget.retain(|&waiting_for_budget| waiting_for_budget != key);
         }
         let frames_undelivered = self.clear_outbox(session.conn);
         self.note_end(key, &session, reason, frames_undelivered);
@@ -378,7 +379,7 @@ impl Server {
             self.session_addresses.subtract(address);
         }
         if let Some(principal) = &session.principal {
-            self.tenants.closed(principal, self.now);
+            self.principals.closed(principal, self.now);
         }
         self.metrics.sessions_closed += 1;
         self.events.push_back(Event::Closed {
@@ -391,7 +392,13 @@ impl Server {
 
     /// Says in the log how a session ended, and whether it was of use: see `throttle` for how many such
     /// lines there are.
-    fn note_end(&mut self, key: Key, session: &Session, reason: CloseReason, undelivered: u32) {
+    fn note_end(
+        &mut self,
+        key: Key,
+        session: &SessionState,
+        reason: CloseReason,
+        undelivered: u32,
+    ) {
         if !log::log_enabled!(log::Level::Info) {
             return;
         }
@@ -439,7 +446,7 @@ impl SessionLines {
     }
 }
 
-impl crate::request::Plan {
+impl crate::request::Action {
     /// What is left to read of the request if it is refused.
     pub(super) const fn unread(&self) -> Unread {
         match self {

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::OnceLock;
 
-use mcp_sse_core::Report;
+use mcp_sse_core::HealthExtras;
 use mcp_sse_driver::{Handle, LogThrottle};
 
 /// After so many processes in a row that could not be started, the bridge is not ready.
@@ -22,7 +22,7 @@ pub struct Status {
     lines_refused: AtomicU64,
     lines_too_long: AtomicU64,
     /// Told whenever `/health` or `/ready` would say something new.
-    listener: OnceLock<Box<dyn Fn(Report) + Send + Sync>>,
+    listener: OnceLock<Box<dyn Fn(HealthExtras) + Send + Sync>>,
     /// Changes that nobody has told of yet. Whoever makes the first tells of all, and the others need
     /// not wait: two who told at once could leave the older report behind.
     untold: AtomicU32,
@@ -44,10 +44,10 @@ impl Status {
     /// Tells this server from now on what `/health` and `/ready` are to say. Only the first one that
     /// is said here is told.
     pub fn report_to(&self, server: Handle) {
-        self.listen(move |report| server.report(report));
+        self.listen(move |report| server.set_health_extras(report));
     }
 
-    pub(super) fn listen(&self, listener: impl Fn(Report) + Send + Sync + 'static) {
+    pub(super) fn listen(&self, listener: impl Fn(HealthExtras) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
         self.tell();
     }
@@ -68,8 +68,8 @@ impl Status {
         }
     }
 
-    fn report(&self) -> Report {
-        let report = Report::new()
+    fn report(&self) -> HealthExtras {
+        let report = HealthExtras::new()
             .gauge("children", self.running().into())
             .gauge("children_started", self.started())
             .gauge("lines_refused", self.lines_refused())
@@ -170,7 +170,7 @@ mod tests {
     fn what_changes_while_it_is_told_is_told_last() {
         use std::sync::{Arc, Mutex};
         let status = Arc::new(Status::default());
-        let told = Arc::<Mutex<Vec<Report>>>::default();
+        let told = Arc::<Mutex<Vec<HealthExtras>>>::default();
         let (changing, telling) = (Arc::downgrade(&status), told.clone());
         status.listen(move |report| {
             // Another thread, while this report is on its way.

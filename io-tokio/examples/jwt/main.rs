@@ -84,7 +84,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let config = Config::builder().protected_resource(resource).build()?;
 
     let listener =
-        Listener::from_std(socket, config).authorize(async move |head| tokens.judge(&head))?;
+        Listener::from_std(socket, config).authorize(async move |head| tokens.decide(&head))?;
     // A closed stdout is no reason not to serve.
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n\nCtrl-C stops it.");
 

@@ -48,7 +48,7 @@ impl Tokens {
     }
 
     /// The authorizer.
-    pub(crate) fn judge(&self, head: &RequestHead) -> Decision {
+    pub(crate) fn decide(&self, head: &RequestHead) -> Decision {
         let Some(token) = head.bearer_token() else {
             return Verdict::Refuse(Refusal::Unauthenticated).into();
         };

@@ -12,7 +12,7 @@ use mcp_sse_core::jsonrpc::{Kind, code};
 
 use super::bytes::{TOKEN, Told, WORDS, limits};
 use super::events::{on_one_line, strictly};
-use super::json::judge;
+use super::json::classify;
 use crate::sim::reader::{Heard, Reader};
 
 /// Holds everything that was told against everything that was said.
@@ -175,7 +175,7 @@ fn check_answer(asked: &Asked, answer: &Answer) {
         // One that is whole is judged before it is answered.
         ("POST", target, '1') if target == format!("/messages?session_id={TOKEN}") => {
             if asked.has("content-length", None) || asked.has("transfer-encoding", None) {
-                judge(content, Some(6)).map_or(400, |_| 202)
+                classify(content, Some(6)).map_or(400, |_| 202)
             } else {
                 411
             }
@@ -186,7 +186,7 @@ fn check_answer(asked: &Asked, answer: &Answer) {
     // What is left of a refused body is thrown away.
     let closes = asked.version == '0' || asked.has("connection", Some("close"));
     assert_eq!(answer.closes, closes, "{line:?} is answered {}", answer.status);
-    if let (400, Err(error)) = (expected, judge(content, Some(6))) {
+    if let (400, Err(error)) = (expected, classify(content, Some(6))) {
         let start = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{error},"#);
         assert!(answer.body.starts_with(&start), "{} is not {error}", answer.body);
     }
@@ -253,7 +253,7 @@ fn check_messages(asked: &[Asked], answers: &[Answer], told: &Told, sent: &[Stri
         if arrived.next_if(|message| message.as_bytes() == content).is_some() {
             continue;
         }
-        let found = judge(content, Some(6)).expect("a message");
+        let found = classify(content, Some(6)).expect("a message");
         let id = on_one_line(found.id.unwrap_or_default());
         assert_eq!(found.kind, Kind::Request, "it did not arrive: {}", content.escape_ascii());
         let told_busy = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#);

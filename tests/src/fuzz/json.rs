@@ -21,7 +21,7 @@ pub fn jsonrpc(body: &[u8]) {
                 Err(invalid.code())
             }
         };
-        assert_eq!(found, judge(body, nesting_max), "{read:?} of {}", body.escape_ascii());
+        assert_eq!(found, classify(body, nesting_max), "{read:?} of {}", body.escape_ascii());
         check_owned(body, nesting_max, &read);
     }
 }
@@ -53,7 +53,7 @@ pub(super) struct Found<'a> {
 }
 
 /// What a body is by the wire's rules: a message, or an error with this code.
-pub(super) fn judge(body: &[u8], nesting_max: Option<usize>) -> Result<Found<'_>, i32> {
+pub(super) fn classify(body: &[u8], nesting_max: Option<usize>) -> Result<Found<'_>, i32> {
     const INVALID: i32 = code::INVALID_REQUEST;
     let text = core::str::from_utf8(body).map_err(|_| code::PARSE_ERROR)?;
     // Skipped, not built: the library's trees bound nesting and numbers, JSON does not.
@@ -85,7 +85,7 @@ pub(super) fn judge(body: &[u8], nesting_max: Option<usize>) -> Result<Found<'_>
 
 /// The request that a message takes back.
 fn cancelled(text: &str) -> Option<&str> {
-    let found = judge(text.as_bytes(), None).ok()?;
+    let found = classify(text.as_bytes(), None).ok()?;
     let method = found.method.as_deref();
     if (found.kind, method) != (Kind::Notification, Some("notifications/cancelled")) {
         return None;

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
-    AuthTicket, Delivery, Event, ForwardedPost, Frame, HeldPost, Limits, LookupAnswer,
-    LookupTicket, Outcome, PostTicket, Principal, Refusal, SendError, SessionId, SessionLookup,
-    Shard, Verdict,
+    AuthTicket, Delivery, Event, ForwardedPost, Frame, Limits, LookupAnswer, LookupTicket, Outcome,
+    PostTicket, Principal, QueuedPostId, Refusal, SendError, SessionId, SessionLookup, ShardId,
+    Verdict,
 };
 
 use super::ask::{Ask, Wanted};
@@ -31,13 +31,13 @@ pub struct Application {
     /// Posts whose ticket waits.
     tickets: VecDeque<(usize, PostTicket, u64)>,
     /// Posts that wait to be given to another shard.
-    foreign: VecDeque<(usize, Shard, ForwardedPost, PostTicket)>,
+    foreign: VecDeque<(usize, ShardId, ForwardedPost, PostTicket)>,
     /// Lookups that wait to be put to another shard.
-    lookups: VecDeque<(usize, Shard, SessionLookup, LookupTicket)>,
+    lookups: VecDeque<(usize, ShardId, SessionLookup, LookupTicket)>,
     /// What other shards said, on its way back.
     outcomes: VecDeque<(usize, PostTicket, Outcome)>,
     /// Posts that wait at another shard, by that shard's name for them.
-    settling: BTreeMap<(usize, HeldPost), (usize, PostTicket)>,
+    settling: BTreeMap<(usize, QueuedPostId), (usize, PostTicket)>,
     /// Sessions that are no more.
     old_sessions: VecDeque<(usize, SessionId)>,
     frames: u64,

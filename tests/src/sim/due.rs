@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use mcp_sse_core::{Fault, Interest, Phase, Server, Timeouts};
+use mcp_sse_core::{Fault, Interest, Server, ServerPhase, Timeouts};
 
 use super::ask::{Ask, Wanted};
 use super::driver::End;
@@ -299,7 +299,7 @@ impl World {
             self.model.tour.add("withdrawn", metrics.requests_withdrawn);
             self.model.tour.add("connections", metrics.connections_accepted);
             if orderly {
-                assert_eq!(server.phase(), Phase::Drained);
+                assert_eq!(server.phase(), ServerPhase::Drained);
                 assert!(shard.drained, "10: the end was told");
             }
             assert_eq!(server.poll_timeout(), None, "13: nothing is left to be waited for");

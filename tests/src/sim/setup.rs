@@ -4,7 +4,9 @@
 
 use core::time::Duration;
 
-use mcp_sse_core::{Acknowledgement, Authorization, Config, Limits, Shard, StaticTokens, Timeouts};
+use mcp_sse_core::{
+    Acknowledgement, Authorization, Config, Limits, ShardId, StaticTokens, Timeouts,
+};
 
 use super::chance::Chance;
 
@@ -90,7 +92,7 @@ impl Setup {
         let timeouts = if generous { Timeouts::default() } else { timeouts(chance) };
         let configs = (0..shards).map(|shard| {
             let mut config = Config::builder()
-                .shard(Shard(shard as u16))
+                .shard(ShardId(shard as u16))
                 .authorization(authorization.clone())
                 .acknowledgement(acknowledgement)
                 .forwarding(forwarding)
@@ -126,7 +128,7 @@ impl Setup {
     #[must_use]
     pub fn busy(parties: usize) -> Self {
         let config = |shard| {
-            Config::builder().shard(Shard(shard)).forwarding(true).build().expect("the defaults")
+            Config::builder().shard(ShardId(shard)).forwarding(true).build().expect("the defaults")
         };
         Self {
             configs: vec![config(0), config(1)],

@@ -26,7 +26,7 @@ pub const BACKLOG_BYTES_MAX: i64 = 200;
 
 /// A server, and what its driver counts.
 #[derive(Debug)]
-pub struct Shard {
+pub struct SimShard {
     pub server: Server,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -47,7 +47,7 @@ pub struct World {
     /// Decides about cuts and nothing else, so that runs can differ in nothing else.
     pub scissors: Chance,
     pub trace: Trace,
-    pub shards: Vec<Shard>,
+    pub shards: Vec<SimShard>,
     pub now: Time,
     pub calls: u64,
     pub links: BTreeMap<LinkKey, Link>,
@@ -107,7 +107,7 @@ impl World {
             let server =
                 meter::inside(|| Server::new(config.clone(), Box::new(tokens), Time::ZERO));
             let (bytes_in, bytes_out, accepted) = (0, 0, 0);
-            Shard {
+            SimShard {
                 server,
                 bytes_in,
                 bytes_out,

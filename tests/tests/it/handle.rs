@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::sync::mpsc;
 
-use mcp_sse_core::{CloseReason, Config, Frame, Report, SendError, Timeouts};
+use mcp_sse_core::{CloseReason, Config, Frame, HealthExtras, SendError, Timeouts};
 use mcp_sse_driver::Session;
 use mcp_sse_tests::adapter::{Adapter, Place, Server};
 use mcp_sse_tests::client::{Client, Next, Stream, call};
@@ -349,10 +349,12 @@ fn what_the_application_reports(on: &Adapter) {
             let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             Client::connect(desk.address()).ask(request)
         };
-        session.server().report(Report::new().gauge("children", 3).not_ready("no child"));
+        session
+            .server()
+            .set_health_extras(HealthExtras::new().gauge("children", 3).not_ready("no child"));
         wait_until("it is told", || probe("/ready").status == 503);
         assert!(probe("/health").text().contains(r#""children":3"#));
-        session.server().report(Report::new());
+        session.server().set_health_extras(HealthExtras::new());
         wait_until("it is taken back", || probe("/ready").status == 200);
     });
 }

@@ -27,14 +27,14 @@ fn start(tokens: Tokens) -> (Server, mpsc::Receiver<mcp_sse_driver::Session>) {
     let (sender, sessions) = mpsc::channel();
     let resource = ProtectedResource::new("http://localhost/sse").authorization_server(ISSUER);
     let config = Config::builder().protected_resource(resource).build().expect("good");
-    let judge = authorize(async move |head| tokens.judge(&head));
+    let decide = authorize(async move |head| tokens.decide(&head));
     let server = Server::try_start_authorized(
         &TOKIO,
         Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0))),
         1,
         Place::Local,
         config,
-        Some((judge, VerdictCache::new())),
+        Some((decide, VerdictCache::new())),
         handlers::give(sender),
     );
     (server.expect("a server"), sessions)

@@ -14,12 +14,12 @@ macro_rules! check {
             use std::sync::Arc;
 
             use $adapter::{
-                ADDRESSES_MAX, Acknowledgement, Aftermath, Authorization, Cidr, CidrError,
-                CloseReason, Closed, Config, ConfigBuilder, ConfigError, Conversation,
-                DECISIONS_MAX, Decision, ExchangeRequest, Fault, Frame, Handle, HandlerReturn,
+                ADDRESSES_MAX, Acknowledgement, Authorization, Cidr, CidrError, CloseReason,
+                Closed, Config, ConfigBuilder, ConfigError, DECISIONS_MAX, Decision, Disposition,
+                ExchangeClient, ExchangeRequest, Fault, Frame, Handle, HandlerReturn, HealthExtras,
                 Limits, Listener, Metrics, Peer, Principal, ProtectedResource, Rate, RateError,
-                Reach, Refusal, Report, RequestHead, ResponseHead, ReturnsFuture, ReturnsNothing,
-                SendError, Session, SessionId, SessionSender, Shard, StaticTokens,
+                Reach, Refusal, RequestHead, ResponseHead, ReturnsFuture, ReturnsNothing,
+                SendError, Session, SessionId, SessionSender, ShardId, StaticTokens,
                 StaticTokensBuilder, StaticTokensError, Stopped, Timeouts, Tls, TlsError,
                 TlsProblem, Verdict, VerdictCache, WORKERS_MAX, http1, jsonrpc, rustls, sse,
             };
@@ -42,8 +42,8 @@ macro_rules! check {
                 Tls::from_pem_files("cert", "key")
             }
 
-            fn handle(handle: &Handle, report: Report) {
-                handle.report(report.gauge("children", 1));
+            fn handle(handle: &Handle, report: HealthExtras) {
+                handle.set_health_extras(report.gauge("children", 1));
             }
 
             async fn verbs(handle: &Handle, frame: Frame) -> Result<(Reach, Metrics), Stopped> {
@@ -54,11 +54,11 @@ macro_rules! check {
                 handle: &Handle,
                 request: ExchangeRequest,
                 peer: Peer,
-            ) -> Result<Conversation, Stopped> {
+            ) -> Result<ExchangeClient, Stopped> {
                 handle.exchange(request, peer).await
             }
 
-            fn poll(talk: &mut Conversation, cx: &mut Context<'_>) -> Poll<Option<ResponseHead>> {
+            fn poll(talk: &mut ExchangeClient, cx: &mut Context<'_>) -> Poll<Option<ResponseHead>> {
                 talk.poll_head(cx)
             }
 
@@ -66,8 +66,8 @@ macro_rules! check {
                 (head.method(), head.version(), head.client())
             }
 
-            fn counted(metrics: &Metrics, fault: Fault) -> (u64, Aftermath) {
-                (metrics.fault(fault), fault.aftermath())
+            fn counted(metrics: &Metrics, fault: Fault) -> (u64, Disposition) {
+                (metrics.fault(fault), fault.disposition())
             }
 
             fn closed(closed: Closed) -> Option<Fault> {
@@ -116,7 +116,7 @@ macro_rules! check {
                     .authorization(Authorization::Static(tokens))
                     .acknowledgement(Acknowledgement::Queued)
                     .protected_resource(ProtectedResource::new("https://mcp.example"))
-                    .shard(Shard(0))
+                    .shard(ShardId(0))
                     .build()
             }
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::mpsc;
 
-use mcp_sse_core::{Config, Fault, Shard};
+use mcp_sse_core::{Config, Fault, ShardId};
 use mcp_sse_tests::adapter::{Adapter, Server};
 use mcp_sse_tests::client::{Client, Response, Stream, answer, call, post_request};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers};
@@ -341,7 +341,7 @@ fn too_large(on: &Adapter) {
 }
 
 fn no_such_session(on: &Adapter) {
-    let shard = Config::builder().shard(Shard(7)).build().expect("good");
+    let shard = Config::builder().shard(ShardId(7)).build().expect("good");
     let other_shard = Server::start(on, shard, handlers::echo());
     let instance = Config::builder().instance("west").build().expect("good");
     let other_instance = Server::start(on, instance, handlers::echo());

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::mpsc;
 
-use mcp_sse_core::{CloseReason, Config, Frame, Report, SessionToken, Timeouts};
+use mcp_sse_core::{CloseReason, Config, Frame, HealthExtras, SessionToken, Timeouts};
 use mcp_sse_driver::WORKERS_MAX;
 use mcp_sse_tests::adapter::{Adapter, Handler, Listen, Place, Server, handler};
 use mcp_sse_tests::certificate::Certificate;
@@ -433,7 +433,9 @@ fn reports_reach_every_shard(on: &Adapter) {
         drop(streams(&way));
         let mut askers = connections(&way);
         for children in [3, 5] {
-            server.handle().report(Report::new().gauge("children", children).not_ready("no child"));
+            server.handle().set_health_extras(
+                HealthExtras::new().gauge("children", children).not_ready("no child"),
+            );
             for asker in &mut askers {
                 wait_until("its shard knows", || {
                     let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");

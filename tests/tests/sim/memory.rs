@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use mcp_sse_core::{
     Authorization, Config, ConnId, Delivery, Event, Frame, Interest, Limits, Outcome, Peer,
-    Principal, Server, SessionId, Shard, Time, Verdict,
+    Principal, Server, SessionId, ShardId, Time, Verdict,
 };
 use mcp_sse_tests::sim::chance::Tokens;
 use mcp_sse_tests::sim::meter;
@@ -400,7 +400,7 @@ fn what_guests_take() {
     };
     let mut filled = Filled::new(&limits(COUNT), Authorization::None);
     let (_, token) = filled.opens(0).expect("room");
-    let elsewhere = Config::builder().shard(Shard(1)).forwarding(true).build().unwrap();
+    let elsewhere = Config::builder().shard(ShardId(1)).forwarding(true).build().unwrap();
     let mut other = Server::new(elsewhere, Box::new(Tokens::new(2, false)), NOW);
     let mut held = 0;
     for id in 0..=COUNT + 1 {

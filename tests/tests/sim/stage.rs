@@ -13,7 +13,7 @@ use std::sync::Arc;
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
     ConfigBuilder, ConnId, Delivery, EntropyUnavailable, Event, Exchange, ForwardedPost, Frame,
-    HeldPost, Interest, Outcome, Peer, PostTicket, Principal, Server, SessionId, Shard, Time,
+    Interest, Outcome, Peer, PostTicket, Principal, QueuedPostId, Server, SessionId, ShardId, Time,
     Verdict,
 };
 use mcp_sse_tests::sim::meter;
@@ -104,7 +104,7 @@ pub(crate) struct Stage {
     refusals: u32,
     foreign: VecDeque<(usize, ForwardedPost, PostTicket)>,
     /// Posts that wait at the other shard, by its name for them.
-    held: BTreeMap<(usize, HeldPost), (usize, PostTicket)>,
+    held: BTreeMap<(usize, QueuedPostId), (usize, PostTicket)>,
     events: u64,
     /// Everything was cut, so whoever waits for an answer has none.
     pub(crate) cut: bool,
@@ -123,7 +123,7 @@ impl Stage {
                 dest.fill(draw as u8 + 1);
                 Ok(())
             };
-            let config = config.clone().shard(Shard(shard)).build().unwrap();
+            let config = config.clone().shard(ShardId(shard)).build().unwrap();
             meter::inside(|| Server::new(config.clone(), Box::new(entropy), Time::ZERO))
         };
         Self {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use mcp_sse_core::{Authorization, ConnId, Principal, Refusal, RequestHead, Timeouts, Verdict};
 
 use super::*;
-use crate::decisions::{Authorizer, DECISIONS_MAX, Decisions, undisturbed};
+use crate::decisions::{Authorizer, DECISIONS_MAX, Decisions, catch_panic};
 use crate::verdicts::VerdictCache;
 
 /// What the authorizer is to say about each token; it waits where there is nothing yet.
@@ -97,9 +97,9 @@ impl Desk {
             .timeouts(timeouts)
             .build();
         let server = Server::new(config.unwrap(), Box::new(Random::seeded(1)), NOW);
-        let (_, controls) = controls();
+        let (_, controls) = shard_control();
         let oracle = Oracle::default();
-        let link = controls.neighbours.own().clone();
+        let link = controls.shard_set.own().clone();
         let decisions = Decisions::new(Some(oracle.authorizer()), cache, link);
         Self { server, decisions, oracle, opened: Vec::new() }
     }
@@ -265,8 +265,8 @@ fn a_panic_refuses_a_request_and_no_more() {
         }
     });
     let mut desk = Desk::new(VerdictCache::new());
-    let (_, controls) = controls();
-    let link = controls.neighbours.own().clone();
+    let (_, controls) = shard_control();
+    let link = controls.shard_set.own().clone();
     desk.decisions = Decisions::new(Some(authorizer), VerdictCache::new(), link);
     for (token, status) in [("early", "503"), ("late", "503"), ("t", "403"), ("early", "503")] {
         let conn = desk.asks(token, NOW);
@@ -280,7 +280,7 @@ fn authorizer_that_panics_a_thousand_times_is_a_line_a_second() {
     let lines = crate::testing::lines_in(|| {
         for _ in 0..1_000 {
             // Past the panic hook, whose words are the program's affair.
-            let done = undisturbed::<()>(|| std::panic::resume_unwind(Box::new(())));
+            let done = catch_panic::<()>(|| std::panic::resume_unwind(Box::new(())));
             assert!(done.is_none());
         }
     });
@@ -309,14 +309,14 @@ fn a_key_that_panics_refuses_a_request_and_no_more() {
 #[test]
 fn a_wake_gets_the_turn() {
     let mut desk = Desk::new(VerdictCache::new());
-    let (_, controls) = controls();
-    let link = controls.neighbours.own().clone();
+    let (_, controls) = shard_control();
+    let link = controls.shard_set.own().clone();
     desk.decisions =
         Decisions::new(Some(desk.oracle.authorizer()), VerdictCache::new(), link.clone());
     let conn = desk.asks("t", NOW);
     let turn = Arc::new(Counted::default());
     let waker = Waker::from(turn.clone());
-    drop(link.attention.take(&Context::from_waker(&waker)));
+    drop(link.mailbox.take(&Context::from_waker(&waker)));
     desk.oracle.allows("t");
     assert_eq!(turn.0.load(Ordering::Relaxed), 1);
     desk.turn(NOW);

@@ -9,13 +9,13 @@ use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
 use super::poll;
 use super::sockets::{Bench, Scripted};
 use crate::testing::Random;
-use crate::{Handle, Stopped, controls_of};
+use crate::{Handle, Stopped, shard_control_of};
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Shards that are run one after the other, when a test says so.
 fn shards(config: &Config, count: usize) -> (Handle, Vec<Bench>) {
-    let (handle, controls) = controls_of(count).unwrap();
+    let (handle, controls) = shard_control_of(count).unwrap();
     let bench = |(seed, controls)| {
         Bench::with(config.clone(), Box::new(Random::seeded(seed)), handle.clone(), controls)
     };
@@ -343,7 +343,7 @@ fn unfinished_posts_to_shards_that_end_or_never_were_are_answered() {
 
 #[test]
 fn a_shutdown_before_the_beginning_reaches_every_shard() {
-    let (handle, controls) = crate::controls();
+    let (handle, controls) = crate::shard_control();
     handle.shutdown();
     for controls in controls.split(3) {
         let entropy = Box::new(Random::seeded(1));
@@ -361,7 +361,7 @@ fn sessions_of_different_shards_have_different_ids() {
 
 #[test]
 fn too_few_and_too_many_are_mistakes() {
-    assert!(controls_of(0).is_err());
-    assert!(controls_of(257).is_err());
-    assert!(controls_of(256).is_ok());
+    assert!(shard_control_of(0).is_err());
+    assert!(shard_control_of(257).is_err());
+    assert!(shard_control_of(256).is_ok());
 }

@@ -15,7 +15,9 @@ use mcp_sse_core::{Clock, CloseReason, Config, ConnId, Limits, Peer, sse::Frame}
 
 use super::{Counted, poll};
 use crate::testing::{Random, lines_in};
-use crate::{Controls, Handle, Session, SessionSender, Shard, Socket, Timer, Turn, controls};
+use crate::{
+    Handle, Session, SessionSender, Shard, ShardControl, Socket, Timer, Turn, shard_control,
+};
 
 /// What the peer of one socket has said and heard, and how the socket behaves.
 #[derive(Default)]
@@ -102,7 +104,7 @@ pub(super) struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (handle, controls) = controls();
+        let (handle, controls) = shard_control();
         Self::with(Config::default(), Box::new(Random::seeded(5)), handle, controls)
     }
 
@@ -110,7 +112,7 @@ impl Bench {
         config: Config,
         entropy: Box<Random>,
         handle: Handle,
-        controls: Controls,
+        controls: ShardControl,
     ) -> Self {
         let shard = Shard::new(config, entropy, controls);
         Self { shard, handle, conns: Vec::new(), sessions: Vec::new() }
@@ -305,7 +307,7 @@ fn abort_alone_ends_a_server_with_sockets_that_take_nothing() {
 fn sockets_that_are_refused_a_thousand_times_are_a_line_a_second() {
     let limits = Limits { connections_per_address_max: Some(0), ..Limits::default() };
     let config = Config::builder().limits(limits).build().unwrap();
-    let (handle, controls) = controls();
+    let (handle, controls) = shard_control();
     let bench = Bench::with(config, Box::new(Random::seeded(5)), handle, controls);
     let peer = Peer::tcp("192.0.2.7:5".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
     let clock = Clock::start();

@@ -438,7 +438,7 @@ fn an_answer_that_did_not_fit_leaves_its_request_in_flight() {
 }
 
 #[test]
-fn all_queues_together_have_a_limit_and_the_starved_are_told_in_turn() {
+fn queues_limit_reached_wakes_waiting_sessions_in_turn() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
     let (hog, a, b) = (bench.open(), bench.open(), bench.open());
     bench.set_reading(hog.conn, false);

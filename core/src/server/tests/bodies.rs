@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Fault;
 use crate::event::{LookupAnswer, Outcome, PostTicket};
-use crate::{Acknowledgement, Shard};
+use crate::{Acknowledgement, ShardId};
 
 const BODY: usize = 1_000;
 
@@ -165,8 +165,8 @@ fn input_behind_a_held_post_counts_for_its_address() {
 #[test]
 fn forwarded_post_counts_for_its_address_until_its_outcome_is_known() {
     let config = limited(|limits| limits.bodies_bytes_per_address_max = Some(BODY as u64));
-    let mut here = Bench::with(config.shard(Shard(1)).forwarding(true));
-    let mut there = Bench::with(Config::builder().shard(Shard(2)).forwarding(true));
+    let mut here = Bench::with(config.shard(ShardId(1)).forwarding(true));
+    let mut there = Bench::with(Config::builder().shard(ShardId(2)).forwarding(true));
     let client = there.open();
     let request = sized(&client.token, BODY);
     for whole in [false, true] {
@@ -224,8 +224,8 @@ fn posted(bench: &mut Bench) -> PostTicket {
 fn abort_and_shutdown_give_back_what_counted_for_an_address() {
     for abort in [true, false] {
         let config = limited(|limits| limits.inbound_messages_max = Some(0));
-        let mut here = Bench::with(config.shard(Shard(1)).forwarding(true));
-        let mut there = Bench::with(Config::builder().shard(Shard(2)).forwarding(true));
+        let mut here = Bench::with(config.shard(ShardId(1)).forwarding(true));
+        let mut there = Bench::with(Config::builder().shard(ShardId(2)).forwarding(true));
         let (own, foreign) = (here.open(), there.open());
         let peer = from("192.0.2.1");
         begin(&mut here, peer, &sized(&own.token, BODY));

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tickets::{allow, asking};
 use super::*;
-use crate::Shard;
+use crate::ShardId;
 use crate::error::{Expired, Fault};
-use crate::event::{Delivery, ForwardedPost, HeldPost, Outcome, PostTicket};
+use crate::event::{Delivery, ForwardedPost, Outcome, PostTicket, QueuedPostId};
 
 impl Bench {
     /// Delivers a post that is not held.
@@ -25,14 +25,14 @@ impl Bench {
 struct Pair {
     here: Bench,
     there: Bench,
-    owed: BTreeMap<HeldPost, PostTicket>,
+    owed: BTreeMap<QueuedPostId, PostTicket>,
 }
 
 impl Pair {
     /// With these limits there.
     fn limited(change: impl FnOnce(&mut Limits)) -> Self {
-        let here = Bench::with(Config::builder().shard(Shard(1)).forwarding(true));
-        let there = Bench::with(limited(change).shard(Shard(2)).forwarding(true));
+        let here = Bench::with(Config::builder().shard(ShardId(1)).forwarding(true));
+        let there = Bench::with(limited(change).shard(ShardId(2)).forwarding(true));
         Self { here, there, owed: BTreeMap::new() }
     }
 
@@ -98,10 +98,10 @@ fn posts_wait_in_one_line_wherever_they_came() {
     let client = pair.there.open();
     let first = [pair.post(&client, &call(1)), pair.post(&client, &call(2))];
     assert!(first.iter().all(|&conn| pair.here.statuses(conn) == [202]));
-    let guests = [pair.post(&client, &call(3)), pair.post(&client, NOTE)];
+    let forwards = [pair.post(&client, &call(3)), pair.post(&client, NOTE)];
     let own = pair.post_there(&client, &call(5));
     let last = pair.post(&client, &call(6));
-    for conn in [guests[0], guests[1], last] {
+    for conn in [forwards[0], forwards[1], last] {
         assert!(pair.here.heard(conn).is_empty(), "held");
     }
     assert!(pair.there.heard(own).is_empty());
@@ -110,7 +110,7 @@ fn posts_wait_in_one_line_wherever_they_came() {
     assert!(matches!(pair.event(), Some(Event::Message { .. })));
     assert!(pair.there.heard(own).is_empty());
     assert_eq!(pair.ids(), ["2", "3", "notifications/note", "5", "6"]);
-    for conn in [guests[0], guests[1], last] {
+    for conn in [forwards[0], forwards[1], last] {
         assert_eq!(pair.here.statuses(conn), [202]);
     }
     assert_eq!(pair.there.statuses(own), [202]);
@@ -135,7 +135,7 @@ fn a_post_is_held_elsewhere_as_long_as_here_and_refused_for_good() {
         let config = timed(|timeouts| timeouts.hold = hold)
             .limits(Limits { inbound_messages_max: Some(1), ..Limits::default() });
         let mut pair = Pair::limited(|_| {});
-        pair.there = Bench::with(config.shard(Shard(2)));
+        pair.there = Bench::with(config.shard(ShardId(2)));
         let client = pair.there.open();
         pair.post(&client, NOTE);
         let (asks, notes) = (pair.post(&client, &call(2)), pair.post(&client, RESULT));
@@ -202,7 +202,7 @@ fn held_posts_end_with_their_session() {
 }
 
 #[test]
-fn a_cancellation_may_overtake_a_guest() {
+fn cancellation_overtakes_a_queued_forward() {
     let mut pair = Pair::limited(|limits| limits.in_flight_max = Some(1));
     let client = pair.there.open();
     pair.post(&client, &call(1));
@@ -220,7 +220,7 @@ fn a_cancellation_may_overtake_a_guest() {
 }
 
 #[test]
-fn guests_have_a_limit_until_their_outcome_is_known() {
+fn forwards_are_limited_until_their_outcome_is_polled() {
     let mut pair = Pair::limited(|limits| {
         limits.inbound_messages_max = Some(1);
         limits.forwarded_max = Some(2);
@@ -229,7 +229,7 @@ fn guests_have_a_limit_until_their_outcome_is_known() {
     pair.post(&client, &call(1));
     let conns = [2, 3, 4].map(|id| pair.post(&client, &call(id)));
     assert_eq!(pair.here.statuses(conns[2]), [503]);
-    let before: BTreeSet<HeldPost> = pair.owed.keys().copied().collect();
+    let before: BTreeSet<QueuedPostId> = pair.owed.keys().copied().collect();
     assert_eq!(before.len(), 2);
     // The first of them has room, and nobody has been told.
     assert!(matches!(pair.there.event(), Some(Event::Message { .. })));
@@ -244,7 +244,7 @@ fn guests_have_a_limit_until_their_outcome_is_known() {
 }
 
 #[test]
-fn guests_count_in_the_budget_of_bodies() {
+fn forwards_count_in_the_budget_of_bodies() {
     let mut pair = Pair::limited(|limits| {
         limits.inbound_messages_max = Some(1);
         limits.bodies_bytes_max = Some(3 * NOTE.len() as u64);
@@ -258,7 +258,7 @@ fn guests_count_in_the_budget_of_bodies() {
 
 /// Two shards that forward to each other.
 fn shards() -> (Bench, Bench) {
-    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
+    let shard = |number| Bench::with(Config::builder().shard(ShardId(number)).forwarding(true));
     (shard(1), shard(2))
 }
 
@@ -270,7 +270,7 @@ fn a_post_finds_its_session_on_another_shard() {
     here.says(conn, post(&client.token, &call(1)));
     assert!(here.heard(conn).is_empty());
     let Some(Event::Foreign { shard, post: forwarded, ticket }) = here.event() else { panic!() };
-    assert_eq!((shard, forwarded.shard()), (Shard(2), Shard(2)));
+    assert_eq!((shard, forwarded.shard()), (ShardId(2), ShardId(2)));
     let outcome = there.deliver(forwarded);
     assert_eq!(outcome, Outcome::Accepted);
     here.acknowledge(ticket, outcome).unwrap();
@@ -297,7 +297,7 @@ fn a_post_that_finds_nothing_there_is_told_what_it_would_be_told_here() {
 fn a_shard_without_room_for_bodies_says_so() {
     let (mut here, _) = shards();
     let room = limited(|limits| limits.bodies_bytes_max = Some(NOTE.len() as u64));
-    let mut there = Bench::with(room.shard(Shard(2)));
+    let mut there = Bench::with(room.shard(ShardId(2)));
     let client = there.open();
     let conn = here.connect();
     here.says(conn, post(&client.token, NOTE) + &post(&client.token, NOTE));
@@ -331,7 +331,7 @@ impl Bench {
 
 #[test]
 fn a_forwarded_post_that_nobody_answers_is_told_so_in_time() {
-    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
+    let shard = |number| Bench::with(Config::builder().shard(ShardId(number)).forwarding(true));
     let (mut here, mut there) = (shard(1), shard(2));
     let client = there.open();
     let conn = here.connect();
@@ -347,7 +347,7 @@ fn a_forwarded_post_that_nobody_answers_is_told_so_in_time() {
 
 #[test]
 fn a_principal_is_forwarded_too() {
-    let shard = |number| Bench::with(asking().shard(Shard(number)).forwarding(true));
+    let shard = |number| Bench::with(asking().shard(ShardId(number)).forwarding(true));
     let (mut here, mut there) = (shard(1), shard(2));
     let client = there.open_for("alice");
     for (name, expected) in [("mallory", Outcome::UnknownSession), ("alice", Outcome::Accepted)] {
@@ -362,9 +362,9 @@ fn a_principal_is_forwarded_too() {
 
 #[test]
 fn without_forwarding_another_shards_session_is_unknown_and_counted_apart() {
-    let mut there = Bench::with(Config::builder().shard(Shard(2)));
+    let mut there = Bench::with(Config::builder().shard(ShardId(2)));
     let token = there.open().token;
-    let mut here = Bench::with(Config::builder().shard(Shard(1)));
+    let mut here = Bench::with(Config::builder().shard(ShardId(1)));
     assert_eq!(here.ask(post(&token, NOTE)), here.ask(post("x", NOTE)));
     assert_eq!(here.server.metrics().fault(Fault::Misrouted), 1);
     assert!(here.events().is_empty());

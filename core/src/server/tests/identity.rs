@@ -7,7 +7,7 @@ use crate::exchange::Exchange;
 use crate::route::Service;
 use crate::session_ref::SessionRef;
 use crate::testing::steps_in;
-use crate::{Authorization, Principal, ProtectedResource, SessionToken, Shard, StaticTokens};
+use crate::{Authorization, Principal, ProtectedResource, SessionToken, ShardId, StaticTokens};
 
 fn tokens() -> Authorization {
     let tokens = StaticTokens::builder().token("alice", "alpha").token("bob", "beta");
@@ -207,7 +207,7 @@ fn every_way_to_miss_takes_the_same_steps() {
             SessionRef { token, service: Service::ROOT, principal: name.map(Principal::new) };
         steps_in(|| bench.server.find_session(&claim).is_some())
     };
-    let beyond = SessionToken::new(Shard(0), 77, crate::token::Secret::DECOY).encode();
+    let beyond = SessionToken::new(ShardId(0), 77, crate::token::Secret::DECOY).encode();
     let beyond = core::str::from_utf8(&beyond).unwrap();
     // 18 octets of a secret and those of the name of whoever asks.
     for (name, count) in [(None, 18), (Some(""), 18), (Some("bob"), 21), (Some("bobby-tables"), 30)]

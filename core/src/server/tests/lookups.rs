@@ -2,14 +2,14 @@
 
 use super::tickets::{allow, asking};
 use super::*;
-use crate::Shard;
+use crate::ShardId;
 use crate::error::{Expired, Fault};
 use crate::event::{LookupAnswer, LookupTicket, SessionLookup};
 use crate::exchange::Exchange;
 
 /// A shard that posts come to, and the one that has the sessions.
 fn shards() -> (Bench, Bench) {
-    let shard = |number| Bench::with(Config::builder().shard(Shard(number)).forwarding(true));
+    let shard = |number| Bench::with(Config::builder().shard(ShardId(number)).forwarding(true));
     (shard(1), shard(2))
 }
 
@@ -18,7 +18,7 @@ impl Bench {
     #[track_caller]
     fn looked_for(&mut self) -> (SessionLookup, LookupTicket) {
         match self.event() {
-            Some(Event::LookedFor { shard: Shard(2), lookup, ticket }) => (lookup, ticket),
+            Some(Event::LookedFor { shard: ShardId(2), lookup, ticket }) => (lookup, ticket),
             other => panic!("no question: {other:?}"),
         }
     }
@@ -135,7 +135,7 @@ fn expect_continue_is_answered_after_the_lookup() {
 
 #[test]
 fn lookup_is_for_the_principal_and_the_service_of_the_post() {
-    let shard = |number| Bench::with(asking().shard(Shard(number)).forwarding(true));
+    let shard = |number| Bench::with(asking().shard(ShardId(number)).forwarding(true));
     let (mut here, mut there) = (shard(1), shard(2));
     let client = there.open_for("alice");
     let request = post(&client.token, NOTE);
@@ -243,7 +243,7 @@ fn pipelined_posts_are_looked_up_one_after_the_other() {
 #[test]
 fn lookups_have_a_limit() {
     let config = limited(|limits| limits.events_max = Some(1));
-    let mut here = Bench::with(config.shard(Shard(1)).forwarding(true));
+    let mut here = Bench::with(config.shard(ShardId(1)).forwarding(true));
     let (_, mut there) = shards();
     let client = there.open();
     let request = post(&client.token, NOTE);

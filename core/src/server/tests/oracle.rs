@@ -12,7 +12,7 @@ use super::*;
 use crate::event::{Delivery, LookupAnswer, Outcome};
 use crate::exchange::Exchange;
 use crate::testing::steps_in;
-use crate::{Authorization, Shard};
+use crate::{Authorization, ShardId};
 
 /// Octets of a secret.
 const SECRET: u64 = 18;
@@ -116,9 +116,9 @@ fn verdict_on_a_post_that_misses_takes_the_same_steps() {
 
 #[test]
 fn forwarded_post_and_lookup_that_miss_take_the_same_steps() {
-    let mut here = Bench::with(asking().shard(Shard(1)).forwarding(true));
+    let mut here = Bench::with(asking().shard(ShardId(1)).forwarding(true));
     let mut there = Bench::with(
-        asking().authorization(Authorization::Deferred).shard(Shard(2)).forwarding(true),
+        asking().authorization(Authorization::Deferred).shard(ShardId(2)).forwarding(true),
     );
     let others = there.open_for("alice");
     let ended = there.open_for("mallory");

@@ -140,7 +140,7 @@ fn sessions_of_an_address() {
 fn a_forwarded_post_is_held_to_the_rate_of_its_session() {
     let rate = "1/minute".parse().ok();
     let config = || limited(|limits| limits.posts_rate_per_session = rate).forwarding(true);
-    let mut owner = Bench::with(config().shard(crate::Shard(1)));
+    let mut owner = Bench::with(config().shard(crate::ShardId(1)));
     let mut other = Bench::with(config());
     let client = owner.open();
     for (status, seconds) in [(202, None), (429, Some("60"))] {

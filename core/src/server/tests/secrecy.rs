@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     Authorization, Exchange, Interest, Outcome, Peer, Principal, ProtectedResource, Refusal,
-    SessionToken, Shard, StaticTokens, Verdict,
+    SessionToken, ShardId, StaticTokens, Verdict,
 };
 
 const SECRET: &str = "hunter2";
@@ -81,7 +81,7 @@ fn nothing_printable_holds_a_secret() {
     for event in bench.events() {
         check(&format!("{event:?} {event:#?}"), &token);
         if let Event::Foreign { shard, .. } = event {
-            assert_eq!(shard, Shard(1));
+            assert_eq!(shard, ShardId(1));
             foreigners += 1;
         }
     }
@@ -92,7 +92,7 @@ fn nothing_printable_holds_a_secret() {
 #[test]
 fn nor_does_anything_else_that_is_public() {
     let secret = crate::token::Secret::draw(&mut Random::seeded(9)).unwrap();
-    let token = SessionToken::new(Shard(3), 4, secret);
+    let token = SessionToken::new(ShardId(3), 4, secret);
     let text = String::from_utf8(token.encode().to_vec()).unwrap();
     check(&format!("{token:?} {token:#?}"), &text);
 

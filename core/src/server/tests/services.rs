@@ -3,7 +3,7 @@
 use std::format;
 
 use super::*;
-use crate::report::Report;
+use crate::health_extras::HealthExtras;
 
 fn two() -> ConfigBuilder {
     Config::builder().service_path("/files").service_path("/time").index_page("two of them\n")
@@ -55,7 +55,7 @@ fn each_service_has_its_sessions() {
 #[test]
 fn a_forwarded_post_is_held_to_its_service_too() {
     let config = || two().forwarding(true);
-    let mut owner = Bench::with(config().shard(crate::Shard(1)));
+    let mut owner = Bench::with(config().shard(crate::ShardId(1)));
     let mut other = Bench::with(config());
     let (_, endpoint, _) = owner.open_below("/files");
     for (target, expected) in [
@@ -121,13 +121,15 @@ fn what_the_application_reports() {
         let answer = bench.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         (answer.status, answer.body.trim_end().to_string())
     };
-    bench.server.report(Report::new().gauge("children", 3).not_ready("no \"child\""));
+    bench
+        .server
+        .set_health_extras(HealthExtras::new().gauge("children", 3).not_ready("no \"child\""));
     let (status, body) = probe(&mut bench, "/health");
     assert_eq!(status, 200);
     assert!(body.ends_with(r#","children":3}"#), "{body}");
     let refused = (503, r#"{"status":"no \"child\""}"#.to_string());
     assert_eq!(probe(&mut bench, "/ready"), refused);
-    bench.server.report(Report::new());
+    bench.server.set_health_extras(HealthExtras::new());
     assert_eq!(probe(&mut bench, "/ready").0, 200);
     assert!(!probe(&mut bench, "/health").1.contains("children"));
 }

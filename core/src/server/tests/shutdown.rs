@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::error::{AcceptError, SendError};
-use crate::event::{Outcome, Phase};
+use crate::event::{Outcome, ServerPhase};
 use crate::timers::TimerKind;
 use crate::{Acknowledgement, Authorization};
 
 /// Asserts that the server is empty, and that it said so once, last.
 #[track_caller]
 fn check_drained(bench: &mut Bench) -> Vec<Event> {
-    assert_eq!(bench.server.phase(), Phase::Drained);
+    assert_eq!(bench.server.phase(), ServerPhase::Drained);
     let mut events = bench.events();
     assert!(matches!(events.pop(), Some(Event::Drained)), "{events:?}");
     assert!(!events.iter().any(|event| matches!(event, Event::Drained)));
@@ -55,7 +55,10 @@ fn a_request_in_flight_is_answered_first() {
     bench.ask(post(&client.token, &call(2)));
     bench.inbox();
     bench.shutdown();
-    assert_eq!(bench.server.phase(), Phase::Draining { until: Some(Time::from_micros(5_000_000)) });
+    assert_eq!(
+        bench.server.phase(),
+        ServerPhase::Draining { until: Some(Time::from_micros(5_000_000)) }
+    );
     assert_eq!(bench.server.poll_timeout().unwrap().cause, TimerKind::Shutdown);
     bench.send(client.session, &reply(1));
     assert!(bench.is_open(client.conn));
@@ -216,7 +219,7 @@ fn second_shutdown_changes_nothing() {
     for _ in 0..3 {
         bench.wait(secs(1_000));
         bench.shutdown();
-        assert_eq!(bench.server.phase(), Phase::Draining { until: None });
+        assert_eq!(bench.server.phase(), ServerPhase::Draining { until: None });
         assert!(bench.is_open(client.conn));
     }
     bench.send(client.session, &reply(1));
@@ -234,7 +237,10 @@ fn second_shutdown_does_not_lengthen_the_grace() {
     bench.shutdown();
     bench.wait(secs(4));
     bench.shutdown();
-    assert_eq!(bench.server.phase(), Phase::Draining { until: Some(Time::from_micros(5_000_000)) });
+    assert_eq!(
+        bench.server.phase(),
+        ServerPhase::Draining { until: Some(Time::from_micros(5_000_000)) }
+    );
     bench.wait(secs(1));
     assert!(!bench.is_open(client.conn));
     check_drained(&mut bench);

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::event::{
-    AuthTicket, Delivery, HeldPost, LookupAnswer, LookupTicket, Outcome, PostTicket, Refusal,
+    AuthTicket, Delivery, LookupAnswer, LookupTicket, Outcome, PostTicket, QueuedPostId, Refusal,
     Verdict,
 };
-use crate::{Acknowledgement, Authorization, Principal, Shard};
+use crate::{Acknowledgement, Authorization, Principal, ShardId};
 
 const STEPS: usize = 3_000;
 const CONNECTIONS_MAX: usize = 12;
@@ -23,7 +23,7 @@ struct Walk {
     lookups: Vec<LookupTicket>,
     /// Another shard, and what it has brought that is held.
     other: Bench,
-    held: BTreeSet<HeldPost>,
+    held: BTreeSet<QueuedPostId>,
     /// By session: its stream, and the numbers of the frames that it took.
     open: BTreeMap<SessionId, (ConnId, Vec<u64>)>,
     requests: Vec<(SessionId, String)>,
@@ -71,7 +71,7 @@ impl Walk {
             questions: Vec::new(),
             posts: Vec::new(),
             lookups: Vec::new(),
-            other: Bench::with(Config::builder().shard(Shard(1)).forwarding(true)),
+            other: Bench::with(Config::builder().shard(ShardId(1)).forwarding(true)),
             held: BTreeSet::new(),
             open: BTreeMap::new(),
             requests: Vec::new(),
@@ -277,11 +277,11 @@ impl Walk {
                 self.posts.extend(ticket);
             }
             Event::LookedFor { shard, ticket, .. } => {
-                assert_ne!(shard, Shard(0));
+                assert_ne!(shard, ShardId(0));
                 self.lookups.push(ticket);
             }
             Event::Foreign { shard, ticket, .. } => {
-                assert_ne!(shard, Shard(0));
+                assert_ne!(shard, ShardId(0));
                 self.posts.push(ticket);
             }
             Event::Settled { post, .. } => {
@@ -366,13 +366,13 @@ impl Walk {
             self.poll();
         }
         let server = &self.bench.server;
-        assert_eq!(server.phase(), crate::event::Phase::Drained);
+        assert_eq!(server.phase(), crate::event::ServerPhase::Drained);
         assert_eq!(self.told.last().map(String::as_str), Some("Drained"));
         assert!(self.open.is_empty(), "every session has ended");
         assert!(self.held.is_empty(), "every held post has an outcome");
         assert_eq!((server.queues_cost, server.bodies_bytes), (0, 0));
         assert_eq!((server.connections_open(), server.sessions_open()), (0, 0));
-        assert_eq!(server.conn_addresses.total() + server.tenants.check(), 0);
+        assert_eq!(server.conn_addresses.total() + server.principals.check(), 0);
         assert_eq!(server.body_addresses.total(), 0);
         let heard = self.bench.wires.values().map(|wire| wire.writes.concat()).collect();
         (self.told, heard)

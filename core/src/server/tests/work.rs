@@ -34,15 +34,15 @@ fn cancelling_what_nobody_asked_does_not_read_the_held_again() {
 }
 
 #[test]
-fn the_starved_are_not_all_asked_after_each_event() {
+fn sessions_waiting_for_budget_are_not_all_asked_after_each_event() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
     let hog = bench.open();
-    let starved: Vec<Client> = (0..40).map(|_| bench.open()).collect();
+    let waiting_for_budget: Vec<Client> = (0..40).map(|_| bench.open()).collect();
     bench.set_reading(hog.conn, false);
     bench.send(hog.session, &note(&"x".repeat(700)));
     bench.send(hog.session, &note(&"x".repeat(1_500)));
     let (small, large) = (note(&"y".repeat(400)), note(&"y".repeat(1_500)));
-    for (at, client) in starved.iter().enumerate() {
+    for (at, client) in waiting_for_budget.iter().enumerate() {
         let frame = if at == 0 { &small } else { &large };
         let sent = bench.server.send(client.session, frame, bench.now);
         assert_eq!(sent, Err(SendError::Full));
@@ -54,11 +54,11 @@ fn the_starved_are_not_all_asked_after_each_event() {
     // A little room is free all the time, and less than anybody waits for.
     assert_eq!(polls(&mut bench, 100), 0);
     // The one that would be content with the least leaves; then the others are all asked, once.
-    bench.reset(starved[0].conn);
+    bench.reset(waiting_for_budget[0].conn);
     bench.events();
     bench.takes(hog.conn, 790);
     assert_eq!((polls(&mut bench, 1), polls(&mut bench, 100)), (39, 0));
     bench.set_reading(hog.conn, true);
     let Some(Event::Unblocked { session }) = bench.event() else { panic!("now they fit") };
-    assert_eq!(session, starved[1].session);
+    assert_eq!(session, waiting_for_budget[1].session);
 }

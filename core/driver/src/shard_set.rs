@@ -12,17 +12,17 @@ use std::time::Instant;
 use async_channel::Sender;
 
 use mcp_sse_core::{
-    Clock, Config, Delivery, ForwardedPost, HeldPost, LookupAnswer, LookupTicket, Metrics, Outcome,
-    PostTicket, Server, SessionLookup, Shard, Time,
+    Clock, Config, Delivery, ForwardedPost, LookupAnswer, LookupTicket, Metrics, Outcome,
+    PostTicket, QueuedPostId, Server, SessionLookup, ShardId, Time,
 };
 
-use super::attention::{Attention, Inquiry, Parcel};
 use super::control::Control;
+use super::shard_mailbox::{ForwardRequest, Inquiry, ShardMailbox};
 use super::slots::put;
 
 /// What everybody who has to do with one shard of a server shares about it.
-pub(super) struct Link {
-    pub(super) attention: Attention,
+pub(super) struct ShardHandle {
+    pub(super) mailbox: ShardMailbox,
     pub(super) controls: Sender<Control>,
     /// What the shard has open. The other shards read it before they answer whoever asks, so it is
     /// written before anybody can know of the change.
@@ -34,10 +34,10 @@ pub(super) struct Link {
     last: Mutex<Option<Box<Metrics>>>,
 }
 
-impl Link {
-    pub(super) fn new(attention: Attention, controls: Sender<Control>) -> Arc<Self> {
+impl ShardHandle {
+    pub(super) fn new(mailbox: ShardMailbox, controls: Sender<Control>) -> Arc<Self> {
         Arc::new(Self {
-            attention,
+            mailbox,
             controls,
             sessions: AtomicU32::new(0),
             connections: AtomicU32::new(0),
@@ -55,39 +55,45 @@ impl Link {
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for ShardHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("ended", &self.controls.is_closed()).finish_non_exhaustive()
+        f.debug_struct("ShardHandle")
+            .field("ended", &self.controls.is_closed())
+            .finish_non_exhaustive()
     }
 }
 
 /// One shard's place among the shards of its server. Dropping it ends that place: posts that wait in
 /// it or are held, and posts and lookups that come, are answered 503.
-pub(super) struct Neighbours {
-    links: Arc<[Arc<Link>]>,
+pub(super) struct ShardSet {
+    links: Arc<[Arc<ShardHandle>]>,
     number: usize,
-    own: Arc<Link>,
+    own: Arc<ShardHandle>,
     /// By its slot, whom the outcome of a held post is owed.
-    held: Vec<Option<Owed>>,
+    held: Vec<Option<PendingReply>>,
 }
 
-struct Owed {
-    post: HeldPost,
+struct PendingReply {
+    post: QueuedPostId,
     to: usize,
     ticket: PostTicket,
 }
 
-impl Neighbours {
-    pub(super) fn new(links: Arc<[Arc<Link>]>, number: usize, own: Arc<Link>) -> Self {
+impl ShardSet {
+    pub(super) fn new(
+        links: Arc<[Arc<ShardHandle>]>,
+        number: usize,
+        own: Arc<ShardHandle>,
+    ) -> Self {
         Self { links, number, own, held: Vec::new() }
     }
 
     /// There are other shards beside this one, which has been the only one so far.
-    pub(super) fn join(&mut self, links: Arc<[Arc<Link>]>) {
+    pub(super) fn join(&mut self, links: Arc<[Arc<ShardHandle>]>) {
         self.links = links;
     }
 
-    pub(super) const fn own(&self) -> &Arc<Link> {
+    pub(super) const fn own(&self) -> &Arc<ShardHandle> {
         &self.own
     }
 
@@ -103,9 +109,9 @@ impl Neighbours {
     pub(super) fn configure(&self, mut config: Config) -> Config {
         if !self.alone() {
             let shards = u16::try_from(self.links.len()).expect("invariant: WORKERS_MAX");
-            config = config.for_shard(Shard(self.number as u16), shards);
+            config = config.for_shard(ShardId(self.number as u16), shards);
             let limits = config.limits();
-            self.own.attention.limit_posts(limits.forwarded_max, limits.bodies_bytes_max);
+            self.own.mailbox.limit_posts(limits.forwarded_max, limits.bodies_bytes_max);
         }
         config
     }
@@ -124,8 +130,8 @@ impl Neighbours {
         match self.links.get(usize::from(post.shard().0)) {
             None => Err((ticket, Outcome::UnknownSession)),
             Some(link) => {
-                let parcel = Parcel { post, ticket, from: self.number, sent };
-                link.attention.post(parcel).map_err(|ticket| (ticket, Outcome::Busy))
+                let request = ForwardRequest { post, ticket, from: self.number, sent };
+                link.mailbox.post(request).map_err(|ticket| (ticket, Outcome::Busy))
             }
         }
     }
@@ -137,7 +143,7 @@ impl Neighbours {
     /// The ticket, and the answer that can be given at once.
     pub(super) fn ask(
         &self,
-        to: Shard,
+        to: ShardId,
         lookup: SessionLookup,
         ticket: LookupTicket,
     ) -> Result<(), (LookupTicket, LookupAnswer)> {
@@ -145,7 +151,7 @@ impl Neighbours {
             None => Err((ticket, LookupAnswer::UnknownSession)),
             Some(link) => {
                 let inquiry = Inquiry { lookup, ticket, from: self.number };
-                let asked = link.attention.lookup(inquiry);
+                let asked = link.mailbox.lookup(inquiry);
                 asked.map_err(|ticket| (ticket, LookupAnswer::Unavailable))
             }
         }
@@ -160,19 +166,19 @@ impl Neighbours {
     /// Says to the shard that asked what was found.
     fn tell(&self, to: usize, ticket: LookupTicket, answer: LookupAnswer) {
         if let Some(link) = self.links.get(to) {
-            link.attention.lookup_answer(ticket, answer);
+            link.mailbox.lookup_answer(ticket, answer);
         }
     }
 
     /// Delivers a post that another shard has sent. It is `now`, by this shard's clock.
     pub(super) fn take_in(
         &mut self,
-        parcel: Parcel,
+        request: ForwardRequest,
         server: &mut Server,
         clock: &Clock,
         now: Time,
     ) {
-        let Parcel { post, ticket, from, sent } = parcel;
+        let ForwardRequest { post, ticket, from, sent } = request;
         // Shards' clocks have epochs of their own.
         let waited = clock.instant(now).zip(sent).map(|(now, sent)| now.duration_since(sent));
         // Held for as long as it may be from now on, it must not outlast its ticket: see `deliver`.
@@ -183,13 +189,13 @@ impl Neighbours {
         match server.deliver(post, now) {
             Delivery::Done(outcome) => self.answer(from, ticket, outcome),
             Delivery::Held(post) => {
-                put(&mut self.held, post.slot(), Owed { post, to: from, ticket });
+                put(&mut self.held, post.slot(), PendingReply { post, to: from, ticket });
             }
         }
     }
 
     /// What became of a post that was held.
-    pub(super) fn settle(&mut self, post: HeldPost, outcome: Outcome) {
+    pub(super) fn settle(&mut self, post: QueuedPostId, outcome: Outcome) {
         let place = self.held.get_mut(post.slot());
         if let Some(owed) = place.and_then(|place| place.take_if(|owed| owed.post == post)) {
             self.answer(owed.to, owed.ticket, outcome);
@@ -199,12 +205,12 @@ impl Neighbours {
     /// Says what became of a post to the shard that sent it.
     fn answer(&self, to: usize, ticket: PostTicket, outcome: Outcome) {
         if let Some(link) = self.links.get(to) {
-            link.attention.outcome(ticket, outcome);
+            link.mailbox.outcome(ticket, outcome);
         }
     }
 
     /// Tells the others what this shard has open, and this shard's server what the others have.
-    pub(super) fn compare(&self, server: &mut Server) {
+    pub(super) fn sync_counts(&self, server: &mut Server) {
         if self.alone() {
             return;
         }
@@ -226,16 +232,16 @@ impl Neighbours {
     }
 }
 
-impl Drop for Neighbours {
+impl Drop for ShardSet {
     fn drop(&mut self) {
-        let left = self.own.attention.close();
-        for Parcel { ticket, from, .. } in left.posts {
+        let left = self.own.mailbox.close();
+        for ForwardRequest { ticket, from, .. } in left.posts {
             self.answer(from, ticket, Outcome::Busy);
         }
         for Inquiry { ticket, from, .. } in left.lookups {
             self.tell(from, ticket, LookupAnswer::Unavailable);
         }
-        for Owed { to, ticket, .. } in mem::take(&mut self.held).into_iter().flatten() {
+        for PendingReply { to, ticket, .. } in mem::take(&mut self.held).into_iter().flatten() {
             self.answer(to, ticket, Outcome::Busy);
         }
         self.own.sessions.store(0, Ordering::Release);
@@ -249,7 +255,7 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::controls_of;
+    use crate::shard_control_of;
     use crate::testing::Random;
     use mcp_sse_core::{Event, Peer, Timeouts};
 
@@ -291,21 +297,21 @@ mod tests {
             (DECISION / 2 + Duration::from_micros(1), Outcome::Busy),
             (DECISION, Outcome::Busy),
         ] {
-            let (_, controls) = controls_of(2).unwrap();
+            let (_, controls) = shard_control_of(2).unwrap();
             let [first, mut second] = <[_; 2]>::try_from(
-                controls.into_iter().map(|controls| controls.neighbours).collect::<Vec<_>>(),
+                controls.into_iter().map(|controls| controls.shard_set).collect::<Vec<_>>(),
             )
             .unwrap_or_else(|_| panic!("two shards"));
-            let server = |neighbours: &Neighbours| {
-                let config = neighbours.configure(config.clone());
+            let server = |shard_set: &ShardSet| {
+                let config = shard_set.configure(config.clone());
                 Server::new(config, Box::new(Random::seeded(1)), Time::ZERO)
             };
             let (mut here, mut there) = (server(&first), server(&second));
             let (post, ticket) = forwarded(&mut here, &mut there);
-            let parcel = Parcel { post, ticket, from: 0, sent: clock.instant(sent) };
-            second.take_in(parcel, &mut there, &clock, sent.saturating_add(way));
+            let request = ForwardRequest { post, ticket, from: 0, sent: clock.instant(sent) };
+            second.take_in(request, &mut there, &clock, sent.saturating_add(way));
             let cx = Context::from_waker(Waker::noop());
-            let outcomes = first.own().attention.take(&cx).outcomes;
+            let outcomes = first.own().mailbox.take(&cx).outcomes;
             let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
             assert_eq!(outcomes, [expected], "on its way for {way:?}");
         }

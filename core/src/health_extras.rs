@@ -4,24 +4,24 @@
 
 use alloc::collections::BTreeMap;
 
-/// What the application adds to `/health` and `/ready`: see [`Server::report`](crate::Server::report).
+/// What the application adds to `/health` and `/ready`: see [`Server::set_health_extras`](crate::Server::set_health_extras).
 ///
 /// # Examples
 ///
 /// ```
-/// use mcp_sse_core::Report;
+/// use mcp_sse_core::HealthExtras;
 ///
-/// let report = Report::new().gauge("children", 3).not_ready("no child can be started");
+/// let report = HealthExtras::new().gauge("children", 3).not_ready("no child can be started");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "a report is something to hand over"]
-pub struct Report {
+pub struct HealthExtras {
     /// As many as the program has names for.
     gauges: BTreeMap<&'static str, u64>,
     not_ready: Option<&'static str>,
 }
 
-impl Report {
+impl HealthExtras {
     /// Nothing to add, and ready.
     pub fn new() -> Self {
         Self::default()

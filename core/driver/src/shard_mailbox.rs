@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mcp_sse_core::{
-    ForwardedPost, LookupAnswer, LookupTicket, Outcome, PostTicket, Report, SessionId,
+    ForwardedPost, HealthExtras, LookupAnswer, LookupTicket, Outcome, PostTicket, SessionId,
     SessionLookup,
 };
 
@@ -17,17 +17,17 @@ use mcp_sse_core::{
 /// posts and lookups have a limit, and there are no more outcomes and answers than connections that
 /// wait for one.
 #[derive(Debug, Default)]
-pub(super) struct Attention {
-    state: Mutex<State>,
+pub(super) struct ShardMailbox {
+    state: Mutex<MailboxState>,
 }
 
 /// Until the shard has said how many posts it takes, it takes one.
 #[derive(Debug, Default)]
-struct State {
+struct MailboxState {
     sessions: Vec<SessionId>,
     stop: Option<StopKind>,
-    report: Option<Report>,
-    posts: Vec<Parcel>,
+    report: Option<HealthExtras>,
+    posts: Vec<ForwardRequest>,
     /// Further posts, and further lookups, are answered 503 at once.
     posts_max: u32,
     posts_bytes: u64,
@@ -52,7 +52,7 @@ pub(super) enum StopKind {
 
 /// A post on its way to the shard that has its session.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(super) struct ForwardRequest {
     pub(super) post: ForwardedPost,
     /// Answers it, on the shard that it came to.
     pub(super) ticket: PostTicket,
@@ -74,23 +74,23 @@ pub(super) struct Inquiry {
 
 /// What was wanted since the last look.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct Pending {
     pub(super) sessions: Vec<SessionId>,
     pub(super) stop: Option<StopKind>,
-    pub(super) report: Option<Report>,
-    pub(super) posts: Vec<Parcel>,
+    pub(super) report: Option<HealthExtras>,
+    pub(super) posts: Vec<ForwardRequest>,
     pub(super) outcomes: Vec<(PostTicket, Outcome)>,
     pub(super) lookups: Vec<Inquiry>,
     pub(super) lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
 }
 
-impl Attention {
+impl ShardMailbox {
     /// That of a further shard, which has been told what this one has been told before it began.
-    pub(super) fn alike(&self) -> Self {
+    pub(super) fn clone_pending(&self) -> Self {
         let state = self.lock();
         let (stop, report) = (state.stop, state.report.clone());
         drop(state);
-        Self { state: Mutex::new(State { stop, report, ..State::default() }) }
+        Self { state: Mutex::new(MailboxState { stop, report, ..MailboxState::default() }) }
     }
 
     pub(super) fn session(&self, session: SessionId) {
@@ -103,7 +103,7 @@ impl Attention {
     }
 
     /// A later report replaces one that nobody has looked at.
-    pub(super) fn report(&self, report: Report) {
+    pub(super) fn set_health_extras(&self, report: HealthExtras) {
         self.change(|state| state.report = Some(report));
     }
 
@@ -125,18 +125,18 @@ impl Attention {
     /// # Errors
     ///
     /// The post's ticket if too many are waiting, or the shard has ended.
-    pub(super) fn post(&self, parcel: Parcel) -> Result<(), PostTicket> {
+    pub(super) fn post(&self, request: ForwardRequest) -> Result<(), PostTicket> {
         let mut refused = None;
         self.change(|state| {
-            let bytes = state.posts_bytes.saturating_add(parcel.post.bytes());
+            let bytes = state.posts_bytes.saturating_add(request.post.bytes());
             let fits = state.posts.is_empty()
                 || (state.posts.len() < state.posts_max as usize && bytes <= state.posts_bytes_max);
             if state.closed || !fits {
-                refused = Some(parcel.ticket);
+                refused = Some(request.ticket);
                 return;
             }
             state.posts_bytes = bytes;
-            state.posts.push(parcel);
+            state.posts.push(request);
         });
         refused.map_or(Ok(()), Err)
     }
@@ -177,12 +177,12 @@ impl Attention {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MailboxState> {
         // Nothing in here panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut MailboxState)) {
         let mut state = self.lock();
         change(&mut state);
         let waker = state.waker.take();
@@ -193,7 +193,7 @@ impl Attention {
     }
 
     /// Takes what is wanted, and sees to being woken about what comes.
-    pub(super) fn take(&self, cx: &Context<'_>) -> Wanted {
+    pub(super) fn take(&self, cx: &Context<'_>) -> Pending {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
@@ -202,7 +202,7 @@ impl Attention {
     }
 
     /// The shard ends. Returns what it has not looked at: posts and lookups.
-    pub(super) fn close(&self) -> Wanted {
+    pub(super) fn close(&self) -> Pending {
         let mut state = self.lock();
         state.closed = true;
         state.waker = None;
@@ -210,10 +210,10 @@ impl Attention {
     }
 }
 
-impl State {
-    fn take(&mut self) -> Wanted {
+impl MailboxState {
+    fn take(&mut self) -> Pending {
         self.posts_bytes = 0;
-        Wanted {
+        Pending {
             sessions: mem::take(&mut self.sessions),
             stop: self.stop.take(),
             report: self.report.take(),
@@ -232,6 +232,6 @@ mod tests {
     #[test]
     fn what_waits_in_a_mailbox_is_as_small_as_the_formula_in_limits_says() {
         assert!(size_of::<Inquiry>() <= 112, "{}", size_of::<Inquiry>());
-        assert!(size_of::<Parcel>() <= 192 + 64 + 24, "{}", size_of::<Parcel>());
+        assert!(size_of::<ForwardRequest>() <= 192 + 64 + 24, "{}", size_of::<ForwardRequest>());
     }
 }

@@ -13,7 +13,7 @@ use crate::policy::forwarded::{self, Client};
 
 /// What is known of who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asker<'a> {
+pub(crate) struct ClientInfo<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether the client's own connection is TLS.
     pub(crate) secure: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) prefix: Option<&'a str>,
 }
 
-impl<'a> Asker<'a> {
+impl<'a> ClientInfo<'a> {
     /// # Errors
     ///
     /// [`Fault::MalformedForwarded`] if a trusted proxy says what cannot be understood. From anybody

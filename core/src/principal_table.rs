@@ -25,7 +25,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct PrincipalView<'a> {
     principal: &'a Principal,
-    tenant: &'a Tenant,
+    entry: &'a PrincipalEntry,
 }
 
 impl<'a> PrincipalView<'a> {
@@ -38,25 +38,25 @@ impl<'a> PrincipalView<'a> {
     /// Sessions open now.
     #[must_use]
     pub const fn sessions_open(&self) -> u32 {
-        self.tenant.sessions
+        self.entry.sessions
     }
 
     /// Posts, refused ones among them, since the principal is known: from its first session until it
     /// has none and its rate is restored.
     #[must_use]
     pub const fn posts(&self) -> u64 {
-        self.tenant.posts
+        self.entry.posts
     }
 
     /// Posts that were answered 429, in that time.
     #[must_use]
     pub const fn posts_limited(&self) -> u64 {
-        self.tenant.limited
+        self.entry.limited
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Tenant {
+struct PrincipalEntry {
     sessions: u32,
     posts: u64,
     limited: u64,
@@ -64,69 +64,69 @@ struct Tenant {
 }
 
 #[derive(Debug)]
-pub(crate) struct Tenants {
+pub(crate) struct PrincipalTable {
     rate: Option<Rate>,
     entries_max: Option<u32>,
-    known: BTreeMap<Principal, Tenant>,
+    known: BTreeMap<Principal, PrincipalEntry>,
     /// Those of them that have no session.
-    homeless: u32,
+    without_session: u32,
     swept: Option<Time>,
 }
 
-impl Tenants {
+impl PrincipalTable {
     pub(crate) const fn new(rate: Option<Rate>, entries_max: Option<u32>) -> Self {
-        Self { rate, entries_max, known: BTreeMap::new(), homeless: 0, swept: None }
+        Self { rate, entries_max, known: BTreeMap::new(), without_session: 0, swept: None }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = PrincipalView<'_>> {
-        self.known.iter().map(|(principal, tenant)| PrincipalView { principal, tenant })
+        self.known.iter().map(|(principal, entry)| PrincipalView { principal, entry })
     }
 
     pub(crate) fn sessions(&self, principal: &Principal) -> u32 {
-        self.known.get(principal).map_or(0, |tenant| tenant.sessions)
+        self.known.get(principal).map_or(0, |entry| entry.sessions)
     }
 
     pub(crate) fn opened(&mut self, principal: &Principal, now: Time) {
-        if let Some(tenant) = self.known.get_mut(principal) {
-            self.homeless -= u32::from(tenant.sessions == 0);
-            tenant.sessions += 1;
+        if let Some(entry) = self.known.get_mut(principal) {
+            self.without_session -= u32::from(entry.sessions == 0);
+            entry.sessions += 1;
         } else {
-            let tenant = Tenant { sessions: 1, ..self.newcomer(now) };
-            self.known.insert(principal.clone(), tenant);
+            let entry = PrincipalEntry { sessions: 1, ..self.newcomer(now) };
+            self.known.insert(principal.clone(), entry);
         }
     }
 
-    fn newcomer(&self, now: Time) -> Tenant {
+    fn newcomer(&self, now: Time) -> PrincipalEntry {
         let bucket = self.rate.map(|rate| Bucket::full(rate, now));
-        Tenant { sessions: 0, posts: 0, limited: 0, bucket }
+        PrincipalEntry { sessions: 0, posts: 0, limited: 0, bucket }
     }
 
     pub(crate) fn closed(&mut self, principal: &Principal, now: Time) {
-        let tenant = self.known.get_mut(principal);
-        let tenant = tenant.expect("invariant: whoever has a session is known");
-        tenant.sessions -= 1;
-        if tenant.sessions > 0 {
+        let entry = self.known.get_mut(principal);
+        let entry = entry.expect("invariant: whoever has a session is known");
+        entry.sessions -= 1;
+        if entry.sessions > 0 {
             return;
         }
-        let restored = is_restored(self.rate, tenant.bucket, now);
-        self.homeless += 1;
+        let restored = is_restored(self.rate, entry.bucket, now);
+        self.without_session += 1;
         if restored || !self.has_room_for(0, now) {
             // A sweep may have forgotten it already.
-            self.homeless -= u32::from(self.known.remove(principal).is_some());
+            self.without_session -= u32::from(self.known.remove(principal).is_some());
         }
     }
 
     /// Whether so many more without sessions can be remembered.
     fn has_room_for(&mut self, more: u32, now: Time) -> bool {
-        let room = |homeless: u32, max| within(max, homeless.saturating_add(more));
-        if !room(self.homeless, self.entries_max) && may_sweep(&mut self.swept, now) {
+        let room = |without_session: u32, max| within(max, without_session.saturating_add(more));
+        if !room(self.without_session, self.entries_max) && may_sweep(&mut self.swept, now) {
             let rate = self.rate;
             self.known
-                .retain(|_, tenant| tenant.sessions > 0 || !is_restored(rate, tenant.bucket, now));
-            let homeless = self.known.values().filter(|tenant| tenant.sessions == 0).count();
-            self.homeless = homeless as u32; // Fewer than there were.
+                .retain(|_, entry| entry.sessions > 0 || !is_restored(rate, entry.bucket, now));
+            let without_session = self.known.values().filter(|entry| entry.sessions == 0).count();
+            self.without_session = without_session as u32; // Fewer than there were.
         }
-        room(self.homeless, self.entries_max)
+        room(self.without_session, self.entries_max)
     }
 
     /// Counts a post, or says for how long the principal may not.
@@ -136,33 +136,33 @@ impl Tenants {
             if self.rate.is_none() || !self.has_room_for(1, now) {
                 return Ok(());
             }
-            let tenant = self.newcomer(now);
-            self.known.insert(principal.clone(), tenant);
-            self.homeless += 1;
+            let entry = self.newcomer(now);
+            self.known.insert(principal.clone(), entry);
+            self.without_session += 1;
         }
-        let Some(tenant) = self.known.get_mut(principal) else { return Ok(()) };
-        tenant.posts += 1;
-        let taken = match (self.rate, &mut tenant.bucket) {
+        let Some(entry) = self.known.get_mut(principal) else { return Ok(()) };
+        entry.posts += 1;
+        let taken = match (self.rate, &mut entry.bucket) {
             (Some(rate), Some(bucket)) => bucket.take(rate, now),
             (None, _) | (_, None) => Ok(()),
         };
-        tenant.limited += u64::from(taken.is_err());
+        entry.limited += u64::from(taken.is_err());
         taken
     }
 
     /// A post was refused because of its session's own rate.
     pub(crate) fn limited(&mut self, principal: &Principal) {
-        if let Some(tenant) = self.known.get_mut(principal) {
-            tenant.limited += 1;
+        if let Some(entry) = self.known.get_mut(principal) {
+            entry.limited += 1;
         }
     }
 
     /// Asserts that the books are right. Returns the number of sessions in them.
     pub(crate) fn check(&self) -> u64 {
-        let homeless = self.known.values().filter(|tenant| tenant.sessions == 0).count();
-        assert_eq!(homeless as u32, self.homeless, "principals without a session");
-        assert!(within(self.entries_max, self.homeless));
-        self.known.values().map(|tenant| u64::from(tenant.sessions)).sum()
+        let without_session = self.known.values().filter(|entry| entry.sessions == 0).count();
+        assert_eq!(without_session as u32, self.without_session, "principals without a session");
+        assert!(within(self.entries_max, self.without_session));
+        self.known.values().map(|entry| u64::from(entry.sessions)).sum()
     }
 }
 
@@ -259,47 +259,47 @@ mod tests {
 
     #[test]
     fn a_principal_is_known_while_it_has_sessions_or_owes_something() {
-        let mut tenants = Tenants::new(rate(), Some(1));
+        let mut principals = PrincipalTable::new(rate(), Some(1));
         let [alice, bob, carol] = ["alice", "bob", "carol"].map(Principal::new);
-        tenants.opened(&alice, secs(0));
-        tenants.opened(&alice, secs(0));
-        tenants.closed(&alice, secs(0));
-        assert_eq!((tenants.sessions(&alice), tenants.check()), (1, 1));
-        let posts: Vec<_> = (0..4).map(|_| tenants.post(&alice, secs(0)).is_ok()).collect();
+        principals.opened(&alice, secs(0));
+        principals.opened(&alice, secs(0));
+        principals.closed(&alice, secs(0));
+        assert_eq!((principals.sessions(&alice), principals.check()), (1, 1));
+        let posts: Vec<_> = (0..4).map(|_| principals.post(&alice, secs(0)).is_ok()).collect();
         assert_eq!(posts, [true, true, false, false]);
-        let [view] = tenants.iter().collect::<Vec<_>>()[..] else { panic!("one is known") };
+        let [view] = principals.iter().collect::<Vec<_>>()[..] else { panic!("one is known") };
         assert_eq!((view.posts(), view.posts_limited(), view.sessions_open()), (4, 2, 1));
 
         // Closing the session does not give it a new start.
-        tenants.closed(&alice, secs(0));
-        assert_eq!(tenants.check(), 0);
-        assert!(tenants.post(&alice, secs(0)).is_err());
+        principals.closed(&alice, secs(0));
+        assert_eq!(principals.check(), 0);
+        assert!(principals.post(&alice, secs(0)).is_err());
         // There is no room for another without a session, nor need there be.
-        assert_eq!((0..9).filter(|_| tenants.post(&bob, secs(0)).is_ok()).count(), 9);
-        assert_eq!(tenants.known.len(), 1);
+        assert_eq!((0..9).filter(|_| principals.post(&bob, secs(0)).is_ok()).count(), 9);
+        assert_eq!(principals.known.len(), 1);
         // One with a session always has room.
-        tenants.opened(&carol, secs(0));
-        assert_eq!((0..9).filter(|_| tenants.post(&carol, secs(0)).is_ok()).count(), 2);
-        tenants.check();
-        tenants.closed(&carol, secs(2));
-        assert_eq!(tenants.known.len(), 1, "restored, so it is forgotten at once");
+        principals.opened(&carol, secs(0));
+        assert_eq!((0..9).filter(|_| principals.post(&carol, secs(0)).is_ok()).count(), 2);
+        principals.check();
+        principals.closed(&carol, secs(2));
+        assert_eq!(principals.known.len(), 1, "restored, so it is forgotten at once");
         // Bob takes the place of Alice, who is restored.
-        assert!(tenants.post(&bob, secs(3)).is_ok());
-        assert_eq!(tenants.sessions(&bob) + tenants.sessions(&alice), 0);
-        assert!(!tenants.known.contains_key(&alice) && tenants.known.contains_key(&bob));
-        tenants.check();
+        assert!(principals.post(&bob, secs(3)).is_ok());
+        assert_eq!(principals.sessions(&bob) + principals.sessions(&alice), 0);
+        assert!(!principals.known.contains_key(&alice) && principals.known.contains_key(&bob));
+        principals.check();
     }
 
     #[test]
     fn without_a_rate_only_sessions_are_remembered() {
-        let mut tenants = Tenants::new(None, Some(0));
+        let mut principals = PrincipalTable::new(None, Some(0));
         let alice = Principal::new("alice");
-        tenants.post(&alice, secs(0)).unwrap();
-        assert_eq!(tenants.known.len(), 0);
-        tenants.opened(&alice, secs(0));
-        tenants.post(&alice, secs(0)).unwrap();
-        assert_eq!(tenants.iter().map(|view| view.posts()).sum::<u64>(), 1);
-        tenants.closed(&alice, secs(0));
-        assert_eq!(tenants.known.len(), 0);
+        principals.post(&alice, secs(0)).unwrap();
+        assert_eq!(principals.known.len(), 0);
+        principals.opened(&alice, secs(0));
+        principals.post(&alice, secs(0)).unwrap();
+        assert_eq!(principals.iter().map(|view| view.posts()).sum::<u64>(), 1);
+        principals.closed(&alice, secs(0));
+        assert_eq!(principals.known.len(), 0);
     }
 }

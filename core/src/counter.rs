@@ -6,11 +6,11 @@
 use alloc::collections::BTreeMap;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Tally<K> {
+pub(crate) struct Counter<K> {
     counts: BTreeMap<K, u64>,
 }
 
-impl<K: Ord> Tally<K> {
+impl<K: Ord> Counter<K> {
     pub(crate) const fn new() -> Self {
         Self { counts: BTreeMap::new() }
     }
@@ -52,13 +52,13 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_not_kept() {
-        let mut tally = Tally::new();
-        tally.add("a");
-        tally.add("a");
-        tally.add("b");
-        assert_eq!((tally.count(&"a"), tally.count(&"c"), tally.total()), (2, 0, 3));
-        tally.subtract(&"a");
-        tally.subtract(&"a");
-        assert_eq!((tally.count(&"a"), tally.counts.len()), (0, 1));
+        let mut counter = Counter::new();
+        counter.add("a");
+        counter.add("a");
+        counter.add("b");
+        assert_eq!((counter.count(&"a"), counter.count(&"c"), counter.total()), (2, 0, 3));
+        counter.subtract(&"a");
+        counter.subtract(&"a");
+        assert_eq!((counter.count(&"a"), counter.counts.len()), (0, 1));
     }
 }

@@ -8,11 +8,11 @@ use crate::throttle::{Throttle, Unsaid};
 use crate::time::Time;
 
 #[derive(Debug)]
-pub(crate) struct Refusals {
+pub(crate) struct FaultLogThrottle {
     causes: [Throttle; Fault::ALL.len()],
 }
 
-impl Refusals {
+impl FaultLogThrottle {
     pub(crate) const fn new() -> Self {
         Self { causes: [Throttle::new(); Fault::ALL.len()] }
     }
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn once_a_second_for_each_cause() {
-        let mut refusals = Refusals::new();
+        let mut refusals = FaultLogThrottle::new();
         let at = |millis: u64| Time::from_micros(millis * 1_000);
         assert_eq!(refusals.tell(Fault::NotFound, at(0)), Some(Unsaid(0)));
         assert_eq!(refusals.tell(Fault::NotFound, at(0)), None);
