@@ -9,7 +9,6 @@ mod tools;
 use mcp_sse_core::Frame;
 use mcp_sse_core::jsonrpc::{Kind, Message, code};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use tools::Burst;
@@ -49,32 +48,26 @@ impl Id {
     /// The answer where the server failed to do what it should have.
     #[must_use]
     pub fn failed(&self, why: &str) -> Frame {
-        self.error(&Failure { code: code::INTERNAL_ERROR, message: why.into() })
+        self.error(&RpcError { code: code::INTERNAL_ERROR, message: why.into() })
     }
 
     fn result(&self, result: &Value) -> Frame {
-        self.frame(&format!("\"result\":{result}"))
+        Frame::result(&self.0, result).expect("the id is a request's")
     }
 
-    fn error(&self, Failure { code, message }: &Failure) -> Frame {
-        self.frame(&format!("\"error\":{}", json!({"code": code, "message": message})))
-    }
-
-    /// The raw id comes back as it came, whatever number or string it was.
-    fn frame(&self, outcome: &str) -> Frame {
-        let json = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},{outcome}}}", self.0);
-        Frame::message(json.as_bytes()).expect("an answer is a JSON object")
+    fn error(&self, error: &RpcError) -> Frame {
+        Frame::error(&self.0, error.code, &error.message).expect("the id is a request's")
     }
 }
 
 /// Why a request has an error for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Failure {
+struct RpcError {
     code: i32,
     message: String,
 }
 
-impl Failure {
+impl RpcError {
     fn invalid_params(message: impl Into<String>) -> Self {
         Self { code: code::INVALID_PARAMS, message: message.into() }
     }
@@ -94,7 +87,7 @@ pub fn answer(message: &Message) -> Reply {
     }
 }
 
-fn call(id: &Id, method: &str, message: &Message) -> Result<Reply, Failure> {
+fn call(id: &Id, method: &str, message: &Message) -> Result<Reply, RpcError> {
     let result = |value: Value| Ok(Reply::Frame(id.result(&value)));
     match method {
         "initialize" => result(initialize(&params(message)?)),
@@ -105,24 +98,15 @@ fn call(id: &Id, method: &str, message: &Message) -> Result<Reply, Failure> {
         }
         "tools/list" => result(tools::list()),
         "tools/call" => tools::call(id, params(message)?),
-        _ => Err(Failure {
+        _ => Err(RpcError {
             code: code::METHOD_NOT_FOUND,
             message: format!("unknown method {method:?}"),
         }),
     }
 }
 
-/// Reads the `params` of a message, which the envelope's reader has left alone.
-fn params<'m, P: Deserialize<'m>>(message: &'m Message) -> Result<P, Failure> {
-    #[derive(Deserialize)]
-    struct Body<'m> {
-        #[serde(borrow)]
-        params: Option<&'m RawValue>,
-    }
-    let body: Body<'m> = serde_json::from_str(message.text())
-        .map_err(|error| Failure::invalid_params(error.to_string()))?;
-    serde_json::from_str(body.params.map_or("{}", RawValue::get))
-        .map_err(|error| Failure::invalid_params(format!("bad params: {error}")))
+fn params<'m, P: Deserialize<'m>>(message: &'m Message) -> Result<P, RpcError> {
+    message.params().map_err(|error| RpcError::invalid_params(error.to_string()))
 }
 
 #[derive(Deserialize)]

@@ -14,9 +14,9 @@ use mcp_sse_bridge::child::{self, Children};
 use mcp_sse_bridge::lines::line_bytes_max;
 use mcp_sse_bridge::servers::Server;
 use mcp_sse_bridge::services::{Services, Sharing};
-use mcp_sse_demo::banner::Greeting;
+use mcp_sse_demo::banner::Banner;
 use mcp_sse_demo::logging;
-use mcp_sse_demo::options::Serve;
+use mcp_sse_demo::options::ServeFlags;
 use mcp_sse_smol::{Handle, Session};
 
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ pub(crate) struct Bridge {
     run: Run,
     // The heading of what stands before it would be its own.
     #[command(flatten, next_help_heading = None::<&str>)]
-    serve: Serve,
+    serve: ServeFlags,
 }
 
 /// The servers, as something to serve.
@@ -41,9 +41,9 @@ struct Bridged {
 }
 
 impl Service for Bridged {
-    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
-        self.services.iter().fold(greeting, |greeting, service| {
-            greeting.of(service.name(), service.path(), service.description())
+    fn describe<'g>(&self, banner: Banner<'g>) -> Banner<'g> {
+        self.services.iter().fold(banner, |banner, service| {
+            banner.service(service.name(), service.path(), service.description())
         })
     }
 
@@ -82,7 +82,7 @@ pub(crate) fn run(
     serve_servers(serve, run)
 }
 
-fn serve_servers(serve: &Serve, run: &Run) -> Result<(), Failure> {
+fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
     for Server { command, .. } in &mut servers {
         *command = command.clone().line_bytes_max(line_bytes_max(serve.body_bytes_max()));

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::error::ContextKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mcp_sse_demo::logging;
-use mcp_sse_demo::options::Serve;
+use mcp_sse_demo::options::ServeFlags;
 
 use failure::Failure;
 use serving::Demo;
@@ -33,13 +33,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    demo: Serve,
+    demo: ServeFlags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
-    Demo(Box<Serve>),
+    Demo(Box<ServeFlags>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
     /// As in: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_demo(serve: &Serve) -> Result<(), Failure> {
+fn serve_demo(serve: &ServeFlags) -> Result<(), Failure> {
     logging::init(serve.log_level(), serve.log_format());
     let prepared = serving::prepare(serve, serve.builder()?, 0, 0)?;
     serving::serve_until_stopped(serve, prepared, &Demo)
@@ -131,7 +131,7 @@ fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use mcp_sse_demo::options::Place;
+    use mcp_sse_demo::options::ListenAddress;
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
             Command::Demo(serve) => serve,
             other => panic!("{other:?}"),
         };
-        assert_eq!(serve.place(), Place::Tcp(address.parse().unwrap()));
+        assert_eq!(serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
     }
 
     #[test]

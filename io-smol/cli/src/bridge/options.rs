@@ -13,7 +13,9 @@ use mcp_sse_bridge::servers::{self, Server};
 use mcp_sse_bridge::services::{Paths, Sharing};
 use mcp_sse_bridge::stderr::StderrRate;
 use mcp_sse_core::ConfigBuilder;
-use mcp_sse_demo::options::values::{Count, Size, Time, parse_count, parse_size, parse_time};
+use mcp_sse_demo::options::values::{
+    CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time,
+};
 
 /// What to run for a session, and how.
 #[derive(Args, Clone, Debug)]
@@ -58,14 +60,14 @@ pub(super) struct Run {
         default_value = "60s",
         value_parser = parse_time
     )]
-    check_timeout: Time,
+    check_timeout: TimeFlag,
     /// The most lines that one process prints on stderr and that are logged, in each second, or
     /// "unlimited". The rest is counted.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count)]
-    stderr_lines_per_second: Count,
+    stderr_lines_per_second: CountFlag,
     /// The most bytes of such lines, in each second, or "unlimited".
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
-    stderr_bytes_per_second: Size,
+    stderr_bytes_per_second: SizeFlag,
     /// The program to run and its arguments, all that follows it. No shell looks at them. A "--" may
     /// stand in front.
     #[arg(
