@@ -19,7 +19,7 @@ use super::child::{Child, Children, Exit};
 use super::command::Command;
 use super::handshakes::PROTOCOL_VERSION;
 use super::ids;
-use super::output::{Output, Printed};
+use super::output::{Printed, ServerOutput};
 use super::stderr::printable;
 
 /// How long a server may take for all that it is asked, unless said: time enough to download a package.
@@ -70,7 +70,7 @@ impl fmt::Display for Findings {
 
 /// Why a server is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum CheckError {
     /// There is no such program.
     NotFound(String),
     /// The system does not start it; says why.
@@ -96,7 +96,7 @@ pub enum Fault {
     Unexpected(&'static str),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(program) if program.contains('/') => {
@@ -120,11 +120,11 @@ impl fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for CheckError {}
 
 /// A server that has not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct StillWaiting {
     /// What it was asked last.
     pub asked: &'static str,
     /// Time since it was started.
@@ -135,7 +135,7 @@ pub struct Waiting {
     pub last_stderr: Option<String>,
 }
 
-impl fmt::Display for Waiting {
+impl fmt::Display for StillWaiting {
     /// What is known, and no more: what a launcher of packages does meanwhile, it says on stderr or not.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, waited, timeout, last_stderr } = self;
@@ -165,22 +165,22 @@ pub async fn check(
     command: &Command,
     name: &str,
     timeout: Option<Duration>,
-    mut progress: impl FnMut(Waiting),
-) -> Result<Findings, Fault> {
+    mut progress: impl FnMut(StillWaiting),
+) -> Result<Findings, CheckError> {
     if !command.is_there() {
-        return Err(Fault::NotFound(command.program().to_string_lossy().into_owned()));
+        return Err(CheckError::NotFound(command.program().to_string_lossy().into_owned()));
     }
     let start = Instant::now();
     let child = children
         .spawn(command, None, name)
         .await
-        .map_err(|error: io::Error| Fault::NotStarted(error.to_string()))?;
+        .map_err(|error: io::Error| CheckError::NotStarted(error.to_string()))?;
     let output =
-        Output::new(name, children.status().clone()).line_bytes_max(command.longest_line());
+        ServerOutput::new(name, children.status().clone()).line_bytes_max(command.longest_line());
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let waits_for = Cell::new(FIRST_ASKED);
-    let mut talk =
-        Talk { child, output, buffer, asked: 0, waits_for: &waits_for, ends_until: None };
+    let mut server =
+        CheckedServer { child, output, buffer, asked: 0, waits_for: &waits_for, ends_until: None };
     let late = async {
         match timeout {
             Some(timeout) => Timer::after(timeout).await,
@@ -188,7 +188,7 @@ pub async fn check(
         };
         None
     };
-    let telling = async {
+    let reporting = async {
         let often = timeout.map_or(PROGRESS, |timeout| PROGRESS.min(timeout / 2));
         let mut waited = Duration::ZERO;
         loop {
@@ -199,11 +199,11 @@ pub async fn check(
             }
             Timer::at(start + waited).await;
             let (asked, last_stderr) = (waits_for.get(), children.last_stderr().pop());
-            progress(Waiting { asked, waited, timeout, last_stderr });
+            progress(StillWaiting { asked, waited, timeout, last_stderr });
         }
     };
-    let finding = async { Some(talk.find_out().await) };
-    let found = future::or(finding, future::or(late, telling)).await;
+    let finding = async { Some(server.find_out().await) };
+    let found = future::or(finding, future::or(late, reporting)).await;
     let lines_refused = children.status().lines_refused();
     match found {
         Some(found) => {
@@ -211,15 +211,15 @@ pub async fn check(
         }
         None => {
             let timeout = timeout.unwrap_or(Duration::MAX);
-            Err(Fault::Silent { asked: waits_for.get(), timeout, lines_refused })
+            Err(CheckError::Silent { asked: waits_for.get(), timeout, lines_refused })
         }
     }
 }
 
 /// What is said with one server.
-struct Talk<'w> {
+struct CheckedServer<'w> {
     child: Child,
-    output: Output,
+    output: ServerOutput,
     buffer: Box<[u8]>,
     asked: u32,
     waits_for: &'w Cell<&'static str>,
@@ -254,15 +254,15 @@ struct Tools {
     next_cursor: Option<String>,
 }
 
-impl Talk<'_> {
-    async fn find_out(&mut self) -> Result<Findings, Fault> {
-        let greeting = json!({
+impl CheckedServer<'_> {
+    async fn find_out(&mut self) -> Result<Findings, CheckError> {
+        let params = json!({
             "protocolVersion": PROTOCOL_VERSION,
             "capabilities": {},
             "clientInfo": {"name": "mcp-sse-check", "version": env!("CARGO_PKG_VERSION")},
         });
         let Initialized { protocol_version, capabilities, server_info } =
-            self.ask(FIRST_ASKED, &greeting).await?;
+            self.ask(FIRST_ASKED, &params).await?;
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
         let _: Value = self.ask("ping", &json!({})).await?;
         let tools = match capabilities.tools {
@@ -277,7 +277,7 @@ impl Talk<'_> {
         Ok(Findings { server, protocol_version, tools, lines_refused, took })
     }
 
-    async fn count_tools(&mut self) -> Result<usize, Fault> {
+    async fn count_tools(&mut self) -> Result<usize, CheckError> {
         let mut count = 0;
         let mut params = json!({});
         for _ in 0..PAGES_MAX {
@@ -296,9 +296,9 @@ impl Talk<'_> {
         &mut self,
         method: &'static str,
         params: &Value,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, CheckError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct CheckResponse {
             result: Option<Value>,
             error: Option<Error>,
         }
@@ -318,15 +318,15 @@ impl Talk<'_> {
                 (Kind::Response, Some(answered))
                     if ids::find([&*id].into_iter(), answered).is_some() =>
                 {
-                    let unexpected = |_| Fault::Unexpected(method);
-                    let answer: Answer =
+                    let unexpected = |_| CheckError::Unexpected(method);
+                    let answer: CheckResponse =
                         serde_json::from_str(message.text()).map_err(unexpected)?;
                     return match answer {
-                        Answer { error: Some(Error { code, message }), .. } => {
+                        CheckResponse { error: Some(Error { code, message }), .. } => {
                             let message = printable(message.as_bytes());
-                            Err(Fault::Refused(method, format!("{message} ({code})")))
+                            Err(CheckError::Refused(method, format!("{message} ({code})")))
                         }
-                        Answer { result, error: None } => {
+                        CheckResponse { result, error: None } => {
                             serde_json::from_value(result.unwrap_or_default()).map_err(unexpected)
                         }
                     };
@@ -337,7 +337,7 @@ impl Talk<'_> {
         }
     }
 
-    async fn answer(&mut self, id: &str, message: &Message) -> Result<(), Fault> {
+    async fn answer(&mut self, id: &str, message: &Message) -> Result<(), CheckError> {
         let body = if message.method() == Some("ping") {
             format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into_bytes()
         } else {
@@ -350,17 +350,17 @@ impl Talk<'_> {
         self.write(body).await
     }
 
-    async fn say(&mut self, message: &Value) -> Result<(), Fault> {
+    async fn say(&mut self, message: &Value) -> Result<(), CheckError> {
         self.write(message.to_string().into_bytes()).await
     }
 
-    async fn write(&mut self, mut line: Vec<u8>) -> Result<(), Fault> {
+    async fn write(&mut self, mut line: Vec<u8>) -> Result<(), CheckError> {
         line.push(b'\n');
         let mut rest = line.as_slice();
         while !rest.is_empty() {
             match poll_fn(|cx| self.child.poll_write(cx, rest)).await {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(_) => return Err(self.end(Fault::ClosedInput).await),
+                Err(_) => return Err(self.end(CheckError::ClosedInput).await),
             }
         }
         Ok(())
@@ -368,21 +368,21 @@ impl Talk<'_> {
 
     /// What it has said and nobody has looked at. One thing is asked at a time, and so an answer that
     /// cannot be read is the answer to it.
-    async fn said(&mut self) -> Option<Result<Message, Fault>> {
+    async fn said(&mut self) -> Option<Result<Message, CheckError>> {
         loop {
             return Some(match self.output.next_printed()? {
                 Printed::Message(message) => Ok(message),
-                Printed::Lost(_) => Err(Fault::Unexpected(self.waits_for.get())),
-                Printed::Unread(unread) => match self.write(unread.answer()).await {
+                Printed::LostAnswer(_) => Err(CheckError::Unexpected(self.waits_for.get())),
+                Printed::UnreadableRequest(unread) => match self.write(unread.answer()).await {
                     Ok(()) => continue,
-                    Err(fault) => Err(fault),
+                    Err(error) => Err(error),
                 },
             });
         }
     }
 
     /// What it says next.
-    async fn next(&mut self) -> Result<Message, Fault> {
+    async fn next(&mut self) -> Result<Message, CheckError> {
         loop {
             if let Some(said) = self.said().await {
                 return said;
@@ -410,13 +410,13 @@ impl Talk<'_> {
                 // The pipes of a server that exits close one after the other, stdin first: what it has
                 // said last is still to be read.
                 None if ends_until.is_none() => self.ends_until = Some(Instant::now() + EXIT),
-                None => return Err(self.end(Fault::ClosedInput).await),
+                None => return Err(self.end(CheckError::ClosedInput).await),
                 Some(0) => {
                     // Its last line may have no end.
                     self.output.end();
                     return match self.said().await {
                         Some(said) => said,
-                        None => Err(self.end(Fault::ClosedOutput).await),
+                        None => Err(self.end(CheckError::ClosedOutput).await),
                     };
                 }
                 Some(count) => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
@@ -425,12 +425,12 @@ impl Talk<'_> {
     }
 
     /// It does not talk any more: it has exited, or else what is said here.
-    async fn end(&mut self, otherwise: Fault) -> Fault {
+    async fn end(&mut self, otherwise: CheckError) -> CheckError {
         let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
         let late = async {
             Timer::after(EXIT).await;
             None
         };
-        future::or(exit, late).await.map_or(otherwise, Fault::Exited)
+        future::or(exit, late).await.map_or(otherwise, CheckError::Exited)
     }
 }

@@ -40,8 +40,8 @@ use smol::stream::Stream;
 use smol::{Async, Executor, Timer, future};
 
 use super::command::Command;
-use super::status::Status;
-use super::stderr::{Kept, Log, StderrRate};
+use super::status::BridgeStatus;
+use super::stderr::{LastLines, StderrLog, StderrRate};
 use super::{control, guard};
 use crate::descriptors;
 
@@ -69,18 +69,18 @@ pub struct Children {
 
 struct Shared {
     executor: Arc<Executor<'static>>,
-    status: Arc<Status>,
+    status: Arc<BridgeStatus>,
     /// Closed when there is no more patience with endings.
     hurry: Sender<Never>,
     hurried: Receiver<Never>,
     /// Tasks that are not done.
     tended: Mutex<usize>,
     done: Condvar,
-    stderr: Kept,
+    stderr: LastLines,
     stderr_rate: StderrRate,
     /// As many units as there may be processes; one that starts puts one in, and takes it out when it has
     /// been reaped.
-    places: OnceLock<(Sender<()>, Receiver<()>)>,
+    slots: OnceLock<(Sender<()>, Receiver<()>)>,
     /// Dropped last: lets the thread end.
     _thread: Sender<Never>,
 }
@@ -157,9 +157,9 @@ impl Children {
             hurried,
             tended: Mutex::default(),
             done: Condvar::new(),
-            stderr: Kept::default(),
+            stderr: LastLines::default(),
             stderr_rate,
-            places: OnceLock::new(),
+            slots: OnceLock::new(),
             _thread: running,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -169,20 +169,20 @@ impl Children {
     /// has [`DESCRIPTORS`] until it has been reaped, which may be seconds after its session. Further
     /// sessions wait. The first limit that is set holds; there is none unless said.
     pub fn limit(&self, processes: usize) {
-        let _ = self.shared.places.set(bounded(processes.max(1)));
+        let _ = self.shared.slots.set(bounded(processes.max(1)));
     }
 
     /// Waits until there may be one more process. Cancel-safe.
-    pub(super) async fn place(&self) -> Place {
-        let Some((places, _)) = self.shared.places.get() else { return Place(None) };
+    pub(super) async fn slot(&self) -> ProcessSlot {
+        let Some((slots, _)) = self.shared.slots.get() else { return ProcessSlot(None) };
         // Its other end is there as long as this is.
-        let taken = places.send(()).await.is_ok();
-        Place(taken.then(|| self.shared.clone()))
+        let taken = slots.send(()).await.is_ok();
+        ProcessSlot(taken.then(|| self.shared.clone()))
     }
 
     /// What is counted about them.
     #[must_use]
-    pub fn status(&self) -> &Arc<Status> {
+    pub fn status(&self) -> &Arc<BridgeStatus> {
         &self.shared.status
     }
 
@@ -201,7 +201,7 @@ impl Children {
         head: Option<&RequestHead>,
         name: impl Into<String>,
     ) -> io::Result<Child> {
-        self.spawn_in(Place(None), command, head, name).await
+        self.spawn_in(ProcessSlot(None), command, head, name).await
     }
 
     /// As [`spawn`](Self::spawn), in a place that it has as long as it is there.
@@ -211,7 +211,7 @@ impl Children {
     /// As [`spawn`](Self::spawn).
     pub(super) async fn spawn_in(
         &self,
-        place: Place,
+        slot: ProcessSlot,
         command: &Command,
         head: Option<&RequestHead>,
         name: impl Into<String>,
@@ -222,12 +222,12 @@ impl Children {
             Some(before) => command.env(guard::DESCRIPTORS, before.to_string()),
             None => command.env_remove(guard::DESCRIPTORS),
         };
-        self.start(place, command, name.into()).await
+        self.start(slot, command, name.into()).await
     }
 
     async fn start(
         &self,
-        place: Place,
+        slot: ProcessSlot,
         mut command: process::Command,
         name: String,
     ) -> io::Result<Child> {
@@ -236,7 +236,7 @@ impl Children {
         let shared = self.shared.clone();
         *shared.tended() += 1;
         let task = async move {
-            let done = Done(&shared);
+            let done = TaskDone(&shared);
             match Process::start(command, &shared) {
                 Ok((process, child)) => {
                     // Nobody may be waiting any more; then the child is dropped here. Or nobody takes
@@ -248,7 +248,7 @@ impl Children {
                 }
                 Err(error) => drop(started.try_send(Err(error))),
             }
-            drop(place);
+            drop(slot);
             drop(done);
         };
         self.shared.executor.spawn(task).detach();
@@ -308,20 +308,20 @@ impl Shared {
 }
 
 /// The place of one process among those that there may be.
-pub(super) struct Place(Option<Arc<Shared>>);
+pub(super) struct ProcessSlot(Option<Arc<Shared>>);
 
-impl Drop for Place {
+impl Drop for ProcessSlot {
     fn drop(&mut self) {
-        if let Some((_, taken)) = self.0.as_ref().and_then(|shared| shared.places.get()) {
+        if let Some((_, taken)) = self.0.as_ref().and_then(|shared| shared.slots.get()) {
             let _ = taken.try_recv();
         }
     }
 }
 
 /// Says that a task is done, whatever way it went.
-struct Done<'s>(&'s Shared);
+struct TaskDone<'s>(&'s Shared);
 
-impl Drop for Done<'_> {
+impl Drop for TaskDone<'_> {
     fn drop(&mut self) {
         *self.0.tended() -= 1;
         self.0.done.notify_all();
@@ -495,7 +495,7 @@ impl Process {
     /// Everything that happens to the process.
     async fn tend(self, name: &str, shared: &Shared) {
         let Self { mut process, group, control, mut stderr, ending, exit } = self;
-        let exited = Exited::of(group);
+        let exited = ExitWatch::of(group);
         let life = async {
             let end = async {
                 // The other end is held until the end begins.
@@ -515,7 +515,7 @@ impl Process {
             }
             future::pending().await
         };
-        let mut log = Log::new(name, &shared.stderr, shared.stderr_rate);
+        let mut log = StderrLog::new(name, &shared.stderr, shared.stderr_rate);
         future::or(life, future::or(status, log.follow(&mut stderr))).await;
         // Whoever is left. The leader is still there, as a zombie.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
@@ -557,7 +557,7 @@ impl Ending {
         self,
         group: Pid,
         control: &Async<UnixStream>,
-        exited: &Exited,
+        exited: &ExitWatch,
         hurried: &Receiver<Never>,
     ) {
         let Self { mut stdin, mut stdout, last_words } = self;
@@ -606,13 +606,13 @@ impl Ending {
 }
 
 /// Notices that a process has ended, and does not reap it.
-enum Exited {
+enum ExitWatch {
     #[cfg(target_os = "linux")]
     Descriptor(Pid, Async<OwnedFd>),
     Looking(Pid),
 }
 
-impl Exited {
+impl ExitWatch {
     /// How often to look where the system does not tell.
     const LOOK: Duration = Duration::from_millis(50);
 
@@ -662,7 +662,7 @@ mod tests {
 
     /// However an exit is noticed, there is still somebody to be reaped.
     #[track_caller]
-    fn check(exited: impl FnOnce(Pid) -> Exited) {
+    fn check(exited: impl FnOnce(Pid) -> ExitWatch) {
         let mut process = process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
         let exited = exited(Pid::from_child(&process));
         for _ in 0..2 {
@@ -673,8 +673,8 @@ mod tests {
 
     #[test]
     fn an_exit_is_noticed_and_the_process_not_reaped() {
-        check(Exited::of);
-        check(Exited::Looking);
+        check(ExitWatch::of);
+        check(ExitWatch::Looking);
     }
 
     #[test]
@@ -689,7 +689,7 @@ mod tests {
         let (told, telling) = std::sync::mpsc::channel();
         let waker = Arc::new(Told(told)).into();
         let cat = process::Command::new("cat");
-        let mut start = Box::pin(children.start(Place(None), cat, "cat".into()));
+        let mut start = Box::pin(children.start(ProcessSlot(None), cat, "cat".into()));
         assert!(start.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         // It was started and waits to be taken; then its session is gone.
         telling.recv_timeout(Duration::from_secs(30)).unwrap();
@@ -750,16 +750,16 @@ mod tests {
         children.limit(1);
         let cat = || process::Command::new("cat");
         smol::block_on(async {
-            let place = future::or(children.place(), in_time("a place")).await;
-            let first = children.start(place, cat(), "first".into()).await.unwrap();
-            let mut second = Box::pin(children.place());
+            let slot = future::or(children.slot(), in_time("a place")).await;
+            let first = children.start(slot, cat(), "first".into()).await.unwrap();
+            let mut second = Box::pin(children.slot());
             assert!(future::poll_once(second.as_mut()).await.is_none(), "there is one process");
             drop(first);
-            let place = future::or(second, in_time("the first one's end")).await;
+            let slot = future::or(second, in_time("the first one's end")).await;
             assert_eq!(children.status().running(), 0, "before it has been reaped");
             // A place that nobody uses is given back as well.
-            drop(place);
-            drop(future::or(children.place(), in_time("the place again")).await);
+            drop(slot);
+            drop(future::or(children.slot(), in_time("the place again")).await);
         });
         assert_eq!(children.finish(), 0);
     }

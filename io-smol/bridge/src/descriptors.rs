@@ -54,7 +54,7 @@ pub fn restore(before: u64) {
 
 /// What is served takes descriptors beside those of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct ReservedDescriptors {
     /// Once.
     pub once: u64,
     /// For each session.
@@ -64,9 +64,13 @@ pub struct Taken {
 /// The limits for so many workers, with no more connections and sessions than there are descriptors
 /// for; and what a person has to be told of it, if anything was lowered.
 #[must_use]
-pub fn fit(limits: &Limits, workers: usize, taken: Taken) -> (Limits, Option<String>) {
+pub fn fit(
+    limits: &Limits,
+    workers: usize,
+    reserved: ReservedDescriptors,
+) -> (Limits, Option<String>) {
     let Some(descriptors) = Descriptors::of_process() else { return (limits.clone(), None) };
-    let fitting = fit_to(limits, descriptors, workers, taken);
+    let fitting = fit_to(limits, descriptors, workers, reserved);
     let lowered = (fitting != *limits).then(|| say(limits, &fitting, descriptors));
     (fitting, lowered)
 }
@@ -87,8 +91,13 @@ fn say(before: &Limits, after: &Limits, descriptors: Descriptors) -> String {
     )
 }
 
-fn fit_to(limits: &Limits, descriptors: Descriptors, workers: usize, taken: Taken) -> Limits {
-    let Taken { once, per_session } = taken;
+fn fit_to(
+    limits: &Limits,
+    descriptors: Descriptors,
+    workers: usize,
+    reserved: ReservedDescriptors,
+) -> Limits {
+    let ReservedDescriptors { once, per_session } = reserved;
     // Shares are rounded up, so there may be a session more for each worker.
     let rounded = u64::from(per_session) * workers as u64;
     let open = descriptors.open.saturating_add(once).saturating_add(rounded).saturating_add(SPARE);
@@ -105,8 +114,8 @@ mod tests {
         let descriptors = Descriptors { limit: 1_024, open: 10 };
         let told = |per_session| {
             let before = Limits::default();
-            let taken = Taken { once: 0, per_session };
-            say(&before, &fit_to(&before, descriptors, 1, taken), descriptors)
+            let reserved = ReservedDescriptors { once: 0, per_session };
+            say(&before, &fit_to(&before, descriptors, 1, reserved), descriptors)
         };
         let why = "this process may have 1024 descriptors open (ulimit -n), and has 10";
         let limits = "connections_max is 974 instead of 10240 and sessions_max 8192";
@@ -119,8 +128,8 @@ mod tests {
     fn limits_are_lowered_to_what_descriptors_there_are() {
         let check = |limit, workers, (once, per_session), expected| {
             let descriptors = Descriptors { limit, open: 10 };
-            let taken = Taken { once, per_session };
-            let fitting = fit_to(&Limits::default(), descriptors, workers, taken);
+            let reserved = ReservedDescriptors { once, per_session };
+            let fitting = fit_to(&Limits::default(), descriptors, workers, reserved);
             assert_eq!((fitting.connections_max, fitting.sessions_max), expected);
         };
         check(1 << 20, 1, (0, 4), (Some(10_240), Some(8_192)));

@@ -84,25 +84,25 @@ pub fn run() -> Option<ExitCode> {
         return None;
     }
     let Some(program) = args.next() else {
-        say(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
+        log_line(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
         return Some(ExitCode::from(STATUS_NOT_RUN));
     };
-    Some(ExitCode::from(match Ends::prepare() {
+    Some(ExitCode::from(match GuardDescriptors::prepare() {
         Ok(ends) => guard(ends, &program, args.collect()),
         Err(error) => {
-            say(format_args!("cannot guard a process: {error}"));
+            log_line(format_args!("cannot guard a process: {error}"));
             STATUS_NOT_RUN
         }
     }))
 }
 
 /// Says something to the bridge, which may be gone; that must keep nobody from what comes next.
-fn say(what: fmt::Arguments<'_>) {
+fn log_line(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// The descriptors of a guard.
-struct Ends {
+struct GuardDescriptors {
     control: UnixStream,
     /// Readable when a child has ended or SIGTERM has come.
     woken: UnixStream,
@@ -113,7 +113,7 @@ struct Ends {
     output: OwnedFd,
 }
 
-impl Ends {
+impl GuardDescriptors {
     fn prepare() -> io::Result<Self> {
         // For `ps` and `killall`, which would otherwise show the name of the file.
         rustix::thread::set_name(c"mcp-guard")?;
@@ -144,8 +144,8 @@ impl Ends {
 }
 
 /// Starts the server and waits until it and all that it leaves behind have ended.
-fn guard(ends: Ends, program: &OsStr, args: Vec<OsString>) -> u8 {
-    let Ends { control, woken, terminated, input, output } = ends;
+fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) -> u8 {
+    let GuardDescriptors { control, woken, terminated, input, output } = descriptors;
     if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
         descriptors::restore(before);
     }
@@ -160,19 +160,29 @@ fn guard(ends: Ends, program: &OsStr, args: Vec<OsString>) -> u8 {
     let server = match server {
         Ok(server) => Pid::from_child(&server),
         Err(error) => {
-            say(format_args!("cannot start {}: {error}", program.display()));
+            log_line(format_args!("cannot start {}: {error}", program.display()));
             let missing = error.kind() == io::ErrorKind::NotFound;
             return if missing { STATUS_NOT_FOUND } else { STATUS_NOT_RUN };
         }
     };
-    let (stage, told) = (Stage::Running, Vec::new());
+    let (stage, terminated_outsiders) = (GuardStage::Running, Vec::new());
     let bridge_gone = false;
-    Guard { control, woken, terminated, server, status: None, stage, bridge_gone, told }.run()
+    Guard {
+        control,
+        woken,
+        terminated,
+        server,
+        status: None,
+        stage,
+        bridge_gone,
+        terminated_outsiders,
+    }
+    .run()
 }
 
 /// How far the end has come.
 #[derive(Clone, Copy)]
-enum Stage {
+enum GuardStage {
     /// The server runs, or may run.
     Running,
     /// The bridge is gone, and the server has until then to notice.
@@ -190,23 +200,23 @@ struct Guard {
     server: Pid,
     /// How the server ended.
     status: Option<u8>,
-    stage: Stage,
+    stage: GuardStage,
     bridge_gone: bool,
     /// Children outside of the group that were sent SIGTERM.
-    told: Vec<Pid>,
+    terminated_outsiders: Vec<Pid>,
 }
 
 impl Guard {
     fn run(mut self) -> u8 {
         loop {
             let any = self.reap();
-            self.hear();
+            self.read_control();
             // Nothing is left; elsewhere than on Linux, nothing that is known. Then the bridge kills what
             // there may be, and if it is gone, that is done here.
             if !any && (cfg!(target_os = "linux") || !self.bridge_gone) {
                 return self.status.unwrap_or(STATUS_NOT_RUN);
             }
-            self.act();
+            self.do_what_is_due();
             self.wait();
         }
     }
@@ -219,7 +229,7 @@ impl Guard {
                 Ok(Some((pid, ended))) if pid == self.server && self.status.is_none() => {
                     self.server_ended(ended);
                 }
-                Ok(Some((pid, _))) => self.told.retain(|told| *told != pid),
+                Ok(Some((pid, _))) => self.terminated_outsiders.retain(|known| *known != pid),
                 Ok(None) => return true,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return false,
@@ -236,32 +246,34 @@ impl Guard {
         let _ = (&self.control).write(&[status]);
         match self.stage {
             // Nobody can talk to what is left. It is told, and does not keep us long.
-            Stage::Running | Stage::Orphaned(_) => self.terminate(LEFTOVERS),
-            Stage::Terminated(_) | Stage::Killing(_) => {}
+            GuardStage::Running | GuardStage::Orphaned(_) => self.terminate(LEFTOVERS),
+            GuardStage::Terminated(_) | GuardStage::Killing(_) => {}
         }
     }
 
     /// Sends SIGTERM; SIGKILL follows after so long.
     fn terminate(&mut self, until: Duration) {
         let _ = rustix::process::kill_current_process_group(Signal::TERM);
-        self.stage = Stage::Terminated(Instant::now() + until);
+        self.stage = GuardStage::Terminated(Instant::now() + until);
     }
 
     /// Takes in what the bridge says.
-    fn hear(&mut self) {
+    fn read_control(&mut self) {
         let mut byte = [0];
         while !self.bridge_gone {
             match (&self.control).read(&mut byte) {
                 Ok(1..) => match self.stage {
-                    Stage::Killing(_) => {}
-                    Stage::Running | Stage::Orphaned(_) | Stage::Terminated(_) => self.kill(),
+                    GuardStage::Killing(_) => {}
+                    GuardStage::Running | GuardStage::Orphaned(_) | GuardStage::Terminated(_) => {
+                        self.kill()
+                    }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => {
                     self.bridge_gone = true;
-                    if let Stage::Running = self.stage {
-                        self.stage = Stage::Orphaned(Instant::now() + STEP);
+                    if let GuardStage::Running = self.stage {
+                        self.stage = GuardStage::Orphaned(Instant::now() + STEP);
                     }
                 }
             }
@@ -269,32 +281,37 @@ impl Guard {
     }
 
     fn kill(&mut self) {
-        self.stage = Stage::Killing(Instant::now() + KILLING);
+        self.stage = GuardStage::Killing(Instant::now() + KILLING);
     }
 
     /// Does what is due.
-    fn act(&mut self) {
+    fn do_what_is_due(&mut self) {
         let now = Instant::now();
         match self.stage {
-            Stage::Orphaned(until) if now >= until => self.terminate(STEP),
-            Stage::Terminated(until) if now >= until => {
+            GuardStage::Orphaned(until) if now >= until => self.terminate(STEP),
+            GuardStage::Terminated(until) if now >= until => {
                 if let Some(status) = self.status {
-                    say(format_args!("exited with status {status}; what it left behind is killed"));
+                    log_line(format_args!(
+                        "exited with status {status}; what it left behind is killed"
+                    ));
                 }
                 self.kill();
             }
-            Stage::Running | Stage::Orphaned(_) | Stage::Terminated(_) | Stage::Killing(_) => {}
+            GuardStage::Running
+            | GuardStage::Orphaned(_)
+            | GuardStage::Terminated(_)
+            | GuardStage::Killing(_) => {}
         }
         let terminated = self.terminated.swap(false, Relaxed);
         match self.stage {
-            Stage::Terminated(_) => self.tell_outsiders(),
-            Stage::Running | Stage::Orphaned(_) => {
+            GuardStage::Terminated(_) => self.terminate_outsiders(),
+            GuardStage::Running | GuardStage::Orphaned(_) => {
                 // The bridge has sent it to the group.
                 if terminated {
-                    self.tell_outsiders();
+                    self.terminate_outsiders();
                 }
             }
-            Stage::Killing(until) => match children() {
+            GuardStage::Killing(until) => match children() {
                 Ok(children) if now < until => {
                     for child in children {
                         let _ = rustix::process::kill_process(child, Signal::KILL);
@@ -302,7 +319,7 @@ impl Guard {
                 }
                 Ok(_) | Err(_) => {
                     if cfg!(target_os = "linux") {
-                        say(format_args!("not all that it left behind can be killed"));
+                        log_line(format_args!("not all that it left behind can be killed"));
                     }
                     let _ = rustix::process::kill_current_process_group(Signal::KILL);
                 }
@@ -311,13 +328,13 @@ impl Guard {
     }
 
     /// Sends SIGTERM, once, to children that it did not reach through the group.
-    fn tell_outsiders(&mut self) {
+    fn terminate_outsiders(&mut self) {
         let group = rustix::process::getpgrp();
         for child in children().unwrap_or_default() {
             let outside = rustix::process::getpgid(Some(child)).is_ok_and(|of| of != group);
-            if outside && !self.told.contains(&child) {
+            if outside && !self.terminated_outsiders.contains(&child) {
                 let _ = rustix::process::kill_process(child, Signal::TERM);
-                self.told.push(child);
+                self.terminated_outsiders.push(child);
             }
         }
     }
@@ -326,10 +343,10 @@ impl Guard {
     fn wait(&self) {
         let now = Instant::now();
         let limit = match self.stage {
-            Stage::Running => None,
-            Stage::Orphaned(until) => Some(until.saturating_duration_since(now)),
-            Stage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
-            Stage::Killing(_) => Some(LOOK_KILLING),
+            GuardStage::Running => None,
+            GuardStage::Orphaned(until) => Some(until.saturating_duration_since(now)),
+            GuardStage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
+            GuardStage::Killing(_) => Some(LOOK_KILLING),
         };
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds =

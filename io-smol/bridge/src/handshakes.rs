@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 pub(super) const PROTOCOL_VERSION: &str = "2025-11-25";
 /// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
 /// both official SDKs wait for an answer.
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(60);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// So many handshakes are remembered; the oldest are forgotten first.
 const CLIENTS_MAX: usize = 256;
 /// A larger one is not remembered, in bytes of JSON.
@@ -35,18 +35,18 @@ const PARAMS_BYTES_MAX: usize = 16 << 10;
 
 /// What clients have said of themselves. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Handshakes(Arc<Shared>);
+pub(super) struct Handshakes(Arc<HandshakesShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HandshakesShared {
     hasher: RandomState,
-    clients: Mutex<VecDeque<(Client, Arc<str>)>>,
+    clients: Mutex<VecDeque<(ClientFingerprint, Arc<str>)>>,
 }
 
 /// What a client is known by. Header fields are kept as a number under a random key, as there may be
 /// secrets in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Client {
+pub(super) struct ClientFingerprint {
     address: Option<IpAddr>,
     fields: u64,
 }
@@ -78,22 +78,22 @@ struct Params<'a> {
 }
 
 impl Handshakes {
-    fn clients(&self) -> MutexGuard<'_, VecDeque<(Client, Arc<str>)>> {
+    fn clients(&self) -> MutexGuard<'_, VecDeque<(ClientFingerprint, Arc<str>)>> {
         // Nothing panics while it is held.
         self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The client that opened a session with this request.
-    pub(super) fn client(&self, head: &RequestHead) -> Client {
+    pub(super) fn client(&self, head: &RequestHead) -> ClientFingerprint {
         let mut hasher = self.0.hasher.build_hasher();
         for name in ["user-agent", "authorization"] {
             head.field(name).hash(&mut hasher);
         }
-        Client { address: head.client(), fields: hasher.finish() }
+        ClientFingerprint { address: head.client(), fields: hasher.finish() }
     }
 
     /// Remembers what the client said of itself, if `message` is its handshake.
-    pub(super) fn note(&self, client: Client, message: &Message) {
+    pub(super) fn note(&self, client: ClientFingerprint, message: &Message) {
         if message.kind() != Kind::Request || message.method() != Some("initialize") {
             return;
         }
@@ -116,7 +116,7 @@ impl Handshakes {
     }
 
     /// The params of the handshake that is made for this client.
-    pub(super) fn params(&self, client: Client) -> String {
+    pub(super) fn params(&self, client: ClientFingerprint) -> String {
         let clients = self.clients();
         let known = clients.iter().find(|(known, _)| *known == client);
         known.map_or_else(unknown_client, |(_, params)| params.to_string())
@@ -127,8 +127,8 @@ impl Handshakes {
 mod tests {
     use super::*;
 
-    fn client(last: u8) -> Client {
-        Client { address: Some([127, 0, 0, last].into()), fields: 7 }
+    fn client(last: u8) -> ClientFingerprint {
+        ClientFingerprint { address: Some([127, 0, 0, last].into()), fields: 7 }
     }
 
     fn hello(version: &str) -> Message {
@@ -148,7 +148,7 @@ mod tests {
         let offered = r#"{"protocolVersion":"2025-06-18","capabilities":{"roots":{}},"clientInfo":{"name":"c"}}"#;
         assert_eq!(handshakes.params(client(1)), offered);
         assert_eq!(handshakes.params(client(2)), unknown_client());
-        let other = Client { fields: 8, ..client(1) };
+        let other = ClientFingerprint { fields: 8, ..client(1) };
         assert_eq!(handshakes.params(other), unknown_client());
         assert_eq!(handshakes.clients().len(), 1);
     }
@@ -156,10 +156,13 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let handshakes = Handshakes::default();
-        let many = (0..=CLIENTS_MAX as u64).map(|fields| Client { fields, ..client(1) });
+        let many = (0..=CLIENTS_MAX as u64).map(|fields| ClientFingerprint { fields, ..client(1) });
         many.for_each(|client| handshakes.note(client, &hello("2025-06-18")));
         assert_eq!(handshakes.clients().len(), CLIENTS_MAX);
-        assert_eq!(handshakes.params(Client { fields: 0, ..client(1) }), unknown_client());
+        assert_eq!(
+            handshakes.params(ClientFingerprint { fields: 0, ..client(1) }),
+            unknown_client()
+        );
         handshakes.note(client(2), &hello(&"x".repeat(PARAMS_BYTES_MAX)));
         assert_eq!(handshakes.params(client(2)), unknown_client());
         let other = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;

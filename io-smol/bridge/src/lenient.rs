@@ -30,7 +30,7 @@ const MEMBERS_MAX: usize = 1_024;
 
 /// An answer of a server that cannot be passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
+pub struct LostAnswer {
     /// The raw id that it has, if one can be read.
     pub id: Option<Box<str>>,
     /// Why it cannot.
@@ -41,7 +41,7 @@ pub struct Lost {
 
 /// A request of a server that cannot be passed on. The server waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadableRequest {
     /// The raw id, of 4 KiB at most.
     pub id: Box<str>,
     /// What kind of mistake it is, as JSON-RPC has it.
@@ -50,7 +50,7 @@ pub struct Unread {
     pub why: Cow<'static, str>,
 }
 
-impl Unread {
+impl UnreadableRequest {
     /// What the server is answered.
     pub(super) fn answer(&self) -> Vec<u8> {
         let why = format!("the request cannot be passed on: {}", self.why);
@@ -60,49 +60,51 @@ impl Unread {
 
 /// What a value is that a server printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(super) enum Classified {
     Message(Message),
-    Lost(Lost),
-    Unread(Unread),
+    LostAnswer(LostAnswer),
+    UnreadableRequest(UnreadableRequest),
     /// Nothing that anybody waits for, for this reason. `object` says whether it is a JSON object.
-    Refused {
+    NotAMessage {
         why: Cow<'static, str>,
         object: bool,
     },
 }
 
 /// Makes of one value that was printed what it means.
-pub(super) fn judge(text: &str) -> Judged {
+pub(super) fn classify(text: &str) -> Classified {
     // Many are messages as soon as they are JSON.
     match Message::read(text.as_bytes().to_vec(), None) {
-        Ok(message) => match lost_message(&message) {
-            Some(lost) => Judged::Lost(lost),
-            None => Judged::Message(message),
+        Ok(message) => match lost_answer(&message) {
+            Some(lost) => Classified::LostAnswer(lost),
+            None => Classified::Message(message),
         },
-        Err((invalid, _)) => judge_members(text, invalid.to_string().into()),
+        Err((invalid, _)) => classify_members(text, invalid.to_string().into()),
     }
 }
 
 /// Looks at a message once more: the strict reader does not look at what is inside `error`.
-pub(super) fn lost_message(message: &Message) -> Option<Lost> {
+pub(super) fn lost_answer(message: &Message) -> Option<LostAnswer> {
     if message.kind() != Kind::Response || !message.text().contains("\"error\"") {
         return None;
     }
     let members = Members::read(message.text())?;
     let outcome = members.last("result").is_some() || members.present("error").is_some();
     let id = message.id().map(Into::into);
-    (!outcome).then(|| Lost { id, why: NEITHER.into(), error: None })
+    (!outcome).then(|| LostAnswer { id, why: NEITHER.into(), error: None })
 }
 
 const NEITHER: &str = "it has neither a result nor an error";
 
-fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
+fn classify_members(text: &str, invalid: Cow<'static, str>) -> Classified {
     let Some(members) = Members::read(text) else {
-        let mut scan = Scan::default();
+        let mut scan = EnvelopeScan::default();
         scan.feed(text.as_bytes());
-        return scan.found(&invalid).unwrap_or(Judged::Refused { why: invalid, object: false });
+        return scan
+            .found(&invalid)
+            .unwrap_or(Classified::NotAMessage { why: invalid, object: false });
     };
-    let refused = |why| Judged::Refused { why, object: true };
+    let refused = |why| Classified::NotAMessage { why, object: true };
     let id = members.present("id").map(ids::canonical);
     let (result, error) = (members.last("result").is_some(), members.present("error"));
     // An id that is no id makes a request none, and it is no notification either.
@@ -117,15 +119,17 @@ fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
             _ => false,
         });
         return match Message::read(text.into_bytes(), None) {
-            Ok(message) if !strange_id => Judged::Message(message),
+            Ok(message) if !strange_id => Classified::Message(message),
             Ok(_) => refused(invalid),
             // What servers log may have a method and an id, and no version of JSON-RPC.
             Err((why, _)) => match id.filter(|id| id.len() <= ID_BYTES_MAX) {
-                Some(id) if members.last("jsonrpc").is_some() => Judged::Unread(Unread {
-                    id: id.into(),
-                    code: code::INVALID_REQUEST,
-                    why: why.to_string().into(),
-                }),
+                Some(id) if members.last("jsonrpc").is_some() => {
+                    Classified::UnreadableRequest(UnreadableRequest {
+                        id: id.into(),
+                        code: code::INVALID_REQUEST,
+                        why: why.to_string().into(),
+                    })
+                }
                 _ => refused(invalid),
             },
         };
@@ -136,7 +140,7 @@ fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
     }
     let lost = |why, error: Option<&str>| {
         let id = id.as_deref().map(Into::into);
-        Judged::Lost(Lost { id, why, error: error.map(Into::into) })
+        Classified::LostAnswer(LostAnswer { id, why, error: error.map(Into::into) })
     };
     let real_result = members.present("result").is_some();
     match (real_result, error) {
@@ -157,7 +161,7 @@ fn judge_members(text: &str, invalid: Cow<'static, str>) -> Judged {
         _ => false,
     });
     match Message::read(text.into_bytes(), None) {
-        Ok(message) => Judged::Message(message),
+        Ok(message) => Classified::Message(message),
         Err((invalid, _)) => lost(invalid.to_string().into(), None),
     }
 }
@@ -259,18 +263,18 @@ pub(super) fn each_in_array<'a>(text: &'a str, each: impl FnMut(&'a str)) -> boo
 
 /// How the value at the beginning of a text ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum First<'a> {
+pub(super) enum FirstValue<'a> {
     /// Here. The value is JSON, if it is nothing worse than what is put right here.
     Ends { value: Cow<'a, str>, end: usize },
     /// Not in this text, where brackets are open.
-    Open,
+    OpenBracket,
     /// Not in this text, where a string is open: JSON cannot go on like this.
-    Cut,
+    OpenString,
 }
 
 /// Finds the end of the array or object that `text` begins with, and puts right what has one meaning
 /// only.
-pub(super) fn first_value(text: &str) -> First<'_> {
+pub(super) fn first_value(text: &str) -> FirstValue<'_> {
     let bytes = text.as_bytes();
     let mut value = String::new();
     let (mut depth, mut string, mut escaped) = (0_usize, false, false);
@@ -297,10 +301,10 @@ pub(super) fn first_value(text: &str) -> First<'_> {
                     let end = at + 1;
                     let rest = text.get(done..end).unwrap_or_default();
                     if done == 0 {
-                        return First::Ends { value: Cow::Borrowed(rest), end };
+                        return FirstValue::Ends { value: Cow::Borrowed(rest), end };
                     }
                     value.push_str(rest);
-                    return First::Ends { value: Cow::Owned(value), end };
+                    return FirstValue::Ends { value: Cow::Owned(value), end };
                 }
             }
             b'N' | b'I' => {
@@ -317,12 +321,12 @@ pub(super) fn first_value(text: &str) -> First<'_> {
         }
         at += 1;
     }
-    if string { First::Cut } else { First::Open }
+    if string { FirstValue::OpenString } else { FirstValue::OpenBracket }
 }
 
 /// Reads the envelope of what may be neither whole nor JSON, in pieces and in little memory.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub(super) struct EnvelopeScan {
     /// Nothing bounds how long a line is that is passed over.
     depth: u64,
     string: bool,
@@ -330,7 +334,7 @@ pub(super) struct Scan {
     /// It has ended.
     done: bool,
     /// A key is being read, or the value of `id`.
-    reads: Reads,
+    reads: ScanTarget,
     text: Vec<u8>,
     id: Option<Box<str>>,
     has_version: bool,
@@ -339,14 +343,14 @@ pub(super) struct Scan {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Reads {
+enum ScanTarget {
     #[default]
     Nothing,
     Key,
     Id,
 }
 
-impl Scan {
+impl EnvelopeScan {
     pub(super) fn feed(&mut self, piece: &[u8]) {
         for byte in piece {
             if self.done {
@@ -371,7 +375,7 @@ impl Scan {
                 self.keep(byte);
                 self.depth += 1;
                 if self.depth == 1 {
-                    self.reads = Reads::Key;
+                    self.reads = ScanTarget::Key;
                 }
             }
             b'}' | b']' => {
@@ -381,10 +385,10 @@ impl Scan {
                     self.done = true;
                 }
             }
-            b':' if self.depth == 1 && self.reads == Reads::Key => self.end_key(),
+            b':' if self.depth == 1 && self.reads == ScanTarget::Key => self.end_key(),
             b',' if self.depth == 1 => {
                 self.end_member();
-                self.reads = Reads::Key;
+                self.reads = ScanTarget::Key;
             }
             _ => {
                 self.string = byte == b'"';
@@ -394,15 +398,15 @@ impl Scan {
     }
 
     fn keep(&mut self, byte: u8) {
-        if self.depth == 1 && self.reads != Reads::Nothing && self.text.len() <= ID_BYTES_MAX {
+        if self.depth == 1 && self.reads != ScanTarget::Nothing && self.text.len() <= ID_BYTES_MAX {
             self.text.push(byte);
         }
     }
 
     fn end_key(&mut self) {
-        self.reads = Reads::Nothing;
+        self.reads = ScanTarget::Nothing;
         match self.text.trim_ascii() {
-            br#""id""# => self.reads = Reads::Id,
+            br#""id""# => self.reads = ScanTarget::Id,
             br#""jsonrpc""# => self.has_version = true,
             br#""method""# => self.has_method = true,
             br#""result""# | br#""error""# => self.has_outcome = true,
@@ -412,40 +416,44 @@ impl Scan {
     }
 
     fn end_member(&mut self) {
-        if self.reads == Reads::Id {
+        if self.reads == ScanTarget::Id {
             let raw: Option<&RawValue> = serde_json::from_slice(&self.text).ok();
             let id = raw.filter(|raw| raw.get().len() <= ID_BYTES_MAX);
             self.id = id.and_then(|raw| ids::canonical(raw.get())).map(Into::into);
         }
-        self.reads = Reads::Nothing;
+        self.reads = ScanTarget::Nothing;
         self.text.clear();
     }
 
     /// Whether nothing that comes can say more about whose answer it is.
-    pub(super) const fn is_sure(&self) -> bool {
+    pub(super) const fn is_conclusive(&self) -> bool {
         self.has_version && (self.has_outcome || self.has_method) && self.id.is_some()
     }
 
     /// The answer, or the request of the server's, that this was, if it was one.
-    pub(super) fn found(&self, why: &str) -> Option<Judged> {
+    pub(super) fn found(&self, why: &str) -> Option<Classified> {
         let (id, why) = (self.id.clone(), || why.to_owned().into());
         match (self.has_method, self.has_outcome, id) {
             _ if !self.has_version => None,
-            (false, true, id) => Some(Judged::Lost(Lost { id, why: why(), error: None })),
+            (false, true, id) => {
+                Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
+            }
             // Before its end it may have become a request of the server's.
             (false, false, id @ Some(_)) if self.done => {
-                Some(Judged::Lost(Lost { id, why: why(), error: None }))
+                Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
             }
-            (true, false, Some(id)) => {
-                Some(Judged::Unread(Unread { id, code: code::PARSE_ERROR, why: why() }))
-            }
+            (true, false, Some(id)) => Some(Classified::UnreadableRequest(UnreadableRequest {
+                id,
+                code: code::PARSE_ERROR,
+                why: why(),
+            })),
             _ => None,
         }
     }
 }
 
 /// What is answered to the request `id` instead of an answer that cannot be passed on.
-pub(super) fn lost_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
+pub(super) fn lost_answer_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
     match error {
         Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),
         None => {
@@ -461,8 +469,8 @@ mod tests {
 
     fn first(text: &str) -> String {
         match first_value(text) {
-            First::Ends { value, end } => format!("{value}|{}", &text[end..]),
-            other @ (First::Open | First::Cut) => format!("{other:?}"),
+            FirstValue::Ends { value, end } => format!("{value}|{}", &text[end..]),
+            other @ (FirstValue::OpenBracket | FirstValue::OpenString) => format!("{other:?}"),
         }
     }
 
@@ -475,27 +483,27 @@ mod tests {
         assert_eq!(first("{\"a\":\"x\ty\u{0}é\u{7f}\"}"), "{\"a\":\"x\\u0009y\\u0000é\u{7f}\"}|");
         assert_eq!(first("{\"a\":NaNs,\"b\":None}"), "{\"a\":NaNs,\"b\":None}|");
         assert_eq!(first("{\t\"a\":1\t}"), "{\t\"a\":1\t}|");
-        assert_eq!((&*first("{\"a\":["), &*first("{\"a")), ("Open", "Cut"));
+        assert_eq!((&*first("{\"a\":["), &*first("{\"a")), ("OpenBracket", "OpenString"));
     }
 
     #[track_caller]
     fn check_message(printed: &str, message: &str) {
-        let judged = judge(printed);
-        let Judged::Message(read) = &judged else { panic!("{printed}: {judged:?}") };
+        let classified = classify(printed);
+        let Classified::Message(read) = &classified else { panic!("{printed}: {classified:?}") };
         assert_eq!(read.text(), message);
     }
 
     #[track_caller]
     fn check_lost(printed: &str, id: Option<&str>, why: &str) {
-        let judged = judge(printed);
-        let Judged::Lost(lost) = &judged else { panic!("{printed}: {judged:?}") };
+        let classified = classify(printed);
+        let Classified::LostAnswer(lost) = &classified else { panic!("{printed}: {classified:?}") };
         assert_eq!(lost.id.as_deref(), id, "{printed}");
         assert!(lost.why.contains(why), "{printed}: {}", lost.why);
     }
 
     #[track_caller]
     fn check_refused(printed: &str) {
-        assert!(matches!(judge(printed), Judged::Refused { .. }), "{printed}");
+        assert!(matches!(classify(printed), Classified::NotAMessage { .. }), "{printed}");
     }
 
     #[test]
@@ -543,8 +551,9 @@ mod tests {
         check_refused(r#"{"level":"info","id":1,"error":"e","x":y}"#);
         check_refused(r#"{"jsonrpc":"2.0"}"#);
         check_refused(r#"{"jsonrpc":"2.0","id":1.5,"method":"m"}"#);
-        let error = judge(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#);
-        let Judged::Lost(Lost { id: None, error: Some(error), .. }) = error else {
+        let error =
+            classify(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#);
+        let Classified::LostAnswer(LostAnswer { id: None, error: Some(error), .. }) = error else {
             panic!("{error:?}")
         };
         assert_eq!(&*error, r#"{"code":-32700,"message":"?"}"#);
@@ -552,8 +561,10 @@ mod tests {
 
     #[track_caller]
     fn check_unread(printed: &str, id: &str, code: i32) {
-        let judged = judge(printed);
-        let Judged::Unread(unread) = &judged else { panic!("{printed}: {judged:?}") };
+        let classified = classify(printed);
+        let Classified::UnreadableRequest(unread) = &classified else {
+            panic!("{printed}: {classified:?}")
+        };
         assert_eq!((&*unread.id, unread.code), (id, code));
     }
 
@@ -577,31 +588,31 @@ mod tests {
         let many = |member: &str| member.repeat(300_000);
         let (results, others) = (many(r#""result":null,"#), many(r#""x":1,"#));
         let text = format!(r#"{{{results}{others}"jsonrpc":"2.0","id":null,"method":"m","y":1}}"#);
-        let judged =
-            mcp_sse_tests::within(mcp_sse_tests::TEST_MAX, "what it is", move || judge(&text));
-        assert!(!matches!(judged, Judged::Lost(_)), "{judged:?}");
+        let classified =
+            mcp_sse_tests::within(mcp_sse_tests::TEST_MAX, "what it is", move || classify(&text));
+        assert!(!matches!(classified, Classified::LostAnswer(_)), "{classified:?}");
     }
 
     #[test]
     fn brackets_without_end_are_no_more_than_many() {
-        let mut scan = Scan { depth: u32::MAX.into(), ..Scan::default() };
+        let mut scan = EnvelopeScan { depth: u32::MAX.into(), ..EnvelopeScan::default() };
         scan.feed(b"[[[[");
-        assert!(!scan.is_sure());
+        assert!(!scan.is_conclusive());
     }
 
     #[test]
     fn id_is_found_in_any_piece_of_what_is_no_message() {
         let text = r#"{"jsonrpc": "2.0", "result" : {"id":9,"a":["]\"",{"x":"}"}]}, "id" : "z,}" "#;
         for size in 1..20 {
-            let mut scan = Scan::default();
+            let mut scan = EnvelopeScan::default();
             text.as_bytes().chunks(size).for_each(|piece| scan.feed(piece));
-            assert!(!scan.is_sure(), "the id may go on");
+            assert!(!scan.is_conclusive(), "the id may go on");
             scan.feed(b"}");
-            assert!(scan.is_sure());
-            let Some(Judged::Lost(lost)) = scan.found("x") else { panic!("{scan:?}") };
+            assert!(scan.is_conclusive());
+            let Some(Classified::LostAnswer(lost)) = scan.found("x") else { panic!("{scan:?}") };
             assert_eq!(lost.id.as_deref(), Some(r#""z,}""#));
         }
-        let mut scan = Scan::default();
+        let mut scan = EnvelopeScan::default();
         scan.feed(br#"{"jsonrpc":"2.0","id":4,"res"#);
         assert_eq!(scan.found("x"), None, "it may be a request");
     }

@@ -43,7 +43,6 @@ pub mod check;
 pub mod child;
 pub mod command;
 mod control;
-pub mod conversation;
 pub mod descriptors;
 #[cfg(test)]
 mod garbage;
@@ -54,12 +53,13 @@ pub mod lenient;
 pub mod lines;
 pub mod mux;
 pub mod output;
-pub mod servers;
+pub mod servers_file;
 pub mod services;
 mod session;
+pub mod session_protocol;
 pub mod shared;
 pub mod status;
 pub mod stderr;
 
 pub use session::PerSession;
-pub use shared::Shared;
+pub use shared::SharedProcess;

@@ -19,7 +19,7 @@ const CAPACITY_KEPT: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
     /// A whole line.
-    Whole(&'a [u8]),
+    Complete(&'a [u8]),
     /// The beginning of a line that is longer than allowed. The rest of it is passed over.
     TooLong(&'a [u8]),
 }
@@ -108,7 +108,7 @@ impl Lines {
             self.start = end + 1;
             self.scanned = end + 1;
             let line = self.buffer.get(start..end)?;
-            return Some(Line::Whole(line.strip_suffix(b"\r").unwrap_or(line)));
+            return Some(Line::Complete(line.strip_suffix(b"\r").unwrap_or(line)));
         }
     }
 
@@ -199,7 +199,7 @@ mod tests {
                         ends += usize::from(ended);
                     });
                     let line = line.map(|line| match line {
-                        Line::Whole(line) | Line::TooLong(line) => line.to_vec(),
+                        Line::Complete(line) | Line::TooLong(line) => line.to_vec(),
                     });
                     seen.extend(watched);
                     let Some(line) = line else { break };
@@ -219,7 +219,7 @@ mod tests {
             lines.feed(piece);
             while let Some(line) = lines.next_line() {
                 seen.push(match line {
-                    Line::Whole(line) => String::from_utf8(line.into()).unwrap(),
+                    Line::Complete(line) => String::from_utf8(line.into()).unwrap(),
                     Line::TooLong(beginning) => format!("!{}", beginning.escape_ascii()),
                 });
             }
@@ -262,9 +262,9 @@ mod tests {
         lines.feed(&vec![b'x'; 1 << 20]);
         assert_eq!(lines.next_line(), None);
         lines.feed(b"\n");
-        assert!(matches!(lines.next_line(), Some(Line::Whole(line)) if line.len() == 1 << 20));
+        assert!(matches!(lines.next_line(), Some(Line::Complete(line)) if line.len() == 1 << 20));
         lines.feed(b"y\n");
-        assert_eq!(lines.next_line(), Some(Line::Whole(b"y")));
+        assert_eq!(lines.next_line(), Some(Line::Complete(b"y")));
         assert!(lines.buffer.capacity() <= CAPACITY_KEPT);
     }
 }

@@ -21,8 +21,8 @@
 //! Call a `handle_` verb, then [`poll_output`](Mux::poll_output) until there is nothing, then look at
 //! [`poll_timeout`](Mux::poll_timeout).
 
-mod inward;
-mod outward;
+mod from_server;
+mod from_sessions;
 mod subscriptions;
 mod text;
 
@@ -36,9 +36,9 @@ use mcp_sse_core::jsonrpc::{self, Kind, Message, code};
 use mcp_sse_core::{Frame, Time};
 use mcp_sse_driver::LogThrottle;
 
-use super::handshakes::{HANDSHAKE, unknown_client};
+use super::handshakes::{HANDSHAKE_TIMEOUT, unknown_client};
 use super::ids::{self, ID_BYTES_MAX};
-use super::lenient::{Lost, Unread, lost_body};
+use super::lenient::{LostAnswer, UnreadableRequest, lost_answer_body};
 use subscriptions::Subscriptions;
 use text::Ambiguous;
 
@@ -67,9 +67,9 @@ pub struct MuxLimits {
     pub outage: Duration,
     /// For how long the server may take to answer the `initialize` of a session. Long, because a first
     /// start may install the server.
-    pub greeting: Duration,
+    pub initialize_timeout: Duration,
     /// For how long the server may take to answer an `initialize` that is no session's own.
-    pub own_greeting: Duration,
+    pub own_initialize_timeout: Duration,
     /// Bytes of the URIs that one session subscribes to, each with
     /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES).
     pub session_subscriptions_bytes_max: usize,
@@ -94,8 +94,8 @@ impl Default for MuxLimits {
             session_parked_max: 64,
             park: Duration::from_secs(2),
             outage: Duration::from_secs(5),
-            greeting: Duration::from_secs(120),
-            own_greeting: HANDSHAKE,
+            initialize_timeout: Duration::from_secs(120),
+            own_initialize_timeout: HANDSHAKE_TIMEOUT,
             session_subscriptions_bytes_max: 512 << 10,
             subscriptions_bytes_max: 16 << 20,
         }
@@ -104,17 +104,17 @@ impl Default for MuxLimits {
 
 /// One session, by a number that no other has or will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Member(pub u64);
+pub struct SessionKey(pub u64);
 
 /// What has to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum MuxOutput {
     /// Write this line, without its end, to the server.
     Server(String),
     /// The same; it answers what the server asked, so that the server decides how many there are.
     Answer(String),
     /// Send this to a session.
-    Session(Member, Frame),
+    Session(SessionKey, Frame),
     /// End the server: it is of no use, for this reason. Its exit is told as any other.
     Abandon(String),
 }
@@ -140,8 +140,8 @@ pub struct MuxCounts {
 }
 
 /// A request that the server has not answered.
-struct Asked {
-    by: Member,
+struct PendingRequest {
+    by: SessionKey,
     /// As the session spelled it.
     id: Box<str>,
     token: Option<Box<str>>,
@@ -149,17 +149,17 @@ struct Asked {
     subscribes: Option<Arc<str>>,
 }
 
-impl Asked {
+impl PendingRequest {
     fn bytes(&self) -> usize {
         self.id.len() + self.token.as_deref().map_or(0, str::len)
     }
 }
 
 #[derive(Default)]
-struct Session {
+struct MuxSession {
     /// It has had its handshake, or goes on without one: notifications are for it too.
-    attends: bool,
-    asked: Vec<u64>,
+    receives_notifications: bool,
+    pending: Vec<u64>,
     ids_bytes: usize,
     parked: usize,
     /// What it has subscribed to, and bytes of that.
@@ -167,16 +167,16 @@ struct Session {
     subscribed_bytes: usize,
 }
 
-enum Phase {
+enum MuxPhase {
     /// There is no server, or none yet.
     Down { why: Box<str> },
     /// There is one, and nobody has greeted it.
-    Fresh { parked_since: Option<Time> },
+    Uninitialized { parked_since: Option<Time> },
     /// It was sent `initialize` under this number, on behalf of this session and its id.
-    Greeting {
+    Initializing {
         number: u64,
         params: Box<str>,
-        asker: Option<(Member, Box<str>)>,
+        requester: Option<(SessionKey, Box<str>)>,
         limit: Duration,
         until: Time,
     },
@@ -187,21 +187,21 @@ enum Phase {
 /// Many sessions over one server.
 pub struct Mux {
     limits: MuxLimits,
-    phase: Phase,
-    sessions: BTreeMap<Member, Session>,
-    asked: BTreeMap<u64, Asked>,
+    phase: MuxPhase,
+    sessions: BTreeMap<SessionKey, MuxSession>,
+    pending: BTreeMap<u64, PendingRequest>,
     ids_bytes: usize,
     subscriptions: Subscriptions,
-    parked: VecDeque<(Member, Message)>,
+    parked: VecDeque<(SessionKey, Message)>,
     parked_bytes: usize,
     /// The number before the next.
-    numbered: u64,
+    last_number: u64,
     /// Since when there is no server, or none that has shaken hands; `None` also before the first.
     away_since: Option<Time>,
     /// How to greet the next server, and what the last one said to it.
-    greeting: Option<Box<str>>,
-    welcome: Box<str>,
-    output: VecDeque<Output>,
+    initialize_params: Option<Box<str>>,
+    initialize_result: Box<str>,
+    output: VecDeque<MuxOutput>,
     counts: MuxCounts,
 }
 
@@ -225,17 +225,17 @@ impl Mux {
     pub fn new(limits: MuxLimits) -> Self {
         Self {
             limits,
-            phase: Phase::Down { why: "is not running".into() },
+            phase: MuxPhase::Down { why: "is not running".into() },
             sessions: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            pending: BTreeMap::new(),
             ids_bytes: 0,
             subscriptions: Subscriptions::default(),
             parked: VecDeque::new(),
             parked_bytes: 0,
-            numbered: 0,
+            last_number: 0,
             away_since: None,
-            greeting: None,
-            welcome: Box::default(),
+            initialize_params: None,
+            initialize_result: Box::default(),
             output: VecDeque::new(),
             counts: MuxCounts::default(),
         }
@@ -246,49 +246,49 @@ impl Mux {
     /// # Panics
     ///
     /// If it is there already: two sessions would be one.
-    pub fn join(&mut self, member: Member) {
-        let known = self.sessions.insert(member, Session::default());
-        assert!(known.is_none(), "invariant: members are numbered");
+    pub fn join(&mut self, key: SessionKey) {
+        let known = self.sessions.insert(key, MuxSession::default());
+        assert!(known.is_none(), "invariant: session keys are numbered");
     }
 
     /// The session has ended: what it asked is cancelled, and answers to it will be dropped. Of one that
     /// has left nothing is taken any more.
-    pub fn leave(&mut self, member: Member) {
-        let Some(session) = self.sessions.remove(&member) else { return };
+    pub fn leave(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.remove(&key) else { return };
         for uri in &session.subscribed {
-            self.unsubscribe_departed(member, uri);
+            self.unsubscribe_departed(key, uri);
         }
-        for number in session.asked {
-            if let Some(asked) = self.asked.remove(&number) {
-                self.ids_bytes -= asked.bytes();
+        for number in session.pending {
+            if let Some(pending) = self.pending.remove(&number) {
+                self.ids_bytes -= pending.bytes();
                 self.cancel(number);
             }
         }
         if session.parked > 0 {
             let parked = mem::take(&mut self.parked);
-            let (gone, kept) = parked.into_iter().partition(|(by, _)| *by == member);
+            let (gone, kept) = parked.into_iter().partition(|(by, _)| *by == key);
             self.parked = kept;
-            let gone: VecDeque<(Member, Message)> = gone;
+            let gone: VecDeque<(SessionKey, Message)> = gone;
             self.parked_bytes -=
                 gone.iter().map(|(_, message)| message.body().len()).sum::<usize>();
         }
-        if let Phase::Greeting { asker, .. } = &mut self.phase {
-            asker.take_if(|(by, _)| *by == member);
+        if let MuxPhase::Initializing { requester, .. } = &mut self.phase {
+            requester.take_if(|(by, _)| *by == key);
         }
     }
 
     /// A session's client said something.
-    pub fn handle_session(&mut self, member: Member, message: Message, now: Time) {
-        if self.sessions.contains_key(&member) {
-            self.take(member, message, now);
+    pub fn handle_session(&mut self, key: SessionKey, message: Message, now: Time) {
+        if self.sessions.contains_key(&key) {
+            self.handle_message(key, message, now);
         }
     }
 
     /// The server was started.
     pub fn handle_started(&mut self, now: Time) {
-        self.phase = Phase::Fresh { parked_since: None };
-        match self.greeting.clone() {
-            Some(params) => self.greet(params, None, now),
+        self.phase = MuxPhase::Uninitialized { parked_since: None };
+        match self.initialize_params.clone() {
+            Some(params) => self.initialize(params, None, now),
             None => self.unpark(now),
         }
     }
@@ -304,24 +304,24 @@ impl Mux {
 
     /// The server has answered with what cannot be passed on. It was for the request whose number it has;
     /// if it has none, for the only one that there is.
-    pub fn handle_lost(&mut self, lost: &Lost, now: Time) {
+    pub fn handle_lost_answer(&mut self, lost: &LostAnswer, now: Time) {
         let (number, error) = match (&lost.id, &self.phase) {
             (Some(id), _) => (ids::number(id), None),
-            (None, Phase::Greeting { number, .. }) => (Some(*number), lost.error.as_deref()),
+            (None, MuxPhase::Initializing { number, .. }) => (Some(*number), lost.error.as_deref()),
             // What it says may be about a request of another session, which has left.
-            (None, _) if self.asked.len() == 1 => (self.asked.keys().next().copied(), None),
+            (None, _) if self.pending.len() == 1 => (self.pending.keys().next().copied(), None),
             (None, _) => (None, None),
         };
         let Some(number) = number else { return self.counts.answers_dropped += 1 };
-        let body = lost_body(&number.to_string(), &lost.why, error);
+        let body = lost_answer_body(&number.to_string(), &lost.why, error);
         match Message::read(body, None) {
             Ok(message) => self.handle_response(&message, now),
-            Err((why, _)) => unsendable(&why),
+            Err((why, _)) => log_unsendable(&why),
         }
     }
 
     /// The server has asked what cannot be passed on, and is told so.
-    pub fn handle_unread(&mut self, unread: &Unread) {
+    pub fn handle_unreadable_request(&mut self, unread: &UnreadableRequest) {
         self.counts.server_requests_refused += 1;
         self.answer_server(unread.answer());
     }
@@ -330,22 +330,22 @@ impl Mux {
     pub fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
         // Nobody is left to take these; the next server must not.
-        self.output.retain(|output| matches!(output, Output::Session(..)));
-        let before = mem::replace(&mut self.phase, Phase::Down { why: why.into() });
-        for (number, asked) in mem::take(&mut self.asked) {
-            if let Some(uri) = &asked.subscribes {
-                self.subscribe_failed(asked.by, uri, number);
+        self.output.retain(|output| matches!(output, MuxOutput::Session(..)));
+        let before = mem::replace(&mut self.phase, MuxPhase::Down { why: why.into() });
+        for (number, pending) in mem::take(&mut self.pending) {
+            if let Some(uri) = &pending.subscribes {
+                self.subscribe_failed(pending.by, uri, number);
             }
-            self.fail(asked.by, &asked.id, why);
+            self.answer_process_error(pending.by, &pending.id, why);
         }
         self.subscriptions.handle_exit();
         self.ids_bytes = 0;
         for session in self.sessions.values_mut() {
-            session.asked.clear();
+            session.pending.clear();
             session.ids_bytes = 0;
         }
-        if let Phase::Greeting { asker: Some((by, id)), .. } = before {
-            self.fail(by, &id, why);
+        if let MuxPhase::Initializing { requester: Some((by, id)), .. } = before {
+            self.answer_process_error(by, &id, why);
         }
         self.handle_timeout(now);
     }
@@ -356,18 +356,18 @@ impl Mux {
             return;
         }
         match &mut self.phase {
-            Phase::Down { why } => {
+            MuxPhase::Down { why } => {
                 let why = why.clone();
                 self.fail_parked(&why);
             }
-            Phase::Fresh { .. } => self.greet(unknown_client().into(), None, now),
-            Phase::Greeting { until, limit, .. } => {
+            MuxPhase::Uninitialized { .. } => self.initialize(unknown_client().into(), None, now),
+            MuxPhase::Initializing { until, limit, .. } => {
                 // Said once: the exit that follows changes the phase.
                 *until = Time::MAX;
                 let why = format!("did not answer initialize within {limit:?}");
-                self.output.push_back(Output::Abandon(why));
+                self.output.push_back(MuxOutput::Abandon(why));
             }
-            Phase::Ready => {}
+            MuxPhase::Ready => {}
         }
     }
 
@@ -375,13 +375,13 @@ impl Mux {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         match &self.phase {
-            Phase::Down { .. } if self.parked.is_empty() => None,
-            Phase::Down { .. } => self.outage_over(),
-            Phase::Fresh { parked_since } => {
+            MuxPhase::Down { .. } if self.parked.is_empty() => None,
+            MuxPhase::Down { .. } => self.outage_over(),
+            MuxPhase::Uninitialized { parked_since } => {
                 Some(parked_since.as_ref()?.saturating_add(self.limits.park))
             }
-            Phase::Greeting { until, .. } => Some(*until).filter(|at| *at < Time::MAX),
-            Phase::Ready => None,
+            MuxPhase::Initializing { until, .. } => Some(*until).filter(|at| *at < Time::MAX),
+            MuxPhase::Ready => None,
         }
     }
 
@@ -391,7 +391,7 @@ impl Mux {
     }
 
     /// What has to be done next, in this order.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<MuxOutput> {
         self.output.pop_front()
     }
 
@@ -404,7 +404,7 @@ impl Mux {
     /// Whether the server has shaken hands.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Ready)
+        matches!(self.phase, MuxPhase::Ready)
     }
 
     /// How many sessions there are.
@@ -416,8 +416,8 @@ impl Mux {
     /// How many requests the server has not answered, a session's `initialize` included.
     #[must_use]
     pub fn requests(&self) -> usize {
-        let greets = matches!(self.phase, Phase::Greeting { asker: Some(_), .. });
-        self.asked.len() + usize::from(greets)
+        let initializes = matches!(self.phase, MuxPhase::Initializing { requester: Some(_), .. });
+        self.pending.len() + usize::from(initializes)
     }
 
     /// What nobody was told.
@@ -431,91 +431,95 @@ impl Mux {
     fn check(&self) {
         let parked = || self.parked.iter().map(|(by, message)| (by, message.body().len()));
         assert_eq!(self.parked_bytes, parked().map(|(_, bytes)| bytes).sum::<usize>());
-        assert_eq!(self.ids_bytes, self.asked.values().map(Asked::bytes).sum::<usize>());
-        let listed: usize = self.sessions.values().map(|session| session.asked.len()).sum();
-        assert_eq!(listed, self.asked.len());
-        for (member, session) in &self.sessions {
-            let asked: Vec<&Asked> = session.asked.iter().map(|n| &self.asked[n]).collect();
-            assert!(asked.iter().all(|asked| asked.by == *member));
-            assert_eq!(session.ids_bytes, asked.iter().map(|asked| asked.bytes()).sum::<usize>());
-            assert_eq!(session.parked, parked().filter(|(by, _)| *by == member).count());
+        assert_eq!(self.ids_bytes, self.pending.values().map(PendingRequest::bytes).sum::<usize>());
+        let listed: usize = self.sessions.values().map(|session| session.pending.len()).sum();
+        assert_eq!(listed, self.pending.len());
+        for (key, session) in &self.sessions {
+            let pending: Vec<&PendingRequest> =
+                session.pending.iter().map(|n| &self.pending[n]).collect();
+            assert!(pending.iter().all(|pending| pending.by == *key));
+            assert_eq!(
+                session.ids_bytes,
+                pending.iter().map(|pending| pending.bytes()).sum::<usize>()
+            );
+            assert_eq!(session.parked, parked().filter(|(by, _)| *by == key).count());
         }
         assert!(parked().all(|(by, _)| self.sessions.contains_key(by)));
-        assert!(self.is_ready() || self.asked.is_empty(), "asked of nobody");
+        assert!(self.is_ready() || self.pending.is_empty(), "requests without a server");
         assert!(!self.is_ready() || self.parked.is_empty(), "parked for no reason");
         assert!(self.parked.len() <= self.limits.parked_max);
         assert!(self.parked_bytes <= self.limits.parked_bytes_max);
-        assert!(self.asked.len() <= self.limits.requests_max);
+        assert!(self.pending.len() <= self.limits.requests_max);
         self.check_subscriptions();
     }
 
     /// A request has been answered or taken back.
-    fn settle(&mut self, number: u64) -> Option<Asked> {
-        let asked = self.asked.remove(&number)?;
-        self.ids_bytes -= asked.bytes();
-        if let Some(session) = self.sessions.get_mut(&asked.by) {
-            session.asked.retain(|known| *known != number);
-            session.ids_bytes -= asked.bytes();
+    fn finish_request(&mut self, number: u64) -> Option<PendingRequest> {
+        let pending = self.pending.remove(&number)?;
+        self.ids_bytes -= pending.bytes();
+        if let Some(session) = self.sessions.get_mut(&pending.by) {
+            session.pending.retain(|known| *known != number);
+            session.ids_bytes -= pending.bytes();
         }
-        Some(asked)
+        Some(pending)
     }
 
     fn cancel(&mut self, number: u64) {
-        self.say(format!(
+        self.send_to_server(format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number},"reason":"the session has ended"}}}}"#
         ));
     }
 
-    fn say(&mut self, text: String) {
-        self.output.push_back(Output::Server(text::on_one_line(text)));
+    fn send_to_server(&mut self, text: String) {
+        self.output.push_back(MuxOutput::Server(text::on_one_line(text)));
     }
 
     /// Asks the server something on nobody's behalf. What it answers is dropped.
     fn ask_server(&mut self, method: &str, uri: &str) {
-        self.numbered += 1;
-        let number = self.numbered;
+        self.last_number += 1;
+        let number = self.last_number;
         let uri = serde_json::to_string(uri).expect("invariant: any text is a JSON string");
-        self.say(format!(
+        self.send_to_server(format!(
             r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{{"uri":{uri}}}}}"#
         ));
     }
 
     /// Sends what answers the request with this raw id.
-    fn send_answer(&mut self, member: Member, id: &str, text: &str) {
+    fn send_answer(&mut self, key: SessionKey, id: &str, text: &str) {
         match Frame::message(text.as_bytes()) {
-            Ok(frame) => self.output.push_back(Output::Session(member, frame)),
+            Ok(frame) => self.output.push_back(MuxOutput::Session(key, frame)),
             Err(error) => {
-                unsendable(&error);
+                log_unsendable(&error);
                 let why = format!("the answer cannot be sent: {error}");
-                self.answer_error(member, id, code::INTERNAL_ERROR, &why);
+                self.answer_error(key, id, code::INTERNAL_ERROR, &why);
             }
         }
     }
 
-    fn fail(&mut self, member: Member, id: &str, why: &str) {
-        self.answer_error(member, id, code::INTERNAL_ERROR, &format!("MCP server process {why}"));
+    fn answer_process_error(&mut self, key: SessionKey, id: &str, why: &str) {
+        self.answer_error(key, id, code::INTERNAL_ERROR, &format!("MCP server process {why}"));
     }
 
-    fn refuse_busy(&mut self, member: Member, id: &str) {
+    fn refuse_busy(&mut self, key: SessionKey, id: &str) {
         self.counts.requests_refused += 1;
-        self.answer_error(member, id, code::SERVER_BUSY, BUSY);
+        self.answer_error(key, id, code::SERVER_BUSY, BUSY);
     }
 
-    fn refuse_params(&mut self, member: Member, message: &Message, why: Ambiguous) {
+    fn refuse_params(&mut self, key: SessionKey, message: &Message, why: Ambiguous) {
         let id = message.id().unwrap_or_default();
-        self.answer_error(member, id, code::INVALID_PARAMS, &why.to_string());
+        self.answer_error(key, id, code::INVALID_PARAMS, &why.to_string());
     }
 
-    fn answer_error(&mut self, member: Member, id: &str, code: i32, message: &str) {
+    fn answer_error(&mut self, key: SessionKey, id: &str, code: i32, message: &str) {
         match Frame::message(&jsonrpc::error_body(Some(id), code, message)) {
-            Ok(frame) => self.output.push_back(Output::Session(member, frame)),
-            Err(error) => unsendable(&error),
+            Ok(frame) => self.output.push_back(MuxOutput::Session(key, frame)),
+            Err(error) => log_unsendable(&error),
         }
     }
 }
 
 /// Says that something of the server's cannot be sent.
-fn unsendable(error: &dyn fmt::Display) {
+fn log_unsendable(error: &dyn fmt::Display) {
     static UNSENDABLE: LogThrottle = LogThrottle::new();
     if let Some(unsaid) = UNSENDABLE.tell() {
         log::error!("a message of a server cannot be sent: {error}{unsaid}");

@@ -11,10 +11,11 @@ use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_driver::LogThrottle;
 
 use super::lenient::{
-    First, Judged, Lost, Scan, Unread, each_in_array, first_value, judge, lost_message,
+    Classified, EnvelopeScan, FirstValue, LostAnswer, UnreadableRequest, classify, each_in_array,
+    first_value, lost_answer,
 };
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
-use super::status::Status;
+use super::status::BridgeStatus;
 use super::stderr::printable;
 
 /// So much of a line that is no message is shown in the log.
@@ -37,9 +38,9 @@ pub enum Printed {
     /// A message.
     Message(Message),
     /// An answer that cannot be passed on; somebody waits for it.
-    Lost(Lost),
+    LostAnswer(LostAnswer),
     /// A request that cannot be passed on; the server waits for its answer.
-    Unread(Unread),
+    UnreadableRequest(UnreadableRequest),
 }
 
 /// What one server prints, from bytes to messages.
@@ -47,39 +48,39 @@ pub enum Printed {
 /// Everything that is no message is counted, logged at level warn (one a second of each kind) or debug
 /// (the others), and does no harm.
 #[derive(Debug)]
-pub struct Output {
+pub struct ServerOutput {
     name: String,
-    status: Arc<Status>,
+    status: Arc<BridgeStatus>,
     line_bytes_max: usize,
     lines: Lines,
     /// Lines that may become one message, from the first on.
-    pieces: Pieces,
+    multiline: MultilineText,
     /// What was found and not taken yet.
     ready: VecDeque<Printed>,
     /// What a line may be that is too long, until its end or until that is known.
-    too_long: Option<Scan>,
+    too_long: Option<EnvelopeScan>,
     /// Nothing more comes.
     ended: bool,
     /// Lines that were no messages, and are not counted yet: there may be thousands at once.
     refused: u64,
-    spoken: bool,
+    has_spoken: bool,
 }
 
-impl Output {
+impl ServerOutput {
     /// The output of a server that is called `name` in the log.
     #[must_use]
-    pub fn new(name: impl Into<String>, status: Arc<Status>) -> Self {
+    pub fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
         Self {
             name: name.into(),
             status,
             line_bytes_max: LINE_BYTES_MAX,
             lines: Lines::new(LINE_BYTES_MAX),
-            pieces: Pieces::default(),
+            multiline: MultilineText::default(),
             ready: VecDeque::new(),
             too_long: None,
             ended: false,
             refused: 0,
-            spoken: false,
+            has_spoken: false,
         }
     }
 
@@ -95,7 +96,7 @@ impl Output {
     /// Whether there has been a message.
     #[must_use]
     pub const fn has_spoken(&self) -> bool {
-        self.spoken
+        self.has_spoken
     }
 
     /// Takes in what was read. Then take [everything](Self::next_printed) there is, before more is fed.
@@ -113,8 +114,8 @@ impl Output {
     pub fn next_printed(&mut self) -> Option<Printed> {
         let printed = self.find();
         self.count_refused();
-        if matches!(printed, Some(Printed::Message(_))) && !self.spoken {
-            self.spoken = true;
+        if matches!(printed, Some(Printed::Message(_))) && !self.has_spoken {
+            self.has_spoken = true;
             self.status.note_success();
         }
         printed
@@ -130,23 +131,23 @@ impl Output {
             let line = lines.next_line_watched(|piece, ended| {
                 let Some(scan) = too_long else { return };
                 scan.feed(piece);
-                if ended || scan.is_sure() {
+                if ended || scan.is_conclusive() {
                     ready.extend(scan.found(&too_long_why(most)).and_then(printed));
                     *too_long = None;
                 }
             });
             let line = line.map(|line| match line {
-                Line::Whole(line) => Ok(line.to_vec()),
+                Line::Complete(line) => Ok(line.to_vec()),
                 Line::TooLong(beginning) => Err((shown(beginning), scan_of(beginning))),
             });
             match line {
                 Some(Ok(line)) => self.read(line),
                 Some(Err((shown, scan))) => {
                     self.status.note_line_too_long();
-                    self.refuse_pieces();
+                    self.refuse_multiline();
                     self.warn(&TOO_LONG, || format!("a line of more than {most} bytes: {shown}"));
                     match scan {
-                        Some(scan) if scan.is_sure() => {
+                        Some(scan) if scan.is_conclusive() => {
                             self.ready.extend(scan.found(&too_long_why(most)).and_then(printed));
                         }
                         scan => self.too_long = scan,
@@ -154,7 +155,7 @@ impl Output {
                 }
                 // What was found of a line that was passed over.
                 None if !self.ready.is_empty() => {}
-                None if self.ended && self.pieces.has_begun() => self.refuse_pieces(),
+                None if self.ended && self.multiline.is_open() => self.refuse_multiline(),
                 None => return None,
             }
         }
@@ -166,20 +167,20 @@ impl Output {
         // What is indented belongs to what it is inside of; an unindented bracket begins anew.
         let indented = text.first().is_some_and(u8::is_ascii_whitespace);
         let opens = matches!(first, b'{' | b'[');
-        if self.pieces.has_begun() && (indented || !opens) {
-            return match self.pieces.add(line, self.line_bytes_max) {
-                Added::Wanting => {}
-                Added::Whole(text) => self.read_values(&text),
-                Added::Not(text) => self.refuse_text("it is not JSON", &text),
+        if self.multiline.is_open() && (indented || !opens) {
+            return match self.multiline.add(line, self.line_bytes_max) {
+                MultilineStep::Incomplete => {}
+                MultilineStep::Complete(text) => self.read_values(&text),
+                MultilineStep::NotJson(text) => self.refuse_text("it is not JSON", &text),
             };
         }
         if !opens {
             return self.refuse(&"it does not begin with a bracket", text);
         }
-        self.refuse_pieces();
+        self.refuse_multiline();
         match Message::read(line, None) {
-            Ok(message) => match lost_message(&message) {
-                Some(lost) => self.take(Judged::Lost(lost), message.body()),
+            Ok(message) => match lost_answer(&message) {
+                Some(lost) => self.take(Classified::LostAnswer(lost), message.body()),
                 None => self.ready.push_back(Printed::Message(message)),
             },
             Err((_, line)) => self.read_values(&line),
@@ -199,16 +200,18 @@ impl Output {
                 return self.refuse(&"it is behind a JSON text", rest.as_bytes());
             }
             let (value, end) = match first_value(rest) {
-                First::Ends { value, end } => (value, end),
-                First::Open => {
-                    return match self.pieces.add(rest.into(), self.line_bytes_max) {
-                        Added::Wanting => {}
-                        Added::Whole(text) | Added::Not(text) => {
+                FirstValue::Ends { value, end } => (value, end),
+                FirstValue::OpenBracket => {
+                    return match self.multiline.add(rest.into(), self.line_bytes_max) {
+                        MultilineStep::Incomplete => {}
+                        MultilineStep::Complete(text) | MultilineStep::NotJson(text) => {
                             self.refuse_text("it is not JSON", &text);
                         }
                     };
                 }
-                First::Cut => return self.refuse_text("a string does not end", rest.as_bytes()),
+                FirstValue::OpenString => {
+                    return self.refuse_text("a string does not end", rest.as_bytes());
+                }
             };
             let (printed, behind) = rest.split_at(end);
             rest = behind.trim_start();
@@ -218,7 +221,7 @@ impl Output {
                     more = left == 0;
                     if !more {
                         left -= 1;
-                        self.take(judge(member), member.as_bytes());
+                        self.take(classify(member), member.as_bytes());
                     }
                 });
                 if more {
@@ -227,31 +230,31 @@ impl Output {
                 continue;
             }
             left -= 1;
-            let judged = judge(&value);
-            if let Judged::Refused { why, object: false } = &judged {
+            let classified = classify(&value);
+            if let Classified::NotAMessage { why, object: false } = &classified {
                 // A bracket of a log line, say.
                 return self.refuse(why, text.trim().as_bytes());
             }
-            self.take(judged, printed.as_bytes());
+            self.take(classified, printed.as_bytes());
         }
     }
 
-    fn take(&mut self, judged: Judged, text: &[u8]) {
-        match &judged {
-            Judged::Message(_) => {}
-            Judged::Refused { why, .. } => self.refuse(why, text),
-            Judged::Lost(Lost { why, .. }) => {
+    fn take(&mut self, classified: Classified, text: &[u8]) {
+        match &classified {
+            Classified::Message(_) => {}
+            Classified::NotAMessage { why, .. } => self.refuse(why, text),
+            Classified::LostAnswer(LostAnswer { why, .. }) => {
                 self.refused += 1;
                 let what = "an answer that cannot be passed on";
                 self.warn(&LOST, || format!("{what} ({why}): {}", shown(text)));
             }
-            Judged::Unread(Unread { why, .. }) => {
+            Classified::UnreadableRequest(UnreadableRequest { why, .. }) => {
                 self.refused += 1;
                 let what = "a request that cannot be passed on";
                 self.warn(&UNREAD, || format!("{what} ({why}): {}", shown(text)));
             }
         }
-        self.ready.extend(printed(judged));
+        self.ready.extend(printed(classified));
     }
 
     /// Refuses what is not JSON; it may have been an answer or a request all the same.
@@ -263,8 +266,8 @@ impl Output {
     }
 
     /// What was taken for the beginning of a message was none.
-    fn refuse_pieces(&mut self) {
-        if let Some(text) = self.pieces.clear() {
+    fn refuse_multiline(&mut self) {
+        if let Some(text) = self.multiline.clear() {
             self.refuse_text("it never ends", &text);
         }
     }
@@ -293,12 +296,12 @@ impl Output {
 }
 
 /// What somebody is to be told of.
-fn printed(judged: Judged) -> Option<Printed> {
-    match judged {
-        Judged::Message(message) => Some(Printed::Message(message)),
-        Judged::Lost(lost) => Some(Printed::Lost(lost)),
-        Judged::Unread(unread) => Some(Printed::Unread(unread)),
-        Judged::Refused { .. } => None,
+fn printed(classified: Classified) -> Option<Printed> {
+    match classified {
+        Classified::Message(message) => Some(Printed::Message(message)),
+        Classified::LostAnswer(lost) => Some(Printed::LostAnswer(lost)),
+        Classified::UnreadableRequest(unread) => Some(Printed::UnreadableRequest(unread)),
+        Classified::NotAMessage { .. } => None,
     }
 }
 
@@ -309,9 +312,9 @@ fn too_long_why(bytes_max: usize) -> String {
 }
 
 /// Reads the envelope of what begins like this, if it may have one.
-fn scan_of(text: &[u8]) -> Option<Scan> {
+fn scan_of(text: &[u8]) -> Option<EnvelopeScan> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start();
-    let mut scan = Scan::default();
+    let mut scan = EnvelopeScan::default();
     scan.feed(text);
     text.starts_with(b"{").then_some(scan)
 }
@@ -337,28 +340,28 @@ fn is_batch(text: &str) -> bool {
 
 /// Lines that may be one JSON text, as some servers print theirs for people.
 #[derive(Debug, Default)]
-struct Pieces {
+struct MultilineText {
     text: Vec<u8>,
     depth: usize,
 }
 
-enum Added {
+enum MultilineStep {
     /// More is to come.
-    Wanting,
+    Incomplete,
     /// It may be a whole one.
-    Whole(Vec<u8>),
+    Complete(Vec<u8>),
     /// It is none.
-    Not(Vec<u8>),
+    NotJson(Vec<u8>),
 }
 
-impl Pieces {
-    const fn has_begun(&self) -> bool {
+impl MultilineText {
+    const fn is_open(&self) -> bool {
         !self.text.is_empty()
     }
 
     /// Adds a line. A text begins with a bracket, and ends when all are closed; JSON has no line ends
     /// inside strings.
-    fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> Added {
+    fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> MultilineStep {
         let depth = depth_behind(self.depth, &line);
         if self.text.is_empty() {
             self.text = line;
@@ -367,12 +370,12 @@ impl Pieces {
             self.text.extend(line);
         }
         match depth {
-            Some(0) => Added::Whole(self.take()),
+            Some(0) => MultilineStep::Complete(self.take()),
             Some(depth) if self.text.len() <= bytes_max => {
                 self.depth = depth;
-                Added::Wanting
+                MultilineStep::Incomplete
             }
-            Some(_) | None => Added::Not(self.take()),
+            Some(_) | None => MultilineStep::NotJson(self.take()),
         }
     }
 
@@ -405,10 +408,10 @@ fn depth_behind(mut depth: usize, line: &[u8]) -> Option<usize> {
     if string { None } else { Some(depth) }
 }
 
-impl Drop for Output {
+impl Drop for ServerOutput {
     fn drop(&mut self) {
         let last = self.lines.last_line().map(<[u8]>::to_vec);
-        self.refuse_pieces();
+        self.refuse_multiline();
         if let Some(last) = last {
             self.refuse(&"its line does not end", &last);
         }
@@ -420,7 +423,7 @@ impl Drop for Output {
 mod tests {
     use super::*;
 
-    impl Output {
+    impl ServerOutput {
         /// The next message; what is lost is passed over.
         fn next_message(&mut self) -> Option<Message> {
             loop {
@@ -435,8 +438,8 @@ mod tests {
     #[track_caller]
     fn check(printed: &str, messages: &[&str], refused: u64) {
         for size in [1, 7, printed.len().max(1)] {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             let mut found = Vec::new();
             for piece in printed.as_bytes().chunks(size) {
                 output.feed(piece);
@@ -464,8 +467,8 @@ mod tests {
     #[track_caller]
     fn check_bytes(printed: &[u8], found: &[&str], refused: u64) {
         for size in [1, 7, printed.len().max(1)] {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             let mut seen = Vec::new();
             for piece in printed.chunks(size) {
                 output.feed(piece);
@@ -477,8 +480,8 @@ mod tests {
                 .into_iter()
                 .map(|printed| match printed {
                     Printed::Message(message) => message.text().to_owned(),
-                    Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
-                    Printed::Unread(unread) => format!("! {} {}", unread.id, unread.why),
+                    Printed::LostAnswer(lost) => format!("? {:?} {}", lost.id, lost.why),
+                    Printed::UnreadableRequest(unread) => format!("! {} {}", unread.id, unread.why),
                 })
                 .collect();
             assert_eq!(seen, found, "{size} bytes at once");
@@ -573,8 +576,8 @@ mod tests {
             (format!(r#"{{"result":"{long}","id":7,"jsonrpc":"2.0"}}"#), &lost),
             (format!(r#"{{"method":"m","params":["{long}"],"jsonrpc":"2.0","id":7}}"#), &unread),
         ] {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             let mut seen = Vec::new();
             for piece in format!("{printed}\n{ONE}\n").as_bytes().chunks(1 << 20) {
                 output.feed(piece);
@@ -584,8 +587,8 @@ mod tests {
                 .into_iter()
                 .map(|printed| match printed {
                     Printed::Message(message) => message.text().to_owned(),
-                    Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
-                    Printed::Unread(unread) => format!("! {} {}", unread.id, unread.why),
+                    Printed::LostAnswer(lost) => format!("? {:?} {}", lost.id, lost.why),
+                    Printed::UnreadableRequest(unread) => format!("! {} {}", unread.id, unread.why),
                 })
                 .collect();
             assert_eq!(seen, [&**told, ONE]);
@@ -595,8 +598,8 @@ mod tests {
 
     #[test]
     fn the_end_ends_a_line() {
-        let status = Arc::new(Status::default());
-        let mut output = Output::new("test", status.clone());
+        let status = Arc::new(BridgeStatus::default());
+        let mut output = ServerOutput::new("test", status.clone());
         output.feed(ONE.as_bytes());
         assert_eq!(output.next_message(), None);
         output.end();
@@ -618,12 +621,12 @@ mod tests {
     #[test]
     fn many_lines_are_told_of_at_once() {
         use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-        let (status, told) = (Arc::new(Status::default()), Arc::<AtomicU32>::default());
+        let (status, told) = (Arc::new(BridgeStatus::default()), Arc::<AtomicU32>::default());
         let telling = told.clone();
         status.listen(move |_| {
             telling.fetch_add(1, Relaxed);
         });
-        let mut output = Output::new("test", status.clone());
+        let mut output = ServerOutput::new("test", status.clone());
         output.feed("y\n".repeat(1_000).as_bytes());
         assert_eq!(output.next_message(), None);
         assert_eq!((status.lines_refused(), told.load(Relaxed)), (1_000, 2));
@@ -644,8 +647,8 @@ mod tests {
     #[test]
     fn values_of_one_line_are_taken_up_to_a_number() {
         let checked = |line: String, messages: usize, refused: u64| {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             output.feed(format!("{line}\n{ONE}\n").as_bytes());
             let found = core::iter::from_fn(|| output.next_message()).count();
             assert_eq!((found, status.lines_refused()), (messages + 1, refused));
@@ -669,8 +672,8 @@ mod tests {
 
     #[test]
     fn too_long_a_line_is_passed_over() {
-        let status = Arc::new(Status::default());
-        let mut output = Output::new("test", status.clone());
+        let status = Arc::new(BridgeStatus::default());
+        let mut output = ServerOutput::new("test", status.clone());
         for _ in 0..20 {
             output.feed(&vec![b'x'; 1 << 20]);
             assert_eq!(output.next_message(), None);

@@ -10,66 +10,72 @@ use mcp_sse_core::ConfigBuilder;
 use mcp_sse_driver::Session;
 
 use super::child::Children;
-use super::servers::Server;
+use super::servers_file::BridgedServer;
 use super::session::PerSession;
-use super::shared::Shared;
+use super::shared::SharedProcess;
 
-/// How processes are shared out.
+/// How processes are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// One process for each session; the handshake is made up for where a client leaves it out, or
-    /// not.
-    None {
-        /// Whether it is.
-        shakes_hands: bool,
+pub enum ProcessSharing {
+    /// Each session has a process of its own.
+    PerSession {
+        /// Whether the bridge does the handshake where a client leaves it out.
+        auto_initialize: bool,
     },
-    /// One process for all sessions of a server.
-    All,
+    /// All sessions of a server share one process.
+    Shared,
 }
 
 /// Where servers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paths {
+pub enum ServicePaths {
     /// The one that there is, at the root.
     Root,
     /// Each below a path of its name.
-    Names,
+    PerName,
 }
 
 /// What is served. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Services {
-    services: Arc<[Service]>,
+pub struct BridgedServices {
+    services: Arc<[BridgedService]>,
 }
 
 /// One of them.
 #[derive(Debug)]
-pub struct Service {
+pub struct BridgedService {
     name: String,
     path: String,
-    sessions: Sessions,
+    sessions: ServiceKind,
 }
 
 #[derive(Debug)]
-enum Sessions {
-    Each(PerSession),
-    Shared(Shared),
+enum ServiceKind {
+    PerSession(PerSession),
+    Shared(SharedProcess),
 }
 
-impl Services {
+impl BridgedServices {
     /// These servers, of whose processes `children` takes care. Nothing is started yet.
     #[must_use]
-    pub fn new(children: &Children, servers: Vec<Server>, sharing: Sharing, paths: Paths) -> Self {
-        let services = servers.into_iter().map(|Server { name, command }| Service {
+    pub fn new(
+        children: &Children,
+        servers: Vec<BridgedServer>,
+        sharing: ProcessSharing,
+        paths: ServicePaths,
+    ) -> Self {
+        let services = servers.into_iter().map(|BridgedServer { name, command }| BridgedService {
             path: match paths {
-                Paths::Root => String::new(),
-                Paths::Names => format!("/{name}"),
+                ServicePaths::Root => String::new(),
+                ServicePaths::PerName => format!("/{name}"),
             },
             sessions: match sharing {
-                Sharing::None { shakes_hands } => {
-                    Sessions::Each(PerSession::new(children.clone(), command, shakes_hands))
+                ProcessSharing::PerSession { auto_initialize } => ServiceKind::PerSession(
+                    PerSession::new(children.clone(), command, auto_initialize),
+                ),
+                ProcessSharing::Shared => {
+                    ServiceKind::Shared(SharedProcess::new(children.clone(), command, &*name))
                 }
-                Sharing::All => Sessions::Shared(Shared::new(children.clone(), command, &*name)),
             },
             name,
         });
@@ -79,7 +85,9 @@ impl Services {
     /// Adds their paths, if they have any, and a page that lists them.
     pub fn configure(&self, mut builder: ConfigBuilder, stream_path: &str) -> ConfigBuilder {
         let mut page = String::from("MCP servers, each over HTTP+SSE:\n\n");
-        for Service { name, path, .. } in self.iter().filter(|service| !service.path.is_empty()) {
+        for BridgedService { name, path, .. } in
+            self.iter().filter(|service| !service.path.is_empty())
+        {
             builder = builder.service_path(path);
             // Commands are nobody's business: secrets stand in them.
             let _ = writeln!(page, "{name}: {path}{stream_path}");
@@ -91,7 +99,7 @@ impl Services {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Service> {
+    pub fn iter(&self) -> impl Iterator<Item = &BridgedService> {
         self.services.iter()
     }
 
@@ -99,14 +107,14 @@ impl Services {
     pub async fn serve(&self, session: Session) {
         let path = session.head().service_path();
         match self.iter().find(|service| service.path == path).map(|service| &service.sessions) {
-            Some(Sessions::Each(sessions)) => sessions.serve(session).await,
-            Some(Sessions::Shared(sessions)) => sessions.serve(session).await,
+            Some(ServiceKind::PerSession(sessions)) => sessions.serve(session).await,
+            Some(ServiceKind::Shared(sessions)) => sessions.serve(session).await,
             None => log::error!("{}: a session of {path:?}, which is not served", session.id()),
         }
     }
 }
 
-impl Service {
+impl BridgedService {
     /// What to call it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -123,10 +131,10 @@ impl Service {
     #[must_use]
     pub fn description(&self) -> String {
         match &self.sessions {
-            Sessions::Each(sessions) => {
+            ServiceKind::PerSession(sessions) => {
                 format!("{}, in a process of its own for each session", sessions.command())
             }
-            Sessions::Shared(sessions) => {
+            ServiceKind::Shared(sessions) => {
                 format!("{}, in one process that all sessions share", sessions.command())
             }
         }

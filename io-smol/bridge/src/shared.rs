@@ -10,9 +10,9 @@
 //! of that to spend, and is closed when it is spent. Nothing is left out without a word, and nobody
 //! waits for long for somebody else.
 
-mod backoff;
-mod outbox;
+mod frame_queue;
 mod owner;
+mod restart_backoff;
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,53 +27,55 @@ use smol::future;
 
 use super::child::Children;
 use super::command::Command;
-use super::mux::Member;
-use outbox::{Frames, Outbox, outbox};
-use owner::Owner;
+use super::mux::SessionKey;
+use frame_queue::{FrameReceiver, FrameSender, frame_queue};
+use owner::ProcessOwner;
 
-pub use backoff::{FIRST, LONGEST, STABLE};
-pub use outbox::{BYTES_MAX as OUTBOX_BYTES_MAX, FRAMES_MAX as OUTBOX_FRAMES_MAX};
+pub use frame_queue::{BYTES_MAX as QUEUE_BYTES_MAX, FRAMES_MAX as QUEUE_FRAMES_MAX};
 pub use owner::{SLOW_MAX, SLOW_PERIOD};
+pub use restart_backoff::{PAUSE_FIRST, PAUSE_MAX, STABLE_AFTER};
 
 /// Messages of all sessions that wait for the owner. Sessions that find no room wait.
-const INBOX_MAX: usize = 256;
+const INPUT_MAX: usize = 256;
 
 /// Serves sessions with one process for all, which is started at the first message of the first and
 /// again whenever it has ended. Cheap to clone; the process ends with the last clone.
 #[derive(Clone)]
-pub struct Shared {
+pub struct SharedProcess {
     command: Arc<Command>,
     children: Children,
-    desk: Desk,
+    owner: OwnerHandle,
 }
 
 /// Where sessions meet the owner.
 #[derive(Clone)]
-struct Desk {
-    inbox: Sender<Input>,
+struct OwnerHandle {
+    input: Sender<SessionInput>,
     /// Each session says so once, so this holds no more than there are sessions; and it is said when a
     /// future is dropped, where nobody could wait for room.
-    departures: Sender<Member>,
-    members: Arc<AtomicU64>,
+    departures: Sender<SessionKey>,
+    /// The next session's key.
+    keys_given: Arc<AtomicU64>,
 }
 
 /// What sessions tell the owner.
-enum Input {
-    Join { member: Member, name: String, outbox: Outbox },
-    Says(Member, Message),
+enum SessionInput {
+    Join { key: SessionKey, name: String, frames: FrameSender },
+    Message(SessionKey, Message),
 }
 
-impl Shared {
+impl SharedProcess {
     /// With this command; `name` is what the process is called in the log. Nothing is started yet.
     #[must_use]
     pub fn new(children: Children, command: Command, name: impl Into<String>) -> Self {
-        let (inbox, input) = bounded(INBOX_MAX);
+        let (sender, input) = bounded(INPUT_MAX);
         let (departures, departed) = unbounded();
         let command = Arc::new(command);
-        let owner = Owner::new(children.clone(), command.clone(), name.into(), input, departed);
+        let owner =
+            ProcessOwner::new(children.clone(), command.clone(), name.into(), input, departed);
         children.run(owner.run());
-        let desk = Desk { inbox, departures, members: Arc::default() };
-        Self { command, children, desk }
+        let owner = OwnerHandle { input: sender, departures, keys_given: Arc::default() };
+        Self { command, children, owner }
     }
 
     /// What is run.
@@ -92,46 +94,46 @@ impl Shared {
     pub async fn serve(&self, mut session: Session) {
         // Clients open streams that they never use: those are no members.
         let Some(first) = session.recv().await else { return };
-        let Some((member, frames)) = self.desk.join(session.id().to_string()).await else { return };
+        let Some((key, frames)) = self.owner.join(session.id().to_string()).await else { return };
         let sender = session.sender();
-        let up = self.desk.pass_on(member.0, &mut session, first);
+        let up = self.owner.pass_on(key.0, &mut session, first);
         future::or(up, deliver(&frames, &sender)).await;
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("SharedProcess")
             .field("command", &self.command)
-            .field("waiting", &self.desk.inbox.len())
+            .field("waiting", &self.owner.input.len())
             .finish_non_exhaustive()
     }
 }
 
 /// A session's membership, which ends when this is dropped.
-struct Membership(Member, Sender<Member>);
+struct LeaveOnDrop(SessionKey, Sender<SessionKey>);
 
-impl Drop for Membership {
+impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
         // The owner may have ended.
         let _ = self.1.try_send(self.0);
     }
 }
 
-impl Desk {
-    async fn join(&self, name: String) -> Option<(Membership, Frames)> {
-        let member = Member(self.members.fetch_add(1, Relaxed));
-        let membership = Membership(member, self.departures.clone());
-        let (outbox, frames) = outbox();
-        self.inbox.send(Input::Join { member, name, outbox }).await.ok()?;
-        Some((membership, frames))
+impl OwnerHandle {
+    async fn join(&self, name: String) -> Option<(LeaveOnDrop, FrameReceiver)> {
+        let key = SessionKey(self.keys_given.fetch_add(1, Relaxed));
+        let leaves = LeaveOnDrop(key, self.departures.clone());
+        let (frames, receiver) = frame_queue();
+        self.input.send(SessionInput::Join { key, name, frames }).await.ok()?;
+        Some((leaves, receiver))
     }
 
     /// Passes on what a session's client says, until it leaves.
-    async fn pass_on(&self, member: Member, session: &mut Session, first: Message) {
+    async fn pass_on(&self, key: SessionKey, session: &mut Session, first: Message) {
         let mut message = first;
         loop {
-            let say = async { self.inbox.send(Input::Says(member, message)).await.is_ok() };
+            let say = async { self.input.send(SessionInput::Message(key, message)).await.is_ok() };
             // Whoever waits for room must not miss the end.
             let gone = async {
                 poll_fn(|cx| session.poll_closed(cx)).await;
@@ -149,7 +151,7 @@ impl Desk {
 }
 
 /// Sends a session what is in its outbox, until that is closed.
-async fn deliver(frames: &Frames, sender: &SessionSender) {
+async fn deliver(frames: &FrameReceiver, sender: &SessionSender) {
     while let Some(frame) = frames.next().await {
         let sent = match sender.send(frame.clone()).await {
             Err(SendError::TooLarge) => sender.send(too_large(sender, &frame)).await,

@@ -15,7 +15,7 @@ pub const FAILURES_MAX: u32 = 3;
 
 /// Counts that are kept as things happen, and can be looked at from any thread.
 #[derive(Default)]
-pub struct Status {
+pub struct BridgeStatus {
     running: AtomicU32,
     started: AtomicU64,
     failures_in_row: AtomicU32,
@@ -28,9 +28,9 @@ pub struct Status {
     untold: AtomicU32,
 }
 
-impl fmt::Debug for Status {
+impl fmt::Debug for BridgeStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Status")
+        f.debug_struct("BridgeStatus")
             .field("running", &self.running())
             .field("started", &self.started())
             .field("failures_in_row", &self.failures_in_row())
@@ -40,7 +40,7 @@ impl fmt::Debug for Status {
     }
 }
 
-impl Status {
+impl BridgeStatus {
     /// Tells this server from now on what `/health` and `/ready` are to say. Only the first one that
     /// is said here is told.
     pub fn report_to(&self, server: Handle) {
@@ -49,11 +49,11 @@ impl Status {
 
     pub(super) fn listen(&self, listener: impl Fn(HealthExtras) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
-        self.tell();
+        self.report_change();
     }
 
     /// Tells how things are. What changes meanwhile is told by whoever is telling.
-    fn tell(&self) {
+    fn report_change(&self) {
         let Some(listener) = self.listener.get() else { return };
         if self.untold.fetch_add(1, AcqRel) > 0 {
             return;
@@ -117,12 +117,12 @@ impl Status {
     pub(super) fn process_started(&self) {
         self.running.fetch_add(1, Relaxed);
         self.started.fetch_add(1, Relaxed);
-        self.tell();
+        self.report_change();
     }
 
     pub(super) fn process_ended(&self) {
         self.running.fetch_sub(1, Relaxed);
-        self.tell();
+        self.report_change();
     }
 
     /// A process could not be started, or ended by itself before it had said anything.
@@ -134,7 +134,7 @@ impl Status {
                 let why = "servers in a row could not be started";
                 log::error!("{FAILURES_MAX} {why}: not ready any more{unsaid}");
             }
-            self.tell();
+            self.report_change();
         }
     }
 
@@ -145,20 +145,20 @@ impl Status {
             if let Some(unsaid) = READY.tell() {
                 log::info!("a server could be started: ready again{unsaid}");
             }
-            self.tell();
+            self.report_change();
         }
     }
 
     /// So many lines of a server were no messages.
     pub fn note_lines_refused(&self, lines: u64) {
         self.lines_refused.fetch_add(lines, Relaxed);
-        self.tell();
+        self.report_change();
     }
 
     /// A line of a server was longer than allowed.
     pub fn note_line_too_long(&self) {
         self.lines_too_long.fetch_add(1, Relaxed);
-        self.tell();
+        self.report_change();
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn what_changes_while_it_is_told_is_told_last() {
         use std::sync::{Arc, Mutex};
-        let status = Arc::new(Status::default());
+        let status = Arc::new(BridgeStatus::default());
         let told = Arc::<Mutex<Vec<HealthExtras>>>::default();
         let (changing, telling) = (Arc::downgrade(&status), told.clone());
         status.listen(move |report| {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn three_failures_in_a_row_and_not_ready() {
-        let status = Status::default();
+        let status = BridgeStatus::default();
         status.note_failure();
         status.note_failure();
         status.note_success();

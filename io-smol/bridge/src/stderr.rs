@@ -65,7 +65,7 @@ struct Unlogged {
 
 /// Decides which lines of one process are logged.
 #[derive(Debug)]
-struct Throttle {
+struct StderrThrottle {
     rate: StderrRate,
     /// The beginning of the current period, if there is one.
     since: Option<Instant>,
@@ -75,7 +75,7 @@ struct Throttle {
     unlogged: Unlogged,
 }
 
-impl Throttle {
+impl StderrThrottle {
     const fn new(rate: StderrRate) -> Self {
         let unlogged = Unlogged { lines: 0, bytes: 0 };
         Self { rate, since: None, lines: 0, bytes: 0, unlogged }
@@ -117,11 +117,11 @@ impl Throttle {
 
 /// The last lines of all processes together, for whoever has to say why one failed.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct LastLines {
     lines: OnceLock<Mutex<VecDeque<String>>>,
 }
 
-impl Kept {
+impl LastLines {
     /// Keeps lines from now on.
     pub(super) fn begin(&self) {
         self.lines.get_or_init(Mutex::default);
@@ -147,16 +147,16 @@ impl Kept {
 }
 
 /// Puts a server's stderr into the log, line by line.
-pub(super) struct Log<'n> {
+pub(super) struct StderrLog<'n> {
     name: &'n str,
-    kept: &'n Kept,
-    throttle: Throttle,
+    kept: &'n LastLines,
+    throttle: StderrThrottle,
     lines: Lines,
 }
 
-impl<'n> Log<'n> {
-    pub(super) const fn new(name: &'n str, kept: &'n Kept, rate: StderrRate) -> Self {
-        Self { name, kept, throttle: Throttle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
+impl<'n> StderrLog<'n> {
+    pub(super) const fn new(name: &'n str, kept: &'n LastLines, rate: StderrRate) -> Self {
+        Self { name, kept, throttle: StderrThrottle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
     }
 
     /// Reads for ever.
@@ -187,11 +187,11 @@ impl<'n> Log<'n> {
             }
             while let Some(line) = self.lines.next_line() {
                 match line {
-                    Line::Whole(line) => {
-                        say(self.name, self.kept, &mut self.throttle, line, "", now);
+                    Line::Complete(line) => {
+                        log_line(self.name, self.kept, &mut self.throttle, line, "", now);
                     }
                     Line::TooLong(beginning) => {
-                        say(self.name, self.kept, &mut self.throttle, beginning, "..", now);
+                        log_line(self.name, self.kept, &mut self.throttle, beginning, "..", now);
                     }
                 }
             }
@@ -203,7 +203,7 @@ impl<'n> Log<'n> {
     pub(super) fn finish(&mut self) {
         let now = Instant::now();
         if let Some(line) = self.lines.last_line() {
-            say(self.name, self.kept, &mut self.throttle, line, "", now);
+            log_line(self.name, self.kept, &mut self.throttle, line, "", now);
         }
         let rest = self.throttle.take_rest();
         self.tell(rest);
@@ -230,7 +230,14 @@ impl<'n> Log<'n> {
     }
 }
 
-fn say(name: &str, kept: &Kept, throttle: &mut Throttle, line: &[u8], more: &str, now: Instant) {
+fn log_line(
+    name: &str,
+    kept: &LastLines,
+    throttle: &mut StderrThrottle,
+    line: &[u8],
+    more: &str,
+    now: Instant,
+) {
     let admitted = throttle.admits(line, now);
     // What is kept is told with a verdict, and not only logged.
     if !admitted && !kept.keeps() {
@@ -258,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept_where_they_are_wanted() {
-        let kept = Kept::default();
+        let kept = LastLines::default();
         kept.add("too early".into());
         assert!(kept.last().is_empty());
         kept.begin();
@@ -269,12 +276,12 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_rate_are_kept_and_not_logged() {
-        let kept = Kept::default();
+        let kept = LastLines::default();
         kept.begin();
-        let mut throttle = Throttle::new(StderrRate::new(Some(3), None));
+        let mut throttle = StderrThrottle::new(StderrRate::new(Some(3), None));
         let now = Instant::now();
         for line in [b"1", b"2", b"3", b"4", b"5"] {
-            say("test", &kept, &mut throttle, line, "", now);
+            log_line("test", &kept, &mut throttle, line, "", now);
         }
         assert_eq!(throttle.take_rest(), Some(Unlogged { lines: 2, bytes: 2 }));
         assert_eq!(kept.last(), ["1", "2", "3", "4", "5"]);
@@ -284,8 +291,8 @@ mod tests {
     fn lines_beyond_the_rate_of_a_second_are_counted_once() {
         let start = Instant::now();
         let after = |ms: u64| start + Duration::from_millis(ms);
-        let mut throttle = Throttle::new(StderrRate::new(Some(3), Some(100)));
-        let logged = |throttle: &mut Throttle, line: &str, times: u32, at: Instant| {
+        let mut throttle = StderrThrottle::new(StderrRate::new(Some(3), Some(100)));
+        let logged = |throttle: &mut StderrThrottle, line: &str, times: u32, at: Instant| {
             (0..times).filter(|_| throttle.admits(line.as_bytes(), at)).count()
         };
         assert_eq!((throttle.due(), throttle.take(start)), (None, None));
@@ -300,16 +307,16 @@ mod tests {
         assert_eq!(logged(&mut throttle, &"x".repeat(101), 2, after(6_000)), 1);
         assert_eq!(throttle.take_rest(), Some(Unlogged { lines: 1, bytes: 101 }));
         assert_eq!(throttle.take_rest(), None);
-        let mut free = Throttle::new(StderrRate::new(None, None));
+        let mut free = StderrThrottle::new(StderrRate::new(None, None));
         assert_eq!(logged(&mut free, "ten bytes.", 100_000, start), 100_000);
     }
 
     #[test]
     fn default_rate_is_a_thousand_lines_and_a_mebibyte() {
-        let mut throttle = Throttle::new(StderrRate::default());
+        let mut throttle = StderrThrottle::new(StderrRate::default());
         let now = Instant::now();
         assert_eq!((0..2_000).filter(|_| throttle.admits(b"x", now)).count(), 1_000);
-        let mut throttle = Throttle::new(StderrRate::default());
+        let mut throttle = StderrThrottle::new(StderrRate::default());
         let line = vec![b'x'; LINE_BYTES_MAX];
         assert_eq!((0..2_000).filter(|_| throttle.admits(&line, now)).count(), 128);
     }

@@ -12,8 +12,8 @@ use std::io;
 
 use mcp_sse_bridge::child::{self, Children};
 use mcp_sse_bridge::lines::line_bytes_max;
-use mcp_sse_bridge::servers::Server;
-use mcp_sse_bridge::services::{Services, Sharing};
+use mcp_sse_bridge::servers_file::BridgedServer;
+use mcp_sse_bridge::services::{BridgedServices, ProcessSharing};
 use mcp_sse_demo::banner::Banner;
 use mcp_sse_demo::logging;
 use mcp_sse_demo::options::ServeFlags;
@@ -36,7 +36,7 @@ pub(crate) struct Bridge {
 /// The servers, as something to serve.
 #[derive(Clone)]
 struct Bridged {
-    services: Services,
+    services: BridgedServices,
     children: Children,
 }
 
@@ -84,16 +84,16 @@ pub(crate) fn run(
 
 fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
-    for Server { command, .. } in &mut servers {
+    for BridgedServer { command, .. } in &mut servers {
         *command = command.clone().line_bytes_max(line_bytes_max(serve.body_bytes_max()));
     }
     let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
     let (once, per_session) = match run.sharing() {
-        Sharing::None { .. } => (0, child::DESCRIPTORS),
+        ProcessSharing::PerSession { .. } => (0, child::DESCRIPTORS),
         // Of each server, one process that is there and one that is ending.
-        Sharing::All => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
+        ProcessSharing::Shared => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
     };
-    let services = Services::new(&children, servers, run.sharing(), run.paths());
+    let services = BridgedServices::new(&children, servers, run.sharing(), run.paths());
     let builder = run.allow_headers(serve.builder()?);
     let builder = services.configure(builder, serve.stream_path());
     let prepared = serving::prepare(serve, builder, once, per_session)?;

@@ -63,8 +63,8 @@ pub(crate) fn prepare(
     let (config, lowered) = {
         use mcp_sse_bridge::descriptors;
         descriptors::raise();
-        let taken = descriptors::Taken { once, per_session };
-        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), taken);
+        let reserved = descriptors::ReservedDescriptors { once, per_session };
+        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), reserved);
         (build(builder.limits(limits))?, lowered)
     };
     #[cfg(not(unix))]

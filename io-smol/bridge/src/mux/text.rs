@@ -118,14 +118,14 @@ pub(super) fn error(text: &str) -> Option<&str> {
 /// one who asks first, and no capabilities, since what the server would ask by them nobody answers.
 pub(super) fn initialize_params(text: &str) -> Result<String, Ambiguous> {
     let body: Body<'_> = members(Some(text))?;
-    let asked: Initialize<'_> = members(body.params.map(RawValue::get))?;
+    let pending: Initialize<'_> = members(body.params.map(RawValue::get))?;
     let member = |name: &str, raw: Option<&RawValue>| {
         raw.map(|raw| format!(r#","{name}":{}"#, raw.get())).unwrap_or_default()
     };
     Ok(format!(
         r#"{{"capabilities":{{}}{}{}}}"#,
-        member("protocolVersion", asked.protocol_version),
-        member("clientInfo", asked.client_info)
+        member("protocolVersion", pending.protocol_version),
+        member("clientInfo", pending.client_info)
     ))
 }
 
@@ -211,10 +211,10 @@ mod tests {
 
     #[test]
     fn capabilities_are_nobodys() {
-        let asked = r#"{"params":{"_meta":{"progressToken":1},"clientInfo":{"name":"é","n":1.0},
+        let pending = r#"{"params":{"_meta":{"progressToken":1},"clientInfo":{"name":"é","n":1.0},
             "capabilities":{"sampling":{}},"protocolVersion":"2024-11-05","more":1}}"#;
         assert_eq!(
-            initialize_params(asked).as_deref(),
+            initialize_params(pending).as_deref(),
             Ok(
                 r#"{"capabilities":{},"protocolVersion":"2024-11-05","clientInfo":{"name":"é","n":1.0}}"#
             )

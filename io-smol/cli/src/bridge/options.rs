@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use mcp_sse_bridge::command::{Command, HeaderToEnv, Variable};
-use mcp_sse_bridge::servers::{self, Server};
-use mcp_sse_bridge::services::{Paths, Sharing};
+use mcp_sse_bridge::servers_file::{self, BridgedServer};
+use mcp_sse_bridge::services::{ProcessSharing, ServicePaths};
 use mcp_sse_bridge::stderr::StderrRate;
 use mcp_sse_core::ConfigBuilder;
 use mcp_sse_demo::options::values::{
@@ -89,12 +89,12 @@ impl Run {
     /// # Errors
     ///
     /// What cannot be run, and why not.
-    pub(super) fn servers(&self) -> Result<Vec<Server>, String> {
+    pub(super) fn servers(&self) -> Result<Vec<BridgedServer>, String> {
         let mut servers = match &self.config {
-            Some(file) => servers::read(file).map_err(|error| format!("--config {error}"))?,
-            None => vec![Server { name: self.name(), command: self.command()? }],
+            Some(file) => servers_file::read(file).map_err(|error| format!("--config {error}"))?,
+            None => vec![BridgedServer { name: self.name(), command: self.command()? }],
         };
-        for Server { command, .. } in &mut servers {
+        for BridgedServer { command, .. } in &mut servers {
             *command = command
                 .clone()
                 .clean_env(self.clean_env)
@@ -108,11 +108,11 @@ impl Run {
     /// # Errors
     ///
     /// As [`servers`](Self::servers), and which program there is not.
-    pub(super) fn runnable_servers(&self) -> Result<Vec<Server>, String> {
+    pub(super) fn runnable_servers(&self) -> Result<Vec<BridgedServer>, String> {
         let servers = self.servers()?;
         match servers.iter().find(|server| !server.command.is_there()) {
             None => Ok(servers),
-            Some(Server { name, command }) => {
+            Some(BridgedServer { name, command }) => {
                 let program = command.program().display();
                 let which = self.config.as_ref().map(|_| format!("server {name:?}: "));
                 let which = which.unwrap_or_default();
@@ -164,18 +164,18 @@ impl Run {
 
     /// How processes are shared out.
     #[must_use]
-    pub(super) const fn sharing(&self) -> Sharing {
+    pub(super) const fn sharing(&self) -> ProcessSharing {
         if self.shared {
-            Sharing::All
+            ProcessSharing::Shared
         } else {
-            Sharing::None { shakes_hands: !self.no_auto_initialize }
+            ProcessSharing::PerSession { auto_initialize: !self.no_auto_initialize }
         }
     }
 
     /// Where servers are.
     #[must_use]
-    pub(super) const fn paths(&self) -> Paths {
-        if self.config.is_some() { Paths::Names } else { Paths::Root }
+    pub(super) const fn paths(&self) -> ServicePaths {
+        if self.config.is_some() { ServicePaths::PerName } else { ServicePaths::Root }
     }
 
     /// Whether the command is one word with white space in it, and no program has it for a name.
@@ -226,14 +226,14 @@ mod tests {
         let given = run(&["--env", "A=b", "--", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         assert_eq!(given.name(), "sh");
-        assert_eq!(given.sharing(), Sharing::None { shakes_hands: true });
+        assert_eq!(given.sharing(), ProcessSharing::PerSession { auto_initialize: true });
         // And what is behind its name, with or without them.
         let given = run(&["--cwd", "/", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
         assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
         assert_eq!(shell.name(), "server");
-        assert_eq!(shell.sharing(), Sharing::None { shakes_hands: false });
+        assert_eq!(shell.sharing(), ProcessSharing::PerSession { auto_initialize: false });
     }
 
     #[test]

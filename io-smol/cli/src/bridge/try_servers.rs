@@ -6,7 +6,7 @@ use std::thread;
 use async_channel::{Sender, unbounded};
 use mcp_sse_bridge::check;
 use mcp_sse_bridge::child::Children;
-use mcp_sse_bridge::servers::Server;
+use mcp_sse_bridge::servers_file::BridgedServer;
 
 use crate::failure::Failure;
 
@@ -22,7 +22,10 @@ enum Line {
 }
 
 /// Tries every server out. Fails if one of them does.
-pub(super) fn try_all(servers: Vec<Server>, timeout: Option<Duration>) -> Result<(), Failure> {
+pub(super) fn try_all(
+    servers: Vec<BridgedServer>,
+    timeout: Option<Duration>,
+) -> Result<(), Failure> {
     let workers = servers.len().min(TRIED_AT_ONCE);
     let (work, queue) = unbounded();
     let mut results = Vec::new();
@@ -61,7 +64,11 @@ pub(super) fn try_all(servers: Vec<Server>, timeout: Option<Duration>) -> Result
 
 /// Tries one server out. Its lines are printed when its turn has come, except that it is waited for, which is
 /// printed at once.
-fn try_one(Server { name, command }: &Server, timeout: Option<Duration>, lines: &Sender<Line>) {
+fn try_one(
+    BridgedServer { name, command }: &BridgedServer,
+    timeout: Option<Duration>,
+    lines: &Sender<Line>,
+) {
     // They are read to the end.
     let tell = |line| drop(lines.send_blocking(line));
     // Of its own: counts and last lines are this server's.

@@ -16,17 +16,17 @@ pub const FRAMES_MAX: usize = 4_096;
 pub const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     frames: VecDeque<Frame>,
     bytes: usize,
     closed: bool,
     /// Who puts frames in, and waits for room.
-    filler: Option<Waker>,
+    sender_waker: Option<Waker>,
     /// Who takes them out, and waits for one.
-    taker: Option<Waker>,
+    receiver_waker: Option<Waker>,
 }
 
-impl State {
+impl QueueState {
     fn has_room(&self, frame: &Frame) -> bool {
         let fits = self.bytes + frame.wire_len() <= BYTES_MAX && self.frames.len() < FRAMES_MAX;
         fits || self.frames.is_empty()
@@ -34,35 +34,39 @@ impl State {
 }
 
 /// The filling end. Dropping it closes the outbox: what is in it still comes out.
-pub(super) struct Outbox(Arc<Mutex<State>>);
+pub(super) struct FrameSender(Arc<Mutex<QueueState>>);
 
 /// The taking end. Dropping it closes the outbox, and what is in it is lost.
-pub(super) struct Frames(Arc<Mutex<State>>);
+pub(super) struct FrameReceiver(Arc<Mutex<QueueState>>);
 
 /// Nobody takes frames any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) struct ReceiverGone;
 
 /// An empty outbox.
-pub(super) fn outbox() -> (Outbox, Frames) {
-    let state = Arc::<Mutex<State>>::default();
-    (Outbox(state.clone()), Frames(state))
+pub(super) fn frame_queue() -> (FrameSender, FrameReceiver) {
+    let state = Arc::<Mutex<QueueState>>::default();
+    (FrameSender(state.clone()), FrameReceiver(state))
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<QueueState>) -> MutexGuard<'_, QueueState> {
     // Nothing panics while it is held.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Outbox {
+impl FrameSender {
     /// Puts a frame in, or waits for room: then it is to be tried again with the same frame.
-    pub(super) fn poll_put(&self, cx: &Context<'_>, frame: &Frame) -> Poll<Result<(), Gone>> {
+    pub(super) fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        frame: &Frame,
+    ) -> Poll<Result<(), ReceiverGone>> {
         let mut state = lock(&self.0);
         if state.closed {
-            return Poll::Ready(Err(Gone));
+            return Poll::Ready(Err(ReceiverGone));
         }
         if !state.has_room(frame) {
-            let old = state.filler.replace(cx.waker().clone());
+            let old = state.sender_waker.replace(cx.waker().clone());
             // A waker is somebody else's code, even when it is dropped: not under our lock.
             drop(state);
             drop(old);
@@ -70,9 +74,9 @@ impl Outbox {
         }
         state.bytes += frame.wire_len();
         state.frames.push_back(frame.clone());
-        let taker = state.taker.take();
+        let receiver_waker = state.receiver_waker.take();
         drop(state);
-        taker.into_iter().for_each(Waker::wake);
+        receiver_waker.into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
 
@@ -87,13 +91,13 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
+impl Drop for FrameSender {
     fn drop(&mut self) {
         close(&self.0);
     }
 }
 
-impl Frames {
+impl FrameReceiver {
     /// The next frame; `None` when there will be none.
     pub(super) async fn next(&self) -> Option<Frame> {
         poll_fn(|cx| self.poll_next(cx)).await
@@ -105,37 +109,37 @@ impl Frames {
             if state.closed {
                 return Poll::Ready(None);
             }
-            let old = state.taker.replace(cx.waker().clone());
+            let old = state.receiver_waker.replace(cx.waker().clone());
             drop(state);
             drop(old);
             return Poll::Pending;
         };
         state.bytes -= frame.wire_len();
-        let filler = state.filler.take();
+        let sender_waker = state.sender_waker.take();
         drop(state);
-        filler.into_iter().for_each(Waker::wake);
+        sender_waker.into_iter().for_each(Waker::wake);
         Poll::Ready(Some(frame))
     }
 }
 
-impl Drop for Frames {
+impl Drop for FrameReceiver {
     fn drop(&mut self) {
         close(&self.0);
     }
 }
 
-fn close(state: &Mutex<State>) {
+fn close(state: &Mutex<QueueState>) {
     let mut state = lock(state);
     state.closed = true;
-    let wakers = [state.filler.take(), state.taker.take()];
+    let wakers = [state.sender_waker.take(), state.receiver_waker.take()];
     drop(state);
     wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
-impl fmt::Debug for Outbox {
+impl fmt::Debug for FrameSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = lock(&self.0);
-        f.debug_struct("Outbox")
+        f.debug_struct("FrameSender")
             .field("frames", &state.frames.len())
             .field("bytes", &state.bytes)
             .field("closed", &state.closed)
@@ -155,23 +159,23 @@ mod tests {
     }
 
     /// Whether a frame was taken; `None` where it has to wait.
-    fn put(outbox: &Outbox, frame: &Frame) -> Option<Result<(), Gone>> {
-        block_on(poll_once(poll_fn(|cx| outbox.poll_put(cx, frame))))
+    fn put(frame_queue: &FrameSender, frame: &Frame) -> Option<Result<(), ReceiverGone>> {
+        block_on(poll_once(poll_fn(|cx| frame_queue.poll_send(cx, frame))))
     }
 
-    fn next(frames: &Frames) -> Option<Option<Frame>> {
+    fn next(frames: &FrameReceiver) -> Option<Option<Frame>> {
         block_on(poll_once(frames.next()))
     }
 
     #[test]
     fn frames_come_out_in_order_until_both_are_gone() {
-        let (outbox, frames) = outbox();
+        let (frame_queue, frames) = frame_queue();
         assert_eq!(next(&frames), None);
         for len in 0..3 {
-            assert_eq!(put(&outbox, &frame(len)), Some(Ok(())));
+            assert_eq!(put(&frame_queue, &frame(len)), Some(Ok(())));
         }
         assert_eq!(next(&frames), Some(Some(frame(0))));
-        drop(outbox);
+        drop(frame_queue);
         assert_eq!(next(&frames), Some(Some(frame(1))));
         assert_eq!(next(&frames), Some(Some(frame(2))));
         assert_eq!(next(&frames), Some(None));
@@ -179,29 +183,29 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_much_or_one_frame() {
-        let (outbox, frames) = outbox();
+        let (frame_queue, frames) = frame_queue();
         let large = frame(BYTES_MAX);
-        assert_eq!(put(&outbox, &large), Some(Ok(())));
-        assert_eq!(put(&outbox, &frame(0)), None);
+        assert_eq!(put(&frame_queue, &large), Some(Ok(())));
+        assert_eq!(put(&frame_queue, &frame(0)), None);
         assert_eq!(next(&frames), Some(Some(large.clone())));
         for _ in 0..FRAMES_MAX {
-            assert_eq!(put(&outbox, &frame(0)), Some(Ok(())));
+            assert_eq!(put(&frame_queue, &frame(0)), Some(Ok(())));
         }
-        assert_eq!(put(&outbox, &frame(0)), None);
+        assert_eq!(put(&frame_queue, &frame(0)), None);
         assert_eq!(next(&frames), Some(Some(frame(0))));
-        assert_eq!(put(&outbox, &large), None, "too many bytes");
-        assert_eq!(put(&outbox, &frame(0)), Some(Ok(())));
-        assert_eq!(outbox.discard(), FRAMES_MAX);
+        assert_eq!(put(&frame_queue, &large), None, "too many bytes");
+        assert_eq!(put(&frame_queue, &frame(0)), Some(Ok(())));
+        assert_eq!(frame_queue.discard(), FRAMES_MAX);
         assert_eq!(next(&frames), Some(None));
     }
 
     #[test]
     fn who_waits_is_woken() {
-        let (outbox, frames) = outbox();
+        let (frame_queue, frames) = frame_queue();
         let (small, large) = (frame(0), frame(BYTES_MAX));
         let filling = async {
             for frame in [&small, &large, &small] {
-                poll_fn(|cx| outbox.poll_put(cx, frame)).await.expect("taken");
+                poll_fn(|cx| frame_queue.poll_send(cx, frame)).await.expect("taken");
             }
         };
         let taking = async {
@@ -211,9 +215,9 @@ mod tests {
         };
         finish("both", smol::future::zip(taking, filling));
         // Also of the end.
-        put(&outbox, &large);
-        let waits = poll_fn(|cx| outbox.poll_put(cx, &small));
+        put(&frame_queue, &large);
+        let waits = poll_fn(|cx| frame_queue.poll_send(cx, &small));
         let goes = async { drop(frames) };
-        assert_eq!(finish("both", smol::future::zip(waits, goes)).0, Err(Gone));
+        assert_eq!(finish("both", smol::future::zip(waits, goes)).0, Err(ReceiverGone));
     }
 }

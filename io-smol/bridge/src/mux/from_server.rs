@@ -5,57 +5,67 @@ use core::mem;
 use mcp_sse_core::jsonrpc::{self, Message, code};
 use mcp_sse_core::{Frame, Time};
 
-use super::{Member, Mux, Output, Phase, text, unsendable};
-use crate::conversation::REASON_CHARS_MAX;
+use super::{Mux, MuxOutput, MuxPhase, SessionKey, log_unsendable, text};
 use crate::ids;
+use crate::session_protocol::REASON_CHARS_MAX;
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 impl Mux {
-    pub(super) fn greet(&mut self, params: Box<str>, asker: Option<(Member, Box<str>)>, now: Time) {
-        self.numbered += 1;
-        let number = self.numbered;
-        self.say(format!(
+    pub(super) fn initialize(
+        &mut self,
+        params: Box<str>,
+        requester: Option<(SessionKey, Box<str>)>,
+        now: Time,
+    ) {
+        self.last_number += 1;
+        let number = self.last_number;
+        self.send_to_server(format!(
             r#"{{"jsonrpc":"2.0","id":{number},"method":"initialize","params":{params}}}"#
         ));
         let limits = &self.limits;
-        let limit = if asker.is_some() { limits.greeting } else { limits.own_greeting };
+        let limit = if requester.is_some() {
+            limits.initialize_timeout
+        } else {
+            limits.own_initialize_timeout
+        };
         let until = now.saturating_add(limit);
-        self.phase = Phase::Greeting { number, params, asker, limit, until };
+        self.phase = MuxPhase::Initializing { number, params, requester, limit, until };
     }
 
-    pub(super) fn welcome(&mut self, member: Member, id: &str) {
-        if let Some(session) = self.sessions.get_mut(&member) {
-            session.attends = true;
+    pub(super) fn answer_initialize(&mut self, key: SessionKey, id: &str) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.receives_notifications = true;
         }
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, self.welcome);
-        self.send_answer(member, id, &text);
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, self.initialize_result);
+        self.send_answer(key, id, &text);
     }
 
     /// The server's answer to `initialize`.
-    pub(super) fn greeted(&mut self, message: &Message, now: Time) {
-        let fresh = Phase::Fresh { parked_since: None };
-        let Phase::Greeting { params, asker, .. } = mem::replace(&mut self.phase, fresh) else {
+    pub(super) fn handle_initialize_response(&mut self, message: &Message, now: Time) {
+        let fresh = MuxPhase::Uninitialized { parked_since: None };
+        let MuxPhase::Initializing { params, requester, .. } = mem::replace(&mut self.phase, fresh)
+        else {
             return;
         };
         if let Some(result) = text::result(message.text()) {
-            self.phase = Phase::Ready;
+            self.phase = MuxPhase::Ready;
             self.away_since = None;
-            self.welcome = result.into();
-            self.greeting = Some(params);
-            self.say(INITIALIZED.into());
+            self.initialize_result = result.into();
+            self.initialize_params = Some(params);
+            self.send_to_server(INITIALIZED.into());
             self.resubscribe();
-            if let Some((member, id)) = asker {
-                self.welcome(member, &id);
+            if let Some((key, id)) = requester {
+                self.answer_initialize(key, &id);
             }
             return self.unpark(now);
         }
-        self.greeting = None;
-        match (asker, message.id()) {
+        self.initialize_params = None;
+        match (requester, message.id()) {
             // Its own fault, perhaps: the next may do better.
-            (Some((member, asked)), Some(id)) => {
-                let text = text::replaced(message.text(), [(id, &asked)]);
-                self.send_answer(member, &asked, &text);
+            (Some((key, pending)), Some(id)) => {
+                let text = text::replaced(message.text(), [(id, &pending)]);
+                self.send_answer(key, &pending, &text);
             }
             // Ours. Nobody else's messages will fare better, and trying for each would never end.
             _ => {
@@ -73,22 +83,22 @@ impl Mux {
         let Some(number) = ids::number(id) else {
             return self.counts.answers_dropped += 1;
         };
-        if let Phase::Greeting { number: greeting, .. } = self.phase
-            && greeting == number
+        if let MuxPhase::Initializing { number: initialize, .. } = self.phase
+            && initialize == number
         {
-            return self.greeted(message, now);
+            return self.handle_initialize_response(message, now);
         }
-        match self.settle(number) {
-            Some(asked) => {
-                if let Some(uri) = &asked.subscribes {
+        match self.finish_request(number) {
+            Some(pending) => {
+                if let Some(uri) = &pending.subscribes {
                     if text::error(message.text()).is_none() {
-                        self.subscribe_succeeded(asked.by, uri, number);
+                        self.subscribe_succeeded(pending.by, uri, number);
                     } else {
-                        self.subscribe_failed(asked.by, uri, number);
+                        self.subscribe_failed(pending.by, uri, number);
                     }
                 }
-                let text = text::replaced(message.text(), [(id, &asked.id)]);
-                self.send_answer(asked.by, &asked.id, &text);
+                let text = text::replaced(message.text(), [(id, &pending.id)]);
+                self.send_answer(pending.by, &pending.id, &text);
             }
             None => self.counts.answers_dropped += 1,
         }
@@ -107,27 +117,28 @@ impl Mux {
                     // An update that nobody subscribed to under its name is everybody's: the server may
                     // spell the URI in another way, or send updates unasked.
                     let only = only.filter(|only| !only.is_empty());
-                    let all = self.sessions.iter().filter(|(member, session)| {
-                        session.attends && only.as_ref().is_none_or(|only| only.contains(member))
+                    let all = self.sessions.iter().filter(|(key, session)| {
+                        session.receives_notifications
+                            && only.as_ref().is_none_or(|only| only.contains(key))
                     });
-                    let to = all.map(|(member, _)| Output::Session(*member, frame.clone()));
+                    let to = all.map(|(key, _)| MuxOutput::Session(*key, frame.clone()));
                     self.output.extend(to);
                 }
-                Err(error) => unsendable(&error),
+                Err(error) => log_unsendable(&error),
             },
         }
     }
 
     fn handle_progress(&mut self, text: &str) {
         let token = text::reported_token(text).ok().flatten();
-        let asked = token.and_then(ids::number).and_then(|number| self.asked.get(&number));
-        let wanted = asked.and_then(|asked| Some((asked.by, asked.token.as_deref()?)));
+        let pending = token.and_then(ids::number).and_then(|number| self.pending.get(&number));
+        let wanted = pending.and_then(|pending| Some((pending.by, pending.token.as_deref()?)));
         match (token, wanted) {
             (Some(token), Some((by, wanted))) => {
                 let text = text::replaced(text, [(token, wanted)]);
                 match Frame::message(text.as_bytes()) {
-                    Ok(frame) => self.output.push_back(Output::Session(by, frame)),
-                    Err(error) => unsendable(&error),
+                    Ok(frame) => self.output.push_back(MuxOutput::Session(by, frame)),
+                    Err(error) => log_unsendable(&error),
                 }
             }
             _ => self.counts.progress_dropped += 1,
@@ -152,6 +163,6 @@ impl Mux {
 
     pub(super) fn answer_server(&mut self, body: Vec<u8>) {
         let text = String::from_utf8(body).expect("invariant: made of texts");
-        self.output.push_back(Output::Answer(text::on_one_line(text)));
+        self.output.push_back(MuxOutput::Answer(text::on_one_line(text)));
     }
 }

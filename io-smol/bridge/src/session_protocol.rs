@@ -34,9 +34,9 @@ use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body, same_id};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::handshakes::HANDSHAKE;
+use super::handshakes::HANDSHAKE_TIMEOUT;
 use super::ids::{self, ID_BYTES_MAX};
-use super::lenient::{Lost, lost_body};
+use super::lenient::{LostAnswer, lost_answer_body};
 use super::lines::on_one_line;
 use super::output::Printed;
 
@@ -61,22 +61,22 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 
 /// One session's side of its process.
 #[derive(Debug)]
-pub struct Conversation {
+pub struct SessionProtocol {
     /// The params of the handshake that is made up for a client that leaves it out, if it is.
     own_handshake: Option<String>,
-    phase: Phase,
+    phase: ProtocolPhase,
     /// Lines for the process.
     lines: VecDeque<Vec<u8>>,
     /// Raw ids of requests that were taken from the client and not answered.
-    waiting: Vec<Waiting>,
+    pending: Vec<PendingRequest>,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum ProtocolPhase {
     /// `initialize` has not come yet; messages wait until `until`.
-    Parking { parked: Parked, until: Option<Instant> },
+    AwaitingInitialize { parked: ParkedMessages, until: Option<Instant> },
     /// The process was sent an `initialize` of our own.
-    ShakingHands { parked: Parked, until: Instant },
+    Initializing { parked: ParkedMessages, until: Instant },
     /// Everything passes.
     Open,
     /// Nothing does any more, for this reason.
@@ -84,13 +84,13 @@ enum Phase {
 }
 
 #[derive(Debug, Default)]
-struct Parked {
+struct ParkedMessages {
     messages: VecDeque<Message>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingRequest {
     id: Box<str>,
     /// The process knows of it, or will.
     passed_on: bool,
@@ -98,34 +98,36 @@ struct Waiting {
 
 /// What becomes of a message of the process.
 #[derive(Debug)]
-pub enum Said {
+pub enum ProcessOutput {
     /// It is the client's.
     ForClient(Message),
     /// It was for the bridge, which has done what there is to do.
-    Ours,
+    Consumed,
     /// It is an answer that nobody waits for, any more or at all.
-    Unasked,
+    Unsolicited,
     /// The process has refused the handshake, and said why. Nothing can be done with it.
     Refused(String),
 }
 
-impl Conversation {
+impl SessionProtocol {
     /// With a process that has just been started. `own_handshake` has the params of the `initialize`
     /// that is made up for where the client leaves it out, as JSON; `None` if none is.
     #[must_use]
     pub fn new(own_handshake: Option<String>) -> Self {
-        let phase = Phase::Parking { parked: Parked::default(), until: None };
-        Self { own_handshake, phase, lines: VecDeque::new(), waiting: Vec::new() }
+        let phase =
+            ProtocolPhase::AwaitingInitialize { parked: ParkedMessages::default(), until: None };
+        Self { own_handshake, phase, lines: VecDeque::new(), pending: Vec::new() }
     }
 
     /// Whether a message of the client can be taken in. Not while what came before waits.
     #[must_use]
     pub fn takes_message(&self) -> bool {
         let room = match &self.phase {
-            Phase::Parking { parked, .. } | Phase::ShakingHands { parked, .. } => {
+            ProtocolPhase::AwaitingInitialize { parked, .. }
+            | ProtocolPhase::Initializing { parked, .. } => {
                 parked.messages.len() < PARKED_MAX && parked.bytes < PARKED_BYTES_MAX
             }
-            Phase::Open | Phase::Failed(_) => true,
+            ProtocolPhase::Open | ProtocolPhase::Failed(_) => true,
         };
         room && self.lines.is_empty()
     }
@@ -137,38 +139,38 @@ impl Conversation {
                 let why = format!("the id is longer than {ID_BYTES_MAX} bytes");
                 return frame(&error_body(Some(id), code::INVALID_REQUEST, &why));
             }
-            if let Phase::Failed(why) = &self.phase {
+            if let ProtocolPhase::Failed(why) = &self.phase {
                 return frame(&error_body(Some(id), code::INTERNAL_ERROR, why));
             }
-            self.waiting.push(Waiting { id: id.into(), passed_on: false });
+            self.pending.push(PendingRequest { id: id.into(), passed_on: false });
         }
         match &mut self.phase {
-            Phase::Parking { .. } if is_initialize(&message) => {
+            ProtocolPhase::AwaitingInitialize { .. } if is_initialize(&message) => {
                 self.pass_on(message);
                 self.open();
             }
-            Phase::Parking { parked, until } => {
+            ProtocolPhase::AwaitingInitialize { parked, until } => {
                 until.get_or_insert(now + PARK);
                 parked.add(message);
             }
-            Phase::ShakingHands { parked, .. } => parked.add(message),
-            Phase::Open => self.pass_on(message),
-            Phase::Failed(_) => {}
+            ProtocolPhase::Initializing { parked, .. } => parked.add(message),
+            ProtocolPhase::Open => self.pass_on(message),
+            ProtocolPhase::Failed(_) => {}
         }
         None
     }
 
     /// The process has printed this.
-    pub fn handle_printed(&mut self, printed: Printed) -> Said {
+    pub fn handle_printed(&mut self, printed: Printed) -> ProcessOutput {
         match printed {
             Printed::Message(message) if message.kind() == Kind::Response => {
                 self.handle_response(message)
             }
-            Printed::Message(message) => Said::ForClient(message),
-            Printed::Lost(lost) => self.handle_lost(&lost),
-            Printed::Unread(unread) => {
+            Printed::Message(message) => ProcessOutput::ForClient(message),
+            Printed::LostAnswer(lost) => self.handle_lost_answer(&lost),
+            Printed::UnreadableRequest(unread) => {
                 self.answer_process(unread.answer());
-                Said::Ours
+                ProcessOutput::Consumed
             }
         }
     }
@@ -189,67 +191,67 @@ impl Conversation {
         }
     }
 
-    fn handle_response(&mut self, message: Message) -> Said {
+    fn handle_response(&mut self, message: Message) -> ProcessOutput {
         let answered = message.id().unwrap_or_default();
         if self.is_own(answered) {
-            return self.handle_hand(&message);
+            return self.handle_initialize_response(&message);
         }
-        let Some(id) = self.settle(answered) else { return Said::Unasked };
+        let Some(id) = self.finish_request(answered) else { return ProcessOutput::Unsolicited };
         if *id == *answered {
-            return Said::ForClient(message);
+            return ProcessOutput::ForClient(message);
         }
         // It spells the id in another way than the client.
         let body = with_id(&message, &id);
-        Message::read(body, None).map_or(Said::Unasked, Said::ForClient)
+        Message::read(body, None).map_or(ProcessOutput::Unsolicited, ProcessOutput::ForClient)
     }
 
     /// An answer that cannot be passed on.
-    fn handle_lost(&mut self, Lost { id, why, error }: &Lost) -> Said {
+    fn handle_lost_answer(&mut self, LostAnswer { id, why, error }: &LostAnswer) -> ProcessOutput {
         let own = match id {
             Some(id) => self.is_own(id),
-            None => matches!(self.phase, Phase::ShakingHands { .. }),
+            None => matches!(self.phase, ProtocolPhase::Initializing { .. }),
         };
         if own {
-            return self.refused(error.as_deref().unwrap_or(why));
+            return self.handle_refusal(error.as_deref().unwrap_or(why));
         }
-        let asked = match id {
-            Some(id) => self.settle(id),
-            None => self.settle_only(),
+        let request = match id {
+            Some(id) => self.finish_request(id),
+            None => self.finish_only_request(),
         };
-        let Some(id) = asked else { return Said::Unasked };
-        let body = lost_body(&id, why, error.as_deref());
-        Message::read(body, None).map_or(Said::Unasked, Said::ForClient)
+        let Some(id) = request else { return ProcessOutput::Unsolicited };
+        let body = lost_answer_body(&id, why, error.as_deref());
+        Message::read(body, None).map_or(ProcessOutput::Unsolicited, ProcessOutput::ForClient)
     }
 
     /// Whether this id is that of our own `initialize`, and that has not been answered.
     fn is_own(&self, id: &str) -> bool {
-        matches!(self.phase, Phase::ShakingHands { .. })
+        matches!(self.phase, ProtocolPhase::Initializing { .. })
             && ids::find([OWN_ID].into_iter(), id).is_some()
     }
 
     /// The request that is answered under this id waits no more. Returns the id as the client spelled it.
-    fn settle(&mut self, answered: &str) -> Option<Box<str>> {
+    fn finish_request(&mut self, answered: &str) -> Option<Box<str>> {
         // What the process was not asked it does not answer.
-        let asked = self.waiting.iter().filter(|waiting| waiting.passed_on);
-        let at = ids::find(asked.map(|waiting| &*waiting.id), answered)?;
-        self.settle_nth(at)
+        let request = self.pending.iter().filter(|pending| pending.passed_on);
+        let at = ids::find(request.map(|pending| &*pending.id), answered)?;
+        self.finish_nth_request(at)
     }
 
     /// The same, if there is but one under way.
-    fn settle_only(&mut self) -> Option<Box<str>> {
-        let under_way = self.waiting.iter().filter(|waiting| waiting.passed_on).count();
-        if under_way == 1 { self.settle_nth(0) } else { None }
+    fn finish_only_request(&mut self) -> Option<Box<str>> {
+        let under_way = self.pending.iter().filter(|pending| pending.passed_on).count();
+        if under_way == 1 { self.finish_nth_request(0) } else { None }
     }
 
     /// The same, for the one that is under way behind so many others.
-    fn settle_nth(&mut self, nth: usize) -> Option<Box<str>> {
-        let mut asked = self.waiting.iter().enumerate().filter(|(_, waiting)| waiting.passed_on);
-        let (at, _) = asked.nth(nth)?;
-        Some(self.waiting.remove(at).id)
+    fn finish_nth_request(&mut self, nth: usize) -> Option<Box<str>> {
+        let mut request = self.pending.iter().enumerate().filter(|(_, pending)| pending.passed_on);
+        let (at, _) = request.nth(nth)?;
+        Some(self.pending.remove(at).id)
     }
 
     /// The process has answered our own `initialize`.
-    fn handle_hand(&mut self, answer: &Message) -> Said {
+    fn handle_initialize_response(&mut self, answer: &Message) -> ProcessOutput {
         #[derive(Deserialize)]
         struct Answer<'m> {
             #[serde(borrow)]
@@ -259,26 +261,26 @@ impl Conversation {
             Ok(Answer { error: None }) => {
                 self.lines.push_back(format!("{INITIALIZED}\n").into_bytes());
                 self.open();
-                Said::Ours
+                ProcessOutput::Consumed
             }
-            Ok(Answer { error: Some(error) }) => self.refused(error.get()),
-            Err(error) => self.refused(&error.to_string()),
+            Ok(Answer { error: Some(error) }) => self.handle_refusal(error.get()),
+            Err(error) => self.handle_refusal(&error.to_string()),
         }
     }
 
-    fn refused(&mut self, why: &str) -> Said {
+    fn handle_refusal(&mut self, why: &str) -> ProcessOutput {
         let why: String = why.chars().take(REASON_CHARS_MAX).collect();
-        self.phase = Phase::Failed(why.clone());
-        Said::Refused(why)
+        self.phase = ProtocolPhase::Failed(why.clone());
+        ProcessOutput::Refused(why)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Parking { until, .. } => *until,
-            Phase::ShakingHands { until, .. } => Some(*until),
-            Phase::Open | Phase::Failed(_) => None,
+            ProtocolPhase::AwaitingInitialize { until, .. } => *until,
+            ProtocolPhase::Initializing { until, .. } => Some(*until),
+            ProtocolPhase::Open | ProtocolPhase::Failed(_) => None,
         }
     }
 
@@ -289,9 +291,9 @@ impl Conversation {
         if self.poll_timeout().is_none_or(|until| now < until) {
             return None;
         }
-        let Phase::Parking { parked, until } = &mut self.phase else {
-            let why = format!("did not answer initialize within {HANDSHAKE:?}");
-            self.phase = Phase::Failed(why.clone());
+        let ProtocolPhase::AwaitingInitialize { parked, until } = &mut self.phase else {
+            let why = format!("did not answer initialize within {HANDSHAKE_TIMEOUT:?}");
+            self.phase = ProtocolPhase::Failed(why.clone());
             return Some(why);
         };
         *until = None;
@@ -303,7 +305,7 @@ impl Conversation {
         } else if let Some(params) = &self.own_handshake {
             let parked = core::mem::take(parked);
             self.lines.push_back(own_initialize(params));
-            self.phase = Phase::ShakingHands { parked, until: now + HANDSHAKE };
+            self.phase = ProtocolPhase::Initializing { parked, until: now + HANDSHAKE_TIMEOUT };
         } else {
             self.open();
         }
@@ -319,7 +321,7 @@ impl Conversation {
     #[must_use]
     pub fn last_words(&self) -> Vec<u8> {
         let mut words: Vec<u8> = self.lines.iter().flatten().copied().collect();
-        for Waiting { id, .. } in self.waiting.iter().filter(|waiting| waiting.passed_on) {
+        for PendingRequest { id, .. } in self.pending.iter().filter(|pending| pending.passed_on) {
             let params = format!(r#"{{"requestId":{id},"reason":"the client has gone"}}"#);
             let text = format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#
@@ -333,17 +335,20 @@ impl Conversation {
     /// What the client is told when the process has gone: an error for each request without an answer,
     /// in the order in which they came.
     pub fn abandon(&mut self, why: &str) -> Vec<Frame> {
-        self.phase = Phase::Failed(why.to_owned());
+        self.phase = ProtocolPhase::Failed(why.to_owned());
         self.lines.clear();
-        let waiting = core::mem::take(&mut self.waiting);
-        let answer = |Waiting { id, .. }| frame(&error_body(Some(&id), code::INTERNAL_ERROR, why));
-        waiting.into_iter().filter_map(answer).collect()
+        let pending = core::mem::take(&mut self.pending);
+        let answer =
+            |PendingRequest { id, .. }| frame(&error_body(Some(&id), code::INTERNAL_ERROR, why));
+        pending.into_iter().filter_map(answer).collect()
     }
 
     /// Lets everything pass, what was parked first.
     fn open(&mut self) {
-        let phase = core::mem::replace(&mut self.phase, Phase::Open);
-        if let Phase::Parking { parked, .. } | Phase::ShakingHands { parked, .. } = phase {
+        let phase = core::mem::replace(&mut self.phase, ProtocolPhase::Open);
+        if let ProtocolPhase::AwaitingInitialize { parked, .. }
+        | ProtocolPhase::Initializing { parked, .. } = phase
+        {
             parked.messages.into_iter().for_each(|message| self.pass_on(message));
         }
     }
@@ -351,20 +356,20 @@ impl Conversation {
     fn pass_on(&mut self, message: Message) {
         if let Some(cancelled) = message.cancelled_id() {
             // No answer will follow.
-            self.waiting.retain(|waiting| !same_id(&waiting.id, cancelled));
+            self.pending.retain(|pending| !same_id(&pending.id, cancelled));
         }
         if message.kind() == Kind::Request
             && let Some(id) = message.id()
-            && let Some(waiting) =
-                self.waiting.iter_mut().find(|waiting| !waiting.passed_on && &*waiting.id == id)
+            && let Some(pending) =
+                self.pending.iter_mut().find(|pending| !pending.passed_on && &*pending.id == id)
         {
-            waiting.passed_on = true;
+            pending.passed_on = true;
         }
         self.lines.push_back(line(message));
     }
 }
 
-impl Parked {
+impl ParkedMessages {
     fn add(&mut self, message: Message) {
         self.bytes += message.body().len();
         self.messages.push_back(message);
