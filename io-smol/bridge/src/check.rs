@@ -15,11 +15,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use smol::{Timer, future};
 
-use super::child::{Child, Children, Exit};
+use super::child::{Child, Exit};
+use super::children::Children;
 use super::command::Command;
 use super::handshakes::PROTOCOL_VERSION;
 use super::ids;
-use super::output::{Printed, ServerOutput};
+use super::output::ServerOutput;
+use super::printed::Printed;
 use super::stderr::printable;
 
 /// How long a server may take for all that it is asked, unless said: time enough to download a package.

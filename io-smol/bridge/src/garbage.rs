@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::mux::walk::Random;
 use super::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
-use super::output::{Printed, ServerOutput};
+use super::output::ServerOutput;
+use super::printed::Printed;
 use super::session_protocol::{ProcessOutput, SessionProtocol};
 use super::status::BridgeStatus;
 
@@ -185,7 +186,7 @@ fn session(seed: u64) -> (u32, u32) {
                     client.hears(&Frame::message(message.body()).expect("an object"));
                 }
                 ProcessOutput::Unsolicited | ProcessOutput::Consumed => {}
-                other @ ProcessOutput::Refused(_) => panic!("{other:?}"),
+                other @ ProcessOutput::HandshakeRefused(_) => panic!("{other:?}"),
             }
         }
     };

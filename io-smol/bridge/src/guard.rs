@@ -75,7 +75,7 @@ const LOOK_KILLING: Duration = Duration::from_millis(10);
 
 /// Runs a guard to its end, if this process was started as one.
 ///
-/// Call it first thing in `main`: [`Children`](super::child::Children) runs the program that it is in
+/// Call it first thing in `main`: [`Children`](super::children::Children) runs the program that it is in
 /// as a guard.
 #[must_use]
 pub fn run() -> Option<ExitCode> {

@@ -1,8 +1,8 @@
 //! Reads what a server prints as the official clients do, where the strict reader does not take it.
 //!
-//! Knows: what servers print that is not quite JSON or not quite JSON-RPC, what of it has a meaning all
-//! the same, and which answer or request something is that cannot be passed on.
-//! Does not know: lines, who waits for what.
+//! Knows: what servers print that is not quite JSON-RPC, what of it has a meaning all the same, and which answer
+//! or request something is that cannot be passed on.
+//! Does not know: lines (see `output`), who waits for what.
 //!
 //! The child is the operator's own program, and works where a client starts it directly. So what the
 //! official clients take is taken, and made what they make of it: invalid UTF-8 is replaced by U+FFFD
@@ -18,60 +18,19 @@
 use core::fmt;
 use std::borrow::Cow;
 
-use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use mcp_sse_core::jsonrpc::{Kind, Message, code};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::envelope_scan::EnvelopeScan;
 use super::ids::{self, ID_BYTES_MAX};
+use super::printed::{Classified, LostAnswer, UnreadableRequest};
 
 /// So many members has an object that is looked at closely; a message has six at most. More would be
 /// kept in many times the memory of their text.
 const MEMBERS_MAX: usize = 1_024;
 
-/// An answer of a server that cannot be passed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LostAnswer {
-    /// The raw id that it has, if one can be read.
-    pub id: Option<Box<str>>,
-    /// Why it cannot.
-    pub why: Cow<'static, str>,
-    /// The raw error, if it is one and lacks nothing but the id.
-    pub error: Option<Box<str>>,
-}
-
-/// A request of a server that cannot be passed on. The server waits for its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnreadableRequest {
-    /// The raw id, of 4 KiB at most.
-    pub id: Box<str>,
-    /// What kind of mistake it is, as JSON-RPC has it.
-    pub code: i32,
-    /// Why it cannot.
-    pub why: Cow<'static, str>,
-}
-
-impl UnreadableRequest {
-    /// What the server is answered.
-    pub(super) fn answer(&self) -> Vec<u8> {
-        let why = format!("the request cannot be passed on: {}", self.why);
-        error_body(Some(&self.id), self.code, &why)
-    }
-}
-
-/// What a value is that a server printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Classified {
-    Message(Message),
-    LostAnswer(LostAnswer),
-    UnreadableRequest(UnreadableRequest),
-    /// Nothing that anybody waits for, for this reason. `object` says whether it is a JSON object.
-    NotAMessage {
-        why: Cow<'static, str>,
-        object: bool,
-    },
-}
-
-/// Makes of one value that was printed what it means.
+/// Classifies one value that was printed.
 pub(super) fn classify(text: &str) -> Classified {
     // Many are messages as soon as they are JSON.
     match Message::read(text.as_bytes().to_vec(), None) {
@@ -100,52 +59,60 @@ fn classify_members(text: &str, invalid: Cow<'static, str>) -> Classified {
     let Some(members) = Members::read(text) else {
         let mut scan = EnvelopeScan::default();
         scan.feed(text.as_bytes());
-        return scan
-            .found(&invalid)
-            .unwrap_or(Classified::NotAMessage { why: invalid, object: false });
+        let found = scan.found(&invalid);
+        return found.unwrap_or(Classified::NotAMessage { why: invalid, object: false });
     };
-    let refused = |why| Classified::NotAMessage { why, object: true };
+    if members.present("method").is_some() {
+        classify_call(&members, invalid)
+    } else {
+        classify_answer(&members, invalid)
+    }
+}
+
+/// Classifies an object with a `method`: a request or a notification.
+fn classify_call(members: &Members<'_>, invalid: Cow<'static, str>) -> Classified {
+    let not_a_message = |why| Classified::NotAMessage { why, object: true };
     let id = members.present("id").map(ids::canonical);
-    let (result, error) = (members.last("result").is_some(), members.present("error"));
     // An id that is no id makes a request none, and it is no notification either.
     let strange_id = matches!(id, Some(None));
     let id = id.flatten();
-    if members.present("method").is_some() {
-        let real_result = members.present("result").is_some();
-        let text = members.rebuilt(id.as_deref(), |name| match name {
-            // Some write every member that they know, and null for what there is not.
-            "result" => !real_result,
-            "error" => error.is_none(),
-            _ => false,
-        });
-        return match Message::read(text.into_bytes(), None) {
-            Ok(message) if !strange_id => Classified::Message(message),
-            Ok(_) => refused(invalid),
-            // What servers log may have a method and an id, and no version of JSON-RPC.
-            Err((why, _)) => match id.filter(|id| id.len() <= ID_BYTES_MAX) {
-                Some(id) if members.last("jsonrpc").is_some() => {
-                    Classified::UnreadableRequest(UnreadableRequest {
-                        id: id.into(),
-                        code: code::INVALID_REQUEST,
-                        why: why.to_string().into(),
-                    })
-                }
-                _ => refused(invalid),
-            },
-        };
+    let has_result = members.present("result").is_some();
+    let has_error = members.present("error").is_some();
+    let text = members.rebuilt(id.as_deref(), |name| match name {
+        // Some write every member that they know, and null for what there is not.
+        "result" => !has_result,
+        "error" => !has_error,
+        _ => false,
+    });
+    match Message::read(text.into_bytes(), None) {
+        Ok(message) if !strange_id => Classified::Message(message),
+        Ok(_) => not_a_message(invalid),
+        // What servers log may have a method and an id, and no version of JSON-RPC.
+        Err((why, _)) => match id.filter(|id| id.len() <= ID_BYTES_MAX) {
+            Some(id) if members.last("jsonrpc").is_some() => {
+                let (code, why) = (code::INVALID_REQUEST, why.to_string().into());
+                Classified::UnreadableRequest(UnreadableRequest { id: id.into(), code, why })
+            }
+            _ => not_a_message(invalid),
+        },
     }
-    let outcome = result || members.last("error").is_some();
-    if members.last("jsonrpc").is_none() || (!outcome && id.is_none()) {
-        return refused(invalid);
+}
+
+/// Classifies an object without a `method`: a response, or what is no message.
+fn classify_answer(members: &Members<'_>, invalid: Cow<'static, str>) -> Classified {
+    let id = members.present("id").and_then(ids::canonical);
+    let (has_result, error) = (members.last("result").is_some(), members.present("error"));
+    let has_outcome = has_result || members.last("error").is_some();
+    if members.last("jsonrpc").is_none() || (!has_outcome && id.is_none()) {
+        return Classified::NotAMessage { why: invalid, object: true };
     }
     let lost = |why, error: Option<&str>| {
         let id = id.as_deref().map(Into::into);
         Classified::LostAnswer(LostAnswer { id, why, error: error.map(Into::into) })
     };
-    let real_result = members.present("result").is_some();
-    match (real_result, error) {
-        (true, Some(_)) => return lost("it has both a result and an error".into(), None),
-        (_, None) if !result => return lost(NEITHER.into(), None),
+    match (members.present("result"), error) {
+        (Some(_), Some(_)) => return lost("it has both a result and an error".into(), None),
+        (_, None) if !has_result => return lost(NEITHER.into(), None),
         _ => {}
     }
     if members.version().as_deref() != Some("2.0") {
@@ -241,250 +208,9 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Shows `each` the members of a JSON array, in order and as they are found. Returns false if the text is
-/// none.
-pub(super) fn each_in_array<'a>(text: &'a str, each: impl FnMut(&'a str)) -> bool {
-    struct Array<F>(F);
-    impl<'de, F: FnMut(&'de str)> Visitor<'de> for Array<F> {
-        type Value = ();
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an array")
-        }
-        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-            while let Some(raw) = seq.next_element::<&'de RawValue>()? {
-                (self.0)(raw.get());
-            }
-            Ok(())
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.deserialize_seq(Array(each)).is_ok() && reader.end().is_ok()
-}
-
-/// How the value at the beginning of a text ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum FirstValue<'a> {
-    /// Here. The value is JSON, if it is nothing worse than what is put right here.
-    Ends { value: Cow<'a, str>, end: usize },
-    /// Not in this text, where brackets are open.
-    OpenBracket,
-    /// Not in this text, where a string is open: JSON cannot go on like this.
-    OpenString,
-}
-
-/// Finds the end of the array or object that `text` begins with, and puts right what has one meaning
-/// only.
-pub(super) fn first_value(text: &str) -> FirstValue<'_> {
-    let bytes = text.as_bytes();
-    let mut value = String::new();
-    let (mut depth, mut string, mut escaped) = (0_usize, false, false);
-    let (mut at, mut done) = (0, 0);
-    while let Some(&byte) = bytes.get(at) {
-        let mut replace = |range: core::ops::Range<usize>, instead: &str| {
-            value.push_str(text.get(done..range.start).unwrap_or_default());
-            value.push_str(instead);
-            done = range.end;
-        };
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if string => escaped = true,
-            b'"' => string = !string,
-            0..0x20 if string => {
-                replace(at..at + 1, if byte < 0x10 { r"\u000" } else { r"\u001" });
-                value.extend(char::from_digit(u32::from(byte & 0xf), 0x10));
-            }
-            _ if string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    let end = at + 1;
-                    let rest = text.get(done..end).unwrap_or_default();
-                    if done == 0 {
-                        return FirstValue::Ends { value: Cow::Borrowed(rest), end };
-                    }
-                    value.push_str(rest);
-                    return FirstValue::Ends { value: Cow::Owned(value), end };
-                }
-            }
-            b'N' | b'I' => {
-                let rest = text.get(at..).unwrap_or_default();
-                let word = ["NaN", "Infinity"].into_iter().find(|word| rest.starts_with(word));
-                let len = word.map_or(1, str::len);
-                if word.is_some() && !bytes.get(at + len).is_some_and(u8::is_ascii_alphanumeric) {
-                    let minus = usize::from(at > 0 && bytes.get(at - 1) == Some(&b'-'));
-                    replace(at - minus..at + len, "null");
-                }
-                at += len - 1;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    if string { FirstValue::OpenString } else { FirstValue::OpenBracket }
-}
-
-/// Reads the envelope of what may be neither whole nor JSON, in pieces and in little memory.
-#[derive(Debug, Default)]
-pub(super) struct EnvelopeScan {
-    /// Nothing bounds how long a line is that is passed over.
-    depth: u64,
-    string: bool,
-    escaped: bool,
-    /// It has ended.
-    done: bool,
-    /// A key is being read, or the value of `id`.
-    reads: ScanTarget,
-    text: Vec<u8>,
-    id: Option<Box<str>>,
-    has_version: bool,
-    has_method: bool,
-    has_outcome: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ScanTarget {
-    #[default]
-    Nothing,
-    Key,
-    Id,
-}
-
-impl EnvelopeScan {
-    pub(super) fn feed(&mut self, piece: &[u8]) {
-        for byte in piece {
-            if self.done {
-                return;
-            }
-            self.step(*byte);
-        }
-    }
-
-    fn step(&mut self, byte: u8) {
-        if self.string {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => self.string = false,
-                _ => {}
-            }
-            return self.keep(byte);
-        }
-        match byte {
-            b'{' | b'[' => {
-                self.keep(byte);
-                self.depth += 1;
-                if self.depth == 1 {
-                    self.reads = ScanTarget::Key;
-                }
-            }
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                if self.depth == 0 {
-                    self.end_member();
-                    self.done = true;
-                }
-            }
-            b':' if self.depth == 1 && self.reads == ScanTarget::Key => self.end_key(),
-            b',' if self.depth == 1 => {
-                self.end_member();
-                self.reads = ScanTarget::Key;
-            }
-            _ => {
-                self.string = byte == b'"';
-                self.keep(byte);
-            }
-        }
-    }
-
-    fn keep(&mut self, byte: u8) {
-        if self.depth == 1 && self.reads != ScanTarget::Nothing && self.text.len() <= ID_BYTES_MAX {
-            self.text.push(byte);
-        }
-    }
-
-    fn end_key(&mut self) {
-        self.reads = ScanTarget::Nothing;
-        match self.text.trim_ascii() {
-            br#""id""# => self.reads = ScanTarget::Id,
-            br#""jsonrpc""# => self.has_version = true,
-            br#""method""# => self.has_method = true,
-            br#""result""# | br#""error""# => self.has_outcome = true,
-            _ => {}
-        }
-        self.text.clear();
-    }
-
-    fn end_member(&mut self) {
-        if self.reads == ScanTarget::Id {
-            let raw: Option<&RawValue> = serde_json::from_slice(&self.text).ok();
-            let id = raw.filter(|raw| raw.get().len() <= ID_BYTES_MAX);
-            self.id = id.and_then(|raw| ids::canonical(raw.get())).map(Into::into);
-        }
-        self.reads = ScanTarget::Nothing;
-        self.text.clear();
-    }
-
-    /// Whether nothing that comes can say more about whose answer it is.
-    pub(super) const fn is_conclusive(&self) -> bool {
-        self.has_version && (self.has_outcome || self.has_method) && self.id.is_some()
-    }
-
-    /// The answer, or the request of the server's, that this was, if it was one.
-    pub(super) fn found(&self, why: &str) -> Option<Classified> {
-        let (id, why) = (self.id.clone(), || why.to_owned().into());
-        match (self.has_method, self.has_outcome, id) {
-            _ if !self.has_version => None,
-            (false, true, id) => {
-                Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
-            }
-            // Before its end it may have become a request of the server's.
-            (false, false, id @ Some(_)) if self.done => {
-                Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
-            }
-            (true, false, Some(id)) => Some(Classified::UnreadableRequest(UnreadableRequest {
-                id,
-                code: code::PARSE_ERROR,
-                why: why(),
-            })),
-            _ => None,
-        }
-    }
-}
-
-/// What is answered to the request `id` instead of an answer that cannot be passed on.
-pub(super) fn lost_answer_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
-    match error {
-        Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),
-        None => {
-            let why = format!("the server's answer cannot be passed on: {why}");
-            error_body(Some(id), code::INTERNAL_ERROR, &why)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn first(text: &str) -> String {
-        match first_value(text) {
-            FirstValue::Ends { value, end } => format!("{value}|{}", &text[end..]),
-            other @ (FirstValue::OpenBracket | FirstValue::OpenString) => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn value_is_cut_off_and_put_right() {
-        assert_eq!(first(r#"{"a":[1,"}"]} {"b"}"#), r#"{"a":[1,"}"]}| {"b"}"#);
-        let text = r#"{"a":NaN,"b":[-Infinity, Infinity],"NaN":"NaN \"NaN","c":-NaN}"#;
-        let right = r#"{"a":null,"b":[null, null],"NaN":"NaN \"NaN","c":null}|"#;
-        assert_eq!(first(text), right);
-        assert_eq!(first("{\"a\":\"x\ty\u{0}é\u{7f}\"}"), "{\"a\":\"x\\u0009y\\u0000é\u{7f}\"}|");
-        assert_eq!(first("{\"a\":NaNs,\"b\":None}"), "{\"a\":NaNs,\"b\":None}|");
-        assert_eq!(first("{\t\"a\":1\t}"), "{\t\"a\":1\t}|");
-        assert_eq!((&*first("{\"a\":["), &*first("{\"a")), ("OpenBracket", "OpenString"));
-    }
 
     #[track_caller]
     fn check_message(printed: &str, message: &str) {
@@ -591,29 +317,5 @@ mod tests {
         let classified =
             mcp_sse_tests::within(mcp_sse_tests::TEST_MAX, "what it is", move || classify(&text));
         assert!(!matches!(classified, Classified::LostAnswer(_)), "{classified:?}");
-    }
-
-    #[test]
-    fn brackets_without_end_are_no_more_than_many() {
-        let mut scan = EnvelopeScan { depth: u32::MAX.into(), ..EnvelopeScan::default() };
-        scan.feed(b"[[[[");
-        assert!(!scan.is_conclusive());
-    }
-
-    #[test]
-    fn id_is_found_in_any_piece_of_what_is_no_message() {
-        let text = r#"{"jsonrpc": "2.0", "result" : {"id":9,"a":["]\"",{"x":"}"}]}, "id" : "z,}" "#;
-        for size in 1..20 {
-            let mut scan = EnvelopeScan::default();
-            text.as_bytes().chunks(size).for_each(|piece| scan.feed(piece));
-            assert!(!scan.is_conclusive(), "the id may go on");
-            scan.feed(b"}");
-            assert!(scan.is_conclusive());
-            let Some(Classified::LostAnswer(lost)) = scan.found("x") else { panic!("{scan:?}") };
-            assert_eq!(lost.id.as_deref(), Some(r#""z,}""#));
-        }
-        let mut scan = EnvelopeScan::default();
-        scan.feed(br#"{"jsonrpc":"2.0","id":4,"res"#);
-        assert_eq!(scan.found("x"), None, "it may be a request");
     }
 }

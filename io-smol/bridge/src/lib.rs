@@ -4,13 +4,13 @@
 //! ends. Does not know: HTTP and flags; of MCP only the handshake, and what the rules of sharing need.
 //!
 //! The bridge is a handler of sessions for an adapter that is built on `mcp-sse-driver`. It brings no
-//! executor that has to be run: [`child::Children`] has a thread that looks after the processes. A program
+//! executor that has to be run: [`children::Children`] has a thread that looks after the processes. A program
 //! has to call [`guard::run`] first thing in `main`, as every process is started through the program itself.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
 //!
-//! use mcp_sse_bridge::child::Children;
+//! use mcp_sse_bridge::children::Children;
 //! use mcp_sse_bridge::command::Command;
 //! use mcp_sse_bridge::{PerSession, guard};
 //! use mcp_sse_smol::{Config, Listener};
@@ -41,18 +41,25 @@
 
 pub mod check;
 pub mod child;
+pub mod children;
 pub mod command;
 mod control;
 pub mod descriptors;
+pub mod ending;
+mod envelope_scan;
+mod exit_watch;
 #[cfg(test)]
 mod garbage;
 pub mod guard;
 mod handshakes;
 mod ids;
-pub mod lenient;
+mod json_values;
+mod lenient;
 pub mod lines;
+mod multiline;
 pub mod mux;
 pub mod output;
+pub mod printed;
 pub mod servers_file;
 pub mod services;
 mod session;
@@ -60,6 +67,7 @@ pub mod session_protocol;
 pub mod shared;
 pub mod status;
 pub mod stderr;
+mod supervisor;
 
 pub use session::PerSession;
 pub use shared::SharedProcess;

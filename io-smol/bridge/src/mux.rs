@@ -38,7 +38,7 @@ use mcp_sse_driver::LogThrottle;
 
 use super::handshakes::{HANDSHAKE_TIMEOUT, unknown_client};
 use super::ids::{self, ID_BYTES_MAX};
-use super::lenient::{LostAnswer, UnreadableRequest, lost_answer_body};
+use super::printed::{LostAnswer, UnreadableRequest, lost_answer_body};
 use subscriptions::Subscriptions;
 use text::Ambiguous;
 

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_driver::LogThrottle;
 
-use super::lenient::{
-    Classified, EnvelopeScan, FirstValue, LostAnswer, UnreadableRequest, classify, each_in_array,
-    first_value, lost_answer,
-};
+use super::envelope_scan::EnvelopeScan;
+use super::json_values::{FirstValue, each_in_array, first_value};
+use super::lenient::{classify, lost_answer};
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
+use super::multiline::{MultilineStep, MultilineText};
+use super::printed::{Classified, LostAnswer, Printed, UnreadableRequest};
 use super::status::BridgeStatus;
 use super::stderr::printable;
 
@@ -31,17 +32,6 @@ static NO_MESSAGE: LogThrottle = LogThrottle::new();
 static LOST: LogThrottle = LogThrottle::new();
 static UNREAD: LogThrottle = LogThrottle::new();
 static TOO_LONG: LogThrottle = LogThrottle::new();
-
-/// What a server has said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Printed {
-    /// A message.
-    Message(Message),
-    /// An answer that cannot be passed on; somebody waits for it.
-    LostAnswer(LostAnswer),
-    /// A request that cannot be passed on; the server waits for its answer.
-    UnreadableRequest(UnreadableRequest),
-}
 
 /// What one server prints, from bytes to messages.
 ///
@@ -132,7 +122,8 @@ impl ServerOutput {
                 let Some(scan) = too_long else { return };
                 scan.feed(piece);
                 if ended || scan.is_conclusive() {
-                    ready.extend(scan.found(&too_long_why(most)).and_then(printed));
+                    ready
+                        .extend(scan.found(&too_long_why(most)).and_then(Classified::into_printed));
                     *too_long = None;
                 }
             });
@@ -148,7 +139,9 @@ impl ServerOutput {
                     self.warn(&TOO_LONG, || format!("a line of more than {most} bytes: {shown}"));
                     match scan {
                         Some(scan) if scan.is_conclusive() => {
-                            self.ready.extend(scan.found(&too_long_why(most)).and_then(printed));
+                            self.ready.extend(
+                                scan.found(&too_long_why(most)).and_then(Classified::into_printed),
+                            );
                         }
                         scan => self.too_long = scan,
                     }
@@ -254,7 +247,7 @@ impl ServerOutput {
                 self.warn(&UNREAD, || format!("{what} ({why}): {}", shown(text)));
             }
         }
-        self.ready.extend(printed(classified));
+        self.ready.extend(classified.into_printed());
     }
 
     /// Refuses what is not JSON; it may have been an answer or a request all the same.
@@ -295,16 +288,6 @@ impl ServerOutput {
     }
 }
 
-/// What somebody is to be told of.
-fn printed(classified: Classified) -> Option<Printed> {
-    match classified {
-        Classified::Message(message) => Some(Printed::Message(message)),
-        Classified::LostAnswer(lost) => Some(Printed::LostAnswer(lost)),
-        Classified::UnreadableRequest(unread) => Some(Printed::UnreadableRequest(unread)),
-        Classified::NotAMessage { .. } => None,
-    }
-}
-
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 fn too_long_why(bytes_max: usize) -> String {
@@ -336,76 +319,6 @@ fn shown(text: &[u8]) -> String {
 fn is_batch(text: &str) -> bool {
     let mut any = false;
     text.starts_with('[') && each_in_array(text, |member| any |= member.starts_with('{')) && any
-}
-
-/// Lines that may be one JSON text, as some servers print theirs for people.
-#[derive(Debug, Default)]
-struct MultilineText {
-    text: Vec<u8>,
-    depth: usize,
-}
-
-enum MultilineStep {
-    /// More is to come.
-    Incomplete,
-    /// It may be a whole one.
-    Complete(Vec<u8>),
-    /// It is none.
-    NotJson(Vec<u8>),
-}
-
-impl MultilineText {
-    const fn is_open(&self) -> bool {
-        !self.text.is_empty()
-    }
-
-    /// Adds a line. A text begins with a bracket, and ends when all are closed; JSON has no line ends
-    /// inside strings.
-    fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> MultilineStep {
-        let depth = depth_behind(self.depth, &line);
-        if self.text.is_empty() {
-            self.text = line;
-        } else {
-            self.text.push(b'\n');
-            self.text.extend(line);
-        }
-        match depth {
-            Some(0) => MultilineStep::Complete(self.take()),
-            Some(depth) if self.text.len() <= bytes_max => {
-                self.depth = depth;
-                MultilineStep::Incomplete
-            }
-            Some(_) | None => MultilineStep::NotJson(self.take()),
-        }
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        self.depth = 0;
-        core::mem::take(&mut self.text)
-    }
-
-    fn clear(&mut self) -> Option<Vec<u8>> {
-        let text = self.take();
-        if text.is_empty() { None } else { Some(text) }
-    }
-}
-
-/// How many brackets are open behind a line that begins inside so many; `None` if no JSON text can go
-/// on like this.
-fn depth_behind(mut depth: usize, line: &[u8]) -> Option<usize> {
-    let (mut string, mut escaped) = (false, false);
-    for byte in line {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if string => escaped = true,
-            b'"' => string = !string,
-            _ if string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.checked_sub(1)?,
-            _ => {}
-        }
-    }
-    if string { None } else { Some(depth) }
 }
 
 impl Drop for ServerOutput {

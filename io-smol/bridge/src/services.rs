@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mcp_sse_core::ConfigBuilder;
 use mcp_sse_driver::Session;
 
-use super::child::Children;
+use super::children::Children;
 use super::servers_file::BridgedServer;
 use super::session::PerSession;
 use super::shared::SharedProcess;

@@ -36,9 +36,9 @@ use serde_json::value::RawValue;
 
 use super::handshakes::HANDSHAKE_TIMEOUT;
 use super::ids::{self, ID_BYTES_MAX};
-use super::lenient::{LostAnswer, lost_answer_body};
 use super::lines::on_one_line;
-use super::output::Printed;
+use super::printed::Printed;
+use super::printed::{LostAnswer, lost_answer_body};
 
 /// For how long messages wait for an `initialize` that may have been overtaken.
 pub const PARK: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ pub enum ProcessOutput {
     /// It is an answer that nobody waits for, any more or at all.
     Unsolicited,
     /// The process has refused the handshake, and said why. Nothing can be done with it.
-    Refused(String),
+    HandshakeRefused(String),
 }
 
 impl SessionProtocol {
@@ -271,7 +271,7 @@ impl SessionProtocol {
     fn handle_refusal(&mut self, why: &str) -> ProcessOutput {
         let why: String = why.chars().take(REASON_CHARS_MAX).collect();
         self.phase = ProtocolPhase::Failed(why.clone());
-        ProcessOutput::Refused(why)
+        ProcessOutput::HandshakeRefused(why)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

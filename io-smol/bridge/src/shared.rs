@@ -11,6 +11,7 @@
 //! waits for long for somebody else.
 
 mod frame_queue;
+mod joined_session;
 mod owner;
 mod restart_backoff;
 
@@ -25,14 +26,14 @@ use mcp_sse_core::{Frame, SendError};
 use mcp_sse_driver::{LogThrottle, Session, SessionSender};
 use smol::future;
 
-use super::child::Children;
+use super::children::Children;
 use super::command::Command;
 use super::mux::SessionKey;
 use frame_queue::{FrameReceiver, FrameSender, frame_queue};
 use owner::ProcessOwner;
 
 pub use frame_queue::{BYTES_MAX as QUEUE_BYTES_MAX, FRAMES_MAX as QUEUE_FRAMES_MAX};
-pub use owner::{SLOW_MAX, SLOW_PERIOD};
+pub use joined_session::{SLOW_MAX, SLOW_PERIOD};
 pub use restart_backoff::{PAUSE_FIRST, PAUSE_MAX, STABLE_AFTER};
 
 /// Messages of all sessions that wait for the owner. Sessions that find no room wait.

@@ -10,7 +10,7 @@ mod try_servers;
 use std::ffi::OsString;
 use std::io;
 
-use mcp_sse_bridge::child::{self, Children};
+use mcp_sse_bridge::children::{self, Children};
 use mcp_sse_bridge::lines::line_bytes_max;
 use mcp_sse_bridge::servers_file::BridgedServer;
 use mcp_sse_bridge::services::{BridgedServices, ProcessSharing};
@@ -89,9 +89,9 @@ fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
     }
     let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
     let (once, per_session) = match run.sharing() {
-        ProcessSharing::PerSession { .. } => (0, child::DESCRIPTORS),
+        ProcessSharing::PerSession { .. } => (0, children::DESCRIPTORS),
         // Of each server, one process that is there and one that is ending.
-        ProcessSharing::Shared => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
+        ProcessSharing::Shared => (2 * u64::from(children::DESCRIPTORS) * servers.len() as u64, 0),
     };
     let services = BridgedServices::new(&children, servers, run.sharing(), run.paths());
     let builder = run.allow_headers(serve.builder()?);

@@ -1,7 +1,7 @@
 use core::time::Duration;
 
 use super::*;
-use crate::lenient::UnreadableRequest;
+use crate::printed::UnreadableRequest;
 
 /// A conversation, and the time.
 struct ProtocolTest {
@@ -45,7 +45,7 @@ impl ProtocolTest {
             ProcessOutput::ForClient(passed) => assert_eq!(passed.text(), expected),
             other @ (ProcessOutput::Consumed
             | ProcessOutput::Unsolicited
-            | ProcessOutput::Refused(_)) => panic!("{other:?}"),
+            | ProcessOutput::HandshakeRefused(_)) => panic!("{other:?}"),
         }
     }
 
@@ -166,7 +166,9 @@ fn own_initialize_answered_with_another_spelling_of_its_id_or_none_is_not_the_cl
         let mut protocol = ProtocolTest::new(true);
         protocol.client_says(LIST);
         protocol.wait(PARK);
-        assert!(matches!(protocol.loses(id, None), ProcessOutput::Refused(why) if why == "why"));
+        assert!(
+            matches!(protocol.loses(id, None), ProcessOutput::HandshakeRefused(why) if why == "why")
+        );
         assert_eq!(texts(protocol.protocol.abandon("x")), "Some(\"1\");");
     }
 }
@@ -188,7 +190,7 @@ fn lost_answer_is_told_to_its_request_by_id_or_as_the_only_one() {
         ProcessOutput::ForClient(message) => message.text().to_owned(),
         other @ (ProcessOutput::Consumed
         | ProcessOutput::Unsolicited
-        | ProcessOutput::Refused(_)) => format!("{other:?}"),
+        | ProcessOutput::HandshakeRefused(_)) => format!("{other:?}"),
     };
     assert_eq!(said(protocol.loses(None, None)), "Unsolicited", "three are under way");
     assert_eq!(said(protocol.loses(Some("9"), None)), "Unsolicited");
@@ -273,7 +275,7 @@ fn a_handshake_that_is_refused() {
     protocol.wait(PARK);
     let answer = format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"error":{{"message":"too old"}}}}"#);
     match protocol.says(&answer) {
-        ProcessOutput::Refused(why) => assert!(why.contains("too old"), "{why}"),
+        ProcessOutput::HandshakeRefused(why) => assert!(why.contains("too old"), "{why}"),
         other @ (ProcessOutput::Consumed
         | ProcessOutput::Unsolicited
         | ProcessOutput::ForClient(_)) => panic!("{other:?}"),

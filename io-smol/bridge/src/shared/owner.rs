@@ -1,14 +1,14 @@
-//! The one who owns the shared process.
+//! The task that owns the shared process.
 //!
-//! Knows: pipes, who waits for whom, when to start the process again, whom to close.
-//! Does not know: what is said, and on whose behalf (see [`mux`](crate::mux)).
+//! Knows: what comes from sessions and goes to them, which session keeps the others waiting, and when anything is
+//! due. Does not know: what is said, and on whose behalf (see [`mux`](crate::mux)).
+
+mod process;
 
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll};
-use core::time::Duration;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use async_channel::Receiver;
@@ -17,32 +17,26 @@ use smol::Timer;
 use smol::stream::Stream;
 
 use super::SessionInput;
-use super::frame_queue::FrameSender;
+use super::joined_session::{JoinedSession, SLOW_MAX};
 use super::restart_backoff::RestartBackoff;
-use crate::child::{Child, Children, Exit};
+use crate::children::Children;
 use crate::command::Command;
 use crate::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
-use crate::output::{Printed, ServerOutput};
-use crate::session::EXIT;
+use process::ProcessState;
 
-/// For so long in all, in each [`SLOW_PERIOD`], a session may keep the process from being read, by not
-/// taking what it is sent. Then it is closed.
-pub const SLOW_MAX: Duration = Duration::from_secs(1);
-/// See [`SLOW_MAX`]; what was spent comes back evenly.
-pub const SLOW_PERIOD: Duration = Duration::from_secs(30);
-/// So much is done before others have their turn; or as much as [`READ_BYTES`] of what the process
-/// prints.
-const MOVES_BATCH: u32 = 64;
+/// So many steps are taken before other tasks have their turn; or as many as read [`READ_BYTES`] of what the
+/// process prints.
+const STEPS_PER_TURN: u32 = 64;
 /// No more is taken from sessions while so many bytes wait for the process.
 const WRITING_BYTES_MAX: usize = 64 << 10;
 /// With so many bytes of answers that the process asked for and does not read, it is given up. To stop
 /// reading instead could leave both waiting for each other for ever.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
-/// Bytes read from the process at once, and in one turn: of a pipe full of the shortest lines the others on
-/// this thread would notice.
+/// Bytes read from the process at once, and in one turn: a pipe full of the shortest lines would keep the other
+/// tasks on this thread waiting for long.
 const READ_BYTES: usize = 8 << 10;
 
-/// The time, which stands still in tests until they set it forward.
+/// The time. In tests it stands still until they set it forward.
 struct OwnerClock {
     clock: Clock,
     #[cfg(test)]
@@ -69,54 +63,12 @@ impl OwnerClock {
     }
 }
 
-/// The process, if it is there.
-enum ProcessState {
-    /// Nobody has wanted it yet, or not before this time.
-    Stopped {
-        not_before: Time,
-    },
-    Starting(Pin<Box<dyn Future<Output = io::Result<Child>> + Send>>),
-    RunningProcess(Box<RunningProcess>),
-}
-
-struct RunningProcess {
-    child: Child,
-    output: ServerOutput,
-    since: Time,
-    input_closed: bool,
-    output_closed: bool,
-    /// One of them is so, and it has until then to exit.
-    exits_until: Option<Time>,
-}
-
-/// What the owner knows of a session.
-struct JoinedSession {
-    name: String,
-    frames: FrameSender,
-    /// What is left of [`SLOW_MAX`], and as of when.
-    slack: Duration,
-    slack_at: Time,
-}
-
-impl JoinedSession {
-    /// What is left now.
-    fn slack(&self, now: Time) -> Duration {
-        let ratio = SLOW_PERIOD.as_secs() / SLOW_MAX.as_secs();
-        let back = now.saturating_since(self.slack_at) / u32::try_from(ratio).unwrap_or(u32::MAX);
-        SLOW_MAX.min(self.slack.saturating_add(back))
-    }
-
-    fn spend(&mut self, spent: Duration, now: Time) {
-        self.slack = self.slack(now).saturating_sub(spent);
-        self.slack_at = now;
-    }
-}
-
-/// A frame for which there is no room, and since when.
+/// A frame for which its session has no room.
 struct BlockedFrame {
     key: SessionKey,
     frame: Frame,
     since: Time,
+    /// When the session is closed for it.
     until: Time,
 }
 
@@ -185,7 +137,7 @@ impl ProcessOwner {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn_bytes = 0;
-        for _ in 0..MOVES_BATCH {
+        for _ in 0..STEPS_PER_TURN {
             let Some(moved) = self.poll_sessions(cx) else { return Poll::Ready(()) };
             let moved = moved | self.poll_server(cx) | self.poll_outputs(cx) | self.poll_time(cx);
             if !moved {
@@ -220,8 +172,7 @@ impl ProcessOwner {
                 }
                 let now = self.clock.now();
                 self.mux.join(key);
-                self.sessions
-                    .insert(key, JoinedSession { name, frames, slack: SLOW_MAX, slack_at: now });
+                self.sessions.insert(key, JoinedSession::new(name, frames, now));
                 Some(true)
             }
             Poll::Ready(Some(SessionInput::Message(key, message))) => {
@@ -304,183 +255,6 @@ impl ProcessOwner {
         self.mux.leave(key);
     }
 
-    /// The process: its start, its pipes, its end.
-    fn poll_server(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.server {
-            ProcessState::Stopped { not_before } => {
-                let due = self.clock.now() >= *not_before;
-                if !due || !self.mux.wants_server() {
-                    return false;
-                }
-                let (children, command) = (self.children.clone(), self.command.clone());
-                let name = self.name.clone();
-                self.server = ProcessState::Starting(Box::pin(async move {
-                    children.spawn(&command, None, name).await
-                }));
-                true
-            }
-            ProcessState::Starting(starting) => {
-                let Poll::Ready(started) = starting.as_mut().poll(cx) else { return false };
-                match started {
-                    Ok(child) => self.started(child),
-                    Err(error) => {
-                        log::error!("{}: cannot start a process: {error}", self.name);
-                        self.children.status().note_failure();
-                        self.handle_stop("could not be started", Duration::ZERO);
-                    }
-                }
-                true
-            }
-            ProcessState::RunningProcess(running) => {
-                // Looked at before its output is: whatever it said last is then there to be read.
-                let exit = running.child.poll_exit(cx);
-                if exit.is_ready() {
-                    // It has: what it said before is read, however long that takes.
-                    running.exits_until = None;
-                }
-                self.poll_write(cx) | self.poll_read(cx)
-                    || self.poll_input_closed(cx)
-                    || self.handle_exit(exit)
-            }
-        }
-    }
-
-    fn started(&mut self, child: Child) {
-        log::debug!("{}: process {} was started", self.name, child.pid());
-        let now = self.clock.now();
-        self.server = ProcessState::RunningProcess(Box::new(RunningProcess {
-            child,
-            output: ServerOutput::new(&*self.name, self.children.status().clone())
-                .line_bytes_max(self.command.longest_line()),
-            since: now,
-            input_closed: false,
-            output_closed: false,
-            exits_until: None,
-        }));
-        self.mux.handle_started(now);
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        let ProcessState::RunningProcess(running) = &mut self.server else { return false };
-        let rest = self.writing.get(self.written..).unwrap_or_default();
-        if rest.is_empty() || running.input_closed {
-            return false;
-        }
-        let Poll::Ready(written) = running.child.poll_write(cx, rest) else { return false };
-        match written {
-            Ok(count) => self.written += count,
-            Err(_) => {
-                running.input_closed = true;
-                running.expect_exit(self.clock.now());
-            }
-        }
-        if self.written == self.writing.len() {
-            self.written = 0;
-            self.answers_bytes = 0;
-            self.writing.clear();
-            self.writing.shrink_to(WRITING_BYTES_MAX);
-        }
-        true
-    }
-
-    /// Whether the process was found not to read any more: at once, and not only when it is written to.
-    fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        let ProcessState::RunningProcess(running) = &mut self.server else { return false };
-        if running.input_closed || running.child.poll_input_closed(cx).is_pending() {
-            return false;
-        }
-        running.input_closed = true;
-        running.expect_exit(self.clock.now());
-        true
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
-        let ProcessState::RunningProcess(running) = &mut self.server else { return false };
-        // Whatever it says has to have a place.
-        if self.blocked.is_some() {
-            return false;
-        }
-        if let Some(printed) = running.output.next_printed() {
-            let now = self.clock.now();
-            match printed {
-                Printed::Message(message) => self.mux.handle_server(&message, now),
-                Printed::LostAnswer(lost) => self.mux.handle_lost_answer(&lost, now),
-                Printed::UnreadableRequest(unread) => self.mux.handle_unreadable_request(&unread),
-            }
-            return true;
-        }
-        if running.output_closed {
-            return false;
-        }
-        match running.child.poll_read(cx, &mut self.buffer) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(count @ 1..)) => {
-                self.turn_bytes += count;
-                running.output.feed(self.buffer.get(..count).unwrap_or_default());
-            }
-            Poll::Ready(Ok(0) | Err(_)) => {
-                running.end_output();
-                running.expect_exit(self.clock.now());
-            }
-        }
-        true
-    }
-
-    /// Only when nothing it said is left.
-    fn handle_exit(&mut self, exit: Poll<Exit>) -> bool {
-        if self.blocked.is_some() {
-            return false;
-        }
-        let Poll::Ready(exit) = exit else { return false };
-        if let ProcessState::RunningProcess(running) = &mut self.server
-            && !running.output_closed
-        {
-            // Others may hold its stdout: then this is how its last line ends.
-            running.end_output();
-            return true;
-        }
-        let why = if exit.was_not_run() { "could not be started" } else { "exited" };
-        self.give_up(&format!("{why} ({exit})"));
-        true
-    }
-
-    /// The process is of no use any more, whether it has ended or not.
-    fn give_up(&mut self, why: &str) {
-        let now = self.clock.now();
-        let handle_stop = ProcessState::Stopped { not_before: now };
-        let ProcessState::RunningProcess(running) =
-            core::mem::replace(&mut self.server, handle_stop)
-        else {
-            return;
-        };
-        if !running.output.has_spoken() {
-            self.children.status().note_failure();
-        }
-        let lived = if running.output.has_spoken() {
-            now.saturating_since(running.since)
-        } else {
-            Duration::ZERO
-        };
-        // Dropping it sees to its end.
-        drop(running);
-        self.handle_stop(why, lived);
-    }
-
-    fn handle_stop(&mut self, why: &str, lived: Duration) {
-        let now = self.clock.now();
-        let pause = self.backoff.next(lived);
-        log::warn!(
-            "{}: MCP server process {why}; {} requests are lost, and it is not started again for {pause:?}",
-            self.name,
-            self.mux.requests()
-        );
-        self.server = ProcessState::Stopped { not_before: now.saturating_add(pause) };
-        self.writing = Vec::new();
-        self.written = 0;
-        self.answers_bytes = 0;
-        self.mux.handle_exit(why, now);
-    }
-
     fn poll_time(&mut self, cx: &mut Context<'_>) -> bool {
         let server = match &self.server {
             ProcessState::Stopped { not_before } if self.mux.wants_server() => Some(*not_before),
@@ -510,29 +284,19 @@ impl ProcessOwner {
     }
 }
 
-impl RunningProcess {
-    /// Nothing more is read from it. What it said last may have no line end.
-    fn end_output(&mut self) {
-        self.output_closed = true;
-        self.output.end();
-    }
-
-    fn expect_exit(&mut self, now: Time) {
-        self.exits_until.get_or_insert(now.saturating_add(EXIT));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use async_channel::{Sender, bounded, unbounded};
     use mcp_sse_core::jsonrpc::Message;
     use smol::future::block_on;
 
+    use core::time::Duration;
+
     use super::*;
     use crate::shared::frame_queue::{BYTES_MAX, FrameReceiver, frame_queue};
     use crate::shared::restart_backoff::{PAUSE_FIRST, STABLE_AFTER};
 
-    /// An owner that nobody runs, and the ends that sessions have.
+    /// An owner that no executor runs, and the ends that sessions have.
     struct OwnerTest {
         owner: ProcessOwner,
         input: Sender<SessionInput>,

@@ -5,7 +5,7 @@ use std::thread;
 
 use async_channel::{Sender, unbounded};
 use mcp_sse_bridge::check;
-use mcp_sse_bridge::child::Children;
+use mcp_sse_bridge::children::Children;
 use mcp_sse_bridge::servers_file::BridgedServer;
 
 use crate::failure::Failure;
