@@ -17,7 +17,7 @@ use smol::{Timer, future};
 
 use super::child::{Child, Exit};
 use super::children::Children;
-use super::command::Command;
+use super::command::ServerCommand;
 use super::handshakes::PROTOCOL_VERSION;
 use super::ids;
 use super::output::ServerOutput;
@@ -164,7 +164,7 @@ impl fmt::Display for StillWaiting {
 /// What is wrong with it.
 pub async fn check(
     children: &Children,
-    command: &Command,
+    command: &ServerCommand,
     name: &str,
     timeout: Option<Duration>,
     mut progress: impl FnMut(StillWaiting),

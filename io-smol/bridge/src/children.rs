@@ -22,7 +22,7 @@ use mcp_sse_core::RequestHead;
 use smol::Executor;
 
 use super::child::Child;
-use super::command::Command;
+use super::command::ServerCommand;
 use super::ending::Never;
 use super::status::BridgeStatus;
 use super::stderr::{LastLines, StderrRate};
@@ -131,7 +131,7 @@ impl Children {
     /// Those of the system: too many processes or descriptors, no such directory.
     pub async fn spawn(
         &self,
-        command: &Command,
+        command: &ServerCommand,
         head: Option<&RequestHead>,
         name: impl Into<String>,
     ) -> io::Result<Child> {
@@ -146,7 +146,7 @@ impl Children {
     pub(super) async fn spawn_in(
         &self,
         slot: ProcessSlot,
-        command: &Command,
+        command: &ServerCommand,
         head: Option<&RequestHead>,
         name: impl Into<String>,
     ) -> io::Result<Child> {

@@ -1,13 +1,13 @@
 //! The process's limit on descriptors, and what it leaves for connections and sessions.
 //!
-//! Knows: the limit, and what each session of what is served takes beside its connection.
-//! Does not know: who opens them.
+//! Knows: the limit, and how many descriptors each session takes beside its connection.
+//! Does not know: what opens them.
 //!
 //! The soft limit is raised to the hard one, as the runtimes of Go and of the JVM do it: it is 1,024 on most
-//! systems for programs that use `select`, and this one does not. A server that is bridged to may use
-//! it, or may close every descriptor up to the limit; so it gets back what this command was started
-//! with ([`before_raise`]). Where the hard limit is too low as well, the limits on connections and sessions
-//! are lowered, and a person is told so, with the numbers.
+//! systems for programs that use `select`, and this one does not. A bridged server may use `select`, or may close
+//! every descriptor up to the limit; so it gets the limit that this program was started with ([`before_raise`]).
+//! Where the hard limit is too low as well, the limits on connections and sessions are lowered, and the operator is
+//! told so, with the numbers.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use mcp_sse_core::Limits;
 use mcp_sse_driver::Descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the command opens between counting and serving, and for moments: its listener, what waits for
+/// Descriptors that are opened between counting and serving, or for moments: the listener, those that wait for
 /// signals, the pipes of a process that is just being started.
 const SPARE: u64 = 16;
 
@@ -52,17 +52,17 @@ pub fn restore(before: u64) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(before), ..limit });
 }
 
-/// What is served takes descriptors beside those of connections.
+/// The descriptors that a service takes beside those of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReservedDescriptors {
-    /// Once.
+    /// For the whole service.
     pub once: u64,
     /// For each session.
     pub per_session: u32,
 }
 
-/// The limits for so many workers, with no more connections and sessions than there are descriptors
-/// for; and what a person has to be told of it, if anything was lowered.
+/// The limits for so many workers, with no more connections and sessions than there are descriptors for; and a line
+/// for the operator, if anything was lowered.
 #[must_use]
 pub fn fit(
     limits: &Limits,

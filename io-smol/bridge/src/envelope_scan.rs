@@ -1,7 +1,7 @@
 //! Reads the envelope of what may be neither whole nor JSON: whose answer, or whose request, it was.
 //!
-//! Knows: the members of the outermost object, as far as their names can be told.
-//! Does not know: their values, but for the id's.
+//! Knows: the names of the members of the outermost object, and the value of its id.
+//! Does not know: any other value.
 
 use mcp_sse_core::jsonrpc::code;
 use serde_json::value::RawValue;
@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 use super::ids::{self, ID_BYTES_MAX};
 use super::printed::{Classified, LostAnswer, UnreadableRequest};
 
-/// Reads the envelope of what may be neither whole nor JSON, in pieces and in little memory.
+/// A scan of one text, which comes in pieces. It takes little memory, however long the text is.
 #[derive(Debug, Default)]
 pub(super) struct EnvelopeScan {
-    /// Nothing bounds how long a line is that is passed over.
+    /// Not bounded: a line that is passed over may be of any length.
     depth: u64,
     string: bool,
     escaped: bool,
-    /// It has ended.
+    /// The outermost object has ended.
     done: bool,
     /// A key is being read, or the value of `id`.
     reads: ScanTarget,
@@ -110,12 +110,13 @@ impl EnvelopeScan {
         self.text.clear();
     }
 
-    /// Whether nothing that comes can say more about whose answer it is.
+    /// Whether further text cannot change whose answer, or whose request, it is.
     pub(super) const fn is_conclusive(&self) -> bool {
         self.has_version && (self.has_outcome || self.has_method) && self.id.is_some()
     }
 
-    /// The answer, or the request of the server's, that this was, if it was one.
+    /// The answer, or the request of the server, that the text was, if it was one; `why` is why it cannot be passed
+    /// on.
     pub(super) fn found(&self, why: &str) -> Option<Classified> {
         let (id, why) = (self.id.clone(), || why.to_owned().into());
         match (self.has_method, self.has_outcome, id) {
@@ -123,7 +124,7 @@ impl EnvelopeScan {
             (false, true, id) => {
                 Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
             }
-            // Before its end it may have become a request of the server's.
+            // Before its end a `method` may follow.
             (false, false, id @ Some(_)) if self.done => {
                 Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
             }

@@ -1,15 +1,14 @@
-//! The handshakes that are made up for where clients leave them out.
+//! The handshakes that the bridge does where clients leave them out.
 //!
-//! Knows: what clients have said of themselves in their own, and which newcomer is likely to be one of
+//! Knows: the params that clients have sent in their own handshake, and which new session is likely to be of one of
 //! them. Does not know: sessions, processes, or when a handshake is missing.
 //!
-//! A client that reconnects goes on with the capabilities and the protocol revision that it had. So what
-//! it offered is remembered, and offered once more to its new process. It is known again by what it
-//! cannot help sending: its address, `User-Agent` and `Authorization`. Two clients that share all of
-//! these share their handshake, the last one counts; a server that then asks for what one of them cannot
-//! do is answered so by it. Of a client that is not known only this is certain: it can do what every
-//! client can. To begin anew instead, with an error, was the alternative: the clients that reconnect do
-//! not heed it.
+//! Decided: a client that reconnects goes on with the capabilities and the protocol revision that it had. So the
+//! params of its `initialize` are remembered, and sent once more to its new process. The client is recognized by what
+//! it always sends: its address, `User-Agent` and `Authorization`. Clients that share all of these share the last
+//! handshake; if a server then sends a request that one of them does not support, that client answers so. For an
+//! unknown client no capabilities are offered. An error instead, so that the client begins anew, was the alternative:
+//! the clients that reconnect ignore it.
 
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::IpAddr;
@@ -25,15 +24,15 @@ use serde_json::value::RawValue;
 
 /// The protocol revision that the bridge offers on its own: the newest one.
 pub(super) const PROTOCOL_VERSION: &str = "2025-11-25";
-/// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
-/// both official SDKs wait for an answer.
+/// How long a process may take to answer the bridge's own `initialize`: as long as the clients of both official SDKs
+/// wait for an answer.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// So many handshakes are remembered; the oldest are forgotten first.
+/// The most handshakes that are remembered; the oldest are forgotten first.
 const CLIENTS_MAX: usize = 256;
-/// A larger one is not remembered, in bytes of JSON.
+/// The largest params that are remembered, in bytes of JSON.
 const PARAMS_BYTES_MAX: usize = 16 << 10;
 
-/// What clients have said of themselves. Cheap to clone.
+/// The params of the handshakes of clients. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Handshakes(Arc<HandshakesShared>);
 
@@ -43,16 +42,15 @@ struct HandshakesShared {
     clients: Mutex<VecDeque<(ClientFingerprint, Arc<str>)>>,
 }
 
-/// What a client is known by. Header fields are kept as a number under a random key, as there may be
-/// secrets in them.
+/// What a client is recognized by. Header fields are kept as a hash under a random key, because there may be secrets
+/// in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientFingerprint {
     address: Option<IpAddr>,
     fields: u64,
 }
 
-/// The params of the handshake that is made for a client that nothing is known of: the newest revision,
-/// and nothing that not every client can do.
+/// The params of the handshake for an unknown client: the newest revision, and no capabilities.
 pub(super) fn unknown_client() -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
@@ -83,7 +81,7 @@ impl Handshakes {
         self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client that opened a session with this request.
+    /// What the client is recognized by that opened a session with this request.
     pub(super) fn client(&self, head: &RequestHead) -> ClientFingerprint {
         let mut hasher = self.0.hasher.build_hasher();
         for name in ["user-agent", "authorization"] {
@@ -92,7 +90,7 @@ impl Handshakes {
         ClientFingerprint { address: head.client(), fields: hasher.finish() }
     }
 
-    /// Remembers what the client said of itself, if `message` is its handshake.
+    /// Remembers the params, if `message` is the client's `initialize`.
     pub(super) fn note(&self, client: ClientFingerprint, message: &Message) {
         if message.kind() != Kind::Request || message.method() != Some("initialize") {
             return;
@@ -115,7 +113,7 @@ impl Handshakes {
         clients.push_back((client, text.into()));
     }
 
-    /// The params of the handshake that is made for this client.
+    /// The params of the handshake that the bridge does for this client.
     pub(super) fn params(&self, client: ClientFingerprint) -> String {
         let clients = self.clients();
         let known = clients.iter().find(|(known, _)| *known == client);

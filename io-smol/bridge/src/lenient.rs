@@ -4,16 +4,20 @@
 //! or request something is that cannot be passed on.
 //! Does not know: lines (see `output`), who waits for what.
 //!
-//! The child is the operator's own program, and works where a client starts it directly. So what the
-//! official clients take is taken, and made what they make of it: invalid UTF-8 is replaced by U+FFFD
-//! (TypeScript decodes so), a byte order mark is passed over, NaN and Infinity, which Python's `json`
-//! prints, become `null` (the client in Python takes them as they are, one in TypeScript does not, and
-//! JSON has no other value for them), `null` for a member that does not belong there counts as absent,
-//! the last of several members of one name counts, an id is an integer by value. Raw control characters
-//! in strings are refused by all of them; as they can mean nothing else, they are escaped. Two objects
-//! on one line are taken apart. What has no such meaning is not guessed at: its request is told that its
-//! answer cannot be passed on, and why; and so is the server of a request of its own. A line that does not
-//! begin with a bracket is never searched for a message, because servers log what they send and receive.
+//! Decided: the server is the operator's own program, and works where a client starts it directly. So what the
+//! official clients accept is accepted, with the meaning that they give it:
+//!
+//! - Invalid UTF-8 is replaced by U+FFFD, as TypeScript decodes it. A byte order mark is passed over.
+//! - NaN and Infinity, which Python's `json` prints, become `null`. The client in Python takes them as they are, the
+//!   one in TypeScript does not, and JSON has no other value for them.
+//! - `null` for a member that does not belong there counts as absent. Of several members of one name the last counts.
+//!   An id is an integer by value.
+//! - Raw control characters in strings are refused by all clients. They can mean nothing else, and are escaped.
+//! - Two objects on one line are taken apart.
+//!
+//! Nothing else is guessed: the request is answered that its answer cannot be passed on, and why; a request of the
+//! server likewise. A line that does not begin with a bracket is never searched for a message, because servers log
+//! what they send and receive.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -26,13 +30,13 @@ use super::envelope_scan::EnvelopeScan;
 use super::ids::{self, ID_BYTES_MAX};
 use super::printed::{Classified, LostAnswer, UnreadableRequest};
 
-/// So many members has an object that is looked at closely; a message has six at most. More would be
-/// kept in many times the memory of their text.
+/// The most members of an object that is looked at closely; a message has six at most. Each member is kept in many
+/// times the memory of its text.
 const MEMBERS_MAX: usize = 1_024;
 
 /// Classifies one value that was printed.
 pub(super) fn classify(text: &str) -> Classified {
-    // Many are messages as soon as they are JSON.
+    // Most are messages as they are.
     match Message::read(text.as_bytes().to_vec(), None) {
         Ok(message) => match lost_answer(&message) {
             Some(lost) => Classified::LostAnswer(lost),
@@ -42,7 +46,7 @@ pub(super) fn classify(text: &str) -> Classified {
     }
 }
 
-/// Looks at a message once more: the strict reader does not look at what is inside `error`.
+/// The lost answer that a message is, if it has no outcome: the strict reader does not look inside `error`.
 pub(super) fn lost_answer(message: &Message) -> Option<LostAnswer> {
     if message.kind() != Kind::Response || !message.text().contains("\"error\"") {
         return None;
@@ -73,13 +77,13 @@ fn classify_members(text: &str, invalid: Cow<'static, str>) -> Classified {
 fn classify_call(members: &Members<'_>, invalid: Cow<'static, str>) -> Classified {
     let not_a_message = |why| Classified::NotAMessage { why, object: true };
     let id = members.present("id").map(ids::canonical);
-    // An id that is no id makes a request none, and it is no notification either.
+    // With an invalid id it is no request, and no notification either.
     let strange_id = matches!(id, Some(None));
     let id = id.flatten();
     let has_result = members.present("result").is_some();
     let has_error = members.present("error").is_some();
     let text = members.rebuilt(id.as_deref(), |name| match name {
-        // Some write every member that they know, and null for what there is not.
+        // Some servers write every member that they know, with null for what is absent.
         "result" => !has_result,
         "error" => !has_error,
         _ => false,
@@ -87,7 +91,7 @@ fn classify_call(members: &Members<'_>, invalid: Cow<'static, str>) -> Classifie
     match Message::read(text.into_bytes(), None) {
         Ok(message) if !strange_id => Classified::Message(message),
         Ok(_) => not_a_message(invalid),
-        // What servers log may have a method and an id, and no version of JSON-RPC.
+        // A line of a log may have a method and an id, and no version of JSON-RPC.
         Err((why, _)) => match id.filter(|id| id.len() <= ID_BYTES_MAX) {
             Some(id) if members.last("jsonrpc").is_some() => {
                 let (code, why) = (code::INVALID_REQUEST, why.to_string().into());
@@ -164,7 +168,7 @@ impl<'a> Members<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// The last of this name: the one that the official clients see.
+    /// The last member of this name: the one that the official clients see.
     fn last(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, raw)| raw.get())
     }
@@ -178,8 +182,8 @@ impl<'a> Members<'a> {
         serde_json::from_str(self.last("jsonrpc")?).ok()
     }
 
-    /// The object once more: with this id, without those members that `left_out` says, and with each
-    /// member of the envelope once.
+    /// The object as text, with this id, without the members that `left_out` names, and with each member of the
+    /// envelope once.
     fn rebuilt(&self, id: Option<&str>, left_out: impl Fn(&str) -> bool) -> String {
         let envelope = ["jsonrpc", "method", "result", "error"];
         let mut text = String::from("{");

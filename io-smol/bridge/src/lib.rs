@@ -11,7 +11,7 @@
 //! use std::process::ExitCode;
 //!
 //! use mcp_sse_bridge::children::Children;
-//! use mcp_sse_bridge::command::Command;
+//! use mcp_sse_bridge::command::ServerCommand;
 //! use mcp_sse_bridge::{PerSession, guard};
 //! use mcp_sse_smol::{Config, Listener};
 //!
@@ -20,7 +20,7 @@
 //!         return Ok(code);
 //!     }
 //!     let children = Children::new()?;
-//!     let server = Command::new("npx", ["-y", "@modelcontextprotocol/server-everything"]);
+//!     let server = ServerCommand::new("npx", ["-y", "@modelcontextprotocol/server-everything"]);
 //!     let sessions = PerSession::new(children.clone(), server, true);
 //!     let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
 //!     smol::block_on(listener.serve_local(move |session| {

@@ -12,35 +12,35 @@ use memchr::{memchr, memchr2};
 /// The longest line of a bridged server's output, in bytes, with the largest body as it is by default.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// A buffer that has grown beyond this for one line is given back behind it.
+/// A buffer that has grown beyond this for one line is shrunk behind that line.
 const CAPACITY_KEPT: usize = 64 << 10;
 
 /// One line, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// A whole line.
+    /// A complete line.
     Complete(&'a [u8]),
     /// The beginning of a line that is longer than allowed. The rest of it is passed over.
     TooLong(&'a [u8]),
 }
 
-/// A cutter of lines. It holds the longest line allowed and one piece, at most.
+/// Cuts bytes into lines. It holds the longest line allowed and one piece, at most.
 ///
 /// ```
 /// use mcp_sse_bridge::lines::{Line, Lines};
 ///
 /// let mut lines = Lines::new(100);
 /// lines.feed(b"one\r\ntw");
-/// assert_eq!(lines.next_line(), Some(Line::Whole(b"one")));
+/// assert_eq!(lines.next_line(), Some(Line::Complete(b"one")));
 /// assert_eq!(lines.next_line(), None);
 /// lines.feed(b"o\n");
-/// assert_eq!(lines.next_line(), Some(Line::Whole(b"two")));
+/// assert_eq!(lines.next_line(), Some(Line::Complete(b"two")));
 /// ```
 #[derive(Debug)]
 pub struct Lines {
     line_bytes_max: usize,
     buffer: Vec<u8>,
-    /// What is in front of this was handed out.
+    /// The bytes in front of this were handed out.
     start: usize,
     /// No line feed is between `start` and this.
     scanned: usize,
@@ -57,14 +57,14 @@ pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
 }
 
 impl Lines {
-    /// A cutter of lines of so many bytes at most.
+    /// Cuts into lines of so many bytes at most.
     #[must_use]
     pub const fn new(line_bytes_max: usize) -> Self {
         Self { line_bytes_max, buffer: Vec::new(), start: 0, scanned: 0, passing_over: false }
     }
 
-    /// Takes in what was read. Then take every [`next_line`](Self::next_line) there is, before more is
-    /// fed: what nobody takes is kept.
+    /// Takes in what was read. Then take every [`next_line`](Self::next_line) there is, before more is fed: lines
+    /// that are not taken are kept.
     pub fn feed(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
         self.scanned -= self.start;
@@ -80,9 +80,8 @@ impl Lines {
         self.next_line_watched(|_, _| ())
     }
 
-    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too
-    /// long, in order: pieces behind the beginning that was handed out, and whether the line ends with
-    /// this piece.
+    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too long, in order:
+    /// each piece behind the beginning that was handed out, and whether the line ends with it.
     pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
         loop {
             let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
@@ -101,7 +100,7 @@ impl Lines {
                 self.scanned = end + 1;
                 continue;
             }
-            // Its rest comes when it is asked for the next line, as that of any other too long a line.
+            // The rest of the line comes with the next call, as that of any line that is too long.
             if end - start > self.line_bytes_max {
                 return self.too_long();
             }
@@ -123,7 +122,7 @@ impl Lines {
         self.buffer.get(start..end).map(Line::TooLong)
     }
 
-    /// What is left when nothing more comes: a line without its end.
+    /// The line without an end that is left when no more bytes come.
     pub fn last_line(&mut self) -> Option<&[u8]> {
         let rest = self.start..self.buffer.len();
         self.start = rest.end;

@@ -1,21 +1,21 @@
-//! Many sessions over one server on stdio: the rules, without I/O.
+//! The multiplexer: many sessions over one server on stdio, without I/O.
 //!
-//! Knows: whose request an answer belongs to, what of MCP is a matter of one connection (the
-//! handshake, ids, progress tokens, cancellations, subscriptions) and therefore has to be shared out,
-//! and what becomes of everything while the server is away.
-//! Does not know: processes, sockets, tasks, or the clock: time is told.
+//! Knows: which session an answer belongs to; what of MCP is a matter of one connection (the handshake, ids,
+//! progress tokens, cancellations, subscriptions) and therefore has to be divided among sessions; and what becomes
+//! of messages while there is no server.
+//! Does not know: processes, sockets, tasks, or the clock: the time is an argument.
 //!
-//! Theory of operation. The server sees one client, this one. Each request gets a number that was never
-//! used before; the answer to it goes to who asked, with the id put back as it was spelled. The number
-//! is the progress token too, so one table serves both. The first `initialize` is passed on and its
-//! result kept for everybody who comes later; as it speaks for all, it offers no capabilities, and what
-//! the server asks all the same is refused here. What cannot be passed on yet is parked:
+//! Theory of operation. To the server the bridge is one client. Each request gets a number that was never used
+//! before; the answer to it goes to the session that sent the request, with the id put back as it was spelled. The
+//! number is the progress token too, so one table serves both. The first `initialize` is passed on and its result
+//! kept for every session that comes later. It speaks for all sessions, so it offers no capabilities, and requests
+//! of the server are refused here. What cannot be passed on yet is parked:
 //!
 //! ```text
-//!  Down ──started──▶ Fresh ──initialize──▶ Greeting ──result──▶ Ready
-//!   ▲                  ▲ parked too long ─▶ │   │error            │
-//!   │                  ╰────────────────────┼───╯                 │
-//!   ╰────────────── exited ─────────────────┴─────────────────────╯
+//!  Down ──started──▶ Uninitialized ──initialize──▶ Initializing ──result──▶ Ready
+//!   ▲                  ▲     parked too long ─▶      │   │ error              │
+//!   │                  ╰─────────────────────────────┼───╯                    │
+//!   ╰────────────── exited ──────────────────────────┴────────────────────────╯
 //! ```
 //!
 //! Call a `handle_` verb, then [`poll_output`](Mux::poll_output) until there is nothing, then look at
@@ -45,35 +45,34 @@ use text::Ambiguous;
 /// What bounds a [`Mux`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MuxLimits {
-    /// Requests that the server has not answered, of all sessions together.
+    /// The most requests under way, of all sessions together.
     pub requests_max: usize,
-    /// Bytes of one id or progress token, as JSON. Longer ones are refused: each is kept until the
-    /// answer.
+    /// The most bytes of one id or progress token, as JSON. Longer ones are refused, because each is kept until
+    /// the answer.
     pub id_bytes_max: usize,
-    /// Bytes of ids and progress tokens that are kept to be put back, of all sessions together.
+    /// The most bytes of ids and progress tokens that are kept until the answer, of all sessions together.
     pub ids_bytes_max: usize,
-    /// The same, of one session.
+    /// The most bytes of ids and progress tokens that are kept until the answer, of one session.
     pub session_ids_bytes_max: usize,
-    /// Messages that wait for the server to be ready, of all sessions together.
+    /// The most messages that wait for the server to be ready, of all sessions together.
     pub parked_max: usize,
-    /// Bytes of them.
+    /// The most bytes of messages that wait for the server to be ready, of all sessions together.
     pub parked_bytes_max: usize,
-    /// Messages of one session that wait for the server to be ready.
+    /// The most messages of one session that wait for the server to be ready.
     pub session_parked_max: usize,
-    /// For how long other messages wait for an `initialize` before the handshake is made without one.
+    /// How long other messages wait for an `initialize` before the bridge does the handshake itself.
     pub park: Duration,
-    /// For how long requests wait for a server that is away, from its end on; later ones are refused at
-    /// once.
+    /// How long after a server's end requests wait for the next one; later ones are refused at once.
     pub outage: Duration,
-    /// For how long the server may take to answer the `initialize` of a session. Long, because a first
-    /// start may install the server.
+    /// How long the server may take to answer the `initialize` of a session. It is long because the first start may
+    /// install the server.
     pub initialize_timeout: Duration,
-    /// For how long the server may take to answer an `initialize` that is no session's own.
+    /// How long the server may take to answer the bridge's own `initialize`.
     pub own_initialize_timeout: Duration,
-    /// Bytes of the URIs that one session subscribes to, each with
+    /// The most bytes of the URIs that one session subscribes to, each counted with
     /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES).
     pub session_subscriptions_bytes_max: usize,
-    /// The same, of all sessions together.
+    /// The most bytes of the URIs that all sessions together subscribe to, counted likewise.
     pub subscriptions_bytes_max: usize,
 }
 
@@ -102,7 +101,7 @@ impl Default for MuxLimits {
     }
 }
 
-/// One session, by a number that no other has or will have.
+/// The key of one session: a number that no other session has or will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u64);
 
@@ -111,41 +110,42 @@ pub struct SessionKey(pub u64);
 pub enum MuxOutput {
     /// Write this line, without its end, to the server.
     Server(String),
-    /// The same; it answers what the server asked, so that the server decides how many there are.
+    /// Write this line, without its end, to the server. It answers a request of the server, so the server decides
+    /// how many there are.
     Answer(String),
     /// Send this to a session.
     Session(SessionKey, Frame),
-    /// End the server: it is of no use, for this reason. Its exit is told as any other.
+    /// End the server, which is of no use for this reason. Its exit is to be told like any other.
     Abandon(String),
 }
 
-/// What happened that nobody was told. Counters only grow.
+/// Counts of what was dropped or refused. They only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MuxCounts {
-    /// Answers to requests that nobody waits for any more, or that nobody made, or that this has made
-    /// itself: subscriptions that are undone, and those that are made again with a new server.
+    /// Answers to no pending request, and answers to the bridge's own requests: subscriptions that are undone, and
+    /// those that are made again with a new server.
     pub answers_dropped: u64,
-    /// Progress of requests that nobody waits for any more, or that nobody made.
+    /// Progress of no pending request.
     pub progress_dropped: u64,
-    /// Notifications of a session that concern itself alone, or came when there was no room.
+    /// Notifications of a session that concern that session alone, or came when there was no room.
     pub notifications_dropped: u64,
-    /// Cancellations, by either side, of requests that are not in flight.
+    /// Cancellations, by either side, of no pending request.
     pub cancellations_dropped: u64,
-    /// Responses of a session, which was asked nothing.
+    /// Responses of a session, to which no request was sent.
     pub responses_dropped: u64,
-    /// Requests of the server, answered here.
+    /// Requests of the server, which were answered with an error.
     pub server_requests_refused: u64,
-    /// Requests answered that there is no room for them.
+    /// Requests of sessions that were answered that there is no room for them.
     pub requests_refused: u64,
 }
 
 /// A request that the server has not answered.
 struct PendingRequest {
     by: SessionKey,
-    /// As the session spelled it.
+    /// The raw id, as the session spelled it.
     id: Box<str>,
     token: Option<Box<str>>,
-    /// What it subscribes to.
+    /// The URI that it subscribes to.
     subscribes: Option<Arc<str>>,
 }
 
@@ -157,22 +157,22 @@ impl PendingRequest {
 
 #[derive(Default)]
 struct MuxSession {
-    /// It has had its handshake, or goes on without one: notifications are for it too.
+    /// It has had its handshake, or goes on without one: notifications are sent to it.
     receives_notifications: bool,
     pending: Vec<u64>,
     ids_bytes: usize,
     parked: usize,
-    /// What it has subscribed to, and bytes of that.
+    /// The URIs that it has subscribed to, and their bytes.
     subscribed: BTreeSet<Arc<str>>,
     subscribed_bytes: usize,
 }
 
 enum MuxPhase {
-    /// There is no server, or none yet.
+    /// There is no server, for this reason.
     Down { why: Box<str> },
-    /// There is one, and nobody has greeted it.
+    /// There is a server, and it was not sent `initialize`.
     Uninitialized { parked_since: Option<Time> },
-    /// It was sent `initialize` under this number, on behalf of this session and its id.
+    /// The server was sent `initialize` under this number, for this session's request or for none.
     Initializing {
         number: u64,
         params: Box<str>,
@@ -180,7 +180,7 @@ enum MuxPhase {
         limit: Duration,
         until: Time,
     },
-    /// It has answered.
+    /// The server has answered `initialize`.
     Ready,
 }
 
@@ -194,11 +194,11 @@ pub struct Mux {
     subscriptions: Subscriptions,
     parked: VecDeque<(SessionKey, Message)>,
     parked_bytes: usize,
-    /// The number before the next.
+    /// The number of the last request to the server.
     last_number: u64,
-    /// Since when there is no server, or none that has shaken hands; `None` also before the first.
+    /// Since when there is no server that has answered `initialize`; `None` also before the first one.
     away_since: Option<Time>,
-    /// How to greet the next server, and what the last one said to it.
+    /// The params of `initialize` for the next server, and what the last one answered to them.
     initialize_params: Option<Box<str>>,
     initialize_result: Box<str>,
     output: VecDeque<MuxOutput>,
@@ -220,7 +220,7 @@ impl fmt::Debug for Mux {
 const BUSY: &str = "server busy";
 
 impl Mux {
-    /// One without sessions, whose server has not been started.
+    /// A multiplexer without sessions, whose server has not been started.
     #[must_use]
     pub fn new(limits: MuxLimits) -> Self {
         Self {
@@ -241,18 +241,18 @@ impl Mux {
         }
     }
 
-    /// Takes in a session. The caller bounds how many there are.
+    /// Adds a session. The caller bounds how many there are.
     ///
     /// # Panics
     ///
-    /// If it is there already: two sessions would be one.
+    /// If there is a session with this key.
     pub fn join(&mut self, key: SessionKey) {
         let known = self.sessions.insert(key, MuxSession::default());
         assert!(known.is_none(), "invariant: session keys are numbered");
     }
 
-    /// The session has ended: what it asked is cancelled, and answers to it will be dropped. Of one that
-    /// has left nothing is taken any more.
+    /// Removes a session that has ended: its requests are cancelled, and answers to them will be dropped. Messages
+    /// of a session that has left are not taken any more.
     pub fn leave(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         for uri in &session.subscribed {
@@ -277,7 +277,7 @@ impl Mux {
         }
     }
 
-    /// A session's client said something.
+    /// Takes in a message of a session's client.
     pub fn handle_session(&mut self, key: SessionKey, message: Message, now: Time) {
         if self.sessions.contains_key(&key) {
             self.handle_message(key, message, now);
@@ -293,7 +293,7 @@ impl Mux {
         }
     }
 
-    /// The server said something.
+    /// Takes in a message of the server.
     pub fn handle_server(&mut self, message: &Message, now: Time) {
         match message.kind() {
             Kind::Response => self.handle_response(message, now),
@@ -302,13 +302,13 @@ impl Mux {
         }
     }
 
-    /// The server has answered with what cannot be passed on. It was for the request whose number it has;
-    /// if it has none, for the only one that there is.
+    /// Takes in an answer of the server that cannot be passed on. Without an id it counts for the only pending
+    /// request.
     pub fn handle_lost_answer(&mut self, lost: &LostAnswer, now: Time) {
         let (number, error) = match (&lost.id, &self.phase) {
             (Some(id), _) => (ids::number(id), None),
             (None, MuxPhase::Initializing { number, .. }) => (Some(*number), lost.error.as_deref()),
-            // What it says may be about a request of another session, which has left.
+            // The text of its error may be about a request of another session, which has left.
             (None, _) if self.pending.len() == 1 => (self.pending.keys().next().copied(), None),
             (None, _) => (None, None),
         };
@@ -320,16 +320,16 @@ impl Mux {
         }
     }
 
-    /// The server has asked what cannot be passed on, and is told so.
+    /// Answers a request of the server that cannot be passed on.
     pub fn handle_unreadable_request(&mut self, unread: &UnreadableRequest) {
         self.counts.server_requests_refused += 1;
         self.answer_server(unread.answer());
     }
 
-    /// The server is gone, or could not be started. `why` goes on "MCP server process ..".
+    /// The server has ended, or could not be started. `why` goes on after "MCP server process".
     pub fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
-        // Nobody is left to take these; the next server must not.
+        // Lines for the server that has ended must not reach the next one.
         self.output.retain(|output| matches!(output, MuxOutput::Session(..)));
         let before = mem::replace(&mut self.phase, MuxPhase::Down { why: why.into() });
         for (number, pending) in mem::take(&mut self.pending) {
@@ -350,7 +350,7 @@ impl Mux {
         self.handle_timeout(now);
     }
 
-    /// It is [`poll_timeout`](Self::poll_timeout), or any other time.
+    /// Does what is due, if anything is. Call it at [`poll_timeout`](Self::poll_timeout), or at any other time.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return;
@@ -362,7 +362,7 @@ impl Mux {
             }
             MuxPhase::Uninitialized { .. } => self.initialize(unknown_client().into(), None, now),
             MuxPhase::Initializing { until, limit, .. } => {
-                // Said once: the exit that follows changes the phase.
+                // Only once: the exit that follows changes the phase.
                 *until = Time::MAX;
                 let why = format!("did not answer initialize within {limit:?}");
                 self.output.push_back(MuxOutput::Abandon(why));
@@ -385,7 +385,7 @@ impl Mux {
         }
     }
 
-    /// When requests stop waiting for a server that is away.
+    /// When requests stop waiting for the next server.
     fn outage_over(&self) -> Option<Time> {
         Some(self.away_since?.saturating_add(self.limits.outage))
     }
@@ -395,13 +395,13 @@ impl Mux {
         self.output.pop_front()
     }
 
-    /// Whether a server should be running: there is somebody to serve.
+    /// Whether a server should be running, which it should while there are sessions.
     #[must_use]
     pub fn wants_server(&self) -> bool {
         !self.sessions.is_empty()
     }
 
-    /// Whether the server has shaken hands.
+    /// Whether the server has answered `initialize`.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self.phase, MuxPhase::Ready)
@@ -420,13 +420,13 @@ impl Mux {
         self.pending.len() + usize::from(initializes)
     }
 
-    /// What nobody was told.
+    /// What was dropped or refused so far.
     #[must_use]
     pub const fn counts(&self) -> &MuxCounts {
         &self.counts
     }
 
-    /// Asserts that the sums are those of their parts, and that nothing belongs to nobody.
+    /// Asserts that the sums are those of their parts, and that everything belongs to a session.
     #[cfg(test)]
     fn check(&self) {
         let parked = || self.parked.iter().map(|(by, message)| (by, message.body().len()));
@@ -453,7 +453,7 @@ impl Mux {
         self.check_subscriptions();
     }
 
-    /// A request has been answered or taken back.
+    /// Removes a request that has been answered or cancelled.
     fn finish_request(&mut self, number: u64) -> Option<PendingRequest> {
         let pending = self.pending.remove(&number)?;
         self.ids_bytes -= pending.bytes();
@@ -474,7 +474,7 @@ impl Mux {
         self.output.push_back(MuxOutput::Server(text::on_one_line(text)));
     }
 
-    /// Asks the server something on nobody's behalf. What it answers is dropped.
+    /// Sends the server a request of the bridge's own. Its answer is dropped.
     fn ask_server(&mut self, method: &str, uri: &str) {
         self.last_number += 1;
         let number = self.last_number;
@@ -484,7 +484,7 @@ impl Mux {
         ));
     }
 
-    /// Sends what answers the request with this raw id.
+    /// Sends a session the answer to its request with this raw id.
     fn send_answer(&mut self, key: SessionKey, id: &str, text: &str) {
         match Frame::message(text.as_bytes()) {
             Ok(frame) => self.output.push_back(MuxOutput::Session(key, frame)),
@@ -518,7 +518,7 @@ impl Mux {
     }
 }
 
-/// Says that something of the server's cannot be sent.
+/// Logs that a message of the server cannot be sent.
 fn log_unsendable(error: &dyn fmt::Display) {
     static UNSENDABLE: LogThrottle = LogThrottle::new();
     if let Some(unsaid) = UNSENDABLE.tell() {

@@ -19,15 +19,15 @@ use super::printed::{Classified, LostAnswer, Printed, UnreadableRequest};
 use super::status::BridgeStatus;
 use super::stderr::printable;
 
-/// So much of a line that is no message is shown in the log.
+/// How many bytes of a line that is no message are shown in the log.
 const SHOWN_BYTES: usize = 200;
 
-/// So many values are taken from one line, which is more than there can be requests; the rest of it is
-/// passed over. They are looked at in one go, during which the others on this thread wait.
+/// The most values that are taken from one line, which are more than there can be requests; the rest of the line is
+/// passed over. They are looked at in one go, during which other tasks on this thread wait.
 const VALUES_MAX: usize = 65_536;
 
-/// What the log says of the output of all servers together, each once a second: sessions start servers
-/// as often as they like.
+/// Throttles of the log, each for the output of all servers together: clients decide how many servers are
+/// started.
 static NO_MESSAGE: LogThrottle = LogThrottle::new();
 static LOST: LogThrottle = LogThrottle::new();
 static UNREAD: LogThrottle = LogThrottle::new();
@@ -45,11 +45,11 @@ pub struct ServerOutput {
     lines: Lines,
     /// Lines that may become one message, from the first on.
     multiline: MultilineText,
-    /// What was found and not taken yet.
+    /// What was found and was not taken yet.
     ready: VecDeque<Printed>,
-    /// What a line may be that is too long, until its end or until that is known.
+    /// The scan of a line that is too long, until its end or until it is conclusive.
     too_long: Option<EnvelopeScan>,
-    /// Nothing more comes.
+    /// The output has ended.
     ended: bool,
     /// Lines that were no messages, and are not counted yet: there may be thousands at once.
     refused: u64,
@@ -74,8 +74,8 @@ impl ServerOutput {
         }
     }
 
-    /// With lines of so many bytes at most, and messages over several lines likewise; longer ones are
-    /// passed over. 16 MiB unless said.
+    /// Sets the longest line in bytes, which is also the longest message over several lines; longer ones are passed
+    /// over. 16 MiB by default.
     #[must_use]
     pub fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
         self.line_bytes_max = line_bytes_max;
@@ -89,18 +89,18 @@ impl ServerOutput {
         self.has_spoken
     }
 
-    /// Takes in what was read. Then take [everything](Self::next_printed) there is, before more is fed.
+    /// Takes in what was read. Then take [everything](Self::next_printed) there is before more is fed.
     pub fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
     }
 
-    /// The output has ended, and with it its last line. Then take what there is.
+    /// Ends the output, and with it its last line. Then take [everything](Self::next_printed) there is.
     pub fn end(&mut self) {
         self.lines.feed(b"\n");
         self.ended = true;
     }
 
-    /// What the server has said next.
+    /// The next thing that the server has printed, of what was fed.
     pub fn next_printed(&mut self) -> Option<Printed> {
         let printed = self.find();
         self.count_refused();
@@ -180,7 +180,7 @@ impl ServerOutput {
         }
     }
 
-    /// Reads what is one JSON value or several behind each other, or the beginning of one.
+    /// Reads one JSON value or several behind each other, or the beginning of one.
     fn read_values(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let mut rest = text.trim_start_matches('\u{feff}').trim();
@@ -225,7 +225,7 @@ impl ServerOutput {
             left -= 1;
             let classified = classify(&value);
             if let Classified::NotAMessage { why, object: false } = &classified {
-                // A bracket of a log line, say.
+                // For example a bracket that begins a line of a log.
                 return self.refuse(why, text.trim().as_bytes());
             }
             self.take(classified, printed.as_bytes());
@@ -258,7 +258,7 @@ impl ServerOutput {
         }
     }
 
-    /// What was taken for the beginning of a message was none.
+    /// Refuses what was taken for the beginning of a message.
     fn refuse_multiline(&mut self) {
         if let Some(text) = self.multiline.clear() {
             self.refuse_text("it never ends", &text);
@@ -276,7 +276,7 @@ impl ServerOutput {
         }
     }
 
-    /// Says what is passed over: at level warn if it is time for that, and else at level debug.
+    /// Logs what is passed over: at level warn if the throttle allows that, and else at level debug.
     fn warn(&self, throttle: &LogThrottle, what: impl FnOnce() -> String) {
         let name = &self.name;
         match throttle.tell() {
@@ -294,7 +294,7 @@ fn too_long_why(bytes_max: usize) -> String {
     format!("it is longer than {bytes_max} bytes")
 }
 
-/// Reads the envelope of what begins like this, if it may have one.
+/// Scans the envelope of what begins like this, if it may have one.
 fn scan_of(text: &[u8]) -> Option<EnvelopeScan> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start();
     let mut scan = EnvelopeScan::default();
@@ -306,7 +306,7 @@ fn scan_of(text: &[u8]) -> Option<EnvelopeScan> {
 fn shown(text: &[u8]) -> String {
     match text.get(..SHOWN_BYTES) {
         Some(beginning) if text.len() > SHOWN_BYTES => {
-            // A character that is cut is not shown as a wrong one.
+            // A character that is cut is left out, instead of being shown as an invalid one.
             let whole = beginning.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len());
             let end = if whole + 4 > SHOWN_BYTES { whole } else { SHOWN_BYTES };
             format!("{}..", printable(beginning.get(..end).unwrap_or_default()))

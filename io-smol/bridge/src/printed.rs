@@ -1,18 +1,18 @@
 //! What a server has printed, as a value.
 //!
-//! Knows: what is a message, what is an answer or a request that cannot be passed on, and what is said instead.
+//! Knows: messages, answers and requests that cannot be passed on, and what is sent instead of them.
 //! Does not know: how text is read as such a value (see `lenient`), or who waits for what.
 
 use std::borrow::Cow;
 
 use mcp_sse_core::jsonrpc::{Message, code, error_body};
 
-/// What a server has said.
+/// What a server has printed and a peer has to be told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Printed {
     /// A message.
     Message(Message),
-    /// An answer that cannot be passed on; somebody waits for it.
+    /// An answer that cannot be passed on; a client waits for it.
     LostAnswer(LostAnswer),
     /// A request that cannot be passed on; the server waits for its answer.
     UnreadableRequest(UnreadableRequest),
@@ -23,7 +23,7 @@ pub enum Printed {
 pub struct LostAnswer {
     /// The raw id that it has, if one can be read.
     pub id: Option<Box<str>>,
-    /// Why it cannot.
+    /// Why it cannot be passed on.
     pub why: Cow<'static, str>,
     /// The raw error, if it is one and lacks nothing but the id.
     pub error: Option<Box<str>>,
@@ -34,14 +34,14 @@ pub struct LostAnswer {
 pub struct UnreadableRequest {
     /// The raw id, of 4 KiB at most.
     pub id: Box<str>,
-    /// What kind of mistake it is, as JSON-RPC has it.
+    /// The error code of JSON-RPC for what is wrong with it.
     pub code: i32,
-    /// Why it cannot.
+    /// Why it cannot be passed on.
     pub why: Cow<'static, str>,
 }
 
 impl UnreadableRequest {
-    /// What the server is answered.
+    /// The answer to the server.
     pub(crate) fn answer(&self) -> Vec<u8> {
         let why = format!("the request cannot be passed on: {}", self.why);
         error_body(Some(&self.id), self.code, &why)
@@ -73,7 +73,7 @@ impl Classified {
     }
 }
 
-/// What is answered to the request `id` instead of an answer that cannot be passed on.
+/// The answer to the request `id` instead of one that cannot be passed on.
 pub(super) fn lost_answer_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
     match error {
         Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),

@@ -1,10 +1,9 @@
 //! The file that names several servers, in the shape that clients of MCP keep theirs.
 //!
-//! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how to tell what is wrong
-//! with one. Does not know: how they are served.
+//! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how a mistake in it is reported. Does not know: how they are served.
 //!
 //! Decided: what an object means does not depend on the order of its members, so each is looked up by its
-//! name, and one that is there twice is a mistake. A member that is `null` is absent. An entry that is not
+//! name, and a member that is there twice is a mistake. A member that is `null` is absent. An entry that is not
 //! served (`disabled`, or with a `url`, which clients have for servers on the network) is left out with a
 //! line in the log, whatever else is in it: the file is the client's too, and has to suit both.
 
@@ -15,18 +14,18 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::command::{Command, Variable};
+use super::command::{ServerCommand, Variable};
 
 /// The longest name of a server, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// A server to be run, and what it is called.
+/// A server to be run, and its name.
 #[derive(Clone, Debug)]
 pub struct BridgedServer {
     /// Its name, for people and, where there are several, in the path.
     pub name: String,
     /// What to run.
-    pub command: Command,
+    pub command: ServerCommand,
 }
 
 /// What is wrong with a file of servers: the file, the server and the field, as far as they are to blame.
@@ -72,7 +71,7 @@ pub fn read(path: &Path) -> Result<Vec<BridgedServer>, ServersFileError> {
     })
 }
 
-/// An error of a file whose name is not known yet.
+/// What is wrong with an entry of the file, whose name is added later.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct EntryError {
     server: Option<String>,
@@ -94,7 +93,7 @@ impl EntryError {
     }
 }
 
-/// The members of an object, in their order and with those that come again.
+/// The members of an object, in their order, with repeated ones.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -149,7 +148,7 @@ fn value<'a, T: Deserialize<'a>>(
 
 fn parse(text: &str) -> Result<Vec<BridgedServer>, EntryError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // Places in a text are known only as long as it is read in one go.
+    // Read in one go first, for an error with a line and a column.
     serde_json::from_str::<&RawValue>(text)
         .map_err(|error| EntryError::new(format!("is not JSON: {error}")))?;
     let mut servers = None;
@@ -205,7 +204,7 @@ fn left_out(text: &str) -> Result<Option<&'static str>, EntryError> {
     })
 }
 
-fn server(name: &str, text: &str) -> Result<Command, EntryError> {
+fn server(name: &str, text: &str) -> Result<ServerCommand, EntryError> {
     check_name(name)?;
     const KNOWN: [&str; 7] = ["command", "args", "env", "cwd", "disabled", "type", "transport"];
     let fields = members(text)?;
@@ -243,7 +242,7 @@ fn server(name: &str, text: &str) -> Result<Command, EntryError> {
         let why = format!("{}: there is no such directory", cwd.display());
         return Err(EntryError::new(why).field("cwd"));
     }
-    Ok(Command::new(program, args).cwd(cwd).env(env))
+    Ok(ServerCommand::new(program, args).cwd(cwd).env(env))
 }
 
 fn variables(raw: &RawValue) -> Result<Vec<Variable>, EntryError> {
@@ -261,7 +260,7 @@ fn variables(raw: &RawValue) -> Result<Vec<Variable>, EntryError> {
     Ok(variables)
 }
 
-/// A name is a part of a path, as it stands, and of lines of the log.
+/// Checks a name, which is used as it is in paths and in lines of the log.
 fn check_name(name: &str) -> Result<(), EntryError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     if name.is_empty() || !name.chars().all(plain) || matches!(name, "." | "..") {

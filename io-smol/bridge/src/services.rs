@@ -1,6 +1,6 @@
 //! Everything that one bridge serves, each server at a path of its own.
 //!
-//! Knows: which server a session is of, and what a person is told about them.
+//! Knows: which server a session is for, and how servers are described to a person.
 //! Does not know: how a session is served by a process (see `session` and `shared`).
 
 use core::fmt::Write;
@@ -26,22 +26,22 @@ pub enum ProcessSharing {
     Shared,
 }
 
-/// Where servers are.
+/// Which paths servers have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServicePaths {
-    /// The one that there is, at the root.
+    /// The only server is at the root.
     Root,
-    /// Each below a path of its name.
+    /// Each server is below a path of its name.
     PerName,
 }
 
-/// What is served. Cheap to clone.
+/// The servers of one bridge. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct BridgedServices {
     services: Arc<[BridgedService]>,
 }
 
-/// One of them.
+/// One server of a bridge.
 #[derive(Debug)]
 pub struct BridgedService {
     name: String,
@@ -56,7 +56,7 @@ enum ServiceKind {
 }
 
 impl BridgedServices {
-    /// These servers, of whose processes `children` takes care. Nothing is started yet.
+    /// Serves these servers, whose processes `children` looks after. Nothing is started yet.
     #[must_use]
     pub fn new(
         children: &Children,
@@ -82,14 +82,14 @@ impl BridgedServices {
         Self { services: services.collect() }
     }
 
-    /// Adds their paths, if they have any, and a page that lists them.
+    /// Adds the paths of the servers to a configuration, if they have any, and a page that lists them.
     pub fn configure(&self, mut builder: ConfigBuilder, stream_path: &str) -> ConfigBuilder {
         let mut page = String::from("MCP servers, each over HTTP+SSE:\n\n");
         for BridgedService { name, path, .. } in
             self.iter().filter(|service| !service.path.is_empty())
         {
             builder = builder.service_path(path);
-            // Commands are nobody's business: secrets stand in them.
+            // Commands are left out: there may be secrets in them.
             let _ = writeln!(page, "{name}: {path}{stream_path}");
         }
         if self.iter().any(|service| !service.path.is_empty()) {
@@ -98,7 +98,7 @@ impl BridgedServices {
         builder
     }
 
-    /// Each of them.
+    /// Every server.
     pub fn iter(&self) -> impl Iterator<Item = &BridgedService> {
         self.services.iter()
     }
@@ -115,19 +115,19 @@ impl BridgedServices {
 }
 
 impl BridgedService {
-    /// What to call it.
+    /// What a client should call it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What stands before its paths; empty at the root.
+    /// The path that its stream and messages are below; empty at the root.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What it is, for the operator.
+    /// What is run and how it is shared, for the operator.
     #[must_use]
     pub fn description(&self) -> String {
         match &self.sessions {

@@ -24,7 +24,7 @@ use smol::{Timer, future};
 
 use super::child::{Child, Exit};
 use super::children::Children;
-use super::command::Command;
+use super::command::ServerCommand;
 use super::handshakes::{ClientFingerprint, Handshakes};
 use super::output::ServerOutput;
 use super::printed::Printed;
@@ -50,7 +50,7 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct PerSession {
     children: Children,
-    command: Command,
+    command: ServerCommand,
     auto_initialize: bool,
     handshakes: Handshakes,
 }
@@ -90,13 +90,13 @@ impl PerSession {
     /// Serves sessions with this command. `auto_initialize` says whether the bridge does the handshake where a
     /// client leaves it out, as those do that lost their stream and opened another.
     #[must_use]
-    pub fn new(children: Children, command: Command, auto_initialize: bool) -> Self {
+    pub fn new(children: Children, command: ServerCommand, auto_initialize: bool) -> Self {
         Self { children, command, auto_initialize, handshakes: Handshakes::default() }
     }
 
     /// What is run for each session.
     #[must_use]
-    pub const fn command(&self) -> &Command {
+    pub const fn command(&self) -> &ServerCommand {
         &self.command
     }
 

@@ -1,28 +1,27 @@
-//! One session's conversation with its own process: order, the handshake, and who waits for what.
+//! The protocol of one session with its own process: the order of messages, the handshake, pending requests.
 //!
-//! Knows: JSON-RPC, and of MCP that a session begins with `initialize`, and how a request is taken
-//! back. Does not know: pipes, streams, or a clock; the time is an argument.
+//! Knows: JSON-RPC, and of MCP that a session begins with `initialize`, and how a request is cancelled.
+//! Does not know: pipes, streams, or a clock; the time is an argument.
 //!
-//! Theory of operation. Messages of the client go in and lines for the process come out. Posts may
-//! overtake each other, so until `initialize` has gone out everything else is parked, for as long as
-//! [`PARK`]. If it does not come, the client is one that lost its stream, opened another by itself and
-//! goes on as if nothing had happened; its new process knows nothing of it. Then the handshake is ours:
-//! with an integer for an id, as some servers know no other, and with an end to the waiting for its
-//! answer. What is answered to it is never the client's.
+//! Theory of operation. Messages of the client go in and lines for the process come out. Posts may overtake each
+//! other, so until `initialize` has gone out all other messages are parked, for [`PARK`] at most. If `initialize`
+//! does not come, the client has lost its stream, has opened another by itself and goes on without a handshake,
+//! which its new process needs. Then the bridge does the handshake: with an integer for an id, because some servers
+//! know no other, and with a deadline for the answer. The answer to it is never passed on to the client.
 //!
 //! ```text
-//!            initialize                        PARK over, a request waits
-//!  Open ◀──────────────── Parking ────────────────────────────▶ Shaking hands
-//!    ▲                       │ PARK over, none does (flushed)          │ answered
-//!    ╰── not to shake hands ─┴──────────▶ Parking                      ▼
+//!            initialize                          PARK over, a request waits
+//!  Open ◀──────────────── AwaitingInitialize ───────────────────────────▶ Initializing
+//!    ▲                       │ PARK over, no request waits: all is sent        │ answered
+//!    ╰── no auto-initialize ─┴────────▶ AwaitingInitialize                     ▼
 //!                                                        Open: "initialized", then what was parked
 //! ```
 //!
-//! Each request that is taken is answered once: by the process, with the id as the client spelled it; by
-//! the bridge, where the process has answered with what cannot be passed on (to the request whose id it
-//! has, or to the only one under way if it has none); or by the end of the session. Answers that nobody
-//! waits for are dropped, or one that comes after the bridge's would be a second one. A request of the
-//! process's own that cannot be passed on is answered by the bridge as well.
+//! Each request that is taken is answered once: by the process, with the id as the client spelled it; by the
+//! bridge, where the answer of the process cannot be passed on (an answer without an id counts for the only
+//! request under way); or by the end of the session. Answers to no pending request are dropped, because one that
+//! comes after the bridge's would be a second one. A request of the process that cannot be passed on is answered
+//! by the bridge as well.
 
 use core::time::Duration;
 use std::borrow::Cow;
@@ -40,18 +39,17 @@ use super::lines::on_one_line;
 use super::printed::Printed;
 use super::printed::{LostAnswer, lost_answer_body};
 
-/// For how long messages wait for an `initialize` that may have been overtaken.
+/// How long messages wait for an `initialize` that may have been overtaken.
 pub const PARK: Duration = Duration::from_secs(2);
-/// With so many messages parked no more are taken from the client, who notices by its posts being
-/// held.
+/// While so many messages are parked, no more are taken from the client; the server holds its posts.
 pub const PARKED_MAX: usize = 64;
-/// With so many bytes parked likewise; one larger message alone is parked.
+/// While so many bytes are parked, likewise; one larger message alone is parked.
 pub const PARKED_BYTES_MAX: usize = 1 << 20;
 
-/// With so many lines waiting for the process, what it asks is not answered: it does not read.
+/// While so many lines wait for the process, its requests are not answered: it does not read.
 const ANSWERED_LINES_MAX: usize = 64;
 
-/// So much of the reason for which a process refuses the handshake is told.
+/// How many characters of the reason are told with which a process refuses the handshake.
 pub(super) const REASON_CHARS_MAX: usize = 200;
 
 /// The id of the bridge's own `initialize`: an integer that any server can hold, and none that clients
@@ -59,10 +57,10 @@ pub(super) const REASON_CHARS_MAX: usize = 200;
 const OWN_ID: &str = "2147483647";
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-/// One session's side of its process.
+/// The state of the protocol between one client and its process.
 #[derive(Debug)]
 pub struct SessionProtocol {
-    /// The params of the handshake that is made up for a client that leaves it out, if it is.
+    /// The params of the `initialize` that the bridge sends where the client leaves it out.
     own_handshake: Option<String>,
     phase: ProtocolPhase,
     /// Lines for the process.
@@ -75,11 +73,11 @@ pub struct SessionProtocol {
 enum ProtocolPhase {
     /// `initialize` has not come yet; messages wait until `until`.
     AwaitingInitialize { parked: ParkedMessages, until: Option<Instant> },
-    /// The process was sent an `initialize` of our own.
+    /// The process was sent an `initialize` of the bridge's own.
     Initializing { parked: ParkedMessages, until: Instant },
-    /// Everything passes.
+    /// Every message is passed on.
     Open,
-    /// Nothing does any more, for this reason.
+    /// No message is passed on any more, for this reason.
     Failed(String),
 }
 
@@ -92,26 +90,26 @@ struct ParkedMessages {
 #[derive(Debug)]
 struct PendingRequest {
     id: Box<str>,
-    /// The process knows of it, or will.
+    /// It was put among the lines for the process.
     passed_on: bool,
 }
 
-/// What becomes of a message of the process.
+/// What is to be done with what the process has printed.
 #[derive(Debug)]
 pub enum ProcessOutput {
-    /// It is the client's.
+    /// It is to be sent to the client.
     ForClient(Message),
-    /// It was for the bridge, which has done what there is to do.
+    /// It was for the bridge, and there is nothing left to do.
     Consumed,
-    /// It is an answer that nobody waits for, any more or at all.
+    /// It is an answer to no pending request.
     Unsolicited,
-    /// The process has refused the handshake, and said why. Nothing can be done with it.
+    /// The process has refused the handshake, for this reason; it is of no use.
     HandshakeRefused(String),
 }
 
 impl SessionProtocol {
-    /// With a process that has just been started. `own_handshake` has the params of the `initialize`
-    /// that is made up for where the client leaves it out, as JSON; `None` if none is.
+    /// The protocol with a process that has just been started. `own_handshake` has the params of the `initialize`
+    /// that is sent where the client leaves it out, as JSON; `None` if none is to be sent.
     #[must_use]
     pub fn new(own_handshake: Option<String>) -> Self {
         let phase =
@@ -119,7 +117,7 @@ impl SessionProtocol {
         Self { own_handshake, phase, lines: VecDeque::new(), pending: Vec::new() }
     }
 
-    /// Whether a message of the client can be taken in. Not while what came before waits.
+    /// Whether a message of the client can be taken in. It cannot while lines wait for the process.
     #[must_use]
     pub fn takes_message(&self) -> bool {
         let room = match &self.phase {
@@ -132,7 +130,7 @@ impl SessionProtocol {
         room && self.lines.is_empty()
     }
 
-    /// The client has said this. Returns what it is answered with at once, if anything is wrong.
+    /// Takes in a message of the client. Returns its answer if anything is wrong with it.
     pub fn handle_message(&mut self, message: Message, now: Instant) -> Option<Frame> {
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
             if id.len() > ID_BYTES_MAX {
@@ -160,7 +158,7 @@ impl SessionProtocol {
         None
     }
 
-    /// The process has printed this.
+    /// Takes in what the process has printed.
     pub fn handle_printed(&mut self, printed: Printed) -> ProcessOutput {
         match printed {
             Printed::Message(message) if message.kind() == Kind::Response => {
@@ -175,7 +173,7 @@ impl SessionProtocol {
         }
     }
 
-    /// A request of the process's, with this raw id, cannot be passed on for this reason.
+    /// Answers a request of the process, with this raw id, that it cannot be passed on, and why.
     pub fn refuse_process(&mut self, id: &str, why: &str) {
         // The answer repeats it.
         if id.len() <= ID_BYTES_MAX {
@@ -200,7 +198,7 @@ impl SessionProtocol {
         if *id == *answered {
             return ProcessOutput::ForClient(message);
         }
-        // It spells the id in another way than the client.
+        // The process spells the id in another way than the client.
         let body = with_id(&message, &id);
         Message::read(body, None).map_or(ProcessOutput::Unsolicited, ProcessOutput::ForClient)
     }
@@ -223,34 +221,34 @@ impl SessionProtocol {
         Message::read(body, None).map_or(ProcessOutput::Unsolicited, ProcessOutput::ForClient)
     }
 
-    /// Whether this id is that of our own `initialize`, and that has not been answered.
+    /// Whether this id is that of the bridge's own `initialize`, and that has not been answered.
     fn is_own(&self, id: &str) -> bool {
         matches!(self.phase, ProtocolPhase::Initializing { .. })
             && ids::find([OWN_ID].into_iter(), id).is_some()
     }
 
-    /// The request that is answered under this id waits no more. Returns the id as the client spelled it.
+    /// Removes the pending request that is answered under this id. Returns the id as the client spelled it.
     fn finish_request(&mut self, answered: &str) -> Option<Box<str>> {
-        // What the process was not asked it does not answer.
+        // The process answers only what it was sent.
         let request = self.pending.iter().filter(|pending| pending.passed_on);
         let at = ids::find(request.map(|pending| &*pending.id), answered)?;
         self.finish_nth_request(at)
     }
 
-    /// The same, if there is but one under way.
+    /// The same for the only request under way, if there is one.
     fn finish_only_request(&mut self) -> Option<Box<str>> {
         let under_way = self.pending.iter().filter(|pending| pending.passed_on).count();
         if under_way == 1 { self.finish_nth_request(0) } else { None }
     }
 
-    /// The same, for the one that is under way behind so many others.
+    /// The same for the request that is under way behind so many others.
     fn finish_nth_request(&mut self, nth: usize) -> Option<Box<str>> {
         let mut request = self.pending.iter().enumerate().filter(|(_, pending)| pending.passed_on);
         let (at, _) = request.nth(nth)?;
         Some(self.pending.remove(at).id)
     }
 
-    /// The process has answered our own `initialize`.
+    /// The process has answered the bridge's own `initialize`.
     fn handle_initialize_response(&mut self, answer: &Message) -> ProcessOutput {
         #[derive(Deserialize)]
         struct Answer<'m> {
@@ -284,8 +282,8 @@ impl SessionProtocol {
         }
     }
 
-    /// `initialize` may have had its time, or the answer to ours. Returns why the process is of no use,
-    /// if it is.
+    /// Ends the wait for `initialize`, or for the answer to the bridge's own. Returns why the process is of no use,
+    /// if it has not answered.
     #[must_use]
     pub fn handle_timeout(&mut self, now: Instant) -> Option<String> {
         if self.poll_timeout().is_none_or(|until| now < until) {
@@ -299,7 +297,7 @@ impl SessionProtocol {
         *until = None;
         let asks = parked.messages.iter().any(|message| message.kind() == Kind::Request);
         if !asks {
-            // No request yet: which is what says whether the client has forgotten the handshake.
+            // Only a request says that the client goes on without a handshake.
             let parked = core::mem::take(parked);
             parked.messages.into_iter().for_each(|message| self.pass_on(message));
         } else if let Some(params) = &self.own_handshake {
@@ -317,7 +315,7 @@ impl SessionProtocol {
         self.lines.pop_front()
     }
 
-    /// What the process is told when the client has gone: that each request it works at is taken back.
+    /// What the process is told when the client has gone: that each request under way is cancelled.
     #[must_use]
     pub fn last_words(&self) -> Vec<u8> {
         let mut words: Vec<u8> = self.lines.iter().flatten().copied().collect();
@@ -332,8 +330,8 @@ impl SessionProtocol {
         words
     }
 
-    /// What the client is told when the process has gone: an error for each request without an answer,
-    /// in the order in which they came.
+    /// Ends the protocol because the process has gone. Returns an error for each pending request, in the order in
+    /// which they came.
     pub fn abandon(&mut self, why: &str) -> Vec<Frame> {
         self.phase = ProtocolPhase::Failed(why.to_owned());
         self.lines.clear();
@@ -343,7 +341,7 @@ impl SessionProtocol {
         pending.into_iter().filter_map(answer).collect()
     }
 
-    /// Lets everything pass, what was parked first.
+    /// Passes every message on from now on, what was parked first.
     fn open(&mut self) {
         let phase = core::mem::replace(&mut self.phase, ProtocolPhase::Open);
         if let ProtocolPhase::AwaitingInitialize { parked, .. }

@@ -3,12 +3,12 @@
 //! Knows: the task that owns the process, and the way from each session to it and back, over threads.
 //! Does not know: the rules by which sessions share (see [`mux`](super::mux)).
 //!
-//! Theory of operation. The owner runs beside the processes. It takes what sessions say from one
-//! bounded queue: when the process does not read, that fills, sessions wait, and their clients' posts
-//! are held. What the process says goes into an outbox for each session, which that session's own task
-//! empties. A full one stops the reading of the process, and so everybody: a session has [`SLOW_MAX`]
-//! of that to spend, and is closed when it is spent. Nothing is left out without a word, and nobody
-//! waits for long for somebody else.
+//! Theory of operation. One task owns the process; it runs beside the processes. It takes the messages of sessions
+//! from one bounded queue: while the process does not read, that fills, sessions wait, and their clients' posts
+//! are held. What the process prints goes into a queue of frames for each session, which that session's own task
+//! empties. A full one stops the reading of the process, and so all sessions: a session may do so for
+//! [`SLOW_MAX`] in all, and is closed when that is spent. So no message is left out without an error, and no
+//! session waits for long for another one.
 
 mod frame_queue;
 mod joined_session;
@@ -27,7 +27,7 @@ use mcp_sse_driver::{LogThrottle, Session, SessionSender};
 use smol::future;
 
 use super::children::Children;
-use super::command::Command;
+use super::command::ServerCommand;
 use super::mux::SessionKey;
 use frame_queue::{FrameReceiver, FrameSender, frame_queue};
 use owner::ProcessOwner;
@@ -36,39 +36,39 @@ pub use frame_queue::{BYTES_MAX as QUEUE_BYTES_MAX, FRAMES_MAX as QUEUE_FRAMES_M
 pub use joined_session::{SLOW_MAX, SLOW_PERIOD};
 pub use restart_backoff::{PAUSE_FIRST, PAUSE_MAX, STABLE_AFTER};
 
-/// Messages of all sessions that wait for the owner. Sessions that find no room wait.
+/// How many messages of all sessions may wait for the owner. Sessions that find no room wait.
 const INPUT_MAX: usize = 256;
 
-/// Serves sessions with one process for all, which is started at the first message of the first and
+/// Serves sessions with one process for all, which is started at the first message of the first session, and
 /// again whenever it has ended. Cheap to clone; the process ends with the last clone.
 #[derive(Clone)]
 pub struct SharedProcess {
-    command: Arc<Command>,
+    command: Arc<ServerCommand>,
     children: Children,
     owner: OwnerHandle,
 }
 
-/// Where sessions meet the owner.
+/// The way from sessions to the owner.
 #[derive(Clone)]
 struct OwnerHandle {
     input: Sender<SessionInput>,
-    /// Each session says so once, so this holds no more than there are sessions; and it is said when a
-    /// future is dropped, where nobody could wait for room.
+    /// Sessions that have left. Unbounded, because a session leaves when its future is dropped, where nothing can
+    /// wait for room; each session leaves once, so it holds no more than there are sessions.
     departures: Sender<SessionKey>,
     /// The next session's key.
     keys_given: Arc<AtomicU64>,
 }
 
-/// What sessions tell the owner.
+/// What sessions send to the owner.
 enum SessionInput {
     Join { key: SessionKey, name: String, frames: FrameSender },
     Message(SessionKey, Message),
 }
 
 impl SharedProcess {
-    /// With this command; `name` is what the process is called in the log. Nothing is started yet.
+    /// Serves sessions with this command; `name` is what the process is called in the log. Nothing is started yet.
     #[must_use]
-    pub fn new(children: Children, command: Command, name: impl Into<String>) -> Self {
+    pub fn new(children: Children, command: ServerCommand, name: impl Into<String>) -> Self {
         let (sender, input) = bounded(INPUT_MAX);
         let (departures, departed) = unbounded();
         let command = Arc::new(command);
@@ -81,11 +81,11 @@ impl SharedProcess {
 
     /// What is run.
     #[must_use]
-    pub fn command(&self) -> &Command {
+    pub fn command(&self) -> &ServerCommand {
         &self.command
     }
 
-    /// The processes, of which this has one.
+    /// All processes; one of them is this one's.
     #[must_use]
     pub const fn children(&self) -> &Children {
         &self.children
@@ -93,7 +93,7 @@ impl SharedProcess {
 
     /// Serves one session until its client leaves, or it was slow for too long.
     pub async fn serve(&self, mut session: Session) {
-        // Clients open streams that they never use: those are no members.
+        // Clients open streams that they never use: those do not join.
         let Some(first) = session.recv().await else { return };
         let Some((key, frames)) = self.owner.join(session.id().to_string()).await else { return };
         let sender = session.sender();
@@ -111,7 +111,7 @@ impl fmt::Debug for SharedProcess {
     }
 }
 
-/// A session's membership, which ends when this is dropped.
+/// Tells the owner that a session has left, when this is dropped.
 struct LeaveOnDrop(SessionKey, Sender<SessionKey>);
 
 impl Drop for LeaveOnDrop {
@@ -130,12 +130,12 @@ impl OwnerHandle {
         Some((leaves, receiver))
     }
 
-    /// Passes on what a session's client says, until it leaves.
+    /// Passes on the messages of a session's client, until it leaves.
     async fn pass_on(&self, key: SessionKey, session: &mut Session, first: Message) {
         let mut message = first;
         loop {
             let say = async { self.input.send(SessionInput::Message(key, message)).await.is_ok() };
-            // Whoever waits for room must not miss the end.
+            // While it waits for room, it must not miss the end of the session.
             let gone = async {
                 poll_fn(|cx| session.poll_closed(cx)).await;
                 false
@@ -151,7 +151,7 @@ impl OwnerHandle {
     }
 }
 
-/// Sends a session what is in its outbox, until that is closed.
+/// Sends a session the frames in its queue, until that is closed.
 async fn deliver(frames: &FrameReceiver, sender: &SessionSender) {
     while let Some(frame) = frames.next().await {
         let sent = match sender.send(frame.clone()).await {

@@ -1,7 +1,7 @@
 //! What servers print on stderr, in the log.
 //!
 //! Knows: lines, how many of them may be logged, and what must not reach a terminal.
-//! Does not know: what they say.
+//! Does not know: what the lines mean.
 //!
 //! Decided: beyond its rate a server's stderr is read on, counted and not logged. To stop reading instead
 //! would stop a server that does nothing worse than to print much.
@@ -17,9 +17,9 @@ use smol::{Async, Timer, future};
 
 use super::lines::{Line, Lines};
 
-/// The longest line that is logged whole.
+/// The longest line that is logged completely, in bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;
-/// So many lines are kept where they are kept at all.
+/// The most lines that are kept.
 pub(super) const LINES_KEPT: usize = 10;
 
 /// What one process prints on stderr is logged in spans of this length, each with limits of its own.
@@ -43,7 +43,7 @@ impl StderrRate {
     /// The default of [`bytes_per_second`](Self::bytes_per_second): 1 MiB.
     pub const BYTES_PER_SECOND: u64 = 1 << 20;
 
-    /// With these limits; `None` is unlimited.
+    /// A rate with these limits; `None` is unlimited.
     #[must_use]
     pub const fn new(lines_per_second: Option<u32>, bytes_per_second: Option<u64>) -> Self {
         Self { lines_per_second, bytes_per_second }
@@ -69,7 +69,7 @@ struct StderrThrottle {
     rate: StderrRate,
     /// The beginning of the current period, if there is one.
     since: Option<Instant>,
-    /// What was logged in it.
+    /// The lines and bytes that were logged in it.
     lines: u32,
     bytes: u64,
     unlogged: Unlogged,
@@ -81,19 +81,19 @@ impl StderrThrottle {
         Self { rate, since: None, lines: 0, bytes: 0, unlogged }
     }
 
-    /// When there will be a count to be told of with [`take`](Self::take).
+    /// When the count of the current period is to be logged; see [`take`](Self::take).
     fn due(&self) -> Option<Instant> {
         self.since.filter(|_| self.unlogged.lines > 0).map(|since| since + PERIOD)
     }
 
-    /// Ends a period that is over. What was not logged in it is to be told.
+    /// Ends a period that is over. Returns the count of what was not logged in it, which is to be logged.
     fn take(&mut self, now: Instant) -> Option<Unlogged> {
         self.since.take_if(|since| now.saturating_duration_since(*since) >= PERIOD)?;
         (self.lines, self.bytes) = (0, 0);
         self.take_rest()
     }
 
-    /// What was not logged and not told yet.
+    /// The count of what was not logged, if that was not logged yet.
     fn take_rest(&mut self) -> Option<Unlogged> {
         Some(core::mem::take(&mut self.unlogged)).filter(|unlogged| unlogged.lines > 0)
     }
@@ -115,7 +115,7 @@ impl StderrThrottle {
     }
 }
 
-/// The last lines of all processes together, for whoever has to say why one failed.
+/// The last lines of all processes together, for a report of why one failed.
 #[derive(Debug, Default)]
 pub(super) struct LastLines {
     lines: OnceLock<Mutex<VecDeque<String>>>,
@@ -159,7 +159,7 @@ impl<'n> StderrLog<'n> {
         Self { name, kept, throttle: StderrThrottle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
     }
 
-    /// Reads for ever.
+    /// Logs what comes, and never returns.
     pub(super) async fn follow(&mut self, stderr: &mut Async<ChildStderr>) {
         self.read_to_end(stderr).await;
         future::pending().await
@@ -195,7 +195,7 @@ impl<'n> StderrLog<'n> {
                     }
                 }
             }
-            // Others have their turn, however much it prints.
+            // Other tasks have their turn, however much the process prints.
             future::yield_now().await;
         }
     }
@@ -218,7 +218,7 @@ impl<'n> StderrLog<'n> {
         let Some(Unlogged { lines, bytes }) = unlogged else { return };
         let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |max| max.to_string());
         let StderrRate { lines_per_second, bytes_per_second } = self.throttle.rate;
-        // Where the lines are not logged anyhow, their number is not either.
+        // At the level of the lines: where those are not logged, their number is not either.
         log::info!(
             target: "mcp_sse::stderr",
             "{}: {lines} lines on stderr were not logged, {bytes} bytes: beyond \
@@ -239,7 +239,7 @@ fn log_line(
     now: Instant,
 ) {
     let admitted = throttle.admits(line, now);
-    // What is kept is told with a verdict, and not only logged.
+    // Lines that are kept are reported, whether they are logged or not.
     if !admitted && !kept.keeps() {
         return;
     }
@@ -250,7 +250,7 @@ fn log_line(
     kept.add(line);
 }
 
-/// Bytes of somebody else's as text that does nothing to a terminal.
+/// Foreign bytes as text without control characters, which could do something to a terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for c in String::from_utf8_lossy(bytes).chars() {

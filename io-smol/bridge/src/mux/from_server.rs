@@ -1,4 +1,4 @@
-//! From the server to whom it concerns, and the handshake that the server is greeted with.
+//! Messages of the server to the sessions that they concern, and the handshake with the server.
 
 use core::mem;
 
@@ -62,15 +62,15 @@ impl Mux {
         }
         self.initialize_params = None;
         match (requester, message.id()) {
-            // Its own fault, perhaps: the next may do better.
+            // The params of that session may be at fault: the next session's may do better.
             (Some((key, pending)), Some(id)) => {
                 let text = text::replaced(message.text(), [(id, &pending)]);
                 self.send_answer(key, &pending, &text);
             }
-            // Ours. Nobody else's messages will fare better, and trying for each would never end.
+            // The bridge's own. It would be refused for each of the parked messages, without an end.
             _ => {
                 let said = text::error(message.text()).unwrap_or_default();
-                // Each of them is told.
+                // Each session is told.
                 let said: String = said.chars().take(REASON_CHARS_MAX).collect();
                 self.fail_parked(&format!("refused initialize: {said}"));
             }
@@ -107,14 +107,14 @@ impl Mux {
     pub(super) fn handle_notification(&mut self, message: &Message) {
         match message.method() {
             Some("notifications/progress") => self.handle_progress(message.text()),
-            // Of a request that was refused at once.
+            // It is of a request that was refused at once.
             Some("notifications/cancelled") => self.counts.cancellations_dropped += 1,
             method => match Frame::message(message.body()) {
                 Ok(frame) => {
                     let updated = method == Some("notifications/resources/updated");
                     let uri = if updated { text::uri(message.text()).ok().flatten() } else { None };
                     let only = uri.map(|uri| self.subscriptions.subscribers(&uri));
-                    // An update that nobody subscribed to under its name is everybody's: the server may
+                    // An update to which no session subscribed under its name goes to all: the server may
                     // spell the URI in another way, or send updates unasked.
                     let only = only.filter(|only| !only.is_empty());
                     let all = self.sessions.iter().filter(|(key, session)| {
@@ -145,8 +145,7 @@ impl Mux {
         }
     }
 
-    /// Answers a request of the server's: there is nobody to pass it on to, as it does not say which
-    /// session it is about.
+    /// Answers a request of the server. It cannot be passed on, because it does not say which session it is about.
     pub(super) fn refuse_server(&mut self, message: &Message) {
         let id = message.id().unwrap_or_default();
         let method = message.method().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! From a session to the server: what is passed on, parked, answered here or left out.
+//! Messages of sessions to the server: what is passed on, parked, answered here or dropped.
 
 use core::mem;
 use std::collections::VecDeque;
@@ -14,11 +14,12 @@ impl Mux {
         let method = message.method().unwrap_or_default();
         let initializes = message.kind() == Kind::Request && method == "initialize";
         match (message.kind(), method) {
-            // The server was asked nothing on anybody's behalf.
+            // No request of the server is passed on.
             (Kind::Response, _) => return self.counts.responses_dropped += 1,
-            // The server is told when it has answered `initialize`, once.
+            // The bridge sends it itself, once, when the server has answered `initialize`.
             (Kind::Notification, "notifications/initialized") => return,
-            // No roots were offered, and whose would they be? Progress is of what the server asked.
+            // No roots were offered, as the server could not tell whose they are. Progress is of requests of the
+            // server.
             (Kind::Notification, "notifications/roots/list_changed" | "notifications/progress") => {
                 return self.counts.notifications_dropped += 1;
             }
@@ -64,14 +65,18 @@ impl Mux {
     fn forward(&mut self, key: SessionKey, message: &Message) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.receives_notifications = true;
-        let own_ids_bytes = session.ids_bytes;
         let text = message.text();
-        let Some(id) = message.id() else {
-            if message.method() == Some("notifications/cancelled") {
-                return self.forward_cancellation(key, text);
+        match message.id() {
+            Some(id) => self.forward_request(key, message, id),
+            None if message.method() == Some("notifications/cancelled") => {
+                self.forward_cancellation(key, text);
             }
-            return self.send_to_server(text.to_owned());
-        };
+            None => self.send_to_server(text.to_owned()),
+        }
+    }
+
+    fn forward_request(&mut self, key: SessionKey, message: &Message, id: &str) {
+        let text = message.text();
         let token = match text::wanted_token(text) {
             Ok(Some(token)) if token.len() > self.limits.id_bytes_max => {
                 let why =
@@ -81,20 +86,17 @@ impl Mux {
             Ok(token) => token,
             Err(ambiguous) => return self.refuse_params(key, message, ambiguous),
         };
-        let subscribes = match message.method() {
-            Some("resources/subscribe") => match text::uri(text) {
-                Ok(uri) => uri,
-                Err(ambiguous) => return self.refuse_params(key, message, ambiguous),
-            },
-            _ => None,
+        let uri_of = |method: &str| match message.method() {
+            Some(known) if known == method => text::uri(text),
+            _ => Ok(None),
         };
-        let unsubscribes = match message.method() {
-            Some("resources/unsubscribe") => match text::uri(text) {
-                Ok(uri) => uri,
-                Err(ambiguous) => return self.refuse_params(key, message, ambiguous),
-            },
-            _ => None,
-        };
+        let (subscribes, unsubscribes) =
+            match (uri_of("resources/subscribe"), uri_of("resources/unsubscribe")) {
+                (Ok(subscribes), Ok(unsubscribes)) => (subscribes, unsubscribes),
+                (Err(ambiguous), _) | (_, Err(ambiguous)) => {
+                    return self.refuse_params(key, message, ambiguous);
+                }
+            };
         if let Some(uri) = &unsubscribes
             && self.subscriptions.is_of_others(key, uri)
         {
@@ -104,16 +106,13 @@ impl Mux {
             return self.send_answer(key, id, &text);
         }
         let subscribes: Option<Arc<str>> = subscribes.map(Into::into);
-        let pending = PendingRequest {
+        let request = PendingRequest {
             by: key,
             id: id.into(),
             token: token.map(Into::into),
             subscribes: subscribes.clone(),
         };
-        let bytes = pending.bytes();
-        let all = self.ids_bytes + bytes > self.limits.ids_bytes_max;
-        let own = own_ids_bytes + bytes > self.limits.session_ids_bytes_max;
-        if self.pending.len() >= self.limits.requests_max || all || own {
+        if !self.has_room_for(&request) {
             return self.refuse_busy(key, id);
         }
         if let Some(uri) = &subscribes
@@ -125,18 +124,31 @@ impl Mux {
         if let Some(uri) = &unsubscribes {
             self.forget_subscription(key, uri);
         }
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        self.last_number += 1;
-        let number = self.last_number;
-        session.pending.push(number);
-        session.ids_bytes += bytes;
-        self.ids_bytes += bytes;
-        self.pending.insert(number, pending);
-        let number = number.to_string();
+        let number = self.add_request(request).to_string();
         self.send_to_server(match token {
             None => text::replaced(text, [(id, &number)]),
             Some(token) => text::replaced(text, [(id, &number), (token, &number)]),
         });
+    }
+
+    /// Whether the limits allow one more pending request.
+    fn has_room_for(&self, request: &PendingRequest) -> bool {
+        let own = self.sessions.get(&request.by).map_or(0, |session| session.ids_bytes);
+        self.pending.len() < self.limits.requests_max
+            && self.ids_bytes + request.bytes() <= self.limits.ids_bytes_max
+            && own + request.bytes() <= self.limits.session_ids_bytes_max
+    }
+
+    /// Adds a pending request, and returns the number that it has from now on.
+    fn add_request(&mut self, request: PendingRequest) -> u64 {
+        self.last_number += 1;
+        if let Some(session) = self.sessions.get_mut(&request.by) {
+            session.pending.push(self.last_number);
+            session.ids_bytes += request.bytes();
+        }
+        self.ids_bytes += request.bytes();
+        self.pending.insert(self.last_number, request);
+        self.last_number
     }
 
     fn forward_cancellation(&mut self, key: SessionKey, text: &str) {
@@ -148,7 +160,7 @@ impl Mux {
             })
         });
         let (Some(id), Some(number)) = (id, number) else {
-            // Answered meanwhile, or never asked.
+            // It was answered meanwhile, or there never was such a request.
             return self.counts.cancellations_dropped += 1;
         };
         self.finish_request(number);
@@ -173,7 +185,7 @@ impl Mux {
         self.parked.push_back((key, message));
     }
 
-    /// Takes what is parked once more, in its order; some of it may be parked again.
+    /// Handles parked messages once more, in their order; some of them may be parked again.
     pub(super) fn unpark(&mut self, now: Time) {
         for (key, message) in self.take_parked() {
             self.handle_message(key, message, now);

@@ -1,25 +1,23 @@
 //! Which session has subscribed to which resource, as the server knows one client only.
 //!
-//! Knows: who is to be told of updates, and when the server can be told that nobody is any more.
+//! Knows: which sessions an update goes to, and when the server can be told that it goes to none any more.
 //! Does not know: what a URI names.
 //!
 //! Theory of operation. Each `resources/subscribe` is passed on, as the server says whether there is
 //! such a resource, and a second one for the same URI changes nothing for it. From then on the session
 //! counts as a subscriber, until the server refuses or the session unsubscribes or ends. An
 //! `unsubscribe` is passed on for the last subscriber of a URI, and answered by the bridge for others. A
-//! server that is started anew is asked for all that is subscribed to; what it answers to that nobody
-//! hears, as nobody has asked.
+//! server that is started anew is asked for all that is subscribed to; its answers to that are dropped.
 //!
 //! To count what the server has granted only was the alternative: then an `unsubscribe` that crosses
-//! the answer to somebody else's `subscribe` would silence that one.
+//! the answer to another session's `subscribe` would end that subscription.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Mux, MuxLimits, MuxPhase, SessionKey};
 
-/// Updates of URIs that are longer than this find subscribers to them alone, and not to what they are
-/// parts of.
+/// Updates of longer URIs go to subscribers of exactly that URI, and not to those of what it is a part of.
 const PARENTS_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Debug, Default)]
@@ -30,14 +28,14 @@ pub(super) struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct SubscribedResource {
-    /// The server has granted a subscription, and has not been told otherwise.
+    /// The server has granted a subscription, and was not sent an `unsubscribe` since.
     granted: bool,
     subscribers: BTreeMap<SessionKey, Subscriber>,
 }
 
 #[derive(Debug)]
 struct Subscriber {
-    /// Numbers of its first and its last request for this.
+    /// The numbers of its first and its last request for this resource.
     first: u64,
     last: u64,
     granted: bool,
@@ -50,7 +48,7 @@ impl Subscriptions {
         resource.is_some_and(|resource| resource.subscribers.keys().any(|other| *other != key))
     }
 
-    /// Who is told of an update of `uri`: who subscribed to it, or to what it is a part of. (MCP: an
+    /// The sessions that an update of `uri` goes to: those that subscribed to it, or to what it is a part of. (MCP: an
     /// update may name a sub-resource of the one that was subscribed to.)
     pub(super) fn subscribers(&self, uri: &str) -> BTreeSet<SessionKey> {
         let mut subscribers = BTreeSet::new();
@@ -69,7 +67,7 @@ impl Subscriptions {
         subscribers
     }
 
-    /// The server that has granted them is gone.
+    /// The server that has granted the subscriptions has ended.
     pub(super) fn handle_exit(&mut self) {
         self.uris.values_mut().for_each(|resource| resource.granted = false);
     }
@@ -80,7 +78,7 @@ fn bytes_of(uri: &str) -> usize {
 }
 
 impl Mux {
-    /// A session subscribes, by the request of this number. If there is no room for that, says why.
+    /// Subscribes a session by the request of this number. Fails with a reason if there is no room.
     pub(super) fn subscribe(
         &mut self,
         key: SessionKey,
@@ -108,7 +106,7 @@ impl Mux {
         Ok(())
     }
 
-    /// The server has granted what was asked by the request of this number.
+    /// The server has granted the subscription by the request of this number.
     pub(super) fn subscribe_succeeded(&mut self, key: SessionKey, uri: &str, number: u64) {
         if let Some(resource) = self.subscriptions.uris.get_mut(uri)
             && let Some(subscriber) = resource.subscribers.get_mut(&key)
@@ -119,7 +117,7 @@ impl Mux {
         }
     }
 
-    /// The server has refused it, or will never answer.
+    /// The server has refused the subscription, or will never answer.
     pub(super) fn subscribe_failed(&mut self, key: SessionKey, uri: &str, number: u64) {
         let resource = self.subscriptions.uris.get(uri);
         let subscriber = resource.and_then(|resource| resource.subscribers.get(&key));
@@ -132,7 +130,7 @@ impl Mux {
     /// A session has ended that had subscribed to this.
     pub(super) fn unsubscribe_departed(&mut self, key: SessionKey, uri: &str) {
         let granted = self.subscriptions.uris.get(uri).is_some_and(|resource| {
-            // What has been asked for may still be granted.
+            // A subscription under way may still be granted.
             resource.granted || resource.subscribers.values().any(|known| !known.granted)
         });
         self.drop_subscription(key, uri, granted);
@@ -147,7 +145,7 @@ impl Mux {
         }
     }
 
-    /// A session does not want to be told any more, and the server is told by somebody else if need be.
+    /// Forgets a subscription of one session. The caller tells the server, if it has to be told.
     pub(super) fn forget_subscription(&mut self, key: SessionKey, uri: &str) {
         let Some(resource) = self.subscriptions.uris.get_mut(uri) else { return };
         if resource.subscribers.remove(&key).is_none() {
@@ -158,7 +156,7 @@ impl Mux {
         }
         let bytes = bytes_of(uri);
         self.subscriptions.bytes -= bytes;
-        // A session that is leaving is not among them any more.
+        // A session that is leaving was removed before.
         if let Some(session) = self.sessions.get_mut(&key) {
             session.subscribed.remove(uri);
             session.subscribed_bytes -= bytes;

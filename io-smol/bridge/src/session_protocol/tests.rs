@@ -3,7 +3,7 @@ use core::time::Duration;
 use super::*;
 use crate::printed::UnreadableRequest;
 
-/// A conversation, and the time.
+/// A protocol, and the time.
 struct ProtocolTest {
     protocol: SessionProtocol,
     now: Instant,

@@ -1,6 +1,8 @@
-//! What one session still has to be sent, between the one who serves all and the task of that session.
+//! A bounded queue of frames, from the task that owns the process to the task of one session.
 //!
-//! Knows: how much it holds, and who waits for what. Does not know: what a session is.
+//! Knows: its bounds, and which end waits. Does not know: what a session is.
+//!
+//! A channel of `async-channel` is bounded by messages; this one is bounded by bytes too.
 
 use core::fmt;
 use core::future::poll_fn;
@@ -10,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcp_sse_core::Frame;
 
-/// So many frames wait for one session at most,
+/// The most frames that wait for one session.
 pub const FRAMES_MAX: usize = 4_096;
-/// or so many bytes of them; one larger frame alone is taken.
+/// The most bytes of frames that wait for one session; one larger frame alone is taken.
 pub const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Default)]
@@ -20,9 +22,9 @@ struct QueueState {
     frames: VecDeque<Frame>,
     bytes: usize,
     closed: bool,
-    /// Who puts frames in, and waits for room.
+    /// The sender waits for room.
     sender_waker: Option<Waker>,
-    /// Who takes them out, and waits for one.
+    /// The receiver waits for a frame.
     receiver_waker: Option<Waker>,
 }
 
@@ -33,17 +35,17 @@ impl QueueState {
     }
 }
 
-/// The filling end. Dropping it closes the outbox: what is in it still comes out.
+/// The sending end. Dropping it closes the queue: what is in it still comes out.
 pub(super) struct FrameSender(Arc<Mutex<QueueState>>);
 
-/// The taking end. Dropping it closes the outbox, and what is in it is lost.
+/// The receiving end. Dropping it closes the queue, and what is in it is lost.
 pub(super) struct FrameReceiver(Arc<Mutex<QueueState>>);
 
-/// Nobody takes frames any more.
+/// The receiver is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceiverGone;
 
-/// An empty outbox.
+/// An empty queue.
 pub(super) fn frame_queue() -> (FrameSender, FrameReceiver) {
     let state = Arc::<Mutex<QueueState>>::default();
     (FrameSender(state.clone()), FrameReceiver(state))
@@ -55,7 +57,7 @@ fn lock(state: &Mutex<QueueState>) -> MutexGuard<'_, QueueState> {
 }
 
 impl FrameSender {
-    /// Puts a frame in, or waits for room: then it is to be tried again with the same frame.
+    /// Puts a frame in. While it is pending there is no room: it is to be called again with the same frame.
     pub(super) fn poll_send(
         &self,
         cx: &Context<'_>,
@@ -67,7 +69,7 @@ impl FrameSender {
         }
         if !state.has_room(frame) {
             let old = state.sender_waker.replace(cx.waker().clone());
-            // A waker is somebody else's code, even when it is dropped: not under our lock.
+            // A waker is foreign code, even when it is dropped: not under the lock.
             drop(state);
             drop(old);
             return Poll::Pending;
@@ -80,12 +82,12 @@ impl FrameSender {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether nobody takes frames any more.
+    /// Whether the receiver is gone.
     pub(super) fn is_closed(&self) -> bool {
         lock(&self.0).closed
     }
 
-    /// Closes it, and throws away what is in it. Returns how much that was, in frames.
+    /// Closes the queue and drops what is in it. Returns how many frames that were.
     pub(super) fn discard(self) -> usize {
         core::mem::take(&mut lock(&self.0).frames).len()
     }

@@ -20,7 +20,7 @@ use super::SessionInput;
 use super::joined_session::{JoinedSession, SLOW_MAX};
 use super::restart_backoff::RestartBackoff;
 use crate::children::Children;
-use crate::command::Command;
+use crate::command::ServerCommand;
 use crate::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
 use process::ProcessState;
 
@@ -74,7 +74,7 @@ struct BlockedFrame {
 
 pub(super) struct ProcessOwner {
     children: Children,
-    command: Arc<Command>,
+    command: Arc<ServerCommand>,
     name: String,
     clock: OwnerClock,
     mux: Mux,
@@ -99,7 +99,7 @@ pub(super) struct ProcessOwner {
 impl ProcessOwner {
     pub(super) fn new(
         children: Children,
-        command: Arc<Command>,
+        command: Arc<ServerCommand>,
         name: String,
         input: Receiver<SessionInput>,
         departed: Receiver<SessionKey>,
@@ -129,7 +129,7 @@ impl ProcessOwner {
         }
     }
 
-    /// Runs until nobody can come any more.
+    /// Runs until no session is left and none can come.
     pub(super) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
         log::debug!("{}: {:?}", self.name, self.mux);
@@ -151,11 +151,12 @@ impl ProcessOwner {
         Poll::Pending
     }
 
-    /// From sessions. Whether anything came; `None` if nothing will.
+    /// Takes what comes from sessions. Returns whether anything came; `None` if nothing will.
     fn poll_sessions(&mut self, cx: &mut Context<'_>) -> Option<bool> {
         let mut moved = false;
         while let Poll::Ready(departed) = self.departed.as_mut().poll_next(cx) {
-            // Nobody is left, and nobody can come: seen here even while nothing is taken below.
+            // The channel is closed when no session is left and none can come. That is seen here even while
+            // nothing is taken below.
             self.leave(departed?);
             moved = true;
         }
@@ -166,7 +167,7 @@ impl ProcessOwner {
             Poll::Pending => Some(moved),
             Poll::Ready(None) => None,
             Poll::Ready(Some(SessionInput::Join { key, name, frames })) => {
-                // It may have departed before it came, which was said on another way.
+                // The session may have left before it joined: departures have a channel of their own.
                 if frames.is_closed() {
                     return Some(true);
                 }
@@ -188,13 +189,13 @@ impl ProcessOwner {
         self.blocked.take_if(|blocked| blocked.key == key);
     }
 
-    /// To sessions, and into what is to be written.
+    /// Hands on what the mux has decided: to sessions, and to what is written to the process.
     fn poll_outputs(&mut self, cx: &Context<'_>) -> bool {
         let mut moved = false;
         loop {
             if let Some(BlockedFrame { key, frame, since, until }) = self.blocked.take() {
                 let now = self.clock.now();
-                // Nobody else waits: then only the client's own pace counts.
+                // No other session waits: then only the client's own pace counts.
                 let alone = self.sessions.len() == 1 && self.input.is_empty();
                 let Some(session) = self.sessions.get_mut(&key) else { continue };
                 match session.frames.poll_send(cx, &frame) {
@@ -205,7 +206,6 @@ impl ProcessOwner {
                     }
                     Poll::Ready(_) if alone => {}
                     Poll::Pending => self.close(key),
-                    // It has gone, and will say so.
                     Poll::Ready(_) => session.spend(now.saturating_since(since), now),
                 }
                 moved = true;
@@ -229,7 +229,6 @@ impl ProcessOwner {
                     }
                 }
                 Some(MuxOutput::Abandon(why)) => {
-                    // Its end is told in its own time, and here at once.
                     self.give_up(&why);
                 }
             }
@@ -242,7 +241,7 @@ impl ProcessOwner {
         self.writing.push(b'\n');
     }
 
-    /// Closes a session that keeps everybody waiting.
+    /// Closes a session that keeps all others waiting.
     fn close(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.remove(&key) {
             let frames = session.frames.discard() + 1;
@@ -259,7 +258,7 @@ impl ProcessOwner {
         let server = match &self.server {
             ProcessState::Stopped { not_before } if self.mux.wants_server() => Some(*not_before),
             ProcessState::Stopped { .. } | ProcessState::Starting(_) => None,
-            ProcessState::RunningProcess(running) => running.exits_until,
+            ProcessState::Running(running) => running.exits_until,
         };
         let blocked = self.blocked.as_ref().map(|blocked| blocked.until);
         let at = [server, blocked, self.mux.poll_timeout()].into_iter().flatten().min();
@@ -274,7 +273,7 @@ impl ProcessOwner {
         self.timer_at = None;
         let now = self.clock.now();
         self.mux.handle_timeout(now);
-        if let ProcessState::RunningProcess(running) = &self.server
+        if let ProcessState::Running(running) = &self.server
             && running.exits_until.is_some_and(|until| now >= until)
         {
             let which = if running.output_closed { "output" } else { "input" };
@@ -286,11 +285,11 @@ impl ProcessOwner {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use async_channel::{Sender, bounded, unbounded};
     use mcp_sse_core::jsonrpc::Message;
     use smol::future::block_on;
-
-    use core::time::Duration;
 
     use super::*;
     use crate::shared::frame_queue::{BYTES_MAX, FrameReceiver, frame_queue};
@@ -308,7 +307,7 @@ mod tests {
             let (sender, input) = bounded(16);
             let (departures, departed) = unbounded();
             // Run under the name of a guard, this test program runs no test of that name, and ends.
-            let command = Command::new("no-test-has-this-name", [""; 0]);
+            let command = ServerCommand::new("no-test-has-this-name", [""; 0]);
             let children = Children::new().expect("a thread");
             let owner =
                 ProcessOwner::new(children, Arc::new(command), "test".into(), input, departed);
@@ -346,9 +345,7 @@ mod tests {
             let (children, command) = (self.owner.children.clone(), self.owner.command.clone());
             let child = block_on(children.spawn(&command, None, "test")).expect("a process");
             self.owner.started(child);
-            let ProcessState::RunningProcess(running) = &mut self.owner.server else {
-                panic!("it runs")
-            };
+            let ProcessState::Running(running) = &mut self.owner.server else { panic!("it runs") };
             running.output.feed(b"{\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n");
             assert!(running.output.next_printed().is_some());
             self.wait(lived);
@@ -393,7 +390,7 @@ mod tests {
         test.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         let takes = || block_on(smol::future::poll_once(slow.next())).flatten().is_some();
         assert!(takes(), "the answer");
-        // Each of these fills its outbox.
+        // Each of these fills its queue.
         let large = "x".repeat(BYTES_MAX);
         let large = format!(r#"{{"jsonrpc":"2.0","method":"m","params":["{large}"]}}"#);
         for wait in 1..=5 {

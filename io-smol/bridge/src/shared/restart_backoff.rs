@@ -6,7 +6,7 @@ use core::time::Duration;
 pub const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A server that was of use for so long begins anew.
+/// After a server that was of use for so long, the pauses begin anew.
 pub const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// Pauses between starts.
@@ -16,7 +16,7 @@ pub(super) struct RestartBackoff {
 }
 
 impl RestartBackoff {
-    /// The pause after a server that lived so long; not at all if it could not be started.
+    /// The pause after a server that was of use for so long: zero if it could not be started.
     pub(super) fn next(&mut self, lived: Duration) -> Duration {
         let before = self.last.filter(|_| lived < STABLE_AFTER);
         let next = before.map_or(PAUSE_FIRST, |before| PAUSE_MAX.min(before * 2));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use mcp_sse_bridge::command::{Command, HeaderToEnv, Variable};
+use mcp_sse_bridge::command::{HeaderToEnv, ServerCommand, Variable};
 use mcp_sse_bridge::servers_file::{self, BridgedServer};
 use mcp_sse_bridge::services::{ProcessSharing, ServicePaths};
 use mcp_sse_bridge::stderr::StderrRate;
@@ -84,7 +84,7 @@ fn variable() -> impl TypedValueParser<Value = Variable> {
 }
 
 impl Run {
-    /// What the flags say to run. Whether there are such programs, [`Command::is_there`] tells.
+    /// What the flags say to run. Whether there are such programs, [`ServerCommand::is_there`] tells.
     ///
     /// # Errors
     ///
@@ -123,10 +123,10 @@ impl Run {
         }
     }
 
-    fn command(&self) -> Result<Command, String> {
+    fn command(&self) -> Result<ServerCommand, String> {
         let command = match (&self.shell, self.command.split_first()) {
-            (Some(line), _) => Command::shell(line),
-            (None, Some((program, args))) => Command::new(program, args),
+            (Some(line), _) => ServerCommand::shell(line),
+            (None, Some((program, args))) => ServerCommand::new(program, args),
             (None, None) => return Err("there is no command to run".into()),
         };
         if let Some(cwd) = &self.cwd

@@ -16,14 +16,14 @@ use crate::output::ServerOutput;
 use crate::printed::Printed;
 use crate::session::EXIT;
 
-/// The process, if it is there.
+/// What the process is doing.
 pub(super) enum ProcessState {
-    /// Nobody has wanted it yet, or not before this time.
+    /// There is none. It is started for a session, and not before this time.
     Stopped {
         not_before: Time,
     },
     Starting(Pin<Box<dyn Future<Output = io::Result<Child>> + Send>>),
-    RunningProcess(Box<RunningProcess>),
+    Running(Box<RunningProcess>),
 }
 
 pub(super) struct RunningProcess {
@@ -32,12 +32,12 @@ pub(super) struct RunningProcess {
     pub(super) since: Time,
     pub(super) input_closed: bool,
     pub(super) output_closed: bool,
-    /// One of them is so, and it has until then to exit.
+    /// When the process is to have exited, if its input or its output is closed.
     pub(super) exits_until: Option<Time>,
 }
 
 impl RunningProcess {
-    /// Nothing more is read from it. What it said last may have no line end.
+    /// Nothing more is read from the process. What it has printed last may have no line end.
     fn end_output(&mut self) {
         self.output_closed = true;
         self.output.end();
@@ -49,7 +49,7 @@ impl RunningProcess {
 }
 
 impl ProcessOwner {
-    /// The process: its start, its pipes, its end.
+    /// Starts the process, serves its pipes and takes in its end. Returns whether anything was done.
     pub(super) fn poll_server(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.server {
             ProcessState::Stopped { not_before } => {
@@ -76,11 +76,11 @@ impl ProcessOwner {
                 }
                 true
             }
-            ProcessState::RunningProcess(running) => {
-                // Looked at before its output is: whatever it said last is then there to be read.
+            ProcessState::Running(running) => {
+                // The exit is looked at before the output: what the process has printed last can then be read.
                 let exit = running.child.poll_exit(cx);
                 if exit.is_ready() {
-                    // It has: what it said before is read, however long that takes.
+                    // What the process has printed before is read, however long that takes.
                     running.exits_until = None;
                 }
                 self.poll_write(cx) | self.poll_read(cx)
@@ -93,7 +93,7 @@ impl ProcessOwner {
     pub(super) fn started(&mut self, child: Child) {
         log::debug!("{}: process {} was started", self.name, child.pid());
         let now = self.clock.now();
-        self.server = ProcessState::RunningProcess(Box::new(RunningProcess {
+        self.server = ProcessState::Running(Box::new(RunningProcess {
             child,
             output: ServerOutput::new(&*self.name, self.children.status().clone())
                 .line_bytes_max(self.command.longest_line()),
@@ -106,7 +106,7 @@ impl ProcessOwner {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        let ProcessState::RunningProcess(running) = &mut self.server else { return false };
+        let ProcessState::Running(running) = &mut self.server else { return false };
         let rest = self.writing.get(self.written..).unwrap_or_default();
         if rest.is_empty() || running.input_closed {
             return false;
@@ -128,9 +128,9 @@ impl ProcessOwner {
         true
     }
 
-    /// Whether the process was found not to read any more: at once, and not only when it is written to.
+    /// Whether the process was found to have closed its stdin. It is noticed at once, not only by a write.
     fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        let ProcessState::RunningProcess(running) = &mut self.server else { return false };
+        let ProcessState::Running(running) = &mut self.server else { return false };
         if running.input_closed || running.child.poll_input_closed(cx).is_pending() {
             return false;
         }
@@ -140,8 +140,8 @@ impl ProcessOwner {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
-        let ProcessState::RunningProcess(running) = &mut self.server else { return false };
-        // Whatever it says has to have a place.
+        let ProcessState::Running(running) = &mut self.server else { return false };
+        // Nothing is read for which there is no room.
         if self.blocked.is_some() {
             return false;
         }
@@ -171,16 +171,16 @@ impl ProcessOwner {
         true
     }
 
-    /// Only when nothing it said is left.
+    /// Takes in the exit, once nothing is left that the process has printed.
     fn handle_exit(&mut self, exit: Poll<Exit>) -> bool {
         if self.blocked.is_some() {
             return false;
         }
         let Poll::Ready(exit) = exit else { return false };
-        if let ProcessState::RunningProcess(running) = &mut self.server
+        if let ProcessState::Running(running) = &mut self.server
             && !running.output_closed
         {
-            // Others may hold its stdout: then this is how its last line ends.
+            // Other processes may hold its stdout: then its last line ends here.
             running.end_output();
             return true;
         }
@@ -189,13 +189,11 @@ impl ProcessOwner {
         true
     }
 
-    /// The process is of no use any more, whether it has ended or not.
+    /// Gives the process up, whether it has ended or not. `why` goes on after "MCP server process".
     pub(super) fn give_up(&mut self, why: &str) {
         let now = self.clock.now();
-        let handle_stop = ProcessState::Stopped { not_before: now };
-        let ProcessState::RunningProcess(running) =
-            core::mem::replace(&mut self.server, handle_stop)
-        else {
+        let stopped = ProcessState::Stopped { not_before: now };
+        let ProcessState::Running(running) = core::mem::replace(&mut self.server, stopped) else {
             return;
         };
         if !running.output.has_spoken() {
@@ -206,11 +204,12 @@ impl ProcessOwner {
         } else {
             Duration::ZERO
         };
-        // Dropping it sees to its end.
+        // Dropping the child brings about its end.
         drop(running);
         self.handle_stop(why, lived);
     }
 
+    /// Tells sessions that the process is gone, which has been of use for so long, and sets the next start.
     fn handle_stop(&mut self, why: &str, lived: Duration) {
         let now = self.clock.now();
         let pause = self.backoff.next(lived);
