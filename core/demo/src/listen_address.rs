@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::fmt;
 use std::path::Path;
 
-/// Where to listen.
+/// Where a server listens, or is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddress<'a> {
     /// At a TCP address.
@@ -15,7 +15,7 @@ pub enum ListenAddress<'a> {
     Unix(&'a Path),
 }
 
-/// A name and what it stands for.
+/// A name and its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedAddress<'a> {
     /// The name, as in `localhost`.
@@ -27,7 +27,7 @@ pub struct NamedAddress<'a> {
 }
 
 impl<'a> ListenAddress<'a> {
-    /// Every TCP address of it; none of a Unix socket.
+    /// Its TCP addresses; a Unix socket has none.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match *self {
@@ -39,8 +39,8 @@ impl<'a> ListenAddress<'a> {
         }
     }
 
-    /// The same address, once a server has these addresses of it, all at `port`: the port may have been
-    /// for the system to choose, and an address missing.
+    /// The address with the IP addresses and the port that a server has bound: the system may have chosen the port, and
+    /// the machine may lack an address.
     #[must_use]
     pub const fn bound(self, ips: &'a [IpAddr], port: u16) -> Self {
         match (self, ips) {

@@ -1,6 +1,6 @@
 //! What the command line says, and the configuration it means.
 //!
-//! Knows: flags, their units, and how a mistake in one is put to a person.
+//! Knows: flags, their units, and how a mistake in one is reported.
 //! Does not know: what is served.
 
 mod access;
@@ -41,7 +41,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
     /// The mode of the Unix socket's file, in octal: 0660 lets its group in, as the workers of a proxy;
-    /// 0600 unless said.
+    /// 0600 by default.
     #[cfg(unix)]
     #[arg(long, value_name = "MODE", requires = "unix", value_parser = parse_mode)]
     unix_mode: Option<u32>,
@@ -207,11 +207,11 @@ impl ServeFlags {
         &self.sse_path
     }
 
-    /// The same, to be added to.
+    /// The configuration that the flags mean, to be added to.
     ///
     /// # Errors
     ///
-    /// As [`config`](Self::config), but for what the builder finds.
+    /// As [`config`](Self::config), except for what building the configuration finds.
     pub fn builder(&self) -> Result<ConfigBuilder, FlagError> {
         let address = self.address();
         if let Some(address) = address.exposed()
@@ -240,7 +240,7 @@ impl ServeFlags {
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
-        // What was typed here is no stranger's name. Elsewhere every name is allowed until one is listed.
+        // The operator has typed this name, so it is allowed. Elsewhere every name is allowed until one is listed.
         if let ListenAddress::Named(NamedAddress { name, .. }) = address
             && name != LOCALHOST
             && address.exposed().is_none()
@@ -251,7 +251,7 @@ impl ServeFlags {
     }
 }
 
-/// What is wrong with what was typed, in words for whoever typed it.
+/// What is wrong with the flags, in words for the person who typed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlagError {
@@ -259,7 +259,7 @@ pub enum FlagError {
     Setting(ConfigError),
     /// Tokens cannot be used.
     Tokens(TokensError),
-    /// Other machines could connect, and nobody would be asked who they are.
+    /// Other machines could connect, and no token is asked for.
     Exposed(SocketAddr),
     /// https is required, and nothing can come by it.
     NoHttps {
@@ -355,7 +355,7 @@ fn parse_host(text: &str) -> Result<Host, String> {
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0..=0o777).contains(mode));
     match mode {
-        // Whoever connects to a Unix socket writes to it.
+        // To connect to a Unix socket takes the permission to write.
         Some(mode) if mode & 0o222 == 0 => {
             Err("nobody could connect, which takes the permission to write, as in 0660".into())
         }

@@ -1,8 +1,8 @@
 //! The demo's answers: four tools, every version of the protocol that has clients.
 //!
 //! Knows: MCP as far as `initialize`, `ping`, `logging/setLevel`, `tools/list` and `tools/call` go.
-//! Does not know: sockets, sessions or a runtime. [`answer`] says what a message is answered with;
-//! `mcp_sse_demo::serve` does it for one session of an adapter's.
+//! Does not know: sockets, sessions or a runtime. [`answer`] makes the answer to one message;
+//! `mcp_sse_demo::serve` sends them for one session of an adapter.
 
 mod tools;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 pub use tools::Burst;
 
-/// The protocol revisions that are answered with themselves; any other is answered with the last.
+/// The protocol revisions that the demo agrees to; to any other it answers with the last of these.
 pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
 /// What a message is answered with.
@@ -27,9 +27,9 @@ pub enum Reply {
     Burst(Burst),
     /// A frame for every session, and then an answer that says how many were reached.
     Broadcast {
-        /// What every session is told.
+        /// The notification for every session.
         notice: Frame,
-        /// Makes the answer.
+        /// Makes the answer to the request.
         then: Id,
     },
 }
@@ -60,7 +60,7 @@ impl Id {
     }
 }
 
-/// Why a request has an error for an answer.
+/// The error that a request is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RpcError {
     code: i32,
@@ -73,7 +73,7 @@ impl RpcError {
     }
 }
 
-/// Says what a message is answered with.
+/// Makes the answer to a message.
 #[must_use]
 pub fn answer(message: &Message) -> Reply {
     let (Kind::Request, Some(id), Some(method)) = (message.kind(), message.id(), message.method())

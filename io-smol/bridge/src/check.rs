@@ -1,6 +1,6 @@
-//! Tries a server out: starts it, shakes hands, and says what it is or what is wrong with it.
+//! Tries a server out: starts it, does the handshake, and reports what it is or what is wrong with it.
 //!
-//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; nobody is served.
+//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; no client is served.
 
 use core::cell::Cell;
 use core::fmt;
@@ -24,31 +24,31 @@ use super::output::ServerOutput;
 use super::printed::Printed;
 use super::stderr::printable;
 
-/// How long a server may take for all that it is asked, unless said: time enough to download a package.
+/// How long a server may take to answer everything, by default: time enough to download a package.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is told that a server has not answered yet; twice at least in a shorter timeout.
+/// How often it is reported that a server has not answered yet; within a shorter timeout, at least twice.
 pub const PROGRESS: Duration = Duration::from_secs(5);
-/// When its output has ended, it has so long to exit, for its status to be told.
+/// How long a server may take to exit when its output has ended, for its status to be reported.
 const EXIT: Duration = Duration::from_secs(1);
-/// It is not told more often, however short the timeout.
+/// The shortest time between two such reports.
 const PROGRESS_MIN: Duration = Duration::from_millis(100);
-/// What a server is asked first.
+/// The first request.
 const FIRST_ASKED: &str = "initialize";
 /// The most pages of tools that are counted.
 const PAGES_MAX: u32 = 100;
 /// Bytes read from the process at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// What a server says of itself.
+/// What a working server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     /// Its name and version.
     pub server: String,
     /// The protocol revision that it agreed to.
     pub protocol_version: String,
-    /// How many tools it has; `None` if it says that it is not about tools.
+    /// How many tools it has; `None` if it has not the capability `tools`.
     pub tools: Option<usize>,
-    /// Lines on its stdout that were no messages, which cost it nothing here.
+    /// Lines on its stdout that were no messages, which do no harm.
     pub lines_refused: u64,
     /// How long all that took.
     pub took: Duration,
@@ -75,7 +75,7 @@ impl fmt::Display for Findings {
 pub enum CheckError {
     /// There is no such program.
     NotFound(String),
-    /// The system does not start it; says why.
+    /// The system does not start it, for this reason.
     NotStarted(String),
     /// It ended.
     Exited(Exit),
@@ -85,16 +85,16 @@ pub enum CheckError {
     ClosedInput,
     /// It has not answered in time.
     Silent {
-        /// What it was asked.
+        /// The request that it has not answered.
         asked: &'static str,
         /// The time that it had for everything.
         timeout: Duration,
         /// How many lines it printed that were no messages.
         lines_refused: u64,
     },
-    /// It answered this with an error.
+    /// It answered this request with this error.
     Refused(&'static str, String),
-    /// It answered this with something else than what belongs there.
+    /// It answered this request with something else than its result.
     Unexpected(&'static str),
 }
 
@@ -127,7 +127,7 @@ impl core::error::Error for CheckError {}
 /// A server that has not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StillWaiting {
-    /// What it was asked last.
+    /// The request that it has not answered.
     pub asked: &'static str,
     /// Time since it was started.
     pub waited: Duration,
@@ -138,7 +138,7 @@ pub struct StillWaiting {
 }
 
 impl fmt::Display for StillWaiting {
-    /// What is known, and no more: what a launcher of packages does meanwhile, it says on stderr or not.
+    /// Says what is known, and no more: what a launcher of packages does meanwhile is known from stderr only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, waited, timeout, last_stderr } = self;
         write!(f, "no answer to {asked} yet after {} s", waited.as_secs_f64())?;
@@ -196,7 +196,7 @@ pub async fn check(
         loop {
             waited += often.max(PROGRESS_MIN);
             if timeout.is_some_and(|timeout| waited >= timeout) {
-                // The verdict comes then.
+                // The timeout itself is reported by the result.
                 return future::pending().await;
             }
             Timer::at(start + waited).await;
@@ -218,14 +218,14 @@ pub async fn check(
     }
 }
 
-/// What is said with one server.
+/// A server that is tried out.
 struct CheckedServer<'w> {
     child: Child,
     output: ServerOutput,
     buffer: Box<[u8]>,
     asked: u32,
     waits_for: &'w Cell<&'static str>,
-    /// Set when the server has closed its input: what it says is waited for until then.
+    /// Set when the server has closed its input: its output is read until then.
     ends_until: Option<Instant>,
 }
 
@@ -271,7 +271,7 @@ impl CheckedServer<'_> {
             Some(_) => Some(self.count_tools().await?),
             None => None,
         };
-        // In its own words, that is: which go to a terminal.
+        // Texts of the server go to a terminal.
         let said = |text: &str| printable(text.as_bytes());
         let server = format!("{} {}", said(&server_info.name), said(&server_info.version));
         let protocol_version = said(&protocol_version);
@@ -293,7 +293,7 @@ impl CheckedServer<'_> {
         Ok(count)
     }
 
-    /// Asks something. What the server asks meanwhile is refused, but for its pings.
+    /// Sends a request and waits for its answer. Requests of the server meanwhile are refused, except for its pings.
     async fn ask<T: for<'a> Deserialize<'a>>(
         &mut self,
         method: &'static str,
@@ -368,8 +368,8 @@ impl CheckedServer<'_> {
         Ok(())
     }
 
-    /// What it has said and nobody has looked at. One thing is asked at a time, and so an answer that
-    /// cannot be read is the answer to it.
+    /// The next message that was read already. There is one request at a time, so an answer that cannot be read is the
+    /// answer to it.
     async fn said(&mut self) -> Option<Result<Message, CheckError>> {
         loop {
             return Some(match self.output.next_printed()? {
@@ -383,7 +383,7 @@ impl CheckedServer<'_> {
         }
     }
 
-    /// What it says next.
+    /// The next message.
     async fn next(&mut self) -> Result<Message, CheckError> {
         loop {
             if let Some(said) = self.said().await {
@@ -391,11 +391,11 @@ impl CheckedServer<'_> {
             }
             let (child, buffer, ends_until) = (&mut self.child, &mut self.buffer, self.ends_until);
             let read = poll_fn(|cx| {
-                // Looked at first: whatever it said last is then there to be read.
+                // The exit is looked at before the output: what the server has printed last can then be read.
                 let exit = child.poll_exit(cx);
                 match child.poll_read(cx, buffer) {
                     Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
-                    // Others may hold its stdout open when it has ended.
+                    // Other processes may hold its stdout open when it has ended.
                     Poll::Pending if exit.is_ready() => Poll::Ready(Some(0)),
                     Poll::Pending if ends_until.is_some() => Poll::Pending,
                     Poll::Pending => child.poll_input_closed(cx).map(|()| None),
@@ -409,8 +409,8 @@ impl CheckedServer<'_> {
                 None
             };
             match future::or(read, late).await {
-                // The pipes of a server that exits close one after the other, stdin first: what it has
-                // said last is still to be read.
+                // The pipes of a server that exits close one after the other, stdin first: its last output is still to
+                // be read.
                 None if ends_until.is_none() => self.ends_until = Some(Instant::now() + EXIT),
                 None => return Err(self.end(CheckError::ClosedInput).await),
                 Some(0) => {
@@ -426,7 +426,7 @@ impl CheckedServer<'_> {
         }
     }
 
-    /// It does not talk any more: it has exited, or else what is said here.
+    /// Why the server does not answer any more: it has exited, or else `otherwise`.
     async fn end(&mut self, otherwise: CheckError) -> CheckError {
         let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
         let late = async {

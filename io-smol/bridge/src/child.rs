@@ -1,4 +1,4 @@
-//! A process that was started, as whoever talks to it has it: its pipes, and how it has ended.
+//! A process that was started, as its session has it: its pipes, and how it has ended.
 //!
 //! Knows: pipes, and that dropping the [`Child`] is the one way in which an ending begins.
 //! Does not know: how a process is started (see `supervisor`) or ended (see `ending`).
@@ -23,7 +23,7 @@ use super::guard;
 pub struct Exit(pub(super) ExitStatus);
 
 impl Exit {
-    /// Whether it is how shells and the guard say that there was nothing to run.
+    /// Whether it is the status by which shells and the guard say that the program could not be run.
     #[must_use]
     pub fn was_not_run(self) -> bool {
         let codes = [guard::STATUS_NOT_FOUND, guard::STATUS_NOT_RUN];
@@ -41,7 +41,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A process that was started. Dropping it, or [`end`](Self::end), brings its end about.
+/// A process that was started. Its end begins when this is dropped, or by [`end`](Self::end).
 pub struct Child {
     pid: u32,
     pipes: Option<(Async<ChildStdin>, Async<ChildStdout>)>,
@@ -50,7 +50,7 @@ pub struct Child {
     ending: Sender<LastPipes>,
 }
 
-/// The pipes of a process that is to end, and what it is still told.
+/// The pipes of a process that is to end, and what is still written to it.
 pub(super) struct LastPipes {
     pub(super) stdin: Async<ChildStdin>,
     pub(super) stdout: Async<ChildStdout>,
@@ -70,17 +70,17 @@ impl Child {
         Self { pid, pipes: Some((stdin, stdout)), exit: Box::pin(exit), exited: None, ending }
     }
 
-    /// Its number, which is that of its group too.
+    /// The number of the process, which is that of its group too.
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Writes to its stdin.
+    /// Writes to the stdin of the process.
     ///
     /// # Errors
     ///
-    /// That it does not read any more, as a broken pipe.
+    /// A broken pipe if the process has closed its stdin.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some((stdin, _)) = &self.pipes else { return broken() };
         loop {
@@ -93,7 +93,7 @@ impl Child {
         }
     }
 
-    /// Reads from its stdout; 0 at the end.
+    /// Reads from the stdout of the process; 0 bytes at the end.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl Child {
         }
     }
 
-    /// Waits until nobody has the other end of its stdin: it has closed that, or has ended. Noticed by
-    /// a pipe that hangs up, on systems that tell; else the next write fails.
+    /// Waits until the other end of the process's stdin is closed: the process has closed it, or has ended. Some
+    /// systems do not report that; then the next write fails.
     pub fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some((stdin, _)) = &self.pipes else { return Poll::Ready(()) };
         loop {
@@ -118,27 +118,27 @@ impl Child {
                 return Poll::Ready(());
             }
             match ready!(stdin.poll_readable(cx)) {
-                // Or it only seems so.
+                // It may have been reported wrongly.
                 Ok(()) => {}
-                // It is noticed by the next write then.
+                // The next write notices it.
                 Err(_) => return Poll::Pending,
             }
         }
     }
 
-    /// How it ended, once it has. What it has left behind may still be there, and is being ended.
+    /// Waits until the process has ended. What it has left behind may still run, and is being ended.
     pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         if self.exited.is_none() {
             self.exited = ready!(self.exit.as_mut().poll_next(cx));
         }
         match self.exited {
             Some(exit) => Poll::Ready(exit),
-            // Its task always tells, unless it panicked.
+            // The task that looks after it always sends an exit, unless it has panicked.
             None => Poll::Ready(Exit(ExitStatus::from_raw(0x7f00))),
         }
     }
 
-    /// Feeds `last_words` to its stdin, closes that, and sees to its end. What it still prints is
+    /// Writes `last_words` to the process's stdin, closes that, and lets its end begin. What it still prints is
     /// discarded. Returns at once.
     pub fn end(mut self, last_words: Vec<u8>) {
         self.begin_end(last_words);
@@ -152,12 +152,12 @@ impl Child {
     }
 }
 
-/// Whether nobody holds the reading end of this pipe.
+/// Whether the reading end of this pipe is closed.
 fn is_hung_up(pipe: &Async<ChildStdin>) -> bool {
     const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
     let mut fds = [PollFd::new(pipe, PollFlags::empty())];
-    // A call that fails has said nothing.
+    // If the call fails, that is not known.
     rustix::event::poll(&mut fds, Some(&NOW)).is_ok()
         && fds.iter().any(|fd| fd.revents().intersects(gone))
 }

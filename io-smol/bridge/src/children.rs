@@ -1,6 +1,6 @@
 //! All processes of a bridge: how one is started, how many there may be, and that every one ends.
 //!
-//! Knows: the thread that looks after processes, slots, and who waits for the last end.
+//! Knows: the thread that looks after processes, and slots.
 //! Does not know: messages, sessions; what one process goes through (see `supervisor` and `ending`).
 //!
 //! Theory of operation. Each process has a task of its own, on one thread for all, from before it is started until
@@ -29,11 +29,11 @@ use super::stderr::{LastLines, StderrRate};
 use super::supervisor::{SupervisedProcess, Surroundings};
 use super::{descriptors, guard};
 
-/// What a process takes of the bridge's descriptors while it runs: its three pipes, the socket to its guard,
-/// and one that tells its end.
+/// How many descriptors of the bridge a process takes while it runs: its three pipes, the socket to its guard, and
+/// one that is readable at its end.
 pub const DESCRIPTORS: u32 = 5;
-/// For how long [`Children::finish`] waits at most: two steps, what a guard is given to kill, and some
-/// time for a busy machine.
+/// How long [`Children::finish`] waits at most: two steps, the time that a guard has to kill, and some time for a busy
+/// machine.
 pub const FINISH: Duration = Duration::from_secs(8);
 
 /// All processes of a bridge. Cheap to clone.
@@ -53,7 +53,7 @@ struct ChildrenShared {
     /// As many units as there may be processes; one that starts puts one in, and takes it out when it has
     /// been reaped.
     slots: OnceLock<(Sender<()>, Receiver<()>)>,
-    /// Dropped last: lets the thread end.
+    /// The thread ends when this is dropped.
     _thread: Sender<Never>,
 }
 
@@ -77,7 +77,7 @@ impl Children {
         let (running, stopped) = bounded::<Never>(1);
         let thread_executor = executor.clone();
         thread::Builder::new().name("children".into()).spawn(move || {
-            // Ends with an error, when the last hold is gone.
+            // It ends with an error, when the last clone is gone.
             smol::block_on(thread_executor.run(stopped.recv())).ok();
         })?;
         let (hurry, hurried) = bounded(1);
@@ -99,9 +99,9 @@ impl Children {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Lets there be so many processes of sessions at once, those that are being ended among them: each
-    /// has [`DESCRIPTORS`] until it has been reaped, which may be seconds after its session. Further
-    /// sessions wait. The first limit that is set holds; there is none unless said.
+    /// Limits the number of processes of sessions at once, those that are being ended among them: each has
+    /// [`DESCRIPTORS`] until it has been reaped, which may be seconds after its session. Further sessions wait. The
+    /// first limit that is set holds; by default there is none.
     pub fn limit(&self, processes: usize) {
         let _ = self.shared.slots.set(bounded(processes.max(1)));
     }
@@ -109,20 +109,20 @@ impl Children {
     /// Waits until there may be one more process. Cancel-safe.
     pub(super) async fn slot(&self) -> ProcessSlot {
         let Some((slots, _)) = self.shared.slots.get() else { return ProcessSlot(None) };
-        // Its other end is there as long as this is.
+        // Both ends are held here.
         let taken = slots.send(()).await.is_ok();
         ProcessSlot(taken.then(|| self.shared.clone()))
     }
 
-    /// What is counted about them.
+    /// Counts of the processes.
     #[must_use]
     pub fn status(&self) -> &Arc<BridgeStatus> {
         &self.shared.surroundings.status
     }
 
-    /// Starts a process; `head` is the request whose header fields the command may want, and `name`
-    /// what its stderr is logged under. The program itself is started by the [guard], so
-    /// that there is no such program is known from its [exit](Exit::was_not_run).
+    /// Starts a process. `head` is the request whose header fields the command may take, and `name` is the name in the
+    /// log. The program itself is started by the [guard], so a missing program is known from the
+    /// [exit](Exit::was_not_run) only.
     ///
     /// A future that is dropped leaves no process behind.
     ///
@@ -173,8 +173,8 @@ impl Children {
             let done = TaskDone(&shared);
             match SupervisedProcess::start(command, &shared.surroundings.status) {
                 Ok((process, child)) => {
-                    // Nobody may be waiting any more; then the child is dropped here. Or nobody takes
-                    // it out of the channel: then it goes with that, which must not wait for us.
+                    // If the receiver is gone, the child is dropped here; if it goes later, the child is
+                    // dropped with the channel, whose sender must therefore be dropped here.
                     drop(started.try_send(Ok(child)));
                     drop(started);
                     process.supervise(&name, &shared.surroundings).await;
@@ -206,13 +206,13 @@ impl Children {
         self.shared.executor.spawn(task).detach();
     }
 
-    /// Has no more patience: every process that is being ended, or will be, is killed at once.
+    /// Skips the waiting of endings: every process that is being ended, or will be, is killed at once.
     pub fn hurry(&self) {
         self.shared.hurry.close();
     }
 
-    /// Waits until every process has ended; all holds on them should have been dropped. Returns how
-    /// many are left after [`FINISH`], which are none unless the system cannot kill them.
+    /// Waits until every process has ended; every [`Child`] should have been dropped. Returns how many processes are left
+    /// after [`FINISH`]: 0, if the system can kill them.
     #[must_use]
     pub fn finish(&self) -> usize {
         let until = Instant::now() + FINISH;
@@ -264,8 +264,7 @@ impl Drop for TaskDone<'_> {
     }
 }
 
-/// The file of the program that this is. It may have been replaced since it was started; Linux can run
-/// it all the same.
+/// The file of the running program. It may have been replaced since the start; Linux can run it all the same.
 fn own_program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { env::current_exe() }
 }

@@ -4,24 +4,24 @@
 //! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
 //! Does not know: sessions, messages. Input and output of the server never pass through it.
 //!
-//! The bridge runs this same program under another name. As long as this process is there, the number
-//! of the group cannot become another one's. When the bridge is gone, be it by SIGKILL, the system says
-//! so on the socket, and the group is told to end.
+//! The bridge runs its own program once more, under another name. While this process exists, no other process group
+//! can have its number. When the bridge has ended, even by SIGKILL, the system closes the socket, and the group is
+//! ended.
 //!
 //! Theory of operation. On Linux the guard is a subreaper: it becomes the parent of each descendant whose
 //! own parent has ended, also of one that left the group by `setsid`. So "no children" means that nothing
 //! is left, and the ways to that are these:
 //!
 //! ```text
-//!  server exits ──▶ its status is told ──▶ SIGTERM ──2 s──▶ SIGKILL, for 1 s ──▶ SIGKILL to the own group
+//!  server exits ──▶ its status is sent ──▶ SIGTERM ──2 s──▶ SIGKILL, for 1 s ──▶ SIGKILL to the own group
 //!  bridge gone ──1.5 s──▶ SIGTERM ──1.5 s──▶ SIGKILL, ..
-//!  the bridge says so ─────────────────────▶ SIGKILL, ..
+//!  the bridge asks for it ─────────────────▶ SIGKILL, ..
 //! ```
 //!
 //! SIGTERM goes to the group, and to children outside of it as they are adopted. SIGKILL goes to each child
-//! by its number, which cannot be another's: a child is reaped here and nowhere else. What the killed leave
-//! behind becomes a child in turn, and is looked for until there is none. A program that leaves the group
-//! and forks faster than it is found can escape; it is said on stderr that something was left.
+//! by its number, which no other process can have: a child is reaped here and nowhere else. Children of killed
+//! processes become children of the guard in turn, and are looked for until there is none. A program that leaves the
+//! group and forks faster than it is found can escape; then stderr says that something was left.
 //!
 //! Decided: children are found in `/proc/*/stat`, because `/proc/self/task/*/children` is not there on every
 //! kernel. A cgroup would hold every descendant for certain, and takes privileges that few have.
@@ -48,12 +48,12 @@ use super::control;
 
 use crate::descriptors;
 
-/// What this program is called when it is a guard. Not the command's own name, so that whoever kills
-/// all processes of that name leaves the guards to clean up.
+/// The name of the process when it is a guard. It is not the program's own name: if all processes of that name are
+/// killed, the guards are left to clean up.
 pub const NAME: &str = "mcp-guard";
 
-/// The variable that tells a guard the soft limit on descriptors with which its server is to run, where
-/// the bridge has raised its own. The server does not get to see it.
+/// The variable with the soft limit on descriptors for the server, if the bridge has raised its own. The server does
+/// not get it.
 pub const DESCRIPTORS: &str = "MCP_GUARD_DESCRIPTORS";
 
 /// The exit status where there is no such program, as shells have it.
@@ -61,16 +61,15 @@ pub const STATUS_NOT_FOUND: u8 = 127;
 /// The exit status where a program cannot be run.
 pub const STATUS_NOT_RUN: u8 = 126;
 
-/// When the bridge is gone, a server has so long to notice that its input has ended, and then so long
-/// again to heed SIGTERM.
+/// When the bridge has ended: how long a server may take to notice that its input has ended, and again to heed SIGTERM.
 const STEP: Duration = Duration::from_millis(1_500);
-/// What the server leaves behind when it exits has so long to heed SIGTERM.
+/// How long the processes that a server leaves behind may take to heed SIGTERM.
 const LEFTOVERS: Duration = Duration::from_secs(2);
-/// Children are looked for and killed for so long; then the group is killed, the guard with it.
+/// How long children are looked for and killed; then the group is killed, and the guard with it.
 pub(super) const KILLING: Duration = Duration::from_secs(1);
 /// How often to look for children that were adopted meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
-/// The same while they are killed: an exit is told at once, and the adoption of what is behind it not.
+/// The same while they are killed: an exit is noticed at once, and the adoption of its children is not.
 const LOOK_KILLING: Duration = Duration::from_millis(10);
 
 /// Runs a guard to its end, if this process was started as one.
@@ -96,7 +95,7 @@ pub fn run() -> Option<ExitCode> {
     }))
 }
 
-/// Says something to the bridge, which may be gone; that must keep nobody from what comes next.
+/// Writes a line to stderr, which the bridge reads. It may have ended; that is no reason to stop.
 fn log_line(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }
@@ -149,8 +148,8 @@ fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) ->
     if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
         descriptors::restore(before);
     }
-    // Its pipes are the server's alone, or the ends of it could not be noticed: the copies here go with
-    // the command, behind this statement. The moment between is the bridge's to bear: it watches its end.
+    // The pipes must be the server's alone, or the bridge could not notice that it closes them: the copies here go
+    // with the command, behind this statement.
     let server = Command::new(program)
         .args(args)
         .env_remove(DESCRIPTORS)
@@ -185,7 +184,7 @@ fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) ->
 enum GuardStage {
     /// The server runs, or may run.
     Running,
-    /// The bridge is gone, and the server has until then to notice.
+    /// The bridge has ended; at this time comes SIGTERM.
     Orphaned(Instant),
     /// SIGTERM was sent; at this time comes SIGKILL.
     Terminated(Instant),
@@ -211,8 +210,8 @@ impl Guard {
         loop {
             let any = self.reap();
             self.read_control();
-            // Nothing is left; elsewhere than on Linux, nothing that is known. Then the bridge kills what
-            // there may be, and if it is gone, that is done here.
+            // Nothing is left. On systems other than Linux nothing is left that is known: the bridge kills the rest of
+            // the group, and if it has ended, the guard does.
             if !any && (cfg!(target_os = "linux") || !self.bridge_gone) {
                 return self.status.unwrap_or(STATUS_NOT_RUN);
             }
@@ -221,11 +220,11 @@ impl Guard {
         }
     }
 
-    /// Reaps whoever has ended. Whether any children are left.
+    /// Reaps children that have ended. Returns whether any are left.
     fn reap(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                // Once it has been reaped, another may have its number.
+                // Once it has been reaped, another process may have its number.
                 Ok(Some((pid, ended))) if pid == self.server && self.status.is_none() => {
                     self.server_ended(ended);
                 }
@@ -242,10 +241,10 @@ impl Guard {
         let status = ended.exit_status().or(signal).and_then(|code| u8::try_from(code).ok());
         let status = status.unwrap_or(STATUS_NOT_RUN);
         self.status = Some(status);
-        // It may be gone.
+        // The bridge may have ended.
         let _ = (&self.control).write(&[status]);
         match self.stage {
-            // Nobody can talk to what is left. It is told, and does not keep us long.
+            // What is left cannot be of use any more.
             GuardStage::Running | GuardStage::Orphaned(_) => self.terminate(LEFTOVERS),
             GuardStage::Terminated(_) | GuardStage::Killing(_) => {}
         }
@@ -257,7 +256,7 @@ impl Guard {
         self.stage = GuardStage::Terminated(Instant::now() + until);
     }
 
-    /// Takes in what the bridge says.
+    /// Takes in what the bridge asks for, and its end.
     fn read_control(&mut self) {
         let mut byte = [0];
         while !self.bridge_gone {
@@ -351,12 +350,12 @@ impl Guard {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds =
             [PollFd::new(&self.woken, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
-        // Of a socket whose other end is gone the end would be told for ever.
+        // A socket whose other end is closed would always be readable.
         let watched = if self.bridge_gone { 1 } else { 2 };
         let fds = fds.get_mut(..watched).unwrap_or_default();
         match rustix::event::poll(fds, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // The system is short of memory, say. Not in a hurry, then.
+            // For example, the system is short of memory. It is tried again later.
             Err(_) => thread::sleep(LOOK),
         }
         let mut wakes = [0; 64];
@@ -364,12 +363,12 @@ impl Guard {
     }
 }
 
-/// The children of this process, those that it has adopted among them. None of them is another process
-/// before it is reaped.
+/// The children of this process, those that it has adopted among them. Until a child is reaped, no other process has
+/// its number.
 #[cfg(target_os = "linux")]
 fn children() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid().as_raw_pid();
-    // There may be the processes of another namespace.
+    // `/proc` may be that of another namespace.
     if std::fs::read_link("/proc/self")?.to_str() != Some(&own.to_string()) {
         return Err(io::ErrorKind::Unsupported.into());
     }

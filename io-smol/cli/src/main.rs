@@ -60,7 +60,7 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
-    // This program is also what stands between a server that it bridges to and the rest.
+    // Every bridged server is started through a guard, which is this same program.
     #[cfg(unix)]
     if let Some(code) = mcp_sse_bridge::guard::run() {
         return code;
@@ -114,7 +114,7 @@ fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> 
     args
 }
 
-/// Says what is wrong with the command line: with the line to type instead, if that is known.
+/// Prints what is wrong with the command line, with the line to type instead if that is known.
 #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no bridge to be typed"))]
 fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
     #[cfg(unix)]

@@ -19,7 +19,7 @@ use super::values::{CountFlag, SizeFlag, parse_count, parse_size};
 /// The largest file of tokens: as many as there may be, each as long as it may be, and some words.
 const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Whose the token is that comes without a name.
+/// The principal of a token without a name.
 const NAMELESS: &str = "default";
 
 /// Who may come in, and how often.
@@ -83,7 +83,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Puts the limits among the others.
+    /// Sets the limits.
     pub(super) fn limit(&self, limits: &mut Limits) {
         limits.sessions_per_address_max = self.max_sessions_per_peer.0;
         if let Some(bytes) = &self.max_bodies_per_peer {
@@ -99,7 +99,7 @@ impl Access {
         }
     }
 
-    /// Puts the rest among the other settings.
+    /// Sets everything else.
     pub(super) fn apply(&self, mut builder: ConfigBuilder) -> Result<ConfigBuilder, TokensError> {
         for host in &self.allow_host {
             builder = builder.allow_host(host);
@@ -126,19 +126,19 @@ impl Access {
         })
     }
 
-    /// Whether somebody is asked who they are.
+    /// Whether clients are asked for a token.
     pub(super) fn asks(&self) -> bool {
         self.auth_token_file.is_some() || !self.auth_token_env.is_empty()
     }
 
-    /// Whether a server may listen here: where others can connect, somebody has to be asked, or nobody
-    /// on purpose.
+    /// Whether a server may listen at this address: where other machines can connect, clients are asked for a token, or
+    /// the operator has said that they are not.
     pub(super) fn admits(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() || self.asks() || self.insecure_no_auth
     }
 
-    /// Whether requests can be as `--require-https` wants them, on a server without TLS of its own. A
-    /// proxy connects by an address or on a Unix socket, and is trusted as such.
+    /// Whether requests can meet `--require-https` on a server without TLS of its own: by a trusted proxy, which connects
+    /// by an address or on a Unix socket.
     pub(super) fn can_meet_https(&self, on_unix_socket: bool) -> bool {
         let connects = |range: &String| (range == "unix") == on_unix_socket;
         !self.require_https || self.trusted_proxy.iter().any(connects)
@@ -169,7 +169,7 @@ impl Access {
     }
 }
 
-/// One more token, if it can be one.
+/// Adds a token, if it is valid.
 fn add(
     tokens: StaticTokensBuilder,
     principal: &str,
@@ -226,7 +226,7 @@ fn warn_if_public(path: &Path, file: &File) {
 #[cfg(not(unix))]
 fn warn_if_public(_: &Path, _: &File) {}
 
-/// Why tokens cannot be used: where, and what about them; never what they are.
+/// Why tokens cannot be used, and where they come from. It never has a token in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokensError {
     source: TokenSource,

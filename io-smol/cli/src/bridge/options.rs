@@ -1,6 +1,6 @@
 //! The flags of the bridge: what to run, and how.
 //!
-//! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
+//! Knows: what a person typed. Does not know: where to listen (those flags are `mcp-sse-demo`'s).
 
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
@@ -17,14 +17,14 @@ use mcp_sse_demo::options::values::{
     CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time,
 };
 
-/// What to run for a session, and how.
+/// The flags that say what to run, and how.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What to run")]
 pub(super) struct Run {
     /// Run this line by the shell (sh -c) instead of a command.
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<OsString>,
-    /// The directory to run in; this one unless said.
+    /// The directory to run in. By default the current one.
     #[arg(long, value_name = "DIRECTORY")]
     cwd: Option<PathBuf>,
     /// Set a variable of the process's environment. May be repeated.
@@ -137,8 +137,7 @@ impl Run {
         Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
     }
 
-    /// Lets pages of other origins send the fields that become variables, where they may use the server
-    /// from a browser at all: what was asked for by `--header-to-env` is not to fail in a preflight.
+    /// Allows pages of other origins to send the fields of `--header-to-env`, which would otherwise fail in a preflight.
     pub(super) fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
         let fields = self.header_to_env.iter().map(HeaderToEnv::field);
         fields.fold(builder, |builder, field| builder.cors_header(field))
@@ -162,7 +161,7 @@ impl Run {
         StderrRate::new(self.stderr_lines_per_second.0, self.stderr_bytes_per_second.0)
     }
 
-    /// How processes are shared out.
+    /// How processes are shared.
     #[must_use]
     pub(super) const fn sharing(&self) -> ProcessSharing {
         if self.shared {
@@ -172,7 +171,7 @@ impl Run {
         }
     }
 
-    /// Where servers are.
+    /// Which paths servers have.
     #[must_use]
     pub(super) const fn paths(&self) -> ServicePaths {
         if self.config.is_some() { ServicePaths::PerName } else { ServicePaths::Root }
