@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_can_be_reached() {
+    fn banner_urls_can_be_reached() {
         let tcp = |address: &str| ListenAddress::Tcp(address.parse().expect("an address"));
         check(tcp("127.0.0.1:8000"), false, "http://127.0.0.1:8000/sse\n");
         check(tcp("0.0.0.0:9"), false, "http://127.0.0.1:9/sse\n");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn url_of_a_name_works_at_each_of_its_addresses() {
+    fn banner_url_of_a_name_works_at_all_its_addresses() {
         let says = |name: &str, ips: &[&str], url: &str, on: &str| {
             let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
             let address = ListenAddress::Named(NamedAddress { name, ips: &ips, port: 8000 });
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn mode_of_a_unix_socket_says_who_may_use_it() {
+    fn banner_names_who_may_use_a_unix_socket() {
         let config = Config::default();
         let said = |mode| {
             let banner = Banner::new(&config, ListenAddress::Unix(Path::new("/s"))).unix_mode(mode);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn curl_posts_past_the_proxy() {
+    fn banner_with_public_path_prefix_cuts_it_off_for_curl() {
         let address = ListenAddress::Tcp("127.0.0.1:8000".parse().expect("an address"));
         let config = Config::default();
         let said = Banner::new(&config, address).public_path_prefix("/mcp").to_string();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_asked_for() {
+    fn banner_with_tokens_has_the_header_field() {
         let config = Config::default();
         let address = ListenAddress::Tcp("192.0.2.1:8000".parse().expect("an address"));
         let said = Banner::new(&config, address)
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_and_what_is_not_protected() {
+    fn banner_says_what_is_served_and_who_may_use_it() {
         let config = Config::default();
         let said = |address: &str| {
             let address = ListenAddress::Tcp(address.parse().expect("an address"));
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_is_told() {
+    fn banner_lists_every_service() {
         let config = Config::default();
         let address = ListenAddress::Tcp("127.0.0.1:8000".parse().expect("an address"));
         let said = Banner::new(&config, address)
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_can_be_reached() {
+    fn banner_commands_reach_a_unix_socket() {
         let unix = |path| ListenAddress::Unix(Path::new(path));
         let first = "  curl -sN --unix-socket /run/mcp.sock http://localhost/sse | tee /tmp/mcp-sse-mcp.sock.events &";
         check(unix("/run/mcp.sock"), false, first);

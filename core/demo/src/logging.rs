@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_one_line_of_json() {
+    fn json_log_record_is_one_line() {
         let record = Record::builder()
             .level(Level::Warn)
             .target("a::b")

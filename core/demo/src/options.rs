@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_defaults_are_the_librarys() {
+    fn flag_defaults_are_the_librarys() {
         let (said, own) = (serve(&[]).unwrap().config().unwrap(), Config::default());
         assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
         assert_eq!(said.stream_path(), own.stream_path());
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_names_its_flag() {
+    fn flag_error_names_the_flag() {
         check_mistake("--sse-path=sse", "--sse-path");
         check_mistake("--message-path=/a//b", "--message-path");
         check_mistake("--sse-path=/messages", "--sse-path");
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn host_is_an_address_or_a_name_for_several() {
+    fn host_flag_takes_an_address_or_a_name() {
         let args = ["--host=LocalHost", "--port=7"];
         let named = serve(&args).unwrap();
         let addresses = named.address().addresses();
@@ -516,7 +516,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn required_https_that_nothing_can_meet_is_a_mistake() {
+    fn require_https_that_nothing_meets_is_a_flag_error() {
         let said = |args: &[&str]| {
             let args = [&["--require-https"], args].concat();
             serve(&args).unwrap().config().map_err(|error| error.to_string()).err()
@@ -533,7 +533,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn flags_that_need_or_exclude_each_other() {
+    fn flags_needing_or_excluding_each_other_are_refused() {
         let check = |args: &[&str], flags: &[&str]| {
             let error = serve(args).expect_err("flags that do not go together").to_string();
             assert!(flags.iter().all(|flag| error.contains(flag)), "{error}");

@@ -30,15 +30,15 @@ pub enum Reply {
         /// The notification for every session.
         notice: Frame,
         /// Makes the answer to the request.
-        then: Id,
+        then: RequestId,
     },
 }
 
 /// The request that an answer is for, by its raw id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Id(String);
+pub struct RequestId(String);
 
-impl Id {
+impl RequestId {
     /// The answer to a [`Reply::Broadcast`] that reached this many sessions.
     #[must_use]
     pub fn reached(&self, sessions: u32) -> Frame {
@@ -80,14 +80,14 @@ pub fn answer(message: &Message) -> Reply {
     else {
         return Reply::None;
     };
-    let id = Id(id.into());
+    let id = RequestId(id.into());
     match call(&id, method, message) {
         Ok(reply) => reply,
         Err(failure) => Reply::Frame(id.error(&failure)),
     }
 }
 
-fn call(id: &Id, method: &str, message: &Message) -> Result<Reply, RpcError> {
+fn call(id: &RequestId, method: &str, message: &Message) -> Result<Reply, RpcError> {
     let result = |value: Value| Ok(Reply::Frame(id.result(&value)));
     match method {
         "initialize" => result(initialize(&params(message)?)),

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closed_input_is_noticed_without_a_write() {
+    fn input_closed_by_the_process_is_noticed_without_a_write() {
         let (reader, writer) = io::pipe().unwrap();
         let (end, _ending) = bounded(1);
         let (_exit, exited) = bounded(1);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn exits_are_told_like_this() {
+    fn exit_displays_status_or_signal() {
         let exit = |raw| Exit(ExitStatus::from_raw(raw));
         assert_eq!(exit(9).to_string(), "signal 9");
         assert_eq!(exit(137 << 8).to_string(), "status 137");

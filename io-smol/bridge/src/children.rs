@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_nobody_takes_over_is_ended() {
+    fn process_whose_spawn_is_dropped_is_ended() {
         struct Told(std::sync::mpsc::Sender<()>);
         impl std::task::Wake for Told {
             fn wake(self: Arc<Self>) {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn place_of_a_process_is_free_when_it_has_been_reaped() {
+    fn slot_is_free_when_its_process_has_been_reaped() {
         let in_time = |what: &'static str| async move {
             Timer::after(Duration::from_secs(30)).await;
             panic!("waited in vain: {what}");

@@ -334,7 +334,7 @@ mod tests {
     const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
 
     #[test]
-    fn the_environment_is_the_operators() {
+    fn environment_of_servers_is_the_operators() {
         let key = ("API_KEY", "own");
         let (home, path) = (("HOME", "/home"), ("PATH", "/bin"));
         check(&command(), &[], &[key, home, path, UNBUFFERED]);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_become_variables_only_where_that_was_said() {
+    fn header_fields_become_variables_only_if_configured() {
         let (home, path) = (("HOME", "/home"), ("PATH", "/bin"));
         let fields: &[(&str, &[u8])] = &[("x-api-key", b"theirs"), ("PATH", b"/evil")];
         check(&command(), fields, &[("API_KEY", "own"), home, path, UNBUFFERED]);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_may_not_become() {
+    fn header_variable_that_decides_what_runs_is_refused() {
         let fails = |text: &str| text.parse::<HeaderToEnv>().is_err();
         assert!(!fails("X-Api-Key=API_KEY"));
         for text in ["X-Api-Key", "=A", "A=", "X Y=A", "X=A B", "X=A=B", "X=1A", "X=Ä"] {
@@ -384,14 +384,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_split_at_the_first_sign() {
+    fn variable_is_split_at_the_first_equals_sign() {
         assert_eq!(set("A=b=c"), Variable("A".into(), "b=c".into()));
         assert!(Variable::parse("=x".as_ref()).is_err());
         assert!(Variable::parse("x".as_ref()).is_err());
     }
 
     #[test]
-    fn it_prints_as_it_would_be_typed() {
+    fn command_displays_as_typed() {
         let command = ServerCommand::new("npx", ["-y", "@scope/server", "it's", ""]);
         assert_eq!(command.to_string(), r"npx -y @scope/server 'it'\''s' ''");
         assert_eq!(ServerCommand::shell("a | b").to_string(), "sh -c 'a | b'");

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lowered_limits_are_told_with_the_numbers() {
+    fn lowered_limits_are_reported_with_numbers() {
         let descriptors = Descriptors { limit: 1_024, open: 10 };
         let told = |per_session| {
             let before = Limits::default();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_lowered_to_what_descriptors_there_are() {
+    fn limits_are_lowered_to_the_descriptors_available() {
         let check = |limit, workers, (once, per_session), expected| {
             let descriptors = Descriptors { limit, open: 10 };
             let reserved = ReservedDescriptors { once, per_session };

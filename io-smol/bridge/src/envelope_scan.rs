@@ -143,14 +143,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brackets_without_end_are_no_more_than_many() {
+    fn unclosed_brackets_do_not_overflow_the_depth() {
         let mut scan = EnvelopeScan { depth: u32::MAX.into(), ..EnvelopeScan::default() };
         scan.feed(b"[[[[");
         assert!(!scan.is_conclusive());
     }
 
     #[test]
-    fn id_is_found_in_any_piece_of_what_is_no_message() {
+    fn scan_finds_the_id_in_pieces_of_any_size() {
         let text = r#"{"jsonrpc": "2.0", "result" : {"id":9,"a":["]\"",{"x":"}"}]}, "id" : "z,}" "#;
         for size in 1..20 {
             let mut scan = EnvelopeScan::default();

@@ -401,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parent_is_found_behind_any_name() {
+    fn stat_line_with_any_name_has_its_parent_found() {
         let check = |stat: &str, found| assert_eq!(parent(stat.as_bytes()), found, "{stat}");
         check("7 (sh) S 5 7 7 0 -1", Some(5));
         check("7 (a) S 9 (b) R 6 7", Some(6));

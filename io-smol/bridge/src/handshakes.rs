@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_comes_again_is_introduced_as_it_was() {
+    fn reconnecting_client_gets_its_last_handshake() {
         let handshakes = Handshakes::default();
         assert!(unknown_client().contains(r#""protocolVersion":"2025-11-25","capabilities":{}"#));
         handshakes.note(client(1), &hello("2025-03-26"));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn remembered_handshakes_are_bounded() {
         let handshakes = Handshakes::default();
         let many = (0..=CLIENTS_MAX as u64).map(|fields| ClientFingerprint { fields, ..client(1) });
         many.for_each(|client| handshakes.note(client, &hello("2025-06-18")));

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_finds_request_by_spelling_then_by_value() {
+    fn answer_matches_request_by_spelling_then_by_value() {
         check(&["3", "4"], "4", Some(1));
         check(&["3", "4"], "4.0", Some(1));
         check(&["1", "10"], "1e1", Some(1));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_id_goes_first_and_same_type_second() {
+    fn id_match_prefers_exact_then_same_type() {
         check(&["5", r#""5""#], r#""5""#, Some(1));
         check(&[r#""5""#, "5"], "5", Some(1));
         check(&[r#""5""#, "5"], "5.0", Some(1));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_or_foreign_id_finds_nothing() {
+    fn id_ambiguous_or_unknown_matches_no_request() {
         check(&[r#""5""#, r#""05""#], "5", None);
         check(&["5"], "6", None);
         check(&["5"], "5.5", None);

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn value_is_cut_off_and_put_right() {
+    fn first_value_is_cut_off_and_corrected() {
         assert_eq!(first(r#"{"a":[1,"}"]} {"b"}"#), r#"{"a":[1,"}"]}| {"b"}"#);
         let text = r#"{"a":NaN,"b":[-Infinity, Infinity],"NaN":"NaN \"NaN","c":-NaN}"#;
         let right = r#"{"a":null,"b":[null, null],"NaN":"NaN \"NaN","c":null}|"#;

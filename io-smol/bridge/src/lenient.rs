@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_that_do_not_belong_there_are_left_out() {
+    fn null_members_are_left_out() {
         let result = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
         check_message(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#, result);
         check_message(r#"{"jsonrpc":"2.0","error":null,"id":1,"method":null,"result":{}}"#, result);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_integers_by_value_and_last_member_counts() {
+    fn id_is_integer_by_value_and_last_member_counts() {
         let four = r#"{"jsonrpc":"2.0","id":4,"result":{}}"#;
         check_message(r#"{"jsonrpc":"2.0","id":4.0,"result":{}}"#, four);
         check_message(r#"{"jsonrpc":"2.0","id":40e-1,"result":{}}"#, four);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_without_a_meaning_are_told_apart_from_what_nobody_waits_for() {
+    fn invalid_answer_is_lost_and_other_object_is_no_message() {
         check_lost(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#, Some("1"), "both");
         check_lost(r#"{"jsonrpc":"2.0","id":1,"error":null}"#, Some("1"), "neither");
         check_lost(r#"{"jsonrpc":"2.0","id":1}"#, Some("1"), "neither");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn request_that_cannot_be_read_is_told_apart_by_its_id() {
+    fn unreadable_request_is_classified_by_its_id() {
         let (request, parse) = (code::INVALID_REQUEST, code::PARSE_ERROR);
         check_unread(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":x}"#, "1", parse);
         check_unread(r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#, "1", request);
@@ -314,7 +314,7 @@ mod tests {
 
     /// Members that mean something, each with many others behind it.
     #[test]
-    fn object_with_many_members_is_judged_in_one_pass() {
+    fn object_with_many_members_is_classified_in_one_pass() {
         let many = |member: &str| member.repeat(300_000);
         let (results, others) = (many(r#""result":null,"#), many(r#""x":1,"#));
         let text = format!(r#"{{{results}{others}"jsonrpc":"2.0","id":null,"method":"m","y":1}}"#);

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn json_text_with_line_ends_becomes_one_line() {
+    fn json_with_line_ends_becomes_one_line() {
         assert!(matches!(on_one_line("{\"ä\":\"“”\"}"), Cow::Borrowed("{\"ä\":\"“”\"}")));
         let text = "{\r\n \"a\u{85}\":\"\u{2028}é\u{2029}\\n\"\n}";
         assert_eq!(on_one_line(text), r#"{ "a\u0085":"\u2028é\u2029\n"}"#);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_too_long_line_is_shown_whole() {
+    fn rest_of_too_long_line_is_watched_completely() {
         for size in 1..12 {
             let mut lines = Lines::new(4);
             let (mut seen, mut ends) = (Vec::new(), 0);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_whole_however_they_come_in() {
+    fn lines_fed_in_any_pieces_come_out_complete() {
         check(9, "", &[]);
         check(9, "\n", &[""]);
         check(9, "one\ntwo\r\n\n", &["one", "two", ""]);
@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_told_once_and_passed_over() {
+    fn line_too_long_is_returned_once_and_passed_over() {
         check(4, "1234\n", &["1234"]);
         check(4, "12345\nok\n", &["!1234", "ok"]);
         check(4, "1234567890123\nok\n12345", &["!1234", "ok", "!1234"]);
     }
 
     #[test]
-    fn a_large_buffer_is_given_back() {
+    fn buffer_grown_for_one_line_is_shrunk() {
         let mut lines = Lines::new(LINE_BYTES_MAX);
         lines.feed(&vec![b'x'; 1 << 20]);
         assert_eq!(lines.next_line(), None);

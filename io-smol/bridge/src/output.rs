@@ -371,7 +371,7 @@ mod tests {
     const TWO: &str = r#"{"jsonrpc":"2.0","method":"größe","params":["漢字"]}"#;
 
     #[test]
-    fn one_message_a_line() {
+    fn messages_one_a_line_are_read() {
         check("", &[], 0);
         check(&format!("{ONE}\n{TWO}\r\n\n  \n"), &[ONE, TWO], 0);
     }
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_as_clients_read_them() {
+    fn answers_not_quite_json_are_read_as_clients_read_them() {
         check_bytes(
             b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\xb0\xa1\xff\"}\n",
             &["{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\u{fffd}\u{fffd}\u{fffd}\"}"],
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_on_one_line_are_taken_apart() {
+    fn several_values_on_one_line_are_read() {
         check(&format!("{ONE}{TWO}\n{ONE} \t{TWO}\n"), &[ONE, TWO, ONE, TWO], 0);
         check(&format!("{{\"level\":\"info\"}}{ONE}\n"), &[ONE], 1);
         check(&format!("{ONE}and more\n"), &[ONE], 1);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_cannot_be_passed_on_are_told_with_their_ids() {
+    fn lost_answers_are_reported_with_their_ids() {
         let broken = r#"{"jsonrpc":"2.0","id":4,"result":{"text":"a"#;
         let lost = r#"? Some("4") a string does not end"#;
         check_bytes(format!("{broken}\nb\"}}}}\n{ONE}\n").as_bytes(), &[lost, ONE], 2);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_cannot_be_passed_on_are_told_with_their_ids() {
+    fn unreadable_requests_are_reported_with_their_ids() {
         let cut = r#"{"jsonrpc":"2.0","id":"a","method":"m","params":{"text":"a"#;
         check_bytes(
             format!("{cut}\n{ONE}\n").as_bytes(),
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn unindented_bracket_begins_anew() {
+    fn unindented_bracket_begins_a_new_text() {
         let pretty = "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {}\n}";
         for log in ["{ config = {", "[1, {", "{", "[", "[INFO] config = {"] {
             check(&format!("{log}\n{pretty}\n"), &[pretty], 1);
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_an_answer_or_request_is_told_with_its_id_wherever_that_is() {
+    fn line_too_long_is_reported_with_its_id() {
         let long = "x".repeat(LINE_BYTES_MAX);
         let why = too_long_why(LINE_BYTES_MAX);
         let lost = format!(r#"? Some("7") {why}"#);
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_ends_a_line() {
+    fn end_of_output_ends_the_last_line() {
         let status = Arc::new(BridgeStatus::default());
         let mut output = ServerOutput::new("test", status.clone());
         output.feed(ONE.as_bytes());
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_passed_over() {
+    fn line_without_a_message_is_passed_over() {
         check(&format!("Listening on stdio\n{ONE}\n"), &[ONE], 1);
         check(&format!("[INFO] ready\n{{ not json\n{ONE}\n{{}}\n"), &[ONE], 3);
         check(&format!("{{\"jsonrpc\":\"1.0\"}}\n\"text\"\n17\n]\n{ONE}\n"), &[ONE], 4);
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn many_lines_are_told_of_at_once() {
+    fn many_refused_lines_are_reported_at_once() {
         use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
         let (status, told) = (Arc::new(BridgeStatus::default()), Arc::<AtomicU32>::default());
         let telling = told.clone();
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_may_be_one_message() {
+    fn message_over_several_lines_is_read() {
         let pretty =
             "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": \"}\\\"{\",\n  \"result\": [\n    {}\n  ]\n}";
         check(&format!("{pretty}\n{ONE}\n{pretty}\n"), &[pretty, ONE, pretty], 0);
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_one_line_are_taken_up_to_a_number() {
+    fn values_of_one_line_are_bounded() {
         let checked = |line: String, messages: usize, refused: u64| {
             let status = Arc::new(BridgeStatus::default());
             let mut output = ServerOutput::new("test", status.clone());
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_taken_apart() {
+    fn batch_is_read_as_single_messages() {
         check(&format!("[{ONE},{TWO}]\n"), &[ONE, TWO], 0);
         check(&format!("[\n  {ONE},\n  {TWO}\n]\n"), &[ONE, TWO], 0);
         check(&format!("[{ONE},{{}},17]\n"), &[ONE], 2);
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_line_is_passed_over() {
+    fn line_too_long_is_passed_over() {
         let status = Arc::new(BridgeStatus::default());
         let mut output = ServerOutput::new("test", status.clone());
         for _ in 0..20 {
@@ -597,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_shown_in_part() {
+    fn long_line_is_logged_in_part() {
         assert_eq!(shown(b"a\x1b[1mb"), "a\\u{1b}[1mb");
         let shown = shown("ä".repeat(150).as_bytes());
         assert_eq!(shown, format!("{}..", "ä".repeat(100)));

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_in_their_order() {
+    fn servers_file_keeps_the_order() {
         check(
             r#"{"mcpServers": {
                 "time": {"command": "uvx", "args": ["mcp-server-time", "it's"], "type": "stdio"},
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_the_server_and_the_field() {
+    fn servers_file_errors_name_server_and_field() {
         assert!(told("{").starts_with("f.json: is not JSON: EOF"));
         entry_error("[]", "f.json: expected an object");
         entry_error("{}", "f.json: there is no \"mcpServers\" in it");
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_that_is_disabled_or_elsewhere_is_left_out_in_any_order_of_members() {
+    fn entry_disabled_or_with_url_is_left_out_in_any_member_order() {
         let off = r#""disabled": true"#;
         let url = r#""url": "http://localhost/sse""#;
         for entry_error in [
@@ -438,13 +438,13 @@ mod tests {
     }
 
     #[test]
-    fn byte_order_mark_is_passed_over() {
+    fn byte_order_mark_is_ignored() {
         check(&format!("\u{feff}{}", one(r#""command": "x""#)), &[("a", "x")]);
         assert!(told("\u{feff}\u{feff}{}").starts_with("f.json: is not JSON: "));
     }
 
     #[test]
-    fn names_are_parts_of_a_path() {
+    fn server_names_are_path_segments() {
         for name in ["", "a b", "a/b", ".", "..", "ä", "a%20b", "a?b", "a:b"] {
             let text = format!(r#"{{"mcpServers": {{"{name}": {{"command": "x"}}}}}}"#);
             let told = told(&text);
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_there() {
+    fn servers_file_missing_is_an_error() {
         let told = read(Path::new("/nothing/servers.json")).expect_err("no file").to_string();
         assert!(told.starts_with("/nothing/servers.json: cannot be read: "), "{told}");
     }

@@ -480,7 +480,7 @@ mod tests {
 
     /// The time of the handshake has passed already, as nobody wants to wait for it here.
     #[test]
-    fn session_whose_process_is_late_with_the_handshake_is_over() {
+    fn handshake_deadline_missed_ends_the_session_with_answers() {
         let (sender, sessions) = mpsc::channel();
         let keeps = handler(move |session| {
             let sent = sender.send(session);

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_while_it_is_told_is_told_last() {
+    fn status_changed_while_reporting_is_reported_last() {
         use std::sync::{Arc, Mutex};
         let status = Arc::new(BridgeStatus::default());
         let told = Arc::<Mutex<Vec<HealthExtras>>>::default();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn three_failures_in_a_row_and_not_ready() {
+    fn three_start_failures_in_a_row_are_not_ready() {
         let status = BridgeStatus::default();
         status.note_failure();
         status.note_failure();

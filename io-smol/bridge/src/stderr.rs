@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept_where_they_are_wanted() {
+    fn last_stderr_lines_are_kept_if_asked_for() {
         let kept = LastLines::default();
         kept.add("too early".into());
         assert!(kept.last().is_empty());
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_rate_of_a_second_are_counted_once() {
+    fn stderr_beyond_the_rate_is_counted_once_a_second() {
         let start = Instant::now();
         let after = |ms: u64| start + Duration::from_millis(ms);
         let mut throttle = StderrThrottle::new(StderrRate::new(Some(3), Some(100)));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_to_a_terminal() {
+    fn stderr_control_characters_are_escaped() {
         assert_eq!(
             printable(b"\x1b]0;t\x07\tok\xff\xc2\x9b"),
             "\\u{1b}]0;t\\u{7}\tok\u{fffd}\\u{9b}"

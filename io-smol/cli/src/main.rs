@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parser_is_sound() {
+    fn parser_definition_is_valid() {
         <Cli as CommandFactory>::command().debug_assert();
     }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_may_be_left_out() {
+    fn command_left_out_is_demo() {
         check(&[], "127.0.0.1:8000");
         check(&["--port", "9"], "127.0.0.1:9");
         check(&["demo", "--port", "9"], "127.0.0.1:9");

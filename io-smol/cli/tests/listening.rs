@@ -101,7 +101,7 @@ fn localhost_is_both_loopback_families_at_one_port() {
 }
 
 #[test]
-fn unix_mode_is_the_files() {
+fn unix_mode_is_set_on_the_socket_file() {
     let scratch = Scratch::new();
     let path = scratch.path("s");
     let path = path.to_str().expect("a path");

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed_with_units() {
         let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
         check("1", Some(1));
         check("500KiB", Some(500 << 10));

@@ -5,7 +5,7 @@ use mcp_sse_core::jsonrpc::code;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Id, Reply, RpcError};
+use super::{Reply, RequestId, RpcError};
 
 /// Most notifications of one burst.
 const COUNT_MAX: u64 = 10_000_000;
@@ -65,7 +65,7 @@ pub(super) fn list() -> Value {
     ]})
 }
 
-pub(super) fn call(id: &Id, Call { name, arguments }: Call) -> Result<Reply, RpcError> {
+pub(super) fn call(id: &RequestId, Call { name, arguments }: Call) -> Result<Reply, RpcError> {
     match name.as_str() {
         "add" => {
             let Add { a, b } = arguments_of(&name, arguments)?;
@@ -132,7 +132,7 @@ fn notice(data: &str) -> Frame {
 /// Each notification's string begins with its number, as far as there is room for it.
 #[derive(Debug)]
 pub struct Burst {
-    id: Id,
+    id: RequestId,
     count: u64,
     bytes: u64,
     sent: u64,
@@ -140,7 +140,7 @@ pub struct Burst {
 }
 
 impl Burst {
-    const fn new(id: Id, count: u64, bytes: u64) -> Self {
+    const fn new(id: RequestId, count: u64, bytes: u64) -> Self {
         Self { id, count, bytes, sent: 0, json: String::new() }
     }
 }

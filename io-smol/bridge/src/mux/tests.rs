@@ -126,7 +126,7 @@ fn busy(key: u64, id: &str) -> String {
 // ---- the handshake -----------------------------------------------------------------------------
 
 #[test]
-fn the_first_initialize_is_passed_on_and_its_result_replayed() {
+fn first_initialize_is_sent_and_its_result_replayed() {
     let mut test = MuxTest::new();
     let (a, b) = (test.join(), test.join());
     test.says(a, &initialize_of(r#""first""#));
@@ -154,7 +154,7 @@ fn the_first_initialize_is_passed_on_and_its_result_replayed() {
 }
 
 #[test]
-fn an_initialize_that_is_refused_is_its_askers_and_the_next_is_tried() {
+fn initialize_refused_fails_its_session_and_next_is_tried() {
     let mut test = MuxTest::new();
     let (a, b) = (test.join(), test.join());
     test.starts();
@@ -174,7 +174,7 @@ fn an_initialize_that_is_refused_is_its_askers_and_the_next_is_tried() {
 }
 
 #[test]
-fn an_initialize_that_can_be_read_in_two_ways_is_refused() {
+fn initialize_with_ambiguous_params_is_refused() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();
@@ -184,7 +184,7 @@ fn an_initialize_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn a_session_that_does_not_initialize_waits_and_is_spared_it() {
+fn missing_initialize_is_sent_after_the_wait() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();
@@ -202,7 +202,7 @@ fn a_session_that_does_not_initialize_waits_and_is_spared_it() {
 }
 
 #[test]
-fn an_initialize_in_time_goes_before_what_overtook_it() {
+fn initialize_overtaken_is_sent_first() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();
@@ -219,7 +219,7 @@ fn an_initialize_in_time_goes_before_what_overtook_it() {
 }
 
 #[test]
-fn a_server_that_refuses_our_own_handshake_fails_who_waits_and_nobody_later() {
+fn own_handshake_refused_fails_parked_requests_only() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();
@@ -238,7 +238,7 @@ fn a_server_that_refuses_our_own_handshake_fails_who_waits_and_nobody_later() {
 }
 
 #[test]
-fn a_server_that_never_answers_initialize_is_given_up_once() {
+fn server_not_answering_initialize_is_abandoned_once() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();
@@ -257,7 +257,7 @@ fn a_server_that_never_answers_initialize_is_given_up_once() {
 // ---- ids ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_session_that_leaves_takes_back_what_it_asked() {
+fn session_leaving_cancels_its_requests() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     for id in 1..=2 {
@@ -282,7 +282,7 @@ fn a_session_that_leaves_takes_back_what_it_asked() {
 }
 
 #[test]
-fn the_asker_of_the_handshake_may_leave() {
+fn handshake_survives_its_requester_leaving() {
     let mut test = MuxTest::new();
     let (a, b) = (test.join(), test.join());
     test.starts();
@@ -299,7 +299,7 @@ fn the_asker_of_the_handshake_may_leave() {
 }
 
 #[test]
-fn an_exit_is_told_to_each_who_waits_and_the_next_server_is_greeted_alike() {
+fn exit_fails_pending_requests_and_next_server_is_initialized_alike() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.says(a, &m(r#""id":1,"method":"a""#));
@@ -329,7 +329,7 @@ fn an_exit_is_told_to_each_who_waits_and_the_next_server_is_greeted_alike() {
 }
 
 #[test]
-fn an_exit_during_the_handshake_is_the_askers() {
+fn exit_during_handshake_fails_the_requester() {
     let mut test = MuxTest::new();
     let (a, b) = (test.join(), test.join());
     test.starts();
@@ -346,7 +346,7 @@ fn an_exit_during_the_handshake_is_the_askers() {
 }
 
 #[test]
-fn nobody_waits_for_a_server_that_stays_away() {
+fn requests_during_a_long_outage_fail_at_once() {
     let (mut test, a) = MuxTest::ready();
     test.exits();
     test.says(a, &m(r#""id":1,"method":"a""#));
@@ -378,7 +378,7 @@ fn nobody_waits_for_a_server_that_stays_away() {
 }
 
 #[test]
-fn what_the_last_server_was_to_be_told_the_next_is_not() {
+fn lines_for_an_ended_server_do_not_reach_the_next() {
     let (mut test, a) = MuxTest::ready();
     test.says(a, &m(r#""id":1,"method":"a""#));
     test.answers(&m(r#""id":1,"method":"ping""#));
@@ -389,7 +389,7 @@ fn what_the_last_server_was_to_be_told_the_next_is_not() {
 // ---- limits ------------------------------------------------------------------------------------
 
 #[test]
-fn requests_are_bounded() {
+fn pending_requests_are_bounded() {
     let (mut test, a) = MuxTest::ready();
     test.mux.limits.requests_max = 2;
     for id in 1..=3 {
@@ -405,7 +405,7 @@ fn requests_are_bounded() {
 }
 
 #[test]
-fn ids_that_are_kept_are_bounded() {
+fn kept_ids_are_bounded() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.mux.limits.session_ids_bytes_max = 10;
@@ -452,7 +452,7 @@ fn long_ids_and_tokens_are_refused() {
 }
 
 #[test]
-fn what_is_parked_is_bounded() {
+fn parked_messages_are_bounded() {
     let mut test = MuxTest::with(|limits| {
         limits.session_parked_max = 2;
         limits.parked_max = 3;

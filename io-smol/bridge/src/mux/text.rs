@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_where_mcp_keeps_them_and_nowhere_else() {
+    fn progress_token_is_read_from_meta_only() {
         check_token(r#"{"params":{"_meta":{"progressToken":5}}}"#, Ok(Some("5")));
         check_token(r#"{"params":{"_meta":{"progressToken": "a\"b" }}}"#, Ok(Some(r#""a\"b""#)));
         check_token(r#"{"params" : { "_meta" : {"x":1,"progressToken":1e3}}}"#, Ok(Some("1e3")));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_refused() {
+    fn ambiguous_params_are_refused() {
         check_token(r#"{"params":{},"params":{"_meta":{"progressToken":5}}}"#, Err(Ambiguous));
         check_token(r#"{"params":{"_meta":{"progressToken":5},"_meta":{}}}"#, Err(Ambiguous));
         check_token(
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_nobodys() {
+    fn shared_initialize_offers_no_capabilities() {
         let pending = r#"{"params":{"_meta":{"progressToken":1},"clientInfo":{"name":"é","n":1.0},
             "capabilities":{"sampling":{}},"protocolVersion":"2024-11-05","more":1}}"#;
         assert_eq!(
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn lines() {
+    fn lines_are_cut_at_line_feeds() {
         assert_eq!(on_one_line("{\r\n \"a\":\"\\n\"\n}".into()), r#"{ "a":"\n"}"#);
     }
 }

@@ -442,7 +442,7 @@ fn walk(seed: u64, steps: usize) -> [u64; 5] {
 }
 
 #[test]
-fn everybody_gets_exactly_their_own() {
+fn shared_answers_reach_their_own_sessions_only() {
     let mut sums = [0; 5];
     for seed in 0..16 {
         let counts = walk(seed, 2_500);

@@ -88,7 +88,7 @@ fn texts(frames: Vec<Frame>) -> String {
 }
 
 #[test]
-fn what_begins_as_it_should_passes_at_once() {
+fn initialize_first_is_sent_at_once() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(INITIALIZE);
     protocol.process_hears(&[INITIALIZE]);
@@ -101,7 +101,7 @@ fn what_begins_as_it_should_passes_at_once() {
 }
 
 #[test]
-fn an_initialize_that_was_overtaken_goes_first() {
+fn initialize_overtaken_is_sent_first() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(INITIALIZED);
     protocol.client_says(LIST);
@@ -114,7 +114,7 @@ fn an_initialize_that_was_overtaken_goes_first() {
 }
 
 #[test]
-fn a_client_without_memory_is_introduced() {
+fn missing_initialize_is_sent_by_the_bridge() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(PROGRESS);
     protocol.client_says(LIST);
@@ -141,7 +141,7 @@ fn a_client_without_memory_is_introduced() {
 }
 
 #[test]
-fn own_initialize_without_an_answer_fails_the_session_after_its_time() {
+fn own_initialize_unanswered_fails_the_session_at_its_deadline() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(LIST);
     protocol.wait(PARK);
@@ -153,7 +153,7 @@ fn own_initialize_without_an_answer_fails_the_session_after_its_time() {
 }
 
 #[test]
-fn own_initialize_answered_with_another_spelling_of_its_id_or_none_is_not_the_clients() {
+fn own_initialize_answer_with_respelled_or_missing_id_is_not_passed_on() {
     for id in ["2147483647.0", r#""2147483647""#] {
         let id = ids::canonical(id).unwrap();
         let mut protocol = ProtocolTest::new(true);
@@ -180,7 +180,7 @@ fn lost(id: &str) -> String {
 }
 
 #[test]
-fn lost_answer_is_told_to_its_request_by_id_or_as_the_only_one() {
+fn lost_answer_fails_its_request_by_id_or_the_only_one() {
     let mut protocol = ProtocolTest::new(true);
     for text in [INITIALIZE, LIST, CALL] {
         protocol.client_says(text);
@@ -207,7 +207,7 @@ fn lost_answer_is_told_to_its_request_by_id_or_as_the_only_one() {
 }
 
 #[test]
-fn request_of_the_process_that_cannot_be_passed_on_is_answered() {
+fn process_request_not_passed_on_is_answered() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(INITIALIZE);
     protocol.process_hears(&[INITIALIZE]);
@@ -245,7 +245,7 @@ fn line_separators_are_escaped_towards_the_process() {
 }
 
 #[test]
-fn nobody_is_introduced_where_that_is_off() {
+fn no_auto_initialize_sends_messages_as_they_are() {
     let mut protocol = ProtocolTest::new(false);
     protocol.client_says(LIST);
     protocol.client_says(CALL);
@@ -256,7 +256,7 @@ fn nobody_is_introduced_where_that_is_off() {
 }
 
 #[test]
-fn without_a_request_nothing_is_known_yet() {
+fn notifications_alone_are_sent_after_the_wait() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(PROGRESS);
     protocol.wait(PARK);
@@ -269,7 +269,7 @@ fn without_a_request_nothing_is_known_yet() {
 }
 
 #[test]
-fn a_handshake_that_is_refused() {
+fn handshake_refused_fails_all_requests() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(LIST);
     protocol.wait(PARK);
@@ -284,7 +284,7 @@ fn a_handshake_that_is_refused() {
 }
 
 #[test]
-fn what_is_parked_is_bounded() {
+fn parked_messages_are_bounded() {
     let mut protocol = ProtocolTest::new(true);
     for _ in 0..PARKED_MAX {
         protocol.client_says(PROGRESS);
@@ -302,7 +302,7 @@ fn what_is_parked_is_bounded() {
 }
 
 #[test]
-fn last_words_take_back_what_is_under_way() {
+fn last_words_cancel_requests_under_way() {
     let mut protocol = ProtocolTest::new(true);
     for text in [INITIALIZE, LIST, CALL] {
         protocol.client_says(text);
@@ -327,7 +327,7 @@ fn last_words_take_back_what_is_under_way() {
 }
 
 #[test]
-fn whoever_waits_is_told_of_the_end() {
+fn waiting_requests_fail_at_the_end() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(INITIALIZE);
     protocol.process_hears(&[INITIALIZE]);
@@ -342,7 +342,7 @@ fn whoever_waits_is_told_of_the_end() {
 }
 
 #[test]
-fn an_id_is_kept_until_the_answer_and_so_has_a_limit() {
+fn id_longer_than_the_limit_is_refused() {
     let mut protocol = ProtocolTest::new(true);
     let request = |length: usize| {
         format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"m"}}"#, "i".repeat(length - 2))
@@ -354,7 +354,7 @@ fn an_id_is_kept_until_the_answer_and_so_has_a_limit() {
 }
 
 #[test]
-fn a_message_is_one_line() {
+fn message_with_line_ends_is_sent_as_one_line() {
     let mut protocol = ProtocolTest::new(true);
     let pretty = "{\r\n  \"jsonrpc\": \"2.0\",\n  \"id\": 0, \"method\": \"initialize\"\n}";
     protocol.client_says(pretty);
@@ -362,7 +362,7 @@ fn a_message_is_one_line() {
 }
 
 #[test]
-fn ids_may_come_back_spelled_in_another_way() {
+fn ids_respelled_by_the_server_match_their_request() {
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(INITIALIZE);
     protocol.process_hears(&[INITIALIZE]);

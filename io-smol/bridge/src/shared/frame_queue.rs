@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_out_in_order_until_both_are_gone() {
+    fn queue_returns_frames_in_order_until_its_end() {
         let (frame_queue, frames) = frame_queue();
         assert_eq!(next(&frames), None);
         for len in 0..3 {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_much_or_one_frame() {
+    fn queue_takes_bytes_up_to_its_bound_or_one_frame() {
         let (frame_queue, frames) = frame_queue();
         let large = frame(BYTES_MAX);
         assert_eq!(put(&frame_queue, &large), Some(Ok(())));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken() {
+    fn queue_wakes_the_waiting_end() {
         let (frame_queue, frames) = frame_queue();
         let (small, large) = (frame(0), frame(BYTES_MAX));
         let filling = async {

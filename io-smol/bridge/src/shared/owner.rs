@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn process_that_lived_long_is_started_again_as_after_its_first_end() {
+    fn restart_after_a_long_life_uses_the_first_pause() {
         let mut test = OwnerTest::new();
         let short = [1, 2, 4].map(|_| test.pause_after(Duration::ZERO));
         assert_eq!(short, [1, 2, 4].map(|times| PAUSE_FIRST.as_secs() * times));
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn session_is_closed_when_the_sum_of_its_short_waits_is_too_long() {
+    fn slow_session_is_closed_when_its_waits_add_up() {
         let mut test = OwnerTest::new();
         let (slow, _other) = (test.join(1), test.join(2));
         let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn session_that_left_before_it_joined_is_no_member() {
+    fn session_that_left_before_joining_does_not_join() {
         let mut test = OwnerTest::new();
         let (sender, frames) = frame_queue();
         let key = SessionKey(1);

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_bound_and_begin_anew_behind_a_stable_time() {
+    fn restart_pauses_double_to_a_bound_and_reset_after_a_stable_time() {
         let mut backoff = RestartBackoff::default();
         let short = STABLE_AFTER - Duration::from_millis(1);
         let pauses: Vec<u64> = (0..7).map(|_| backoff.next(short).as_secs()).collect();

@@ -84,7 +84,7 @@ type Rest<'a> = iter::Peekable<iter::Skip<slice::Iter<'a, OsString>>>;
 
 /// What was typed, as far as it is understood.
 #[derive(Default)]
-struct Reading {
+struct ParsedLine {
     /// What stands in front of the command to run, each word as a shell wants it.
     flags: Vec<String>,
     /// The command to run.
@@ -107,7 +107,7 @@ struct Reading {
 /// parser's own message is better. `args` begins with the program's name.
 #[must_use]
 pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
-    let read = Reading::of(args, cli)?;
+    let read = ParsedLine::of(args, cli)?;
     if let Some(impossible) = read.impossible {
         return Some(impossible);
     }
@@ -132,7 +132,7 @@ pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
 /// apart, and for a shell to read. `None` if there is no white space in the word.
 #[must_use]
 pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
-    let mut read = Reading::of(args, cli)?;
+    let mut read = ParsedLine::of(args, cli)?;
     let [one] = &*read.command else { return None };
     let one = one.to_str().filter(|one| one.contains(char::is_whitespace))?;
     read.line = Some(one.to_owned());
@@ -153,7 +153,7 @@ fn splits(line: &str) -> bool {
     line.chars().all(plain) && first.is_some_and(|word| !word.contains('='))
 }
 
-impl Reading {
+impl ParsedLine {
     /// Reads what was typed. `None` if there is a flag that no known program has.
     fn of(args: &[OsString], cli: &Command) -> Option<Self> {
         let mut read = Self::default();

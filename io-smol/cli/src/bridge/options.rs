@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_the_dashes_is_the_command() {
+    fn arguments_behind_the_dashes_are_the_command() {
         let given = run(&["--env", "A=b", "--", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         assert_eq!(given.name(), "sh");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_the_named_defaults_unless_said() {
+    fn limits_without_flags_are_the_defaults() {
         let given = run(&["--", "sh"]).unwrap();
         assert_eq!(given.stderr_rate(), StderrRate::default());
         assert_eq!(given.check_timeout(), Some(mcp_sse_bridge::check::TIMEOUT));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes() {
+    fn flag_errors_are_reported() {
         let refused = |args: &[&str], said: &str| {
             let told = match run(args) {
                 Err(error) => error.to_string(),

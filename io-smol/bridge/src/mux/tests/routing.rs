@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn answers_go_to_the_asker_with_the_id_as_it_was_spelled() {
+fn answers_go_to_the_requester_with_the_id_as_spelled() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     let ids = [
@@ -46,7 +46,7 @@ fn pretty_printed_messages_become_one_line() {
 }
 
 #[test]
-fn answers_to_nobody_are_counted() {
+fn answers_to_no_request_are_counted() {
     let (mut test, a) = MuxTest::ready();
     test.says(a, &m(r#""id":1,"method":"a""#));
     test.heard();
@@ -67,7 +67,7 @@ fn answers_to_nobody_are_counted() {
 // ---- progress, cancellation, notifications -----------------------------------------------------
 
 #[test]
-fn progress_goes_to_the_asker_alone_under_its_own_token() {
+fn progress_goes_to_the_requester_under_its_own_token() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     let ask = |token: &str| {
@@ -103,7 +103,7 @@ fn progress_goes_to_the_asker_alone_under_its_own_token() {
 }
 
 #[test]
-fn tokens_that_can_be_read_in_two_ways_are_refused() {
+fn request_with_ambiguous_token_is_refused() {
     let (mut test, a) = MuxTest::ready();
     let meta = r#"{"progressToken":1,"progressToken":2}"#;
     test.says(a, &m(&format!(r#""id":"x","method":"a","params":{{"_meta":{meta}}}"#)));
@@ -119,7 +119,7 @@ fn cancel(id: &str) -> String {
 }
 
 #[test]
-fn cancellations_find_their_own_sessions_request() {
+fn cancellation_matches_requests_of_its_own_session_only() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.says(a, &m(r#""id":1,"method":"a""#));
@@ -150,7 +150,7 @@ fn cancellations_find_their_own_sessions_request() {
 }
 
 #[test]
-fn notifications_go_to_all_who_have_shaken_hands_as_one_frame() {
+fn notifications_go_to_initialized_sessions_as_one_frame() {
     let (mut test, a) = MuxTest::ready();
     let (b, c) = (test.join(), test.join());
     test.says(b, &m(r#""method":"notifications/x""#));
@@ -168,7 +168,7 @@ fn notifications_go_to_all_who_have_shaken_hands_as_one_frame() {
 }
 
 #[test]
-fn notifications_that_concern_one_session_do_not_reach_the_server() {
+fn session_only_notifications_are_dropped() {
     let (mut test, a) = MuxTest::ready();
     test.says(a, &m(r#""method":"notifications/roots/list_changed""#));
     test.says(a, &m(r#""method":"notifications/progress","params":{"progressToken":1}"#));
@@ -179,7 +179,7 @@ fn notifications_that_concern_one_session_do_not_reach_the_server() {
 }
 
 #[test]
-fn what_the_server_asks_is_refused_and_its_pings_are_answered() {
+fn server_requests_are_refused_and_pings_answered() {
     let (mut test, _) = MuxTest::ready();
     test.answers(&m(r#""id":"x\u0061","method":"sampling/createMessage","params":{}"#));
     test.answers(&m(r#""id":0,"method":"ping""#));
@@ -211,7 +211,7 @@ fn lost(key: u64, id: &str) -> String {
 }
 
 #[test]
-fn answers_and_progress_find_their_number_by_value() {
+fn answers_and_progress_match_their_number_by_value() {
     let (mut test, a) = MuxTest::ready();
     let token = r#""params":{"_meta":{"progressToken":"t"}}"#;
     test.says(a, &m(&format!(r#""id":"x","method":"a",{token}"#)));
@@ -229,7 +229,7 @@ fn answers_and_progress_find_their_number_by_value() {
 }
 
 #[test]
-fn lost_answer_is_told_to_its_request_by_number_or_as_the_only_one() {
+fn lost_answer_fails_its_request_by_number_or_the_only_one() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.says(a, &m(r#""id":1,"method":"a""#));
@@ -251,7 +251,7 @@ fn lost_answer_is_told_to_its_request_by_number_or_as_the_only_one() {
 }
 
 #[test]
-fn lost_answer_to_initialize_is_its_askers_or_everybodys_who_waits() {
+fn lost_answer_to_initialize_fails_its_requester_or_all_parked() {
     for id in [Some("1"), None] {
         let mut test = MuxTest::new();
         let a = test.join();
@@ -273,7 +273,7 @@ fn lost_answer_to_initialize_is_its_askers_or_everybodys_who_waits() {
 }
 
 #[test]
-fn reason_why_initialize_is_refused_is_told_in_part_to_everybody_who_waits() {
+fn initialize_refusal_reason_is_told_in_part() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();
@@ -290,7 +290,7 @@ fn reason_why_initialize_is_refused_is_told_in_part_to_everybody_who_waits() {
 }
 
 #[test]
-fn request_of_the_server_that_cannot_be_read_is_answered() {
+fn unreadable_server_request_is_answered() {
     let (mut test, _) = MuxTest::ready();
     let (id, code) = ("\"\u{2028}\"".into(), code::INVALID_REQUEST);
     test.mux.handle_unreadable_request(&UnreadableRequest { id, code, why: "why".into() });

@@ -41,7 +41,7 @@ impl MuxTest {
 }
 
 #[test]
-fn unsubscribe_reaches_the_server_for_the_last_subscriber_only() {
+fn unsubscribe_is_sent_for_the_last_subscriber_only() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.subscribes(a, "r:x", 2);
@@ -62,7 +62,7 @@ fn unsubscribe_reaches_the_server_for_the_last_subscriber_only() {
 }
 
 #[test]
-fn subscription_of_ended_session_is_undone_when_it_was_the_last() {
+fn last_subscription_ended_with_its_session_is_undone() {
     let (mut test, a) = MuxTest::ready();
     let (b, c) = (test.join(), test.join());
     test.subscribes(a, "r:x", 2);
@@ -87,7 +87,7 @@ fn subscription_of_ended_session_is_undone_when_it_was_the_last() {
 }
 
 #[test]
-fn unsubscribe_that_crosses_an_answer_silences_nobody() {
+fn unsubscribe_crossing_an_answer_ends_no_other_subscription() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.subscribes(a, "r:x", 2);
@@ -108,7 +108,7 @@ fn unsubscribe_that_crosses_an_answer_silences_nobody() {
 }
 
 #[test]
-fn refused_subscription_is_none() {
+fn subscription_refused_by_the_server_is_forgotten() {
     let (mut test, a) = MuxTest::ready();
     test.says(a, &subscribe(1, "r:x"));
     test.heard();
@@ -120,7 +120,7 @@ fn refused_subscription_is_none() {
 }
 
 #[test]
-fn stale_answer_grants_nothing() {
+fn subscribe_answer_after_unsubscribe_grants_nothing() {
     let (mut test, a) = MuxTest::ready();
     test.says(a, &subscribe(1, "r:x"));
     test.says(a, &unsubscribe(2, "r:x"));
@@ -135,7 +135,7 @@ fn stale_answer_grants_nothing() {
 }
 
 #[test]
-fn updates_go_to_subscribers_and_to_all_where_there_are_none() {
+fn updates_go_to_subscribers_or_without_any_to_all() {
     let (mut test, a) = MuxTest::ready();
     let (b, c) = (test.join(), test.join());
     test.subscribes(b, "file:///a", 2);
@@ -153,7 +153,7 @@ fn updates_go_to_subscribers_and_to_all_where_there_are_none() {
 }
 
 #[test]
-fn new_server_is_asked_for_what_is_subscribed_to() {
+fn new_server_is_sent_all_subscriptions() {
     let (mut test, a) = MuxTest::ready();
     let b = test.join();
     test.subscribes(a, "r:x", 2);
@@ -201,7 +201,7 @@ fn subscriptions_are_bounded() {
 }
 
 #[test]
-fn uri_that_can_be_read_in_two_ways_is_refused() {
+fn request_with_ambiguous_uri_is_refused() {
     let (mut test, a) = MuxTest::ready();
     for method in ["subscribe", "unsubscribe"] {
         let params = r#"{"uri":"a","uri":"b"}"#;
