@@ -3,8 +3,8 @@
 //! numbers, and divides the difference; so what starting costs is not in the result.
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
+use core::fmt::Write as _;
 use std::env;
-use std::fmt::Write as _;
 
 use mcp_sse_core::{
     Config, ConnId, Entropy, EntropyUnavailable, Event, Frame, Peer, Server, SessionId, Time,

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mcp_sse_core::sse::{Decoder, Event};
+use mcp_sse_core::sse::{DecodedEvent, Decoder};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::SockRef;
@@ -553,7 +553,7 @@ fn is_cut(error: &io::Error) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// An event.
-    Event(Event),
+    Event(DecodedEvent),
     /// The terminating chunk.
     End,
     /// The connection's end, without it.
@@ -571,7 +571,7 @@ pub struct Stream {
     pub endpoint: String,
     way: Way,
     decoder: Decoder,
-    events: VecDeque<Event>,
+    events: VecDeque<DecodedEvent>,
     poster: Option<Client>,
     calls: u64,
 }
@@ -720,7 +720,7 @@ impl Stream {
     ///
     /// If something else comes.
     #[track_caller]
-    pub fn event(&mut self) -> Event {
+    pub fn event(&mut self) -> DecodedEvent {
         match self.says() {
             Next::Event(event) => event,
             other @ (Next::End | Next::Cut) => panic!("an event, and not {other:?}"),
@@ -734,7 +734,7 @@ impl Stream {
     /// If something else comes.
     #[track_caller]
     pub fn message(&mut self) -> String {
-        let Event { name, data, last_event_id } = self.event();
+        let DecodedEvent { name, data, last_event_id } = self.event();
         assert_eq!((&*name, &*last_event_id), ("message", ""), "{data}");
         data
     }

@@ -23,7 +23,7 @@ use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Server, Time, Verdict};
 
 use super::shard_set::ShardHandle;
 use super::verdicts::{CredentialKey, Decision, VerdictCache, Verdicts};
-use crate::throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// Decisions that one shard has worked out at once; further questions wait.
 pub const DECISIONS_MAX: usize = 64;
