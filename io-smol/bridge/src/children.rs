@@ -122,7 +122,7 @@ impl Children {
 
     /// Starts a process. `head` is the request whose header fields the command may take, and `name` is the name in the
     /// log. The program itself is started by the [guard], so a missing program is known from the
-    /// [exit](Exit::was_not_run) only.
+    /// [exit](super::child::Exit::was_not_run) only.
     ///
     /// A future that is dropped leaves no process behind.
     ///
