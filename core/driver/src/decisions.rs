@@ -34,7 +34,7 @@ const SWEEP_MIN: usize = 64;
 type DecisionFuture = Pin<Box<dyn Future<Output = Decision>>>;
 
 /// Whether a request may proceed, as the application has it: what
-/// [`Bound::set_authorizer`](super::Bound::set_authorizer) takes.
+/// [`Listener::authorize`](crate::Listener::authorize) makes of its argument.
 #[derive(Clone)]
 pub struct Authorizer(Arc<dyn Fn(Arc<RequestHead>) -> DecisionFuture + Send + Sync>);
 

@@ -18,8 +18,8 @@ use super::socket::Socket;
 /// Bytes on their way in one direction before whoever brings them waits.
 const BYTES_MAX: usize = 64 << 10;
 
-/// A request that another HTTP server has read: see [`Exchange`](mcp_sse_core::Exchange), whose fields these
-/// are.
+/// A request that another HTTP server has read: see [`Exchange`](mcp_sse_core::Exchange), whose fields
+/// these are.
 #[derive(Clone)]
 pub struct ExchangeRequest {
     /// The method.

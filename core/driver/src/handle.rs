@@ -1,4 +1,4 @@
-//! The application's hold on a whole server: stopping it, reaching everyone, looking at counters.
+//! The application's handle to a server: shutdown, broadcast, counters.
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -18,31 +18,34 @@ use super::shard_mailbox::{ShardMailbox, StopKind};
 use super::shard_set::{ShardHandle, ShardSet};
 use super::verdicts::VerdictCache;
 
-/// Controls that wait for a shard; senders of further ones wait.
+/// The number of requests that may wait for a shard; senders of further ones wait.
 const CONTROLS_MAX: usize = 64;
 
-/// A hold on a running server, `Send` and cheap to clone. It reaches every shard that the server has.
+/// A handle to a running server. It is `Send` and cheap to clone, and reaches every shard of the server.
+///
+/// [`Listener::handle`](crate::Listener::handle) and [`Session::server`](crate::Session::server) return
+/// one.
 #[derive(Clone)]
 pub struct Handle {
     whole: Arc<ShardHandles>,
 }
 
-/// A server, by its shards.
+/// The shards of a server.
 struct ShardHandles {
     links: Mutex<Arc<[Arc<ShardHandle>]>>,
-    /// The shard that is to have the next exchange.
+    /// The shard that gets the next exchange.
     next: AtomicUsize,
 }
 
 impl ShardHandles {
     fn links(&self) -> MutexGuard<'_, Arc<[Arc<ShardHandle>]>> {
-        // Nothing in here panics half-way.
+        // Nothing panics while it holds the lock with a change half done.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The other end of a [`Handle`], for the shard that it is to control.
-pub struct ShardControl {
+/// A shard's end of a [`Handle`].
+pub(super) struct ShardControl {
     pub(super) handle: Handle,
     pub(super) receiver: ControlReceiver,
     pub(super) shard_set: ShardSet,
@@ -50,7 +53,7 @@ pub struct ShardControl {
     pub(super) cache: VerdictCache,
 }
 
-/// Controls that wait for the shard.
+/// Requests of handles that wait for the shard.
 pub(super) struct ControlReceiver(Receiver<Control>);
 
 impl ControlReceiver {
@@ -60,17 +63,16 @@ impl ControlReceiver {
 }
 
 impl Drop for ControlReceiver {
-    /// Closing a channel leaves in it what nobody took, and with that the senders of answers that
-    /// somebody waits for: so they are taken out.
+    /// A closed channel keeps the requests in it, and with them the senders of answers for which callers
+    /// wait. So they are taken out and dropped, and the callers get [`Stopped`].
     fn drop(&mut self) {
         self.0.close();
         while self.0.try_recv().is_ok() {}
     }
 }
 
-/// A handle and its other end.
-#[must_use]
-pub fn shard_control() -> (Handle, ShardControl) {
+/// A handle, and the end of its only shard.
+pub(super) fn shard_control() -> (Handle, ShardControl) {
     let (sender, receiver) = bounded(CONTROLS_MAX);
     let link = ShardHandle::new(ShardMailbox::default(), sender);
     let links: Arc<[_]> = Arc::from([link.clone()]);
@@ -88,38 +90,29 @@ pub fn shard_control() -> (Handle, ShardControl) {
 }
 
 impl ShardControl {
-    /// Has `authorizer` decide about each request to a shard with `config`, and remembers what it
-    /// says as `cache` has it. For whoever has a shard without a [`Bound`](super::Bound).
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::TwoAuthorizers`] if there are static tokens.
-    pub fn authorize(
+    /// Has `authorizer` decide about each request to a shard with `config`. Fails with
+    /// [`ConfigError::TwoAuthorizers`] if `config` has static tokens.
+    pub(super) fn authorize(
         &mut self,
         config: &mut Config,
         authorizer: Authorizer,
-        cache: VerdictCache,
     ) -> Result<(), ConfigError> {
         config.defer_authorization()?;
         self.authorizer = Some(authorizer);
-        self.cache = cache;
         Ok(())
     }
 
-    /// Whether somebody decides, if that configuration has somebody decide.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::NoAuthorizer`] if nobody does.
-    pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
+    /// Fails with [`ConfigError::NoAuthorizer`] if `config` leaves decisions to an authorizer and there is
+    /// none.
+    pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
         match config.authorization() {
             Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
             Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),
         }
     }
 
-    /// Makes the controls of one shard into those of `shards` of them, for the same handle. Once, and
-    /// of a number that has been checked.
+    /// Makes the ends of `shards` shards out of that of one, for the same handle. It may be called
+    /// once, with a number that [`worker_count`](super::worker_count) has checked.
     pub(super) fn split(mut self, shards: usize) -> Vec<Self> {
         let whole = self.handle.whole.clone();
         let mut links = whole.links();
@@ -129,7 +122,7 @@ impl ShardControl {
         let mut receivers = Vec::new();
         for _ in 1..shards {
             let (sender, receiver) = bounded(CONTROLS_MAX);
-            // Whoever has stopped the server already has stopped all of it.
+            // A shutdown that was requested before holds for the new shards as well.
             all.push(ShardHandle::new(first.mailbox.clone_pending(), sender));
             receivers.push(ControlReceiver(receiver));
         }
@@ -150,34 +143,34 @@ impl ShardControl {
 }
 
 impl Handle {
-    /// Stops the server in order: idle connections and sessions end at once, requests under way are
-    /// answered, and what is left when
-    /// [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) is over is cut. To cut it
-    /// earlier, call [`abort`](Self::abort).
+    /// Shuts the server down: idle connections and sessions end at once, requests under way are
+    /// answered, and connections that remain when
+    /// [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) is over are closed. To
+    /// close them earlier, call [`abort`](Self::abort).
     ///
-    /// Returns immediately; the adapter's `serve` returns when it is done. Calling this again, from
-    /// whatever clone of the handle, changes nothing.
+    /// Returns immediately; the listener's `serve` returns when the server has ended. Another call, by any
+    /// clone of the handle, changes nothing.
     pub fn shutdown(&self) {
         self.stop(StopKind::Shutdown);
     }
 
-    /// Stops the server at once: every connection is cut, requests under way get no answer, and what
-    /// is queued for clients is lost. It may follow a [`shutdown`](Self::shutdown) that takes too
-    /// long, or come alone.
+    /// Ends the server at once: every connection is closed, requests under way get no answer, and what is
+    /// queued for clients is lost. It may follow a [`shutdown`](Self::shutdown) that takes too long, or be
+    /// the first call.
     ///
-    /// Returns immediately; the adapter's `serve` returns when it is done. Calling this again changes
+    /// Returns immediately; the listener's `serve` returns when the server has ended. Another call changes
     /// nothing.
     pub fn abort(&self) {
         self.stop(StopKind::Abort);
     }
 
     fn stop(&self, how: StopKind) {
-        // Under the lock: a server that is about to begin with more shards stops with all of them.
+        // Under the lock: a server that is being split into shards is stopped before or after that.
         self.whole.links().iter().for_each(|link| link.mailbox.stop(how));
     }
 
-    /// Sends one frame to every session. It is encoded once and shared; a session whose queue is
-    /// full is left out, and counted.
+    /// Sends one frame to every session. The frame is encoded once and shared. A session whose queue is
+    /// full does not get it, and is counted in the result.
     ///
     /// # Errors
     ///
@@ -188,13 +181,12 @@ impl Handle {
         reached.reduce(|sum, reach| sum + reach).ok_or(Stopped)
     }
 
-    /// Says what else `/health` and `/ready` are to tell, in place of what was said before. Returns
-    /// immediately.
+    /// Sets what else `/health` and `/ready` report, in place of what was set before. Returns immediately.
     pub fn set_health_extras(&self, report: HealthExtras) {
         self.whole.links().iter().for_each(|link| link.mailbox.set_health_extras(report.clone()));
     }
 
-    /// A copy of the counters, of all shards together.
+    /// The counters of all shards together.
     ///
     /// # Errors
     ///
@@ -205,15 +197,15 @@ impl Handle {
             return Err(Stopped);
         }
         let mut sum = Metrics::default();
-        // Shards end one after the other, and what they have counted does not.
+        // A shard that has ended has left its last counters.
         let counted =
             answers.into_iter().filter_map(|(link, now)| now.or_else(|| link.last_metrics()));
         counted.for_each(|metrics| sum += &metrics);
         Ok(sum)
     }
 
-    /// Puts a request to the server whose HTTP is spoken by the caller. The shards take turns at
-    /// them; one without room for a connection is passed over.
+    /// Passes a request on that another HTTP server has received. Each shard in turn gets one; a shard
+    /// without room for a connection is passed over.
     ///
     /// # Errors
     ///
@@ -231,17 +223,17 @@ impl Handle {
         Ok(exchange_pair)
     }
 
-    /// The shard whose turn it is, if it or any other takes something.
+    /// The next shard that has room; without one, the next that has not ended.
     fn next_shard(&self) -> Option<Arc<ShardHandle>> {
         let links = self.whole.links().clone();
         let first = self.whole.next.fetch_add(1, Ordering::Relaxed) % links.len();
         let turns = || links.iter().cycle().skip(first).take(links.len());
         let found = turns().find(|link| link.has_room());
-        // If none has room it is for one of them to say so.
+        // If none has room, the shard refuses the request.
         found.or_else(|| turns().find(|link| !link.controls.is_closed())).cloned()
     }
 
-    /// Asks every shard. A shard that has ended answers nothing.
+    /// Asks every shard. The answer of a shard that has ended is `None`.
     async fn ask<T>(
         &self,
         control: impl Fn(Sender<T>) -> Control,
@@ -250,7 +242,7 @@ impl Handle {
         let mut asked = Vec::with_capacity(links.len());
         for link in links.iter() {
             let (answer, answered) = bounded(1);
-            // One that has ended drops the other end of the answer with the question.
+            // A shard that has ended drops the question, and with it the sender of the answer.
             if link.controls.send(control(answer)).await.is_ok() {
                 link.mailbox.wake();
             }
@@ -269,12 +261,6 @@ impl fmt::Debug for Handle {
         let links = self.whole.links().clone();
         let stopped = links.iter().all(|link| link.controls.is_closed());
         f.debug_struct("Handle").field("shards", &links.len()).field("stopped", &stopped).finish()
-    }
-}
-
-impl fmt::Debug for ShardControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardControl").field("waiting", &self.receiver.0.len()).finish()
     }
 }
 

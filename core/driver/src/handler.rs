@@ -1,8 +1,8 @@
 //! What a handler of sessions may return: nothing, when it has handed the session on, or a future that
 //! serves the session.
 //!
-//! Knows: the two forms, and how an adapter gets the future out of either. Does not know: where that
-//! future runs, which is for each adapter to say.
+//! Knows: the two forms, and the future in either. Does not know: where that future runs, which each
+//! runtime decides.
 //!
 //! One method takes both forms. An application that has an executor of its own wants to be called with
 //! each session and to return at once; one that has not wants to write `async |session| ..`, as for

@@ -1,14 +1,12 @@
-//! One thread's server with its sockets: what the tasks of an adapter share.
+//! The server of one thread with its sockets, which the tasks of that thread share.
 //!
-//! Knows: which socket belongs to which connection and which task waits for it.
-//! Does not know: how a socket is made, or who polls.
+//! Knows: which socket belongs to which connection, and which task waits for it.
+//! Does not know: how a socket is made, or what polls.
 
 use core::cell::RefCell;
-use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -26,16 +24,16 @@ use super::shard_set::ShardSet;
 use super::slots::put;
 use super::socket::Socket;
 
-/// Bytes read at once, into a buffer that all connections of a thread share.
+/// The size of a thread's read buffer, which all of its connections share.
 const READ_BYTES: usize = 64 << 10;
-/// Pieces offered to one write: what one call of the operating system takes on most of them is
-/// more, but few queues are ever longer.
+/// Slices that are offered to one write. Most operating systems take more at once, but few queues are
+/// longer.
 const SLICES: usize = 64;
-/// Reads or writes for one connection before others get their turn.
+/// Reads or writes for one connection before the others are served.
 const IO_BATCH: usize = 16;
 
 /// A server and the sockets of its connections, shared by the tasks of one thread.
-pub struct Shard<S> {
+pub(super) struct Shard<S> {
     pub(super) state: Rc<RefCell<ShardState<S>>>,
 }
 
@@ -45,32 +43,22 @@ impl<S> Clone for Shard<S> {
     }
 }
 
-impl<S> fmt::Debug for Shard<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shard = f.debug_struct("Shard");
-        match self.state.try_borrow() {
-            Ok(state) => shard.field("server", &state.server).finish(),
-            Err(_) => shard.finish_non_exhaustive(),
-        }
-    }
-}
-
 pub(super) struct ShardState<S> {
     pub(super) server: Server,
     pub(super) clock: Clock,
-    /// What sessions lend their applications, and where they ask for attention.
+    /// The server's handle, which each session has.
     pub(super) handle: Handle,
     pub(super) receiver: ControlReceiver,
     pub(super) shard_set: ShardSet,
     pub(super) mail: MailLimits,
     pub(super) decisions: Decisions,
-    /// By the connection's slot.
+    /// Connections by their slots.
     conns: Vec<Option<Conn<S>>>,
-    /// By the session's slot.
+    /// Sessions by their slots.
     pub(super) sessions: Vec<Option<SessionSlot>>,
-    /// Sessions that were opened and not handed out yet.
+    /// Sessions that [`Turn::Opened`](super::turn::Turn::Opened) has not returned yet.
     pub(super) opened: VecDeque<Session>,
-    /// Connections that have no task yet.
+    /// Connections that [`Turn::Accepted`](super::turn::Turn::Accepted) has not returned yet.
     pub(super) accepted: VecDeque<ConnId>,
     buffer: Box<[u8]>,
     /// A turn is wanted, and the task that takes turns has been woken.
@@ -78,26 +66,26 @@ pub(super) struct ShardState<S> {
     pub(super) turn_waker: Option<Waker>,
     /// The task that accepts.
     accept_waker: Option<Waker>,
-    /// What it was told last.
+    /// The last result of [`Shard::poll_accepting`].
     accept_told: Poll<bool>,
-    /// When the adapter's timer will fire.
+    /// When the thread's timer will fire.
     pub(super) timer_at: Option<Instant>,
-    /// Until when what is due waits for what sockets may hold.
+    /// After a delay of this thread: until when sockets are read before timeouts fire.
     pub(super) look_until: Option<Time>,
 }
 
 struct Conn<S> {
     id: ConnId,
     socket: Io<S>,
-    /// The connection's own task, once it has been polled.
+    /// The waker of the connection's task, once that has been polled.
     waker: Option<Waker>,
     /// The socket took no more bytes; the connection's task is woken when it does.
     blocked: bool,
     /// The write side has been shut down.
     shut: bool,
-    /// The socket failed: the connection's task is to end.
+    /// The socket has failed, and the connection's task is to end.
     failed: bool,
-    /// What the task is waiting for at the moment.
+    /// What the task waits for.
     waits_for: Option<Interest>,
 }
 
@@ -107,7 +95,7 @@ impl<S> Conn<S> {
             id,
             socket,
             waker: None,
-            // The task's first poll looks for output that was queued before it.
+            // So the task's first poll writes output that was queued before it.
             blocked: true,
             shut: false,
             failed: false,
@@ -116,12 +104,12 @@ impl<S> Conn<S> {
     }
 }
 
-/// What carries a connection.
+/// The stream of a connection: a socket, or an exchange with another HTTP server.
 enum Io<S> {
     Socket(S),
     Exchange {
         channel: ExchangeSocket,
-        /// The head of the answer has been handed over.
+        /// The head of the response has been handed over.
         answered: bool,
     },
 }
@@ -154,10 +142,14 @@ impl<S: Socket> Socket for Io<S> {
 }
 
 impl<S: Socket> Shard<S> {
-    /// A shard without connections. If the controls are those of one shard among several, the
-    /// configuration is that of the whole: this one gets its number and its share of the limits.
+    /// Makes a shard without connections. `config` is that of the whole server: one shard among several
+    /// takes its share of the limits.
     #[must_use]
-    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, controls: ShardControl) -> Self {
+    pub(super) fn new(
+        config: Config,
+        entropy: Box<dyn Entropy + Send>,
+        controls: ShardControl,
+    ) -> Self {
         let ShardControl { handle, receiver, shard_set, authorizer, cache } = controls;
         let cache = cache.share_of(shard_set.shards());
         let decisions = Decisions::new(authorizer, cache, shard_set.own().clone());
@@ -190,31 +182,31 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Whether to accept now: pending while the table of connections is full, and no more once the
-    /// server is stopping. The task is woken whenever the answer may have changed.
-    pub fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
+    /// Whether to accept now: pending while the table of connections is full, and false once the server is
+    /// stopping. The task of `cx` is woken when the answer may have changed.
+    pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         set_waker(&mut state.accept_waker, cx);
         state.accept_told = state.accepting();
         state.accept_told
     }
 
-    /// For how many connections there is room.
+    /// The number of connections that there is room for.
     #[must_use]
-    pub fn room(&self) -> u32 {
+    pub(super) fn room(&self) -> u32 {
         let state = self.state.borrow();
         let max = state.server.config().limits().connections_max;
         max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
     }
 
-    /// Takes in an accepted socket; if there is no room for it, it is closed. The next turn hands it
-    /// out as [`Turn::Accepted`](super::Turn::Accepted).
-    pub fn accept(&self, socket: S, peer: Peer) {
+    /// Takes an accepted socket, and closes it if there is no room. The next turn returns the connection as
+    /// [`Turn::Accepted`](super::turn::Turn::Accepted).
+    pub(super) fn accept(&self, socket: S, peer: Peer) {
         let state = &mut *self.state.borrow_mut();
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
             Err(error) => {
-                // The core has said it, if it was not said too often.
+                // The core has logged the reason, at most once a second.
                 return log::debug!("a connection from {peer} was closed at once: {error}");
             }
         };
@@ -224,9 +216,8 @@ impl<S: Socket> Shard<S> {
         state.want_turn();
     }
 
-    /// Serves one connection: reads what comes and waits in between. Ends when it has ended and its
-    /// socket is closed.
-    pub async fn connection(self, id: ConnId) {
+    /// Reads from one connection until it has ended and its socket is closed.
+    pub(super) async fn connection(self, id: ConnId) {
         poll_fn(|cx| self.poll_connection(id, cx)).await;
     }
 
@@ -264,7 +255,7 @@ impl<S: Socket> ShardState<S> {
         let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
         if mem::take(&mut conn.blocked) {
             self.flush(id);
-            // What has left may have made room that somebody waits for.
+            // Bytes that were written may have made room for which a sender waits.
             self.want_turn();
         }
         let interest = self.server.interest(id);
@@ -296,7 +287,7 @@ impl<S: Socket> ShardState<S> {
             },
             Err(error) => Err(error),
         };
-        // What is read may ask for it ..
+        // A request that is read may ask for the counts ...
         shard_set.sync_counts(server);
         match read {
             Ok(0) => server.handle_eof(id, now),
@@ -312,13 +303,13 @@ impl<S: Socket> ShardState<S> {
                 server.handle_disconnect(id, now);
             }
         }
-        // .. and change it.
+        // ... and change them.
         shard_set.sync_counts(server);
         self.want_turn();
         Poll::Ready(())
     }
 
-    /// Takes in a request whose HTTP is spoken elsewhere.
+    /// Takes a request that another HTTP server has received.
     pub(super) fn exchange(
         &mut self,
         request: &ExchangeRequest,
@@ -339,12 +330,12 @@ impl<S: Socket> ShardState<S> {
                 put(&mut self.conns, id.slot(), Conn::new(id, socket));
                 self.accepted.push_back(id);
             }
-            // Dropping the channel says so, and the core has said it to the log.
+            // The exchange's client learns it when the socket is dropped, and the core has logged it.
             Err(error) => log::debug!("a request from {peer} was not taken: {error}"),
         }
     }
 
-    /// In an exchange the head of the answer goes ahead of it, and apart.
+    /// In an exchange the response's head is handed over before its body, and separately.
     fn hand_over_head(&mut self, id: ConnId) {
         let Self { server, conns, .. } = self;
         let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
@@ -357,8 +348,8 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Writes what waits for a connection's peer, as far as the socket takes it, and sees to it that
-    /// the connection's task learns what it has to know.
+    /// Writes queued output of a connection as far as the socket takes it, and wakes the connection's
+    /// task if what it has to wait for has changed.
     pub(super) fn flush(&mut self, id: ConnId) {
         self.hand_over_head(id);
         for _ in 0..IO_BATCH {
@@ -366,7 +357,7 @@ impl<S: Socket> ShardState<S> {
             let Self { server, conns, .. } = self;
             let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
             let Some(conn) = conn.filter(|conn| conn.id == id) else { return };
-            // Before its first poll a task is about to run anyway.
+            // A task that has not been polled yet is about to run and to write.
             let Some(waker) = &conn.waker else { return };
             let transmit = server.transmit(id);
             if conn.blocked || conn.failed || transmit.is_empty() {
@@ -387,7 +378,7 @@ impl<S: Socket> ShardState<S> {
         }
         let interest = self.server.interest(id);
         let Some(conn) = self.conn(id) else { return };
-        // Whether there is something to write is not the task's concern, unless it is stuck.
+        // The task does not wait to write, unless the socket has blocked.
         let same = match (conn.waits_for, interest) {
             (Some(Interest::Io { read: a, .. }), Interest::Io { read: b, .. }) => a == b,
             (before, after) => before == Some(after),
@@ -399,7 +390,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Sees to a turn soon: there may be something to write, to tell, or to wait for.
+    /// Wakes the task that takes turns: there may be output, an event or another deadline.
     pub(super) fn want_turn(&mut self) {
         if !mem::replace(&mut self.turn_wanted, true)
             && let Some(waker) = &self.turn_waker
@@ -423,7 +414,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Wakes the task that accepts if it would be told something new.
+    /// Wakes the task that accepts if [`Shard::poll_accepting`] has another result for it.
     pub(super) fn wake_acceptor(&mut self) {
         if self.accepting() != self.accept_told
             && let Some(waker) = self.accept_waker.take()
@@ -443,34 +434,5 @@ fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *waker = Some(cx.waker().clone()),
-    }
-}
-
-/// What to do when accepting fails, as it does when the process has no descriptors left.
-#[derive(Debug, Default)]
-pub struct AcceptTrouble {
-    warned: Option<Instant>,
-    unsaid: u32,
-}
-
-impl AcceptTrouble {
-    /// For how long to leave the listener alone after `error`. Warns about it, at most once a second.
-    #[must_use]
-    pub fn pause(&mut self, error: &io::Error, clock: &Clock) -> Duration {
-        // The connection was gone before it was accepted: that says nothing about the next one.
-        let theirs =
-            matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
-        let now = clock.instant(clock.now());
-        let quiet = match (self.warned, now) {
-            (Some(warned), Some(now)) => now.duration_since(warned) < Duration::from_secs(1),
-            _ => false,
-        };
-        if quiet {
-            self.unsaid += 1;
-        } else {
-            log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
-            (self.warned, self.unsaid) = (now, 0);
-        }
-        if theirs { Duration::ZERO } else { Duration::from_millis(100) }
     }
 }

@@ -1,21 +1,21 @@
-//! What an adapter lends for each connection: a byte stream that never blocks.
+//! The stream of one connection, as an adapter provides it: bytes in and out, without blocking.
 
 use core::task::{Context, Poll};
 use std::io::{self, IoSlice};
 
-/// A non-blocking byte stream, as an adapter has it.
+/// A non-blocking byte stream.
 ///
-/// Each method either does something now or arranges for the task of `cx` to be woken when it may be
-/// worth trying again.
+/// Each method either does its work now or arranges for the task of `cx` to be woken when it may be worth
+/// trying again.
 pub trait Socket {
-    /// Reads some bytes; zero of them means that the peer has shut its side down.
+    /// Reads bytes into `buffer` and returns their number. Zero means that the peer has shut its side down.
     ///
     /// # Errors
     ///
     /// Any error ends the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Writes some of the bytes, in one call of the operating system.
+    /// Writes the first bytes of `pieces`, with one call of the operating system, and returns their number.
     ///
     /// # Errors
     ///
@@ -26,7 +26,7 @@ pub trait Socket {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
-    /// Shuts this side down, so that the peer reads an end.
+    /// Shuts the write side down, so that the peer reads the end of the stream.
     ///
     /// # Errors
     ///

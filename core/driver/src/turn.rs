@@ -1,69 +1,60 @@
-//! One turn of a shard: the handles, the clock, the application, the sockets, in that order.
+//! One turn of a shard: it serves the handles, the clock, the application and the sockets, in that order.
 
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::time::Instant;
 
 use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
 
 use super::control::Control;
+use super::runtime::Timer;
 use super::session::{Session, SessionSlot};
 use super::shard::{Shard, ShardState};
 use super::shard_mailbox::StopKind;
 use super::slots::put;
 use super::socket::Socket;
 
-/// Wake-ups of connections served before others of the thread's tasks get their turn, however often
-/// there is more to write: an application on other threads may send as fast as a turn writes.
+/// Connections that are written to before the other tasks of the thread run. Without this bound, a turn
+/// would not end while an application on other threads sends as fast as the turn writes.
 const WAKES_BATCH: usize = 1_024;
 
-/// Controls of handles served in one turn.
+/// Requests of handles that are served in one turn.
 const CONTROLS_BATCH: usize = 16;
 
-/// A deadline that is noticed so late says that this thread was held up, and that sockets may hold what
-/// came in time.
+/// If a deadline is noticed this late, the thread was delayed, and sockets may hold bytes that came in
+/// time.
 const HELD_UP: Duration = Duration::from_millis(50);
 
-/// For how long sockets are looked at then, before what is due is done.
+/// How long sockets are read in that case before timeouts fire.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// An adapter's timer: one for each shard.
-pub trait Timer {
-    /// Fires at `at`, and no more at the time it was set to before.
-    fn set(&mut self, at: Instant);
-
-    /// Whether it has fired; if not, the task of `cx` is woken when it does.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-}
 
 /// Why [`Shard::poll_turn`] is ready.
 #[derive(Debug)]
-pub enum Turn {
-    /// A session has begun: see to it that somebody serves it.
+pub(super) enum Turn {
+    /// A session has begun, and needs a handler.
     Opened(Session),
-    /// A connection has begun: spawn [`connection`](Shard::connection) for it.
+    /// A connection has begun, and needs a task: [`connection`](Shard::connection).
     Accepted(ConnId),
     /// The server has been shut down and every connection has ended.
     Drained,
 }
 
 impl<S: Socket> Shard<S> {
-    /// Does everything there is to do now and waits for more: fires what is due, moves messages and
-    /// frames between the core and the handles, writes what can be written.
-    pub fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
+    /// Does all that there is to do now, and is pending until there is more: fires timeouts, moves
+    /// messages and frames between the core and the handles, and writes to sockets.
+    pub(super) fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
         let state = &mut *self.state.borrow_mut();
         state.turn_begins(cx);
         let mut served = 0;
         loop {
             if let Some(session) = state.opened.pop_front() {
-                // The rest of this turn is taken when the adapter polls again, which it does at once.
+                // The caller polls again at once, which continues this turn.
                 return Poll::Ready(Turn::Opened(session));
             }
             if let Some(conn) = state.accepted.pop_front() {
                 return Poll::Ready(Turn::Accepted(conn));
             }
             state.shard_set.sync_counts(&mut state.server);
-            // Before the clock: an outcome that has come in time is in time.
+            // Before the clock, so that an outcome that has come in time is not too late.
             state.serve_handles(cx);
             state.serve_decisions();
             state.tick();
@@ -96,7 +87,7 @@ impl<S: Socket> ShardState<S> {
             return;
         };
         match self.look_until {
-            // Nobody is to be told that he was late because the server was.
+            // If this thread was delayed, drain sockets before firing timeouts.
             None if now.saturating_since(due.at) >= HELD_UP => {
                 self.look_until = Some(now.saturating_add(LOOK));
             }
@@ -139,7 +130,7 @@ impl<S: Socket> ShardState<S> {
         for _ in 0..CONTROLS_BATCH {
             let Some(control) = self.receiver.take() else { return };
             match control {
-                // Nobody may be waiting for the answer any more; then it is dropped.
+                // An answer for which no caller waits any more is dropped.
                 Control::Broadcast(frame, answer) => drop(answer.try_send(self.broadcast(&frame))),
                 Control::Exchange(request, peer, channel) => self.exchange(&request, peer, channel),
                 Control::Metrics(answer) => {
@@ -147,7 +138,7 @@ impl<S: Socket> ShardState<S> {
                 }
             }
         }
-        // There may be more; others come first.
+        // There may be more, which the next turn serves.
         self.want_turn();
     }
 
@@ -161,7 +152,7 @@ impl<S: Socket> ShardState<S> {
         self.server.broadcast(all, frame, self.clock.now())
     }
 
-    /// Goes on with questions to the authorizer. Their answers bring about events.
+    /// Polls the authorizer's decisions. They bring about events.
     fn serve_decisions(&mut self) {
         let now = self.clock.now();
         if self.decisions.poll(&mut self.server, now) {
@@ -169,7 +160,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Takes the core's events to the handles. Says whether it was the last.
+    /// Takes the core's events to the handles. Returns true after the last event.
     fn serve_application(&mut self) -> bool {
         let now = self.clock.now();
         while let Some(event) = self.server.poll_event() {
@@ -186,8 +177,8 @@ impl<S: Socket> ShardState<S> {
                         slot.message(message, &mut self.server, now);
                     }
                     if let Some(ticket) = ticket {
-                        // In the handle's mailbox it is in the application's hands. The post's client
-                        // may have left.
+                        // A message in the session's mailbox counts as accepted. The post's client may have
+                        // left.
                         let _ =
                             self.server.acknowledge(ticket, mcp_sse_core::Outcome::Accepted, now);
                     }
@@ -227,8 +218,7 @@ impl<S: Socket> ShardState<S> {
         false
     }
 
-    /// Writes to so many of the sockets that have something to be written. Returns how many it looked
-    /// at.
+    /// Writes to at most `batch` sockets for which output is queued. Returns their number.
     fn serve_sockets(&mut self, batch: usize) -> usize {
         let mut served = 0;
         while served < batch
@@ -240,15 +230,15 @@ impl<S: Socket> ShardState<S> {
         served
     }
 
-    /// Pending until the next deadline, or until somebody wants a turn.
+    /// Pending until the next deadline; a wake-up of the task begins the next turn earlier.
     fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
         let deadline = self.server.poll_timeout().map(|deadline| deadline.at);
         let deadline = deadline.map(|at| self.look_until.map_or(at, |until| at.max(until)));
         let deadline = [deadline, self.decisions.deadline()].into_iter().flatten().min();
         let deadline = deadline.and_then(|at| self.clock.instant(at));
         let Some(deadline) = deadline else { return Poll::Pending };
-        // Most deadlines move away before they come; so a timer that fires early is left alone, and
-        // set anew when it has.
+        // Most deadlines are extended before they come. So a timer that would fire too early is not set
+        // again until it has fired.
         if self.timer_at.is_none_or(|at| deadline < at) {
             timer.set(deadline);
             self.timer_at = Some(deadline);

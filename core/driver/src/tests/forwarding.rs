@@ -8,14 +8,16 @@ use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
 
 use super::poll;
 use super::sockets::{Bench, Scripted};
+use crate::handle::shard_control;
 use crate::testing::Random;
-use crate::{Handle, Stopped, shard_control_of};
+use crate::{Handle, Stopped, worker_count};
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Shards that are run one after the other, when a test says so.
 fn shards(config: &Config, count: usize) -> (Handle, Vec<Bench>) {
-    let (handle, controls) = shard_control_of(count).unwrap();
+    let (handle, controls) = shard_control();
+    let controls = controls.split(count);
     let bench = |(seed, controls)| {
         Bench::with(config.clone(), Box::new(Random::seeded(seed)), handle.clone(), controls)
     };
@@ -343,7 +345,7 @@ fn unfinished_posts_to_shards_that_end_or_never_were_are_answered() {
 
 #[test]
 fn a_shutdown_before_the_beginning_reaches_every_shard() {
-    let (handle, controls) = crate::shard_control();
+    let (handle, controls) = shard_control();
     handle.shutdown();
     for controls in controls.split(3) {
         let entropy = Box::new(Random::seeded(1));
@@ -361,7 +363,7 @@ fn sessions_of_different_shards_have_different_ids() {
 
 #[test]
 fn too_few_and_too_many_are_mistakes() {
-    assert!(shard_control_of(0).is_err());
-    assert!(shard_control_of(257).is_err());
-    assert!(shard_control_of(256).is_ok());
+    assert!(worker_count::check(0).is_err());
+    assert!(worker_count::check(257).is_err());
+    assert!(worker_count::check(256).is_ok());
 }
