@@ -1,4 +1,4 @@
-//! What an idle stream costs the server in memory. Prints, and judges nothing.
+//! Prints how much memory an idle stream takes in the server.
 //!
 //! `STREAMS=5000 cargo bench -p mcp-sse-tests --bench idle_streams`
 
@@ -13,7 +13,8 @@ use mcp_sse_tests::{handlers, wait_until};
 
 fn main() {
     match child::role().as_deref() {
-        // The limit of descriptors is a process's own, so even the clients are a child.
+        // The descriptor limit is set when a process starts, so even the clients run in a child
+        // process.
         None => Child::start("clients", &[], Descriptors::Most).run_to_end(),
         Some("clients") => adapter::ALL.iter().for_each(run_clients),
         Some(name) => serve(&adapter::named(name).expect("an adapter")),
@@ -38,7 +39,7 @@ fn run_clients(adapter: &Adapter) {
     }
     let server = Child::start(adapter.name, &[], Descriptors::Most);
     let address: core::net::SocketAddr = server.line().parse().expect("an address");
-    // Code and allocators that the first streams touch are not what a further one costs.
+    // The first streams load code and grow allocators, which is no cost of a further stream.
     let warm: Vec<_> = (0..50).map(|_| Stream::open(address)).collect();
     drop(warm);
     wait_until("the first streams are gone", || health(address).sessions == 0);

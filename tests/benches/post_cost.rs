@@ -1,6 +1,5 @@
-//! How many round trips a second: a POST, its 202, and the answer on the stream. Prints, and judges
-//! nothing. Client and server are processes of their own, with one thread at work in each; at the end
-//! the server with two of them.
+//! Prints how many round trips a second are made: a POST, its 202, and the response on the stream.
+//! Client and server are processes with one working thread each; at the end the server has two.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -34,7 +33,7 @@ fn main() {
     }
 }
 
-/// Each session has a request on the way all the time.
+/// Every session always has a request in progress.
 fn run(adapter: &Adapter, sessions: usize, workers: usize, for_how_long: Duration) {
     let role = format!("{}/{workers}", adapter.name);
     let child = Child::start(&role, &[], Descriptors::Most);
