@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{Adapter, Place, SMOL, Server, TOKIO};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer, SMOL, TOKIO};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::sdk::Toolbox;
@@ -61,7 +61,7 @@ fn check(what: &str, causes: &[(&str, u64)], mut act: impl FnMut(), all_seen: im
 }
 
 fn streams(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let closed = || server.metrics().sessions_closed;
     check(
         "opened and closed streams",
@@ -74,7 +74,13 @@ fn streams(on: &Adapter) {
 fn tls(on: &Adapter) {
     let certificate = Certificate::new();
     let config = Config::default();
-    let server = Server::start_tls(on, certificate.tls(), Place::Local, config, handlers::echo());
+    let server = RunningServer::start_tls(
+        on,
+        certificate.tls(),
+        HandlerThread::Local,
+        config,
+        handlers::echo(),
+    );
     let say = |bytes: &[u8]| {
         let mut client = Client::connect(server.address());
         client.send(bytes);

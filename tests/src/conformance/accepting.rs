@@ -11,18 +11,19 @@ use std::time::Instant;
 use mcp_sse_core::Config;
 use mcp_sse_driver::Session;
 
-use crate::adapter::{Adapter, Listen, Place, Server, handler};
-use crate::child::{self, Child, Descriptors};
+use crate::adapter::{Adapter, HandlerThread, Listen, RunningServer, handler};
+use crate::child::{self, ChildProcess, DescriptorLimit};
 use crate::client::{Client, Stream};
 use crate::{PATIENCE, handlers, limits, wait_until};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// They stay in the backlog, and come in when there is room.
-pub fn connections_over_the_limit_wait(on: &Adapter) {
-    for place in Place::ALL {
+pub fn connections_beyond_the_limit_wait_in_the_backlog(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let config = limits(|l| l.connections_max = Some(4)).build().expect("good");
-        let server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
+        let server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handlers::echo());
         let mut stream = Stream::open(server.address());
         stream.check_alive("the connection for posts");
         let mut third = Client::connect(server.address());
@@ -41,7 +42,7 @@ pub fn connections_over_the_limit_wait(on: &Adapter) {
             assert_eq!(third.ask(READY).status, 200);
             stream.check_alive("while the server is full");
         }
-        assert!(!waiting.iter().any(Client::hears_something));
+        assert!(!waiting.iter().any(Client::has_input));
         let metrics = server.metrics();
         assert_eq!((metrics.connections_accepted, metrics.connections_refused), (4, 0));
         // One place, and one after the other takes it.
@@ -57,21 +58,22 @@ pub fn connections_over_the_limit_wait(on: &Adapter) {
 
 /// Peers that connect and are gone while nobody accepts: what comes in then is a connection with an
 /// error in it, or none, as the system has it.
-pub fn gone_before_they_are_accepted(on: &Adapter) {
-    let (says, held_up) = mpsc::channel();
+pub fn connections_reset_before_accept_leave_the_server_running(on: &Adapter) {
+    let (block_sender, blocked) = mpsc::channel();
     let echo = handlers::echo();
-    let (go_on, hears) = mpsc::channel();
-    let hears = Arc::new(Mutex::new(hears));
-    let server = Server::start(
+    let (resume, resumed) = mpsc::channel();
+    let resumed = Arc::new(Mutex::new(resumed));
+    let server = RunningServer::start(
         on,
         Config::default(),
         handler(move |session: Session| {
-            let (says, hears, echo) = (says.clone(), hears.clone(), echo.clone());
+            let (block_sender, resumed, echo) =
+                (block_sender.clone(), resumed.clone(), echo.clone());
             async move {
                 if session.head().path() == "/sse/" {
-                    says.send(()).expect("the test waits");
+                    block_sender.send(()).expect("the test waits");
                     // The end of the test will do as well.
-                    let _ = hears.lock().expect("no panic").recv_timeout(PATIENCE);
+                    let _ = resumed.lock().expect("no panic").recv_timeout(PATIENCE);
                 }
                 echo(session).await;
             }
@@ -79,9 +81,9 @@ pub fn gone_before_they_are_accepted(on: &Adapter) {
     );
     let mut stream = Stream::open(server.address());
     stream.check_alive("before");
-    let mut holds_up = Client::connect(server.address());
-    holds_up.send("GET /sse/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    held_up.recv_timeout(PATIENCE).expect("the thread is held up");
+    let mut blocker = Client::connect(server.address());
+    blocker.send("GET /sse/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    blocked.recv_timeout(PATIENCE).expect("the thread is held up");
     for n in 0..60 {
         let mut client = Client::connect(server.address());
         if n % 2 == 0 {
@@ -94,7 +96,7 @@ pub fn gone_before_they_are_accepted(on: &Adapter) {
     }
     let mut last = Client::connect(server.address());
     last.send(READY);
-    go_on.send(()).expect("the thread waits");
+    resume.send(()).expect("the thread waits");
     assert_eq!(last.response().status, 200);
     stream.check_alive("afterwards");
     wait_until("they are gone", || server.metrics().connections_open() == 4);
@@ -110,12 +112,12 @@ const CONNECTIONS: usize = 64;
 /// Accepting fails, is left alone for a while, and goes on when there are descriptors again; what is
 /// there already is served meanwhile. The server runs in a process of its own that may have few: this
 /// very test once more.
-pub fn no_descriptors_left(on: &Adapter) {
+pub fn accepting_pauses_without_descriptors(on: &Adapter) {
     accept_without_descriptors(on, 1);
 }
 
 /// The same where one of several workers accepts for all: the socket is one that they cannot share.
-pub fn no_descriptors_left_for_several_workers(on: &Adapter) {
+pub fn accepting_pauses_without_descriptors_with_several_workers(on: &Adapter) {
     accept_without_descriptors(on, 2);
 }
 
@@ -127,8 +129,8 @@ fn accept_without_descriptors(on: &Adapter, workers: usize) {
             serve_with_few_descriptors(on, workers);
         };
     }
-    let arguments = ["no_descriptors_left", "--nocapture", "--test-threads=1"];
-    let child = Child::start(&part, &arguments, Descriptors::Few(DESCRIPTORS));
+    let arguments = ["accepting_pauses_without_descriptors", "--nocapture", "--test-threads=1"];
+    let child = ChildProcess::start(&part, &arguments, DescriptorLimit::Few(DESCRIPTORS));
     let address: SocketAddr = child.line().parse().expect("an address");
     let mut stream = Stream::open(address);
     stream.check_alive("before");
@@ -139,7 +141,7 @@ fn accept_without_descriptors(on: &Adapter, workers: usize) {
     // While accepting fails, again and again, nothing else is asked of that process.
     assert_eq!(child.line(), "it waits");
     stream.check_alive("without descriptors");
-    assert!(!last.hears_something());
+    assert!(!last.has_input());
     stream.check_alive("without descriptors, again");
     first.truncate(first.len() / 2);
     assert_eq!(last.response().status, 200);
@@ -155,9 +157,9 @@ fn accept_without_descriptors(on: &Adapter, workers: usize) {
 static WARNINGS: AtomicU32 = AtomicU32::new(0);
 static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
-struct Counting;
+struct WarningCounter;
 
-impl log::Log for Counting {
+impl log::Log for WarningCounter {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         metadata.level() <= log::Level::Warn
     }
@@ -180,11 +182,18 @@ fn serve_with_few_descriptors(on: &Adapter, workers: usize) {
     /// For how long a listener is left alone, and how often that is told about.
     const PAUSE: Duration = Duration::from_millis(100);
     const WARNING: Duration = Duration::from_secs(1);
-    log::set_logger(&Counting).expect("this process has no other");
+    log::set_logger(&WarningCounter).expect("this process has no other");
     log::set_max_level(log::LevelFilter::Warn);
     let listen = Listen::Tcp(TcpListener::bind("127.0.0.1:0").expect("a free port"));
     let (config, handler) = (Config::default(), handlers::echo());
-    let server = Server::try_start_workers(on, listen, workers, Place::Local, config, handler);
+    let server = RunningServer::try_start_workers(
+        on,
+        listen,
+        workers,
+        HandlerThread::Local,
+        config,
+        handler,
+    );
     let server = server.expect("a server");
     // All that it needs for itself is open when it has answered.
     Stream::open(server.address()).check_alive("at first");
@@ -193,9 +202,9 @@ fn serve_with_few_descriptors(on: &Adapter, workers: usize) {
         opened.push(file);
     }
     opened.truncate(opened.len() - LEFT_BY_APPLICATION);
-    child::tell_parent(server.address());
+    child::send_to_parent(server.address());
     wait_until("no descriptor is left", || File::open("/dev/null").is_err());
-    child::tell_parent("none left");
+    child::send_to_parent("none left");
     let warnings = || WARNINGS.load(Ordering::Relaxed);
     wait_until("somebody is told", || warnings() > 0);
     let (start, before) = (Instant::now(), ATTEMPTS.load(Ordering::Relaxed));
@@ -205,28 +214,28 @@ fn serve_with_few_descriptors(on: &Adapter, workers: usize) {
     let elapsed = start.elapsed();
     let most = |each: Duration| 2 + elapsed.as_millis() / each.as_millis();
     if u128::from(attempts) <= most(PAUSE) && u128::from(warnings()) <= most(WARNING) {
-        child::tell_parent("it waits");
+        child::send_to_parent("it waits");
     } else {
         let told = format!("in {elapsed:?} it tried {attempts} times and warned {}", warnings());
-        child::tell_parent(told);
+        child::send_to_parent(told);
     }
     child::wait_for_parent();
 }
 
 /// Many at once, some of them gone by the time they are looked at.
-pub fn a_herd_of_connections(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+pub fn many_connections_at_once_are_all_answered(on: &Adapter) {
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let mut stream = Stream::open(server.address());
     for _ in 0..10 {
-        let mut herd: Vec<_> = (0..100).map(|_| Client::connect(server.address())).collect();
+        let mut clients: Vec<_> = (0..100).map(|_| Client::connect(server.address())).collect();
         // A third says nothing, a third asks, a third asks and leaves.
-        for (n, client) in herd.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
+        for (n, client) in clients.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
             client.send(READY);
             if n % 3 == 2 {
                 client.end();
             }
         }
-        for (n, client) in herd.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
+        for (n, client) in clients.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
             assert_eq!(client.response().status, 200, "{n}");
         }
         stream.check_alive("beside a herd");

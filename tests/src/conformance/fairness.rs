@@ -16,8 +16,8 @@ use futures_lite::future;
 use mcp_sse_core::Config;
 use mcp_sse_driver::Session;
 
-use crate::adapter::{Adapter, Handler, Listen, Place, Server, handler};
-use crate::client::{Client, Stream, Way, answer, call};
+use crate::adapter::{Adapter, Handler, HandlerThread, Listen, RunningServer, handler};
+use crate::client::{Client, ServerAddress, Stream, answer, call};
 use crate::{PATIENCE, handlers, wait_until};
 
 /// Handlers that are always ready.
@@ -34,13 +34,13 @@ const BUSY_PATH: &str = "/sse/";
 
 /// Counts the turns of handlers that are always ready, on a server that it makes the handler of.
 #[derive(Debug)]
-pub struct Busy {
+pub struct BusyHandlers {
     turns: Arc<AtomicU64>,
     /// How many turns there were when a post had come to its handler.
     received: mpsc::Receiver<u64>,
 }
 
-impl Busy {
+impl BusyHandlers {
     /// Counts nothing yet. The handler is that of the server on which to look at posts.
     #[must_use]
     pub fn new() -> (Self, Handler) {
@@ -75,11 +75,11 @@ impl Busy {
     ///
     /// If a post waits while they have more turns than they should.
     #[track_caller]
-    pub fn check_posts(&self, way: impl Into<Way>) {
-        let way = way.into();
-        let mut stream = Stream::open(&way);
+    pub fn check_posts(&self, address: impl Into<ServerAddress>) {
+        let address = address.into();
+        let mut stream = Stream::open(&address);
         let get = format!("GET {BUSY_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let _busy: Vec<_> = (0..BUSY).map(|_| Stream::open_with(&way, &get)).collect();
+        let _busy: Vec<_> = (0..BUSY).map(|_| Stream::open_with(&address, &get)).collect();
         let mut poster = None;
         for n in 0..POSTS {
             let before = self.turns.load(Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl Busy {
             // A connection that is made for a post counts from its first byte: in TLS the server has to
             // read more than once before the post is sent.
             let begun = self.turns.load(Ordering::Relaxed);
-            let poster = poster.get_or_insert_with(|| Client::connect(&way));
+            let poster = poster.get_or_insert_with(|| Client::connect(&address));
             poster.send(stream.post_request(&call(n, "[]")));
             let received = self.received.recv_timeout(PATIENCE).expect("the post is read");
             let turns = received.saturating_sub(begun);
@@ -104,11 +104,11 @@ impl Busy {
 /// Posts on connections old and new are read while handlers on the same thread are always ready,
 /// whoever else in the process waits for input meanwhile.
 pub fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
-    let (busy, handler) = Busy::new();
-    let server = Server::start(on, Config::default(), handler);
+    let (busy, handler) = BusyHandlers::new();
+    let server = RunningServer::start(on, Config::default(), handler);
     // Its thread has nothing to do but wait. Where a runtime has one reactor for all threads, it is this
     // one that waits for the other's sockets.
-    let idle = Server::start(on, Config::default(), handlers::echo());
+    let idle = RunningServer::start(on, Config::default(), handlers::echo());
     let mut idle_stream = Stream::open(idle.address());
     busy.check_posts(server.address());
     idle_stream.check_alive("beside a busy thread");
@@ -126,17 +126,18 @@ pub fn post_is_received_before_all_waiting_connections_are_accepted(on: &Adapter
     if waiting(port).is_none() {
         return println!("not tried: the system does not say how many connections wait");
     }
-    let (blocks, blocked) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel();
+    let (block_sender, blocked) = mpsc::channel();
+    let (resume, resumed) = mpsc::channel();
     let (sender, counted) = mpsc::channel();
-    let goes_on = Arc::new(Mutex::new(goes_on));
+    let resumed = Arc::new(Mutex::new(resumed));
     let handler = handler(move |mut session: Session| {
-        let (blocks, goes_on, sender) = (blocks.clone(), goes_on.clone(), sender.clone());
+        let (block_sender, resumed, sender) =
+            (block_sender.clone(), resumed.clone(), sender.clone());
         async move {
             while let Some(message) = session.recv().await {
                 if message.method() == Some("hold up") {
-                    blocks.send(()).expect("the test waits");
-                    let _ = goes_on.lock().expect("no panic").recv_timeout(PATIENCE);
+                    block_sender.send(()).expect("the test waits");
+                    let _ = resumed.lock().expect("no panic").recv_timeout(PATIENCE);
                 } else {
                     let _ = sender.send(waiting(port).expect("it was there before"));
                 }
@@ -144,20 +145,21 @@ pub fn post_is_received_before_all_waiting_connections_are_accepted(on: &Adapter
         }
     });
     let (listen, config) = (Listen::Tcp(socket), Config::default());
-    let server = Server::try_start(on, listen, Place::Local, config, handler).expect("a server");
+    let server = RunningServer::try_start(on, listen, HandlerThread::Local, config, handler)
+        .expect("a server");
     let stream = Stream::open(server.address());
     let mut posters = [(); 2].map(|()| Client::connect(server.address()));
     for poster in &mut posters {
         assert_eq!(poster.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
     }
-    let [mut holds_up, mut poster] = posters;
-    holds_up.send(stream.post_request(r#"{"jsonrpc":"2.0","method":"hold up"}"#));
+    let [mut blocker, mut poster] = posters;
+    blocker.send(stream.post_request(r#"{"jsonrpc":"2.0","method":"hold up"}"#));
     blocked.recv_timeout(PATIENCE).expect("the thread is held up");
     // It comes first, so whoever tells of input does not tell of it later than of the others.
     poster.send(stream.post_request(&call(1, "[]")));
     let _clients: Vec<_> = (0..WAITING).map(|_| Client::connect(server.address())).collect();
     wait_until("they wait", || waiting(port) == Some(WAITING));
-    go_on.send(()).expect("the thread waits");
+    resume.send(()).expect("the thread waits");
     let still_waiting = counted.recv_timeout(PATIENCE).expect("the post is received");
     assert!(still_waiting > 0, "all were accepted before");
     wait_until("the others are accepted", || waiting(port) == Some(0));

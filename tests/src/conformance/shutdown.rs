@@ -7,7 +7,7 @@ use std::time::Instant;
 use mcp_sse_core::{CloseReason, Config, Frame};
 use mcp_sse_driver::{Session, Stopped};
 
-use crate::adapter::{Adapter, Place, Server, handler};
+use crate::adapter::{Adapter, HandlerThread, RunningServer, handler};
 use crate::client::{Client, Stream, answer, call};
 use crate::{PATIENCE, finish, handlers, timeouts, wait_until};
 
@@ -18,10 +18,11 @@ fn with_grace(grace: Option<Duration>) -> Config {
 const LONG: Option<Duration> = Some(Duration::from_secs(3_600));
 
 /// Whoever waits for nothing is not waited for.
-pub fn idle_streams_end_at_once(on: &Adapter) {
-    for place in Place::ALL {
+pub fn shutdown_ends_idle_streams_at_once(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let config = with_grace(LONG);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handlers::echo());
         let mut streams: Vec<_> = (0..50).map(|_| Stream::open(server.address())).collect();
         let mut keep_alive = Client::connect(server.address());
         let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -44,13 +45,14 @@ pub fn idle_streams_end_at_once(on: &Adapter) {
 }
 
 /// What is queued for a peer that does not read is lost when the grace is over, and not before.
-pub fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
+pub fn stalled_reader_is_cut_after_shutdown_grace(on: &Adapter) {
     let grace = Duration::from_millis(300);
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(Some(grace));
         let handler = handlers::give(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut stream = Stream::open(server.address());
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
         let mut idle = Stream::open(server.address());
@@ -75,9 +77,9 @@ pub fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
 
 /// Many readers that have stalled, their queues full and their handlers waiting for room: an abort
 /// ends all that at once, and everybody is told.
-pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
+pub fn abort_cuts_stalled_readers(on: &Adapter) {
     const READERS: usize = 20;
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let (sender, ends) = mpsc::channel();
         let text = format!("[\"{}\"]", "x".repeat(256 << 10));
         let large = handlers::response("1", &text);
@@ -88,9 +90,10 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
                 let _ = sender.send(session.closed().map(|closed| closed.reason));
             }
         });
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, with_grace(LONG), floods);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, with_grace(LONG), floods);
         let open = |_| {
-            let client = Client::connect_narrow(server.address(), 4 << 10);
+            let client = Client::connect_with_receive_buffer(server.address(), 4 << 10);
             let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
             Stream::open_on(client, server.address(), request)
         };
@@ -109,7 +112,10 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
         for _ in 0..READERS {
             let told = ends.recv_timeout(PATIENCE);
             // On the server's own thread a handler goes when that ends.
-            assert!(told == Ok(Some(CloseReason::Shutdown)) || place == Place::Local, "{told:?}");
+            assert!(
+                told == Ok(Some(CloseReason::Shutdown)) || handler_thread == HandlerThread::Local,
+                "{told:?}"
+            );
             if told.is_err() {
                 break;
             }
@@ -121,12 +127,13 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
 }
 
 /// A session with a request in flight goes on until that has its answer.
-pub fn a_request_in_flight_is_answered(on: &Adapter) {
-    for place in Place::ALL {
+pub fn shutdown_waits_for_requests_in_flight(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(LONG);
         let handler = handlers::give(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut stream = Stream::open(server.address());
         let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
         let mut idle = Stream::open(server.address());
@@ -151,8 +158,8 @@ pub fn a_request_in_flight_is_answered(on: &Adapter) {
 }
 
 /// Requests that are complete only after it are refused, and told when to come again.
-pub fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
-    let mut server = Server::start(on, with_grace(LONG), handlers::silent());
+pub fn post_completed_during_shutdown_is_503(on: &Adapter) {
+    let mut server = RunningServer::start(on, with_grace(LONG), handlers::silent());
     let mut stream = Stream::open(server.address());
     assert_eq!(stream.post(&call(1, "[]")).status, 202);
     // Heads that have begun, before the end does.
@@ -188,12 +195,13 @@ pub fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
 }
 
 /// Asking again changes nothing, and an abort does not wait.
-pub fn a_second_shutdown_waits_and_an_abort_does_not(on: &Adapter) {
-    for place in Place::ALL {
+pub fn second_shutdown_changes_nothing_and_abort_ends_at_once(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, messages) = mpsc::channel();
         let config = with_grace(None);
         let handler = handlers::record(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut stream = Stream::open(server.address());
         let mut idle = Stream::open(server.address());
         assert_eq!(stream.post(&call(1, "[]")).status, 202);
@@ -211,12 +219,13 @@ pub fn a_second_shutdown_waits_and_an_abort_does_not(on: &Adapter) {
 }
 
 /// Nothing is left behind, and nobody waits for ever.
-pub fn the_future_is_dropped(on: &Adapter) {
-    for place in Place::ALL {
+pub fn dropped_serve_future_closes_everything(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(Some(Duration::from_millis(200)));
         let handler = handlers::give(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut streams: Vec<_> = (0..5).map(|_| Stream::open(server.address())).collect();
         let held: Vec<_> =
             (0..5).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();

@@ -7,14 +7,14 @@ use std::net::{TcpListener, TcpStream};
 
 use mcp_sse_core::{Config, Frame};
 use mcp_sse_driver::Tls;
-use mcp_sse_tests::adapter::{Adapter, Listen, Place, Server};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, Listen, RunningServer};
 use mcp_sse_tests::certificate::Certificate;
-use mcp_sse_tests::client::{Client, Stream, Way, answer, call};
+use mcp_sse_tests::client::{Client, ServerAddress, Stream, answer, call};
 use mcp_sse_tests::{finish, for_each_adapter, handlers, limits, timeouts, wait_until};
 
 for_each_adapter!(
     server_at_two_addresses_is_one_server,
-    connection_limit_is_of_all_addresses,
+    connection_limit_counts_all_addresses,
     tls_is_spoken_at_every_address,
     address_in_use_among_several_is_an_error,
 );
@@ -40,13 +40,14 @@ fn at(port: u16) -> Vec<SocketAddr> {
 fn start(
     on: &Adapter,
     workers: usize,
-    place: Place,
+    handler_thread: HandlerThread,
     config: Config,
     tls: Option<Tls>,
-) -> (Server, Vec<SocketAddr>) {
+) -> (RunningServer, Vec<SocketAddr>) {
     let listen = Listen::BindAll(at(0), tls);
     let what = handlers::echo();
-    let server = Server::try_start_workers(on, listen, workers, place, config, what);
+    let server =
+        RunningServer::try_start_workers(on, listen, workers, handler_thread, config, what);
     let server = server.expect("a server");
     let all = at(server.address().port());
     (server, all)
@@ -54,12 +55,14 @@ fn start(
 
 /// One that serves by itself, one with a socket for each worker and address, and one of each place
 /// where handlers may run.
-const KINDS: [(usize, Place); 3] = [(1, Place::Local), (1, Place::Apart), (3, Place::Local)];
+const KINDS: [(usize, HandlerThread); 3] =
+    [(1, HandlerThread::Local), (1, HandlerThread::Own), (3, HandlerThread::Local)];
 
 fn server_at_two_addresses_is_one_server(on: &Adapter) {
-    for (workers, place) in KINDS {
+    for (workers, handler_thread) in KINDS {
         let config = timeouts(|t| t.shutdown_grace = Some(Duration::from_millis(200)));
-        let (mut server, all) = start(on, workers, place, config.build().expect("good"), None);
+        let (mut server, all) =
+            start(on, workers, handler_thread, config.build().expect("good"), None);
         let mut streams: Vec<Stream> = all.iter().map(|&address| Stream::open(address)).collect();
         // Posts reach the session by either address.
         for (n, &address) in all.iter().enumerate() {
@@ -83,10 +86,10 @@ fn server_at_two_addresses_is_one_server(on: &Adapter) {
     }
 }
 
-fn connection_limit_is_of_all_addresses(on: &Adapter) {
-    for place in Place::ALL {
+fn connection_limit_counts_all_addresses(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let config = limits(|l| l.connections_max = Some(2)).build().expect("good");
-        let (server, all) = start(on, 1, place, config, None);
+        let (server, all) = start(on, 1, handler_thread, config, None);
         let mut clients: Vec<Client> =
             all.iter().map(|&address| Client::connect(address)).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.ask(READY).status, 200));
@@ -97,7 +100,7 @@ fn connection_limit_is_of_all_addresses(on: &Adapter) {
         for _ in 0..50 {
             assert_eq!(clients[0].ask(READY).status, 200);
         }
-        assert!(!waiting.iter().any(Client::hears_something));
+        assert!(!waiting.iter().any(Client::has_input));
         assert_eq!(server.metrics().connections_accepted, 2);
         // A place for each, and neither keeps the other waiting.
         drop(clients);
@@ -108,11 +111,12 @@ fn connection_limit_is_of_all_addresses(on: &Adapter) {
 
 fn tls_is_spoken_at_every_address(on: &Adapter) {
     let certificate = Certificate::new();
-    for (workers, place) in KINDS {
+    for (workers, handler_thread) in KINDS {
         let tls = certificate.tls();
-        let (_server, all) = start(on, workers, place, Config::default(), Some(tls));
+        let (_server, all) = start(on, workers, handler_thread, Config::default(), Some(tls));
         for address in all {
-            Stream::open(Way::Tls(address, certificate.client(&[]))).check_alive("over TLS");
+            Stream::open(ServerAddress::Tls(address, certificate.client(&[])))
+                .check_alive("over TLS");
         }
     }
 }
@@ -123,7 +127,8 @@ fn address_in_use_among_several_is_an_error(on: &Adapter) {
     let port = other.local_addr().expect("its address").port();
     let listen = Listen::BindAll(at(port), None);
     let (config, what) = (Config::default(), handlers::echo());
-    let error = Server::try_start(on, listen, Place::Local, config, what).expect_err("in use");
+    let error = RunningServer::try_start(on, listen, HandlerThread::Local, config, what)
+        .expect_err("in use");
     // That of the first may be as well, by somebody else.
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
     assert!(error.to_string().contains(&format!(":{port}: ")), "{error}");

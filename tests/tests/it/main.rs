@@ -22,5 +22,5 @@ mod tower;
 mod unix;
 mod workers;
 
-use mcp_sse_tests::adapter::Room;
+use mcp_sse_tests::adapter::Fixture;
 use mcp_sse_tests::{limits, timeouts};

@@ -34,7 +34,7 @@ fn listener(config: Config) -> Listener {
 }
 
 /// A toolbox that is served; it is stopped, in order, when this is dropped.
-pub(crate) struct Served {
+pub(crate) struct ServedToolbox {
     pub(crate) address: SocketAddr,
     toolbox: Toolbox,
     ct: CancellationToken,
@@ -43,7 +43,7 @@ pub(crate) struct Served {
     _runtime: Runtime,
 }
 
-impl Served {
+impl ServedToolbox {
     pub(crate) fn start() -> Self {
         Self::with(Config::default(), |server, toolbox| {
             server.with_service(move || toolbox.clone())
@@ -68,7 +68,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for ServedToolbox {
     fn drop(&mut self) {
         self.ct.cancel();
         if !std::thread::panicking() {
@@ -137,8 +137,8 @@ fn check_add(stream: &mut Stream, id: u32) {
 }
 
 #[test]
-fn a_handshake_and_a_call() {
-    let served = Served::start();
+fn handshake_and_call_are_answered() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     for (id, version) in [(1, "2024-11-05"), (2, "2025-11-25")] {
         let greeting = ask(&mut stream, &initialize(id, version));
@@ -151,8 +151,8 @@ fn a_handshake_and_a_call() {
 
 /// What a client that has reconnected by itself may say first.
 #[test]
-fn a_session_without_initialize() {
-    let served = Served::start();
+fn session_without_initialize_is_served() {
+    let served = ServedToolbox::start();
     let notification = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     let stale = [
         r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
@@ -183,8 +183,8 @@ fn a_session_without_initialize() {
 }
 
 #[test]
-fn a_ping_before_the_handshake() {
-    let served = Served::start();
+fn ping_before_initialize_is_answered() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     for id in 1..4 {
         let pong = ask(&mut stream, &request(id, "ping", &json!({})));
@@ -197,8 +197,8 @@ fn a_ping_before_the_handshake() {
 
 /// The revision that has no `initialize` is the SDK's to understand.
 #[test]
-fn a_session_of_a_later_revision() {
-    let served = Served::start();
+fn session_of_revision_without_initialize_is_served() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -223,8 +223,8 @@ fn a_session_of_a_later_revision() {
 }
 
 #[test]
-fn served_directly() {
-    let served = Served::with(Config::default(), |server, toolbox| {
+fn service_served_directly_needs_no_initialize() {
+    let served = ServedToolbox::with(Config::default(), |server, toolbox| {
         server.with_service_directly(move || toolbox.clone())
     });
     let mut stream = Stream::open(served.address);
@@ -235,8 +235,8 @@ fn served_directly() {
 }
 
 #[test]
-fn handlers_see_the_get() {
-    let served = Served::start();
+fn handlers_see_the_get_request() {
+    let served = ServedToolbox::start();
     let get = "GET /sse?secret HTTP/1.1\r\nHost: localhost\r\nX-Who: me\r\nx-who: too\r\n\r\n";
     let mut stream = Stream::open_with(served.address, get);
     let field = ask(&mut stream, &call(1, "field", &json!({ "text": "x-who" })));
@@ -246,8 +246,8 @@ fn handlers_see_the_get() {
 }
 
 #[test]
-fn what_the_sdk_cannot_read() {
-    let served = Served::start();
+fn unreadable_messages_are_answered_or_ignored() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     check_add(&mut stream, 1);
     // An id that JSON-RPC has and the SDK has not comes back as it was.
@@ -280,10 +280,10 @@ fn what_the_sdk_cannot_read() {
 }
 
 #[test]
-fn a_result_too_large_for_any_queue() {
+fn result_too_large_for_any_queue_is_an_internal_error() {
     let config = limits(|limits| limits.queues_bytes_max = Some(64 << 10)).build().expect("valid");
     let served =
-        Served::with(config, |server, toolbox| server.with_service(move || toolbox.clone()));
+        ServedToolbox::with(config, |server, toolbox| server.with_service(move || toolbox.clone()));
     let mut stream = Stream::open(served.address);
     let filled = ask(&mut stream, &call(1, "fill", &json!({ "count": 100_000 })));
     assert_eq!(outcome(&filled, 1), "-32603", "{filled}");
@@ -292,8 +292,8 @@ fn a_result_too_large_for_any_queue() {
 }
 
 #[test]
-fn a_cancelled_call_is_not_answered() {
-    let served = Served::start();
+fn cancelled_call_is_not_answered() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     post(&mut stream, &call(1, "wait", &json!({})));
     wait_until("a call that waits", || served.toolbox.waiting() == 1);
@@ -305,8 +305,8 @@ fn a_cancelled_call_is_not_answered() {
 }
 
 #[test]
-fn a_client_that_leaves() {
-    let served = Served::start();
+fn client_disconnect_ends_its_session() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     check_add(&mut stream, 1);
     drop(stream);
@@ -315,8 +315,8 @@ fn a_client_that_leaves() {
 
 /// What waits is cancelled and may answer; then every stream ends in order, and the port is free.
 #[test]
-fn cancelled_in_order() {
-    let served = Served::start();
+fn cancel_ends_sessions_in_order() {
+    let served = ServedToolbox::start();
     let mut idle = Stream::open(served.address);
     let mut undecided = Stream::open(served.address);
     let mut waiting = Stream::open(served.address);
@@ -335,11 +335,11 @@ fn cancelled_in_order() {
 
 /// Stopping again cuts nothing; an abort does, whatever a service still does.
 #[test]
-fn server_that_is_stopped_again_goes_on_and_one_that_is_aborted_ends() {
+fn second_shutdown_waits_and_abort_ends_the_server() {
     for abort in [false, true] {
         let config = timeouts(|t| t.shutdown_grace = None).build().expect("valid");
         let mut handle = None;
-        let served = Served::with(config, |server, toolbox| {
+        let served = ServedToolbox::with(config, |server, toolbox| {
             handle = Some(server.handle());
             server.with_service(move || toolbox.clone())
         });
@@ -368,7 +368,7 @@ fn server_that_is_stopped_again_goes_on_and_one_that_is_aborted_ends() {
 }
 
 #[test]
-fn dropped_before_it_serves() {
+fn server_dropped_before_serving_stops() {
     let runtime = runtime();
     let _inside = runtime.enter();
     let server = SseServer::from_listener(listener(Config::default()), CancellationToken::new());
@@ -380,7 +380,7 @@ fn dropped_before_it_serves() {
 }
 
 #[test]
-fn configured() {
+fn config_paths_and_keep_alive_are_used() {
     let runtime = runtime();
     let config = |bind: &str, sse_path: &str, post_path: &str| SseServerConfig {
         bind: bind.parse().expect("an address"),
@@ -422,7 +422,7 @@ async fn serve_alone<A>(session: impl IntoTransport<RoleServer, TransportError, 
 }
 
 #[test]
-fn who_may_use_a_service() {
+fn authorizer_decides_who_uses_a_service() {
     let runtime = runtime();
     let _inside = runtime.enter();
     let config = SseServerConfig {
@@ -454,7 +454,7 @@ fn who_may_use_a_service() {
 
 /// Without `SseServer`: a session is a transport wherever it comes from.
 #[test]
-fn a_session_is_a_transport() {
+fn session_converts_into_a_transport() {
     let runtime = runtime();
     let listener = listener(Config::default());
     let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
@@ -473,7 +473,7 @@ fn a_session_is_a_transport() {
 /// Nothing is lost when `receive` is dropped wherever it waits: for messages, and for room for an
 /// answer to one that cannot be read.
 #[test]
-fn receiving_is_cancel_safe() {
+fn receive_is_cancel_safe() {
     const MESSAGES: u32 = 30;
     let runtime = runtime();
     let listener = listener(Config::default());

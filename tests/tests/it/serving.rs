@@ -13,25 +13,25 @@ use mcp_sse_tokio::Config;
 use tokio::runtime::{Builder, Runtime};
 
 /// A handler's way to say that it blocks its thread, and to be told to go on.
-struct Gate {
+struct BlockingHandler {
     blocked: mpsc::Sender<()>,
     go_on: std::sync::Mutex<mpsc::Receiver<()>>,
 }
 
 /// The other end.
-struct Gatekeeper {
+struct BlockControl {
     blocked: mpsc::Receiver<()>,
     go_on: mpsc::Sender<()>,
 }
 
-fn gate() -> (std::sync::Arc<Gate>, Gatekeeper) {
+fn handler() -> (std::sync::Arc<BlockingHandler>, BlockControl) {
     let (blocks, blocked) = mpsc::channel();
     let (go_on, goes_on) = mpsc::channel();
-    let gate = Gate { blocked: blocks, go_on: std::sync::Mutex::new(goes_on) };
-    (std::sync::Arc::new(gate), Gatekeeper { blocked, go_on })
+    let handler = BlockingHandler { blocked: blocks, go_on: std::sync::Mutex::new(goes_on) };
+    (std::sync::Arc::new(handler), BlockControl { blocked, go_on })
 }
 
-impl Gate {
+impl BlockingHandler {
     /// A handler that at the message `block` keeps its thread until it is told to go on.
     async fn serve(&self, mut session: Session) {
         while let Some(message) = session.recv().await {
@@ -46,16 +46,16 @@ impl Gate {
 
 /// While one session's handler blocks its thread, another's stream opens and its posts are answered.
 #[track_caller]
-fn check(address: SocketAddr, keeper: &Gatekeeper) {
+fn check(address: SocketAddr, control: &BlockControl) {
     let mut blocking = Stream::open(address);
     assert_eq!(blocking.post(r#"{"jsonrpc":"2.0","method":"block"}"#).status, 202);
-    keeper.blocked.recv_timeout(PATIENCE).expect("a handler that blocks");
+    control.blocked.recv_timeout(PATIENCE).expect("a handler that blocks");
     let mut other = Stream::open(address);
     for n in 0..3 {
         assert_eq!(other.post(&call(n, "[]")).status, 202);
         assert_eq!(blocking.post(&call(n, "[]")).status, 202, "its own posts as well");
     }
-    keeper.go_on.send(()).expect("it waits");
+    control.go_on.send(()).expect("it waits");
 }
 
 fn many_threads() -> Runtime {
@@ -80,61 +80,61 @@ fn on_tokio() -> (mcp_sse_tokio::Listener, SocketAddr, Handle) {
 fn check_on_tokio(
     serve: impl FnOnce(
         mcp_sse_tokio::Listener,
-        std::sync::Arc<Gate>,
+        std::sync::Arc<BlockingHandler>,
     ) -> tokio::task::JoinHandle<io::Result<()>>,
 ) {
     let (listener, address, handle) = on_tokio();
-    let (gate, keeper) = gate();
-    let served = serve(listener, gate);
-    check(address, &keeper);
+    let (handler, control) = handler();
+    let served = serve(listener, handler);
+    check(address, &control);
     handle.abort();
     finish("the end of the server", served).expect("no panic").expect("the server ends well");
 }
 
 #[test]
-fn task_that_blocks_does_not_stop_the_server_when_the_callback_spawns_it() {
+fn blocking_spawned_handler_does_not_stop_the_server() {
     let runtime = many_threads();
-    check_on_tokio(|listener, gate| {
+    check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
-            let gate = gate.clone();
-            tokio::spawn(async move { gate.serve(session).await });
+            let handler = handler.clone();
+            tokio::spawn(async move { handler.serve(session).await });
         }))
     });
     // The same, with what `spawn` returns returned.
-    check_on_tokio(|listener, gate| {
+    check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
-            let gate = gate.clone();
-            tokio::spawn(async move { gate.serve(session).await })
+            let handler = handler.clone();
+            tokio::spawn(async move { handler.serve(session).await })
         }))
     });
 }
 
 #[test]
-fn async_handler_that_blocks_does_not_stop_the_server_on_tokio() {
+fn blocking_async_handler_does_not_stop_the_server_on_tokio() {
     let runtime = many_threads();
-    check_on_tokio(|listener, gate| {
+    check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
-            let gate = gate.clone();
-            async move { gate.serve(session).await }
+            let handler = handler.clone();
+            async move { handler.serve(session).await }
         }))
     });
 }
 
 #[test]
-fn async_handler_that_blocks_does_not_stop_the_server_on_smol() {
+fn blocking_async_handler_does_not_stop_the_server_on_smol() {
     for workers in [1, 3] {
         let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", Config::default());
         let listener =
             listener.and_then(|listener| listener.workers(workers)).expect("a free port");
         let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
-        let (gate, keeper) = gate();
+        let (handler, control) = handler();
         let served = thread::spawn(move || {
             async_io::block_on(listener.serve(move |session| {
-                let gate = gate.clone();
-                async move { gate.serve(session).await }
+                let handler = handler.clone();
+                async move { handler.serve(session).await }
             }))
         });
-        check(address, &keeper);
+        check(address, &control);
         handle.abort();
         join(served).expect("the server ends well");
     }
@@ -235,7 +235,7 @@ fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
 
 /// What a session's future does to itself, it does to nobody else.
 #[test]
-fn panic_of_an_async_handler_ends_its_session_alone() {
+fn async_handler_panic_ends_only_its_session() {
     async fn handle(mut session: Session) {
         while let Some(message) = session.recv().await {
             assert_ne!(message.method(), Some("panic"), "as the test wants it");
@@ -269,7 +269,7 @@ fn panic_of_an_async_handler_ends_its_session_alone() {
 
 /// A function, a closure that returns a future, an async closure, and `drop`, on both adapters.
 #[test]
-fn serve_takes_each_form_of_a_handler() {
+fn serve_accepts_every_handler_form() {
     async fn handle(mut session: Session) {
         while session.recv().await.is_some() {}
     }
