@@ -600,7 +600,7 @@ impl Stream {
         Self::open_on(client, address, request)
     }
 
-    /// Opens a stream by this request on a connection that is there already; posts will go by `address`.
+    /// Opens a stream by the given request on an open connection. Posts are sent to `address`.
     ///
     /// # Panics
     ///

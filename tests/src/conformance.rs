@@ -1,24 +1,25 @@
-//! What an adapter by itself can get wrong: one suite, over real sockets, for whoever writes another.
+//! The conformance suite: tests of what an adapter itself can get wrong, over real sockets, for
+//! every adapter.
 //!
-//! Knows: how peers behave that nobody wishes for, and what an operating system does then. Does not
-//! know: any runtime; an adapter is a name and a function that runs a [`Job`](crate::adapter::Job).
+//! Knows: how misbehaving clients act, and what an operating system does then. Does not know: any
+//! runtime; an adapter is a name and a function that runs a [`Job`](crate::adapter::Job).
 //!
-//! The driver has seen the same things with scripted sockets, in the core's own tests. What is new
-//! here is the adapter below it, and the system: whether a readiness is lost that comes once, whether
-//! a short write goes on, whether an end is noticed by whoever does not read.
+//! The driver's own tests cover the same cases with scripted sockets. This suite adds the adapter
+//! below the driver, and the system: whether a readiness that comes once is lost, whether a short
+//! write continues, and whether an end is noticed while nothing is read.
 //!
 //! # Another adapter
 //!
-//! It serves on the socket it is given, on the thread it is called on, and returns when the server
-//! has ended or the future that serves has been dropped. This suite asks for TCP alone.
+//! It serves on the socket of the job, on the calling thread, and returns when the server has ended
+//! or the serve future was dropped. This suite needs TCP only.
 //!
 //! ```no_run,standalone_crate
 //! use std::io;
 //!
 //! use futures_lite::future;
-//! # // Any other that looks the same.
+//! # // Any crate with the same interface.
 //! # use mcp_sse_smol as my_crate;
-//! use mcp_sse_tests::adapter::{Adapter, Job, Listen, HandlerThread, on_threads};
+//! use mcp_sse_tests::adapter::{Adapter, HandlerThread, Job, Listen, on_threads};
 //!
 //! const MINE: Adapter = Adapter { name: "mine", run };
 //!
@@ -33,27 +34,27 @@
 //!             HandlerThread::Own => listener.serve(on_threads(handler)).await,
 //!         }
 //!     };
-//!     let given_up = async move {
+//!     let dropped = async move {
 //!         let _ = dropped.recv().await;
 //!         Ok(())
 //!     };
-//!     future::block_on(future::or(serve, given_up))
+//!     future::block_on(future::or(serve, dropped))
 //! }
 //!
 //! mcp_sse_tests::conformance!(mine: crate::MINE);
 //! # fn main() {}
 //! ```
 //!
-//! That macro makes a module `mine` of `#[test]`s, one for each case and named after it, each with a
-//! [time limit](crate::TEST_MAX). An adapter
-//! passes when all of them do; each starts servers of its own, so that they can run side by side.
-//! `accepting::no_descriptors_left` and its sibling for several workers run the test program once more, as
-//! a process of its own. An adapter that has no workers takes a job for several as one for one.
+//! The macro makes a module `mine` with a `#[test]` for each case, named after it, with a [time
+//! limit](crate::TEST_MAX). An adapter conforms if all of them pass. Each starts its own servers,
+//! so they can run in parallel. `accepting::accepting_pauses_without_descriptors` and its sibling
+//! for several workers run the test program again as a child process. An adapter without workers
+//! runs a job for several workers with one.
 //!
 //! # Another case
 //!
-//! It is a public function of an [`Adapter`](crate::adapter::Adapter) in one of the modules here, named in
-//! [`conformance!`](crate::conformance!), and panics where the adapter fails.
+//! A case is a public function of an [`Adapter`](crate::adapter::Adapter) in one of the modules
+//! here. It is listed in [`conformance!`](crate::conformance!), and panics if the adapter fails.
 
 pub mod accepting;
 pub mod ends;
@@ -63,9 +64,9 @@ pub mod shutdown;
 pub mod timers;
 pub mod transfer;
 
-/// Makes a module of `#[test]`s, the whole suite, for each adapter named; see
-/// [`conformance`](mod@crate::conformance). The adapter is an expression, with its path from the crate's
-/// root.
+/// Makes a module with the whole suite as `#[test]`s for each named adapter; see
+/// [`conformance`](mod@crate::conformance). The adapter is an expression, with its path from the
+/// crate's root.
 #[macro_export]
 macro_rules! conformance {
     ($($name:ident: $adapter:expr),+ $(,)?) => {

@@ -1,7 +1,7 @@
-//! Peers that end a connection, in order or by a reset, wherever it happens to be.
+//! Clients that end a connection, in order or by a reset, at any point.
 //!
-//! All deadlines that could do it in their place are far away or off: an end that an adapter does not
-//! notice is waited for in vain.
+//! Deadlines that would close the connection too are off, so a test fails if the adapter does not
+//! notice the end.
 
 use core::net::SocketAddr;
 use std::sync::mpsc;
@@ -14,19 +14,19 @@ use crate::adapter::{Adapter, Fixture, HandlerThread, RunningServer};
 use crate::client::{Client, Stream, call, post_request};
 use crate::{PATIENCE, finish, handlers, wait_until};
 
-/// How a peer ends a connection.
+/// How a client ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PeerEnd {
-    /// It will say no more, and hears to the end.
+    /// It shuts down its side, and reads to the end.
     InOrder,
-    /// It is gone, and what was on its way with it.
+    /// It resets the connection, which discards what was in transit.
     Reset,
 }
 
 impl PeerEnd {
     const BOTH: [Self; 2] = [Self::InOrder, Self::Reset];
 
-    /// Ends it, and hears nothing but the end.
+    /// Ends the connection, and expects nothing but its end.
     #[track_caller]
     fn close_quietly(self, mut client: Client) {
         match self {
@@ -41,7 +41,7 @@ impl PeerEnd {
 
 const READY: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A server that tells its messages, or leaves them, and has no deadlines; and a session on it.
+/// A server without deadlines that gives messages to the test, and a session on it.
 struct EndsFixture {
     server: RunningServer,
     stream: Stream,
@@ -59,7 +59,7 @@ impl EndsFixture {
         self.server.address()
     }
 
-    /// A connection on which this was said, and read.
+    /// Opens a connection, sends `bytes`, and waits until the server has read them.
     #[track_caller]
     fn send(&self, bytes: &[u8]) -> Client {
         let before = self.server.metrics();
@@ -73,14 +73,14 @@ impl EndsFixture {
         client
     }
 
-    /// Waits until only the session's connection is left.
+    /// Waits until the session's connection is the only one.
     #[track_caller]
     fn wait_until_alone(&self, case: &str) {
         wait_until(case, || self.server.metrics().connections_open() == 1);
     }
 }
 
-/// No deadline that ends anything.
+/// A configuration without input and stall deadlines.
 fn without_deadlines() -> Config {
     crate::timeouts(|t| {
         (t.head, t.body, t.idle, t.linger, t.stall, t.hold) = (None, None, None, None, None, None);
@@ -89,13 +89,13 @@ fn without_deadlines() -> Config {
     .expect("good")
 }
 
-/// Nothing was asked, or everything was answered.
+/// Connections without a request in progress.
 pub fn end_between_requests_closes_the_connection(on: &Adapter) {
     let (fixture, _messages) = EndsFixture::messages(on);
     for end in PeerEnd::BOTH {
         end.close_quietly(fixture.send(b""));
         fixture.wait_until_alone("nothing was said");
-        // Blank lines in front of a request are none.
+        // Empty lines before a request are no request.
         end.close_quietly(fixture.send(b"\r\n"));
         fixture.wait_until_alone("next to nothing was said");
         let mut client = fixture.send(READY);
@@ -106,7 +106,7 @@ pub fn end_between_requests_closes_the_connection(on: &Adapter) {
     assert_eq!(fixture.server.metrics().fault(Fault::Truncated), 0);
 }
 
-/// A request that is cut short is not executed, and not answered.
+/// A request that is cut short is neither executed nor answered.
 pub fn request_cut_short_is_not_executed(on: &Adapter) {
     const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#;
     let (fixture, messages) = EndsFixture::messages(on);
@@ -117,7 +117,7 @@ pub fn request_cut_short_is_not_executed(on: &Adapter) {
         fixture.stream.endpoint,
         BODY.len()
     );
-    // Within the head, right behind it, within the body.
+    // Cuts in the head, after it, and in the body.
     let head = post.len() - BODY.len();
     let cuts: Vec<_> = (1..post.len()).step_by(7).chain([head, post.len() - 1]).collect();
     for end in PeerEnd::BOTH {
@@ -130,7 +130,7 @@ pub fn request_cut_short_is_not_executed(on: &Adapter) {
         let truncated = fixture.server.metrics().fault(Fault::Truncated) - before;
         assert_eq!(truncated, if end == PeerEnd::InOrder { cuts.len() as u64 + 1 } else { 0 });
     }
-    // Nothing of all that was executed: the first message is this one.
+    // Nothing was executed: the first message is this one.
     let last = call(2, "{}");
     assert_eq!(
         Client::connect(fixture.address()).ask(fixture.stream.post_request(&last)).status,
@@ -139,11 +139,11 @@ pub fn request_cut_short_is_not_executed(on: &Adapter) {
     assert_eq!(messages.recv_timeout(PATIENCE), Ok(last));
 }
 
-/// A peer that has asked and says no more is answered; one that is gone is not waited for.
+/// A client that ends its side after a request is answered; after a reset the connection ends.
 pub fn end_after_complete_requests_is_answered(on: &Adapter) {
     let (fixture, messages) = EndsFixture::messages(on);
     let post = |n: u32| fixture.stream.post_request(&call(n, "{}"));
-    // In the same breath as the last request, or behind it.
+    // The end arrives together with the requests, or after them.
     let requests = [post(1), READY.to_vec(), post(2)].concat();
     let mut client = Client::connect(fixture.address());
     client.send(&requests);
@@ -155,11 +155,11 @@ pub fn end_after_complete_requests_is_answered(on: &Adapter) {
     for n in [1, 2] {
         assert_eq!(messages.recv_timeout(PATIENCE), Ok(call(n, "{}")));
     }
-    // Gone before it has read its answers.
+    // The client resets before it has read the responses.
     fixture.send(&requests).reset();
     fixture.wait_until_alone("a peer that asks and is gone");
 
-    // While a post is held, its connection is not read.
+    // While a post is queued, its connection is not read.
     for end in PeerEnd::BOTH {
         let (sender, sessions) = mpsc::channel();
         let mut config = without_deadlines();
@@ -197,24 +197,25 @@ pub fn end_after_complete_requests_is_answered(on: &Adapter) {
         }
         fixture.wait_until_alone("its post was held");
         let mut last = fixture.send(&fixture.stream.post_request(&call(3, "{}")));
-        // Its connection is not read: whether the reset was noticed before there was room is open.
+        // Its connection was not read, so the reset may be noticed before or after the post was
+        // delivered.
         let next = receive();
         assert!(next == call(3, "{}") || (end == PeerEnd::Reset && receive() == call(3, "{}")));
         assert_eq!(last.response().status, 202);
     }
 }
 
-/// A connection that is read on only to let its peer hear the refusal.
+/// Connections that are read only so that the client can read the refusal.
 pub fn end_after_a_refusal_closes_the_connection(on: &Adapter) {
     let (fixture, _messages) = EndsFixture::messages(on);
     for end in PeerEnd::BOTH {
-        // A body small enough to be passed over, and the connection kept.
+        // A body that is small enough to be discarded, so that the connection stays open.
         let passed = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhello";
         let mut client = fixture.send(passed.as_bytes());
         assert_eq!(client.response().status, 404);
         end.close_quietly(client);
         fixture.wait_until_alone("passing over a body");
-        // The server has ended its side and reads on; without an end to that.
+        // The server has shut down its side and lingers, here without a deadline.
         let mut client = fixture.send(b"\x16\x03\x01");
         assert_eq!(client.response().status, 400);
         client.expect_end();
@@ -225,7 +226,7 @@ pub fn end_after_a_refusal_closes_the_connection(on: &Adapter) {
     }
 }
 
-/// The client writes everything before it looks; a reset must not overtake the answer.
+/// The client writes everything before it reads; a reset must not overtake the response.
 pub fn large_post_reads_its_413_before_the_close(on: &Adapter) {
     let mut fixture = Fixture::new(on, Config::default());
     let stream = Stream::open(fixture.server.address());
@@ -239,7 +240,7 @@ pub fn large_post_reads_its_413_before_the_close(on: &Adapter) {
         client.expect_end();
         fixture.other_session.check_alive("a post of 5 MiB");
     }
-    // The same on paths that take no body at all.
+    // The same on paths that accept no body.
     for (path, status) in [("/sse", 405), ("/x", 404)] {
         let mut client = Client::connect(fixture.server.address());
         client.send(post_request(path, &body));
@@ -249,7 +250,7 @@ pub fn large_post_reads_its_413_before_the_close(on: &Adapter) {
     fixture.other_session.check_alive("posts of 5 MiB");
 }
 
-/// A stream on which nothing is on the way.
+/// A stream without queued frames.
 pub fn end_of_idle_stream_closes_its_session(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
@@ -286,14 +287,14 @@ pub fn end_of_idle_stream_closes_its_session(on: &Adapter) {
             assert_eq!(stream.client.read_once().last(), Some(&b'\n'));
             stream.client.reset();
         });
-        // The first one is none the worse.
+        // The first session is not affected.
         keep_session.try_send(note()).expect("room");
         assert_eq!(keep.message(), "{}");
     }
 }
 
-/// A stream with more on the way than its socket takes, and a handler that waits for room. The end
-/// comes behind nothing that anybody reads.
+/// A stream with more queued frames than its socket accepts, and a handler that waits for room. The
+/// end comes behind frames that are not read.
 pub fn end_of_stream_with_queued_frames_reports_them_lost(on: &Adapter) {
     for (handler_thread, end) in
         HandlerThread::ALL.into_iter().flat_map(|p| PeerEnd::BOTH.map(|end| (p, end)))
@@ -309,7 +310,7 @@ pub fn end_of_stream_with_queued_frames_reports_them_lost(on: &Adapter) {
         );
         let mut keep = Stream::open(server.address());
         let keep_session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // A window that is soon full.
+        // A small receive window, which is full soon.
         let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let client = Client::connect_with_receive_buffer(server.address(), 4 << 10);
         let stream = Stream::open_on(client, server.address(), request);
@@ -358,7 +359,7 @@ fn note() -> Frame {
     Frame::message(b"{}").expect("JSON")
 }
 
-/// Waits for a session's end, by its peer; returns how many frames were lost.
+/// Waits until the session was ended by its client. Returns how many frames were lost.
 #[track_caller]
 fn closed(session: &Session) -> u32 {
     wait_until("the session ends", || session.closed().is_some());

@@ -1,4 +1,4 @@
-//! Wake-ups for nothing: a task that is told to go on, and finds that there is nothing to do.
+//! Spurious wake-ups: a task is woken and finds nothing to do.
 
 use std::net::TcpListener;
 use std::thread;
@@ -11,14 +11,15 @@ use crate::{finish, handlers, wait_until};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A byte of urgent data reports a socket as ready that gives nothing to a read.
+/// Urgent data makes a socket ready without anything to read.
 pub fn urgent_data_is_not_input(on: &Adapter) {
     let mut fixture = Fixture::new(on, Config::default());
     let before = fixture.server.metrics().bytes_received;
     let mut client = Client::connect(fixture.server.address());
     for (n, piece) in READY.as_bytes().chunks(7).enumerate() {
         client.send(piece);
-        // So that it is not in front of what is unread: a read that ends there looks like a short one.
+        // The piece is read before urgent data follows, because a read stops at urgent data and
+        // would look like a short one.
         let read = before + READY.len().min(7 * (n + 1)) as u64;
         wait_until("it was read", || fixture.server.metrics().bytes_received == read);
         if read < before + READY.len() as u64 {
@@ -38,7 +39,7 @@ pub fn urgent_data_is_not_input(on: &Adapter) {
     assert_eq!(client.ask(READY).status, 200, "the next request");
 }
 
-/// Two servers wait for connections at one socket: both are woken by each, and one has it.
+/// Two servers accept on one socket: each connection wakes both, and one gets it.
 pub fn two_servers_on_one_socket_share_its_connections(on: &Adapter) {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let start = || {
@@ -56,7 +57,7 @@ pub fn two_servers_on_one_socket_share_its_connections(on: &Adapter) {
     let address = servers[0].address();
     let accepted = || servers.iter().map(|s| s.metrics().connections_accepted).collect::<Vec<_>>();
     let mut connections = 0;
-    // One after the other, with both of them waiting; and many at once.
+    // First one connection at a time, with both servers waiting, and then many at once.
     for at_once in [1; 100].into_iter().chain([50; 4]) {
         connections += at_once;
         thread::scope(|scope| {
@@ -66,7 +67,7 @@ pub fn two_servers_on_one_socket_share_its_connections(on: &Adapter) {
         });
     }
     assert_eq!(accepted().iter().sum::<u64>(), connections, "{:?}", accepted());
-    // Neither has been put off by what it did not get: the other one goes, and it serves alone.
+    // After one server has ended, the other accepts every connection.
     let [one, two] = servers;
     drop(one);
     for _ in 0..5 {
@@ -77,7 +78,7 @@ pub fn two_servers_on_one_socket_share_its_connections(on: &Adapter) {
     drop(two);
 }
 
-/// Turns that find nothing to do change nothing, and say nothing to anybody.
+/// Turns that find nothing to do change nothing, and write nothing.
 pub fn spurious_turns_change_nothing(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let server = RunningServer::start_at(

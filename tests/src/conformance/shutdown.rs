@@ -1,4 +1,4 @@
-//! The end of a server: in order while there is time, and in any case.
+//! Shutdown within the grace, abort, and a dropped serve future.
 
 use core::time::Duration;
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ fn with_grace(grace: Option<Duration>) -> Config {
 
 const LONG: Option<Duration> = Some(Duration::from_secs(3_600));
 
-/// Whoever waits for nothing is not waited for.
+/// Connections and sessions without a request in progress end at once.
 pub fn shutdown_ends_idle_streams_at_once(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let config = with_grace(LONG);
@@ -36,7 +36,7 @@ pub fn shutdown_ends_idle_streams_at_once(on: &Adapter) {
         keep_alive.expect_end();
         silent.expect_end();
         server.wait_for_end();
-        // Nobody listens there any more.
+        // The listening socket is closed.
         assert!(std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err());
         assert_eq!(finish("an answer", server.handle().metrics()), Err(Stopped));
         let note = Frame::message(b"{}").expect("JSON");
@@ -44,7 +44,7 @@ pub fn shutdown_ends_idle_streams_at_once(on: &Adapter) {
     }
 }
 
-/// What is queued for a peer that does not read is lost when the grace is over, and not before.
+/// Frames for a client that does not read are lost at the end of the grace, and not earlier.
 pub fn stalled_reader_is_cut_after_shutdown_grace(on: &Adapter) {
     let grace = Duration::from_millis(300);
     for handler_thread in HandlerThread::ALL {
@@ -57,7 +57,7 @@ pub fn stalled_reader_is_cut_after_shutdown_grace(on: &Adapter) {
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
         let mut idle = Stream::open(server.address());
         let idle_session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // More than any socket takes, in one frame.
+        // One frame that is larger than the socket's buffers.
         let text = format!("[\"{}\"]", "x".repeat(30 << 20));
         let large = handlers::response("1", &text);
         finish("room", session.send(large)).expect("a stream");
@@ -75,8 +75,8 @@ pub fn stalled_reader_is_cut_after_shutdown_grace(on: &Adapter) {
     }
 }
 
-/// Many readers that have stalled, their queues full and their handlers waiting for room: an abort
-/// ends all that at once, and everybody is told.
+/// Many stalled clients, with full queues and handlers that wait for room: an abort ends all at
+/// once, and every handler learns the reason.
 pub fn abort_cuts_stalled_readers(on: &Adapter) {
     const READERS: usize = 20;
     for handler_thread in HandlerThread::ALL {
@@ -103,7 +103,7 @@ pub fn abort_cuts_stalled_readers(on: &Adapter) {
             metrics.frames_queued - metrics.frames_sent >= 2 * READERS as u64
         });
         server.shutdown();
-        // The shutdown has begun before it is cut short.
+        // The shutdown has begun before the abort.
         let refused = || std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err();
         wait_until("it takes no more", refused);
         assert!(!server.has_ended(), "readers are waited for, and there is no end to the grace");
@@ -111,7 +111,7 @@ pub fn abort_cuts_stalled_readers(on: &Adapter) {
         server.wait_for_end();
         for _ in 0..READERS {
             let told = ends.recv_timeout(PATIENCE);
-            // On the server's own thread a handler goes when that ends.
+            // A handler on the server's thread is dropped when the thread ends.
             assert!(
                 told == Ok(Some(CloseReason::Shutdown)) || handler_thread == HandlerThread::Local,
                 "{told:?}"
@@ -126,7 +126,7 @@ pub fn abort_cuts_stalled_readers(on: &Adapter) {
     }
 }
 
-/// A session with a request in flight goes on until that has its answer.
+/// A session with a request in flight goes on until it was answered.
 pub fn shutdown_waits_for_requests_in_flight(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
@@ -157,12 +157,12 @@ pub fn shutdown_waits_for_requests_in_flight(on: &Adapter) {
     }
 }
 
-/// Requests that are complete only after it are refused, and told when to come again.
+/// Requests that complete after the shutdown are refused with `Retry-After`.
 pub fn post_completed_during_shutdown_is_503(on: &Adapter) {
     let mut server = RunningServer::start(on, with_grace(LONG), handlers::silent());
     let mut stream = Stream::open(server.address());
     assert_eq!(stream.post(&call(1, "[]")).status, 202);
-    // Heads that have begun, before the end does.
+    // The heads have begun before the shutdown.
     let before = server.metrics().bytes_received;
     let begin = |request: &[u8]| {
         let mut client = Client::connect(server.address());
@@ -188,13 +188,13 @@ pub fn post_completed_during_shutdown_is_503(on: &Adapter) {
         assert_eq!(response.field("Connection"), Some("close"), "{case}: {response:?}");
         client.expect_end();
     }
-    // The session went on through all that.
+    // The session with a request in flight went on meanwhile.
     server.abort();
     stream.client.wait_for_end();
     server.wait_for_end();
 }
 
-/// Asking again changes nothing, and an abort does not wait.
+/// A second shutdown changes nothing, and an abort does not wait.
 pub fn second_shutdown_changes_nothing_and_abort_ends_at_once(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let (sender, messages) = mpsc::channel();
@@ -209,7 +209,7 @@ pub fn second_shutdown_changes_nothing_and_abort_ends_at_once(on: &Adapter) {
         server.shutdown();
         idle.expect_end();
         server.shutdown();
-        // The counters are asked for behind the second request, so they are those after it.
+        // The counters are requested after the second shutdown, so they are later than it.
         assert_eq!(server.metrics().sessions_open(), 1, "a request is in flight");
         assert!(!server.has_ended(), "there is no end to the grace");
         server.abort();
@@ -218,7 +218,7 @@ pub fn second_shutdown_changes_nothing_and_abort_ends_at_once(on: &Adapter) {
     }
 }
 
-/// Nothing is left behind, and nobody waits for ever.
+/// Every connection is closed, and no call waits for ever.
 pub fn dropped_serve_future_closes_everything(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
@@ -238,7 +238,7 @@ pub fn dropped_serve_future_closes_everything(on: &Adapter) {
             stream.client.wait_for_end();
         }
         half.wait_for_end();
-        // Whoever holds something of it is told, and does not wait for ever.
+        // Calls on the handle and on sessions return an error.
         let stopped = || finish("an answer", server.handle().metrics()).is_err();
         wait_until("it has stopped", stopped);
         for mut session in held {

@@ -1,8 +1,8 @@
-//! Timers that fire late, because something else had the thread.
+//! Timers that fire late because the thread was blocked.
 //!
-//! A handler that runs on the thread of the sockets holds it up until deadlines have passed. Nothing
-//! here is measured: peers do their part while the thread is held up, and it goes on when they have. And
-//! timers that fire late though nothing has the thread: those are held against a thread that sleeps.
+//! A handler blocks the thread of the sockets until deadlines have passed, while clients do their
+//! part. These tests measure no time. One more test compares the timers of an idle thread with a
+//! thread that sleeps.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
@@ -17,15 +17,15 @@ use crate::adapter::{Adapter, Handler, HandlerThread, RunningServer, handler};
 use crate::client::{Client, Stream, answer, call};
 use crate::{PATIENCE, handlers, timeouts, wait_until};
 
-/// The deadlines: so long that a test has begun before they come, and so short that it can wait.
+/// The deadlines: long enough for a test to begin before, and short enough to wait for.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A server whose thread can be held up.
+/// A server whose thread a session can block.
 struct BlockableServer {
     server: RunningServer,
-    /// By this session.
+    /// The session that blocks the thread.
     stream: Stream,
     blocked: mpsc::Receiver<()>,
     resume: mpsc::Sender<()>,
@@ -45,7 +45,7 @@ impl BlockableServer {
         Self { server, stream, blocked, resume }
     }
 
-    /// Holds the thread up while `meanwhile` runs, and until what is armed is due.
+    /// Blocks the thread while `meanwhile` runs, and until every armed deadline has passed.
     #[track_caller]
     fn block_while(&mut self, meanwhile: impl FnOnce()) {
         let mut poster = Client::connect(self.server.address());
@@ -60,7 +60,7 @@ impl BlockableServer {
     }
 }
 
-/// Echoes; holds its thread up when it is told to; and floods who asks for that.
+/// Echoes; blocks its thread on request; and sends many large responses on request.
 fn blocking_handler(
     block_sender: mpsc::Sender<()>,
     resumed: Arc<Mutex<mpsc::Receiver<()>>>,
@@ -72,9 +72,9 @@ fn blocking_handler(
                 match message.method() {
                     Some("hold up") => {
                         block_sender.send(()).expect("the test waits");
-                        // The end of the test will do as well.
+                        // The end of the test closes the channel, which is as good.
                         let _ = resumed.lock().expect("no panic").recv_timeout(PATIENCE);
-                        // With something to send there is a turn before anything else is looked at.
+                        // The frame requests a turn, which comes before any other input is read.
                         let _gone = session.send(handlers::response("0", "[]")).await;
                     }
                     Some("flood") => {
@@ -97,7 +97,7 @@ fn blocking_handler(
 
 const FLOOD: usize = 200;
 
-/// What a peer did before the deadline, or before anybody looked, is looked at before the deadline.
+/// Input that arrived in time is read before the deadline fires.
 pub fn input_in_time_counts_after_a_blocked_thread(on: &Adapter) {
     let mut blockable = BlockableServer::new(on, |t| {
         t.head = Some(DEADLINE);
@@ -149,7 +149,7 @@ impl TimeoutFaults for mcp_sse_core::Metrics {
     }
 }
 
-/// All that has become due meanwhile is done, each thing once, and nothing else.
+/// Everything that became due meanwhile happens once, and nothing else.
 pub fn due_timers_fire_once_after_a_blocked_thread(on: &Adapter) {
     const EACH: usize = 5;
     let beat = DEADLINE / 10;
@@ -181,7 +181,7 @@ pub fn due_timers_fire_once_after_a_blocked_thread(on: &Adapter) {
     let (before, start) = (blockable.server.metrics().heartbeats, Instant::now());
     blockable.block_while(|| {});
     let metrics = blockable.server.metrics();
-    // One for each that the thread slept through, and those of the time in which it was awake.
+    // Each stream has one heartbeat for the blocked time, and those of the time after it.
     let beats = u128::from(metrics.heartbeats - before);
     let awake = start.elapsed().saturating_sub(DEADLINE).as_millis() / beat.as_millis();
     let most = (1 + EACH as u128) * (2 + awake);
@@ -196,7 +196,7 @@ pub fn due_timers_fire_once_after_a_blocked_thread(on: &Adapter) {
     let each = EACH as u64;
     let [heads, bodies, stalled, idle] = blockable.server.metrics().timeout_faults();
     assert_eq!((heads, bodies, stalled), (each, each, 0));
-    // The connection of the post that held the thread up has been idle as well, if it was answered.
+    // The connection of the blocking post is idle too, if it was answered.
     assert!((2 * each..=2 * each + 1).contains(&idle), "{idle}");
     for stream in &mut streams {
         stream.check_alive("a stream of that time");
@@ -204,8 +204,8 @@ pub fn due_timers_fire_once_after_a_blocked_thread(on: &Adapter) {
     blockable.stream.check_alive("the stream of who held it up");
 }
 
-/// The next heartbeat is due when the last one has left. A thread that sleeps for as long, again and
-/// again, is delayed by a busy machine as much as the server is; so each counts the other's rounds.
+/// A heartbeat is due one interval after the last one. A busy machine delays a thread that sleeps
+/// for the same interval as much as it delays the server, so the test compares the two counts.
 pub fn heartbeats_are_as_punctual_as_a_sleeping_thread(on: &Adapter) {
     const BEATS: u32 = 50;
     let beat = Duration::from_millis(20);
@@ -237,7 +237,7 @@ pub fn heartbeats_are_as_punctual_as_a_sleeping_thread(on: &Adapter) {
     }
 }
 
-/// Ends a thread of a scope however the scope ends.
+/// Ends a scoped thread even if the scope panics.
 struct RunOnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for RunOnDrop<F> {

@@ -1,4 +1,4 @@
-//! A server that listens on several addresses: it is one server, whichever of them a client comes to.
+//! Servers that listen on several addresses: clients see one server at each address.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -21,7 +21,7 @@ for_each_adapter!(
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Both loopback families, or two addresses of one where the machine has only that.
+/// Loopback addresses of IPv4 and IPv6, or two of IPv4 if the machine has no IPv6.
 fn addresses() -> [IpAddr; 2] {
     let v4 = Ipv4Addr::LOCALHOST.into();
     match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
@@ -53,8 +53,8 @@ fn start(
     (server, all)
 }
 
-/// One that serves by itself, one with a socket for each worker and address, and one of each place
-/// where handlers may run.
+/// Numbers of workers and threads of handlers: one worker with each thread, and several workers
+/// with a socket for each worker and address.
 const KINDS: [(usize, HandlerThread); 3] =
     [(1, HandlerThread::Local), (1, HandlerThread::Own), (3, HandlerThread::Local)];
 
@@ -64,7 +64,7 @@ fn server_at_two_addresses_is_one_server(on: &Adapter) {
         let (mut server, all) =
             start(on, workers, handler_thread, config.build().expect("good"), None);
         let mut streams: Vec<Stream> = all.iter().map(|&address| Stream::open(address)).collect();
-        // Posts reach the session by either address.
+        // Posts reach a session by each address.
         for (n, &address) in all.iter().enumerate() {
             for stream in &mut streams {
                 let mut poster = Client::connect(address);
@@ -96,13 +96,13 @@ fn connection_limit_counts_all_addresses(on: &Adapter) {
         let mut waiting: Vec<Client> =
             all.iter().map(|&address| Client::connect(address)).collect();
         waiting.iter_mut().for_each(|client| client.send(READY));
-        // The server has many turns, and those in the two backlogs have none.
+        // The server takes many turns, and accepts none of the waiting connections.
         for _ in 0..50 {
             assert_eq!(clients[0].ask(READY).status, 200);
         }
         assert!(!waiting.iter().any(Client::has_input));
         assert_eq!(server.metrics().connections_accepted, 2);
-        // A place for each, and neither keeps the other waiting.
+        // Both waiting connections are accepted.
         drop(clients);
         waiting.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
         wait_until("the others have left", || server.metrics().connections_open() == 2);
@@ -129,7 +129,7 @@ fn address_in_use_among_several_is_an_error(on: &Adapter) {
     let (config, what) = (Config::default(), handlers::echo());
     let error = RunningServer::try_start(on, listen, HandlerThread::Local, config, what)
         .expect_err("in use");
-    // That of the first may be as well, by somebody else.
+    // The same port of the first address may be in use too, by another program.
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
     assert!(error.to_string().contains(&format!(":{port}: ")), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Whom the application lets in: `authorize`, on every adapter and below every way to serve.
+//! `Listener::authorize`, on every adapter and with every way to serve.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -29,7 +29,8 @@ for_each_adapter!(
     missing_or_second_authorizer_is_an_error,
 );
 
-/// `Bearer NAME` is that principal's credential, with some exceptions.
+/// The verdict of the tests: `Bearer NAME` is the credential of the principal `NAME`, with some
+/// exceptions.
 fn decide(head: &RequestHead) -> Verdict {
     match head.field("authorization").map(|value| value.strip_prefix(b"Bearer ")) {
         None => Verdict::Refuse(Refusal::Unauthenticated),
@@ -42,7 +43,7 @@ fn decide(head: &RequestHead) -> Verdict {
     }
 }
 
-/// A judge that counts how often it is asked.
+/// Makes an authorizer that counts its calls.
 fn counting() -> (Authorize, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
@@ -141,7 +142,7 @@ fn verdicts_decide_who_is_served(on: &Adapter) {
             ("forbidden", 403, None),
             ("unavailable", 503, None),
         ] {
-            // Twice: the second time it may be remembered.
+            // Twice, because the second verdict may come from the cache.
             for _ in 0..2 {
                 for request in [get(token), post("/messages?session_id=x", token, "{}")] {
                     let response = Client::connect(server.address()).ask(&request);
@@ -166,7 +167,8 @@ fn verdicts_decide_who_is_served(on: &Adapter) {
     }
 }
 
-/// A closure that never answers: 503 when its time is over, and others are let in meanwhile.
+/// An authorizer that never decides about one credential: its request gets a 503 at the deadline,
+/// and others are served meanwhile.
 fn undecided_request_is_503_and_frees_its_slot(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let setup = AuthorizedServer { handler_thread, ..AuthorizedServer::new(on) };
@@ -187,7 +189,7 @@ fn undecided_request_is_503_and_frees_its_slot(on: &Adapter) {
         assert_eq!(response.status, 503, "{response:?}");
         assert!(response.field("retry-after").is_some(), "{response:?}");
         drop(stream);
-        // More than there are places for: they become free, and nobody waits for ever.
+        // More requests than decision slots: the slots become free, and every request is answered.
         let mut many: Vec<_> =
             (0..DECISIONS_MAX + 5).map(|_| Client::connect(server.address())).collect();
         for (n, client) in many.iter_mut().enumerate() {
@@ -262,7 +264,7 @@ fn verdicts_are_cached_for_their_lifetime(on: &Adapter) {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 6);
 
-    // For as long as was said, and then it is asked about again.
+    // After the lifetime, the authorizer is called again.
     let (decide, asked) = counting();
     let short = VerdictCache::new().lifetime(Some(Duration::from_millis(200)));
     let server = AuthorizedServer { cache: short, ..AuthorizedServer::new(on) }
@@ -273,7 +275,7 @@ fn verdicts_are_cached_for_their_lifetime(on: &Adapter) {
         asked.load(Ordering::Relaxed) >= 3
     });
 
-    // Not at all.
+    // Without a cache, and with decisions that are not cached.
     let off = || VerdictCache::new().lifetime(None);
     let (decide, asked) = counting();
     let server = AuthorizedServer { cache: off(), ..AuthorizedServer::new(on) }
@@ -292,7 +294,7 @@ fn verdicts_are_cached_for_their_lifetime(on: &Adapter) {
     assert_eq!(asked.load(Ordering::Relaxed), 11);
 }
 
-/// More questions at once than there are places, and decisions that take their time.
+/// More requests at once than decision slots, with slow decisions.
 fn thousand_requests_share_decision_slots(on: &Adapter) {
     let (gate, opened) = async_channel::bounded::<()>(1);
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -302,7 +304,7 @@ fn thousand_requests_share_decision_slots(on: &Adapter) {
         authorize(async move |head: Arc<RequestHead>| {
             asked.fetch_add(1, Ordering::Relaxed);
             most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            // Closed, it lets everybody through.
+            // Closing the channel lets every decision continue.
             let _ = opened.recv().await;
             now.fetch_sub(1, Ordering::Relaxed);
             decide(&head)
@@ -313,7 +315,7 @@ fn thousand_requests_share_decision_slots(on: &Adapter) {
     let server = AuthorizedServer::new(on).start(config, slow);
     let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(server.address())).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        // Every third has a credential of its own.
+        // Three requests each share a credential.
         let request = post("/messages?session_id=x", &format!("t{}", n / 3 * 3), "{}");
         client.send(request);
     }
@@ -328,7 +330,7 @@ fn thousand_requests_share_decision_slots(on: &Adapter) {
     assert_eq!(most.load(Ordering::Relaxed), DECISIONS_MAX);
 }
 
-/// A decision may wait for the runtime's own timers, and for another thread.
+/// An authorizer may await the runtime's timers, and another thread.
 fn authorizer_awaits_runtime_timers_and_threads(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {
         let tokio = on.name == "tokio";
@@ -370,7 +372,7 @@ fn each_worker_caches_its_own_verdicts(on: &Adapter) {
             let response = client.ask(post(&stream.endpoint, "bob", &call(n, "[]")));
             assert_eq!(response.status, 404);
         }
-        // Each of the two asks for itself, about each of the two.
+        // Each of the two workers calls the authorizer for each of the two credentials.
         let asked = asked.load(Ordering::Relaxed);
         assert!((2..=4).contains(&asked), "{asked}");
     }

@@ -1,4 +1,4 @@
-//! WIRE 4.1 and 4.2: the guard at the door.
+//! The `Host` and `Origin` guard: sections 4.1 and 4.2 of the wire contract.
 
 use mcp_sse_core::{Config, ConfigBuilder};
 use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer};
@@ -11,7 +11,7 @@ for_each_adapter!(
     wildcard_address_reached_by_loopback_is_guarded
 );
 
-/// Who may pass the door of a server: every guarded route answers alike.
+/// Checks which requests pass the guard: every guarded route must answer alike.
 struct GuardFixture {
     server: RunningServer,
     other_session: Stream,
@@ -26,7 +26,8 @@ impl GuardFixture {
         Self { server, other_session }
     }
 
-    /// `fields` are those of a request; `refused` is the status and what the text names.
+    /// Sends requests with `fields`. `refused` is the expected status and texts of the refusal;
+    /// `None` if they pass.
     #[track_caller]
     fn check(&mut self, fields: &str, refused: Option<(u16, &[&str])>) {
         for (line, passes) in
@@ -41,7 +42,7 @@ impl GuardFixture {
             };
             assert_eq!(response.status, status, "{line}, {fields}: {response:?}");
             let response = if line == "GET /sse" {
-                // The body was left unread above.
+                // The body was not read above.
                 Client::connect(self.server.address())
                     .ask(format!("{line} HTTP/1.1\r\n{fields}\r\n\r\n"))
             } else if line == "HEAD /sse" {
@@ -150,7 +151,7 @@ fn allowed_hosts_and_origins_are_served(on: &Adapter) {
     fixture.check("Host: localhost\r\nOrigin: http://localhost:5173", None);
 }
 
-/// The rule goes by the address a connection came in at, not by the one that was bound.
+/// The guard applies to the local address of the connection, not to the address that was bound.
 fn wildcard_address_reached_by_loopback_is_guarded(on: &Adapter) {
     let mut fixture = GuardFixture::new(on, "0.0.0.0:0", Config::builder());
     fixture.check("Host: localhost", None);
@@ -159,7 +160,7 @@ fn wildcard_address_reached_by_loopback_is_guarded(on: &Adapter) {
     fixture.check("Host: 0.0.0.0", HOST);
     fixture.check("Host: localhost\r\nOrigin: http://evil.example", ORIGIN);
     fixture.check("Host: localhost\r\nOrigin: http://localhost", None);
-    // An authority in the target replaces the field.
+    // The authority of an absolute target replaces `Host`.
     let ask = |target: &str, host: &str| {
         let mut client = Client::connect(fixture.server.address());
         client.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).status

@@ -1,4 +1,5 @@
-//! The table of the guard, on the bare server: by bytes on a connection, and by the exchange entry.
+//! The table of the guard, on the core's `Server`: by bytes on a connection, and by
+//! `Server::exchange`.
 
 use mcp_sse_core::{ConnId, Entropy, EntropyUnavailable, Event, Exchange, Peer, Server, Time};
 use mcp_sse_tests::guard_table::{self, AppEvents, GuardRequest, GuardedServer, OWNER};
@@ -16,11 +17,11 @@ impl Entropy for CountingEntropy {
     }
 }
 
-/// A server without a driver.
+/// A core server without a driver.
 struct CoreServer {
     server: Server,
     now: Time,
-    /// By [`Server::exchange`] instead of bytes.
+    /// Whether requests are sent by [`Server::exchange`] instead of bytes.
     exchanges: bool,
 }
 

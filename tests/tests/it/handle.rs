@@ -1,4 +1,4 @@
-//! `Session` and `Handle`: the application's side, with a real client at the other end.
+//! `Session` and `Handle`, with a real client at the other end.
 
 use core::net::SocketAddr;
 use std::sync::mpsc;
@@ -40,7 +40,7 @@ fn number(text: &str) -> usize {
     usize::try_from(number.expect("a number")).expect("an index")
 }
 
-/// A server that gives its sessions to the test, in each of the two places where handlers run.
+/// A server that gives its sessions to the test.
 struct HandleFixture {
     server: RunningServer,
     sessions: mpsc::Receiver<Session>,
@@ -68,7 +68,8 @@ impl HandleFixture {
         (stream, self.sessions.recv_timeout(PATIENCE).expect("a session"))
     }
 
-    /// Sends until nothing more goes, and nothing moves any more. Returns how many frames went.
+    /// Sends until the queue is full and no more bytes are written. Returns how many frames were
+    /// sent.
     #[track_caller]
     fn fill(&self, session: &Session, text: &str) -> usize {
         let (mut sent, mut still) = (0, 0);
@@ -80,7 +81,7 @@ impl HandleFixture {
                     still = 0;
                 }
                 Err(SendError::Full) => {
-                    // The server has had a turn when this is answered.
+                    // The server has taken a turn when this is answered.
                     let metrics = self.server.metrics();
                     still = if metrics.bytes_sent == bytes_sent { still + 1 } else { 0 };
                     bytes_sent = metrics.bytes_sent;
@@ -110,14 +111,14 @@ fn send_waits_for_a_client_that_does_not_read(on: &Adapter) {
         let sent = fixture.fill(&session, &text);
         assert!(sent > 4, "{sent}");
         assert_eq!(session.try_send(note(0)), Err(SendError::Full));
-        // `send` waits ..
+        // `send` waits,
         let mut waiting = Box::pin(session.send(note_with(sent, &text)));
         let polled = futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
         assert_eq!(polled, None, "there is no room");
-        // .. the others do not ..
+        // other sessions do not,
         finish("another's room", other_session.send(note(7))).expect("a stream");
         assert_eq!(number(&other.message()), 7);
-        // .. and it goes on when the client does.
+        // and it continues when the client reads.
         for n in 0..sent {
             assert_eq!(number(&stream.message()), n);
         }
@@ -130,7 +131,7 @@ fn send_waits_for_a_client_that_does_not_read(on: &Adapter) {
     });
 }
 
-/// Nothing but the readers' own share, and the end of who does not read, can let anything through here.
+/// The reader gets its frames by its own reserve, and because a stalled session is ended for it.
 fn frames_reach_a_reader_among_stalled_clients(on: &Adapter) {
     const IDLE: usize = 6;
     let config = limits(|limits| {
@@ -149,7 +150,8 @@ fn frames_reach_a_reader_among_stalled_clients(on: &Adapter) {
             })
             .collect();
         for (_, session) in &idle {
-            // Until nothing moves any more; or until it is ended, if this takes so long.
+            // Until no more bytes are written, or until the session is ended, if that takes too
+            // long.
             let mut still = 0;
             while still < 50 {
                 match session.try_send(note_with(0, &text)) {
@@ -180,7 +182,8 @@ fn post_waits_until_the_application_receives(on: &Adapter) {
         for n in 0..6 {
             assert_eq!(stream.post(&call(n, "[]")).status, 202, "{n}");
         }
-        // One too many is held, not refused; and it passes as soon as one was taken.
+        // One post too many is queued and not refused, and is delivered when one message was
+        // received.
         let mut held = Client::connect(fixture.address());
         held.send(stream.post_request(&call(6, "[]")));
         wait_until("a post is held", || fixture.server.metrics().posts_held == 1);
@@ -208,7 +211,7 @@ fn dropped_or_closed_session_ends_in_order(on: &Adapter) {
                 assert_eq!(number(&stream.message()), n, "{case}");
             }
             stream.expect_end();
-            // Its name is gone, too.
+            // The session's token is unknown now.
             let post = mcp_sse_tests::client::post_request(&endpoint, &call(1, "[]"));
             let mut client = Client::connect(fixture.address());
             assert_eq!(client.ask(post).status, 404, "{case}");
@@ -266,7 +269,7 @@ fn broadcast_counts_queued_and_full_sessions(on: &Adapter) {
         for stream in [&mut a, &mut b, &mut c] {
             assert_eq!(number(&stream.message()), 1);
         }
-        // One that does not read is left out; the others are not held up.
+        // A client that does not read is skipped, and delays no other.
         let (mut slow, slow_session) = fixture.open();
         let sent = fixture.fill(&slow_session, &"x".repeat(16 << 10));
         let large = note_with(2, &"y".repeat(60 << 10));
@@ -282,7 +285,7 @@ fn broadcast_counts_queued_and_full_sessions(on: &Adapter) {
         drop(c);
         wait_until("one leaves", || fixture.server.metrics().sessions_open() == 2);
         assert_eq!(reach(note(3)), (2, 0, 0));
-        // One stream of HTTP/1.0 among them: the same frame, without its chunk.
+        // An HTTP/1.0 stream among them gets the same frame without a chunk.
         let mut old = Stream::open_with(fixture.address(), "GET /sse HTTP/1.0\r\n\r\n");
         let old_session = fixture.sessions.recv_timeout(PATIENCE).expect("a session");
         assert_eq!(reach(note(4)), (3, 0, 0));
@@ -329,14 +332,14 @@ fn senders_keep_their_session_open(on: &Adapter) {
                 next[n] += 1;
             }
         });
-        // The last of them was dropped with its thread.
+        // The last sender was dropped with its thread.
         stream.expect_end();
     });
 }
 
 fn flooded_client_reads_beside_stalled_ones(on: &Adapter) {
     let server = RunningServer::start(on, Config::default(), handlers::flood(4 << 10));
-    // Nobody reads these.
+    // These clients do not read.
     let _unread: Vec<_> = (0..3).map(|_| Stream::open(server.address())).collect();
     let mut stream = Stream::open(server.address());
     for _ in 0..2_000 {

@@ -1,4 +1,4 @@
-//! WIRE 5: HTTP/1.1, strictly; and the deadlines of WIRE 6 that a peer can run into.
+//! Strict HTTP/1.1, section 5 of the wire contract, and the input deadlines of section 6.
 
 use core::time::Duration;
 
@@ -25,12 +25,12 @@ for_each_adapter!(
     input_deadlines_are_408_or_a_close,
 );
 
-/// What becomes of the connection.
+/// What happens to the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterResponse {
     /// The next request on it is answered.
     Keeps,
-    /// It ends, and the next request on it, sent already, is not looked at.
+    /// It closes, and the next request, which was sent already, is not handled.
     Closes,
 }
 use AfterResponse::{Closes, Keeps};
@@ -38,7 +38,7 @@ use AfterResponse::{Closes, Keeps};
 struct HttpFixture {
     fixture: Fixture,
     endpoint: String,
-    /// Where accepted posts echo.
+    /// The stream on which accepted posts are echoed.
     stream: Stream,
 }
 
@@ -49,7 +49,8 @@ impl HttpFixture {
         Self { fixture, endpoint: stream.endpoint.clone(), stream }
     }
 
-    /// Sends a request with another one behind it, in one piece and byte by byte.
+    /// Sends a request with another one behind it, in one piece and byte by byte, and checks both
+    /// responses.
     #[track_caller]
     fn check(&mut self, request: impl AsRef<[u8]>, status: u16, after: AfterResponse) {
         const NEXT: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -61,7 +62,7 @@ impl HttpFixture {
         for &size in pieces {
             let mut client = Client::connect(self.fixture.server.address());
             for piece in bytes.chunks(size.min(bytes.len())) {
-                // The answer may come, and the connection end, before everything was said.
+                // The response and the close may come before everything was sent.
                 if client.try_send(piece).is_err() {
                     break;
                 }
@@ -86,7 +87,7 @@ impl HttpFixture {
         self.stream.check_alive(case);
     }
 
-    /// A post of a small request, with these framing fields and this body.
+    /// Checks a post with these framing fields and this body.
     #[track_caller]
     fn check_post(&mut self, framing: &str, body: &str, status: u16, after: AfterResponse) {
         let head = format!("POST {} HTTP/1.1\r\nHost: localhost", self.endpoint);
@@ -208,7 +209,8 @@ fn fields_are_parsed_strictly(on: &Adapter) {
     check(b"X\0: z", 400, Closes);
     check("\u{e9}: z".as_bytes(), 400, Closes);
     check(b"X: y\n", 400, Closes);
-    // The first field, where obsolete parsers took white space for the end of the line above.
+    // In the first field line, where white space at the start continues the request line for some
+    // parsers.
     http.check("GET /x HTTP/1.1\r\n Host: localhost\r\n\r\n", 400, Closes);
     http.check("GET /x HTTP/1.1\r\nHost: localhost\r\n\n", 400, Closes);
 }
@@ -216,7 +218,7 @@ fn fields_are_parsed_strictly(on: &Adapter) {
 fn host_syntax_is_checked(on: &Adapter) {
     let mut http = HttpFixture::new(on);
     let mut check = |host: &[u8], status, after| {
-        // No guard there, so that only syntax counts.
+        // `/ready` has no guard, so only the syntax counts.
         let request = [b"GET /ready HTTP/1.1\r\n", host, b"\r\n\r\n"].concat();
         http.check(request, status, after);
     };
@@ -313,7 +315,7 @@ fn content_lengths_are_parsed_strictly(on: &Adapter) {
     ] {
         http.check_post(&format!("Content-Length: {length}"), BODY, 400, Closes);
     }
-    // Framing is the same whatever the method.
+    // Framing does not depend on the method.
     let tail = "Host: localhost\r\n";
     http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\n\r\nhello"), 200, Keeps);
     http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5,5\r\n\r\n"), 400, Closes);
@@ -388,7 +390,7 @@ fn chunked_bodies_are_parsed_strictly(on: &Adapter) {
         "ffffffffffffffff0".into(),
         format!("{n:x};"),
         format!("{n:x};=b"),
-        // The white space that RFC 9112 section 7.1.1 calls bad.
+        // The "bad white space" of RFC 9112 section 7.1.1.
         format!("{n:x} ;a=b"),
         format!("{n:x}; a=b"),
         format!("{n:x};a =b"),
@@ -420,7 +422,7 @@ fn chunked_bodies_are_parsed_strictly(on: &Adapter) {
     check(&format!("{many}0\r\n\r\n"), 413, Closes);
 }
 
-/// Nothing more has to come: no line end, no rest of the head.
+/// The refusal does not wait for a line end or the rest of the head.
 fn first_malformed_octet_is_refused_at_once(on: &Adapter) {
     let mut fixture = Fixture::new(on, Config::default());
     let mut check = |bytes: &[u8], status: u16| {
@@ -470,7 +472,7 @@ fn expect_100_continue_is_answered(on: &Adapter) {
         assert_eq!(client.ask(chunked).status, 202, "{value}, chunked");
         assert_eq!(http.stream.message(), answer(1, "[]"), "{value}, chunked");
     }
-    // The final status at once, where the head is enough to refuse.
+    // The final status comes at once if the head suffices to refuse.
     let check = |endpoint: &str, more: &str, status: u16| {
         let mut client = Client::connect(address);
         client.send(head(endpoint, &format!("{more}\r\nExpect: 100-continue")));
@@ -486,7 +488,7 @@ fn expect_100_continue_is_answered(on: &Adapter) {
     let mut client = Client::connect(address);
     let other = head(&http.endpoint, "Content-Length: 5\r\nExpect: 101-switch");
     assert_eq!(client.ask(other).status, 417);
-    // Of HTTP/1.0 it is ignored.
+    // HTTP/1.0 clients' expectations are ignored.
     let old =
         head(&http.endpoint, &format!("Content-Length: {}\r\nExpect: 100-continue", BODY.len()));
     let mut client = Client::connect(address);
@@ -507,12 +509,12 @@ fn keep_alive_follows_version_and_connection_field(on: &Adapter) {
     http.check(format!("{line}Connection: x\r\nConnection: close\r\n\r\n"), 404, Closes);
     http.check("GET /x HTTP/1.0\r\n\r\n", 404, Closes);
     http.check("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 404, Keeps);
-    // HTTP/1.0 has to be told that it may go on.
+    // An HTTP/1.0 client must be told that the connection stays open.
     let mut client = Client::connect(http.fixture.server.address());
     let response = client.ask("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert!(response.field("Connection").is_some_and(|c| c.eq_ignore_ascii_case("keep-alive")));
     assert_eq!(response.field("Transfer-Encoding"), None);
-    // A small body of a refused request is passed over, a large one is not.
+    // A small body of a refused request is discarded; a large one closes the connection.
     let small = "x".repeat(1_000);
     let refused = |length: usize, body: &str| {
         format!("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -598,7 +600,7 @@ fn input_deadlines_are_408_or_a_close(on: &Adapter) {
     let post = post_request(&endpoint, BODY);
     check("half a body", &post[..post.len() - 1], &[408]);
     check("no body", &post[..post.len() - BODY.len()], &[408]);
-    // A client that reads its refusal and never closes does not hold the connection.
+    // A client that reads its refusal and never closes does not keep the connection open.
     let mut client = Client::connect(address);
     client.send(b"\x16");
     assert_eq!(client.response().status, 400);

@@ -1,5 +1,5 @@
-//! The example `jwt` of the tokio adapter: whose tokens it takes. The keys beside this are for these
-//! tests, and guard nothing.
+//! The example `jwt` of the tokio adapter: which tokens it accepts. The keys in this folder are for
+//! these tests only.
 
 #[path = "../../../io-tokio/examples/jwt/tokens.rs"]
 mod tokens;
@@ -22,7 +22,7 @@ const SIGNING: &[u8] = include_bytes!("jwt/signing.pem");
 const PUBLIC: &[u8] = include_bytes!("jwt/public.pem");
 const ISSUER: &str = "https://login.example.com";
 
-/// What the example serves, on a free port, and the names of those who get in.
+/// Starts the example's server on a free port. Returns it with the sessions that it opens.
 fn start(tokens: Tokens) -> (RunningServer, mpsc::Receiver<mcp_sse_driver::Session>) {
     let (sender, sessions) = mpsc::channel();
     let resource = ProtectedResource::new("http://localhost/sse").authorization_server(ISSUER);
@@ -45,7 +45,7 @@ fn claims() -> Value {
     json!({"sub": "alice", "iss": ISSUER, "aud": "mcp", "exp": exp})
 }
 
-/// Good claims, but for one; `null` takes it away.
+/// Valid claims with one changed; `null` removes it.
 fn claims_with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     let all = claims.as_object_mut().expect("an object");
@@ -87,14 +87,14 @@ fn check_refused(server: &RunningServer, why: &str, token: &str) {
     assert!(challenge.contains(r#"error="invalid_token""#), "{why}: {challenge}");
 }
 
-/// A token with another header in front of the same payload, and without a signature.
+/// The same payload with a header for no algorithm, and without a signature.
 fn unsigned(token: &str) -> String {
     let payload = token.split('.').nth(1).expect("a payload");
     // {"alg":"none","typ":"JWT"}
     format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.")
 }
 
-/// Everything that is no good, whichever algorithm the server has.
+/// Checks that invalid tokens are refused, for any algorithm.
 fn check(server: &RunningServer, sign: impl Fn(&Value) -> String) {
     let now = get_current_timestamp();
     for (name, value) in [
@@ -135,7 +135,7 @@ fn check(server: &RunningServer, sign: impl Fn(&Value) -> String) {
     assert_eq!(server.metrics().sessions_opened, 0);
 }
 
-/// And what is good.
+/// Checks that valid tokens are accepted.
 fn check_good(
     server: &RunningServer,
     sessions: &mpsc::Receiver<mcp_sse_driver::Session>,
@@ -184,7 +184,7 @@ fn rs256_tokens_are_verified() {
     let (server, sessions) = start(Tokens::rs256(PUBLIC, ISSUER, "mcp").expect("a key"));
     let sign = |claims: &Value| sign(Algorithm::RS256, &rsa(), claims);
     check(&server, sign);
-    // The public key is everybody's; it must not serve as a secret.
+    // The public key is not secret; it must not be accepted as an HMAC secret.
     let text = core::str::from_utf8(PUBLIC).expect("PEM");
     for confused in [PUBLIC, text.trim_end().as_bytes()] {
         let confused = EncodingKey::from_secret(confused);

@@ -1,4 +1,4 @@
-//! Limits of the whole server where there are many workers, and those of the process.
+//! Limits of a server with many workers, and the descriptor limit of the process.
 
 use core::net::SocketAddr;
 
@@ -42,7 +42,7 @@ fn longest_body_is_answered_by_one_of_many_workers(on: &Adapter) {
     }
 }
 
-/// What a child is to do here.
+/// The role of the child process.
 const SERVE: &str = "serve with few descriptors";
 const WORKERS: &str = "MCP_SSE_TESTS_WORKERS";
 
@@ -55,7 +55,7 @@ fn posts_are_answered_when_streams_have_all_descriptors_they_may_have(on: &Adapt
         return child::wait_for_parent();
     }
     let test = format!("limits::{}::{NAME}", on.name);
-    // A further name of a test is none, and tells the child how many workers there are to be.
+    // The last argument matches no test; it tells the child that it needs several workers.
     for (descriptors, more) in [(64, None), (128, Some(WORKERS))] {
         let arguments: Vec<&str> = ["--exact", &test].into_iter().chain(more).collect();
         let child = ChildProcess::start(SERVE, &arguments, DescriptorLimit::Few(descriptors));

@@ -1,4 +1,4 @@
-//! WIRE 2: the post.
+//! Posts: section 2 of the wire contract.
 
 use core::time::Duration;
 use std::sync::mpsc;
@@ -23,7 +23,7 @@ for_each_adapter!(
     posts_over_inbound_messages_max_are_refused,
 );
 
-/// One session of a server, and another one beside it.
+/// A session to post to, on a server with another session beside it.
 struct SessionFixture {
     fixture: Fixture,
     stream: Stream,
@@ -36,14 +36,14 @@ impl SessionFixture {
         Self { fixture, stream }
     }
 
-    /// Sends a request on a connection of its own, with `ENDPOINT` in it replaced, and returns the
-    /// answer. Neither the session it was for nor the other one is the worse for it: a refused
-    /// message is not delivered, or its echo would come first.
+    /// Sends a request on a new connection, with `ENDPOINT` replaced, and returns the response. It
+    /// checks that neither session is disturbed: a refused message is not delivered, or its echo
+    /// would come first.
     #[track_caller]
     fn ask(&mut self, case: &str, request: &[u8]) -> Response {
         let mut client = Client::connect(self.fixture.server.address());
         let request = self.fill_in(request);
-        // A refusal may come before everything was said.
+        // A refusal may come before everything was sent.
         let _ = client.try_send(&request);
         let response = client.response();
         if response.status != 202 {
@@ -96,7 +96,7 @@ fn valid_posts_are_202(on: &Adapter) {
     );
     let padded = format!(" \t\r\n{BODY}\n ");
     check(&format!("{post}\r\n{json}\r\nContent-Length: {}", padded.len()), &padded);
-    // A trailing slash, another parameter beside, an origin.
+    // A trailing slash, another query parameter, and an `Origin`.
     let slash = session.stream.endpoint.replace("/messages?", "/messages/?a=b&");
     let mut check = |head: &str| {
         let mut client = Client::connect(session.fixture.server.address());
@@ -109,12 +109,12 @@ fn valid_posts_are_202(on: &Adapter) {
     check(&format!("POST http://localhost{slash} HTTP/1.1\r\nHost: localhost"));
 }
 
-/// Text of a refusal, and what it says to programs.
+/// The body of a refusal.
 #[derive(Clone, Copy, Debug)]
 enum RefusalBody<'a> {
-    /// Plain text with this in it.
+    /// Plain text that contains this.
     Text(&'a str),
-    /// A JSON-RPC error of this code.
+    /// A JSON-RPC error with this code.
     Error(i64),
 }
 
@@ -244,7 +244,7 @@ fn invalid_bodies_are_refused_400(on: &Adapter) {
         check(case, body, -32700);
     }
     let nested = |depth: usize| {
-        // The message itself is the first level.
+        // The message itself is the first level of nesting.
         let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
         request(&format!(r#""id":1,"params":{open}{close}"#))
     };
@@ -288,7 +288,7 @@ fn unusual_json_does_not_harm_the_session(on: &Adapter) {
         let response = session.ask(case, &post_request("ENDPOINT", body));
         assert!(response.status < 500, "{case}: {response:?}");
         if response.status == 202 {
-            // The echo is whatever it is; the session goes on behind it.
+            // The echo may be anything; the session must go on after it.
             session.stream.message();
             session.stream.check_alive(case);
         }
@@ -314,11 +314,11 @@ fn bodies_over_the_limit_are_413(on: &Adapter) {
         check_refusal(case, &response, 413, RefusalBody::Text("4194304"));
         assert_eq!(response.field("Connection"), Some("close"), "{case}");
     };
-    // Not one byte of them is sent.
+    // The body is not sent.
     check("declared, one too many", b"Content-Length: 4194305\r\n\r\n");
     check("declared, absurdly", b"Content-Length: 9223372036854775807\r\n\r\n");
     check("declared and expected", b"Content-Length: 4194305\r\nExpect: 100-continue\r\n\r\n");
-    // The byte that crosses, and nothing behind it.
+    // The byte that exceeds the limit, and nothing after it.
     let mut chunks = b"Transfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..64 {
         chunks.extend_from_slice(b"10000\r\n");
@@ -332,7 +332,7 @@ fn bodies_over_the_limit_are_413(on: &Adapter) {
         &[b"Transfer-Encoding: chunked\r\n\r\n500000\r\n", &*vec![b' '; 0x400001]].concat(),
     );
 
-    // As large as may be.
+    // The largest allowed body.
     let fill = "x".repeat((4 << 20) - call(1, "\"\"").len());
     let body = call(1, &format!("\"{fill}\""));
     assert_eq!(body.len(), 4 << 20);
@@ -415,7 +415,8 @@ fn request_ids_are_echoed_exactly(on: &Adapter) {
 }
 
 fn accepted_post_survives_its_connection(on: &Adapter) {
-    // It does not wait for the handler, and a connection that closes behind it takes nothing back.
+    // The 202 does not wait for the handler, and closing the connection does not withdraw the
+    // message.
     let (sender, messages) = mpsc::channel();
     let server = RunningServer::start(on, Config::default(), handlers::record(sender));
     let stream = Stream::open(server.address());
@@ -426,7 +427,7 @@ fn accepted_post_survives_its_connection(on: &Adapter) {
         drop(client);
         assert_eq!(messages.recv_timeout(PATIENCE), Ok(body));
     }
-    // The others, too: notifications, responses to requests of the server.
+    // The same for notifications, and responses to requests of the server.
     for body in [
         r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
@@ -453,7 +454,8 @@ fn requests_over_in_flight_max_wait_and_are_told_busy(on: &Adapter) {
         assert_eq!(stream.post(&call(n, "{}")).status, 202);
         assert_eq!(receive(), call(n, "{}"));
     }
-    // The third is held, and when that is over told so on the stream; others pass meanwhile.
+    // The third request is queued, and then answered "busy" on the stream; other messages pass
+    // meanwhile.
     let mut held = Client::connect(server.address());
     held.send(stream.post_request(&call(3, "{}")));
     for body in [
@@ -468,7 +470,7 @@ fn requests_over_in_flight_max_wait_and_are_told_busy(on: &Adapter) {
     assert_eq!(busy.pointer("/id"), Some(&3.into()), "{busy}");
     assert_eq!(busy.pointer("/error/code"), Some(&(-32000).into()), "{busy}");
     assert_eq!(server.metrics().fault(Fault::Busy), 1);
-    // With an answer there is room again, also for one that is waiting already.
+    // A response makes room, also for a request that waits already.
     let mut waiting = Client::connect(server.address());
     waiting.send(stream.post_request(&call(4, "{}")));
     mcp_sse_tests::wait_until("a post is held", || server.metrics().posts_held == 2);
@@ -501,7 +503,7 @@ fn posts_over_inbound_messages_max_are_refused(on: &Adapter) {
     let busy: serde_json::Value = serde_json::from_str(&stream.message()).expect("JSON");
     assert_eq!(busy.pointer("/error/code"), Some(&(-32000).into()), "{busy}");
     assert_eq!(busy.pointer("/id"), Some(&7.into()), "{busy}");
-    // What was accepted comes, in order; what was refused does not.
+    // Accepted messages are delivered in order, refused ones are not.
     for n in 0..8 {
         let message = finish("a message", session.recv()).expect("a message");
         assert_eq!(message.text(), note(n));

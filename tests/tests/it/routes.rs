@@ -1,4 +1,4 @@
-//! WIRE 3: the other routes.
+//! The other routes: section 3 of the wire contract.
 
 use mcp_sse_core::Config;
 use mcp_sse_tests::adapter::{Adapter, RunningServer};
@@ -36,7 +36,7 @@ fn health_is_json_with_counts(on: &Adapter) {
     check("GET /health/ HTTP/1.1\r\nHost: localhost");
     check("GET /health?verbose HTTP/1.1\r\nHost: localhost");
     check("GET /health HTTP/1.0");
-    // In front of the guard.
+    // Health checks come before the guard.
     check("GET /health HTTP/1.1\r\nHost: 10.0.0.7:8000");
     check("GET /health HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example");
     check("GET http://evil.example/health HTTP/1.1\r\nHost: localhost");
@@ -50,7 +50,7 @@ fn health_is_json_with_counts(on: &Adapter) {
     assert!(length > 50, "{length}");
     assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
 
-    // The counts follow what is there.
+    // The counts follow connections and sessions.
     let address = fixture.server.address();
     drop(client);
     wait_until("connections end", || health(address).connections == 3);
@@ -74,7 +74,7 @@ fn ready_is_503_while_sessions_are_full(on: &Adapter) {
     assert_eq!(full.status, 503, "{full:?}");
     assert!(full.field("Retry-After").is_some());
     assert_eq!(ask("/health").status, 200, "full is not unhealthy");
-    // One more is refused before anything is created, and the limit is named.
+    // Another session is refused before anything is created, and the refusal names the limit.
     let mut third = Client::connect(server.address());
     let refused = third.ask("GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(refused.status, 503);
@@ -96,7 +96,7 @@ fn unknown_paths_are_404(on: &Adapter) {
         assert_eq!(response.field("Location"), None, "{line}");
         let text = "{\"error\":\"not found\",\"hint\":\"the SSE stream is at /sse\"}\n";
         assert_eq!(response.text(), text, "{line}");
-        // Nothing is wrong with the connection.
+        // The connection stays open.
         assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
         fixture.other_session.check_alive(line);
     };
@@ -112,7 +112,7 @@ fn unknown_paths_are_404(on: &Adapter) {
     check("GET /.well-known/oauth-protected-resource/sse");
     check("GET /.well-known/oauth-authorization-server");
     check("GET /.well-known/openid-configuration");
-    // Paths are octets.
+    // Paths are compared octet by octet.
     check("GET /sse%2F");
     check("GET /sse%00");
     check("GET /%73se");

@@ -1,4 +1,4 @@
-//! Services of the official SDK, by the wire.
+//! Services of the official SDK, tested with a plain client.
 
 use core::net::SocketAddr;
 use std::io;
@@ -33,13 +33,13 @@ fn listener(config: Config) -> Listener {
     Listener::bind("127.0.0.1:0", config).expect("a free port")
 }
 
-/// A toolbox that is served; it is stopped, in order, when this is dropped.
+/// A served toolbox. Dropping this value shuts the server down.
 pub(crate) struct ServedToolbox {
     pub(crate) address: SocketAddr,
     toolbox: Toolbox,
     ct: CancellationToken,
     stopped: mpsc::Receiver<()>,
-    /// Last, so that it is dropped last.
+    /// The last field, so that it is dropped last.
     _runtime: Runtime,
 }
 
@@ -72,14 +72,14 @@ impl Drop for ServedToolbox {
     fn drop(&mut self) {
         self.ct.cancel();
         if !std::thread::panicking() {
-            // Nothing comes if a test has waited for it.
+            // The channel is closed if the test has waited already.
             let stopped = self.stopped.recv_timeout(PATIENCE);
             assert_ne!(stopped, Err(mpsc::RecvTimeoutError::Timeout), "the server stops");
         }
     }
 }
 
-/// Says something once the server has stopped.
+/// Returns a channel that gets an item when the server has stopped.
 fn when_stopped(server: &SseServer) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     let stopped = server.stopped();
@@ -149,7 +149,7 @@ fn handshake_and_call_are_answered() {
     check_add(&mut stream, 3);
 }
 
-/// What a client that has reconnected by itself may say first.
+/// The first message of a session may be any that a client sends after it has reconnected.
 #[test]
 fn session_without_initialize_is_served() {
     let served = ServedToolbox::start();
@@ -175,7 +175,7 @@ fn session_without_initialize_is_served() {
             }
         }
         check_add(&mut stream, 1);
-        // Better late than never.
+        // A late `initialize` is answered too.
         let greeting = ask(&mut stream, &initialize(2, "2025-06-18"));
         assert_eq!(greeting["result"]["protocolVersion"], "2025-06-18", "{case}: {greeting}");
         check_add(&mut stream, 3);
@@ -195,7 +195,7 @@ fn ping_before_initialize_is_answered() {
     check_add(&mut stream, 5);
 }
 
-/// The revision that has no `initialize` is the SDK's to understand.
+/// The SDK itself handles the revision of MCP that has no `initialize`.
 #[test]
 fn session_of_revision_without_initialize_is_served() {
     let served = ServedToolbox::start();
@@ -210,11 +210,11 @@ fn session_of_revision_without_initialize_is_served() {
     let mut params = json!({ "name": "add", "arguments": { "a": 2, "b": 3 }, "_meta": meta });
     let sum = ask(&mut stream, &request(2, "tools/call", &params));
     assert_eq!(outcome(&sum, 2), "5", "{sum}");
-    // Nothing has to come before that.
+    // A tool call may be the first message.
     let mut other = Stream::open(served.address);
     let sum = ask(&mut other, &request(3, "tools/call", &params));
     assert_eq!(outcome(&sum, 3), "5", "{sum}");
-    // Had they been served directly, this would be answered.
+    // This would be answered if the sessions had been served directly.
     params["_meta"] = json!({});
     for stream in [&mut stream, &mut other] {
         let sum = ask(stream, &request(4, "tools/call", &params));
@@ -250,15 +250,15 @@ fn unreadable_messages_are_answered_or_ignored() {
     let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     check_add(&mut stream, 1);
-    // An id that JSON-RPC has and the SDK has not comes back as it was.
+    // An id that JSON-RPC allows and the SDK does not is returned unchanged.
     post(&mut stream, r#"{"jsonrpc":"2.0","id":18446744073709551615,"method":"tools/list"}"#);
     let text = stream.message();
     assert!(text.contains(r#""id":18446744073709551615,"error":{"code":-32600,"#), "{text}");
     check_add(&mut stream, 2);
-    // Unknown methods are the service's to refuse.
+    // The service refuses unknown methods.
     let unknown = ask(&mut stream, &request(3, "no/such", &json!({})));
     assert_eq!(outcome(&unknown, 3), "-32601", "{unknown}");
-    // Notifications that make no sense leave no trace.
+    // Invalid notifications have no effect.
     for body in [
         r#"{"jsonrpc":"2.0","method":"no/such","params":{}}"#,
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[]}"#,
@@ -269,7 +269,7 @@ fn unreadable_messages_are_answered_or_ignored() {
         post(&mut stream, body);
         check_add(&mut stream, 4);
     }
-    // A question of the server, answered in a way that cannot be understood: nobody waits for ever.
+    // An unreadable response to a request of the server ends the wait with an error.
     post(&mut stream, &call(5, "ask", &json!({ "text": "well?" })));
     let question = answer(&mut stream);
     assert_eq!(question["method"], "sampling/createMessage", "{question}");
@@ -313,7 +313,8 @@ fn client_disconnect_ends_its_session() {
     wait_until("a session less", || health(served.address).sessions == 0);
 }
 
-/// What waits is cancelled and may answer; then every stream ends in order, and the port is free.
+/// Running calls are cancelled and may answer; then every stream ends in order, and the port is
+/// free.
 #[test]
 fn cancel_ends_sessions_in_order() {
     let served = ServedToolbox::start();
@@ -333,7 +334,7 @@ fn cancel_ends_sessions_in_order() {
     Listener::bind(served.address, Config::default()).expect("a free port");
 }
 
-/// Stopping again cuts nothing; an abort does, whatever a service still does.
+/// A second shutdown cuts nothing; an abort cuts a running call.
 #[test]
 fn second_shutdown_waits_and_abort_ends_the_server() {
     for abort in [false, true] {
@@ -399,7 +400,7 @@ fn config_paths_and_keep_alive_are_used() {
     let mut stream = Stream::open_with(address, get);
     assert!(stream.endpoint.starts_with("/in?sessionId="), "{}", stream.endpoint);
     assert_eq!(stream.chunk().as_deref(), Some(&b":\n"[..]), "a heartbeat");
-    // Sessions can be served one by one.
+    // Sessions can be accepted one at a time.
     let transport = finish("a session", server.next_transport()).expect("a session");
     assert_eq!(transport.session().head().path(), "/events");
     drop(runtime.spawn(serve_alone(transport)));
@@ -452,7 +453,7 @@ fn authorizer_decides_who_uses_a_service() {
     finish("the end", stopped);
 }
 
-/// Without `SseServer`: a session is a transport wherever it comes from.
+/// A session of a plain listener is a transport too.
 #[test]
 fn session_converts_into_a_transport() {
     let runtime = runtime();
@@ -470,8 +471,8 @@ fn session_converts_into_a_transport() {
     finish("the end", served).expect("no panic").expect("the server ends well");
 }
 
-/// Nothing is lost when `receive` is dropped wherever it waits: for messages, and for room for an
-/// answer to one that cannot be read.
+/// Nothing is lost when `receive` is dropped while it waits: for messages, or for room for the
+/// answer to an unreadable message.
 #[test]
 fn receive_is_cancel_safe() {
     const MESSAGES: u32 = 30;
@@ -481,7 +482,7 @@ fn receive_is_cancel_safe() {
     let (sender, sessions) = mpsc::channel();
     let (go_on, stand_still) = mpsc::channel::<()>();
     let served = runtime.spawn(listener.serve(move |session| {
-        // The second session makes the thread of the sockets wait.
+        // The second session blocks the thread of the sockets.
         if sender.send(session).is_err() {
             stand_still.recv_timeout(PATIENCE).expect("it goes on");
         }
@@ -505,7 +506,7 @@ fn receive_is_cancel_safe() {
         received += u32::from(receive.is_some());
         received
     };
-    // More calls than messages: the answers have filled all room that there is.
+    // There are more calls than messages, so the answers fill the queue.
     let blocked = (0..2 * MESSAGES).map(|_| receive()).max();
     assert!(blocked < Some(MESSAGES), "{blocked:?}");
     go_on.send(()).expect("it waits");

@@ -1,4 +1,4 @@
-//! The client of the official SDK's release 0.10, the last one with this transport.
+//! Tests with the client of the official SDK's release 0.10, the last release with this transport.
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -95,7 +95,7 @@ fn serve_demo(on: &Adapter) -> RunningServer {
     server
 }
 
-/// The application of the example `axum_nest`; it is stopped, in order, when this is dropped.
+/// The application of the example `axum_nest`. Dropping this value shuts it down.
 struct NestedApp {
     address: SocketAddr,
     handle: Handle,
@@ -131,14 +131,15 @@ impl Drop for NestedApp {
 }
 
 fn finish(test: impl Future<Output = ()>) {
-    // Generous: the client waits between its attempts to connect, and all tests run at once.
+    // The client waits between its attempts to connect, and all tests run in parallel, so the limit
+    // is large.
     let test = async { tokio::time::timeout(8 * PATIENCE, test).await };
     runtime().block_on(test).expect("the test ends");
 }
 
 type Running = RunningService<RoleClient, RecordingClient>;
 
-/// A client that keeps what it is told.
+/// A client that keeps log messages.
 struct RecordingClient(mpsc::UnboundedSender<Value>);
 
 impl ClientHandler for RecordingClient {
@@ -215,14 +216,14 @@ async fn concurrent_clients_are_served(address: SocketAddr, path: &str) {
     two.cancel().await.expect("it ends");
 }
 
-/// This client then opens another stream, and goes on there without a handshake.
+/// The client opens another stream after a cut, and goes on there without a handshake.
 async fn client_reconnects_after_a_cut_stream(address: SocketAddr, path: &str) {
     let proxy = CutProxy::to(address);
     let (client, _log_messages) = connect(proxy.address, path).await;
     assert_eq!(add(&client, 2, 3).await.expect("a sum"), "5");
     for n in 1..=3 {
         proxy.cut();
-        // Until it has the new endpoint it posts to the old one, and is told 404.
+        // Until it has the new endpoint, it posts to the old one and gets a 404.
         let sum = loop {
             match tokio::time::timeout(Duration::from_millis(500), add(&client, n, 1)).await {
                 Ok(Ok(sum)) => break sum,
@@ -234,7 +235,7 @@ async fn client_reconnects_after_a_cut_stream(address: SocketAddr, path: &str) {
     client.cancel().await.expect("it ends");
 }
 
-/// Carries connections to a server, and can cut them all.
+/// A TCP proxy that can cut all of its connections.
 struct CutProxy {
     address: SocketAddr,
     ends: Arc<Mutex<Vec<TcpStream>>>,
@@ -246,7 +247,7 @@ impl CutProxy {
         let address = listener.local_addr().expect("an address");
         let ends = Arc::new(Mutex::new(Vec::new()));
         let kept = ends.clone();
-        // Ends with the process: nobody connects any more.
+        // The thread ends with the process.
         thread::spawn(move || {
             for near in listener.incoming() {
                 let (near, far) = (near.expect("a connection"), TcpStream::connect(server));

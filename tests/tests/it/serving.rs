@@ -1,5 +1,5 @@
-//! Where handlers run, by each form of `Listener::serve`, and that one of them that blocks its thread does
-//! not stop the server.
+//! The threads on which handlers run, for each form of `Listener::serve`; a handler that blocks its
+//! thread must not stop the server.
 
 use core::net::SocketAddr;
 use std::io;
@@ -12,13 +12,13 @@ use mcp_sse_tests::{PATIENCE, finish, handlers, timeouts, within};
 use mcp_sse_tokio::Config;
 use tokio::runtime::{Builder, Runtime};
 
-/// A handler's way to say that it blocks its thread, and to be told to go on.
+/// A handler that can block its thread until the test resumes it.
 struct BlockingHandler {
     blocked: mpsc::Sender<()>,
     go_on: std::sync::Mutex<mpsc::Receiver<()>>,
 }
 
-/// The other end.
+/// The test's side of a [`BlockingHandler`].
 struct BlockControl {
     blocked: mpsc::Receiver<()>,
     go_on: mpsc::Sender<()>,
@@ -32,19 +32,20 @@ fn handler() -> (std::sync::Arc<BlockingHandler>, BlockControl) {
 }
 
 impl BlockingHandler {
-    /// A handler that at the message `block` keeps its thread until it is told to go on.
+    /// Serves a session. The message `block` blocks the thread until the test resumes it.
     async fn serve(&self, mut session: Session) {
         while let Some(message) = session.recv().await {
             if message.method() == Some("block") {
                 self.blocked.send(()).expect("the test goes on");
-                // Longer than the test waits for anything.
+                // Longer than any wait of the test.
                 let _ = self.go_on.lock().expect("one").recv_timeout(4 * PATIENCE);
             }
         }
     }
 }
 
-/// While one session's handler blocks its thread, another's stream opens and its posts are answered.
+/// Checks that another session opens and its posts are answered while one session's handler blocks
+/// its thread.
 #[track_caller]
 fn check(address: SocketAddr, control: &BlockControl) {
     let mut blocking = Stream::open(address);
@@ -62,7 +63,7 @@ fn many_threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// What a thread returns that is about to end.
+/// Joins a thread that is about to end.
 #[track_caller]
 fn join<T: Send + 'static>(thread: thread::JoinHandle<T>) -> T {
     within(PATIENCE, "the end of a thread", || thread.join()).expect("no panic")
@@ -75,7 +76,7 @@ fn on_tokio() -> (mcp_sse_tokio::Listener, SocketAddr, Handle) {
     (listener, address, handle)
 }
 
-/// Checks a server, and ends it.
+/// Checks a server of the tokio adapter, and stops it.
 #[track_caller]
 fn check_on_tokio(
     serve: impl FnOnce(
@@ -100,7 +101,7 @@ fn blocking_spawned_handler_does_not_stop_the_server() {
             tokio::spawn(async move { handler.serve(session).await });
         }))
     });
-    // The same, with what `spawn` returns returned.
+    // The same with a callback that returns the join handle.
     check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
             let handler = handler.clone();
@@ -140,7 +141,7 @@ fn blocking_async_handler_does_not_stop_the_server_on_smol() {
     }
 }
 
-/// The runtime that a handler finds itself on, by the name of its thread if it is none.
+/// Compares the runtime on which a handler runs, or the name of its thread if there is none.
 #[test]
 fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_thread() {
     let runtime = many_threads();
@@ -156,7 +157,7 @@ fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_t
                 drop(session);
             }
         };
-        // The future is made outside the runtime that runs it.
+        // The future is created outside the runtime that runs it.
         let served = if spawns {
             runtime.spawn(listener.serve(move |session| tokio::spawn(tell(session))))
         } else {
@@ -194,10 +195,10 @@ fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_t
     }
 }
 
-/// On smol there is no runtime to be found: handlers are part of the future.
+/// smol has no current runtime, so handlers are part of the serve future.
 #[test]
 fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
-    // A shutdown would wait for the request in flight, for ever.
+    // With this grace, a shutdown would wait for the request in flight for ever.
     let config = timeouts(|t| t.shutdown_grace = None).build().expect("good");
     let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", config).expect("a free port");
     let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
@@ -206,7 +207,7 @@ fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
     let serving = thread::Builder::new().name("here".into());
     let serving = serving.spawn(move || {
         let served = listener.serve(move |mut session: Session| {
-            // What is in a handler is dropped with it.
+            // The sender is dropped with the handler.
             let sender = sender.clone();
             async move {
                 sender.send(thread::current().name().map(str::to_owned)).expect("a test");
@@ -233,7 +234,6 @@ fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
     mcp_sse_tests::wait_until("the server has stopped", stopped);
 }
 
-/// What a session's future does to itself, it does to nobody else.
 #[test]
 fn async_handler_panic_ends_only_its_session() {
     async fn handle(mut session: Session) {
@@ -267,7 +267,8 @@ fn async_handler_panic_ends_only_its_session() {
     join(served).expect("the server ends well");
 }
 
-/// A function, a closure that returns a future, an async closure, and `drop`, on both adapters.
+/// A function, a closure that returns a future, an async closure, a closure that spawns, and
+/// `drop`, on both adapters.
 #[test]
 fn serve_accepts_every_handler_form() {
     async fn handle(mut session: Session) {

@@ -1,4 +1,4 @@
-//! WIRE 1: the stream.
+//! Streams: section 1 of the wire contract.
 
 use core::time::Duration;
 use std::sync::mpsc;
@@ -38,7 +38,7 @@ const UNTIL_CLOSE: &[(&str, &str)] = &[
     ("X-Accel-Buffering", "no"),
 ];
 
-/// The fields are these, and a date.
+/// Checks that the response is 200 with exactly these fields and a date.
 #[track_caller]
 fn check_fields(case: &str, head: &Response, expected: &[(&str, &str)]) {
     assert_eq!(head.status_line, "HTTP/1.1 200 OK", "{case}");
@@ -149,7 +149,7 @@ fn other_methods_on_the_stream_path_are_405(on: &Adapter) {
     let mut check = |request: &str, status: u16, allow: Option<&str>| {
         let mut client = Client::connect(fixture.server.address());
         client.send(request);
-        // What is announced as a body is never sent: the answer does not wait for it.
+        // The announced body is not sent: the response does not wait for it.
         let response = client.response();
         assert_eq!(response.status, status, "{request:?}");
         assert_eq!(response.field("Allow"), allow, "{request:?}");
@@ -173,13 +173,13 @@ fn other_methods_on_the_stream_path_are_405(on: &Adapter) {
             }
         }
     }
-    // The probe of a newer client, whole, and the connection goes on.
+    // The complete probe of a client of a later revision; the connection stays open.
     let mut client = Client::connect(fixture.server.address());
     let probe = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
     assert_eq!(client.ask(post_request("/sse", probe)).status, 405);
     client.send("HEAD /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
     check_fields("HEAD", &client.head(), CHUNKED);
-    // No body: what follows is the next response. And no session.
+    // A `HEAD` gets no body and opens no session: the next response follows.
     let next = client.ask("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(next.status, 404, "after a HEAD");
     client.send("HEAD /sse HTTP/1.0\r\n\r\n");
@@ -241,7 +241,7 @@ fn input_after_a_stream_request_is_limited(on: &Adapter) {
         let mut client = Client::connect(fixture.server.address());
         let mut request = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
         request.extend_from_slice(input);
-        // The server may have had enough before it has everything.
+        // The server may close the connection before everything was sent.
         let _ = client.try_send(&request);
         if goes_on {
             let response = client.head();
@@ -275,7 +275,7 @@ fn half_close_keeps_the_stream_if_allowed(on: &Adapter) {
     let server = RunningServer::start(on, config, handlers::echo());
     let mut stream = Stream::open(server.address());
     stream.client.end();
-    // The posts have a connection of their own.
+    // Posts use another connection.
     stream.check_alive("after half a close");
     stream.check_alive("and again");
     server.shutdown();

@@ -1,4 +1,4 @@
-//! TLS: that it is HTTP as ever behind the handshake, and everything that can go wrong before.
+//! TLS: the same HTTP after the handshake, and everything that can go wrong before.
 
 use core::time::Duration;
 use std::io::{ErrorKind, Write};
@@ -39,7 +39,7 @@ for_each_adapter!(
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A TLS server, and how to get to it.
+/// A TLS server with its certificate and address.
 struct TlsFixture {
     server: RunningServer,
     certificate: Certificate,
@@ -64,7 +64,7 @@ impl TlsFixture {
         Self { server, certificate, address }
     }
 
-    /// A connection on which nothing was said, not even a TLS hello.
+    /// Opens a TCP connection without TLS.
     #[track_caller]
     fn raw(&self) -> Client {
         Client::connect(self.server.address())
@@ -83,7 +83,7 @@ impl TlsFixture {
     }
 }
 
-/// A client's first flight.
+/// The first bytes of a client's handshake.
 fn hello(config: Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
     let name = "localhost".try_into().expect("a name");
     let mut connection = ClientConnection::new(config, name).expect("a connection");
@@ -120,7 +120,7 @@ fn large_messages_pass_tls_both_ways(on: &Adapter) {
     for n in 0..4 {
         assert_eq!(stream.post(&call(n, &params)).status, 202);
     }
-    // Written before it is read: the sockets are full in between.
+    // The frames are written before they are read, so the sockets' buffers are full in between.
     for n in 0..4 {
         assert_eq!(stream.message(), answer(n, &params));
     }
@@ -138,13 +138,13 @@ fn alpn_selects_http_1_1(on: &Adapter) {
     check(&fixture, &[], None);
     check(&fixture, &["http/1.1"], Some("http/1.1"));
     check(&fixture, &["h2", "http/1.1"], Some("http/1.1"));
-    // Who can do nothing else is told so.
+    // A client that offers only HTTP/2 gets an alert.
     let client = fixture.certificate.client(&["h2"]);
     let mut client = Client::connect(ServerAddress::Tls(fixture.server.address(), client));
     let error = client.try_send(READY).expect_err("no protocol in common");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
 
-    // A configuration made elsewhere, with a protocol that is not spoken here.
+    // A configuration of the application, with a protocol that the server does not implement.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key =
         rustls::pki_types::PrivateKeyDer::try_from(fixture.certificate.key_der()).expect("a key");
@@ -210,7 +210,7 @@ fn silent_connections_are_closed_at_the_deadline(on: &Adapter) {
     }
     assert!(start.elapsed() >= deadline, "{:?}", start.elapsed());
     stream.check_alive("afterwards");
-    // And who speaks no TLS, was told, and stays.
+    // A client without TLS that got its refusal and does not close.
     let mut plain = fixture.raw();
     plain.send(READY);
     assert_eq!(plain.response().status, 400);
@@ -228,7 +228,7 @@ fn slow_handshakes_are_closed_at_the_deadline(on: &Adapter) {
         client.wait_for_end();
     }
     assert!(start.elapsed() >= 6 * deadline, "{:?}", start.elapsed());
-    // A handshake that is complete, and no request behind it: the same deadline.
+    // A complete handshake without a request has the same deadline.
     let (connection, bytes) = hello(fixture.certificate.client(&[]));
     let mut socket = TcpStream::connect(fixture.server.address()).expect("a connection");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -251,7 +251,7 @@ fn disconnect_during_handshake_frees_the_connection(on: &Adapter) {
         leaves.send(&bytes[..length]);
         drop(leaves);
     }
-    // The client that opened the stream does not trust another's certificate, and says so.
+    // A client that does not trust the certificate sends an alert.
     let stranger = Certificate::new().client(&[]);
     let mut client = Client::connect(ServerAddress::Tls(fixture.server.address(), stranger));
     client.try_send(READY).expect_err("a certificate that nobody knows");
@@ -288,7 +288,7 @@ fn handshakes_count_as_connections(on: &Adapter) {
     let mut socket = TcpStream::connect(fixture.server.address()).expect("a connection");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket.write_all(&bytes).expect("the backlog");
-    // It waits, and holds up nobody.
+    // The waiting connection blocks no other.
     for _ in 0..50 {
         stream.check_alive("beside handshakes that hang");
     }
@@ -319,7 +319,8 @@ fn concurrent_handshakes_do_not_block_a_session(on: &Adapter) {
 
 fn end_of_input_with_or_without_close_notify_is_handled(on: &Adapter) {
     let fixture = TlsFixture::new(on, Config::default());
-    // A client that ends its side behind a request gets its answer, whether it ends TLS or only TCP.
+    // A client that ends its side after a request gets its response, whether it ends TLS or only
+    // TCP.
     let mut ends = Client::connect(&fixture.address);
     ends.send(READY);
     ends.end();
@@ -330,7 +331,7 @@ fn end_of_input_with_or_without_close_notify_is_handled(on: &Adapter) {
     stops.end_tcp();
     assert_eq!(stops.response().status, 200);
     stops.expect_end();
-    // A body that is cut short is not one, either way.
+    // An incomplete body is no message, either way.
     let stream = Stream::open(&fixture.address);
     let post = stream.post_request(&call(1, "[]"));
     for end in [Client::end, Client::end_tcp] {
@@ -340,7 +341,7 @@ fn end_of_input_with_or_without_close_notify_is_handled(on: &Adapter) {
         client.wait_for_end();
     }
     assert_eq!(fixture.server.metrics().messages_received, 0);
-    // And a stream whose client ends either way is over.
+    // A stream ends if its client ends either way.
     for end in [Client::end, Client::end_tcp] {
         let mut stream = Stream::open(&fixture.address);
         end(&mut stream.client);
@@ -349,7 +350,7 @@ fn end_of_input_with_or_without_close_notify_is_handled(on: &Adapter) {
     wait_until("one is left", || fixture.server.metrics().sessions_open() == 1);
 }
 
-/// Bytes that are encrypted and cannot be sent are not written: otherwise nobody would stall.
+/// Encrypted bytes that are not sent do not count as written; otherwise no client would ever stall.
 fn stalled_tls_reader_is_closed(on: &Adapter) {
     let config = timeouts(|t| t.stall = Some(Duration::from_millis(300))).build().expect("good");
     for handler_thread in HandlerThread::ALL {
@@ -359,7 +360,7 @@ fn stalled_tls_reader_is_closed(on: &Adapter) {
         let other_session = sessions.recv_timeout(PATIENCE).expect("a session");
         let stream = Stream::open(&fixture.address);
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // More than the sockets take.
+        // More than the sockets' buffers hold.
         let text = format!("\"{}\"", "x".repeat(30 << 20));
         mcp_sse_tests::finish("room", session.send(handlers::response("1", &text))).expect("open");
         wait_until("it has stalled", || session.closed().is_some());
@@ -385,7 +386,7 @@ fn shutdown_closes_tls_connections_in_order(on: &Adapter) {
         fixture.wait_for_connections(13);
         fixture.server.shutdown();
         for stream in &mut streams {
-            // The terminating chunk, `close_notify`, and the end of TCP, in this order.
+            // The terminating chunk, `close_notify` and the end of TCP come in this order.
             stream.expect_end();
         }
         keep_alive.expect_end();
@@ -459,7 +460,7 @@ fn unusable_pem_files_are_errors() {
         assert!(told.contains(&*blamed.to_string_lossy()), "{said}: {told}");
         assert_eq!(error.path(), blamed, "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
-        // Nothing of a key is ever told.
+        // No part of a key is printed.
         let secret = key_lines.lines().nth(1).expect("a line");
         assert!(!told.contains(&secret[..8]) && !format!("{error:?}").contains(&secret[..8]));
     }
@@ -469,7 +470,8 @@ fn unusable_pem_files_are_errors() {
     assert_eq!(source.map(std::io::Error::kind), Some(ErrorKind::NotFound));
 }
 
-/// The first byte, which says whether it is TLS, and all that comes behind it.
+/// Fairness holds for the first byte, by which the server recognises TLS, and for everything after
+/// it.
 fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
     let (busy, handler) = BusyHandlers::new();
     let fixture = TlsFixture::at(on, HandlerThread::Local, Config::default(), handler);

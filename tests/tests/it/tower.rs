@@ -1,5 +1,5 @@
-//! The transport as a service of tower: what is different from a socket of its own. The clients that
-//! run against `axum_nest` try the rest.
+//! The transport as a tower service: what differs from a listener. The clients that run against
+//! `axum_nest` test the rest.
 
 use core::cell::RefCell;
 use core::convert::Infallible;
@@ -24,7 +24,7 @@ use tower_service::Service;
 
 const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[7]}"#;
 
-/// A service that echoes, and the runtime that it and its callers run on.
+/// An echoing service, and the runtime that it and its callers run on.
 struct TowerFixture {
     runtime: tokio::runtime::Runtime,
     service: SseService,
@@ -56,7 +56,7 @@ impl TowerFixture {
             .unwrap_or_else(|never: Infallible| match never {})
     }
 
-    /// The next bytes of an answer's body; `None` at its end.
+    /// The next bytes of a response body; `None` at its end.
     fn next(&self, response: &mut Response) -> Option<String> {
         let body = response.body_mut();
         let frame = core::future::poll_fn(|cx| poll_frame(Pin::new(&mut *body), cx));
@@ -88,13 +88,14 @@ fn post(target: &str, body: impl Into<Body>) -> Request {
     request.body(body.into()).expect("a request")
 }
 
-/// Where a session's client is told to post.
+/// The endpoint in the first event of a stream.
 fn endpoint(greeting: &str) -> String {
     let data = greeting.strip_prefix("event: endpoint\ndata: ").expect("an endpoint event");
     data.trim_end().to_owned()
 }
 
-/// Requests are dealt to shards in turn, so each of these meets every session's shard and others.
+/// Requests go to the shards in turn, so these requests meet each session's own shard and the
+/// others.
 #[test]
 fn service_with_several_shards_reaches_every_session() {
     let mut fixture = TowerFixture::new(Config::default());
@@ -202,17 +203,17 @@ fn refusals_have_the_statuses_of_the_contract() {
     check(&mut app, post("/messages?session_id=x", BODY), 404);
     check(&mut app, post(&endpoint, "{"), 400);
     check(&mut app, post(&endpoint, "x".repeat(1_001)), 413);
-    // HTTP/2 has no Host; what it has instead is held to the same rule.
+    // HTTP/2 requests have an authority instead of `Host`, with the same rule.
     for (target, status) in [("http://localhost/sse", 200), ("http://evil.example/sse", 403)] {
         let request = http::Request::builder().uri(target).body(Body::empty());
         check(&mut app, request.expect("a request"), status);
     }
-    // And the session that all this was done beside is as it was.
+    // The session was not disturbed by any of this.
     check(&mut app, post(&endpoint, BODY), 202);
     assert!(fixture.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
 }
 
-/// With one worker and with two; the authorizer may use the runtime's timers.
+/// With one worker and with two. The authorizer uses the runtime's timers.
 #[test]
 fn authorizer_decides_who_is_served() {
     for workers in [1, 2] {
@@ -276,7 +277,7 @@ fn missing_or_second_authorizer_is_an_error() {
     assert_eq!(build(Authorization::Deferred, true), Ok(()));
 }
 
-/// A request that came from there, as axum says it.
+/// A request with the remote address as axum provides it.
 fn from(remote: &str, mut request: Request) -> Request {
     let remote: SocketAddr = remote.parse().expect("an address");
     request.extensions_mut().insert(ConnectInfo(remote));
@@ -293,7 +294,7 @@ fn proxy() -> Peer {
 #[test]
 fn limits_per_address_count_by_connect_info_or_by_the_default_peer() {
     let limits = Limits { sessions_per_address_max: Some(1), ..Limits::default() };
-    // Of two requests that each open a stream, whether the second is refused.
+    // The status of the second of two stream requests.
     let second = |default: Option<Peer>, known: bool| {
         let config = Config::builder().limits(limits.clone()).build().expect("good");
         let builder = SseService::builder(config);
@@ -311,7 +312,7 @@ fn limits_per_address_count_by_connect_info_or_by_the_default_peer() {
     assert_eq!(second(None, true), 503);
     assert_eq!(second(Some(Peer::local()), true), 503);
     assert_eq!(second(Some(proxy()), false), 503);
-    // Whoever has no address cannot be counted.
+    // A client without an address is not counted.
     assert_eq!(second(None, false), 200);
     assert_eq!(second(Some(Peer::local()), false), 200);
 }
@@ -350,7 +351,7 @@ fn forwarded_fields_of_a_default_peer_that_is_a_trusted_proxy_count() {
 }
 
 thread_local! {
-    /// The warnings of this thread, on which a test calls its service.
+    /// The warnings that this thread has logged.
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -363,7 +364,7 @@ impl log::Log for Warnings {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            // A thread that ends has nobody to tell.
+            // It fails on a thread that is ending, whose storage is gone.
             let note =
                 |all: &RefCell<Vec<String>>| all.borrow_mut().push(record.args().to_string());
             let _ = WARNINGS.try_with(note);
@@ -375,7 +376,7 @@ impl log::Log for Warnings {
 
 #[test]
 fn first_request_without_connect_info_warns_once_unless_default_peer_is_set() {
-    // One for the process; this is the only test here that has one.
+    // A process has one logger, and this is the only test here that sets it.
     log::set_logger(&Warnings).expect("no other");
     log::set_max_level(log::LevelFilter::Warn);
     let warnings = |builder: SseServiceBuilder, known: bool| {
@@ -397,7 +398,8 @@ fn first_request_without_connect_info_warns_once_unless_default_peer_is_set() {
     assert_eq!(warnings(builder().default_peer(Peer::local()), false), [""; 0]);
 }
 
-/// The callback is called on the service's thread, and what it spawns runs where the service was made.
+/// The callback is called on the service's thread; tasks that it spawns run on the runtime that
+/// made the service.
 #[test]
 fn spawned_sessions_run_on_the_runtime_that_made_the_service() {
     let (sender, runtimes) = std::sync::mpsc::channel();

@@ -1,4 +1,4 @@
-//! Unix sockets: HTTP as ever, and a file that comes and goes.
+//! Unix sockets: the same HTTP, and the socket's file.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -58,7 +58,7 @@ fn unix_socket_serves_sessions(on: &Adapter) {
         }
         streams.truncate(5);
         wait_until("half have left", || server.metrics().sessions_open() == 5);
-        // As on loopback: a web page may not come in by a relay.
+        // The guard is that of loopback, so a web page cannot use the server through a relay.
         let mut client = Client::connect(address(&path));
         let evil = "GET /sse HTTP/1.1\r\nHost: evil.example\r\n\r\n";
         assert_eq!(client.ask(evil).status, 403);
@@ -81,7 +81,7 @@ fn socket_file_has_the_configured_mode(on: &Adapter) {
         let data = fs::symlink_metadata(&path).expect("a file");
         assert!(data.file_type().is_socket());
         assert_eq!(data.permissions().mode() & 0o7777, expected);
-        // And there is nothing else.
+        // The directory has no other file.
         assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 1);
     }
 }
@@ -111,7 +111,7 @@ fn socket_in_use_is_an_error(on: &Adapter) {
     Stream::open(address(&path)).check_alive("still found");
     drop(server);
 
-    // One that hangs, and takes nobody: its backlog is full.
+    // A server that hangs and accepts no connection: its backlog is full.
     let hangs = UnixListener::bind(&path).expect("a socket");
     let mut waiting = Vec::new();
     loop {
@@ -143,7 +143,7 @@ fn path_that_is_no_socket_is_an_error(on: &Adapter) {
     let directory = scratch.path("directory");
     fs::create_dir(&directory).expect("a directory");
     check(&directory);
-    // A link is not followed, whatever is behind it.
+    // A symbolic link is not followed, whatever its target is.
     let stale = scratch.path("stale");
     drop(UnixListener::bind(&stale).expect("a socket"));
     let link = scratch.path("link");
@@ -153,7 +153,7 @@ fn path_that_is_no_socket_is_an_error(on: &Adapter) {
     let dangling = scratch.path("dangling");
     symlink(scratch.path("nothing"), &dangling).expect("a link");
     check(&dangling);
-    // A socket of another kind cannot be asked who listens.
+    // A datagram socket cannot be probed for a listener.
     let datagram = scratch.path("datagram");
     drop(UnixDatagram::bind(&datagram).expect("a socket"));
     start(on, &datagram).err();
@@ -178,7 +178,7 @@ fn replaced_socket_file_is_not_removed(on: &Adapter) {
     let scratch = Scratch::new();
     let path = scratch.path("s");
     let mut server = start(on, &path).expect("a server");
-    // Somebody makes room by force.
+    // The file is removed while the server runs.
     fs::remove_file(&path).expect("a file");
     let successor = start(on, &path).expect("a server");
     server.shutdown();

@@ -1,4 +1,5 @@
-//! Several shards on threads of their own: nobody notices, on whichever of them a connection falls.
+//! Servers with several shards, each on its own thread: clients see one server, whichever shard
+//! gets their connection.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -33,18 +34,19 @@ for_each_adapter!(
     worker_count_out_of_range_is_an_error,
 );
 
-/// What is there already.
+/// The result of a future that is ready now.
 fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     futures_lite::future::block_on(futures_lite::future::poll_once(future))
 }
 
 const SHARDS: u16 = 3;
 
-/// Connections enough to have come to every shard, wherever the system puts them: that one of three
-/// gets none of forty has a probability below one in a million.
+/// Enough connections to reach every shard, however the system distributes them: the probability
+/// that one of three shards gets none of forty is below one in a million.
 const CONNECTIONS: usize = 40;
 
-/// Every way for connections to get to shards: by a socket for each, and by one acceptor.
+/// Runs a test for both ways of distributing connections: a socket for each shard, and one
+/// acceptor.
 fn for_each_listening(on: &Adapter, config: &Config, what: &Handler, test: impl Fn(RunningServer)) {
     let any: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0));
     for handler_thread in HandlerThread::ALL {
@@ -73,7 +75,7 @@ fn shard_of(stream: &Stream) -> usize {
     token.shard().0.into()
 }
 
-/// A stream on every shard, in their order.
+/// Opens a stream on every shard; returns them in the order of the shards.
 #[track_caller]
 fn streams(address: &ServerAddress) -> Vec<Stream> {
     let mut found: Vec<Option<Stream>> = (0..SHARDS).map(|_| None).collect();
@@ -97,7 +99,8 @@ fn note(n: usize) -> Frame {
     Frame::message(text.as_bytes()).expect("JSON")
 }
 
-/// Posts to every session on every connection, and expects each once, in order.
+/// Posts to a session of every shard on every connection, and expects each response once and in
+/// order.
 #[track_caller]
 fn check_posts(address: &ServerAddress, messages: impl Fn() -> u64) {
     let mut streams = streams(address);
@@ -134,7 +137,7 @@ fn unknown_sessions_get_the_same_404_from_every_shard(on: &Adapter) {
             streams(&address).iter().map(|stream| stream.endpoint.clone()).collect();
         wait_until("they have ended", || server.metrics().sessions_open() == 0);
         let mut endpoints = ended.clone();
-        // A secret that is wrong, a shard that does not exist, and what is no token.
+        // A wrong secret, a shard that does not exist, and a text that is no token.
         endpoints
             .extend(ended.iter().map(|endpoint| format!("{}x", &endpoint[..endpoint.len() - 1])));
         let (path, token) = ended[0].split_once('=').expect("a token");
@@ -183,7 +186,7 @@ fn health_counts_all_shards(on: &Adapter) {
             assert_eq!(body["active_sessions"], u64::from(SHARDS), "{body}");
             assert_eq!(body["active_connections"], all, "{body}");
         }
-        // A session is counted everywhere before its client knows of it.
+        // Every shard counts a session before its client has the endpoint.
         for (n, client) in clients.iter_mut().enumerate().take(12) {
             let more = Stream::open(&address);
             let said = client.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -204,7 +207,8 @@ fn shutdown_ends_every_shard(on: &Adapter) {
         wait_until("all are there", || {
             server.metrics().connections_open() == (streams.len() + idle.len()) as u64
         });
-        // On one shard a request is under way; that one goes on, and the counters of all remain.
+        // One shard has a request in flight and goes on; the counters of the ended shards remain in
+        // the sum.
         let mut busy = streams.remove(1);
         assert_eq!(busy.post(&call(1, "[]")).status, 202);
         let opened = server.metrics().sessions_opened;
@@ -225,7 +229,7 @@ fn shutdown_ends_every_shard(on: &Adapter) {
 }
 
 fn shutdown_before_serve_ends_every_shard(on: &Adapter) {
-    // The handle is older than the number of workers, and every shard has to hear of it.
+    // The handle is older than the workers; its shutdown must reach every shard.
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     for _ in 0..5 {
         let listen = Listen::Bind(address);
@@ -261,7 +265,7 @@ fn handler_panic_ends_every_shard(on: &Adapter) {
     });
     for_each_listening(on, &Config::default(), &panicking, |server| {
         let mut streams = streams(&server.address().into());
-        // Behind the panic none is given any more.
+        // After the panic no session is given to the handler.
         let opened = server.metrics().sessions_opened;
         let held: Vec<_> =
             (0..opened).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
@@ -295,11 +299,11 @@ fn port_in_use_by_another_server_is_an_error(on: &Adapter) {
     };
     let server =
         start(on, Listen::Bind(any), HandlerThread::Local, Config::default(), handlers::echo());
-    // All of it is up.
+    // Every shard is running.
     drop(streams(&server.address().into()));
     assert_eq!(try_at(server.address(), 2), Some(ErrorKind::AddrInUse));
     assert_eq!(try_at(server.address(), 1), Some(ErrorKind::AddrInUse));
-    // Others that would share their port are not joined.
+    // A port of another server is not shared, even if that server would share it.
     let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     other.set_reuse_port(true).expect("an option");
     other.bind(&any.into()).expect("a free port");
@@ -334,7 +338,7 @@ fn tls_serves_every_shard(on: &Adapter) {
     }
 }
 
-/// Where one acceptor serves all of them, limits are exact.
+/// With one acceptor, the connection limit is exact.
 fn full_shard_is_skipped_by_the_acceptor(on: &Adapter) {
     let config = limits(|l| l.connections_max = Some(6)).build().expect("good");
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -359,8 +363,8 @@ fn full_shard_is_skipped_by_the_acceptor(on: &Adapter) {
     assert_eq!(shard_of(&Stream::open(server.address())), shard);
 }
 
-/// A thousand requests, pipelined on connections of every shard, to a session whose handler begins when
-/// as many have had to wait as there are connections.
+/// A thousand requests, pipelined on connections of every shard, to a session whose handler begins
+/// when at least one post of each connection is queued.
 fn posts_to_full_session_wait_in_order(on: &Adapter) {
     const EACH: usize = 1_000 / CONNECTIONS;
     let patient = Timeouts { hold: None, decision: None, ..Timeouts::default() };
@@ -372,7 +376,7 @@ fn posts_to_full_session_wait_in_order(on: &Adapter) {
     let (sender, sessions) = mpsc::channel();
     for_each_listening(on, &config, &handlers::give(sender), |server| {
         let address = ServerAddress::from(server.address());
-        // Every shard takes connections by now.
+        // Every shard accepts connections now.
         drop(streams(&address));
         wait_until("they have left", || server.metrics().sessions_open() == 0);
         sessions.try_iter().for_each(drop);
@@ -406,7 +410,7 @@ fn posts_to_full_session_wait_in_order(on: &Adapter) {
     });
 }
 
-/// The time is over before there is room, on whichever shard a connection is.
+/// The session makes no room before `hold` ends, on connections of every shard.
 fn posts_waiting_beyond_hold_are_told_busy(on: &Adapter) {
     let brief = Timeouts { hold: Some(Duration::from_millis(50)), ..Timeouts::default() };
     let config = limits(|l| l.inbound_messages_max = Some(2)).timeouts(brief).build();
@@ -418,7 +422,8 @@ fn posts_waiting_beyond_hold_are_told_busy(on: &Adapter) {
         sessions.try_iter().for_each(drop);
         let mut stream = Stream::open(&address);
         let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // Nobody takes them: all but the first few requests are answered on the stream.
+        // No message is received, so all but the first few requests are answered "busy" on the
+        // stream.
         let mut posters = connections(&address);
         for (n, poster) in posters.iter_mut().enumerate() {
             assert_eq!(poster.ask(stream.post_request(&call(n, "[]"))).status, 202);
@@ -470,7 +475,7 @@ fn worker_count_out_of_range_is_an_error(on: &Adapter) {
     }
 }
 
-/// One thread is not several.
+/// `serve_local` runs on one thread only.
 #[test]
 fn serve_local_with_several_workers_is_an_error() {
     let any = "127.0.0.1:0";
@@ -486,7 +491,7 @@ fn serve_local_with_several_workers_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
-/// Handlers on tokio's threads, sockets on others.
+/// Handlers run on tokio's threads, and sockets on threads of the workers.
 #[test]
 fn workers_serve_inside_a_multi_thread_runtime() {
     let runtime = ::tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one");

@@ -1,4 +1,4 @@
-//! Whole journeys: a post and its answer on the stream, however it is cut, however many there are.
+//! Round trips: a post and its response on the stream, cut at any byte, and many at once.
 
 use std::sync::mpsc;
 use std::thread;
@@ -24,12 +24,12 @@ fn post_cut_at_every_byte_is_answered(on: &Adapter) {
     let body = |cut: usize| call(cut, "\"\u{1f980}\\u2028\"");
     let length = stream.post_request(&body(100)).len();
     for cut in 1..length {
-        // The same length for every id, so that every boundary has its turn.
+        // Every post has the same length, so that each byte position is a cut once.
         let id = 100 + cut;
         let post = stream.post_request(&body(id));
         assert_eq!(post.len(), length, "{cut}");
         poster.send(&post[..cut]);
-        // By when this is answered the server has had the first part.
+        // When this is answered, the server has read the first part.
         let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert_eq!(beside.ask(ready).status, 200, "{cut}");
         assert!(!poster.has_input(), "{cut}: an answer to half a post");
@@ -60,13 +60,13 @@ fn thousand_pipelined_posts_are_answered_in_order(on: &Adapter) {
             assert_eq!(stream.message(), answer(n, &format!("[{n}]")));
         }
     });
-    // Exactly once: what comes next is the answer to this.
+    // Each was answered exactly once: the next event is the answer to this call.
     stream.check_alive("after a thousand posts");
     other_session.check_alive("beside a thousand posts");
     assert_eq!(server.metrics().messages_received, u64::from(POSTS) + 2);
 }
 
-/// Posts are held while nobody takes their messages, and none is lost or overtaken for that.
+/// Posts are queued while no message is received; none is lost or overtaken.
 fn thousand_posts_wait_for_a_late_receiver(on: &Adapter) {
     const POSTS: u32 = 1_000;
     let (sender, sessions) = mpsc::channel();
@@ -115,7 +115,7 @@ fn thousand_posts_on_hundred_connections_are_answered(on: &Adapter) {
             let answers: Vec<_> = (0..CONNECTIONS * POSTS).map(|_| stream.message()).collect();
             answers
         });
-        // One round after the other, so that all of them are busy at once.
+        // One round after the other, so that all connections are busy at once.
         for round in 0..POSTS {
             for (n, poster) in posters.iter_mut().enumerate() {
                 poster.send(post_request(&endpoint, &call(n * POSTS + round, "{}")));
@@ -135,7 +135,7 @@ fn thousand_posts_on_hundred_connections_are_answered(on: &Adapter) {
     };
     let mut answered = vec![0; CONNECTIONS];
     for id in answers.iter().map(id) {
-        // Between connections any order will do; on each it is that of the posts.
+        // Posts of one connection are answered in order; between connections any order is correct.
         let (n, round) = (id / POSTS, id % POSTS);
         assert_eq!(answered[n], round, "connection {n}");
         answered[n] += 1;
@@ -165,7 +165,7 @@ fn fifty_sessions_stay_separate(on: &Adapter) {
         }
         stream.check_alive("one of fifty");
     }
-    // Half of them go; the others stay.
+    // Half of the sessions end; the others go on.
     let gone = streams.split_off(25);
     drop(gone);
     wait_until("25 sessions end", || health(server.address()).sessions == 25);
