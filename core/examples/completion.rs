@@ -1,11 +1,11 @@
-//! A driver for I/O by completion: the core on Linux's io_uring. It serves the same tools as
+//! A driver for completion-based I/O: the core on Linux's io_uring. It serves the same tools as
 //! `mcp-sse demo`.
 //!
 //! `cargo run --release -p mcp-sse-core --example completion -- --port 8003`
 //!
-//! The shape is that of `event_loop`, with one difference: the kernel holds on to buffers until it says
-//! that it is done with them. So a read is lent a buffer that its socket owns, and a write owns shares
-//! in the bytes it sends ([`Transmit::detach`]); they outlive whatever the core does meanwhile.
+//! It is structured like `event_loop`, with one difference: the kernel uses buffers until it
+//! reports completion. A read therefore gets a buffer that its socket owns, and a write owns shares
+//! in the bytes it sends ([`Transmit::detach`]). Both stay valid whatever the core does meanwhile.
 //!
 //! [`Transmit::detach`]: mcp_sse_core::Transmit::detach
 
@@ -44,17 +44,18 @@ mod ring {
     use crate::app::{self, App};
 
     const ENTRIES: u32 = 1_024;
-    /// Lent to each read under way, so each idle connection holds one.
+    /// The size of the buffer of each read. Every connection has one, idle connections too.
     const READ_BYTES: usize = 4 << 10;
-    /// How much is detached for one write, and in how many pieces it is offered: the system's limit.
+    /// How many bytes are detached for one write, and the largest number of pieces, which the
+    /// system limits.
     const WRITE_BYTES: usize = 256 << 10;
     const PIECES: usize = 1_024;
-    /// How long not to accept when the system has no descriptor or memory left for it.
+    /// How long accepting pauses when the system has no descriptor or memory for a connection.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
     const POLLIN: u32 = 1;
 
-    /// What a completion is of, as a number that the kernel gives back: for a socket its slot, times two,
-    /// plus one for writes.
+    /// The number by which a completion is identified. For a socket it is its slot times two, plus
+    /// one for writes.
     const ACCEPT: u64 = u64::MAX;
     const SIGNAL: u64 = u64::MAX - 1;
     const CANCEL: u64 = u64::MAX - 2;
@@ -72,14 +73,14 @@ mod ring {
         now: Time,
         server: Server,
         app: App,
-        /// Until the server shuts down.
+        /// `None` after the server has started to shut down.
         listener: Option<TcpListener>,
-        /// The kernel is waiting for somebody to accept.
+        /// Whether an accept is in progress.
         accepting: bool,
         accept_at: Time,
-        /// By the connection's slot.
+        /// The sockets, indexed by the connection's slot.
         sockets: Vec<Option<Socket>>,
-        /// Completions: of what, and with which result.
+        /// Completions: their numbers and results.
         done: Vec<(u64, i32)>,
     }
 
@@ -87,15 +88,16 @@ mod ring {
         conn: ConnId,
         stream: TcpStream,
         buffer: Box<[u8]>,
-        /// The kernel has `buffer`.
+        /// Whether a read into `buffer` is in progress.
         reading: bool,
-        /// The kernel has these.
+        /// The write in progress.
         writing: Option<Writing>,
-        /// Nothing new is begun; gone as soon as the kernel has given everything back.
+        /// Whether the connection is ending: no operation is started, and the socket is removed
+        /// when the last operation is complete.
         ending: bool,
     }
 
-    /// A vectored write under way: shares in the bytes, and where they are.
+    /// A vectored write in progress: shares in the bytes, and slices of them.
     struct Writing {
         pieces: Box<[IoSlice<'static>]>,
         _bytes: Detached,
@@ -103,8 +105,8 @@ mod ring {
 
     impl Writing {
         fn new(bytes: Detached) -> Self {
-            // SAFETY: the bytes stay where they are for as long as `bytes` lives, which is as long as
-            // the slices do: nobody else gets at them.
+            // SAFETY: the bytes do not move or change while `bytes` lives, which is as long as the
+            // slices live.
             let extend = |piece: &[u8]| unsafe {
                 IoSlice::new(core::slice::from_raw_parts(piece.as_ptr(), piece.len()))
             };
@@ -116,7 +118,7 @@ mod ring {
         let (mut signalled, signal) = UnixStream::pair()?;
         signalled.set_nonblocking(true)?;
         signal.set_nonblocking(true)?;
-        // If that is full, the loop is being woken.
+        // If the queue is full, the loop is being woken already.
         let signals = app::signals(move || drop((&signal).write(&[0])))?;
         let clock = Clock::start();
         let mut driver = Driver {
@@ -166,10 +168,10 @@ mod ring {
     impl Driver {
         fn submit(&mut self, entry: squeue::Entry, what: u64) {
             let entry = entry.user_data(what);
-            // SAFETY: what an entry points to is in its `Socket`, on the heap, which is kept until the
-            // completion is here; see `end`.
+            // SAFETY: an entry points into its `Socket` on the heap, which is kept until the
+            // operation is complete; see `end`.
             while unsafe { self.ring.submission().push(&entry) }.is_err() {
-                // The queue is full: the kernel takes what is in it, as soon as it has room itself.
+                // The queue is full: submit its entries to the kernel.
                 must(self.ring.submit());
                 self.reap();
             }
@@ -211,9 +213,9 @@ mod ring {
         fn accepted(&mut self, result: i32) {
             self.accepting = false;
             if result >= 0 {
-                // SAFETY: the kernel has made this descriptor for us.
+                // SAFETY: the kernel has just returned this new descriptor.
                 let stream = unsafe { TcpStream::from_raw_fd(result) };
-                // Whoever is gone already needs no service.
+                // An error means that the peer has closed the connection already.
                 drop(self.open(stream));
                 return;
             }
@@ -242,7 +244,7 @@ mod ring {
             Ok(())
         }
 
-        /// The kernel has read or written, or could not, and gives back what it held.
+        /// Handles the completion of a read or a write.
         fn completed(&mut self, what: u64, result: i32) {
             let Some(Some(socket)) = self.sockets.get_mut((what / 2) as usize) else { return };
             let (conn, read) = (socket.conn, what & 1 == 0);
@@ -263,7 +265,7 @@ mod ring {
             self.tend(conn);
         }
 
-        /// Until nothing is left to do now.
+        /// Processes events until there is nothing left to do.
         fn settle(&mut self) {
             loop {
                 self.app.serve(&mut self.server, self.now);
@@ -272,14 +274,14 @@ mod ring {
             }
         }
 
-        /// Begins what the core wants done with the socket and is not under way.
+        /// Starts the operations that the core asks for and that are not in progress.
         fn tend(&mut self, conn: ConnId) {
             let Some(Some(socket)) = self.sockets.get_mut(conn.slot()) else { return };
             let (read, write) = match self.server.interest(conn) {
                 _ if socket.ending => return self.end(conn),
                 Interest::Io { read, write } => (read, write),
                 Interest::Linger => {
-                    // Again and again, which does nothing after the first time.
+                    // This may be repeated; it has no effect after the first time.
                     let _ = socket.stream.shutdown(Shutdown::Write);
                     (true, false)
                 }
@@ -305,14 +307,14 @@ mod ring {
             }
         }
 
-        /// Ends a connection as soon as the kernel holds nothing of it: its handle, and with it the
-        /// slot, stays taken until then.
+        /// Ends a connection when no operation is in progress. Its handle and its slot stay in use
+        /// until then.
         fn end(&mut self, conn: ConnId) {
             let Some(place) = self.sockets.get_mut(conn.slot()) else { return };
             let Some(socket) = place else { return };
             if socket.reading || socket.writing.is_some() {
                 socket.ending = true;
-                // Whatever is under way fails now.
+                // The operations in progress fail now.
                 let _ = socket.stream.shutdown(Shutdown::Both);
             } else {
                 *place = None;
@@ -321,12 +323,12 @@ mod ring {
         }
     }
 
-    /// The result of entering the ring, which fails only in passing, or by a mistake of this program.
-    /// Going on would free what the kernel still writes to.
+    /// The result of entering the ring. It fails only temporarily, or because of a mistake in this
+    /// program, after which continuing would free memory that the kernel still writes to.
     fn must(entered: io::Result<usize>) {
-        /// The time to wait is over.
+        /// The wait has timed out.
         const ETIME: i32 = 62;
-        /// Completions have to be taken first.
+        /// The completion queue is full and has to be processed first.
         const EBUSY: i32 = 16;
         if let Err(error) = entered {
             let passing = matches!(error.raw_os_error(), Some(ETIME | EBUSY));

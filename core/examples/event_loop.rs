@@ -1,10 +1,11 @@
-//! A driver by hand: the core on a bare `polling` loop (epoll, kqueue, IOCP), on one thread, without
-//! `async`. It serves the same tools as `mcp-sse demo`.
+//! A driver without an adapter: the core on a plain `polling` loop (epoll, kqueue, IOCP), on one
+//! thread, without `async`. It serves the same tools as `mcp-sse demo`.
 //!
 //! `cargo run --release -p mcp-sse-core --example event_loop -- --port 8002`
 //!
-//! Each turn gives the core what has happened (input before deadlines: what came in time is in time),
-//! lets the application work on its events, and then looks once at each connection that the core names.
+//! Each turn passes to the core what has happened (input before deadlines, so that input that
+//! arrived in time counts), lets the application process its events, and then handles each
+//! connection that the core names.
 
 #![allow(clippy::disallowed_types, reason = "this is a driver; the core itself opens no socket")]
 
@@ -20,9 +21,9 @@ use app::{App, is_temporary};
 use mcp_sse_core::{Clock, Config, ConnId, Interest, Peer, Server, ServerPhase, Time};
 use polling::{Event, Events, PollMode, Poller};
 
-/// A connection is known to the poller by its slot; the listener by a number that no slot has.
+/// The poller identifies a connection by its slot, and the listener by a number that no slot has.
 const LISTENER: usize = usize::MAX - 1;
-/// How long not to accept when the system has no descriptor or memory left for it.
+/// How long accepting pauses when the system has no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -34,7 +35,7 @@ fn run(listener: TcpListener, config: Config) -> io::Result<()> {
     let waker = poller.clone();
     let signals = app::signals(move || waker.notify().expect("the poller is there"))?;
     listener.set_nonblocking(true)?;
-    // SAFETY: it is taken from the poller before it is dropped, at a signal.
+    // SAFETY: the listener is removed from the poller before it is dropped, at a signal.
     unsafe { poller.add_with_mode(&listener, Event::none(LISTENER), PollMode::Level)? };
     let clock = Clock::start();
     let mut driver = Driver {
@@ -68,7 +69,7 @@ fn run(listener: TcpListener, config: Config) -> io::Result<()> {
             }
         }
         driver.server.handle_timeout(driver.now);
-        driver.settle();
+        driver.process_events();
     }
     Ok(())
 }
@@ -78,7 +79,7 @@ struct Driver {
     now: Time,
     server: Server,
     app: App,
-    /// Until the server shuts down.
+    /// `None` after the server has started to shut down.
     listener: Option<TcpListener>,
     accepting: bool,
     accept_at: Time,
@@ -89,7 +90,7 @@ struct Driver {
 struct Socket {
     conn: ConnId,
     stream: TcpStream,
-    /// What the poller waits for, to read and to write.
+    /// Whether the poller waits for the socket to be readable, and writable.
     armed: (bool, bool),
 }
 
@@ -107,7 +108,7 @@ impl Driver {
     fn accept(&mut self) {
         while let Some(listener) = self.listener.as_ref().filter(|_| self.server.can_accept()) {
             match listener.accept() {
-                // Whoever is gone already needs no service.
+                // An error means that the peer has closed the connection already.
                 Ok((stream, _)) => drop(self.open(stream)),
                 Err(error) if app::is_passing(&error) => return,
                 Err(error) => {
@@ -124,7 +125,7 @@ impl Driver {
         let peer = Peer::tcp(stream.peer_addr()?, stream.local_addr()?);
         let conn = self.server.accept(peer, self.now).map_err(io::Error::other)?;
         let (slot, armed) = (conn.slot(), (true, false));
-        // SAFETY: it is taken from the poller before it is dropped, in `end`.
+        // SAFETY: the socket is removed from the poller before it is dropped, in `end`.
         let added =
             unsafe { self.poller.add_with_mode(&stream, Event::readable(slot), PollMode::Level) };
         self.sockets.resize_with(self.sockets.len().max(slot + 1), || None);
@@ -132,12 +133,12 @@ impl Driver {
         added.inspect_err(|_| self.end(conn))
     }
 
-    /// The socket can be read or written, or is broken.
+    /// Handles a socket that can be read or written, or has failed.
     fn ready(&mut self, slot: usize) {
         let Some(socket) = &mut self.sockets[slot] else { return };
         let conn = socket.conn;
         match socket.armed {
-            // Asked for nothing, the poller tells of a reset.
+            // The poller waits for nothing here, so it reports a reset.
             (false, false) => return self.end(conn),
             (false, true) => {}
             (true, _) => match socket.stream.read(&mut self.buffer) {
@@ -147,19 +148,19 @@ impl Driver {
                 Err(_) => return self.end(conn),
             },
         }
-        self.tend(conn);
+        self.perform_io(conn);
     }
 
-    fn settle(&mut self) {
+    fn process_events(&mut self) {
         loop {
             self.app.serve(&mut self.server, self.now);
             let Some(conn) = self.server.poll_wake() else { return };
-            self.tend(conn);
+            self.perform_io(conn);
         }
     }
 
-    /// Does with the socket what the core wants done.
-    fn tend(&mut self, conn: ConnId) {
+    /// Performs the I/O that the core asks for on this connection.
+    fn perform_io(&mut self, conn: ConnId) {
         let Some(Some(socket)) = self.sockets.get_mut(conn.slot()) else { return };
         let wanted = loop {
             match self.server.interest(conn) {
@@ -172,7 +173,7 @@ impl Driver {
                     }
                 }
                 Interest::Linger => {
-                    // Again and again, which does nothing after the first time.
+                    // This may be repeated; it has no effect after the first time.
                     let _ = socket.stream.shutdown(Shutdown::Write);
                     break (true, false);
                 }

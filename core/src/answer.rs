@@ -221,7 +221,7 @@ impl Answers {
         to: &ResponseContext<'_>,
     ) -> Arc<[u8]> {
         let mut fields = alloc::vec![("Allow", allow)];
-        if let (Some(preflight), CorsOrigin::Anybody | CorsOrigin::With(_)) =
+        if let (Some(preflight), CorsOrigin::Any | CorsOrigin::Allowed(_)) =
             (preflight, to.cors_origin)
         {
             to.config.cors.preflight_fields(preflight, &mut fields);

@@ -1,7 +1,7 @@
-//! Slots with handles that cannot be stale by accident.
+//! An arena: slots that are addressed by keys which never match a later value in the same slot.
 //!
-//! Knows: a slab, and a serial number for each tenant it ever had.
-//! Does not know: what lives in the slots.
+//! Knows: a slab, and a serial number for each value that was ever inserted.
+//! Does not know: what the values are.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -10,10 +10,10 @@ use slab::Slab;
 
 use crate::token::ShardId;
 
-/// Names one tenant of one slot: the slot's index and the tenant's serial number.
+/// Identifies one value: the index of its slot and the serial number of the insertion.
 ///
-/// A handle of a former tenant misses. Serials wrap after 2³² - 1 tenancies of one arena; a handle
-/// would have to be kept for all of them to be mistaken for another.
+/// The key of a removed value matches no other value. Serial numbers wrap after 2³² - 1 insertions
+/// into one arena, so a key could match another value only after that many.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     index: u32,
@@ -38,6 +38,7 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Values in slots, addressed by [`Key`].
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
     slots: Slab<(NonZeroU32, T)>,
@@ -49,14 +50,15 @@ impl<T> Arena<T> {
         Self { slots: Slab::new(), serial: NonZeroU32::MIN }
     }
 
-    /// One whose keys differ from those of other shards, so that they can be told apart in one process.
-    /// Only with more than 2⁸ shards, or 2²⁴ tenancies later, may two of them have one key at once.
+    /// An arena whose keys differ from those of the arenas of other shards, so that they can be
+    /// told apart in one process. Two arenas can have equal keys only with more than 2⁸ shards or
+    /// after 2²⁴ insertions.
     pub(crate) const fn of_shard(shard: ShardId) -> Self {
         Self { slots: Slab::new(), serial: NonZeroU32::MIN.saturating_add((shard.0 as u32) << 24) }
     }
 
     pub(crate) fn len(&self) -> u32 {
-        // The arena hands out `u32` indices, so it never holds more (see `insert`).
+        // The arena returns `u32` indices, so it never holds more values (see `insert`).
         self.slots.len() as u32
     }
 
@@ -87,7 +89,7 @@ impl<T> Arena<T> {
         (*serial == key.serial).then_some(value)
     }
 
-    /// Whoever is the tenant of slot `index` now.
+    /// The value in slot `index` and its key.
     pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
         let (serial, value) = self.slots.get(index as usize)?;
         Some((Key { index, serial: *serial }, value))
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_key_never_finds_the_next_tenant() {
+    fn key_of_a_removed_value_does_not_match_the_next_value() {
         let mut arena = Arena::new();
         let first = arena.insert("first");
         assert_eq!(arena.remove(first), Some("first"));
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn serials_wrap_past_zero() {
+    fn serial_number_after_the_largest_is_one() {
         let mut arena = Arena::new();
         arena.serial = NonZeroU32::MAX;
         let last = arena.insert(());
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_eight_bytes_and_so_is_its_option() {
+    fn key_and_optional_key_are_eight_bytes() {
         assert_eq!(size_of::<Option<Key>>(), 8);
     }
 }

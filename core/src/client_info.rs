@@ -1,6 +1,6 @@
-//! Who asks: the peer of a connection, or whom a trusted proxy says that it speaks for.
+//! The client of a request: the peer of the connection, or the client that a trusted proxy states.
 //!
-//! Knows: which peers are believed. Does not know: what they may do.
+//! Knows: which peers are trusted proxies. Does not know: what a client may do.
 
 use core::net::IpAddr;
 use core::sync::atomic::Ordering::Relaxed;
@@ -9,38 +9,40 @@ use crate::config::Config;
 use crate::error::Fault;
 use crate::http1::Head;
 use crate::peer::{AddressKey, Peer};
-use crate::policy::forwarded::{self, Client};
+use crate::policy::forwarded::{self, ForwardedClient};
 
-/// What is known of who asks.
+/// What is known about the client of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientInfo<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether the client's own connection is TLS.
     pub(crate) secure: bool,
-    /// The host that it asked for, if a proxy says that.
+    /// The host that the client requested, if a proxy states it.
     pub(crate) host: Option<&'a str>,
-    /// What a proxy has cut off the front of the path; empty if it says that this is nothing.
+    /// The path prefix that a proxy removed; empty if it states that it removed nothing.
     pub(crate) prefix: Option<&'a str>,
 }
 
 impl<'a> ClientInfo<'a> {
+    /// Determines the client of a request.
+    ///
     /// # Errors
     ///
-    /// [`Fault::MalformedForwarded`] if a trusted proxy says what cannot be understood. From anybody
-    /// else such fields are as good as not there.
+    /// [`Fault::MalformedForwarded`] if a trusted proxy sent malformed fields. Such fields of other
+    /// peers are ignored.
     pub(crate) fn of(head: &Head<'a>, peer: &Peer, config: &Config) -> Result<Self, Fault> {
-        let plain = Self { client: peer.ip(), secure: peer.is_secure(), host: None, prefix: None };
+        let direct = Self { client: peer.ip(), secure: peer.is_secure(), host: None, prefix: None };
         if !config.trusts(peer) {
-            return Ok(plain);
+            return Ok(direct);
         }
-        let said = forwarded::read(head, &config.trusted_proxies)?;
-        let client = match said.client {
-            Client::Proxy => plain.client,
-            Client::Hidden => None,
-            Client::At(ip) => Some(ip),
+        let stated = forwarded::read(head, &config.trusted_proxies)?;
+        let client = match stated.client {
+            ForwardedClient::Proxy => direct.client,
+            ForwardedClient::Hidden => None,
+            ForwardedClient::At(ip) => Some(ip),
         };
-        let secure = said.secure.unwrap_or(plain.secure);
-        Ok(Self { client, secure, host: said.host, prefix: said.prefix })
+        let secure = stated.secure.unwrap_or(direct.secure);
+        Ok(Self { client, secure, host: stated.host, prefix: stated.prefix })
     }
 }
 
@@ -57,8 +59,8 @@ impl Config {
         self.trusted_proxies.iter().any(|range| range.contains(ip))
     }
 
-    /// Warns of fields that would count if the peer were a trusted proxy: once, whoever sends them, since
-    /// what a stranger can repeat must not fill the log.
+    /// Logs a warning if an untrusted peer sent forwarding fields. It is logged once, whichever
+    /// peer sends them, so that peers cannot fill the log.
     pub(crate) fn warn_of_ignored_fields(&self, head: &Head<'_>, peer: &Peer) {
         if self.ignored_fields_said.load(Relaxed) || self.trusts(peer) {
             return;
@@ -66,7 +68,7 @@ impl Config {
         let named =
             |name: &&'static str| head.fields().any(|(field, _)| name.eq_ignore_ascii_case(field));
         let Some(name) = forwarded::FIELDS.into_iter().find(named) else { return };
-        // Another shard may have been quicker.
+        // Another shard may have logged it meanwhile.
         if self.ignored_fields_said.swap(true, Relaxed) {
             return;
         }
@@ -84,9 +86,18 @@ impl Config {
         }
     }
 
-    /// Whether a request can meet [`require_https`](crate::ConfigBuilder::require_https) at all: on a
-    /// server that speaks TLS itself, or that trusts proxies, by address where it listens on TCP and
-    /// as local peers where it listens on a Unix socket. Always if nothing is required.
+    /// Whether a request can satisfy [`require_https`](crate::ConfigBuilder::require_https) at all:
+    /// on a server with TLS of its own (`tls`), or one that trusts proxies, by address if it
+    /// listens on TCP and as local peers if it listens on a Unix socket (`on_unix_socket`). Always
+    /// true if https is not required.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().require_https(true).build()?;
+    /// assert!(config.https_can_arrive(true, false));
+    /// assert!(!config.https_can_arrive(false, false)); // without TLS and without trusted proxies
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn https_can_arrive(&self, tls: bool, on_unix_socket: bool) -> bool {
         let proxies =
@@ -94,7 +105,8 @@ impl Config {
         !self.require_https || tls || proxies
     }
 
-    /// What limits per address count by; `None` for who speaks for others, and where nobody knows.
+    /// The key by which limits per address count a client; `None` for trusted proxies and loopback
+    /// addresses, which connect for other clients, and if the address is unknown.
     pub(crate) fn address_key(&self, client: Option<IpAddr>) -> Option<AddressKey> {
         client.filter(|&ip| !self.trusts_ip(ip)).and_then(AddressKey::of)
     }
@@ -106,7 +118,7 @@ mod tests {
     use crate::config::ConfigBuilder;
 
     #[test]
-    fn https_arrives_by_tls_or_by_proxies_of_the_kind_that_can_connect() {
+    fn https_can_arrive_by_tls_or_by_a_trusted_proxy_of_the_listener() {
         let check = |config: ConfigBuilder, by_tls, by_tcp, by_unix| {
             let config = config.build().unwrap();
             let found = [(true, false), (false, false), (false, true)]

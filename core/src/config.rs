@@ -1,7 +1,7 @@
-//! What a server is told once: a builder, and the validated value it makes.
+//! The configuration of a server: a builder, and the validated value that it makes.
 //!
-//! Knows: every setting, its default, and what would make no sense.
-//! Does not know: how settings reach the builder (flags, files), or what a running server does.
+//! Knows: every setting, its default, and which values are invalid.
+//! Does not know: where settings come from (flags, files), or how a running server uses them.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -22,19 +22,30 @@ use crate::policy::resource::{Metadata, ProtectedResource};
 use crate::route::{PATH_BYTES_MAX, Paths, STREAMS_NAMED_MAX, Service, is_clean_path};
 use crate::token::ShardId;
 
-/// Who decides whether a request may proceed.
+/// How requests are authorized.
 ///
-/// Whoever it is, GETs and POSTs of sessions are asked alike, before anything is looked up or made;
-/// and a session belongs to the principal that opened it.
+/// Every GET that opens a session and every POST to one is authorized, before a session is created
+/// or looked up. A session belongs to the principal that opened it: a POST of another principal is
+/// answered as if the session did not exist.
+///
+/// ```
+/// use mcp_sse_core::{Authorization, Config, StaticTokens};
+///
+/// let tokens = StaticTokens::builder().token("alice", "s3cr3t").build()?;
+/// let config = Config::builder().authorization(Authorization::Static(tokens)).build()?;
+/// assert!(matches!(config.authorization(), Authorization::Static(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Authorization {
-    /// Nobody: whoever reaches the server may use it.
+    /// Requests are not authorized: every client that reaches the server may use it.
     #[default]
     None,
-    /// These tokens, in `Authorization: Bearer <token>` and nowhere else.
+    /// Requests must present one of these tokens in `Authorization: Bearer <token>`.
     Static(StaticTokens),
-    /// The application, asked by [`Event::Asked`](crate::Event::Asked) for each GET and POST.
+    /// The application decides about each request, which it receives as
+    /// [`Event::Asked`](crate::Event::Asked).
     Deferred,
 }
 
@@ -49,8 +60,26 @@ pub enum Acknowledgement {
     Deferred,
 }
 
-/// A validated configuration. Made by [`Config::builder`]; the default serves `/sse` and
-/// `/messages` to loopback names on loopback and to any name elsewhere.
+/// A validated configuration, made by [`Config::builder`].
+///
+/// The default serves the event stream at `/sse` and posts at `/messages`. On connections to a
+/// loopback address it allows loopback host names only, elsewhere any host name. It requires no
+/// authorization.
+///
+/// ```
+/// use mcp_sse_core::{Config, Limits};
+///
+/// let config = Config::builder()
+///     .stream_path("/events")
+///     .allow_host("mcp.example.com")
+///     .limits(Limits { sessions_max: Some(100), ..Limits::default() })
+///     .build()?;
+/// assert_eq!((config.stream_path(), config.message_path()), ("/events", "/messages"));
+///
+/// let error = Config::builder().stream_path("events").build().unwrap_err();
+/// assert_eq!(error.setting(), Some("stream_path"));
+/// # Ok::<(), mcp_sse_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) paths: Paths,
@@ -64,8 +93,8 @@ pub struct Config {
     pub(crate) trusted_proxies: Vec<Cidr>,
     pub(crate) trust_local_peers: bool,
     pub(crate) require_https: bool,
-    /// Whether the log says already that fields of a peer that is not trusted are ignored. The copies
-    /// of a configuration share it, and so the shards of a server.
+    /// Whether the log already has the warning that forwarding fields of an untrusted peer are
+    /// ignored. Clones of a configuration share it, and so do the shards of a server.
     pub(crate) ignored_fields_said: Arc<AtomicBool>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
@@ -112,7 +141,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Starts from the defaults.
+    /// Makes a builder with the default settings.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder { config: Self::default(), services: Vec::new(), fault: None }
     }
@@ -123,53 +152,72 @@ impl Config {
         &self.limits
     }
 
-    /// The deadlines.
+    /// The timeouts.
     #[must_use]
     pub const fn timeouts(&self) -> &Timeouts {
         &self.timeouts
     }
 
-    /// The path of the event stream.
+    /// The path of the event stream, below each [service path](Self::service_paths).
     #[must_use]
     pub fn stream_path(&self) -> &str {
         &self.paths.stream
     }
 
-    /// The path of posts.
+    /// The path of posts, below each [service path](Self::service_paths).
     #[must_use]
     pub fn message_path(&self) -> &str {
         &self.paths.message
     }
 
-    /// What stands before those two paths: one empty text unless services were named.
+    /// The paths of the services. Without [`ConfigBuilder::service_path`] there is one, the empty
+    /// path.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().service_path("/files").service_path("/time").build()?;
+    /// assert!(config.service_paths().eq(["/files", "/time"]));
+    /// assert!(Config::default().service_paths().eq([""]));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn service_paths(&self) -> impl Iterator<Item = &str> {
         self.paths.services.iter().map(String::as_str)
     }
 
-    /// The name of the query parameter that carries the session's token.
+    /// The name of the query parameter that contains the session's token.
     #[must_use]
     pub fn session_parameter(&self) -> &str {
         &self.session_parameter
     }
 
-    /// Who decides whether a request may proceed.
+    /// How requests are authorized.
     #[must_use]
     pub const fn authorization(&self) -> &Authorization {
         &self.authorization
     }
 
-    /// This configuration with other limits, for a driver that knows of less than it was configured
-    /// with, such as a limit on descriptors. Limits that a builder would refuse are for the caller to
-    /// avoid.
+    /// Replaces the limits of a built configuration. A driver uses it to lower limits to what its
+    /// environment offers, such as the number of file descriptors. The limits are not validated.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The configuration of one of `shards` servers that together serve what this configures: its
-    /// tokens name `shard`, it has a [share of the limits](Limits::share_of), and posts for the others
-    /// are events for its driver to carry ([`Event::Foreign`](crate::Event::Foreign)).
+    /// The configuration of one of `shards` servers that together serve this configuration.
+    ///
+    /// Session tokens then name `shard`, the limits are its [share](Limits::share_of) of these
+    /// limits, and a post for another shard becomes [`Event::Foreign`](crate::Event::Foreign),
+    /// which the driver has to forward.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{Config, Limits, ShardId};
+    /// let limits = Limits { sessions_max: Some(100), ..Limits::default() };
+    /// let config = Config::builder().limits(limits).build()?;
+    /// let second_of_four = config.clone().for_shard(ShardId(1), 4);
+    /// assert_eq!(second_of_four.limits().sessions_max, Some(25));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn for_shard(mut self, shard: ShardId, shards: u16) -> Self {
         self.shard = shard;
@@ -178,12 +226,12 @@ impl Config {
         self
     }
 
-    /// Has the application decide about each request, as [`Authorization::Deferred`] does. For a driver
-    /// that is given an authorizer.
+    /// Changes the authorization to [`Authorization::Deferred`]. A driver calls it if it was given
+    /// an authorizer.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::TwoAuthorizers`] with [`Authorization::Static`].
+    /// [`ConfigError::TwoAuthorizers`] if the configuration has [`Authorization::Static`].
     pub fn defer_authorization(&mut self) -> Result<(), ConfigError> {
         match self.authorization {
             Authorization::Static(_) => return Err(ConfigError::TwoAuthorizers),
@@ -194,19 +242,26 @@ impl Config {
         Ok(())
     }
 
-    /// [`Limits::memory_bytes_max`], and for each connection an answer as long as the texts of this
-    /// configuration make it. Of a server that is one of several, the share of this one.
+    /// The largest amount of memory that a server with this configuration can hold, in bytes:
+    /// [`Limits::memory_bytes_max`], and for each connection a response that contains the longest
+    /// text of this configuration. For one of several shards, it is the amount of that shard.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::default();
+    /// assert!(config.memory_bytes_max() > config.limits().memory_bytes_max());
+    /// ```
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         let connections = self.limits.connections_max.map_or(u64::MAX, u64::from);
-        // One answer more while it is made: its pieces, and the whole that is made of them.
+        // Two more responses: one being made consists of its pieces and of the joined bytes.
         let answers = connections.saturating_add(2);
         let texts = self.answer_text_bytes_max() as u64;
         self.limits.memory_bytes_max().saturating_add(answers.saturating_mul(texts))
     }
 
-    /// The most octets that settings, and a proxy by leave of them, put into one answer, beyond those
-    /// that [`Limits::memory_bytes_max`] takes for granted.
+    /// The largest number of octets that settings, and trusted proxies, add to one response beyond
+    /// those that [`Limits::memory_bytes_max`] includes.
     fn answer_text_bytes_max(&self) -> usize {
         let Paths { stream, message, services, .. } = &self.paths;
         let service = services.iter().map(String::len).max().unwrap_or_default();
@@ -216,13 +271,13 @@ impl Config {
             PATH_BYTES_MAX
         };
         let endpoint = prefix + service + message.len() + self.session_parameter.len();
-        // Named with a comma and a space in an answer to an unknown path.
+        // A response to an unknown path lists them, separated by a comma and a space.
         let streams = services.len().min(STREAMS_NAMED_MAX);
         let hint = streams * (prefix + service + stream.len() + 2);
         let page = self.index_page.as_deref().map_or(0, |page| page.len() + 1);
         let metadata = self.metadata.as_ref().map_or(0, |it| it.body.len().max(it.challenge.len()));
         let (headers, origin) = match self.cors.is_on() {
-            // The origin is in the answer, and kept for the next.
+            // The origin is in the response, and is kept for the next response.
             true => (self.cors.headers.len(), 2 * Origin::BYTES_MAX),
             false => (0, 0),
         };
@@ -230,7 +285,10 @@ impl Config {
     }
 }
 
-/// Collects settings; the first one that makes no sense is what [`build`](Self::build) reports.
+/// A builder of [`Config`], made by [`Config::builder`].
+///
+/// Each method sets one setting and returns the builder. The first invalid setting is reported by
+/// [`build`](Self::build).
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ConfigBuilder {
@@ -240,44 +298,73 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// Where the event stream is; `/sse` unless said. One trailing slash is tolerated in requests.
+    /// Sets the path of the event stream. Default: `/sse`.
+    ///
+    /// The path must start with `/` and must not have empty, `.` or `..` segments. Requests may
+    /// have one additional trailing slash.
     pub fn stream_path(mut self, path: &str) -> Self {
         self.require_path("stream_path", path);
         self.config.paths.stream = path.into();
         self
     }
 
-    /// Where posts go; `/messages` unless said.
+    /// Sets the path to which clients post messages. Default: `/messages`. It must have the form
+    /// that [`stream_path`](Self::stream_path) requires.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().stream_path("/mcp/sse").message_path("/mcp/post").build()?;
+    /// assert_eq!(config.message_path(), "/mcp/post");
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn message_path(mut self, path: &str) -> Self {
         self.require_path("message_path", path);
         self.config.paths.message = path.into();
         self
     }
 
-    /// Serves the two paths below this one instead of at the root, so that several MCP servers share
-    /// an address: `/files` and `/time` have their streams at `/files/sse` and `/time/sse`. May be
-    /// said for up to 65,535 of them. Their sessions are kept apart: a post below another service's
-    /// path is one to an unknown session. Which service a session belongs to, the head of its request
-    /// tells: [`RequestHead::service_path`](crate::RequestHead::service_path).
+    /// Adds a service: the stream and message paths are served below `path` instead of at the root,
+    /// so that several MCP servers can share one address. With `/files` and `/time` there are
+    /// streams at `/files/sse` and `/time/sse`. There can be up to 65,535 services. Default: one
+    /// service at the root.
+    ///
+    /// The sessions of different services are separate: a post below the path of another service is
+    /// answered as a post to an unknown session.
+    /// [`RequestHead::service_path`](crate::RequestHead::service_path) tells the application which
+    /// service a session belongs to.
     pub fn service_path(mut self, path: &str) -> Self {
         self.require_path("service_path", path);
         self.services.push(path.into());
         self
     }
 
-    /// What `GET /` answers, as plain text: for a person who wonders what is served here. 404 unless
-    /// said.
+    /// Sets the text with which `GET /` is answered, as `text/plain`. Default: none, and `GET /` is
+    /// answered 404.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().index_page("An MCP server. Connect to /sse.").build()?;
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn index_page(mut self, text: &str) -> Self {
         self.config.index_page = Some(text.into());
         self.config.paths.index = true;
         self
     }
 
-    /// The query parameter that names the session; `session_id` unless said.
+    /// Sets the name of the query parameter that identifies the session. Default: `session_id`. It
+    /// must consist of letters, digits, `-`, `_` and `.`.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().session_parameter("sessionId").build()?;
+    /// assert_eq!(config.session_parameter(), "sessionId");
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn session_parameter(mut self, name: &str) -> Self {
-        let fine = !name.is_empty()
+        let is_valid = !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !fine {
+        if !is_valid {
             self.report(ConfigError::Invalid {
                 setting: "session_parameter",
                 value: name.into(),
@@ -288,8 +375,15 @@ impl ConfigBuilder {
         self
     }
 
-    /// What a proxy strips from paths, so that clients are told where to post as *they* see it; none
-    /// unless said. `""` takes it back.
+    /// Sets the path prefix that a proxy in front of the server removes from requests. The endpoint
+    /// event then contains the path as clients have to request it. Default: `""`, no prefix.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// // Clients use https://example.com/mcp/sse, and the proxy requests /sse.
+    /// let config = Config::builder().public_path_prefix("/mcp").build()?;
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn public_path_prefix(mut self, prefix: &str) -> Self {
         if !prefix.is_empty() {
             self.require_path("public_path_prefix", prefix);
@@ -298,50 +392,78 @@ impl ConfigBuilder {
         self
     }
 
-    /// A `retry:` field in the endpoint event, for browsers that reconnect by themselves; none
-    /// unless said, because some clients take any unknown field as an error.
+    /// Sets the reconnection time that the endpoint event tells browsers, in its `retry:` field.
+    /// Default: `None`, no such field, because some clients treat an unknown field as an error.
     pub fn endpoint_retry(mut self, retry: Option<Duration>) -> Self {
         self.config.endpoint_retry = retry;
         self
     }
 
-    /// Allows one more `Host`: a name or address, with a port or for any port.
+    /// Allows a value of `Host`: a name or an address, with a port, or without one for any port.
     ///
-    /// On loopback this adds to the loopback names. Elsewhere every name is allowed until one is
-    /// listed.
+    /// On connections to a loopback address the loopback names are always allowed as well. On other
+    /// connections every host is allowed as long as none is listed. Other hosts are answered 403.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config =
+    /// Config::builder().allow_host("mcp.example.com").allow_host("[::1]:8080").build()?;
+    /// assert!(Config::builder().allow_host("http://mcp.example.com").build().is_err());
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn allow_host(mut self, host: &str) -> Self {
         match HostPattern::parse(host) {
             Some(pattern) => self.config.allow_host.push(pattern),
             None => self.report(ConfigError::Invalid {
                 setting: "allow_host",
                 value: host.into(),
-                expected: "a host name or address with an optional port, as in mcp.example.com:8443",
+                expected: "a host name or address with an optional port, like mcp.example.com:8443",
             }),
         }
         self
     }
 
-    /// Allows one more `Origin`: `https://app.example.com`, or `http://localhost:*` for any port.
+    /// Allows a value of `Origin`: an origin such as `https://app.example.com`, or
+    /// `http://localhost:*` for any port. On connections to a loopback address loopback origins are
+    /// always allowed. Requests of other origins are answered 403; requests without `Origin` do not
+    /// come from a browser and are allowed.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().allow_origin("https://app.example.com").build()?;
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn allow_origin(mut self, origin: &str) -> Self {
         match OriginPattern::parse(origin) {
             Some(pattern) => self.config.allow_origin.push(pattern),
             None => self.report(ConfigError::Invalid {
                 setting: "allow_origin",
                 value: origin.into(),
-                expected: "an origin as in https://app.example.com or http://localhost:*",
+                expected: "an origin like https://app.example.com or http://localhost:*",
             }),
         }
         self
     }
 
-    /// Lets pages of this origin use the server from a browser (CORS): as in
-    /// [`allow_origin`](Self::allow_origin), which this implies, or `*` for any. CORS is off until an
-    /// origin is listed.
+    /// Allows pages of this origin to use the server from a browser (CORS). `origin` has the form
+    /// that [`allow_origin`](Self::allow_origin) takes, or is `*` for any origin. It implies
+    /// `allow_origin`. Default: none, and CORS is off.
     ///
-    /// Answers say so to these origins only, refusals among them. A preflight is answered before
-    /// anybody is asked for credentials. A page of a public site may reach a server on a private network
-    /// or on this machine: where the browser asks for that, it is told
+    /// Responses to these origins, including refusals, have the CORS fields; responses to other
+    /// origins do not. A preflight request is answered before authorization. If a browser asks
+    /// whether a page of a public site may reach a server on a private network, the answer is
     /// `Access-Control-Allow-Private-Network: true`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder()
+    ///     .cors_origin("https://app.example.com")
+    ///     .cors_header("x-trace-id")
+    ///     .cors_max_age(Duration::from_secs(600))
+    ///     .build()?;
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn cors_origin(mut self, origin: &str) -> Self {
         match OriginPattern::parse(origin) {
             _ if origin == "*" => self.config.cors.any = true,
@@ -349,15 +471,15 @@ impl ConfigBuilder {
             None => self.report(ConfigError::Invalid {
                 setting: "cors_origin",
                 value: origin.into(),
-                expected: "an origin as in https://app.example.com or http://localhost:*, or *",
+                expected: "an origin like https://app.example.com or http://localhost:*, or *",
             }),
         }
         self
     }
 
-    /// Lets such pages send one more field, besides `authorization`, `content-type`, `last-event-id`,
-    /// `mcp-protocol-version` and `mcp-session-id`. May be said several times; without a
-    /// [`cors_origin`](Self::cors_origin) it means nothing.
+    /// Allows pages of the CORS origins to send a field with this name, besides `authorization`,
+    /// `content-type`, `last-event-id`, `mcp-protocol-version` and `mcp-session-id`. Call it once
+    /// for each name. It has no effect without a [`cors_origin`](Self::cors_origin).
     pub fn cors_header(mut self, name: &str) -> Self {
         if http1::is_token(name.as_bytes()) {
             self.config.cors.allow_header(name);
@@ -371,32 +493,45 @@ impl ConfigBuilder {
         self
     }
 
-    /// For how long browsers may remember the answer to a preflight, in whole seconds; as long as
-    /// they like unless said, which is 5 s.
+    /// Sets for how long browsers may cache the answer to a preflight request, rounded down to
+    /// seconds. By default the answer does not say, and browsers cache it for 5 s.
     pub fn cors_max_age(mut self, age: Duration) -> Self {
         self.config.cors.set_max_age(age);
         self
     }
 
-    /// Whether such pages may send cookies and the like; not unless said, and never together with the
-    /// origin `*`. A token that a page puts into `Authorization` by itself is no such credential.
+    /// Sets whether pages of the CORS origins may send credentials that the browser manages, such
+    /// as cookies. Default: `false`. It cannot be combined with the origin `*`. A token that a page
+    /// itself puts into `Authorization` does not need this setting.
     pub fn cors_credentials(mut self, on: bool) -> Self {
         self.config.cors.credentials = on;
         self
     }
 
-    /// Believes what proxies at these addresses say about whom they speak for: `10.0.0.0/8`,
-    /// `2001:db8::/32`, or a single address. May be said several times; nobody is believed unless
-    /// said. The first time that another peer sends such fields, the log has a warning.
+    /// Trusts proxies with an address in this range: `10.0.0.0/8`, `2001:db8::/32`, or a single
+    /// address. Call it once for each range. Default: no proxy is trusted. When another peer sends
+    /// forwarding fields, the log gets one warning.
     ///
-    /// From them, and from nobody else, `Forwarded` or `X-Forwarded-For`, `-Proto` and `-Host` count,
-    /// and `X-Forwarded-Prefix`. The first address that is no trusted proxy's, seen from here, is the
-    /// client: limits, logs and [`RequestHead::client`](crate::RequestHead::client) have it. The host
-    /// replaces `Host` for the guard (on loopback `Host` has to be allowed as well, because a
-    /// browser on this machine is as near as the proxy). The prefix stands before the path that clients
-    /// are told to post to, instead of [`public_path_prefix`](Self::public_path_prefix). What cannot be
-    /// understood is answered 400, and so are `Forwarded` and `X-Forwarded-*` together: a proxy that
-    /// writes the one and passes the other through would let strangers choose their address.
+    /// Of requests from these proxies, and of no others, `Forwarded` (RFC 7239) or
+    /// `X-Forwarded-For`, `-Proto` and `-Host`, and `X-Forwarded-Prefix` are evaluated:
+    ///
+    /// - The client is the nearest address in the chain that is not a trusted proxy. Limits, logs
+    ///   and [`RequestHead::client`](crate::RequestHead::client) use it.
+    /// - The forwarded host is checked instead of `Host`. On connections to a loopback address
+    ///   `Host` has to be allowed as well, because a browser on this machine can connect there like
+    ///   the proxy.
+    /// - The prefix is put before the path in the endpoint event, instead of
+    ///   [`public_path_prefix`](Self::public_path_prefix).
+    ///
+    /// A malformed field is answered 400, and so are `Forwarded` and `X-Forwarded-*` in one
+    /// request: a proxy that writes the one and passes on the other would allow clients to choose
+    /// their address.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().trusted_proxy("10.0.0.0/8").trusted_proxy("::1").build()?;
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn trusted_proxy(mut self, range: &str) -> Self {
         match range.parse::<Cidr>() {
             Ok(range) => self.config.trusted_proxies.push(range),
@@ -405,21 +540,31 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether peers without an address, on a Unix socket, are trusted proxies too. Not unless said.
+    /// Sets whether peers without an IP address, which connect by a Unix socket, are trusted
+    /// proxies. Default: `false`.
     pub fn trust_local_peers(mut self, on: bool) -> Self {
         self.config.trust_local_peers = on;
         self
     }
 
-    /// Whether requests must have come by https: on a TLS connection, or by the word of a trusted
-    /// proxy. Others are answered 403, except for `/health` and `/ready`. Off unless said.
+    /// Sets whether requests must use https: on a TLS connection, or as stated by a trusted proxy.
+    /// Other requests are answered 403, except for `/health` and `/ready`. Default: `false`.
+    /// [`Config::https_can_arrive`] tells whether any request can satisfy it.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().require_https(true).trusted_proxy("10.0.0.1").build()?;
+    /// assert!(config.https_can_arrive(false, false)); // by the proxy, without TLS of its own
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn require_https(mut self, on: bool) -> Self {
         self.config.require_https = on;
         self
     }
 
-    /// Tells clients, at `/.well-known/oauth-protected-resource` and in every 401, who gives them
-    /// tokens (RFC 9728). Without it those paths are like any other that is not there.
+    /// Serves OAuth protected resource metadata (RFC 9728) at
+    /// `/.well-known/oauth-protected-resource`, and refers to it in every 401 response. Default:
+    /// none, and that path is answered 404. See [`ProtectedResource`].
     pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
         match resource.render() {
             Ok(metadata) => self.config.metadata = Some(metadata),
@@ -430,7 +575,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Who decides whether a request may proceed; nobody unless said.
+    /// Sets how requests are authorized. Default: [`Authorization::None`].
     pub fn authorization(mut self, mode: Authorization) -> Self {
         self.config.authorization = mode;
         self
@@ -442,25 +587,34 @@ impl ConfigBuilder {
         self
     }
 
-    /// Which of several servers behind one address this is; shard 0 unless said.
+    /// Sets the number of this server among several that share one address. It becomes part of
+    /// every session token. Default: 0. [`Config::for_shard`] sets it together with the limits.
     pub fn shard(mut self, shard: ShardId) -> Self {
         self.config.shard = shard;
         self
     }
 
-    /// Whether posts for another shard are handed out as [`Event::Foreign`](crate::Event::Foreign);
-    /// otherwise they are answered like posts to an unknown session. Off unless said.
+    /// Sets whether posts for a session of another shard become
+    /// [`Event::Foreign`](crate::Event::Foreign). If not, they are answered like posts to an
+    /// unknown session. Default: `false`.
     pub fn forwarding(mut self, on: bool) -> Self {
         self.config.forwarding = on;
         self
     }
 
-    /// A name for this process in front of every session token, for balancers to route by: 1 to 16
-    /// of `a-z0-9-`. None unless said.
+    /// Sets a name of this process, which becomes the prefix of every session token, so that a load
+    /// balancer can route posts by it. It must be 1 to 16 characters of `a-z0-9-`. Default: none.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().instance("eu-1").build()?;
+    /// assert!(Config::builder().instance("EU 1").build().is_err());
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn instance(mut self, instance: &str) -> Self {
-        let fine = (1..=16).contains(&instance.len())
+        let is_valid = (1..=16).contains(&instance.len())
             && instance.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if !fine {
+        if !is_valid {
             self.report(ConfigError::Invalid {
                 setting: "instance",
                 value: instance.into(),
@@ -471,30 +625,40 @@ impl ConfigBuilder {
         self
     }
 
-    /// Whether a client may shut its side of a stream's connection down and go on listening. Off
-    /// unless said: the end of input is how a client's death usually looks.
+    /// Sets whether a client may shut down the sending side of a stream's connection and continue
+    /// to receive events. Default: `false`: the end of input ends the session, because it usually
+    /// means that the client is gone.
     pub fn allow_half_close(mut self, on: bool) -> Self {
         self.config.allow_half_close = on;
         self
     }
 
-    /// Replaces all limits.
+    /// Replaces all limits. Default: [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
         self
     }
 
-    /// Replaces all deadlines.
+    /// Replaces all timeouts. Default: [`Timeouts::default`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mcp_sse_core::{Config, Timeouts};
+    /// let timeouts = Timeouts { heartbeat: Some(Duration::from_secs(30)), ..Timeouts::default() };
+    /// let config = Config::builder().timeouts(timeouts).build()?;
+    /// assert_eq!(config.timeouts().heartbeat, Some(Duration::from_secs(30)));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.config.timeouts = timeouts;
         self
     }
 
-    /// Validates everything together.
+    /// Validates the settings and makes the configuration.
     ///
     /// # Errors
     ///
-    /// The first setting that makes no sense, by name.
+    /// [`ConfigError`] for the first invalid setting, or for settings that contradict each other.
     pub fn build(mut self) -> Result<Config, ConfigError> {
         if !self.services.is_empty() {
             self.config.paths.services = core::mem::take(&mut self.services);
@@ -519,8 +683,9 @@ impl ConfigBuilder {
                 unit: "fields",
             });
         }
-        // Such a post would be refused as one too many, and be told to come again, for ever. A budget of
-        // queues below `body_bytes_max` is none of our business: answers may be short.
+        // A body over `bodies_bytes_max` would be refused with 503, and the client would repeat it
+        // for ever. There is no such check for `queues_bytes_max`: a long post may have a short
+        // answer.
         let Limits { body_bytes_max, bodies_bytes_max, .. } = self.config.limits;
         if let Some(maximum) = bodies_bytes_max
             && body_bytes_max.is_none_or(|bytes| bytes > maximum)
@@ -537,7 +702,8 @@ impl ConfigBuilder {
             self.report(ConfigError::AnyOriginWithCredentials);
         }
         self.config.cors.challenges = !matches!(self.config.authorization, Authorization::None);
-        // What begins anew when it is over would do so without end if it took no time.
+        // These timers are armed again when they fire, so an interval of zero would fire without
+        // end.
         let Timeouts { head, body, idle, heartbeat, .. } = self.config.timeouts;
         for (setting, interval) in
             [("head", head), ("body", body), ("idle", idle), ("heartbeat", heartbeat)]

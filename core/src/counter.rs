@@ -1,7 +1,7 @@
 //! Counts by key, for limits per address and per principal.
 //!
-//! Knows: an ordered map, so that no choice of keys makes it slow; a key with a count of zero is
-//! not kept, so it is never larger than what it counts.
+//! It is an ordered map, so that no choice of keys makes it slow. A key with a count of zero is
+//! removed, so the map is never larger than the number of things counted.
 
 use alloc::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ impl<K: Ord> Counter<K> {
         self.add_some(key, 1);
     }
 
-    /// Counts `more`, which is not zero.
+    /// Adds `more`, which must not be zero.
     pub(crate) fn add_some(&mut self, key: K, more: u64) {
         *self.counts.entry(key).or_default() += more;
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_gone_is_not_kept() {
+    fn key_with_count_zero_is_removed() {
         let mut counter = Counter::new();
         counter.add("a");
         counter.add("a");

@@ -1,31 +1,49 @@
-//! Where the secrets of session tokens come from.
+//! The source of randomness for session tokens.
 //!
-//! Knows: how to ask. Does not know: any source; the driver brings one.
+//! Knows: the interface. Does not know: any source; the driver provides one.
 
 use core::fmt;
 
-/// A source of unpredictable bytes, given to the server at construction.
+/// A source of unpredictable bytes, given to [`Server::new`](crate::Server::new).
 ///
-/// Adapters use the operating system's generator; tests use a seeded one, which makes a whole run
-/// repeatable. It is asked once per new session.
+///
+/// Adapters use the generator of the operating system; tests use a seeded one, which makes a whole
+/// run reproducible. The server takes 18 bytes for each new session.
+///
+/// ```
+/// use mcp_sse_core::{Config, Entropy, EntropyUnavailable, Server, Time};
+///
+/// struct Urandom(std::fs::File);
+///
+/// impl Entropy for Urandom {
+///     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
+///         std::io::Read::read_exact(&mut self.0, dest).map_err(|_| EntropyUnavailable)
+///     }
+/// }
+/// # if cfg!(unix) {
+/// let entropy = Urandom(std::fs::File::open("/dev/urandom")?);
+/// let server = Server::new(Config::default(), Box::new(entropy), Time::ZERO);
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Entropy {
     /// Fills `dest` with unpredictable bytes.
     ///
     /// # Errors
     ///
-    /// [`EntropyUnavailable`] when the source cannot deliver now. That refuses the one session that
-    /// asked (503) and harms nothing else.
+    /// [`EntropyUnavailable`] if the source cannot provide bytes at present. The session that
+    /// needed them is refused with 503; nothing else is affected.
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable>;
 }
 
-/// A function is a source, too.
+/// A function can be used as a source.
 impl<F: FnMut(&mut [u8]) -> Result<(), EntropyUnavailable>> Entropy for F {
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
         self(dest)
     }
 }
 
-/// The entropy source had nothing to give.
+/// The entropy source could not provide bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntropyUnavailable;
 

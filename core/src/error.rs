@@ -1,10 +1,11 @@
-//! What can go wrong, sorted by whose fault it is.
+//! The error types of the core, sorted by who caused the error.
 //!
-//! Knows: every mistake a peer can make ([`Fault`]) and the one table that says how each is
-//! answered; the small errors that verbs return to their caller; what a configuration can get wrong.
-//! Does not know: how an answer is rendered (`answer`) or who is told (`conn`).
+//! Knows: every mistake of a peer ([`Fault`]) and the table of how each is answered; the errors
+//! that methods return to their caller; what can be invalid in a configuration.
+//! Does not know: how an answer is rendered (see `answer`) or how it is sent (see `conn`).
 //!
-//! A peer's mistake is never the caller's error, and our own mistakes are assertions.
+//! A mistake of a peer is never an error of the caller, and a mistake of this crate is a failed
+//! assertion.
 
 use alloc::string::String;
 use core::fmt;
@@ -13,21 +14,31 @@ use crate::http1;
 use crate::policy::cidr::CidrError;
 use crate::route::PATH_BYTES_MAX;
 
-/// What happens to the connection after a fault has been answered.
+/// What happens to the connection after a fault was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// The request was understood; once its body is out of the way the connection may go on.
+    /// The connection stays open, after the rest of the request's body has been read.
     Keep,
-    /// Where the next request starts is unknown or not worth knowing: answer, linger, close.
+    /// The connection is closed after the answer, because the start of the next request is unknown
+    /// or not worth finding. The rest of the input is read and discarded first.
     Close,
 }
 
 macro_rules! faults {
     ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $disposition:ident $text:expr; )+) => {
-        /// A mistake or a misfortune of a peer, and how it is answered.
+        /// Why a request is refused or a connection is closed.
         ///
-        /// One flat list: what a fault means on the wire stands in one table, and tests walk it.
-        /// Programs match on the variants; the texts are for people.
+        /// One table defines how each fault is answered. Programs should match on the variants; the
+        /// texts are for people and may change.
+        ///
+        /// ```
+        /// use mcp_sse_core::{Disposition, Fault};
+        ///
+        /// assert_eq!(Fault::BodyTooLarge.status(), Some(413));
+        /// assert_eq!(Fault::BodyTooLarge.disposition(), Disposition::Close);
+        /// assert_eq!(Fault::Stalled.status(), None); // the connection is closed without an answer
+        /// assert_eq!(Fault::NotFound.name(), "NotFound");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Fault {
@@ -35,29 +46,29 @@ macro_rules! faults {
         }
 
         impl Fault {
-            /// Every fault there is, in the order of the table.
+            /// All faults, in the order of declaration.
             pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
 
-            /// The status it is answered with; `None` where the connection just ends.
+            /// The status code of the answer; `None` if the connection is closed without an answer.
             #[must_use]
             pub const fn status(self) -> Option<u16> {
                 let status: u16 = match self { $( Self::$name => $status, )+ };
                 if status == 0 { None } else { Some(status) }
             }
 
-            /// What becomes of the connection afterwards.
+            /// What happens to the connection afterwards.
             #[must_use]
             pub const fn disposition(self) -> Disposition {
                 match self { $( Self::$name => Disposition::$disposition, )+ }
             }
 
-            /// The sentence a peer reads, unless the place that found the fault knows a better one.
+            /// The text of the answer. Some answers contain a more specific text.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $( Self::$name => $text, )+ }
             }
 
-            /// The variant's name, for logs and for labels of counters.
+            /// The name of the variant, for logs and for labels of metrics.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$name => stringify!($name), )+ }
@@ -67,147 +78,154 @@ macro_rules! faults {
 }
 
 faults! {
-    // ── Framing: RFC 9112. Ambiguity is refused, and no later byte is interpreted. ──────────────
-    /// A line that ends in anything but CRLF: a bare LF, a bare CR, CR CR LF.
+    // ── Framing: RFC 9112. An ambiguous request is refused, and no later byte is interpreted. ───
+    /// A line does not end in CRLF: it ends in a bare LF, a bare CR, or CR CR LF.
     BadLineEnd = 400 Close http1::Error::BadLineEnd.text();
-    /// More empty lines before a request line than anyone sends by accident.
+    /// There are more than four empty lines before a request line.
     TooManyEmptyLines = 400 Close http1::Error::TooManyEmptyLines.text();
-    /// A request line that is not `method SP request-target SP HTTP-version`.
+    /// The request line is not `method SP request-target SP HTTP-version`.
     MalformedRequestLine = 400 Close http1::Error::MalformedRequestLine.text();
-    /// A request target of a form or with octets that RFC 9112 does not allow here.
+    /// The request target has a form or an octet that is not allowed.
     MalformedTarget = 400 Close http1::Error::MalformedTarget.text();
-    /// A header or trailer field with a bad name, bad octets, folding or space before the colon.
+    /// A header or trailer field has an invalid name, an invalid octet in its value, white space
+    /// before the colon, or obsolete line folding.
     MalformedField = 400 Close http1::Error::MalformedField.text();
-    /// An HTTP major version other than 1.
+    /// The HTTP major version is not 1.
     UnsupportedVersion = 505 Close http1::Error::UnsupportedVersion.text();
-    /// A method that this server does not know at all.
+    /// The method is unknown to this server.
     UnknownMethod = 501 Close http1::Error::UnknownMethod.text();
-    /// An `https` target on a connection that is not TLS, or an `http` target on one that is.
+    /// The target has the scheme `https` on a connection without TLS, or `http` on a TLS
+    /// connection.
     SchemeMismatch = 421 Close "the scheme of the request target is not that of this connection";
-    /// An HTTP/1.1 request without a `Host` field.
+    /// An HTTP/1.1 request has no `Host` field.
     MissingHost = 400 Close http1::Error::MissingHost.text();
-    /// More than one `Host` field.
+    /// There is more than one `Host` field.
     DuplicateHost = 400 Close http1::Error::DuplicateHost.text();
-    /// A `Host` that is not `host [ ":" port ]`.
+    /// The `Host` field is not `host [ ":" port ]`.
     InvalidHost = 400 Close http1::Error::InvalidHost.text();
-    /// A `Content-Length` that is not exactly one run of 1 to 19 digits without leading zeros.
+    /// There is more than one `Content-Length`, or it is not 1 to 19 decimal digits without leading
+    /// zeros.
     InvalidContentLength = 400 Close http1::Error::InvalidContentLength.text();
-    /// `Content-Length` and `Transfer-Encoding` together.
+    /// `Content-Length` and `Transfer-Encoding` were sent together.
     ConflictingFraming = 400 Close http1::Error::ConflictingFraming.text();
-    /// A `Transfer-Encoding` that is repeated, combined, empty, or sent with HTTP/1.0.
+    /// `Transfer-Encoding` is repeated, a list, empty, not a token, or was sent with HTTP/1.0.
     InvalidTransferEncoding = 400 Close http1::Error::InvalidTransferEncoding.text();
-    /// A transfer coding other than chunked.
+    /// The transfer coding is not `chunked`.
     UnsupportedTransferCoding = 501 Close http1::Error::UnsupportedTransferCoding.text();
-    /// A chunk whose size, extension, data end or last chunk breaks RFC 9112 section 7.1.
+    /// The size, an extension, the end of the data or the last chunk violates RFC 9112 §7.1.
     MalformedChunk = 400 Close http1::Error::MalformedChunk.text();
-    /// Chunk extensions longer in all than the limit.
+    /// The chunk extensions exceed
+    /// [`Limits::extension_bytes_max`](crate::Limits::extension_bytes_max).
     ChunkExtensionsTooLarge = 413 Close http1::Error::ChunkExtensionsTooLarge.text();
-    /// A trailer section longer than the limit.
+    /// The trailer section exceeds [`Limits::trailer_bytes_max`](crate::Limits::trailer_bytes_max).
     TrailersTooLarge = 431 Close http1::Error::TrailersTooLarge.text();
-    /// A request head longer than the limit.
+    /// The request head exceeds [`Limits::head_bytes_max`](crate::Limits::head_bytes_max).
     HeadTooLarge = 431 Close http1::Error::HeadTooLarge.text();
-    /// More header fields than the limit.
+    /// The request has more fields than [`Limits::fields_max`](crate::Limits::fields_max).
     TooManyFields = 431 Close http1::Error::TooManyFields.text();
-    /// A request target longer than the limit.
+    /// The request target exceeds [`Limits::target_bytes_max`](crate::Limits::target_bytes_max).
     TargetTooLong = 414 Close http1::Error::TargetTooLong.text();
-    /// An `Expect` other than `100-continue`.
+    /// There is an expectation other than `100-continue`.
     UnsupportedExpectation = 417 Keep http1::Error::UnsupportedExpectation.text();
 
-    // ── The guard: who may ask at all. ──────────────────────────────────────────────────────────
-    /// A `Host` that the guard does not allow: DNS rebinding looks like this.
+    // ── Checks that do not depend on the route. ─────────────────────────────────────────────────
+    /// The `Host` is not allowed. DNS rebinding attacks are refused by this.
     HostNotAllowed = 403 Keep "this Host is not allowed";
-    /// An `Origin` that the guard does not allow.
+    /// The `Origin` is not allowed.
     OriginNotAllowed = 403 Keep "this Origin is not allowed";
-    /// A request that came by plain http where `require_https` is set.
+    /// The request did not use https, which `require_https` demands.
     HttpsRequired = 403 Keep "https is required here (setting require_https)";
-    /// A trusted proxy's `Forwarded` or `X-Forwarded-*` that cannot be understood, or both of them.
-    MalformedForwarded = 400 Keep "the Forwarded or X-Forwarded fields of the proxy cannot be understood";
-    /// More than one `Authorization` field.
+    /// `Forwarded` or `X-Forwarded-*` from a trusted proxy is malformed, or both were sent.
+    MalformedForwarded = 400 Keep "malformed Forwarded or X-Forwarded field from the proxy";
+    /// There is more than one `Authorization` field.
     DuplicateCredentials = 400 Keep "more than one Authorization field";
-    /// No credentials, or bad ones.
+    /// The request has no credentials, or invalid ones.
     Unauthorized = 401 Keep "authentication is required";
-    /// Good credentials that may not do this.
+    /// The credentials are valid, but do not permit the request.
     Forbidden = 403 Keep "not allowed";
 
     // ── Routes and representations. ─────────────────────────────────────────────────────────────
-    /// No such path.
+    /// The path does not exist.
     NotFound = 404 Keep "not found";
-    /// The path exists, the method does not apply to it.
+    /// The path exists, but does not support the method.
     MethodNotAllowed = 405 Keep "method not allowed";
-    /// An `Accept` that excludes what the route has to offer.
+    /// `Accept` excludes `text/event-stream`.
     NotAcceptable = 406 Keep "this path serves text/event-stream, which Accept excludes";
-    /// A body that is not JSON in UTF-8, by its own account.
+    /// The `Content-Type` is not JSON, or names a charset other than UTF-8.
     UnsupportedMediaType = 415 Keep "Content-Type must be application/json, in UTF-8 if it names a charset";
-    /// A request body under a content coding.
+    /// The request body has a content coding, such as gzip.
     UnsupportedContentEncoding = 415 Keep http1::Error::UnsupportedContentEncoding.text();
-    /// A post with neither `Content-Length` nor chunked framing.
+    /// A post has neither `Content-Length` nor chunked framing.
     LengthRequired = 411 Keep "a body with Content-Length or chunked framing is required";
-    /// A post without the query parameter that names its session, or with more than one.
+    /// A post does not have the query parameter that identifies its session, or has it more than
+    /// once.
     MissingSessionId = 400 Keep "missing session id";
-    /// A session id that is malformed, unknown, ended, or another principal's.
+    /// The session id is malformed or unknown, or the session has ended or belongs to another
+    /// principal.
     UnknownSession = 404 Keep "unknown session";
-    /// A session id of another shard or instance that nothing forwards to. Answered with the very
-    /// bytes of [`Fault::UnknownSession`]; counted apart.
+    /// The session id belongs to another shard or instance, and posts to it are not forwarded. The
+    /// answer is identical to that of [`Fault::UnknownSession`]; only the counter differs.
     Misrouted = 404 Keep "unknown session";
 
     // ── Bodies. ─────────────────────────────────────────────────────────────────────────────────
-    /// A body over the limit.
+    /// The body exceeds [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
     BodyTooLarge = 413 Close http1::Error::BodyTooLarge.text();
-    /// A body that is not one JSON text in UTF-8 (JSON-RPC -32700).
+    /// The body is not one JSON value in UTF-8 (JSON-RPC error -32700).
     NotJson = 400 Keep "Parse error";
-    /// A body that is JSON and not one JSON-RPC 2.0 message (JSON-RPC -32600).
+    /// The body is JSON, but not one JSON-RPC 2.0 message (JSON-RPC error -32600).
     NotJsonRpc = 400 Keep "Invalid Request";
 
     // ── Time. ───────────────────────────────────────────────────────────────────────────────────
-    /// The request head did not arrive in time.
+    /// The request head did not arrive within [`Timeouts::head`](crate::Timeouts::head).
     HeadTimeout = 408 Close "the request head took too long";
-    /// The request body did not arrive in time.
+    /// The request body did not arrive within [`Timeouts::body`](crate::Timeouts::body).
     BodyTimeout = 408 Close "the request body took too long";
-    /// The application did not decide in time.
+    /// The application did not decide within [`Timeouts::decision`](crate::Timeouts::decision).
     DecisionTimeout = 503 Keep "the server did not decide in time";
-    /// The application could not decide.
+    /// The authorizer answered [`Refusal::Unavailable`](crate::Refusal::Unavailable).
     Undecided = 503 Keep "the server cannot decide now";
-    /// The session had no room for this message for as long as a post may be held.
+    /// The session had no room for the message within [`Timeouts::hold`](crate::Timeouts::hold).
     Busy = 503 Keep "server busy";
-    /// Nothing was asked for on a connection for too long.
+    /// The connection had no request for [`Timeouts::idle`](crate::Timeouts::idle).
     ConnectionIdle = 0 Close "connection idle";
-    /// Bytes were ready for the peer and it took none, or next to none, for too long.
+    /// Bytes were queued and the peer took none of them, or too few, for
+    /// [`Timeouts::stall`](crate::Timeouts::stall).
     Stalled = 0 Close "the peer takes no bytes";
-    /// The peer ended the connection in the middle of a request; nothing of it was executed.
+    /// The connection ended within a request. No part of the request was processed.
     Truncated = 0 Close "the request ended early";
-    /// The peer kept sending on a connection whose response is an event stream.
+    /// The peer sent too many bytes on a connection whose response is an event stream.
     StreamInput = 0 Close "bytes after the request on an event stream";
 
     // ── Capacity. ───────────────────────────────────────────────────────────────────────────────
-    /// A post that comes too soon after others of its session or its principal.
+    /// The rate of posts to the session or of its principal was exceeded.
     RateLimited = 429 Keep "too many posts in this time";
-    /// A session that comes too soon after others of its address.
+    /// The rate of new sessions from one address was exceeded.
     SessionRateLimited = 503 Keep "too many new sessions from this address (limit sessions_rate_per_address)";
-    /// The table of connections is full: not accepted.
+    /// The limit of open connections was reached. The connection was not accepted.
     ConnectionsFull = 0 Close "too many connections (limit connections_max)";
-    /// One address has as many connections as it may: not accepted.
+    /// The limit of connections from one address was reached. The connection was not accepted.
     ConnectionsPerAddressFull = 0 Close "too many connections from this address (limit connections_per_address_max)";
-    /// A connection on which no request was under way was closed to make room for others.
+    /// The connection had no request in progress and was closed to make room for others.
     ConnectionEvicted = 0 Close "closed to make room for others (limit connections_reserve)";
-    /// Event streams have all the connections that they may have.
-    StreamsFull = 503 Keep "too many streams for the connections there may be (limit connections_reserve)";
-    /// The table of sessions is full.
+    /// Streams have all connections except the reserved ones.
+    StreamsFull = 503 Keep "too many streams (limit connections_reserve)";
+    /// The limit of open sessions was reached.
     SessionsFull = 503 Keep "too many sessions (limit sessions_max)";
-    /// One address has as many sessions as it may.
+    /// The limit of sessions from one address was reached.
     SessionsPerAddressFull = 503 Keep "too many sessions from this address (limit sessions_per_address_max)";
-    /// One principal has as many sessions as it may.
+    /// The limit of sessions of one principal was reached.
     SessionsPerPrincipalFull = 503 Keep "too many sessions of this principal (limit sessions_per_principal_max)";
-    /// Request bodies in memory have reached their limit.
+    /// The limit of request bytes in memory was reached.
     BodiesFull = 503 Close "too many request bytes in memory (limit bodies_bytes_max)";
-    /// Request bodies from one address have reached their limit.
+    /// The limit of request bytes in memory from one address was reached.
     BodiesPerAddressFull = 503 Close "too many request bytes in memory from this address (limit bodies_bytes_per_address_max)";
-    /// Outbound queues have reached their limit.
+    /// The limit of response bytes in memory was reached.
     QueuesFull = 503 Keep "too many response bytes in memory (limit queues_bytes_max)";
-    /// The application has not taken the events it was told of.
+    /// The limit of events that the application has not polled was reached.
     EventsFull = 503 Keep "the application is behind with its events (limit events_max)";
-    /// The entropy source failed, so no session id could be made.
+    /// The entropy source failed, so no session token could be made.
     EntropyUnavailable = 503 Keep "no entropy for a session id";
-    /// The server is draining.
+    /// The server is shutting down.
     ShuttingDown = 503 Close "the server is shutting down";
 }
 
@@ -249,15 +267,17 @@ impl fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
-/// Why a connection was not accepted. The driver closes the socket; nothing was recorded.
+/// Why [`Server::accept`](crate::Server::accept) refused a connection. The driver has to close the
+/// socket; the server has not stored anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// `connections_max` connections are open.
+    /// [`Limits::connections_max`](crate::Limits::connections_max) connections are open.
     AtCapacity,
-    /// `connections_per_address_max` connections of this peer address are open.
+    /// [`Limits::connections_per_address_max`](crate::Limits::connections_per_address_max)
+    /// connections from the peer's address are open.
     AddressAtCapacity,
-    /// The server is draining and takes no new connections.
+    /// The server is shutting down.
     ShuttingDown,
 }
 
@@ -276,7 +296,7 @@ impl fmt::Display for AcceptError {
 impl core::error::Error for AcceptError {}
 
 impl AcceptError {
-    /// What it is counted as.
+    /// The fault as which it is counted.
     pub(crate) const fn fault(self) -> Fault {
         match self {
             Self::AtCapacity => Fault::ConnectionsFull,
@@ -286,13 +306,16 @@ impl AcceptError {
     }
 }
 
-/// Why a frame was not queued. Nothing was queued, not even a part.
+/// Why [`Server::send`](crate::Server::send) did not queue a frame. No part of it was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The session's queue, or all queues together, are full. One `Event::Unblocked` will follow.
+    /// The session's queue, or all queues together, are full.
+    /// [`Event::Unblocked`](crate::Event::Unblocked) follows when there is room.
     Full,
-    /// The frame is larger than all queues together may ever be (limit `queues_bytes_max`).
+    /// The frame is larger than a queue can ever be
+    /// ([`Limits::queues_bytes_max`](crate::Limits::queues_bytes_max) and
+    /// [`Limits::queue_reserve_bytes`](crate::Limits::queue_reserve_bytes)).
     TooLarge,
     /// The session has ended or is ending.
     Gone,
@@ -310,7 +333,7 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
-/// A ticket was answered after its deadline, or after its connection ended.
+/// A ticket was answered after its deadline, or after its connection had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
@@ -322,70 +345,80 @@ impl fmt::Display for Expired {
 
 impl core::error::Error for Expired {}
 
-/// What is wrong with a configuration; [`ConfigBuilder::build`](crate::ConfigBuilder::build) says it
-/// once, at start.
+/// What is invalid in a configuration. [`ConfigBuilder::build`](crate::ConfigBuilder::build)
+/// returns it.
 ///
-/// `setting` is the name of a method of [`ConfigBuilder`](crate::ConfigBuilder), or of a field of
-/// [`Limits`](crate::Limits) or [`Timeouts`](crate::Timeouts); `unit` is what its numbers count, as one
-/// writes it behind a number: `"bytes"`, `"ms"`, `"fields"`, `"paths"`.
+/// In all variants `setting` is the name of a method of [`ConfigBuilder`](crate::ConfigBuilder), or
+/// of a field of [`Limits`](crate::Limits) or [`Timeouts`](crate::Timeouts), and `unit` is the unit
+/// of the numbers: `"bytes"`, `"ms"`, `"fields"` or `"paths"`.
+///
+/// ```
+/// use std::time::Duration;
+/// use mcp_sse_core::{Config, ConfigError, Timeouts};
+///
+/// let timeouts = Timeouts { idle: Some(Duration::ZERO), ..Timeouts::default() };
+/// let error = Config::builder().timeouts(timeouts).build().unwrap_err();
+/// assert_eq!(error, ConfigError::BelowMinimum { setting: "idle", minimum: 1, unit: "ms" });
+/// assert_eq!(error.to_string(), "idle must be at least 1 ms");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A path setting that is not a clean absolute path.
+    /// A path is not a clean absolute path.
     InvalidPath {
         /// The setting.
         setting: &'static str,
         /// Its value.
         value: String,
     },
-    /// Two routes with the same path.
+    /// Two routes have the same path.
     PathsCollide {
         /// The path.
         value: String,
     },
-    /// A setting whose value is not of the form it must have.
+    /// The value of a setting has an invalid form.
     Invalid {
         /// The setting.
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What it must look like.
+        /// A description of valid values.
         expected: &'static str,
     },
-    /// A range of addresses that is none, in the setting `trusted_proxy`.
+    /// A value of the setting `trusted_proxy` is not an address range.
     InvalidRange {
-        /// Its text.
+        /// The value.
         value: String,
-        /// What is wrong with it.
+        /// Why it is not an address range.
         error: CidrError,
     },
-    /// CORS with credentials for any origin, which browsers refuse and nobody should want.
+    /// CORS credentials are on for any origin (`*`), which browsers refuse.
     AnyOriginWithCredentials,
-    /// [`Authorization::Static`](crate::Authorization::Static), and somebody else who is to decide as
-    /// well.
+    /// An authorizer was given in addition to
+    /// [`Authorization::Static`](crate::Authorization::Static).
     TwoAuthorizers,
-    /// [`Authorization::Deferred`](crate::Authorization::Deferred) in an adapter that was given nobody
-    /// who decides: every request would be answered 503.
+    /// [`Authorization::Deferred`](crate::Authorization::Deferred) was set in an adapter without an
+    /// authorizer: every request would be answered 503.
     NoAuthorizer,
-    /// A number below the least that makes sense.
+    /// A number is too small.
     BelowMinimum {
         /// The setting.
         setting: &'static str,
-        /// The least allowed.
+        /// The smallest valid value.
         minimum: u64,
-        /// What is counted.
+        /// The unit of the number.
         unit: &'static str,
     },
-    /// A number above the most that can be served.
+    /// A number is too large.
     AboveMaximum {
         /// The setting.
         setting: &'static str,
-        /// The most allowed.
+        /// The largest valid value.
         maximum: u64,
-        /// What is counted.
+        /// The unit of the number.
         unit: &'static str,
     },
-    /// A number above that of another setting, which makes it one that can never be reached.
+    /// A number is larger than that of another setting, so that it could never be reached.
     AboveOther {
         /// The setting.
         setting: &'static str,
@@ -395,13 +428,13 @@ pub enum ConfigError {
         other: &'static str,
         /// Its value.
         maximum: u64,
-        /// What both count.
+        /// The unit of both.
         unit: &'static str,
     },
 }
 
 impl ConfigError {
-    /// The setting that has to change, if it is one: of two that contradict each other, the first.
+    /// The setting that has to be changed. `None` if the error does not belong to one setting.
     #[must_use]
     pub const fn setting(&self) -> Option<&'static str> {
         match self {
@@ -463,7 +496,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_holds_together() {
+    fn every_fault_has_a_valid_status_or_closes_the_connection() {
         for &fault in Fault::ALL {
             if let Some(status) = fault.status() {
                 assert!((400..=599).contains(&status), "{fault:?}");
@@ -475,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misrouted_post_reads_like_an_unknown_session() {
+    fn misrouted_post_is_answered_like_an_unknown_session() {
         let (a, b) = (Fault::UnknownSession, Fault::Misrouted);
         assert_eq!(
             (a.status(), a.disposition(), a.text()),

@@ -1,7 +1,7 @@
-//! What the core tells the application, and what passes between them.
+//! The types that the core and the application exchange: handles, events, tickets, and their
+//! answers.
 //!
-//! Knows: handles, events, tickets, and the small enums of questions and answers.
-//! Does not know: how any of it comes about.
+//! Knows: these types. Does not know: when events occur, or what answers cause.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -29,8 +29,8 @@ macro_rules! handle {
         pub struct $name(pub(crate) Key);
 
         impl $name {
-            /// The slot's index: small, and used again once its tenant is gone. For drivers that
-            /// keep things of their own beside each tenant.
+            /// The index of the slot: a small number that is reused after the connection, session
+            /// or post is gone. A driver can use it as an index into tables of its own.
             #[must_use]
             pub const fn slot(self) -> usize {
                 self.0.index() as usize
@@ -52,235 +52,295 @@ macro_rules! handle {
 }
 
 handle! {
-    /// Names a connection inside the process: 8 bytes, `Copy`, prints as `c4v19`.
+    /// Identifies a connection inside the process. 8 bytes, `Copy`; prints as `c4v19`.
     ///
-    /// A stale one misses; it never finds the next tenant.
+    /// The handle of a connection that is gone never matches a later connection: methods of
+    /// [`Server`](crate::Server) then do nothing.
     ConnId "c"
 }
 handle! {
-    /// Names a session inside the process: 8 bytes, `Copy`, prints as `s12v7`, may be logged.
+    /// Identifies a session inside the process. 8 bytes, `Copy`; prints as `s12v7`, and may be
+    /// logged.
     ///
-    /// A stale one misses; it never finds the next tenant.
+    /// The handle of a session that has ended never matches a later session: methods of
+    /// [`Server`](crate::Server) then return an error or do nothing. Clients identify a session by
+    /// its [`SessionToken`](crate::SessionToken) instead, which is secret.
     SessionId "s"
 }
 
 handle! {
-    /// Names a post of another shard that waits here for room in its session: 8 bytes, `Copy`, prints
-    /// as `h3v7`. It is good until its [`Event::Settled`].
+    /// Identifies a post of another shard that is held here until its session has room. 8 bytes,
+    /// `Copy`; prints as `h3v7`. It is valid until [`Event::Settled`].
     QueuedPostId "h"
 }
 
-/// A request that waits for [`Server::authorize`](crate::Server::authorize), once.
+/// A request that waits for one call of [`Server::authorize`](crate::Server::authorize).
 ///
-/// Dropping it leaks nothing: the request is refused with 503 when its deadline passes.
+/// If the ticket is dropped, the request is refused with 503 at its deadline,
+/// [`Timeouts::decision`](crate::Timeouts::decision).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the request is refused with 503 unless the ticket is answered in time"]
 pub struct AuthTicket(pub(crate) Ticket);
 
-/// A post that waits for [`Server::acknowledge`](crate::Server::acknowledge), once.
+/// A post that waits for one call of [`Server::acknowledge`](crate::Server::acknowledge).
 ///
-/// Dropping it leaks nothing: the post is refused with 503 when its deadline passes.
+/// If the ticket is dropped, the post is refused with 503 at its deadline.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the post is refused with 503 unless the ticket is answered in time"]
 pub struct PostTicket(pub(crate) Ticket);
 
-/// A post whose body waits for [`Server::answer_lookup`](crate::Server::answer_lookup), once.
+/// A post whose body is not read before one call of
+/// [`Server::answer_lookup`](crate::Server::answer_lookup).
 ///
-/// Dropping it leaks nothing: the post is refused with 503 when its deadline passes.
+/// If the ticket is dropped, the post is refused with 503 at its deadline,
+/// [`Timeouts::decision`](crate::Timeouts::decision).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the post is refused with 503 unless the ticket is answered in time"]
 pub struct LookupTicket(pub(crate) Ticket);
 
-/// Which question of which connection; a later question has another number.
+/// The connection and the number of a question. A later question of the same connection has another
+/// number.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) conn: Key,
     pub(crate) number: u32,
 }
 
-/// The next moment at which [`Server::handle_timeout`](crate::Server::handle_timeout) has work.
+/// The earliest time at which [`Server::handle_timeout`](crate::Server::handle_timeout) has work to
+/// do.
+///
+/// ```
+/// use mcp_sse_core::{Config, Peer, Server, Time, TimerKind};
+///
+/// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+/// let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+/// assert_eq!(server.poll_timeout(), None);
+/// server.accept(Peer::local(), Time::ZERO)?;
+/// let deadline = server.poll_timeout().expect("the head must arrive in time");
+/// assert_eq!((deadline.at, deadline.cause), (Time::from_micros(10_000_000), TimerKind::Head));
+/// # Ok::<(), mcp_sse_core::AcceptError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// When.
+    /// The time of the deadline.
     pub at: Time,
-    /// What for.
+    /// The timeout that the deadline belongs to.
     pub cause: TimerKind,
 }
 
-/// Something the application is told, in order and once.
+/// What the application learns from the core, in order, each event once.
+/// [`Server::poll_event`](crate::Server::poll_event) returns it.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::{Config, Event, Peer, Server, Time};
+///
+/// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+/// let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+/// let conn = server.accept(Peer::local(), Time::ZERO)?;
+/// server.handle_input(conn, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", Time::ZERO);
+/// let Some(Event::Opened { head, principal, .. }) = server.poll_event() else { panic!() };
+/// assert_eq!((head.path(), principal), ("/sse", None));
+/// # Ok::<(), mcp_sse_core::AcceptError>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// May this request proceed? Only with [`Authorization::Deferred`](crate::Authorization).
+    /// A request must be authorized before it proceeds. Occurs only with
+    /// [`Authorization::Deferred`](crate::Authorization::Deferred).
     Asked {
-        /// Answers the question.
+        /// Identifies the request in [`Server::authorize`](crate::Server::authorize).
         ticket: AuthTicket,
-        /// The request as it came.
+        /// The head of the request.
         head: Arc<RequestHead>,
     },
-    /// A session has begun; its client has been told where to post.
+    /// A session was opened. The endpoint event, which tells its client where to post, has been
+    /// queued.
     Opened {
         /// The new session.
         session: SessionId,
-        /// The connection that carries its stream.
+        /// The connection of its event stream.
         conn: ConnId,
-        /// On whose behalf, if anybody was asked.
+        /// The principal that opened it; `None` without authorization.
         principal: Option<Principal>,
-        /// The GET as it came.
+        /// The head of the GET request that opened it.
         head: Arc<RequestHead>,
     },
-    /// A message has arrived for a session.
+    /// A message was posted to a session.
     Message {
-        /// The session it was posted to.
+        /// The session.
         session: SessionId,
-        /// The message, its envelope already read.
+        /// The message. Its envelope has been parsed.
         message: Message,
         /// Only with [`Acknowledgement::Deferred`](crate::Acknowledgement): answers the post.
         ticket: Option<PostTicket>,
     },
-    /// A post whose body has not come in whole names a session of another shard: does it exist? Its
-    /// body is not read before that is known. Only where [`ConfigBuilder::forwarding`] is on.
+    /// A post whose body has not arrived completely names a session of another shard. Its body is
+    /// not read before it is known whether that session exists. Occurs only if
+    /// [`ConfigBuilder::forwarding`] is on.
     ///
     /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
     LookedFor {
-        /// Whose session it is, as the peer claims: the shard may not exist.
+        /// The shard that the token names. It may not exist, because the client could have made up
+        /// the token.
         shard: ShardId,
-        /// What to [`look_up`](crate::Server::look_up) there.
+        /// What to pass to [`look_up`](crate::Server::look_up) of that shard.
         lookup: SessionLookup,
-        /// Takes that shard's answer.
+        /// Identifies the post in [`Server::answer_lookup`](crate::Server::answer_lookup).
         ticket: LookupTicket,
     },
-    /// A post names a session of another shard; only where [`ConfigBuilder::forwarding`] is on.
+    /// A post names a session of another shard. Occurs only if [`ConfigBuilder::forwarding`] is on.
     ///
     /// [`ConfigBuilder::forwarding`]: crate::ConfigBuilder::forwarding
     Foreign {
-        /// Where it belongs, as the peer claims: the shard may not exist.
+        /// The shard that the token names. It may not exist, because the client could have made up
+        /// the token.
         shard: ShardId,
-        /// What to [`deliver`](crate::Server::deliver) there.
+        /// What to pass to [`deliver`](crate::Server::deliver) of that shard.
         post: ForwardedPost,
-        /// Answers the post with that shard's outcome.
+        /// Identifies the post in [`Server::acknowledge`](crate::Server::acknowledge), which takes
+        /// that shard's outcome.
         ticket: PostTicket,
     },
-    /// What became of a post that was [held](Delivery::Held). Said once for each.
+    /// The outcome of a forwarded post that was [held](Delivery::Held) here. Occurs once for each.
     Settled {
-        /// The post; the handle is stale from here on.
+        /// The post. The handle is invalid from now on.
         post: QueuedPostId,
-        /// What its own shard's [`acknowledge`](crate::Server::acknowledge) is to be told.
+        /// What to pass to [`acknowledge`](crate::Server::acknowledge) of the shard that forwarded
+        /// it.
         outcome: Outcome,
     },
-    /// A session that refused a frame with [`SendError::Full`](crate::SendError::Full) has room.
+    /// A session to which a frame could not be sent because of
+    /// [`SendError::Full`](crate::SendError::Full) has room again.
     Unblocked {
         /// The session.
         session: SessionId,
     },
-    /// A session has ended. Nothing follows about it.
+    /// A session has ended. This is its last event.
     Closed {
-        /// The session; the handle is stale from here on.
+        /// The session. The handle is invalid from now on.
         session: SessionId,
-        /// Why.
+        /// Why it ended.
         reason: CloseReason,
-        /// Frames that were queued and did not leave whole.
+        /// Number of queued frames that were not written completely.
         frames_undelivered: u32,
     },
-    /// The shutdown is complete: no connection is left. Said once, last.
+    /// The shutdown is complete: no connection is open. This is the last event, and it occurs once.
     Drained,
 }
 
-/// What a socket should be doing now.
+/// What a driver has to do with a socket. [`Server::interest`](crate::Server::interest) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Read when `read`, write what [`transmit`](crate::Server::transmit) shows when `write`.
+    /// Read from the socket if `read`, and write the bytes of [`transmit`](crate::Server::transmit)
+    /// if `write`.
     Io {
-        /// Whether input is welcome.
+        /// Whether the core accepts input.
         read: bool,
-        /// Whether there is output.
+        /// Whether there are bytes to write.
         write: bool,
     },
-    /// Shut the write side down, and go on reading until the end.
+    /// Shut down the write side, and continue to read until the end of input.
     Linger,
-    /// Close the socket and say [`handle_disconnect`](crate::Server::handle_disconnect).
+    /// Close the socket and call [`handle_disconnect`](crate::Server::handle_disconnect).
     Close,
 }
 
-/// An answer to [`Event::Asked`].
+/// The answer to [`Event::Asked`], for [`Server::authorize`](crate::Server::authorize).
+///
+/// ```
+/// use mcp_sse_core::{Principal, Refusal, Verdict};
+///
+/// fn authenticate(token: Option<&str>) -> Verdict {
+///     match token {
+///         Some("s3cr3t") => Verdict::Allow(Principal::new("alice")),
+///         Some(_) => Verdict::Refuse(Refusal::InvalidToken),
+///         None => Verdict::Refuse(Refusal::Unauthenticated),
+///     }
+/// }
+/// assert_eq!(authenticate(Some("s3cr3t")), Verdict::Allow(Principal::new("alice")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Proceed on behalf of this principal.
+    /// The request may proceed on behalf of this principal.
     Allow(Principal),
-    /// Refuse, in one of the ways a refusal may look.
+    /// The request is refused.
     Refuse(Refusal),
 }
 
-/// How a request is refused by an authorizer.
+/// How an authorizer refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// 401: there were no credentials.
+    /// 401: the request has no credentials.
     Unauthenticated,
-    /// 401 with `error="invalid_token"`: there were bad ones.
+    /// 401 with `error="invalid_token"`: the credentials are invalid (RFC 6750 §3.1).
     InvalidToken,
-    /// 403: they were good, and not good enough.
+    /// 403: valid credentials without permission.
     Forbidden,
-    /// 503: nobody can tell at the moment.
+    /// 503: the authorizer cannot decide at present.
     Unavailable,
 }
 
-/// What became of a post: the answer to a [`PostTicket`].
+/// The outcome of a post, for [`Server::acknowledge`](crate::Server::acknowledge).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// 202.
+    /// 202: the message was accepted.
     Accepted,
-    /// 404.
+    /// 404: the session does not exist.
     UnknownSession,
-    /// 503 with `Retry-After`.
+    /// 503 with `Retry-After`: the session has no room.
     Busy,
-    /// 429: the session is posted to too often.
+    /// 429: the rate of posts to the session or of its principal was exceeded.
     RateLimited {
-        /// When it may be tried again; told in whole seconds.
+        /// The time until the next post is allowed. It is sent in whole seconds, rounded up.
         retry_after: Duration,
     },
 }
 
-/// What [`Server::deliver`](crate::Server::deliver) has done with a post.
+/// What [`Server::deliver`](crate::Server::deliver) did with a forwarded post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// This is what has become of it.
+    /// The post was processed, with this outcome.
     Done(Outcome),
-    /// Its session has no room. It waits like the session's other posts, for [`Timeouts::hold`] at
-    /// most; then, or before, [`Event::Settled`] says what has become of it.
+    /// The session has no room. The post is held for at most [`Timeouts::hold`], like other posts
+    /// of the session, and [`Event::Settled`] reports its outcome.
     ///
     /// [`Timeouts::hold`]: crate::Timeouts::hold
     Held(QueuedPostId),
 }
 
-/// What a post says of its session, for the shard that owns the session to look up.
+/// The session that a post names, for the shard that owns the session.
 #[derive(Debug)]
 pub struct SessionLookup {
     pub(crate) claim: SessionRef,
 }
 
-/// What [`Server::look_up`](crate::Server::look_up) has found.
+/// The result of [`Server::look_up`](crate::Server::look_up).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupAnswer {
-    /// The session exists and may be posted to: the body is read.
+    /// The session exists and takes posts, so the body of the post is read.
     Found,
-    /// 404: there is no such session for whoever asks.
+    /// 404: the client has no such session.
     UnknownSession,
-    /// 503 with `Retry-After`: the shard takes no posts, or cannot be asked.
+    /// 503 with `Retry-After`: the shard takes no posts, or cannot be reached.
     Unavailable,
 }
 
-/// Where a server is in its life.
+/// The phase of a server's life. [`Server::phase`](crate::Server::phase) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerPhase {
-    /// Serving.
+    /// The server accepts connections and requests.
     Running,
-    /// Finishing what is under way, and cutting the rest at `until`.
+    /// The server is shutting down: requests in progress may finish, and remaining connections are
+    /// closed at `until`.
     Draining {
-        /// The end of the grace; `None` if it has none.
+        /// The end of the grace period; `None` if
+        /// [`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace) is `None`.
         until: Option<Time>,
     },
-    /// Empty.
+    /// The shutdown is complete: no connection is open.
     Drained,
 }
 
@@ -288,30 +348,33 @@ pub enum ServerPhase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The client closed its stream, or the connection broke.
+    /// The client closed its stream, or the connection was lost.
     Peer,
-    /// The application closed it.
+    /// The application closed the session.
     Application,
-    /// Frames were queued and the client took nothing, or next to nothing, for too long.
+    /// The client took none of the queued bytes for too long
+    /// ([`Timeouts::stall`](crate::Timeouts::stall)).
     Stalled,
-    /// No post came for too long.
+    /// The client sent no post for too long
+    /// ([`Timeouts::session_idle`](crate::Timeouts::session_idle)).
     Idle,
-    /// The session's lifetime was over.
+    /// The session's lifetime is over
+    /// ([`Timeouts::session_lifetime`](crate::Timeouts::session_lifetime)).
     Expired,
     /// The server is shutting down.
     Shutdown,
-    /// The client broke the protocol on its stream.
+    /// The client violated the protocol on its stream.
     Fault(Fault),
 }
 
 impl Event {
-    /// What it counts for in the budget of bodies while it waits to be polled.
+    /// The bytes that the event counts towards `bodies_bytes_max` until it is polled.
     pub(crate) fn body_bytes(&self) -> u64 {
         match self {
             Self::Asked { head, .. } | Self::Opened { head, .. } => head.memory_bytes(),
             Self::Message { message, .. } => message.memory_bytes(),
             Self::Foreign { post, .. } => post.message.memory_bytes(),
-            // A lookup is as small as its event.
+            // A lookup has no memory besides the event.
             Self::LookedFor { .. }
             | Self::Settled { .. }
             | Self::Unblocked { .. }
@@ -335,7 +398,8 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// A complete post on its way to the shard that owns its session.
+/// A complete post for a session of another shard. Pass it to
+/// [`Server::deliver`](crate::Server::deliver) of that shard.
 #[derive(Debug)]
 pub struct ForwardedPost {
     pub(crate) claim: SessionRef,
@@ -343,37 +407,45 @@ pub struct ForwardedPost {
 }
 
 impl ForwardedPost {
-    /// The shard that owns the session, if it exists.
+    /// The shard that the session's token names. It may not exist.
     #[must_use]
     pub const fn shard(&self) -> ShardId {
         self.claim.token.shard()
     }
 
-    /// What it holds in memory, in bytes.
+    /// The memory of the post in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.message.memory_bytes()
     }
 }
 
-/// What [`Server::broadcast`](crate::Server::broadcast) reached.
+/// How many sessions a [`Server::broadcast`](crate::Server::broadcast) reached. Add the values of
+/// several shards with `+`.
+///
+/// ```
+/// # use mcp_sse_core::Reach;
+/// let one = Reach { queued: 3, full: 1, ..Reach::default() };
+/// let two = Reach { queued: 2, gone: 1, ..Reach::default() };
+/// assert_eq!(one + two, Reach { queued: 5, full: 1, too_large: 0, gone: 1 });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Sessions whose queue took the frame.
+    /// Sessions in whose queue the frame was put.
     pub queued: u32,
-    /// Sessions whose queue was full; each is told when it has room.
+    /// Sessions whose queue was full. [`Event::Unblocked`] follows for each.
     pub full: u32,
-    /// Sessions that the frame would never fit into
+    /// Sessions for which the frame is larger than a queue can ever be
     /// ([`SendError::TooLarge`](crate::SendError::TooLarge)).
     pub too_large: u32,
-    /// Sessions that were gone.
+    /// Sessions that have ended or are ending.
     pub gone: u32,
 }
 
 impl Add for Reach {
     type Output = Self;
 
-    /// What two shards reached, together.
+    /// Adds the counts of two shards.
     fn add(self, other: Self) -> Self {
         Self {
             queued: self.queued + other.queued,
@@ -384,27 +456,42 @@ impl Add for Reach {
     }
 }
 
-/// An owned copy of a request's head: what outlives the read buffer it came in.
+/// An owned copy of a request's head, without the query of its target.
+///
+/// ```
+/// use mcp_sse_core::{Config, Event, Peer, Server, Time};
+///
+/// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+/// let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+/// let conn = server.accept(Peer::local(), Time::ZERO)?;
+/// let get = b"GET /sse?x=y HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t1\r\n\r\n";
+/// server.handle_input(conn, get, Time::ZERO);
+/// let Some(Event::Opened { head, .. }) = server.poll_event() else { panic!() };
+/// assert_eq!(head.path(), "/sse");
+/// assert_eq!(head.field("host"), Some(&b"localhost"[..]));
+/// assert_eq!(head.bearer_token(), Some("t1"));
+/// # Ok::<(), mcp_sse_core::AcceptError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestHead {
     method: Method,
     version: Version,
     client: Option<IpAddr>,
-    /// How much of the path names the service.
+    /// The length of the part of the path that names the service.
     service_len: u32,
-    /// Target, then name and value of each field, end to end.
+    /// The path, then the name and the value of each field, without separators.
     octets: Box<[u8]>,
-    /// The end of each of those pieces in `octets`.
+    /// The end offset of each of those parts in `octets`.
     ends: Box<[u32]>,
 }
 
 impl RequestHead {
-    /// The head of a request below `service`, which its path begins with.
+    /// Copies the head of a request to `service`, the first part of its path.
     pub(crate) fn capture(head: &Head<'_>, service: &str, client: Option<IpAddr>) -> Self {
         let mut octets = Vec::new();
         let mut ends = Vec::new();
-        let mut add = |piece: &[u8]| {
-            octets.extend_from_slice(piece);
+        let mut add = |part: &[u8]| {
+            octets.extend_from_slice(part);
             ends.push(octets.len() as u32); // A head is far below 2^32 octets.
         };
         add(head.target().path.as_bytes());
@@ -422,61 +509,64 @@ impl RequestHead {
         }
     }
 
-    /// Bytes that it holds: what it counts for in the budget of bodies while its event waits.
+    /// The bytes that the copy counts towards `bodies_bytes_max` while its event waits.
     pub(crate) const fn memory_bytes(&self) -> u64 {
         (self.octets.len() + self.ends.len() * size_of::<u32>()) as u64
     }
 
-    /// The method.
+    /// The request method.
     #[must_use]
     pub const fn method(&self) -> Method {
         self.method
     }
 
-    /// The version.
+    /// The HTTP version.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
     }
 
-    /// The address of who asks: the connection's own, or the one that a
-    /// [trusted proxy](crate::ConfigBuilder::trusted_proxy) names. `None` where there is none, as on a
-    /// Unix socket, and where a proxy hides it.
+    /// The address of the client: the peer of the connection, or the address that a [trusted
+    /// proxy](crate::ConfigBuilder::trusted_proxy) states. `None` if there is no address, as on a
+    /// Unix socket, or if the proxy hides it.
     #[must_use]
     pub const fn client(&self) -> Option<IpAddr> {
         self.client
     }
 
-    /// The request target without its query, which may hold a session id.
+    /// The path of the request target. The query is omitted, because it may contain a session
+    /// token.
     #[must_use]
     pub fn path(&self) -> &str {
-        core::str::from_utf8(self.piece(0)).unwrap_or_default()
+        core::str::from_utf8(self.part(0)).unwrap_or_default()
     }
 
-    /// The service that is asked for: see
-    /// [`ConfigBuilder::service_path`](crate::ConfigBuilder::service_path). Empty if there is but the
-    /// one at the root.
+    /// The path of the service that the request is for, as set by
+    /// [`ConfigBuilder::service_path`](crate::ConfigBuilder::service_path). Empty if there is only
+    /// the service at the root.
     #[must_use]
     pub fn service_path(&self) -> &str {
         self.path().get(..self.service_len as usize).unwrap_or_default()
     }
 
-    /// Every field, in order: name as it came, value without surrounding white space.
+    /// The names and values of all fields, in order. Names are spelled as they were sent; values
+    /// have no surrounding white space.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        (1..self.ends.len()).step_by(2).map(|at| {
-            (core::str::from_utf8(self.piece(at)).unwrap_or_default(), self.piece(at + 1))
-        })
+        (1..self.ends.len())
+            .step_by(2)
+            .map(|at| (core::str::from_utf8(self.part(at)).unwrap_or_default(), self.part(at + 1)))
     }
 
-    /// The first field of that name, in any case.
+    /// The value of the first field called `name`, or `None`. Names are compared
+    /// case-insensitively.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The token in `Authorization: Bearer <token>` (RFC 6750 section 2.1), the scheme in any case.
-    /// `None` without that field, with several of them, and for any other scheme. Whether it has the
-    /// form of a token is for whoever judges it to say.
+    /// The token in `Authorization: Bearer <token>` (RFC 6750 §2.1); the scheme is compared
+    /// case-insensitively. `None` if the field is missing, occurs more than once, or has another
+    /// scheme. Whether the text has the form of a token is not checked.
     #[must_use]
     pub fn bearer_token(&self) -> Option<&str> {
         let fields = self.fields().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
@@ -486,7 +576,7 @@ impl RequestHead {
         }
     }
 
-    fn piece(&self, at: usize) -> &[u8] {
+    fn part(&self, at: usize) -> &[u8] {
         let end = |at: usize| self.ends.get(at).map_or(0, |&end| end as usize);
         let start = at.checked_sub(1).map_or(0, end);
         self.octets.get(start..end(at)).unwrap_or_default()
@@ -494,7 +584,7 @@ impl RequestHead {
 }
 
 impl fmt::Debug for RequestHead {
-    // Names only: values hold credentials.
+    // Prints names only, because values may be credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} [", self.method, self.path())?;
         for (at, (name, _)) in self.fields().enumerate() {

@@ -1,24 +1,26 @@
-//! What the log says about refusals: a line a second for each cause, however many there are.
+//! Limits the lines of the log about refused requests to one per second for each [`Fault`].
 //!
-//! Knows: which causes there are. Does not know: the words, or what decides when a line is said, which
-//! is in `throttle`.
+//! Knows: which faults there are. Does not know: the text of lines, or when a line is due (see
+//! `line_throttle`).
 
 use crate::error::Fault;
-use crate::throttle::{Throttle, Unsaid};
+use crate::line_throttle::{LineThrottle, SuppressedLines};
 use crate::time::Time;
 
+/// One [`LineThrottle`] for each [`Fault`].
 #[derive(Debug)]
 pub(crate) struct FaultLogThrottle {
-    causes: [Throttle; Fault::ALL.len()],
+    causes: [LineThrottle; Fault::ALL.len()],
 }
 
 impl FaultLogThrottle {
     pub(crate) const fn new() -> Self {
-        Self { causes: [Throttle::new(); Fault::ALL.len()] }
+        Self { causes: [LineThrottle::new(); Fault::ALL.len()] }
     }
 
-    /// Something was refused. Says whether to tell of it, and how often that was left out before.
-    pub(crate) fn tell(&mut self, fault: Fault, now: Time) -> Option<Unsaid> {
+    /// Decides about a line for a request that was refused with `fault`, as [`LineThrottle::tell`]
+    /// does.
+    pub(crate) fn tell(&mut self, fault: Fault, now: Time) -> Option<SuppressedLines> {
         self.causes.get_mut(fault as usize)?.tell(now)
     }
 }
@@ -28,14 +30,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_a_second_for_each_cause() {
+    fn each_fault_has_one_line_per_second() {
         let mut refusals = FaultLogThrottle::new();
         let at = |millis: u64| Time::from_micros(millis * 1_000);
-        assert_eq!(refusals.tell(Fault::NotFound, at(0)), Some(Unsaid(0)));
+        assert_eq!(refusals.tell(Fault::NotFound, at(0)), Some(SuppressedLines(0)));
         assert_eq!(refusals.tell(Fault::NotFound, at(0)), None);
-        assert_eq!(refusals.tell(Fault::Busy, at(1)), Some(Unsaid(0)));
+        assert_eq!(refusals.tell(Fault::Busy, at(1)), Some(SuppressedLines(0)));
         assert_eq!(refusals.tell(Fault::NotFound, at(999)), None);
-        assert_eq!(refusals.tell(Fault::NotFound, at(1_000)), Some(Unsaid(2)));
-        assert_eq!(refusals.tell(Fault::NotFound, at(2_000)), Some(Unsaid(0)));
+        assert_eq!(refusals.tell(Fault::NotFound, at(1_000)), Some(SuppressedLines(2)));
+        assert_eq!(refusals.tell(Fault::NotFound, at(2_000)), Some(SuppressedLines(0)));
     }
 }

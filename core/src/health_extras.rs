@@ -1,39 +1,43 @@
-//! What the application says of itself to those who probe the server.
+//! The application's part of the answers to `/health` and `/ready`.
 //!
-//! Knows: figures for `/health`, and whether `/ready` may say so. Does not know: how either is worded.
+//! Knows: gauges for `/health`, and whether `/ready` is to report that the server is not ready.
+//! Does not know: the format of either answer.
 
 use alloc::collections::BTreeMap;
 
-/// What the application adds to `/health` and `/ready`: see [`Server::set_health_extras`](crate::Server::set_health_extras).
+/// The application's part of the answers to `/health` and `/ready`, for
+/// [`Server::set_health_extras`](crate::Server::set_health_extras).
 ///
 /// # Examples
 ///
 /// ```
 /// use mcp_sse_core::HealthExtras;
 ///
-/// let report = HealthExtras::new().gauge("children", 3).not_ready("no child can be started");
+/// let extras = HealthExtras::new().gauge("children", 3).not_ready("no child process");
+/// assert_ne!(extras, HealthExtras::new());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "a report is something to hand over"]
+#[must_use = "it has no effect until it is given to a server"]
 pub struct HealthExtras {
-    /// As many as the program has names for.
+    /// The names are literals of the program, so their number is bounded.
     gauges: BTreeMap<&'static str, u64>,
     not_ready: Option<&'static str>,
 }
 
 impl HealthExtras {
-    /// Nothing to add, and ready.
+    /// Makes a value that adds nothing to `/health` and leaves `/ready` as it is.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One more member of what `/health` answers. The last value of a name counts.
+    /// Adds a member to the JSON object that answers `/health`. If a name is added twice, the last
+    /// value is used.
     pub fn gauge(mut self, name: &'static str, value: u64) -> Self {
         self.gauges.insert(name, value);
         self
     }
 
-    /// `/ready` is to answer 503 with this as its status, though the server itself could serve.
+    /// Makes `/ready` answer 503 with `why` as its status, even if the server itself is ready.
     pub fn not_ready(mut self, why: &'static str) -> Self {
         self.not_ready = Some(why);
         self

@@ -1,13 +1,23 @@
-//! Reads the envelope of one JSON-RPC 2.0 message, and nothing inside it.
+//! Parses the envelope of one JSON-RPC 2.0 message.
 //!
-//! Knows: what makes a JSON object a request, a notification or a response; which texts are ids; how
-//! an error answer is written; the one notification that takes a request back.
-//! Does not know: any other method, what `params`, `result` and `error` hold, who sent the message, or
-//! how an answer travels.
+//! Knows: what makes a JSON object a request, a notification or a response; which JSON values are
+//! valid ids; how an error response is written; the notification that cancels a request.
+//! Does not know: any other method, the contents of `params`, `result` and `error`, who sent the
+//! message, or how an answer is sent.
 //!
-//! Theory of operation: one walk over the text (`grammar`) bounds the nesting and notes the members of
-//! the outermost object (`outline`); then the members are judged. As judging comes last, a syntax error
-//! anywhere is found before any complaint about meaning, so one text has one verdict.
+//! One pass over the text (`grammar`) limits the nesting and collects the members of the outermost
+//! object (`outline`). After it, the members are checked. A syntax error anywhere is therefore
+//! reported before an invalid member, and one text always gives the same result.
+//!
+//! ```
+//! use mcp_sse_core::jsonrpc::{Envelope, Kind};
+//!
+//! let envelope = Envelope::read(br#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#, None)?;
+//! assert_eq!(envelope.kind, Kind::Request);
+//! assert_eq!(envelope.id, Some("\"a\""));
+//! assert_eq!(envelope.method.as_deref(), Some("ping"));
+//! # Ok::<(), mcp_sse_core::jsonrpc::Invalid>(())
+//! ```
 
 mod grammar;
 mod outline;
@@ -21,50 +31,52 @@ use core::fmt;
 use core::ops::Range;
 
 pub(crate) use outline::{JSON_SPACE, NoOutline, Outline};
-use outline::{Key, member};
+use outline::{MemberName, member};
 pub(crate) use string::fingerprint;
 pub use string::same_id;
 use string::{decode, is_id};
 
-/// The error codes of JSON-RPC 2.0 that a transport has a use for.
+/// The error codes of JSON-RPC 2.0 (section 5.1) that a transport or a server uses.
 pub mod code {
-    /// What arrived is not one JSON text in UTF-8.
+    /// The text is not exactly one JSON value in UTF-8.
     pub const PARSE_ERROR: i32 = -32700;
-    /// What arrived is JSON and not one JSON-RPC 2.0 message.
+    /// The text is JSON but not one JSON-RPC 2.0 message.
     pub const INVALID_REQUEST: i32 = -32600;
-    /// There is no such method.
+    /// The server has no method of that name.
     pub const METHOD_NOT_FOUND: i32 = -32601;
-    /// The method does not take these params.
+    /// The params are not valid for the method.
     pub const INVALID_PARAMS: i32 = -32602;
-    /// The method failed for reasons of its own.
+    /// The server failed while it executed the method.
     pub const INTERNAL_ERROR: i32 = -32603;
-    /// The server has no room for the request now.
+    /// The server has no capacity for the request at present. This code is in the range that
+    /// JSON-RPC leaves to servers.
     pub const SERVER_BUSY: i32 = -32000;
 }
 
-/// How deep arrays and objects may nest where nobody says otherwise.
+/// The default nesting limit of arrays and objects. See
+/// [`Limits::nesting_max`](crate::Limits::nesting_max).
 pub const NESTING_MAX: usize = 128;
 
-/// The notification by which a peer takes a request of its own back (MCP, "Cancellation").
+/// The notification with which a peer cancels a request it sent (MCP, "Cancellation").
 const CANCELLED: &str = "notifications/cancelled";
 
-/// What a message is.
+/// The kind of a JSON-RPC message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// It has a method and an id, and expects a response.
+    /// A request: it has a method and an id, and expects a response.
     Request,
-    /// It has a method and no id, and expects nothing.
+    /// A notification: it has a method and no id, and expects no response.
     Notification,
-    /// It has an id and either a result or an error.
+    /// A response: it has an id, and either a result or an error.
     Response,
 }
 
-/// Why a text is not one JSON-RPC 2.0 message. The reason is for people.
+/// Why a text is not one JSON-RPC 2.0 message. The text in each variant describes the mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// Not one JSON text in UTF-8, or nested too deep to look.
+    /// The text is not one JSON value in UTF-8, or it is nested deeper than the limit.
     Parse(Cow<'static, str>),
-    /// JSON, but not one request, notification or response.
+    /// The text is JSON but not one request, notification or response.
     Request(Cow<'static, str>),
 }
 
@@ -77,7 +89,8 @@ impl Invalid {
         Self::Request(Cow::Borrowed(reason))
     }
 
-    /// The JSON-RPC error code that says this.
+    /// The JSON-RPC error code for this mistake: [`code::PARSE_ERROR`] or
+    /// [`code::INVALID_REQUEST`].
     #[must_use]
     pub const fn code(&self) -> i32 {
         match self {
@@ -86,7 +99,7 @@ impl Invalid {
         }
     }
 
-    /// What exactly is wrong. Never holds a part of the text.
+    /// A description of the mistake. It never contains a part of the message.
     #[must_use]
     pub fn reason(&self) -> &str {
         match self {
@@ -107,31 +120,36 @@ impl fmt::Display for Invalid {
 
 impl core::error::Error for Invalid {}
 
-/// The envelope of one message, borrowed from its text.
+/// The envelope of one message, borrowed from the message's text: its kind, id and method.
+///
+/// [`Message`] is the owned counterpart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// What the message is.
+    /// The kind of the message.
     pub kind: Kind,
-    /// The raw JSON text of the id, quotes included. `None` in a notification, and only there.
+    /// The raw JSON text of the id, including the quotes of a string. `None` exactly if the message
+    /// is a notification.
     ///
-    /// Raw, because an id must come back exactly and no number type holds them all.
+    /// It is raw, because a response must repeat the id exactly and no number type can represent
+    /// all ids.
     pub id: Option<&'a str>,
-    /// The method, decoded. `None` in a response, and only there.
+    /// The method, decoded. `None` exactly if the message is a response.
     pub method: Option<Cow<'a, str>>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the envelope of `body`, which must be one JSON-RPC 2.0 message and nothing else.
+    /// Parses the envelope of `body`, which must be exactly one JSON-RPC 2.0 message.
     ///
-    /// `nesting_max` bounds how deep arrays and objects may nest, the outermost object being the first
-    /// level; `None` is unlimited, which costs memory in proportion to the body and no stack.
+    /// `nesting_max` limits the nesting of arrays and objects; the outermost object is level 1.
+    /// `None` means no limit: parsing then takes memory in proportion to the nesting, and never
+    /// recurses.
     ///
-    /// Copies nothing unless a key or the method is written with escapes.
+    /// Nothing is copied unless the method is written with escapes.
     ///
     /// # Errors
     ///
-    /// [`Invalid::Parse`] if the body is not one JSON text, [`Invalid::Request`] if it is one and not a
-    /// message.
+    /// [`Invalid::Parse`] if the body is not one JSON value, [`Invalid::Request`] if it is not a
+    /// JSON-RPC message.
     pub fn read(body: &'a [u8], nesting_max: Option<usize>) -> Result<Self, Invalid> {
         match core::str::from_utf8(body) {
             Ok(text) => Self::read_text(text, nesting_max),
@@ -145,7 +163,7 @@ impl<'a> Envelope<'a> {
         }
         match Outline::read(text, nesting_max) {
             Ok(outline) => outline.classify(),
-            Err(NoOutline::Syntax(flaw)) => Err(Invalid::Parse(flaw.to_string().into())),
+            Err(NoOutline::Syntax(error)) => Err(Invalid::Parse(error.to_string().into())),
             Err(NoOutline::Array) => Err(Invalid::request("batches are not supported")),
             Err(NoOutline::Scalar) => Err(Invalid::request("a message is an object")),
         }
@@ -155,12 +173,14 @@ impl<'a> Envelope<'a> {
 const NOT_UTF8: Invalid = Invalid::parse("the text is not valid UTF-8");
 
 impl<'a> Outline<'a> {
-    /// Says what message the members make, or the first thing wrong with them, always in this order.
+    /// Determines the message that the members make, or the first mistake in a fixed order.
     fn classify(self) -> Result<Envelope<'a>, Invalid> {
         match self.duplicate {
-            Some(Key::Version) => return Err(Invalid::request("more than one jsonrpc member")),
-            Some(Key::Id) => return Err(Invalid::request("more than one id")),
-            Some(Key::Method) => return Err(Invalid::request("more than one method")),
+            Some(MemberName::Version) => {
+                return Err(Invalid::request("more than one jsonrpc member"));
+            }
+            Some(MemberName::Id) => return Err(Invalid::request("more than one id")),
+            Some(MemberName::Method) => return Err(Invalid::request("more than one method")),
             None => {}
         }
         if self.version.and_then(decode).as_deref() != Some("2.0") {
@@ -194,7 +214,7 @@ impl<'a> Outline<'a> {
     }
 }
 
-/// Why the params of a message are not what its method takes; for people.
+/// The error of [`Message::params`]. Its text can be shown to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidParams(String);
 
@@ -206,39 +226,55 @@ impl fmt::Display for InvalidParams {
 
 impl core::error::Error for InvalidParams {}
 
-/// One message that owns its body; what the application gets.
+/// One JSON-RPC message, which owns its text. The application receives it in
+/// [`Event::Message`](crate::Event::Message).
 ///
-/// Prints its envelope and its length, never its body.
+/// `Debug` prints the envelope and the length of the message, but not its contents.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::jsonrpc::{Kind, Message};
+///
+/// let body = br#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+/// let message = Message::read(body.to_vec(), None).expect("this is a request");
+/// assert_eq!(message.kind(), Kind::Request);
+/// assert_eq!(message.id(), Some("7"));
+/// assert_eq!(message.method(), Some("tools/list"));
+/// assert_eq!(message.body(), body);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
-    // A `String` rather than bytes: UTF-8 has been checked, and the type remembers it.
+    // A `String` rather than bytes, so that UTF-8 is validated once only.
     text: String,
     kind: Kind,
     id: Option<Range<u32>>,
-    method: Method,
+    method: MethodText,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Method {
+enum MethodText {
     None,
-    At(Range<u32>),
-    // Written with escapes, so it stands nowhere in the body.
+    InBody(Range<u32>),
+    // The decoded form of a method that is written with escapes.
     Decoded(Box<str>),
 }
 
 impl Message {
-    /// Bytes that it holds, a method decoded from escapes included: what it counts for in budgets.
+    /// The bytes of memory that the message takes, which count towards the limits of queued
+    /// messages.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let decoded = if let Method::Decoded(method) = &self.method { method.len() } else { 0 };
+        let decoded = if let MethodText::Decoded(method) = &self.method { method.len() } else { 0 };
         (self.text.capacity() + decoded) as u64
     }
 
-    /// Takes a body that is one JSON-RPC 2.0 message, without copying it; otherwise as
-    /// [`Envelope::read`].
+    /// Parses `body`, which must be exactly one JSON-RPC 2.0 message, without copying it.
+    /// `nesting_max` is as for [`Envelope::read`].
     ///
     /// # Errors
     ///
-    /// As [`Envelope::read`], with the body given back. A body of 4 GiB or more is refused.
+    /// The errors of [`Envelope::read`], together with the body. A body of 4 GiB or more is
+    /// [`Invalid::Parse`].
     pub fn read(body: Vec<u8>, nesting_max: Option<usize>) -> Result<Self, (Invalid, Vec<u8>)> {
         if u32::try_from(body.len()).is_err() {
             return Err((Invalid::parse("a text of 4 GiB or more"), body));
@@ -254,46 +290,48 @@ impl Message {
         let kind = envelope.kind;
         let id = envelope.id.map(|id| range_in(&text, id));
         let method = match envelope.method {
-            None => Method::None,
-            Some(Cow::Borrowed(method)) => Method::At(range_in(&text, method)),
-            Some(Cow::Owned(method)) => Method::Decoded(method.into()),
+            None => MethodText::None,
+            Some(Cow::Borrowed(method)) => MethodText::InBody(range_in(&text, method)),
+            Some(Cow::Owned(method)) => MethodText::Decoded(method.into()),
         };
         Ok(Self { text, kind, id, method })
     }
 
-    /// What the message is.
+    /// The kind of the message.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The raw JSON text of the id, quotes included; `None` in a notification, and only there.
+    /// The raw JSON text of the id, including the quotes of a string; `None` exactly if the message
+    /// is a notification. Pass it to [`Frame::result`](crate::Frame::result) or
+    /// [`Frame::error`](crate::Frame::error).
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.at(self.id.as_ref()?)
     }
 
-    /// The method, decoded; `None` in a response, and only there.
+    /// The method, decoded; `None` exactly if the message is a response.
     #[must_use]
     pub fn method(&self) -> Option<&str> {
         match &self.method {
-            Method::None => None,
-            Method::At(range) => self.at(range),
-            Method::Decoded(method) => Some(method),
+            MethodText::None => None,
+            MethodText::InBody(range) => self.at(range),
+            MethodText::Decoded(method) => Some(method),
         }
     }
 
-    /// Reads the params into a type of the application's. Params that are absent are read as `{}`,
-    /// since a client may leave them out where every member is optional.
+    /// Deserializes the params. Absent params are read as `{}`, because a client may omit them if
+    /// every member is optional.
     ///
-    /// What `T` borrows, it borrows from this message; strings that are written with escapes cannot
-    /// be borrowed, so `String` and `Cow<str>` are safer than `&str`. If `params` is given more than
-    /// once, the last counts.
+    /// `T` may borrow from this message, but a string that is written with escapes cannot be
+    /// borrowed, so `String` and `Cow<str>` are safer than `&str`. If the message has more than one
+    /// member `params`, the last is used.
     ///
     /// # Errors
     ///
-    /// [`InvalidParams`] if they are not what `T` takes. Its text can be shown to the client, in an
-    /// error response with [`code::INVALID_PARAMS`].
+    /// [`InvalidParams`] if the params cannot be deserialized as `T`. Its text can be sent to the
+    /// client in an error response with [`code::INVALID_PARAMS`].
     ///
     /// # Examples
     ///
@@ -310,11 +348,21 @@ impl Message {
         serde_json::from_str(params).map_err(|error| InvalidParams(error.to_string()))
     }
 
-    /// The raw id of the request that this message takes back, if it is that kind of notification.
+    /// The raw id of the request that this message cancels; `None` if the message is not the
+    /// notification `notifications/cancelled` or has no valid `requestId`.
     ///
-    /// MCP sends no response to a request that its sender has cancelled, so whoever counts requests in
-    /// flight must let go of it here. Reads the body once more, and only for that method; if `params`
-    /// or `requestId` is given more than once, the last counts, as for most parsers.
+    /// MCP sends no response to a cancelled request, so code that counts requests in progress must
+    /// stop counting it. The method parses the body again, but only if the notification has that
+    /// name. If the message has more than one `params` or `requestId`, the last is used, as most
+    /// parsers do.
+    ///
+    /// ```
+    /// # use mcp_sse_core::jsonrpc::Message;
+    /// let body =
+    /// br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#;
+    /// let message = Message::read(body.to_vec(), None).expect("this is a notification");
+    /// assert_eq!(message.cancelled_id(), Some("7"));
+    /// ```
     #[must_use]
     pub fn cancelled_id(&self) -> Option<&str> {
         if self.kind != Kind::Notification || self.method() != Some(CANCELLED) {
@@ -324,19 +372,19 @@ impl Message {
         member(params, "requestId").filter(|id| is_id(id))
     }
 
-    /// The message as it arrived.
+    /// The bytes of the message as they were received.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.text.as_bytes()
     }
 
-    /// The message as it arrived, as text.
+    /// The text of the message as it was received.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The message as it arrived, without copying it.
+    /// Returns the bytes of the message as they were received, without copying them.
     #[must_use]
     pub fn into_body(self) -> Vec<u8> {
         self.text.into_bytes()
@@ -358,7 +406,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Where `part`, a slice of `whole`, is in it. `whole` must be shorter than 4 GiB.
+/// The range of `part`, a slice of `whole`, in `whole`, which must be shorter than 4 GiB.
 pub(crate) fn range_in(whole: &str, part: &str) -> Range<u32> {
     let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
     debug_assert!(
@@ -369,10 +417,19 @@ pub(crate) fn range_in(whole: &str, part: &str) -> Range<u32> {
     short(start)..short(start + part.len())
 }
 
-/// Writes a JSON-RPC 2.0 error answer.
+/// Writes a JSON-RPC 2.0 error response.
 ///
-/// `id` is the raw JSON text of the request's id, as [`Envelope::id`] and [`Message::id`] give it;
-/// `None` where it could not be told, which is written as `null`. The message may be any text.
+/// - `id`: the raw JSON text of the request's id, as [`Envelope::id`] and [`Message::id`] give it.
+///   `None` is written as `null`, for a request whose id could not be determined.
+/// - `code`: one of [`code`], or a code of the application.
+/// - `message`: any text.
+///
+/// ```
+/// # use mcp_sse_core::jsonrpc::{code, error_body};
+/// let body = error_body(Some("1"), code::METHOD_NOT_FOUND, "no such method");
+/// let text = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no such method"}}"#;
+/// assert_eq!(body, text.as_bytes());
+/// ```
 #[must_use]
 pub fn error_body(id: Option<&str>, code: i32, message: &str) -> Vec<u8> {
     let message = serde_json::to_string(message).expect("invariant: any text is a JSON string");

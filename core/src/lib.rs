@@ -1,11 +1,12 @@
 //! The Model Context Protocol HTTP+SSE server transport (protocol revision 2024-11-05) as a sans-IO
 //! state machine.
 //!
-//! [`Server`] is a value that owns every connection and every session of one shard. Bytes, ends of
-//! input, write completions, disconnects and the time go in; events for the application, wake-ups for
-//! the driver, bytes for sockets and one next deadline come out. It opens no socket, reads no clock,
-//! spawns nothing, and behaves identically for the same inputs. If you run smol or tokio, you want
-//! `mcp-sse-smol` or `mcp-sse-tokio` instead, which drive it for you.
+//! [`Server`] owns every connection and every session of one shard. Its inputs are bytes, ends of
+//! input, completed writes, disconnects and the time. Its outputs are events for the application,
+//! the connections that a driver has to look at, bytes for sockets, and the next deadline. It opens
+//! no socket, reads no clock and starts no thread, and the same inputs always give the same
+//! outputs. For smol and tokio there are adapters that drive it: `mcp-sse-smol` and
+//! `mcp-sse-tokio`.
 //!
 //! # The loop
 //!
@@ -23,14 +24,14 @@
 //! # }
 //! # fn entropy() -> Dice { Dice(7) }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let now = Time::ZERO; // your clock's, in microseconds
+//! let now = Time::ZERO; // by the driver's clock, in microseconds
 //! let mut server = Server::new(Config::default(), Box::new(entropy()), now);
 //!
-//! // A socket was accepted, and said something.
+//! // A socket was accepted, and bytes were read from it.
 //! let conn = server.accept(Peer::local(), now)?;
 //! server.handle_input(conn, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", now);
 //!
-//! // What the application has to know.
+//! // Events for the application.
 //! while let Some(event) = server.poll_event() {
 //!     match event {
 //!         Event::Opened { session, .. } => {
@@ -41,7 +42,7 @@
 //!         other => println!("{other:?}"),
 //!     }
 //! }
-//! // Whom to look at again, and what to do there.
+//! // Connections that need attention, and what to do with each.
 //! while let Some(conn) = server.poll_wake() {
 //!     if let Interest::Io { write: true, .. } = server.interest(conn) {
 //!         let mut socket = Vec::new(); // anything that is `std::io::Write`
@@ -49,32 +50,36 @@
 //!         server.handle_written(conn, count, now);
 //!     }
 //! }
-//! // When to come back if nothing else happens.
+//! // When to call again if nothing else happens.
 //! let deadline = server.poll_timeout().expect("a heartbeat is due");
 //! server.handle_timeout(deadline.at);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! - How input is cut into calls never changes what happens, and no input panics.
-//! - Everything has a limit with a name: see [`Limits`] and [`Timeouts`].
-//! - The peer's mistakes are answers, the caller's are values, ours are assertions.
-//! - A handle of something that is gone misses, and every wrong session id looks the same.
-//! - A frame is encoded once, however many sessions it goes to; a post allocates its body and nothing
-//!   else, and nothing is hashed.
+//! - Results never depend on how input is split into calls, and no input causes a panic.
+//! - Every resource has a named limit: see [`Limits`] and [`Timeouts`].
+//! - A mistake of a peer becomes an answer ([`Fault`]), a mistake of the caller a returned error.
+//! - The handle of a connection or session that is gone never matches another one, and posts to
+//!   unknown, ended and foreign sessions are answered identically.
+//! - A frame is encoded once for all sessions to which it is sent. A post allocates its body only.
 //!
-//! # Parts that stand alone
+//! # Modules that can be used alone
 //!
-//! [`http1`] is a strict HTTP/1.1 server codec, [`sse`] encodes and decodes event streams, [`jsonrpc`]
-//! reads the envelope of a message. [`Server::exchange`] is the whole machine for whoever has an HTTP
-//! server already.
+//! [`http1`] is a strict HTTP/1.1 server codec, [`sse`] encodes and decodes event streams, and
+//! [`jsonrpc`] parses the envelope of a message. [`Server::exchange`] runs the server behind an
+//! existing HTTP server.
+//!
+//! # Guides
+//!
+//! [`guide::event_loop`] drives the core without a runtime, [`guide::limits`] lists every limit.
 //!
 //! # Features
 //!
-//! `std` (default): [`Clock`], vectored writes. It changes nothing of how the machine behaves. What
-//! adapters share beside this crate is `mcp-sse-driver`.
+//! `std` (default): [`Clock`] and vectored writes. Without it the behaviour is the same. The code
+//! that the adapters share is in the package `mcp-sse-driver`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -95,10 +100,12 @@ mod error;
 mod event;
 mod exchange;
 mod fault_log_throttle;
+pub mod guide;
 mod health_extras;
 pub mod http1;
 pub mod jsonrpc;
 mod limits;
+mod line_throttle;
 mod metrics;
 mod outbox;
 mod peer;
@@ -113,7 +120,6 @@ mod session_ref;
 pub mod sse;
 #[cfg(test)]
 mod testing;
-mod throttle;
 mod time;
 mod timers;
 mod token;
@@ -129,6 +135,7 @@ pub use event::{
 pub use exchange::{Exchange, ResponseHead};
 pub use health_extras::HealthExtras;
 pub use limits::{Limits, Timeouts};
+pub use line_throttle::{LineThrottle, SuppressedLines};
 pub use metrics::Metrics;
 pub use outbox::{Detached, Transmit};
 pub use peer::Peer;
@@ -141,7 +148,6 @@ pub use principal_table::PrincipalView;
 pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;
-pub use throttle::{Throttle, Unsaid};
 #[cfg(feature = "std")]
 pub use time::Clock;
 pub use time::Time;

@@ -1,126 +1,148 @@
-//! Every limit and every deadline, with its default and the precedent for it.
+//! All limits and timeouts, with their defaults and the reasons for them.
 //!
-//! Knows: the numbers, and what they multiply into ([`Limits::memory_bytes_max`]).
-//! Does not know: who runs into them. `None` is unlimited, and zero is zero.
+//! Knows: the numbers, and the memory that they allow ([`Limits::memory_bytes_max`]).
+//! Does not know: what happens when a limit is reached. `None` always means unlimited, and zero
+//! means zero.
 
 use core::time::Duration;
 
 use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 use crate::policy::rate::Rate;
 
-/// How much of everything there may be.
+/// The limits of a server.
 ///
 /// `None` means unlimited; zero means none at all. Byte counts of queues include
-/// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames cannot hide
-/// behind their size.
+/// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames count for
+/// the memory they take. A number in parentheses is the status code with which a request over the
+/// limit is answered.
 ///
-/// Each limit is that of the whole server. Where it has several workers, every one of them gets
-/// [its share](Self::share_of).
+/// Each limit applies to the whole server. If the server has several shards, each of them gets [its
+/// share](Self::share_of).
 ///
-/// Write out those that you change: a minor release may add limits, and each comes with a default.
+/// Use `..Limits::default()` for the fields that you do not change: a minor release may add limits,
+/// each with a default.
 ///
 /// ```
-/// # use mcp_sse_core::{Config, Limits, Timeouts};
+/// use mcp_sse_core::{Config, Limits, Timeouts};
+///
 /// let limits = Limits { sessions_max: Some(10), ..Limits::default() };
 /// let timeouts = Timeouts { idle: None, ..Timeouts::default() };
 /// let config = Config::builder().limits(limits).timeouts(timeouts).build()?;
+/// assert_eq!(config.limits().sessions_max, Some(10));
 /// # Ok::<(), mcp_sse_core::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once; further ones are not accepted. A listener of an adapter lowers this to
-    /// the descriptors that its process may have when it begins to serve, less those that are open and
-    /// a few; what the application opens for its sessions is for it to leave room for.
-    pub connections_max: Option<u32>,
-    /// Connections kept for requests, so that streams cannot have them all and connections that ask
-    /// for nothing can be closed in time: never more than an eighth of `connections_max`.
+    /// Open connections. Further connections are not accepted. Default: 10,240.
     ///
-    /// A GET for another stream is answered 503 while streams have all connections but these. And when
-    /// half of these are in use, each further connection closes the one on which no request has been
-    /// under way for longest: silent since it came, in the middle of a head, kept alive between two
-    /// requests, or about to close.
+    /// A listener of an adapter lowers this to the number of file descriptors that the process may
+    /// open when the listener starts to serve, less those that are open and a few more. It does not
+    /// know which descriptors the application will need for its sessions.
+    pub connections_max: Option<u32>,
+    /// Connections that are reserved for requests, so that streams cannot take all of them. It is
+    /// never more than an eighth of `connections_max`. Default: 1,024.
+    ///
+    /// A GET for a stream is answered 503 while streams have all connections but these. When half
+    /// of the reserve is in use, each new connection closes the connection that has had no request
+    /// in progress for the longest time: one that has sent nothing or an incomplete head, one
+    /// between two requests, or one that is about to close.
     pub connections_reserve: u32,
-    /// Connections from one address (IPv6: one /64); loopback peers and trusted proxies are exempt.
+    /// Connections from one address (for IPv6, one /64). Loopback peers and trusted proxies are
+    /// exempt. Default: 256.
     pub connections_per_address_max: Option<u32>,
-    /// Sessions at once; a further one is answered 503.
+    /// Open sessions (503). Default: 8,192.
     pub sessions_max: Option<u32>,
-    /// Sessions of clients at one address (IPv6: one /64), as a trusted proxy names it or as it is;
-    /// loopback addresses and trusted proxies are exempt.
+    /// Sessions of clients at one address (for IPv6, one /64), which is the address of the peer or
+    /// the one that a trusted proxy states (503). Loopback addresses and trusted proxies are
+    /// exempt. Default: 128.
     pub sessions_per_address_max: Option<u32>,
-    /// Sessions of one principal.
+    /// Sessions of one principal (503). Default: 128.
     pub sessions_per_principal_max: Option<u32>,
-    /// How often clients at one address may open a session, exempt as above (503); off unless said.
+    /// Rate at which clients at one address may open sessions (503), with the exemptions of
+    /// `sessions_per_address_max`. Default: `None`, unlimited.
     pub sessions_rate_per_address: Option<Rate>,
-    /// How often a session may be posted to (429). Some clients send nothing more after any refusal of
-    /// a post. Off unless said.
+    /// Rate of posts to one session (429). Some clients send nothing more after a post was refused.
+    /// Default: `None`, unlimited.
     pub posts_rate_per_session: Option<Rate>,
-    /// How often a principal may post, whatever becomes of its posts (429). Several shards count each
-    /// on its own. Off unless said.
+    /// Rate of posts of one principal, including refused ones (429). Each shard counts separately.
+    /// Default: `None`, unlimited.
     pub posts_rate_per_principal: Option<Rate>,
-    /// Addresses whose rate is remembered, and principals without a session whose rate is. When there
-    /// are more than this that have not wholly recovered it, the rate does not hold for newcomers.
+    /// Addresses whose rate is stored, and principals without a session whose rate is stored. When
+    /// that many have not recovered their full burst, the rate is not enforced for further ones.
+    /// Default: 16,384 of each.
     pub rate_entries_max: Option<u32>,
-    /// The head of one request, request line and blank line included (431).
+    /// Bytes of one request head, from the request line to the blank line (431). Default: 16 KiB.
     pub head_bytes_max: Option<u32>,
-    /// Header fields of one request (431); at most [`FIELDS_CAP`].
+    /// Header fields of one request, at most [`FIELDS_CAP`] (431). Default: 100.
     pub fields_max: u32,
-    /// The target of one request (414).
+    /// Bytes of one request target (414). Default: 8 KiB.
     pub target_bytes_max: Option<u32>,
-    /// The body of one post (413); at most `bodies_bytes_max`, or a body could be within this limit and
-    /// never be taken. [`with_body_bytes_max`](Self::with_body_bytes_max) raises what has to be raised
-    /// with it.
+    /// Bytes of the body of one post (413). It cannot be above `bodies_bytes_max`: a longer body
+    /// could never be received. [`with_body_bytes_max`](Self::with_body_bytes_max) raises the
+    /// limits that depend on it as well. Default: 4 MiB.
     pub body_bytes_max: Option<u64>,
-    /// Chunk extensions of one body in all (413).
+    /// Bytes of all chunk extensions of one body (413). Default: 16 KiB.
     pub extension_bytes_max: Option<u32>,
-    /// The trailer section of one body (431).
+    /// Bytes of the trailer section of one body (431). Default: 16 KiB.
     pub trailer_bytes_max: Option<u32>,
-    /// Request bytes in memory together: bodies unfinished or not yet taken by the application,
-    /// pipelined input behind them, and heads in events that the application has not polled (503).
+    /// Request bytes in memory: bodies that are incomplete or that the application has not taken,
+    /// pipelined input after them, and heads in events that the application has not polled (503).
+    /// Default: 64 MiB.
     pub bodies_bytes_max: Option<u64>,
-    /// Of these, bytes that come from clients at one address, exempt as above: bodies unfinished, on
-    /// their way to another shard or held, and pipelined input behind them (503). A body that has come
-    /// whole in one read does not count while it is not held. One message of `body_bytes_max` is always
-    /// allowed.
+    /// Request bytes in memory that come from clients at one address, with the exemptions of
+    /// `sessions_per_address_max`: incomplete bodies, bodies that are held or forwarded to another
+    /// shard, and pipelined input after them (503). A body that arrives complete in one read does
+    /// not count unless it is held. One message of `body_bytes_max` is always allowed. Default: 16
+    /// MiB.
     pub bodies_bytes_per_address_max: Option<u64>,
-    /// Nesting of the JSON of one message (400).
+    /// Nesting of arrays and objects in one message (400). Default: 128.
     pub nesting_max: Option<u32>,
-    /// Messages of one session that the application has not taken yet; further posts are held.
+    /// Messages of one session that the application has not taken. Further posts are held. Default:
+    /// 64.
     pub inbound_messages_max: Option<u32>,
-    /// Bytes of such messages; one larger message alone is allowed. Keep it a small part of
-    /// `bodies_bytes_max`: what one session's handlers leave lying is refused to all others.
+    /// Bytes of the messages of one session that the application has not taken. Further posts are
+    /// held; a single larger message is allowed. Keep it much smaller than `bodies_bytes_max`,
+    /// because all sessions share that limit. Default: 1 MiB.
     pub inbound_bytes_max: Option<u64>,
-    /// Requests of one session without an answer; further requests are held.
+    /// Requests of one session that have not been answered. Further requests are held. Default: 64.
     pub in_flight_max: Option<u32>,
-    /// Posts that came by other shards and wait here for room in their sessions; a further one is
-    /// answered 503.
+    /// Posts forwarded by other shards that are held here until their sessions have room (503).
+    /// Default: 10,240.
     pub forwarded_max: Option<u32>,
-    /// Bytes queued for one session's stream; one larger frame alone is allowed.
+    /// Bytes queued for the stream of one session. A single larger frame is allowed. Default: 1
+    /// MiB.
     pub queue_bytes_max: Option<u64>,
-    /// Bytes of each session's queue that are its own: a frame that fits into them never waits for
-    /// other sessions' queues. What is queued beyond them counts in `queues_bytes_max`.
+    /// Bytes that each session may queue regardless of other sessions. What it queues beyond them
+    /// counts towards `queues_bytes_max`. Default: 16 KiB.
     pub queue_reserve_bytes: u64,
-    /// Bytes queued for all peers together, without what sessions have of their own
-    /// (`queue_reserve_bytes`). No frame can be sent that is larger than this and that reserve; so an
-    /// answer as long as the longest post needs a little more than `body_bytes_max`. While a frame waits
-    /// for room in it, the largest queues of peers that take nothing are ended: see
+    /// Bytes queued for all peers together, not counting what `queue_reserve_bytes` allows each
+    /// session. Default: 64 MiB.
+    ///
+    /// A frame larger than this and that reserve together can never be sent, so an answer as long
+    /// as the longest post needs a little more than `body_bytes_max`. While a frame waits for room,
+    /// the connections with the largest queues whose peers take no bytes are closed: see
     /// [`Timeouts::stall_when_full`].
     pub queues_bytes_max: Option<u64>,
-    /// What a peer has to take for the [stall timer](Timeouts::stall) to start anew while more than
-    /// this is queued for it (a frame counts whole until all of it has left); while no more is, any
-    /// byte will do. So a peer that takes a byte now and then keeps no queue that matters: at most this
-    /// much, times the connections.
+    /// Bytes that a peer must take to restart the [stall timer](Timeouts::stall) while more than
+    /// this is queued for it. A frame counts with its full length until all of it was sent. While
+    /// no more than this is queued, any byte restarts the timer. A peer that takes single bytes can
+    /// therefore keep only a queue of this size. Default: 1 KiB.
     pub stall_bytes_min: u64,
-    /// Answers queued on one post connection before its pipelined requests have to wait.
+    /// Bytes of answers queued on one post connection. While they exceed it, the connection is not
+    /// read. Default: 64 KiB.
     pub answers_bytes_max: Option<u64>,
-    /// Bytes a client may send behind the GET on its stream's connection before it is cut.
+    /// Bytes that a client may send after the GET on a stream's connection. With more, the
+    /// connection is closed. Default: 4 KiB.
     pub stream_input_bytes_max: u32,
-    /// The body of a refused request that is read and thrown away so that the connection can be
-    /// kept; behind a larger one it is closed.
+    /// Bytes of the body of a refused request that are read and discarded to keep the connection. A
+    /// connection with a longer body is closed. Default: 64 KiB.
     pub discard_bytes_max: u32,
-    /// Bytes read and thrown away before a connection is closed, so that the last answer survives.
+    /// Bytes that are read and discarded before a connection is closed, so that a TCP reset does
+    /// not destroy the last answer (RFC 9112 §9.6). Default: 16 MiB.
     pub linger_bytes_max: u32,
-    /// Events the application has not polled before new sessions, questions and forwarded posts are
-    /// answered 503. Messages have limits of their own, and every session may end.
+    /// Events that the application has not polled. With more, new sessions, authorization questions
+    /// and forwarded posts are answered 503. Messages are limited per session, and the event that a
+    /// session has ended is never refused. Default: 65,536.
     pub events_max: Option<u32>,
 }
 
@@ -141,34 +163,35 @@ impl Default for Limits {
             head_bytes_max: Some(16 << 10),
             fields_max: 100,
             target_bytes_max: Some(8 << 10),
-            // What the Python and TypeScript SDK servers take.
+            // The limit of the servers of the Python and TypeScript SDKs.
             body_bytes_max: Some(4 << 20),
             extension_bytes_max: Some(16 << 10),
             trailer_bytes_max: Some(16 << 10),
             bodies_bytes_max: Some(64 << 20),
-            // A quarter of all, which is four of the largest bodies at once.
+            // A quarter of `bodies_bytes_max`: four of the longest bodies.
             bodies_bytes_per_address_max: Some(16 << 20),
-            // serde_json's own default.
+            // The default of serde_json.
             nesting_max: Some(128),
             inbound_messages_max: Some(64),
-            // A larger message passes alone; so what a slow handler of one session leaves lying takes
-            // a sixty-fourth of `bodies_bytes_max`, and not all of it.
+            // The messages that a slow handler of one session leaves take a sixty-fourth of
+            // `bodies_bytes_max`. A single larger message is allowed anyway.
             inbound_bytes_max: Some(1 << 20),
             in_flight_max: Some(64),
-            // As many as connections: each has one post under way.
+            // As many as connections, each of which has one post in progress.
             forwarded_max: Some(10_240),
             queue_bytes_max: Some(1 << 20),
-            // As much as a connection may hold of a head: one that carries a stream holds none, so
-            // the sum of all limits is no larger for it. Most answers to `tools/call` fit.
+            // As much as the head of a request may take. A connection with a stream stores no head,
+            // so the sum of all limits does not grow. Most answers to `tools/call` fit.
             queue_reserve_bytes: 16 << 10,
             queues_bytes_max: Some(64 << 20),
-            // 1 KiB in 30 s is slower than any link that is in use.
+            // 1 KiB in 30 s is slower than any usable link.
             stall_bytes_min: 1 << 10,
             answers_bytes_max: Some(64 << 10),
             stream_input_bytes_max: 4 << 10,
             discard_bytes_max: 64 << 10,
-            // Clients write a whole body before they look for an answer: with 64 KiB the official
-            // SDKs lose the 413 to a 5 MiB post on loopback. Time bounds it as well.
+            // Clients send the whole body before they read the answer. With 64 KiB the official
+            // SDKs lose the 413 for a post of 5 MiB on loopback. `Timeouts::linger` limits it as
+            // well.
             linger_bytes_max: 16 << 20,
             events_max: Some(65_536),
         }
@@ -176,18 +199,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What one queued piece of output costs beside its bytes: its place in the queue, twice over
-    /// because queues grow by doubling.
+    /// The cost of one queued piece of output in addition to its bytes: its entry in the queue,
+    /// doubled because queues grow by doubling.
     pub const SEGMENT_COST: u64 = 64;
 
-    /// These limits for posts of up to `body_bytes_max` bytes, and for answers as long; without end if
-    /// it is `None`.
+    /// Sets `body_bytes_max`, and raises the limits that would otherwise prevent such a post or an
+    /// answer of the same length. `None` means unlimited.
     ///
-    /// Sets `body_bytes_max`, and raises what would stop such a body or its answer elsewhere:
-    /// `bodies_bytes_max` and `queues_bytes_max` to four times as much, so that a few of the longest
-    /// messages are there at once, `bodies_bytes_per_address_max` to twice as much, and
-    /// `inbound_bytes_max` to a quarter of it. With `None` these four become `None` as well. Nothing is
-    /// lowered but `body_bytes_max`.
+    /// `bodies_bytes_max` and `queues_bytes_max` are raised to four times the value, so that
+    /// several of the longest messages fit, `bodies_bytes_per_address_max` to twice the value, and
+    /// `inbound_bytes_max` to a quarter of it. With `None` these four become `None` too. No limit
+    /// is lowered except `body_bytes_max`.
     ///
     /// The default limits are those for the default of 4 MiB:
     ///
@@ -216,67 +238,82 @@ impl Limits {
         }
     }
 
-    /// The most memory the core can hold, in bytes, as a sum that can be read; [`u64::MAX`] where a
-    /// term is unlimited. It takes for granted that events are polled after each call, as they should
-    /// be, and what an application's own words say to be true
-    /// ([`set_backlog`](crate::Server::set_backlog)).
+    /// The largest amount of memory that the core can hold, in bytes; [`u64::MAX`] if a limit that
+    /// contributes is `None`. It is valid if the application polls events after each call, and if
+    /// what it reports with [`set_backlog`](crate::Server::set_backlog) is true.
     ///
-    /// What the driver holds for each connection comes on top, and so do the names of principals, and
-    /// what an allocator rounds up to. Long texts of a configuration, as an index page, are counted by
-    /// [`Config::memory_bytes_max`](crate::Config::memory_bytes_max).
+    /// The memory of the driver for each connection, the names of principals and the overhead of
+    /// the allocator are not included. Long texts of the configuration, such as an index page, are
+    /// included in [`Config::memory_bytes_max`](crate::Config::memory_bytes_max).
+    ///
+    /// ```
+    /// # use mcp_sse_core::Limits;
+    /// let limits = Limits { connections_max: Some(100), sessions_max: Some(50),
+    /// ..Limits::default() };
+    /// assert!(limits.memory_bytes_max() < Limits::default().memory_bytes_max());
+    /// let unlimited = Limits { connections_max: None, ..limits };
+    /// assert_eq!(unlimited.memory_bytes_max(), u64::MAX);
+    /// ```
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
-        let connections = terms(self.connections_max);
-        let sessions = terms(self.sessions_max);
+        let connections = or_unlimited(self.connections_max);
+        let sessions = or_unlimited(self.sessions_max);
         let mut sum: u64 = 0;
         let mut add = |count: u64, each: u64| sum = sum.saturating_add(count.saturating_mul(each));
-        // The slot, its timers, its places in lists, its address's count, what is being decided.
+        // Its slot, timers, list entries and address count, and a pending decision.
         add(connections, CONN_BYTES);
-        // A head that is incomplete, or one that somebody decides about.
-        let head = terms(self.head_bytes_max).saturating_add(HEAD_BYTES);
+        // An incomplete head, or a head that waits for a decision.
+        let head = or_unlimited(self.head_bytes_max).saturating_add(HEAD_BYTES);
         add(connections, head);
-        // A connection that carries a stream holds no head, but what its queue has of its own.
+        // A connection with a stream holds no head, but the reserved part of its queue.
         add(sessions, self.queue_reserve_bytes.saturating_sub(head));
-        // An answer past any budget.
+        // An answer that is queued regardless of any budget.
         add(connections, ANSWER_BYTES);
-        // The slot, its places in lists, its address's and principal's counts.
+        // Its slot, list entries, and the counts of its address and principal.
         add(sessions, SESSION_BYTES);
-        // Whose rates are remembered.
+        // Stored rates.
         for rate in [self.sessions_rate_per_address, self.posts_rate_per_principal] {
-            add(rate.map_or(0, |_| terms(self.rate_entries_max)), RATE_BYTES);
+            add(rate.map_or(0, |_| or_unlimited(self.rate_entries_max)), RATE_BYTES);
         }
-        // The ids of requests in flight, doubled because the list grows by doubling.
-        add(sessions.saturating_mul(terms(self.in_flight_max)), 2 * 16);
-        // The slots of posts of other shards, their places in lists, and their events.
-        add(terms(self.forwarded_max), GUEST_BYTES);
-        // Request bytes: bodies, input behind them, heads in events; then those of one body or head
-        // more, which grows into new memory before the old is given back.
+        // The ids of unanswered requests, doubled because the list grows by doubling.
+        add(sessions.saturating_mul(or_unlimited(self.in_flight_max)), 2 * 16);
+        // The slots of posts of other shards, their list entries and their events.
+        add(or_unlimited(self.forwarded_max), FORWARD_BYTES);
+        // Request bytes: bodies, input after them, heads in events. Then one more body or head,
+        // which is copied to larger memory before the smaller is freed.
         add(1, self.bodies_bytes_max.unwrap_or(u64::MAX));
         let head = self.head_bytes_max.map_or(u64::MAX, u64::from);
         add(1, self.body_bytes_max.unwrap_or(u64::MAX).max(head));
-        // Answers and frames not yet written, places in queues included.
+        // Answers and frames that have not been written, including their queue entries.
         add(1, self.queues_bytes_max.unwrap_or(u64::MAX));
-        // Events not polled: those that `events_max` stops; behind them, of each session the messages
-        // that its own limit stops, and that it has room and that it has ended.
-        add(terms(self.events_max).saturating_add(1), EVENT_BYTES);
-        let own = terms(self.inbound_messages_max).saturating_add(2);
+        // Events that have not been polled: those that `events_max` limits, and for each session
+        // its messages up to its own limit, one event that it has room, and one that it has ended.
+        add(or_unlimited(self.events_max).saturating_add(1), EVENT_BYTES);
+        let own = or_unlimited(self.inbound_messages_max).saturating_add(2);
         add(sessions.saturating_mul(own), EVENT_BYTES);
         sum
     }
 
-    /// The limits of each of `shards` servers that together are to have these: what is counted over a
-    /// whole server is divided, rounded up, and what is counted for one peer's request or one session
-    /// stays.
+    /// The limits of each of `shards` shards that together have these limits. Limits on the whole
+    /// server are divided and rounded up; limits on one request or one session stay the same.
     ///
-    /// A message is not divided. So no share of `bodies_bytes_max` is less than the longest post and a
-    /// head take, and none of `queues_bytes_max` less than an answer as long, with a quarter of the
-    /// post on top for what others have there; or than the whole, if that is less. With more shards
-    /// than there is room for such messages, the shares are more than the whole together:
-    /// [`memory_bytes_max_of`](Self::memory_bytes_max_of) says what they add up to.
+    /// A shard must be able to receive and send a message of the largest length. Its share of
+    /// `bodies_bytes_max` is therefore at least the longest post and its head, its share of
+    /// `queues_bytes_max` at least an answer of that length, both plus a quarter of the post for
+    /// other sessions; but no share is larger than the whole limit. With many shards the shares can
+    /// therefore exceed the whole limits: [`memory_bytes_max_of`](Self::memory_bytes_max_of) is
+    /// their sum.
     ///
-    /// The limits of an address and of a principal are divided as well. So where connections fall on
-    /// shards by chance, a limit may be reached on one of them a little before the whole has come to
-    /// it. Rates stay as they are, and each shard keeps them by itself.
+    /// Limits per address and per principal are divided as well. Connections are distributed over
+    /// the shards by chance, so such a limit can be reached on one shard slightly before the sum
+    /// reaches it. Rates are not divided, and each shard counts them separately.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Limits;
+    /// let share = Limits { sessions_max: Some(10), ..Limits::default() }.share_of(4);
+    /// assert_eq!(share.sessions_max, Some(3));
+    /// assert_eq!(share.body_bytes_max, Limits::default().body_bytes_max);
+    /// ```
     #[must_use]
     pub fn share_of(&self, shards: u16) -> Self {
         let shards = shards.max(1);
@@ -295,7 +332,7 @@ impl Limits {
             rate_entries_max: count(self.rate_entries_max),
             forwarded_max: count(self.forwarded_max),
             bodies_bytes_max: bytes(self.bodies_bytes_max, self.request_bytes_max()),
-            // One message fits in any case: see `address_bodies_bytes_max`.
+            // One message always fits: see `address_bodies_bytes_max`.
             bodies_bytes_per_address_max: bytes(self.bodies_bytes_per_address_max, Some(0)),
             queues_bytes_max: bytes(self.queues_bytes_max, self.answer_bytes_max()),
             events_max: count(self.events_max),
@@ -303,25 +340,34 @@ impl Limits {
         }
     }
 
-    /// What one request takes of `bodies_bytes_max` at most, and a quarter of its body for what others
-    /// have there; `None` if there is no end to it.
+    /// The largest part of `bodies_bytes_max` that one request can take, plus a quarter of its body
+    /// for other requests; `None` if it is unlimited.
     fn request_bytes_max(&self) -> Option<u64> {
         let (body, head) = (self.body_bytes_max?, u64::from(self.head_bytes_max?));
         Some(body.saturating_add(body / 4).saturating_add(head + HEAD_BYTES))
     }
 
-    /// What an answer as long as the longest post takes of `queues_bytes_max`, and a quarter likewise.
+    /// The part of `queues_bytes_max` that an answer as long as the longest post takes, plus a
+    /// quarter of it for other answers; `None` if it is unlimited.
     fn answer_bytes_max(&self) -> Option<u64> {
         let body = self.body_bytes_max?;
         Some(body.saturating_add(body / 4).saturating_add(WRAPPING_BYTES))
     }
 
-    /// [`memory_bytes_max`](Self::memory_bytes_max) of `shards` servers that have a
-    /// [share](Self::share_of) of these limits each: a little more than that of one which has them all,
-    /// because each may have one body more than its budget, and shares are rounded up; and with so many
-    /// of them that a share would be less than one message, several messages for each. Where there are
-    /// several, each has a mailbox for the others' posts, which takes as many as it may hold and as
-    /// many bytes as its budget of bodies, and as many questions about sessions.
+    /// The largest amount of memory of `shards` shards that each have a [share](Self::share_of) of
+    /// these limits, in bytes.
+    ///
+    /// It is larger than [`memory_bytes_max`](Self::memory_bytes_max), because each shard may hold
+    /// one body beyond its budget, because shares are rounded up, and because each of several
+    /// shards has a mailbox for posts and lookups of the others. With so many shards that a share
+    /// would be less than one message, it includes several messages for each.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Limits;
+    /// let limits = Limits::default();
+    /// assert_eq!(limits.memory_bytes_max_of(1), limits.memory_bytes_max());
+    /// assert!(limits.memory_bytes_max_of(4) > limits.memory_bytes_max());
+    /// ```
     #[must_use]
     pub fn memory_bytes_max_of(&self, shards: u16) -> u64 {
         let shards = shards.max(1);
@@ -333,19 +379,19 @@ impl Limits {
                 .saturating_add(mailbox(share.bodies_bytes_max))
                 .saturating_add(mailbox(share.body_bytes_max))
                 .saturating_add(
-                    terms(share.forwarded_max).saturating_mul(GUEST_BYTES + LOOKUP_BYTES),
+                    or_unlimited(share.forwarded_max).saturating_mul(FORWARD_BYTES + LOOKUP_BYTES),
                 );
         }
         each.saturating_mul(shards.into())
     }
 
-    /// These limits with no more connections and sessions than there are descriptors for: `descriptors`
-    /// of them, of which a connection takes one, and a session `per_session` beside its connection.
+    /// Lowers the limits of connections and sessions to a number of file descriptors. A connection
+    /// takes one descriptor, and a session takes `per_session` in addition to that of its
+    /// connection.
     ///
-    /// `connections_max` is lowered if it has to be, and where sessions take some as well,
-    /// `sessions_max`: so far that each session finds a second connection to post on. Nothing is raised.
-    /// [`connections_reserve`](Self::connections_reserve) holds for what is left, so that streams
-    /// never have all descriptors.
+    /// `connections_max` is lowered if necessary. If `per_session` is not zero, `sessions_max` is
+    /// lowered as well, so that each session can have a second connection for its posts. No limit
+    /// is raised. [`connections_reserve`](Self::connections_reserve) applies to the lowered limit.
     ///
     /// ```
     /// # use mcp_sse_core::Limits;
@@ -360,9 +406,9 @@ impl Limits {
             let to = u32::try_from(to).unwrap_or(u32::MAX);
             Some(limit.map_or(to, |limit| limit.min(to)))
         };
-        let (each, connections) = (u64::from(per_session), terms(self.connections_max));
+        let (each, connections) = (u64::from(per_session), or_unlimited(self.connections_max));
         // There are never more sessions than connections.
-        let sessions = terms(self.sessions_max).min(connections);
+        let sessions = or_unlimited(self.sessions_max).min(connections);
         if connections.saturating_add(sessions.saturating_mul(each)) <= descriptors {
             return self.clone();
         }
@@ -379,13 +425,13 @@ impl Limits {
         }
     }
 
-    /// Connections that streams never have; zero where there are too few for a reserve, or no end of
-    /// them.
+    /// The number of connections that streams cannot take; 0 if connections are unlimited or fewer
+    /// than 8.
     pub(crate) fn reserve(&self) -> u32 {
         self.connections_max.map_or(0, |max| self.connections_reserve.min(max / 8))
     }
 
-    /// The most request bytes of one address: never less than one whole message.
+    /// The limit of request bytes of one address. It is at least one message of `body_bytes_max`.
     pub(crate) fn address_bodies_bytes_max(&self) -> Option<u64> {
         let body = self.body_bytes_max.unwrap_or(u64::MAX);
         self.bodies_bytes_per_address_max.map(|max| max.max(body))
@@ -408,28 +454,32 @@ impl Limits {
     }
 }
 
-/// A connection's slot with its timers and list entries, doubled for the growth of the arena; and a
-/// boxed plan, the path where an exchange was mounted, and two counts of an address.
+/// The slot of a connection with its timers and list entries, doubled because the arena grows by
+/// doubling; a boxed action, the path at which an exchange was mounted, and two counts of an
+/// address.
 const CONN_BYTES: u64 = 2 * 640 + 512 + RATE_BYTES / 2;
-/// What a captured head holds beside its octets: the ends of target, names and values, and itself.
+/// The memory of a captured head in addition to its octets: the end offsets of its parts, and the
+/// struct.
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
-/// A session's slot and list entries, doubled likewise, and its counts.
+/// The slot and list entries of a session, doubled because they grow by doubling, and its counts.
 const SESSION_BYTES: u64 = 2 * 320 + 128;
-/// What an answer may have around a text that is as long as the longest post: its envelope, the event, the
-/// chunk, and a place in a queue.
+/// The most that encloses the text of an answer as long as the longest post: the JSON-RPC envelope,
+/// the event, the chunk, and a queue entry.
 const WRAPPING_BYTES: u64 = 64 << 10;
 /// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
-/// A post of another shard, a place in its session's list and a timer, doubled likewise, and an event.
-const GUEST_BYTES: u64 = 2 * (192 + 64 + 24) + EVENT_BYTES;
-/// A question of another shard in a mailbox, doubled likewise.
+/// A post of another shard with its list entry and timer, doubled because they grow by doubling,
+/// and its event.
+const FORWARD_BYTES: u64 = 2 * (192 + 64 + 24) + EVENT_BYTES;
+/// A lookup of another shard in a mailbox, doubled because the mailbox grows by doubling.
 const LOOKUP_BYTES: u64 = 2 * 112;
-/// One rendered answer with its place in a queue: heads are under 400 bytes, texts under 600.
+/// One rendered answer with its queue entry: heads are shorter than 400 bytes, texts shorter than
+/// 600.
 const ANSWER_BYTES: u64 = 1_280;
-/// One event, doubled likewise.
+/// One event, doubled because the queue grows by doubling.
 const EVENT_BYTES: u64 = 2 * 128;
 
-fn terms(limit: Option<u32>) -> u64 {
+fn or_unlimited(limit: Option<u32>) -> u64 {
     limit.map_or(u64::MAX, u64::from)
 }
 
@@ -437,57 +487,74 @@ fn size(limit: Option<u32>) -> usize {
     limit.map_or(usize::MAX, |limit| limit as usize)
 }
 
-/// Whether `value` is within `limit`; anything is within `None`.
+/// Whether `value` is within `limit`. Every value is within `None`.
 pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
     limit.is_none_or(|limit| value <= limit)
 }
 
-/// How long things may take. `None` is for ever.
+/// The timeouts of a server. `None` means that there is no timeout.
 ///
-/// Write out those that you change, as with [`Limits`]: a minor release may add deadlines, and each
-/// comes with a default.
+/// A number in parentheses is the status code with which the request is answered when the time is
+/// over.
+///
+/// Use `..Timeouts::default()` for the fields that you do not change: a minor release may add
+/// timeouts, each with a default.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mcp_sse_core::{Config, Timeouts};
+/// let timeouts = Timeouts { session_idle: Some(Duration::from_secs(3600)), ..Timeouts::default()
+/// };
+/// let config = Config::builder().timeouts(timeouts).build()?;
+/// assert_eq!(config.timeouts().head, Some(Duration::from_secs(10)));
+/// # Ok::<(), mcp_sse_core::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A request head, from accept or from the first byte of a later request (408, or silence if
-    /// no byte came).
+    /// Receiving a request head, from the accept or from the first byte of a later request (408). A
+    /// connection that has sent no byte is closed without an answer. Default: 10 s.
     pub head: Option<Duration>,
-    /// A request body (408).
+    /// Receiving a request body (408). Default: 30 s.
     pub body: Option<Duration>,
-    /// A keep-alive connection on which nothing is asked; longer than a balancer's own 60 s.
+    /// Idle time of a keep-alive connection between two requests, after which it is closed.
+    /// Default: 75 s, longer than the 60 s of common load balancers.
     pub idle: Option<Duration>,
-    /// Silence on a stream before a heartbeat; shorter than every idle limit known (55 s and up).
+    /// Time without output on a stream, after which a heartbeat is sent. Default: 15 s, shorter
+    /// than the idle timeouts of known intermediaries (55 s and more).
     pub heartbeat: Option<Duration>,
-    /// Bytes are queued and the peer takes none, or fewer than [`Limits::stall_bytes_min`] of many. While
-    /// its answers are too many for it to be read ([`Limits::answers_bytes_max`]), this is its only
-    /// deadline: with `None` there is none.
+    /// Time without progress, after which a connection is closed: bytes are queued, and the peer
+    /// takes none of them, or fewer than [`Limits::stall_bytes_min`] of many. While a connection is
+    /// not read because of [`Limits::answers_bytes_max`], this is its only timeout. Default: 30 s.
     pub stall: Option<Duration>,
-    /// As `stall`, while a frame of another session waits for room in all queues together
-    /// ([`Limits::queues_bytes_max`]): of the peers that have taken nothing for this long, or fewer
-    /// than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their connections,
-    /// until there is room. The frame waits for an eighth of this before the first of them does. With
-    /// `None` nobody does before `stall`.
+    /// Like `stall`, but while a frame of another session waits for room in all queues together
+    /// ([`Limits::queues_bytes_max`]). Of the peers that have taken no bytes for this long, or
+    /// fewer than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their
+    /// connections until the frame has room. The frame waits for at least an eighth of this time
+    /// first. With `None` only `stall` closes connections. Default: 2 s.
     pub stall_when_full: Option<Duration>,
-    /// A decision made elsewhere: authorization, deferred acknowledgement, whether another shard has the
-    /// session of a post whose body is not read yet (503). What another shard makes of a post may take
-    /// this on top of `hold`, as long as it may be held there.
+    /// Waiting for a decision that is made elsewhere: authorization, deferred acknowledgement, or
+    /// whether another shard has the session of a post whose body has not been read (503). The
+    /// outcome of a forwarded post may take this long in addition to `hold`. Default: 4 s.
     pub decision: Option<Duration>,
-    /// A post held because its session has no room; under the 5 s after which the Python SDK's
-    /// client gives up. With `None` a forwarded post has no deadline either, because its own shard may
-    /// hold it: its ticket has to be answered.
+    /// How long a post is held while its session has no room (503). With `None` a forwarded post
+    /// has no timeout in this shard either, because the other shard may hold it, so its ticket must
+    /// be answered. Default: 4 s, less than the 5 s after which the client of the Python SDK gives
+    /// up.
     pub hold: Option<Duration>,
-    /// Reading on behind a refusal, so that the answer is not destroyed by a reset.
+    /// Reading and discarding input after a refusal, before the connection is closed, so that a TCP
+    /// reset does not destroy the answer. Default: 2 s.
     pub linger: Option<Duration>,
-    /// From the first request to stop until everything is cut.
+    /// Time from the start of a shutdown until all connections are closed. Default: 5 s.
     pub shutdown_grace: Option<Duration>,
-    /// A session without a post.
+    /// Time without a post after which a session is closed. Default: `None`.
     pub session_idle: Option<Duration>,
-    /// A session as a whole.
+    /// Lifetime of a session, after which it is closed. Default: `None`.
     pub session_lifetime: Option<Duration>,
 }
 
 impl Timeouts {
-    /// For another shard's answer: later than it can hold the post, so that what is refused here is
-    /// not taken in there afterwards.
+    /// The timeout for the outcome of a forwarded post. It is longer than the other shard can hold
+    /// the post, so that a post that is refused here is not accepted there afterwards.
     pub(crate) fn forward(&self) -> Option<Duration> {
         Some(self.hold?.saturating_add(self.decision?))
     }
@@ -501,7 +568,7 @@ impl Default for Timeouts {
             idle: Some(Duration::from_secs(75)),
             heartbeat: Some(Duration::from_secs(15)),
             stall: Some(Duration::from_secs(30)),
-            // Less than the 5 s after which the Python SDK's client gives up.
+            // Less than the 5 s after which the client of the Python SDK gives up.
             stall_when_full: Some(Duration::from_secs(2)),
             decision: Some(Duration::from_secs(4)),
             hold: Some(Duration::from_secs(4)),
@@ -518,28 +585,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_multiply_into_a_number_one_can_plan_with() {
+    fn default_limits_allow_64_to_512_mib() {
         let bytes = Limits::default().memory_bytes_max();
         assert!((64 << 20..512 << 20).contains(&bytes), "{bytes}");
     }
 
     #[test]
-    fn an_event_is_as_small_as_the_formula_says() {
+    fn event_is_no_larger_than_the_memory_formula_assumes() {
         assert!(2 * size_of::<crate::Event>() as u64 <= EVENT_BYTES);
     }
 
     #[test]
-    fn forward_is_as_small_as_the_formula_says() {
+    fn forwarded_post_is_no_larger_than_the_memory_formula_assumes() {
         use crate::server::Forward;
-        use crate::session::{PostOrigin, Waiting};
-        assert!(size_of::<Forward>() + 8 <= 192 && size_of::<(PostOrigin, Waiting)>() <= 64);
+        use crate::session::{PostOrigin, WaitingPost};
+        assert!(size_of::<Forward>() + 8 <= 192 && size_of::<(PostOrigin, WaitingPost)>() <= 64);
     }
 
     #[test]
-    fn slots_are_as_small_as_the_formula_says() {
+    fn slots_are_no_larger_than_the_memory_formula_assumes() {
         use crate::request::Action;
         use crate::route::PATH_BYTES_MAX;
-        // Beside them: list entries (64 bytes for a held post), and timers.
+        // In addition there are list entries (64 bytes for a held post) and timers.
         assert!(
             size_of::<crate::conn::Conn>() <= 448
                 && size_of::<crate::session::SessionState>() <= 256
@@ -548,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn every_term_counts() {
+    fn every_limit_contributes_to_the_memory_maximum() {
         let bytes = |change: fn(&mut Limits)| {
             let mut limits = Limits::default();
             change(&mut limits);
@@ -567,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_add_up() {
+    fn shares_of_shards_sum_up_to_the_whole_limit() {
         let whole = Limits { sessions_max: Some(10), events_max: None, ..Limits::default() };
         let share = whole.share_of(4);
         assert_eq!((share.sessions_max, share.events_max), (Some(3), None));
@@ -579,13 +646,13 @@ mod tests {
         assert_eq!(whole.share_of(1), whole);
         let whole = Limits::default();
         assert_eq!(whole.memory_bytes_max_of(1), whole.memory_bytes_max());
-        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * (GUEST_BYTES + LOOKUP_BYTES);
+        let mailboxes = (64 << 20) + 2 * (4 << 20) + 10_240 * (FORWARD_BYTES + LOOKUP_BYTES);
         let two = whole.memory_bytes_max_of(2) - mailboxes;
         assert_eq!(two, 2 * whole.share_of(2).memory_bytes_max());
         assert!(two < whole.memory_bytes_max() + (5 << 20));
     }
 
-    /// The longest body, and the longest frame that one server or each of several takes.
+    /// A message that one server can receive and send, each of several shards can too.
     #[test]
     fn share_is_never_less_than_one_message() {
         let whole = Limits::default();
@@ -596,7 +663,7 @@ mod tests {
             assert!(share.queues_bytes_max.unwrap() > longest + (32 << 10), "{shards} shards");
         }
         assert_eq!(whole.share_of(8).bodies_bytes_max, Some(8 << 20), "there is enough");
-        // What one server takes, each of several takes.
+        // A limit that is too small for the longest answer is not raised.
         let small = Limits { queues_bytes_max: Some(1 << 20), ..Limits::default() };
         assert_eq!(small.share_of(4).queues_bytes_max, Some(1 << 20));
         let tiny = Limits {
@@ -618,28 +685,29 @@ mod tests {
         let whole = Limits::default();
         let most = whole.memory_bytes_max_of(64);
         assert_eq!(most, 64 * (whole.share_of(64).memory_bytes_max() + mailbox(&whole, 64)));
-        // A body and some more, a body beyond the budget, an answer and some more; and the mailbox.
+        // At least a body plus a quarter, a body beyond the budget, an answer plus a quarter, and
+        // the mailbox.
         assert!(most > 64 * (22 << 20));
     }
 
     fn mailbox(whole: &Limits, shards: u16) -> u64 {
         let Limits { bodies_bytes_max, body_bytes_max, forwarded_max, .. } = whole.share_of(shards);
-        let posts = u64::from(forwarded_max.unwrap()) * (GUEST_BYTES + LOOKUP_BYTES);
+        let posts = u64::from(forwarded_max.unwrap()) * (FORWARD_BYTES + LOOKUP_BYTES);
         bodies_bytes_max.unwrap() + body_bytes_max.unwrap() + posts
     }
 
     #[test]
-    fn body_limit_carries_what_it_implies() {
+    fn with_body_bytes_max_raises_dependent_limits() {
         let check = |bytes: Option<u64>, expected: [Option<u64>; 5]| {
             let limits = Limits::default().with_body_bytes_max(bytes);
-            let carried = [
+            let raised = [
                 limits.body_bytes_max,
                 limits.bodies_bytes_max,
                 limits.bodies_bytes_per_address_max,
                 limits.queues_bytes_max,
                 limits.inbound_bytes_max,
             ];
-            assert_eq!(carried, expected);
+            assert_eq!(raised, expected);
         };
         let mib = |count: [u64; 5]| count.map(|count| Some(count << 20));
         check(Some(4 << 20), mib([4, 64, 16, 64, 1]));
@@ -648,7 +716,7 @@ mod tests {
         let all = Some(u64::MAX);
         check(all, [all, all, all, all, Some(u64::MAX / 4)]);
         check(None, [None; 5]);
-        // What had no limit keeps none, and a small budget fits an answer with what is around it.
+        // Unlimited limits stay unlimited, and a small budget of queues is raised to fit an answer.
         let other = Limits {
             bodies_bytes_max: None,
             queues_bytes_max: Some(1_000),
@@ -661,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_bound_connections_and_what_sessions_take() {
+    fn within_descriptors_lowers_connections_and_sessions() {
         let limits = |connections, sessions| Limits {
             connections_max: connections,
             sessions_max: sessions,
@@ -677,7 +745,7 @@ mod tests {
         check(limits(None, None), u64::MAX, 0, (None, None));
         check(limits(Some(100), Some(50)), 300, 4, (Some(100), Some(50)));
         check(limits(Some(100), Some(50)), 299, 4, (Some(100), Some(49)));
-        // A few sessions leave more to connections.
+        // Fewer sessions leave more descriptors to connections.
         check(limits(None, Some(10)), 600, 4, (Some(560), Some(10)));
         check(limits(None, None), 600, 4, (Some(200), Some(100)));
         check(limits(Some(8), None), 600, 4, (Some(8), None));
@@ -685,7 +753,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_count_where_there_are_any() {
+    fn rates_contribute_to_the_memory_maximum_if_set() {
         let rate = "10/minute".parse().ok();
         let without = Limits { rate_entries_max: None, ..Limits::default() };
         assert_eq!(without.memory_bytes_max(), Limits::default().memory_bytes_max());
@@ -697,13 +765,13 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_never_more_than_an_eighth() {
+    fn connection_reserve_is_at_most_an_eighth() {
         let reserve = |max| Limits { connections_max: max, ..Limits::default() }.reserve();
         assert_eq!([None, Some(7), Some(64), Some(10_240)].map(reserve), [0, 0, 8, 1_024]);
     }
 
     #[test]
-    fn an_unlimited_term_makes_the_sum_unlimited() {
+    fn unlimited_limit_makes_the_memory_maximum_unlimited() {
         let limits = Limits { connections_max: None, ..Limits::default() };
         assert_eq!(limits.memory_bytes_max(), u64::MAX);
     }

@@ -1,48 +1,69 @@
-//! Counters. Knows: how to count and what must balance. Does not know: any exposition format.
+//! The counters of a server.
+//!
+//! Knows: which counters there are, and which sums must be equal. Does not know: any exposition
+//! format.
 
 use core::ops::AddAssign;
 
 use crate::error::Fault;
 
-/// What has happened since the server was made. Counters only grow.
+/// Counters of what has happened since a server was made. They only grow.
+/// [`Server::metrics`](crate::Server::metrics) returns them; add those of several shards with `+=`.
+///
+/// ```
+/// use mcp_sse_core::{Config, Fault, Peer, Server, Time};
+///
+/// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+/// let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+/// let conn = server.accept(Peer::local(), Time::ZERO)?;
+/// server.handle_input(conn, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", Time::ZERO);
+/// let mut sum = server.metrics().clone();
+/// assert_eq!((sum.connections_open(), sum.fault(Fault::NotFound)), (1, 1));
+/// sum += server.metrics(); // of another shard
+/// assert_eq!(sum.connections_accepted, 2);
+/// # Ok::<(), mcp_sse_core::AcceptError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Connections accepted.
     pub connections_accepted: u64,
-    /// Connections that have ended since.
+    /// Accepted connections that have ended.
     pub connections_ended: u64,
-    /// Connections not accepted, for want of room or because of draining.
+    /// Connections that were not accepted, because of a limit or because the server is shutting
+    /// down.
     pub connections_refused: u64,
     /// Sessions opened.
     pub sessions_opened: u64,
-    /// Sessions closed since.
+    /// Opened sessions that have ended.
     pub sessions_closed: u64,
-    /// Posts whose message went to the application.
+    /// Messages that were queued for the application.
     pub messages_received: u64,
-    /// Questions put to the application about requests.
+    /// Authorization questions ([`Event::Asked`](crate::Event::Asked)).
     pub questions_asked: u64,
-    /// Those of them that a driver answered from what it remembered.
+    /// Authorization questions that a driver answered from a cache.
     pub verdicts_remembered: u64,
-    /// Answers to them that came too late: the request was refused before, or its client had left.
+    /// Answers to authorization questions that came too late: the request had been refused, or its
+    /// connection had ended.
     pub verdicts_late: u64,
-    /// Posts that had to wait for room in their session.
+    /// Posts that were held because their session had no room.
     pub posts_held: u64,
-    /// Requests that were cancelled while their post was held, and so never went to the application.
+    /// Requests that the client cancelled while their post was held. The application never receives
+    /// them.
     pub requests_withdrawn: u64,
-    /// Frames queued for streams.
+    /// Frames that were queued for a stream.
     pub frames_queued: u64,
-    /// Frames that left whole.
+    /// Frames that were written completely.
     pub frames_sent: u64,
     /// Frames that were still queued when their stream ended.
     pub frames_undelivered: u64,
-    /// Heartbeats queued.
+    /// Heartbeats that were queued.
     pub heartbeats: u64,
     /// Bytes received.
     pub bytes_received: u64,
     /// Bytes written.
     pub bytes_sent: u64,
-    /// Times that the driver's clock went backwards.
+    /// How many times the driver passed a time earlier than the previous one.
     pub clock_backsteps: u64,
     faults: [u64; Fault::ALL.len()],
 }
@@ -74,19 +95,19 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// How often peers have run into `fault`.
+    /// How many times `fault` has occurred.
     #[must_use]
     pub fn fault(&self, fault: Fault) -> u64 {
         self.faults.get(fault as usize).copied().unwrap_or(0)
     }
 
-    /// Connections open now.
+    /// The number of open connections.
     #[must_use]
     pub const fn connections_open(&self) -> u64 {
         self.connections_accepted - self.connections_ended
     }
 
-    /// Sessions open now.
+    /// The number of open sessions.
     #[must_use]
     pub const fn sessions_open(&self) -> u64 {
         self.sessions_opened - self.sessions_closed
@@ -107,9 +128,9 @@ impl Metrics {
 }
 
 impl AddAssign<&Self> for Metrics {
-    /// What two servers have counted, together.
+    /// Adds the counters of another server.
     fn add_assign(&mut self, other: &Self) {
-        // Taken apart, so that no counter is forgotten.
+        // A destructuring without `..`, so that a new counter cannot be forgotten here.
         let Self {
             connections_accepted,
             connections_ended,
@@ -158,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums() {
+    fn add_assign_adds_every_counter() {
         let mut one =
             Metrics { sessions_opened: 3, sessions_closed: 2, bytes_sent: 5, ..Metrics::default() };
         one.count_fault(Fault::Busy);

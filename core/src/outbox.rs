@@ -1,7 +1,8 @@
-//! What waits to be written to one peer: a queue of segments and how much of the first has left.
+//! The bytes that wait to be written to one peer: a queue of segments, and how much of the first
+//! segment has been written.
 //!
 //! Knows: static and shared bytes, vectored views of them, and how to advance.
-//! Does not know: HTTP, events, or limits; it only counts what others limit.
+//! Does not know: HTTP, events or limits. It counts what other modules limit.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -11,14 +12,15 @@ use core::fmt;
 use crate::limits::Limits;
 use crate::sse::Frame;
 
-/// Bytes to write, owned jointly with whoever else writes the same.
+/// One piece of output. The bytes may be shared with the queues of other peers.
 #[derive(Clone)]
 pub(crate) enum Segment {
-    /// Bytes of the program itself.
+    /// A constant of the program.
     Static(&'static [u8]),
-    /// A rendered answer or response head, or what follows its first `start` bytes.
+    /// A rendered answer or response head, without its first `start` bytes.
     Answer { bytes: Arc<[u8]>, start: u32 },
-    /// An SSE event, as a range of a frame; counted, because an undelivered one is reported.
+    /// An SSE event, as a range of a frame. Frames are counted, because frames that were not
+    /// delivered are reported.
     Frame { bytes: Arc<[u8]>, start: u32, end: u32 },
 }
 
@@ -42,26 +44,26 @@ impl Segment {
         matches!(self, Self::Frame { .. })
     }
 
-    /// What the segment counts for against limits: its bytes and its place in the queue.
+    /// The cost of the segment against limits: its length and its queue entry.
     pub(crate) fn cost(&self) -> u64 {
         self.as_slice().len() as u64 + Limits::SEGMENT_COST
     }
 }
 
 impl fmt::Debug for Segment {
-    // Length only: payloads and session ids are in here.
+    // Prints the length only, because payloads and session tokens are confidential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Segment({} bytes)", self.as_slice().len())
     }
 }
 
-/// A queue this long has had a burst; when it is empty again its memory is given back.
+/// The largest capacity that an empty queue keeps. A larger allocation is freed.
 const CAPACITY_KEPT: usize = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     segments: VecDeque<Segment>,
-    /// How much of the first segment has been written.
+    /// How many bytes of the first segment have been written.
     offset: u32,
     frames: u32,
     cost: u64,
@@ -72,12 +74,12 @@ impl Outbox {
         self.segments.is_empty()
     }
 
-    /// The sum of [`Segment::cost`] over everything that has not wholly left.
+    /// The sum of [`Segment::cost`] over all segments that have not been written completely.
     pub(crate) const fn cost(&self) -> u64 {
         self.cost
     }
 
-    /// Events that have not wholly left.
+    /// The number of events that have not been written completely.
     pub(crate) const fn frames(&self) -> u32 {
         self.frames
     }
@@ -89,11 +91,11 @@ impl Outbox {
         self.segments.push_back(segment);
     }
 
-    /// `count` bytes have left. Returns how many events have now wholly left.
+    /// Removes `count` written bytes. Returns how many events have now been written completely.
     ///
     /// # Panics
     ///
-    /// If `count` is more than there was.
+    /// If `count` is more than the number of queued bytes.
     pub(crate) fn advance(&mut self, count: usize) -> u32 {
         let before = self.frames;
         let mut left = count as u64 + u64::from(self.offset);
@@ -116,7 +118,7 @@ impl Outbox {
         before - self.frames
     }
 
-    /// Forgets everything, for a peer that will read no more.
+    /// Discards all bytes, for a peer that reads no more.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -130,8 +132,33 @@ impl Outbox {
     }
 }
 
-/// A view of the bytes that wait for one peer, lent by
+/// A view of the bytes that wait to be written to one peer, returned by
 /// [`Server::transmit`](crate::Server::transmit).
+///
+/// A driver writes the bytes in one of three ways: with [`write_to`](Self::write_to) to an
+/// `std::io::Write`, with [`fill`](Self::fill) in its own vectored write, or with
+/// [`detach`](Self::detach) for completion-based I/O. Afterwards it calls
+/// [`Server::handle_written`](crate::Server::handle_written).
+///
+/// ```
+/// use mcp_sse_core::{Config, Peer, Server, Time};
+///
+/// # let mut seed = 0;
+/// # let entropy = Box::new(move |dest: &mut [u8]| {
+/// #     dest.fill_with(|| { seed += 1; seed });
+/// #     Ok(())
+/// # });
+/// let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+/// let conn = server.accept(Peer::local(), Time::ZERO)?;
+/// server.handle_input(conn, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", Time::ZERO);
+///
+/// let mut socket = Vec::new(); // anything that is `std::io::Write`
+/// let count = server.transmit(conn).write_to(&mut socket)?;
+/// server.handle_written(conn, count, Time::ZERO);
+/// assert!(socket.starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+/// assert!(server.transmit(conn).is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
     outbox: Option<&'a Outbox>,
@@ -142,7 +169,7 @@ impl<'a> Transmit<'a> {
         Self { outbox }
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.chunks().map(<[u8]>::len).sum()
@@ -154,7 +181,7 @@ impl<'a> Transmit<'a> {
         self.outbox.is_none_or(Outbox::is_empty)
     }
 
-    /// The bytes, in order, in the pieces they are held in; no piece is empty.
+    /// The bytes in order, in the pieces in which they are stored. No piece is empty.
     pub fn chunks(&self) -> impl Iterator<Item = &'a [u8]> + 'a {
         let offset = self.outbox.map_or(0, |outbox| outbox.offset as usize);
         self.outbox.into_iter().flat_map(|outbox| outbox.segments.iter()).enumerate().map(
@@ -165,7 +192,8 @@ impl<'a> Transmit<'a> {
         )
     }
 
-    /// Fills `slices` from the front for a vectored write, and returns how many were filled.
+    /// Fills `slices` from the front for a vectored write, and returns how many were filled. If
+    /// there are more pieces than slices, the rest is left for the next write.
     #[cfg(feature = "std")]
     pub fn fill(&self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
         let mut filled = 0;
@@ -176,12 +204,12 @@ impl<'a> Transmit<'a> {
         filled
     }
 
-    /// Offers everything to `sink` in one vectored write (of up to 64 pieces) and returns how many
-    /// bytes it took. Tell the core with [`handle_written`](crate::Server::handle_written).
+    /// Writes the bytes to `sink` in one vectored write of up to 64 pieces, and returns how many
+    /// bytes `sink` took. Then call [`handle_written`](crate::Server::handle_written).
     ///
     /// # Errors
     ///
-    /// Whatever `sink` reports, `WouldBlock` among it; nothing has changed then.
+    /// The error of `sink`, which includes `WouldBlock`. Nothing was written then.
     #[cfg(feature = "std")]
     pub fn write_to(&self, sink: &mut impl std::io::Write) -> std::io::Result<usize> {
         let mut slices = [std::io::IoSlice::new(&[]); 64];
@@ -189,12 +217,27 @@ impl<'a> Transmit<'a> {
         sink.write_vectored(slices.get(..filled).unwrap_or_default())
     }
 
-    /// Takes shares in the first `bytes_max` bytes or more, rounded up to whole pieces, so that they
-    /// can outlive this borrow: for completion-based I/O. They stay queued until
-    /// [`handle_written`](crate::Server::handle_written) says that they left, or until the connection
-    /// is cut: then the shares stay valid, their write may complete or be cancelled, and what is said
-    /// of it is ignored. Do not detach again before the last shares are accounted for: the same bytes
-    /// would be sent twice.
+    /// Takes shared ownership of the first `bytes_max` bytes, rounded up to whole pieces, so that
+    /// they outlive this borrow. It is for completion-based I/O.
+    ///
+    /// The bytes stay queued until [`handle_written`](crate::Server::handle_written) confirms them
+    /// or the connection is closed. After a close the shares stay valid, so the write may complete
+    /// or be cancelled, and its result is ignored. Do not detach again before the write has been
+    /// confirmed: the same bytes would be sent twice.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{Config, Peer, Server, Time};
+    /// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+    /// # let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+    /// # let conn = server.accept(Peer::local(), Time::ZERO)?;
+    /// # server.handle_input(conn, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    /// Time::ZERO);
+    /// let write = server.transmit(conn).detach(64 * 1024);
+    /// server.handle_written(conn, write.len(), Time::ZERO); // when the operation is complete
+    /// let first = write.chunks().next().expect("an answer"); // still valid
+    /// assert!(first.starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+    /// # Ok::<(), mcp_sse_core::AcceptError>(())
+    /// ```
     #[must_use]
     pub fn detach(&self, bytes_max: usize) -> Detached {
         let mut segments = Vec::new();
@@ -212,7 +255,7 @@ impl<'a> Transmit<'a> {
     }
 }
 
-/// Shares in bytes to write that borrow nothing; see [`Transmit::detach`].
+/// Shared ownership of bytes to write, which borrows nothing. [`Transmit::detach`] makes it.
 #[derive(Clone, Debug)]
 pub struct Detached {
     segments: Vec<Segment>,
@@ -221,19 +264,19 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// How many bytes there are.
+    /// The number of bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bytes, in order; their addresses stay the same for as long as `self` lives.
+    /// The bytes in order. Their addresses do not change while `self` lives.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.segments.iter().enumerate().map(|(at, segment)| {
             let bytes = segment.as_slice();

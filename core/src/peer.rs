@@ -1,9 +1,20 @@
-//! Who is at the other end of a connection, and by which door it came in.
+//! The peer of a connection, and the local address at which the connection arrived.
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
-/// The two addresses of an accepted connection, and whether it is TLS.
+/// The remote and the local address of an accepted connection, and whether it uses TLS.
+/// [`Server::accept`](crate::Server::accept) takes it.
+///
+/// ```
+/// use mcp_sse_core::Peer;
+///
+/// let peer = Peer::tcp("192.0.2.1:4711".parse()?, "10.0.0.1:443".parse()?).secure();
+/// assert_eq!(peer.remote(), Some("192.0.2.1:4711".parse()?));
+/// assert!(peer.is_secure() && !peer.arrived_on_loopback());
+/// assert_eq!(Peer::local().remote(), None);
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     addresses: Option<(SocketAddr, SocketAddr)>,
@@ -11,43 +22,44 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A TCP connection from `remote` that was accepted on `local`.
+    /// Makes a peer that connected by TCP from `remote` to `local`.
     #[must_use]
     pub const fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
         Self { addresses: Some((remote, local)), secure: false }
     }
 
-    /// A peer on this machine that has no address: a Unix socket, a pipe, a test.
+    /// Makes a peer on this machine without an address: a Unix socket, a pipe, a test.
     #[must_use]
     pub const fn local() -> Self {
         Self { addresses: None, secure: false }
     }
 
-    /// The same peer, by TLS: its bytes were encrypted, and its targets are `https`.
+    /// Marks the connection as TLS. Its request targets have the scheme `https`.
     #[must_use]
     pub const fn secure(self) -> Self {
         Self { secure: true, ..self }
     }
 
-    /// Whether the connection is TLS.
+    /// Whether the connection uses TLS.
     #[must_use]
     pub const fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// The peer's own address.
+    /// The address and port of the peer; `None` for [`local`](Self::local).
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
         self.addresses.map(|(remote, _)| remote)
     }
 
-    /// Whether the connection arrived on a loopback address, where only loopback names may be used.
+    /// Whether the connection arrived at a loopback address, where only loopback host names are
+    /// allowed by default. True for [`local`](Self::local).
     #[must_use]
     pub fn arrived_on_loopback(&self) -> bool {
         self.addresses.is_none_or(|(_, local)| local.ip().to_canonical().is_loopback())
     }
 
-    /// The peer's own IP address.
+    /// The IP address of the peer in canonical form.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         self.remote().map(|remote| remote.ip().to_canonical())
     }
@@ -62,20 +74,21 @@ impl fmt::Display for Peer {
     }
 }
 
-/// An IPv4 address or an IPv6 /64.
+/// An IPv4 address or an IPv6 /64 network, by which limits per address count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AddressKey([u8; 16]);
 
 impl AddressKey {
-    /// The key of no address, where nothing is counted.
-    pub(crate) const NOBODYS: Self = Self([0; 16]);
+    /// A placeholder where nothing is counted.
+    pub(crate) const NONE: Self = Self([0; 16]);
 
-    /// What limits per address count by: `None` for loopback addresses, which speak for others.
+    /// The key of an address; `None` for loopback addresses, from which proxies connect for other
+    /// clients.
     pub(crate) fn of(ip: IpAddr) -> Option<Self> {
         match ip.to_canonical() {
             ip if ip.is_loopback() => None,
             IpAddr::V4(ip) => Some(Self(ip.to_ipv6_mapped().octets())),
-            // A /64 is one subscriber; counting single addresses would count nothing.
+            // A subscriber usually has a whole /64 and could use a new address for each connection.
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
                 let network = core::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
@@ -94,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn doors() {
+    fn arrived_on_loopback_depends_on_the_local_address() {
         assert!(peer("10.0.0.1:1", "127.0.0.1:80").arrived_on_loopback());
         assert!(peer("10.0.0.1:1", "[::ffff:127.0.0.1]:80").arrived_on_loopback());
         assert!(peer("[::1]:1", "[::1]:80").arrived_on_loopback());
@@ -103,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_counted_by_subscriber_and_loopback_not_at_all() {
+    fn address_key_is_the_64_network_and_none_for_loopback() {
         let key = |remote| AddressKey::of(peer(remote, "10.0.0.2:80").ip().unwrap());
         assert_eq!(key("127.0.0.9:5"), None);
         assert_eq!(key("[::ffff:127.0.0.9]:5"), None);
@@ -116,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_changes_nothing_else() {
+    fn secure_changes_only_is_secure() {
         let plain = peer("10.0.0.1:1", "10.0.0.2:80");
         let secure = plain.secure();
         assert!(secure.is_secure() && !plain.is_secure() && !Peer::local().is_secure());

@@ -1,7 +1,8 @@
-//! The checks in front of every route: pure functions of a request head and a door.
+//! The checks that every request passes before it is routed: pure functions of a request head, the
+//! connection's addresses and the configuration.
 //!
-//! Knows: which hosts, origins, credentials and media types may pass, whom to believe about them, and
-//! how a rate is kept. Does not know: state, I/O, or what happens to those who may not.
+//! Knows: which hosts, origins, credentials and media types are allowed, which proxies are trusted,
+//! and how rates are measured. Does not know: connections, sessions, or how a refusal is answered.
 
 pub(crate) mod authority;
 pub(crate) mod bearer;

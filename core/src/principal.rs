@@ -1,23 +1,32 @@
-//! On whose behalf a session was opened.
+//! The principal of a session.
 //!
-//! Knows: a name, and how two are compared without telling by the time how much of them is alike. Does
-//! not know: who vouched for it.
+//! Knows: a name, and how to compare names in constant time. Does not know: how a principal was
+//! authenticated.
 
 use alloc::sync::Arc;
 
-/// On whose behalf a session was opened, in the application's own words. Cheap to clone.
+/// The identity on whose behalf a session was opened: a user or a client, by a name of the
+/// application's choice. A clone costs one reference count.
+///
+/// ```
+/// use mcp_sse_core::Principal;
+///
+/// let alice = Principal::new("alice");
+/// assert_eq!(alice.name(), "alice");
+/// assert_eq!(alice, Principal::new("alice"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// A principal by name.
+    /// Makes a principal with this name.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
-    /// Whether two are the same, in steps that depend on the second alone: its octets are compared
-    /// with something, whatever there is.
+    /// Whether the two are equal. The number of steps depends only on the length of `claimed`: each
+    /// of its octets is compared, whatever `known` is.
     pub(crate) fn same(known: Option<&Self>, claimed: Option<&Self>) -> bool {
         const NOBODY: &[u8] = &[0];
         let octets = |principal: Option<&'_ Self>| principal.map_or(0, |p| p.0.len() + 1);

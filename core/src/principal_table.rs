@@ -1,14 +1,14 @@
-//! Who uses how much, where a rate has to be remembered: principals and addresses.
+//! Rates and session counts of principals, and rates of addresses.
 //!
-//! Knows: ordered maps, so that no choice of keys makes them slow, and what is forgotten when they
-//! have no room. Does not know: what a rate is for.
+//! Knows: ordered maps, so that no choice of keys makes them slow, and which entries are removed
+//! when a map is full. Does not know: what a rate applies to.
 //!
-//! A principal with sessions always has its place, so its limits always hold. One without sessions is
-//! remembered as long as its rate is not wholly restored, and so is an address; there are at most
-//! `rate_entries_max` of each kind. When that many are remembered, those that are restored are
-//! forgotten first. If there are none, newcomers are *not limited by the rate*, rather than refused:
-//! whoever commands so many addresses is stopped by no limit per address, and refusing would let him
-//! lock out everybody else.
+//! A principal with sessions always has an entry, so its limits always apply. A principal without
+//! sessions, or an address, has an entry until its rate has fully recovered. There are at most
+//! `rate_entries_max` entries of each kind. When a map is full, recovered entries are removed
+//! first. If there are none, the rate is *not enforced* for new principals and addresses. Refusing
+//! them was rejected: an attacker with that many addresses is not stopped by a limit per address,
+//! and could lock out all other clients.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -18,10 +18,10 @@ use crate::policy::rate::{Bucket, Rate};
 use crate::principal::Principal;
 use crate::time::Time;
 
-/// A full table is searched for what can be forgotten no more often than this.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimal time between two searches of a full map for entries that can be removed.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of a principal, lent by [`Server::principals`](crate::Server::principals).
+/// The entry of a principal, returned by [`Server::principals`](crate::Server::principals).
 #[derive(Clone, Copy, Debug)]
 pub struct PrincipalView<'a> {
     principal: &'a Principal,
@@ -29,26 +29,26 @@ pub struct PrincipalView<'a> {
 }
 
 impl<'a> PrincipalView<'a> {
-    /// Who it is.
+    /// The principal.
     #[must_use]
     pub const fn principal(&self) -> &'a Principal {
         self.principal
     }
 
-    /// Sessions open now.
+    /// The number of open sessions.
     #[must_use]
     pub const fn sessions_open(&self) -> u32 {
         self.entry.sessions
     }
 
-    /// Posts, refused ones among them, since the principal is known: from its first session until it
-    /// has none and its rate is restored.
+    /// The number of posts, including refused ones, since the entry was made. The entry is removed
+    /// when the principal has no session and its rate has recovered.
     #[must_use]
     pub const fn posts(&self) -> u64 {
         self.entry.posts
     }
 
-    /// Posts that were answered 429, in that time.
+    /// The number of those posts that were answered 429.
     #[must_use]
     pub const fn posts_limited(&self) -> u64 {
         self.entry.limited
@@ -63,19 +63,20 @@ struct PrincipalEntry {
     bucket: Option<Bucket>,
 }
 
+/// The entries of all principals that have sessions, or whose rate has not recovered.
 #[derive(Debug)]
 pub(crate) struct PrincipalTable {
     rate: Option<Rate>,
     entries_max: Option<u32>,
     known: BTreeMap<Principal, PrincipalEntry>,
-    /// Those of them that have no session.
+    /// The number of entries without a session.
     without_session: u32,
-    swept: Option<Time>,
+    searched: Option<Time>,
 }
 
 impl PrincipalTable {
     pub(crate) const fn new(rate: Option<Rate>, entries_max: Option<u32>) -> Self {
-        Self { rate, entries_max, known: BTreeMap::new(), without_session: 0, swept: None }
+        Self { rate, entries_max, known: BTreeMap::new(), without_session: 0, searched: None }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = PrincipalView<'_>> {
@@ -91,52 +92,55 @@ impl PrincipalTable {
             self.without_session -= u32::from(entry.sessions == 0);
             entry.sessions += 1;
         } else {
-            let entry = PrincipalEntry { sessions: 1, ..self.newcomer(now) };
+            let entry = PrincipalEntry { sessions: 1, ..self.new_entry(now) };
             self.known.insert(principal.clone(), entry);
         }
     }
 
-    fn newcomer(&self, now: Time) -> PrincipalEntry {
+    fn new_entry(&self, now: Time) -> PrincipalEntry {
         let bucket = self.rate.map(|rate| Bucket::full(rate, now));
         PrincipalEntry { sessions: 0, posts: 0, limited: 0, bucket }
     }
 
     pub(crate) fn closed(&mut self, principal: &Principal, now: Time) {
         let entry = self.known.get_mut(principal);
-        let entry = entry.expect("invariant: whoever has a session is known");
+        let entry = entry.expect("invariant: a principal with a session has an entry");
         entry.sessions -= 1;
         if entry.sessions > 0 {
             return;
         }
-        let restored = is_restored(self.rate, entry.bucket, now);
+        let recovered = has_recovered(self.rate, entry.bucket, now);
         self.without_session += 1;
-        if restored || !self.has_room_for(0, now) {
-            // A sweep may have forgotten it already.
+        if recovered || !self.has_room_for(0, now) {
+            // A search may have removed the entry already.
             self.without_session -= u32::from(self.known.remove(principal).is_some());
         }
     }
 
-    /// Whether so many more without sessions can be remembered.
+    /// Whether there is room for `more` entries without sessions, after a search for entries to
+    /// remove if necessary.
     fn has_room_for(&mut self, more: u32, now: Time) -> bool {
         let room = |without_session: u32, max| within(max, without_session.saturating_add(more));
-        if !room(self.without_session, self.entries_max) && may_sweep(&mut self.swept, now) {
+        if !room(self.without_session, self.entries_max) && may_search(&mut self.searched, now) {
             let rate = self.rate;
             self.known
-                .retain(|_, entry| entry.sessions > 0 || !is_restored(rate, entry.bucket, now));
+                .retain(|_, entry| entry.sessions > 0 || !has_recovered(rate, entry.bucket, now));
             let without_session = self.known.values().filter(|entry| entry.sessions == 0).count();
-            self.without_session = without_session as u32; // Fewer than there were.
+            self.without_session = without_session as u32; // Not more than before, which was a `u32`.
         }
         room(self.without_session, self.entries_max)
     }
 
-    /// Counts a post, or says for how long the principal may not.
+    /// Counts a post. If the principal's rate is exceeded, returns the time until the next post is
+    /// allowed.
     pub(crate) fn post(&mut self, principal: &Principal, now: Time) -> Result<(), Duration> {
         if !self.known.contains_key(principal) {
-            // Without a session it can reach nothing; only a rate is a reason to remember it.
+            // A post of a principal without a session fails anyway. Only its rate is a reason for
+            // an entry.
             if self.rate.is_none() || !self.has_room_for(1, now) {
                 return Ok(());
             }
-            let entry = self.newcomer(now);
+            let entry = self.new_entry(now);
             self.known.insert(principal.clone(), entry);
             self.without_session += 1;
         }
@@ -150,14 +154,14 @@ impl PrincipalTable {
         taken
     }
 
-    /// A post was refused because of its session's own rate.
+    /// Counts a post that was refused because of the rate of its session.
     pub(crate) fn limited(&mut self, principal: &Principal) {
         if let Some(entry) = self.known.get_mut(principal) {
             entry.limited += 1;
         }
     }
 
-    /// Asserts that the books are right. Returns the number of sessions in them.
+    /// Asserts that the counts are consistent. Returns the number of sessions.
     pub(crate) fn check(&self) -> u64 {
         let without_session = self.known.values().filter(|entry| entry.sessions == 0).count();
         assert_eq!(without_session as u32, self.without_session, "principals without a session");
@@ -166,36 +170,37 @@ impl PrincipalTable {
     }
 }
 
-fn is_restored(rate: Option<Rate>, bucket: Option<Bucket>, now: Time) -> bool {
+fn has_recovered(rate: Option<Rate>, bucket: Option<Bucket>, now: Time) -> bool {
     match (rate, bucket) {
         (Some(rate), Some(bucket)) => bucket.is_full(rate, now),
         (None, _) | (_, None) => true,
     }
 }
 
-fn may_sweep(swept: &mut Option<Time>, now: Time) -> bool {
-    let due = swept.is_none_or(|last| now.saturating_since(last) >= SWEEP_INTERVAL);
+fn may_search(searched: &mut Option<Time>, now: Time) -> bool {
+    let due = searched.is_none_or(|last| now.saturating_since(last) >= SEARCH_INTERVAL);
     if due {
-        *swept = Some(now);
+        *searched = Some(now);
     }
     due
 }
 
-/// Rates by key.
+/// Token buckets by key.
 #[derive(Debug)]
 pub(crate) struct Rates<K> {
     rate: Option<Rate>,
     entries_max: Option<u32>,
     buckets: BTreeMap<K, Bucket>,
-    swept: Option<Time>,
+    searched: Option<Time>,
 }
 
 impl<K: Ord> Rates<K> {
     pub(crate) const fn new(rate: Option<Rate>, entries_max: Option<u32>) -> Self {
-        Self { rate, entries_max, buckets: BTreeMap::new(), swept: None }
+        Self { rate, entries_max, buckets: BTreeMap::new(), searched: None }
     }
 
-    /// Acts once for a key, or says for how long it may not.
+    /// Takes one action from the bucket of `key`. If the rate is exceeded, returns the time until
+    /// the next action is allowed.
     pub(crate) fn take(&mut self, key: K, now: Time) -> Result<(), Duration> {
         let Some(rate) = self.rate else { return Ok(()) };
         if let Some(bucket) = self.buckets.get_mut(&key) {
@@ -205,7 +210,7 @@ impl<K: Ord> Rates<K> {
         let room = |buckets: &BTreeMap<K, Bucket>| {
             within(max.map(u64::from), (buckets.len() as u64).saturating_add(1))
         };
-        if !room(&self.buckets) && may_sweep(&mut self.swept, now) {
+        if !room(&self.buckets) && may_search(&mut self.searched, now) {
             self.buckets.retain(|_, bucket| !bucket.is_full(rate, now));
         }
         let mut bucket = Bucket::full(rate, now);
@@ -232,33 +237,33 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_forgets_who_is_restored_and_limits_no_newcomer() {
+    fn full_table_removes_recovered_entries_and_does_not_limit_new_keys() {
         let mut rates = Rates::new(rate(), Some(2));
         for key in ["a", "b"] {
             assert_eq!([0; 3].map(|_| rates.take(key, secs(0)).is_ok()), [true, true, false]);
         }
         assert_eq!([0; 3].map(|_| rates.take("c", secs(0)).is_ok()), [true; 3], "no room");
         assert_eq!(rates.buckets.len(), 2);
-        assert!(rates.take("a", secs(0)).is_err(), "who is remembered is not forgotten");
-        // At two seconds both are restored, and `c` takes a place.
+        assert!(rates.take("a", secs(0)).is_err(), "an entry that has not recovered is kept");
+        // After two seconds both have recovered, and `c` gets an entry.
         assert_eq!([0; 3].map(|_| rates.take("c", secs(2)).is_ok()), [true, true, false]);
         assert_eq!(rates.buckets.len(), 1);
     }
 
     #[test]
-    fn a_full_table_is_not_searched_again_at_once() {
+    fn full_table_is_searched_at_most_once_per_interval() {
         let mut rates = Rates::new(rate(), Some(1));
         rates.take(1, secs(0)).unwrap();
         rates.take(2, secs(0)).unwrap();
-        assert_eq!(rates.swept, Some(secs(0)));
+        assert_eq!(rates.searched, Some(secs(0)));
         rates.take(2, Time::from_micros(999_999)).unwrap();
-        assert_eq!(rates.swept, Some(secs(0)));
+        assert_eq!(rates.searched, Some(secs(0)));
         rates.take(2, secs(1)).unwrap();
-        assert_eq!((rates.swept, rates.buckets.len()), (Some(secs(1)), 1));
+        assert_eq!((rates.searched, rates.buckets.len()), (Some(secs(1)), 1));
     }
 
     #[test]
-    fn a_principal_is_known_while_it_has_sessions_or_owes_something() {
+    fn principal_has_an_entry_while_it_has_sessions_or_its_rate_has_not_recovered() {
         let mut principals = PrincipalTable::new(rate(), Some(1));
         let [alice, bob, carol] = ["alice", "bob", "carol"].map(Principal::new);
         principals.opened(&alice, secs(0));
@@ -270,20 +275,20 @@ mod tests {
         let [view] = principals.iter().collect::<Vec<_>>()[..] else { panic!("one is known") };
         assert_eq!((view.posts(), view.posts_limited(), view.sessions_open()), (4, 2, 1));
 
-        // Closing the session does not give it a new start.
+        // Closing the last session does not reset the rate.
         principals.closed(&alice, secs(0));
         assert_eq!(principals.check(), 0);
         assert!(principals.post(&alice, secs(0)).is_err());
-        // There is no room for another without a session, nor need there be.
+        // There is no room for another principal without a session, so its rate is not enforced.
         assert_eq!((0..9).filter(|_| principals.post(&bob, secs(0)).is_ok()).count(), 9);
         assert_eq!(principals.known.len(), 1);
-        // One with a session always has room.
+        // A principal with a session always has an entry.
         principals.opened(&carol, secs(0));
         assert_eq!((0..9).filter(|_| principals.post(&carol, secs(0)).is_ok()).count(), 2);
         principals.check();
         principals.closed(&carol, secs(2));
-        assert_eq!(principals.known.len(), 1, "restored, so it is forgotten at once");
-        // Bob takes the place of Alice, who is restored.
+        assert_eq!(principals.known.len(), 1, "recovered, so it is forgotten at once");
+        // Bob gets the entry of Alice, whose rate has recovered.
         assert!(principals.post(&bob, secs(3)).is_ok());
         assert_eq!(principals.sessions(&bob) + principals.sessions(&alice), 0);
         assert!(!principals.known.contains_key(&alice) && principals.known.contains_key(&bob));
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_only_sessions_are_remembered() {
+    fn without_a_rate_only_principals_with_sessions_have_entries() {
         let mut principals = PrincipalTable::new(None, Some(0));
         let alice = Principal::new("alice");
         principals.post(&alice, secs(0)).unwrap();

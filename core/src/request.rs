@@ -156,7 +156,7 @@ pub(crate) fn route_request(
             Ok(Asked::Action(Action::Index { unread: Unread::of(head) }))
         }
         Route::Stream(service) => {
-            if !media::takes_event_stream(head.fields_named("accept")) {
+            if !media::accepts_event_stream(head.fields_named("accept")) {
                 return Err(Fault::NotAcceptable.into());
             }
             head.check_expectation()?;

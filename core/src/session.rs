@@ -1,7 +1,9 @@
-//! One session: who opened it, what it was sent and has not taken, what it asked and was not told.
+//! The state of one session: its owner, the messages and requests that it has pending, and the
+//! posts that wait for room.
 //!
-//! Knows: its own accounting, and when there is room for what.
-//! Does not know: bytes on the wire; its stream's queue is the outbox of its connection.
+//! Knows: these counts, and when there is room for a post.
+//! Does not know: bytes on the wire. The queue of the session's stream is the outbox of its
+//! connection.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -21,73 +23,76 @@ use crate::token::Secret;
 
 #[derive(Debug)]
 pub(crate) struct SessionState {
-    /// The connection that carries the stream.
+    /// The connection of the event stream.
     pub(crate) conn: Key,
     pub(crate) service: Service,
     pub(crate) principal: Option<Principal>,
     pub(crate) address: Option<AddressKey>,
     secret: Secret,
-    /// When it was opened.
+    /// The time at which the session was opened.
     pub(crate) opened: Time,
-    /// Posts that were accepted, for the log.
+    /// Number of accepted posts, for the log.
     pub(crate) messages_received: u64,
-    /// Frames that were queued, for the log.
+    /// Number of queued frames, for the log.
     pub(crate) frames_sent: u64,
-    /// Set once the stream is ending: no more frames, no more posts.
+    /// Set when the session is ending: it takes no more frames and no more posts.
     pub(crate) ending: Option<CloseReason>,
     /// Messages in the event queue that the application has not polled, and their bytes.
     unpolled: MessageTotals,
-    /// Messages that the application has polled and put into a queue of its own.
+    /// Messages that the application has polled but not processed, as it reports with
+    /// `set_backlog`.
     backlog: MessageTotals,
     in_flight: InFlight,
-    /// Posts that wait for room, in the order in which their bodies were complete, or came.
-    held: VecDeque<(PostOrigin, Waiting)>,
-    /// How many of them are not requests.
+    /// Posts that wait for room, in the order in which their bodies were complete or in which other
+    /// shards forwarded them.
+    held: VecDeque<(PostOrigin, WaitingPost)>,
+    /// How many of the waiting posts are not requests.
     held_others: u32,
-    /// The cost of a frame that was refused for want of room, until the application is told.
+    /// The cost of a frame that was refused for lack of room, until `Event::Unblocked` is emitted.
     pub(crate) refused_cost: Option<u64>,
-    /// Listed among the sessions that wait for room in all queues together.
+    /// Whether the session is in the list of those that wait for room in all queues together.
     pub(crate) waiting_for_budget: bool,
-    /// What it has used of its rate, once it has.
+    /// The token bucket of its post rate, after the first post.
     posts: Option<Bucket>,
-    /// A frame over 1 MiB was sent, and the log has said so.
+    /// Whether the log has the warning about a frame over 1 MiB.
     pub(crate) warned_large: bool,
 }
 
-/// Where a post waits for room in its session.
+/// Where a waiting post came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PostOrigin {
-    /// On the connection that it came by.
+    /// The connection on which the post was received.
     Conn(Key),
-    /// Among the forwarded posts: it came by another shard.
+    /// Another shard: the key of the forwarded post.
     Forward(Key),
 }
 
-/// What decides when a post that waits for room may go on.
+/// The properties of a waiting post that decide when it may proceed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingPost {
     kind: Kind,
-    /// Of its body.
+    /// The length of its body.
     len: u64,
-    /// What the id of a request spells. Kept, because ids may be as long as bodies, and a client may
-    /// cancel many times what it never asked.
-    asks: Option<u128>,
+    /// The fingerprint of the id, if the post is a request. It is stored because ids can be long,
+    /// and because a client can send many cancellations of requests that do not exist.
+    request_id: Option<u128>,
 }
 
-impl Waiting {
+impl WaitingPost {
     pub(crate) fn of(message: &Message) -> Self {
         let kind = message.kind();
-        let asks = message.id().filter(|_| kind == Kind::Request).map(fingerprint);
-        Self { kind, len: message.body().len() as u64, asks }
+        let request_id = message.id().filter(|_| kind == Kind::Request).map(fingerprint);
+        Self { kind, len: message.body().len() as u64, request_id }
     }
 
-    /// Whether this is kept of the message, as far as can be told without reading its id again.
+    /// Whether these properties could be those of `message`. The id is not compared.
     pub(crate) fn is_of(&self, message: &Message) -> bool {
         let (kind, len) = (message.kind(), message.body().len() as u64);
-        (kind, len) == (self.kind, self.len) && self.asks.is_some() == (kind == Kind::Request)
+        (kind, len) == (self.kind, self.len) && self.request_id.is_some() == (kind == Kind::Request)
     }
 }
 
+/// A number of messages, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct MessageTotals {
     messages: u32,
@@ -125,9 +130,8 @@ impl SessionState {
         }
     }
 
-    /// Whether this is the session that is claimed, and takes posts. Where there is none, what is
-    /// claimed is compared all the same, with what nobody has: how long it takes depends on the claim
-    /// alone.
+    /// Whether `session` is the one that `claim` names, and takes posts. If `session` is `None`,
+    /// the claim is compared with a decoy, so that the time depends only on the claim.
     pub(crate) fn is_claimed(session: Option<&Self>, claim: &SessionRef) -> bool {
         let decoy = (&Secret::DECOY, None, claim.service, true);
         let (secret, principal, service, ending) = session.map_or(decoy, |session| {
@@ -136,25 +140,27 @@ impl SessionState {
         });
         let secret = secret.matches(claim.token.secret());
         let principal = Principal::same(principal, claim.principal.as_ref());
-        // No `&&`: everything is looked at.
+        // `&` rather than `&&`, so that all comparisons are made.
         secret & principal & (service == claim.service) & !ending
     }
 
-    /// Counts a post, or says for how long there may be none.
+    /// Counts a post. If the rate is exceeded, returns the time until the next post is allowed.
     pub(crate) fn post(&mut self, rate: Rate, now: Time) -> Result<(), Duration> {
         self.posts.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
     }
 
-    /// Whether a post may go to the application now, given that nothing of its kind waits before it.
+    /// Whether a post may be queued for the application now, if no post of its kind waits before
+    /// it.
     pub(crate) fn admits(&self, kind: Kind, len: u64, limits: &Limits) -> bool {
-        self.has_inbound_room(len, limits) && (kind != Kind::Request || self.may_ask(limits))
+        self.has_inbound_room(len, limits)
+            && (kind != Kind::Request || self.has_request_room(limits))
     }
 
-    /// Whether a post that has just been completed may go to the application now.
+    /// Whether a post that is complete now may be queued for the application.
     ///
-    /// While the queue is full everything waits, in order. While only too many requests are in
-    /// flight, only requests wait: the client's answers to the server must get through, or both
-    /// sides would wait for each other.
+    /// While the queue is full, all posts wait, in order. While too many requests are unanswered,
+    /// only requests wait: the client's responses to the server's own requests must get through, or
+    /// both sides could wait for each other.
     pub(crate) fn admits_new(&self, kind: Kind, len: u64, limits: &Limits) -> bool {
         self.admits(kind, len, limits)
             && (self.held.is_empty() || (kind != Kind::Request && self.held_others == 0))
@@ -166,7 +172,7 @@ impl SessionState {
             && (messages == 0 || within(limits.inbound_bytes_max, bytes.saturating_add(len)))
     }
 
-    fn may_ask(&self, limits: &Limits) -> bool {
+    fn has_request_room(&self, limits: &Limits) -> bool {
         within(limits.in_flight_max, self.in_flight.len().saturating_add(1))
     }
 
@@ -181,25 +187,25 @@ impl SessionState {
         self.inbound().messages
     }
 
-    /// What the application said of its own queue: the session's part of the server's budget for
-    /// request bodies.
+    /// The bytes that the application reported with `set_backlog`. They count towards
+    /// `bodies_bytes_max`.
     pub(crate) const fn backlog_bytes(&self) -> u64 {
         self.backlog.bytes
     }
 
-    /// What of it is in the event queue: messages and bytes.
+    /// The messages in the event queue that have not been polled, and their bytes.
     pub(crate) const fn unpolled(&self) -> (u32, u64) {
         (self.unpolled.messages, self.unpolled.bytes)
     }
 
-    /// A message has been put into the event queue.
+    /// Records that a message was put into the event queue.
     pub(crate) fn admitted(&mut self, len: u64) {
         self.messages_received += 1;
         self.unpolled.messages += 1;
         self.unpolled.bytes += len;
     }
 
-    /// A message has been polled.
+    /// Records that a message was polled.
     pub(crate) fn polled(&mut self, len: u64) {
         self.unpolled.messages -= 1;
         self.unpolled.bytes -= len;
@@ -213,7 +219,7 @@ impl SessionState {
         self.in_flight.add(id);
     }
 
-    /// A request has been answered, or will not be. Says whether it was known.
+    /// Records that a request was answered or cancelled. Returns whether the request was known.
     pub(crate) fn settled(&mut self, id: &str) -> bool {
         self.in_flight.remove(id)
     }
@@ -222,35 +228,36 @@ impl SessionState {
         self.in_flight.len()
     }
 
-    pub(crate) fn hold(&mut self, post: PostOrigin, waiting: Waiting) {
+    pub(crate) fn hold(&mut self, post: PostOrigin, waiting: WaitingPost) {
         self.held.push_back((post, waiting));
         self.held_others += u32::from(waiting.kind != Kind::Request);
     }
 
-    /// Takes a post out of the waiting ones.
+    /// Removes a post from the waiting posts.
     pub(crate) fn unhold(&mut self, post: PostOrigin) {
         let at = self.held().position(|waiting| waiting == post);
         if let Some((_, waiting)) = at.and_then(|at| self.held.remove(at)) {
             self.held_others -= u32::from(waiting.kind != Kind::Request);
-            // Those who wait are counted by connection, wherever they wait next.
+            // The number of waiting posts is limited per connection, not per session, so their
+            // memory is freed.
             if self.held.len() <= self.held.capacity() / 4 {
                 self.held.shrink_to(2 * self.held.len());
             }
         }
     }
 
-    /// The first of the waiting posts that may go on.
-    /// Nobody overtakes a post that waits for room in the queue; only requests wait for answers.
+    /// The first waiting post that may proceed. No post overtakes a post that waits for room in the
+    /// queue; only requests wait for unanswered requests.
     pub(crate) fn next_admissible(&self, limits: &Limits) -> Option<PostOrigin> {
-        let may_ask = self.may_ask(limits);
-        if !may_ask && self.held_others == 0 {
+        let has_request_room = self.has_request_room(limits);
+        if !has_request_room && self.held_others == 0 {
             return None;
         }
         for (post, waiting) in &self.held {
             if !self.has_inbound_room(waiting.len, limits) {
                 return None;
             }
-            if waiting.kind != Kind::Request || may_ask {
+            if waiting.kind != Kind::Request || has_request_room {
                 return Some(*post);
             }
         }
@@ -260,7 +267,7 @@ impl SessionState {
     /// The waiting request with this id, if there is one.
     pub(crate) fn held_request(&self, id: &str) -> Option<PostOrigin> {
         let wanted = Some(fingerprint(id));
-        self.held.iter().find(|(_, waiting)| waiting.asks == wanted).map(|(post, _)| *post)
+        self.held.iter().find(|(_, waiting)| waiting.request_id == wanted).map(|(post, _)| *post)
     }
 
     pub(crate) fn take_held(&mut self) -> impl Iterator<Item = PostOrigin> + use<> {
@@ -273,12 +280,12 @@ impl SessionState {
         self.held.iter().map(|(post, _)| *post)
     }
 
-    /// They, and what is kept of each.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (PostOrigin, Waiting)> {
+    /// The waiting posts and their properties.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (PostOrigin, WaitingPost)> {
         self.held.iter().copied()
     }
 
-    /// How many of them are not requests.
+    /// How many of the waiting posts are not requests.
     pub(crate) const fn held_others(&self) -> u32 {
         self.held_others
     }
@@ -288,11 +295,11 @@ impl SessionState {
     }
 }
 
-/// The requests of a session that have no answer yet, by what their ids spell.
+/// The unanswered requests of a session, as fingerprints of their ids.
 ///
-/// Ids are a peer's strings of any length, so fixed-size fingerprints stand for them: exact for the
-/// short ones that clients use. Two long ids of one session that collide would only confuse the
-/// count of that session.
+/// Ids are strings of any length chosen by a peer, so their fingerprints, which have a fixed size,
+/// are stored. Fingerprints of short ids are unique. A collision of two long ids would only make
+/// the count of this session wrong.
 #[derive(Debug, Default)]
 struct InFlight {
     fingerprints: Vec<u128>,
@@ -309,7 +316,7 @@ impl InFlight {
 
     fn remove(&mut self, id: &str) -> bool {
         let wanted = fingerprint(id);
-        // From the front: answers come roughly in the order of the questions.
+        // The search starts at the front, because answers come roughly in the order of requests.
         let found = self.fingerprints.iter().position(|&known| known == wanted);
         if let Some(at) = found {
             self.fingerprints.remove(at);
@@ -318,7 +325,24 @@ impl InFlight {
     }
 }
 
-/// A look at a session, lent by [`Server::session`](crate::Server::session).
+/// A view of a session, returned by [`Server::session`](crate::Server::session).
+///
+/// ```
+/// use mcp_sse_core::{Config, Event, Frame, Peer, Server, Time};
+///
+/// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+/// let mut server = Server::new(Config::default(), entropy, Time::ZERO);
+/// let conn = server.accept(Peer::local(), Time::ZERO)?;
+/// server.handle_input(conn, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", Time::ZERO);
+/// let Some(Event::Opened { session, .. }) = server.poll_event() else { panic!() };
+/// let ping = Frame::message(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)?;
+/// server.send(session, &ping, Time::ZERO)?;
+///
+/// let view = server.session(session).expect("the session is open");
+/// assert_eq!((view.id(), view.requests_in_flight()), (session, 0));
+/// assert_eq!(view.frames_queued(), 1); // the endpoint event is not counted
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SessionView<'a> {
     pub(crate) id: SessionId,
@@ -327,37 +351,37 @@ pub struct SessionView<'a> {
 }
 
 impl SessionView<'_> {
-    /// Its handle.
+    /// The handle of the session.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id
     }
 
-    /// On whose behalf it was opened, if anybody was asked.
+    /// The principal that opened the session; `None` without authorization.
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
         self.session.principal.as_ref()
     }
 
-    /// Messages that were accepted and that the application has not taken.
+    /// The number of accepted messages that the application has not taken.
     #[must_use]
     pub fn inbound_messages(&self) -> u32 {
         self.session.inbound_messages()
     }
 
-    /// Requests without an answer.
+    /// The number of requests of the client that have not been answered.
     #[must_use]
     pub fn requests_in_flight(&self) -> u32 {
         self.session.requests_in_flight()
     }
 
-    /// Frames that have not wholly left.
+    /// The number of frames of the application that have not been written completely.
     #[must_use]
     pub const fn frames_queued(&self) -> u32 {
         self.queued_frames
     }
 
-    /// Whether it is ending: it takes no more frames and no more posts.
+    /// Whether the session is ending: it takes no more frames and no more posts.
     #[must_use]
     pub const fn is_ending(&self) -> bool {
         self.session.ending.is_some()
@@ -386,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_limited_by_messages_and_by_bytes_and_one_large_message_may_pass() {
+    fn queue_is_limited_by_messages_and_bytes_but_admits_one_large_message() {
         let (mut session, _) = session();
         let admits = |s: &SessionState, len| s.admits(Kind::Notification, len, &limits());
         assert!(admits(&session, 5_000));
@@ -401,13 +425,14 @@ mod tests {
     }
 
     #[test]
-    fn only_requests_wait_for_answers() {
+    fn post_other_than_a_request_is_admitted_while_requests_wait() {
         let (mut session, conn) = session();
         session.asked("1");
         assert!(!session.admits(Kind::Request, 1, &limits()));
         assert!(session.admits(Kind::Response, 1, &limits()));
         let post = PostOrigin::Conn(conn);
-        let request = Waiting { kind: Kind::Request, len: 1, asks: Some(fingerprint("2")) };
+        let request =
+            WaitingPost { kind: Kind::Request, len: 1, request_id: Some(fingerprint("2")) };
         session.hold(post, request);
         assert!(session.admits_new(Kind::Response, 1, &limits()));
         assert_eq!(session.next_admissible(&limits()), None);
@@ -415,13 +440,13 @@ mod tests {
         assert_eq!(session.next_admissible(&limits()), Some(post));
         assert_eq!((session.held_request("2"), session.held_request("1")), (Some(post), None));
         assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
-        // A forwarded post in a slot of the same number is another.
+        // A forwarded post whose slot has the same number is a different post.
         session.unhold(PostOrigin::Forward(conn));
         assert!(!session.admits_new(Kind::Request, 1, &limits()));
         session.unhold(post);
         assert!(session.admits_new(Kind::Request, 1, &limits()));
-        // Who does not wait is not taken out.
-        session.hold(post, Waiting { kind: Kind::Response, asks: None, ..request });
+        // A post that does not wait is not removed.
+        session.hold(post, WaitingPost { kind: Kind::Response, request_id: None, ..request });
         let mut others = Arena::new();
         others.insert(());
         session.unhold(PostOrigin::Conn(others.insert(())));
@@ -429,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_spell_the_id_differently() {
+    fn answer_with_differently_escaped_id_settles_the_request() {
         let (mut session, _) = session();
         session.asked(r#""\u0061\u00e9""#);
         assert!(!session.settled("\"a\""));
@@ -437,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_small() {
+    fn session_is_at_most_320_bytes() {
         let bytes = size_of::<SessionState>() + 8 + 2 * 8;
         assert!(bytes <= 320, "{bytes}");
     }

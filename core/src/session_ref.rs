@@ -1,14 +1,14 @@
-//! What a post says of the session that it is for.
+//! The session that a post names.
 //!
-//! Knows: the parts that are compared. Does not know: the sessions, or how they are compared (see
-//! `session`).
+//! Knows: the parts that identify a session. Does not know: which sessions exist, or how the parts
+//! are compared (see `session`).
 
 use crate::principal::Principal;
 use crate::route::Service;
 use crate::token::SessionToken;
 
-/// A session as a post names it: by its token, at a service, on behalf of a principal. The session may
-/// be another shard's.
+/// The session that a post is for, as the post names it: a token, the service of its path, and its
+/// principal. The session may belong to another shard or may not exist.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionRef {
     pub(crate) token: SessionToken,

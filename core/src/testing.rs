@@ -1,5 +1,5 @@
-//! What unit tests share: chance with a seed, every way to cut an input, and the log. Not part of the
-//! crate.
+//! Helpers for unit tests: a seeded random generator, every way to split an input, counted steps,
+//! and captured log lines. Compiled for tests only.
 
 use alloc::format;
 use alloc::string::String;
@@ -17,10 +17,10 @@ std::thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps the lines of the threads that want to see theirs.
-struct Lines;
+/// A logger that captures the lines of threads that asked for it.
+struct CapturedLog;
 
-impl log::Log for Lines {
+impl log::Log for CapturedLog {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         LINES.with_borrow(Option::is_some)
     }
@@ -36,30 +36,30 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
-/// What the log says in `run`, on this thread, at the level at which servers are run.
+/// The lines that `run` logs on this thread at level info and above.
 pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
-    // Another test may have done it.
-    let _ = log::set_logger(&Lines);
+    // Another test may have set the logger already.
+    let _ = log::set_logger(&CapturedLog);
     log::set_max_level(log::LevelFilter::Info);
     LINES.set(Some(Vec::new()));
     run();
     LINES.take().unwrap_or_default()
 }
 
-/// Work that tests count: a comparison in constant time (of a secret, a principal, a token), or what an id
-/// spells, takes one more octet; a walk one more entry.
+/// Counts one step of work, so that tests can compare the work of different inputs: one octet of a
+/// constant-time comparison or of the fingerprint of an id, or one entry of a traversal.
 pub(crate) fn step() {
     STEPS.set(STEPS.get() + 1);
 }
 
-/// How many such steps `run` takes.
+/// Runs `run`, and returns the number of steps that it took.
 pub(crate) fn steps_in<T>(run: impl FnOnce() -> T) -> (u64, T) {
     let before = STEPS.get();
     let value = run();
     (STEPS.get() - before, value)
 }
 
-/// SplitMix64: enough for tests, and the same on every machine.
+/// The SplitMix64 generator, which gives the same numbers on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -81,12 +81,13 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
-    /// One of `choices`.
+    /// A random element of `choices`.
     pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    /// `bytes` with a few of them changed, removed, doubled or moved.
+    /// A copy of `bytes` with a few random octets changed, removed, inserted, doubled or swapped.
+    /// Inserted octets come from `octets`.
     pub(crate) fn mutate(&mut self, bytes: &[u8], octets: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..=self.below(3) {
@@ -107,7 +108,7 @@ impl Random {
         bytes
     }
 
-    /// `input` in pieces.
+    /// `input` split into pieces of random size.
     pub(crate) fn cut<'a>(&mut self, mut input: &'a [u8]) -> Vec<&'a [u8]> {
         let mut pieces = Vec::new();
         while !input.is_empty() {
@@ -128,7 +129,8 @@ impl Entropy for Random {
     }
 }
 
-/// Gives `input` to `run` whole, in crumbs, and cut in two at every point, and wants one outcome.
+/// Passes `input` to `run` in one piece, byte by byte, and split in two at every point, and asserts
+/// that the result is always the same.
 #[track_caller]
 pub(crate) fn every_way<T: PartialEq + Debug>(
     input: &[u8],

@@ -1,59 +1,63 @@
-//! Deadlines: one first-in-first-out lane for each kind of timeout.
+//! Deadlines: one first-in-first-out list for each kind of timeout.
 //!
-//! Knows: that all timeouts of one kind take equally long and that time never goes back, so a lane
-//! in order of arming is in order of deadline. Arming, re-arming and disarming are O(1); there is no
-//! heap and no tombstone.
-//! Does not know: what a deadline means, or whose index it is given.
+//! All timeouts of one kind have the same duration, and time never goes back. A list in the order
+//! of arming is therefore in the order of deadlines, and arming, re-arming and disarming take
+//! constant time. There is no heap, and there are no entries of disarmed timers.
 //!
-//! Theory of operation: each owner (a connection's slot index) has one node per *role*, and a lane
-//! is a doubly linked list threaded through the nodes. Kinds that exclude one another, because a
-//! connection is in one phase at a time, share a role and so a node.
+//! Each owner (the slot index of a connection) has one node per *role*. A list is a doubly linked
+//! list of nodes, called a lane. Kinds that exclude each other, because a connection is in one
+//! phase at a time, share a role and thereby a node.
+//!
+//! Knows: the duration of each kind. Does not know: what happens at a deadline, or what the owner's
+//! index refers to.
 
 use alloc::vec::Vec;
 
 use crate::limits::Timeouts;
 use crate::time::Time;
 
-/// What a deadline is for.
+/// The timeout that a deadline belongs to. [`Deadline::cause`](crate::Deadline::cause) contains it.
+/// The durations are in [`Timeouts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimerKind {
-    /// A request head has to be complete.
+    /// Deadline for a complete request head ([`Timeouts::head`]).
     Head,
-    /// A request body has to be complete.
+    /// Deadline for a complete request body ([`Timeouts::body`]).
     Body,
-    /// A keep-alive connection has been idle for long enough.
+    /// Deadline for the next request on a keep-alive connection ([`Timeouts::idle`]).
     Idle,
-    /// A decision made elsewhere is due.
+    /// Deadline for a decision that is made elsewhere ([`Timeouts::decision`]).
     Decision,
-    /// A post has been held for long enough.
+    /// Deadline for a post that is held because its session has no room ([`Timeouts::hold`]).
     Hold,
-    /// A post that came by another shard has.
+    /// Deadline for a forwarded post that waits in its session's queue ([`Timeouts::hold`]).
     HoldForwarded,
-    /// What another shard has made of a post is due.
+    /// Deadline for the outcome of a post that was forwarded to another shard ([`Timeouts::hold`]
+    /// and [`Timeouts::decision`] together).
     Forward,
-    /// Lingering behind a refusal is over.
+    /// End of reading and discarding input after a refusal ([`Timeouts::linger`]).
     Linger,
-    /// A stream has been silent for long enough.
+    /// Time of the next heartbeat on a silent stream ([`Timeouts::heartbeat`]).
     Heartbeat,
-    /// A peer has taken no bytes for too long.
+    /// Deadline for a peer to take queued bytes ([`Timeouts::stall`]).
     Stall,
-    /// A session has seen no post for too long.
+    /// Deadline for the next post to a session ([`Timeouts::session_idle`]).
     SessionIdle,
-    /// A session has lived for long enough.
+    /// End of the lifetime of a session ([`Timeouts::session_lifetime`]).
     SessionLifetime,
-    /// The grace of a shutdown is over.
+    /// End of the grace period of a shutdown ([`Timeouts::shutdown_grace`]).
     Shutdown,
 }
 
 const LANES: usize = 12;
 const ROLES: usize = 6;
 
-/// A node of an owner. All kinds of one role are mutually exclusive.
+/// Which node of an owner a timer uses. All kinds with the same role exclude each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Phase,
-    /// Its owners are not connections but forwarded posts: posts that came by another shard.
+    /// The owners in this role are not connections but posts that were forwarded by another shard.
     Forward,
     Heartbeat,
     Stall,
@@ -77,7 +81,8 @@ impl TimerKind {
         Self::SessionLifetime,
     ];
 
-    /// Whether it is for something that the peer has to say, which it can only while it is read.
+    /// Whether the deadline is for input of the peer, which can arrive only while its connection is
+    /// read.
     pub(crate) const fn is_for_input(self) -> bool {
         matches!(self, Self::Head | Self::Body | Self::Idle)
     }
@@ -100,8 +105,8 @@ impl TimerKind {
         }
     }
 
-    /// Whether a lane of this kind lists its owners even where the kind has no interval: those that
-    /// may be closed to make room, in the order in which they came to wait.
+    /// Whether the lane of this kind contains its owners even if the kind has no timeout.
+    /// Connections in these lanes may be closed to make room for others, the longest-waiting first.
     const fn is_always_listed(self) -> bool {
         matches!(self, Self::Head | Self::Idle | Self::Linger)
     }
@@ -148,8 +153,8 @@ pub(crate) struct Timers {
     lanes: [Lane; LANES],
 }
 
-// Indices below are enum discriminants into arrays of exactly that length, and owner indices whose
-// node `node_mut` has just made sure of: a miss is a bug in this file.
+// Indices below are enum discriminants into arrays of exactly that length, and owner indices of
+// nodes that exist because `arm` has made them. A miss is a bug in this file.
 #[expect(clippy::indexing_slicing, reason = "discriminants and linked indices, see above")]
 impl Timers {
     pub(crate) const fn new() -> Self {
@@ -159,8 +164,9 @@ impl Timers {
         }
     }
 
-    /// Arms `kind` for `owner`, `timeouts` from `now`, in place of whatever held the same role.
-    /// A kind without an interval is merely disarmed, or listed for ever.
+    /// Arms `kind` for `owner` with its duration in `timeouts` from `now`, and disarms the kind
+    /// that used the same role. A kind without a timeout is only disarmed, or is listed without a
+    /// deadline.
     pub(crate) fn arm(&mut self, kind: TimerKind, owner: u32, now: Time, timeouts: &Timeouts) {
         let role = kind.role();
         self.disarm(role, owner);
@@ -212,7 +218,7 @@ impl Timers {
         }
     }
 
-    /// When `role` of `owner` is due, if it is armed.
+    /// The deadline of `role` of `owner`, if it is armed.
     pub(crate) fn due(&self, role: Role, owner: u32) -> Option<Time> {
         let node = self.nodes[role as usize].get(owner as usize)?;
         node.kind.map(|_| node.at)
@@ -222,7 +228,7 @@ impl Timers {
         self.nodes[role as usize].get(owner as usize).is_some_and(|node| node.kind.is_some())
     }
 
-    /// The next deadline of all.
+    /// The earliest deadline.
     pub(crate) fn earliest(&self) -> Option<(Time, TimerKind)> {
         TimerKind::ALL
             .into_iter()
@@ -231,7 +237,7 @@ impl Timers {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// Takes one deadline that has passed, of any kind, and disarms it.
+    /// Disarms and returns one timer whose deadline has passed, if there is one.
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<(TimerKind, u32)> {
         let (at, kind) = self.earliest()?;
         if at > now {
@@ -242,7 +248,7 @@ impl Timers {
         Some((kind, owner))
     }
 
-    /// The owner that was armed longest ago.
+    /// The owner whose timer of this kind was armed first.
     pub(crate) fn oldest(&self, kind: TimerKind) -> Option<u32> {
         self.front(kind).map(|(owner, _)| owner)
     }
@@ -252,18 +258,18 @@ impl Timers {
         (first != NIL).then(|| (first, self.nodes[kind.role() as usize][first as usize].at))
     }
 
-    /// What is armed in `role` of `owner`.
+    /// The kind that is armed in `role` of `owner`.
     pub(crate) fn armed(&self, role: Role, owner: u32) -> Option<TimerKind> {
         self.nodes[role as usize].get(owner as usize)?.kind
     }
 
-    /// How many owners have something armed in `role`.
+    /// The number of owners with a timer armed in `role`.
     pub(crate) fn count(&self, role: Role) -> usize {
         self.nodes[role as usize].iter().filter(|node| node.kind.is_some()).count()
     }
 
-    /// Asserts that every lane is sorted and well linked. Returns how many timers are armed. For tests
-    /// and debug builds.
+    /// Asserts that every lane is sorted and linked correctly. Returns the number of armed timers.
+    /// For tests and debug builds.
     pub(crate) fn check(&self) -> usize {
         let mut linked = 0;
         for kind in TimerKind::ALL {

@@ -1,15 +1,17 @@
-//! The session's name on the wire: where it lives and a secret that proves it.
+//! Session tokens: what identifies a session on the wire.
 //!
-//! Knows: shard (16 bits), slot (32 bits) and secret (144 bits) as 32 base64url characters, an
-//! optional instance prefix, and a comparison that takes the same time for every answer.
-//! Does not know: sessions. Lookup is indexing: nothing is hashed, so nothing can be made to collide.
+//! Knows: a token consists of a shard (16 bits), a slot (32 bits) and a secret (144 bits), written
+//! as 32 base64url characters after an optional instance prefix; secrets are compared in constant
+//! time.
+//! Does not know: sessions. A session is found by indexing with the slot. Nothing is hashed, so no
+//! client can cause hash collisions.
 
 use core::fmt;
 use core::hint::black_box;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 
-/// The number of a shard: a `Server` among several that serve one address.
+/// The number of a shard: one [`Server`](crate::Server) of several that serve one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
@@ -22,7 +24,7 @@ impl fmt::Display for ShardId {
 const SECRET_LEN: usize = 18;
 const TOKEN_LEN: usize = 24;
 
-/// 144 bits that only the session's client was told. Never printed.
+/// A secret of 144 bits that only the session's client knows. It is never printed.
 #[derive(Clone)]
 pub(crate) struct Secret([u8; SECRET_LEN]);
 
@@ -33,8 +35,8 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// What no session has: compared with where there is no session, so that a miss takes as long
-    /// as a wrong secret.
+    /// A value that no session has. It is compared if there is no session, so that an unknown
+    /// session takes as long as a wrong secret.
     pub(crate) const DECOY: Self = Self([0; SECRET_LEN]);
 
     pub(crate) fn draw(
@@ -43,13 +45,13 @@ impl Secret {
         let mut secret = [0; SECRET_LEN];
         entropy.fill(&mut secret)?;
         if secret == Self::DECOY.0 {
-            // A source that only says zeros is broken, and zeros are the decoy.
+            // A source that returns only zeros does not work, and zeros are the decoy.
             return Err(EntropyUnavailable);
         }
         Ok(Self(secret))
     }
 
-    /// Equality without a branch on the bytes.
+    /// Whether the secrets are equal, compared in constant time.
     pub(crate) fn matches(&self, other: &Self) -> bool {
         let difference = self.0.iter().zip(&other.0).fold(0, |sum, (a, b)| {
             #[cfg(test)]
@@ -60,12 +62,13 @@ impl Secret {
     }
 }
 
-/// Why a text is no token of ours. Answered like an unknown session.
+/// Why a text is not a session token of this server. The post is answered like one to an unknown
+/// session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// Not 32 base64url characters.
+    /// The text is not 32 base64url characters.
     Malformed,
-    /// The prefix of another instance, or none where one is configured.
+    /// The token has the prefix of another instance, or has no prefix although one is configured.
     OtherInstance,
 }
 
@@ -80,9 +83,21 @@ impl fmt::Display for TokenError {
 
 impl core::error::Error for TokenError {}
 
-/// A session's name on the wire: 24 bytes, written as 32 base64url characters.
+/// A session token: 24 bytes, written as 32 base64url characters. It identifies a session on the
+/// wire and proves that a client may post to it.
 ///
-/// It prints its place and never its secret.
+/// `Debug` prints the shard and the slot but not the secret.
+///
+/// ```
+/// use mcp_sse_core::{SessionToken, ShardId};
+///
+/// let text = b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
+/// let token = SessionToken::parse(text)?;
+/// assert_eq!(token.shard(), ShardId(1));
+/// assert_eq!(&token.encode(), text);
+/// assert_eq!(format!("{token:?}"), "SessionToken(1:2, ..)");
+/// # Ok::<(), mcp_sse_core::TokenError>(())
+/// ```
 #[derive(Clone)]
 pub struct SessionToken {
     shard: ShardId,
@@ -91,21 +106,21 @@ pub struct SessionToken {
 }
 
 impl SessionToken {
-    /// The length of the text form, without an instance prefix.
+    /// The length of a token as text in bytes, without an instance prefix.
     pub const TEXT_LEN: usize = 32;
 
     pub(crate) const fn new(shard: ShardId, slot: u32, secret: Secret) -> Self {
         Self { shard, slot, secret }
     }
 
-    /// One that no session has, to be looked up in place of a text that is no token.
-    pub(crate) const NOBODYS: Self = Self::new(ShardId(0), u32::MAX, Secret::DECOY);
+    /// A token that no session has. It is looked up if a text is not a token.
+    pub(crate) const UNUSED: Self = Self::new(ShardId(0), u32::MAX, Secret::DECOY);
 
-    /// Reads the text form, without an instance prefix.
+    /// Parses a token without an instance prefix.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Malformed`] for anything but 32 base64url characters.
+    /// [`TokenError::Malformed`] if `text` is not 32 base64url characters.
     pub fn parse(text: &[u8]) -> Result<Self, TokenError> {
         let text: &[u8; Self::TEXT_LEN] = text.try_into().map_err(|_| TokenError::Malformed)?;
         let mut bytes = [0; TOKEN_LEN];
@@ -124,12 +139,21 @@ impl SessionToken {
         })
     }
 
-    /// Reads the text form behind the prefix `<instance>.`, or bare where `instance` is `None`.
+    /// Parses a token after the prefix `<instance>.`, or without a prefix if `instance` is `None`.
     ///
     /// # Errors
     ///
-    /// [`TokenError::OtherInstance`] for a token behind another prefix or behind none where one is
-    /// expected; [`TokenError::Malformed`] for what is no token at all.
+    /// [`TokenError::OtherInstance`] if the token has another prefix, or none although `instance`
+    /// is `Some`; [`TokenError::Malformed`] if the text contains no token.
+    ///
+    /// ```
+    /// use mcp_sse_core::{SessionToken, TokenError};
+    ///
+    /// let text = b"eu-1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
+    /// assert!(SessionToken::parse_for(text, Some("eu-1")).is_ok());
+    /// let error = SessionToken::parse_for(text, Some("us-1")).unwrap_err();
+    /// assert_eq!(error, TokenError::OtherInstance);
+    /// ```
     pub fn parse_for(text: &[u8], instance: Option<&str>) -> Result<Self, TokenError> {
         let (prefix, bare) = match text.iter().position(|&octet| octet == b'.') {
             Some(dot) => {
@@ -146,7 +170,7 @@ impl SessionToken {
         }
     }
 
-    /// The shard that the session lives on.
+    /// The shard that owns the session.
     #[must_use]
     pub const fn shard(&self) -> ShardId {
         self.shard
@@ -160,8 +184,8 @@ impl SessionToken {
         &self.secret
     }
 
-    /// The text form, without an instance prefix. It *is* the secret: give it to the session's
-    /// client and to nobody else.
+    /// The token as text, without an instance prefix. The text contains the secret: give it only to
+    /// the session's client.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::TEXT_LEN] {
         let mut bytes = [0; TOKEN_LEN];
@@ -187,7 +211,7 @@ impl fmt::Debug for SessionToken {
     }
 }
 
-/// RFC 4648 section 5.
+/// The base64url alphabet (RFC 4648 §5).
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 const fn sextet(character: u8) -> Option<u32> {
@@ -222,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_it_wrote() {
+    fn encoded_token_is_parsed_to_the_same_token() {
         for seed in 0..500 {
             let token = token(seed);
             let read = SessionToken::parse(&token.encode()).unwrap();
@@ -232,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn texts() {
+    fn token_is_parsed_only_with_the_expected_prefix() {
         let good = b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
         check(good, None, Ok((1, 2)));
         check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a1"), Ok((1, 2)));
@@ -250,20 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_bit_does_not_match() {
+    fn secret_with_one_wrong_bit_does_not_match() {
         let token = token(3);
         for bit in 0..SECRET_LEN * 8 {
             let mut other = token.secret.clone();
             other.0[bit / 8] ^= 1 << (bit % 8);
             assert!(!token.secret.matches(&other), "bit {bit}");
-            // Nor do two that could take each other back.
+            // Two wrong bits in the same position must not cancel out.
             other.0[(bit / 8 + 1) % SECRET_LEN] ^= 1 << (bit % 8);
             assert!(!token.secret.matches(&other), "bit {bit} of two octets");
         }
     }
 
     #[test]
-    fn prints_no_secret() {
+    fn debug_omits_the_secret() {
         let token = token(4);
         let text = alloc::string::String::from_utf8(token.encode().to_vec()).unwrap();
         assert!(!format!("{token:?}").contains(&text[8..12]));
@@ -271,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_its_place() {
+    fn debug_shows_shard_and_slot() {
         let token = SessionToken::parse(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
         assert_eq!(format!("{token:?} {}", token.shard()), "SessionToken(1:2, ..) 1");
         assert_eq!(token.slot(), 2);
@@ -281,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_of_zeros_is_no_source() {
+    fn secret_of_zeros_is_refused() {
         struct Zeros;
         impl Entropy for Zeros {
             fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {

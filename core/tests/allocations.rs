@@ -1,6 +1,6 @@
-//! What a post and an event cost in allocations, once the server has warmed up.
+//! The number of allocations of a post and of an event after the server has warmed up.
 //!
-//! A binary of its own, because it counts with the global allocator.
+//! This is a test binary of its own, because it counts with the global allocator.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -19,26 +19,26 @@ thread_local! {
 }
 
 fn count() {
-    // The allocator outlives thread-local storage.
+    // The allocator is called after thread-local storage was destroyed.
     let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
 }
 
-// SAFETY: everything is passed on to the system's allocator as it came; counting allocates nothing.
+// SAFETY: all calls are passed on unchanged to the system's allocator; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller's guarantees are the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller's guarantees are the same.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller's guarantees are the same.
         unsafe { System.realloc(memory, layout, size) }
     }
 }
@@ -62,7 +62,7 @@ impl Entropy for Counter {
     }
 }
 
-/// Writes everything that waits, and drains what a driver drains.
+/// Takes all output, as a driver does after writing it.
 fn flush(server: &mut Server, conn: ConnId) -> usize {
     let len = server.transmit(conn).len();
     server.handle_written(conn, len, Time::ZERO);
@@ -75,9 +75,9 @@ fn open(config: Config) -> (Server, ConnId, SessionId, String) {
     server.handle_wall_clock(784_111_777);
     let stream = server.accept(Peer::local(), Time::ZERO).unwrap();
     server.handle_input(stream, GET.as_bytes(), Time::ZERO);
-    let greeting = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
-    let greeting = String::from_utf8(greeting).unwrap();
-    let (_, token) = greeting.split_once("session_id=").unwrap();
+    let head_and_endpoint = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
+    let head_and_endpoint = String::from_utf8(head_and_endpoint).unwrap();
+    let (_, token) = head_and_endpoint.split_once("session_id=").unwrap();
     let token = token[..32].to_owned();
     flush(&mut server, stream);
     let Some(Event::Opened { session, .. }) = server.poll_event() else { panic!("no session") };
@@ -89,12 +89,12 @@ const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer
 const FIELDS: &str = "Origin: https://app.example\r\nForwarded: for=192.0.2.1;proto=https\r\n";
 
 #[test]
-fn a_post_allocates_its_body_and_an_event_nothing() {
+fn post_allocates_its_body_and_event_allocates_nothing() {
     check_posts(Config::default(), "");
 }
 
 #[test]
-fn nor_does_a_guarded_post_allocate_more() {
+fn post_with_authorization_rates_and_cors_allocates_only_its_body() {
     let tokens = StaticTokens::builder().token("bob", "beta").token("alice", "alpha");
     let rate = "1000/second".parse().ok();
     let limits = Limits {
@@ -146,24 +146,25 @@ fn check_posts(config: Config, fields: &str) {
     }
 }
 
-/// The other half of what `core/src/server/tests/oracle.rs` counts.
+/// `core/src/server/tests/oracle.rs` compares the steps of the same requests; this test compares
+/// their allocations.
 #[test]
-fn post_that_misses_allocates_the_same_whatever_there_is() {
+fn posts_answered_404_allocate_equally_for_every_reason() {
     let tokens = StaticTokens::builder().token("bob", "beta").token("alice", "alpha");
     let tokens = Authorization::Static(tokens.build().unwrap());
     let config = Config::builder().authorization(tokens).build().unwrap();
     let (mut server, _, _, others) = open(config);
-    // Another session of alice's, which ends: its slot stays empty.
+    // Another session of alice, which has ended, so its slot is empty.
     let stream = server.accept(Peer::local(), Time::ZERO).unwrap();
     server.handle_input(stream, GET.as_bytes(), Time::ZERO);
-    let greeting = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
-    let greeting = String::from_utf8(greeting).unwrap();
-    let ended = greeting.split_once("session_id=").unwrap().1[..32].to_owned();
+    let head_and_endpoint = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
+    let head_and_endpoint = String::from_utf8(head_and_endpoint).unwrap();
+    let ended = head_and_endpoint.split_once("session_id=").unwrap().1[..32].to_owned();
     server.handle_disconnect(stream, Time::ZERO);
     while server.poll_event().is_some() {}
     let unknown = format!("{}AAAA", &others[..28]);
     let malformed = format!("{}$", &others[..31]);
-    // bob asks on one connection, whose buffers are warm when it counts.
+    // bob posts on one connection, whose buffers are warm after some rounds.
     let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
     for round in 0..20 {
         let mut counts = Vec::with_capacity(4);
@@ -179,13 +180,13 @@ fn post_that_misses_allocates_the_same_whatever_there_is() {
             flush(&mut server, conn);
             counts.push(count);
         }
-        // The answer, its body, and the name of the principal while it is looked for.
+        // One allocation each for the answer, its body, and the name of the principal.
         assert!(round < 10 || counts == [3; 4], "{counts:?} in round {round}");
     }
 }
 
 #[test]
-fn a_heartbeat_allocates_nothing() {
+fn heartbeat_allocates_nothing() {
     let (mut server, stream, ..) = open(Config::default());
     for beat in 1..50_u64 {
         let now = Time::from_micros(beat * 15_000_000);

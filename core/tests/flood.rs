@@ -1,7 +1,7 @@
-//! A flood of connections that say nothing, and what it costs: nobody else's posts, and no more memory
-//! than the limits come to.
+//! Many connections that send no complete request must not prevent other clients from posting, and
+//! must not use more memory than the limits allow.
 //!
-//! A binary of its own, because it counts with the global allocator.
+//! This is a test binary of its own, because it counts with the global allocator.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use core::alloc::{GlobalAlloc, Layout};
@@ -17,17 +17,17 @@ struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is passed on to the system's allocator as it came; counting allocates nothing.
+// SAFETY: all calls are passed on unchanged to the system's allocator; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller's guarantees are the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller's guarantees are the same.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -56,14 +56,14 @@ fn post(token: &str) -> String {
     )
 }
 
-/// What a connection may take beside its head, where there are so many that slots stand half empty. It takes
-/// 653, and 816 once it was answered; the sum of limits allows more, for when what grows has just doubled.
+/// The most bytes that a connection may take in addition to its head. It takes 653, and 816 after
+/// an answer. The limits allow for more, because collections that have just doubled are half empty.
 const CONN_BYTES_MAX: usize = 900;
 const HALF_HEAD_BYTES: usize = 322;
-/// Four sessions, their queues and their events.
+/// The memory of four sessions, their queues and their events.
 const OTHERS_BYTES_MAX: usize = 64 << 10;
 
-/// The least that a driver does: it writes what there is, and closes what is to be closed.
+/// A minimal driver: it writes all output, and closes connections when the core asks for it.
 struct Driver {
     server: Server,
     now: Time,
@@ -78,11 +78,11 @@ impl Driver {
         conn
     }
 
-    fn says(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<u8> {
+    fn exchange(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<u8> {
         self.server.handle_input(conn, bytes, self.now);
-        let heard = self.server.transmit(conn).chunks().collect::<Vec<_>>().concat();
+        let received = self.server.transmit(conn).chunks().collect::<Vec<_>>().concat();
         self.serve();
-        heard
+        received
     }
 
     fn serve(&mut self) {
@@ -103,8 +103,8 @@ impl Driver {
 
     fn open(&mut self) -> String {
         let conn = self.connect().expect("a place");
-        let heard = String::from_utf8(self.says(conn, GET)).unwrap();
-        let (_, token) = heard.split_once("session_id=").expect("an endpoint");
+        let received = String::from_utf8(self.exchange(conn, GET)).unwrap();
+        let (_, token) = received.split_once("session_id=").expect("an endpoint");
         assert!(matches!(self.server.poll_event(), Some(Event::Opened { .. })));
         token[..32].to_owned()
     }
@@ -112,15 +112,16 @@ impl Driver {
     #[track_caller]
     fn check_post(&mut self, token: &str) {
         let conn = self.connect().expect("a place for a post");
-        let heard = self.says(conn, post(token).as_bytes());
-        assert!(heard.starts_with(b"HTTP/1.1 202 "), "{}", heard.escape_ascii());
+        let received = self.exchange(conn, post(token).as_bytes());
+        assert!(received.starts_with(b"HTTP/1.1 202 "), "{}", received.escape_ascii());
         assert!(matches!(self.server.poll_event(), Some(Event::Message { .. })));
     }
 }
 
 #[test]
-fn silence_locks_nobody_out_and_costs_what_the_limits_say() {
-    // What a flood of silence cannot fill is small here, so that the sum is about connections.
+fn connections_without_a_request_neither_block_posts_nor_exceed_the_memory_maximum() {
+    // Limits that do not concern silent connections are small, so that the sum shows the
+    // connections.
     let limits = Limits {
         sessions_max: Some(8),
         head_bytes_max: Some(512),
@@ -144,7 +145,8 @@ fn silence_locks_nobody_out_and_costs_what_the_limits_say() {
 
     let token = driver.open();
     for flood in 0..3 {
-        // Silent, in the middle of a head, and kept alive: none of it holds a place for good.
+        // A silent connection, one with an incomplete head, and an idle keep-alive connection: the
+        // server closes all of them to make room.
         for _ in 0..max {
             let conn = driver.connect().expect("a place");
             match flood {
@@ -152,11 +154,11 @@ fn silence_locks_nobody_out_and_costs_what_the_limits_say() {
                 1 => {
                     let half =
                         format!("GET /sse HTTP/1.1\r\nX: {}", "x".repeat(HALF_HEAD_BYTES - 22));
-                    assert_eq!(driver.says(conn, half.as_bytes()), b"");
+                    assert_eq!(driver.exchange(conn, half.as_bytes()), b"");
                 }
                 _ => {
                     let probe = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
-                    assert!(driver.says(conn, probe).starts_with(b"HTTP/1.1 200 "));
+                    assert!(driver.exchange(conn, probe).starts_with(b"HTTP/1.1 200 "));
                 }
             }
         }

@@ -8,7 +8,7 @@
 //!
 //! fn main() -> std::io::Result<()> {
 //!     let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
-//!     async_io::block_on(listener.serve_local(async |mut session| {
+//!     smol::block_on(listener.serve_local(async |mut session| {
 //!         while let Some(message) = session.recv().await {
 //!             let (Kind::Request, Some(id)) = (message.kind(), message.id()) else { continue };
 //!             let answer = match message.method() {
@@ -26,6 +26,11 @@
 //! on a thread of their own and runs the handlers where the application awaits it, or hands every
 //! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads,
 //! and [`Listener::serve_on_workers`] runs the handlers on them.
+//!
+//! The crate is built on `async-io`, `async-executor` and `futures-lite`, the parts of the crate `smol` that
+//! it needs, and not on `smol` itself: an application that has only some of these parts does not pay for file
+//! systems, processes and a thread pool. Applications can use `smol`, as the examples here do; it
+//! re-exports the same parts.
 //!
 //! The library installs no signal handler, and reads no environment.
 

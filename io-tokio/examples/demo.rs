@@ -8,10 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use mcp_sse::demo;
-use mcp_sse::greeting::Greeting;
-use mcp_sse::options::{Place, Serve};
-use mcp_sse::stop;
+use mcp_sse_demo::options::{Place, Serve};
+use mcp_sse_demo::signals;
 use mcp_sse_tokio::Listener;
 
 /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
@@ -50,22 +48,16 @@ async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
     let addresses = listener.local_addrs().unwrap_or_default();
     let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
     let place = serve.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
-    let greeting = Greeting::new(&config, place)
-        .asks_for_tokens(serve.asks_for_tokens())
-        .tls(tls.is_some())
-        .workers(serve.workers());
-    #[cfg(unix)]
-    let greeting = greeting.unix_mode(serve.unix_mode());
     // A closed stdout is no reason not to serve.
-    let _ = write!(io::stdout(), "{}", greeting);
+    let _ = write!(io::stdout(), "{}", serve.banner(&config, place));
     if let Some(tls) = tls {
         listener = listener.tls(tls);
     }
 
     let (stopping, aborting) = (listener.handle(), listener.handle());
-    stop::on_signals(move || stopping.shutdown(), move || aborting.abort())?;
+    signals::on_termination(move || stopping.shutdown(), move || aborting.abort())?;
     let handle = listener.handle();
-    let handler = move |session| demo::serve(session, handle.clone());
+    let handler = move |session| mcp_sse_demo::serve(session, handle.clone());
     match serve.workers() {
         1 => listener.serve_local(handler).await?,
         workers => listener.workers(workers)?.serve_on_workers(handler).await?,

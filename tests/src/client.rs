@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mcp_sse_core::sse::{Decoder, Event};
+use mcp_sse_core::sse::{DecodedEvent, Decoder};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::SockRef;
@@ -552,7 +552,7 @@ fn is_cut(error: &io::Error) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamItem {
     /// An event.
-    Event(Event),
+    Event(DecodedEvent),
     /// The terminating chunk.
     End,
     /// The end of the connection without the terminating chunk.
@@ -570,7 +570,7 @@ pub struct Stream {
     pub endpoint: String,
     address: ServerAddress,
     decoder: Decoder,
-    events: VecDeque<Event>,
+    events: VecDeque<DecodedEvent>,
     poster: Option<Client>,
     calls: u64,
 }
@@ -724,7 +724,7 @@ impl Stream {
     ///
     /// If another item comes.
     #[track_caller]
-    pub fn event(&mut self) -> Event {
+    pub fn event(&mut self) -> DecodedEvent {
         match self.next_item() {
             StreamItem::Event(event) => event,
             other @ (StreamItem::End | StreamItem::Cut) => panic!("an event, and not {other:?}"),
@@ -738,7 +738,7 @@ impl Stream {
     /// If another item comes.
     #[track_caller]
     pub fn message(&mut self) -> String {
-        let Event { name, data, last_event_id } = self.event();
+        let DecodedEvent { name, data, last_event_id } = self.event();
         assert_eq!((&*name, &*last_event_id), ("message", ""), "{data}");
         data
     }

@@ -22,10 +22,26 @@ pub mod scratch;
 pub mod sdk;
 pub mod sim;
 
-/// The README's examples, compiled.
+/// The examples of documents that use both adapters, compiled.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod documents {
+    macro_rules! compiled {
+        ($($name:ident = $path:literal;)+) => {
+            $(#[doc = include_str!($path)] struct $name;)+
+        };
+    }
+
+    compiled! {
+        Readme = "../../README.md";
+        Handlers = "../../core/driver/src/guide/handlers.md";
+        Authentication = "../../core/driver/src/guide/authentication.md";
+        Tls = "../../core/driver/src/guide/tls.md";
+        UnixSockets = "../../core/driver/src/guide/unix_sockets.md";
+        Workers = "../../core/driver/src/guide/workers.md";
+        Proxies = "../../core/driver/src/guide/proxies.md";
+        AxumAndRmcp = "../../core/driver/src/guide/axum_and_rmcp.md";
+    }
+}
 
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;

@@ -23,7 +23,7 @@ use mcp_sse_core::{AuthTicket, Refusal, RequestHead, Server, Time, Verdict};
 
 use super::shard_set::ShardHandle;
 use super::verdicts::{CredentialKey, Decision, VerdictCache, Verdicts};
-use crate::throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// How many decisions of an [`Authorizer`] run at once on one shard; further requests wait.
 pub const DECISIONS_MAX: usize = 64;

@@ -31,16 +31,17 @@ mod control;
 mod decisions;
 mod descriptors;
 mod exchange;
+pub mod guide;
 mod handle;
 mod handler;
 mod lobby;
+mod log_throttle;
 mod session;
 mod shard;
 mod shard_mailbox;
 mod shard_set;
 mod slots;
 mod socket;
-mod throttle;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
@@ -58,15 +59,15 @@ pub use exchange::{ExchangeClient, ExchangeRequest};
 pub use handle::{Handle, ShardControl, Stopped, shard_control};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use lobby::{Arrival, Seat, Usher};
+pub use log_throttle::LogThrottle;
 /// How many lines of one cause were left out of the log.
-pub use mcp_sse_core::Unsaid;
+pub use mcp_sse_core::SuppressedLines;
 /// The version of rustls whose configuration [`Tls::from_config`] takes.
 #[cfg(feature = "tls")]
 pub use rustls;
 pub use session::{Closed, Session, SessionSender};
 pub use shard::{AcceptTrouble, Shard};
 pub use socket::Socket;
-pub use throttle::LogThrottle;
 #[cfg(feature = "tls")]
 pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
 pub use turn::{Timer, Turn};

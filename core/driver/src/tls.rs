@@ -28,7 +28,7 @@ use mcp_sse_core::{
 };
 
 use super::socket::Socket;
-use crate::throttle::LogThrottle;
+use crate::log_throttle::LogThrottle;
 
 /// The one protocol spoken here (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";

@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use clap::Parser;
 use log::LevelFilter;
-use mcp_sse::demo::{self, Burst, Reply};
-use mcp_sse::greeting::Greeting;
-use mcp_sse::place::Place;
-use mcp_sse::stop;
 use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_core::{
     Config, EntropyUnavailable, Event, Frame, Limits, SendError, Server, SessionId, Time,
 };
+use mcp_sse_demo::banner::Greeting;
+use mcp_sse_demo::listen_address::Place;
+use mcp_sse_demo::protocol::{Burst, Reply, answer};
+use mcp_sse_demo::signals;
 
 /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
 #[derive(Debug, Parser)]
@@ -99,7 +99,7 @@ pub(crate) fn signals(wake: impl Fn() + Send + Sync + 'static) -> io::Result<Arc
     let (first, further) = (signals.clone(), signals.clone());
     let wake = Arc::new(wake);
     let again = wake.clone();
-    stop::on_signals(
+    signals::on_termination(
         move || {
             first.shutdown.store(true, Ordering::Relaxed);
             wake();
@@ -182,7 +182,7 @@ impl Desk {
     fn work(&mut self, server: &mut Server, now: Time) {
         while self.flush(server, now) {
             let Some(message) = self.inbox.pop_front() else { break };
-            match demo::answer(&message) {
+            match answer(&message) {
                 Reply::None => {}
                 Reply::Frame(frame) => self.unsent = Some(frame),
                 Reply::Burst(burst) => self.burst = Some(burst),

@@ -5,15 +5,15 @@ use super::*;
 
 #[track_caller]
 fn check(builder: ConfigBuilder, expected: Option<&str>) {
-    let said = builder.build().err().map(|error| error.to_string());
-    match (&said, expected) {
-        (Some(said), Some(expected)) => assert!(said.contains(expected), "{said}"),
-        (said, expected) => assert_eq!(said.as_deref(), expected),
+    let text = builder.build().err().map(|error| error.to_string());
+    match (&text, expected) {
+        (Some(text), Some(expected)) => assert!(text.contains(expected), "{text}"),
+        (text, expected) => assert_eq!(text.as_deref(), expected),
     }
 }
 
 #[test]
-fn settings() {
+fn settings_are_accepted_or_reported_by_name() {
     let b = Config::builder;
     check(b(), None);
     check(b().stream_path("/events").message_path("/in/box"), None);
@@ -77,7 +77,7 @@ fn body_limit_above_budget_of_bodies_is_an_error_that_names_both() {
     assert_eq!(build(Some(100), Some(100)), Ok(()));
     assert_eq!(build(None, None), Ok(()));
     assert_eq!(build(Some(100), None), Ok(()));
-    for (body, said) in [(Some(101), "(101 bytes)"), (None, "(unlimited)")] {
+    for (body, text) in [(Some(101), "(101 bytes)"), (None, "(unlimited)")] {
         let error = build(body, Some(100)).unwrap_err();
         let expected = ConfigError::AboveOther {
             setting: "body_bytes_max",
@@ -87,16 +87,16 @@ fn body_limit_above_budget_of_bodies_is_an_error_that_names_both() {
             unit: "bytes",
         };
         assert_eq!(error, expected);
-        let said = format!("body_bytes_max {said} must not be above bodies_bytes_max (100 bytes)");
-        assert_eq!(error.to_string(), said);
+        let text = format!("body_bytes_max {text} must not be above bodies_bytes_max (100 bytes)");
+        assert_eq!(error.to_string(), text);
     }
-    // Answers may be short.
+    // A budget of queues below the longest post is allowed: its answer may be short.
     let short = Limits { queues_bytes_max: Some(10_000), ..Limits::default() };
     check(Config::builder().limits(short), None);
 }
 
 #[test]
-fn somebody_decides() {
+fn defer_authorization_is_refused_with_static_tokens() {
     let mut config = Config::default();
     assert!(!config.cors.challenges);
     config.defer_authorization().unwrap();
@@ -110,12 +110,12 @@ fn somebody_decides() {
 }
 
 #[test]
-fn the_first_mistake_is_the_one_reported() {
+fn first_of_two_invalid_settings_is_reported() {
     check(Config::builder().stream_path("x").message_path("y"), Some("stream_path"));
 }
 
 #[test]
-fn long_texts_count_as_memory() {
+fn texts_of_the_configuration_count_as_memory() {
     let most = |builder: ConfigBuilder| builder.build().unwrap().memory_bytes_max();
     let b = Config::builder;
     let plain = most(b());

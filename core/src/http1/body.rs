@@ -1,26 +1,35 @@
-//! Decodes a request body: none, of a fixed length, or chunked.
+//! Decodes a request body: none, of a declared length, or chunked.
 //!
-//! Knows: RFC 9112 §6 and §7.1, and how to stop at any byte and go on later.
-//! Does not know: where content goes, the sum of all bodies, content codings, or who is asking.
-//! Theory of operation: one state per grammar position; a step consumes at least one byte or ends.
-//! httparse has a decoder for chunk sizes too, but reads an empty one as 0 and is lax in extensions.
+//! Knows: RFC 9112 §6 and §7.1, and how to stop at any byte and resume later.
+//! Does not know: where the content goes, the sum of all bodies, or content codings.
+//!
+//! The decoder is a state machine with one state per grammar position. Each step consumes at least
+//! one byte or ends. The chunk size parser of httparse is not used: it reads an empty size as 0 and
+//! does not validate extensions.
 
 use super::error::Error;
 use super::fields::{FieldLines, Scan};
 use super::framing::Framing;
 use super::octets::{self, QUOTED, TOKEN, VALUE};
 
-/// Digits of a chunk size: as many as 64 bits hold, so none can overflow.
+/// The most hexadecimal digits of a chunk size. 16 digits are 64 bits, so no size can overflow.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// How large a body may be, and what a chunked one may carry besides.
+/// The limits of one request body.
+///
+/// ```
+/// # use mcp_sse_core::http1::BodyLimits;
+/// let limits = BodyLimits { body_bytes_max: 64 * 1024, ..BodyLimits::default() };
+/// assert_eq!(limits.trailer_bytes_max, 16 * 1024);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyLimits {
-    /// Bytes of content; `u64::MAX` is unlimited.
+    /// Bytes of content, without chunk framing. `u64::MAX` means unlimited. Default: 4 MiB.
     pub body_bytes_max: u64,
-    /// Bytes of chunk extensions in all, from behind the size to before the line end.
+    /// Bytes of all chunk extensions of the body together, counted from after a chunk size to
+    /// before its CRLF. Default: 16 KiB.
     pub extension_bytes_max: usize,
-    /// Bytes of all trailer fields, their line ends included.
+    /// Bytes of all trailer fields, including their line ends. Default: 16 KiB.
     pub trailer_bytes_max: usize,
 }
 
@@ -34,112 +43,140 @@ impl Default for BodyLimits {
     }
 }
 
-/// How far a decoder came.
+/// The result of decoding one piece of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// How many bytes of the input belong to the body. All of them, unless it is done.
+    /// How many bytes of the input belong to the body: all of them, unless `done` is true.
     pub consumed: usize,
-    /// Whether the body has ended. What was not consumed is the next request's.
+    /// Whether the body has ended. The bytes that were not consumed belong to the next request.
     pub done: bool,
 }
 
-/// Finds the content and the end of a body in bytes that arrive in pieces of any size.
+/// A decoder for one request body that arrives in pieces of any size.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::http1::{BodyDecoder, BodyLimits, Framing, Progress};
+///
+/// let mut decoder = BodyDecoder::new(Framing::Chunked);
+/// let mut content = Vec::new();
+/// let mut sink = |bytes: &[u8]| content.extend_from_slice(bytes);
+/// let limits = BodyLimits::default();
+///
+/// let progress = decoder.decode(b"5\r\nhel", &limits, &mut sink)?;
+/// assert_eq!(progress, Progress { consumed: 6, done: false });
+/// let progress = decoder.decode(b"lo\r\n0\r\n\r\nGET", &limits, &mut sink)?;
+/// assert_eq!(progress, Progress { consumed: 9, done: true });
+/// assert_eq!(content, b"hello");
+/// # Ok::<(), mcp_sse_core::http1::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     framing: Framing,
-    position: Position,
-    /// Content handed to the sink so far.
+    position: BodyPosition,
+    /// Bytes of content passed to the sink so far.
     received: u64,
-    /// What a declared length or the present chunk still holds.
+    /// Bytes of content left in the declared length or in the current chunk.
     remaining: u64,
-    /// Bytes of extensions, and after the last chunk bytes of trailers.
+    /// Bytes of extensions so far; after the last chunk, bytes of trailers so far.
     overhead: usize,
 }
 
-/// What comes next.
+/// Which part of the grammar the next octet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
-    /// Content under a declared length.
+enum BodyPosition {
+    /// Content of a body with a declared length.
     Length,
-    /// Content until somebody else says that it has ended.
+    /// Content of a body that ends when its source says so.
     UntilEnd,
-    /// The digits of a chunk size; after the first, also what may follow them.
+    /// A digit of a chunk size or, after the first digit, whatever may follow the size.
     Size { digits: u8 },
-    /// Somewhere in the extensions of a chunk.
+    /// An octet of the extensions of a chunk.
     Extension(Extension),
-    /// The LF behind a chunk size.
+    /// The LF after a chunk size or its extensions.
     SizeLineFeed,
     /// Content of a chunk.
     Data,
-    /// The CR behind a chunk's content.
+    /// The CR after the content of a chunk.
     DataReturn,
-    /// The LF behind a chunk's content.
+    /// The LF after the content of a chunk.
     DataLineFeed,
     /// The trailer section, up to its empty line.
     Trailers(FieldLines),
-    /// Nothing: the body has ended.
+    /// The body has ended.
     Done,
-    /// Nothing: a fault was found, and no later byte is interpreted.
+    /// An error was found. No later byte is interpreted.
     Refused(Error),
 }
 
-/// What comes next in `*( ";" name [ "=" value ] )`.
+/// Which part of `*( ";" name [ "=" value ] )` the next octet belongs to.
 ///
-/// RFC 9112 §7.1.1 has "bad" white space around the semicolon and the equals sign, which senders must
-/// not write (RFC 9110 §5.6.3). It was considered to skip it, as recipients may; it is refused, because
-/// what stands in front of this server may end the chunk's line or its size elsewhere.
+/// RFC 9112 §7.1.1 defines "bad" white space around the semicolon and the equals sign, which
+/// senders must not generate (RFC 9110 §5.6.3). A recipient may skip it; this decoder refuses it,
+/// because a proxy in front of this server might end the line or the size at another octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
     /// The first octet of a name.
     NameStart,
-    /// The rest of a name, or what may follow it.
+    /// A later octet of a name, or the octet after the name.
     Name,
     /// The first octet of a value.
     ValueStart,
-    /// The rest of a value that is a token, or what may follow it.
+    /// A later octet of an unquoted value, or the octet after the value.
     Token,
-    /// Inside a value in quotes.
+    /// An octet of a quoted value.
     Quoted,
-    /// The octet behind a backslash inside a value in quotes.
+    /// The octet after a backslash in a quoted value.
     Escaped,
-    /// Behind a size, or behind a value in quotes.
+    /// The octet after a chunk size or after a quoted value.
     AfterWhole,
 }
 
 impl BodyDecoder {
-    /// A decoder at the beginning of a body.
+    /// Makes a decoder for the body of a request with this `framing`.
     #[must_use]
     pub fn new(framing: Framing) -> Self {
         let (position, remaining) = match framing {
-            Framing::Empty | Framing::Length(0) => (Position::Done, 0),
-            Framing::Length(length) => (Position::Length, length),
-            Framing::Chunked => (Position::Size { digits: 0 }, 0),
+            Framing::Empty | Framing::Length(0) => (BodyPosition::Done, 0),
+            Framing::Length(length) => (BodyPosition::Length, length),
+            Framing::Chunked => (BodyPosition::Size { digits: 0 }, 0),
         };
         Self { framing, position, received: 0, remaining, overhead: 0 }
     }
 
-    /// A decoder for a body without framing, whose end is told apart from it: what an HTTP library
-    /// that speaks for us hands over. It is never `done` by itself.
+    /// Makes a decoder for a body without framing, whose end is signalled separately. Use it behind
+    /// an HTTP library that has already removed the framing.
+    ///
+    /// The decoder passes everything to the sink until [`BodyLimits::body_bytes_max`] is exceeded,
+    /// and never reports `done`.
     #[must_use]
     pub fn until_end() -> Self {
-        Self { position: Position::UntilEnd, remaining: u64::MAX, ..Self::new(Framing::Chunked) }
+        Self {
+            position: BodyPosition::UntilEnd,
+            remaining: u64::MAX,
+            ..Self::new(Framing::Chunked)
+        }
     }
 
-    /// Whether the body ends when its bytes do: see [`until_end`](Self::until_end).
+    /// Whether the end of the body is signalled separately: true for a decoder made by
+    /// [`until_end`](Self::until_end).
     #[must_use]
     pub fn ends_with_input(&self) -> bool {
-        self.position == Position::UntilEnd
+        self.position == BodyPosition::UntilEnd
     }
 
     /// Whether the body has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.position == Position::Done
+        self.position == BodyPosition::Done
     }
 
-    /// The length of the body as its head told it: `None` for a chunked one.
+    /// The length of the body in bytes as the request head declares it, 0 without a body, or `None`
+    /// for a chunked body.
     ///
-    /// It lets its owner refuse what is too large, or reserve room, before any of it arrives.
+    /// With it a server can refuse a body that is too large, or reserve memory for it, before any
+    /// of it arrives.
     #[must_use]
     pub fn declared(&self) -> Option<u64> {
         match self.framing {
@@ -149,16 +186,17 @@ impl BodyDecoder {
         }
     }
 
-    /// Reads `input`, which continues what was given before, and hands its content to `sink` in the
-    /// largest slices there are.
+    /// Decodes `input`, which continues the input of the previous call, and passes the content in
+    /// it to `sink`, in slices as large as possible.
     ///
-    /// Call it with each piece as it arrives, until it says `done`; from then on it consumes
-    /// nothing.
+    /// Call it with each piece of input as it arrives, until [`Progress::done`] is true; from then
+    /// on it consumes nothing.
     ///
     /// # Errors
     ///
-    /// The fault of the first byte that cannot be right or is one too many; a declared length over
-    /// the limit at once. The sink has seen all content before it. Every later call says the same.
+    /// The error of the first byte that is invalid or exceeds a limit of `limits`. A declared
+    /// length over the limit is an error at the first call. The sink has received all content
+    /// before the error. Every later call returns the same error.
     pub fn decode(
         &mut self,
         input: &[u8],
@@ -166,11 +204,11 @@ impl BodyDecoder {
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<Progress, Error> {
         let mut rest = input;
-        if self.position == Position::Length && self.remaining > limits.body_bytes_max {
-            self.position = Position::Refused(Error::BodyTooLarge);
+        if self.position == BodyPosition::Length && self.remaining > limits.body_bytes_max {
+            self.position = BodyPosition::Refused(Error::BodyTooLarge);
         }
         while let Some(&octet) = rest.first() {
-            if self.position == Position::Done {
+            if self.position == BodyPosition::Done {
                 break;
             }
             match self.step(octet, rest, limits, sink) {
@@ -178,74 +216,78 @@ impl BodyDecoder {
                     self.position = position;
                     rest = rest.get(used..).unwrap_or_default();
                 }
-                Err(fault) => self.position = Position::Refused(fault),
+                Err(fault) => self.position = BodyPosition::Refused(fault),
             }
-            if let Position::Refused(_) = self.position {
+            if let BodyPosition::Refused(_) = self.position {
                 break;
             }
         }
-        if let Position::Refused(fault) = self.position {
+        if let BodyPosition::Refused(fault) = self.position {
             return Err(fault);
         }
         Ok(Progress { consumed: input.len() - rest.len(), done: self.is_done() })
     }
 
-    /// Judges `octet`, the first of `rest`, and says what comes next and how many bytes were used.
+    /// Consumes `octet`, the first of `rest`, or more of `rest`. Returns the next position and the
+    /// number of bytes consumed.
     fn step(
         &mut self,
         octet: u8,
         rest: &[u8],
         limits: &BodyLimits,
         sink: &mut impl FnMut(&[u8]),
-    ) -> Result<(Position, usize), Error> {
+    ) -> Result<(BodyPosition, usize), Error> {
         let position = match self.position {
-            Position::Length => {
+            BodyPosition::Length => {
                 let used = self.take(rest, limits, sink)?;
                 let done = self.remaining == 0;
-                return Ok((if done { Position::Done } else { Position::Length }, used));
+                return Ok((if done { BodyPosition::Done } else { BodyPosition::Length }, used));
             }
-            Position::UntilEnd => {
-                return Ok((Position::UntilEnd, self.take(rest, limits, sink)?));
+            BodyPosition::UntilEnd => {
+                return Ok((BodyPosition::UntilEnd, self.take(rest, limits, sink)?));
             }
-            Position::Data => {
+            BodyPosition::Data => {
                 let used = self.take(rest, limits, sink)?;
                 let done = self.remaining == 0;
-                return Ok((if done { Position::DataReturn } else { Position::Data }, used));
+                return Ok((
+                    if done { BodyPosition::DataReturn } else { BodyPosition::Data },
+                    used,
+                ));
             }
-            Position::Trailers(lines) => return self.trailers(lines, rest, limits),
-            Position::Size { digits } => match hex(octet) {
+            BodyPosition::Trailers(lines) => return self.trailers(lines, rest, limits),
+            BodyPosition::Size { digits } => match hex(octet) {
                 Some(_) if digits == SIZE_DIGITS_MAX => return Err(Error::MalformedChunk),
                 Some(digit) => {
                     self.remaining = self.remaining * 16 + u64::from(digit);
-                    Position::Size { digits: digits + 1 }
+                    BodyPosition::Size { digits: digits + 1 }
                 }
                 None if digits == 0 => return Err(misplaced(octet)),
                 None => self.extension(Extension::AfterWhole, octet, limits)?,
             },
-            Position::Extension(extension) => self.extension(extension, octet, limits)?,
-            Position::SizeLineFeed => match octet {
-                b'\n' if self.remaining > 0 => Position::Data,
+            BodyPosition::Extension(extension) => self.extension(extension, octet, limits)?,
+            BodyPosition::SizeLineFeed => match octet {
+                b'\n' if self.remaining > 0 => BodyPosition::Data,
                 b'\n' => {
                     self.overhead = 0;
-                    Position::Trailers(FieldLines::default())
+                    BodyPosition::Trailers(FieldLines::default())
                 }
                 _ => return Err(Error::BadLineEnd),
             },
-            Position::DataReturn => match octet {
-                b'\r' => Position::DataLineFeed,
+            BodyPosition::DataReturn => match octet {
+                b'\r' => BodyPosition::DataLineFeed,
                 _ => return Err(misplaced(octet)),
             },
-            Position::DataLineFeed => match octet {
-                b'\n' => Position::Size { digits: 0 },
+            BodyPosition::DataLineFeed => match octet {
+                b'\n' => BodyPosition::Size { digits: 0 },
                 _ => return Err(Error::BadLineEnd),
             },
-            Position::Done => return Ok((Position::Done, 0)),
-            Position::Refused(fault) => return Err(fault),
+            BodyPosition::Done => return Ok((BodyPosition::Done, 0)),
+            BodyPosition::Refused(fault) => return Err(fault),
         };
         Ok((position, 1))
     }
 
-    /// Hands the content at the start of `rest` to the sink.
+    /// Passes the content at the start of `rest` to the sink and returns its length.
     fn take(
         &mut self,
         rest: &[u8],
@@ -264,17 +306,17 @@ impl BodyDecoder {
         Ok(content.len())
     }
 
-    /// One octet behind a chunk size: of an extension, or the CR.
+    /// Consumes one octet after a chunk size: of an extension, or the CR.
     fn extension(
         &mut self,
         at: Extension,
         octet: u8,
         limits: &BodyLimits,
-    ) -> Result<Position, Error> {
+    ) -> Result<BodyPosition, Error> {
         let token = octets::is(octet, TOKEN);
         let next = match (at, octet) {
             (Extension::Name | Extension::Token | Extension::AfterWhole, b'\r') => {
-                return Ok(Position::SizeLineFeed);
+                return Ok(BodyPosition::SizeLineFeed);
             }
             (Extension::Name | Extension::Token | Extension::AfterWhole, b';') => {
                 Extension::NameStart
@@ -289,31 +331,32 @@ impl BodyDecoder {
             (Extension::ValueStart | Extension::Token, _) if token => Extension::Token,
             _ => return Err(misplaced(octet)),
         };
-        // Unlimited, it could come to more than a 32-bit machine counts.
+        // With an unlimited `extension_bytes_max` the sum could overflow a `usize` of 32 bits.
         self.overhead = self.overhead.saturating_add(1);
         if self.overhead > limits.extension_bytes_max {
             return Err(Error::ChunkExtensionsTooLarge);
         }
-        Ok(Position::Extension(next))
+        Ok(BodyPosition::Extension(next))
     }
 
-    /// Trailers are checked like fields and dropped: no field that matters here may be one
-    /// (RFC 9110 §6.5.1).
+    /// Consumes trailer fields. They are validated and discarded: no field that this server uses
+    /// may be sent as a trailer (RFC 9110 §6.5.1).
     fn trailers(
         &mut self,
         mut lines: FieldLines,
         rest: &[u8],
         limits: &BodyLimits,
-    ) -> Result<(Position, usize), Error> {
-        // The empty line at the end is always there, so it is not counted.
+    ) -> Result<(BodyPosition, usize), Error> {
+        // The empty line that ends the section is not counted towards the limit, so its 2 bytes are
+        // added.
         let room = limits.trailer_bytes_max.saturating_add(2).saturating_sub(self.overhead);
         let window = rest.get(..room).unwrap_or(rest);
         match lines.scan(window, usize::MAX)? {
-            Scan::Complete { consumed } => Ok((Position::Done, consumed)),
+            Scan::Complete { consumed } => Ok((BodyPosition::Done, consumed)),
             Scan::Partial if window.len() < rest.len() => Err(Error::TrailersTooLarge),
             Scan::Partial => {
                 self.overhead += window.len();
-                Ok((Position::Trailers(lines), window.len()))
+                Ok((BodyPosition::Trailers(lines), window.len()))
             }
         }
     }
@@ -328,7 +371,7 @@ fn hex(octet: u8) -> Option<u8> {
     }
 }
 
-/// The fault of an octet that has no place around a chunk.
+/// The error for an octet that is invalid at its position in the chunk framing.
 fn misplaced(octet: u8) -> Error {
     if octet == b'\n' { Error::BadLineEnd } else { Error::MalformedChunk }
 }

@@ -1,20 +1,28 @@
-//! Wall time as text: for the `Date` field, and for people and programs.
+//! Formats wall-clock time for the `Date` field and for JSON and logs.
 //!
-//! Knows: the proleptic Gregorian calendar, from 1970 to 9999.
-//! Does not know: what time it is (that is an argument), or time zones: all of it is UTC.
+//! Knows: the proleptic Gregorian calendar from 1970 to 9999.
+//! Does not know: the current time (it is an argument), or time zones: everything is UTC.
 
 use core::fmt;
 use core::str;
 
-/// The last second that four digits of a year can name; later ones read like it.
+/// The last second of the year 9999. Later times are formatted as this one.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// A point in time as the `Date` field has it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
+/// A time in the format of the `Date` field: `Sun, 06 Nov 1994 08:49:37 GMT` (IMF-fixdate, RFC 9110
+/// §5.6.7).
+///
+/// ```
+/// # use mcp_sse_core::http1::HttpDate;
+/// let date = HttpDate::from_unix(784_111_777);
+/// assert_eq!(date.as_str(), "Sun, 06 Nov 1994 08:49:37 GMT");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HttpDate([u8; 29]);
 
 impl HttpDate {
-    /// The date of that many seconds after 1970 began. From the year 10000 on it stands still.
+    /// Formats the time that is `seconds` after the Unix epoch. Times after the year 9999 give the
+    /// last second of 9999.
     #[must_use]
     pub fn from_unix(seconds: u64) -> Self {
         let civil = Civil::from_unix(seconds);
@@ -31,26 +39,32 @@ impl HttpDate {
         ])
     }
 
-    /// The date as text, 29 octets.
+    /// The formatted time, 29 ASCII characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// A point in time as programs like to read it: `2026-11-21T09:00:00Z` (RFC 3339). See [`rfc3339`].
+/// A time in the format of RFC 3339: `2026-11-21T09:00:00Z`. [`rfc3339`] makes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rfc3339([u8; 20]);
 
 impl Rfc3339 {
-    /// The time as text, 20 octets.
+    /// The formatted time, 20 ASCII characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// The time that many seconds after 1970 began. From the year 10000 on it stands still.
+/// Formats the time that is `seconds` after the Unix epoch, in UTC. Times after the year 9999 give
+/// the last second of 9999.
+///
+/// ```
+/// # use mcp_sse_core::http1::rfc3339;
+/// assert_eq!(rfc3339(784_111_777).as_str(), "1994-11-06T08:49:37Z");
+/// ```
 #[must_use]
 pub fn rfc3339(seconds: u64) -> Rfc3339 {
     let civil = Civil::from_unix(seconds);
@@ -65,7 +79,7 @@ pub fn rfc3339(seconds: u64) -> Rfc3339 {
     ])
 }
 
-macro_rules! print_as_text {
+macro_rules! impl_display_and_debug {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,10 +95,10 @@ macro_rules! print_as_text {
     };
 }
 
-print_as_text!(HttpDate);
-print_as_text!(Rfc3339);
+impl_display_and_debug!(HttpDate);
+impl_display_and_debug!(Rfc3339);
 
-/// A point in time in its parts, each small enough for the digits it gets.
+/// A time split into the fields of the calendar.
 struct Civil {
     year: u64,
     /// 1 to 12.
@@ -102,15 +116,18 @@ impl Civil {
     fn from_unix(seconds: u64) -> Self {
         let seconds = seconds.min(SECONDS_MAX);
         let days = seconds / 86_400;
-        // Years are counted from a March 1st, so that the leap day is the last of its year; the one of
-        // the year 0 is 719,468 days before 1970. The calendar repeats after 400 years.
+        // Count years from March 1st, so that a leap day is the last day of its year. March 1st of
+        // the year 0 is 719,468 days before 1970. The calendar repeats every 400 years (146,097
+        // days).
         let shifted = days + 719_468;
         let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        // Leap days that have passed: one in 1,461 days, not in 36,524, yet in 146,096.
+        // Subtract the leap days that have passed: one every 1,461 days, except every 36,524 days,
+        // except every 146,096 days.
         let year_of_era =
             (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        // From March, months begin every 30.6 days, rounded the right way: (153 m + 2) / 5.
+        // Counted from March, months begin every 30.6 days on average; (153 m + 2) / 5 rounds to
+        // the exact day.
         let month_from_march = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
         let (month, later) = if month_from_march < 10 {
@@ -165,7 +182,7 @@ impl Civil {
     }
 }
 
-/// The two last digits of `number`.
+/// The last two decimal digits of `number`.
 fn two(number: u64) -> [u8; 2] {
     [b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]
 }

@@ -1,14 +1,17 @@
-//! What can be wrong with a request as HTTP/1.1.
+//! The error type of the HTTP/1.1 codec.
 //!
-//! Knows: each mistake, and a sentence about it. Does not know: how it is answered.
+//! Knows: each mistake of a peer and a text that describes it. Does not know: the status code with
+//! which it is answered.
 
 use core::fmt;
 
 macro_rules! errors {
     ($( $(#[doc = $doc:literal])+ $name:ident = $text:literal; )+) => {
-        /// A mistake of a peer in the framing, the addressing or the fields of a request.
+        /// What is wrong with a request that this codec refuses: its framing, its addressing or its
+        /// fields.
         ///
-        /// Each has a sentence for people, its [`text`](Self::text), which is what it displays.
+        /// [`text`](Self::text) describes each variant in one sentence; `Display` writes the same
+        /// text.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Error {
@@ -16,10 +19,15 @@ macro_rules! errors {
         }
 
         impl Error {
-            /// Every error there is.
+            /// All variants, in the order of declaration.
             pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
 
-            /// The sentence about it.
+            /// The description of this error, in English.
+            ///
+            /// ```
+            /// # use mcp_sse_core::http1::Error;
+            /// assert_eq!(Error::MissingHost.text(), "missing Host field");
+            /// ```
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $( Self::$name => $text, )+ }
@@ -29,51 +37,56 @@ macro_rules! errors {
 }
 
 errors! {
-    /// A line that ends in anything but CRLF: a bare LF, a bare CR, CR CR LF.
+    /// A line does not end in CRLF: it ends in a bare LF, a bare CR, or CR CR LF.
     BadLineEnd = "a line must end in CRLF and nothing else";
-    /// More empty lines before a request line than anyone sends by accident.
+    /// There are more than four empty lines before a request line (RFC 9112 §2.2).
     TooManyEmptyLines = "too many empty lines before the request line";
-    /// A request line that is not `method SP request-target SP HTTP-version`.
+    /// The request line is not `method SP request-target SP HTTP-version` (RFC 9112 §3).
     MalformedRequestLine = "malformed request line";
-    /// A request target of a form or with octets that RFC 9112 does not allow here.
+    /// The request target has a form or an octet that is not allowed (RFC 9112 §3.2, RFC 3986 §2).
     MalformedTarget = "malformed request target";
-    /// A header or trailer field with a bad name, bad octets, folding or space before the colon.
+    /// A header or trailer field has an invalid name, an invalid octet in its value, white space
+    /// before the colon, or obsolete line folding (RFC 9112 §5).
     MalformedField = "malformed header field";
-    /// An HTTP major version other than 1.
-    UnsupportedVersion = "only HTTP/1.0 and HTTP/1.1 are spoken here";
-    /// A method that this server does not know at all.
+    /// The HTTP major version is not 1.
+    UnsupportedVersion = "only HTTP/1.0 and HTTP/1.1 are supported";
+    /// The method is none of [`Method`](super::Method).
     UnknownMethod = "unknown method";
-    /// An HTTP/1.1 request without a `Host` field.
+    /// An HTTP/1.1 request has no `Host` field (RFC 9112 §3.2).
     MissingHost = "missing Host field";
-    /// More than one `Host` field.
+    /// There is more than one `Host` field (RFC 9112 §3.2).
     DuplicateHost = "more than one Host field";
-    /// A `Host` that is not `host [ ":" port ]`.
+    /// The `Host` field is not `host [ ":" port ]`.
     InvalidHost = "malformed Host field";
-    /// A `Content-Length` that is not exactly one run of 1 to 19 digits without leading zeros.
+    /// There is more than one `Content-Length`, or it is not 1 to 19 decimal digits without leading
+    /// zeros.
     InvalidContentLength = "Content-Length must be one field of decimal digits without leading zeros";
-    /// `Content-Length` and `Transfer-Encoding` together.
+    /// `Content-Length` and `Transfer-Encoding` were sent together (RFC 9112 §6.1).
     ConflictingFraming = "Content-Length and Transfer-Encoding together";
-    /// A `Transfer-Encoding` that is repeated, combined, empty, or sent with HTTP/1.0.
+    /// `Transfer-Encoding` is repeated, a list, empty, not a token, or was sent with HTTP/1.0.
     InvalidTransferEncoding = "Transfer-Encoding must be exactly: chunked";
-    /// A transfer coding other than chunked.
-    UnsupportedTransferCoding = "the only transfer coding known here is chunked";
-    /// A chunk whose size, extension, data end or last chunk breaks RFC 9112 section 7.1.
+    /// The transfer coding is not `chunked`.
+    UnsupportedTransferCoding = "the only supported transfer coding is chunked";
+    /// The size, an extension, the end of the data or the last chunk violates RFC 9112 §7.1.
     MalformedChunk = "malformed chunk";
-    /// Chunk extensions longer in all than the limit.
+    /// The chunk extensions of one body are together longer than
+    /// [`BodyLimits::extension_bytes_max`](super::BodyLimits::extension_bytes_max).
     ChunkExtensionsTooLarge = "chunk extensions too long";
-    /// A trailer section longer than the limit.
+    /// The trailer section is longer than
+    /// [`BodyLimits::trailer_bytes_max`](super::BodyLimits::trailer_bytes_max).
     TrailersTooLarge = "trailer section too long";
-    /// A request head longer than the limit.
+    /// The head is longer than [`HeadLimits::head_bytes_max`](super::HeadLimits::head_bytes_max).
     HeadTooLarge = "request head too long";
-    /// More header fields than the limit.
+    /// There are more header fields than [`HeadLimits::fields_max`](super::HeadLimits::fields_max).
     TooManyFields = "too many header fields";
-    /// A request target longer than the limit.
+    /// The target is longer than
+    /// [`HeadLimits::target_bytes_max`](super::HeadLimits::target_bytes_max).
     TargetTooLong = "request target too long";
-    /// An `Expect` other than `100-continue`.
-    UnsupportedExpectation = "the only expectation known here is 100-continue";
-    /// A request body under a content coding.
+    /// There is an expectation other than `100-continue` (RFC 9110 §10.1.1).
+    UnsupportedExpectation = "the only supported expectation is 100-continue";
+    /// The request body has a content coding, such as gzip.
     UnsupportedContentEncoding = "Content-Encoding is not supported on requests";
-    /// A body over the limit.
+    /// The body is longer than [`BodyLimits::body_bytes_max`](super::BodyLimits::body_bytes_max).
     BodyTooLarge = "request body too large";
 }
 

@@ -1,8 +1,9 @@
-//! One whole request head, as a value that cannot be ambiguous.
+//! Parses one complete request head into a value without ambiguity.
 //!
-//! Knows: the fields that frame, address and hold a connection, and what RFC 9112 §3.2 and §6 refuse.
-//! Does not know: how the head was found (see `scan`, which has checked every octet), routes, or any
-//! other field: those are looked up by name.
+//! Knows: the fields that decide framing, host and persistence, and what RFC 9112 §3.2 and §6
+//! refuse.
+//! Does not know: how the end of the head was found (see `scan`, which has validated every octet),
+//! routes, or any other field: other fields are looked up by name.
 
 use super::authority;
 use super::error::Error;
@@ -14,21 +15,30 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::str;
 
-/// Room for the fields of one [`Head`], 4 KiB on its caller's stack.
+/// Memory for the fields of one [`Head`], about 4 KiB. The caller usually puts it on the stack.
+///
+/// ```
+/// # use mcp_sse_core::http1::{FieldStorage, Head};
+/// let mut storage = FieldStorage::new();
+/// let head = Head::parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &mut storage)?;
+/// assert_eq!(head.host(), Some("a"));
+/// # Ok::<(), mcp_sse_core::http1::Error>(())
+/// ```
 pub struct FieldStorage<'a>(Slots<'a>);
 
 enum Slots<'a> {
-    /// What nearly every head uses: nothing is written before it is known.
-    Fresh([MaybeUninit<httparse::Header<'a>>; FIELDS_CAP]),
-    /// For a version that httparse refuses to read.
-    Blank([httparse::Header<'a>; FIELDS_CAP]),
+    /// Memory that httparse initializes as far as it needs. Used for HTTP/1.0 and HTTP/1.1.
+    Uninit([MaybeUninit<httparse::Header<'a>>; FIELDS_CAP]),
+    /// Initialized memory, which httparse requires if it parses fields only. Used for HTTP/1.2 and
+    /// above, whose request line httparse refuses.
+    Initialized([httparse::Header<'a>; FIELDS_CAP]),
 }
 
 impl FieldStorage<'_> {
-    /// Empty storage.
+    /// Makes empty storage. It costs nothing: no memory is initialized.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Slots::Fresh([const { MaybeUninit::uninit() }; FIELDS_CAP]))
+        Self(Slots::Uninit([const { MaybeUninit::uninit() }; FIELDS_CAP]))
     }
 }
 
@@ -51,16 +61,17 @@ impl<'a> FieldStorage<'a> {
         line: &RequestLine<'a>,
     ) -> Option<&'a [httparse::Header<'a>]> {
         if line.minor > b'1' {
-            // Our own scanner took `HTTP/1.2`; httparse does not, so it is shown the fields alone.
-            self.0 = Slots::Blank([httparse::EMPTY_HEADER; FIELDS_CAP]);
+            // The scanner accepts `HTTP/1.2`, but httparse does not, so httparse parses only the
+            // fields.
+            self.0 = Slots::Initialized([httparse::EMPTY_HEADER; FIELDS_CAP]);
         }
         match &mut self.0 {
-            Slots::Fresh(slots) => {
+            Slots::Uninit(slots) => {
                 let mut request = httparse::Request::new(&mut []);
                 let status = request.parse_with_uninit_headers(bytes, slots).ok()?;
                 status.is_complete().then_some(request.headers)
             }
-            Slots::Blank(slots) => match httparse::parse_headers(line.behind, slots).ok()? {
+            Slots::Initialized(slots) => match httparse::parse_headers(line.fields, slots).ok()? {
                 httparse::Status::Complete((_, fields)) => Some(fields),
                 httparse::Status::Partial => None,
             },
@@ -68,12 +79,14 @@ impl<'a> FieldStorage<'a> {
     }
 }
 
-/// The words of a request line, whose octets a scanner has checked.
+/// The parts of a request line, whose octets the scanner has validated.
 struct RequestLine<'a> {
     method: &'a [u8],
     target: &'a [u8],
+    /// The digit after `HTTP/1.`.
     minor: u8,
-    behind: &'a [u8],
+    /// The bytes after the request line.
+    fields: &'a [u8],
 }
 
 impl<'a> RequestLine<'a> {
@@ -85,11 +98,27 @@ impl<'a> RequestLine<'a> {
         let bytes = bytes.strip_prefix(b" ")?;
         let (target, bytes) = bytes.split_at_checked(memchr::memchr(b' ', bytes)?)?;
         let (&minor, bytes) = bytes.strip_prefix(b" HTTP/1.")?.split_first()?;
-        Some(Self { method, target, minor, behind: bytes.strip_prefix(b"\r\n")? })
+        Some(Self { method, target, minor, fields: bytes.strip_prefix(b"\r\n")? })
     }
 }
 
-/// One request head.
+/// One parsed request head.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::http1::{FieldStorage, Framing, Head, Method, Version};
+///
+/// let bytes = b"POST /messages HTTP/1.1\r\nHost: a:80\r\nContent-Length: 2\r\nX: y\r\n\r\n";
+/// let mut storage = FieldStorage::new();
+/// let head = Head::parse(bytes, &mut storage)?;
+/// assert_eq!((head.method(), head.version()), (Method::Post, Version::Http11));
+/// assert_eq!(head.host(), Some("a:80"));
+/// assert_eq!(head.framing(), Framing::Length(2));
+/// assert_eq!(head.field("x"), Some(&b"y"[..]));
+/// assert!(head.keep_alive());
+/// # Ok::<(), mcp_sse_core::http1::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
     method: Method,
@@ -102,18 +131,20 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads one whole head.
+    /// Parses one complete head.
     ///
-    /// `bytes` are what a [`HeadScanner`](super::HeadScanner) accepted, from the first byte it was
-    /// given to the last it consumed: bytes that no scanner saw are read more leniently than they
-    /// should be. `storage` is used up; make a new one for each head, it costs nothing.
+    /// - `bytes`: everything that a [`HeadScanner`](super::HeadScanner) accepted, from the first
+    ///   byte it was given to the last it consumed. Bytes that were not scanned are parsed more
+    ///   leniently than they should be.
+    /// - `storage`: memory for the fields. It can be used once; make new storage for each head.
     ///
     /// # Errors
     ///
-    /// Framing first, since nothing may hide that the end of the request is in doubt; then `Host`,
-    /// then the target, then the method. What depends on who answers is left to
-    /// [`check_expectation`](Self::check_expectation) and
-    /// [`check_content_encoding`](Self::check_content_encoding).
+    /// The first error in this order: framing, `Host`, target, method. Framing comes first, because
+    /// no other error may hide that the end of the request is unknown. `Expect` and
+    /// `Content-Encoding` are checked separately, by [`check_expectation`](Self::check_expectation)
+    /// and [`check_content_encoding`](Self::check_content_encoding), because whether they matter
+    /// depends on the route.
     pub fn parse(bytes: &'a [u8], storage: &'a mut FieldStorage<'a>) -> Result<Self, Error> {
         let line = RequestLine::split(bytes).ok_or(Error::MalformedRequestLine)?;
         let fields = storage.fill(bytes, &line).ok_or(Error::MalformedField)?;
@@ -131,7 +162,7 @@ impl<'a> Head<'a> {
             members(named(fields, "connection"))
                 .any(|member| member.eq_ignore_ascii_case(option.as_bytes()))
         };
-        // `close` wins over everything (RFC 9112 §9.3).
+        // `close` takes precedence over everything else (RFC 9112 §9.3).
         let keep_alive = !connection("close")
             && match version {
                 Version::Http10 => connection("keep-alive"),
@@ -141,13 +172,13 @@ impl<'a> Head<'a> {
         Ok(Self { method, version, target, framing, keep_alive, host, fields })
     }
 
-    /// The method.
+    /// The request method.
     #[must_use]
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// The version.
+    /// The HTTP version.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
@@ -165,38 +196,40 @@ impl<'a> Head<'a> {
         self.framing
     }
 
-    /// Whether the client is ready for another request on this connection.
+    /// Whether the client permits another request on this connection (RFC 9112 §9.3).
     #[must_use]
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
     }
 
-    /// The `host [ ":" port ]` that was asked: the target's own authority, else the `Host` field,
-    /// which only an HTTP/1.0 request can be without.
+    /// The host with its optional port that the request is for: the authority of the target if it
+    /// has one, otherwise the value of `Host`. `None` only for an HTTP/1.0 request without either.
     #[must_use]
     pub fn host(&self) -> Option<&'a str> {
         self.host
     }
 
-    /// The value of the first field of that name, without white space around it.
+    /// The value of the first field called `name`, without white space around it, or `None` if
+    /// there is none. Names are compared case-insensitively.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
         self.fields_named(name).next()
     }
 
-    /// The values of all fields of that name, in order. Names have no case.
+    /// The values of all fields called `name`, in order. Names are compared case-insensitively.
     pub fn fields_named(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         named(self.fields, name)
     }
 
-    /// All fields, in order, named as they were sent.
+    /// Names and values of all fields, in order. Names are spelled as they were sent.
     pub fn fields(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a [u8])> {
         self.fields.iter().map(|field| (field.name, trim(field.value)))
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body.
     ///
-    /// Never on HTTP/1.0 (RFC 9110 §10.1.1), and never without a body to wait for.
+    /// False for HTTP/1.0, which has no interim responses (RFC 9110 §10.1.1), and for a request
+    /// without a body.
     #[must_use]
     pub fn expects_continue(&self) -> bool {
         self.version == Version::Http11
@@ -205,13 +238,14 @@ impl<'a> Head<'a> {
             && self.check_expectation().is_ok()
     }
 
-    /// Whether every expectation is one that this server can meet.
+    /// Checks that the request has no expectation other than `100-continue`.
     ///
-    /// Call it once nothing more important is wrong. On HTTP/1.0 the field is ignored.
+    /// Call it after all checks whose errors should take precedence. An `Expect` field of an
+    /// HTTP/1.0 request is ignored (RFC 9110 §10.1.1).
     ///
     /// # Errors
     ///
-    /// [`Error::UnsupportedExpectation`] for anything but `100-continue`, in any case.
+    /// [`Error::UnsupportedExpectation`] if there is another expectation. Case is ignored.
     pub fn check_expectation(&self) -> Result<(), Error> {
         let known = self.version == Version::Http10
             || members(self.fields_named("expect"))
@@ -219,14 +253,15 @@ impl<'a> Head<'a> {
         if known { Ok(()) } else { Err(Error::UnsupportedExpectation) }
     }
 
-    /// Whether the body is in no content coding.
+    /// Checks that the body has no content coding (RFC 9110 §8.4).
     ///
-    /// Call it once nothing more important is wrong. Without a body the field means nothing, and is
-    /// not looked at.
+    /// Call it after all checks whose errors should take precedence. `Content-Encoding` is ignored
+    /// on a request without a body.
     ///
     /// # Errors
     ///
-    /// [`Error::UnsupportedContentEncoding`] for anything but `identity`, in any case.
+    /// [`Error::UnsupportedContentEncoding`] if there is a coding other than `identity`. Case is
+    /// ignored.
     pub fn check_content_encoding(&self) -> Result<(), Error> {
         let known = !self.has_body()
             || members(self.fields_named("content-encoding"))
@@ -243,7 +278,7 @@ impl<'a> Head<'a> {
 }
 
 impl fmt::Debug for Head<'_> {
-    /// Names, not values, of fields: a value may be a credential. The same goes for the query.
+    /// Prints neither the values of fields nor the query, because they may contain credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Head")
             .field("method", &self.method)
@@ -263,13 +298,14 @@ fn named<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> impl Iterator<It
         .map(|field| trim(field.value))
 }
 
-/// The members of a comma-separated list over all its fields (RFC 9110 §5.6.1). Empty ones are
-/// members too: who compares them with what is known will refuse or overlook them.
+/// The members of a comma-separated list that may be spread over several fields (RFC 9110 §5.6.1).
+/// Empty members are included.
 fn members<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
     values.flat_map(|value| value.split(|&octet| octet == b',')).map(trim)
 }
 
-/// Exactly one valid `Host`; none at all is right only before HTTP/1.1 (RFC 9112 §3.2).
+/// The value of the `Host` field. It must occur exactly once and be valid; only an HTTP/1.0 request
+/// may omit it (RFC 9112 §3.2).
 fn host<'a>(
     version: Version,
     mut values: impl Iterator<Item = &'a [u8]>,

@@ -1,20 +1,21 @@
 //! An HTTP/1.1 server codec, strict and without I/O.
 //!
 //! Knows: RFC 9112 and the parts of RFC 9110 that decide how a message is framed, addressed and
-//! dated. Does not know: MCP, routes, sessions, sockets, time-outs, or who may ask.
+//! dated. Does not know: MCP, routes, sessions, sockets, timeouts or authorization.
 //!
-//! It works on its own, one request after the other:
+//! It can be used without the rest of this crate. Each request passes through it in four steps:
 //!
-//! 1. [`HeadScanner::scan`] takes bytes as they come, judges every octet in order, and says where
-//!    the head ends. Its verdict never depends on how the bytes were cut.
-//! 2. [`Head::parse`] reads one whole head, with no allocation, into a value that cannot be
-//!    ambiguous: method, target, version, host, [`Framing`], fields.
-//! 3. [`BodyDecoder::decode`] takes what follows, hands the content to a sink, and says where the
-//!    body, and with it the request, ends.
-//! 4. [`Response::render`] and [`render_stream_head`] make the bytes of an answer.
+//! 1. [`HeadScanner::scan`] takes bytes as they arrive, checks every octet in order, and reports
+//!    where the head ends. The result never depends on how the bytes were split into calls.
+//! 2. [`Head::parse`] reads one complete head, without allocating, into a value without ambiguity:
+//!    method, target, version, host, [`Framing`], fields.
+//! 3. [`BodyDecoder::decode`] takes the bytes after the head, passes the content to a sink, and
+//!    reports where the body, and with it the request, ends.
+//! 4. [`Response::render`] and [`render_stream_head`] produce the bytes of a response.
 //!
-//! A peer's mistake is a [`Error`], never a panic. Where a standard leaves a choice
-//! this layer refuses: a server that refuses cannot disagree with whatever stands in front of it.
+//! A mistake of the peer is an [`Error`], never a panic. Where a standard allows a server either to
+//! accept or to refuse a message, this codec refuses: a server that refuses cannot interpret a
+//! message differently from a proxy in front of it, which is how request smuggling works.
 //!
 //! ```
 //! use mcp_sse_core::http1::{FieldStorage, Head, HeadLimits, HeadScanner, Method, Scan};

@@ -1,19 +1,19 @@
-//! Which octet may stand where: one table of 256 entries for every grammar of this layer.
+//! Character classes: one table of 256 entries for every grammar of this codec.
 //!
-//! Knows: the character classes of RFC 9110 §5.5 and §5.6, RFC 3986 §2, and nothing around them.
+//! Knows: the character classes of RFC 9110 §5.5 and §5.6 and of RFC 3986 §2.
 //! Does not know: in which position of a message an octet was found.
 
 /// `tchar` (RFC 9110 §5.6.2): methods, field names, chunk extension names, codings.
 pub(super) const TOKEN: u8 = 1;
-/// Octets of a request target: visible ASCII without `"#<>\^{|}` and the backtick, none of which
-/// RFC 3986 §2 allows anywhere in a URI (`#` begins a fragment, which is never sent).
+/// Octets of a request target: visible ASCII except `"#<>\^{|}` and the backtick, which RFC 3986 §2
+/// allows nowhere in a URI. (`#` begins a fragment, which is never sent.)
 pub(super) const TARGET: u8 = 1 << 1;
 /// Octets of a field value: HTAB, SP, VCHAR and obs-text (RFC 9110 §5.5). The second half of a
 /// quoted-pair (RFC 9110 §5.6.4) is the same set.
 pub(super) const VALUE: u8 = 1 << 2;
 /// `qdtext` (RFC 9110 §5.6.4): a field value's octets without the quote and the backslash.
 pub(super) const QUOTED: u8 = 1 << 3;
-/// `unreserved` (RFC 3986 §2.3): what a registered name is made of here. See `authority`.
+/// `unreserved` (RFC 3986 §2.3): the characters of a registered name, as `authority` narrows it.
 pub(super) const UNRESERVED: u8 = 1 << 4;
 
 static CLASSES: [u8; 256] = classes();
@@ -70,20 +70,20 @@ const fn classes() -> [u8; 256] {
     table
 }
 
-/// Whether `octet` is of `class`.
+/// Whether `octet` belongs to `class`.
 #[inline]
 #[expect(clippy::indexing_slicing, reason = "the table has an entry for every octet")]
 pub(super) fn is(octet: u8, class: u8) -> bool {
     CLASSES[usize::from(octet)] & class != 0
 }
 
-/// How many octets at the start of `input` are of `class`.
+/// How many octets at the start of `input` belong to `class`.
 #[inline]
 pub(super) fn run(input: &[u8], class: u8) -> usize {
     input.iter().position(|&octet| !is(octet, class)).unwrap_or(input.len())
 }
 
-/// Like [`run`] for [`VALUE`], a block at a time: values are the bulk of a head.
+/// Like [`run`] for [`VALUE`], but 16 octets at a time, because most of a head is field values.
 #[inline]
 pub(super) fn run_of_value(input: &[u8]) -> usize {
     let mut rest = input;
@@ -96,7 +96,8 @@ pub(super) fn run_of_value(input: &[u8]) -> usize {
     input.len() - rest.len() + run(rest, VALUE)
 }
 
-/// Whether a block is all [`VALUE`]. Judged without leaving early, it is a few vector instructions.
+/// Whether all octets of the block belong to [`VALUE`]. The loop has no early exit, so that it
+/// compiles to a few vector instructions.
 #[inline]
 fn is_block_of_value(block: &[u8; 16]) -> bool {
     block.iter().fold(true, |clean, &octet| {
@@ -104,7 +105,7 @@ fn is_block_of_value(block: &[u8; 16]) -> bool {
     })
 }
 
-/// Whether all of `input` is one token (RFC 9110 §5.6.2), which is never empty.
+/// Whether `input` is one token (RFC 9110 §5.6.2). A token is never empty.
 pub(crate) fn is_token(input: &[u8]) -> bool {
     !input.is_empty() && run(input, TOKEN) == input.len()
 }

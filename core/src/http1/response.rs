@@ -1,60 +1,88 @@
-//! The bytes of an answer.
+//! Renders the bytes of a response.
 //!
-//! Knows: status lines, the fields every response of this server has, and how a body is delimited.
-//! Does not know: what is answered and why, or whether the peer will read it.
+//! Knows: status lines, the fields that every response of this server has, and how a body is
+//! delimited.
+//! Does not know: which response is sent and why.
 
 use super::date::HttpDate;
 use super::octets;
 use alloc::vec::Vec;
 
-/// The interim answer to `Expect: 100-continue`, whole. Never sent to HTTP/1.0.
+/// The complete interim response to `Expect: 100-continue`. It must not be sent to an HTTP/1.0
+/// client (RFC 9110 §15.2).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a response says about the connection it travels on.
+/// What a response announces about its connection (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// It stays open, as HTTP/1.1 does unless told otherwise: nothing is said.
+    /// The connection stays open, which is the default of HTTP/1.1: no `Connection` field is
+    /// written.
     KeepAlive11,
-    /// It stays open although the request was HTTP/1.0: `Connection: keep-alive`.
+    /// The connection stays open for an HTTP/1.0 client: `Connection: keep-alive`.
     KeepAlive10,
-    /// It ends behind this response: `Connection: close`.
+    /// The connection is closed after this response: `Connection: close`.
     Close,
 }
 
-/// How the body of a response without a known length is delimited.
+/// How the body of a response of unknown length is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamFraming {
-    /// Chunked; `Connection: keep-alive`, which some intermediaries want to see.
+    /// Chunked coding, with `Connection: keep-alive`, which some intermediaries expect on an event
+    /// stream.
     Chunked,
-    /// Chunked; `Connection: close`.
+    /// Chunked coding, with `Connection: close`.
     ChunkedThenClose,
-    /// By closing the connection, for HTTP/1.0: `Connection: close`.
+    /// The body ends when the connection is closed, for HTTP/1.0: `Connection: close`.
     UntilClose,
 }
 
-/// A response whose body is known.
+/// A response whose complete body is known.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::http1::{Persistence, Response};
+///
+/// let response = Response {
+///     status: 405,
+///     fields: &[("Allow", "GET")],
+///     content_type: None,
+///     body: b"",
+/// };
+/// let bytes = response.render(None, Persistence::Close, false);
+/// let expected = "HTTP/1.1 405 Method Not Allowed\r\n\
+///     Content-Length: 0\r\nAllow: GET\r\nConnection: close\r\n\r\n";
+/// assert_eq!(bytes, expected.as_bytes());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// The status code.
+    /// The status code, 100 to 999.
     pub status: u16,
-    /// Fields besides those that this layer writes itself: `Date`, `Content-Type`,
-    /// `Content-Length` and `Connection`.
+    /// Names and values of fields other than `Date`, `Content-Type`, `Content-Length` and
+    /// `Connection`, which [`render`](Self::render) writes itself.
     pub fields: &'a [(&'a str, &'a str)],
-    /// What the body is, where there is one.
+    /// The media type of the body; `None` writes no `Content-Type`.
     pub content_type: Option<&'a str>,
-    /// The body.
+    /// The body; empty if there is none.
     pub body: &'a [u8],
 }
 
 impl Response<'_> {
-    /// Makes the response's bytes, in one allocation of exactly their size.
+    /// Renders the response into one allocation of exactly its size.
     ///
-    /// `date` is for servers that know the time (RFC 9110 §6.6.1). `head_only` is for `HEAD`: all
-    /// fields of the body, and no body (RFC 9110 §9.3.2). A 204 or an interim response has neither
-    /// (RFC 9110 §8.6).
+    /// - `date`: the current time, for a server with a clock (RFC 9110 §6.6.1). `None` writes no
+    ///   `Date`.
+    /// - `head_only`: whether the request was `HEAD`. The fields describe the body, but the body is
+    ///   not written (RFC 9110 §9.3.2).
     ///
-    /// The fields are the program's own. In a debug build a name or value that would break out of
-    /// its line is a panic.
+    /// A response with status 1xx, 204 or 304 gets neither a body nor a `Content-Length` (RFC 9110
+    /// §8.6).
+    ///
+    /// # Panics
+    ///
+    /// In a debug build, if a field name or value contains an octet that could end its line, if the
+    /// status is not 100 to 999, or if a status that has no body is given one. All of them are
+    /// mistakes of the calling program.
     #[must_use]
     pub fn render(
         &self,
@@ -65,14 +93,14 @@ impl Response<'_> {
         check_fields(self.fields);
         check_fields(self.content_type.map(|value| ("Content-Type", value)).as_slice());
         let length = Decimal::new(self.body.len() as u64);
-        let bare = matches!(self.status, 100..=199 | 204 | 304);
-        debug_assert!(!bare || self.body.is_empty(), "a {} has no body", self.status);
+        let without_body = matches!(self.status, 100..=199 | 204 | 304);
+        debug_assert!(!without_body || self.body.is_empty(), "a {} has no body", self.status);
         render(|out| {
             start(out, self.status, date);
             if let Some(content_type) = self.content_type {
                 field(out, "Content-Type", content_type.as_bytes());
             }
-            if !bare {
+            if !without_body {
                 field(out, "Content-Length", length.as_bytes());
             }
             for (name, value) in self.fields {
@@ -84,17 +112,35 @@ impl Response<'_> {
                 Persistence::Close => field(out, "Connection", b"close"),
             }
             out(b"\r\n");
-            if !bare && !head_only {
+            if !without_body && !head_only {
                 out(self.body);
             }
         })
     }
 }
 
-/// Makes the head of a response whose body has no length in advance: an event stream.
+/// Renders the head of a response whose length is not known in advance, such as an event stream.
 ///
-/// No `Content-Length` is written, and no body: it follows in chunks or bare, as `framing` says. The
-/// rest is as in [`Response::render`]; the content type is one of the `fields`.
+/// `fields` must include `Content-Type`. `Date` is written if `date` is given; `Connection` and
+/// `Transfer-Encoding` follow from `framing`. The caller sends the body afterwards, framed as
+/// `framing` says.
+///
+/// # Panics
+///
+/// In a debug build, if a field name or value contains an octet that could end its line, or if the
+/// status is not 100 to 999.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::http1::{StreamFraming, render_stream_head};
+///
+/// let fields = [("Content-Type", "text/event-stream")];
+/// let head = render_stream_head(200, &fields, None, StreamFraming::UntilClose);
+/// let expected = "HTTP/1.1 200 OK\r\n\
+///     Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+/// assert_eq!(head, expected.as_bytes());
+/// ```
 #[must_use]
 pub fn render_stream_head(
     status: u16,
@@ -121,7 +167,7 @@ pub fn render_stream_head(
     })
 }
 
-/// Runs `write` twice: to count the bytes, and to put them where there is exactly room for them.
+/// Runs `write` twice: first to count the bytes, then to write them into a buffer of that capacity.
 fn render(write: impl Fn(&mut dyn FnMut(&[u8]))) -> Vec<u8> {
     let mut len = 0;
     write(&mut |piece| len += piece.len());
@@ -135,7 +181,7 @@ fn start(out: &mut dyn FnMut(&[u8]), status: u16, date: Option<&HttpDate>) {
     debug_assert!((100..=999).contains(&status), "{status} is no status");
     out(b"HTTP/1.1 ");
     out(Decimal::new(u64::from(status)).as_bytes());
-    // The space is there even before an empty reason (RFC 9112 §4).
+    // The space is required even if the reason phrase is empty (RFC 9112 §4).
     out(b" ");
     out(reason(status).as_bytes());
     out(b"\r\n");
@@ -151,7 +197,8 @@ fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &[u8]) {
     out(b"\r\n");
 }
 
-/// Nothing that a peer sent may end a line of ours: whoever puts it here has to have checked it.
+/// Checks in debug builds that no field can end its line. Text from a peer must have been validated
+/// before it becomes part of a field.
 fn check_fields(fields: &[(&str, &str)]) {
     for (name, value) in fields {
         debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
@@ -187,7 +234,13 @@ impl Decimal {
     }
 }
 
-/// The reason phrase of a status, for people who look at the bytes (RFC 9112 §4).
+/// The reason phrase of `status` (RFC 9110 §15), or `""` if the status is not known here.
+///
+/// ```
+/// # use mcp_sse_core::http1::reason;
+/// assert_eq!(reason(404), "Not Found");
+/// assert_eq!(reason(599), "");
+/// ```
 #[must_use]
 pub const fn reason(status: u16) -> &'static str {
     match status {

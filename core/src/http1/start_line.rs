@@ -1,23 +1,24 @@
-//! The words of a request line that have a meaning of their own: the method and the version.
+//! The method and the version of a request line.
 //!
-//! Knows: which methods there are. Does not know: the target (see `target`), or how a line is found.
+//! Knows: which methods and versions are supported. Does not know: the target (see `target`), or
+//! where a line ends.
 
 use core::fmt;
 
 macro_rules! methods {
     ($( $name:ident = $text:literal $doc:literal; )+) => {
-        /// The methods of RFC 9110 §9 and RFC 5789. Any other is unknown here, in lower case too:
-        /// methods are case-sensitive.
+        /// A request method of RFC 9110 §9 or RFC 5789. Other methods are unknown to this codec.
+        /// Methods are case-sensitive: `get` is unknown too.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Method {
             $( #[doc = $doc] $name, )+
         }
 
         impl Method {
-            /// Every method there is.
+            /// All methods, in the order of declaration.
             pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
 
-            /// The method as it is sent.
+            /// The method's name as it is sent, in upper case.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$name => $text, )+ }
@@ -39,7 +40,13 @@ methods! {
 }
 
 impl Method {
-    /// The method of that name, if it is known.
+    /// The method called `name`, or `None` if it is unknown.
+    ///
+    /// ```
+    /// # use mcp_sse_core::http1::Method;
+    /// assert_eq!(Method::from_bytes(b"POST"), Some(Method::Post));
+    /// assert_eq!(Method::from_bytes(b"post"), None);
+    /// ```
     #[must_use]
     pub fn from_bytes(name: &[u8]) -> Option<Self> {
         Self::ALL.iter().copied().find(|method| method.as_str().as_bytes() == name)
@@ -52,11 +59,13 @@ impl fmt::Display for Method {
     }
 }
 
-/// The version of a request. `HTTP/1.2` and above are served as 1.1 (RFC 9110 §2.5).
+/// The HTTP version of a request. A request with a higher minor version, such as `HTTP/1.2`, is
+/// treated as HTTP/1.1 (RFC 9110 §2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
-    /// HTTP/1.0: no chunked coding, no interim responses, closed unless asked otherwise.
+    /// HTTP/1.0: no chunked coding, no interim responses, and the connection closes after the
+    /// response unless the client asks otherwise.
     Http10,
-    /// HTTP/1.1, or a minor version above it.
+    /// HTTP/1.1, or a higher minor version.
     Http11,
 }

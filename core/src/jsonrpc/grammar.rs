@@ -1,19 +1,22 @@
-//! One walk over a JSON text: is it one, how deep does it nest, what are its outermost members.
+//! Parses a JSON text in one pass: validates it, limits its nesting and reports the members of its
+//! outermost object.
 //!
-//! Knows: RFC 8259, whole. Does not know: what any member means.
+//! Knows: the grammar of RFC 8259. Does not know: what any member means.
 //!
-//! Why not a library: every reader of JSON that can skip a value either allocates for nested ones or
-//! recurses on them, and this runs once for each post. It is compared with one in the tests.
+//! No library is used, because every JSON parser that was considered allocates for nested values
+//! that it skips, or recurses into them, and this code runs once for every post. The tests compare
+//! it with serde_json.
 //!
-//! Theory of operation: one state for what may come next, and one bit for each open bracket, array or
-//! object. Bits are kept in a word; deeper ones spill into words on the heap.
+//! The parser is a loop with one state for what may come next, and one bit for each open bracket
+//! that tells an object from an array. The innermost 128 bits are in a literal; the outer ones are in
+//! words on the heap.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use memchr::memchr2;
 
-/// What the outermost value of a text is.
+/// The kind of the outermost value of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
@@ -21,23 +24,23 @@ pub(crate) enum Shape {
     Scalar,
 }
 
-/// Why a text is not one JSON value within the nesting allowed, and at which octet that shows.
+/// Why a text is not one JSON value within the nesting limit, with the byte offset of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// An octet that cannot be there.
+pub(crate) enum SyntaxError {
+    /// An octet that is not allowed at this position.
     Unexpected(usize),
-    /// It ends in the middle.
-    Early(usize),
-    /// It nests deeper than allowed.
-    Nesting(usize),
+    /// The text ends before the value is complete.
+    UnexpectedEnd(usize),
+    /// The nesting exceeds the limit.
+    TooDeep(usize),
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unexpected(at) => write!(f, "unexpected octet at byte {at}"),
-            Self::Early(at) => write!(f, "the text ends early, at byte {at}"),
-            Self::Nesting(at) => {
+            Self::UnexpectedEnd(at) => write!(f, "the text ends early, at byte {at}"),
+            Self::TooDeep(at) => {
                 write!(f, "arrays and objects are nested too deep at byte {at} (limit nesting_max)")
             }
         }
@@ -51,28 +54,32 @@ enum Expect {
     Key,
     KeyOrEnd,
     CommaOrEnd,
-    /// Nothing: the outermost value is complete.
+    /// Nothing more: the outermost value is complete.
     End,
 }
 
-/// Walks over `text`. If it is an object, gives each of its members to `note` as they end: the raw
-/// key, quotes included, and the raw value.
+/// Parses `text`. If it is an object, passes each of its members to `note` when the member ends:
+/// the raw name, including its quotes, and the raw value.
 pub(crate) fn walk<'a>(
     text: &'a str,
     nesting_max: Option<usize>,
     mut note: impl FnMut(&'a str, &'a str),
-) -> Result<Shape, Flaw> {
+) -> Result<Shape, SyntaxError> {
     let bytes = text.as_bytes();
     let mut open = Brackets::default();
     let mut expect = Expect::Value;
     let mut shape = Shape::Scalar;
-    // The outermost object's present key, and where its value starts.
+    // The name of the current member of the outermost object, and the offset of its value.
     let (mut key, mut value_start) = (0..0, 0);
     let mut at = 0;
     loop {
         at += space(bytes, at);
         let Some(&byte) = bytes.get(at) else {
-            return if expect == Expect::End { Ok(shape) } else { Err(Flaw::Early(at)) };
+            return if expect == Expect::End {
+                Ok(shape)
+            } else {
+                Err(SyntaxError::UnexpectedEnd(at))
+            };
         };
         if expect == Expect::Value && open.depth == 1 {
             value_start = at;
@@ -84,7 +91,7 @@ pub(crate) fn walk<'a>(
                     shape = if object { Shape::Object } else { Shape::Array };
                 }
                 if nesting_max.is_some_and(|max| open.depth >= max) {
-                    return Err(Flaw::Nesting(at));
+                    return Err(SyntaxError::TooDeep(at));
                 }
                 open.push(object);
                 expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
@@ -114,8 +121,8 @@ pub(crate) fn walk<'a>(
                 at += space(bytes, at);
                 match bytes.get(at) {
                     Some(b':') => at += 1,
-                    Some(_) => return Err(Flaw::Unexpected(at)),
-                    None => return Err(Flaw::Early(at)),
+                    Some(_) => return Err(SyntaxError::Unexpected(at)),
+                    None => return Err(SyntaxError::UnexpectedEnd(at)),
                 }
                 expect = Expect::Value;
                 false
@@ -125,7 +132,7 @@ pub(crate) fn walk<'a>(
                 at += 1;
                 false
             }
-            _ => return Err(Flaw::Unexpected(at)),
+            _ => return Err(SyntaxError::Unexpected(at)),
         };
         if ended {
             expect = if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd };
@@ -137,41 +144,41 @@ pub(crate) fn walk<'a>(
     }
 }
 
-/// How much white space there is at `at`.
+/// The length of the white space at `at`.
 fn space(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
-/// The end of the string, number or word at `at`.
-fn scalar(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+/// The end of the string, number or literal at `at`.
+fn scalar(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
     match bytes.get(at) {
         Some(b'"') => string(bytes, at),
         Some(b'-' | b'0'..=b'9') => number(bytes, at),
-        Some(b't') => word(bytes, at, b"true"),
-        Some(b'f') => word(bytes, at, b"false"),
-        Some(b'n') => word(bytes, at, b"null"),
-        _ => Err(Flaw::Unexpected(at)),
+        Some(b't') => literal(bytes, at, b"true"),
+        Some(b'f') => literal(bytes, at, b"false"),
+        Some(b'n') => literal(bytes, at, b"null"),
+        _ => Err(SyntaxError::Unexpected(at)),
     }
 }
 
-fn word(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, Flaw> {
-    for (offset, letter) in word.iter().enumerate() {
+fn literal(bytes: &[u8], at: usize, literal: &[u8]) -> Result<usize, SyntaxError> {
+    for (offset, letter) in literal.iter().enumerate() {
         match bytes.get(at + offset) {
             Some(byte) if byte == letter => {}
-            Some(_) => return Err(Flaw::Unexpected(at + offset)),
-            None => return Err(Flaw::Early(at + offset)),
+            Some(_) => return Err(SyntaxError::Unexpected(at + offset)),
+            None => return Err(SyntaxError::UnexpectedEnd(at + offset)),
         }
     }
-    Ok(at + word.len())
+    Ok(at + literal.len())
 }
 
-fn number(bytes: &[u8], mut at: usize) -> Result<usize, Flaw> {
+fn number(bytes: &[u8], mut at: usize) -> Result<usize, SyntaxError> {
     let digits = |from: usize| {
         let rest = bytes.get(from..).unwrap_or_default();
         match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
-            0 if rest.is_empty() => Err(Flaw::Early(from)),
-            0 => Err(Flaw::Unexpected(from)),
+            0 if rest.is_empty() => Err(SyntaxError::UnexpectedEnd(from)),
+            0 => Err(SyntaxError::Unexpected(from)),
             count => Ok(from + count),
         }
     };
@@ -190,46 +197,47 @@ fn number(bytes: &[u8], mut at: usize) -> Result<usize, Flaw> {
 }
 
 /// The end of the string whose opening quote is at `at`.
-fn string(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+fn string(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
     let mut at = at + 1;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         let len = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
         let piece = rest.get(..len).unwrap_or_default();
-        // Written so that it is done many octets at a time; the place is only wanted on failure.
+        // A fold compiles to vector instructions. The position is computed only if there is an
+        // error.
         if piece.iter().fold(false, |found, &byte| found | (byte < b' ')) {
             let control = piece.iter().position(|&byte| byte < b' ').unwrap_or(0);
-            return Err(Flaw::Unexpected(at + control));
+            return Err(SyntaxError::Unexpected(at + control));
         }
         at += len;
         at = match (bytes.get(at), bytes.get(at + 1)) {
             (Some(b'"'), _) => return Ok(at + 1),
             (Some(_), Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => at + 2,
             (Some(_), Some(b'u')) => hex4(bytes, at + 2)?,
-            (Some(_), Some(_)) => return Err(Flaw::Unexpected(at + 1)),
-            (Some(_), None) | (None, _) => return Err(Flaw::Early(bytes.len())),
+            (Some(_), Some(_)) => return Err(SyntaxError::Unexpected(at + 1)),
+            (Some(_), None) | (None, _) => return Err(SyntaxError::UnexpectedEnd(bytes.len())),
         };
     }
 }
 
-fn hex4(bytes: &[u8], at: usize) -> Result<usize, Flaw> {
+fn hex4(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
     for offset in 0..4 {
         match bytes.get(at + offset) {
             Some(byte) if byte.is_ascii_hexdigit() => {}
-            Some(_) => return Err(Flaw::Unexpected(at + offset)),
-            None => return Err(Flaw::Early(at + offset)),
+            Some(_) => return Err(SyntaxError::Unexpected(at + offset)),
+            None => return Err(SyntaxError::UnexpectedEnd(at + offset)),
         }
     }
     Ok(at + 4)
 }
 
-/// The brackets that are open: for each, whether it is an object's.
+/// The open brackets. The bit of each is 1 for an object and 0 for an array.
 #[derive(Debug, Default)]
 struct Brackets {
     depth: usize,
-    /// The innermost up to 128, the very innermost lowest.
+    /// The bits of up to 128 innermost brackets. The innermost is the lowest bit.
     bits: u128,
-    /// Full words of those further out.
+    /// Full words with the bits of the brackets further out.
     spilled: Vec<u128>,
 }
 

@@ -1,18 +1,17 @@
-//! The members of one JSON object that a message's envelope consists of.
+//! Collects the members of a JSON object that make up a message's envelope.
 //!
-//! Knows: which members those are. Does not know: what makes a message of them (see the module
-//! above), or how JSON is read (see `grammar`).
+//! Knows: which members those are. Does not know: which combinations of them are valid messages
+//! (see `jsonrpc`), or the grammar of JSON (see `grammar`).
 
-use super::grammar::{Flaw, Shape, walk};
+use super::grammar::{Shape, SyntaxError, walk};
 use super::string::spells;
 
-/// The white space of RFC 8259 section 2. `char::is_whitespace` knows many more.
+/// The white space of JSON (RFC 8259 §2). `char::is_whitespace` accepts more characters.
 pub(crate) const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// The members of an envelope, raw and not yet judged.
+/// The raw members of an envelope, not yet validated.
 ///
-/// Outbound frames read no further than this: what an application sends is its own business, as long
-/// as it is one JSON object.
+/// Only inbound messages are validated further. An outbound frame need only be one JSON object.
 #[derive(Debug, Default)]
 pub(crate) struct Outline<'a> {
     pub(super) version: Option<&'a str>,
@@ -20,42 +19,45 @@ pub(crate) struct Outline<'a> {
     pub(super) method: Option<&'a str>,
     pub(super) result: Option<&'a str>,
     pub(super) error: Option<&'a str>,
-    /// The first of `jsonrpc`, `id` and `method` that came again. The last value is kept then.
-    pub(super) duplicate: Option<Key>,
+    /// The first of `jsonrpc`, `id` and `method` that occurred a second time. The field above has
+    /// the last value.
+    pub(super) duplicate: Option<MemberName>,
 }
 
-/// A key of the outermost object that must not come twice.
+/// The name of a member that must not occur twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum MemberName {
     Version,
     Id,
     Method,
 }
 
-/// Why a text has no outline.
+/// Why a text has no [`Outline`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoOutline {
-    /// It is not one JSON text within the nesting allowed.
-    Syntax(Flaw),
-    /// It is a JSON array.
+    /// The text is not one JSON value within the nesting limit.
+    Syntax(SyntaxError),
+    /// The text is a JSON array.
     Array,
-    /// It is a JSON string, number, boolean or null.
+    /// The text is a JSON string, number, boolean or null.
     Scalar,
 }
 
 impl<'a> Outline<'a> {
-    /// Keys are compared decoded and exactly: `"Method"` is another key, `"\u006dethod"` is not.
+    /// Collects the members of `text`. Names are compared exactly, after escapes are decoded:
+    /// `"Method"` is another name than `method`, `"\u006dethod"` is the same.
     pub(crate) fn read(text: &'a str, nesting_max: Option<usize>) -> Result<Self, NoOutline> {
         let mut outline = Self::default();
         let shape = walk(text, nesting_max, |key, raw| {
             let (member, key) = if spells(key, "jsonrpc") {
-                (&mut outline.version, Some(Key::Version))
+                (&mut outline.version, Some(MemberName::Version))
             } else if spells(key, "id") {
-                (&mut outline.id, Some(Key::Id))
+                (&mut outline.id, Some(MemberName::Id))
             } else if spells(key, "method") {
-                (&mut outline.method, Some(Key::Method))
+                (&mut outline.method, Some(MemberName::Method))
             } else if spells(key, "result") {
-                // Nothing hangs on these being there once.
+                // A repeated `result` or `error` is harmless, because only its presence matters
+                // here.
                 (&mut outline.result, None)
             } else if spells(key, "error") {
                 (&mut outline.error, None)
@@ -73,7 +75,7 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// The raw id, if the object has the members of a response.
+    /// The raw id if the object has the members of a response, otherwise `None`.
     pub(crate) fn answered_id(&self) -> Option<&'a str> {
         let outcome = self.result.or(self.error);
         if self.method.is_none() && outcome.is_some() { self.id } else { None }
@@ -81,7 +83,7 @@ impl<'a> Outline<'a> {
 }
 
 /// The raw value of the last member called `name` of the object `text`; `None` if there is none or
-/// `text` is no object.
+/// if `text` is not an object.
 pub(super) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut found = None;
     let note = |key, raw| found = if spells(key, name) { Some(raw) } else { found };

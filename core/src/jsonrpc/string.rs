@@ -1,8 +1,8 @@
-//! What a JSON string spells, and whether two ids are one.
+//! Decodes JSON strings and compares ids.
 //!
-//! Knows: the escapes of RFC 8259 section 7, surrogate pairs and halves of them.
-//! Does not know: whether a text is JSON. It is handed raw values that a parser has accepted; of others
-//! it makes something or nothing.
+//! Knows: the escapes of RFC 8259 §7, including surrogate pairs and unpaired surrogates.
+//! Does not know: whether a text is JSON. The functions expect raw values that a parser has
+//! accepted; for other text their result is unspecified, but they do not panic.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -11,15 +11,15 @@ fn is_string(raw: &str) -> bool {
     raw.starts_with('"')
 }
 
-/// Whether the JSON value `raw` may be an id: any string, and any number written as an integer.
+/// Whether the JSON value `raw` is a valid id: any string, or a number written as an integer.
 pub(super) fn is_id(raw: &str) -> bool {
     let integer =
         raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && !raw.contains(['.', 'e', 'E']);
     integer || is_string(raw)
 }
 
-/// The text that `raw` spells; `None` if it is no string or spells half a surrogate pair, which no text
-/// can hold. Allocates only for escapes.
+/// The decoded text of the JSON string `raw`; `None` if `raw` is not a string or contains an
+/// unpaired surrogate, which UTF-8 cannot represent. Allocates only if there are escapes.
 pub(super) fn decode(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
@@ -29,11 +29,17 @@ pub(super) fn decode(raw: &str) -> Option<Cow<'_, str>> {
     text.map(Cow::Owned)
 }
 
-/// Whether two raw ids name the same request.
+/// Whether two raw ids identify the same request.
 ///
-/// A peer that parses a message and writes its answer anew may spell the id differently: `"\u0061"`
-/// comes back as `"a"`. Strings are therefore compared decoded; integers as written, except that `-0`
-/// is `0`. A string and a number are never the same.
+/// A peer that parses a message and serializes its response may spell the id differently:
+/// `"\u0061"` can come back as `"a"`. Strings are therefore compared after decoding. Integers are
+/// compared as written, except that `-0` equals `0`. A string never equals a number.
+///
+/// ```
+/// # use mcp_sse_core::jsonrpc::same_id;
+/// assert!(same_id(r#""\u0061""#, r#""a""#));
+/// assert!(!same_id("1", r#""1""#));
+/// ```
 #[must_use]
 pub fn same_id(a: &str, b: &str) -> bool {
     if a == b {
@@ -45,16 +51,16 @@ pub fn same_id(a: &str, b: &str) -> bool {
     matches!((a, b), ("0", "-0") | ("-0", "0"))
 }
 
-/// Whether the raw string `raw` spells `text`.
+/// Whether the JSON string `raw` decodes to `text`.
 pub(super) fn spells(raw: &str, text: &str) -> bool {
     is_string(raw) && Unescaped::of(raw).eq(text.chars().map(|c| Unit(c.into())))
 }
 
-/// A number that stands for a raw id: the same for two that [`same_id`] calls the same. Exact for
-/// ids of up to 15 octets; of longer ones, two that differ share a number about once in 2^120 times
-/// unless somebody looks for them.
+/// A hash of a raw id that is equal for ids for which [`same_id`] is true. It is unique for ids of
+/// up to 15 octets. Two different longer ids collide with a probability of about 2^-120, unless
+/// they were chosen to collide.
 pub(crate) fn fingerprint(id: &str) -> u128 {
-    // The kind keeps the string "1" and the number 1 apart.
+    // `kind` distinguishes the string "1" from the number 1.
     let (kind, mut sum, mut len) = (u128::from(is_string(id)), 0_u128, 0_u32);
     let mut add = |octet: u8| {
         #[cfg(test)]
@@ -62,7 +68,8 @@ pub(crate) fn fingerprint(id: &str) -> u128 {
         sum = if len < 15 {
             sum << 8 | u128::from(octet)
         } else {
-            // FNV-1a over 128 bits, from the first fifteen octets on.
+            // From the sixteenth octet on, FNV-1a with 128 bits, which starts from the first
+            // fifteen octets.
             (sum ^ u128::from(octet)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
         };
         len = len.saturating_add(1);
@@ -71,22 +78,24 @@ pub(crate) fn fingerprint(id: &str) -> u128 {
         for Unit(unit) in Unescaped::of(id) {
             match char::from_u32(unit) {
                 Some(c) => c.encode_utf8(&mut [0; 4]).bytes().for_each(&mut add),
-                // Half a surrogate pair: the octets UTF-8 would have for it.
+                // An unpaired surrogate: three octets that no valid UTF-8 contains.
                 None => [0xed, (unit >> 6) as u8, unit as u8].into_iter().for_each(&mut add),
             }
         }
     } else {
         id.strip_prefix("-").filter(|rest| *rest == "0").unwrap_or(id).bytes().for_each(add);
     }
-    // The lowest octet is the length and the kind: long ids stay apart from short ones.
+    // The lowest octet holds the length and the kind, so that long ids never equal short ones.
     sum << 8 | u128::from(len.min(0x7f)) << 1 | kind
 }
 
-/// One decoded piece of a JSON string. Not `char`, because JSON can spell half a surrogate pair.
+/// One decoded character or unpaired surrogate of a JSON string. `char` cannot represent the
+/// latter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Unit(u32);
 
-/// What a JSON string spells. Allocates nothing; expects a string that a parser has accepted.
+/// An iterator over the decoded characters of a JSON string that a parser has accepted. It does not
+/// allocate.
 struct Unescaped<'a> {
     rest: core::str::Chars<'a>,
 }
@@ -97,7 +106,7 @@ impl<'a> Unescaped<'a> {
         Self { rest: inner.strip_suffix('"').unwrap_or(inner).chars() }
     }
 
-    /// The code unit of a `\u` escape whose digits come next.
+    /// Consumes the four digits of a `\u` escape and returns its code unit.
     fn code_unit(rest: &mut core::str::Chars<'a>) -> Option<u32> {
         let digits = rest.as_str().get(..4)?;
         let unit = u32::from_str_radix(digits, 16).ok()?;
@@ -105,7 +114,7 @@ impl<'a> Unescaped<'a> {
         Some(unit)
     }
 
-    /// The second half of a surrogate pair, if it comes next; else nothing is taken.
+    /// Consumes the escape of a low surrogate if it comes next; otherwise consumes nothing.
     fn low_surrogate(&mut self) -> Option<u32> {
         let mut ahead = self.rest.as_str().strip_prefix("\\u")?.chars();
         let low = Self::code_unit(&mut ahead).filter(|unit| (0xdc00..0xe000).contains(unit))?;
@@ -147,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_agree_with_same_id() {
+    fn fingerprints_are_equal_exactly_for_same_ids() {
         let ids = [
             "0",
             "-0",
@@ -179,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn spelling() {
+    fn spells_compares_after_decoding() {
         assert!(spells(r#""id""#, "id") && spells(r#""\u0069d""#, "id"));
         assert!(!spells(r#""Id""#, "id") && !spells(r#""id ""#, "id") && !spells("id", "id"));
     }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::*;
 
-fn filled() -> (Outbox, Vec<u8>) {
+fn filled_outbox() -> (Outbox, Vec<u8>) {
     let mut outbox = Outbox::default();
     outbox.push(Segment::Answer { bytes: Arc::from(&b"??head\r\n"[..]), start: 2 });
     let frame = Frame::message(br#"{"jsonrpc":"2.0","method":"m"}"#).unwrap();
@@ -18,29 +18,29 @@ fn filled() -> (Outbox, Vec<u8>) {
     (outbox, all)
 }
 
-fn rest(outbox: &Outbox) -> Vec<u8> {
+fn remaining(outbox: &Outbox) -> Vec<u8> {
     Transmit::new(Some(outbox)).chunks().flatten().copied().collect()
 }
 
 #[test]
-fn every_two_short_writes_leave_exactly_the_rest() {
-    let (_, all) = filled();
+fn any_two_partial_writes_leave_the_remaining_bytes() {
+    let (_, all) = filled_outbox();
     for first in 0..=all.len() {
         for second in 0..=all.len() - first {
-            let (mut outbox, _) = filled();
+            let (mut outbox, _) = filled_outbox();
             outbox.advance(first);
             outbox.check();
             outbox.advance(second);
             outbox.check();
-            assert_eq!(rest(&outbox), all[first + second..], "{first} then {second}");
+            assert_eq!(remaining(&outbox), all[first + second..], "{first} then {second}");
             assert_eq!(outbox.is_empty(), first + second == all.len());
         }
     }
 }
 
 #[test]
-fn counts_whole_frames_only() {
-    let (mut outbox, all) = filled();
+fn only_completely_written_frames_are_counted() {
+    let (mut outbox, all) = filled_outbox();
     assert_eq!(outbox.frames(), 2);
     assert_eq!(outbox.advance(7), 0);
     assert_eq!(outbox.advance(all.len() - 7 - 2), 2);
@@ -50,13 +50,13 @@ fn counts_whole_frames_only() {
 
 #[test]
 #[should_panic(expected = "more bytes written than were offered")]
-fn written_more_than_offered_is_the_drivers_bug() {
-    let (mut outbox, all) = filled();
+fn advance_by_more_than_was_queued_panics() {
+    let (mut outbox, all) = filled_outbox();
     outbox.advance(all.len() + 1);
 }
 
 #[test]
-fn a_drained_burst_gives_its_memory_back() {
+fn large_queue_frees_its_memory_when_empty() {
     let mut outbox = Outbox::default();
     for _ in 0..1_000 {
         outbox.push(Segment::Static(b"x"));
@@ -67,8 +67,8 @@ fn a_drained_burst_gives_its_memory_back() {
 }
 
 #[test]
-fn detached_bytes_outlive_the_queue() {
-    let (mut outbox, all) = filled();
+fn detached_bytes_stay_valid_after_the_queue_advances() {
+    let (mut outbox, all) = filled_outbox();
     outbox.advance(3);
     let detached = Transmit::new(Some(&outbox)).detach(4);
     outbox.advance(all.len() - 3);
@@ -80,8 +80,8 @@ fn detached_bytes_outlive_the_queue() {
 
 #[cfg(feature = "std")]
 #[test]
-fn fills_slices_and_writes_them_at_once() {
-    let (mut outbox, all) = filled();
+fn write_to_writes_all_pieces_in_one_call() {
+    let (mut outbox, all) = filled_outbox();
     outbox.advance(2);
     let mut sink = vec![];
     let written = Transmit::new(Some(&outbox)).write_to(&mut sink).unwrap();
@@ -90,7 +90,7 @@ fn fills_slices_and_writes_them_at_once() {
 }
 
 #[test]
-fn sizes() {
+fn segment_and_outbox_are_small() {
     assert!(size_of::<Segment>() <= 32);
     assert!(size_of::<Outbox>() <= 48);
 }

@@ -1,12 +1,12 @@
-//! `host [ ":" port ]`, compared as hosts are compared: without case, without the root's dot.
+//! A host with an optional port, and comparison of hosts: case-insensitive, without a trailing dot.
 //!
-//! Knows: which names are this very machine. Does not know: the syntax; that is `http1`'s.
+//! Knows: which hosts are loopback hosts. Does not know: the syntax (see `http1::split_authority`).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::http1::split_authority;
 
-/// A host and perhaps a port, out of an authority without user information.
+/// A host with an optional port, without user information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
     pub(crate) host: &'a str,
@@ -14,20 +14,20 @@ pub(crate) struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Takes an authority apart; `None` if it is not a host with an optional port.
+    /// Parses an authority; `None` if it is not a host with an optional port.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (host, port) = split_authority(text)?;
         let host = host.strip_suffix('.').unwrap_or(host);
         (!host.is_empty()).then_some(Self { host, port })
     }
 
-    /// Whether the host names this very machine: `localhost`, 127.0.0.0/8 or `[::1]`.
+    /// Whether the host is a loopback host: `localhost`, an address in 127.0.0.0/8, or `[::1]`.
     pub(crate) fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")
             || address(self.host).is_some_and(|ip| ip.to_canonical().is_loopback())
     }
 
-    /// Whether two hosts are the same, however they are written.
+    /// Whether two hosts are equal. IP addresses are compared by value, names case-insensitively.
     pub(crate) fn same_host(&self, other: &str) -> bool {
         match (address(self.host), address(other)) {
             (Some(a), Some(b)) => a == b,
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities() {
+    fn authority_is_split_and_loopback_is_recognised() {
         check("localhost", Some(("localhost", None, true)));
         check("LocalHost.:8000", Some(("LocalHost", Some(8000), true)));
         check("127.0.0.1:80", Some(("127.0.0.1", Some(80), true)));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_the_same_however_written() {
+    fn same_host_compares_addresses_by_value_and_names_by_case() {
         let same = |a, b| Authority::parse(a).unwrap().same_host(b);
         assert!(same("EXAMPLE.com.", "example.COM"));
         assert!(same("[0::1]", "[::1]"));

@@ -1,7 +1,7 @@
-//! Bearer credentials (RFC 6750), and tokens that are known beforehand.
+//! Bearer credentials (RFC 6750), and tokens that are part of the configuration.
 //!
-//! Knows: the `Authorization` field, the grammar of tokens, and a comparison whose time tells nothing
-//! about what it is compared with. Does not know: how a refusal reads.
+//! Knows: the `Authorization` field, the grammar of tokens, and a comparison principal_of duration does
+//! not depend on the secret. Does not know: how a refusal is answered.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -13,8 +13,11 @@ use core::hint::black_box;
 use crate::error::Fault;
 use crate::principal::Principal;
 
-/// Bearer tokens that are known beforehand, each of a principal:
-/// [`Authorization::Static`](crate::Authorization::Static). Cheap to clone, and prints no token.
+/// A set of bearer tokens, each of which belongs to a principal. Use it with
+/// [`Authorization::Static`](crate::Authorization::Static).
+///
+/// A clone shares the tokens. `Debug` prints their number only.
+///
 ///
 /// ```
 /// # use mcp_sse_core::{Authorization, Config, StaticTokens};
@@ -28,8 +31,8 @@ use crate::principal::Principal;
 #[derive(Clone)]
 pub struct StaticTokens(Arc<Table>);
 
-/// All tokens end to end, each padded with zeros to the length of the longest: no token has a zero in
-/// it, so equal when padded is equal.
+/// All tokens in one allocation, each padded with zeros to the length of the longest. No token
+/// contains a zero, so two tokens are equal exactly if their padded forms are.
 struct Table {
     padded: Box<[u8]>,
     width: usize,
@@ -37,33 +40,34 @@ struct Table {
 }
 
 impl StaticTokens {
-    /// The most tokens there may be. Each request is compared with all of them.
+    /// The largest number of tokens. Every request is compared with all of them.
     pub const TOKENS_MAX: usize = 1_024;
-    /// The longest token.
+    /// The largest length of a token in bytes.
     pub const TOKEN_BYTES_MAX: usize = 512;
 
-    /// Starts without tokens.
+    /// Makes an empty builder.
     pub fn builder() -> StaticTokensBuilder {
         StaticTokensBuilder { tokens: Vec::new(), error: None }
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.principals.len()
     }
 
-    /// Never: there is at least one.
+    /// Always false: [`build`](StaticTokensBuilder::build) refuses an empty set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.principals.is_empty()
     }
 
-    /// Whose the presented token is.
+    /// The principal to whom the presented token belongs.
     ///
-    /// Every token is compared, in whole, whatever came of those before it, and so is a presented one
-    /// of a length that none has: the time depends on the configuration alone. It is not hashed first,
-    /// which would cost more than a thousand comparisons and hide nothing that padding does not.
+    /// The presented token is compared with every token in full length, whatever earlier
+    /// comparisons gave, so the duration depends on the configuration only. This holds for a
+    /// presented token of any length. Hashing the tokens first was considered: a hash costs more
+    /// than a thousand comparisons and hides nothing that padding does not.
     pub(crate) fn principal(&self, presented: &[u8]) -> Option<&Principal> {
         let Table { padded, width, principals } = &*self.0;
         let mut room = [0; Self::TOKEN_BYTES_MAX];
@@ -71,7 +75,7 @@ impl StaticTokens {
         for (to, from) in candidate.iter_mut().zip(presented) {
             *to = *from;
         }
-        // What padding would hide.
+        // These two properties would be lost by padding.
         let no_token = usize::from(presented.len() > *width || presented.contains(&0));
         let mut found = 0;
         for (at, token) in padded.chunks_exact(*width).enumerate() {
@@ -81,7 +85,7 @@ impl StaticTokens {
                 sum | (a ^ b)
             });
             let differs = usize::from(black_box(differs)) | no_token;
-            // All ones where nothing differs.
+            // A mask of all ones if nothing differs.
             found |= usize::from(differs == 0).wrapping_neg() & (at + 1);
         }
         principals.get(black_box(found).checked_sub(1)?)
@@ -94,7 +98,7 @@ impl fmt::Debug for StaticTokens {
     }
 }
 
-/// Collects tokens; the first one that cannot be used is what [`build`](Self::build) reports.
+/// A builder of [`StaticTokens`]. The first invalid token is reported by [`build`](Self::build).
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct StaticTokensBuilder {
@@ -109,10 +113,13 @@ impl fmt::Debug for StaticTokensBuilder {
 }
 
 impl StaticTokensBuilder {
-    /// One more token, of the principal named. A principal may have several: the old and the new one,
-    /// while one replaces the other.
+    /// Adds a token of the named principal. A principal may have several tokens, for example an old
+    /// and a new one while clients change over.
+    ///
+    /// `token` must have the form of RFC 6750 §2.1: letters, digits and `-._~+/`, then any number
+    /// of `=`.
     pub fn token(mut self, principal: &str, token: &str) -> Self {
-        if let Err(error) = self.admit(principal, token) {
+        if let Err(error) = self.validate(principal, token) {
             self.error.get_or_insert(error);
         } else {
             self.tokens.push((Principal::new(principal), token.into()));
@@ -120,7 +127,7 @@ impl StaticTokensBuilder {
         self
     }
 
-    fn admit(&self, principal: &str, token: &str) -> Result<(), StaticTokensError> {
+    fn validate(&self, principal: &str, token: &str) -> Result<(), StaticTokensError> {
         let name = || String::from(principal);
         if principal.is_empty() {
             Err(StaticTokensError::NoPrincipal)
@@ -139,11 +146,18 @@ impl StaticTokensBuilder {
         }
     }
 
-    /// The tokens.
+    /// Makes the set of tokens.
     ///
     /// # Errors
     ///
-    /// What was wrong with the first bad one, by the name of its principal; or that there are none.
+    /// [`StaticTokensError`] for the first invalid token, naming its principal, or if there is no
+    /// token.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{StaticTokens, StaticTokensError};
+    /// let error = StaticTokens::builder().token("alice", "").build().unwrap_err();
+    /// assert_eq!(error, StaticTokensError::Empty { principal: "alice".into() });
+    /// ```
     pub fn build(self) -> Result<StaticTokens, StaticTokensError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -161,50 +175,50 @@ impl StaticTokensBuilder {
     }
 }
 
-/// Why tokens cannot be used. Says whose, and never what they are.
+/// Why a set of tokens cannot be used. It names the principal and never contains a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StaticTokensError {
-    /// There are none, so nobody could ever pass.
+    /// There are no tokens, so every request would be refused.
     None,
-    /// A token without a principal.
+    /// The name of a principal is empty.
     NoPrincipal,
-    /// An empty token.
+    /// A token is empty.
     Empty {
-        /// Whose.
+        /// The principal of the token.
         principal: String,
     },
-    /// A token with octets that none may have (RFC 6750 section 2.1): letters, digits and `-._~+/`,
-    /// then perhaps `=`.
+    /// A token contains a character that RFC 6750 §2.1 does not allow. Letters, digits and `-._~+/`
+    /// are allowed, then any number of `=`.
     Invalid {
-        /// Whose.
+        /// The principal of the token.
         principal: String,
     },
-    /// A token longer than [`StaticTokens::TOKEN_BYTES_MAX`].
+    /// A token is longer than [`StaticTokens::TOKEN_BYTES_MAX`].
     TooLong {
-        /// Whose.
+        /// The principal of the token.
         principal: String,
     },
-    /// The same token twice.
+    /// The same token was added twice.
     Duplicate {
-        /// Whose it was first.
+        /// The principal to whom it was added first.
         first: String,
-        /// Whose it is to be as well.
+        /// The principal to whom it was added again.
         second: String,
     },
-    /// More than [`StaticTokens::TOKENS_MAX`].
+    /// There are more than [`StaticTokens::TOKENS_MAX`] tokens.
     TooMany,
 }
 
 impl fmt::Display for StaticTokensError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.write_str("there are no tokens, so nobody could pass"),
+            Self::None => f.write_str("there are no tokens, so every request would be refused"),
             Self::NoPrincipal => f.write_str("a token has no principal"),
             Self::Empty { principal } => write!(f, "the token of {principal:?} is empty"),
             Self::Invalid { principal } => write!(
                 f,
-                "the token of {principal:?} must be letters, digits and '-._~+/', then perhaps '='"
+                "the token of {principal:?} must be letters, digits and '-._~+/', optionally followed by '='"
             ),
             Self::TooLong { principal } => write!(
                 f,
@@ -221,7 +235,7 @@ impl fmt::Display for StaticTokensError {
 
 impl core::error::Error for StaticTokensError {}
 
-/// `b64token` of RFC 6750 section 2.1, which is `token68` of RFC 9110 section 11.2.
+/// Whether `text` is a `b64token` (RFC 6750 §2.1), which is `token68` of RFC 9110 §11.2.
 fn is_token68(text: &[u8]) -> bool {
     let end = text.iter().rposition(|&octet| octet != b'=').map_or(0, |last| last + 1);
     let body = text.get(..end).unwrap_or_default();
@@ -229,19 +243,23 @@ fn is_token68(text: &[u8]) -> bool {
         && body.iter().all(|octet| octet.is_ascii_alphanumeric() || b"-._~+/".contains(octet))
 }
 
-/// What the `Authorization` fields of a request present.
+/// The credentials in the `Authorization` fields of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credentials<'a> {
-    /// Nothing, or something of another scheme: as if there were nothing (RFC 6750 section 3.1).
+    /// There is no field, or it has another scheme, which is treated the same (RFC 6750 §3.1).
     None,
-    /// This, as far as its scheme goes. Whether it is a token at all is for the comparison to say.
+    /// The text after the scheme `Bearer`. It may not have the form of a token; it then equals
+    /// none.
     Bearer(&'a [u8]),
 }
 
 impl<'a> Credentials<'a> {
+    /// Reads the credentials from the values of all `Authorization` fields.
+    ///
     /// # Errors
     ///
-    /// [`Fault::DuplicateCredentials`]: which of several would count is anybody's guess.
+    /// [`Fault::DuplicateCredentials`] if there is more than one field, because it is undefined
+    /// which one applies.
     pub(crate) fn read(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Self, Fault> {
         let Some(value) = fields.next() else { return Ok(Self::None) };
         if fields.next().is_some() {
@@ -270,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials() {
+    fn bearer_credentials_are_read_from_a_single_field() {
         check(&[], Ok(Credentials::None));
         check(&["Bearer abc"], Ok(Credentials::Bearer(b"abc")));
         check(&["bEARER   abc="], Ok(Credentials::Bearer(b"abc=")));
@@ -285,22 +303,22 @@ mod tests {
     }
 
     #[test]
-    fn whose_token_it_is() {
+    fn token_identifies_its_principal_and_no_other_text_does() {
         let tokens = StaticTokens::builder()
             .token("alice", "alpha")
             .token("bob", "beta")
             .token("alice", "alpha-2==")
             .build()
             .unwrap();
-        let whose = |token: &str| tokens.principal(token.as_bytes()).map(Principal::name);
-        assert_eq!(whose("alpha"), Some("alice"));
-        assert_eq!(whose("alpha-2=="), Some("alice"));
-        assert_eq!(whose("beta"), Some("bob"));
+        let principal_of = |token: &str| tokens.principal(token.as_bytes()).map(Principal::name);
+        assert_eq!(principal_of("alpha"), Some("alice"));
+        assert_eq!(principal_of("alpha-2=="), Some("alice"));
+        assert_eq!(principal_of("beta"), Some("bob"));
         for bad in ["", "alph", "alphaa", "Alpha", "beta\0", "beta ", "alpha-2==="] {
-            assert_eq!(whose(bad), None, "{bad:?}");
+            assert_eq!(principal_of(bad), None, "{bad:?}");
         }
-        assert_eq!(whose(&"x".repeat(10_000)), None);
-        assert_eq!(whose(&("alpha-2==".to_string() + &"\0".repeat(600))), None);
+        assert_eq!(principal_of(&"x".repeat(10_000)), None);
+        assert_eq!(principal_of(&("alpha-2==".to_string() + &"\0".repeat(600))), None);
     }
 
     #[test]
@@ -311,7 +329,8 @@ mod tests {
             .token("carol", "gamma-gamma")
             .build()
             .unwrap();
-        // The first, one in the middle, the last; a beginning, one octet off, one too many, nothing.
+        // The first token, one in the middle, the last; then a prefix, one octet changed, one octet
+        // more, an empty token, and a token with a zero.
         for presented in
             ["alpha", "beta", "gamma-gamma", "alph", "blpha", "gamma-gamma=", "", "beta\0"]
         {
@@ -322,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn every_one_of_many_is_found() {
+    fn all_of_1024_tokens_are_found() {
         let mut builder = StaticTokens::builder();
         for at in 0..StaticTokens::TOKENS_MAX {
             builder = builder.token(&format!("p{at}"), &format!("token-{at:x}"));
@@ -336,12 +355,12 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_are_none() {
+    fn invalid_token_is_refused_without_printing_it() {
         let refuse = |principal: &str, token: &str| {
             let error = StaticTokens::builder().token("a", "twice").token(principal, token).build();
-            let said = error.unwrap_err().to_string();
-            assert!(token.len() < 3 || !said.contains(token), "{said}");
-            said
+            let text = error.unwrap_err().to_string();
+            assert!(token.len() < 3 || !text.contains(token), "{text}");
+            text
         };
         assert!(refuse("", "x").contains("no principal"));
         assert!(refuse("bob", "").contains("\"bob\" is empty"));
@@ -354,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_no_token() {
+    fn debug_omits_the_tokens() {
         let builder = StaticTokens::builder().token("alice", "hunter2");
         let text = format!("{builder:?} {:?}", builder.clone().build().unwrap());
         assert!(!text.contains("hunter2"), "{text}");

@@ -1,6 +1,7 @@
-//! Ranges of addresses, as in `10.0.0.0/8`.
+//! IP address ranges in CIDR notation, such as `10.0.0.0/8` (RFC 4632, RFC 4291 §2.3).
 //!
-//! Knows: how a range is written and what lies in it. Does not know: what a range is for.
+//! Knows: how a range is written and which addresses are in it. Does not know: what a range is used
+//! for.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -8,31 +9,43 @@ use core::str::FromStr;
 
 /// A range of IP addresses: `10.0.0.0/8`, `2001:db8::/32`, or a single address.
 ///
-/// An IPv4 address that is written as an IPv6 one (`::ffff:10.0.0.1`) is the IPv4 address.
+/// It is parsed from text. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) counts as the IPv4
+/// address, in a range and in [`contains`](Self::contains).
+///
+/// ```
+/// use mcp_sse_core::Cidr;
+///
+/// let range: Cidr = "10.0.0.0/8".parse()?;
+/// assert!(range.contains("10.1.2.3".parse()?));
+/// assert!(!range.contains("192.0.2.1".parse()?));
+/// assert!("10.0.0.1/8".parse::<Cidr>().is_err()); // has bits after its prefix
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     first: IpAddr,
     bits: u8,
 }
 
-/// Why a text is no [`Cidr`].
+/// Why a text is not a [`Cidr`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CidrError {
-    /// What stands in front of the slash is no IP address.
+    /// The text before the slash is not an IP address.
     Address,
-    /// The length of the prefix is no number, or more than the address has bits.
+    /// The prefix length is not a number, or is greater than the number of bits of the address.
     Prefix,
-    /// The address has bits set that the prefix does not cover: a range or a single address?
+    /// The address has bits set after the prefix, so it is unclear whether a range or a single
+    /// address is meant.
     HostBits,
 }
 
 impl fmt::Display for CidrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Address => "an address range is written as in 10.0.0.0/8 or 2001:db8::/32",
-            Self::Prefix => "the length of a prefix is at most 32 for IPv4 and 128 for IPv6",
-            Self::HostBits => "the address of a range has bits set behind its prefix",
+            Self::Address => "an address range is written like 10.0.0.0/8 or 2001:db8::/32",
+            Self::Prefix => "a prefix length is at most 32 for IPv4 and 128 for IPv6",
+            Self::HostBits => "the address of a range has bits set after its prefix",
         })
     }
 }
@@ -61,7 +74,8 @@ impl FromStr for Cidr {
         if bits_of(first) & !mask(bits, width) != 0 {
             return Err(CidrError::HostBits);
         }
-        // Peers are compared in their canonical form, so the range has to be in it as well.
+        // Peer addresses are compared in canonical form, so a range of IPv4-mapped addresses
+        // becomes an IPv4 range.
         Ok(match (first.to_canonical(), bits.checked_sub(96)) {
             (canonical @ IpAddr::V4(_), Some(rest)) if first.is_ipv6() => {
                 Self { first: canonical, bits: rest }
@@ -72,7 +86,7 @@ impl FromStr for Cidr {
 }
 
 impl Cidr {
-    /// Whether the address lies in the range.
+    /// Whether `address` is in the range.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -101,7 +115,7 @@ fn bits_of(address: IpAddr) -> u128 {
     }
 }
 
-/// The first `bits` of `width`.
+/// A mask of the first `bits` of `width` bits.
 fn mask(bits: u8, width: u8) -> u128 {
     let rest = u32::from(width - bits);
     let all = if width == 32 { u128::from(u32::MAX) } else { u128::MAX };
@@ -124,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges() {
+    fn range_contains_exactly_its_addresses() {
         check(
             "10.0.0.0/8",
             &["10.0.0.0", "10.255.255.255", "::ffff:10.1.1.1"],
@@ -140,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_none() {
+    fn invalid_range_is_refused_with_its_mistake() {
         let refuse = |text: &str| text.parse::<Cidr>().unwrap_err();
         for text in ["", "/8", "localhost", "10.0.0/8", "10.0.0.0.0", "[::1]", "10.0.0.1:80"] {
             assert_eq!(refuse(text), CidrError::Address, "{text}");

@@ -1,7 +1,8 @@
-//! Cross-origin resource sharing (WHATWG Fetch): what browsers are told about other origins.
+//! Cross-origin resource sharing (CORS, WHATWG Fetch): the response fields that tell a browser
+//! which other origins may read a response.
 //!
-//! Knows: which origins may read answers, and the fields that say so. Does not know: the guard, which
-//! lets a request pass or not; these fields only tell a browser what it may show to a page.
+//! Knows: which origins may read responses, and the fields for them. Does not know: whether a
+//! request is allowed (see `origin`); these fields only tell a browser what to show to a page.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -11,21 +12,22 @@ use core::time::Duration;
 use super::origin::{Origin, OriginPattern};
 use crate::http1::Head;
 
-/// Fields that a page may send without asking for more.
+/// The request fields that a page may send by default.
 const HEADERS: &str =
     "authorization, content-type, last-event-id, mcp-protocol-version, mcp-session-id";
 const METHODS: &str = "GET, POST, OPTIONS";
 
-/// The settings; CORS is on where there is at least one origin.
+/// The CORS settings. CORS is on if at least one origin is allowed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cors {
     pub(crate) origins: Vec<OriginPattern>,
-    /// `*`.
+    /// Whether any origin is allowed (`*`).
     pub(crate) any: bool,
     pub(crate) credentials: bool,
     pub(crate) headers: String,
     pub(crate) max_age: Option<String>,
-    /// Whether there are challenges, which a page has to read to find out where to log in.
+    /// Whether responses can contain authentication challenges, which a page must be able to read
+    /// to find the authorization server.
     pub(crate) challenges: bool,
 }
 
@@ -47,7 +49,8 @@ impl Cors {
         self.any || self.origins.iter().any(|pattern| pattern.matches(origin))
     }
 
-    /// What a request's `Origin` fields mean for its answer. `room` is memory to use again.
+    /// Determines how CORS applies to the response, from the `Origin` fields of the request. The
+    /// memory of `room` is reused.
     pub(crate) fn evaluate<'a>(
         &self,
         mut origins: impl Iterator<Item = &'a [u8]>,
@@ -57,26 +60,26 @@ impl Cors {
             return CorsOrigin::Off;
         }
         let mut room = match room {
-            CorsOrigin::With(text) => text.into_string(),
-            CorsOrigin::Off | CorsOrigin::Nobody | CorsOrigin::Anybody => String::new(),
+            CorsOrigin::Allowed(text) => text.into_string(),
+            CorsOrigin::Off | CorsOrigin::Denied | CorsOrigin::Any => String::new(),
         };
         let origin = origins.next().filter(|_| origins.next().is_none());
         let text = origin.and_then(|origin| core::str::from_utf8(origin).ok());
         match text.and_then(|text| Some((text, Origin::parse(text)?))) {
             Some((text, origin)) if self.allows(&origin) => {
                 if self.any && !self.credentials {
-                    return CorsOrigin::Anybody;
+                    return CorsOrigin::Any;
                 }
                 room.clear();
                 room.push_str(text);
-                CorsOrigin::With(room.into_boxed_str())
+                CorsOrigin::Allowed(room.into_boxed_str())
             }
-            _ if self.any => CorsOrigin::Anybody,
-            _ => CorsOrigin::Nobody,
+            _ if self.any => CorsOrigin::Any,
+            _ => CorsOrigin::Denied,
         }
     }
 
-    /// The fields of an answer.
+    /// Appends the CORS fields of a response to `out`.
     pub(crate) fn fields<'a>(
         &self,
         cors_origin: &'a CorsOrigin,
@@ -84,9 +87,9 @@ impl Cors {
     ) {
         let origin = match cors_origin {
             CorsOrigin::Off => return,
-            CorsOrigin::Nobody => return out.push(("Vary", "Origin")),
-            CorsOrigin::Anybody => "*",
-            CorsOrigin::With(origin) => {
+            CorsOrigin::Denied => return out.push(("Vary", "Origin")),
+            CorsOrigin::Any => "*",
+            CorsOrigin::Allowed(origin) => {
                 out.push(("Vary", "Origin"));
                 origin
             }
@@ -100,7 +103,7 @@ impl Cors {
         out.push(("Access-Control-Expose-Headers", exposed));
     }
 
-    /// Lets pages send one more field; a field that is listed already is not listed twice.
+    /// Allows pages to send one more field. A field that is already allowed is not repeated.
     pub(crate) fn allow_header(&mut self, name: &str) {
         if !self.headers.split(", ").any(|known| known.eq_ignore_ascii_case(name)) {
             self.headers.push_str(", ");
@@ -108,7 +111,7 @@ impl Cors {
         }
     }
 
-    /// What an answer to a preflight says besides.
+    /// Appends the additional fields of a response to a preflight request to `out`.
     pub(crate) fn preflight_fields<'a>(
         &'a self,
         preflight: Preflight,
@@ -123,17 +126,17 @@ impl Cors {
     }
 }
 
-/// What a browser asks in front of a page's request, apart from the origin and the fields, which have
-/// lists of their own.
+/// The properties of a preflight request, other than its origin and the fields it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Preflight {
-    /// The page is of a public site, and this server is on the browser's own network or machine
-    /// (WICG Private Network Access). Who lists the page's origin means to be reached by it.
+    /// Whether the page belongs to a public site and this server is on the browser's private
+    /// network or machine (WICG Private Network Access). An origin that is listed is allowed to do
+    /// this.
     private_network: bool,
 }
 
 impl Preflight {
-    /// `None` for an OPTIONS request that is no preflight.
+    /// The preflight request in `head`; `None` if the OPTIONS request is not a preflight request.
     pub(crate) fn of(head: &Head<'_>) -> Option<Self> {
         head.field("access-control-request-method")?;
         let asks = head.field("access-control-request-private-network");
@@ -141,16 +144,16 @@ impl Preflight {
     }
 }
 
-/// What an answer says about who may read it.
+/// How CORS applies to one response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CorsOrigin {
-    /// CORS is off: nothing.
+    /// CORS is off: no field is written.
     #[default]
     Off,
-    /// Nothing, and that it depends on who asks.
-    Nobody,
-    /// `*`.
-    Anybody,
-    /// This origin.
-    With(Box<str>),
+    /// The origin is not allowed: only `Vary: Origin` is written.
+    Denied,
+    /// Any origin may read the response: `*`.
+    Any,
+    /// This origin may read the response.
+    Allowed(Box<str>),
 }

@@ -1,9 +1,13 @@
-//! What proxies say about whom they speak for: `Forwarded` (RFC 7239) and `X-Forwarded-*`.
+//! Parses the fields in which proxies describe the original request: `Forwarded` (RFC 7239) and
+//! `X-Forwarded-*`.
 //!
-//! Knows: both grammars, and whom to believe: the chain of proxies is walked from the server outwards,
-//! and the first address that is no trusted proxy's is the client. What stands beyond it was written
-//! by strangers and is not believed, and neither is what stands beyond a proxy that names nobody.
-//! Does not know: whether the connection itself is a trusted proxy's; ask only about those.
+//! Knows: the grammar of both, and which entries can be trusted. A field lists the chain of
+//! proxies; the entries are examined from the nearest proxy outwards, and the first address that is
+//! not a trusted proxy is the client. Entries further out were written by the client or by
+//! untrusted proxies and are ignored, and so are entries beyond a proxy that hides the address of
+//! its client.
+//! Does not know: whether the connection itself comes from a trusted proxy. Call it single for such
+//! connections.
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -12,39 +16,40 @@ use crate::error::Fault;
 use crate::http1::{Head, split_authority};
 use crate::route::is_clean_path;
 
-/// Every field that is read here.
+/// All fields that are parsed here.
 pub(crate) const FIELDS: [&str; 5] =
     ["Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Prefix"];
 
-/// What a trusted proxy says of a request.
+/// What trusted proxies state about a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forwarded<'a> {
-    pub(crate) client: Client,
-    /// Whether the client's own connection was TLS, as far as anybody says.
+    pub(crate) client: ForwardedClient,
+    /// Whether the client's own connection is TLS; `None` if no proxy states it.
     pub(crate) secure: Option<bool>,
-    /// The host that the client asked for.
+    /// The host that the client sent.
     pub(crate) host: Option<&'a str>,
-    /// What was cut off the front of the path.
+    /// The path prefix that the proxy removed.
     pub(crate) prefix: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Client {
-    /// The proxy speaks for itself.
+pub(crate) enum ForwardedClient {
+    /// No client is named: the proxy itself is the client.
     #[default]
     Proxy,
-    /// Somebody whom a proxy does not name: `unknown`, or a word of its own.
+    /// A client whose address a proxy hides: `unknown`, or an obfuscated identifier (RFC 7239 §6).
     Hidden,
+    /// The address of the client.
     At(IpAddr),
 }
 
-/// Reads what a trusted proxy says.
+/// Parses the fields of a request that came from a trusted proxy.
 ///
 /// # Errors
 ///
-/// [`Fault::MalformedForwarded`] for what cannot be understood, and where both `Forwarded` and one of
-/// `X-Forwarded-For`, `-Proto` and `-Host` are there: a proxy that writes one and passes the other
-/// through is how that comes about, and then either may be a stranger's.
+/// [`Fault::MalformedForwarded`] if a trusted entry is malformed, or if the request has both
+/// `Forwarded` and one of `X-Forwarded-For`, `-Proto` and `-Host`. The latter occurs when a proxy
+/// writes one of them and passes on the other, and then either may come from an untrusted client.
 pub(crate) fn read<'a>(head: &Head<'a>, trusted: &[Cidr]) -> Result<Forwarded<'a>, Fault> {
     let malformed = Fault::MalformedForwarded;
     let chain = head.fields_named("forwarded");
@@ -53,7 +58,7 @@ pub(crate) fn read<'a>(head: &Head<'a>, trusted: &[Cidr]) -> Result<Forwarded<'a
         Forwarded {
             client: x_client(head.fields_named("x-forwarded-for"), trusted)?,
             secure: x_secure(head.fields_named("x-forwarded-proto"))?,
-            host: only(head.fields_named("x-forwarded-host"))?
+            host: single(head.fields_named("x-forwarded-host"))?
                 .map(|host| valid_host(host).ok_or(malformed))
                 .transpose()?,
             prefix: None,
@@ -63,8 +68,8 @@ pub(crate) fn read<'a>(head: &Head<'a>, trusted: &[Cidr]) -> Result<Forwarded<'a
     } else {
         standard(chain, trusted)?
     };
-    if let Some(prefix) = only(head.fields_named("x-forwarded-prefix"))? {
-        // `/mcp/` is what some proxies write for `/mcp`, and `/` for nothing.
+    if let Some(prefix) = single(head.fields_named("x-forwarded-prefix"))? {
+        // Some proxies write `/mcp/` for `/mcp`, and `/` for an empty prefix.
         let bare = prefix.strip_suffix('/').unwrap_or(prefix);
         if !bare.is_empty() && !is_clean_path(bare) {
             return Err(malformed);
@@ -74,57 +79,63 @@ pub(crate) fn read<'a>(head: &Head<'a>, trusted: &[Cidr]) -> Result<Forwarded<'a
     Ok(forwarded)
 }
 
-/// The walk along a chain, which is given from its far end.
-struct Walk<'t> {
+/// The evaluation of a chain of proxies, which is given from its far end.
+struct ProxyChain<'t> {
     trusted: &'t [Cidr],
-    client: Client,
-    /// Whether something that cannot be understood was said by a proxy that has to be believed.
+    client: ForwardedClient,
+    /// Whether a trusted entry is malformed.
     malformed: bool,
 }
 
-impl<'t> Walk<'t> {
+impl<'t> ProxyChain<'t> {
     const fn new(trusted: &'t [Cidr]) -> Self {
-        Self { trusted, client: Client::Proxy, malformed: false }
+        Self { trusted, client: ForwardedClient::Proxy, malformed: false }
     }
 
-    /// The next hop. Says whether everything that was said before it is a stranger's word.
-    fn hop(&mut self, hop: Option<Client>) -> bool {
-        let Some(hop) = hop else {
+    /// Adds the next entry. Returns whether the entries before it are untrusted; `None` is a
+    /// malformed entry.
+    fn add(&mut self, entry: Option<ForwardedClient>) -> bool {
+        let Some(entry) = entry else {
             self.malformed = true;
             return false;
         };
-        let theirs = match hop {
-            Client::At(address) => !self.trusted.iter().any(|range| range.contains(address)),
-            // Whom this proxy does not name may have been anybody, so what was said before is too.
-            Client::Hidden | Client::Proxy => true,
+        let untrusted = match entry {
+            ForwardedClient::At(address) => {
+                !self.trusted.iter().any(|range| range.contains(address))
+            }
+            // The client that this proxy hides may have written the entries before this one.
+            ForwardedClient::Hidden | ForwardedClient::Proxy => true,
         };
-        if theirs {
+        if untrusted {
             self.malformed = false;
         }
-        // A chain of trusted proxies only: the farthest one is the client.
-        if theirs || self.client == Client::Proxy {
-            self.client = hop;
+        // If all proxies of the chain are trusted, the farthest one is the client.
+        if untrusted || self.client == ForwardedClient::Proxy {
+            self.client = entry;
         }
-        theirs
+        untrusted
     }
 
-    const fn end(self) -> Result<Client, Fault> {
+    const fn finish(self) -> Result<ForwardedClient, Fault> {
         if self.malformed { Err(Fault::MalformedForwarded) } else { Ok(self.client) }
     }
 }
 
-fn x_client<'a>(fields: impl Iterator<Item = &'a [u8]>, trusted: &[Cidr]) -> Result<Client, Fault> {
-    let mut walk = Walk::new(trusted);
+fn x_client<'a>(
+    fields: impl Iterator<Item = &'a [u8]>,
+    trusted: &[Cidr],
+) -> Result<ForwardedClient, Fault> {
+    let mut chain = ProxyChain::new(trusted);
     for member in fields.flat_map(|value| value.split(|&octet| octet == b',')) {
         let member = core::str::from_utf8(member.trim_ascii()).ok();
         if member != Some("") {
-            walk.hop(member.and_then(|text| node(text, true)));
+            chain.add(member.and_then(|text| node(text, true)));
         }
     }
-    walk.end()
+    chain.finish()
 }
 
-/// https only if nobody says otherwise.
+/// Whether all entries say https; `None` without entries.
 fn x_secure<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<bool>, Fault> {
     let mut secure = None;
     for member in fields.flat_map(|value| value.split(|&octet| octet == b',')) {
@@ -145,8 +156,8 @@ fn is_https(scheme: &[u8]) -> Option<bool> {
     }
 }
 
-/// The value of a field that has one value.
-fn only<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Fault> {
+/// The value of a field that must occur at most once.
+fn single<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Fault> {
     let Some(value) = fields.next() else { return Ok(None) };
     let text = core::str::from_utf8(value).ok().filter(|_| fields.next().is_none());
     text.map(Some).ok_or(Fault::MalformedForwarded)
@@ -156,16 +167,17 @@ fn valid_host(text: &str) -> Option<&str> {
     split_authority(text).map(|_| text)
 }
 
-/// An address with an optional port, or a name that hides it (RFC 7239 section 6). `bare` is whether
-/// an IPv6 address may stand without brackets, as it does in `X-Forwarded-For`.
-fn node(text: &str, bare: bool) -> Option<Client> {
+/// Parses an address with an optional port, or an identifier that hides the address (RFC 7239 §6).
+/// `bare` is whether an IPv6 address may be written without brackets, as it is in
+/// `X-Forwarded-For`.
+fn node(text: &str, bare: bool) -> Option<ForwardedClient> {
     if text.eq_ignore_ascii_case("unknown") || obfuscated(text) {
-        return Some(Client::Hidden);
+        return Some(ForwardedClient::Hidden);
     }
     if let Ok(address) = text.parse::<IpAddr>()
         && (bare || address.is_ipv4())
     {
-        return Some(Client::At(address.to_canonical()));
+        return Some(ForwardedClient::At(address.to_canonical()));
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -175,13 +187,13 @@ fn node(text: &str, bare: bool) -> Option<Client> {
         return None;
     }
     if host.eq_ignore_ascii_case("unknown") || obfuscated(host) {
-        return Some(Client::Hidden);
+        return Some(ForwardedClient::Hidden);
     }
     let address = match host.strip_prefix('[') {
         Some(inner) => IpAddr::V6(inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
         None => IpAddr::V4(host.parse().ok()?),
     };
-    Some(Client::At(address.to_canonical()))
+    Some(ForwardedClient::At(address.to_canonical()))
 }
 
 fn is_port(text: &str) -> bool {
@@ -194,13 +206,13 @@ fn obfuscated(text: &str) -> bool {
     })
 }
 
-/// `Forwarded`, whose elements each say what one proxy saw.
+/// Parses `Forwarded`. Each of its elements states what one proxy observed.
 fn standard<'a>(
     fields: impl Iterator<Item = &'a [u8]>,
     trusted: &[Cidr],
 ) -> Result<Forwarded<'a>, Fault> {
     let malformed = Fault::MalformedForwarded;
-    let mut walk = Walk::new(trusted);
+    let mut chain = ProxyChain::new(trusted);
     let (mut secure, mut host) = (None, None);
     for value in fields {
         let mut rest = core::str::from_utf8(value).map_err(|_| malformed)?;
@@ -210,30 +222,30 @@ fn standard<'a>(
             if element.is_empty() {
                 continue;
             }
-            // The proxy that wrote this saw a stranger, or names nobody: what was said before is
-            // the stranger's.
-            let unnamed = Some(Client::Proxy);
-            if walk.hop(element.node.map_or(unnamed, |text| node(text, false))) {
+            // If the proxy that wrote this element observed an untrusted address, or names none,
+            // the elements before it are untrusted.
+            let unnamed = Some(ForwardedClient::Proxy);
+            if chain.add(element.node.map_or(unnamed, |text| node(text, false))) {
                 (secure, host) = (None, None);
             }
             if let Some(scheme) = element.scheme {
                 match is_https(scheme.as_bytes()) {
                     Some(https) => secure = Some(secure.unwrap_or(true) && https),
-                    None => walk.malformed = true,
+                    None => chain.malformed = true,
                 }
             }
             if let (Some(text), None) = (element.host, host) {
                 match valid_host(text) {
                     Some(text) => host = Some(text),
-                    None => walk.malformed = true,
+                    None => chain.malformed = true,
                 }
             }
         }
     }
-    Ok(Forwarded { client: walk.end()?, secure, host, prefix: None })
+    Ok(Forwarded { client: chain.finish()?, secure, host, prefix: None })
 }
 
-/// One `forwarded-element` (RFC 7239 section 4).
+/// One `forwarded-element` (RFC 7239 §4).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Element<'a> {
     node: Option<&'a str>,
@@ -247,7 +259,7 @@ impl<'a> Element<'a> {
         self.pairs == 0
     }
 
-    /// The first element, and what stands behind its comma. `None` if it is malformed.
+    /// The first element, and the text after its comma; `None` if the element is malformed.
     fn read(text: &'a str) -> Option<(Self, &'a str)> {
         let mut element = Self::default();
         let mut rest = text;
@@ -291,7 +303,8 @@ impl<'a> Element<'a> {
     }
 }
 
-/// A token, or the inside of a quoted string. Escapes stay what they are: no value that counts has any.
+/// A token, or the content of a quoted string. Escapes are not decoded: no valid value contains
+/// any.
 fn read_value(text: &str) -> Option<(&str, &str)> {
     let Some(inner) = text.strip_prefix('"') else {
         let end = text.bytes().position(|octet| !is_tchar(octet)).unwrap_or(text.len());
@@ -319,8 +332,8 @@ mod tests {
     use super::*;
     use crate::http1::FieldStorage;
 
-    /// What is understood of these fields: client, scheme, host and prefix.
-    fn understood(fields: &[&str]) -> String {
+    /// The parsed client, scheme, host and prefix of these fields, as text.
+    fn parsed(fields: &[&str]) -> String {
         let trusted: Vec<Cidr> =
             ["10.0.0.0/8", "fd00::/8"].iter().map(|range| range.parse().unwrap()).collect();
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
@@ -331,9 +344,9 @@ mod tests {
             return "malformed".into();
         };
         let client = match client {
-            Client::Proxy => "proxy".into(),
-            Client::Hidden => "hidden".into(),
-            Client::At(address) => format!("{address}"),
+            ForwardedClient::Proxy => "proxy".into(),
+            ForwardedClient::Hidden => "hidden".into(),
+            ForwardedClient::At(address) => format!("{address}"),
         };
         let scheme = secure.map_or("-", |secure| if secure { "https" } else { "http" });
         format!("{client} {scheme} {} {}", host.unwrap_or("-"), prefix.unwrap_or("-"))
@@ -341,11 +354,11 @@ mod tests {
 
     #[track_caller]
     fn check(fields: &[&str], expected: &str) {
-        assert_eq!(understood(fields), expected, "{fields:?}");
+        assert_eq!(parsed(fields), expected, "{fields:?}");
     }
 
     #[test]
-    fn the_rightmost_stranger_is_the_client() {
+    fn rightmost_untrusted_address_is_the_client() {
         check(&[], "proxy - - -");
         check(&["X-Forwarded-For: 192.0.2.1"], "192.0.2.1 - - -");
         check(&["X-Forwarded-For: 192.0.2.66, 192.0.2.1"], "192.0.2.1 - - -");
@@ -363,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_wrote_is_not_looked_at_and_what_a_proxy_wrote_must_be_right() {
+    fn malformed_entry_is_an_error_only_if_trusted() {
         check(&["X-Forwarded-For: <script>, 192.0.2.1"], "192.0.2.1 - - -");
         check(&["X-Forwarded-For: <script>, 192.0.2.1, 10.0.0.1"], "192.0.2.1 - - -");
         check(&["X-Forwarded-For: <script>"], "malformed");
@@ -380,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_hosts_and_prefixes() {
+    fn x_forwarded_proto_host_and_prefix_must_be_valid() {
         check(&["X-Forwarded-Proto: https"], "proxy https - -");
         check(&["X-Forwarded-Proto: HTTP"], "proxy http - -");
         check(&["X-Forwarded-Proto: https, http"], "proxy http - -");
@@ -402,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_field() {
+    fn forwarded_field_is_parsed_per_element() {
         check(&["Forwarded: for=192.0.2.1"], "192.0.2.1 - - -");
         check(
             &["Forwarded: For=192.0.2.1;PROTO=https;by=10.0.0.1;Host=mcp.example"],
@@ -420,7 +433,7 @@ mod tests {
         check(&["Forwarded: proto=https;host=\"a:80\""], "proxy https a:80 -");
         check(&[r#"Forwarded: secret="a\", b;=";for=192.0.2.1"#], "192.0.2.1 - - -");
         check(&["Forwarded: , for=192.0.2.1 , ;"], "192.0.2.1 - - -");
-        // Whom the nearest proxy does not name could be anybody, with anything to say.
+        // A client that the nearest proxy does not name may have written the elements before.
         check(&["Forwarded: for=192.0.2.66;proto=https;host=a, by=10.0.0.1"], "proxy - - -");
         check(&["Forwarded: for=192.0.2.66;proto=https, proto=http;host=b"], "proxy http b -");
         check(&["Forwarded: for=bad;proto=gopher, proto=https"], "proxy https - -");
@@ -446,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_of_saying_it_are_one_too_many() {
+    fn forwarded_together_with_x_forwarded_is_malformed() {
         for name in ["For: 192.0.2.1", "Proto: https", "Host: a"] {
             check(&["Forwarded: for=192.0.2.1", &format!("X-Forwarded-{name}")], "malformed");
         }

@@ -1,12 +1,15 @@
-//! The `Host` rule: what stops a web page from reaching a local server under a name of its own
-//! (DNS rebinding).
+//! Checks the `Host` of a request, which protects a local server against DNS rebinding: a web page
+//! that reaches the server under a host name of its own.
+//!
+//! Knows: which hosts are allowed on which connections. Does not know: the syntax of a host (see
+//! `authority`).
 
 use alloc::string::String;
 
 use super::authority::Authority;
 use crate::error::Fault;
 
-/// A host that is allowed by configuration, on one port or on any.
+/// A host that the configuration allows, on one port or on any port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPattern {
     host: String,
@@ -24,10 +27,12 @@ impl HostPattern {
     }
 }
 
-/// May a request with this authority pass the door it came in by?
+/// Checks whether a request for this `authority` is allowed on its connection.
 ///
-/// On loopback, loopback names may; with an allow list, what is listed may, on every interface. A
-/// request without an authority is HTTP/1.0: no browser sends one, so only a list refuses it.
+/// On a connection to a loopback address, loopback names are allowed. Hosts in `allowed` are
+/// allowed on every connection, and if `allowed` is not empty, no other host is allowed on a
+/// network address. A request without an authority is HTTP/1.0; browsers do not send such requests,
+/// so it is refused only if `allowed` is not empty.
 pub(crate) fn check(
     authority: Option<&str>,
     arrived_on_loopback: bool,
@@ -58,13 +63,18 @@ mod tests {
     const NETWORK: bool = false;
 
     #[track_caller]
-    fn check(host: Option<&str>, door: bool, allowed: &[&str], expected: Result<(), Fault>) {
+    fn check(
+        host: Option<&str>,
+        arrived_on_loopback: bool,
+        allowed: &[&str],
+        expected: Result<(), Fault>,
+    ) {
         let allowed: Vec<_> = allowed.iter().map(|a| HostPattern::parse(a).unwrap()).collect();
-        assert_eq!(super::check(host, door, &allowed), expected, "{host:?}");
+        assert_eq!(super::check(host, arrived_on_loopback, &allowed), expected, "{host:?}");
     }
 
     #[test]
-    fn hosts() {
+    fn host_is_allowed_if_loopback_or_listed() {
         let no = Err(Fault::HostNotAllowed);
         check(Some("localhost"), LOOPBACK, &[], Ok(()));
         check(Some("LOCALHOST.:9"), LOOPBACK, &[], Ok(()));

@@ -1,17 +1,18 @@
-//! Media types: is this body JSON, and does this client take an event stream?
+//! Checks media types: whether a body is JSON, and whether a client accepts an event stream.
 //!
-//! Knows: how media types and their parameters are spelled. Does not know: whether a body is what its
-//! `Content-Type` says; the reader of bodies finds out, and takes UTF-8 only.
+//! Knows: the syntax of media types and their parameters. Does not know: whether a body is what its
+//! `Content-Type` says; the JSON parser determines that, and accepts only UTF-8.
 //!
-//! Decision: only the media type and a charset that is not UTF-8 refuse a `Content-Type`. A parameter
-//! that is malformed (`; utf-8`, a stray semicolon, a quote that does not end) is passed over. The
-//! strict reading of RFC 9110 section 5.6.6 was considered: it refuses clients that every other server
-//! takes, and protects nothing, because no parameter changes how a body is read here.
+//! Decision: a `Content-Type` is refused only for its media type, or for a charset other than
+//! UTF-8. A malformed parameter (`; utf-8`, a superfluous semicolon, an unterminated quoted string)
+//! is ignored. Strict parsing of RFC 9110 §5.6.6 was considered. It would refuse clients that other
+//! servers accept, and would protect nothing, because no parameter changes how this server reads a
+//! body.
 
 use crate::http1::is_token;
 
-/// The parts of a field value between `separator`s, none of which is inside a quoted string
-/// (RFC 9110 section 5.6.4); without the white space around them.
+/// Splits a field value at each `separator` that is not inside a quoted string (RFC 9110 §5.6.4),
+/// and trims white space around the parts.
 fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |&octet| {
@@ -29,7 +30,7 @@ fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     .map(<[u8]>::trim_ascii)
 }
 
-/// A parameter's name and value, the latter without the quotes it may stand in; `None` where it is
+/// The name and the value of a parameter, the value without quotes; `None` if the parameter is
 /// malformed.
 fn parameter(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|&octet| octet == b'=')?;
@@ -39,8 +40,8 @@ fn parameter(text: &[u8]) -> Option<(&[u8], &[u8])> {
         .then_some((name, unquoted.unwrap_or(value)))
 }
 
-/// Whether a `Content-Type` says JSON, and no charset but UTF-8 (RFC 8259 section 8.1 knows no other;
-/// `utf8` is how many spell it).
+/// Whether a `Content-Type` is JSON without a charset other than UTF-8, the only encoding of JSON
+/// (RFC 8259 §8.1). The spelling `utf8` is common and accepted.
 pub(crate) fn is_json(content_type: &[u8]) -> bool {
     let utf8 = |charset: &[u8]| {
         charset.eq_ignore_ascii_case(b"utf-8") || charset.eq_ignore_ascii_case(b"utf8")
@@ -52,10 +53,10 @@ pub(crate) fn is_json(content_type: &[u8]) -> bool {
             .all(|(name, value)| !name.eq_ignore_ascii_case(b"charset") || utf8(value))
 }
 
-/// Whether `Accept` fields take `text/event-stream`. None at all take anything. The most specific
-/// range that covers it decides, and a weight of zero takes nothing (RFC 9110 section 12.5.1); of two
-/// that are as specific the kinder one does.
-pub(crate) fn takes_event_stream<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
+/// Whether `Accept` fields allow `text/event-stream`. Without the field everything is allowed. The
+/// most specific matching media range decides, and a weight of zero excludes it (RFC 9110 §12.5.1).
+/// If equally specific ranges differ, the one that allows the type decides.
+pub(crate) fn accepts_event_stream<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     const RANGES: [&[u8]; 3] = [b"*/*", b"text/*", b"text/event-stream"];
     let mut any = false;
     let mut best: Option<(usize, bool)> = None;
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn content_types() {
+    fn content_type_is_json_unless_type_or_charset_differs() {
         check_json("application/json", true);
         check_json("Application/JSON; charset=UTF-8", true);
         check_json("application/json;charset=\"utf-8\"", true);
@@ -96,7 +97,7 @@ mod tests {
         check_json(r#"application/json; charset="latin1""#, false);
         check_json(r#"application/json; charset="utf-8"#, true);
         check_json("application/json; charset=latin1", false);
-        // What is no parameter is as good as not there.
+        // Malformed parameters are ignored.
         check_json("application/json; utf-8", true);
         check_json("application/json; charset", true);
         check_json("application/json; charset=", true);
@@ -129,11 +130,11 @@ mod tests {
     #[track_caller]
     fn check_accept(accept: &[&str], expected: bool) {
         let fields = accept.iter().map(|field| field.as_bytes());
-        assert_eq!(super::takes_event_stream(fields), expected, "{accept:?}");
+        assert_eq!(super::accepts_event_stream(fields), expected, "{accept:?}");
     }
 
     #[test]
-    fn accepts() {
+    fn accept_allows_event_stream_by_its_most_specific_range() {
         check_accept(&[], true);
         check_accept(&[""], true);
         check_accept(&["text/event-stream"], true);

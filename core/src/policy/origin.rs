@@ -1,4 +1,7 @@
-//! The `Origin` rule: which web pages may use a server from a browser.
+//! Checks the `Origin` of a request: which web pages may use the server from a browser.
+//!
+//! Knows: how origins and patterns of them are written and compared. Does not know: CORS (see
+//! `cors`).
 
 use alloc::string::String;
 
@@ -8,11 +11,12 @@ use crate::error::Fault;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Port {
     Any,
-    /// `None` is the scheme's own.
+    /// `None` is the default port of the scheme.
     Exactly(Option<u16>),
 }
 
-/// An origin that is allowed by configuration: `https://app.example.com`, `http://localhost:*`.
+/// An origin that the configuration allows, such as `https://app.example.com` or
+/// `http://localhost:*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OriginPattern {
     scheme: String,
@@ -51,7 +55,7 @@ pub(crate) struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// The longest origin, in octets: a scheme, a name of the length that DNS allows (253), a port.
+    /// The longest origin in octets: a scheme, a DNS name of the maximal length (253), and a port.
     pub(crate) const BYTES_MAX: usize = 320;
 
     pub(super) fn parse(text: &'a str) -> Option<Self> {
@@ -80,10 +84,12 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// May a request with these `Origin` fields pass the door it came in by?
+/// Checks whether a request with these `Origin` fields is allowed on its connection.
 ///
-/// None is fine: not a browser, or not across origins. One must be a loopback origin (on loopback),
-/// a listed one, or one that `shared` knows. `null`, several, and what cannot be parsed are nobody's.
+/// A request without the field is allowed: it does not come from a browser or is not cross-origin.
+/// A single origin is allowed if it is a loopback origin on a connection to a loopback address, if
+/// it is in `allowed`, or if `shared` is true for it. `null`, several origins, and text that is not
+/// an origin are refused.
 pub(crate) fn check<'a>(
     mut origins: impl Iterator<Item = &'a [u8]>,
     arrived_on_loopback: bool,
@@ -111,16 +117,16 @@ mod tests {
     const NETWORK: bool = false;
 
     #[track_caller]
-    fn check(origins: &[&str], door: bool, allowed: &[&str], passes: bool) {
+    fn check(origins: &[&str], arrived_on_loopback: bool, allowed: &[&str], passes: bool) {
         let allowed: Vec<_> = allowed.iter().map(|a| OriginPattern::parse(a).unwrap()).collect();
         let origins_sent = origins.iter().map(|o| o.as_bytes());
-        let verdict = super::check(origins_sent, door, &allowed, |_| false);
+        let result = super::check(origins_sent, arrived_on_loopback, &allowed, |_| false);
         let expected = if passes { Ok(()) } else { Err(Fault::OriginNotAllowed) };
-        assert_eq!(verdict, expected, "{origins:?}");
+        assert_eq!(result, expected, "{origins:?}");
     }
 
     #[test]
-    fn origins() {
+    fn origin_is_allowed_if_loopback_or_listed() {
         check(&[], LOOPBACK, &[], true);
         check(&[], NETWORK, &[], true);
         check(&["http://localhost:3000"], LOOPBACK, &[], true);
@@ -151,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_are_none() {
+    fn invalid_origin_pattern_is_refused() {
         for text in ["", "*", "example.com", "http://", "http://a:1:*", "http://a/", "://a"] {
             assert_eq!(OriginPattern::parse(text), None, "{text}");
         }

@@ -1,7 +1,7 @@
-//! How often something may happen: a token bucket in whole numbers.
+//! Rates: a token bucket in integer arithmetic.
 //!
-//! Knows: how a rate is written, and how a bucket fills. Does not know: whose bucket it is, or what
-//! is refused when it is empty.
+//! Knows: how a rate is written, and how a bucket is refilled. Does not know: to what a rate
+//! applies, or how a refusal is answered.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -10,10 +10,20 @@ use core::time::Duration;
 
 use crate::time::Time;
 
-/// How often something may happen, and how often at once: `10/minute`, `5/second,burst=20`.
+/// A rate limit: `10/minute`, or `5/second,burst=20`.
 ///
-/// Whoever has been quiet may act `burst` times at once, and then as often as the rate says. Without
-/// a burst of its own that is as many as the rate counts: all ten of `10/minute` may come together.
+/// It works as a token bucket. After a period without actions, `burst` actions are allowed at once;
+/// then the rate applies. The default burst is the count of the rate: all ten actions of
+/// `10/minute` may happen at once.
+///
+/// ```
+/// use mcp_sse_core::{Limits, Rate};
+///
+/// let rate: Rate = "10/minute,burst=30".parse()?;
+/// assert_eq!(rate.to_string(), "10/minute,burst=30");
+/// let limits = Limits { posts_rate_per_session: Some(rate), ..Limits::default() };
+/// # Ok::<(), mcp_sse_core::RateError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: NonZeroU32,
@@ -47,32 +57,40 @@ impl Per {
 }
 
 impl Rate {
-    /// `count` times a second.
+    /// A rate of `count` actions per second, with a burst of `count`.
+    ///
+    /// ```
+    /// # use core::num::NonZeroU32;
+    /// # use mcp_sse_core::Rate;
+    /// let [five, twenty] = [5, 20].map(|n| NonZeroU32::new(n).unwrap());
+    /// let rate = Rate::per_second(five).burst(twenty);
+    /// assert_eq!(Ok(rate), "5/second,burst=20".parse());
+    /// ```
     #[must_use]
     pub const fn per_second(count: NonZeroU32) -> Self {
         Self { count, per: Per::Second, burst: count }
     }
 
-    /// `count` times a minute.
+    /// A rate of `count` actions per minute, with a burst of `count`.
     #[must_use]
     pub const fn per_minute(count: NonZeroU32) -> Self {
         Self { count, per: Per::Minute, burst: count }
     }
 
-    /// `count` times an hour.
+    /// A rate of `count` actions per hour, with a burst of `count`.
     #[must_use]
     pub const fn per_hour(count: NonZeroU32) -> Self {
         Self { count, per: Per::Hour, burst: count }
     }
 
-    /// The same rate, with so many at once.
+    /// Sets how many actions are allowed at once.
     #[must_use]
     pub const fn burst(self, burst: NonZeroU32) -> Self {
         Self { burst, ..self }
     }
 
-    /// What a full bucket holds. One act costs [`Per::micros`], and a microsecond brings `count`: so
-    /// nothing is ever rounded.
+    /// The level of a full bucket. One action costs [`Per::micros`], and each microsecond adds
+    /// `count`, so no rounding is needed.
     fn capacity(self) -> u64 {
         u64::from(self.burst.get()).saturating_mul(self.per.micros())
     }
@@ -85,22 +103,22 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Why a text is no [`Rate`].
+/// Why a text is not a [`Rate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateError {
-    /// Not of the form `count/unit` or `count/unit,burst=count`.
+    /// The text is not of the form `count/unit` or `count/unit,burst=count`.
     Form,
-    /// A count or burst that is zero, no number, or above 2^32 - 1.
+    /// The count or the burst is not a whole number from 1 to 2^32 - 1.
     Count,
-    /// A unit other than `second`, `minute` and `hour`.
+    /// The unit is not `second`, `minute` or `hour`.
     Unit,
 }
 
 impl fmt::Display for RateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Form => "a rate is written as in 10/minute or 10/minute,burst=30",
+            Self::Form => "a rate is written like 10/minute or 10/minute,burst=30",
             Self::Count => {
                 "the count and the burst of a rate are whole numbers from 1 to 4294967295"
             }
@@ -123,7 +141,7 @@ impl FromStr for Rate {
         };
         let (count, unit) = rate.split_once('/').ok_or(RateError::Form)?;
         let number = |digits: &str| {
-            // `parse` alone would take a sign.
+            // `parse` alone would accept a sign.
             let plain = digits.bytes().all(|b| b.is_ascii_digit());
             digits.parse::<NonZeroU32>().ok().filter(|_| plain).ok_or(RateError::Count)
         };
@@ -139,16 +157,16 @@ impl FromStr for Rate {
     }
 }
 
-/// How much of a rate somebody has used up.
+/// The token bucket of one session, address or principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bucket {
     level: u64,
-    /// When it had that level.
+    /// The time at which the bucket had that level.
     at: Time,
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub(crate) fn full(rate: Rate, now: Time) -> Self {
         Self { level: rate.capacity(), at: now }
     }
@@ -160,12 +178,13 @@ impl Bucket {
         self.level.saturating_add(filled).min(rate.capacity())
     }
 
-    /// Whether it remembers nothing.
+    /// Whether the bucket is full, so that it need not be stored.
     pub(crate) fn is_full(self, rate: Rate, now: Time) -> bool {
         self.level(rate, now) == rate.capacity()
     }
 
-    /// Acts once, or says for how long nobody may. Nothing is taken then.
+    /// Takes the cost of one action from the bucket. If the level is too low, takes nothing and
+    /// returns the time until the next action is allowed.
     pub(crate) fn take(&mut self, rate: Rate, now: Time) -> Result<(), Duration> {
         let level = self.level(rate, now);
         let cost = rate.per.micros();
@@ -182,7 +201,7 @@ impl Bucket {
     }
 }
 
-/// A wait as `Retry-After` has it: whole seconds, rounded up, and never none.
+/// A duration in whole seconds for `Retry-After`: rounded up, at least 1.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_micros().div_ceil(1_000_000).max(1).try_into().unwrap_or(u64::MAX)
 }
@@ -201,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn texts() {
+    fn rate_is_parsed_and_displayed() {
         check("10/minute", Ok("10/minute"));
         check("1/second", Ok("1/second"));
         check("4294967295/hour", Ok("4294967295/hour"));
@@ -230,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_and_then_the_rate() {
+    fn burst_is_allowed_at_once_and_then_the_rate_applies() {
         let rate = rate("2/second,burst=3");
         let mut bucket = Bucket::full(rate, at(0));
         for _ in 0..3 {
@@ -242,13 +261,13 @@ mod tests {
         assert_eq!(bucket.take(rate, at(999)), Err(Duration::from_millis(1)));
         assert_eq!(bucket.take(rate, at(1_000)), Ok(()));
         assert!(!bucket.is_full(rate, at(2_499)) && bucket.is_full(rate, at(2_500)));
-        // A long silence saves up no more than the burst.
+        // However long nothing happens, no more than the burst is saved up.
         let taken = (0..10).filter(|_| bucket.take(rate, at(1_000_000)).is_ok()).count();
         assert_eq!(taken, 3);
     }
 
     #[test]
-    fn what_is_told_to_wait_suffices_and_a_microsecond_less_does_not() {
+    fn action_is_allowed_after_the_returned_wait_and_not_before() {
         let mut random = Random::seeded(5);
         for text in ["7/second", "3/minute,burst=2", "999/hour,burst=1", "1/hour"] {
             let rate = rate(text);
@@ -265,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_the_rate_in_the_long_run() {
+    fn actions_over_a_long_time_do_not_exceed_the_rate() {
         let rate = rate("7/second,burst=1");
         let (mut bucket, mut taken) = (Bucket::full(rate, Time::ZERO), 0);
         for millis in 0..100_000 {
@@ -275,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_do_not_overflow_and_time_does_not_go_back() {
+    fn extreme_times_neither_overflow_nor_refill() {
         let rate = rate("4294967295/hour");
         let mut bucket = Bucket::full(rate, Time::ZERO);
         assert_eq!(bucket.take(rate, Time::MAX), Ok(()));
@@ -291,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_rounded_up() {
+    fn retry_after_is_rounded_up_to_whole_seconds() {
         for (micros, seconds) in [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (60_000_000, 60)]
         {
             assert_eq!(whole_seconds(Duration::from_micros(micros)), seconds);

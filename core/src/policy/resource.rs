@@ -1,7 +1,8 @@
-//! Metadata of an OAuth protected resource (RFC 9728): where clients learn who gives them tokens.
+//! Metadata of an OAuth protected resource (RFC 9728), from which clients learn which authorization
+//! servers issue tokens for this server.
 //!
-//! Knows: the document, its addresses, and what a challenge says of it. Does not know: who is
-//! challenged.
+//! Knows: the JSON document, its URL, and how an authentication challenge refers to it. Does not
+//! know: which requests are challenged.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -9,7 +10,8 @@ use alloc::vec::Vec;
 
 use crate::http1::split_authority;
 
-/// What `/.well-known/oauth-protected-resource` tells clients (RFC 9728), and with it every 401.
+/// The OAuth protected resource metadata of this server (RFC 9728). It is served at
+/// `/.well-known/oauth-protected-resource`, and every 401 response refers to it.
 ///
 /// ```
 /// # use mcp_sse_core::{Config, ProtectedResource};
@@ -20,7 +22,7 @@ use crate::http1::split_authority;
 /// # Ok::<(), mcp_sse_core::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "it says nothing until a configuration has it"]
+#[must_use = "it has no effect until it is part of a configuration"]
 pub struct ProtectedResource {
     resource: String,
     authorization_servers: Vec<String>,
@@ -31,8 +33,8 @@ pub struct ProtectedResource {
 }
 
 impl ProtectedResource {
-    /// The resource as its clients name it: the URL of the event stream, as in
-    /// `https://mcp.example.com/sse`.
+    /// Makes metadata for the resource with this identifier: the URL of the event stream as clients
+    /// use it, for example `https://mcp.example.com/sse`.
     pub fn new(resource: &str) -> Self {
         Self {
             resource: resource.into(),
@@ -44,40 +46,43 @@ impl ProtectedResource {
         }
     }
 
-    /// One more issuer of tokens, by its URL.
+    /// Adds an authorization server that issues tokens for this resource, by its issuer URL.
     pub fn authorization_server(mut self, issuer: &str) -> Self {
         self.authorization_servers.push(issuer.into());
         self
     }
 
-    /// One more scope that a token may have here.
+    /// Adds a scope that tokens for this resource may have.
     pub fn scope(mut self, scope: &str) -> Self {
         self.scopes_supported.push(scope.into());
         self
     }
 
-    /// A name to show to people.
+    /// Sets the name of the resource for display to users. There is none by default.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The URL of a page for developers.
+    /// Sets the URL of documentation for developers. There is none by default.
     pub fn documentation(mut self, url: &str) -> Self {
         self.documentation = Some(url.into());
         self
     }
 
-    /// The URL of this metadata, as clients reach it. Unless said it is what RFC 9728 section 3.1
-    /// makes of the resource: `https://mcp.example.com/.well-known/oauth-protected-resource/sse`.
+    /// Sets the URL of this metadata as clients reach it. By default it is the URL that RFC 9728
+    /// §3.1 derives from the resource:
+    /// `https://mcp.example.com/.well-known/oauth-protected-resource/sse`.
     pub fn metadata_url(mut self, url: &str) -> Self {
         self.metadata_url = Some(url.into());
         self
     }
 
+    /// Renders the metadata.
+    ///
     /// # Errors
     ///
-    /// The part that cannot be said, and what it must look like.
+    /// The name of the invalid setting, its value, and a description of valid values.
     pub(crate) fn render(&self) -> Result<Metadata, (&'static str, String, &'static str)> {
         const URL: &str = "an absolute http or https URL without a fragment";
         let bad = |name, value: &str, expected| Err((name, String::from(value), expected));
@@ -93,9 +98,9 @@ impl ProtectedResource {
             }
         }
         for scope in &self.scopes_supported {
-            // RFC 6749 section 3.3.
-            let fine = |b: u8| b.is_ascii_graphic() && !b"\"\\".contains(&b);
-            if scope.is_empty() || !scope.bytes().all(fine) {
+            // The grammar of a scope (RFC 6749 §3.3).
+            let is_valid = |b: u8| b.is_ascii_graphic() && !b"\"\\".contains(&b);
+            if scope.is_empty() || !scope.bytes().all(is_valid) {
                 return bad("scope", scope, "visible ASCII without quotes and backslashes");
             }
         }
@@ -126,7 +131,7 @@ impl ProtectedResource {
         if !self.scopes_supported.is_empty() {
             add("scopes_supported", list(&self.scopes_supported));
         }
-        // Never in the query, where logs and histories keep it.
+        // Tokens are not accepted in the query, because logs and browser histories store it.
         add("bearer_methods_supported", "[\"header\"]".into());
         if let Some(name) = &self.name {
             add("resource_name", text(name));
@@ -139,7 +144,7 @@ impl ProtectedResource {
     }
 }
 
-/// Origin and the rest of an absolute http or https URL that may stand in quotes.
+/// The origin and the rest of an absolute http or https URL that can be written in a quoted string.
 fn split_url(url: &str) -> Option<(&str, &str)> {
     let scheme_end = url.find("://")?;
     let scheme = url.get(..scheme_end)?;
@@ -148,26 +153,26 @@ fn split_url(url: &str) -> Option<(&str, &str)> {
     let end = behind.find(['/', '?']).unwrap_or(behind.len());
     let (authority, rest) = behind.split_at_checked(end)?;
     split_authority(authority)?;
-    let fine = |octet: u8| octet.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&octet);
+    let is_valid = |octet: u8| octet.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&octet);
     let origin = url.get(..scheme_end + 3 + end)?;
-    (http && rest.bytes().all(fine)).then_some((origin, rest))
+    (http && rest.bytes().all(is_valid)).then_some((origin, rest))
 }
 
-/// What a [`ProtectedResource`] comes to.
+/// A rendered [`ProtectedResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub(crate) body: String,
-    /// The parameter of a challenge that says where the metadata is.
+    /// The parameter of a challenge that refers to the metadata.
     pub(crate) challenge: String,
-    /// The resource's own path, without a trailing slash.
+    /// The path of the resource, without a trailing slash.
     suffix: String,
 }
 
 impl Metadata {
     const PATH: &str = "/.well-known/oauth-protected-resource";
 
-    /// Whether the metadata is at `path`: bare, behind it the path of the resource, or that of a
-    /// stream of ours.
+    /// Whether the metadata is served at `path`: the well-known path alone, or followed by the path
+    /// of the resource or of an event stream of this server.
     pub(crate) fn is_at(&self, path: &str, is_stream: impl Fn(&str) -> bool) -> bool {
         path.strip_prefix(Self::PATH).is_some_and(|rest| {
             let bare = rest.strip_suffix('/').unwrap_or(rest);
@@ -181,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document() {
+    fn metadata_is_rendered_as_rfc_9728_says() {
         let resource = ProtectedResource::new("https://mcp.example.com/sse")
             .authorization_server("https://login.example.com")
             .authorization_server("http://localhost:9000/realm")
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
+    fn metadata_url_is_derived_from_the_resource() {
         let at = "https://mcp.example.com/.well-known/oauth-protected-resource";
         check(ProtectedResource::new("https://mcp.example.com"), at);
         check(ProtectedResource::new("https://mcp.example.com/"), at);
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said() {
+    fn invalid_url_or_scope_is_refused() {
         let refuse = |resource: ProtectedResource| resource.render().unwrap_err().0;
         for url in [
             "",
@@ -245,10 +250,10 @@ mod tests {
             "https://u@a/",
         ] {
             assert_eq!(refuse(ProtectedResource::new(url)), "protected_resource", "{url}");
-            let fine = || ProtectedResource::new("https://a");
-            assert_eq!(refuse(fine().authorization_server(url)), "authorization_server");
-            assert_eq!(refuse(fine().metadata_url(url)), "metadata_url");
-            assert_eq!(refuse(fine().documentation(url)), "documentation");
+            let valid = || ProtectedResource::new("https://a");
+            assert_eq!(refuse(valid().authorization_server(url)), "authorization_server");
+            assert_eq!(refuse(valid().metadata_url(url)), "metadata_url");
+            assert_eq!(refuse(valid().documentation(url)), "documentation");
         }
         for scope in ["", "a b", "\"", "ä"] {
             assert_eq!(refuse(ProtectedResource::new("https://a").scope(scope)), "scope");

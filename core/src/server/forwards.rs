@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::event::{Delivery, Event, ForwardedPost, Outcome, QueuedPostId, ServerPhase};
 use crate::jsonrpc::Message;
 use crate::limits::within;
-use crate::session::{PostOrigin, Waiting};
+use crate::session::{PostOrigin, WaitingPost};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 
@@ -76,7 +76,7 @@ impl Server {
             return Delivery::Done(Outcome::Busy);
         }
         self.bodies_bytes += message.memory_bytes();
-        let waiting = Waiting::of(&message);
+        let waiting = WaitingPost::of(&message);
         let forward = self.forwards.insert(Forward { session, message: Some(message) });
         if let Some(found) = self.sessions.get_mut(session) {
             found.hold(PostOrigin::Forward(forward), waiting);

@@ -25,7 +25,7 @@ use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::{Action, PostPlan, Unread, body_too_large};
 use crate::route::Service;
-use crate::session::{PostOrigin, Waiting};
+use crate::session::{PostOrigin, WaitingPost};
 use crate::session_ref::SessionRef;
 use crate::sse::Frame;
 use crate::time::Time;
@@ -230,7 +230,7 @@ impl Server {
             Ok(token) => token,
             Err(error) => {
                 // As long as for any other miss.
-                self.find_session(&SessionRef { token: SessionToken::NOBODYS, service, principal });
+                self.find_session(&SessionRef { token: SessionToken::UNUSED, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
                     TokenError::OtherInstance => Fault::Misrouted,
@@ -334,7 +334,7 @@ impl Server {
         self.metrics.posts_held += 1;
         log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
         if let Some(found) = self.sessions.get_mut(session) {
-            found.hold(PostOrigin::Conn(key), Waiting::of(&message));
+            found.hold(PostOrigin::Conn(key), WaitingPost::of(&message));
         }
         self.enter(key, ConnPhase::Held { session, message });
         self.arm(TimerKind::Hold, key);

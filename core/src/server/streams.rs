@@ -9,13 +9,13 @@ use crate::error::{Fault, SendError};
 use crate::event::{CloseReason, ConnId, Event, Reach, RequestHead, ServerPhase, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
+use crate::line_throttle::{LineThrottle, SESSION_LINES_PER_SECOND};
 use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::{StreamPlan, Unread};
 use crate::route::Service;
 use crate::session::SessionState;
 use crate::sse::{Frame, LAST_CHUNK};
-use crate::throttle::{SESSION_LINES_PER_SECOND, Throttle};
 use crate::time::Time;
 use crate::timers::{Role, TimerKind};
 use crate::token::{Secret, SessionToken};
@@ -390,7 +390,7 @@ impl Server {
         self.refuse_held(session.take_held());
     }
 
-    /// Says in the log how a session ended, and whether it was of use: see `throttle` for how many such
+    /// Says in the log how a session ended, and whether it was of use: see `line_throttle` for how many such
     /// lines there are.
     fn note_end(
         &mut self,
@@ -432,16 +432,16 @@ impl Server {
 #[derive(Debug)]
 pub(super) struct SessionLines {
     /// Ends of sessions without a message.
-    unused: Throttle,
+    unused: LineThrottle,
     /// Ends of the others.
-    used: Throttle,
+    used: LineThrottle,
     /// Messages that some clients cannot take.
-    large: Throttle,
+    large: LineThrottle,
 }
 
 impl SessionLines {
     pub(super) const fn new() -> Self {
-        let [unused, used, large] = [Throttle::new(); 3];
+        let [unused, used, large] = [LineThrottle::new(); 3];
         Self { unused, used, large }
     }
 }

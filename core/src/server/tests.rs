@@ -494,7 +494,7 @@ fn read_answers(mut bytes: &[u8]) -> Vec<Answer> {
 /// A response that is an event stream, as far as it has come.
 pub(super) struct Stream {
     pub(super) head: String,
-    pub(super) events: Vec<sse::Event>,
+    pub(super) events: Vec<sse::DecodedEvent>,
     pub(super) comments: u64,
     /// The body without its chunks.
     pub(super) body: Vec<u8>,

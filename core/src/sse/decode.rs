@@ -1,13 +1,13 @@
-//! Decodes an event stream as a client would.
+//! Decodes an event stream as a client does.
 //!
-//! Knows: the WHATWG HTML standard, "Interpreting an event stream", to the letter, and how to stop at
-//! any byte and go on later.
-//! Does not know: how events are encoded here, MCP, or HTTP. It is the peer that tests, the simulator
-//! and fuzzing hold the encoder against, so it shares nothing with it.
+//! Knows: the WHATWG HTML standard, "Interpreting an event stream", and how to stop at any byte and
+//! resume later.
+//! Does not know: how this crate encodes events, MCP, or HTTP. The tests, the simulator and the
+//! fuzz targets check the encoder against this decoder, so the two share no code.
 //!
-//! Theory of operation: bytes are gathered to lines; a finished line changes the event being built; an
-//! empty line dispatches it. A line is turned from UTF-8 into text on its own, which is the same as
-//! decoding the stream as a whole: CR and LF are never part of a longer sequence.
+//! Bytes are collected into lines. A complete line changes the event being built, and an empty line
+//! dispatches that event. Each line is decoded from UTF-8 separately. That is equivalent to
+//! decoding the whole stream, because CR and LF are never part of a longer UTF-8 sequence.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,21 +15,22 @@ use core::fmt;
 
 use memchr::memchr2;
 
-/// One event, as a client's handler gets it.
+/// One decoded event, as a client's event handler receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// The type of the event: `message` unless the stream says otherwise.
+pub struct DecodedEvent {
+    /// The event type; `message` if the stream does not name one.
     pub name: String,
-    /// The data, its lines joined by LF.
+    /// The data. The values of several `data` fields are joined by LF.
     pub data: String,
-    /// The last event id that the stream has given, with this event or before it; empty if none.
+    /// The last event id: the value of the latest `id` field so far in the stream, or empty if
+    /// there was none.
     pub last_event_id: String,
 }
 
-/// An event is larger than the decoder's limit. The stream cannot be understood from here on.
+/// An event is larger than the decoder's limit. The rest of the stream cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventTooLarge {
-    /// The limit.
+    /// The limit that was exceeded, as it was given to [`Decoder::new`].
     pub event_bytes_max: usize,
 }
 
@@ -43,20 +44,35 @@ impl core::error::Error for EventTooLarge {}
 
 /// A decoder for one event stream.
 ///
-/// An event that the stream's end cuts short is discarded, so there is nothing to be called at the
-/// end: drop the decoder.
+/// An event without its final empty line is discarded at the end of the stream, as the standard
+/// requires. There is no method to call at the end: drop the decoder.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::sse::Decoder;
+///
+/// let mut decoder = Decoder::new(64 * 1024);
+/// let mut events = Vec::new();
+/// for piece in [&b"event: message\nda"[..], b"ta: {}\n\n:\n"] {
+///     decoder.feed(piece, &mut |event| events.push(event))?;
+/// }
+/// assert_eq!((events[0].name.as_str(), events[0].data.as_str()), ("message", "{}"));
+/// assert_eq!(decoder.comments(), 1);
+/// # Ok::<(), mcp_sse_core::sse::EventTooLarge>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Decoder {
     event_bytes_max: usize,
     too_large: bool,
-    /// No line has been read yet, so a byte order mark may come.
+    /// No line has been decoded yet, so the line may begin with a byte order mark.
     at_start: bool,
-    /// The line before ended in CR, so that an LF now belongs to it.
+    /// The previous line ended in CR. If an LF follows, it belongs to that line end.
     after_cr: bool,
     line: Vec<u8>,
     name: String,
     data: String,
-    /// The standard's "last event ID buffer": becomes `last_event_id` when an event ends.
+    /// The standard's "last event ID buffer". It is copied to `last_event_id` when an event ends.
     id: String,
     last_event_id: String,
     retry_ms: Option<u64>,
@@ -64,11 +80,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream.
+    /// Makes a decoder at the start of a stream.
     ///
-    /// `event_bytes_max` bounds what is held for one event: its unfinished line, its data and its name
-    /// together. A comment is a line as well. Bytes that are not UTF-8 grow when they are replaced, to
-    /// at most three times a line, and count in full from the next line on.
+    /// `event_bytes_max` is the limit in bytes of what is stored for one event: its incomplete
+    /// line, its data and its name together. A comment counts like any line. Invalid UTF-8 is
+    /// replaced by U+FFFD, which can make a line up to three times longer; the added bytes count
+    /// only from the next line on.
     #[must_use]
     pub const fn new(event_bytes_max: usize) -> Self {
         Self {
@@ -86,17 +103,17 @@ impl Decoder {
         }
     }
 
-    /// Takes the next bytes of the stream, cut anywhere, and gives every event that ends in them to
-    /// `dispatch`.
+    /// Decodes the next bytes of the stream, split anywhere, and passes every event that they
+    /// complete to `dispatch`.
     ///
     /// # Errors
     ///
-    /// If an event is larger than the limit. Events before it have been dispatched, what follows is not
-    /// looked at, and every later call says the same.
+    /// [`EventTooLarge`] if an event is larger than the limit. The events before it have been
+    /// dispatched, the bytes after it are not decoded, and every later call returns the same error.
     pub fn feed(
         &mut self,
         bytes: &[u8],
-        dispatch: &mut impl FnMut(Event),
+        dispatch: &mut impl FnMut(DecodedEvent),
     ) -> Result<(), EventTooLarge> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -115,7 +132,7 @@ impl Decoder {
 
             let line = core::mem::take(&mut self.line);
             self.handle_line(&line, dispatch);
-            // Keeps what the line has allocated for the next one.
+            // Reuses the allocation of this line for the next one.
             self.line = line;
             self.line.clear();
         }
@@ -125,32 +142,34 @@ impl Decoder {
         Ok(())
     }
 
-    /// How many comment lines the stream has had; heartbeats are such.
+    /// The number of comment lines so far. Heartbeats are comment lines.
     #[must_use]
     pub const fn comments(&self) -> u64 {
         self.comments
     }
 
-    /// The reconnection time that the stream asked for last, in milliseconds.
+    /// The reconnection time in milliseconds from the latest `retry` field, or `None` if there was
+    /// none.
     #[must_use]
     pub const fn retry_ms(&self) -> Option<u64> {
         self.retry_ms
     }
 
-    /// What a client would send as `Last-Event-ID` if it had to reconnect now; empty for nothing.
+    /// The value that a client would send as `Last-Event-ID` when it reconnects; empty if the
+    /// stream has given no id.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// Whether `more` bytes can be held; if not, the decoder is done for.
+    /// Whether `more` bytes can be stored. If not, the decoder is in its error state from then on.
     fn fits(&mut self, more: usize) -> bool {
         let held = self.line.len() + self.data.len() + self.name.len();
         self.too_large |= held.saturating_add(more) > self.event_bytes_max;
         !self.too_large
     }
 
-    fn handle_line(&mut self, line: &[u8], dispatch: &mut impl FnMut(Event)) {
+    fn handle_line(&mut self, line: &[u8], dispatch: &mut impl FnMut(DecodedEvent)) {
         let mut line = line;
         if core::mem::take(&mut self.at_start) {
             line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
@@ -181,19 +200,19 @@ impl Decoder {
                 self.id.push_str(value);
             }
             "retry" if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => {
-                // All digits, so it can only fail by being too large.
+                // The value consists of digits, so parsing it can only fail by overflow.
                 self.retry_ms = Some(value.parse().unwrap_or(u64::MAX));
             }
             _ => {}
         }
     }
 
-    fn handle_event_end(&mut self, dispatch: &mut impl FnMut(Event)) {
-        // Even if there is no event: the standard takes an id that stands alone.
+    fn handle_event_end(&mut self, dispatch: &mut impl FnMut(DecodedEvent)) {
+        // The standard updates the id even if no event is dispatched.
         self.last_event_id.clone_from(&self.id);
         let mut name = core::mem::take(&mut self.name);
         let mut data = core::mem::take(&mut self.data);
-        // No `data` field; one that is empty has left a line end.
+        // There was no `data` field: even an empty one would have added an LF.
         if data.is_empty() {
             return;
         }
@@ -201,7 +220,7 @@ impl Decoder {
         if name.is_empty() {
             name.push_str("message");
         }
-        dispatch(Event { name, data, last_event_id: self.last_event_id.clone() });
+        dispatch(DecodedEvent { name, data, last_event_id: self.last_event_id.clone() });
     }
 }
 

@@ -1,8 +1,9 @@
-//! Encodes one event, already wrapped in its HTTP chunk.
+//! Encodes one event, wrapped in its HTTP chunk.
 //!
-//! Knows: the event stream format, chunk framing (RFC 9112 section 7.1), and which characters inside
-//! JSON make some clients split a line in two.
-//! Does not know: who gets the frame and over which version of HTTP, so it serves both framings:
+//! Knows: the event stream format, chunk framing (RFC 9112 §7.1), and which characters inside JSON
+//! some clients treat as line ends.
+//! Does not know: to whom and over which version of HTTP a frame is sent. The same bytes serve both
+//! framings:
 //!
 //! ```text
 //!   1a4\r\n  event: message\ndata: {..}\n\n  \r\n
@@ -22,23 +23,37 @@ use memchr::{memchr, memchr2};
 
 use crate::jsonrpc::{JSON_SPACE, NoOutline, Outline, error_body, range_in};
 
-/// The `event` field of an event: one line of text.
+/// The event type, written in the `event` field: one line of text.
+///
+/// ```
+/// # use mcp_sse_core::sse::EventName;
+/// const TICK: EventName<'static> = match EventName::new("tick") {
+///     Ok(name) => name,
+///     Err(_) => panic!("not an event name"),
+/// };
+/// assert_eq!(TICK.as_str(), "tick");
+/// assert!(EventName::new("two\nlines").is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventName<'a>(&'a str);
 
 impl<'a> EventName<'a> {
-    /// A JSON-RPC message, in MCP and by default of the standard.
+    /// `message`: the type of events that carry a JSON-RPC message in MCP, and the default type of
+    /// the standard.
     pub const MESSAGE: EventName<'static> = EventName("message");
-    /// Where to post messages to: the first event of every MCP stream.
+    /// `endpoint`: the first event of every MCP stream. Its data is the URI to which the client
+    /// posts messages.
     pub const ENDPOINT: EventName<'static> = EventName("endpoint");
 
-    /// Checks that `name` fits on one line.
+    /// Makes an event name from `name`.
     ///
-    /// Think twice: clients of MCP know the two names above, and some end the stream at any other.
+    /// MCP defines only the two names above, and some clients end the stream when they receive
+    /// another.
     ///
     /// # Errors
     ///
-    /// If the name is empty, which would mean `message`, or holds CR, LF or NUL.
+    /// [`InvalidEventName`] if the name is empty, which a client would read as `message`, or
+    /// contains CR, LF or NUL.
     pub const fn new(name: &'a str) -> Result<Self, InvalidEventName> {
         let mut rest = name.as_bytes();
         if rest.is_empty() {
@@ -60,31 +75,31 @@ impl<'a> EventName<'a> {
     }
 }
 
-/// A name that cannot be an event's: empty, or with CR, LF or NUL in it.
+/// The error of [`EventName::new`]: the name is empty or contains CR, LF or NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidEventName;
 
 impl fmt::Display for InvalidEventName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event name must not be empty or hold CR, LF or NUL")
+        f.write_str("an event name must not be empty or contain CR, LF or NUL")
     }
 }
 
 impl core::error::Error for InvalidEventName {}
 
-/// Why something cannot be sent as an event.
+/// Why a frame could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
     /// The bytes are not UTF-8.
     NotUtf8,
-    /// The text is not one JSON text; says where it stops being one.
+    /// The text is not exactly one JSON value. Contains the position and kind of the syntax error.
     NotJson(String),
-    /// The text is JSON, but not an object, and every message is one. Batches are not sent.
+    /// The text is JSON but not an object. Every message is an object; batches are not supported.
     NotObject,
-    /// The value would not be serialized; says why.
+    /// The value could not be serialized. Contains the serializer's reason.
     Serialize(String),
-    /// The frame would not be shorter than 4 GiB.
+    /// The frame would be 4 GiB or longer.
     TooLarge,
 }
 
@@ -102,27 +117,43 @@ impl fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
-/// One encoded event, wrapped in its HTTP chunk, ready for any number of streams.
+/// One encoded event, wrapped in its HTTP chunk. It can be sent on any number of streams.
 ///
-/// A clone is a reference count. Prints its length and not its text, which may be a secret: the
-/// endpoint event holds the session's token.
+/// A clone shares the bytes and costs one reference count. `Debug` prints the length but not the
+/// text, which may be secret: the endpoint event contains the session's token.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_core::Frame;
+///
+/// let frame = Frame::message(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#)?;
+/// let event = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+/// assert_eq!(frame.bare(), event.as_bytes());
+/// assert_eq!(frame.chunked(), format!("3b\r\n{event}\r\n").as_bytes());
+/// assert_eq!(frame.answered_id(), Some("1"));
+/// # Ok::<(), mcp_sse_core::sse::FrameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The chunk. Where the event in it starts and ends follows from the chunk's own head and tail.
+    /// The chunk. The range of the event in it follows from the length of the chunk's first line.
     chunk: Arc<[u8]>,
-    /// Where in `chunk` the raw id of the answered request is; 0 and 0 if this is no response. Two
-    /// numbers, because an `Option<Range<u32>>` is half as large again.
+    /// The range in `chunk` of the raw id of the answered request; 0 and 0 if the message is not a
+    /// response. Two numbers are smaller than an `Option<Range<u32>>`.
     id_start: u32,
     id_end: u32,
 }
 
 impl Frame {
-    /// Encodes one JSON-RPC message: `event: message` and its JSON on one `data:` line.
+    /// Encodes one JSON-RPC message: `event: message` and the JSON on one `data:` line.
     ///
-    /// The text must be one JSON object. That it is a good JSON-RPC message is for the sender to see
-    /// to; only whether it is a response is looked at, see [`answered_id`](Self::answered_id). Line
-    /// ends between tokens are dropped, white space around the object too, and U+2028, U+2029 and
-    /// U+0085 are escaped: to several clients they end a line. The JSON value stays what it was.
+    /// `json` must be one JSON object in UTF-8. Whether it is a valid JSON-RPC message is not
+    /// checked; only [`answered_id`](Self::answered_id) is determined. [`result`](Self::result),
+    /// [`error`](Self::error) and [`notification`](Self::notification) make valid messages.
+    ///
+    /// The JSON value is sent unchanged, but its text may change: white space around the object and
+    /// line ends between tokens are removed, and U+2028, U+2029 and U+0085 are escaped, because
+    /// several clients treat them as line ends.
     ///
     /// # Errors
     ///
@@ -131,7 +162,7 @@ impl Frame {
     pub fn message(json: &[u8]) -> Result<Self, FrameError> {
         let text = core::str::from_utf8(json).map_err(|_| FrameError::NotUtf8)?;
         let text = text.trim_matches(JSON_SPACE);
-        // Before anything is cut down to 32 bits.
+        // This check comes before lengths are reduced to 32 bits.
         chunk_len(text.len() as u64)?;
         let outline = Outline::read(text, None).map_err(|error| match error {
             NoOutline::Syntax(error) => FrameError::NotJson(error.to_string()),
@@ -142,45 +173,56 @@ impl Frame {
         let text = text.as_bytes();
         let clean = is_clean(text);
         let sent_len = |part: &[u8]| if clean { part.len() as u64 } else { cleaned_len(part) };
-        let event_len = BEFORE.len() as u64 + sent_len(text) + 2;
-        let chunk = chunk(event_len, |pen| {
-            pen.put(BEFORE);
+        let event_len = MESSAGE_PREFIX.len() as u64 + sent_len(text) + 2;
+        let chunk = chunk(event_len, |writer| {
+            writer.put(MESSAGE_PREFIX);
             if clean {
-                pen.put(text)
+                writer.put(text)
             } else {
-                each_clean_piece(text, |piece| pen.put(piece))
+                each_clean_piece(text, |piece| writer.put(piece))
             }
-            pen.put(b"\n\n");
+            writer.put(b"\n\n");
         })?;
 
         let mut frame = Self { chunk, id_start: 0, id_end: 0 };
         if let Some(id) = id {
-            // What is dropped or escaped before the id moves it, and it may itself need escaping.
+            // Text that is dropped or escaped before the id moves the id, and the id itself may
+            // need escaping.
             let len_of = |range: Range<u32>| {
                 let part = text.get(range.start as usize..range.end as usize);
                 u32::try_from(sent_len(part.unwrap_or_default())).unwrap_or(u32::MAX)
             };
-            let text_start = frame.event_start() as u32 + BEFORE.len() as u32;
+            let text_start = frame.event_start() as u32 + MESSAGE_PREFIX.len() as u32;
             frame.id_start = text_start + len_of(0..id.start);
             frame.id_end = frame.id_start + len_of(id);
         }
         Ok(frame)
     }
 
-    /// Encodes any event. Each line of `data`, ended by CRLF, LF or CR, becomes a `data:` line of its
-    /// own, so that a decoder has it back with LF for every line end.
+    /// Encodes an event of any name. `data` may have several lines, each ended by CRLF, LF or CR;
+    /// every line becomes a `data:` line, and the client receives them joined by LF.
     ///
-    /// Some clients of MCP keep only the last `data:` line; use [`message`](Self::message) for JSON. A
-    /// frame made here never counts as a response.
+    /// Some clients of MCP keep only the last `data:` line; use [`message`](Self::message) for
+    /// JSON. A frame made here is never treated as a response.
     ///
     /// # Errors
     ///
     /// [`FrameError::NotUtf8`], [`FrameError::TooLarge`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use mcp_sse_core::sse::{EventName, Frame};
+    /// let frame = Frame::event(EventName::new("log")?, b"two\nlines")?;
+    /// assert_eq!(frame.bare(), b"event: log\ndata: two\ndata: lines\n\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn event(name: EventName<'_>, data: &[u8]) -> Result<Self, FrameError> {
         Self::event_with_retry(name, data, None)
     }
 
-    /// As [`event`](Self::event), with a `retry:` field for clients that reconnect by themselves.
+    /// Like [`event`](Self::event), with a `retry:` field, which sets the reconnection time of the
+    /// client.
     pub(crate) fn event_with_retry(
         name: EventName<'_>,
         data: &[u8],
@@ -191,35 +233,47 @@ impl Frame {
         let retry = retry.as_deref().unwrap_or_default().as_bytes();
         let mut event_len = (b"event: \n\n".len() + name.0.len() + retry.len()) as u64;
         each_line(data, |line| event_len += b"data: \n".len() as u64 + line.len() as u64);
-        let chunk = chunk(event_len, |pen| {
-            pen.put(b"event: ");
-            pen.put(name.0.as_bytes());
-            pen.put(b"\n");
-            pen.put(retry);
+        let chunk = chunk(event_len, |writer| {
+            writer.put(b"event: ");
+            writer.put(name.0.as_bytes());
+            writer.put(b"\n");
+            writer.put(retry);
             each_line(data, |line| {
-                pen.put(b"data: ");
-                pen.put(line);
-                pen.put(b"\n");
+                writer.put(b"data: ");
+                writer.put(line);
+                writer.put(b"\n");
             });
-            pen.put(b"\n");
+            writer.put(b"\n");
         })?;
         Ok(Self { chunk, id_start: 0, id_end: 0 })
     }
 
-    /// Serializes `value` and encodes it as [`message`](Self::message) does.
+    /// Serializes `value` to JSON and encodes it like [`message`](Self::message). The value must be
+    /// a complete JSON-RPC message.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Serialize`], and those of [`message`](Self::message).
+    /// [`FrameError::Serialize`] if `value` cannot be written as JSON, and the errors of
+    /// [`message`](Self::message).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use mcp_sse_core::Frame;
+    /// let ping = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+    /// assert!(Frame::from_json(&ping)?.bare().starts_with(b"event: message\ndata: {"));
+    /// # Ok::<(), mcp_sse_core::sse::FrameError>(())
+    /// ```
     pub fn from_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, FrameError> {
         Self::message(&serialize(value)?)
     }
 
-    /// Encodes the successful response to the request with this `id`: `value` becomes its `result`.
+    /// Encodes the successful response to the request with this `id`. `value` becomes the member
+    /// `result`.
     ///
     /// `id` is the raw JSON text of the request's id, as
-    /// [`Message::id`](crate::jsonrpc::Message::id) gives it, so the client finds the same text in the
-    /// answer, whatever number type it has.
+    /// [`Message::id`](crate::jsonrpc::Message::id) returns it. The client therefore receives its
+    /// id exactly as it sent it, even if no number type can represent it.
     ///
     /// # Errors
     ///
@@ -241,11 +295,11 @@ impl Frame {
         Self::message(&envelope(head, value)?)
     }
 
-    /// Encodes the error response to the request with this `id`, the raw JSON text of the request's id
-    /// as for [`result`](Self::result).
+    /// Encodes the error response to the request with this `id`, which is the raw JSON text of the
+    /// request's id as for [`result`](Self::result).
     ///
-    /// `code` is one of [`jsonrpc::code`](crate::jsonrpc::code) or the application's own. `message`
-    /// may be any text; clients show it to people.
+    /// `code` is one of [`jsonrpc::code`](crate::jsonrpc::code) or a code of the application.
+    /// `message` describes the error in one sentence; it may be any text.
     ///
     /// # Errors
     ///
@@ -264,9 +318,9 @@ impl Frame {
         Self::message(&error_body(Some(id), code, message))
     }
 
-    /// Encodes a notification: a message with a method and params, to which no answer comes.
+    /// Encodes a notification: a message with a method and params that expects no response.
     ///
-    /// `params` is written as it is serialized; MCP's are objects.
+    /// `params` must serialize to a JSON object for MCP; this is not checked.
     ///
     /// # Errors
     ///
@@ -290,53 +344,56 @@ impl Frame {
         Self::message(&envelope(head, params)?)
     }
 
-    /// How many bytes the frame takes on a chunked connection, and in every queue.
+    /// The number of bytes that the frame takes on a chunked connection. A queue counts
+    /// [`Limits::SEGMENT_COST`](crate::Limits::SEGMENT_COST) in addition.
     #[must_use]
     pub fn wire_len(&self) -> usize {
         self.chunk.len()
     }
 
-    /// The event in its HTTP chunk.
+    /// The event wrapped in its HTTP chunk.
     #[must_use]
     pub fn chunked(&self) -> &[u8] {
         &self.chunk
     }
 
-    /// The event alone.
+    /// The event without the chunk.
     #[must_use]
     pub fn bare(&self) -> &[u8] {
         self.slice(self.bare_range())
     }
 
-    /// Whether the message is a JSON-RPC response: it has an id and a result or an error, and no method.
+    /// Whether the message is a JSON-RPC response: it has an id and a result or an error, and no
+    /// method.
     #[must_use]
     pub const fn answers(&self) -> bool {
         self.id_end != 0
     }
 
-    /// The raw JSON text of the response's id, as sent; `None` if the message is no response.
+    /// The raw JSON text of the id of the request that this message answers, as it is sent; `None`
+    /// if the message is not a response.
     ///
-    /// Compare it by [`same_id`](crate::jsonrpc::same_id): who wrote the answer may have spelled the id
-    /// in another way than who asked.
+    /// Compare it with [`same_id`](crate::jsonrpc::same_id): the response may spell the id
+    /// differently from the request, for example with other escapes.
     #[must_use]
     pub fn answered_id(&self) -> Option<&str> {
         let id = self.slice(self.id_start..self.id_end);
         if self.answers() { core::str::from_utf8(id).ok() } else { None }
     }
 
-    /// The bytes to be sent, as a share in the frame's own and where in it they are: the whole chunk,
-    /// or the event alone.
+    /// A share of the frame's bytes, and the range of them to send: the chunk if `chunked`,
+    /// otherwise the event.
     pub(crate) fn shared(&self, chunked: bool) -> (Arc<[u8]>, u32, u32) {
         let range = if chunked { 0..self.chunk.len() as u32 } else { self.bare_range() };
         (self.chunk.clone(), range.start, range.end)
     }
 
-    /// Where the event alone is.
+    /// The range of the event without the chunk.
     fn bare_range(&self) -> Range<u32> {
         self.event_start() as u32..(self.chunk.len() - CRLF.len()) as u32
     }
 
-    /// Behind the chunk's first line, which is at most ten bytes.
+    /// The offset of the event, after the chunk's first line, which is at most ten bytes long.
     fn event_start(&self) -> usize {
         let size_len = memchr(b'\r', &self.chunk).expect("invariant: a chunk starts with a line");
         size_len + CRLF.len()
@@ -356,7 +413,7 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// An id is one JSON value: what holds more would be further members of the message.
+/// Checks that `id` is one JSON value. Other text could add members to the message.
 fn check_id(id: &str) -> Result<(), FrameError> {
     match serde_json::from_str::<serde::de::IgnoredAny>(id) {
         Ok(_) => Ok(()),
@@ -368,7 +425,7 @@ fn serialize<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, FrameEr
     serde_json::to_vec(value).map_err(|error| FrameError::Serialize(error.to_string()))
 }
 
-/// The text of a message: `head`, which ends in front of its last member's value, and that value.
+/// The text of a message: `head`, which ends before the value of the last member, and `value`.
 fn envelope<T: serde::Serialize + ?Sized>(head: String, value: &T) -> Result<Vec<u8>, FrameError> {
     let value = serialize(value)?;
     let mut text = head.into_bytes();
@@ -379,43 +436,44 @@ fn envelope<T: serde::Serialize + ?Sized>(head: String, value: &T) -> Result<Vec
 
 const CRLF: &[u8] = b"\r\n";
 
-/// What every message starts with.
-const BEFORE: &[u8] = b"event: message\ndata: ";
+/// The first bytes of every message event.
+const MESSAGE_PREFIX: &[u8] = b"event: message\ndata: ";
 
-/// The length of a chunk of `data_len` bytes. Under 4 GiB, so that any place in it fits 32 bits.
+/// The length of a chunk with `data_len` bytes of data. It is below 4 GiB, so every offset fits 32
+/// bits.
 fn chunk_len(data_len: u64) -> Result<usize, FrameError> {
     let len = data_len.saturating_add(u64::from(hex_digits(data_len)) + 2 * CRLF.len() as u64);
     let len = u32::try_from(len).map_err(|_| FrameError::TooLarge)?;
     usize::try_from(len).map_err(|_| FrameError::TooLarge)
 }
 
-/// How many hexadecimal digits write `number`. Never 0, as the chunk of length 0 would end the body.
+/// The number of hexadecimal digits of `number`. It is at least 1.
 const fn hex_digits(number: u64) -> u32 {
     (u64::BITS - (number | 1).leading_zeros()).div_ceil(4)
 }
 
 /// Makes a chunk in one allocation. `write` must put exactly `data_len` bytes.
-fn chunk(data_len: u64, write: impl FnOnce(&mut Pen<'_>)) -> Result<Arc<[u8]>, FrameError> {
+fn chunk(data_len: u64, write: impl FnOnce(&mut ChunkWriter<'_>)) -> Result<Arc<[u8]>, FrameError> {
     let mut chunk: Arc<[u8]> = core::iter::repeat_n(0, chunk_len(data_len)?).collect();
-    let rest = Arc::get_mut(&mut chunk).expect("invariant: nobody else has this Arc yet");
-    let mut pen = Pen { rest };
+    let rest = Arc::get_mut(&mut chunk).expect("invariant: this Arc has no other owner yet");
+    let mut writer = ChunkWriter { rest };
     for place in (0..hex_digits(data_len)).rev() {
         let digit = (data_len >> (4 * place)) as u32 & 0xf;
-        pen.put(&[char::from_digit(digit, 16).map_or(b'0', |digit| digit as u8)]);
+        writer.put(&[char::from_digit(digit, 16).map_or(b'0', |digit| digit as u8)]);
     }
-    pen.put(CRLF);
-    write(&mut pen);
-    pen.put(CRLF);
-    assert!(pen.rest.is_empty(), "invariant: as many bytes are written as were counted");
+    writer.put(CRLF);
+    write(&mut writer);
+    writer.put(CRLF);
+    assert!(writer.rest.is_empty(), "invariant: as many bytes are written as were counted");
     Ok(chunk)
 }
 
-/// What of a chunk is still to be written.
-struct Pen<'a> {
+/// The part of a chunk that is still to be written.
+struct ChunkWriter<'a> {
     rest: &'a mut [u8],
 }
 
-impl Pen<'_> {
+impl ChunkWriter<'_> {
     fn put(&mut self, bytes: &[u8]) {
         let (here, rest) = core::mem::take(&mut self.rest)
             .split_at_mut_checked(bytes.len())
@@ -425,10 +483,11 @@ impl Pen<'_> {
     }
 }
 
-/// Whether the JSON text can be sent as it is; `false` also when it merely might not.
+/// Whether the JSON text can be sent unchanged. `false` may be wrong; then the text is only
+/// processed more slowly.
 ///
-/// Two fast searches that settle nearly every message. 0xC2 and 0xE2 are the first bytes of the
-/// characters to be escaped, and of others, such as quotation marks and the no-break space.
+/// Two vectorized searches settle nearly every message. 0xC2 and 0xE2 are the first bytes of the
+/// characters to be escaped, and of others such as quotation marks and the no-break space.
 fn is_clean(json: &[u8]) -> bool {
     memchr2(b'\n', b'\r', json).is_none() && memchr2(0xc2, 0xe2, json).is_none()
 }
@@ -439,13 +498,13 @@ fn cleaned_len(json: &[u8]) -> u64 {
     len
 }
 
-/// Gives the JSON text to `take`, piece by piece, as it is sent.
+/// Passes the JSON text to `take` in pieces, with line ends removed and line separators escaped.
 ///
-/// Needs no notion of where strings are: in valid JSON a raw CR or LF is always between tokens, and a
-/// character outside ASCII always in a string.
+/// The function does not need to know where strings begin: in valid JSON a raw CR or LF is always
+/// between tokens, and a character outside ASCII is always in a string.
 fn each_clean_piece(json: &[u8], mut take: impl FnMut(&[u8])) {
     let mut rest = json;
-    // `rest` from its start is known to be clean up to here.
+    // The number of bytes at the start of `rest` that need no change.
     let mut clean = 0;
     while let Some(suspect) = rest.get(clean..) {
         let Some(at) = suspect.iter().position(|b| matches!(b, b'\n' | b'\r' | 0xc2 | 0xe2)) else {
@@ -471,7 +530,7 @@ fn each_clean_piece(json: &[u8], mut take: impl FnMut(&[u8])) {
     take(rest);
 }
 
-/// Gives the lines of `data` to `take`, without their ends; the last may be empty.
+/// Passes the lines of `data` to `take`, without their ends. The last line may be empty.
 fn each_line(data: &[u8], mut take: impl FnMut(&[u8])) {
     let mut rest = data;
     while let Some(at) = memchr2(b'\n', b'\r', rest) {

@@ -16,7 +16,7 @@ fn seconds(s: u64) -> Time {
 }
 
 #[test]
-fn fires_in_order_of_deadline_across_lanes() {
+fn timers_fire_in_order_of_deadline_across_lanes() {
     let (mut timers, timeouts) = (Timers::new(), timeouts());
     timers.arm(TimerKind::Body, 1, seconds(0), &timeouts); // 30
     timers.arm(TimerKind::Head, 2, seconds(1), &timeouts); // 11
@@ -31,7 +31,7 @@ fn fires_in_order_of_deadline_across_lanes() {
 }
 
 #[test]
-fn kinds_of_one_role_replace_each_other() {
+fn arming_a_kind_disarms_the_other_kind_of_its_role() {
     let (mut timers, timeouts) = (Timers::new(), timeouts());
     timers.arm(TimerKind::Head, 0, seconds(0), &timeouts);
     timers.arm(TimerKind::Body, 0, seconds(0), &timeouts);
@@ -40,18 +40,18 @@ fn kinds_of_one_role_replace_each_other() {
 }
 
 #[test]
-fn a_kind_without_an_interval_is_merely_disarmed() {
+fn arming_a_kind_without_timeout_only_disarms() {
     let (mut timers, timeouts) = (Timers::new(), timeouts());
     timers.arm(TimerKind::SessionLifetime, 0, seconds(0), &timeouts);
     assert!(!timers.is_armed(Role::SessionLifetime, 0));
     assert_eq!(timers.earliest(), None);
 }
 
-/// Arms, re-arms and disarms at random, and agrees with a naive ordered map at every step.
+/// Arms, re-arms and disarms at random, and compares every step with an ordered map.
 #[test]
-fn agrees_with_a_naive_map() {
+fn timers_agree_with_an_ordered_map_on_random_operations() {
     let (mut timers, timeouts) = (Timers::new(), timeouts());
-    let mut naive: BTreeMap<(u8, u32), (Time, TimerKind)> = BTreeMap::new();
+    let mut reference: BTreeMap<(u8, u32), (Time, TimerKind)> = BTreeMap::new();
     let mut random = crate::testing::Random::seeded(11);
     let mut now = Time::ZERO;
     for step in 0..40_000 {
@@ -62,25 +62,26 @@ fn agrees_with_a_naive_map() {
         match random.below(4) {
             0 => {
                 timers.disarm(kind.role(), owner);
-                naive.remove(&slot);
+                reference.remove(&slot);
             }
             1 => {
                 while let Some((kind, owner)) = timers.pop_due(now) {
-                    let (at, expected) = naive.remove(&(kind.role() as u8, owner)).expect("armed");
+                    let (at, expected) =
+                        reference.remove(&(kind.role() as u8, owner)).expect("armed");
                     assert_eq!(kind, expected);
                     assert!(at <= now);
                 }
-                assert!(naive.values().all(|(at, _)| *at > now), "something due was missed");
+                assert!(reference.values().all(|(at, _)| *at > now), "something due was missed");
             }
             _ => {
                 timers.arm(kind, owner, now, &timeouts);
-                naive.remove(&slot);
+                reference.remove(&slot);
                 if let Some(interval) = kind.interval(&timeouts) {
-                    naive.insert(slot, (now.saturating_add(interval), kind));
+                    reference.insert(slot, (now.saturating_add(interval), kind));
                 }
             }
         }
-        assert_eq!(timers.earliest().map(|e| e.0), naive.values().map(|e| e.0).min());
+        assert_eq!(timers.earliest().map(|e| e.0), reference.values().map(|e| e.0).min());
         if step % 500 == 0 {
             timers.check();
         }

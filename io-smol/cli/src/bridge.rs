@@ -1,30 +1,119 @@
-//! Serves a program that speaks MCP on its standard input and output, as so many do.
+//! The command `bridge`: serves programs that speak MCP on their standard input and output.
 //!
-//! Knows: one process for each session, or one for all, and how messages pass between them.
-//! Does not know: HTTP, and of MCP only what `conversation` does.
+//! Knows: what the flags mean for the servers, their processes and the limits. Does not know: how a session
+//! is served by a process, which is `mcp-sse-bridge`'s.
 
-pub mod check;
-pub mod child;
-pub mod command;
-mod control;
-pub mod conversation;
-#[cfg(test)]
-mod garbage;
-pub mod guard;
-mod handshakes;
-mod ids;
-pub mod lenient;
-pub mod lines;
-pub mod mistyped;
-pub mod mux;
-pub mod options;
-pub mod output;
-pub mod servers;
-pub mod services;
-mod session;
-pub mod shared;
-pub mod status;
-pub mod stderr;
+pub(crate) mod mistyped;
+mod options;
+mod try_servers;
 
-pub use session::PerSession;
-pub use shared::Shared;
+use std::ffi::OsString;
+use std::io;
+
+use mcp_sse_bridge::child::{self, Children};
+use mcp_sse_bridge::lines::line_bytes_max;
+use mcp_sse_bridge::servers::Server;
+use mcp_sse_bridge::services::{Services, Sharing};
+use mcp_sse_demo::banner::Greeting;
+use mcp_sse_demo::logging;
+use mcp_sse_demo::options::Serve;
+use mcp_sse_smol::{Handle, Session};
+
+use crate::failure::Failure;
+use crate::serving::{self, Service};
+use options::Run;
+
+/// Where to listen, and what to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bridge {
+    #[command(flatten)]
+    run: Run,
+    // The heading of what stands before it would be its own.
+    #[command(flatten, next_help_heading = None::<&str>)]
+    serve: Serve,
+}
+
+/// The servers, as something to serve.
+#[derive(Clone)]
+struct Bridged {
+    services: Services,
+    children: Children,
+}
+
+impl Service for Bridged {
+    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
+        self.services.iter().fold(greeting, |greeting, service| {
+            greeting.of(service.name(), service.path(), service.description())
+        })
+    }
+
+    fn begin(&self, server: &Handle) {
+        self.children.status().report_to(server.clone());
+    }
+
+    fn aborter(&self) -> impl Fn() + Send + 'static {
+        let children = self.children.clone();
+        move || children.hurry()
+    }
+
+    async fn serve(self, session: Session, _: Handle) {
+        self.services.serve(session).await;
+    }
+}
+
+/// Runs the command, of which `args` is what was typed and `cli` its parser.
+pub(crate) fn run(
+    Bridge { serve, run }: &Bridge,
+    args: &[OsString],
+    cli: &clap::Command,
+) -> Result<(), Failure> {
+    if run.is_one_word()
+        && let Err(error) = run.runnable_servers()
+        && let Some(advice) = mistyped::advice_on_one_word(args, cli)
+    {
+        return Err(Failure::Flags(format!("{error}, {advice}")));
+    }
+    if run.checks() {
+        // What a server prints is told with the verdict.
+        logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
+        return try_servers::try_all(run.servers().map_err(Failure::Flags)?, run.check_timeout());
+    }
+    logging::init(serve.log_level(), serve.log_format());
+    serve_servers(serve, run)
+}
+
+fn serve_servers(serve: &Serve, run: &Run) -> Result<(), Failure> {
+    let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
+    for Server { command, .. } in &mut servers {
+        *command = command.clone().line_bytes_max(line_bytes_max(serve.body_bytes_max()));
+    }
+    let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
+    let (once, per_session) = match run.sharing() {
+        Sharing::None { .. } => (0, child::DESCRIPTORS),
+        // Of each server, one process that is there and one that is ending.
+        Sharing::All => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
+    };
+    let services = Services::new(&children, servers, run.sharing(), run.paths());
+    let builder = run.allow_headers(serve.builder()?);
+    let builder = services.configure(builder, serve.stream_path());
+    let prepared = serving::prepare(serve, builder, once, per_session)?;
+    // No system has more processes than that, and their descriptors are not what it is short of.
+    const PROCESSES_MAX: u32 = 1 << 16;
+    let sessions = prepared.config.limits().sessions_max;
+    if let Some(sessions) = sessions.filter(|sessions| *sessions <= PROCESSES_MAX) {
+        // Shares of it are rounded up.
+        children.limit(sessions as usize + serve.workers());
+    }
+    let bridged = Bridged { services, children: children.clone() };
+    let served = serving::serve_until_stopped(serve, prepared, &bridged);
+    drop(bridged);
+    // Sessions have ended; what they leave behind has some seconds more.
+    match children.finish() {
+        0 => served,
+        left => Err(Failure::Start(format!("{left} processes cannot be ended"))),
+    }
+}
+
+fn no_processes(error: io::Error) -> Failure {
+    Failure::Start(format!("cannot look after processes: {error}"))
+}

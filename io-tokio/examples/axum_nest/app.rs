@@ -6,14 +6,13 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::{Router, routing::get};
-use mcp_sse::demo;
 use mcp_sse_tokio::{Config, Handle, SseService};
 
 /// The application, and the hold on the transport in it.
 pub(crate) fn app() -> io::Result<(Router, Handle)> {
     let mcp = SseService::new(Config::default(), async |session| {
         let server = session.server().clone();
-        demo::serve(session, server).await;
+        mcp_sse_demo::serve(session, server).await;
     })?;
     let handle = mcp.handle();
     let app = Router::new()

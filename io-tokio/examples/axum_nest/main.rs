@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use std::io::{self, Write};
 
 use clap::Parser;
-use mcp_sse::stop;
+use mcp_sse_demo::signals;
 use tokio::net::TcpListener;
 
 /// Serve the demo of mcp-sse under /api of an axum application.
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         handle.shutdown();
         let _ = stopped.send(true);
     };
-    stop::on_signals(shutdown, move || aborting.abort())?;
+    signals::on_termination(shutdown, move || aborting.abort())?;
     let stopping = async move {
         let mut stop = stop;
         let _ = stop.wait_for(|stop| *stop).await;

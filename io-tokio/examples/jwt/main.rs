@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mcp_sse::{demo, stop};
+use mcp_sse_demo::signals;
 use mcp_sse_tokio::{Config, Listener, ProtectedResource};
 
 use tokens::Tokens;
@@ -89,8 +89,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n\nCtrl-C stops it.");
 
     let (stopping, aborting) = (listener.handle(), listener.handle());
-    stop::on_signals(move || stopping.shutdown(), move || aborting.abort())?;
+    signals::on_termination(move || stopping.shutdown(), move || aborting.abort())?;
     let handle = listener.handle();
-    listener.serve_local(move |session| demo::serve(session, handle.clone())).await?;
+    listener.serve_local(move |session| mcp_sse_demo::serve(session, handle.clone())).await?;
     Ok(())
 }

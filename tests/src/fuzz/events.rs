@@ -37,7 +37,7 @@ fn check_message(input: &[u8]) {
     let chunked = format!("{:x}\r\n{bare}\r\n", bare.len());
     assert_eq!(frame.chunked(), chunked.as_bytes());
     assert_eq!(frame.wire_len(), chunked.len());
-    let event = sse::Event { name: "message".into(), data, last_event_id: String::new() };
+    let event = sse::DecodedEvent { name: "message".into(), data, last_event_id: String::new() };
     assert_eq!(decode(cut(0, frame.bare())), slice::from_ref(&event));
     assert_eq!(naive(frame.bare()), slice::from_ref(&event));
     let strict = Received::Event { name: event.name, data: event.data };
@@ -56,7 +56,7 @@ fn check_lines(input: &[u8]) {
     };
     let frame = frame.expect("text is taken");
     let data = text.replace("\r\n", "\n").replace('\r', "\n");
-    let event = sse::Event { name: "endpoint".into(), data, last_event_id: String::new() };
+    let event = sse::DecodedEvent { name: "endpoint".into(), data, last_event_id: String::new() };
     assert_eq!(decode(cut(0, frame.bare())), slice::from_ref(&event));
     assert_eq!(naive(frame.bare()), [event]);
     assert!(!frame.answers());
@@ -85,7 +85,7 @@ pub(super) fn strictly(mut reader: Reader, said: &[u8]) -> Vec<Received> {
     heard
 }
 
-fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<sse::Event> {
+fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<sse::DecodedEvent> {
     let mut events = Vec::new();
     let mut decoder = sse::Decoder::new(usize::MAX);
     for piece in pieces {
@@ -95,7 +95,7 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<sse::Event> {
 }
 
 /// "Interpreting an event stream" of the HTML standard, for a complete stream.
-fn naive(stream: &[u8]) -> Vec<sse::Event> {
+fn naive(stream: &[u8]) -> Vec<sse::DecodedEvent> {
     let text = String::from_utf8_lossy(stream);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
@@ -112,7 +112,7 @@ fn naive(stream: &[u8]) -> Vec<sse::Event> {
             "id" if !value.contains('\0') => id = value,
             "" if line.is_empty() => {
                 if !data.is_empty() {
-                    events.push(sse::Event {
+                    events.push(sse::DecodedEvent {
                         name: if name.is_empty() { "message" } else { name }.into(),
                         data: data.join("\n"),
                         last_event_id: id.into(),

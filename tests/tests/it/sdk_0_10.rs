@@ -6,7 +6,6 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::{io, thread};
 
-use mcp_sse::demo;
 use mcp_sse_core::Config;
 use mcp_sse_tests::PATIENCE;
 use mcp_sse_tests::adapter::{Adapter, RunningServer, SMOL, TOKIO, handler};
@@ -87,7 +86,7 @@ fn serve_demo(on: &Adapter) -> RunningServer {
             let handle = handle.clone();
             async move {
                 let handle = handle.get().cloned().expect("set before anybody connects");
-                demo::serve(session, handle).await;
+                mcp_sse_demo::serve(session, handle).await;
             }
         }),
     );

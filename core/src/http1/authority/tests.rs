@@ -7,7 +7,7 @@ fn check(authority: &str, valid: bool) {
 }
 
 #[test]
-fn names() {
+fn host_name_with_character_outside_unreserved_is_refused() {
     for name in ["localhost", "a", "LOCALHOST.", "my_host", "xn--bcher-kva.example", "a~b", "a%2Db"]
     {
         check(name, true);
@@ -46,7 +46,7 @@ fn names() {
 }
 
 #[test]
-fn addresses() {
+fn ipv6_address_without_brackets_or_with_zone_is_refused() {
     for address in
         ["127.0.0.1", "[::1]", "[::]", "[2001:db8::1]", "[::ffff:127.0.0.1]", "[FE80::A]"]
     {
@@ -75,7 +75,7 @@ fn addresses() {
 }
 
 #[test]
-fn ports() {
+fn port_of_more_than_five_digits_or_over_65535_is_refused() {
     for (authority, host, port) in [
         ("a:0", "a", 0),
         ("a:80", "a", 80),

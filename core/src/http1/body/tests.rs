@@ -12,8 +12,8 @@ const UNLIMITED: BodyLimits = BodyLimits {
     trailer_bytes_max: usize::MAX,
 };
 
-/// The content so far, and: `Ok(Some(consumed))` for a whole body, `Ok(None)` for one that may go on,
-/// or what is wrong with it.
+/// The content so far, and `Ok(Some(consumed))` for a complete body, `Ok(None)` for a body that may
+/// continue, or the error.
 type Trace = (Vec<u8>, Result<Option<usize>, Error>);
 
 fn decode(framing: Framing, pieces: &[&[u8]], limits: &BodyLimits) -> Trace {
@@ -58,7 +58,8 @@ fn trace(framing: Framing, input: &[u8], limits: &BodyLimits) -> Trace {
     found
 }
 
-/// A whole chunked body with this content, all of which is consumed.
+/// Checks that `input` is a complete chunked body with this content, and that all of it is
+/// consumed.
 #[track_caller]
 fn accept(input: impl AsRef<[u8]>, content: &str) {
     let input = input.as_ref();
@@ -66,7 +67,7 @@ fn accept(input: impl AsRef<[u8]>, content: &str) {
     assert_eq!(trace(Framing::Chunked, input, &LIMITS), expected, "{}", input.escape_ascii());
 }
 
-/// A chunked body whose *last* octet, and none before it, is the one that cannot be right.
+/// Checks that the *last* octet of `input`, and none before it, is refused.
 #[track_caller]
 fn refuse(input: impl AsRef<[u8]>, fault: Error) {
     let input = input.as_ref();
@@ -76,7 +77,7 @@ fn refuse(input: impl AsRef<[u8]>, fault: Error) {
 }
 
 #[test]
-fn no_body() {
+fn body_of_length_zero_is_done_at_once() {
     for framing in [Framing::Empty, Framing::Length(0)] {
         assert_eq!(BodyDecoder::new(framing).declared(), Some(0));
         assert!(BodyDecoder::new(framing).is_done());
@@ -86,7 +87,7 @@ fn no_body() {
 }
 
 #[test]
-fn a_declared_length() {
+fn body_of_declared_length_ends_after_that_many_bytes() {
     let five = Framing::Length(5);
     assert_eq!(BodyDecoder::new(five).declared(), Some(5));
     assert_eq!(trace(five, b"hello", &LIMITS), (b"hello".to_vec(), Ok(Some(5))));
@@ -95,21 +96,21 @@ fn a_declared_length() {
     assert_eq!(trace(five, b"\0\r\n\xff ", &LIMITS), (b"\0\r\n\xff ".to_vec(), Ok(Some(5))));
     let most = [b'x'; 30];
     assert_eq!(trace(Framing::Length(30), &most, &LIMITS), (most.to_vec(), Ok(Some(30))));
-    // Too large is known at once, before any content.
+    // A declared length over the limit is refused before any content arrives.
     for length in [31, u64::MAX] {
         let refused = (Vec::new(), Err(Error::BodyTooLarge));
         assert_eq!(decode(Framing::Length(length), &[b""], &LIMITS), refused);
         assert_eq!(trace(Framing::Length(length), &most, &LIMITS), refused);
     }
     assert_eq!(trace(Framing::Length(u64::MAX), b"a", &UNLIMITED), (b"a".to_vec(), Ok(None)));
-    // It is still known when it has passed.
+    // `declared` does not change while the body is decoded.
     let mut decoder = BodyDecoder::new(five);
     decoder.decode(b"hello", &LIMITS, &mut |_| ()).unwrap();
     assert_eq!(decoder.declared(), Some(5));
 }
 
 #[test]
-fn a_body_that_ends_with_its_bytes() {
+fn body_without_framing_is_never_done() {
     let decoder = BodyDecoder::until_end;
     assert!(decoder().ends_with_input() && !decoder().is_done());
     assert_eq!(decoder().declared(), None);
@@ -124,7 +125,7 @@ fn a_body_that_ends_with_its_bytes() {
 }
 
 #[test]
-fn chunks() {
+fn content_of_chunks_is_joined() {
     assert_eq!(BodyDecoder::new(Framing::Chunked).declared(), None);
     accept("0\r\n\r\n", "");
     accept("0000000000000000\r\n\r\n", "");
@@ -139,7 +140,7 @@ fn chunks() {
 }
 
 #[test]
-fn sizes() {
+fn invalid_chunk_size_is_refused() {
     refuse("\r", Error::MalformedChunk);
     refuse(" ", Error::MalformedChunk);
     refuse("\t", Error::MalformedChunk);
@@ -164,7 +165,7 @@ fn sizes() {
 }
 
 #[test]
-fn nothing_but_a_line_end_follows_content() {
+fn chunk_data_without_crlf_after_it_is_refused() {
     refuse("1\r\nab", Error::MalformedChunk);
     refuse("1\r\na0", Error::MalformedChunk);
     refuse("1\r\na ", Error::MalformedChunk);
@@ -175,13 +176,13 @@ fn nothing_but_a_line_end_follows_content() {
 }
 
 #[test]
-fn the_largest_chunk_there_can_be() {
+fn chunk_size_of_u64_max_is_accepted() {
     let input = b"ffffffffffffffff\r\nabc";
     assert_eq!(trace(Framing::Chunked, input, &UNLIMITED), (b"abc".to_vec(), Ok(None)));
 }
 
 #[test]
-fn extensions() {
+fn chunk_extensions_follow_the_grammar_without_white_space() {
     for extension in [
         ";a",
         ";a=b",
@@ -205,8 +206,8 @@ fn extensions() {
         ";a=\r",
         ";a=;",
         ";a==",
-        // White space belongs nowhere outside quotes: not around the semicolon, not around the
-        // equals sign, not before the line end.
+        // White space outside quotes is refused: around the semicolon, around the equals sign, and
+        // before the line end.
         " ",
         "\t",
         "; ",
@@ -244,13 +245,13 @@ fn extensions() {
 }
 
 #[test]
-fn extensions_have_a_limit_in_all() {
+fn extensions_over_extension_bytes_max_in_total_are_refused() {
     accept("1;34567890abc\r\na\r\n0\r\n\r\n", "a");
     refuse("1;34567890abcd", Error::ChunkExtensionsTooLarge);
     refuse("1;a;b;c;d;e;f;", Error::ChunkExtensionsTooLarge);
     accept("1;2345\r\na\r\n1;2345\r\nb\r\n0;a\r\n\r\n", "ab");
     refuse("1;2345\r\na\r\n1;2345\r\nb\r\n0;ab", Error::ChunkExtensionsTooLarge);
-    // Digits and line ends are none.
+    // The digits of sizes and the line ends do not count as extensions.
     accept("0000000000000001;34567890abc\r\na\r\n0000000000000000\r\n\r\n", "a");
     let none = BodyLimits { extension_bytes_max: 0, ..LIMITS };
     assert_eq!(trace(Framing::Chunked, b"0\r\n\r\n", &none).1, Ok(Some(5)));
@@ -258,7 +259,7 @@ fn extensions_have_a_limit_in_all() {
 }
 
 #[test]
-fn trailers() {
+fn trailers_are_validated_and_discarded() {
     accept("0\r\na: b\r\n\r\n", "");
     accept("1\r\na\r\n0\r\na:\r\nb: c\r\n\r\n", "a");
     accept("0\r\nContent-Length: 5\r\n\r\n", ""); // dropped, so it frames nothing
@@ -276,10 +277,10 @@ fn trailers() {
 }
 
 #[test]
-fn trailers_have_a_limit() {
+fn trailers_over_trailer_bytes_max_are_refused() {
     accept("0\r\na: 34567890abcdefg\r\n\r\n", "");
     accept("0\r\na: 3456\r\nb: 3456\r\n\r\n", "");
-    // The one byte more shows only where the last line end should be.
+    // The excess byte is detected only where the final CRLF would have to begin.
     refuse("0\r\na: 34567890abcdefgh\r\n\r\n", Error::TrailersTooLarge);
     refuse("0\r\na: 34567890abcdefghijkl", Error::TrailersTooLarge);
     // Extensions do not count.
@@ -287,17 +288,18 @@ fn trailers_have_a_limit() {
     let none = BodyLimits { trailer_bytes_max: 0, ..LIMITS };
     assert_eq!(trace(Framing::Chunked, b"0\r\n\r\n", &none).1, Ok(Some(5)));
     assert_eq!(trace(Framing::Chunked, b"0\r\na:\r\n\r\n", &none).1, Err(Error::TrailersTooLarge));
-    // Many are no different from long ones.
+    // The number of trailer fields has no limit of its own.
     let many = format!("0\r\n{}\r\n", "a:\r\n".repeat(300));
     assert_eq!(trace(Framing::Chunked, many.as_bytes(), &UNLIMITED).1, Ok(Some(many.len())));
 }
 
 #[test]
-fn content_has_a_limit() {
+fn content_over_body_bytes_max_is_refused() {
     let thirty = "x".repeat(30);
     accept(format!("1e\r\n{thirty}\r\n0\r\n\r\n"), &thirty);
     accept(format!("1\r\nx\r\n1d\r\n{}\r\n0\r\n\r\n", &thirty[1..]), &thirty);
-    // At the byte that crosses, and with all before it seen.
+    // The error comes at the byte that exceeds the limit, after all content before it was passed
+    // on.
     let over = format!("1f\r\n{thirty}y");
     refuse(&over, Error::BodyTooLarge);
     let seen = trace(Framing::Chunked, over.as_bytes(), &LIMITS).0;
@@ -311,22 +313,22 @@ fn content_has_a_limit() {
 }
 
 #[test]
-fn limits_of_the_contract() {
+fn default_limits_are_those_of_the_specification() {
     let limits = BodyLimits::default();
-    let verdict = |input: String| decode(Framing::Chunked, &[input.as_bytes()], &limits).1;
+    let result_of = |input: String| decode(Framing::Chunked, &[input.as_bytes()], &limits).1;
     let (body, other) = (4 * 1024 * 1024, 16 * 1024);
     assert_eq!(decode(Framing::Length(body), &[b""], &limits).1, Ok(None));
     assert_eq!(decode(Framing::Length(body + 1), &[b""], &limits).1, Err(Error::BodyTooLarge));
     let extension = |bytes| format!("0;{}", "x".repeat(bytes - 1));
-    assert_eq!(verdict(extension(other)), Ok(None));
-    assert_eq!(verdict(extension(other + 1)), Err(Error::ChunkExtensionsTooLarge));
+    assert_eq!(result_of(extension(other)), Ok(None));
+    assert_eq!(result_of(extension(other + 1)), Err(Error::ChunkExtensionsTooLarge));
     let trailer = |bytes| format!("0\r\na:{}\r\n\r\n", "x".repeat(bytes - 4));
-    assert_eq!(verdict(trailer(other)), Ok(Some(other + 5)));
-    assert_eq!(verdict(trailer(other + 1)), Err(Error::TrailersTooLarge));
+    assert_eq!(result_of(trailer(other)), Ok(Some(other + 5)));
+    assert_eq!(result_of(trailer(other + 1)), Err(Error::TrailersTooLarge));
 }
 
 #[test]
-fn a_limit_that_shrinks_below_what_was_received() {
+fn limit_lowered_below_the_received_content_refuses_the_next_byte() {
     let none = BodyLimits { body_bytes_max: 0, ..LIMITS };
     let chunked = BodyDecoder::new(Framing::Chunked);
     let length = BodyDecoder::new(Framing::Length(30));
@@ -338,7 +340,7 @@ fn a_limit_that_shrinks_below_what_was_received() {
 }
 
 #[test]
-fn content_comes_in_the_largest_slices() {
+fn content_is_passed_on_in_the_largest_slices() {
     let mut slices = Vec::new();
     let mut decoder = BodyDecoder::new(Framing::Chunked);
     for input in ["5\r\nhello\r\n6\r\n wo", "rld\r\n0\r\n\r\n"] {
@@ -349,21 +351,22 @@ fn content_comes_in_the_largest_slices() {
     assert_eq!(slices, [b"hello".to_vec(), b" wo".to_vec(), b"rld".to_vec()]);
 }
 
-/// The same language, read in the plainest way: content and length of a whole body, or nothing.
-fn naive(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+/// An independent, simple parser of the same grammar: the content and length of a complete body, or
+/// `None`.
+fn reference_decode(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     // One character for each octet.
     let text: String = input.iter().map(|&octet| octet as char).collect();
     let mut rest: &str = &text;
     let mut content = Vec::new();
     let latin = |text: &str| text.chars().map(|c| c as u8).collect::<Vec<_>>();
     loop {
-        let (line, behind) = rest.split_once("\r\n")?;
+        let (line, after) = rest.split_once("\r\n")?;
         let digits = line.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(line.len());
-        if !(1..=16).contains(&digits) || !naive_extensions(&line[digits..]) {
+        if !(1..=16).contains(&digits) || !reference_extensions_are_valid(&line[digits..]) {
             return None;
         }
         let size = u64::from_str_radix(&line[..digits], 16).ok()?;
-        rest = behind;
+        rest = after;
         if size == 0 {
             break;
         }
@@ -376,28 +379,29 @@ fn naive(input: &[u8]) -> Option<(Vec<u8>, usize)> {
         rest = rest[bytes..].strip_prefix("\r\n")?;
     }
     loop {
-        let (line, behind) = rest.split_once("\r\n")?;
-        rest = behind;
+        let (line, after) = rest.split_once("\r\n")?;
+        rest = after;
         if line.is_empty() {
             return Some((content, input.len() - rest.chars().count()));
         }
         let (name, value) = line.split_once(':')?;
-        if !naive_token(name) || value.chars().any(|c| (c < ' ' && c != '\t') || c == '\x7f') {
+        if !reference_is_token(name) || value.chars().any(|c| (c < ' ' && c != '\t') || c == '\x7f')
+        {
             return None;
         }
     }
 }
 
-fn naive_token(text: &str) -> bool {
+fn reference_is_token(text: &str) -> bool {
     !text.is_empty()
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
 }
 
-fn naive_extensions(mut text: &str) -> bool {
+fn reference_extensions_are_valid(mut text: &str) -> bool {
     while !text.is_empty() {
         let Some(rest) = text.strip_prefix(';') else { return false };
         let end = rest.find(['=', ';']).unwrap_or(rest.len());
-        if !naive_token(&rest[..end]) {
+        if !reference_is_token(&rest[..end]) {
             return false;
         }
         text = &rest[end..];
@@ -423,7 +427,7 @@ fn naive_extensions(mut text: &str) -> bool {
             }
         } else {
             let end = rest.find(';').unwrap_or(rest.len());
-            if !naive_token(&rest[..end]) {
+            if !reference_is_token(&rest[..end]) {
                 return false;
             }
             text = &rest[end..];
@@ -433,7 +437,7 @@ fn naive_extensions(mut text: &str) -> bool {
 }
 
 #[test]
-fn chance_finds_no_difference() {
+fn decoder_agrees_with_the_naive_parser_on_mutated_input() {
     let seeds: [&[u8]; 6] = [
         b"5\r\nhello\r\n0\r\n\r\n",
         b"3;a=b;c\r\nabc\r\n2 ; d = \"e;\\\"\"\r\n\r\n\r\n0\r\n\r\n",
@@ -443,22 +447,22 @@ fn chance_finds_no_difference() {
         b"1\t;\ta\t;b=c ;d\r\nx\r\n1;e=\"\"\r\ny\r\n0\r\n\r\n",
     ];
     let octets = b"\r\n\r\n ;=\"\\\t:0159afG\0\x7f\x80\xff";
-    let mut chance = Random::seeded(3);
+    let mut random = Random::seeded(3);
     let mut accepted = 0;
     for _ in 0..60_000 {
-        let seed = *chance.pick(&seeds);
-        let input = chance.mutate(seed, octets);
+        let seed = *random.pick(&seeds);
+        let input = random.mutate(seed, octets);
         let whole = decode(Framing::Chunked, &[&input], &UNLIMITED);
-        let pieces = chance.cut(&input);
+        let pieces = random.cut(&input);
         let cut = decode(Framing::Chunked, &pieces, &UNLIMITED);
         assert_eq!(whole, cut, "cut {}", input.escape_ascii());
         let found = match whole {
             (content, Ok(Some(consumed))) => Some((content, consumed)),
             _ => None,
         };
-        assert_eq!(found, naive(&input), "{}", input.escape_ascii());
+        assert_eq!(found, reference_decode(&input), "{}", input.escape_ascii());
         accepted += usize::from(found.is_some());
-        // Under limits nothing may depend on the cuts either.
+        // With limits the result must not depend on the split either.
         let whole = decode(Framing::Chunked, &[&input], &LIMITS);
         assert_eq!(whole, decode(Framing::Chunked, &pieces, &LIMITS), "{}", input.escape_ascii());
     }
@@ -466,7 +470,7 @@ fn chance_finds_no_difference() {
 }
 
 #[test]
-fn what_has_ended_takes_nothing() {
+fn decoder_consumes_nothing_after_the_end() {
     let mut decoder = BodyDecoder::new(Framing::Length(2));
     let mut sink = |_: &[u8]| {};
     let limits = BodyLimits::default();
@@ -477,7 +481,7 @@ fn what_has_ended_takes_nothing() {
 }
 
 #[test]
-fn a_limit_of_all_there_is_does_not_overflow() {
+fn limit_of_usize_max_does_not_overflow() {
     let limits = BodyLimits {
         body_bytes_max: u64::MAX,
         extension_bytes_max: usize::MAX,
@@ -486,10 +490,10 @@ fn a_limit_of_all_there_is_does_not_overflow() {
     let mut decoder = BodyDecoder::new(Framing::Chunked);
     let mut sink = |_: &[u8]| {};
     decoder.decode(b"1;a", &limits, &mut sink).unwrap();
-    // As many octets of an extension as a machine can count have been there.
+    // As if the most octets of extensions that a `usize` can count had been received.
     decoder.overhead = usize::MAX;
     decoder.decode(b"b=c\r\nx\r\n0\r\n", &limits, &mut sink).unwrap();
-    // And of trailers, of which there are no more then.
+    // The same for trailers: here one more octet is allowed, and the next is not.
     decoder.overhead = usize::MAX - 1;
     let fault = decoder.decode(b"A: b\r\n\r\n", &limits, &mut sink);
     assert_eq!(fault, Err(Error::TrailersTooLarge));

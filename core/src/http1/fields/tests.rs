@@ -1,7 +1,8 @@
 use super::*;
 use crate::testing::every_way;
 
-/// `Ok(Some(consumed))`, or `Ok(None)` for a section that may go on.
+/// Scans `input`, split in every way. `Ok(Some(consumed))` means a complete section, `Ok(None)` a
+/// section that may continue.
 #[track_caller]
 fn check(input: &[u8], expected: Result<Option<usize>, Error>) {
     let found = every_way(input, |pieces| {
@@ -19,7 +20,7 @@ fn check(input: &[u8], expected: Result<Option<usize>, Error>) {
 }
 
 #[test]
-fn field_lines() {
+fn valid_field_lines_are_scanned_to_the_blank_line() {
     check(b"\r\n", Ok(Some(2)));
     check(b"a: b\r\n\r\n", Ok(Some(8)));
     check(b"a:\r\n\r\n", Ok(Some(6)));
@@ -33,7 +34,7 @@ fn field_lines() {
 }
 
 #[test]
-fn names() {
+fn invalid_field_name_is_refused() {
     check(b": v\r\n\r\n", Err(Error::MalformedField));
     check(b" a: v\r\n\r\n", Err(Error::MalformedField));
     check(b"\ta: v\r\n\r\n", Err(Error::MalformedField));
@@ -48,7 +49,7 @@ fn names() {
 }
 
 #[test]
-fn values() {
+fn invalid_field_value_is_refused() {
     check(b"a: b\0\r\n\r\n", Err(Error::MalformedField));
     check(b"a: \x0b\r\n\r\n", Err(Error::MalformedField));
     check(b"a: \x0c\r\n\r\n", Err(Error::MalformedField));
@@ -61,7 +62,7 @@ fn values() {
 }
 
 #[test]
-fn line_ends() {
+fn line_end_other_than_crlf_is_refused() {
     check(b"a: b\n\r\n", Err(Error::BadLineEnd));
     check(b"a: b\r\r\n\r\n", Err(Error::BadLineEnd));
     check(b"a: b\rc: d\r\n\r\n", Err(Error::BadLineEnd));
@@ -73,9 +74,9 @@ fn line_ends() {
 }
 
 #[test]
-fn the_number_of_fields() {
+fn fields_over_fields_max_are_refused() {
     check(b"a:\r\nb:\r\nc:\r\n\r\n", Ok(Some(14)));
     check(b"a:\r\nb:\r\nc:\r\nd", Err(Error::TooManyFields));
-    // What is no field at all is not one too many.
+    // An octet that cannot begin a field is reported as malformed, not as one field too many.
     check(b"a:\r\nb:\r\nc:\r\n d", Err(Error::MalformedField));
 }

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 
 const VERSIONS: [Version; 2] = [Version::Http10, Version::Http11];
 
-/// What one `Transfer-Encoding` field alone means on HTTP/1.1.
+/// The expected framing for one `Transfer-Encoding` field on HTTP/1.1.
 const CODINGS: &[(&str, Result<Framing, Error>)] = &[
     ("chunked", Ok(Framing::Chunked)),
     ("CHUNKED", Ok(Framing::Chunked)),
@@ -27,7 +27,7 @@ const CODINGS: &[(&str, Result<Framing, Error>)] = &[
     ("ch\u{fc}nked", Err(Error::InvalidTransferEncoding)),
 ];
 
-/// What one `Content-Length` field alone means.
+/// The expected framing for one `Content-Length` field.
 const LENGTHS: &[(&str, Result<Framing, Error>)] = &[
     ("0", Ok(Framing::Length(0))),
     ("5", Ok(Framing::Length(5))),
@@ -59,8 +59,8 @@ const LENGTHS: &[(&str, Result<Framing, Error>)] = &[
     (":", Err(Error::InvalidContentLength)),
 ];
 
-/// What the combination means, from what each field alone means: the rules, once more and in other
-/// words.
+/// The expected framing for a combination of fields, derived from what each field alone means. It
+/// states the rules independently of the implementation.
 fn expected(
     version: Version,
     codings: &[&(&str, Result<Framing, Error>)],
@@ -76,7 +76,7 @@ fn expected(
     }
 }
 
-/// No field, each field, each pair of fields.
+/// All combinations of no field, one field and two fields.
 fn up_to_two<T>(all: &[T]) -> Vec<Vec<&T>> {
     let mut sets = Vec::from([Vec::new()]);
     sets.extend(all.iter().map(|one| Vec::from([one])));
@@ -85,7 +85,7 @@ fn up_to_two<T>(all: &[T]) -> Vec<Vec<&T>> {
 }
 
 #[test]
-fn every_combination() {
+fn framing_of_every_combination_of_fields_follows_the_rules() {
     let mut combinations = 0;
     for version in VERSIONS {
         for codings in &up_to_two(CODINGS) {
@@ -105,7 +105,7 @@ fn every_combination() {
 }
 
 #[test]
-fn three_are_no_better_than_two() {
+fn field_sent_three_times_is_refused() {
     let five: &[u8] = b"5";
     let chunked: &[u8] = b"chunked";
     for version in VERSIONS {

@@ -4,8 +4,8 @@ use super::*;
 use crate::testing::Random;
 use std::{format, vec};
 
-/// Reads one head the way a server does, and gives what `look` saw of it. The scanner has to be
-/// content with it: what is wrong here is wrong in meaning only.
+/// Scans and parses one head, and returns what `look` reads from it. The scanner must accept the
+/// head, so that only the parser can refuse it.
 #[track_caller]
 fn read<T>(text: &[u8], look: impl FnOnce(&Head<'_>) -> T) -> Result<T, Error> {
     let scan = HeadScanner::new().scan(text, &HeadLimits::default());
@@ -14,7 +14,7 @@ fn read<T>(text: &[u8], look: impl FnOnce(&Head<'_>) -> T) -> Result<T, Error> {
     Head::parse(text, &mut storage).map(|head| look(&head))
 }
 
-/// A request line and fields, without the blank line; 1.1 and `Host` unless said.
+/// Like `read`, for a request line and fields without the blank line.
 #[track_caller]
 fn check<T: PartialEq + fmt::Debug>(
     text: &str,
@@ -28,7 +28,7 @@ const LINE: &str = "POST /m HTTP/1.1\r\nHost: a";
 const OLD: &str = "POST /m HTTP/1.0";
 
 #[test]
-fn all_of_a_head() {
+fn head_gives_every_part_of_a_valid_request() {
     let text = b"\r\nPOST /m?id=x HTTP/1.1\r\nhOST: a:80\r\nContent-Length:\t7 \r\nX: \r\nX: b\xff c\r\n\r\n";
     let checked = read(text, |head| {
         assert_eq!(head.method(), Method::Post);
@@ -54,7 +54,7 @@ fn all_of_a_head() {
 }
 
 #[test]
-fn methods() {
+fn method_outside_the_known_set_is_refused() {
     for &method in Method::ALL {
         check(&format!("{method} / HTTP/1.1\r\nHost: a"), |head| head.method(), Ok(method));
     }
@@ -68,7 +68,7 @@ fn methods() {
 }
 
 #[test]
-fn versions() {
+fn minor_versions_above_1_are_read_as_http_11() {
     for minor in 1..=9 {
         let text = format!("GET /a?b HTTP/1.{minor}\r\nHost: a\r\nB: c");
         check(&text, |head| head.version(), Ok(Version::Http11));
@@ -80,10 +80,10 @@ fn versions() {
     check("\r\n\r\nGET / HTTP/1.2\r\nHost: a", |head| head.fields().len(), Ok(1));
 }
 
-/// The versions it knows are read by httparse from the first octet: a second look, should no scanner
-/// have taken the first.
+/// httparse validates the request line again for the versions that it supports, should the bytes
+/// not have been scanned.
 #[test]
-fn a_request_line_is_read_twice() {
+fn unscanned_control_octet_in_the_target_is_refused_up_to_http_11() {
     for (minor, expected) in
         [(0, Err(Error::MalformedField)), (1, Err(Error::MalformedField)), (2, Ok("/\0"))]
     {
@@ -95,12 +95,12 @@ fn a_request_line_is_read_twice() {
 }
 
 #[test]
-fn as_many_fields_as_there_is_room_for() {
+fn fields_beyond_the_storage_are_an_error() {
     for minor in [1, 2] {
         let fields = "A: b\r\n".repeat(99);
         let text = format!("GET / HTTP/1.{minor}\r\n{fields}Host: a");
         check(&text, |head| head.fields().len(), Ok(100));
-        // Beyond what any scanner lets through, it is a fault and not a panic.
+        // More fields than a scanner accepts are an error, not a panic.
         let text = format!("{text}\r\n{}\r\n", "A: b\r\n".repeat(29));
         let mut storage = FieldStorage::new();
         assert!(Head::parse(text.as_bytes(), &mut storage).is_err());
@@ -108,7 +108,7 @@ fn as_many_fields_as_there_is_room_for() {
 }
 
 #[test]
-fn hosts() {
+fn host_must_be_valid_and_occur_once() {
     #[track_caller]
     fn host(text: &str, expected: Result<Option<&str>, Error>) {
         let found =
@@ -126,7 +126,7 @@ fn hosts() {
     host("GET / HTTP/1.0\r\nHost: a", Ok(Some("a")));
     host("GET / HTTP/1.0\r\nHost: a\r\nHost: a", Err(Error::DuplicateHost));
     host("GET / HTTP/1.0\r\nHost: /", Err(Error::InvalidHost));
-    // The target's authority replaces the field, and does not excuse it.
+    // The target's authority replaces the value of `Host`, but the field must still be present.
     host("GET http://b/ HTTP/1.1\r\nHost: a", Ok(Some("b")));
     host("GET http://b/ HTTP/1.0", Ok(Some("b")));
     host("GET http://b/ HTTP/1.1", Err(Error::MissingHost));
@@ -137,7 +137,7 @@ fn hosts() {
 }
 
 #[test]
-fn framings() {
+fn framing_follows_content_length_and_transfer_encoding() {
     let chunked = format!("{LINE}\r\nTransfer-Encoding: chunked");
     check(LINE, |head| head.framing(), Ok(Framing::Empty));
     check(&chunked, |head| head.framing(), Ok(Framing::Chunked));
@@ -155,7 +155,7 @@ fn framings() {
 }
 
 #[test]
-fn nothing_hides_a_framing_fault() {
+fn framing_error_takes_precedence_over_other_errors() {
     let bad = "Content-Length: +5";
     for (line, otherwise) in [
         ("POST /m HTTP/1.1", Error::MissingHost),
@@ -168,12 +168,12 @@ fn nothing_hides_a_framing_fault() {
         check(&format!("{line}\r\n{bad}"), |_| (), Err(Error::InvalidContentLength));
         check(&format!("{line}\r\nExpect: x"), |_| (), Err(otherwise));
     }
-    // And a 400 is not hidden by what is understood but not served.
+    // A malformed request is reported before an unsupported one.
     check("post https://a/ HTTP/1.1", |_| (), Err(Error::MissingHost));
 }
 
 #[test]
-fn keep_alive() {
+fn keep_alive_follows_version_and_connection_options() {
     for (connection, new, old) in [
         ("A: b", true, false),
         ("Connection: close", false, false),
@@ -198,9 +198,9 @@ fn keep_alive() {
 }
 
 #[test]
-fn expectations() {
+fn expectation_other_than_100_continue_is_refused() {
     let refused = Err(Error::UnsupportedExpectation);
-    for (expect, waits, verdict) in [
+    for (expect, waits, result) in [
         ("A: b", false, Ok(())),
         ("Expect: 100-continue", true, Ok(())),
         ("expect: 100-Continue", true, Ok(())),
@@ -215,21 +215,21 @@ fn expectations() {
     ] {
         let look = |head: &Head<'_>| (head.expects_continue(), head.check_expectation());
         let body = "Content-Length: 5";
-        check(&format!("{LINE}\r\n{expect}\r\n{body}"), look, Ok((waits, verdict)));
+        check(&format!("{LINE}\r\n{expect}\r\n{body}"), look, Ok((waits, result)));
         let chunked = "Transfer-Encoding: chunked";
-        check(&format!("{LINE}\r\n{expect}\r\n{chunked}"), look, Ok((waits, verdict)));
-        // Nothing to wait for.
-        check(&format!("{LINE}\r\n{expect}"), look, Ok((false, verdict)));
-        check(&format!("{LINE}\r\n{expect}\r\nContent-Length: 0"), look, Ok((false, verdict)));
-        // Not known to HTTP/1.0.
+        check(&format!("{LINE}\r\n{expect}\r\n{chunked}"), look, Ok((waits, result)));
+        // There is no body to wait for.
+        check(&format!("{LINE}\r\n{expect}"), look, Ok((false, result)));
+        check(&format!("{LINE}\r\n{expect}\r\nContent-Length: 0"), look, Ok((false, result)));
+        // HTTP/1.0 ignores expectations.
         check(&format!("{OLD}\r\n{expect}\r\n{body}"), look, Ok((false, Ok(()))));
     }
 }
 
 #[test]
-fn content_codings() {
+fn content_coding_other_than_identity_is_refused() {
     let refused = Err(Error::UnsupportedContentEncoding);
-    for (coding, verdict) in [
+    for (coding, result) in [
         ("A: b", Ok(())),
         ("Content-Encoding: identity", Ok(())),
         ("content-encoding: Identity", Ok(())),
@@ -239,15 +239,15 @@ fn content_codings() {
         ("Content-Encoding:", refused),
     ] {
         let look = |head: &Head<'_>| head.check_content_encoding();
-        check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 5"), look, Ok(verdict));
-        check(&format!("{LINE}\r\n{coding}\r\nTransfer-Encoding: chunked"), look, Ok(verdict));
+        check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 5"), look, Ok(result));
+        check(&format!("{LINE}\r\n{coding}\r\nTransfer-Encoding: chunked"), look, Ok(result));
         check(&format!("{LINE}\r\n{coding}\r\nContent-Length: 0"), look, Ok(Ok(())));
         check(&format!("{LINE}\r\n{coding}"), look, Ok(Ok(())));
     }
 }
 
 #[test]
-fn secrets_do_not_print() {
+fn debug_omits_query_and_field_values() {
     let text = b"GET /m?id=secret HTTP/1.1\r\nHost: a\r\nAuthorization: secret\r\n\r\n";
     let printed = read(text, |head| format!("{head:?}")).unwrap();
     assert!(printed.contains("/m") && !printed.contains("secret"), "{printed}");
@@ -255,7 +255,7 @@ fn secrets_do_not_print() {
 }
 
 #[test]
-fn what_a_scanner_accepts_is_read_or_refused_in_meaning_only() {
+fn scanned_head_is_never_refused_for_its_syntax() {
     let seeds: [&[u8]; 4] = [
         b"POST /m?id=a HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: 12\r\n\r\n",
         b"GET http://a/b HTTP/1.3\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\nA:\r\n\r\n",
@@ -263,15 +263,15 @@ fn what_a_scanner_accepts_is_read_or_refused_in_meaning_only() {
         b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nB: \xe9\r\n\r\n",
     ];
     let octets = b"\r\n :\t,/.1H?%a\x80[]@*";
-    let mut chance = Random::seeded(2);
+    let mut random = Random::seeded(2);
     let (mut read, mut refused) = (0, 0);
     for _ in 0..40_000 {
-        let seed = *chance.pick(&seeds);
-        let input = chance.mutate(seed, octets);
+        let seed = *random.pick(&seeds);
+        let input = random.mutate(seed, octets);
         let mut scanner = HeadScanner::new();
         let scan = scanner.scan(&input, &HeadLimits::default());
         let Ok(Scan::Complete { consumed }) = scan else {
-            // Never what a server does, and still no panic.
+            // A server never parses bytes that the scanner refused. It must not panic nevertheless.
             let _ = Head::parse(&input, &mut FieldStorage::new()).map(|head| head.keep_alive());
             continue;
         };
@@ -279,7 +279,7 @@ fn what_a_scanner_accepts_is_read_or_refused_in_meaning_only() {
         match Head::parse(text, &mut FieldStorage::new()) {
             Ok(head) => {
                 read += 1;
-                // Every line with a colon is a field, and every field is such a line.
+                // Each line after the request line, except the blank line, is one field.
                 let lines = text.windows(2).filter(|two| two == b"\r\n").count();
                 let empty =
                     text.split(|&octet| octet == b'\n').take_while(|line| line == b"\r").count();

@@ -9,7 +9,7 @@ fn check(class: u8, allowed: impl Fn(u8) -> bool) {
 }
 
 #[test]
-fn the_classes_are_those_of_the_standards() {
+fn every_class_matches_its_rfc_definition() {
     check(TOKEN, |o| {
         o.is_ascii_alphanumeric() || (o.is_ascii() && "!#$%&'*+-.^_`|~".contains(o as char))
     });
@@ -20,7 +20,7 @@ fn the_classes_are_those_of_the_standards() {
 }
 
 #[test]
-fn a_run_of_value_ends_where_the_table_says() {
+fn run_of_value_ends_at_the_first_octet_outside_value() {
     for len in 0..70 {
         for at in 0..len {
             for bad in [0, b'\n', b'\r', 0x1f, 0x7f] {
@@ -37,9 +37,10 @@ fn a_run_of_value_ends_where_the_table_says() {
     }
 }
 
-/// [`run_of_value`] is right without its blocks too, only slower.
+/// [`run_of_value`] would be correct but slow if no block were recognised, so blocks are tested on
+/// their own.
 #[test]
-fn a_block_of_value_is_what_the_table_says() {
+fn block_is_value_only_if_every_octet_is() {
     for octet in 0..=u8::MAX {
         for at in 0..16 {
             let mut block = [b'v'; 16];

@@ -2,7 +2,7 @@ use super::*;
 use std::string::String;
 use std::{format, str};
 
-const ANSWER: Response<'_> = Response {
+const NOT_FOUND: Response<'_> = Response {
     status: 404,
     fields: &[("Allow", "GET"), ("X-Empty", "")],
     content_type: Some("text/plain"),
@@ -15,10 +15,10 @@ fn check(bytes: &[u8], expected: &str) {
 }
 
 #[test]
-fn all_of_a_response() {
+fn response_has_its_fields_and_body_in_order() {
     let date = HttpDate::from_unix(0);
     check(
-        &ANSWER.render(Some(&date), Persistence::Close, false),
+        &NOT_FOUND.render(Some(&date), Persistence::Close, false),
         "HTTP/1.1 404 Not Found\r\n\
          Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
          Content-Type: text/plain\r\n\
@@ -30,7 +30,7 @@ fn all_of_a_response() {
          not found",
     );
     check(
-        &ANSWER.render(None, Persistence::KeepAlive11, true),
+        &NOT_FOUND.render(None, Persistence::KeepAlive11, true),
         "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\
          Allow: GET\r\nX-Empty: \r\n\r\n",
     );
@@ -42,7 +42,7 @@ fn all_of_a_response() {
 }
 
 #[test]
-fn responses_that_never_have_a_body() {
+fn response_with_bodiless_status_has_no_content_length() {
     for status in [101, 204, 304] {
         let answer = Response { status, fields: &[], content_type: None, body: b"" };
         let reason = reason(status);
@@ -54,10 +54,10 @@ fn responses_that_never_have_a_body() {
 }
 
 #[test]
-fn one_allocation_of_the_right_size() {
+fn response_is_rendered_without_spare_capacity() {
     for len in [0, 9, 10, 99, 100, 4096, 12345] {
         let body = "x".repeat(len);
-        let bytes = Response { body: body.as_bytes(), ..ANSWER }.render(
+        let bytes = Response { body: body.as_bytes(), ..NOT_FOUND }.render(
             None,
             Persistence::KeepAlive11,
             false,
@@ -70,7 +70,7 @@ fn one_allocation_of_the_right_size() {
 }
 
 #[test]
-fn heads_of_streams() {
+fn stream_head_has_the_fields_of_its_framing() {
     let fields = &[("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")];
     let fixed = "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\n";
     for (framing, rest) in [
@@ -89,7 +89,7 @@ fn heads_of_streams() {
 }
 
 #[test]
-fn every_fault_has_a_reason() {
+fn status_of_every_fault_has_a_reason_phrase() {
     for &fault in crate::Fault::ALL {
         if let Some(status) = fault.status() {
             assert!(!reason(status).is_empty(), "{fault:?} {status}");
@@ -103,7 +103,7 @@ fn every_fault_has_a_reason() {
 }
 
 #[test]
-fn numbers() {
+fn decimal_writes_every_digit() {
     for number in [0, 1, 9, 10, 11, 99, 100, 12_345, u64::MAX] {
         check(Decimal::new(number).as_bytes(), &format!("{number}"));
     }
@@ -112,35 +112,35 @@ fn numbers() {
 #[test]
 #[should_panic(expected = "octets that no field may have")]
 #[cfg(debug_assertions)]
-fn a_value_cannot_end_its_line() {
+fn field_value_with_line_end_panics_in_debug() {
     let fields = &[("Location", "/a\r\nSet-Cookie: b")];
-    let _ = Response { fields, ..ANSWER }.render(None, Persistence::Close, false);
+    let _ = Response { fields, ..NOT_FOUND }.render(None, Persistence::Close, false);
 }
 
 #[test]
 #[should_panic(expected = "is no field name")]
 #[cfg(debug_assertions)]
-fn a_name_cannot_hold_a_value() {
+fn invalid_field_name_panics_in_debug() {
     let _ = render_stream_head(200, &[("A: b", "c")], None, StreamFraming::Chunked);
 }
 
 #[test]
 #[should_panic(expected = "octets that no field may have")]
 #[cfg(debug_assertions)]
-fn a_content_type_is_a_value_too() {
-    let answer = Response { content_type: Some("text/plain\n"), ..ANSWER };
+fn content_type_with_line_end_panics_in_debug() {
+    let answer = Response { content_type: Some("text/plain\n"), ..NOT_FOUND };
     let _ = answer.render(None, Persistence::Close, false);
 }
 
 #[test]
 #[should_panic(expected = "a 204 has no body")]
 #[cfg(debug_assertions)]
-fn what_has_no_body_is_given_none() {
-    let _ = Response { status: 204, ..ANSWER }.render(None, Persistence::Close, false);
+fn body_for_bodiless_status_panics_in_debug() {
+    let _ = Response { status: 204, ..NOT_FOUND }.render(None, Persistence::Close, false);
 }
 
 #[test]
-fn every_status_that_is_sent_has_a_reason() {
+fn reason_phrases_are_known_for_all_sent_statuses_and_unique() {
     let sent = crate::Fault::ALL.iter().filter_map(|fault| fault.status());
     for status in sent.chain([100, 200, 202, 204]) {
         assert!(!reason(status).is_empty(), "{status}");

@@ -6,7 +6,8 @@ use std::format;
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 400, fields_max: 4, target_bytes_max: 20 };
 
-/// How many bytes belong to the head, `None` for one that may go on, or what is wrong with it.
+/// Scans `pieces`: the length of the complete head, `None` for a head that may continue, or the
+/// error.
 fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     let mut scanner = HeadScanner::new();
     let mut before = 0;
@@ -27,9 +28,10 @@ fn scan(pieces: &[&[u8]], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     Ok(None)
 }
 
-/// The verdict on `input`, however it is cut, and with a tail if it is one.
+/// The result for `input`, which must be the same for every split, and with more bytes after it if
+/// it is final.
 #[track_caller]
-fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
+fn result_of(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     let found = every_way(input, |pieces| scan(pieces, limits));
     if found != Ok(None) {
         for tail in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0", b"\n", b" "] {
@@ -39,28 +41,28 @@ fn verdict(input: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Error> {
     found
 }
 
-/// A whole head, all of which is consumed.
+/// Checks that `input` is one complete head.
 #[track_caller]
 fn accept(input: &str) {
-    assert_eq!(verdict(input.as_bytes(), &LIMITS), Ok(Some(input.len())), "{input:?}");
+    assert_eq!(result_of(input.as_bytes(), &LIMITS), Ok(Some(input.len())), "{input:?}");
 }
 
-/// A head whose *last* octet, and none before it, is the one that cannot be right.
+/// Checks that the *last* octet of `input`, and none before it, is refused.
 #[track_caller]
 fn refuse(input: impl AsRef<[u8]>, fault: Error) {
     let input = input.as_ref();
-    assert_eq!(verdict(input, &LIMITS), Err(fault), "{}", input.escape_ascii());
+    assert_eq!(result_of(input, &LIMITS), Err(fault), "{}", input.escape_ascii());
     let before = &input[..input.len() - 1];
-    assert_eq!(verdict(before, &LIMITS), Ok(None), "{} is late", input.escape_ascii());
+    assert_eq!(result_of(before, &LIMITS), Ok(None), "{} is late", input.escape_ascii());
 }
 
 #[test]
-fn it_is_small() {
+fn scanner_is_at_most_24_bytes() {
     assert!(size_of::<HeadScanner>() <= 24, "{}", size_of::<HeadScanner>());
 }
 
 #[test]
-fn whole_heads() {
+fn valid_head_is_accepted() {
     accept("GET / HTTP/1.1\r\n\r\n");
     accept("GET / HTTP/1.0\r\n\r\n");
     accept("GET / HTTP/1.2\r\n\r\n");
@@ -72,7 +74,7 @@ fn whole_heads() {
 }
 
 #[test]
-fn something_that_is_not_http() {
+fn input_of_another_protocol_is_refused_at_its_first_invalid_octet() {
     refuse(b"\x16", Error::MalformedRequestLine); // a TLS hello
     refuse(b"\0", Error::MalformedRequestLine);
     refuse(b"\x80", Error::MalformedRequestLine);
@@ -84,7 +86,7 @@ fn something_that_is_not_http() {
 }
 
 #[test]
-fn empty_lines_before_a_request() {
+fn more_than_four_empty_lines_before_a_request_are_refused() {
     accept("\r\nGET / HTTP/1.1\r\n\r\n");
     accept("\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n");
     refuse("\r\n\r\n\r\n\r\n\r", Error::TooManyEmptyLines);
@@ -95,7 +97,7 @@ fn empty_lines_before_a_request() {
 }
 
 #[test]
-fn idle_until_a_request_begins() {
+fn scanner_is_idle_until_the_method_begins() {
     let mut scanner = HeadScanner::new();
     for (input, idle) in [("", true), ("\r", true), ("\n\r\n", true), ("G", false), ("ET", false)] {
         assert_eq!(scanner.scan(input.as_bytes(), &LIMITS), Ok(Scan::Partial));
@@ -104,7 +106,7 @@ fn idle_until_a_request_begins() {
 }
 
 #[test]
-fn one_space_between_words() {
+fn white_space_other_than_one_space_in_the_request_line_is_refused() {
     refuse(" ", Error::MalformedRequestLine);
     refuse("GET  ", Error::MalformedRequestLine);
     refuse("GET /  ", Error::MalformedRequestLine);
@@ -120,7 +122,7 @@ fn one_space_between_words() {
 }
 
 #[test]
-fn methods() {
+fn invalid_method_is_refused() {
     refuse("GE\0", Error::MalformedRequestLine);
     refuse("G@", Error::MalformedRequestLine);
     refuse("GET\r", Error::MalformedRequestLine);
@@ -131,7 +133,7 @@ fn methods() {
 }
 
 #[test]
-fn targets() {
+fn octet_not_allowed_in_a_target_is_refused() {
     for octet in 0..=u8::MAX {
         let input = [b"GET /", &[octet][..]].concat();
         match octet {
@@ -142,13 +144,13 @@ fn targets() {
                 refuse(input, Error::MalformedTarget);
             }
             0..b' ' | 0x80.. => refuse(input, Error::MalformedTarget),
-            _ => assert_eq!(verdict(&input, &LIMITS), Ok(None)),
+            _ => assert_eq!(result_of(&input, &LIMITS), Ok(None)),
         }
     }
 }
 
 #[test]
-fn versions() {
+fn version_other_than_http_1_is_refused() {
     for version in ["HTTP/0", "HTTP/2", "HTTP/3", "HTTP/9"] {
         refuse(format!("GET / {version}"), Error::UnsupportedVersion);
     }
@@ -183,7 +185,7 @@ fn versions() {
 }
 
 #[test]
-fn fields_follow() {
+fn invalid_field_line_after_the_request_line_is_refused() {
     let line = "GET / HTTP/1.1\r\n";
     refuse(format!("{line} "), Error::MalformedField);
     refuse(format!("{line}\n"), Error::BadLineEnd);
@@ -197,8 +199,8 @@ fn fields_follow() {
 }
 
 #[test]
-fn limits() {
-    // The head: exactly as long as it may be, and one byte more.
+fn head_target_and_fields_over_their_limits_are_refused() {
+    // The head has exactly the longest length, and then one byte more.
     let head = |value: usize| format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "v".repeat(value));
     let fixed = head(0).len();
     accept(&head(LIMITS.head_bytes_max - fixed));
@@ -222,16 +224,16 @@ fn limits() {
 }
 
 #[test]
-fn limits_of_another_size() {
+fn default_zero_and_excessive_limits_are_applied() {
     let head = |fields: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(fields));
-    // More fields than a `Head` holds are never let through.
+    // A limit above the capacity of `Head` is lowered to it.
     let generous = HeadLimits { fields_max: 1000, ..HeadLimits::default() };
     assert_eq!(scan(&[head(128).as_bytes()], &generous), Ok(Some(head(128).len())));
     assert_eq!(scan(&[head(129).as_bytes()], &generous), Err(Error::TooManyFields));
     let default = HeadLimits::default();
     assert_eq!(scan(&[head(100).as_bytes()], &default), Ok(Some(head(100).len())));
     assert_eq!(scan(&[head(101).as_bytes()], &default), Err(Error::TooManyFields));
-    // Those of the contract.
+    // The defaults are those of the specification.
     let fixed = "GET / HTTP/1.1\r\nA:\r\n\r\n".len();
     let head = |bytes| format!("GET / HTTP/1.1\r\nA:{}\r\n\r\n", "v".repeat(bytes - fixed));
     assert_eq!(scan(&[head(16 * 1024).as_bytes()], &default), Ok(Some(16 * 1024)));
@@ -239,7 +241,7 @@ fn limits_of_another_size() {
     let target = |bytes| format!("GET {}", "/".repeat(bytes));
     assert_eq!(scan(&[target(8 * 1024).as_bytes()], &default), Ok(None));
     assert_eq!(scan(&[target(8 * 1024 + 1).as_bytes()], &default), Err(Error::TargetTooLong));
-    // Zero is zero.
+    // A limit of zero allows nothing.
     let none = HeadLimits { head_bytes_max: 0, fields_max: 0, target_bytes_max: 0 };
     assert_eq!(scan(&[b""], &none), Ok(None));
     assert_eq!(scan(&[b"G"], &none), Err(Error::HeadTooLarge));
@@ -252,7 +254,7 @@ fn limits_of_another_size() {
 }
 
 #[test]
-fn one_head_after_the_other() {
+fn scanner_is_ready_for_the_next_head_after_a_complete_one() {
     let mut input =
         "GET /1 HTTP/1.1\r\nA: b\r\n\r\n\r\nGET /2 HTTP/1.1\r\n\r\nPOST /3 HTTP/1.1\r\n\r\n";
     let mut scanner = HeadScanner::new();
@@ -264,7 +266,7 @@ fn one_head_after_the_other() {
     }
     assert_eq!(heads, ["/1", "/2", "/3"]);
     assert_eq!(input, "");
-    // Each has the limits to itself.
+    // The limits apply to each head separately.
     let pieces = [&b"GET /456789 HTTP/1.1\r\nA: "[..], b"b\r\n\r\n"];
     for _ in 0..LIMITS.head_bytes_max {
         assert_eq!(scanner.scan(pieces[0], &LIMITS), Ok(Scan::Partial));
@@ -273,8 +275,8 @@ fn one_head_after_the_other() {
     }
 }
 
-/// The same language, read in the plainest way: a whole head, or not.
-fn naive(input: &[u8]) -> Option<usize> {
+/// An independent, simple parser of the same grammar: the length of a complete head, or `None`.
+fn reference_scan(input: &[u8]) -> Option<usize> {
     let mut start = 0;
     while start < 8 && input[start..].starts_with(b"\r\n") {
         start += 2;
@@ -311,7 +313,7 @@ fn naive(input: &[u8]) -> Option<usize> {
 }
 
 #[test]
-fn chance_finds_no_difference() {
+fn scanner_agrees_with_the_naive_parser_on_mutated_input() {
     let seeds: [&[u8]; 5] = [
         b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"POST /messages?session_id=a HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
@@ -320,15 +322,15 @@ fn chance_finds_no_difference() {
         b"GET http://a:1/b?c=d HTTP/2.0\r\n\r\n",
     ];
     let octets = b"\r\n\r\n :\t\0/.1H?%a\x7f\x80\xff\"";
-    let mut chance = Random::seeded(1);
+    let mut random = Random::seeded(1);
     let mut accepted = 0;
     for _ in 0..60_000 {
-        let seed = *chance.pick(&seeds);
-        let input = chance.mutate(seed, octets);
+        let seed = *random.pick(&seeds);
+        let input = random.mutate(seed, octets);
         let whole = scan(&[&input], &LIMITS);
-        let pieces = chance.cut(&input);
+        let pieces = random.cut(&input);
         assert_eq!(whole, scan(&pieces, &LIMITS), "cut {}", input.escape_ascii());
-        assert_eq!(whole.ok().flatten(), naive(&input), "{}", input.escape_ascii());
+        assert_eq!(whole.ok().flatten(), reference_scan(&input), "{}", input.escape_ascii());
         accepted += usize::from(matches!(whole, Ok(Some(_))));
     }
     assert!((5_000..50_000).contains(&accepted), "{accepted} accepted: this tests one side only");

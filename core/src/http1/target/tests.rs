@@ -1,6 +1,6 @@
 use super::*;
 
-/// Path, query, authority.
+/// Compares the path, query and authority of the parsed target with `expected`.
 #[track_caller]
 fn check(method: Method, text: &str, expected: Result<(&str, Option<&str>, Option<&str>), Error>) {
     let found = Target::parse(text, Some(method));
@@ -9,19 +9,19 @@ fn check(method: Method, text: &str, expected: Result<(&str, Option<&str>, Optio
 }
 
 #[test]
-fn origin_form() {
+fn origin_form_is_split_into_path_and_query() {
     for &method in Method::ALL {
         check(method, "/", Ok(("/", None, None)));
         check(method, "/a/b?c=d?e", Ok(("/a/b", Some("c=d?e"), None)));
         check(method, "/?", Ok(("/", Some(""), None)));
     }
-    // Octets stay as they are.
+    // Nothing is decoded or normalised.
     check(Method::Get, "//a/../b/./%2F%00", Ok(("//a/../b/./%2F%00", None, None)));
     check(Method::Get, "/http://a/", Ok(("/http://a/", None, None)));
 }
 
 #[test]
-fn absolute_form() {
+fn absolute_form_with_http_scheme_and_valid_authority_is_accepted() {
     check(Method::Get, "http://a/b?c", Ok(("/b", Some("c"), Some("a"))));
     check(Method::Get, "HTTP://a:80/b", Ok(("/b", None, Some("a:80"))));
     check(Method::Get, "hTTp://[::1]:8080/", Ok(("/", None, Some("[::1]:8080"))));
@@ -57,7 +57,7 @@ fn absolute_form() {
 }
 
 #[test]
-fn schemes() {
+fn scheme_is_compared_case_insensitively() {
     let scheme = |text| Target::parse(text, Some(Method::Get)).unwrap().scheme;
     assert_eq!(scheme("/http://a/"), None);
     assert_eq!(scheme("hTTp://a/"), Some(Scheme::Http));
@@ -66,7 +66,7 @@ fn schemes() {
 }
 
 #[test]
-fn authority_form() {
+fn authority_form_is_accepted_for_connect_only() {
     check(Method::Connect, "a:443", Ok(("", None, Some("a:443"))));
     check(Method::Connect, "[::1]:443", Ok(("", None, Some("[::1]:443"))));
     check(Method::Connect, "http://a/b", Ok(("/b", None, Some("a"))));
@@ -83,7 +83,7 @@ fn authority_form() {
 }
 
 #[test]
-fn asterisk_form() {
+fn asterisk_form_is_accepted_for_options_only() {
     for &method in Method::ALL {
         let asterisk = Ok(("*", None, None));
         let refused = Err(Error::MalformedTarget);
@@ -97,7 +97,7 @@ fn asterisk_form() {
 }
 
 #[test]
-fn query_parameters() {
+fn query_parameter_is_some_only_if_it_occurs_once() {
     #[track_caller]
     fn check(target: &str, expected: Option<&str>) {
         let target = Target::parse(target, Some(Method::Post)).unwrap();

@@ -6,18 +6,18 @@ use super::*;
 use crate::testing::Random;
 
 #[track_caller]
-fn check(text: &str, expected: Result<Shape, Flaw>) {
+fn check(text: &str, expected: Result<Shape, SyntaxError>) {
     assert_eq!(walk(text, Some(4), |_, _| {}), expected, "{text}");
-    if !matches!(expected, Err(Flaw::Nesting(_))) {
+    if !matches!(expected, Err(SyntaxError::TooDeep(_))) {
         let library = serde_json::from_str::<&serde_json::value::RawValue>(text);
         assert_eq!(library.is_ok(), expected.is_ok(), "the library differs on {text}");
     }
 }
 
 #[test]
-fn texts() {
-    use Flaw::{Early, Nesting, Unexpected};
+fn texts_are_accepted_or_refused_at_the_first_invalid_byte() {
     use Shape::{Array, Object, Scalar};
+    use SyntaxError::{TooDeep, Unexpected, UnexpectedEnd};
     check("{}", Ok(Object));
     check(" { } \n", Ok(Object));
     check("[]", Ok(Array));
@@ -31,17 +31,17 @@ fn texts() {
     check("null ", Ok(Scalar));
     check(r#""\ud800\u0000\"\\\/\b\f\n\r\t""#, Ok(Scalar));
     check("\"\u{7f}\u{2028}é\"", Ok(Scalar));
-    check("", Err(Early(0)));
-    check("  ", Err(Early(2)));
-    check("{", Err(Early(1)));
+    check("", Err(UnexpectedEnd(0)));
+    check("  ", Err(UnexpectedEnd(2)));
+    check("{", Err(UnexpectedEnd(1)));
     check("[1,]", Err(Unexpected(3)));
     check("[,1]", Err(Unexpected(1)));
     check("{,}", Err(Unexpected(1)));
     check(r#"{"a":1,}"#, Err(Unexpected(7)));
     check(r#"{"a"}"#, Err(Unexpected(4)));
     check(r#"{"a" 1}"#, Err(Unexpected(5)));
-    check(r#"{"a"#, Err(Early(3)));
-    check(r#"{"a":"#, Err(Early(5)));
+    check(r#"{"a"#, Err(UnexpectedEnd(3)));
+    check(r#"{"a":"#, Err(UnexpectedEnd(5)));
     check(r#"{"a":]"#, Err(Unexpected(5)));
     check(r#"{1:2}"#, Err(Unexpected(1)));
     check("[1}", Err(Unexpected(2)));
@@ -52,28 +52,28 @@ fn texts() {
     check("]", Err(Unexpected(0)));
     check("01", Err(Unexpected(1)));
     check("+1", Err(Unexpected(0)));
-    check("-", Err(Early(1)));
+    check("-", Err(UnexpectedEnd(1)));
     check("-a", Err(Unexpected(1)));
-    check("1.", Err(Early(2)));
+    check("1.", Err(UnexpectedEnd(2)));
     check(".5", Err(Unexpected(0)));
-    check("1e", Err(Early(2)));
-    check("1e+", Err(Early(3)));
-    check("tru", Err(Early(3)));
+    check("1e", Err(UnexpectedEnd(2)));
+    check("1e+", Err(UnexpectedEnd(3)));
+    check("tru", Err(UnexpectedEnd(3)));
     check("trux", Err(Unexpected(3)));
     check("NaN", Err(Unexpected(0)));
     check("\"\n\"", Err(Unexpected(1)));
     check(r#""\x""#, Err(Unexpected(2)));
     check(r#""\u12g4""#, Err(Unexpected(5)));
-    check(r#""\"#, Err(Early(2)));
-    check(r#""abc"#, Err(Early(4)));
+    check(r#""\"#, Err(UnexpectedEnd(2)));
+    check(r#""abc"#, Err(UnexpectedEnd(4)));
     check("\u{feff}{}", Err(Unexpected(0)));
     check("{}\u{b}", Err(Unexpected(2)));
     check("[[[[]]]]", Ok(Array));
-    check("[[[[[]]]]]", Err(Nesting(4)));
+    check("[[[[[]]]]]", Err(TooDeep(4)));
 }
 
 #[test]
-fn members_are_those_of_the_outermost_object() {
+fn only_members_of_the_outermost_object_are_reported() {
     let mut noted = Vec::new();
     let text = r#" {"a" : {"b":[1,{"c":2}]} , "\u0062":"x" ,"a":-1e5,"d":[ ] }"#;
     walk(text, None, |key, value| noted.push((key, value))).unwrap();
@@ -88,7 +88,7 @@ fn members_are_those_of_the_outermost_object() {
 }
 
 #[test]
-fn any_depth_without_recursion() {
+fn nesting_of_any_depth_is_parsed_without_recursion() {
     for depth in [127, 128, 129, 256, 257, 1_000_000] {
         let mut text = String::new();
         for level in 0..depth {
@@ -101,7 +101,7 @@ fn any_depth_without_recursion() {
         }
         assert_eq!(walk(&text, None, |_, _| {}), Ok(Shape::Array), "{depth}");
         assert_eq!(walk(&text, Some(128), |_, _| {}).is_ok(), depth <= 128, "{depth}");
-        // One bracket of the wrong kind, far out and far in.
+        // A closing bracket of the wrong kind is found at both ends of the nesting.
         for at in [1, depth] {
             let mut wrong = text.clone().into_bytes();
             let end = wrong.len() - at;
@@ -111,9 +111,9 @@ fn any_depth_without_recursion() {
     }
 }
 
-/// Random texts made of JSON's own pieces: nearly always flawed, sometimes not.
+/// The texts are made of random pieces of JSON. Most are invalid.
 #[test]
-fn agrees_with_a_library_on_random_texts() {
+fn parser_agrees_with_serde_json_on_random_texts() {
     const PIECES: [&str; 22] = [
         "{",
         "}",
@@ -152,6 +152,6 @@ fn agrees_with_a_library_on_random_texts() {
 }
 
 #[test]
-fn flaws_say_where() {
-    assert_eq!(format!("{}", Flaw::Unexpected(7)), "unexpected octet at byte 7");
+fn syntax_error_text_has_the_position() {
+    assert_eq!(format!("{}", SyntaxError::Unexpected(7)), "unexpected octet at byte 7");
 }

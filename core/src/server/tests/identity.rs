@@ -201,8 +201,8 @@ fn every_way_to_miss_takes_the_same_steps() {
     let [others, ended, unknown, _] = misses(&mut bench);
     let known = bench.open_with(BOB);
     let steps = |text: Option<&str>, name: Option<&str>| {
-        let token = text
-            .map_or(SessionToken::NOBODYS, |text| SessionToken::parse(text.as_bytes()).unwrap());
+        let token =
+            text.map_or(SessionToken::UNUSED, |text| SessionToken::parse(text.as_bytes()).unwrap());
         let claim =
             SessionRef { token, service: Service::ROOT, principal: name.map(Principal::new) };
         steps_in(|| bench.server.find_session(&claim).is_some())

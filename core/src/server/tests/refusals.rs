@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::error::{AcceptError, Fault};
+use crate::line_throttle::SESSION_LINES_PER_SECOND;
 use crate::testing::lines_in;
-use crate::throttle::SESSION_LINES_PER_SECOND;
 use crate::{Authorization, StaticTokens};
 
 fn network(remote: &str) -> Peer {
@@ -28,7 +28,7 @@ fn one_line_a_second_for_each_cause() {
             "INFO NotFound to c0v1 from 192.0.2.7:50000, no route: not found",
             "INFO MethodNotAllowed to c0v1 from 192.0.2.7:50000, stream: method not allowed",
             "INFO NotFound to c0v1 from 192.0.2.7:50000, no route: not found \
-             (2 more since this was last said)",
+             (2 more since this was last logged)",
         ]
     );
     assert_eq!(bench.server.metrics().fault(Fault::NotFound), 4);
@@ -171,7 +171,7 @@ fn check_flood(what: &str, mut bench: Bench, lines_max: usize, mut act: impl FnM
     let said = lines.len();
     bench.wait(secs(1));
     let lines = lines_in(|| act(&mut bench));
-    let more = format!("({} more since this was last said)", TIMES - said);
+    let more = format!("({} more since this was last logged)", TIMES - said);
     assert!(lines.iter().any(|line| line.ends_with(&more)), "{what}: {more}: {lines:?}");
 }
 

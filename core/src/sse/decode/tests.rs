@@ -1,14 +1,15 @@
 use super::*;
 use crate::sse::{EventName, Frame, HEARTBEAT_BARE};
+use crate::testing::Random;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
 use serde_json::Value;
 
-/// All that can be seen of a decoder after some input.
+/// Everything observable of a decoder after some input.
 #[derive(Debug, PartialEq)]
 struct Trace {
-    events: Vec<Event>,
+    events: Vec<DecodedEvent>,
     error: Option<EventTooLarge>,
     comments: u64,
     retry_ms: Option<u64>,
@@ -31,9 +32,9 @@ fn run(limit: usize, parts: &[&[u8]]) -> Trace {
     }
 }
 
-/// Whole, byte by byte, and cut at every point: always the same.
+/// Decodes `input` in one piece, byte by byte, and split at every point. The results must be equal.
 #[track_caller]
-fn every_way(limit: usize, input: &[u8]) -> Trace {
+fn decode_in_every_split(limit: usize, input: &[u8]) -> Trace {
     let whole = run(limit, &[input]);
     assert_eq!(whole, run(limit, &input.chunks(1).collect::<Vec<_>>()), "byte by byte");
     for cut in 0..=input.len() {
@@ -42,10 +43,10 @@ fn every_way(limit: usize, input: &[u8]) -> Trace {
     whole
 }
 
-/// Expects events as (name, data, last event id).
+/// Decodes `input` and compares its events, as (name, data, last event id), with `expected`.
 #[track_caller]
 fn check_bytes(input: &[u8], expected: &[(&str, &str, &str)]) -> Trace {
-    let trace = every_way(1 << 20, input);
+    let trace = decode_in_every_split(1 << 20, input);
     let events: Vec<(&str, &str, &str)> =
         trace.events.iter().map(|e| (&*e.name, &*e.data, &*e.last_event_id)).collect();
     assert_eq!(events, expected);
@@ -59,7 +60,7 @@ fn check(input: &str, expected: &[(&str, &str, &str)]) -> Trace {
 }
 
 #[test]
-fn the_examples_of_the_standard() {
+fn examples_of_the_standard_are_decoded_as_it_says() {
     check("data: YHOO\ndata: +2\ndata: 10\n\n", &[("message", "YHOO\n+2\n10", "")]);
     let trace = check(
         ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
@@ -88,19 +89,19 @@ fn the_examples_of_the_standard() {
 }
 
 #[test]
-fn line_ends() {
+fn line_ends_at_lf_cr_or_crlf_only() {
     check("data: a\n\ndata: b\n\n", &[("message", "a", ""), ("message", "b", "")]);
     check("data: a\r\rdata: b\r\r", &[("message", "a", ""), ("message", "b", "")]);
     check("data: a\r\n\r\ndata: b\r\n\r\n", &[("message", "a", ""), ("message", "b", "")]);
     check("data: a\r\n\rdata: b\n\r\n", &[("message", "a", ""), ("message", "b", "")]);
-    // LF CR is two line ends, so it ends an event; CR CR LF is two as well.
+    // LF CR is two line ends, so it ends an event; so is CR CR LF.
     check("data: a\n\rdata: b\r\r\n", &[("message", "a", ""), ("message", "b", "")]);
     // No other character ends a line.
     check(
         "data: a\u{2028}b\u{85}c\u{b}d\u{c}\n\n",
         &[("message", "a\u{2028}b\u{85}c\u{b}d\u{c}", "")],
     );
-    // The stream's end ends no event, and no line.
+    // The end of the stream ends neither an event nor a line.
     check("data: a\n\ndata: b\n", &[("message", "a", "")]);
     check("data: a", &[]);
     check("data: a\n", &[]);
@@ -111,8 +112,8 @@ fn line_ends() {
 }
 
 #[test]
-fn fields() {
-    check("event: x\n\ndata: a\n\n", &[("message", "a", "")]); // no data, and the name is forgotten
+fn fields_are_interpreted_as_the_standard_says() {
+    check("event: x\n\ndata: a\n\n", &[("message", "a", "")]); // an event without data is dropped with its name
     check("event: x\nevent: y\ndata: a\n\n", &[("y", "a", "")]);
     check("event: x\nevent\ndata: a\n\n", &[("message", "a", "")]);
     check("data:a\ndata:  b\ndata:\tc\ndata:d:e\n\n", &[("message", "a\n b\n\tc\nd:e", "")]);
@@ -122,16 +123,16 @@ fn fields() {
     // Comments.
     let trace = check(":\n: x\n:data: y\ndata: a\n:\r\n\n::\n", &[("message", "a", "")]);
     assert_eq!(trace.comments, 5);
-    // The last event id: stays until it is changed, also by an event without data; not with NUL in it;
-    // not by an event that never ended.
+    // The last event id stays until an `id` field changes it, even in an event without data. A
+    // field with NUL in it is ignored, and so is a field of an incomplete event.
     check("id: 1\ndata: a\n\ndata: b\n\n", &[("message", "a", "1"), ("message", "b", "1")]);
     let trace = check("id: 1\n\nid: 2\nid: \0\ndata: a\n\nid: 3\n", &[("message", "a", "2")]);
     assert_eq!(trace.last_event_id, "2");
     assert_eq!(check("id: 7\n\n", &[]).last_event_id, "7");
     assert_eq!(check("id: 7\n\nid:\n\n", &[]).last_event_id, "");
-    // NUL is refused nowhere else.
+    // NUL is accepted in every other field.
     check("event: \0\ndata: \0\n\n", &[("\0", "\0", "")]);
-    // The reconnection time: takes effect at its line.
+    // The reconnection time takes effect as soon as its line ends.
     for (retry, expected) in [
         ("3000", Some(3000)),
         ("0", Some(0)),
@@ -152,7 +153,7 @@ fn fields() {
 }
 
 #[test]
-fn byte_order_marks() {
+fn byte_order_mark_is_ignored_at_the_start_only() {
     check("\u{feff}data: a\n\n", &[("message", "a", "")]);
     assert_eq!(check("\u{feff}:\n", &[]).comments, 1);
     check("\u{feff}\ndata: a\n\n", &[("message", "a", "")]);
@@ -163,7 +164,7 @@ fn byte_order_marks() {
 }
 
 #[test]
-fn bad_utf8_is_replaced() {
+fn invalid_utf8_is_replaced() {
     check_bytes(b"data: a\xffb\n\n", &[("message", "a\u{fffd}b", "")]);
     check_bytes(b"data: \xe2\x80\n\n", &[("message", "\u{fffd}", "")]);
     check_bytes(b"data: \xe2\x80\r\ndata: \xa8\n\n", &[("message", "\u{fffd}\n\u{fffd}", "")]);
@@ -172,10 +173,10 @@ fn bad_utf8_is_replaced() {
 }
 
 #[test]
-fn too_large() {
+fn event_over_the_limit_is_an_error() {
     #[track_caller]
     fn check(limit: usize, input: &str, events: usize, fits: bool) {
-        let trace = every_way(limit, input.as_bytes());
+        let trace = decode_in_every_split(limit, input.as_bytes());
         let error = EventTooLarge { event_bytes_max: limit };
         assert_eq!((trace.events.len(), trace.error), (events, (!fits).then_some(error)));
     }
@@ -185,28 +186,26 @@ fn too_large() {
     check(10, ": 23456789\n\n", 0, true);
     check(10, ": 23456789a", 0, false);
     check(10, "data: a\n\ndata: 6789a\n\ndata: b\n\n", 1, false);
-    // Events and lines do not add up, the lines of one event do.
+    // The limit applies to each event separately, and to all lines of one event together.
     check(10, &"data: a\n\n".repeat(9), 9, true);
     check(10, &":\n".repeat(90), 0, true);
     check(10, "data:a\ndata:b\ndata:c\n\n", 1, true);
     check(10, "data:a\ndata:b\ndata:c\ndata:d\n\n", 0, false);
     check(10, "event: bcd\ndata:\n\n", 1, true);
     check(10, "event: bcd\ndata: 89\n\n", 0, false);
-    // Replacement characters count as they are held.
+    // Replacement characters count with their own length.
     assert_eq!(run(20, &[b"data: \xff\xff\xff\xff\xff\xff\n\n"]).events.len(), 1);
     assert!(run(20, &[b"data: \xff\xff\xff\xff\xff\xff\xff\n\n"]).error.is_some());
     check(0, "\n\n", 0, true);
     check(0, "a", 0, false);
 }
 
-struct Random(u64);
+/// Generates random texts and JSON values.
+struct ValueGenerator(Random);
 
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 20) as usize % bound
+impl ValueGenerator {
+    fn below(&mut self, end: usize) -> usize {
+        self.0.below(end)
     }
 
     fn text(&mut self) -> String {
@@ -243,8 +242,8 @@ impl Random {
 }
 
 #[test]
-fn what_is_encoded_comes_back() {
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
+fn encoded_frame_is_decoded_to_the_same_value() {
+    let mut random = ValueGenerator(Random::seeded(21));
     let mut answers = 0;
     for round in 0..3_000 {
         let value = random.object(3);
@@ -262,17 +261,17 @@ fn what_is_encoded_comes_back() {
         assert_eq!(answered, id, "{json}");
         answers += usize::from(id.is_some());
 
-        // Among other things on the stream, in crumbs of any size.
+        // The frame is one of several on the stream, which arrives in pieces of a random size.
         let text = random.text();
         let other = Frame::event(EventName::new("x").unwrap(), text.as_bytes()).unwrap();
         let stream = [frame.bare(), HEARTBEAT_BARE, other.bare(), frame.bare()].concat();
-        let crumb = 1 + random.below(stream.len());
-        let trace = run(1 << 20, &stream.chunks(crumb).collect::<Vec<_>>());
+        let piece_len = 1 + random.below(stream.len());
+        let trace = run(1 << 20, &stream.chunks(piece_len).collect::<Vec<_>>());
         let [first, second, third] = trace.events.as_slice() else { panic!("{trace:?}") };
         assert_eq!((trace.comments, first), (1, third));
         assert_eq!(first.name, "message");
         assert_eq!(serde_json::from_str::<Value>(&first.data).unwrap(), value);
-        // Clients that end a line at these must not see them.
+        // Some clients end a line at these characters.
         assert!(!first.data.contains(['\u{85}', '\u{2028}', '\u{2029}']));
         assert_eq!(second.name, "x");
         assert_eq!(second.data, text.replace("\r\n", "\n").replace('\r', "\n"));

@@ -4,7 +4,7 @@ use crate::sse::{HEARTBEAT_BARE, HEARTBEAT_CHUNKED, LAST_CHUNK};
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Checks that `frame` is `expected` in a chunk.
+/// Checks that `frame` contains `expected`, with and without the chunk.
 #[track_caller]
 fn check_frame(frame: &Frame, expected: &str) {
     let bare = core::str::from_utf8(frame.bare()).unwrap();
@@ -12,7 +12,7 @@ fn check_frame(frame: &Frame, expected: &str) {
     let chunk = format!("{:x}\r\n{expected}\r\n", expected.len());
     assert_eq!(core::str::from_utf8(frame.chunked()).unwrap(), chunk);
     assert_eq!(frame.wire_len(), chunk.len());
-    // What the outbox will see.
+    // The ranges that the outbox uses.
     for (chunked, expected) in [(true, frame.chunked()), (false, frame.bare())] {
         let (bytes, start, end) = frame.shared(chunked);
         assert_eq!(&bytes[start as usize..end as usize], expected);
@@ -34,7 +34,7 @@ fn check_refused(json: &[u8], expected: fn(&FrameError) -> bool) {
 }
 
 #[test]
-fn byte_for_byte() {
+fn frames_have_the_expected_bytes() {
     let frame = Frame::message(br#"{"a":1}"#).unwrap();
     assert_eq!(frame.chunked(), b"1e\r\nevent: message\ndata: {\"a\":1}\n\n\r\n");
     assert_eq!(frame.bare(), b"event: message\ndata: {\"a\":1}\n\n");
@@ -45,24 +45,25 @@ fn byte_for_byte() {
 }
 
 #[test]
-fn messages() {
+fn message_is_sent_on_one_line() {
     check("{}", "{}", None);
     check(r#"{"method":"m","params":[[{}]]}"#, r#"{"method":"m","params":[[{}]]}"#, None);
-    // Line ends between tokens go, other space between them stays; around the object all of it goes.
+    // Line ends between tokens are removed, other white space between them is not. All white space
+    // around the object is removed.
     check("{\r\n  \"a\": [\n 1,\r2\n]\r\n}", "{  \"a\": [ 1,2]}", None);
     check(" \t\r\n{} \n\t", "{}", None);
-    // Line separators become escapes, their neighbours in Unicode stay.
+    // Line separators are escaped; characters next to them in Unicode are not.
     check("{\"\u{2028}\":\"a\u{2029}b\u{85}\"}", r#"{"\u2028":"a\u2029b\u0085"}"#, None);
     let near = "{\"a\":\"\u{2027}\u{202a}\u{84}\u{86}\u{a0}\u{2000}é€😀\u{f85}\"}";
     check(near, near, None);
     check("{\"a\":\n\"\u{2028}\u{2028}“\u{2028}\"}", r#"{"a":"\u2028\u2028“\u2028"}"#, None);
-    // An escape that is one already.
+    // Text that is escaped already stays as it is.
     check(r#"{"a":"\u2028\r\n"}"#, r#"{"a":"\u2028\r\n"}"#, None);
     check("{\"a\":\"\\\\\u{2028}\"}", r#"{"a":"\\\u2028"}"#, None);
 }
 
 #[test]
-fn every_size_of_chunk_head() {
+fn chunk_size_of_any_number_of_digits_is_right() {
     let overhead = "event: message\ndata: {\"a\":\"\"}\n\n".len();
     for len in [overhead, 0xff, 0x100, 0xfff, 0x1000, 0xffff, 0x10000, 0xfffff, 0x100000] {
         let json = format!(r#"{{"a":"{}"}}"#, "x".repeat(len - overhead));
@@ -74,7 +75,7 @@ fn every_size_of_chunk_head() {
 }
 
 #[test]
-fn answers_are_told_by_their_envelope() {
+fn message_with_id_and_outcome_and_no_method_is_a_response() {
     check(r#"{"id":1,"result":{}}"#, r#"{"id":1,"result":{}}"#, Some("1"));
     check(r#"{"error":{},"id":"x"}"#, r#"{"error":{},"id":"x"}"#, Some("\"x\""));
     check(r#"{"\u0069d":-0,"result":0}"#, r#"{"\u0069d":-0,"result":0}"#, Some("-0"));
@@ -92,7 +93,7 @@ fn answers_are_told_by_their_envelope() {
 }
 
 #[test]
-fn an_id_is_found_where_escapes_have_moved_it() {
+fn answered_id_is_right_after_escaping() {
     check("\n{\n\"id\"\n:\n7\n,\n\"result\":0}\n", r#"{"id":7,"result":0}"#, Some("7"));
     check(
         "{\"result\":\"\u{2028}\u{85}\",\r\n\"id\":12345}",
@@ -107,12 +108,12 @@ fn an_id_is_found_where_escapes_have_moved_it() {
     check("{\"id\":1,\"result\":\"\u{2028}\"}", r#"{"id":1,"result":"\u2028"}"#, Some("1"));
     let frame = Frame::message("{\"result\":0,\"id\":\"\u{2028}\"}".as_bytes()).unwrap();
     assert!(same_id(frame.answered_id().unwrap(), "\"\u{2028}\""));
-    // The same text elsewhere does not confuse it.
+    // The same text elsewhere in the message is not mistaken for the id.
     check(r#"{"a":7,"id":7,"result":7}"#, r#"{"a":7,"id":7,"result":7}"#, Some("7"));
 }
 
 #[test]
-fn what_is_no_message() {
+fn text_that_is_not_one_json_object_is_refused() {
     check_refused(b"", |e| matches!(e, FrameError::NotJson(_)));
     check_refused(b"hello", |e| matches!(e, FrameError::NotJson(_)));
     check_refused(b"{", |e| matches!(e, FrameError::NotJson(_)));
@@ -125,14 +126,14 @@ fn what_is_no_message() {
     check_refused(b" 7 ", |e| *e == FrameError::NotObject);
     check_refused(b"\"{}\"", |e| *e == FrameError::NotObject);
     check_refused(b"{\"a\":\"\xff\"}", |e| *e == FrameError::NotUtf8);
-    // Deep, and no stack is used up.
+    // Deep nesting does not overflow the stack.
     let deep = format!("{{\"id\":1,\"result\":{}{}}}", "[".repeat(200_000), "]".repeat(200_000));
     check(&deep, &deep, Some("1"));
     check_refused(&b"[".repeat(1 << 20), |e| matches!(e, FrameError::NotJson(_)));
 }
 
 #[test]
-fn too_large_is_known_before_anything_is_written() {
+fn chunk_of_4_gib_is_refused_before_allocation() {
     let max = u64::from(u32::MAX);
     assert_eq!(chunk_len(max - 12), Ok(u32::MAX as usize));
     assert_eq!(chunk_len(max - 11), Err(FrameError::TooLarge));
@@ -140,7 +141,7 @@ fn too_large_is_known_before_anything_is_written() {
 }
 
 #[test]
-fn values_are_serialized() {
+fn from_json_serializes_the_value() {
     let value = serde_json::json!({"id": "é\u{2028}", "result": {"text": "a\nb"}});
     let frame = Frame::from_json(&value).unwrap();
     check_frame(
@@ -174,7 +175,8 @@ fn result_error_and_notification_are_messages_with_the_id_as_given() {
     check(Frame::notification("a\"b", &value), text, None);
     check(Frame::result("1", &()), r#"{"jsonrpc":"2.0","id":1,"result":null}"#, Some("1"));
 
-    // The last ones would make the whole JSON, with members that are not the caller's.
+    // The last two are JSON only together with the rest of the message, to which they would add
+    // members.
     for id in ["", "a", "\"", "1 2", r#"1,"x":2"#, r#"1,"result":0"#] {
         assert!(matches!(Frame::result(id, &value), Err(FrameError::NotJson(_))), "{id}");
         assert!(matches!(Frame::error(id, 1, ""), Err(FrameError::NotJson(_))), "{id}");
@@ -185,7 +187,7 @@ fn result_error_and_notification_are_messages_with_the_id_as_given() {
 }
 
 #[test]
-fn other_events() {
+fn event_has_one_data_line_per_line_of_data() {
     #[track_caller]
     fn check(name: &str, data: &str, expected: &str) {
         let frame = Frame::event(EventName::new(name).unwrap(), data.as_bytes()).unwrap();
@@ -205,7 +207,7 @@ fn other_events() {
 }
 
 #[test]
-fn names() {
+fn event_name_with_line_end_or_nul_is_refused() {
     for name in ["", "a\n", "\ra", "a\0b"] {
         assert_eq!(EventName::new(name), Err(InvalidEventName), "{name:?}");
     }
@@ -214,7 +216,7 @@ fn names() {
 }
 
 #[test]
-fn frames_are_small_shared_and_discreet() {
+fn frame_is_small_shares_its_bytes_and_hides_its_text() {
     #[cfg(target_pointer_width = "64")]
     assert_eq!(size_of::<Frame>(), 24);
     fn is_send<T: Send + Sync + 'static>() {}
@@ -228,8 +230,8 @@ fn frames_are_small_shared_and_discreet() {
 }
 
 #[test]
-fn the_pieces_make_the_text() {
-    // Every text of up to six letters out of those that matter.
+fn pieces_joined_are_the_text_without_line_ends_and_with_escapes() {
+    // Every text of up to six of the characters that matter.
     let letters: [&[u8]; 6] = [b"\n", b"\r", b"a", b"\xc2\x85", b"\xe2\x80\xa8", b"\xc2\xa0"];
     for number in 0..6_usize.pow(6) {
         let mut text = Vec::new();
@@ -252,13 +254,13 @@ fn the_pieces_make_the_text() {
 }
 
 #[test]
-fn mistakes_are_told() {
-    let told = |error: FrameError| error.to_string();
-    let text = told(Frame::message(b"{").unwrap_err());
+fn error_texts_describe_the_mistake() {
+    let text_of = |error: FrameError| error.to_string();
+    let text = text_of(Frame::message(b"{").unwrap_err());
     assert!(text.starts_with("a message must be JSON: "), "{text}");
-    assert_eq!(told(Frame::message(b"[]").unwrap_err()), "a message must be one JSON object");
-    assert_eq!(told(Frame::message(b"\xff").unwrap_err()), "an event must be UTF-8");
-    assert_eq!(told(FrameError::TooLarge), "an event must be shorter than 4 GiB");
+    assert_eq!(text_of(Frame::message(b"[]").unwrap_err()), "a message must be one JSON object");
+    assert_eq!(text_of(Frame::message(b"\xff").unwrap_err()), "an event must be UTF-8");
+    assert_eq!(text_of(FrameError::TooLarge), "an event must be shorter than 4 GiB");
     let name = EventName::new("a\nb").unwrap_err().to_string();
-    assert_eq!(name, "an event name must not be empty or hold CR, LF or NUL");
+    assert_eq!(name, "an event name must not be empty or contain CR, LF or NUL");
 }

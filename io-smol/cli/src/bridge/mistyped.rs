@@ -11,8 +11,7 @@ use core::iter;
 use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command};
-
-use super::command::word;
+use mcp_sse_bridge::command::word;
 
 /// How many values a flag has.
 #[derive(Clone, Copy)]
@@ -105,7 +104,7 @@ struct Reading {
 /// `None` if nothing is known that is better than what the parser says. `args` begins with the
 /// program's name.
 #[must_use]
-pub fn advice(args: &[OsString], cli: &Command) -> Option<String> {
+pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
     let read = Reading::of(args, cli)?;
     if let Some(impossible) = read.impossible {
         return Some(impossible);
@@ -130,7 +129,7 @@ pub fn advice(args: &[OsString], cli: &Command) -> Option<String> {
 /// What to say if the whole command to run is one word that no program has for a name: the same line
 /// with the words apart, and for a shell to read. `None` if it has no white space in it.
 #[must_use]
-pub fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
+pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
     let mut read = Reading::of(args, cli)?;
     let [one] = &*read.command else { return None };
     let one = one.to_str().filter(|one| one.contains(char::is_whitespace))?;

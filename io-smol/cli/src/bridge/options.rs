@@ -8,18 +8,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use mcp_sse_bridge::command::{Command, HeaderToEnv, Variable};
+use mcp_sse_bridge::servers::{self, Server};
+use mcp_sse_bridge::services::{Paths, Sharing};
+use mcp_sse_bridge::stderr::StderrRate;
 use mcp_sse_core::ConfigBuilder;
-
-use super::command::{Command, HeaderToEnv, Variable};
-use super::servers::{self, Server};
-use super::services::{Paths, Sharing};
-use super::stderr::StderrRate;
-use crate::options::{Count, Size, Time, parse_count, parse_size, parse_time};
+use mcp_sse_demo::options::values::{Count, Size, Time, parse_count, parse_size, parse_time};
 
 /// What to run for a session, and how.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What to run")]
-pub struct Run {
+pub(super) struct Run {
     /// Run this line by the shell (sh -c) instead of a command.
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<OsString>,
@@ -88,7 +87,7 @@ impl Run {
     /// # Errors
     ///
     /// What cannot be run, and why not.
-    pub fn servers(&self) -> Result<Vec<Server>, String> {
+    pub(super) fn servers(&self) -> Result<Vec<Server>, String> {
         let mut servers = match &self.config {
             Some(file) => servers::read(file).map_err(|error| format!("--config {error}"))?,
             None => vec![Server { name: self.name(), command: self.command()? }],
@@ -107,7 +106,7 @@ impl Run {
     /// # Errors
     ///
     /// As [`servers`](Self::servers), and which program there is not.
-    pub fn runnable_servers(&self) -> Result<Vec<Server>, String> {
+    pub(super) fn runnable_servers(&self) -> Result<Vec<Server>, String> {
         let servers = self.servers()?;
         match servers.iter().find(|server| !server.command.is_there()) {
             None => Ok(servers),
@@ -138,32 +137,32 @@ impl Run {
 
     /// Lets pages of other origins send the fields that become variables, where they may use the server
     /// from a browser at all: what was asked for by `--header-to-env` is not to fail in a preflight.
-    pub fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
+    pub(super) fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
         let fields = self.header_to_env.iter().map(HeaderToEnv::field);
         fields.fold(builder, |builder, field| builder.cors_header(field))
     }
 
     /// Whether the servers are only to be tried out.
     #[must_use]
-    pub const fn checks(&self) -> bool {
+    pub(super) const fn checks(&self) -> bool {
         self.check
     }
 
     /// How long a trial of one server may take; `None` if there is no limit.
     #[must_use]
-    pub const fn check_timeout(&self) -> Option<Duration> {
+    pub(super) const fn check_timeout(&self) -> Option<Duration> {
         self.check_timeout.0
     }
 
     /// How much of what each process prints on stderr is logged.
     #[must_use]
-    pub const fn stderr_rate(&self) -> StderrRate {
+    pub(super) const fn stderr_rate(&self) -> StderrRate {
         StderrRate::new(self.stderr_lines_per_second.0, self.stderr_bytes_per_second.0)
     }
 
     /// How processes are shared out.
     #[must_use]
-    pub const fn sharing(&self) -> Sharing {
+    pub(super) const fn sharing(&self) -> Sharing {
         if self.shared {
             Sharing::All
         } else {
@@ -173,13 +172,13 @@ impl Run {
 
     /// Where servers are.
     #[must_use]
-    pub const fn paths(&self) -> Paths {
+    pub(super) const fn paths(&self) -> Paths {
         if self.config.is_some() { Paths::Names } else { Paths::Root }
     }
 
     /// Whether the command is one word with white space in it, and no program has it for a name.
     #[must_use]
-    pub fn is_one_word(&self) -> bool {
+    pub(super) fn is_one_word(&self) -> bool {
         let [one] = &*self.command else { return false };
         let spaced = one.to_string_lossy().contains(char::is_whitespace);
         spaced && self.command().is_ok_and(|command| !command.is_there())
@@ -239,7 +238,7 @@ mod tests {
     fn limits_are_the_named_defaults_unless_said() {
         let given = run(&["--", "sh"]).unwrap();
         assert_eq!(given.stderr_rate(), StderrRate::default());
-        assert_eq!(given.check_timeout(), Some(crate::bridge::check::TIMEOUT));
+        assert_eq!(given.check_timeout(), Some(mcp_sse_bridge::check::TIMEOUT));
         let flags = ["--stderr-lines-per-second=5", "--stderr-bytes-per-second=2KiB"];
         let check = ["--check", "--check-timeout", "off", "--", "sh"];
         let given = run(&[&flags[..], &check].concat()).unwrap();

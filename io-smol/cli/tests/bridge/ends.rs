@@ -14,7 +14,7 @@ use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
 /// By when no process of a session that has ended is looked for any more. By design it is 5 s, and so
 /// it is measured, where nothing else keeps the machine busy.
 const GONE: Duration = Duration::from_secs(10);
-const _: () = assert!(2 * mcp_sse::bridge::child::STEP.as_secs() < 5);
+const _: () = assert!(2 * mcp_sse_bridge::child::STEP.as_secs() < 5);
 
 #[test]
 fn a_grandchild_that_ignores_sigterm() {
@@ -215,6 +215,6 @@ fn the_bridge_is_told_twice() {
     bridge.signal(Signal::TERM);
     assert_eq!(bridge.wait_for_end(), Some(0));
     // Whoever waits does so twice: for an end behind that of its input, and for one behind SIGTERM.
-    assert!(again.elapsed() < 2 * mcp_sse::bridge::child::STEP, "nobody is waited for");
+    assert!(again.elapsed() < 2 * mcp_sse_bridge::child::STEP, "nobody is waited for");
     assert_eq!(bridge.descendants(), [0; 0]);
 }

@@ -207,7 +207,7 @@ fn what_servers_print_that_is_no_message_does_not_flood_the_log() {
     }
     let mut stream = bridge.open("rubbish");
     stream.say(INITIALIZE);
-    bridge.wait_for_log("more since this was last said");
+    bridge.wait_for_log("more since this was last logged");
     drop(stream);
     let logged = bridge.log().matches("the server printed what is passed over").count() as u64;
     // One for each second that has begun, the last of them not at the same time as it is looked.

@@ -1,0 +1,549 @@
+//! What the command line says, and the configuration it means.
+//!
+//! Knows: flags, their units, and how a mistake in one is put to a person.
+//! Does not know: what is served.
+
+mod access;
+pub mod values;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+
+use clap::Args;
+use log::LevelFilter;
+use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
+use mcp_sse_driver::WORKERS_MAX;
+#[cfg(feature = "tls")]
+use mcp_sse_driver::{Tls, TlsError};
+
+use crate::banner::Greeting;
+use crate::logging::Format;
+use access::Access;
+pub use access::TokensError;
+use values::{Count, Size, Time, parse_count, parse_size, parse_time};
+
+pub use crate::listen_address::{Named, Place};
+
+/// Where and how to listen: the same for everything that is served.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// The address to listen on: an IP address, or a name for all of its addresses; "localhost" is
+    /// 127.0.0.1 and ::1. Addresses that other machines can reach need a token, see --auth-token-file.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
+    host: Host,
+    /// The port to listen on; 0 picks a free one and prints it.
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Listen on a Unix socket at this path instead, for this user alone unless --unix-mode says more.
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    unix: Option<PathBuf>,
+    /// The mode of the Unix socket's file, in octal: 0660 lets its group in, as the workers of a proxy;
+    /// 0600 unless said.
+    #[cfg(unix)]
+    #[arg(long, value_name = "MODE", requires = "unix", value_parser = parse_mode)]
+    unix_mode: Option<u32>,
+    /// Speak TLS, with the certificate (and the chain behind it) in this PEM file.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[cfg_attr(unix, arg(conflicts_with = "unix"))]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, in PEM.
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The path of the event stream.
+    #[arg(long, value_name = "PATH", default_value = "/sse")]
+    sse_path: String,
+    /// The path that messages are posted to.
+    #[arg(long, value_name = "PATH", default_value = "/messages")]
+    message_path: String,
+    /// What a proxy in front cuts off from paths, so that clients are told where to post as they see
+    /// it.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    public_path_prefix: String,
+    /// Send a heartbeat after this much silence on a stream; "off" for none.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
+    heartbeat: Time,
+    /// The most connections at once, or "unlimited".
+    #[arg(long, value_name = "N", default_value = "10240", value_parser = parse_count)]
+    max_connections: Count,
+    /// The most sessions at once, or "unlimited".
+    #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
+    max_sessions: Count,
+    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited". What such a body
+    /// and an answer as large need elsewhere is raised with it.
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
+    max_body: Size,
+    /// Serve with this many threads, each with sockets and sessions of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
+    workers: usize,
+    /// How long requests under way may take to finish when the server is stopped; "off" for as long
+    /// as they like. A second signal (Ctrl-C, SIGTERM) cuts them.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
+    shutdown_grace: Time,
+    /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
+    log_level: LevelFilter,
+    /// How a line of the log looks.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// What `--host` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    /// As it was typed, if that was a name.
+    name: Option<String>,
+    ips: Vec<IpAddr>,
+}
+
+impl Serve {
+    /// Where to listen.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix {
+            return Place::Unix(path);
+        }
+        match &self.host {
+            Host { name: Some(name), ips } => Place::Named(Named { name, ips, port: self.port }),
+            Host { name: None, ips } => {
+                let ip = ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+                Place::Tcp(SocketAddr::new(ip, self.port))
+            }
+        }
+    }
+
+    /// The mode of the Unix socket's file.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn unix_mode(&self) -> u32 {
+        self.unix_mode.unwrap_or(0o600)
+    }
+
+    /// The TLS to speak, if any.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the files.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Tls::from_pem_files(cert, key).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn speaks_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls_cert.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    /// With how many threads to serve.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Whether clients are asked for a token.
+    #[must_use]
+    pub fn asks_for_tokens(&self) -> bool {
+        self.access.asks()
+    }
+
+    /// How much to log.
+    #[must_use]
+    pub const fn log_level(&self) -> LevelFilter {
+        self.log_level
+    }
+
+    /// How a line of the log looks.
+    #[must_use]
+    pub const fn log_format(&self) -> Format {
+        self.log_format
+    }
+
+    /// The largest body of a post, in bytes; `None` if it is unlimited.
+    #[must_use]
+    pub const fn body_bytes_max(&self) -> Option<u64> {
+        self.max_body.0
+    }
+
+    /// The banner of a server with these flags and this configuration that listens here.
+    #[must_use]
+    pub fn banner<'a>(&self, config: &'a Config, place: Place<'a>) -> Greeting<'a> {
+        let greeting = Greeting::new(config, place)
+            .workers(self.workers)
+            .public_path_prefix(&self.public_path_prefix)
+            .asks_for_tokens(self.asks_for_tokens())
+            .tls(self.speaks_tls());
+        #[cfg(unix)]
+        let greeting = greeting.unix_mode(self.unix_mode());
+        greeting
+    }
+
+    /// The configuration that the flags mean.
+    ///
+    /// # Errors
+    ///
+    /// The first flag whose value makes no sense, and why; or that the server would be open to
+    /// everybody.
+    pub fn config(&self) -> Result<Config, Mistake> {
+        self.builder()?.build().map_err(Mistake::Setting)
+    }
+
+    /// The path of the event stream.
+    #[must_use]
+    pub fn stream_path(&self) -> &str {
+        &self.sse_path
+    }
+
+    /// The same, to be added to.
+    ///
+    /// # Errors
+    ///
+    /// As [`config`](Self::config), but for what the builder finds.
+    pub fn builder(&self) -> Result<ConfigBuilder, Mistake> {
+        let place = self.place();
+        if let Some(address) = place.exposed()
+            && !self.access.admits(address)
+        {
+            return Err(Mistake::Exposed(address));
+        }
+        let on_unix_socket = matches!(place, Place::Unix(_));
+        if !self.speaks_tls() && !self.access.can_meet_https(on_unix_socket) {
+            return Err(Mistake::NoHttps { on_unix_socket });
+        }
+        let mut limits = Limits {
+            connections_max: self.max_connections.0,
+            sessions_max: self.max_sessions.0,
+            ..Limits::default().with_body_bytes_max(self.max_body.0)
+        };
+        self.access.limit(&mut limits);
+        let timeouts = Timeouts {
+            heartbeat: self.heartbeat.0,
+            shutdown_grace: self.shutdown_grace.0,
+            ..Timeouts::default()
+        };
+        let mut builder = Config::builder()
+            .stream_path(&self.sse_path)
+            .message_path(&self.message_path)
+            .public_path_prefix(&self.public_path_prefix)
+            .limits(limits)
+            .timeouts(timeouts);
+        // What was typed here is no stranger's name. Elsewhere every name is allowed until one is listed.
+        if let Place::Named(Named { name, .. }) = place
+            && name != LOCALHOST
+            && place.exposed().is_none()
+        {
+            builder = builder.allow_host(name);
+        }
+        self.access.apply(builder).map_err(Mistake::Tokens)
+    }
+}
+
+/// What is wrong with what was typed, in words for whoever typed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mistake {
+    /// A value makes no sense.
+    Setting(ConfigError),
+    /// Tokens cannot be used.
+    Tokens(TokensError),
+    /// Other machines could connect, and nobody would be asked who they are.
+    Exposed(SocketAddr),
+    /// https is required, and nothing can come by it.
+    NoHttps {
+        /// Whether the server would listen on a Unix socket.
+        on_unix_socket: bool,
+    },
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(error) => {
+                error.fmt(f)?;
+                flag_for(error).map_or(Ok(()), |flag| write!(f, "; see {flag}"))
+            }
+            Self::Tokens(error) => error.fmt(f),
+            Self::Exposed(address) => write!(
+                f,
+                "{address} can be reached from other machines, and whoever reaches it could use \
+                 everything that is served: ask for a token with --auth-token-file FILE or \
+                 --auth-token-env NAME, or type --insecure-no-auth if that is what you want"
+            ),
+            Self::NoHttps { on_unix_socket: false } => f.write_str(
+                "--require-https would refuse every request, because nothing here can come by https: \
+                 add --tls-cert FILE --tls-key FILE, or --trusted-proxy ADDRESS with the address of a \
+                 proxy in front that speaks https and says so",
+            ),
+            Self::NoHttps { on_unix_socket: true } => f.write_str(
+                "--require-https would refuse every request, because nothing here can come by https: \
+                 add --trusted-proxy unix, if a proxy in front speaks https and says so",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Mistake {}
+
+/// The flag that sets what a configuration error names, so that a person knows what to change.
+fn flag_for(error: &ConfigError) -> Option<&'static str> {
+    if matches!(error, ConfigError::PathsCollide { .. }) {
+        return Some("--sse-path or --message-path");
+    }
+    // No flag asks for credentials of pages.
+    let name = error.setting().filter(|_| *error != ConfigError::AnyOriginWithCredentials)?;
+    let known = [
+        ("trusted_proxy", "--trusted-proxy"),
+        ("body_bytes_max", "--max-body"),
+        ("stream_path", "--sse-path"),
+        ("message_path", "--message-path"),
+        ("public_path_prefix", "--public-path-prefix"),
+        ("allow_host", "--allow-host"),
+        ("allow_origin", "--allow-origin"),
+        ("cors_origin", "--cors-origin"),
+        ("cors_header", "--cors-header"),
+        ("heartbeat", "--heartbeat"),
+    ];
+    known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
+}
+
+fn parse_workers(text: &str) -> Result<usize, String> {
+    let known = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
+}
+
+/// The name that is both loopback addresses, whatever the resolver of the machine makes of it.
+const LOCALHOST: &str = "localhost";
+
+fn parse_host(text: &str) -> Result<Host, String> {
+    if text.eq_ignore_ascii_case(LOCALHOST) {
+        let ips = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(Host { name: Some(LOCALHOST.into()), ips });
+    }
+    if let Ok(ip) = text.parse() {
+        return Ok(Host { name: None, ips: vec![ip] });
+    }
+    let found = (text, 0).to_socket_addrs().map_err(|error| {
+        format!(
+            "expected an IP address, as in 127.0.0.1, 0.0.0.0 or ::1, or the name of this machine: \
+             {error}"
+        )
+    })?;
+    let mut ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    if ips.is_empty() {
+        Err("the name has no address".into())
+    } else {
+        Ok(Host { name: Some(text.into()), ips })
+    }
+}
+
+#[cfg(unix)]
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0..=0o777).contains(mode));
+    match mode {
+        // Whoever connects to a Unix socket writes to it.
+        Some(mode) if mode & 0o222 == 0 => {
+            Err("nobody could connect, which takes the permission to write, as in 0660".into())
+        }
+        Some(mode) => Ok(mode),
+        None => {
+            Err("expected the permissions of a file in octal, from 0200 to 0777, as in 0660".into())
+        }
+    }
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "expected off, error, warn, info, debug or trace".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
+    pub(super) fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
+        Program::try_parse_from([&["program"], args].concat()).map(|program| program.serve)
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let config = serve(&[
+            "--sse-path=/s",
+            "--message-path=/m",
+            "--heartbeat=off",
+            "--shutdown-grace=250ms",
+            "--max-connections=7",
+            "--max-sessions=unlimited",
+            "--max-body=100MiB",
+            "--public-path-prefix=/mcp",
+            "--allow-host=mcp.example:443",
+            "--allow-origin=http://localhost:*",
+        ])
+        .unwrap()
+        .config()
+        .unwrap();
+        assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(serve(&[]).unwrap().workers(), 1);
+        assert_eq!(serve(&["--workers=4"]).unwrap().workers(), 4);
+        assert_eq!(config.timeouts().heartbeat, None);
+        assert_eq!(config.timeouts().shutdown_grace, Some(Duration::from_millis(250)));
+        assert_eq!(config.limits().connections_max, Some(7));
+        assert_eq!(config.limits().sessions_max, None);
+        assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
+        // What it implies is raised with it.
+        let raised = Limits::default().with_body_bytes_max(Some(100 << 20));
+        assert_eq!(config.limits().bodies_bytes_max, raised.bodies_bytes_max);
+        assert_eq!(config.limits().queues_bytes_max, raised.queues_bytes_max);
+        assert_eq!(config.limits().inbound_bytes_max, raised.inbound_bytes_max);
+    }
+
+    #[test]
+    fn unlimited_body_is_unlimited_in_all_that_it_implies() {
+        let config = serve(&["--max-body=unlimited"]).unwrap().config().unwrap();
+        let Limits { body_bytes_max, bodies_bytes_max, queues_bytes_max, .. } = config.limits();
+        assert_eq!([body_bytes_max, bodies_bytes_max, queues_bytes_max], [&None; 3]);
+        assert_eq!(config.limits().inbound_bytes_max, None);
+    }
+
+    #[test]
+    fn the_flags_defaults_are_the_librarys() {
+        let (said, own) = (serve(&[]).unwrap().config().unwrap(), Config::default());
+        assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
+        assert_eq!(said.stream_path(), own.stream_path());
+        assert_eq!(said.message_path(), own.message_path());
+    }
+
+    #[track_caller]
+    fn check_mistake(arg: &str, flag: &str) {
+        match serve(&[arg]) {
+            Err(error) => assert!(error.to_string().contains(flag), "{error}"),
+            Ok(serve) => {
+                let error = serve.config().expect_err(arg).to_string();
+                assert!(error.contains(flag), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_names_its_flag() {
+        check_mistake("--sse-path=sse", "--sse-path");
+        check_mistake("--message-path=/a//b", "--message-path");
+        check_mistake("--sse-path=/messages", "--sse-path");
+        check_mistake("--allow-host=http://x", "--allow-host");
+        check_mistake("--allow-origin=x", "--allow-origin");
+        check_mistake("--cors-origin=x", "--cors-origin");
+        let args = ["--cors-origin=https://app.example", "--cors-header=a b"];
+        let error = serve(&args).unwrap().config().unwrap_err().to_string();
+        assert!(error.contains("see --cors-header"), "{error}");
+        check_mistake("--trusted-proxy=10.0.0.1/8", "--trusted-proxy");
+        check_mistake("--rate-limit=10", "--rate-limit");
+        check_mistake("--rate-limit=host=10/second", "--rate-limit");
+        check_mistake("--max-sessions-per-peer=0", "--max-sessions-per-peer");
+        check_mistake("--heartbeat=0", "--heartbeat");
+        check_mistake("--heartbeat=soon", "--heartbeat");
+        check_mistake("--max-sessions=-1", "--max-sessions");
+        check_mistake("--max-connections=0", "--max-connections");
+        check_mistake("--max-body=4MB", "--max-body");
+        check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--log-format=xml", "--log-format");
+        check_mistake("--port=65536", "--port");
+        check_mistake("--workers=0", "--workers");
+        check_mistake("--workers=257", "--workers");
+        check_mistake("--host=nowhere.invalid", "--host");
+        check_mistake("--log-level=loud", "--log-level");
+    }
+
+    #[test]
+    fn host_is_an_address_or_a_name_for_several() {
+        let args = ["--host=LocalHost", "--port=7"];
+        let named = serve(&args).unwrap();
+        let addresses = named.place().addresses();
+        let expected = ["127.0.0.1:7", "[::1]:7"].map(|text| text.parse().unwrap());
+        assert_eq!((&addresses[..], named.place().exposed()), (&expected[..], None));
+        assert_eq!(named.place().to_string(), "localhost:7");
+        assert!(named.config().is_ok());
+        // Of a name, each address counts; and the one that was typed may be asked for.
+        let of = |ips: &[&str]| {
+            let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            let host = Host { name: Some("box".into()), ips };
+            Serve { host, ..serve(&[]).unwrap() }.config()
+        };
+        assert!(format!("{:?}", of(&["127.0.1.1"]).unwrap()).contains("box"));
+        let exposed = of(&["127.0.1.1", "192.0.2.1"]).unwrap_err();
+        assert_eq!(exposed, Mistake::Exposed("192.0.2.1:8000".parse().unwrap()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn unix_mode_is_octal() {
+        let mode = |text: &str| serve(&["--unix=/s", text]).map(|serve| serve.unix_mode());
+        assert_eq!(serve(&["--unix=/s"]).unwrap().unix_mode(), 0o600);
+        assert_eq!(mode("--unix-mode=0660").unwrap(), 0o660);
+        assert_eq!(mode("--unix-mode=666").unwrap(), 0o666);
+        for wrong in ["0680", "rw", "-1", "", "1660", "0o660"] {
+            let error = mode(&format!("--unix-mode={wrong}")).unwrap_err().to_string();
+            assert!(error.contains("octal") && error.contains("--unix-mode"), "{error}");
+        }
+        let error = mode("--unix-mode=0440").unwrap_err().to_string();
+        assert!(error.contains("nobody could connect"), "{error}");
+        let error = serve(&["--unix-mode=0660"]).unwrap_err().to_string();
+        assert!(error.contains("--unix <PATH>"), "{error}");
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn required_https_that_nothing_can_meet_is_a_mistake() {
+        let said = |args: &[&str]| {
+            let args = [&["--require-https"], args].concat();
+            serve(&args).unwrap().config().map_err(|error| error.to_string()).err()
+        };
+        assert!(said(&[]).unwrap().contains("--tls-cert FILE --tls-key FILE, or --trusted-proxy"));
+        assert!(said(&["--trusted-proxy=unix"]).unwrap().contains("--trusted-proxy ADDRESS"));
+        assert_eq!(said(&["--trusted-proxy=127.0.0.1"]), None);
+        assert_eq!(said(&["--tls-cert=c", "--tls-key=k"]), None);
+        assert!(
+            said(&["--unix=/s", "--trusted-proxy=::1"]).unwrap().contains("--trusted-proxy unix")
+        );
+        assert_eq!(said(&["--unix=/s", "--trusted-proxy=unix"]), None);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn flags_that_need_or_exclude_each_other() {
+        let check = |args: &[&str], flags: &[&str]| {
+            let error = serve(args).expect_err("flags that do not go together").to_string();
+            assert!(flags.iter().all(|flag| error.contains(flag)), "{error}");
+        };
+        check(&["--unix=/s", "--port=1"], &["--unix", "--port"]);
+        check(&["--host=::1", "--unix=/s"], &["--unix", "--host"]);
+        check(&["--tls-cert=c"], &["--tls-key"]);
+        check(&["--tls-key=k"], &["--tls-cert"]);
+        check(&["--unix=/s", "--tls-cert=c", "--tls-key=k"], &["--unix", "--tls-cert"]);
+        assert_eq!(serve(&["--unix=/s"]).unwrap().place(), Place::Unix(Path::new("/s")));
+        let tcp = serve(&["--tls-cert=c", "--tls-key=k", "--host=::1"]).unwrap();
+        assert_eq!(tcp.place(), Place::Tcp("[::1]:8000".parse().unwrap()));
+        assert!(tcp.tls().unwrap_err().to_string().contains("certificate file c"));
+    }
+}

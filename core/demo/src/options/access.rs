@@ -1,0 +1,313 @@
+//! Who may come in, and how often: flags, the tokens they name, and the settings they mean.
+//!
+//! Knows: flags and files of tokens. Does not know: how the guard decides, which is the core's.
+
+use core::fmt;
+use core::net::SocketAddr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mcp_sse_core::{
+    Authorization, ConfigBuilder, Limits, Rate, StaticTokens, StaticTokensBuilder,
+    StaticTokensError,
+};
+
+use super::values::{Count, Size, parse_count, parse_size};
+
+/// The largest file of tokens: as many as there may be, each as long as it may be, and some words.
+const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Whose the token is that comes without a name.
+const NAMELESS: &str = "default";
+
+/// Who may come in, and how often.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Who may come in")]
+pub(super) struct Access {
+    /// Ask for a bearer token, and take those in this file: one "principal:token" a line; empty lines
+    /// and lines that begin with # say nothing. A session belongs to the principal that opened it.
+    #[arg(long, value_name = "FILE")]
+    auth_token_file: Option<PathBuf>,
+    /// Take the bearer token in this environment variable too: "token" or "principal:token". May be
+    /// repeated. (Never give a token itself as an argument: everybody on the machine can read those.)
+    #[arg(long, value_name = "NAME")]
+    auth_token_env: Vec<String>,
+    /// Listen where other machines can connect though nobody is asked for a token.
+    #[arg(long, conflicts_with_all = ["auth_token_file", "auth_token_env"])]
+    insecure_no_auth: bool,
+    /// Allow this Host, with a port or for any port. On loopback, loopback names are always allowed;
+    /// elsewhere every name is, until one is listed. May be repeated.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_host: Vec<String>,
+    // Not a doc comment: the tools for those see links in it.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        help = "Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated"
+    )]
+    allow_origin: Vec<String>,
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        help = "Let pages of this origin use the server from a browser (CORS): as for --allow-origin, \
+                which this implies, or * for any. May be repeated"
+    )]
+    cors_origin: Vec<String>,
+    /// Let such pages send this header field too, besides Authorization, Content-Type, Last-Event-ID,
+    /// Mcp-Protocol-Version and Mcp-Session-Id (and the fields of --header-to-env). May be repeated.
+    #[arg(long, value_name = "NAME", requires = "cors_origin")]
+    cors_header: Vec<String>,
+    /// Believe what proxies at these addresses say about whom they speak for (Forwarded and
+    /// X-Forwarded-*): as in 10.0.0.0/8, or "unix" for whoever is on the Unix socket. May be repeated.
+    #[arg(long, value_name = "RANGE")]
+    trusted_proxy: Vec<String>,
+    /// Refuse what did not come by https, on TLS here or by the word of a trusted proxy.
+    #[arg(long)]
+    require_https: bool,
+    /// How often posts may come in one session, as in 10/second or 100/minute,burst=20; or, with
+    /// "principal=" in front, from one principal; or, with "new-sessions=", how often one address may
+    /// open a session. May be repeated.
+    #[arg(long, value_name = "[WHAT=]RATE", value_parser = parse_rate_limit)]
+    rate_limit: Vec<RateLimit>,
+    /// The most sessions of one address at once, or "unlimited". Loopback and trusted proxies have no
+    /// such limit: they speak for others.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = parse_count)]
+    max_sessions_per_peer: Count,
+    /// The most bytes of request bodies of one address in memory at once, as in 16MiB, or "unlimited".
+    /// By default 16MiB, or twice --max-body if that is more; one message of --max-body is always
+    /// allowed. Loopback and trusted proxies have no such limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_bodies_per_peer: Option<Size>,
+}
+
+impl Access {
+    /// Puts the limits among the others.
+    pub(super) fn limit(&self, limits: &mut Limits) {
+        limits.sessions_per_address_max = self.max_sessions_per_peer.0;
+        if let Some(bytes) = &self.max_bodies_per_peer {
+            limits.bodies_bytes_per_address_max = bytes.0;
+        }
+        for RateLimit { of, rate } in &self.rate_limit {
+            let place = match of {
+                Of::Session => &mut limits.posts_rate_per_session,
+                Of::Principal => &mut limits.posts_rate_per_principal,
+                Of::NewSessions => &mut limits.sessions_rate_per_address,
+            };
+            *place = Some(*rate);
+        }
+    }
+
+    /// Puts the rest among the other settings.
+    pub(super) fn apply(&self, mut builder: ConfigBuilder) -> Result<ConfigBuilder, TokensError> {
+        for host in &self.allow_host {
+            builder = builder.allow_host(host);
+        }
+        for origin in &self.allow_origin {
+            builder = builder.allow_origin(origin);
+        }
+        for origin in &self.cors_origin {
+            builder = builder.cors_origin(origin);
+        }
+        for name in &self.cors_header {
+            builder = builder.cors_header(name);
+        }
+        for range in &self.trusted_proxy {
+            builder = match &**range {
+                "unix" => builder.trust_local_peers(true),
+                range => builder.trusted_proxy(range),
+            };
+        }
+        builder = builder.require_https(self.require_https);
+        Ok(match self.tokens()? {
+            Some(tokens) => builder.authorization(Authorization::Static(tokens)),
+            None => builder,
+        })
+    }
+
+    /// Whether somebody is asked who they are.
+    pub(super) fn asks(&self) -> bool {
+        self.auth_token_file.is_some() || !self.auth_token_env.is_empty()
+    }
+
+    /// Whether a server may listen here: where others can connect, somebody has to be asked, or nobody
+    /// on purpose.
+    pub(super) fn admits(&self, address: SocketAddr) -> bool {
+        address.ip().is_loopback() || self.asks() || self.insecure_no_auth
+    }
+
+    /// Whether requests can be as `--require-https` wants them, on a server without TLS of its own. A
+    /// proxy connects by an address or on a Unix socket, and is trusted as such.
+    pub(super) fn can_meet_https(&self, on_unix_socket: bool) -> bool {
+        let connects = |range: &String| (range == "unix") == on_unix_socket;
+        !self.require_https || self.trusted_proxy.iter().any(connects)
+    }
+
+    fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
+        if !self.asks() {
+            return Ok(None);
+        }
+        let mut tokens = StaticTokens::builder();
+        if let Some(path) = &self.auth_token_file {
+            tokens = read_file(path, tokens)?;
+        }
+        for name in &self.auth_token_env {
+            let wrong = |problem| TokensError { place: Place::Env(name.clone()), problem };
+            let value = std::env::var(name).map_err(|error| {
+                wrong(match error {
+                    std::env::VarError::NotPresent => Problem::Unset,
+                    std::env::VarError::NotUnicode(_) => Problem::NotText,
+                })
+            })?;
+            let (principal, token) = value.rsplit_once(':').unwrap_or((NAMELESS, &value));
+            tokens = add(tokens, principal, token.trim()).map_err(wrong)?;
+        }
+        let everywhere = |error| TokensError { place: Place::All, problem: Problem::Token(error) };
+        tokens.build().map(Some).map_err(everywhere)
+    }
+}
+
+/// One more token, if it can be one.
+fn add(
+    tokens: StaticTokensBuilder,
+    principal: &str,
+    token: &str,
+) -> Result<StaticTokensBuilder, Problem> {
+    let tokens = tokens.token(principal, token);
+    match tokens.clone().build() {
+        Ok(_) => Ok(tokens),
+        Err(error) => Err(Problem::Token(error)),
+    }
+}
+
+fn read_file(
+    path: &Path,
+    mut tokens: StaticTokensBuilder,
+) -> Result<StaticTokensBuilder, TokensError> {
+    let at = |line| Place::File { path: path.to_owned(), line };
+    let wrong = |problem| TokensError { place: at(None), problem };
+    let unreadable = |error: io::Error| wrong(Problem::Unreadable(error.to_string()));
+    let file = File::open(path).map_err(unreadable)?;
+    warn_if_public(path, &file);
+    let mut text = String::new();
+    let size = file.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if size as u64 > TOKEN_FILE_BYTES_MAX {
+        return Err(wrong(Problem::TooLarge));
+    }
+    let mut any = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let wrong = |problem| TokensError { place: at(Some(number)), problem };
+        let (principal, token) = line.rsplit_once(':').ok_or_else(|| wrong(Problem::NoColon))?;
+        tokens = add(tokens, principal.trim(), token.trim()).map_err(wrong)?;
+        any = true;
+    }
+    if any { Ok(tokens) } else { Err(wrong(Problem::Empty)) }
+}
+
+#[cfg(unix)]
+fn warn_if_public(path: &Path, file: &File) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Ok(metadata) = file.metadata()
+        && metadata.is_file()
+        && metadata.permissions().mode() & 0o004 != 0
+    {
+        let path = path.display();
+        log::warn!("every user of this machine can read the tokens in {path}; chmod 600 {path}");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_public(_: &Path, _: &File) {}
+
+/// Why tokens cannot be used: where, and what about them; never what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokensError {
+    place: Place,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    File { path: PathBuf, line: Option<u32> },
+    Env(String),
+    All,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    Unreadable(String),
+    TooLarge,
+    Empty,
+    NoColon,
+    Unset,
+    NotText,
+    Token(StaticTokensError),
+}
+
+impl fmt::Display for TokensError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::File { path, line: None } => write!(f, "the tokens in {}: ", path.display())?,
+            Place::File { path, line: Some(line) } => {
+                write!(f, "line {line} of the tokens in {}: ", path.display())?;
+            }
+            Place::Env(name) => write!(f, "the token in the environment's {name}: ")?,
+            Place::All => {}
+        }
+        match &self.problem {
+            Problem::Unreadable(why) => write!(f, "cannot be read: {why}")?,
+            Problem::TooLarge => write!(f, "larger than {TOKEN_FILE_BYTES_MAX} bytes")?,
+            Problem::Empty => {
+                f.write_str("there are none; write one \"principal:token\" a line")?
+            }
+            Problem::NoColon => f.write_str("expected \"principal:token\"")?,
+            Problem::Unset => f.write_str("it is not set")?,
+            Problem::NotText => f.write_str("it is not UTF-8")?,
+            Problem::Token(error) => error.fmt(f)?,
+        }
+        f.write_str(match self.place {
+            Place::File { .. } => "; see --auth-token-file",
+            Place::Env(_) => "; see --auth-token-env",
+            Place::All => "; see --auth-token-file and --auth-token-env",
+        })
+    }
+}
+
+impl core::error::Error for TokensError {}
+
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RateLimit {
+    of: Of,
+    rate: Rate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Session,
+    Principal,
+    NewSessions,
+}
+
+fn parse_rate_limit(text: &str) -> Result<RateLimit, String> {
+    const WHAT: [(&str, Of); 3] = [
+        ("session=", Of::Session),
+        ("principal=", Of::Principal),
+        ("new-sessions=", Of::NewSessions),
+    ];
+    let (of, rate) = WHAT
+        .into_iter()
+        .find_map(|(name, of)| text.strip_prefix(name).map(|rate| (of, rate)))
+        .unwrap_or((Of::Session, text));
+    rate.parse()
+        .map(|rate| RateLimit { of, rate })
+        .map_err(|error| format!("{error}; \"principal=\" or \"new-sessions=\" may stand in front"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! What flags have for values: times, counts and sizes, each with a word for "no limit".
+
+use core::time::Duration;
+
+/// A time, or none for "off".
+pub type Time = OrNone<Duration>;
+/// A number of at least 1, or none for "unlimited".
+pub type Count = OrNone<u32>;
+/// A number of bytes of at least 1, or none for "unlimited".
+pub type Size = OrNone<u64>;
+
+/// A value that a flag can do without. It is a type of its own because clap takes an [`Option`] for a flag that
+/// may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrNone<T>(pub Option<T>);
+
+/// Reads a time as in `15s`, `500ms`, `2m` or `15`, which is in seconds; or `off`.
+///
+/// # Errors
+///
+/// What was expected.
+pub fn parse_time(text: &str) -> Result<Time, String> {
+    if text == "off" {
+        return Ok(OrNone(None));
+    }
+    let time = match text.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) => humantime::parse_duration(text),
+    };
+    time.map(|time| OrNone(Some(time)))
+        .map_err(|_| "expected a time as in 15s, 500ms or 2m, or \"off\"".into())
+}
+
+/// Reads a number of at least 1, or `unlimited`.
+///
+/// # Errors
+///
+/// What was expected.
+pub fn parse_count(text: &str) -> Result<Count, String> {
+    match text.parse() {
+        _ if text == "unlimited" => Ok(OrNone(None)),
+        // With none at all nobody could be served.
+        Ok(count) if count > 0 => Ok(OrNone(Some(count))),
+        Ok(_) | Err(_) => Err("expected a whole number of at least 1, or \"unlimited\"".into()),
+    }
+}
+
+/// Reads a size as in `4MiB` or `65536`, which is in bytes; or `unlimited`.
+///
+/// # Errors
+///
+/// What was expected.
+pub fn parse_size(text: &str) -> Result<Size, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
+    if text == "unlimited" {
+        return Ok(OrNone(None));
+    }
+    UNITS
+        .into_iter()
+        .find_map(|(unit, shift)| {
+            let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+            count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+        })
+        .map(|bytes| OrNone(Some(bytes)))
+        .ok_or_else(|| "expected a size as in 4MiB or 65536, or \"unlimited\"".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
+        check("1", Some(1));
+        check("500KiB", Some(500 << 10));
+        check("2GiB", Some(2 << 30));
+        check("unlimited", None);
+        for wrong in ["", "0", "0MiB", "-1", "1MB", "KiB", "20000000000GiB", "1 MiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

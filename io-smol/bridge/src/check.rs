@@ -1,0 +1,436 @@
+//! Tries a server out: starts it, shakes hands, and says what it is or what is wrong with it.
+//!
+//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; nobody is served.
+
+use core::cell::Cell;
+use core::fmt;
+use core::future::poll_fn;
+use core::task::Poll;
+use core::time::Duration;
+use std::io;
+use std::time::Instant;
+
+use mcp_sse_core::jsonrpc::{Kind, Message, code, error_body};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use smol::{Timer, future};
+
+use super::child::{Child, Children, Exit};
+use super::command::Command;
+use super::handshakes::PROTOCOL_VERSION;
+use super::ids;
+use super::output::{Output, Printed};
+use super::stderr::printable;
+
+/// How long a server may take for all that it is asked, unless said: time enough to download a package.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it is told that a server has not answered yet; twice at least in a shorter timeout.
+pub const PROGRESS: Duration = Duration::from_secs(5);
+/// When its output has ended, it has so long to exit, for its status to be told.
+const EXIT: Duration = Duration::from_secs(1);
+/// It is not told more often, however short the timeout.
+const PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// What a server is asked first.
+const FIRST_ASKED: &str = "initialize";
+/// The most pages of tools that are counted.
+const PAGES_MAX: u32 = 100;
+/// Bytes read from the process at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// Its name and version.
+    pub server: String,
+    /// The protocol revision that it agreed to.
+    pub protocol_version: String,
+    /// How many tools it has; `None` if it says that it is not about tools.
+    pub tools: Option<usize>,
+    /// Lines on its stdout that were no messages, which cost it nothing here.
+    pub lines_refused: u64,
+    /// How long all that took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, protocol version {}, ", self.server, self.protocol_version)?;
+        match self.tools {
+            None => f.write_str("no tools")?,
+            Some(1) => f.write_str("1 tool")?,
+            Some(tools) => write!(f, "{tools} tools")?,
+        }
+        write!(f, ", within {:.1} s", self.took.as_secs_f64())?;
+        if self.lines_refused > 0 {
+            write!(f, "; lines on its stdout that were no messages: {}", self.lines_refused)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a server is of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no such program.
+    NotFound(String),
+    /// The system does not start it; says why.
+    NotStarted(String),
+    /// It ended.
+    Exited(Exit),
+    /// It closed its stdout, and runs.
+    ClosedOutput,
+    /// It closed its stdin, and runs.
+    ClosedInput,
+    /// It has not answered in time.
+    Silent {
+        /// What it was asked.
+        asked: &'static str,
+        /// The time that it had for everything.
+        timeout: Duration,
+        /// How many lines it printed that were no messages.
+        lines_refused: u64,
+    },
+    /// It answered this with an error.
+    Refused(&'static str, String),
+    /// It answered this with something else than what belongs there.
+    Unexpected(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(program) if program.contains('/') => {
+                write!(f, "there is no program {program}")
+            }
+            Self::NotFound(program) => write!(f, "{program}: not found in PATH"),
+            Self::NotStarted(why) => write!(f, "cannot be started: {why}"),
+            Self::Exited(exit) => write!(f, "exited with {exit} before it had answered"),
+            Self::ClosedOutput => f.write_str("closed its stdout"),
+            Self::ClosedInput => f.write_str("closed its stdin"),
+            Self::Silent { asked, timeout, lines_refused } => {
+                write!(f, "no answer to {asked} within {timeout:?} (--check-timeout)")?;
+                if *lines_refused > 0 {
+                    write!(f, "; lines on its stdout that were no messages: {lines_refused}")?;
+                }
+                Ok(())
+            }
+            Self::Refused(what, error) => write!(f, "answered {what} with an error: {error}"),
+            Self::Unexpected(what) => write!(f, "answered {what} with what is no answer to it"),
+        }
+    }
+}
+
+impl core::error::Error for Fault {}
+
+/// A server that has not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What it was asked last.
+    pub asked: &'static str,
+    /// Time since it was started.
+    pub waited: Duration,
+    /// The time that it has for everything.
+    pub timeout: Option<Duration>,
+    /// The last line that it printed on stderr, if that is [kept](Children::keep_stderr).
+    pub last_stderr: Option<String>,
+}
+
+impl fmt::Display for Waiting {
+    /// What is known, and no more: what a launcher of packages does meanwhile, it says on stderr or not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, waited, timeout, last_stderr } = self;
+        write!(f, "no answer to {asked} yet after {} s", waited.as_secs_f64())?;
+        if *asked == FIRST_ASKED {
+            f.write_str(" (it may be downloading a package)")?;
+        }
+        match timeout {
+            Some(timeout) => write!(f, ", waiting for up to {timeout:?} (--check-timeout)")?,
+            None => f.write_str(", waiting without a limit")?,
+        }
+        match last_stderr {
+            Some(line) => write!(f, "; its last line on stderr: {line}"),
+            None => f.write_str("; it has printed nothing on stderr"),
+        }
+    }
+}
+
+/// Tries a server out, within `timeout` if there is one, and calls `progress` each [`PROGRESS`] until it
+/// has answered. Its process is being ended when this returns.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub async fn check(
+    children: &Children,
+    command: &Command,
+    name: &str,
+    timeout: Option<Duration>,
+    mut progress: impl FnMut(Waiting),
+) -> Result<Findings, Fault> {
+    if !command.is_there() {
+        return Err(Fault::NotFound(command.program().to_string_lossy().into_owned()));
+    }
+    let start = Instant::now();
+    let child = children
+        .spawn(command, None, name)
+        .await
+        .map_err(|error: io::Error| Fault::NotStarted(error.to_string()))?;
+    let output =
+        Output::new(name, children.status().clone()).line_bytes_max(command.longest_line());
+    let buffer = vec![0; READ_BYTES].into_boxed_slice();
+    let waits_for = Cell::new(FIRST_ASKED);
+    let mut talk =
+        Talk { child, output, buffer, asked: 0, waits_for: &waits_for, ends_until: None };
+    let late = async {
+        match timeout {
+            Some(timeout) => Timer::after(timeout).await,
+            None => future::pending().await,
+        };
+        None
+    };
+    let telling = async {
+        let often = timeout.map_or(PROGRESS, |timeout| PROGRESS.min(timeout / 2));
+        let mut waited = Duration::ZERO;
+        loop {
+            waited += often.max(PROGRESS_MIN);
+            if timeout.is_some_and(|timeout| waited >= timeout) {
+                // The verdict comes then.
+                return future::pending().await;
+            }
+            Timer::at(start + waited).await;
+            let (asked, last_stderr) = (waits_for.get(), children.last_stderr().pop());
+            progress(Waiting { asked, waited, timeout, last_stderr });
+        }
+    };
+    let finding = async { Some(talk.find_out().await) };
+    let found = future::or(finding, future::or(late, telling)).await;
+    let lines_refused = children.status().lines_refused();
+    match found {
+        Some(found) => {
+            found.map(|findings| Findings { lines_refused, took: start.elapsed(), ..findings })
+        }
+        None => {
+            let timeout = timeout.unwrap_or(Duration::MAX);
+            Err(Fault::Silent { asked: waits_for.get(), timeout, lines_refused })
+        }
+    }
+}
+
+/// What is said with one server.
+struct Talk<'w> {
+    child: Child,
+    output: Output,
+    buffer: Box<[u8]>,
+    asked: u32,
+    waits_for: &'w Cell<&'static str>,
+    /// Set when the server has closed its input: what it says is waited for until then.
+    ends_until: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialized {
+    protocol_version: String,
+    #[serde(default)]
+    capabilities: Capabilities,
+    server_info: Info,
+}
+
+#[derive(Default, Deserialize)]
+struct Capabilities {
+    tools: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Tools {
+    tools: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+impl Talk<'_> {
+    async fn find_out(&mut self) -> Result<Findings, Fault> {
+        let greeting = json!({
+            "protocolVersion": PROTOCOL_VERSION,
+            "capabilities": {},
+            "clientInfo": {"name": "mcp-sse-check", "version": env!("CARGO_PKG_VERSION")},
+        });
+        let Initialized { protocol_version, capabilities, server_info } =
+            self.ask(FIRST_ASKED, &greeting).await?;
+        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        let _: Value = self.ask("ping", &json!({})).await?;
+        let tools = match capabilities.tools {
+            Some(_) => Some(self.count_tools().await?),
+            None => None,
+        };
+        // In its own words, that is: which go to a terminal.
+        let said = |text: &str| printable(text.as_bytes());
+        let server = format!("{} {}", said(&server_info.name), said(&server_info.version));
+        let protocol_version = said(&protocol_version);
+        let (lines_refused, took) = (0, Duration::ZERO);
+        Ok(Findings { server, protocol_version, tools, lines_refused, took })
+    }
+
+    async fn count_tools(&mut self) -> Result<usize, Fault> {
+        let mut count = 0;
+        let mut params = json!({});
+        for _ in 0..PAGES_MAX {
+            let page: Tools = self.ask("tools/list", &params).await?;
+            count += page.tools.len();
+            match page.next_cursor {
+                Some(cursor) => params = json!({"cursor": cursor}),
+                None => break,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Asks something. What the server asks meanwhile is refused, but for its pings.
+    async fn ask<T: for<'a> Deserialize<'a>>(
+        &mut self,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<T, Fault> {
+        #[derive(Deserialize)]
+        struct Answer {
+            result: Option<Value>,
+            error: Option<Error>,
+        }
+        #[derive(Deserialize)]
+        struct Error {
+            code: i64,
+            message: String,
+        }
+        self.waits_for.set(method);
+        self.asked += 1;
+        let id = self.asked;
+        self.say(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await?;
+        let id = id.to_string();
+        loop {
+            let message = self.next().await?;
+            match (message.kind(), message.id()) {
+                (Kind::Response, Some(answered))
+                    if ids::find([&*id].into_iter(), answered).is_some() =>
+                {
+                    let unexpected = |_| Fault::Unexpected(method);
+                    let answer: Answer =
+                        serde_json::from_str(message.text()).map_err(unexpected)?;
+                    return match answer {
+                        Answer { error: Some(Error { code, message }), .. } => {
+                            let message = printable(message.as_bytes());
+                            Err(Fault::Refused(method, format!("{message} ({code})")))
+                        }
+                        Answer { result, error: None } => {
+                            serde_json::from_value(result.unwrap_or_default()).map_err(unexpected)
+                        }
+                    };
+                }
+                (Kind::Request, Some(id)) => self.answer(id, &message).await?,
+                _ => {}
+            }
+        }
+    }
+
+    async fn answer(&mut self, id: &str, message: &Message) -> Result<(), Fault> {
+        let body = if message.method() == Some("ping") {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into_bytes()
+        } else {
+            error_body(
+                Some(id),
+                code::METHOD_NOT_FOUND,
+                "nobody is asked while the server is tried out",
+            )
+        };
+        self.write(body).await
+    }
+
+    async fn say(&mut self, message: &Value) -> Result<(), Fault> {
+        self.write(message.to_string().into_bytes()).await
+    }
+
+    async fn write(&mut self, mut line: Vec<u8>) -> Result<(), Fault> {
+        line.push(b'\n');
+        let mut rest = line.as_slice();
+        while !rest.is_empty() {
+            match poll_fn(|cx| self.child.poll_write(cx, rest)).await {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(_) => return Err(self.end(Fault::ClosedInput).await),
+            }
+        }
+        Ok(())
+    }
+
+    /// What it has said and nobody has looked at. One thing is asked at a time, and so an answer that
+    /// cannot be read is the answer to it.
+    async fn said(&mut self) -> Option<Result<Message, Fault>> {
+        loop {
+            return Some(match self.output.next_printed()? {
+                Printed::Message(message) => Ok(message),
+                Printed::Lost(_) => Err(Fault::Unexpected(self.waits_for.get())),
+                Printed::Unread(unread) => match self.write(unread.answer()).await {
+                    Ok(()) => continue,
+                    Err(fault) => Err(fault),
+                },
+            });
+        }
+    }
+
+    /// What it says next.
+    async fn next(&mut self) -> Result<Message, Fault> {
+        loop {
+            if let Some(said) = self.said().await {
+                return said;
+            }
+            let (child, buffer, ends_until) = (&mut self.child, &mut self.buffer, self.ends_until);
+            let read = poll_fn(|cx| {
+                // Looked at first: whatever it said last is then there to be read.
+                let exit = child.poll_exit(cx);
+                match child.poll_read(cx, buffer) {
+                    Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
+                    // Others may hold its stdout open when it has ended.
+                    Poll::Pending if exit.is_ready() => Poll::Ready(Some(0)),
+                    Poll::Pending if ends_until.is_some() => Poll::Pending,
+                    Poll::Pending => child.poll_input_closed(cx).map(|()| None),
+                }
+            });
+            let late = async {
+                match ends_until {
+                    Some(until) => Timer::at(until).await,
+                    None => future::pending().await,
+                };
+                None
+            };
+            match future::or(read, late).await {
+                // The pipes of a server that exits close one after the other, stdin first: what it has
+                // said last is still to be read.
+                None if ends_until.is_none() => self.ends_until = Some(Instant::now() + EXIT),
+                None => return Err(self.end(Fault::ClosedInput).await),
+                Some(0) => {
+                    // Its last line may have no end.
+                    self.output.end();
+                    return match self.said().await {
+                        Some(said) => said,
+                        None => Err(self.end(Fault::ClosedOutput).await),
+                    };
+                }
+                Some(count) => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// It does not talk any more: it has exited, or else what is said here.
+    async fn end(&mut self, otherwise: Fault) -> Fault {
+        let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
+        let late = async {
+            Timer::after(EXIT).await;
+            None
+        };
+        future::or(exit, late).await.map_or(otherwise, Fault::Exited)
+    }
+}

@@ -1,0 +1,169 @@
+//! The handshakes that are made up for where clients leave them out.
+//!
+//! Knows: what clients have said of themselves in their own, and which newcomer is likely to be one of
+//! them. Does not know: sessions, processes, or when a handshake is missing.
+//!
+//! A client that reconnects goes on with the capabilities and the protocol revision that it had. So what
+//! it offered is remembered, and offered once more to its new process. It is known again by what it
+//! cannot help sending: its address, `User-Agent` and `Authorization`. Two clients that share all of
+//! these share their handshake, the last one counts; a server that then asks for what one of them cannot
+//! do is answered so by it. Of a client that is not known only this is certain: it can do what every
+//! client can. To begin anew instead, with an error, was the alternative: the clients that reconnect do
+//! not heed it.
+
+use core::hash::{BuildHasher, Hash, Hasher};
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::hash::RandomState;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mcp_sse_core::RequestHead;
+use mcp_sse_core::jsonrpc::{Kind, Message};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The protocol revision that the bridge offers on its own: the newest one.
+pub(super) const PROTOCOL_VERSION: &str = "2025-11-25";
+/// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
+/// both official SDKs wait for an answer.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(60);
+/// So many handshakes are remembered; the oldest are forgotten first.
+const CLIENTS_MAX: usize = 256;
+/// A larger one is not remembered, in bytes of JSON.
+const PARAMS_BYTES_MAX: usize = 16 << 10;
+
+/// What clients have said of themselves. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Handshakes(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    hasher: RandomState,
+    clients: Mutex<VecDeque<(Client, Arc<str>)>>,
+}
+
+/// What a client is known by. Header fields are kept as a number under a random key, as there may be
+/// secrets in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    address: Option<IpAddr>,
+    fields: u64,
+}
+
+/// The params of the handshake that is made for a client that nothing is known of: the newest revision,
+/// and nothing that not every client can do.
+pub(super) fn unknown_client() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        r#"{{"protocolVersion":"{PROTOCOL_VERSION}","capabilities":{{}},"clientInfo":{{"name":"mcp-sse-bridge","version":"{version}"}}}}"#
+    )
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    params: Params<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Params<'a> {
+    #[serde(borrow)]
+    protocol_version: &'a RawValue,
+    #[serde(borrow)]
+    capabilities: &'a RawValue,
+    #[serde(borrow)]
+    client_info: &'a RawValue,
+}
+
+impl Handshakes {
+    fn clients(&self) -> MutexGuard<'_, VecDeque<(Client, Arc<str>)>> {
+        // Nothing panics while it is held.
+        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client that opened a session with this request.
+    pub(super) fn client(&self, head: &RequestHead) -> Client {
+        let mut hasher = self.0.hasher.build_hasher();
+        for name in ["user-agent", "authorization"] {
+            head.field(name).hash(&mut hasher);
+        }
+        Client { address: head.client(), fields: hasher.finish() }
+    }
+
+    /// Remembers what the client said of itself, if `message` is its handshake.
+    pub(super) fn note(&self, client: Client, message: &Message) {
+        if message.kind() != Kind::Request || message.method() != Some("initialize") {
+            return;
+        }
+        let Ok(Body { params }) = serde_json::from_str(message.text()) else { return };
+        let text = format!(
+            r#"{{"protocolVersion":{},"capabilities":{},"clientInfo":{}}}"#,
+            params.protocol_version.get(),
+            params.capabilities.get(),
+            params.client_info.get()
+        );
+        if text.len() > PARAMS_BYTES_MAX {
+            return;
+        }
+        let mut clients = self.clients();
+        clients.retain(|(known, _)| *known != client);
+        if clients.len() == CLIENTS_MAX {
+            clients.pop_front();
+        }
+        clients.push_back((client, text.into()));
+    }
+
+    /// The params of the handshake that is made for this client.
+    pub(super) fn params(&self, client: Client) -> String {
+        let clients = self.clients();
+        let known = clients.iter().find(|(known, _)| *known == client);
+        known.map_or_else(unknown_client, |(_, params)| params.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(last: u8) -> Client {
+        Client { address: Some([127, 0, 0, last].into()), fields: 7 }
+    }
+
+    fn hello(version: &str) -> Message {
+        let params = format!(
+            r#"{{"_meta":{{"progressToken":1}},"clientInfo":{{"name":"c"}},"protocolVersion":"{version}","capabilities":{{"roots":{{}}}}}}"#
+        );
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{params}}}"#);
+        Message::read(text.into(), None).unwrap()
+    }
+
+    #[test]
+    fn client_that_comes_again_is_introduced_as_it_was() {
+        let handshakes = Handshakes::default();
+        assert!(unknown_client().contains(r#""protocolVersion":"2025-11-25","capabilities":{}"#));
+        handshakes.note(client(1), &hello("2025-03-26"));
+        handshakes.note(client(1), &hello("2025-06-18"));
+        let offered = r#"{"protocolVersion":"2025-06-18","capabilities":{"roots":{}},"clientInfo":{"name":"c"}}"#;
+        assert_eq!(handshakes.params(client(1)), offered);
+        assert_eq!(handshakes.params(client(2)), unknown_client());
+        let other = Client { fields: 8, ..client(1) };
+        assert_eq!(handshakes.params(other), unknown_client());
+        assert_eq!(handshakes.clients().len(), 1);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let handshakes = Handshakes::default();
+        let many = (0..=CLIENTS_MAX as u64).map(|fields| Client { fields, ..client(1) });
+        many.for_each(|client| handshakes.note(client, &hello("2025-06-18")));
+        assert_eq!(handshakes.clients().len(), CLIENTS_MAX);
+        assert_eq!(handshakes.params(Client { fields: 0, ..client(1) }), unknown_client());
+        handshakes.note(client(2), &hello(&"x".repeat(PARAMS_BYTES_MAX)));
+        assert_eq!(handshakes.params(client(2)), unknown_client());
+        let other = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        handshakes.note(client(2), &Message::read(other.into(), None).unwrap());
+        assert_eq!(handshakes.params(client(2)), unknown_client());
+    }
+}

@@ -1,0 +1,270 @@
+//! Cuts what a process prints into lines, whatever pieces it comes in.
+//!
+//! Knows: line feeds, a carriage return in front of one, and the longest line that is kept; and how a
+//! JSON text is written as one line, for readers that take more than a line feed for a line end.
+//! Does not know: what a line means, or its encoding; bytes are never cut inside a line, and so never
+//! inside a character.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+/// The longest line of a bridged server's output, in bytes, with the largest body as it is by default.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// A buffer that has grown beyond this for one line is given back behind it.
+const CAPACITY_KEPT: usize = 64 << 10;
+
+/// One line, without its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A whole line.
+    Whole(&'a [u8]),
+    /// The beginning of a line that is longer than allowed. The rest of it is passed over.
+    TooLong(&'a [u8]),
+}
+
+/// A cutter of lines. It holds the longest line allowed and one piece, at most.
+///
+/// ```
+/// use mcp_sse_bridge::lines::{Line, Lines};
+///
+/// let mut lines = Lines::new(100);
+/// lines.feed(b"one\r\ntw");
+/// assert_eq!(lines.next_line(), Some(Line::Whole(b"one")));
+/// assert_eq!(lines.next_line(), None);
+/// lines.feed(b"o\n");
+/// assert_eq!(lines.next_line(), Some(Line::Whole(b"two")));
+/// ```
+#[derive(Debug)]
+pub struct Lines {
+    line_bytes_max: usize,
+    buffer: Vec<u8>,
+    /// What is in front of this was handed out.
+    start: usize,
+    /// No line feed is between `start` and this.
+    scanned: usize,
+    /// In the middle of a line that is too long.
+    passing_over: bool,
+}
+
+/// The longest line that a bridged server may print, in bytes: four times the largest body of a post
+/// (`None` if that is unlimited), as the queues of the server are, and [`LINE_BYTES_MAX`] at least.
+#[must_use]
+pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
+    let several = body_bytes_max.map_or(u64::MAX, |bytes| bytes.saturating_mul(4));
+    usize::try_from(several).unwrap_or(usize::MAX).max(LINE_BYTES_MAX)
+}
+
+impl Lines {
+    /// A cutter of lines of so many bytes at most.
+    #[must_use]
+    pub const fn new(line_bytes_max: usize) -> Self {
+        Self { line_bytes_max, buffer: Vec::new(), start: 0, scanned: 0, passing_over: false }
+    }
+
+    /// Takes in what was read. Then take every [`next_line`](Self::next_line) there is, before more is
+    /// fed: what nobody takes is kept.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.scanned -= self.start;
+        self.start = 0;
+        if self.buffer.is_empty() && self.buffer.capacity() > CAPACITY_KEPT {
+            self.buffer = Vec::new();
+        }
+        self.buffer.extend_from_slice(piece);
+    }
+
+    /// The next line that is complete, or known to be too long.
+    pub fn next_line(&mut self) -> Option<Line<'_>> {
+        self.next_line_watched(|_, _| ())
+    }
+
+    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too
+    /// long, in order: pieces behind the beginning that was handed out, and whether the line ends with
+    /// this piece.
+    pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
+        loop {
+            let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
+                self.scanned = self.buffer.len();
+                if self.passing_over {
+                    watch(self.buffer.get(self.start..).unwrap_or_default(), false);
+                    self.start = self.scanned;
+                    return None;
+                }
+                return self.too_long();
+            };
+            let (start, end) = (self.start, self.scanned + found);
+            if core::mem::take(&mut self.passing_over) {
+                watch(self.buffer.get(start..end).unwrap_or_default(), true);
+                self.start = end + 1;
+                self.scanned = end + 1;
+                continue;
+            }
+            // Its rest comes when it is asked for the next line, as that of any other too long a line.
+            if end - start > self.line_bytes_max {
+                return self.too_long();
+            }
+            self.start = end + 1;
+            self.scanned = end + 1;
+            let line = self.buffer.get(start..end)?;
+            return Some(Line::Whole(line.strip_suffix(b"\r").unwrap_or(line)));
+        }
+    }
+
+    fn too_long(&mut self) -> Option<Line<'_>> {
+        let (start, end) = (self.start, self.start.saturating_add(self.line_bytes_max));
+        if self.buffer.len() <= end {
+            return None;
+        }
+        self.passing_over = true;
+        self.start = end;
+        self.scanned = end;
+        self.buffer.get(start..end).map(Line::TooLong)
+    }
+
+    /// What is left when nothing more comes: a line without its end.
+    pub fn last_line(&mut self) -> Option<&[u8]> {
+        let rest = self.start..self.buffer.len();
+        self.start = rest.end;
+        self.scanned = rest.end;
+        if self.passing_over || rest.is_empty() { None } else { self.buffer.get(rest) }
+    }
+}
+
+/// A JSON text as one line, however a reader finds line ends.
+///
+/// A raw CR or LF in JSON is always between tokens, and dropped. U+0085, U+2028 and U+2029 are always
+/// in strings, and escaped: `readline` of Node 24 ends lines at the last two, `str.splitlines` of Python
+/// at all three. VT and FF, at which that ends lines too, cannot stand in JSON as they are.
+pub(super) fn on_one_line(text: &str) -> Cow<'_, str> {
+    // 0xC2 and 0xE2 are the first bytes of what is escaped, and of others.
+    let bytes = text.as_bytes();
+    if memchr2(b'\n', b'\r', bytes).is_none() && memchr2(0xc2, 0xe2, bytes).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let ends = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    if !text.contains(ends) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 64);
+    let mut done = 0;
+    for (at, end) in text.match_indices(ends) {
+        line.push_str(text.get(done..at).unwrap_or_default());
+        line.push_str(match end {
+            "\u{85}" => r"\u0085",
+            "\u{2028}" => r"\u2028",
+            "\u{2029}" => r"\u2029",
+            _ => "",
+        });
+        done = at + end.len();
+    }
+    line.push_str(text.get(done..).unwrap_or_default());
+    Cow::Owned(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_limit_is_four_bodies_and_at_least_the_default() {
+        let check = |body, line| assert_eq!(line_bytes_max(body), line, "{body:?}");
+        check(Some(4 << 20), 16 << 20);
+        check(Some(1 << 10), 16 << 20);
+        check(Some(100 << 20), 400 << 20);
+        check(None, usize::MAX);
+    }
+
+    #[test]
+    fn json_text_with_line_ends_becomes_one_line() {
+        assert!(matches!(on_one_line("{\"ä\":\"“”\"}"), Cow::Borrowed("{\"ä\":\"“”\"}")));
+        let text = "{\r\n \"a\u{85}\":\"\u{2028}é\u{2029}\\n\"\n}";
+        assert_eq!(on_one_line(text), r#"{ "a\u0085":"\u2028é\u2029\n"}"#);
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&on_one_line(text)), value(text));
+    }
+
+    #[test]
+    fn rest_of_too_long_line_is_shown_whole() {
+        for size in 1..12 {
+            let mut lines = Lines::new(4);
+            let (mut seen, mut ends) = (Vec::new(), 0);
+            for piece in b"12345678\nok\nabcdefghij\n".chunks(size) {
+                lines.feed(piece);
+                loop {
+                    let mut watched = Vec::new();
+                    let line = lines.next_line_watched(|piece, ended| {
+                        watched.extend_from_slice(piece);
+                        ends += usize::from(ended);
+                    });
+                    let line = line.map(|line| match line {
+                        Line::Whole(line) | Line::TooLong(line) => line.to_vec(),
+                    });
+                    seen.extend(watched);
+                    let Some(line) = line else { break };
+                    seen.extend(line);
+                }
+            }
+            let seen = String::from_utf8(seen).unwrap();
+            assert_eq!((&*seen, ends), ("12345678okabcdefghij", 2), "{size} bytes at once");
+        }
+    }
+
+    /// What comes out of pieces, one string a line; the last one may have no end.
+    fn cut<'a>(max: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+        let mut lines = Lines::new(max);
+        let mut seen = Vec::new();
+        for piece in pieces {
+            lines.feed(piece);
+            while let Some(line) = lines.next_line() {
+                seen.push(match line {
+                    Line::Whole(line) => String::from_utf8(line.into()).unwrap(),
+                    Line::TooLong(beginning) => format!("!{}", beginning.escape_ascii()),
+                });
+            }
+            assert!(lines.buffer.len() <= max + piece.len());
+        }
+        seen.extend(lines.last_line().map(|line| format!("?{}", line.escape_ascii())));
+        seen
+    }
+
+    #[track_caller]
+    fn check(max: usize, input: &str, expected: &[&str]) {
+        let input = input.as_bytes();
+        assert_eq!(cut(max, [input]), expected, "whole");
+        assert_eq!(cut(max, input.chunks(1)), expected, "byte by byte");
+        for at in 0..input.len() {
+            assert_eq!(cut(max, [&input[..at], &input[at..]]), expected, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn lines_come_out_whole_however_they_come_in() {
+        check(9, "", &[]);
+        check(9, "\n", &[""]);
+        check(9, "one\ntwo\r\n\n", &["one", "two", ""]);
+        check(9, "größe\n漢字\n", &["größe", "漢字"]);
+        check(9, "a\rb\n", &["a\rb"]);
+        check(9, "a\nrest", &["a", "?rest"]);
+    }
+
+    #[test]
+    fn what_is_too_long_is_told_once_and_passed_over() {
+        check(4, "1234\n", &["1234"]);
+        check(4, "12345\nok\n", &["!1234", "ok"]);
+        check(4, "1234567890123\nok\n12345", &["!1234", "ok", "!1234"]);
+    }
+
+    #[test]
+    fn a_large_buffer_is_given_back() {
+        let mut lines = Lines::new(LINE_BYTES_MAX);
+        lines.feed(&vec![b'x'; 1 << 20]);
+        assert_eq!(lines.next_line(), None);
+        lines.feed(b"\n");
+        assert!(matches!(lines.next_line(), Some(Line::Whole(line)) if line.len() == 1 << 20));
+        lines.feed(b"y\n");
+        assert_eq!(lines.next_line(), Some(Line::Whole(b"y")));
+        assert!(lines.buffer.capacity() <= CAPACITY_KEPT);
+    }
+}

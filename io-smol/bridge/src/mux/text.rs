@@ -1,0 +1,230 @@
+//! What the multiplexer reads of a message beyond its envelope, and how it changes a message's text.
+//!
+//! Knows: where MCP keeps progress tokens and the ids of cancelled requests; that stdio wants one line.
+//! Does not know: whose message it is, or what the numbers stand for.
+//!
+//! Values are found as slices of the text and replaced there, so that everything else stays as it was
+//! spelled. Nothing is built that is as large as the message but the message.
+
+use core::ops::Range;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::lines;
+
+/// A member is given more than once, or a key spells no text: parsers would read the message
+/// differently, and one of them would see what another replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ambiguous;
+
+impl fmt::Display for Ambiguous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("params can be read in more than one way")
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Body<'a> {
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Params<'a> {
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, rename = "requestId")]
+    request_id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "progressToken")]
+    progress_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uri: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Initialize<'a> {
+    #[serde(borrow, rename = "protocolVersion")]
+    protocol_version: Option<&'a RawValue>,
+    #[serde(borrow, rename = "clientInfo")]
+    client_info: Option<&'a RawValue>,
+}
+
+/// Reads the members of an object; none of anything else. (Derived readers take arrays too.)
+fn members<'a, T: Default + Deserialize<'a>>(raw: Option<&'a str>) -> Result<T, Ambiguous> {
+    match raw {
+        Some(raw) if raw.trim_start().starts_with('{') => {
+            serde_json::from_str(raw).map_err(|_| Ambiguous)
+        }
+        _ => Ok(T::default()),
+    }
+}
+
+fn params(text: &str) -> Result<Params<'_>, Ambiguous> {
+    let body: Body<'_> = members(Some(text))?;
+    members(body.params.map(RawValue::get))
+}
+
+/// Whether a key of `text` may be `name`. Reading a large message once more only to find that it has
+/// no such key is what this saves.
+fn may_have(text: &str, name: &str) -> bool {
+    text.contains(name) || text.contains("\\u")
+}
+
+/// The raw progress token that a request wants to be told its progress under.
+pub(super) fn wanted_token(text: &str) -> Result<Option<&str>, Ambiguous> {
+    if !may_have(text, "progressToken") {
+        return Ok(None);
+    }
+    let meta: Params<'_> = members(params(text)?.meta.map(RawValue::get))?;
+    Ok(meta.progress_token.map(RawValue::get))
+}
+
+/// The raw progress token that a notification of progress is about.
+pub(super) fn reported_token(text: &str) -> Result<Option<&str>, Ambiguous> {
+    Ok(params(text)?.progress_token.map(RawValue::get))
+}
+
+/// The raw id of the request that a notification takes back.
+pub(super) fn cancelled_id(text: &str) -> Result<Option<&str>, Ambiguous> {
+    Ok(params(text)?.request_id.map(RawValue::get))
+}
+
+/// The URI that a message is about, decoded; `None` if it has none that is a text.
+pub(super) fn uri(text: &str) -> Result<Option<String>, Ambiguous> {
+    Ok(params(text)?.uri.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+}
+
+/// The raw result of a response; an error has none.
+pub(super) fn result(text: &str) -> Option<&str> {
+    members::<Body<'_>>(Some(text)).ok()?.result.map(RawValue::get)
+}
+
+/// The raw error of a response.
+pub(super) fn error(text: &str) -> Option<&str> {
+    members::<Body<'_>>(Some(text)).ok()?.error.map(RawValue::get)
+}
+
+/// The params of an `initialize` that is to speak for many clients: the version and the name of the
+/// one who asks first, and no capabilities, since what the server would ask by them nobody answers.
+pub(super) fn initialize_params(text: &str) -> Result<String, Ambiguous> {
+    let body: Body<'_> = members(Some(text))?;
+    let asked: Initialize<'_> = members(body.params.map(RawValue::get))?;
+    let member = |name: &str, raw: Option<&RawValue>| {
+        raw.map(|raw| format!(r#","{name}":{}"#, raw.get())).unwrap_or_default()
+    };
+    Ok(format!(
+        r#"{{"capabilities":{{}}{}{}}}"#,
+        member("protocolVersion", asked.protocol_version),
+        member("clientInfo", asked.client_info)
+    ))
+}
+
+/// `text` with each of `slices`, which are slices of it, replaced.
+pub(super) fn replaced<const N: usize>(text: &str, slices: [(&str, &str); N]) -> String {
+    let mut edits = slices.map(|(slice, instead)| (range_in(text, slice), instead));
+    edits.sort_by_key(|(range, _)| range.start);
+    let mut new =
+        String::with_capacity(text.len() + edits.iter().map(|(_, s)| s.len()).sum::<usize>());
+    let mut done = 0;
+    for (range, instead) in edits {
+        new.push_str(text.get(done..range.start).unwrap_or_default());
+        new.push_str(instead);
+        done = range.end;
+    }
+    new.push_str(text.get(done..).unwrap_or_default());
+    new
+}
+
+fn range_in(text: &str, slice: &str) -> Range<usize> {
+    let start = slice.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
+    let range = start..start.wrapping_add(slice.len());
+    assert!(text.get(range.clone()) == Some(slice), "invariant: a slice of the text");
+    range
+}
+
+/// A JSON text on one line: stdio ends a message at a line end.
+pub(super) fn on_one_line(text: String) -> String {
+    match lines::on_one_line(&text) {
+        Cow::Owned(line) => line,
+        Cow::Borrowed(_) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_token(text: &str, token: Result<Option<&str>, Ambiguous>) {
+        assert_eq!(wanted_token(text), token, "{text}");
+    }
+
+    #[test]
+    fn tokens_are_found_where_mcp_keeps_them_and_nowhere_else() {
+        check_token(r#"{"params":{"_meta":{"progressToken":5}}}"#, Ok(Some("5")));
+        check_token(r#"{"params":{"_meta":{"progressToken": "a\"b" }}}"#, Ok(Some(r#""a\"b""#)));
+        check_token(r#"{"params" : { "_meta" : {"x":1,"progressToken":1e3}}}"#, Ok(Some("1e3")));
+        check_token(r#"{"params":{"_m\u0065ta":{"progressTok\u0065n":5}}}"#, Ok(Some("5")));
+        check_token(r#"{"params":{"_meta":{"progressToken":null}}}"#, Ok(None));
+        check_token(r#"{"params":{"_meta":{}}}"#, Ok(None));
+        check_token(r#"{"params":{"progressToken":5}}"#, Ok(None));
+        check_token(r#"{"_meta":{"progressToken":5}}"#, Ok(None));
+        check_token(r#"{"params":{"arguments":{"_meta":{"progressToken":5}}}}"#, Ok(None));
+        check_token(r#"{"params":[{"progressToken":5}]}"#, Ok(None));
+        check_token(r#"{"params":[[],[],5]}"#, Ok(None));
+        check_token(r#"{"params":{"_meta":[5,"progressToken"]}}"#, Ok(None));
+        check_token(r#"{"params":"progressToken"}"#, Ok(None));
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        check_token(r#"{"params":{},"params":{"_meta":{"progressToken":5}}}"#, Err(Ambiguous));
+        check_token(r#"{"params":{"_meta":{"progressToken":5},"_meta":{}}}"#, Err(Ambiguous));
+        check_token(
+            r#"{"params":{"_meta":{"progressToken":5,"progressTo\u006ben":6}}}"#,
+            Err(Ambiguous),
+        );
+        let twice = r#"{"params":{"requestId":1,"requestId":2}}"#;
+        assert_eq!(cancelled_id(twice), Err(Ambiguous));
+        let twice = r#"{"params":{"progressToken":1,"progressToken":2}}"#;
+        assert_eq!(reported_token(twice), Err(Ambiguous));
+    }
+
+    #[test]
+    fn slices_are_replaced_in_any_order_and_nothing_else_changes() {
+        let text = r#"{"a": 1 ,"b":22,"é":3}"#;
+        let (a, b) = (&text[6..7], &text[13..15]);
+        assert_eq!((a, b), ("1", "22"));
+        assert_eq!(replaced(text, [(a, "\"x\"")]), r#"{"a": "x" ,"b":22,"é":3}"#);
+        assert_eq!(replaced(text, [(b, "0"), (a, "")]), r#"{"a":  ,"b":0,"é":3}"#);
+    }
+
+    #[test]
+    fn capabilities_are_nobodys() {
+        let asked = r#"{"params":{"_meta":{"progressToken":1},"clientInfo":{"name":"é","n":1.0},
+            "capabilities":{"sampling":{}},"protocolVersion":"2024-11-05","more":1}}"#;
+        assert_eq!(
+            initialize_params(asked).as_deref(),
+            Ok(
+                r#"{"capabilities":{},"protocolVersion":"2024-11-05","clientInfo":{"name":"é","n":1.0}}"#
+            )
+        );
+        assert_eq!(initialize_params("{}").as_deref(), Ok(r#"{"capabilities":{}}"#));
+        assert_eq!(initialize_params(r#"{"params":[1]}"#).as_deref(), Ok(r#"{"capabilities":{}}"#));
+    }
+
+    #[test]
+    fn lines() {
+        assert_eq!(on_one_line("{\r\n \"a\":\"\\n\"\n}".into()), r#"{ "a":"\n"}"#);
+    }
+}

@@ -1,0 +1,448 @@
+//! Random walks: many sessions that all use the same ids and tokens, against a model that knows whose
+//! is what because it says so in the params.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// SplitMix64.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+/// A request as the model knows it: who made it, and a name that no other has.
+#[derive(Clone, Debug)]
+struct Known {
+    by: Member,
+    id: Value,
+    token: Option<Value>,
+}
+
+/// A request to subscribe to a URI or not to be told of it any more.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    by: Member,
+    uri: usize,
+    subscribes: bool,
+    /// The session had subscribed before.
+    had: bool,
+    /// The server has heard it.
+    heard: bool,
+}
+
+struct World {
+    random: Random,
+    mux: Mux,
+    now: Time,
+    up: bool,
+    names: u64,
+    /// Requests that are somewhere between, by name.
+    open: BTreeMap<u64, Known>,
+    /// What the server has been asked, by its number: name, and token if it was to report.
+    asked: BTreeMap<u64, (u64, Option<Value>)>,
+    greeting: Option<u64>,
+    /// Names of requests whose sessions do not want them any more.
+    taken_back: BTreeSet<u64>,
+    /// What the server has been asked to subscribe to or not, and has not answered, by its number.
+    subscribing: BTreeMap<u64, (u64, bool)>,
+    /// Open requests of that kind, by name.
+    changes: BTreeMap<u64, Change>,
+    /// What the server has granted, and what sessions know that they have.
+    granted: BTreeSet<usize>,
+    subscribed: BTreeSet<(Member, usize)>,
+    members: Vec<Member>,
+    joined: u64,
+    answered: u64,
+    failed: u64,
+    reported: u64,
+    cancelled: u64,
+    subscriptions: u64,
+}
+
+impl World {
+    fn step(&mut self) {
+        match self.random.below(46) {
+            0 => self.join(),
+            1 if self.members.len() > 1 => self.leave(),
+            2 if self.up => self.exit(),
+            3 | 4 if !self.up => {
+                self.mux.handle_started(self.now);
+                self.up = true;
+            }
+            5 => {
+                self.now = self.now.saturating_add(Duration::from_millis(self.random.next() % 900));
+                self.mux.handle_timeout(self.now);
+            }
+            6..=9 => self.initialize(),
+            10..=12 => self.cancel(),
+            13..=26 => self.ask(),
+            27..=30 => self.report(),
+            31..=36 => self.change(),
+            _ => self.answer(),
+        }
+        self.drain();
+        self.mux.check();
+    }
+
+    fn join(&mut self) {
+        let member = Member(self.joined);
+        self.joined += 1;
+        self.mux.join(member);
+        self.members.push(member);
+    }
+
+    fn member(&mut self) -> Member {
+        let at = self.random.below(self.members.len());
+        self.members[at]
+    }
+
+    fn id(&mut self) -> Value {
+        let number = 1 + self.random.below(100);
+        if self.random.below(4) == 0 { json!(number.to_string()) } else { json!(number) }
+    }
+
+    fn says(&mut self, member: Member, value: &Value) {
+        let text = if self.random.below(2) == 0 {
+            value.to_string()
+        } else {
+            serde_json::to_string_pretty(value).expect("JSON")
+        };
+        let message = Message::read(text.into(), None).expect("a message");
+        self.mux.handle_session(member, message, self.now);
+    }
+
+    fn ask(&mut self) {
+        let (by, id) = (self.member(), self.id());
+        // A client does not use an id again that is in flight.
+        if self.open.values().any(|known| known.by == by && known.id == id) {
+            return;
+        }
+        self.names += 1;
+        let name = self.names;
+        let token = (self.random.below(2) == 0).then(|| self.id());
+        let mut params = json!({"name": name});
+        if let Some(token) = &token {
+            params["_meta"] = json!({"progressToken": token});
+        }
+        let ask = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        self.open.insert(name, Known { by, id, token });
+        self.says(by, &ask);
+    }
+
+    /// Subscribes, or ends a subscription. One at a time of each session and URI, so that the order of
+    /// answers does not matter.
+    fn change(&mut self) {
+        let (by, id, at) = (self.member(), self.id(), self.random.below(4));
+        let used = self.open.values().any(|known| known.by == by && known.id == id);
+        if used || self.changes.values().any(|change| change.by == by && change.uri == at) {
+            return;
+        }
+        self.names += 1;
+        let subscribes = self.random.below(2) == 0;
+        let method = if subscribes { "resources/subscribe" } else { "resources/unsubscribe" };
+        let params = json!({"uri": format!("r:{at}"), "name": self.names});
+        let ask = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.open.insert(self.names, Known { by, id, token: None });
+        let had = self.subscribed.contains(&(by, at));
+        self.changes.insert(self.names, Change { by, uri: at, subscribes, had, heard: false });
+        if !subscribes {
+            self.subscribed.remove(&(by, at));
+        }
+        self.says(by, &ask);
+    }
+
+    fn initialize(&mut self) {
+        let (by, id) = (self.member(), self.id());
+        if self.open.values().any(|known| known.by == by && known.id == id) {
+            return;
+        }
+        self.names += 1;
+        self.open.insert(self.names, Known { by, id: id.clone(), token: None });
+        let ask = json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": {}});
+        self.says(by, &ask);
+    }
+
+    /// Takes something back: mostly what is open, sometimes another's or nothing.
+    fn cancel(&mut self) {
+        let open: Vec<(u64, Known)> = self
+            .open
+            .iter()
+            .filter(|(name, _)| !self.changes.contains_key(name))
+            .map(|(name, known)| (*name, known.clone()))
+            .collect();
+        let (by, id) = match open.len() {
+            0 => (self.member(), self.id()),
+            len if self.random.below(4) > 0 => {
+                let (name, known) = &open[self.random.below(len)];
+                self.taken_back.insert(*name);
+                (known.by, known.id.clone())
+            }
+            _ => {
+                let (by, id) = (self.member(), self.id());
+                let changes = self.changes.keys().filter_map(|name| self.open.get(name));
+                if { changes }.any(|known| known.by == by && known.id == id) {
+                    return;
+                }
+                let mine = open.iter().filter(|(_, known)| known.by == by && known.id == id);
+                self.taken_back.extend(mine.map(|(name, _)| *name));
+                (by, id)
+            }
+        };
+        let params = json!({"requestId": id});
+        self.says(
+            by,
+            &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}),
+        );
+    }
+
+    fn leave(&mut self) {
+        let at = self.random.below(self.members.len());
+        let member = self.members.swap_remove(at);
+        self.mux.leave(member);
+        self.taken_back.extend(
+            self.open.iter().filter(|(_, known)| known.by == member).map(|(name, _)| *name),
+        );
+        self.open.retain(|_, known| known.by != member);
+        self.changes.retain(|_, change| change.by != member);
+        self.subscribed.retain(|(by, _)| *by != member);
+    }
+
+    fn exit(&mut self) {
+        self.mux.handle_exit("is gone", self.now);
+        self.up = false;
+        self.asked.clear();
+        self.subscribing.clear();
+        self.granted.clear();
+        self.greeting = None;
+    }
+
+    /// The server answers what it was asked, in any order, or what it was not.
+    fn answer(&mut self) {
+        if !self.up {
+            return;
+        }
+        if let Some(number) = self.greeting.take() {
+            return self
+                .server_says(&json!({"jsonrpc": "2.0", "id": number, "result": {"name": 0}}));
+        }
+        if self.random.below(4) == 0
+            && let Some((number, (name, refused))) = self.subscribing.pop_first()
+        {
+            let result = if refused { "error" } else { "result" };
+            return self
+                .server_says(&json!({"jsonrpc": "2.0", result: {"name": name}, "id": number}));
+        }
+        let at = self.random.below(self.asked.len() + 1);
+        match self.asked.keys().nth(at).copied() {
+            Some(number) => {
+                let (name, _) = self.asked.remove(&number).expect("known");
+                self.server_says(
+                    &json!({"jsonrpc": "2.0", "result": {"name": name}, "id": number}),
+                );
+            }
+            None => {
+                let id = self.random.next() % 1_000_000 + 1_000_000;
+                self.server_says(&json!({"jsonrpc": "2.0", "id": id, "result": {"name": -1}}));
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let reporting: Vec<(u64, Value)> =
+            self.asked.values().filter_map(|(name, token)| Some((*name, token.clone()?))).collect();
+        if !self.up || reporting.is_empty() {
+            return;
+        }
+        let (name, token) = &reporting[self.random.below(reporting.len())];
+        let params = json!({"progressToken": token, "name": name});
+        self.server_says(
+            &json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}),
+        );
+    }
+
+    fn server_says(&mut self, value: &Value) {
+        let message = Message::read(value.to_string().into(), None).expect("a message");
+        self.mux.handle_server(&message, self.now);
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.mux.poll_output() {
+            match output {
+                Output::Server(text) | Output::Answer(text) => self.server_hears(&text),
+                Output::Session(member, frame) => self.session_hears(member, &frame),
+                Output::Abandon(_) => self.exit(),
+            }
+        }
+    }
+
+    fn server_hears(&mut self, text: &str) {
+        assert!(!text.contains(['\n', '\r']));
+        let heard: Value = serde_json::from_str(text).expect("JSON");
+        match heard["method"].as_str() {
+            Some("initialize") => {
+                assert!(self.up && self.greeting.is_none(), "one handshake at a time");
+                self.greeting = heard["id"].as_u64();
+            }
+            Some("tools/call") => {
+                assert!(self.up && self.greeting.is_none(), "nothing before the handshake");
+                let number = heard["id"].as_u64().expect("a number");
+                let name = heard["params"]["name"].as_u64().expect("a name");
+                let token = heard["params"]["_meta"].get("progressToken").cloned();
+                let known = &self.open[&name];
+                assert_eq!(known.token.is_some(), token.is_some());
+                let new = self.asked.insert(number, (name, token));
+                assert!(new.is_none(), "numbers are not used twice");
+            }
+            Some("notifications/cancelled") => {
+                let number = heard["params"]["requestId"].as_u64().expect("a number");
+                if self.subscribing.contains_key(&number) {
+                    return;
+                }
+                let (name, _) = self.asked.get(&number).expect("cancelled what was asked");
+                assert!(self.taken_back.contains(name), "cancelled by who asked, or who left");
+                // From here on no answer is passed on, and the session expects none.
+                self.open.remove(name);
+                self.cancelled += 1;
+            }
+            Some(method @ ("resources/subscribe" | "resources/unsubscribe")) => {
+                let subscribes = method == "resources/subscribe";
+                let uri = heard["params"]["uri"].as_str().expect("a URI");
+                let at: usize = uri["r:".len()..].parse().expect("a number");
+                // 0 is what the bridge asks on nobody's behalf.
+                let name = heard["params"]["name"].as_u64().unwrap_or(0);
+                let refused = subscribes && name > 0 && self.random.below(4) == 0;
+                if let Some(change) = self.changes.get_mut(&name) {
+                    change.heard = true;
+                }
+                if !subscribes {
+                    let others = self.subscribed.iter().filter(|(_, uri)| *uri == at).count();
+                    assert_eq!(others, 0, "somebody wants to be told of {uri}");
+                    self.granted.remove(&at);
+                } else if !refused {
+                    self.granted.insert(at);
+                }
+                let number = heard["id"].as_u64().expect("a number");
+                self.subscribing.insert(number, (name, refused));
+            }
+            Some("notifications/initialized") => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn session_hears(&mut self, member: Member, frame: &Frame) {
+        let event = core::str::from_utf8(frame.bare()).expect("UTF-8");
+        let text = event.strip_prefix("event: message\ndata: ").expect("a message");
+        let heard: Value = serde_json::from_str(text).expect("JSON");
+        assert!(self.members.contains(&member), "nobody is told who has left");
+        if heard["method"] == "notifications/progress" {
+            let name = heard["params"]["name"].as_u64().expect("a name");
+            let known = &self.open[&name];
+            assert_eq!(known.by, member, "progress of another's request");
+            assert_eq!(known.token.as_ref(), Some(&heard["params"]["progressToken"]));
+            self.reported += 1;
+            return;
+        }
+        let mut mine =
+            self.open.iter().filter(|(_, known)| known.by == member && known.id == heard["id"]);
+        let (&name, _) = mine.next().expect("answered what was asked, once");
+        let granted = heard.get("error").is_none();
+        if let Some(change) = self.changes.remove(&name) {
+            let Change { by, uri, subscribes, had, heard } = change;
+            if subscribes && granted {
+                self.subscribed.insert((by, uri));
+                self.subscriptions += 1;
+            } else if !subscribes && !granted && had && !heard {
+                // It came to nothing while the server was away.
+                self.subscribed.insert((by, uri));
+            }
+            self.open.remove(&name);
+            return;
+        }
+        if heard.get("error").is_some() {
+            self.failed += 1;
+        } else {
+            // 0 is what `initialize` is answered with.
+            let said = &heard["result"]["name"];
+            assert!(*said == json!(name) || *said == json!(0), "{said} for {name}");
+            self.answered += 1;
+        }
+        self.open.remove(&name);
+    }
+
+    /// Everything that was asked comes to an end.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.open.is_empty() && self.mux.requests() == 0 && self.up && self.mux.is_ready() {
+                let wanted: BTreeSet<usize> = self.subscribed.iter().map(|(_, at)| *at).collect();
+                assert_eq!(self.granted, wanted, "the server tells what somebody wants to hear");
+                return;
+            }
+            if !self.up {
+                self.mux.handle_started(self.now);
+                self.up = true;
+            }
+            self.now = self.now.saturating_add(Duration::from_millis(500));
+            self.mux.handle_timeout(self.now);
+            self.drain();
+            self.answer();
+            self.drain();
+        }
+        panic!("{:?} {:?}", self.mux, self.open);
+    }
+}
+
+fn walk(seed: u64, steps: usize) -> [u64; 5] {
+    let mut world = World {
+        random: Random(seed),
+        mux: Mux::new(MuxLimits::default()),
+        now: Time::ZERO,
+        up: false,
+        names: 0,
+        open: BTreeMap::new(),
+        asked: BTreeMap::new(),
+        greeting: None,
+        taken_back: BTreeSet::new(),
+        subscribing: BTreeMap::new(),
+        changes: BTreeMap::new(),
+        granted: BTreeSet::new(),
+        subscribed: BTreeSet::new(),
+        members: Vec::new(),
+        joined: 0,
+        answered: 0,
+        failed: 0,
+        reported: 0,
+        cancelled: 0,
+        subscriptions: 0,
+    };
+    (0..50).for_each(|_| world.join());
+    for _ in 0..steps {
+        world.step();
+    }
+    world.settle();
+    [world.answered, world.failed, world.reported, world.cancelled, world.subscriptions]
+}
+
+#[test]
+fn everybody_gets_exactly_their_own() {
+    let mut sums = [0; 5];
+    for seed in 0..16 {
+        let counts = walk(seed, 2_500);
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    // The walk goes everywhere.
+    assert!(sums.iter().all(|sum| *sum > 300), "{sums:?}");
+}

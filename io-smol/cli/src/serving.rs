@@ -1,0 +1,164 @@
+//! Serves until a signal comes, whatever it is that is served.
+//!
+//! Knows: the limits that there are descriptors for, where to listen, what is printed on start, how a server
+//! is stopped. Does not know: what is served, which a [`Service`] says.
+
+use core::net::{IpAddr, SocketAddr};
+use std::io::{self, Write};
+
+use mcp_sse_core::ConfigBuilder;
+use mcp_sse_demo::banner::Greeting;
+use mcp_sse_demo::options::{Mistake, Place, Serve};
+use mcp_sse_demo::signals;
+use mcp_sse_smol::{Config, Handle, Listener, Session};
+
+use crate::failure::Failure;
+
+/// Something to serve.
+pub(crate) trait Service: Clone + Send + Sync + 'static {
+    /// Adds to the banner what is served.
+    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
+        greeting
+    }
+
+    /// Is called once, before the first session.
+    fn begin(&self, _server: &Handle) {}
+
+    /// What else happens when the server is told to stop at once.
+    fn aborter(&self) -> impl Fn() + Send + 'static {
+        || {}
+    }
+
+    /// Serves one session.
+    fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static;
+}
+
+/// The tools to try clients with.
+#[derive(Clone)]
+pub(crate) struct Demo;
+
+impl Service for Demo {
+    fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static {
+        mcp_sse_demo::serve(session, server)
+    }
+}
+
+/// A configuration, and what has to be said of it once it is served.
+pub(crate) struct Prepared {
+    pub(crate) config: Config,
+    lowered: Option<String>,
+}
+
+/// Builds a configuration, with limits for which there are descriptors. What is served takes some `once`, and
+/// some `per_session` beside each session's connection.
+pub(crate) fn prepare(
+    options: &Serve,
+    builder: ConfigBuilder,
+    once: u64,
+    per_session: u32,
+) -> Result<Prepared, Failure> {
+    let build = |builder: ConfigBuilder| builder.build().map_err(Mistake::Setting);
+    let config = build(builder.clone())?;
+    #[cfg(unix)]
+    let (config, lowered) = {
+        use mcp_sse_bridge::descriptors;
+        descriptors::raise();
+        let taken = descriptors::Taken { once, per_session };
+        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), taken);
+        (build(builder.limits(limits))?, lowered)
+    };
+    #[cfg(not(unix))]
+    let lowered = {
+        let _ = (options, once, per_session);
+        None
+    };
+    Ok(Prepared { config, lowered })
+}
+
+/// Listens as the options say and serves sessions until a signal comes.
+pub(crate) fn serve_until_stopped(
+    options: &Serve,
+    Prepared { config, lowered }: Prepared,
+    service: &impl Service,
+) -> Result<(), Failure> {
+    // Before anything is bound: a mistake in the files is told alone.
+    #[cfg(feature = "tls")]
+    let tls = options
+        .tls()
+        .map_err(|error| Failure::Start(format!("{error}; see --tls-cert and --tls-key")))?;
+    let listener = listen(options, config.clone())
+        .map_err(|error| Failure::Start(cannot_listen(options.place(), &error)))?;
+    let addresses = listener.local_addrs().unwrap_or_default();
+    let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let place = options.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
+    if let Some(address) = place.exposed()
+        && !options.asks_for_tokens()
+    {
+        log::warn!("{address} can be reached from other machines, and anybody who does may use it");
+    }
+    if let Some(lowered) = lowered {
+        log::info!("{lowered}");
+    }
+    // A closed stdout is no reason not to serve.
+    let _ = write!(io::stdout(), "{}", service.describe(options.banner(&config, place)));
+    let _ = io::stdout().flush();
+    #[cfg(feature = "tls")]
+    let listener = match tls {
+        Some(tls) => listener.tls(tls),
+        None => listener,
+    };
+    stop_on_signals(&listener, service)?;
+
+    let handle = listener.handle();
+    service.begin(&handle);
+    let service = service.clone();
+    let handler = move |session| service.clone().serve(session, handle.clone());
+    let served = match options.workers() {
+        1 => smol::block_on(listener.serve_local(handler)),
+        workers => listener
+            .workers(workers)
+            .and_then(|listener| smol::block_on(listener.serve_on_workers(handler))),
+    };
+    served.map_err(|error| Failure::Start(format!("cannot serve: {error}")))
+}
+
+/// Stops the server at the first signal to end, and cuts what is under way at each further one.
+fn stop_on_signals(listener: &Listener, service: &impl Service) -> Result<(), Failure> {
+    let (stopping, aborting) = (listener.handle(), listener.handle());
+    let aborter = service.aborter();
+    signals::on_termination(
+        move || {
+            log::info!("stopping; a second signal cuts what is under way");
+            stopping.shutdown();
+        },
+        move || {
+            aborting.abort();
+            aborter();
+        },
+    )
+    .map_err(|error| Failure::Start(format!("cannot wait for signals: {error}")))
+}
+
+fn listen(options: &Serve, config: Config) -> io::Result<Listener> {
+    match options.place() {
+        place @ (Place::Tcp(_) | Place::Named(_)) => Listener::bind(&place.addresses()[..], config),
+        #[cfg(unix)]
+        Place::Unix(path) => Listener::bind_unix_with_mode(path, options.unix_mode(), config),
+        #[cfg(not(unix))]
+        Place::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
+    const HINTS: [(io::ErrorKind, &str); 3] = [
+        (io::ErrorKind::AddrInUse, "; choose another port with --port, or 0 for any free one"),
+        (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
+        (io::ErrorKind::PermissionDenied, "; ports below 1024 usually need privileges, see --port"),
+    ];
+    let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
+    let hint = match place {
+        Place::Tcp(_) | Place::Named(_) => known.map_or("", |(_, hint)| hint),
+        Place::Unix(_) => "",
+    };
+    format!("cannot listen on {place}: {error}{hint}")
+}
