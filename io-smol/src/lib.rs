@@ -27,23 +27,21 @@
 //! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads,
 //! and [`Listener::serve_on_workers`] runs the handlers on them.
 //!
-//! The crate is built on `async-io`, `async-executor` and `futures-lite`, the parts of the crate `smol` that
-//! it needs, and not on `smol` itself: an application that has only some of these parts does not pay for file
-//! systems, processes and a thread pool. Applications can use `smol`, as the examples here do; it
-//! re-exports the same parts.
+//! The crate is built on `async-io`, `async-executor` and `futures-lite`, the parts of the crate `smol`
+//! that it needs, and not on `smol` itself: an application that has only some of these parts does not
+//! pay for file systems, processes and a thread pool. Applications can use `smol`, as the examples here
+//! do; it re-exports the same parts.
 //!
 //! The library installs no signal handler, and reads no environment.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod door;
-mod listener;
-mod socket;
-#[cfg(feature = "tls")]
-mod tls;
+pub mod runtime;
 
-pub use listener::{Listener, serve, serve_local};
+use std::io;
+use std::net::ToSocketAddrs;
+
 pub use mcp_sse_core::{
     Acknowledgement, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
     ConfigError, Disposition, Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal,
@@ -58,3 +56,47 @@ pub use mcp_sse_driver::{
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};
+
+/// A listening socket with a configuration: a server that does not serve yet.
+///
+/// Its methods need no executor until the server serves. Then any executor will do: sockets are watched by
+/// `async-io`, and the tasks of a server run on an executor of their own, as a part of the future of
+/// [`serve_local`](mcp_sse_driver::Listener::serve_local) or on the server's threads.
+/// With [`serve`](mcp_sse_driver::Listener::serve), the futures of handlers run as a part of its future: on
+/// the thread that blocks on it, or on the executor on which it was spawned.
+pub type Listener = mcp_sse_driver::Listener<runtime::Smol>;
+
+/// Binds `address` and serves on this thread: [`Listener::bind`](mcp_sse_driver::Listener::bind),
+/// then [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+///
+/// # Errors
+///
+/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+pub async fn serve_local<H, F>(
+    address: impl ToSocketAddrs,
+    config: Config,
+    handler: H,
+) -> io::Result<()>
+where
+    H: Fn(Session) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    Listener::bind(address, config)?.serve_local(handler).await
+}
+
+/// Binds `address` and serves on a thread of its own:
+/// [`Listener::bind`](mcp_sse_driver::Listener::bind), then
+/// [`Listener::serve`](mcp_sse_driver::Listener::serve).
+///
+/// # Errors
+///
+/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// [`Listener::serve`](mcp_sse_driver::Listener::serve).
+pub async fn serve<Form, R: HandlerReturn<Form>>(
+    address: impl ToSocketAddrs,
+    config: Config,
+    handler: impl FnMut(Session) -> R + Send + 'static,
+) -> io::Result<()> {
+    Listener::bind(address, config)?.serve(handler).await
+}

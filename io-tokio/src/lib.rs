@@ -1,8 +1,8 @@
 //! The Model Context Protocol HTTP+SSE server transport on tokio.
 //!
-//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which
-//! has the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it. It has the names and the
-//! guarantees of `mcp-sse-smol`.
+//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which has
+//! the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it. It has the
+//! names and the guarantees of `mcp-sse-smol`.
 //!
 //! ```no_run
 //! use mcp_sse_tokio::{Config, Frame, Listener, jsonrpc::{Kind, code}};
@@ -37,17 +37,16 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-mod door;
-mod listener;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
-mod socket;
-#[cfg(feature = "tls")]
-mod tls;
+pub mod runtime;
 #[cfg(feature = "tower")]
 pub mod tower;
 
-pub use listener::{Listener, ReturnsJoinHandle, serve, serve_local};
+use core::future::Ready;
+use std::io;
+use std::net::ToSocketAddrs;
+
 pub use mcp_sse_core::{
     Acknowledgement, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
     ConfigError, Disposition, Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal,
@@ -62,5 +61,97 @@ pub use mcp_sse_driver::{
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};
+use tokio::task::JoinHandle;
 #[cfg(feature = "tower")]
 pub use tower::{SseService, SseServiceBuilder};
+
+/// A listening socket with a configuration: a server that does not serve yet.
+///
+/// Its methods need no runtime until the server serves.
+/// [`serve_local`](mcp_sse_driver::Listener::serve_local) needs one with I/O and time; its future is not
+/// `Send`, so give it to `block_on` or to a `LocalSet`.
+///
+/// [`serve`](mcp_sse_driver::Listener::serve) and
+/// [`serve_on_workers`](mcp_sse_driver::Listener::serve_on_workers) have threads with current-thread
+/// runtimes of their own. With `serve`, the futures of handlers are spawned on the runtime that runs
+/// the future of `serve`, so a handler that blocks its thread delays the other tasks of that runtime
+/// only. A handler may spawn a task itself and return its [`JoinHandle`]: that runtime is
+/// [entered](tokio::runtime::Handle::enter) meanwhile. If the future of `serve` runs on no tokio
+/// runtime, as under another executor's `block_on`, handlers run on the server's threads, and must not
+/// block.
+///
+/// An [authorizer](mcp_sse_driver::Listener::authorize) runs on the server's threads. To have it run on the
+/// application's runtime, take the runtime's [`Handle`](tokio::runtime::Handle) into the closure and spawn.
+///
+/// # Examples
+///
+/// ```
+/// use mcp_sse_tokio::{Config, Listener, Session};
+///
+/// async fn serve_one(mut session: Session) {
+///     while let Some(message) = session.recv().await {
+///         println!("{:?}", message.method());
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+/// # listener.handle().shutdown();
+/// listener
+///     .serve(|session| {
+///         println!("{} has begun", session.id());
+///         tokio::spawn(serve_one(session)) // On the runtime of `main`.
+///     })
+///     .await
+/// # }
+/// ```
+pub type Listener = mcp_sse_driver::Listener<runtime::Tokio>;
+
+/// The [form](HandlerReturn) of a handler that has spawned a task for its session and returns the task's
+/// [`JoinHandle`], for which the server does not wait.
+#[derive(Debug)]
+pub enum ReturnsJoinHandle {}
+
+impl<T> HandlerReturn<ReturnsJoinHandle> for JoinHandle<T> {
+    type Serving = Ready<()>;
+
+    fn serving(self) -> Option<Ready<()>> {
+        None
+    }
+}
+
+/// Binds `address` and serves on this thread: [`Listener::bind`](mcp_sse_driver::Listener::bind),
+/// then [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+///
+/// # Errors
+///
+/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+pub async fn serve_local<H, F>(
+    address: impl ToSocketAddrs,
+    config: Config,
+    handler: H,
+) -> io::Result<()>
+where
+    H: Fn(Session) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    Listener::bind(address, config)?.serve_local(handler).await
+}
+
+/// Binds `address` and serves on a thread of its own:
+/// [`Listener::bind`](mcp_sse_driver::Listener::bind), then
+/// [`Listener::serve`](mcp_sse_driver::Listener::serve).
+///
+/// # Errors
+///
+/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// [`Listener::serve`](mcp_sse_driver::Listener::serve).
+pub async fn serve<Form, R: HandlerReturn<Form>>(
+    address: impl ToSocketAddrs,
+    config: Config,
+    handler: impl FnMut(Session) -> R + Send + 'static,
+) -> io::Result<()> {
+    Listener::bind(address, config)?.serve(handler).await
+}

@@ -45,12 +45,11 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use mcp_sse_core::{Config, Peer, RequestHead, ResponseHead};
 use mcp_sse_driver::{
-    Authorizer, Decision, ExchangeClient, ExchangeRequest, Handle, HandlerReturn, Session, Shard,
-    ShardControl, VerdictCache, run_each, shard_control_of,
+    Authorizer, Decision, ExchangeClient, ExchangeRequest, Handle, HandlerReturn, Session,
+    VerdictCache, serve_exchanges,
 };
 
-use crate::listener::{Handing, run_turns};
-use crate::socket::{Stream, system};
+use crate::runtime::Tokio;
 
 /// The transport as a service, cheap to clone: mount it wherever the HTTP server routes.
 ///
@@ -291,42 +290,15 @@ impl SseServiceBuilder {
         self,
         handler: impl FnMut(Session) -> R + Send + 'static,
     ) -> io::Result<SseService> {
-        let Self { mut config, workers, authorizer, cache, default_peer } = self;
+        let Self { config, workers, authorizer, cache, default_peer } = self;
         let linger =
             Linger { bytes_max: config.limits().linger_bytes_max, time: config.timeouts().linger };
-        let (handle, mut controls) = shard_control_of(workers)?;
-        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        for controls in &mut controls {
-            if let Some(authorizer) = &authorizer {
-                controls
-                    .authorize(&mut config, authorizer.clone(), cache.clone())
-                    .map_err(invalid)?;
-            }
-            controls.check(&config).map_err(invalid)?;
-        }
+        let handlers = tokio::runtime::Handle::try_current().ok();
+        let handle =
+            serve_exchanges::<Tokio, _, _>(config, workers, authorizer, cache, handlers, handler)?;
         let server = Arc::new(Server { handle, default_peer, warned: AtomicBool::new(false) });
-        let handing = Handing::new(handler);
-        let run = move |controls| {
-            let handing = handing.clone();
-            run(config.clone(), controls, move |session| handing.hand(session))
-                .inspect_err(|error| log::error!("the service cannot run: {error}"))
-        };
-        // They end by themselves.
-        drop(run_each("service", controls, run)?);
         Ok(SseService { server, mount: None, linger })
     }
-}
-
-fn run(
-    config: Config,
-    controls: ShardControl,
-    on_session: impl FnMut(Session) + 'static,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let shard: Shard<Stream> = Shard::new(config, Box::new(system), controls);
-    let tasks = tokio::task::LocalSet::new();
-    runtime.block_on(tasks.run_until(run_turns(shard, on_session)));
-    Ok(())
 }
 
 impl<B> tower_service::Service<Request<B>> for SseService

@@ -1,12 +1,12 @@
 //! Binds every TCP address that a name stands for.
 //!
-//! Knows: what to do where one of several addresses cannot be bound, and how they share a free port.
+//! Knows: what to do if one of several addresses cannot be bound, and how they share a free port.
 //! Does not know: what is served there.
 //!
 //! A decision: a name that resolves to several addresses is bound at all of them. Clients resolve the
 //! same name, and which address they try first differs: for `localhost` it is `::1` with some, and
 //! `127.0.0.1` with others that never try the second. The standard library's `bind` stops at the first
-//! address that can be bound, so half of those clients would find nobody, or somebody else. One IPv6
+//! address that can be bound, so half of those clients would find no server, or another one. One IPv6
 //! socket for both families was considered as well: it serves the wildcard address only, not loopback.
 
 use core::cell::Cell;
@@ -15,14 +15,14 @@ use core::task::Poll;
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, ToSocketAddrs};
 
-/// The most addresses that one server listens on: a name with more is refused.
+/// The maximum number of addresses that one server listens on. A name with more addresses is refused.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// Free ports that are tried, where several addresses are to share one.
+/// The number of free ports that are tried for several addresses to share one.
 const PORTS_TRIED_MAX: usize = 16;
 
-/// What the operating system says where it has no such family of addresses; the standard library has
-/// no name for it.
+/// The operating system's error for a family of addresses that it does not have. The standard library
+/// has no name for it.
 const FAMILY_UNSUPPORTED: i32 = if cfg!(windows) {
     10_047
 } else if cfg!(any(target_os = "linux", target_os = "android")) {
@@ -31,7 +31,7 @@ const FAMILY_UNSUPPORTED: i32 = if cfg!(windows) {
     47
 };
 
-/// Binds all of them, each once. Where the port is 0, all get the same free one.
+/// Binds each of `addresses` once. Those with port 0 get the same free port.
 pub(super) fn bind_all(addresses: impl ToSocketAddrs) -> io::Result<Vec<TcpListener>> {
     let mut wanted: Vec<SocketAddr> = Vec::new();
     for address in addresses.to_socket_addrs()? {
@@ -52,13 +52,14 @@ pub(super) fn bind_all(addresses: impl ToSocketAddrs) -> io::Result<Vec<TcpListe
     bind_each(&wanted, bind)
 }
 
-/// `bind` says which port it got. An address that this machine does not have is passed over if there
-/// is another; every other error is one of all.
+/// Binds each of `wanted` by `bind`, which also returns the port. An address that this machine does not
+/// have is passed over if another can be bound; any other error is returned.
 fn bind_each<T>(
     wanted: &[SocketAddr],
     mut bind: impl FnMut(SocketAddr) -> io::Result<(T, u16)>,
 ) -> io::Result<Vec<T>> {
-    // Sockets at ports that are not free everywhere: kept, so that the next port is another one.
+    // Sockets at ports that are not free at every address: they are kept open, so that the next free port
+    // is another one.
     let mut kept = Vec::new();
     loop {
         let mut attempt = Attempt { bound: Vec::new(), port: None, missing: Vec::new() };
@@ -71,7 +72,7 @@ fn bind_each<T>(
                     continue;
                 }
                 return Err(match wanted {
-                    // As the operating system says it.
+                    // A single address is known to the caller.
                     [_] => error,
                     _ => at(attempt.place(address), &error),
                 });
@@ -115,7 +116,7 @@ impl<T> Attempt<T> {
         Ok(())
     }
 
-    /// The sockets, if there is one at all.
+    /// The sockets, or an error if there is none.
     fn finish(mut self) -> io::Result<Vec<T>> {
         if !self.bound.is_empty() {
             for (address, error) in &self.missing {
@@ -142,14 +143,14 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(FAMILY_UNSUPPORTED)
 }
 
-/// Which of several listening sockets is looked at first: each in turn, so that one at which
-/// connections never end does not keep those at the others waiting.
+/// Polls several listening sockets fairly: each in turn is polled first, so that a socket with an endless
+/// supply of connections does not delay those at the others.
 #[derive(Debug, Default)]
-pub struct RoundRobin(Cell<usize>);
+pub(super) struct RoundRobin(Cell<usize>);
 
 impl RoundRobin {
-    /// Polls `all` until one is ready, beginning behind the one that was ready last.
-    pub fn poll<T, R>(&self, all: &[T], mut poll: impl FnMut(&T) -> Poll<R>) -> Poll<R> {
+    /// Polls `all` until one is ready, beginning after the one that was ready last.
+    pub(super) fn poll<T, R>(&self, all: &[T], mut poll: impl FnMut(&T) -> Poll<R>) -> Poll<R> {
         let (last, first) = all.split_at(self.0.get().min(all.len()));
         for (turn, item) in first.iter().chain(last).enumerate() {
             if let Poll::Ready(ready) = poll(item) {

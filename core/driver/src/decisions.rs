@@ -33,9 +33,9 @@ const SWEEP_MIN: usize = 64;
 
 type DecisionFuture = Pin<Box<dyn Future<Output = Decision>>>;
 
-/// The application's function that decides whether a request may proceed, for
-/// [`Bound::set_authorizer`](super::Bound::set_authorizer).
+/// The application's function that decides whether a request may proceed.
 ///
+/// [`Listener::authorize`](crate::Listener::authorize) makes it of its argument.
 /// It gets the head of each `GET` and `POST` request and returns a [`Verdict`], or a [`Decision`] that
 /// also says for how long the verdict may be cached. A decision that takes longer than
 /// [`Timeouts::decision`](mcp_sse_core::Timeouts::decision), or that panics, refuses the request with

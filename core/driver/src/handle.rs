@@ -27,8 +27,9 @@ const CONTROLS_MAX: usize = 64;
 
 /// A handle of a running server: it stops the server, broadcasts, and reads the counters.
 ///
-/// It is `Send` and cheap to clone, belongs to no runtime, and reaches every shard of the server. A
-/// listener has one, and so has each [`Session`](crate::Session::server).
+/// It is `Send` and cheap to clone, belongs to no runtime, and reaches every shard of the server.
+/// [`Listener::handle`](crate::Listener::handle) and [`Session::server`](crate::Session::server) return
+/// one.
 ///
 /// ```
 /// use mcp_sse_driver::Handle;
@@ -59,11 +60,8 @@ impl ShardHandles {
     }
 }
 
-/// The shards' end of a [`Handle`]: what a [`Shard`](crate::Shard) is made with, once.
-///
-/// [`shard_control`] makes it for a server of one shard, and
-/// [`shard_control_of`](crate::shard_control_of) for a server of several.
-pub struct ShardControl {
+/// A shard's end of a [`Handle`]: what a [`Shard`](super::shard::Shard) is made with.
+pub(super) struct ShardControl {
     pub(super) handle: Handle,
     pub(super) receiver: ControlReceiver,
     pub(super) shard_set: ShardSet,
@@ -89,18 +87,8 @@ impl Drop for ControlReceiver {
     }
 }
 
-/// Makes the [`Handle`] of a server of one shard, and the [`ShardControl`] that its shard is made with.
-///
-/// ```
-/// use mcp_sse_driver::shard_control;
-///
-/// let (handle, control) = shard_control();
-/// // The handle works before the shard exists: the server will end as soon as it begins.
-/// handle.shutdown();
-/// # drop(control);
-/// ```
-#[must_use]
-pub fn shard_control() -> (Handle, ShardControl) {
+/// Makes the [`Handle`] of a server of one shard, and the [`ShardControl`] of that shard.
+pub(super) fn shard_control() -> (Handle, ShardControl) {
     let (sender, receiver) = bounded(CONTROLS_MAX);
     let shard = ShardHandle::new(ShardMailbox::default(), sender);
     let handles: Arc<[_]> = Arc::from([shard.clone()]);
@@ -121,56 +109,21 @@ impl ShardControl {
     /// Makes `authorizer` decide about each request to a shard with `config`, and `cache` say for how
     /// long its verdicts are reused.
     ///
-    /// It is needed by a program that runs a shard itself; [`Bound`](super::Bound) calls it for its
-    /// shards. `config` is changed to [`Authorization::Deferred`].
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::TwoAuthorizers`] if `config` has static tokens.
-    ///
-    /// ```
-    /// use mcp_sse_core::{Config, Principal, Refusal, Verdict};
-    /// use mcp_sse_driver::{Authorizer, VerdictCache, shard_control};
-    ///
-    /// let (_, mut control) = shard_control();
-    /// let mut config = Config::default();
-    /// let authorizer = Authorizer::new(async |head| match head.bearer_token() {
-    ///     Some("secret") => Verdict::Allow(Principal::new("alice")),
-    ///     _ => Verdict::Refuse(Refusal::InvalidToken),
-    /// });
-    /// control.authorize(&mut config, authorizer, VerdictCache::new())?;
-    /// control.check(&config)?;
-    /// # Ok::<(), mcp_sse_core::ConfigError>(())
-    /// ```
-    pub fn authorize(
+    /// `config` is changed to [`Authorization::Deferred`]. Fails with [`ConfigError::TwoAuthorizers`] if
+    /// it has static tokens.
+    pub(super) fn authorize(
         &mut self,
         config: &mut Config,
         authorizer: Authorizer,
-        cache: VerdictCache,
     ) -> Result<(), ConfigError> {
         config.defer_authorization()?;
         self.authorizer = Some(authorizer);
-        self.cache = cache;
         Ok(())
     }
 
-    /// Checks that there is an authorizer if `config` needs one.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::NoAuthorizer`] if `config` has [`Authorization::Deferred`] and
-    /// [`authorize`](Self::authorize) was not called.
-    ///
-    /// ```
-    /// use mcp_sse_core::{Authorization, Config, ConfigError};
-    /// use mcp_sse_driver::shard_control;
-    ///
-    /// let (_, control) = shard_control();
-    /// let config = Config::builder().authorization(Authorization::Deferred).build()?;
-    /// assert_eq!(control.check(&config), Err(ConfigError::NoAuthorizer));
-    /// # Ok::<(), ConfigError>(())
-    /// ```
-    pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
+    /// Fails with [`ConfigError::NoAuthorizer`] if `config` has [`Authorization::Deferred`] and there is
+    /// no authorizer.
+    pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
         match config.authorization() {
             Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
             Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),
@@ -179,7 +132,7 @@ impl ShardControl {
 
     /// Splits the control of one shard into the controls of `count` shards with the same handle.
     ///
-    /// It is called at most once, with a `count` between 1 and [`WORKERS_MAX`](crate::WORKERS_MAX).
+    /// It may be called once, with a number that [`worker_count`](super::worker_count) has checked.
     pub(super) fn split(mut self, count: usize) -> Vec<Self> {
         let shards = self.handle.shards.clone();
         let mut handles = shards.lock();
@@ -216,7 +169,7 @@ impl Handle {
     /// that are left after [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) are
     /// cut; [`abort`](Self::abort) cuts them earlier.
     ///
-    /// Returns immediately; the adapter's `serve` returns when every connection has ended. Calling it
+    /// Returns immediately; the listener's `serve` returns when every connection has ended. Calling it
     /// again, on any clone of the handle, changes nothing.
     ///
     /// ```
@@ -234,7 +187,7 @@ impl Handle {
     /// queued frames are lost.
     ///
     /// It may follow a [`shutdown`](Self::shutdown) that takes too long, or be called alone. Returns
-    /// immediately; the adapter's `serve` returns when every connection has ended. Calling it again
+    /// immediately; the listener's `serve` returns when every connection has ended. Calling it again
     /// changes nothing.
     ///
     /// ```
@@ -395,12 +348,6 @@ impl fmt::Debug for Handle {
         let shards = self.shards.lock().clone();
         let stopped = shards.iter().all(|shard| shard.controls.is_closed());
         f.debug_struct("Handle").field("shards", &shards.len()).field("stopped", &stopped).finish()
-    }
-}
-
-impl fmt::Debug for ShardControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardControl").field("waiting", &self.receiver.0.len()).finish()
     }
 }
 

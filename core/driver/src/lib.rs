@@ -1,32 +1,227 @@
-//! What every adapter needs beside the core, without a runtime.
+//! The runtime-independent half of an MCP HTTP+SSE server: everything between the sans-IO core and a
+//! runtime.
 //!
-//! Knows: sockets behind a trait, wakers, the `Session` handle, and one turn of the loop that
-//! connects them to a [`Server`](mcp_sse_core::Server). Does not know: any runtime; an adapter brings
-//! sockets, a timer and a way to spawn.
+//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds.
+//! Does not know: any runtime; an adapter implements [`Runtime`] for one.
 //!
-//! An adapter runs three kinds of tasks on one thread:
+//! [`Listener`] is what an application starts with. Applications use it through an adapter,
+//! `mcp-sse-smol` or `mcp-sse-tokio`, which names its runtime. [`Session`] and [`Handle`] are `Send`,
+//! and may be used on any executor.
 //!
-//! - one that accepts, while [`Shard::poll_accepting`] says so, and gives each socket to
-//!   [`Shard::accept`];
-//! - one for each connection, which is [`Shard::connection`] and nothing else: it reads;
-//! - one that polls [`Shard::poll_turn`]: it serves the clock, moves messages between the core and
-//!   the handles, and writes; it hands out the connections and sessions that begin. Tasks that read only
-//!   wake it, so that one turn writes what many reads brought about: answers and events for one socket
-//!   leave together.
+//! # A third runtime
 //!
-//! With several shards there are these for each of them, on a thread of its own
-//! ([`Bound::on_threads`]), and where the system does not deal connections out, one that accepts for
-//! all ([`Usher`]). Posts for each other's sessions, and what each has open, the shards see to by
-//! themselves.
+//! An adapter for another runtime is an afternoon's work. It consists of
 //!
-//! [`Session`] and [`Handle`] are the application's: `Send`, and at home on any executor.
+//! - an `impl` of [`Runtime`]: sockets, a timer, and two ways to spawn;
+//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream, by the crate that puts
+//!   rustls on the runtime, and [`TlsSocket`] as [`Runtime::TlsStream`];
+//! - an alias, `pub type Listener = mcp_sse_driver::Listener<MyRuntime>;`.
+//!
+//! The adapters for smol and tokio have fewer than 300 lines of code each. The macro `conformance!`, in the
+//! repository's folder `tests`, tests over real sockets what an adapter alone can get wrong.
+//!
+//! This is a complete runtime on the standard library alone. It polls, so it is no match for a real
+//! one, but it serves:
+//!
+//! ```
+//! # #[cfg(unix)] mod example {
+//! use core::cell::RefCell;
+//! use core::future::poll_fn;
+//! use core::net::SocketAddr;
+//! use core::pin::{Pin, pin};
+//! use core::task::{Context, Poll, Waker};
+//! use core::time::Duration;
+//! use std::io::{self, IoSlice, Read, Write};
+//! use std::net::{Shutdown, TcpListener, TcpStream};
+//! use std::os::unix::net::{UnixListener, UnixStream};
+//! use std::rc::Rc;
+//! use std::thread;
+//! use std::time::Instant;
+//!
+//! use mcp_sse_core::Config;
+//! use mcp_sse_driver::{Listener, Runtime, ServeFunction, Socket, Timer};
+//!
+//! type Task = Pin<Box<dyn Future<Output = ()>>>;
+//!
+//! /// A runtime that polls everything once a millisecond, and so needs no waker.
+//! enum Polling {}
+//!
+//! impl Runtime for Polling {
+//!     type TcpListener = TcpListener;
+//!     type TcpStream = Stream<TcpStream>;
+//!     type UnixListener = UnixListener;
+//!     type UnixStream = Stream<UnixStream>;
+//!     type TlsStream = Self::TcpStream; // This runtime has no TLS.
+//!     type Timer = Deadline;
+//!     type Tasks = Rc<RefCell<Vec<Task>>>; // New tasks.
+//!     type Handlers = ();
+//!
+//!     fn block_on(future: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+//!         let mut future = pin!(future);
+//!         loop {
+//!             if let Poll::Ready(end) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+//!                 return end;
+//!             }
+//!             thread::sleep(Duration::from_millis(1));
+//!         }
+//!     }
+//!
+//!     async fn run_tasks<F: Future<Output = ()> + 'static>(main: impl FnOnce(Self::Tasks) -> F) {
+//!         let new = Self::Tasks::default();
+//!         let mut main = pin!(main(new.clone()));
+//!         let mut tasks: Vec<Task> = Vec::new();
+//!         poll_fn(|cx| {
+//!             tasks.append(&mut new.borrow_mut());
+//!             // A runtime of yours should survive a panic of a task: see `catch_unwind`.
+//!             tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+//!             main.as_mut().poll(cx)
+//!         })
+//!         .await;
+//!     }
+//!
+//!     fn spawn(new: &Self::Tasks, task: impl Future<Output = ()> + 'static) {
+//!         new.borrow_mut().push(Box::pin(task));
+//!     }
+//!
+//!     async fn run_handlers(main: ServeFunction<()>) -> io::Result<()> {
+//!         main(()).await
+//!     }
+//!
+//!     fn run_handler<F: Future<Output = ()> + Send + 'static>(
+//!         (): &(),
+//!         handler: impl FnOnce() -> Option<F>,
+//!     ) {
+//!         if let Some(serving) = handler() {
+//!             thread::spawn(|| Self::block_on(async { Ok(serving.await) }));
+//!         }
+//!     }
+//!
+//!     fn tcp_listener(socket: TcpListener) -> io::Result<TcpListener> {
+//!         socket.set_nonblocking(true)?;
+//!         Ok(socket)
+//!     }
+//!
+//!     fn poll_accept_tcp(
+//!         listener: &TcpListener,
+//!         _: &mut Context<'_>,
+//!     ) -> Poll<io::Result<(Self::TcpStream, SocketAddr)>> {
+//!         ready(listener.accept()).map(|done| {
+//!             let (stream, remote) = done?;
+//!             Ok((Self::tcp_stream(stream)?, remote))
+//!         })
+//!     }
+//!
+//!     fn tcp_stream(stream: TcpStream) -> io::Result<Self::TcpStream> {
+//!         stream.set_nonblocking(true)?;
+//!         Ok(Stream(stream, TcpStream::shutdown))
+//!     }
+//!
+//!     fn tcp_into_std(stream: Self::TcpStream) -> io::Result<TcpStream> {
+//!         Ok(stream.0)
+//!     }
+//!
+//!     fn tcp_setup(stream: &Self::TcpStream) -> io::Result<SocketAddr> {
+//!         stream.0.set_nodelay(true)?;
+//!         stream.0.local_addr()
+//!     }
+//!
+//!     fn unix_listener(socket: UnixListener) -> io::Result<UnixListener> {
+//!         socket.set_nonblocking(true)?;
+//!         Ok(socket)
+//!     }
+//!
+//!     fn poll_accept_unix(
+//!         listener: &UnixListener,
+//!         _: &mut Context<'_>,
+//!     ) -> Poll<io::Result<Self::UnixStream>> {
+//!         ready(listener.accept()).map(|done| Self::unix_stream(done?.0))
+//!     }
+//!
+//!     fn unix_stream(stream: UnixStream) -> io::Result<Self::UnixStream> {
+//!         stream.set_nonblocking(true)?;
+//!         Ok(Stream(stream, UnixStream::shutdown))
+//!     }
+//!
+//!     fn unix_into_std(stream: Self::UnixStream) -> io::Result<UnixStream> {
+//!         Ok(stream.0)
+//!     }
+//! }
+//!
+//! /// A call that would block is tried again later.
+//! fn ready<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+//!     match result {
+//!         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+//!         done => Poll::Ready(done),
+//!     }
+//! }
+//!
+//! struct Stream<T>(T, fn(&T, Shutdown) -> io::Result<()>);
+//!
+//! impl<T> Socket for Stream<T>
+//! where
+//!     for<'a> &'a T: Read + Write,
+//! {
+//!     fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+//!         ready((&self.0).read(buffer))
+//!     }
+//!
+//!     fn poll_write(
+//!         &mut self,
+//!         _: &mut Context<'_>,
+//!         pieces: &[IoSlice<'_>],
+//!     ) -> Poll<io::Result<usize>> {
+//!         ready((&self.0).write_vectored(pieces))
+//!     }
+//!
+//!     fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+//!         Poll::Ready(self.1(&self.0, Shutdown::Write))
+//!     }
+//! }
+//!
+//! #[derive(Default)]
+//! struct Deadline(Option<Instant>);
+//!
+//! impl Timer for Deadline {
+//!     fn set(&mut self, at: Instant) {
+//!         self.0 = Some(at);
+//!     }
+//!
+//!     fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {
+//!         match self.0 {
+//!             Some(at) if at <= Instant::now() => Poll::Ready(()),
+//!             _ => Poll::Pending,
+//!         }
+//!     }
+//! }
+//!
+//! # pub fn main() -> io::Result<()> {
+//! let listener = Listener::<Polling>::bind("127.0.0.1:0", Config::default())?;
+//! let address = listener.local_addr()?;
+//! let client = thread::spawn(move || -> io::Result<String> {
+//!     let mut stream = TcpStream::connect(address)?;
+//!     stream.write_all(b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+//!     let mut received = String::new();
+//!     stream.read_to_string(&mut received)?;
+//!     Ok(received)
+//! });
+//! Polling::block_on(listener.serve_local(async |session| {
+//!     session.server().shutdown(); // One session is enough for this example.
+//! }))?;
+//! assert!(client.join().expect("no panic")?.contains("event: endpoint"));
+//! # Ok(())
+//! # }
+//! # }
+//! # #[cfg(unix)] fn main() -> std::io::Result<()> { example::main() }
+//! # #[cfg(not(unix))] fn main() {}
+//! ```
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+mod accept_queue;
 mod addresses;
-mod bound;
+mod connection_source;
 mod control;
 mod decisions;
 mod descriptors;
@@ -34,14 +229,19 @@ mod exchange;
 pub mod guide;
 mod handle;
 mod handler;
-mod lobby;
+mod listen_socket;
+mod listener;
 mod log_throttle;
+mod runtime;
+mod serve;
+mod server_builder;
 mod session;
 mod shard;
 mod shard_mailbox;
 mod shard_set;
 mod slots;
 mod socket;
+mod stream_factory;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
@@ -51,31 +251,27 @@ mod verdicts;
 mod worker_count;
 mod workers;
 
-pub use addresses::{ADDRESSES_MAX, RoundRobin};
-pub use bound::{Bound, Door};
+pub use addresses::ADDRESSES_MAX;
 pub use decisions::{Authorizer, DECISIONS_MAX};
 pub use descriptors::Descriptors;
 pub use exchange::{ExchangeClient, ExchangeRequest};
-pub use handle::{Handle, ShardControl, Stopped, shard_control};
+pub use handle::{Handle, Stopped};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
-pub use lobby::{Arrival, Seat, Usher};
+pub use listener::Listener;
 pub use log_throttle::LogThrottle;
 /// How many lines of one cause were left out of the log.
 pub use mcp_sse_core::SuppressedLines;
+pub use runtime::{Runtime, ServeFunction, ServeFuture, Timer};
 /// The version of rustls whose configuration [`Tls::from_config`] takes.
 #[cfg(feature = "tls")]
 pub use rustls;
+pub use serve::serve_exchanges;
 pub use session::{Closed, Session, SessionSender};
-pub use shard::{AcceptTrouble, Shard};
 pub use socket::Socket;
 #[cfg(feature = "tls")]
-pub use tls::{Secure, Secured, Tls, TlsError, TlsProblem, Upgrade};
-pub use turn::{Timer, Turn};
-#[cfg(unix)]
-pub use unix::{SocketFile, UnixDoor};
+pub use tls::{Tls, TlsError, TlsProblem, TlsSocket, TlsStream, TlsUpgrade};
 pub use verdicts::{Decision, VerdictCache};
 pub use worker_count::WORKERS_MAX;
-pub use workers::{Entrance, Serves, Threads, Worker, run_each, shard_control_of};
 
 #[cfg(test)]
 mod testing;

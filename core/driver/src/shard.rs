@@ -4,11 +4,9 @@
 //! and written. Does not know: how a socket is made, or which executor runs the tasks.
 
 use core::cell::RefCell;
-use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -36,26 +34,16 @@ const IO_BATCH: usize = 16;
 
 /// A core [`Server`] with the sockets of its connections, shared by the tasks of one thread.
 ///
-/// An adapter runs it by three kinds of tasks: one that accepts sockets ([`accept`](Self::accept)), one
-/// for each connection ([`connection`](Self::connection)), which reads, and one that polls the turns,
-/// which writes. `S` is the adapter's [`Socket`]. A clone shares the same server; neither is `Send`.
-pub struct Shard<S> {
+/// Three kinds of tasks run it: one that accepts sockets ([`accept`](Self::accept)), one for each
+/// connection ([`connection`](Self::connection)), which reads, and one that polls the turns, which
+/// writes. A clone shares the same server.
+pub(super) struct Shard<S> {
     pub(super) state: Rc<RefCell<ShardState<S>>>,
 }
 
 impl<S> Clone for Shard<S> {
     fn clone(&self) -> Self {
         Self { state: self.state.clone() }
-    }
-}
-
-impl<S> fmt::Debug for Shard<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shard = f.debug_struct("Shard");
-        match self.state.try_borrow() {
-            Ok(state) => shard.field("server", &state.server).finish(),
-            Err(_) => shard.finish_non_exhaustive(),
-        }
     }
 }
 
@@ -68,9 +56,9 @@ pub(super) struct ShardState<S> {
     pub(super) shard_set: ShardSet,
     pub(super) mailbox_limits: MailboxLimits,
     pub(super) decisions: Decisions,
-    /// By the connection's slot.
+    /// Connections by their slots.
     conns: Vec<Option<Conn<S>>>,
-    /// By the session's slot.
+    /// Sessions by their slots.
     pub(super) sessions: Vec<Option<SessionSlot>>,
     /// Sessions that were opened and that the next turns return.
     pub(super) opened: VecDeque<Session>,
@@ -166,7 +154,11 @@ impl<S: Socket> Shard<S> {
     /// several, this shard gets its number and its share of the limits. `entropy` makes the session
     /// ids, so it must be unpredictable.
     #[must_use]
-    pub fn new(config: Config, entropy: Box<dyn Entropy + Send>, control: ShardControl) -> Self {
+    pub(super) fn new(
+        config: Config,
+        entropy: Box<dyn Entropy + Send>,
+        control: ShardControl,
+    ) -> Self {
         let ShardControl { handle, receiver, shard_set, authorizer, cache } = control;
         let cache = cache.share_of(shard_set.shards());
         let decisions = Decisions::new(authorizer, cache, shard_set.own().clone());
@@ -203,7 +195,7 @@ impl<S: Socket> Shard<S> {
     /// the server is stopping, and pending while all connections are in use.
     ///
     /// The task of `cx` is woken when the result may have changed.
-    pub fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
+    pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         set_waker(&mut state.accept_waker, cx);
         state.accept_reported = state.accepting();
@@ -212,7 +204,7 @@ impl<S: Socket> Shard<S> {
 
     /// How many more connections the shard has room for; `u32::MAX` if they are not limited.
     #[must_use]
-    pub fn room(&self) -> u32 {
+    pub(super) fn room(&self) -> u32 {
         let state = self.state.borrow();
         let max = state.server.config().limits().connections_max;
         max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
@@ -220,9 +212,9 @@ impl<S: Socket> Shard<S> {
 
     /// Adds a connection with an accepted socket, whose other end is `peer`.
     ///
-    /// The next turn returns it as [`Turn::Accepted`](super::Turn::Accepted). If a limit leaves no
+    /// The next turn returns it as [`Turn::Accepted`](super::turn::Turn::Accepted). If a limit leaves no
     /// room for it, the socket is dropped, and the refusal is counted and logged.
-    pub fn accept(&self, socket: S, peer: Peer) {
+    pub(super) fn accept(&self, socket: S, peer: Peer) {
         let state = &mut *self.state.borrow_mut();
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
@@ -239,9 +231,9 @@ impl<S: Socket> Shard<S> {
 
     /// Serves one connection: reads its socket until the connection has ended, and closes the socket.
     ///
-    /// The adapter spawns this future for each [`Turn::Accepted`](super::Turn::Accepted), on the
-    /// thread of the shard. If it is dropped earlier, the connection stays open and is not read.
-    pub async fn connection(self, id: ConnId) {
+    /// It is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of the
+    /// shard. If it is dropped earlier, the connection stays open and is not read.
+    pub(super) async fn connection(self, id: ConnId) {
         poll_fn(|cx| self.poll_connection(id, cx)).await;
     }
 
@@ -458,34 +450,5 @@ fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {
     match waker {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *waker = Some(cx.waker().clone()),
-    }
-}
-
-/// What to do when accepting fails, as it does when the process has no descriptors left.
-#[derive(Debug, Default)]
-pub struct AcceptTrouble {
-    warned: Option<Instant>,
-    unsaid: u32,
-}
-
-impl AcceptTrouble {
-    /// For how long to leave the listener alone after `error`. Warns about it, at most once a second.
-    #[must_use]
-    pub fn pause(&mut self, error: &io::Error, clock: &Clock) -> Duration {
-        // The connection was gone before it was accepted: that says nothing about the next one.
-        let theirs =
-            matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
-        let now = clock.instant(clock.now());
-        let quiet = match (self.warned, now) {
-            (Some(warned), Some(now)) => now.duration_since(warned) < Duration::from_secs(1),
-            _ => false,
-        };
-        if quiet {
-            self.unsaid += 1;
-        } else {
-            log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
-            (self.warned, self.unsaid) = (now, 0);
-        }
-        if theirs { Duration::ZERO } else { Duration::from_millis(100) }
     }
 }

@@ -260,7 +260,7 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::shard_control_of;
+    use crate::handle::shard_control;
     use crate::testing::Random;
     use mcp_sse_core::{Event, Peer, Timeouts};
 
@@ -302,7 +302,7 @@ mod tests {
             (DECISION / 2 + Duration::from_micros(1), Outcome::Busy),
             (DECISION, Outcome::Busy),
         ] {
-            let (_, controls) = shard_control_of(2).unwrap();
+            let controls = shard_control().1.split(2);
             let [first, mut second] = <[_; 2]>::try_from(
                 controls.into_iter().map(|controls| controls.shard_set).collect::<Vec<_>>(),
             )

@@ -16,8 +16,9 @@ use mcp_sse_core::{
 };
 
 use super::exchange::exchange_pair;
+use super::handle::shard_control;
 use super::session::{MailboxLimits, Session, SessionSlot};
-use super::{Socket, Stopped, shard_control};
+use super::{Socket, Stopped};
 use crate::testing::Random;
 
 const NOW: Time = Time::ZERO;

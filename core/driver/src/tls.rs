@@ -1,13 +1,13 @@
-//! What adapters share about TLS: certificates, and all that can happen before a handshake is done.
+//! TLS: certificates, and what can happen on a connection before its handshake is complete.
 //!
-//! Knows: PEM files and what is wrong with them; when a connection speaks TLS, and what to tell one
-//! that does not; that a byte is written when the kernel has it, and not when it is encrypted.
-//! Does not know: sockets, or how a handshake is driven; an adapter lends both, by the crate that
+//! Knows: PEM files and the errors in them; whether a client speaks TLS, and the answer to one that does
+//! not; that a byte counts as written when the kernel has it, and not when it is encrypted.
+//! Does not know: sockets, or how a handshake is driven; an adapter provides both, by the crate that
 //! puts rustls on its runtime.
 //!
 //! A handshake takes place inside the reads of a connection that the core has accepted already. So
-//! nothing waits for it, it counts against every limit on connections, and its deadline is the one
-//! that a request head has.
+//! no other connection waits for it, it counts against every limit on connections, and its deadline is that
+//! of a request head.
 
 use core::fmt;
 use core::mem;
@@ -30,21 +30,21 @@ use mcp_sse_core::{
 use super::socket::Socket;
 use crate::log_throttle::LogThrottle;
 
-/// The one protocol spoken here (RFC 7301).
+/// The only ALPN protocol of this server (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
 /// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 0x16;
-/// What is read, and thrown away, of a peer that does not speak TLS.
+/// Bytes that are read and discarded from a peer that does not speak TLS.
 const DISCARD_BYTES_MAX: usize = 64 << 10;
 
-/// A certificate with its key, and how TLS is spoken: TLS 1.2 and 1.3, ALPN `http/1.1`.
+/// A certificate with its private key, and the settings of TLS: versions 1.2 and 1.3, ALPN `http/1.1`.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
     lines: Arc<Lines>,
 }
 
-/// What the log says about peers that do not get through a handshake: a line a second for each.
+/// Throttles of log lines about connections without a complete handshake: one line a second for each cause.
 #[derive(Default)]
 struct Lines {
     not_tls: LogThrottle,
@@ -57,7 +57,8 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or does not have what it should, or the two do not belong together.
+    /// [`TlsError`], if a file cannot be read or has not the expected contents, or if the key does not
+    /// belong to the certificate.
     pub fn from_pem_files(
         cert_path: impl AsRef<Path>,
         key_path: impl AsRef<Path>,
@@ -87,7 +88,7 @@ impl Tls {
             .map_err(|error| key.error(TlsProblem::Unusable(error.to_string())))?;
         let pair = CertifiedKey::new(chain, private);
         match pair.keys_match() {
-            // A key that cannot tell its public half is given the benefit of the doubt.
+            // Some keys cannot tell their public half; then the pair is taken as it is.
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err(key.error(TlsProblem::KeyMismatch(cert_path.into())));
@@ -102,9 +103,9 @@ impl Tls {
         Ok(Self::from_config(Arc::new(config)))
     }
 
-    /// Takes a configuration that was made elsewhere, for client certificates, several names,
-    /// certificates that change, or another provider of cryptography. Its list of ALPN protocols is
-    /// replaced: only `http/1.1` is spoken here.
+    /// Takes a configuration of rustls: for client certificates, several names, certificates that
+    /// change, or another provider of cryptography. Its list of ALPN protocols is replaced by
+    /// `http/1.1`.
     #[must_use]
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
@@ -119,7 +120,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// One of the two files, for what is said about it.
+/// One of the two files, for errors about it.
 #[derive(Clone, Copy)]
 enum File<'a> {
     Certificate(&'a Path),
@@ -141,7 +142,7 @@ impl File<'_> {
     }
 }
 
-/// Not by the error's own words, which repeat the line that is wrong.
+/// Describes `error`. The error's own text is not used, because it repeats the faulty line of the file.
 const fn pem_problem(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section does not end",
@@ -156,8 +157,8 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(text, part).is_some()
 }
 
-/// Why [`Tls::from_pem_files`] did not give a [`Tls`]. Displays as a sentence with the file's name in
-/// it, and nothing of what is in the file.
+/// The error of [`Tls::from_pem_files`]. It displays as a sentence with the file's name, and without
+/// any of the file's contents.
 #[derive(Debug)]
 pub struct TlsError {
     what: &'static str,
@@ -166,36 +167,36 @@ pub struct TlsError {
 }
 
 impl TlsError {
-    /// The file that is to blame.
+    /// The path of the faulty file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is wrong with it.
+    /// What is wrong with the file.
     #[must_use]
     pub const fn problem(&self) -> &TlsProblem {
         &self.problem
     }
 }
 
-/// What is wrong with a file.
+/// What is wrong with a file of [`Tls::from_pem_files`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TlsProblem {
-    /// It is missing, or may not be read.
+    /// The file is missing, or may not be read.
     Unreadable(io::Error),
-    /// What looks like PEM in it is broken, in this way.
+    /// The file is not sound PEM; the text says how.
     NotPem(&'static str),
-    /// There is no certificate in it.
+    /// The file has no certificate.
     NoCertificate,
-    /// There is no private key in it.
+    /// The file has no private key.
     NoKey,
-    /// The private key is encrypted, and nobody can be asked for its password.
+    /// The private key is encrypted. There is no way to give its password.
     EncryptedKey,
     /// The certificate or key is broken, or of a kind that is not supported.
     Unusable(String),
-    /// The key is not that of the certificate in this file.
+    /// The private key does not belong to the certificate in this other file.
     KeyMismatch(PathBuf),
 }
 
@@ -240,45 +241,47 @@ impl core::error::Error for TlsError {
     }
 }
 
-/// An adapter's plain stream, which can be looked at and handed to a handshake.
-pub trait Upgrade: Socket + Sized {
+/// A TCP stream of a runtime on which TLS can be started.
+pub trait TlsUpgrade: Socket + Sized {
     /// A handshake under way.
-    type Handshake: Future<Output = io::Result<Self::Secure>> + Unpin;
-    /// What it ends in.
-    type Secure: Secure;
+    type Handshake: Future<Output = io::Result<Self::TlsStream>> + Unpin;
+    /// The stream after a complete handshake.
+    type TlsStream: TlsStream;
 
-    /// The first byte that has come, which stays where it is; `None` at the end.
+    /// Returns the first byte that was received and leaves it to be read; `None` if the peer has shut its
+    /// side down.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Any error ends the connection.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>>;
 
-    /// Begins the server's part of a handshake.
+    /// Begins the server's side of a handshake.
     fn handshake(self, config: Arc<ServerConfig>) -> Self::Handshake;
 }
 
-/// An adapter's TLS stream.
-pub trait Secure {
-    /// Its state machine.
+/// A TLS stream of a runtime after its handshake.
+pub trait TlsStream {
+    /// The state machine of rustls.
     fn connection(&mut self) -> &mut ServerConnection;
 
-    /// Reads decrypted bytes; zero of them at the peer's `close_notify`.
+    /// Reads decrypted bytes into `buffer` and returns their number. Zero means that the peer has sent
+    /// `close_notify`.
     ///
     /// # Errors
     ///
-    /// Any error ends the connection, but [`ErrorKind::UnexpectedEof`], which is an end without
-    /// `close_notify`.
+    /// [`ErrorKind::UnexpectedEof`] if the peer has shut its side down without `close_notify`. Any
+    /// other error ends the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Hands everything that is encrypted to the kernel.
+    /// Gives all encrypted bytes to the kernel.
     ///
     /// # Errors
     ///
     /// Any error ends the connection.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Says `close_notify`, and shuts this side of the plain stream down.
+    /// Sends `close_notify`, and shuts the write side of the TCP stream down.
     ///
     /// # Errors
     ///
@@ -286,23 +289,25 @@ pub trait Secure {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-/// A [`Socket`] that is to speak TLS.
-pub struct Secured<P: Upgrade> {
+/// A [`Socket`] on which TLS is spoken, from the first byte of its handshake on.
+///
+/// A peer that speaks plain HTTP gets an answer in plain HTTP that says so.
+pub struct TlsSocket<P: TlsUpgrade> {
     stage: Stage<P>,
     tls: Tls,
     peer: Peer,
 }
 
-enum Stage<P: Upgrade> {
-    /// Nothing has come yet.
+enum Stage<P: TlsUpgrade> {
+    /// Nothing was received yet.
     Silent(P),
     Handshake(P::Handshake),
     Open {
-        stream: P::Secure,
-        /// Bytes that were taken and encrypted, and have not all reached the kernel.
+        stream: P::TlsStream,
+        /// The number of bytes that were encrypted and have not all reached the kernel.
         owed: usize,
     },
-    /// The peer does not speak TLS, and is told so.
+    /// The peer does not speak TLS, and gets an answer that says so.
     Plain {
         socket: P,
         answer: Vec<u8>,
@@ -310,18 +315,18 @@ enum Stage<P: Upgrade> {
         shut: bool,
         discarded: usize,
     },
-    /// Between two stages, and after a handshake that failed.
+    /// The handshake has failed. It is the stage between two others as well.
     Failed,
 }
 
-impl<P: Upgrade> Secured<P> {
-    /// An accepted stream on which nothing was said yet.
+impl<P: TlsUpgrade> TlsSocket<P> {
+    /// Takes an accepted stream on which nothing was read yet. `peer` is for log lines.
     pub fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
         Self { stage: Stage::Silent(socket), tls: tls.clone(), peer }
     }
 
-    /// Gets to the stage in which bytes are exchanged, one way or the other; false if the peer has
-    /// left before.
+    /// Ready with true in the stages in which bytes are exchanged, and with false if the peer has shut its
+    /// side down before.
     fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             match &mut self.stage {
@@ -351,7 +356,7 @@ impl<P: Upgrade> Secured<P> {
                     match done {
                         Ok(stream) => self.stage = Stage::Open { stream, owed: 0 },
                         Err(error) => {
-                            // Leaving in the middle is nobody's mistake; all else is worth a look.
+                            // A peer may leave during a handshake; other failures are logged.
                             if error.kind() == ErrorKind::InvalidData
                                 && let Some(unsaid) = self.tls.lines.failed.tell()
                             {
@@ -367,7 +372,7 @@ impl<P: Upgrade> Secured<P> {
     }
 }
 
-/// What somebody who speaks HTTP to a port of HTTPS is told.
+/// The answer to a client that speaks plain HTTP to this port.
 fn not_plain() -> Vec<u8> {
     let response = Response {
         status: 400,
@@ -379,22 +384,22 @@ fn not_plain() -> Vec<u8> {
     response.render(Some(&date), Persistence::Close, false)
 }
 
-impl<P: Upgrade> Socket for Secured<P> {
+impl<P: TlsUpgrade> Socket for TlsSocket<P> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if !ready!(self.poll_begun(cx))? {
             return Poll::Ready(Ok(0));
         }
         match &mut self.stage {
             Stage::Open { stream, .. } => {
-                // What TLS itself has to say, tickets and alerts, waits for nobody's write.
+                // Tickets and alerts of TLS itself do not wait for the next write.
                 if stream.connection().wants_write()
                     && let Poll::Ready(Err(error)) = stream.poll_flush(cx)
                 {
                     return Poll::Ready(Err(error));
                 }
                 match ready!(stream.poll_read(cx, buffer)) {
-                    // Many end without `close_notify`. That hides nothing: a request knows its own
-                    // length (RFC 9112 §9.8).
+                    // Many clients end without `close_notify`. No request can be cut short by that
+                    // unnoticed, because each carries its length (RFC 9112 §9.8).
                     Err(error) if error.kind() == ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
                     done => Poll::Ready(done),
                 }
@@ -409,8 +414,8 @@ impl<P: Upgrade> Socket for Secured<P> {
                 if !mem::replace(shut, true) {
                     ready!(socket.poll_shutdown(cx))?;
                 }
-                // As with every refusal: a reset would destroy the answer (RFC 9112 §9.6). The core
-                // hears nothing of these bytes, so that its deadline for a head is the end of it.
+                // The rest of the request is read, because a reset would destroy the answer (RFC 9112
+                // §9.6). The core does not get these bytes, so its deadline for a request head applies.
                 loop {
                     match ready!(socket.poll_read(cx, buffer))? {
                         0 => return Poll::Ready(Ok(0)),
@@ -427,8 +432,8 @@ impl<P: Upgrade> Socket for Secured<P> {
         }
     }
 
-    /// Ready when the kernel has every byte that is counted: what is encrypted and not sent would
-    /// look like written to the core, and neither its limits nor its stall timer would see it.
+    /// Ready when the kernel has every byte that is counted. If encrypted bytes counted before they are
+    /// sent, neither the core's limits nor its stall timer would cover them.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -441,7 +446,7 @@ impl<P: Upgrade> Socket for Secured<P> {
         if *owed == 0 {
             *owed = stream.connection().writer().write_vectored(pieces)?;
         }
-        // Until it is flushed the same bytes are offered again, as the first of perhaps more.
+        // Until the flush is complete the core offers the same bytes again, possibly with more behind them.
         ready!(stream.poll_flush(cx))?;
         Poll::Ready(Ok(mem::take(owed)))
     }
@@ -450,7 +455,7 @@ impl<P: Upgrade> Socket for Secured<P> {
         match &mut self.stage {
             Stage::Open { stream, .. } => stream.poll_shutdown(cx),
             Stage::Plain { socket, .. } => socket.poll_shutdown(cx),
-            // Nothing was said, so nothing can be lost by closing at once.
+            // Nothing was sent, so nothing can be lost by closing at once.
             Stage::Silent(_) | Stage::Handshake(_) | Stage::Failed => {
                 Poll::Ready(Err(ErrorKind::NotConnected.into()))
             }
@@ -458,9 +463,9 @@ impl<P: Upgrade> Socket for Secured<P> {
     }
 }
 
-/// Says `close_notify` if the socket takes it now: a stream that just ends is closed without a
-/// shutdown, which is an end by TCP, and a cut to TLS.
-impl<P: Upgrade> Drop for Secured<P> {
+/// Sends `close_notify` if the socket takes it now. A connection that has ended is closed without a
+/// shutdown, which TCP reports as an end, and TLS as a truncation.
+impl<P: TlsUpgrade> Drop for TlsSocket<P> {
     fn drop(&mut self) {
         if let Stage::Open { stream, .. } = &mut self.stage {
             let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
@@ -468,7 +473,7 @@ impl<P: Upgrade> Drop for Secured<P> {
     }
 }
 
-impl<P: Upgrade> fmt::Debug for Secured<P> {
+impl<P: TlsUpgrade> fmt::Debug for TlsSocket<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
             Stage::Silent(_) => "silent",
@@ -477,6 +482,6 @@ impl<P: Upgrade> fmt::Debug for Secured<P> {
             Stage::Plain { .. } => "plain",
             Stage::Failed => "failed",
         };
-        f.debug_struct("Secured").field("peer", &self.peer).field("stage", &stage).finish()
+        f.debug_struct("TlsSocket").field("peer", &self.peer).field("stage", &stage).finish()
     }
 }

@@ -5,11 +5,11 @@
 
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::time::Instant;
 
 use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
 
 use super::control::Control;
+use super::runtime::Timer;
 use super::session::{Session, SessionSlot};
 use super::shard::{Shard, ShardState};
 use super::shard_mailbox::StopKind;
@@ -30,30 +30,21 @@ const DELAYED: Duration = Duration::from_millis(50);
 /// How long a delayed thread drains its sockets before timers fire.
 const DRAIN: Duration = Duration::from_millis(10);
 
-/// An adapter's timer: one for each shard.
-pub trait Timer {
-    /// Fires at `at`, and no more at the time it was set to before.
-    fn set(&mut self, at: Instant);
-
-    /// Whether it has fired; if not, the task of `cx` is woken when it does.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
 /// Why [`Shard::poll_turn`] is ready.
 #[derive(Debug)]
-pub enum Turn {
-    /// A session has begun: see to it that somebody serves it.
+pub(super) enum Turn {
+    /// A session has begun, and needs a handler.
     Opened(Session),
-    /// A connection has begun: spawn [`connection`](Shard::connection) for it.
+    /// A connection has begun, and needs a task: [`connection`](Shard::connection).
     Accepted(ConnId),
     /// The server has been shut down and every connection has ended.
     Drained,
 }
 
 impl<S: Socket> Shard<S> {
-    /// Does everything there is to do now and waits for more: fires what is due, moves messages and
-    /// frames between the core and the handles, writes what can be written.
-    pub fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
+    /// Does all that there is to do now, and is pending until there is more: fires timeouts, moves
+    /// messages and frames between the core and the handles, and writes to sockets.
+    pub(super) fn poll_turn(&self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<Turn> {
         let state = &mut *self.state.borrow_mut();
         state.begin_turn(cx);
         let mut served = 0;
@@ -193,8 +184,8 @@ impl<S: Socket> ShardState<S> {
                         slot.message(message, &mut self.server, now);
                     }
                     if let Some(ticket) = ticket {
-                        // In the handle's mailbox it is in the application's hands. The post's client
-                        // may have left.
+                        // A message in the session's mailbox counts as accepted. The post's client may have
+                        // left.
                         let _ =
                             self.server.acknowledge(ticket, mcp_sse_core::Outcome::Accepted, now);
                     }

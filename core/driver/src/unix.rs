@@ -1,6 +1,6 @@
 //! A listening Unix socket with its file.
 //!
-//! Knows: whose a socket file is, and when it may be replaced and removed.
+//! Knows: whether a socket file is in use, and when it may be replaced and removed.
 //! Does not know: what is served on it.
 
 use core::time::Duration;
@@ -12,41 +12,38 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::{process, thread};
 
-/// How long a server may take to take a connection before it counts as one that lives.
+/// Probe timeout: a server that has not refused a connection by then is considered alive.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// A listening Unix socket, and the file by which it is found.
+/// A listening Unix socket, and its file.
 #[derive(Debug)]
-pub struct UnixDoor {
-    /// The listening socket.
-    pub socket: UnixListener,
-    /// Its file.
-    pub file: SocketFile,
+pub(super) struct UnixListenSocket {
+    pub(super) socket: UnixListener,
+    pub(super) file: SocketFile,
 }
 
-/// The file of a listening socket: removed when this is dropped, unless it has become another's.
+/// The file of a listening socket. Dropping this removes the file, unless another socket has taken its
+/// place.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     id: FileId,
 }
 
-/// Device and inode.
+/// The device and inode of a file.
 type FileId = (u64, u64);
 
-impl UnixDoor {
-    /// Listens at `path`, for those whom `mode` lets write to it.
-    ///
-    /// # Errors
-    ///
-    /// Those of binding; [`ErrorKind::AddrInUse`] if a server listens there, and
-    /// [`ErrorKind::AlreadyExists`] if what is there is not a socket.
-    pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        // It would be made under a shorter name, and nobody could connect to it.
+impl UnixListenSocket {
+    /// Listens at `path`; users to whom `mode` gives write access may connect. Fails with
+    /// [`ErrorKind::AddrInUse`] if a server listens there, and with [`ErrorKind::AlreadyExists`] if
+    /// there is a file that is not a socket.
+    pub(super) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
+        // The socket is bound under a shorter name first, so a path that is too long would not fail below,
+        // and no client could connect to it.
         SocketAddr::from_pathname(path)?;
         let stale = find_stale(path)?;
-        // Between `bind` and `chmod` anybody may connect whom the umask lets; so it is made where
-        // nobody can get at it, and moved.
+        // Between `bind` and `chmod` every user may connect whom the umask admits. So the socket is
+        // bound in a directory that other users cannot enter, and moved.
         let room = PrivateRoom::beside(path)?;
         let inside = room.0.join("s");
         let socket = UnixListener::bind(&inside)?;
@@ -58,31 +55,23 @@ impl UnixDoor {
             fs::remove_file(path)?;
             log::info!("removed {}, on which nobody listened any more", path.display());
         }
-        // A link fails where something is, which somebody else may have put there meanwhile; a file
-        // system without links has to do with less.
+        // Unlike a rename, a link fails if another process has made a file there meanwhile. Some file
+        // systems have no links.
         match fs::hard_link(&inside, path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(in_use(path)),
             Err(_) => fs::rename(&inside, path)?,
         }
-        // What is removed at the end is this file, wherever the process has gone by then.
+        // The file has to be found at the end even if the process has changed its directory by then.
         let path = std::path::absolute(path)?;
         Ok(Self { socket, file: SocketFile { path, id } })
-    }
-}
-
-impl SocketFile {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if file_id(&self.path).is_ok_and(|id| id == self.id) {
-            // Nobody can be told.
+            // There is no caller to return an error to.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -97,7 +86,8 @@ fn in_use(path: &Path) -> io::Error {
     io::Error::new(ErrorKind::AddrInUse, text)
 }
 
-/// The socket that nobody listens on at `path`; `None` if there is nothing.
+/// The socket at `path` on which no process listens; `None` if there is no file. Any other file is an
+/// error.
 fn find_stale(path: &Path) -> io::Result<Option<FileId>> {
     let data = match fs::symlink_metadata(path) {
         Ok(data) => data,
@@ -108,11 +98,11 @@ fn find_stale(path: &Path) -> io::Result<Option<FileId>> {
         let text = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(ErrorKind::AlreadyExists, text));
     }
-    // A server that hangs with its backlog full would keep whoever connects waiting.
+    // If a server hangs and its backlog is full, connecting blocks: so a thread does it.
     let (sender, connected) = mpsc::channel();
     let there = path.to_path_buf();
     thread::Builder::new().name("mcp-sse looks".into()).spawn(move || {
-        // Whoever asked may have given up.
+        // The receiver is gone after the timeout.
         let _ = sender.send(UnixStream::connect(there).map(drop));
     })?;
     match connected.recv_timeout(ANSWER_WITHIN) {
@@ -120,17 +110,18 @@ fn find_stale(path: &Path) -> io::Result<Option<FileId>> {
             Ok(Some((data.dev(), data.ino())))
         }
         Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // It may be alive; who may not ask may not remove it either.
+        // The server may be alive: a process that may not connect may not remove the file either.
         Ok(Err(error)) => Err(error),
         Ok(Ok(())) | Err(_) => Err(in_use(path)),
     }
 }
 
-/// A directory that only this user can enter, for as long as this lives.
+/// A directory that only this user can enter. Dropping it removes the directory.
 struct PrivateRoom(PathBuf);
 
 impl PrivateRoom {
-    /// On the same file system as `path`; with a short name, since a socket's may not be long.
+    /// Makes a directory on the file system of `path`. Its name is short, because a socket's path may
+    /// not be long.
     fn beside(path: &Path) -> io::Result<Self> {
         let parent = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -155,7 +146,7 @@ impl PrivateRoom {
 
 impl Drop for PrivateRoom {
     fn drop(&mut self) {
-        // What was moved is gone from it already.
+        // There is no socket in it any more if it was moved.
         let _ = fs::remove_file(self.0.join("s"));
         let _ = fs::remove_dir(&self.0);
     }

@@ -2,10 +2,12 @@
 
 use std::io;
 
-/// The most shards that one server can have. A session's token has room for more; a machine has not.
+/// The maximum number of shards of one server. A session's token has room for more, but no machine has as
+/// many processors.
 pub const WORKERS_MAX: usize = 256;
 
-/// Checks a number of workers.
+/// Returns `workers` if it is a possible number of shards, and an error of kind `InvalidInput` if it is
+/// not.
 pub(super) fn check(workers: usize) -> io::Result<usize> {
     if (1..=WORKERS_MAX).contains(&workers) {
         return Ok(workers);

@@ -8,14 +8,16 @@ use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
 
 use super::poll;
 use super::sockets::{ScriptedSocket, ShardHarness};
+use crate::handle::shard_control;
 use crate::testing::Random;
-use crate::{Handle, Stopped, shard_control_of};
+use crate::{Handle, Stopped, worker_count};
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Makes a server of `count` shards, each of which runs when a test calls it.
 fn shards(config: &Config, count: usize) -> (Handle, Vec<ShardHarness>) {
-    let (handle, controls) = shard_control_of(count).unwrap();
+    let (handle, controls) = shard_control();
+    let controls = controls.split(count);
     let harness = |(seed, controls)| {
         ShardHarness::with(config.clone(), Box::new(Random::seeded(seed)), handle.clone(), controls)
     };
@@ -347,7 +349,7 @@ fn unfinished_posts_to_ended_or_missing_shards_are_answered() {
 
 #[test]
 fn shutdown_before_start_reaches_every_shard() {
-    let (handle, controls) = crate::shard_control();
+    let (handle, controls) = shard_control();
     handle.shutdown();
     for controls in controls.split(3) {
         let entropy = Box::new(Random::seeded(1));
@@ -365,7 +367,7 @@ fn session_ids_differ_between_shards() {
 
 #[test]
 fn shard_count_out_of_range_is_an_error() {
-    assert!(shard_control_of(0).is_err());
-    assert!(shard_control_of(257).is_err());
-    assert!(shard_control_of(256).is_ok());
+    assert!(worker_count::check(0).is_err());
+    assert!(worker_count::check(257).is_err());
+    assert!(worker_count::check(256).is_ok());
 }

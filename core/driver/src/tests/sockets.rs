@@ -14,10 +14,11 @@ use std::time::Instant;
 use mcp_sse_core::{Clock, CloseReason, Config, ConnId, Limits, Peer, sse::Frame};
 
 use super::{Counted, poll};
+use crate::handle::{ShardControl, shard_control};
+use crate::shard::Shard;
 use crate::testing::{Random, lines_in};
-use crate::{
-    Handle, Session, SessionSender, Shard, ShardControl, Socket, Timer, Turn, shard_control,
-};
+use crate::turn::Turn;
+use crate::{Handle, Session, SessionSender, Socket, Timer};
 
 /// The bytes of one socket in both directions, and how the socket behaves.
 #[derive(Default)]

@@ -1,5 +1,6 @@
-//! TLS on smol, by `futures-rustls`. What is decided about it is the driver's; this only lends it.
+//! TLS on smol, by `futures-rustls`. Everything that is decided about TLS is decided in the driver.
 
+use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io;
@@ -9,15 +10,14 @@ use std::sync::Arc;
 use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use futures_rustls::rustls::{ServerConfig, ServerConnection};
-use futures_rustls::server::TlsStream;
-use futures_rustls::{Accept, TlsAcceptor};
+use futures_rustls::{Accept, TlsAcceptor, server};
 use mcp_sse_driver as driver;
 
-use crate::socket::{HalfClose, Plain, poll_input};
+use super::{PlainStream, ShutdownWrite, poll_input};
 
-impl driver::Upgrade for Plain<TcpStream> {
+impl driver::TlsUpgrade for PlainStream<TcpStream> {
     type Handshake = Handshake;
-    type Secure = Secure;
+    type TlsStream = TlsStream;
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
         poll_input(&self.stream, cx, |stream| {
@@ -32,19 +32,28 @@ impl driver::Upgrade for Plain<TcpStream> {
     }
 }
 
-pub(crate) struct Handshake(Accept<Async<TcpStream>>);
+/// A TLS handshake under way.
+pub struct Handshake(Accept<Async<TcpStream>>);
 
 impl Future for Handshake {
-    type Output = io::Result<Secure>;
+    type Output = io::Result<TlsStream>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Secure>> {
-        Pin::new(&mut self.0).poll(cx).map_ok(Secure)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(TlsStream)
     }
 }
 
-pub(crate) struct Secure(TlsStream<Async<TcpStream>>);
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake").finish_non_exhaustive()
+    }
+}
 
-impl driver::Secure for Secure {
+/// A TLS stream after its handshake.
+#[derive(Debug)]
+pub struct TlsStream(server::TlsStream<Async<TcpStream>>);
+
+impl driver::TlsStream for TlsStream {
     fn connection(&mut self) -> &mut ServerConnection {
         self.0.get_mut().1
     }
@@ -60,6 +69,6 @@ impl driver::Secure for Secure {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Closing an `Async` only flushes it.
         ready!(Pin::new(&mut self.0).poll_close(cx))?;
-        Poll::Ready(self.0.get_ref().0.get_ref().end_writing())
+        Poll::Ready(self.0.get_ref().0.get_ref().shutdown_write())
     }
 }

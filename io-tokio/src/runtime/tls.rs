@@ -1,5 +1,6 @@
-//! TLS on tokio, by `tokio-rustls`. What is decided about it is the driver's; this only lends it.
+//! TLS on tokio, by `tokio-rustls`. Everything that is decided about TLS is decided in the driver.
 
+use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io;
@@ -9,14 +10,13 @@ use mcp_sse_driver as driver;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_rustls::{Accept, TlsAcceptor, server};
 
-use crate::socket::Plain;
+use super::PlainStream;
 
-impl driver::Upgrade for Plain<TcpStream> {
+impl driver::TlsUpgrade for PlainStream<TcpStream> {
     type Handshake = Handshake;
-    type Secure = Secure;
+    type TlsStream = TlsStream;
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
         let mut first = [0];
@@ -30,19 +30,28 @@ impl driver::Upgrade for Plain<TcpStream> {
     }
 }
 
-pub(crate) struct Handshake(Accept<TcpStream>);
+/// A TLS handshake under way.
+pub struct Handshake(Accept<TcpStream>);
 
 impl Future for Handshake {
-    type Output = io::Result<Secure>;
+    type Output = io::Result<TlsStream>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Secure>> {
-        Pin::new(&mut self.0).poll(cx).map_ok(Secure)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(TlsStream)
     }
 }
 
-pub(crate) struct Secure(TlsStream<TcpStream>);
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake").finish_non_exhaustive()
+    }
+}
 
-impl driver::Secure for Secure {
+/// A TLS stream after its handshake.
+#[derive(Debug)]
+pub struct TlsStream(server::TlsStream<TcpStream>);
+
+impl driver::TlsStream for TlsStream {
     fn connection(&mut self) -> &mut ServerConnection {
         self.0.get_mut().1
     }

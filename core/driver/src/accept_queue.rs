@@ -1,0 +1,247 @@
+//! One acceptor for several shards, where the operating system does not distribute connections.
+//!
+//! Knows: which shards have room for a connection, and which is next. Does not know: how a connection is
+//! accepted.
+//!
+//! Each shard has a queue of accepted sockets, which takes as many as the shard has room for, up to
+//! [`QUEUE_MAX`]. The [`Acceptor`] fills the queues with room in turn, and does not accept while none has
+//! room: few accepted sockets wait at any moment, none of them for a full shard, and further connections
+//! stay in the listening socket's backlog.
+
+use core::net::SocketAddr;
+use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::net::TcpStream;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Accepted sockets that may wait for one shard. With a bound of one, a burst of connections would pass
+/// over each shard whose thread has not woken yet.
+const QUEUE_MAX: usize = 16;
+
+/// A connection that was accepted and is not registered with a runtime.
+#[derive(Debug)]
+pub(super) enum AcceptedSocket {
+    /// A TCP stream, and the address of its peer.
+    Tcp(TcpStream, SocketAddr),
+    /// A Unix stream.
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// Distributes accepted sockets among the shards. The task that accepts has it.
+pub(super) struct Acceptor(Arc<AcceptQueue>);
+
+/// The accepted sockets of one shard.
+pub(super) struct ShardQueue {
+    queue: Arc<AcceptQueue>,
+    number: usize,
+}
+
+#[derive(Default)]
+struct AcceptQueue(Mutex<AcceptQueueState>);
+
+#[derive(Default)]
+struct AcceptQueueState {
+    queues: Vec<ShardQueueState>,
+    /// The shard that is asked first for the next connection.
+    next: usize,
+    acceptor: Option<Waker>,
+}
+
+#[derive(Default)]
+struct ShardQueueState {
+    /// The number of connections that the shard has room for, those in `accepted` included.
+    room: usize,
+    /// The shard has ended, and takes no further connection.
+    ended: bool,
+    accepted: VecDeque<AcceptedSocket>,
+    shard: Option<Waker>,
+}
+
+impl ShardQueueState {
+    fn has_room(&self) -> bool {
+        self.accepted.len() < self.room
+    }
+}
+
+impl AcceptQueue {
+    fn lock(&self) -> MutexGuard<'_, AcceptQueueState> {
+        // No method panics while it holds the lock with a change half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the queue of one shard, and wakes the acceptor if the change concerns it.
+    fn change<T>(
+        &self,
+        number: usize,
+        change: impl FnOnce(&mut ShardQueueState) -> T,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        let queue = state.queues.get_mut(number)?;
+        let before = queue.has_room();
+        let changed = change(queue);
+        let concerns_acceptor = queue.ended || (queue.has_room() && !before);
+        let acceptor = if concerns_acceptor { state.acceptor.take() } else { None };
+        drop(state);
+        if let Some(acceptor) = acceptor {
+            acceptor.wake();
+        }
+        Some(changed)
+    }
+}
+
+/// Makes an acceptor, and a queue for each of `shards` shards.
+pub(super) fn accept_queue(shards: usize) -> (Acceptor, Vec<ShardQueue>) {
+    let queue = Arc::new(AcceptQueue::default());
+    queue.lock().queues.resize_with(shards, ShardQueueState::default);
+    let queues = (0..shards).map(|number| ShardQueue { queue: queue.clone(), number }).collect();
+    (Acceptor(queue), queues)
+}
+
+impl Acceptor {
+    /// Whether to accept now: pending while every shard is full, and false once all have ended. The
+    /// task of `cx` is woken when the answer may have changed.
+    pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.0.lock();
+        if state.queues.iter().all(|queue| queue.ended) {
+            return Poll::Ready(false);
+        }
+        // The waker is kept when the answer is true as well: the task then waits for its listening
+        // socket, which it has to close when the last shard ends.
+        state.acceptor = Some(cx.waker().clone());
+        if state.queues.iter().any(ShardQueueState::has_room) {
+            Poll::Ready(true)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Gives a connection to the next shard that has room, or gives it back if none has room at the
+    /// moment; [`poll_accepting`](Self::poll_accepting) says when to try again.
+    pub(super) fn give(&self, accepted: AcceptedSocket) -> Result<(), AcceptedSocket> {
+        let mut state = self.0.lock();
+        let count = state.queues.len();
+        let mut turns = (0..count).map(|turn| (state.next + turn) % count);
+        let found =
+            turns.find(|&number| state.queues.get(number).is_some_and(ShardQueueState::has_room));
+        let queue = found.and_then(|number| state.queues.get_mut(number));
+        let (Some(number), Some(queue)) = (found, queue) else { return Err(accepted) };
+        queue.accepted.push_back(accepted);
+        let shard = queue.shard.take();
+        state.next = number + 1;
+        drop(state);
+        if let Some(shard) = shard {
+            shard.wake();
+        }
+        Ok(())
+    }
+}
+
+impl ShardQueue {
+    /// The next connection, for a shard with room for `room` of them.
+    pub(super) fn poll_take(&self, room: u32, cx: &Context<'_>) -> Poll<AcceptedSocket> {
+        let room = usize::try_from(room).unwrap_or(QUEUE_MAX).min(QUEUE_MAX);
+        let taken = self.queue.change(self.number, |queue| {
+            let accepted = queue.accepted.pop_front();
+            // The connection that is taken now needs room as well.
+            queue.room = room.saturating_sub(usize::from(accepted.is_some()));
+            queue.shard = Some(cx.waker().clone());
+            accepted
+        });
+        taken.flatten().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Says that the shard is full: the queue takes nothing until the next
+    /// [`poll_take`](Self::poll_take).
+    pub(super) fn close(&self) {
+        self.queue.change(self.number, |queue| queue.room = 0);
+    }
+}
+
+impl Drop for ShardQueue {
+    fn drop(&mut self) {
+        let waiting = self.queue.change(self.number, |queue| {
+            (queue.room, queue.ended) = (0, true);
+            core::mem::take(&mut queue.accepted)
+        });
+        drop(waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::Ordering;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::tests::Counted;
+
+    fn accepted() -> AcceptedSocket {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        AcceptedSocket::Tcp(TcpStream::connect(address).unwrap(), address)
+    }
+
+    /// Without this wake-up the acceptor would accept connections that no shard takes, while the
+    /// requests that were under way at the shutdown are answered.
+    #[test]
+    fn acceptor_wakes_when_last_shard_ends() {
+        let woken = Arc::new(Counted::default());
+        let waker = Waker::from(woken.clone());
+        let (acceptor, mut queues) = accept_queue(2);
+        for queue in &queues {
+            assert!(queue.poll_take(5, &Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(acceptor.poll_accepting(&Context::from_waker(&waker)), Poll::Ready(true));
+        queues.clear();
+        assert!(woken.0.load(Ordering::Relaxed) > 0, "the acceptor has not been woken");
+        assert_eq!(acceptor.poll_accepting(&Context::from_waker(&waker)), Poll::Ready(false));
+    }
+
+    #[test]
+    fn shard_queues_are_filled_in_turn_and_full_ones_passed_over() {
+        let cx = &Context::from_waker(Waker::noop());
+        let (acceptor, mut queues) = accept_queue(3);
+        assert!(acceptor.poll_accepting(cx).is_pending(), "no shard has said that it has room");
+        assert!(acceptor.give(accepted()).is_err());
+        for (queue, room) in queues.iter().zip([1, 0, 3]) {
+            assert!(queue.poll_take(room, cx).is_pending());
+        }
+        assert_eq!(acceptor.poll_accepting(cx), Poll::Ready(true));
+        for _ in 0..4 {
+            acceptor.give(accepted()).unwrap();
+        }
+        assert!(acceptor.poll_accepting(cx).is_pending(), "all are full");
+        assert!(acceptor.give(accepted()).is_err());
+        assert!(queues[0].poll_take(1, cx).is_ready());
+        assert!(acceptor.poll_accepting(cx).is_pending(), "the connection just taken has the room");
+        assert!(queues[0].poll_take(0, cx).is_pending());
+        assert!(queues[1].poll_take(1, cx).is_pending(), "it had no room");
+        for _ in 0..3 {
+            assert!(queues[2].poll_take(u32::MAX, cx).is_ready());
+        }
+        // The last queue was given the last connection, so it is asked after the second.
+        acceptor.give(accepted()).unwrap();
+        acceptor.give(accepted()).unwrap();
+        assert!(queues[1].poll_take(0, cx).is_ready());
+        assert!(queues[2].poll_take(5, cx).is_ready());
+        queues[2].close();
+        assert!(acceptor.poll_accepting(cx).is_pending());
+
+        for queue in &queues {
+            assert!(queue.poll_take(1_000, cx).is_pending());
+        }
+        for _ in 0..3 * QUEUE_MAX {
+            acceptor.give(accepted()).unwrap();
+        }
+        assert!(
+            acceptor.give(accepted()).is_err(),
+            "a queue is bounded, whatever its shard's room"
+        );
+        queues.clear();
+        assert_eq!(acceptor.poll_accepting(cx), Poll::Ready(false));
+    }
+}

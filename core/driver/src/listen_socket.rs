@@ -1,0 +1,130 @@
+//! Listening sockets of the standard library, and one for each shard of a server.
+//!
+//! Knows: when the operating system distributes connections among several sockets at one address. Does not
+//! know: how a socket is bound (`addresses.rs`, `unix.rs`), or how a runtime accepts.
+
+use core::iter;
+use core::net::SocketAddr;
+use std::io;
+use std::net::TcpListener;
+
+#[cfg(unix)]
+use super::unix::UnixListenSocket;
+
+/// Connections that may wait in the backlog of each of several listening sockets; the standard library uses
+/// the same number for one.
+#[cfg(target_os = "linux")]
+const BACKLOG: i32 = 128;
+
+/// The listening sockets of a server: all are of one kind.
+#[derive(Debug)]
+pub(super) enum ListenSocket {
+    /// TCP sockets, one at least.
+    Tcp(Vec<TcpListener>),
+    /// A Unix socket with its file.
+    #[cfg(unix)]
+    Unix(UnixListenSocket),
+}
+
+impl ListenSocket {
+    /// The addresses that clients connect to.
+    pub(super) fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Tcp(sockets) => sockets.iter().map(TcpListener::local_addr).collect(),
+            #[cfg(unix)]
+            Self::Unix(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a Unix socket has a path, and no address",
+            )),
+        }
+    }
+
+    /// Makes listening sockets for each of `shards` shards, at the same addresses. Where that cannot be
+    /// done, these sockets are returned as the second value, for one acceptor to serve all shards.
+    pub(super) fn listen_sockets(
+        self,
+        shards: usize,
+        bound_here: bool,
+    ) -> (Vec<Self>, Option<Self>) {
+        if shards == 1 {
+            return (vec![self], None);
+        }
+        match self {
+            Self::Tcp(firsts) => match siblings(&firsts, shards - 1, bound_here) {
+                Ok(siblings) => {
+                    let all = iter::once(firsts).chain(siblings).map(Self::Tcp);
+                    (all.collect(), None)
+                }
+                Err(error) => {
+                    log::info!("one acceptor for {shards} workers: {error}");
+                    (Vec::new(), Some(Self::Tcp(firsts)))
+                }
+            },
+            #[cfg(unix)]
+            socket @ Self::Unix(_) => (Vec::new(), Some(socket)),
+        }
+    }
+}
+
+/// Makes listening sockets for `shards` further shards at the addresses of `firsts`. The operating system
+/// distributes connections among all of them.
+///
+/// With `SO_REUSEPORT` every server of a user may bind a port that another one has bound with the same
+/// option. So a socket that is bound here is bound without it, which fails if any process has the port,
+/// and gets the option afterwards: a second server that does likewise is refused, and does not silently
+/// get half of the connections.
+#[cfg(target_os = "linux")]
+fn siblings(
+    firsts: &[TcpListener],
+    shards: usize,
+    bound_here: bool,
+) -> io::Result<Vec<Vec<TcpListener>>> {
+    use socket2::{SockRef, Socket};
+
+    let before: Vec<bool> =
+        firsts.iter().map(|first| SockRef::from(first).reuse_port()).collect::<io::Result<_>>()?;
+    if !bound_here && before.contains(&false) {
+        let text = "the socket was not bound for several";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    for first in firsts {
+        SockRef::from(first).set_reuse_port(true)?;
+    }
+    // No socket listens before all are bound: if one cannot be bound the others are closed, and with them
+    // the connections in their backlogs.
+    let bound: io::Result<Vec<Vec<Socket>>> =
+        (0..shards).map(|_| firsts.iter().map(sibling).collect()).collect();
+    let listening = bound.and_then(|shards| {
+        let listen = |socket: Socket| socket.listen(BACKLOG).map(|()| socket.into());
+        shards.into_iter().map(|sockets| sockets.into_iter().map(listen).collect()).collect()
+    });
+    if listening.is_err() {
+        for (first, before) in firsts.iter().zip(before) {
+            SockRef::from(first).set_reuse_port(before)?;
+        }
+    }
+    listening
+}
+
+/// Binds a socket to the address of `first`. It does not listen yet.
+#[cfg(target_os = "linux")]
+fn sibling(first: &TcpListener) -> io::Result<socket2::Socket> {
+    use socket2::{Domain, SockRef, Socket, Type};
+
+    let address = first.local_addr()?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(SockRef::from(first).only_v6()?)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Other systems have no such option, or give all connections to one of the sockets.
+#[cfg(not(target_os = "linux"))]
+fn siblings(_: &[TcpListener], _: usize, _: bool) -> io::Result<Vec<Vec<TcpListener>>> {
+    let text = "this system does not deal connections out to several sockets";
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
+}

@@ -1,0 +1,599 @@
+//! A listening socket, and the ways to serve what it accepts.
+//!
+//! Knows: what an application says about a server before it serves, and where its handlers run. Does not
+//! know: any runtime; each adapter names its own in `pub type Listener = mcp_sse_driver::Listener<..>`.
+//!
+//! An alias was preferred to a type of each adapter that wraps this one, which would repeat every
+//! method and its documentation. `Listener::bind(..)` through an alias leaves nothing to infer, because
+//! the alias has no parameter. The adapters' functions `serve` and `serve_local` are written out in
+//! each: a generic function would have to be told its runtime.
+
+use core::fmt;
+use core::net::SocketAddr;
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+#[cfg(unix)]
+use std::path::Path;
+use std::sync::Arc;
+
+use mcp_sse_core::{Config, RequestHead};
+
+use super::addresses::bind_all;
+use super::decisions::Authorizer;
+use super::handle::Handle;
+use super::handler::HandlerReturn;
+use super::listen_socket::ListenSocket;
+use super::runtime::Runtime;
+use super::serve::{SharedHandler, serve_worker};
+use super::server_builder::{ServerBuilder, invalid};
+use super::session::Session;
+use super::stream_factory::StartTls;
+#[cfg(feature = "tls")]
+use super::tls::{Tls, TlsSocket, TlsUpgrade};
+#[cfg(unix)]
+use super::unix::UnixListenSocket;
+use super::verdicts::{Decision, VerdictCache};
+use super::worker_count;
+
+/// A listening socket with a configuration: a server that does not serve yet.
+///
+/// `R` is a runtime. Each adapter has an alias of this type, `mcp_sse_smol::Listener` or
+/// `mcp_sse_tokio::Listener`, whose page says what that runtime needs; the methods are the same. The
+/// examples here use smol.
+///
+/// One thread owns the sockets and the state of a server, or several with [`workers`](Self::workers).
+/// Choose where handlers of sessions run by the method that serves:
+///
+/// | method | threads of the server | handlers run |
+/// |---|---|---|
+/// | [`serve_local`](Self::serve_local) | the present one | on the present thread |
+/// | [`serve`](Self::serve) | one or more of its own | where the application awaits it |
+/// | [`serve_on_workers`](Self::serve_on_workers) | one or more of its own | on the thread of their session |
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+///
+/// use mcp_sse_smol::{Config, Listener};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+/// let address = listener.local_addr()?;
+///
+/// // A client opens the event stream of a session. Its first event is the address for messages.
+/// let client = std::thread::spawn(move || -> std::io::Result<String> {
+///     let mut stream = TcpStream::connect(address)?;
+///     stream.write_all(b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+///     let mut received = String::new();
+///     stream.read_to_string(&mut received)?;
+///     Ok(received)
+/// });
+///
+/// smol::block_on(listener.serve_local(async |mut session| {
+///     session.server().shutdown(); // One session is enough for this example.
+///     while let Some(message) = session.recv().await {
+///         println!("{:?}", message.method());
+///     }
+/// }))?;
+/// assert!(client.join().expect("no panic")?.contains("event: endpoint"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Listener<R: Runtime> {
+    server: ServerBuilder,
+    start_tls: Option<StartTls<R>>,
+}
+
+impl<R: Runtime> Listener<R> {
+    fn new(socket: ListenSocket, config: Config) -> Self {
+        Self { server: ServerBuilder::new(socket, config), start_tls: None }
+    }
+
+    /// Binds a TCP address; port 0 is any free port.
+    ///
+    /// A name that stands for several addresses is bound at all of them, and so is a slice of several,
+    /// at most [`ADDRESSES_MAX`](crate::ADDRESSES_MAX): "localhost" is `127.0.0.1` with some clients
+    /// and `::1` with others. Those with port 0 get the same free port. An address that this machine
+    /// does not have is passed over if another can be bound, and the log says so at level info. One
+    /// server serves all of the addresses: limits and the [`Handle`] are of all together.
+    ///
+    /// # Errors
+    ///
+    /// The error of binding any of the addresses: it is in use, not this machine's, or not allowed.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for more than `ADDRESSES_MAX` addresses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+    /// println!("listening on http://{}/sse", listener.local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
+        let mut listener = Self::new(ListenSocket::Tcp(bind_all(address)?), config);
+        listener.server.bound_here = true;
+        Ok(listener)
+    }
+
+    /// Takes a TCP socket that is bound and listening already, as one that a process manager passed on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    ///
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let socket = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = socket.local_addr()?;
+    /// let listener = Listener::from_std(socket, Config::default());
+    /// assert_eq!(listener.local_addr()?, address);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn from_std(socket: TcpListener, config: Config) -> Self {
+        Self::new(ListenSocket::Tcp(vec![socket]), config)
+    }
+
+    /// Listens on a Unix socket at `path`, for the present user alone: the file has mode 0600.
+    ///
+    /// The file is removed when the server has ended. If there is a socket on which no process listens,
+    /// it is replaced; any other file is left alone. `Host` is checked as on loopback.
+    ///
+    /// # Errors
+    ///
+    /// The error of binding; [`AddrInUse`](io::ErrorKind::AddrInUse) if a server listens there, and
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is a file that is not a socket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let path = std::env::temp_dir().join(format!("example-{}.sock", std::process::id()));
+    /// let listener = Listener::bind_unix(&path, Config::default())?;
+    /// assert!(path.exists());
+    /// drop(listener);
+    /// assert!(!path.exists());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub fn bind_unix(path: impl AsRef<Path>, config: Config) -> io::Result<Self> {
+        Self::bind_unix_with_mode(path, 0o600, config)
+    }
+
+    /// Listens on a Unix socket whose file has the given mode, whatever the umask: 0660 lets a group
+    /// connect. All else is as with [`bind_unix`](Self::bind_unix).
+    ///
+    /// # Errors
+    ///
+    /// As [`bind_unix`](Self::bind_unix).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let path = std::env::temp_dir().join(format!("example-660-{}.sock", std::process::id()));
+    /// let listener = Listener::bind_unix_with_mode(&path, 0o660, Config::default())?;
+    /// assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660);
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub fn bind_unix_with_mode(
+        path: impl AsRef<Path>,
+        mode: u32,
+        config: Config,
+    ) -> io::Result<Self> {
+        let socket = UnixListenSocket::bind(path.as_ref(), mode)?;
+        Ok(Self::new(ListenSocket::Unix(socket), config))
+    }
+
+    /// Asks `authorizer` whether a request may proceed: each GET and POST of sessions, and each request
+    /// for the index page, before anything is looked up or made for it.
+    ///
+    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a
+    /// [`Decision`] that says how long the verdict holds. It is an `async` closure or function; a plain
+    /// closure that returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict
+    /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal), to whom the session
+    /// belongs: no post of another principal reaches it.
+    ///
+    /// By default a verdict holds for a minute for all requests with the same `Authorization` field: see
+    /// [`VerdictCache`] for what that means, and [`verdict_cache`](Self::verdict_cache) to change it.
+    ///
+    /// The closure is called, and the future that it returns is polled, on a thread of the server; so
+    /// it must not block. Each thread works out at most [`DECISIONS_MAX`](crate::DECISIONS_MAX)
+    /// decisions at once, and further requests wait. A decision that takes longer than
+    /// [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is given up, and its requests are
+    /// answered 503; so are those for which the closure or its future panics.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError)
+    /// inside, if the configuration has static tokens as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener, Principal, Refusal, Verdict};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?.authorize(async |head| {
+    ///     match head.field("authorization") {
+    ///         Some(b"Bearer open-sesame") => Verdict::Allow(Principal::new("ali")),
+    ///         Some(_) => Verdict::Refuse(Refusal::InvalidToken),
+    ///         None => Verdict::Refuse(Refusal::Unauthenticated),
+    ///     }
+    /// })?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn authorize<D: Into<Decision>>(
+        mut self,
+        authorizer: impl AsyncFn(Arc<RequestHead>) -> D + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let ServerBuilder { controls, config, .. } = &mut self.server;
+        controls.authorize(config, Authorizer::new(authorizer)).map_err(invalid)?;
+        Ok(self)
+    }
+
+    /// Sets for how many credentials, and how long, verdicts of an [authorizer](Self::authorize) hold
+    /// without asking it again. The default is [`VerdictCache::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use mcp_sse_smol::{Config, Listener, Refusal, Verdict, VerdictCache};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = VerdictCache::new().lifetime(Some(Duration::from_secs(10)));
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?
+    ///     .verdict_cache(cache)
+    ///     .authorize(async |_head| Verdict::Refuse(Refusal::Forbidden))?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn verdict_cache(mut self, cache: VerdictCache) -> Self {
+        self.server.controls.cache = cache;
+        self
+    }
+
+    /// Serves with `workers` shards, each on a thread of its own: for machines with more work than one
+    /// processor can do. The default is 1, and the maximum [`WORKERS_MAX`](crate::WORKERS_MAX). A post
+    /// reaches the session that it names whichever shard has its connection, and the [`Handle`] reaches
+    /// all shards.
+    ///
+    /// On Linux each shard has a listening socket of its own at the same port, and the operating system
+    /// distributes connections; a port that another process has is refused as ever. On other systems,
+    /// on Unix sockets, and on a socket without `SO_REUSEPORT` that [`from_std`](Self::from_std) was
+    /// given, one shard accepts for all in turn.
+    ///
+    /// [`Limits`](mcp_sse_core::Limits) are those of the whole server: each shard gets [its
+    /// share](mcp_sse_core::Limits::share_of), and connections may be distributed a little unevenly.
+    /// While a session has no room, a post for it that another shard has forwarded waits as one of its
+    /// own shard does, for [`Timeouts::hold`](mcp_sse_core::Timeouts::hold) at most. At most
+    /// [`Limits::forwarded_max`](mcp_sse_core::Limits::forwarded_max) of them wait, and further ones
+    /// are answered 503.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers, and for more than the maximum.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let workers = std::thread::available_parallelism()?.get().min(mcp_sse_smol::WORKERS_MAX);
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?.workers(workers)?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn workers(mut self, workers: usize) -> io::Result<Self> {
+        self.server.workers = worker_count::check(workers)?;
+        Ok(self)
+    }
+
+    /// The address that clients connect to; the first, if there are several.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system cannot tell, or this is a Unix socket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+    /// assert_ne!(listener.local_addr()?.port(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addrs()?.into_iter().next().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// All addresses that clients connect to: see [`bind`](Self::bind).
+    ///
+    /// # Errors
+    ///
+    /// As [`local_addr`](Self::local_addr).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("localhost:0", Config::default())?;
+    /// for address in listener.local_addrs()? {
+    ///     println!("listening on http://{address}/sse");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.server.socket.local_addrs()
+    }
+
+    /// A handle to the server: it shuts the server down and reaches every session. Take it before the
+    /// server serves.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+    /// let handle = listener.handle();
+    /// let server = std::thread::spawn(|| {
+    ///     smol::block_on(listener.serve_local(async |session| println!("{}", session.id())))
+    /// });
+    /// handle.shutdown();
+    /// server.join().expect("no panic")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.server.handle.clone()
+    }
+
+    /// Serves on this thread. `handler` is called once for each session, and the future that it returns
+    /// runs on this thread as well; if it still runs when the server has ended, it is dropped.
+    ///
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped,
+    /// the server ends at once.
+    ///
+    /// # Errors
+    ///
+    /// If the listening socket cannot be made non-blocking, and
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) with several [`workers`](Self::workers), for which
+    /// one thread is not enough: see [`serve_on_workers`](Self::serve_on_workers).
+    ///
+    /// # Panics
+    ///
+    /// If `handler` does. A panic of the future that it returned ends that session alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+    /// # listener.handle().shutdown(); // So that this example ends.
+    /// smol::block_on(listener.serve_local(async |mut session| {
+    ///     while let Some(message) = session.recv().await {
+    ///         println!("{:?}", message.method());
+    ///     }
+    /// }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn serve_local<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: Fn(Session) -> F + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let on_session = move |session, tasks: &_| R::spawn(tasks, handler(session));
+        serve_worker::<R>(self.server.into_worker()?, self.start_tls, on_session).await
+    }
+
+    /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs
+    /// the handlers outside of those.
+    ///
+    /// `handler` is called once for each session, by one thread at a time. It is one of two:
+    ///
+    /// - an async closure or function. The future that it returns runs where this future runs: on smol
+    ///   as a part of it, and on tokio as a task of the runtime that runs it. So a handler that blocks
+    ///   its thread delays the other handlers only. On smol, a future that still runs when the server
+    ///   has ended, or when this future is dropped, is dropped.
+    /// - a closure that hands the session on, to a task on any executor, and returns `()` or, on tokio, a
+    ///   `JoinHandle`. It is called on a thread of the server, so it must not block.
+    ///
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped,
+    /// the server is shut down. If one worker fails, the others are shut down first.
+    ///
+    /// # Errors
+    ///
+    /// If a thread or its runtime cannot be started, or the listening socket cannot be made non-blocking.
+    ///
+    /// # Panics
+    ///
+    /// If `handler` does, when all threads have ended. A panic of the future that it returned, or of a
+    /// task that it spawned, ends that session alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+    /// # listener.handle().shutdown(); // So that this example ends.
+    /// smol::block_on(listener.serve(async |mut session| {
+    ///     while let Some(message) = session.recv().await {
+    ///         println!("{:?}", message.method());
+    ///     }
+    /// }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With an executor of the application's:
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener, Session};
+    ///
+    /// static EXECUTOR: smol::Executor<'static> = smol::Executor::new(); // Run it on any number of threads.
+    ///
+    /// async fn serve_one(session: Session) {
+    ///     println!("{}", session.id());
+    /// }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # std::thread::spawn(|| smol::block_on(EXECUTOR.run(core::future::pending::<()>())));
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?;
+    /// # listener.handle().shutdown(); // So that this example ends.
+    /// smol::block_on(listener.serve(|session| EXECUTOR.spawn(serve_one(session)).detach()))
+    /// # }
+    /// ```
+    pub async fn serve<Form, Returned: HandlerReturn<Form>>(
+        self,
+        handler: impl FnMut(Session) -> Returned + Send + 'static,
+    ) -> io::Result<()> {
+        R::run_handlers(Box::new(move |handlers| {
+            let handler = SharedHandler::<R, _>::new(handlers, handler);
+            Box::pin(self.server.on_threads(move |worker| {
+                let handler = handler.clone();
+                let on_session = move |session, _: &_| handler.handle(session);
+                R::block_on(serve_worker::<R>(worker, self.start_tls.clone(), on_session))
+            }))
+        }))
+        .await
+    }
+
+    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there:
+    /// `handler` is called once for each session, on the thread of the session's connection, and the
+    /// future that it returns runs on that thread as well. If that future still runs when the shard has
+    /// ended, it is dropped. With one worker this is [`serve_local`](Self::serve_local) on a thread of
+    /// its own.
+    ///
+    /// Ends as [`serve`](Self::serve) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Panics
+    ///
+    /// If `handler` does, when all threads have ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?.workers(2)?;
+    /// # listener.handle().shutdown(); // So that this example ends.
+    /// smol::block_on(listener.serve_on_workers(async |mut session| {
+    ///     while let Some(message) = session.recv().await {
+    ///         println!("{:?}", message.method());
+    ///     }
+    /// }))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn serve_on_workers<H, F>(self, handler: H) -> io::Result<()>
+    where
+        H: Fn(Session) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.server
+            .on_threads(move |worker| {
+                let handler = handler.clone();
+                let on_session = move |session, tasks: &_| R::spawn(tasks, handler(session));
+                R::block_on(serve_worker::<R>(worker, self.start_tls.clone(), on_session))
+            })
+            .await
+    }
+}
+
+#[cfg(feature = "tls")]
+impl<R> Listener<R>
+where
+    R: Runtime<TlsStream = TlsSocket<<R as Runtime>::TcpStream>>,
+    R::TcpStream: TlsUpgrade,
+{
+    /// Speaks TLS on every connection. Without this method, which needs the feature `tls` of the
+    /// adapter, a server speaks plain HTTP.
+    ///
+    /// The handshake and the first request head have to be complete within
+    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) of the accept. A client that speaks plain HTTP
+    /// is told so, in HTTP. TLS is for TCP: a server with TLS and a Unix socket fails when it is to
+    /// serve.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener, Tls};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = std::env::temp_dir().join(format!("example-tls-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let (cert_path, key_path) = (folder.join("cert.pem"), folder.join("key.pem"));
+    /// # std::fs::write(&cert_path, pair.cert.pem())?;
+    /// # std::fs::write(&key_path, pair.signing_key.serialize_pem())?;
+    /// let tls = Tls::from_pem_files(&cert_path, &key_path)?;
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?.tls(tls);
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.server.tls = true;
+        self.start_tls = Some(Arc::new(move |stream, peer| TlsSocket::new(stream, &tls, peer)));
+        self
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Listener<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ServerBuilder { socket, handle, .. } = &self.server;
+        f.debug_struct("Listener")
+            .field("socket", socket)
+            .field("handle", handle)
+            .finish_non_exhaustive()
+    }
+}

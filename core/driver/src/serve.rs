@@ -1,0 +1,264 @@
+//! The tasks of one thread of a server.
+//!
+//! Knows: what runs beside what, when to accept, and how long to pause when accepting fails. Does not know:
+//! any runtime, or what a turn does.
+//!
+//! Each thread runs three kinds of tasks:
+//!
+//! - one that accepts, while [`Shard::poll_accepting`] is true, and gives each stream to [`Shard::accept`];
+//! - one for each connection, which is [`Shard::connection`]: it reads;
+//! - one that polls [`Shard::poll_turn`]: it serves the clock, moves messages between the core and the
+//!   handles, and writes. Tasks that read only wake it, so that one turn writes what many reads brought
+//!   about: answers and events for one socket leave together.
+//!
+//! Where the operating system does not distribute connections, one of the threads also runs a task that
+//! accepts for all of them.
+
+use core::future::poll_fn;
+use core::task::{Poll, ready};
+use core::time::Duration;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use mcp_sse_core::{Clock, Config, EntropyUnavailable, Time};
+
+use super::accept_queue::Acceptor;
+use super::connection_source::{AcceptedStream, ConnectionSource, RuntimeListener};
+use super::decisions::Authorizer;
+use super::handle::{Handle, ShardControl, shard_control};
+use super::handler::HandlerReturn;
+use super::runtime::{Runtime, Timer};
+use super::server_builder::{Worker, invalid};
+use super::session::Session;
+use super::shard::Shard;
+use super::socket::Socket;
+use super::stream_factory::{ServedStream, StartTls, StreamFactory};
+use super::turn::Turn;
+use super::verdicts::VerdictCache;
+use super::worker_count;
+use super::workers::run_each;
+
+/// Connections that one task accepts before the other tasks of its thread run. Without this bound, a peer
+/// that connects as fast as connections are accepted would have the thread for itself.
+const ACCEPTED_MAX: u8 = 16;
+/// The pause after an error of accepting that is likely to come again, such as having no descriptor left.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Serves one worker's share of a server on this thread, until the server has been shut down.
+pub(super) async fn serve_worker<R: Runtime>(
+    worker: Worker,
+    start_tls: Option<StartTls<R>>,
+    on_session: impl FnMut(Session, &R::Tasks) + 'static,
+) -> io::Result<()> {
+    let Worker { source, acceptor, config, controls } = worker;
+    let source = ConnectionSource::<RuntimeListener<R>>::new(source)?;
+    let acceptor = acceptor
+        .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
+        .transpose()?;
+    let shard = new_shard(config, controls);
+    R::run_tasks(move |tasks| {
+        if let Some((listener, acceptor)) = acceptor {
+            R::spawn(&tasks, accept_for_all(listener, acceptor));
+        }
+        R::spawn(&tasks, accept(source, StreamFactory { start_tls }, shard.clone()));
+        take_turns::<R, _>(shard, tasks, on_session)
+    })
+    .await;
+    Ok(())
+}
+
+/// Starts threads that serve requests whose HTTP is parsed by another server: those that
+/// [`Handle::exchange`] is given. They end after [`Handle::shutdown`].
+///
+/// Each of the `workers` threads has a shard of the server, as with
+/// [`Listener::workers`](crate::Listener::workers). `authorizer` and `cache` are what
+/// [`Listener::authorize`](crate::Listener::authorize) and
+/// [`Listener::verdict_cache`](crate::Listener::verdict_cache) take. `handler` is called once for each
+/// session, on the session's thread, by one thread at a time; what it returns is run by `handlers`.
+///
+/// # Errors
+///
+/// If a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker, for
+/// more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer beside static tokens, and for a
+/// configuration that needs an authorizer if there is none.
+pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
+    mut config: Config,
+    workers: usize,
+    authorizer: Option<Authorizer>,
+    cache: VerdictCache,
+    handlers: R::Handlers,
+    handler: impl FnMut(Session) -> Returned + Send + 'static,
+) -> io::Result<Handle> {
+    let workers = worker_count::check(workers)?;
+    let (handle, mut controls) = shard_control();
+    controls.cache = cache;
+    if let Some(authorizer) = authorizer {
+        controls.authorize(&mut config, authorizer).map_err(invalid)?;
+    }
+    controls.check(&config).map_err(invalid)?;
+    let handler = SharedHandler::<R, _>::new(handlers, handler);
+    let serve = move |controls| {
+        let (shard, handler) =
+            (new_shard::<R::TcpStream>(config.clone(), controls), handler.clone());
+        let on_session = move |session, _: &R::Tasks| handler.handle(session);
+        let served = R::run_tasks(|tasks| take_turns::<R, _>(shard, tasks, on_session));
+        R::block_on(async {
+            served.await;
+            Ok(())
+        })
+        .inspect_err(|error| log::error!("the service cannot run: {error}"))
+    };
+    // Nothing waits for the threads, which end by themselves.
+    drop(run_each("service", &handle, controls.split(workers), serve)?);
+    Ok(handle)
+}
+
+/// A handler of sessions that all threads of a server share.
+pub(super) struct SharedHandler<R: Runtime, H> {
+    handlers: R::Handlers,
+    handler: Arc<Mutex<H>>,
+}
+
+impl<R: Runtime, H> Clone for SharedHandler<R, H> {
+    fn clone(&self) -> Self {
+        Self { handlers: self.handlers.clone(), handler: self.handler.clone() }
+    }
+}
+
+impl<R: Runtime, H> SharedHandler<R, H> {
+    pub(super) fn new(handlers: R::Handlers, handler: H) -> Self {
+        Self { handlers, handler: Arc::new(Mutex::new(handler)) }
+    }
+
+    pub(super) fn handle<Form, Returned: HandlerReturn<Form>>(&self, session: Session)
+    where
+        H: FnMut(Session) -> Returned,
+    {
+        R::run_handler(&self.handlers, || {
+            // The lock is poisoned when the handler has panicked, which ends the server.
+            let mut handler = self.handler.lock().ok()?;
+            handler(session).serving()
+        });
+    }
+}
+
+fn new_shard<S: Socket>(config: Config, controls: ShardControl) -> Shard<S> {
+    let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
+    Shard::new(config, Box::new(system), controls)
+}
+
+/// Takes a shard's turns, and gives each of its connections a task, until the shard has been shut down.
+async fn take_turns<R: Runtime, S: Socket + 'static>(
+    shard: Shard<S>,
+    tasks: R::Tasks,
+    mut on_session: impl FnMut(Session, &R::Tasks),
+) {
+    let mut timer = R::Timer::default();
+    loop {
+        match poll_fn(|cx| shard.poll_turn(cx, &mut timer)).await {
+            Turn::Opened(session) => on_session(session, &tasks),
+            Turn::Accepted(conn) => R::spawn(&tasks, shard.clone().connection(conn)),
+            Turn::Drained => return,
+        }
+    }
+}
+
+/// Accepts for a shard until it stops.
+async fn accept<R: Runtime>(
+    source: ConnectionSource<RuntimeListener<R>>,
+    factory: StreamFactory<R>,
+    shard: Shard<ServedStream<R>>,
+) {
+    let mut pace = AcceptBackoff::<R>::new();
+    loop {
+        pace.yield_now().await;
+        let accepted = poll_fn(|cx| match shard.poll_accepting(cx) {
+            Poll::Ready(true) => source.poll_accept(shard.room(), cx).map(Some),
+            Poll::Ready(false) => Poll::Ready(None),
+            Poll::Pending => {
+                source.close();
+                Poll::Pending
+            }
+        });
+        match accepted.await.map(|accepted| accepted.map(|stream| factory.open(stream))) {
+            None => return,
+            Some(Ok(Ok((stream, peer)))) => shard.accept(stream, peer),
+            Some(Ok(Err(error))) => {
+                log::debug!("a connection was gone before it was served: {error}");
+            }
+            Some(Err(error)) => pace.pause_after(&error).await,
+        }
+    }
+}
+
+/// Accepts for all shards until all have ended.
+async fn accept_for_all<R: Runtime>(listener: RuntimeListener<R>, acceptor: Acceptor) {
+    let mut pace = AcceptBackoff::<R>::new();
+    let mut waiting = None;
+    loop {
+        pace.yield_now().await;
+        let accepted = poll_fn(|cx| {
+            if !ready!(acceptor.poll_accepting(cx)) {
+                return Poll::Ready(None);
+            }
+            match waiting.take() {
+                Some(accepted) => Poll::Ready(Some(Ok(accepted))),
+                None => listener
+                    .poll_accept(cx)
+                    .map(|accepted| Some(accepted.and_then(AcceptedStream::into_accepted))),
+            }
+        });
+        match accepted.await {
+            None => return,
+            // If the last shard with room has become full meanwhile, the connection waits here.
+            Some(Ok(accepted)) => waiting = acceptor.give(accepted).err(),
+            Some(Err(error)) => pace.pause_after(&error).await,
+        }
+    }
+}
+
+/// How fast a task accepts: it lets other tasks run now and then, and pauses when accepting fails.
+struct AcceptBackoff<R: Runtime> {
+    accepted: u8,
+    clock: Clock,
+    timer: R::Timer,
+    /// When the log was last told of an error, and how many errors it has not been told of since.
+    warned: Option<Time>,
+    unsaid: u32,
+}
+
+impl<R: Runtime> AcceptBackoff<R> {
+    fn new() -> Self {
+        let timer = R::Timer::default();
+        Self { accepted: 0, clock: Clock::start(), timer, warned: None, unsaid: 0 }
+    }
+
+    /// Call it before each connection that is accepted.
+    async fn yield_now(&mut self) {
+        self.accepted += 1;
+        if self.accepted > ACCEPTED_MAX {
+            self.accepted = 1;
+            R::yield_now().await;
+        }
+    }
+
+    /// Pauses, and warns of `error` at most once a second.
+    async fn pause_after(&mut self, error: &io::Error) {
+        let now = self.clock.now();
+        let quiet = |warned| now.saturating_since(warned) < Duration::from_secs(1);
+        if self.warned.is_some_and(quiet) {
+            self.unsaid += 1;
+        } else {
+            log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
+            (self.warned, self.unsaid) = (Some(now), 0);
+        }
+        // The peer has left before its connection was accepted, which says nothing about the next one.
+        let left =
+            matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
+        let until = if left { now } else { now.saturating_add(BACKOFF) };
+        if let Some(until) = self.clock.instant(until) {
+            self.timer.set(until);
+            poll_fn(|cx| self.timer.poll(cx)).await;
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Makes an accepted stream ready to be served.
+//!
+//! Knows: what a stream tells of its peer, and on which streams TLS is spoken. Does not know: what is done
+//! in a handshake (`tls.rs`).
+
+use core::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use mcp_sse_core::Peer;
+
+use super::connection_source::AcceptedStream;
+use super::runtime::Runtime;
+use super::socket::Socket;
+
+/// Puts TLS on an accepted TCP stream. It is called through a pointer, once for each connection, so that
+/// only `Listener::tls` needs a runtime with TLS.
+pub(super) type StartTls<R> = Arc<
+    dyn Fn(<R as Runtime>::TcpStream, Peer) -> <R as Runtime>::TlsStream + Send + Sync + 'static,
+>;
+
+/// A stream of any kind that is served.
+pub(super) enum ServedStream<R: Runtime> {
+    Tcp(R::TcpStream),
+    #[cfg(unix)]
+    Unix(R::UnixStream),
+    Tls(Box<R::TlsStream>),
+}
+
+/// Makes [`ServedStream`]s.
+pub(super) struct StreamFactory<R: Runtime> {
+    pub(super) start_tls: Option<StartTls<R>>,
+}
+
+impl<R: Runtime> StreamFactory<R> {
+    /// The stream to be served, and its peer. Fails if the peer has left already.
+    pub(super) fn open(&self, accepted: AcceptedStream<R>) -> io::Result<(ServedStream<R>, Peer)> {
+        match accepted {
+            AcceptedStream::Tcp(stream, remote) => {
+                let peer = Peer::tcp(remote, R::tcp_setup(&stream)?);
+                Ok(match &self.start_tls {
+                    Some(start_tls) => {
+                        let peer = peer.secure();
+                        (ServedStream::Tls(Box::new(start_tls(stream, peer))), peer)
+                    }
+                    None => (ServedStream::Tcp(stream), peer),
+                })
+            }
+            #[cfg(unix)]
+            AcceptedStream::Unix(stream) => Ok((ServedStream::Unix(stream), Peer::local())),
+        }
+    }
+}
+
+impl<R: Runtime> Socket for ServedStream<R> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read(cx, buffer),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_read(cx, buffer),
+            Self::Tls(stream) => stream.poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write(cx, pieces),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_write(cx, pieces),
+            Self::Tls(stream) => stream.poll_write(cx, pieces),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_shutdown(cx),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
+        }
+    }
+}
