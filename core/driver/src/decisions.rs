@@ -7,14 +7,19 @@
 //! about the same credential; or it starts one in a free slot, of which there are [`DECISIONS_MAX`];
 //! or it waits for a slot, first come, first served. Each slot has its own waker, so that a turn polls
 //! the futures that were woken and no others.
+//!
+//! Decision: a request of an address that has [`DECISIONS_PER_ADDRESS_MAX`] slots waits until one of
+//! them is free, and requests of other addresses overtake it. Refusing it was considered, which is
+//! simpler; but some clients never come back after an error, and many of them may share an address.
 
 use core::fmt;
 use core::mem;
+use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::task::Wake;
@@ -27,6 +32,10 @@ use crate::log_throttle::LogThrottle;
 
 /// How many decisions of an [`Authorizer`] run at once on one shard; further requests wait.
 pub const DECISIONS_MAX: usize = 64;
+
+/// How many of those decisions may be about requests of one address (for IPv6, one /64). Loopback
+/// peers and trusted proxies are exempt, because they send the requests of others.
+pub const DECISIONS_PER_ADDRESS_MAX: usize = 16;
 
 /// With fewer pending requests than this, those whose clients have left are not searched for.
 const SWEEP_MIN: usize = 64;
@@ -82,6 +91,8 @@ struct Question {
     ticket: AuthTicket,
     head: Arc<RequestHead>,
     key: Option<CredentialKey>,
+    /// What its client counts as.
+    address: Option<IpAddr>,
 }
 
 /// A running decision, or room for one.
@@ -90,6 +101,7 @@ struct DecisionSlot {
     /// The requests that wait for the decision.
     tickets: Vec<AuthTicket>,
     key: Option<CredentialKey>,
+    address: Option<IpAddr>,
     until: Option<Time>,
     wake: Arc<SlotWaker>,
     waker: Waker,
@@ -123,6 +135,8 @@ pub(super) struct Decisions {
     /// It grows to the largest number that was needed at once.
     slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
+    /// How many places each address has.
+    addresses: BTreeMap<IpAddr, usize>,
     /// Tickets in `slots` and `waiting`.
     pending: usize,
     /// When `pending` reaches this, tickets of clients that have left are removed.
@@ -144,6 +158,7 @@ impl Decisions {
             verdicts: Verdicts::new(cache),
             slots: Vec::new(),
             waiting: VecDeque::new(),
+            addresses: BTreeMap::new(),
             pending: 0,
             sweep_at: SWEEP_MIN,
             begun: 0,
@@ -164,19 +179,21 @@ impl Decisions {
         let Some(key) = catch_panic(|| self.verdicts.key(&head)) else {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         };
-        if let Some(verdict) = key.as_ref().and_then(|key| self.verdicts.get(key, now)) {
+        if let Some(principal) = key.as_ref().and_then(|key| self.verdicts.get(key, now)) {
             server.count_remembered_verdict();
-            return answer(server, ticket, verdict, now);
+            return answer(server, ticket, Verdict::Allow(principal), now);
         }
         if self.authorizer.is_none() || !self.has_room(server) {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         }
         self.pending += 1;
-        let question = Question { ticket, head, key };
+        let address = server.config().limited_address(head.client());
+        let question = Question { ticket, head, key, address };
         let Some(question) = self.join(question) else { return };
-        // First come, first served.
-        let at = self.vacancy().filter(|_| self.waiting.is_empty() && self.begun < DECISIONS_MAX);
-        match at {
+        // First come, first served: those that wait while there is a vacancy are of addresses that may
+        // not have it.
+        let may_begin = self.begun < DECISIONS_MAX && self.has_place_for(&question);
+        match self.vacancy().filter(|_| may_begin) {
             Some(at) => self.begin(at, question, server, now),
             None => self.waiting.push_back(question),
         }
@@ -201,7 +218,16 @@ impl Decisions {
                 }
             }
         }
+        let more = self.begin_waiting(server, now);
+        self.begun == DECISIONS_MAX && more
+    }
+
+    /// Gives free places to questions that wait. Says whether there are some at which it has not looked.
+    fn begin_waiting(&mut self, server: &mut Server, now: Time) -> bool {
+        let mut passed_by = Vec::new();
         while self.begun < DECISIONS_MAX
+            && !self.waiting.is_empty()
+            && let Some(at) = self.vacancy()
             && let Some(question) = self.waiting.pop_front()
         {
             if !server.expects(&question.ticket) {
@@ -210,20 +236,30 @@ impl Decisions {
             }
             // The same credential may have been decided about while the request waited.
             let known = question.key.as_ref().and_then(|key| self.verdicts.get(key, now));
-            if let Some(verdict) = known {
+            if let Some(principal) = known {
                 self.pending -= 1;
                 server.count_remembered_verdict();
-                answer(server, question.ticket, verdict, now);
+                answer(server, question.ticket, Verdict::Allow(principal), now);
                 continue;
             }
             let Some(question) = self.join(question) else { continue };
-            let Some(at) = self.vacancy() else {
-                self.waiting.push_front(question);
-                return false;
-            };
-            self.begin(at, question, server, now);
+            if self.has_place_for(&question) {
+                self.begin(at, question, server, now);
+            } else {
+                passed_by.push(question);
+            }
         }
-        !self.waiting.is_empty()
+        let more = !self.waiting.is_empty();
+        while let Some(question) = passed_by.pop() {
+            self.waiting.push_front(question);
+        }
+        more
+    }
+
+    /// Whether its address may have one more place.
+    fn has_place_for(&self, question: &Question) -> bool {
+        let taken = question.address.and_then(|address| self.addresses.get(&address));
+        taken.is_none_or(|&taken| taken < DECISIONS_PER_ADDRESS_MAX)
     }
 
     /// The earliest deadline of the running decisions: [`poll`](Self::poll) then has to be called.
@@ -253,7 +289,10 @@ impl Decisions {
         let decide = self.authorizer.clone();
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.tickets.push(question.ticket);
-        (slot.key, slot.until) = (question.key, until);
+        (slot.key, slot.address, slot.until) = (question.key, question.address, until);
+        if let Some(address) = question.address {
+            *self.addresses.entry(address).or_default() += 1;
+        }
         slot.work = decide.map(|decide| (decide.0)(question.head));
         self.work(at, server, now);
     }
@@ -277,6 +316,14 @@ impl Decisions {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let (work, key) = (slot.work.take(), slot.key.take());
         let tickets = mem::take(&mut slot.tickets);
+        if let Some(address) = slot.address.take()
+            && let Some(taken) = self.addresses.get_mut(&address)
+        {
+            *taken -= 1;
+            if *taken == 0 {
+                self.addresses.remove(&address);
+            }
+        }
         self.pending -= tickets.len();
         let verdict = decision.verdict.clone();
         if let Some(key) = key {
@@ -301,9 +348,8 @@ impl Decisions {
             shard: self.shard.clone(),
         });
         let waker = Waker::from(wake.clone());
-        let slot =
-            DecisionSlot { work: None, tickets: Vec::new(), key: None, until: None, wake, waker };
-        self.slots.push(slot);
+        let (work, tickets, key, address, until) = (None, Vec::new(), None, None, None);
+        self.slots.push(DecisionSlot { work, tickets, key, address, until, wake, waker });
         Some(self.slots.len() - 1)
     }
 

@@ -179,15 +179,9 @@ impl<S: Socket> ShardState<S> {
                     put(&mut self.sessions, session.slot(), slot);
                     self.opened.push_back(opened);
                 }
-                Event::Message { session, message, ticket } => {
+                Event::Message { session, message } => {
                     if let Some(slot) = slot(&mut self.sessions, session) {
                         slot.message(message, &mut self.server, now);
-                    }
-                    if let Some(ticket) = ticket {
-                        // A message in the session's mailbox counts as accepted. The post's client may have
-                        // left.
-                        let _ =
-                            self.server.acknowledge(ticket, mcp_sse_core::Outcome::Accepted, now);
                     }
                 }
                 Event::Settled { post, outcome } => self.shard_set.settle(post, outcome),

@@ -1,7 +1,11 @@
-//! What authorizers have said, remembered for a while.
+//! What authorizers have allowed, remembered for a while.
 //!
 //! Knows: for which requests a verdict holds, for how long, and which is forgotten first.
 //! Does not know: who decides, or how a request is refused. Time is an argument.
+//!
+//! Refusals are not remembered: whoever tries credentials out tries each once, so that remembering them
+//! would fill the memory and answer nobody. What such a client costs is bounded by
+//! [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX).
 //!
 //! An entry is found by a keyed hash of its key, which nobody outside can aim at, and then compared
 //! in whole, in a time that depends on the lengths alone: what was presented is a secret, and the
@@ -15,9 +19,9 @@ use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use mcp_sse_core::{Refusal, RequestHead, Time, Verdict};
+use mcp_sse_core::{Principal, RequestHead, Time, Verdict};
 
-/// What an authorizer says: a verdict, and for how long it may be remembered.
+/// What an authorizer says: a verdict, and for how long it may be remembered if it allows.
 ///
 /// A [`Verdict`] becomes one that may be remembered for as long as the [`VerdictCache`] has it; the
 /// closure given to `authorize` may return either.
@@ -62,7 +66,7 @@ impl From<Verdict> for Decision {
 
 type KeyOf = dyn Fn(&RequestHead) -> Option<Vec<u8>> + Send + Sync;
 
-/// For how many credentials, and for how long, an authorizer's verdicts hold without asking again.
+/// For how many credentials, and for how long, what an authorizer allows holds without asking again.
 ///
 /// # What a verdict holds for
 ///
@@ -73,22 +77,19 @@ type KeyOf = dyn Fn(&RequestHead) -> Option<Vec<u8>> + Send + Sync;
 /// [`lifetime`](Self::lifetime) of `None`. A request without that field, or with several, is asked
 /// about each time.
 ///
-/// A credential that is withdrawn goes on working until its verdict is forgotten. What is allowed and
-/// what is refused ([`InvalidToken`](Refusal::InvalidToken), [`Forbidden`](Refusal::Forbidden)) have
-/// lifetimes of their own; other refusals are never remembered, because they say nothing of the
-/// credential.
+/// A credential that is withdrawn goes on working until its verdict is forgotten. A refusal is never
+/// remembered: the next request with the same credential is asked about again.
 ///
 /// # Memory
 ///
 /// The whole key is kept, with the credential in it, and compared in constant time: at most
 /// [`entries_max`](Self::entries_max) times the largest request head. When all entries are in use the
-/// refusal that was used least recently goes first, so that whoever tries tokens out displaces no one
-/// who has a good one. Of several workers each remembers for itself, and has its share of the entries.
+/// one that was used least recently goes first. Of several workers each remembers for itself, and has
+/// its share of the entries.
 #[derive(Clone)]
 pub struct VerdictCache {
     entries_max: usize,
     lifetime: Option<Duration>,
-    refusal_lifetime: Option<Duration>,
     key: Arc<KeyOf>,
 }
 
@@ -99,13 +100,12 @@ impl Default for VerdictCache {
 }
 
 impl VerdictCache {
-    /// 1,024 entries, 60 s for what is allowed, 5 s for what is refused.
+    /// 1,024 entries, 60 s.
     #[must_use]
     pub fn new() -> Self {
         Self {
             entries_max: 1_024,
             lifetime: Some(Duration::from_secs(60)),
-            refusal_lifetime: Some(Duration::from_secs(5)),
             key: Arc::new(credential_and_service),
         }
     }
@@ -117,17 +117,10 @@ impl VerdictCache {
         self
     }
 
-    /// For how long a verdict is remembered, a refusal's included; `None` switches remembering off.
+    /// For how long a verdict is remembered; `None` switches remembering off.
     #[must_use]
     pub const fn lifetime(mut self, lifetime: Option<Duration>) -> Self {
         self.lifetime = lifetime;
-        self
-    }
-
-    /// For how long a refusal is, if that is less than [`lifetime`](Self::lifetime); `None`: never.
-    #[must_use]
-    pub const fn refusal_lifetime(mut self, lifetime: Option<Duration>) -> Self {
-        self.refusal_lifetime = lifetime;
         self
     }
 
@@ -153,14 +146,7 @@ impl VerdictCache {
 
     /// For how long a decision is remembered, if at all.
     fn lifetime_of(&self, decision: &Decision) -> Option<Duration> {
-        let own = match &decision.verdict {
-            Verdict::Allow(_) => self.lifetime?,
-            Verdict::Refuse(Refusal::InvalidToken | Refusal::Forbidden) => {
-                self.lifetime?.min(self.refusal_lifetime?)
-            }
-            // They say nothing of the credential.
-            _ => return None,
-        };
+        let own = self.lifetime?;
         let lifetime = decision.lifetime.map_or(own, |lifetime| lifetime.min(own));
         Some(lifetime).filter(|lifetime| !lifetime.is_zero())
     }
@@ -171,7 +157,6 @@ impl fmt::Debug for VerdictCache {
         f.debug_struct("VerdictCache")
             .field("entries_max", &self.entries_max)
             .field("lifetime", &self.lifetime)
-            .field("refusal_lifetime", &self.refusal_lifetime)
             .finish_non_exhaustive()
     }
 }
@@ -211,16 +196,10 @@ impl CredentialKey {
 
 struct CachedVerdict {
     key: CredentialKey,
-    verdict: Verdict,
+    principal: Principal,
     until: Time,
     /// Its number in the order of use.
     used: u64,
-}
-
-impl CachedVerdict {
-    const fn list(&self) -> usize {
-        matches!(self.verdict, Verdict::Allow(_)) as usize
-    }
 }
 
 /// The verdicts that one shard remembers.
@@ -230,8 +209,8 @@ pub(super) struct Verdicts {
     /// By the hash of the key. A second key of one hash displaces the first, which is asked about
     /// again; that is all that a collision does.
     entries: BTreeMap<u64, CachedVerdict>,
-    /// Hashes in the order of their last use: of refusals, and of what is allowed.
-    orders: [BTreeMap<u64, u64>; 2],
+    /// Hashes in the order of their last use.
+    order: BTreeMap<u64, u64>,
     uses: u64,
 }
 
@@ -241,7 +220,7 @@ impl Verdicts {
             settings,
             hasher: RandomState::new(),
             entries: BTreeMap::new(),
-            orders: Default::default(),
+            order: BTreeMap::new(),
             uses: 0,
         }
     }
@@ -254,60 +233,49 @@ impl Verdicts {
         Some(CredentialKey { octets, hash })
     }
 
-    /// What was said about this, if it still holds.
-    pub(super) fn get(&mut self, key: &CredentialKey, now: Time) -> Option<Verdict> {
+    /// On whose behalf this was allowed, if that still holds.
+    pub(super) fn get(&mut self, key: &CredentialKey, now: Time) -> Option<Principal> {
         let entry = self.entries.get_mut(&key.hash).filter(|entry| entry.key.same(key))?;
         if entry.until <= now {
             self.remove(key.hash);
             return None;
         }
-        let order = self.orders.get_mut(entry.list())?;
-        order.remove(&entry.used);
+        self.order.remove(&entry.used);
         self.uses += 1;
         entry.used = self.uses;
-        order.insert(self.uses, key.hash);
-        Some(entry.verdict.clone())
+        self.order.insert(self.uses, key.hash);
+        Some(entry.principal.clone())
     }
 
     /// Remembers what was said, if it is to be remembered.
     pub(super) fn put(&mut self, key: CredentialKey, decision: Decision, now: Time) {
         let Some(lifetime) = self.settings.lifetime_of(&decision) else { return };
+        let Verdict::Allow(principal) = decision.verdict else { return };
         self.remove(key.hash);
         self.forget_expired(now);
-        let allowed = usize::from(matches!(decision.verdict, Verdict::Allow(_)));
         if self.entries.len() >= self.settings.entries_max {
-            // What is allowed displaces a refusal, and only then what is allowed; a refusal, refusals.
-            let oldest = |order: &BTreeMap<u64, u64>| order.values().next().copied();
-            let lists = self.orders.get(..=allowed).unwrap_or_default();
-            let Some(hash) = lists.iter().find_map(oldest) else { return };
-            self.remove(hash);
+            let Some(&oldest) = self.order.values().next() else { return };
+            self.remove(oldest);
         }
         self.uses += 1;
         let (hash, until) = (key.hash, now.saturating_add(lifetime));
-        let entry = CachedVerdict { key, verdict: decision.verdict, until, used: self.uses };
-        if let Some(order) = self.orders.get_mut(entry.list()) {
-            order.insert(self.uses, hash);
-        }
-        self.entries.insert(hash, entry);
+        self.order.insert(self.uses, hash);
+        self.entries.insert(hash, CachedVerdict { key, principal, until, used: self.uses });
     }
 
     /// Forgets what has expired, from the least recently used up to the first that has not. All of
     /// it, when nothing is used.
     fn forget_expired(&mut self, now: Time) {
-        for list in 0..self.orders.len() {
-            while let Some(&hash) = self.orders.get(list).and_then(|order| order.values().next())
-                && self.entries.get(&hash).is_none_or(|entry| entry.until <= now)
-            {
-                self.remove(hash);
-            }
+        while let Some(&hash) = self.order.values().next()
+            && self.entries.get(&hash).is_none_or(|entry| entry.until <= now)
+        {
+            self.remove(hash);
         }
     }
 
     fn remove(&mut self, hash: u64) {
-        if let Some(entry) = self.entries.remove(&hash)
-            && let Some(order) = self.orders.get_mut(entry.list())
-        {
-            order.remove(&entry.used);
+        if let Some(entry) = self.entries.remove(&hash) {
+            self.order.remove(&entry.used);
         }
     }
 }
@@ -317,7 +285,7 @@ mod tests {
 
     use super::*;
     use crate::testing::Random;
-    use mcp_sse_core::{Authorization, Config, Event, Peer, Principal, Server};
+    use mcp_sse_core::{Authorization, Config, Event, Peer, Refusal, Server};
 
     /// The head of a request, as an authorizer is shown it.
     fn head(path: &str, fields: &str) -> Arc<RequestHead> {
@@ -363,17 +331,15 @@ mod tests {
             let key = self.0.key(&bearer(token)).unwrap();
             let found = self.0.get(&key, at(seconds));
             self.check();
-            found
+            found.map(Verdict::Allow)
         }
 
         fn check(&self) {
-            let Verdicts { entries, orders, settings, .. } = &self.0;
+            let Verdicts { entries, order, settings, .. } = &self.0;
             assert!(entries.len() <= settings.entries_max);
-            assert_eq!(entries.len(), orders.iter().map(BTreeMap::len).sum::<usize>());
-            for (list, order) in orders.iter().enumerate() {
-                for (used, hash) in order {
-                    assert_eq!((entries[hash].used, entries[hash].list()), (*used, list));
-                }
+            assert_eq!(entries.len(), order.len());
+            for (used, hash) in order {
+                assert_eq!(entries[hash].used, *used);
             }
         }
     }
@@ -382,17 +348,11 @@ mod tests {
     fn lifetimes() {
         let mut memory = Memory::new(VerdictCache::new());
         memory.put("a", allow("alice"), 0);
-        memory.put("b", Verdict::Refuse(Refusal::InvalidToken), 0);
-        memory.put("c", Verdict::Refuse(Refusal::Forbidden), 0);
         memory.put("d", Decision::new(allow("dora")).valid_for(Duration::from_secs(7)), 0);
         memory.put("e", Decision::new(allow("emil")).valid_for(Duration::from_secs(3_600)), 0);
-        for (token, lifetime, verdict) in [
-            ("b", 5, Verdict::Refuse(Refusal::InvalidToken)),
-            ("c", 5, Verdict::Refuse(Refusal::Forbidden)),
-            ("d", 7, allow("dora")),
-            ("a", 60, allow("alice")),
-            ("e", 60, allow("emil")),
-        ] {
+        for (token, lifetime, verdict) in
+            [("d", 7, allow("dora")), ("a", 60, allow("alice")), ("e", 60, allow("emil"))]
+        {
             // Looking does not make it last longer.
             for seconds in 0..lifetime {
                 assert_eq!(memory.get(token, seconds).as_ref(), Some(&verdict), "{token}");
@@ -405,21 +365,19 @@ mod tests {
     #[test]
     fn what_is_never_remembered() {
         let mut memory = Memory::new(VerdictCache::new());
-        memory.put("a", Verdict::Refuse(Refusal::Unavailable), 0);
-        memory.put("a", Verdict::Refuse(Refusal::Unauthenticated), 0);
+        for refusal in [
+            Refusal::InvalidToken,
+            Refusal::Forbidden,
+            Refusal::Unavailable,
+            Refusal::Unauthenticated,
+        ] {
+            memory.put("a", Verdict::Refuse(refusal), 0);
+        }
         memory.put("a", Decision::new(allow("alice")).valid_for(Duration::ZERO), 0);
-        assert_eq!(memory.get("a", 0), None);
-        let mut memory = Memory::new(VerdictCache::new().refusal_lifetime(None));
-        memory.put("a", Verdict::Refuse(Refusal::Forbidden), 0);
         assert_eq!(memory.get("a", 0), None);
         for off in [VerdictCache::new().lifetime(None), VerdictCache::new().entries_max(0)] {
             assert!(Verdicts::new(off).key(&bearer("a")).is_none());
         }
-        // Refusals never outlive what is allowed.
-        let short = VerdictCache::new().lifetime(Some(Duration::from_secs(2)));
-        let mut memory = Memory::new(short);
-        memory.put("a", Verdict::Refuse(Refusal::Forbidden), 0);
-        assert_eq!(memory.get("a", 2), None);
     }
 
     #[test]
@@ -464,7 +422,7 @@ mod tests {
         assert_eq!(memory.0.get(&key, at(0)), None);
         memory.0.put(key.clone(), allow("carol").into(), at(0));
         memory.check();
-        assert_eq!(memory.0.get(&key, at(0)), Some(allow("carol")));
+        assert_eq!(memory.0.get(&key, at(0)), Some(Principal::new("carol")));
         assert_eq!(memory.get("alice", 0), None);
     }
 
@@ -473,21 +431,17 @@ mod tests {
         let mut memory = Memory::new(VerdictCache::new().entries_max(3));
         memory.put("a", allow("a"), 0);
         memory.put("b", allow("b"), 0);
-        memory.put("bad", Verdict::Refuse(Refusal::InvalidToken), 0);
-        // A refusal displaces a refusal, and what is allowed does so first.
-        memory.put("worse", Verdict::Refuse(Refusal::InvalidToken), 0);
-        assert_eq!((memory.get("bad", 0), memory.get("a", 0)), (None, Some(allow("a"))));
         memory.put("c", allow("c"), 0);
-        assert_eq!(memory.get("worse", 0), None);
-        // Where there is none it has to go elsewhere.
-        memory.put("worse", Verdict::Refuse(Refusal::InvalidToken), 0);
-        assert_eq!(memory.get("worse", 0), None);
+        assert_eq!(memory.get("a", 0), Some(allow("a")));
+        // A refusal displaces nothing.
+        memory.put("bad", Verdict::Refuse(Refusal::InvalidToken), 0);
+        assert_eq!(memory.0.entries.len(), 3);
         // The one used least recently: b.
         memory.put("d", allow("d"), 0);
         let found = ["a", "b", "c", "d"].map(|token| memory.get(token, 0).is_some());
         assert_eq!(found, [true, false, true, true]);
         // One that is asked about again has one entry.
-        memory.put("d", Verdict::Refuse(Refusal::Forbidden), 0);
+        memory.put("d", allow("d"), 0);
         assert_eq!(memory.0.entries.len(), 3);
         // What has expired makes room by itself.
         memory.put("e", allow("e"), 60);

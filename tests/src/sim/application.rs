@@ -15,7 +15,6 @@ use mcp_sse_core::{
 
 use super::connection::ConnectionKey;
 use super::meter;
-use super::model::TicketState;
 use super::request::{Expected, SimRequest};
 use super::world::{BACKLOG_MAX, World};
 
@@ -30,8 +29,6 @@ pub struct Application {
     requests: VecDeque<(usize, SessionId, String)>,
     /// Tickets of requests that wait for a verdict, with the request's number if it is known.
     questions: VecDeque<(usize, AuthTicket, Option<u64>)>,
-    /// Tickets of posts that wait for an acknowledgement, with the post's number.
-    tickets: VecDeque<(usize, PostTicket, u64)>,
     /// Posts that are to be forwarded to another shard.
     foreign: VecDeque<(usize, ShardId, ForwardedPost, PostTicket)>,
     /// Lookups that are to be sent to another shard.
@@ -76,17 +73,13 @@ impl World {
                 assert!(!refused, "15: opened, and refused");
                 self.model.opened((shard, conn), session, principal);
             }
-            Event::Message { session, message, ticket } => {
+            Event::Message { session, message } => {
                 let text = core::str::from_utf8(message.body()).expect("a message is text");
-                self.model.delivered(shard, session, text, ticket.is_some());
+                self.model.delivered(shard, session, text);
                 if message.kind() == Kind::Request
                     && let Some(id) = message.id()
                 {
                     self.app.requests.push_back((shard, session, id.into()));
-                }
-                if let Some(ticket) = ticket {
-                    let number = super::model::number_in(text).unwrap_or(0);
-                    self.app.tickets.push_back((shard, ticket, number));
                 }
                 drop(message);
                 if prompt {
@@ -140,9 +133,6 @@ impl World {
         if app.questions.len() > LIST_MAX {
             app.questions.pop_front();
         }
-        if app.tickets.len() > LIST_MAX {
-            app.tickets.pop_front();
-        }
         if app.foreign.len() > LIST_MAX {
             let forgotten = app.foreign.pop_front();
             app.held_bytes -= forgotten.map_or(0, |(_, _, post, _)| post.bytes() as i64);
@@ -160,7 +150,7 @@ impl World {
 
     /// Lets the application do one thing without an event.
     pub fn application_acts(&mut self) {
-        match self.random.below(16) {
+        match self.random.below(15) {
             0..=2 => self.answer_request(false),
             3 => {
                 for _ in 0..self.setup.burst {
@@ -188,10 +178,9 @@ impl World {
             }
             8 => self.report_backlog(),
             9 | 10 => self.answer_question(),
-            11 => self.answer_ticket(),
-            12 => self.forward_post(),
-            13 => self.look_up(),
-            14 => self.return_outcome(),
+            11 => self.forward_post(),
+            12 => self.look_up(),
+            13 => self.return_outcome(),
             _ => self.call_stale_session(),
         }
     }
@@ -201,14 +190,12 @@ impl World {
         for _ in 0..4 * LIST_MAX {
             self.answer_request(true);
             self.answer_question();
-            self.answer_ticket();
             self.look_up();
             self.forward_post();
             self.return_outcome();
             let app = &self.app;
             let left = app.requests.len()
                 + app.questions.len()
-                + app.tickets.len()
                 + app.foreign.len()
                 + app.lookups.len()
                 + app.outcomes.len();
@@ -463,31 +450,7 @@ impl World {
         found.map(|(&key, _)| key)
     }
 
-    fn answer_ticket(&mut self) {
-        let Some((shard, ticket, number)) = self.app.tickets.pop_front() else { return };
-        if self.random.one_in(16) && !self.is_ending() {
-            return drop(ticket);
-        }
-        let outcome = match self.random.below(8) {
-            6 => Outcome::UnknownSession,
-            7 => Outcome::Busy,
-            _ => Outcome::Accepted,
-        };
-        let result = self.call(shard, 0, |server, now| server.acknowledge(ticket, outcome, now));
-        self.trace.log(format_args!("{shard} acknowledges {number} {outcome:?}: {result:?}"));
-        if result.is_err() {
-            self.expired(shard, number);
-        }
-        if let Some(post) = self.model.posts.get_mut(&number) {
-            post.ticket = match result {
-                Ok(()) => TicketState::Answered(outcome),
-                Err(_) => TicketState::Expired,
-            };
-        }
-        self.model.settle_post(number);
-    }
-
-    /// Forwards the oldest waiting post to the shard of its session.
+    /// A post goes to the shard it is for.
     fn forward_post(&mut self) {
         let Some((shard, to, post, ticket)) = self.app.foreign.pop_front() else { return };
         self.app.held_bytes -= post.bytes() as i64;

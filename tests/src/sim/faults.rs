@@ -6,11 +6,10 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use mcp_sse_core::{Fault, Outcome, Refusal, Server};
+use mcp_sse_core::{Fault, Refusal, Server};
 
 use super::connection::{ConnectionKey, SimConnection};
 use super::meter;
-use super::model::TicketState;
 use super::request::{Credentials, Expected, RequestSize, SimRequest};
 use super::world::{BACKLOG_BYTES_MAX, World};
 
@@ -109,10 +108,7 @@ impl World {
             Fault::EntropyUnavailable => self.setup.entropy_fails,
             Fault::SessionRateLimited => limits.sessions_rate_per_address.is_some(),
             Fault::ShuttingDown => self.ending,
-            Fault::ConnectionEvicted => {
-                let most = limits.connections_max.map(|max| max - reserve.div_ceil(2));
-                reserve > 0 && reached(most, connections)
-            }
+            Fault::ConnectionEvicted => reserve > 0 && reached(limits.connections_max, connections),
             _ => false,
         }
     }
@@ -191,8 +187,7 @@ impl World {
             }
             Fault::BodyTimeout => passed(timeouts.body),
             Fault::DecisionTimeout => {
-                passed(timeouts.decision)
-                    && (self.setup.authorizes || self.setup.deferred || foreign)
+                passed(timeouts.decision) && (self.setup.authorizes || foreign)
             }
             Fault::Undecided => request.refusal == Some(Refusal::Unavailable),
             Fault::Forbidden => request.refusal == Some(Refusal::Forbidden),
@@ -201,12 +196,7 @@ impl World {
                     || request.credentials == Credentials::Wrong
             }
             Fault::DuplicateCredentials => request.credentials == Credentials::Twice,
-            Fault::Busy => {
-                let told = post.is_some_and(|post| {
-                    matches!(post.ticket, TicketState::Answered(Outcome::Busy))
-                });
-                told || foreign || (post.is_some() && passed(timeouts.hold))
-            }
+            Fault::Busy => foreign || (post.is_some() && passed(timeouts.hold)),
             Fault::BodyTooLarge => {
                 limits.body_bytes_max.is_some_and(|limit| self.content(request) > limit)
             }

@@ -125,9 +125,7 @@ impl World {
         let (ours, room) = match request.expected {
             Expected::Post(number) => {
                 let post = self.model.posts.get(&number)?;
-                // With deferred acknowledgement, the ticket is issued after the post was queued.
-                let room = self.has_room(key, number) && !self.setup.deferred;
-                (!post.foreign && !post.forbidden, room)
+                (!post.foreign && !post.forbidden, self.has_room(key, number))
             }
             // Its malformed token may name another shard.
             Expected::Refusal { .. } => (!self.setup.forwarding, true),
@@ -136,12 +134,9 @@ impl World {
         if !ours || !room {
             sum += timeouts.hold?;
         }
-        if !ours || self.setup.deferred {
-            sum += timeouts.decision?;
-        }
         if !ours {
             // The other shard is asked first, and then the body may arrive.
-            sum += timeouts.decision?;
+            sum += timeouts.decision? + timeouts.decision?;
         }
         Some(sum)
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use mcp_sse_core::{CloseReason, Fault, Outcome, SessionId};
+use mcp_sse_core::{CloseReason, Fault, SessionId};
 
 use super::connection::ConnectionKey;
 
@@ -16,19 +16,6 @@ use super::connection::ConnectionKey;
 pub enum BodyKind {
     Request,
     Other,
-}
-
-/// The state of the ticket that came with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TicketState {
-    /// There was none.
-    None,
-    /// The application has it.
-    Out,
-    /// It was answered in time.
-    Answered(Outcome),
-    /// It was answered too late.
-    Expired,
 }
 
 /// A post, from its sending until it is accounted for.
@@ -54,7 +41,6 @@ pub struct ModelPost {
     pub principal: Option<usize>,
     pub status: Option<u16>,
     pub delivered: bool,
-    pub ticket: TicketState,
     /// A "server busy" error was sent on the stream.
     pub busy: bool,
     /// Only a full session can delay it.
@@ -144,8 +130,6 @@ impl Coverage {
 /// The model of a run.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// Whether messages come with tickets.
-    pub deferred: bool,
     pub posts: BTreeMap<u64, ModelPost>,
     pub streams: BTreeMap<ConnectionKey, ModelStream>,
     pub sessions: BTreeMap<(usize, SessionId), ConnectionKey>,
@@ -209,7 +193,7 @@ impl Model {
     // ── Posts: each that is accepted arrives once, in order. ────────────────────────────────────
 
     /// The application received a message.
-    pub fn delivered(&mut self, shard: usize, session: SessionId, text: &str, ticket: bool) {
+    pub fn delivered(&mut self, shard: usize, session: SessionId, text: &str) {
         let &key = self.sessions.get(&(shard, session)).expect("10: a message after the end");
         let number = number_in(text);
         let known = number.and_then(|number| self.posts.get_mut(&number));
@@ -222,12 +206,9 @@ impl Model {
         assert!(!post.busy, "a post was delivered although it was answered busy: {text}");
         assert_eq!(post.session, Some(key), "a post was delivered to another session: {text}");
         let refused = post.status.is_some_and(|status| status != 202);
-        assert!(!refused || post.foreign || ticket, "a refused post was delivered: {text}");
+        assert!(!refused || post.foreign, "a refused post was delivered: {text}");
         post.delivered = true;
         let cancels = post.cancels.clone();
-        if ticket {
-            post.ticket = TicketState::Out;
-        }
         let stream = self.streams.get_mut(&key).expect("a session has a stream");
         assert_eq!(stream.principal, post.principal, "a post of somebody else was delivered");
         if !post.foreign {
@@ -273,23 +254,14 @@ impl Model {
             assert!(!post.forbidden, "202 to a post that names no session: {}", post.text);
             assert!(whose.is_none() || theirs, "202 to somebody else's post: {}", post.text);
         }
-        match post.ticket {
-            TicketState::None => assert!(
-                status == 202 || !post.delivered || post.foreign,
-                "a refused post had been delivered: {status} {}",
-                post.text
-            ),
-            TicketState::Answered(Outcome::Accepted) => assert_eq!(status, 202, "10: as answered"),
-            TicketState::Answered(Outcome::UnknownSession) => assert_eq!(status, 404, "10"),
-            TicketState::Answered(Outcome::RateLimited { .. }) => assert_eq!(status, 429, "10"),
-            TicketState::Answered(Outcome::Busy) | TicketState::Out | TicketState::Expired => {
-                assert_eq!(status, 503, "10: {:?}", post.ticket);
-            }
-        }
+        assert!(
+            status == 202 || !post.delivered || post.foreign,
+            "a refused post had been delivered: {status} {}",
+            post.text
+        );
         if status == 404 {
             let legitimate = alive && theirs && !post.forbidden;
-            let answered = post.ticket == TicketState::Answered(Outcome::UnknownSession);
-            assert!(!legitimate || answered, "404 to a post to a living session: {}", post.text);
+            assert!(!legitimate, "404 to a post to a living session: {}", post.text);
         }
         self.coverage.count("posts answered");
         self.settle_post(number);
@@ -301,11 +273,8 @@ impl Model {
         let over = post.session.is_none_or(|key| !self.streams.contains_key(&key));
         let settled = match post.status {
             Some(202) => post.delivered || post.busy,
-            // With tickets, the message may still be with the application although the client has
-            // its response.
-            Some(_) if over => post.ticket != TicketState::Out,
-            Some(_) if self.deferred => post.delivered && post.ticket != TicketState::Out,
-            Some(_) => !post.foreign,
+            // A forwarded message may still be delivered although the client has its response.
+            Some(_) => over || !post.foreign,
             None => post.abandoned && (post.delivered || over),
         };
         if settled {

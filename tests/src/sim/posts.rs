@@ -7,7 +7,7 @@ use mcp_sse_core::Exchange;
 
 use super::client::Behaviour;
 use super::connection::{ConnectionKey, Fin};
-use super::model::{BodyKind, ModelPost, TicketState};
+use super::model::{BodyKind, ModelPost};
 use super::request::{Credentials, Expected, RequestSize};
 use super::world::World;
 
@@ -203,7 +203,6 @@ impl World {
             principal: None,
             status: None,
             delivered: false,
-            ticket: TicketState::None,
             busy: false,
             direct: direct && !foreign,
             completed: None,

@@ -5,9 +5,7 @@
 
 use core::time::Duration;
 
-use mcp_sse_core::{
-    Acknowledgement, Authorization, Config, Limits, ShardId, StaticTokens, Timeouts,
-};
+use mcp_sse_core::{Authorization, Config, Limits, ShardId, StaticTokens, Timeouts};
 
 use super::random::Random;
 
@@ -36,8 +34,6 @@ pub struct Setup {
     pub tokens: bool,
     /// Whether posts to sessions of other shards are forwarded.
     pub forwarding: bool,
-    /// Whether posts are acknowledged by the application.
-    pub deferred: bool,
     /// Whether a stream goes on when its client has ended its input.
     pub half_close: bool,
     /// The instance prefix of each token.
@@ -74,8 +70,6 @@ impl Setup {
             3 => Authorization::Static(tokens()),
             _ => Authorization::None,
         };
-        let acknowledgement =
-            if random.one_in(3) { Acknowledgement::Deferred } else { Acknowledgement::Queued };
         // Whether a body arrives with its head decides whether the other shard is asked first, so
         // cuts would make a difference.
         let forwarding = !random.one_in(3) && !default_budgets;
@@ -97,7 +91,6 @@ impl Setup {
             let mut config = Config::builder()
                 .shard(ShardId(shard as u16))
                 .authorization(authorization.clone())
-                .acknowledgement(acknowledgement)
                 .forwarding(forwarding)
                 .allow_half_close(half_close)
                 .limits(limits.clone())
@@ -112,7 +105,6 @@ impl Setup {
             authorizes: matches!(authorization, Authorization::Deferred),
             tokens: matches!(authorization, Authorization::Static(_)),
             forwarding,
-            deferred: acknowledgement == Acknowledgement::Deferred,
             half_close,
             instance: if instance { "a1." } else { "" },
             clients: 3 + random.below(6),
@@ -138,7 +130,6 @@ impl Setup {
             authorizes: false,
             tokens: false,
             forwarding: true,
-            deferred: false,
             half_close: false,
             instance: "",
             clients,
@@ -185,8 +176,13 @@ fn limits(random: &mut Random) -> Limits {
     small(&mut limits.target_bytes_max, &[56, 200]);
     small(&mut limits.extension_bytes_max, &[0, 4, 40]);
     small(&mut limits.trailer_bytes_max, &[0, 14, 40]);
-    let rate = |text: &str| text.parse().ok();
+    // Now and then requests wait for answers and for nothing else, so that cancellations overtake them.
     if random.one_in(4) {
+        limits.in_flight_max = Some(1);
+        limits.inbound_messages_max = Limits::default().inbound_messages_max;
+    }
+    let rate = |text: &str| text.parse().ok();
+    if random.one_in(3) {
         let text = *random.pick(&["2/second,burst=3", "6/minute"]);
         limits.posts_rate_per_session = rate(text);
     }

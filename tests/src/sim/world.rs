@@ -132,7 +132,7 @@ impl World {
             paused: Vec::new(),
             clients,
             app: Application::default(),
-            model: Model { deferred: setup.deferred, ..Model::default() },
+            model: Model::default(),
             requests_sent: 0,
             old_tokens: VecDeque::new(),
             old_connections: VecDeque::new(),

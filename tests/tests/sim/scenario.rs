@@ -66,8 +66,6 @@ struct ScenarioPost {
     delivered: u32,
     /// How many "busy" errors for it were received on the stream.
     busy: u32,
-    /// The outcome that the application acknowledged.
-    outcome: Option<Outcome>,
 }
 
 /// A session, as its client knows it.
@@ -96,9 +94,10 @@ pub(crate) struct ScenarioRun {
     posts: BTreeMap<u64, ScenarioPost>,
     /// Whether the application answers requests.
     pub(crate) answers: bool,
-    /// The application's verdict about requests, and its acknowledgement of posts.
+    /// The verdict of the application about requests.
     pub(crate) verdict: Verdict,
-    pub(crate) outcome: Outcome,
+    /// The outcome of posts to the other shard, in place of a delivery.
+    pub(crate) declines: Option<Outcome>,
     /// How many waiting requests the application has refused.
     refusals: u32,
     foreign: VecDeque<(usize, ForwardedPost, PostTicket)>,
@@ -140,7 +139,7 @@ impl ScenarioRun {
             posts: BTreeMap::new(),
             answers: true,
             verdict: Verdict::Allow(Principal::new("p")),
-            outcome: Outcome::Accepted,
+            declines: None,
             refusals: 0,
             foreign: VecDeque::new(),
             held: BTreeMap::new(),
@@ -185,8 +184,7 @@ impl ScenarioRun {
     /// Makes a post. Returns its number and its body.
     pub(crate) fn new_post(&mut self, kind: Kind) -> (u64, String) {
         let number = self.posts.len() as u64;
-        let post =
-            ScenarioPost { kind, whole: false, status: None, delivered: 0, busy: 0, outcome: None };
+        let post = ScenarioPost { kind, whole: false, status: None, delivered: 0, busy: 0 };
         self.posts.insert(number, post);
         let id = if kind == Kind::Request { format!(r#""id":{number},"#) } else { String::new() };
         let params = format!(r#""params":{{"post":{number}}}"#);
@@ -345,7 +343,7 @@ impl ScenarioRun {
                 assert!(self.open.insert((shard, conn), session).is_none(), "10: opened twice");
                 self.streams.insert((shard, session), (shard, conn));
             }
-            Event::Message { session, message, ticket } => {
+            Event::Message { session, message } => {
                 let stream = self.streams[&(shard, session)];
                 assert!(self.open.contains_key(&stream), "10: a message of no session");
                 let number = number_in(message.text()).expect("a post of ours");
@@ -355,9 +353,6 @@ impl ScenarioRun {
                 if let Some(id) = message.id().filter(|_| self.answers) {
                     let json = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
                     self.send_frame(shard, session, &json);
-                }
-                if let Some(ticket) = ticket {
-                    self.acknowledge(shard, number, ticket, self.outcome);
                 }
             }
             Event::LookedFor { lookup, ticket, .. } => {
@@ -380,19 +375,16 @@ impl ScenarioRun {
             other => panic!("{other:?}"),
         }
         if let Some((from, post, ticket)) = self.foreign.pop_front() {
-            match self.call(1 - from, |server, now| server.deliver(post, now)) {
+            let delivery = match self.declines {
+                Some(outcome) => Delivery::Done(outcome),
+                None => self.call(1 - from, |server, now| server.deliver(post, now)),
+            };
+            match delivery {
                 Delivery::Done(outcome) => {
                     let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
                 }
                 Delivery::Held(post) => drop(self.held.insert((1 - from, post), (from, ticket))),
             }
-        }
-    }
-
-    fn acknowledge(&mut self, shard: usize, number: u64, ticket: PostTicket, outcome: Outcome) {
-        let said = self.call(shard, |server, now| server.acknowledge(ticket, outcome, now));
-        if said.is_ok() {
-            self.posts.get_mut(&number).unwrap().outcome = Some(outcome);
         }
     }
 
@@ -490,15 +482,14 @@ impl ScenarioRun {
             assert!(arrived <= 1, "arrived twice: {post:?}");
             assert!(post.whole || arrived == 0, "arrived, and was never sent whole: {post:?}");
             refused += u32::from(matches!(post.status, Some(401 | 403)));
-            match (post.status, post.outcome) {
-                (None, _) => {}
-                (Some(status), Some(outcome)) => assert_eq!(status, status_of(outcome), "{post:?}"),
-                (Some(202), None) if arrived == 1 => {}
-                (Some(202), None) => {
+            match post.status {
+                None => {}
+                Some(202) if arrived == 1 => {}
+                Some(202) => {
                     assert!(post.kind == Kind::Request && lost > 0, "accepted and lost: {post:?}");
                     lost -= 1;
                 }
-                (Some(_), None) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
+                Some(_) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
             }
         }
         assert!(refused <= self.refusals, "{refused} were refused");
@@ -522,15 +513,6 @@ impl ScenarioClient {
                 None
             }
         })
-    }
-}
-
-fn status_of(outcome: Outcome) -> u16 {
-    match outcome {
-        Outcome::Accepted => 202,
-        Outcome::UnknownSession => 404,
-        Outcome::Busy => 503,
-        Outcome::RateLimited { .. } => 429,
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use mcp_sse_core::{Authorization, ConnId, Principal, Refusal, RequestHead, Timeouts, Verdict};
 
 use super::*;
-use crate::decisions::{Authorizer, DECISIONS_MAX, Decisions, catch_panic};
+use crate::decisions::{
+    Authorizer, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decisions, catch_panic,
+};
 use crate::verdicts::VerdictCache;
 
 /// An authorizer with a verdict for each token; without one, its decision is pending.
@@ -108,7 +110,11 @@ impl DecisionsHarness {
 
     /// Requests a stream on a new connection.
     fn request_stream(&mut self, token: &str, now: Time) -> ConnId {
-        let conn = self.server.accept(Peer::local(), now).unwrap();
+        self.asks_from(Peer::local(), token, now)
+    }
+
+    fn asks_from(&mut self, peer: Peer, token: &str, now: Time) -> ConnId {
+        let conn = self.server.accept(peer, now).unwrap();
         let request =
             format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n");
         self.server.handle_input(conn, request.as_bytes(), now);
@@ -172,6 +178,50 @@ fn decisions_beyond_the_limit_wait_and_each_wake_polls_one() {
     }
     assert_eq!(harness.opened, tokens);
     assert!(conns.iter().all(|&conn| harness.status(conn) == "200"));
+    harness.server.check();
+}
+
+#[test]
+fn one_address_leaves_places_to_others_and_has_its_questions_answered_in_order() {
+    let mut harness = DecisionsHarness::new(VerdictCache::new());
+    let from = |address: &str| {
+        let remote = format!("{address}:5").parse().unwrap();
+        Peer::tcp(remote, "192.0.2.1:80".parse().unwrap())
+    };
+    let tokens: Vec<String> = (0..DECISIONS_MAX + 10).map(|n| format!("t{n}")).collect();
+    let network = |n: usize| from(&format!("[2001:db8::{n:x}]"));
+    let conns: Vec<_> = tokens
+        .iter()
+        .enumerate()
+        .map(|(n, token)| harness.asks_from(network(n), token, NOW))
+        .collect();
+    assert_eq!(harness.authorizer.count().0, DECISIONS_PER_ADDRESS_MAX);
+    // Its further questions are in nobody's way, and want no turn.
+    harness.authorizer.allow("u");
+    let other = harness.asks_from(from("203.0.113.9"), "u", NOW);
+    assert_eq!(harness.status(other), "200");
+    let asked = harness.authorizer.count().0;
+    harness.turn(after(1));
+    assert_eq!(harness.authorizer.count().0, asked);
+    // Another address may wait for a place behind them, and gets it before they have one.
+    let others: Vec<_> = (asked - 1..DECISIONS_MAX)
+        .map(|n| harness.asks_from(from("127.0.0.1"), &format!("l{n}"), NOW))
+        .collect();
+    let late = harness.asks_from(from("203.0.113.9"), "v", NOW);
+    assert_eq!(harness.authorizer.count().2, DECISIONS_MAX);
+    harness.authorizer.allow("v");
+    harness.authorizer.decide(&format!("l{}", asked - 1), Verdict::Refuse(Refusal::Forbidden));
+    harness.turn(after(2));
+    assert_eq!((harness.status(others[0]).as_str(), harness.status(late).as_str()), ("403", "200"));
+    for (n, token) in tokens.iter().enumerate() {
+        assert_eq!(harness.status(conns[n]), "none");
+        harness.authorizer.allow(token);
+        harness.turn(after(3));
+        assert_eq!(harness.status(conns[n]), "200", "{n}");
+    }
+    let opened: Vec<_> = harness.opened.iter().filter(|who| who.starts_with('t')).collect();
+    assert_eq!(opened, tokens.iter().collect::<Vec<_>>());
+    assert_eq!(harness.authorizer.count().2, others.len() - 1);
     harness.server.check();
 }
 

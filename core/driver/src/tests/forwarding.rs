@@ -4,7 +4,7 @@ use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
 
-use mcp_sse_core::{Acknowledgement, Config, Limits, Timeouts};
+use mcp_sse_core::{Config, Limits, Timeouts};
 
 use super::poll;
 use super::sockets::{ScriptedSocket, ShardHarness};
@@ -66,23 +66,20 @@ fn received(harness: &mut ShardHarness) -> Vec<String> {
 
 #[test]
 fn forwarded_post_is_202_once_the_other_shard_has_it() {
-    for mode in [Acknowledgement::Queued, Acknowledgement::Deferred] {
-        let config = Config::builder().acknowledgement(mode).build().unwrap();
-        let (_, mut harnesses) = shards(&config, 2);
-        let [here, there] = &mut *harnesses else { panic!("two") };
-        let endpoint = open(there);
-        let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
-        assert_eq!(output(&poster), "", "the other shard has not taken it yet");
-        there.run();
-        assert_eq!(output(&poster), "");
-        assert_eq!(received(there), [note(1)]);
-        here.run();
-        check_status(&poster, 202);
-        // On the session's own shard it is the same.
-        let poster = there.connect(usize::MAX, &post(&endpoint, &note(2)));
-        check_status(&poster, 202);
-        assert_eq!(received(there), [note(2)]);
-    }
+    let (_, mut harnesses) = shards(&Config::default(), 2);
+    let [here, there] = &mut *harnesses else { panic!("two") };
+    let endpoint = open(there);
+    let poster = here.connect(usize::MAX, &post(&endpoint, &note(1)));
+    assert_eq!(output(&poster), "", "the other shard has not taken it yet");
+    there.run();
+    assert_eq!(output(&poster), "");
+    assert_eq!(received(there), [note(1)]);
+    here.run();
+    check_status(&poster, 202);
+    // On the session's own shard it is the same.
+    let poster = there.connect(usize::MAX, &post(&endpoint, &note(2)));
+    check_status(&poster, 202);
+    assert_eq!(received(there), [note(2)]);
 }
 
 #[test]
