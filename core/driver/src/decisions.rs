@@ -91,7 +91,7 @@ struct Question {
     ticket: AuthTicket,
     head: Arc<RequestHead>,
     key: Option<CredentialKey>,
-    /// What its client counts as.
+    /// The address by which its client is limited.
     address: Option<IpAddr>,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct Decisions {
     /// It grows to the largest number that was needed at once.
     slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
-    /// How many places each address has.
+    /// How many slots the requests of each address use.
     addresses: BTreeMap<IpAddr, usize>,
     /// Tickets in `slots` and `waiting`.
     pending: usize,
@@ -190,9 +190,9 @@ impl Decisions {
         let address = server.config().limited_address(head.client());
         let question = Question { ticket, head, key, address };
         let Some(question) = self.join(question) else { return };
-        // First come, first served: those that wait while there is a vacancy are of addresses that may
-        // not have it.
-        let may_begin = self.begun < DECISIONS_MAX && self.has_place_for(&question);
+        // First come, first served: while a slot is free, only requests of addresses that may not
+        // use it wait.
+        let may_begin = self.begun < DECISIONS_MAX && self.has_slot_for(&question);
         match self.vacancy().filter(|_| may_begin) {
             Some(at) => self.begin(at, question, server, now),
             None => self.waiting.push_back(question),
@@ -222,9 +222,9 @@ impl Decisions {
         self.begun == DECISIONS_MAX && more
     }
 
-    /// Gives free places to questions that wait. Says whether there are some at which it has not looked.
+    /// Starts waiting questions in free slots. Returns whether some were not considered yet.
     fn begin_waiting(&mut self, server: &mut Server, now: Time) -> bool {
-        let mut passed_by = Vec::new();
+        let mut overtaken = Vec::new();
         while self.begun < DECISIONS_MAX
             && !self.waiting.is_empty()
             && let Some(at) = self.vacancy()
@@ -243,23 +243,23 @@ impl Decisions {
                 continue;
             }
             let Some(question) = self.join(question) else { continue };
-            if self.has_place_for(&question) {
+            if self.has_slot_for(&question) {
                 self.begin(at, question, server, now);
             } else {
-                passed_by.push(question);
+                overtaken.push(question);
             }
         }
         let more = !self.waiting.is_empty();
-        while let Some(question) = passed_by.pop() {
+        while let Some(question) = overtaken.pop() {
             self.waiting.push_front(question);
         }
         more
     }
 
-    /// Whether its address may have one more place.
-    fn has_place_for(&self, question: &Question) -> bool {
-        let taken = question.address.and_then(|address| self.addresses.get(&address));
-        taken.is_none_or(|&taken| taken < DECISIONS_PER_ADDRESS_MAX)
+    /// Whether the address of a question may use one more slot.
+    fn has_slot_for(&self, question: &Question) -> bool {
+        let used = question.address.and_then(|address| self.addresses.get(&address));
+        used.is_none_or(|&used| used < DECISIONS_PER_ADDRESS_MAX)
     }
 
     /// The earliest deadline of the running decisions: [`poll`](Self::poll) then has to be called.
@@ -317,10 +317,10 @@ impl Decisions {
         let (work, key) = (slot.work.take(), slot.key.take());
         let tickets = mem::take(&mut slot.tickets);
         if let Some(address) = slot.address.take()
-            && let Some(taken) = self.addresses.get_mut(&address)
+            && let Some(used) = self.addresses.get_mut(&address)
         {
-            *taken -= 1;
-            if *taken == 0 {
+            *used -= 1;
+            if *used == 0 {
                 self.addresses.remove(&address);
             }
         }

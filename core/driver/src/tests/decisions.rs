@@ -110,10 +110,10 @@ impl DecisionsHarness {
 
     /// Requests a stream on a new connection.
     fn request_stream(&mut self, token: &str, now: Time) -> ConnId {
-        self.asks_from(Peer::local(), token, now)
+        self.request_stream_from(Peer::local(), token, now)
     }
 
-    fn asks_from(&mut self, peer: Peer, token: &str, now: Time) -> ConnId {
+    fn request_stream_from(&mut self, peer: Peer, token: &str, now: Time) -> ConnId {
         let conn = self.server.accept(peer, now).unwrap();
         let request =
             format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n");
@@ -182,7 +182,7 @@ fn decisions_beyond_the_limit_wait_and_each_wake_polls_one() {
 }
 
 #[test]
-fn one_address_leaves_places_to_others_and_has_its_questions_answered_in_order() {
+fn one_address_leaves_slots_to_others_and_is_answered_in_order() {
     let mut harness = DecisionsHarness::new(VerdictCache::new());
     let from = |address: &str| {
         let remote = format!("{address}:5").parse().unwrap();
@@ -193,21 +193,21 @@ fn one_address_leaves_places_to_others_and_has_its_questions_answered_in_order()
     let conns: Vec<_> = tokens
         .iter()
         .enumerate()
-        .map(|(n, token)| harness.asks_from(network(n), token, NOW))
+        .map(|(n, token)| harness.request_stream_from(network(n), token, NOW))
         .collect();
     assert_eq!(harness.authorizer.count().0, DECISIONS_PER_ADDRESS_MAX);
-    // Its further questions are in nobody's way, and want no turn.
+    // Further requests of the address delay no other, and request no turn.
     harness.authorizer.allow("u");
-    let other = harness.asks_from(from("203.0.113.9"), "u", NOW);
+    let other = harness.request_stream_from(from("203.0.113.9"), "u", NOW);
     assert_eq!(harness.status(other), "200");
     let asked = harness.authorizer.count().0;
     harness.turn(after(1));
     assert_eq!(harness.authorizer.count().0, asked);
-    // Another address may wait for a place behind them, and gets it before they have one.
+    // Requests of another address wait behind them, and get a slot before them.
     let others: Vec<_> = (asked - 1..DECISIONS_MAX)
-        .map(|n| harness.asks_from(from("127.0.0.1"), &format!("l{n}"), NOW))
+        .map(|n| harness.request_stream_from(from("127.0.0.1"), &format!("l{n}"), NOW))
         .collect();
-    let late = harness.asks_from(from("203.0.113.9"), "v", NOW);
+    let late = harness.request_stream_from(from("203.0.113.9"), "v", NOW);
     assert_eq!(harness.authorizer.count().2, DECISIONS_MAX);
     harness.authorizer.allow("v");
     harness.authorizer.decide(&format!("l{}", asked - 1), Verdict::Refuse(Refusal::Forbidden));
