@@ -74,7 +74,7 @@ impl BusyHandlers {
     ///
     /// # Panics
     ///
-    /// If a post waits for more than [`TURNS_MAX`] turns.
+    /// If a post waits for more than `TURNS_MAX` turns.
     #[track_caller]
     pub fn check_posts(&self, address: impl Into<ServerAddress>) {
         let address = address.into();
