@@ -65,7 +65,7 @@ const STRICTER: &[(Fault, &str)] = &[
 ];
 
 /// A difference: its name, whether a request shows it, and the reason.
-type Difference = (&'static str, fn(&Request) -> bool, &'static str);
+type Difference = (&'static str, fn(&HttpRequest) -> bool, &'static str);
 
 /// What this codec accepts and hyper refuses.
 const LAXER: &[Difference] = &[
@@ -82,7 +82,7 @@ const LAXER: &[Difference] = &[
 ];
 
 #[derive(Clone, PartialEq, Eq)]
-struct Request {
+struct HttpRequest {
     method: String,
     target: String,
     version: u8,
@@ -91,7 +91,7 @@ struct Request {
     content: Vec<u8>,
 }
 
-impl core::fmt::Debug for Request {
+impl core::fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{} {} HTTP/1.{}", self.method, self.target, self.version.escape_ascii())?;
         for (name, values) in &self.fields {
@@ -106,7 +106,7 @@ impl core::fmt::Debug for Request {
 // ── Ours. ───────────────────────────────────────────────────────────────────────────────────────
 
 /// The complete requests, and the fault that ended them.
-fn ours(input: &[u8]) -> (Vec<Request>, Option<Fault>) {
+fn ours(input: &[u8]) -> (Vec<HttpRequest>, Option<Fault>) {
     let mut requests = Vec::new();
     let mut rest = input;
     loop {
@@ -123,7 +123,7 @@ fn ours(input: &[u8]) -> (Vec<Request>, Option<Fault>) {
     }
 }
 
-fn request(rest: &mut &[u8]) -> Result<Option<(Request, bool)>, Fault> {
+fn request(rest: &mut &[u8]) -> Result<Option<(HttpRequest, bool)>, Fault> {
     let Scan::Complete { consumed } = HeadScanner::new().scan(rest, &HeadLimits::default())? else {
         return Ok(None);
     };
@@ -145,7 +145,7 @@ fn request(rest: &mut &[u8]) -> Result<Option<(Request, bool)>, Fault> {
     if !progress.done {
         return Ok(None);
     }
-    let request = Request {
+    let request = HttpRequest {
         method: words[0].into(),
         target: words[1].into(),
         version: *line.as_bytes().last().expect("a digit"),
@@ -193,7 +193,7 @@ impl Write for FixedInput<'_> {
 }
 
 /// The requests that hyper has passed to its application completely.
-fn hypers(input: &[u8]) -> Vec<Request> {
+fn hypers(input: &[u8]) -> Vec<HttpRequest> {
     let requests = Rc::new(RefCell::new(Vec::new()));
     let service = service_fn(|request: http::Request<Incoming>| {
         let requests = requests.clone();
@@ -217,7 +217,7 @@ fn hypers(input: &[u8]) -> Vec<Request> {
     requests.take()
 }
 
-async fn whole(request: http::Request<Incoming>) -> Option<Request> {
+async fn whole(request: http::Request<Incoming>) -> Option<HttpRequest> {
     let (head, mut body) = request.into_parts();
     let mut content = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -229,7 +229,7 @@ async fn whole(request: http::Request<Incoming>) -> Option<Request> {
     for (name, value) in &head.headers {
         fields.entry(name.as_str().to_owned()).or_default().push(value.as_bytes().to_vec());
     }
-    Some(Request {
+    Some(HttpRequest {
         method: head.method.as_str().into(),
         target: head.uri.to_string(),
         version: if head.version == http::Version::HTTP_10 { b'0' } else { b'1' },
@@ -385,7 +385,7 @@ fn a_request(random: &mut Random, input: &mut Vec<u8>) -> bool {
 
 /// The target as hyper reports it: without a fragment, and with a path even if an absolute target
 /// has none.
-fn as_hyper_says(request: &Request) -> Request {
+fn as_hyper_says(request: &HttpRequest) -> HttpRequest {
     let mut request = request.clone();
     if let Ok(uri) = request.target.parse::<http::Uri>() {
         request.target = uri.to_string();

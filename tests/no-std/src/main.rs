@@ -78,9 +78,9 @@ unsafe impl GlobalAlloc for Bump {
 static ALLOCATOR: Bump =
     Bump { arena: UnsafeCell::new([0; ARENA_BYTES]), used: AtomicUsize::new(0) };
 
-struct Counting(u8);
+struct CountingEntropy(u8);
 
-impl Entropy for Counting {
+impl Entropy for CountingEntropy {
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
         for byte in dest {
             self.0 = self.0.wrapping_add(1);
@@ -100,7 +100,7 @@ extern "C" fn main(_: i32, _: *const *const u8) -> i32 {
 
 fn serve() -> Result<(), i32> {
     let now = Time::ZERO;
-    let mut server = Server::new(Config::default(), Box::new(Counting(0)), now);
+    let mut server = Server::new(Config::default(), Box::new(CountingEntropy(0)), now);
 
     let stream = server.accept(Peer::local(), now).map_err(|_| 1)?;
     server.handle_input(stream, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", now);

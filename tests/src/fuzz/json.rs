@@ -150,7 +150,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(Key(key)) = map.next_key()? {
+                while let Some(KeyOctets(key)) = map.next_key()? {
                     members.push((key, map.next_value::<&RawValue>()?.get()));
                 }
                 Ok(Members(members))
@@ -161,24 +161,24 @@ impl<'de> Deserialize<'de> for Members<'de> {
 }
 
 /// A key as octets, because it may contain half a surrogate pair.
-struct Key(Vec<u8>);
+struct KeyOctets(Vec<u8>);
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for KeyOctets {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Octets;
         impl Visitor<'_> for Octets {
-            type Value = Key;
+            type Value = KeyOctets;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
-            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Key, E> {
-                Ok(Key(octets.to_vec()))
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<KeyOctets, E> {
+                Ok(KeyOctets(octets.to_vec()))
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Key, E> {
-                Ok(Key(text.into()))
+            fn visit_str<E>(self, text: &str) -> Result<KeyOctets, E> {
+                Ok(KeyOctets(text.into()))
             }
         }
         from.deserialize_bytes(Octets)
