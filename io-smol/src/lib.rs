@@ -27,10 +27,10 @@
 //! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads,
 //! and [`Listener::serve_on_workers`] runs the handlers on them.
 //!
-//! The crate is built on `async-io`, `async-executor` and `futures-lite`, the parts of the crate `smol`
-//! that it needs, and not on `smol` itself: an application that has only some of these parts does not
-//! pay for file systems, processes and a thread pool. Applications can use `smol`, as the examples here
-//! do; it re-exports the same parts.
+//! The crate is built on `async-io` and `async-executor`, the parts of the crate `smol` that it needs, and
+//! not on `smol` itself, so that an application that has only these parts does not pay for file systems,
+//! processes and a thread pool. Applications can use `smol`, as the examples here do; it re-exports the
+//! same parts.
 //!
 //! The library installs no signal handler, and reads no environment.
 

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use mcp_sse_demo::options::{Place, Serve};
+use mcp_sse_demo::options::{ListenAddress, ServeFlags};
 use mcp_sse_demo::signals;
 use mcp_sse_tokio::Listener;
 
@@ -16,7 +16,7 @@ use mcp_sse_tokio::Listener;
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
-    serve: Serve,
+    serve: ServeFlags,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -32,24 +32,24 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(serve: &Serve) -> Result<(), Box<dyn Error>> {
+async fn run(serve: &ServeFlags) -> Result<(), Box<dyn Error>> {
     let (config, tls) = (serve.config()?, serve.tls()?);
-    let mut listener = match serve.place() {
-        place @ (Place::Tcp(_) | Place::Named(_)) => {
-            Listener::bind(&place.addresses()[..], config.clone())?
+    let mut listener = match serve.address() {
+        address @ (ListenAddress::Tcp(_) | ListenAddress::Named(_)) => {
+            Listener::bind(&address.addresses()[..], config.clone())?
         }
         #[cfg(unix)]
-        Place::Unix(path) => {
+        ListenAddress::Unix(path) => {
             Listener::bind_unix_with_mode(path, serve.unix_mode(), config.clone())?
         }
         #[cfg(not(unix))]
-        Place::Unix(_) => return Err("there are no Unix sockets here".into()),
+        ListenAddress::Unix(_) => return Err("there are no Unix sockets here".into()),
     };
     let addresses = listener.local_addrs().unwrap_or_default();
     let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-    let place = serve.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
+    let address = serve.address().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
     // A closed stdout is no reason not to serve.
-    let _ = write!(io::stdout(), "{}", serve.banner(&config, place));
+    let _ = write!(io::stdout(), "{}", serve.banner(&config, address));
     if let Some(tls) = tls {
         listener = listener.tls(tls);
     }

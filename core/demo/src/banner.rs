@@ -1,5 +1,8 @@
-//! What is printed on start: what is served where, three commands that talk to it, and what is not
-//! protected.
+//! The banner: what a program prints on start. It says what is served where, three commands that talk to it,
+//! what to put into a client's configuration, and what is not protected.
+//!
+//! Knows: how a client on this machine reaches the server, and how `curl` is told so.
+//! Does not know: whether the server listens.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
@@ -7,92 +10,231 @@ use std::path::Path;
 
 use mcp_sse_core::Config;
 
-use crate::listen_address::{Named, Place};
+use crate::listen_address::{ListenAddress, NamedAddress};
 
 /// Displays as what is printed on start.
+///
+/// ```
+/// use mcp_sse_core::Config;
+/// use mcp_sse_demo::banner::Banner;
+/// use mcp_sse_demo::listen_address::ListenAddress;
+///
+/// let config = Config::default();
+/// let address = ListenAddress::Tcp("127.0.0.1:8000".parse()?);
+/// let banner = Banner::new(&config, address).to_string();
+/// assert!(banner.starts_with("MCP over HTTP+SSE: http://127.0.0.1:8000/sse\n"));
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
 #[derive(Debug)]
-pub struct Greeting<'a> {
+pub struct Banner<'a> {
     config: &'a Config,
-    place: Place<'a>,
+    address: ListenAddress<'a>,
     unix_mode: u32,
     tls: bool,
     asks_for_tokens: bool,
     prefix_len: usize,
     workers: usize,
-    whats: Vec<What>,
+    /// Empty if the demo is served.
+    services: Vec<BannerService>,
 }
 
 #[derive(Debug)]
-struct What {
+struct BannerService {
     name: String,
     path: String,
-    is: String,
+    description: String,
 }
 
-impl<'a> Greeting<'a> {
-    /// Of a server with this configuration that listens here; with the port that it has got.
+impl<'a> Banner<'a> {
+    /// The banner of a server with this configuration that listens at this address. The port is the one that
+    /// the server has got.
     #[must_use]
-    pub const fn new(config: &'a Config, place: Place<'a>) -> Self {
+    pub const fn new(config: &'a Config, address: ListenAddress<'a>) -> Self {
         Self {
             config,
-            place,
+            address,
             unix_mode: 0o600,
             tls: false,
             asks_for_tokens: false,
             prefix_len: 0,
             workers: 1,
-            whats: Vec::new(),
+            services: Vec::new(),
         }
     }
 
-    /// Of one that serves something else than the demo: what a client should call it, what stands
-    /// before its paths, and what it is. May be said of several.
+    /// Adds a service: the name that a client should give it, the path that its stream's path is below, and
+    /// what it is. Without any, the banner is the demo's.
     #[must_use]
-    pub fn of(
+    pub fn service(
         mut self,
         name: impl Into<String>,
         path: impl Into<String>,
-        is: impl Into<String>,
+        description: impl Into<String>,
     ) -> Self {
-        self.whats.push(What { name: name.into(), path: path.into(), is: is.into() });
+        let (name, path) = (name.into(), path.into());
+        self.services.push(BannerService { name, path, description: description.into() });
         self
     }
 
-    /// Of one before which a proxy cuts this off from paths; nobody cuts it off for curl.
+    /// Sets the prefix that a proxy in front of the server cuts off from paths; nothing cuts it off for `curl`.
+    /// By default there is none.
     #[must_use]
     pub fn public_path_prefix(self, prefix: &str) -> Self {
         Self { prefix_len: prefix.len(), ..self }
     }
 
-    /// Of one whose Unix socket's file has this mode, if it listens on one.
+    /// Sets the mode of the Unix socket's file, if the server listens on one. 0600 by default.
     #[must_use]
     pub fn unix_mode(self, unix_mode: u32) -> Self {
         Self { unix_mode, ..self }
     }
 
-    /// Of one that speaks TLS there, or not.
+    /// Sets whether the server speaks TLS. By default it does not.
     #[must_use]
     pub fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
     }
 
-    /// Of one that asks clients for a token, or not.
+    /// Sets whether the server asks clients for a token. By default it does not.
     #[must_use]
     pub fn asks_for_tokens(self, asks_for_tokens: bool) -> Self {
         Self { asks_for_tokens, ..self }
     }
 
-    /// Of one with so many workers.
+    /// Sets the number of workers; 1 by default.
     #[must_use]
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
     }
-}
 
-impl Greeting<'_> {
-    /// What nothing stands in front of.
-    fn unprotected(&self) -> String {
-        if let Place::Unix(_) = self.place {
+    const fn is_on_unix_socket(&self) -> bool {
+        matches!(self.address, ListenAddress::Unix(_))
+    }
+
+    /// How a client on this machine reaches the server.
+    fn client_access(&self) -> ClientAccess {
+        let tcp = |authority: String, port: u16| {
+            let (scheme, curl_flags) = if self.tls { ("https", "k") } else { ("http", "") };
+            ClientAccess {
+                base: format!("{scheme}://{authority}"),
+                curl_flags: curl_flags.to_owned(),
+                events_file: format!("/tmp/mcp-sse-{port}.events"),
+            }
+        };
+        let mut access = match self.address {
+            ListenAddress::Tcp(address) => tcp(reachable(address).to_string(), address.port()),
+            ListenAddress::Named(named) => tcp(authority(&named), named.port),
+            ListenAddress::Unix(path) => {
+                let name = path.file_name().map(Path::new).unwrap_or(path);
+                let events_file = format!("/tmp/mcp-sse-{}.events", name.display());
+                ClientAccess {
+                    base: "http://localhost".to_owned(),
+                    curl_flags: format!(" --unix-socket {}", quoted(path)),
+                    events_file: quoted(Path::new(&events_file)),
+                }
+            }
+        };
+        if self.asks_for_tokens {
+            access.curl_flags.push_str(" -H \"Authorization: Bearer $TOKEN\"");
+        }
+        access
+    }
+
+    /// What is served, and where.
+    fn write_services(&self, f: &mut fmt::Formatter<'_>, access: &ClientAccess) -> fmt::Result {
+        let stream = self.config.stream_path();
+        let mut places = match self.address {
+            ListenAddress::Tcp(_) => String::new(),
+            ListenAddress::Named(NamedAddress { ips, .. }) => {
+                let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+                format!(" on {}", ips.join(" and "))
+            }
+            ListenAddress::Unix(path) => format!(" on the Unix socket {}", path.display()),
+        };
+        if self.workers > 1 {
+            places.push_str(&format!(" ({} workers)", self.workers));
+        }
+        // A URL can be clicked; a Unix socket has none.
+        let base = if self.is_on_unix_socket() { "" } else { &*access.base };
+        match &*self.services {
+            [] => writeln!(f, "MCP over HTTP+SSE: {base}{stream}{places}\n"),
+            [BannerService { path, description, .. }] => writeln!(
+                f,
+                "MCP over HTTP+SSE: {base}{path}{stream}{places}\n\nServes: {description}\n"
+            ),
+            services => {
+                writeln!(f, "MCP over HTTP+SSE{places}:\n")?;
+                services.iter().try_for_each(|BannerService { path, description, .. }| {
+                    writeln!(f, "  {base}{path}{stream}\n    serves {description}\n")
+                })
+            }
+        }
+    }
+
+    /// Three commands that talk to the first service.
+    fn write_commands(&self, f: &mut fmt::Formatter<'_>, access: &ClientAccess) -> fmt::Result {
+        let ClientAccess { base, curl_flags, events_file } = access;
+        let stream = self.config.stream_path();
+        let path = self.services.first().map_or("", |service| &*service.path);
+        let prefix = match self.prefix_len {
+            0 => String::new(),
+            len => format!(r".\{{{len}\}}"),
+        };
+        let post = format!(
+            "curl -s{curl_flags} \"{base}$(sed -n '2s/data: {prefix}//p' {events_file})\" -H 'Content-Type: application/json'"
+        );
+        let (does, then) = if self.services.is_empty() {
+            ("call a tool", r#""tools/call","params":{"name":"add","arguments":{"a":2,"b":3}}"#)
+        } else {
+            ("list its tools", r#""tools/list""#)
+        };
+        write!(
+            f,
+            r#"Try it: listen to a session, then initialize it and {does}; the answers are events on the stream.
+
+  curl -sN{curl_flags} {base}{path}{stream} | tee {events_file} &
+  {post} -d '{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2024-11-05","capabilities":{{}},"clientInfo":{{"name":"curl","version":"0"}}}}}}'
+  {post} -d '{{"jsonrpc":"2.0","id":2,"method":{then}}}'
+"#
+        )?;
+        if self.asks_for_tokens {
+            f.write_str("\nTOKEN is one that the server knows.\n")?;
+        }
+        if self.tls {
+            f.write_str("\n-k takes any certificate; --cacert FILE instead takes those that FILE vouches for.\n")?;
+        }
+        Ok(())
+    }
+
+    /// What a client has in its configuration to access every service.
+    fn write_client_configuration(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        access: &ClientAccess,
+    ) -> fmt::Result {
+        let (base, stream) = (&access.base, self.config.stream_path());
+        let headers = if self.asks_for_tokens {
+            r#", "headers": {"Authorization": "Bearer ..."}"#
+        } else {
+            ""
+        };
+        let entry = |name: &str, path: &str| {
+            let name = serde_json::Value::from(name);
+            format!(r#"{name}: {{"type": "sse", "url": "{base}{path}{stream}"{headers}}}"#)
+        };
+        let entries: Vec<String> = match &*self.services {
+            [] => vec![entry("demo", "")],
+            services => {
+                services.iter().map(|service| entry(&service.name, &service.path)).collect()
+            }
+        };
+        let entries = entries.join(", ");
+        write!(f, "\nOr tell a client about it:\n\n  {{\"mcpServers\": {{{entries}}}}}\n")
+    }
+
+    /// Who may use the server, and who can read along.
+    fn protection(&self) -> String {
+        if self.is_on_unix_socket() {
             let who = match self.unix_mode {
                 mode if mode & 0o002 != 0 => "every program on this machine, whoever runs it,",
                 mode if mode & 0o020 != 0 => "programs of this user and of the socket's group",
@@ -100,9 +242,9 @@ impl Greeting<'_> {
             };
             return format!("Not protected: {who} may use it.");
         }
-        let exposed = self.place.exposed().is_some();
+        let exposed = self.address.exposed().is_some();
         let who = if exposed {
-            "everybody who can reach this machine"
+            "everybody who can access this machine"
         } else {
             "every program on this machine, whoever runs it,"
         };
@@ -118,10 +260,20 @@ impl Greeting<'_> {
     }
 }
 
+/// How a client on this machine reaches the server.
+struct ClientAccess {
+    /// The beginning of URLs, as in `http://127.0.0.1:8000`.
+    base: String,
+    /// What follows `curl -s` on the command line, without a space if it is a short flag.
+    curl_flags: String,
+    /// The file that the printed commands keep the stream's events in.
+    events_file: String,
+}
+
 /// The host and port as a client on this machine would say them: by a name only where the server allows
 /// it at each of its addresses, which it does for its own name on loopback, and for any elsewhere.
-fn authority(named: &Named<'_>) -> String {
-    let Named { name, ips, port } = *named;
+fn authority(named: &NamedAddress<'_>) -> String {
+    let NamedAddress { name, ips, port } = *named;
     let loopback = ips.iter().filter(|ip| ip.is_loopback()).count();
     match ips.first() {
         Some(&ip) if loopback > 0 && loopback < ips.len() => SocketAddr::new(ip, port).to_string(),
@@ -146,105 +298,17 @@ fn quoted(path: &Path) -> String {
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-impl fmt::Display for Greeting<'_> {
+impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stream = self.config.stream_path();
-        let first = self.whats.first().map_or("", |what| &*what.path);
-        // Where it is, how curl is told, and where what comes on the stream is kept.
-        let tcp = |authority: String, port: u16| {
-            let (scheme, flags) = if self.tls { ("https", "k") } else { ("http", "") };
-            let events = format!("/tmp/mcp-sse-{port}.events");
-            (format!("{scheme}://{authority}"), flags.to_owned(), events)
-        };
-        let (base, flags, events) = match self.place {
-            Place::Tcp(address) => tcp(reachable(address).to_string(), address.port()),
-            Place::Named(named) => tcp(authority(&named), named.port),
-            Place::Unix(path) => {
-                let name = path.file_name().map(Path::new).unwrap_or(path);
-                let events = quoted(Path::new(&format!("/tmp/mcp-sse-{}.events", name.display())));
-                let flags = format!(" --unix-socket {}", quoted(path));
-                ("http://localhost".to_owned(), flags, events)
-            }
-        };
-        let flags = if self.asks_for_tokens {
-            flags + " -H \"Authorization: Bearer $TOKEN\""
-        } else {
-            flags
-        };
-        let mut places = match self.place {
-            Place::Tcp(_) => String::new(),
-            Place::Named(Named { ips, .. }) => {
-                let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
-                format!(" on {}", ips.join(" and "))
-            }
-            Place::Unix(path) => format!(" on the Unix socket {}", path.display()),
-        };
-        if self.workers > 1 {
-            places.push_str(&format!(" ({} workers)", self.workers));
-        }
-        // What a person clicks, unless there is no address.
-        let on_unix_socket = matches!(self.place, Place::Unix(_));
-        let shown = if on_unix_socket { "" } else { &*base };
-        match &*self.whats {
-            [] => writeln!(f, "MCP over HTTP+SSE: {shown}{stream}{places}\n")?,
-            [What { path, is, .. }] => {
-                writeln!(f, "MCP over HTTP+SSE: {shown}{path}{stream}{places}\n\nServes: {is}\n")?;
-            }
-            whats => {
-                writeln!(f, "MCP over HTTP+SSE{places}:\n")?;
-                for What { path, is, .. } in whats {
-                    writeln!(f, "  {shown}{path}{stream}\n    serves {is}\n")?;
-                }
-            }
-        }
-        let prefix = match self.prefix_len {
-            0 => String::new(),
-            len => format!(r".\{{{len}\}}"),
-        };
-        let post = format!(
-            "curl -s{flags} \"{base}$(sed -n '2s/data: {prefix}//p' {events})\" -H 'Content-Type: application/json'"
-        );
-        let (does, then) = match self.whats.first() {
-            None => {
-                ("call a tool", r#""tools/call","params":{"name":"add","arguments":{"a":2,"b":3}}"#)
-            }
-            Some(_) => ("list its tools", r#""tools/list""#),
-        };
-        write!(
-            f,
-            r#"Try it: listen to a session, then initialize it and {does}; the answers are events on the stream.
-
-  curl -sN{flags} {base}{first}{stream} | tee {events} &
-  {post} -d '{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2024-11-05","capabilities":{{}},"clientInfo":{{"name":"curl","version":"0"}}}}}}'
-  {post} -d '{{"jsonrpc":"2.0","id":2,"method":{then}}}'
-"#
-        )?;
-        if self.asks_for_tokens {
-            f.write_str("\nTOKEN is one that the server knows.\n")?;
-        }
-        if self.tls {
-            f.write_str("\n-k takes any certificate; --cacert FILE instead takes those that FILE vouches for.\n")?;
-        }
+        let access = self.client_access();
+        self.write_services(f, &access)?;
+        self.write_commands(f, &access)?;
         // No client takes a Unix socket in its configuration.
-        if !on_unix_socket {
-            let entry = |name: &str, path: &str| {
-                let name = serde_json::Value::from(name);
-                let headers = if self.asks_for_tokens {
-                    r#", "headers": {"Authorization": "Bearer ..."}"#
-                } else {
-                    ""
-                };
-                format!(r#"{name}: {{"type": "sse", "url": "{base}{path}{stream}"{headers}}}"#)
-            };
-            let entries: Vec<String> = match &*self.whats {
-                [] => vec![entry("demo", "")],
-                whats => whats.iter().map(|what| entry(&what.name, &what.path)).collect(),
-            };
-            let entries = entries.join(", ");
-            write!(f, "\nOr tell a client about it:\n\n  {{\"mcpServers\": {{{entries}}}}}\n")?;
+        if !self.is_on_unix_socket() {
+            self.write_client_configuration(f, &access)?;
         }
-        if !self.whats.is_empty() {
-            writeln!(f, "\n{}", self.unprotected())?;
+        if !self.services.is_empty() {
+            writeln!(f, "\n{}", self.protection())?;
         }
         f.write_str("\nCtrl-C stops it.\n")
     }
@@ -255,16 +319,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(place: Place<'_>, tls: bool, said: &str) {
+    fn check(address: ListenAddress<'_>, tls: bool, said: &str) {
         let config = Config::default();
-        let greeting = Greeting::new(&config, place).tls(tls).to_string();
-        assert!(greeting.contains(said), "{greeting}");
-        assert_eq!(greeting.matches("curl -s").count(), 3);
+        let banner = Banner::new(&config, address).tls(tls).to_string();
+        assert!(banner.contains(said), "{banner}");
+        assert_eq!(banner.matches("curl -s").count(), 3);
     }
 
     #[test]
-    fn urls_can_be_reached() {
-        let tcp = |address: &str| Place::Tcp(address.parse().expect("an address"));
+    fn banner_urls_can_be_reached() {
+        let tcp = |address: &str| ListenAddress::Tcp(address.parse().expect("an address"));
         check(tcp("127.0.0.1:8000"), false, "http://127.0.0.1:8000/sse\n");
         check(tcp("0.0.0.0:9"), false, "http://127.0.0.1:9/sse\n");
         check(tcp("[::]:9"), false, "http://[::1]:9/sse\n");
@@ -275,13 +339,13 @@ mod tests {
     }
 
     #[test]
-    fn url_of_a_name_works_at_each_of_its_addresses() {
+    fn banner_url_of_a_name_works_at_all_its_addresses() {
         let says = |name: &str, ips: &[&str], url: &str, on: &str| {
             let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
-            let place = Place::Named(Named { name, ips: &ips, port: 8000 });
+            let address = ListenAddress::Named(NamedAddress { name, ips: &ips, port: 8000 });
             let first = format!("MCP over HTTP+SSE: {url}/sse on {on}\n");
-            check(place, false, &first);
-            check(place, false, &format!("\"url\": \"{url}/sse\""));
+            check(address, false, &first);
+            check(address, false, &format!("\"url\": \"{url}/sse\""));
         };
         says("localhost", &["127.0.0.1", "::1"], "http://localhost:8000", "127.0.0.1 and ::1");
         says("localhost", &["127.0.0.1"], "http://localhost:8000", "127.0.0.1");
@@ -292,11 +356,11 @@ mod tests {
     }
 
     #[test]
-    fn mode_of_a_unix_socket_says_who_may_use_it() {
+    fn banner_names_who_may_use_a_unix_socket() {
         let config = Config::default();
         let said = |mode| {
-            let greeting = Greeting::new(&config, Place::Unix(Path::new("/s"))).unix_mode(mode);
-            greeting.of("time", "", "x").to_string()
+            let banner = Banner::new(&config, ListenAddress::Unix(Path::new("/s"))).unix_mode(mode);
+            banner.service("time", "", "x").to_string()
         };
         assert!(said(0o600).contains("Not protected: programs of this user may"));
         assert!(said(0o660).contains("this user and of the socket's group may"));
@@ -304,19 +368,21 @@ mod tests {
     }
 
     #[test]
-    fn curl_posts_past_the_proxy() {
-        let place = Place::Tcp("127.0.0.1:8000".parse().expect("an address"));
+    fn banner_with_public_path_prefix_cuts_it_off_for_curl() {
+        let address = ListenAddress::Tcp("127.0.0.1:8000".parse().expect("an address"));
         let config = Config::default();
-        let said = Greeting::new(&config, place).public_path_prefix("/mcp").to_string();
+        let said = Banner::new(&config, address).public_path_prefix("/mcp").to_string();
         assert!(said.contains(r"$(sed -n '2s/data: .\{4\}//p' /tmp/"), "{said}");
     }
 
     #[test]
-    fn tokens_are_asked_for() {
+    fn banner_with_tokens_has_the_header_field() {
         let config = Config::default();
-        let place = Place::Tcp("192.0.2.1:8000".parse().expect("an address"));
-        let said =
-            Greeting::new(&config, place).asks_for_tokens(true).of("time", "", "x").to_string();
+        let address = ListenAddress::Tcp("192.0.2.1:8000".parse().expect("an address"));
+        let said = Banner::new(&config, address)
+            .asks_for_tokens(true)
+            .service("time", "", "x")
+            .to_string();
         let curl = r#"curl -sN -H "Authorization: Bearer $TOKEN" http://192.0.2.1:8000/sse |"#;
         for part in [curl, r#""headers": {"Authorization": "Bearer ..."}}"#, "Who has a token"] {
             assert!(said.contains(part), "{said}");
@@ -328,12 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_and_what_is_not_protected() {
+    fn banner_says_what_is_served_and_who_may_use_it() {
         let config = Config::default();
         let said = |address: &str| {
-            let place = Place::Tcp(address.parse().expect("an address"));
-            Greeting::new(&config, place)
-                .of("time", "", "mcp-server-time, a process a session")
+            let address = ListenAddress::Tcp(address.parse().expect("an address"));
+            Banner::new(&config, address)
+                .service("time", "", "mcp-server-time, a process a session")
                 .to_string()
         };
         let here = said("127.0.0.1:8000");
@@ -342,15 +408,17 @@ mod tests {
         assert!(here.contains("every program on this machine") && !here.contains("encrypted"));
         assert!(here.contains(r#""method":"tools/list"}'"#), "{here}");
         let open = said("0.0.0.0:8000");
-        assert!(open.contains("everybody who can reach") && open.contains("Nothing is encrypted"));
+        assert!(open.contains("everybody who can access") && open.contains("Nothing is encrypted"));
     }
 
     #[test]
-    fn each_of_several_is_told() {
+    fn banner_lists_every_service() {
         let config = Config::default();
-        let place = Place::Tcp("127.0.0.1:8000".parse().expect("an address"));
-        let said =
-            Greeting::new(&config, place).of("a", "/a", "one").of("b", "/b", "another").to_string();
+        let address = ListenAddress::Tcp("127.0.0.1:8000".parse().expect("an address"));
+        let said = Banner::new(&config, address)
+            .service("a", "/a", "one")
+            .service("b", "/b", "another")
+            .to_string();
         assert!(said.contains("\n  http://127.0.0.1:8000/a/sse\n    serves one\n"), "{said}");
         assert!(said.contains("\n  http://127.0.0.1:8000/b/sse\n    serves another\n"), "{said}");
         assert!(said.contains("curl -sN http://127.0.0.1:8000/a/sse |"), "{said}");
@@ -358,8 +426,8 @@ mod tests {
     }
 
     #[test]
-    fn sockets_can_be_reached() {
-        let unix = |path| Place::Unix(Path::new(path));
+    fn banner_commands_reach_a_unix_socket() {
+        let unix = |path| ListenAddress::Unix(Path::new(path));
         let first = "  curl -sN --unix-socket /run/mcp.sock http://localhost/sse | tee /tmp/mcp-sse-mcp.sock.events &";
         check(unix("/run/mcp.sock"), false, first);
         check(

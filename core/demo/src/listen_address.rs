@@ -4,20 +4,20 @@ use core::net::{IpAddr, SocketAddr};
 use std::fmt;
 use std::path::Path;
 
-/// Where to listen.
+/// Where a server listens, or is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum ListenAddress<'a> {
     /// At a TCP address.
     Tcp(SocketAddr),
     /// At every TCP address of a name.
-    Named(Named<'a>),
+    Named(NamedAddress<'a>),
     /// At a Unix socket.
     Unix(&'a Path),
 }
 
-/// A name and what it stands for.
+/// A name and its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Named<'a> {
+pub struct NamedAddress<'a> {
     /// The name, as in `localhost`.
     pub name: &'a str,
     /// Its addresses.
@@ -26,26 +26,28 @@ pub struct Named<'a> {
     pub port: u16,
 }
 
-impl<'a> Place<'a> {
-    /// Every TCP address of it; none of a Unix socket.
+impl<'a> ListenAddress<'a> {
+    /// Its TCP addresses; a Unix socket has none.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match *self {
             Self::Tcp(address) => vec![address],
-            Self::Named(Named { ips, port, .. }) => {
+            Self::Named(NamedAddress { ips, port, .. }) => {
                 ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect()
             }
             Self::Unix(_) => Vec::new(),
         }
     }
 
-    /// The same place, once a server has these addresses of it, all at `port`: the port may have been
-    /// for the system to choose, and an address missing.
+    /// The address with the IP addresses and the port that a server has bound: the system may have chosen the port, and
+    /// the machine may lack an address.
     #[must_use]
     pub const fn bound(self, ips: &'a [IpAddr], port: u16) -> Self {
         match (self, ips) {
             (Self::Tcp(_), &[ip, ..]) => Self::Tcp(SocketAddr::new(ip, port)),
-            (Self::Named(Named { name, .. }), _) => Self::Named(Named { name, ips, port }),
+            (Self::Named(NamedAddress { name, .. }), _) => {
+                Self::Named(NamedAddress { name, ips, port })
+            }
             (Self::Tcp(_) | Self::Unix(_), _) => self,
         }
     }
@@ -57,11 +59,11 @@ impl<'a> Place<'a> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for ListenAddress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Named(Named { name, port, .. }) => write!(f, "{name}:{port}"),
+            Self::Named(NamedAddress { name, port, .. }) => write!(f, "{name}:{port}"),
             Self::Unix(path) => path.display().fmt(f),
         }
     }

@@ -1,4 +1,4 @@
-//! The log, on stderr: for people, or a JSON object a line for whatever collects logs.
+//! The log, on stderr: for people, or a JSON object a line for programs that collect logs.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -17,11 +17,11 @@ pub enum Format {
     Json,
 }
 
-/// Begins to log, as far as `level` goes.
+/// Begins to log records of this level and of more important ones.
 ///
 /// # Panics
 ///
-/// If the program logs already.
+/// If a logger was set before.
 pub fn init(level: LevelFilter, format: Format) {
     let mut builder = Builder::new();
     builder.filter_level(level);
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_one_line_of_json() {
+    fn json_log_record_is_one_line() {
         let record = Record::builder()
             .level(Level::Warn)
             .target("a::b")

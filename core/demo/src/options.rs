@@ -1,6 +1,6 @@
 //! What the command line says, and the configuration it means.
 //!
-//! Knows: flags, their units, and how a mistake in one is put to a person.
+//! Knows: flags, their units, and how a mistake in one is reported.
 //! Does not know: what is served.
 
 mod access;
@@ -18,17 +18,17 @@ use mcp_sse_driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_driver::{Tls, TlsError};
 
-use crate::banner::Greeting;
+use crate::banner::Banner;
 use crate::logging::Format;
 use access::Access;
 pub use access::TokensError;
-use values::{Count, Size, Time, parse_count, parse_size, parse_time};
+use values::{CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time};
 
-pub use crate::listen_address::{Named, Place};
+pub use crate::listen_address::{ListenAddress, NamedAddress};
 
 /// Where and how to listen: the same for everything that is served.
 #[derive(Args, Clone, Debug)]
-pub struct Serve {
+pub struct ServeFlags {
     /// The address to listen on: an IP address, or a name for all of its addresses; "localhost" is
     /// 127.0.0.1 and ::1. Addresses that other machines can reach need a token, see --auth-token-file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
@@ -41,7 +41,7 @@ pub struct Serve {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
     /// The mode of the Unix socket's file, in octal: 0660 lets its group in, as the workers of a proxy;
-    /// 0600 unless said.
+    /// 0600 by default.
     #[cfg(unix)]
     #[arg(long, value_name = "MODE", requires = "unix", value_parser = parse_mode)]
     unix_mode: Option<u32>,
@@ -66,24 +66,24 @@ pub struct Serve {
     public_path_prefix: String,
     /// Send a heartbeat after this much silence on a stream; "off" for none.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
-    heartbeat: Time,
+    heartbeat: TimeFlag,
     /// The most connections at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "10240", value_parser = parse_count)]
-    max_connections: Count,
+    max_connections: CountFlag,
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
-    max_sessions: Count,
+    max_sessions: CountFlag,
     /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited". What such a body
     /// and an answer as large need elsewhere is raised with it.
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
-    max_body: Size,
+    max_body: SizeFlag,
     /// Serve with this many threads, each with sockets and sessions of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
     /// How long requests under way may take to finish when the server is stopped; "off" for as long
     /// as they like. A second signal (Ctrl-C, SIGTERM) cuts them.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
-    shutdown_grace: Time,
+    shutdown_grace: TimeFlag,
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
@@ -102,19 +102,21 @@ struct Host {
     ips: Vec<IpAddr>,
 }
 
-impl Serve {
+impl ServeFlags {
     /// Where to listen.
     #[must_use]
-    pub fn place(&self) -> Place<'_> {
+    pub fn address(&self) -> ListenAddress<'_> {
         #[cfg(unix)]
         if let Some(path) = &self.unix {
-            return Place::Unix(path);
+            return ListenAddress::Unix(path);
         }
         match &self.host {
-            Host { name: Some(name), ips } => Place::Named(Named { name, ips, port: self.port }),
+            Host { name: Some(name), ips } => {
+                ListenAddress::Named(NamedAddress { name, ips, port: self.port })
+            }
             Host { name: None, ips } => {
                 let ip = ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
-                Place::Tcp(SocketAddr::new(ip, self.port))
+                ListenAddress::Tcp(SocketAddr::new(ip, self.port))
             }
         }
     }
@@ -178,15 +180,15 @@ impl Serve {
 
     /// The banner of a server with these flags and this configuration that listens here.
     #[must_use]
-    pub fn banner<'a>(&self, config: &'a Config, place: Place<'a>) -> Greeting<'a> {
-        let greeting = Greeting::new(config, place)
+    pub fn banner<'a>(&self, config: &'a Config, address: ListenAddress<'a>) -> Banner<'a> {
+        let banner = Banner::new(config, address)
             .workers(self.workers)
             .public_path_prefix(&self.public_path_prefix)
             .asks_for_tokens(self.asks_for_tokens())
             .tls(self.speaks_tls());
         #[cfg(unix)]
-        let greeting = greeting.unix_mode(self.unix_mode());
-        greeting
+        let banner = banner.unix_mode(self.unix_mode());
+        banner
     }
 
     /// The configuration that the flags mean.
@@ -195,8 +197,8 @@ impl Serve {
     ///
     /// The first flag whose value makes no sense, and why; or that the server would be open to
     /// everybody.
-    pub fn config(&self) -> Result<Config, Mistake> {
-        self.builder()?.build().map_err(Mistake::Setting)
+    pub fn config(&self) -> Result<Config, FlagError> {
+        self.builder()?.build().map_err(FlagError::Setting)
     }
 
     /// The path of the event stream.
@@ -205,21 +207,21 @@ impl Serve {
         &self.sse_path
     }
 
-    /// The same, to be added to.
+    /// The configuration that the flags mean, to be added to.
     ///
     /// # Errors
     ///
-    /// As [`config`](Self::config), but for what the builder finds.
-    pub fn builder(&self) -> Result<ConfigBuilder, Mistake> {
-        let place = self.place();
-        if let Some(address) = place.exposed()
+    /// As [`config`](Self::config), except for what building the configuration finds.
+    pub fn builder(&self) -> Result<ConfigBuilder, FlagError> {
+        let address = self.address();
+        if let Some(address) = address.exposed()
             && !self.access.admits(address)
         {
-            return Err(Mistake::Exposed(address));
+            return Err(FlagError::Exposed(address));
         }
-        let on_unix_socket = matches!(place, Place::Unix(_));
+        let on_unix_socket = matches!(address, ListenAddress::Unix(_));
         if !self.speaks_tls() && !self.access.can_meet_https(on_unix_socket) {
-            return Err(Mistake::NoHttps { on_unix_socket });
+            return Err(FlagError::NoHttps { on_unix_socket });
         }
         let mut limits = Limits {
             connections_max: self.max_connections.0,
@@ -238,26 +240,26 @@ impl Serve {
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
-        // What was typed here is no stranger's name. Elsewhere every name is allowed until one is listed.
-        if let Place::Named(Named { name, .. }) = place
+        // The operator has typed this name, so it is allowed. Elsewhere every name is allowed until one is listed.
+        if let ListenAddress::Named(NamedAddress { name, .. }) = address
             && name != LOCALHOST
-            && place.exposed().is_none()
+            && address.exposed().is_none()
         {
             builder = builder.allow_host(name);
         }
-        self.access.apply(builder).map_err(Mistake::Tokens)
+        self.access.apply(builder).map_err(FlagError::Tokens)
     }
 }
 
-/// What is wrong with what was typed, in words for whoever typed it.
+/// What is wrong with the flags, in words for the person who typed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Mistake {
+pub enum FlagError {
     /// A value makes no sense.
     Setting(ConfigError),
     /// Tokens cannot be used.
     Tokens(TokensError),
-    /// Other machines could connect, and nobody would be asked who they are.
+    /// Other machines could connect, and no token is asked for.
     Exposed(SocketAddr),
     /// https is required, and nothing can come by it.
     NoHttps {
@@ -266,7 +268,7 @@ pub enum Mistake {
     },
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for FlagError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting(error) => {
@@ -293,7 +295,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-impl core::error::Error for Mistake {}
+impl core::error::Error for FlagError {}
 
 /// The flag that sets what a configuration error names, so that a person knows what to change.
 fn flag_for(error: &ConfigError) -> Option<&'static str> {
@@ -353,7 +355,7 @@ fn parse_host(text: &str) -> Result<Host, String> {
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0..=0o777).contains(mode));
     match mode {
-        // Whoever connects to a Unix socket writes to it.
+        // To connect to a Unix socket takes the permission to write.
         Some(mode) if mode & 0o222 == 0 => {
             Err("nobody could connect, which takes the permission to write, as in 0660".into())
         }
@@ -380,10 +382,10 @@ mod tests {
     #[derive(Parser)]
     struct Program {
         #[command(flatten)]
-        serve: Serve,
+        serve: ServeFlags,
     }
 
-    pub(super) fn serve(args: &[&str]) -> Result<Serve, clap::Error> {
+    pub(super) fn serve(args: &[&str]) -> Result<ServeFlags, clap::Error> {
         Program::try_parse_from([&["program"], args].concat()).map(|program| program.serve)
     }
 
@@ -428,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_defaults_are_the_librarys() {
+    fn flag_defaults_are_the_librarys() {
         let (said, own) = (serve(&[]).unwrap().config().unwrap(), Config::default());
         assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
         assert_eq!(said.stream_path(), own.stream_path());
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_names_its_flag() {
+    fn flag_error_names_the_flag() {
         check_mistake("--sse-path=sse", "--sse-path");
         check_mistake("--message-path=/a//b", "--message-path");
         check_mistake("--sse-path=/messages", "--sse-path");
@@ -476,23 +478,23 @@ mod tests {
     }
 
     #[test]
-    fn host_is_an_address_or_a_name_for_several() {
+    fn host_flag_takes_an_address_or_a_name() {
         let args = ["--host=LocalHost", "--port=7"];
         let named = serve(&args).unwrap();
-        let addresses = named.place().addresses();
+        let addresses = named.address().addresses();
         let expected = ["127.0.0.1:7", "[::1]:7"].map(|text| text.parse().unwrap());
-        assert_eq!((&addresses[..], named.place().exposed()), (&expected[..], None));
-        assert_eq!(named.place().to_string(), "localhost:7");
+        assert_eq!((&addresses[..], named.address().exposed()), (&expected[..], None));
+        assert_eq!(named.address().to_string(), "localhost:7");
         assert!(named.config().is_ok());
         // Of a name, each address counts; and the one that was typed may be asked for.
         let of = |ips: &[&str]| {
             let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
             let host = Host { name: Some("box".into()), ips };
-            Serve { host, ..serve(&[]).unwrap() }.config()
+            ServeFlags { host, ..serve(&[]).unwrap() }.config()
         };
         assert!(format!("{:?}", of(&["127.0.1.1"]).unwrap()).contains("box"));
         let exposed = of(&["127.0.1.1", "192.0.2.1"]).unwrap_err();
-        assert_eq!(exposed, Mistake::Exposed("192.0.2.1:8000".parse().unwrap()));
+        assert_eq!(exposed, FlagError::Exposed("192.0.2.1:8000".parse().unwrap()));
     }
 
     #[cfg(unix)]
@@ -514,7 +516,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn required_https_that_nothing_can_meet_is_a_mistake() {
+    fn require_https_that_nothing_meets_is_a_flag_error() {
         let said = |args: &[&str]| {
             let args = [&["--require-https"], args].concat();
             serve(&args).unwrap().config().map_err(|error| error.to_string()).err()
@@ -531,7 +533,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn flags_that_need_or_exclude_each_other() {
+    fn flags_needing_or_excluding_each_other_are_refused() {
         let check = |args: &[&str], flags: &[&str]| {
             let error = serve(args).expect_err("flags that do not go together").to_string();
             assert!(flags.iter().all(|flag| error.contains(flag)), "{error}");
@@ -541,9 +543,9 @@ mod tests {
         check(&["--tls-cert=c"], &["--tls-key"]);
         check(&["--tls-key=k"], &["--tls-cert"]);
         check(&["--unix=/s", "--tls-cert=c", "--tls-key=k"], &["--unix", "--tls-cert"]);
-        assert_eq!(serve(&["--unix=/s"]).unwrap().place(), Place::Unix(Path::new("/s")));
+        assert_eq!(serve(&["--unix=/s"]).unwrap().address(), ListenAddress::Unix(Path::new("/s")));
         let tcp = serve(&["--tls-cert=c", "--tls-key=k", "--host=::1"]).unwrap();
-        assert_eq!(tcp.place(), Place::Tcp("[::1]:8000".parse().unwrap()));
+        assert_eq!(tcp.address(), ListenAddress::Tcp("[::1]:8000".parse().unwrap()));
         assert!(tcp.tls().unwrap_err().to_string().contains("certificate file c"));
     }
 }

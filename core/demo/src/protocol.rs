@@ -1,20 +1,19 @@
 //! The demo's answers: four tools, every version of the protocol that has clients.
 //!
 //! Knows: MCP as far as `initialize`, `ping`, `logging/setLevel`, `tools/list` and `tools/call` go.
-//! Does not know: sockets, sessions or a runtime. [`answer`] says what a message is answered with;
-//! `mcp_sse_demo::serve` does it for one session of an adapter's.
+//! Does not know: sockets, sessions or a runtime. [`answer`] makes the answer to one message;
+//! `mcp_sse_demo::serve` sends them for one session of an adapter.
 
 mod tools;
 
 use mcp_sse_core::Frame;
 use mcp_sse_core::jsonrpc::{Kind, Message, code};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use tools::Burst;
 
-/// The protocol revisions that are answered with themselves; any other is answered with the last.
+/// The protocol revisions that the demo agrees to; to any other it answers with the last of these.
 pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
 /// What a message is answered with.
@@ -28,18 +27,18 @@ pub enum Reply {
     Burst(Burst),
     /// A frame for every session, and then an answer that says how many were reached.
     Broadcast {
-        /// What every session is told.
+        /// The notification for every session.
         notice: Frame,
-        /// Makes the answer.
-        then: Id,
+        /// Makes the answer to the request.
+        then: RequestId,
     },
 }
 
 /// The request that an answer is for, by its raw id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Id(String);
+pub struct RequestId(String);
 
-impl Id {
+impl RequestId {
     /// The answer to a [`Reply::Broadcast`] that reached this many sessions.
     #[must_use]
     pub fn reached(&self, sessions: u32) -> Frame {
@@ -49,52 +48,46 @@ impl Id {
     /// The answer where the server failed to do what it should have.
     #[must_use]
     pub fn failed(&self, why: &str) -> Frame {
-        self.error(&Failure { code: code::INTERNAL_ERROR, message: why.into() })
+        self.error(&RpcError { code: code::INTERNAL_ERROR, message: why.into() })
     }
 
     fn result(&self, result: &Value) -> Frame {
-        self.frame(&format!("\"result\":{result}"))
+        Frame::result(&self.0, result).expect("the id is a request's")
     }
 
-    fn error(&self, Failure { code, message }: &Failure) -> Frame {
-        self.frame(&format!("\"error\":{}", json!({"code": code, "message": message})))
-    }
-
-    /// The raw id comes back as it came, whatever number or string it was.
-    fn frame(&self, outcome: &str) -> Frame {
-        let json = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},{outcome}}}", self.0);
-        Frame::message(json.as_bytes()).expect("an answer is a JSON object")
+    fn error(&self, error: &RpcError) -> Frame {
+        Frame::error(&self.0, error.code, &error.message).expect("the id is a request's")
     }
 }
 
-/// Why a request has an error for an answer.
+/// The error that a request is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Failure {
+struct RpcError {
     code: i32,
     message: String,
 }
 
-impl Failure {
+impl RpcError {
     fn invalid_params(message: impl Into<String>) -> Self {
         Self { code: code::INVALID_PARAMS, message: message.into() }
     }
 }
 
-/// Says what a message is answered with.
+/// Makes the answer to a message.
 #[must_use]
 pub fn answer(message: &Message) -> Reply {
     let (Kind::Request, Some(id), Some(method)) = (message.kind(), message.id(), message.method())
     else {
         return Reply::None;
     };
-    let id = Id(id.into());
+    let id = RequestId(id.into());
     match call(&id, method, message) {
         Ok(reply) => reply,
         Err(failure) => Reply::Frame(id.error(&failure)),
     }
 }
 
-fn call(id: &Id, method: &str, message: &Message) -> Result<Reply, Failure> {
+fn call(id: &RequestId, method: &str, message: &Message) -> Result<Reply, RpcError> {
     let result = |value: Value| Ok(Reply::Frame(id.result(&value)));
     match method {
         "initialize" => result(initialize(&params(message)?)),
@@ -105,24 +98,15 @@ fn call(id: &Id, method: &str, message: &Message) -> Result<Reply, Failure> {
         }
         "tools/list" => result(tools::list()),
         "tools/call" => tools::call(id, params(message)?),
-        _ => Err(Failure {
+        _ => Err(RpcError {
             code: code::METHOD_NOT_FOUND,
             message: format!("unknown method {method:?}"),
         }),
     }
 }
 
-/// Reads the `params` of a message, which the envelope's reader has left alone.
-fn params<'m, P: Deserialize<'m>>(message: &'m Message) -> Result<P, Failure> {
-    #[derive(Deserialize)]
-    struct Body<'m> {
-        #[serde(borrow)]
-        params: Option<&'m RawValue>,
-    }
-    let body: Body<'m> = serde_json::from_str(message.text())
-        .map_err(|error| Failure::invalid_params(error.to_string()))?;
-    serde_json::from_str(body.params.map_or("{}", RawValue::get))
-        .map_err(|error| Failure::invalid_params(format!("bad params: {error}")))
+fn params<'m, P: Deserialize<'m>>(message: &'m Message) -> Result<P, RpcError> {
+    message.params().map_err(|error| RpcError::invalid_params(error.to_string()))
 }
 
 #[derive(Deserialize)]

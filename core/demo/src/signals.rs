@@ -2,19 +2,18 @@
 
 use std::io;
 
-/// Calls `shutdown` at the first signal to end, and `abort` at each further one. The signals are SIGINT,
-/// which is Ctrl-C, and SIGTERM; others, SIGHUP among them, stay what whoever started the program made
-/// them.
+/// Calls `shutdown` at the first termination signal, and `abort` at each further one. The signals are SIGINT, which is
+/// Ctrl-C, and SIGTERM; the handling of others, SIGHUP among them, is not changed.
 ///
-/// Both run on a thread of their own. They are meant for [`Handle::shutdown`] and [`Handle::abort`], so
-/// that the second Ctrl-C cuts what the first left time.
+/// Both functions run on a thread of their own. They are meant for [`Handle::shutdown`] and [`Handle::abort`]: the
+/// second Ctrl-C cuts what the first gave time to finish.
 ///
 /// [`Handle::shutdown`]: mcp_sse_driver::Handle::shutdown
 /// [`Handle::abort`]: mcp_sse_driver::Handle::abort
 ///
 /// # Errors
 ///
-/// If the operating system cannot be asked to tell about signals.
+/// Those of the operating system in setting up the signal handlers and the thread.
 #[cfg(unix)]
 pub fn on_termination(
     shutdown: impl FnOnce() + Send + 'static,
@@ -37,7 +36,7 @@ pub fn on_termination(
 ///
 /// # Errors
 ///
-/// If the operating system cannot be asked to tell about it.
+/// Those of the operating system in setting up the handler.
 #[cfg(not(unix))]
 pub fn on_termination(
     shutdown: impl FnOnce() + Send + 'static,
@@ -46,7 +45,7 @@ pub fn on_termination(
     ctrlc::set_handler(in_turn(shutdown, abort)).map_err(io::Error::other)
 }
 
-/// What calls `first` once, and `then` each further time.
+/// A function that calls `first` the first time, and `then` each further time.
 fn in_turn(
     first: impl FnOnce() + Send + 'static,
     mut then: impl FnMut() + Send + 'static,

@@ -19,8 +19,8 @@ use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_core::{
     Config, EntropyUnavailable, Event, Frame, Limits, SendError, Server, SessionId, Time,
 };
-use mcp_sse_demo::banner::Greeting;
-use mcp_sse_demo::listen_address::Place;
+use mcp_sse_demo::banner::Banner;
+use mcp_sse_demo::listen_address::ListenAddress;
 use mcp_sse_demo::protocol::{Burst, Reply, answer};
 use mcp_sse_demo::signals;
 
@@ -56,9 +56,9 @@ pub(crate) fn main(serve: impl FnOnce(TcpListener, Config) -> io::Result<()>) ->
         };
         let config = Config::builder().limits(limits).build().map_err(io::Error::other)?;
         let listener = TcpListener::bind(SocketAddr::new(options.host, options.port))?;
-        let place = Place::Tcp(listener.local_addr()?);
+        let address = ListenAddress::Tcp(listener.local_addr()?);
         // A closed stdout is no reason not to serve.
-        let _ = write!(io::stdout(), "{}", Greeting::new(&config, place));
+        let _ = write!(io::stdout(), "{}", Banner::new(&config, address));
         serve(listener, config)
     };
     match run() {

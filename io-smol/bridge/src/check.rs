@@ -1,6 +1,6 @@
-//! Tries a server out: starts it, shakes hands, and says what it is or what is wrong with it.
+//! Tries a server out: starts it, does the handshake, and reports what it is or what is wrong with it.
 //!
-//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; nobody is served.
+//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; no client is served.
 
 use core::cell::Cell;
 use core::fmt;
@@ -15,38 +15,40 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use smol::{Timer, future};
 
-use super::child::{Child, Children, Exit};
-use super::command::Command;
+use super::child::{Child, Exit};
+use super::children::Children;
+use super::command::ServerCommand;
 use super::handshakes::PROTOCOL_VERSION;
 use super::ids;
-use super::output::{Output, Printed};
+use super::output::ServerOutput;
+use super::printed::Printed;
 use super::stderr::printable;
 
-/// How long a server may take for all that it is asked, unless said: time enough to download a package.
+/// How long a server may take to answer everything, by default: time enough to download a package.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is told that a server has not answered yet; twice at least in a shorter timeout.
+/// How often it is reported that a server has not answered yet; within a shorter timeout, at least twice.
 pub const PROGRESS: Duration = Duration::from_secs(5);
-/// When its output has ended, it has so long to exit, for its status to be told.
+/// How long a server may take to exit when its output has ended, for its status to be reported.
 const EXIT: Duration = Duration::from_secs(1);
-/// It is not told more often, however short the timeout.
+/// The shortest time between two such reports.
 const PROGRESS_MIN: Duration = Duration::from_millis(100);
-/// What a server is asked first.
+/// The first request.
 const FIRST_ASKED: &str = "initialize";
 /// The most pages of tools that are counted.
 const PAGES_MAX: u32 = 100;
 /// Bytes read from the process at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// What a server says of itself.
+/// What a working server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     /// Its name and version.
     pub server: String,
     /// The protocol revision that it agreed to.
     pub protocol_version: String,
-    /// How many tools it has; `None` if it says that it is not about tools.
+    /// How many tools it has; `None` if it has not the capability `tools`.
     pub tools: Option<usize>,
-    /// Lines on its stdout that were no messages, which cost it nothing here.
+    /// Lines on its stdout that were no messages, which do no harm.
     pub lines_refused: u64,
     /// How long all that took.
     pub took: Duration,
@@ -70,10 +72,10 @@ impl fmt::Display for Findings {
 
 /// Why a server is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum CheckError {
     /// There is no such program.
     NotFound(String),
-    /// The system does not start it; says why.
+    /// The system does not start it, for this reason.
     NotStarted(String),
     /// It ended.
     Exited(Exit),
@@ -83,20 +85,20 @@ pub enum Fault {
     ClosedInput,
     /// It has not answered in time.
     Silent {
-        /// What it was asked.
+        /// The request that it has not answered.
         asked: &'static str,
         /// The time that it had for everything.
         timeout: Duration,
         /// How many lines it printed that were no messages.
         lines_refused: u64,
     },
-    /// It answered this with an error.
+    /// It answered this request with this error.
     Refused(&'static str, String),
-    /// It answered this with something else than what belongs there.
+    /// It answered this request with something else than its result.
     Unexpected(&'static str),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(program) if program.contains('/') => {
@@ -120,12 +122,12 @@ impl fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for CheckError {}
 
 /// A server that has not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// What it was asked last.
+pub struct StillWaiting {
+    /// The request that it has not answered.
     pub asked: &'static str,
     /// Time since it was started.
     pub waited: Duration,
@@ -135,8 +137,8 @@ pub struct Waiting {
     pub last_stderr: Option<String>,
 }
 
-impl fmt::Display for Waiting {
-    /// What is known, and no more: what a launcher of packages does meanwhile, it says on stderr or not.
+impl fmt::Display for StillWaiting {
+    /// Says what is known, and no more: what a launcher of packages does meanwhile is known from stderr only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, waited, timeout, last_stderr } = self;
         write!(f, "no answer to {asked} yet after {} s", waited.as_secs_f64())?;
@@ -162,25 +164,25 @@ impl fmt::Display for Waiting {
 /// What is wrong with it.
 pub async fn check(
     children: &Children,
-    command: &Command,
+    command: &ServerCommand,
     name: &str,
     timeout: Option<Duration>,
-    mut progress: impl FnMut(Waiting),
-) -> Result<Findings, Fault> {
+    mut progress: impl FnMut(StillWaiting),
+) -> Result<Findings, CheckError> {
     if !command.is_there() {
-        return Err(Fault::NotFound(command.program().to_string_lossy().into_owned()));
+        return Err(CheckError::NotFound(command.program().to_string_lossy().into_owned()));
     }
     let start = Instant::now();
     let child = children
         .spawn(command, None, name)
         .await
-        .map_err(|error: io::Error| Fault::NotStarted(error.to_string()))?;
+        .map_err(|error: io::Error| CheckError::NotStarted(error.to_string()))?;
     let output =
-        Output::new(name, children.status().clone()).line_bytes_max(command.longest_line());
+        ServerOutput::new(name, children.status().clone()).line_bytes_max(command.longest_line());
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let waits_for = Cell::new(FIRST_ASKED);
-    let mut talk =
-        Talk { child, output, buffer, asked: 0, waits_for: &waits_for, ends_until: None };
+    let mut server =
+        CheckedServer { child, output, buffer, asked: 0, waits_for: &waits_for, ends_until: None };
     let late = async {
         match timeout {
             Some(timeout) => Timer::after(timeout).await,
@@ -188,22 +190,22 @@ pub async fn check(
         };
         None
     };
-    let telling = async {
+    let reporting = async {
         let often = timeout.map_or(PROGRESS, |timeout| PROGRESS.min(timeout / 2));
         let mut waited = Duration::ZERO;
         loop {
             waited += often.max(PROGRESS_MIN);
             if timeout.is_some_and(|timeout| waited >= timeout) {
-                // The verdict comes then.
+                // The timeout itself is reported by the result.
                 return future::pending().await;
             }
             Timer::at(start + waited).await;
             let (asked, last_stderr) = (waits_for.get(), children.last_stderr().pop());
-            progress(Waiting { asked, waited, timeout, last_stderr });
+            progress(StillWaiting { asked, waited, timeout, last_stderr });
         }
     };
-    let finding = async { Some(talk.find_out().await) };
-    let found = future::or(finding, future::or(late, telling)).await;
+    let finding = async { Some(server.find_out().await) };
+    let found = future::or(finding, future::or(late, reporting)).await;
     let lines_refused = children.status().lines_refused();
     match found {
         Some(found) => {
@@ -211,19 +213,19 @@ pub async fn check(
         }
         None => {
             let timeout = timeout.unwrap_or(Duration::MAX);
-            Err(Fault::Silent { asked: waits_for.get(), timeout, lines_refused })
+            Err(CheckError::Silent { asked: waits_for.get(), timeout, lines_refused })
         }
     }
 }
 
-/// What is said with one server.
-struct Talk<'w> {
+/// A server that is tried out.
+struct CheckedServer<'w> {
     child: Child,
-    output: Output,
+    output: ServerOutput,
     buffer: Box<[u8]>,
     asked: u32,
     waits_for: &'w Cell<&'static str>,
-    /// Set when the server has closed its input: what it says is waited for until then.
+    /// Set when the server has closed its input: its output is read until then.
     ends_until: Option<Instant>,
 }
 
@@ -254,22 +256,22 @@ struct Tools {
     next_cursor: Option<String>,
 }
 
-impl Talk<'_> {
-    async fn find_out(&mut self) -> Result<Findings, Fault> {
-        let greeting = json!({
+impl CheckedServer<'_> {
+    async fn find_out(&mut self) -> Result<Findings, CheckError> {
+        let params = json!({
             "protocolVersion": PROTOCOL_VERSION,
             "capabilities": {},
             "clientInfo": {"name": "mcp-sse-check", "version": env!("CARGO_PKG_VERSION")},
         });
         let Initialized { protocol_version, capabilities, server_info } =
-            self.ask(FIRST_ASKED, &greeting).await?;
+            self.ask(FIRST_ASKED, &params).await?;
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
         let _: Value = self.ask("ping", &json!({})).await?;
         let tools = match capabilities.tools {
             Some(_) => Some(self.count_tools().await?),
             None => None,
         };
-        // In its own words, that is: which go to a terminal.
+        // Texts of the server go to a terminal.
         let said = |text: &str| printable(text.as_bytes());
         let server = format!("{} {}", said(&server_info.name), said(&server_info.version));
         let protocol_version = said(&protocol_version);
@@ -277,7 +279,7 @@ impl Talk<'_> {
         Ok(Findings { server, protocol_version, tools, lines_refused, took })
     }
 
-    async fn count_tools(&mut self) -> Result<usize, Fault> {
+    async fn count_tools(&mut self) -> Result<usize, CheckError> {
         let mut count = 0;
         let mut params = json!({});
         for _ in 0..PAGES_MAX {
@@ -291,14 +293,14 @@ impl Talk<'_> {
         Ok(count)
     }
 
-    /// Asks something. What the server asks meanwhile is refused, but for its pings.
+    /// Sends a request and waits for its answer. Requests of the server meanwhile are refused, except for its pings.
     async fn ask<T: for<'a> Deserialize<'a>>(
         &mut self,
         method: &'static str,
         params: &Value,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, CheckError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct CheckResponse {
             result: Option<Value>,
             error: Option<Error>,
         }
@@ -318,15 +320,15 @@ impl Talk<'_> {
                 (Kind::Response, Some(answered))
                     if ids::find([&*id].into_iter(), answered).is_some() =>
                 {
-                    let unexpected = |_| Fault::Unexpected(method);
-                    let answer: Answer =
+                    let unexpected = |_| CheckError::Unexpected(method);
+                    let answer: CheckResponse =
                         serde_json::from_str(message.text()).map_err(unexpected)?;
                     return match answer {
-                        Answer { error: Some(Error { code, message }), .. } => {
+                        CheckResponse { error: Some(Error { code, message }), .. } => {
                             let message = printable(message.as_bytes());
-                            Err(Fault::Refused(method, format!("{message} ({code})")))
+                            Err(CheckError::Refused(method, format!("{message} ({code})")))
                         }
-                        Answer { result, error: None } => {
+                        CheckResponse { result, error: None } => {
                             serde_json::from_value(result.unwrap_or_default()).map_err(unexpected)
                         }
                     };
@@ -337,7 +339,7 @@ impl Talk<'_> {
         }
     }
 
-    async fn answer(&mut self, id: &str, message: &Message) -> Result<(), Fault> {
+    async fn answer(&mut self, id: &str, message: &Message) -> Result<(), CheckError> {
         let body = if message.method() == Some("ping") {
             format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).into_bytes()
         } else {
@@ -350,50 +352,50 @@ impl Talk<'_> {
         self.write(body).await
     }
 
-    async fn say(&mut self, message: &Value) -> Result<(), Fault> {
+    async fn say(&mut self, message: &Value) -> Result<(), CheckError> {
         self.write(message.to_string().into_bytes()).await
     }
 
-    async fn write(&mut self, mut line: Vec<u8>) -> Result<(), Fault> {
+    async fn write(&mut self, mut line: Vec<u8>) -> Result<(), CheckError> {
         line.push(b'\n');
         let mut rest = line.as_slice();
         while !rest.is_empty() {
             match poll_fn(|cx| self.child.poll_write(cx, rest)).await {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(_) => return Err(self.end(Fault::ClosedInput).await),
+                Err(_) => return Err(self.end(CheckError::ClosedInput).await),
             }
         }
         Ok(())
     }
 
-    /// What it has said and nobody has looked at. One thing is asked at a time, and so an answer that
-    /// cannot be read is the answer to it.
-    async fn said(&mut self) -> Option<Result<Message, Fault>> {
+    /// The next message that was read already. There is one request at a time, so an answer that cannot be read is the
+    /// answer to it.
+    async fn said(&mut self) -> Option<Result<Message, CheckError>> {
         loop {
             return Some(match self.output.next_printed()? {
                 Printed::Message(message) => Ok(message),
-                Printed::Lost(_) => Err(Fault::Unexpected(self.waits_for.get())),
-                Printed::Unread(unread) => match self.write(unread.answer()).await {
+                Printed::LostAnswer(_) => Err(CheckError::Unexpected(self.waits_for.get())),
+                Printed::UnreadableRequest(unread) => match self.write(unread.answer()).await {
                     Ok(()) => continue,
-                    Err(fault) => Err(fault),
+                    Err(error) => Err(error),
                 },
             });
         }
     }
 
-    /// What it says next.
-    async fn next(&mut self) -> Result<Message, Fault> {
+    /// The next message.
+    async fn next(&mut self) -> Result<Message, CheckError> {
         loop {
             if let Some(said) = self.said().await {
                 return said;
             }
             let (child, buffer, ends_until) = (&mut self.child, &mut self.buffer, self.ends_until);
             let read = poll_fn(|cx| {
-                // Looked at first: whatever it said last is then there to be read.
+                // The exit is looked at before the output: what the server has printed last can then be read.
                 let exit = child.poll_exit(cx);
                 match child.poll_read(cx, buffer) {
                     Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
-                    // Others may hold its stdout open when it has ended.
+                    // Other processes may hold its stdout open when it has ended.
                     Poll::Pending if exit.is_ready() => Poll::Ready(Some(0)),
                     Poll::Pending if ends_until.is_some() => Poll::Pending,
                     Poll::Pending => child.poll_input_closed(cx).map(|()| None),
@@ -407,16 +409,16 @@ impl Talk<'_> {
                 None
             };
             match future::or(read, late).await {
-                // The pipes of a server that exits close one after the other, stdin first: what it has
-                // said last is still to be read.
+                // The pipes of a server that exits close one after the other, stdin first: its last output is still to
+                // be read.
                 None if ends_until.is_none() => self.ends_until = Some(Instant::now() + EXIT),
-                None => return Err(self.end(Fault::ClosedInput).await),
+                None => return Err(self.end(CheckError::ClosedInput).await),
                 Some(0) => {
                     // Its last line may have no end.
                     self.output.end();
                     return match self.said().await {
                         Some(said) => said,
-                        None => Err(self.end(Fault::ClosedOutput).await),
+                        None => Err(self.end(CheckError::ClosedOutput).await),
                     };
                 }
                 Some(count) => self.output.feed(self.buffer.get(..count).unwrap_or_default()),
@@ -424,13 +426,13 @@ impl Talk<'_> {
         }
     }
 
-    /// It does not talk any more: it has exited, or else what is said here.
-    async fn end(&mut self, otherwise: Fault) -> Fault {
+    /// Why the server does not answer any more: it has exited, or else `otherwise`.
+    async fn end(&mut self, otherwise: CheckError) -> CheckError {
         let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
         let late = async {
             Timer::after(EXIT).await;
             None
         };
-        future::or(exit, late).await.map_or(otherwise, Fault::Exited)
+        future::or(exit, late).await.map_or(otherwise, CheckError::Exited)
     }
 }

@@ -1,8 +1,8 @@
 //! What to run: a program, its arguments, its directory, its environment.
 //!
-//! Knows: what an operator said, once, before the first request. Of a request it takes the values of
-//! header fields that the operator named, into variables that the operator named, and nothing else.
-//! Does not know: processes (see `child`), sessions.
+//! Knows: what an operator has configured, before the first request. Of a request it takes the values of header fields
+//! that the operator named, into variables that the operator named, and nothing else.
+//! Does not know: processes (see `children`), sessions.
 
 use core::str::FromStr;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ use mcp_sse_driver::LogThrottle;
 
 use super::lines::LINE_BYTES_MAX;
 
-/// What is left of the bridge's own environment in a [clean](Command::clean_env) one: what the
+/// The variables of the bridge's own environment that a [clean](ServerCommand::clean_env) one has: those that the
 /// official SDKs hand down to the servers that they start.
 pub const CLEAN_ENV: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
 /// The longest value of a header field that becomes a variable, in bytes. A longer one does not.
@@ -23,7 +23,7 @@ pub const HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// How to start an MCP server that speaks on its standard input and output.
 #[derive(Clone, Debug)]
-pub struct Command {
+pub struct ServerCommand {
     program: OsString,
     args: Vec<OsString>,
     cwd: Option<PathBuf>,
@@ -44,8 +44,8 @@ pub struct HeaderToEnv {
     variable: String,
 }
 
-impl Command {
-    /// A program with its arguments; no shell looks at either.
+impl ServerCommand {
+    /// Runs a program with its arguments; no shell reads them.
     pub fn new(
         program: impl Into<OsString>,
         args: impl IntoIterator<Item = impl Into<OsString>>,
@@ -61,14 +61,13 @@ impl Command {
         }
     }
 
-    /// A line for the shell.
+    /// Runs a line by the shell.
     #[must_use]
     pub fn shell(line: impl Into<OsString>) -> Self {
         Self::new("sh", [OsString::from("-c"), line.into()])
     }
 
-    /// The directory to run it in; the bridge's own unless said. A relative program is looked for from
-    /// there.
+    /// Sets the directory to run in, the bridge's own by default. A relative program is looked for from there.
     #[must_use]
     pub fn cwd(mut self, cwd: Option<PathBuf>) -> Self {
         self.cwd = cwd;
@@ -82,7 +81,7 @@ impl Command {
         self
     }
 
-    /// Whether of the bridge's own environment only [`CLEAN_ENV`] is inherited.
+    /// Sets whether only [`CLEAN_ENV`] is inherited of the bridge's own environment. By default all of it is.
     #[must_use]
     pub const fn clean_env(mut self, clean: bool) -> Self {
         self.clean_env = clean;
@@ -97,7 +96,7 @@ impl Command {
         self
     }
 
-    /// How long a line of its output may be, in bytes; 16 MiB unless said. Longer ones are passed over.
+    /// Sets the longest line of its output, in bytes; 16 MiB by default. Longer ones are passed over.
     #[must_use]
     pub const fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
         self.line_bytes_max = line_bytes_max;
@@ -110,19 +109,19 @@ impl Command {
         self.line_bytes_max
     }
 
-    /// Its own name, for people.
+    /// The program, as it was configured.
     #[must_use]
     pub fn program(&self) -> &OsStr {
         &self.program
     }
 
-    /// The directory it runs in, if one was said.
+    /// The directory that it runs in, if one was set.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.cwd.as_deref()
     }
 
-    /// Whether there is such a program now, where it will be looked for.
+    /// Whether there is such a program now.
     #[must_use]
     pub fn is_there(&self) -> bool {
         let here = self.cwd.clone().unwrap_or_default();
@@ -183,8 +182,8 @@ impl Command {
     }
 }
 
-impl fmt::Display for Command {
-    /// The command as one would type it, as far as that is possible.
+impl fmt::Display for ServerCommand {
+    /// The command as it would be typed, as far as that is possible.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&word(&self.program))?;
         self.args.iter().try_for_each(|arg| write!(f, " {}", word(arg)))
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(command: &Command, fields: &[(&str, &[u8])], expected: &[(&str, &str)]) {
+    fn check(command: &ServerCommand, fields: &[(&str, &[u8])], expected: &[(&str, &str)]) {
         let own = [pair("PATH", "/bin"), pair("HOME", "/home"), pair("API_KEY", "own")];
         let mut found = command.environment(own, fields);
         found.sort();
@@ -324,8 +323,8 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    fn command() -> Command {
-        Command::new("server", ["--flag"])
+    fn command() -> ServerCommand {
+        ServerCommand::new("server", ["--flag"])
     }
 
     fn set(text: &str) -> Variable {
@@ -335,7 +334,7 @@ mod tests {
     const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
 
     #[test]
-    fn the_environment_is_the_operators() {
+    fn environment_of_servers_is_the_operators() {
         let key = ("API_KEY", "own");
         let (home, path) = (("HOME", "/home"), ("PATH", "/bin"));
         check(&command(), &[], &[key, home, path, UNBUFFERED]);
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_become_variables_only_where_that_was_said() {
+    fn header_fields_become_variables_only_if_configured() {
         let (home, path) = (("HOME", "/home"), ("PATH", "/bin"));
         let fields: &[(&str, &[u8])] = &[("x-api-key", b"theirs"), ("PATH", b"/evil")];
         check(&command(), fields, &[("API_KEY", "own"), home, path, UNBUFFERED]);
@@ -363,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_may_not_become() {
+    fn header_variable_that_decides_what_runs_is_refused() {
         let fails = |text: &str| text.parse::<HeaderToEnv>().is_err();
         assert!(!fails("X-Api-Key=API_KEY"));
         for text in ["X-Api-Key", "=A", "A=", "X Y=A", "X=A B", "X=A=B", "X=1A", "X=Ä"] {
@@ -385,16 +384,16 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_split_at_the_first_sign() {
+    fn variable_is_split_at_the_first_equals_sign() {
         assert_eq!(set("A=b=c"), Variable("A".into(), "b=c".into()));
         assert!(Variable::parse("=x".as_ref()).is_err());
         assert!(Variable::parse("x".as_ref()).is_err());
     }
 
     #[test]
-    fn it_prints_as_it_would_be_typed() {
-        let command = Command::new("npx", ["-y", "@scope/server", "it's", ""]);
+    fn command_displays_as_typed() {
+        let command = ServerCommand::new("npx", ["-y", "@scope/server", "it's", ""]);
         assert_eq!(command.to_string(), r"npx -y @scope/server 'it'\''s' ''");
-        assert_eq!(Command::shell("a | b").to_string(), "sh -c 'a | b'");
+        assert_eq!(ServerCommand::shell("a | b").to_string(), "sh -c 'a | b'");
     }
 }

@@ -1,11 +1,10 @@
 //! The socket between the bridge and a server's [guard](super::guard).
 //!
-//! Knows: what passes on it. Does not know: when, and what is done about it.
+//! Knows: the bytes that pass on it. Does not know: when they are sent, and what follows.
 //!
 //! The bridge puts the reading end of the server's stdin in before the guard is started, whose own stdin
-//! this socket is; [`KILL`] may follow. The guard says one byte, the status with which the server has
-//! ended, before it has ended what the server left behind. The end of the socket is the end of whoever
-//! had the other end.
+//! this socket is; [`KILL`] may follow. The guard sends one byte, the status with which the server has ended, before
+//! it has ended what the server left behind. The socket is closed when the process at the other end has ended.
 //!
 //! Decided: a status has a way of its own, because the guard's exit comes later, up to seconds if helpers
 //! of the server do not heed SIGTERM, and because the guard may be killed. Standard library and `unsafe`-free

@@ -1,13 +1,13 @@
 //! The process's limit on descriptors, and what it leaves for connections and sessions.
 //!
-//! Knows: the limit, and what each session of what is served takes beside its connection.
-//! Does not know: who opens them.
+//! Knows: the limit, and how many descriptors each session takes beside its connection.
+//! Does not know: what opens them.
 //!
 //! The soft limit is raised to the hard one, as the runtimes of Go and of the JVM do it: it is 1,024 on most
-//! systems for programs that use `select`, and this one does not. A server that is bridged to may use
-//! it, or may close every descriptor up to the limit; so it gets back what this command was started
-//! with ([`before_raise`]). Where the hard limit is too low as well, the limits on connections and sessions
-//! are lowered, and a person is told so, with the numbers.
+//! systems for programs that use `select`, and this one does not. A bridged server may use `select`, or may close
+//! every descriptor up to the limit; so it gets the limit that this program was started with ([`before_raise`]).
+//! Where the hard limit is too low as well, the limits on connections and sessions are lowered, and the operator is
+//! told so, with the numbers.
 
 use std::sync::OnceLock;
 
@@ -15,7 +15,7 @@ use mcp_sse_core::Limits;
 use mcp_sse_driver::Descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the command opens between counting and serving, and for moments: its listener, what waits for
+/// Descriptors that are opened between counting and serving, or for moments: the listener, those that wait for
 /// signals, the pipes of a process that is just being started.
 const SPARE: u64 = 16;
 
@@ -52,21 +52,25 @@ pub fn restore(before: u64) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(before), ..limit });
 }
 
-/// What is served takes descriptors beside those of connections.
+/// The descriptors that a service takes beside those of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Once.
+pub struct ReservedDescriptors {
+    /// For the whole service.
     pub once: u64,
     /// For each session.
     pub per_session: u32,
 }
 
-/// The limits for so many workers, with no more connections and sessions than there are descriptors
-/// for; and what a person has to be told of it, if anything was lowered.
+/// The limits for so many workers, with no more connections and sessions than there are descriptors for; and a line
+/// for the operator, if anything was lowered.
 #[must_use]
-pub fn fit(limits: &Limits, workers: usize, taken: Taken) -> (Limits, Option<String>) {
+pub fn fit(
+    limits: &Limits,
+    workers: usize,
+    reserved: ReservedDescriptors,
+) -> (Limits, Option<String>) {
     let Some(descriptors) = Descriptors::of_process() else { return (limits.clone(), None) };
-    let fitting = fit_to(limits, descriptors, workers, taken);
+    let fitting = fit_to(limits, descriptors, workers, reserved);
     let lowered = (fitting != *limits).then(|| say(limits, &fitting, descriptors));
     (fitting, lowered)
 }
@@ -87,8 +91,13 @@ fn say(before: &Limits, after: &Limits, descriptors: Descriptors) -> String {
     )
 }
 
-fn fit_to(limits: &Limits, descriptors: Descriptors, workers: usize, taken: Taken) -> Limits {
-    let Taken { once, per_session } = taken;
+fn fit_to(
+    limits: &Limits,
+    descriptors: Descriptors,
+    workers: usize,
+    reserved: ReservedDescriptors,
+) -> Limits {
+    let ReservedDescriptors { once, per_session } = reserved;
     // Shares are rounded up, so there may be a session more for each worker.
     let rounded = u64::from(per_session) * workers as u64;
     let open = descriptors.open.saturating_add(once).saturating_add(rounded).saturating_add(SPARE);
@@ -101,12 +110,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lowered_limits_are_told_with_the_numbers() {
+    fn lowered_limits_are_reported_with_numbers() {
         let descriptors = Descriptors { limit: 1_024, open: 10 };
         let told = |per_session| {
             let before = Limits::default();
-            let taken = Taken { once: 0, per_session };
-            say(&before, &fit_to(&before, descriptors, 1, taken), descriptors)
+            let reserved = ReservedDescriptors { once: 0, per_session };
+            say(&before, &fit_to(&before, descriptors, 1, reserved), descriptors)
         };
         let why = "this process may have 1024 descriptors open (ulimit -n), and has 10";
         let limits = "connections_max is 974 instead of 10240 and sessions_max 8192";
@@ -116,11 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_lowered_to_what_descriptors_there_are() {
+    fn limits_are_lowered_to_the_descriptors_available() {
         let check = |limit, workers, (once, per_session), expected| {
             let descriptors = Descriptors { limit, open: 10 };
-            let taken = Taken { once, per_session };
-            let fitting = fit_to(&Limits::default(), descriptors, workers, taken);
+            let reserved = ReservedDescriptors { once, per_session };
+            let fitting = fit_to(&Limits::default(), descriptors, workers, reserved);
             assert_eq!((fitting.connections_max, fitting.sessions_max), expected);
         };
         check(1 << 20, 1, (0, 4), (Some(10_240), Some(8_192)));

@@ -12,11 +12,12 @@ use mcp_sse_core::jsonrpc::{Kind, Message};
 use mcp_sse_core::{Frame, Time};
 use serde_json::Value;
 
-use super::conversation::{Conversation, Said};
 use super::mux::walk::Random;
-use super::mux::{Member, Mux, MuxLimits, Output as Put};
-use super::output::{Output, Printed};
-use super::status::Status;
+use super::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
+use super::output::ServerOutput;
+use super::printed::Printed;
+use super::session_protocol::{ProcessOutput, SessionProtocol};
+use super::status::BridgeStatus;
 
 /// A server that answers as chance has it. It echoes nothing: what is in an answer does not matter.
 struct Child {
@@ -170,48 +171,50 @@ impl Client {
 fn session(seed: u64) -> (u32, u32) {
     let mut random = Random(seed);
     let mut child = Child { random: Random(!seed), asked: Vec::new() };
-    let mut output = Output::new("garbage", Arc::new(Status::default()));
-    let (mut talk, mut client) = (Conversation::new(None), Client::default());
+    let mut output = ServerOutput::new("garbage", Arc::new(BridgeStatus::default()));
+    let (mut protocol, mut client) = (SessionProtocol::new(None), Client::default());
     let now = Instant::now();
     let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#;
     client.open.push("0".into());
-    assert!(talk.handle_message(Message::read(hello.into(), None).expect("JSON"), now).is_none());
-    let hear = |output: &mut Output, talk: &mut Conversation, client: &mut Client| {
+    assert!(
+        protocol.handle_message(Message::read(hello.into(), None).expect("JSON"), now).is_none()
+    );
+    let hear = |output: &mut ServerOutput, protocol: &mut SessionProtocol, client: &mut Client| {
         while let Some(printed) = output.next_printed() {
-            match talk.handle_printed(printed) {
-                Said::ForClient(message) => {
+            match protocol.handle_printed(printed) {
+                ProcessOutput::ForClient(message) => {
                     client.hears(&Frame::message(message.body()).expect("an object"));
                 }
-                Said::Unasked | Said::Ours => {}
-                other @ Said::Refused(_) => panic!("{other:?}"),
+                ProcessOutput::Unsolicited | ProcessOutput::Consumed => {}
+                other @ ProcessOutput::HandshakeRefused(_) => panic!("{other:?}"),
             }
         }
     };
     for _ in 0..400 {
         if random.below(2) == 0 && client.open.len() < 8 {
             let message = client.asks(&mut random);
-            assert!(talk.handle_message(message, now).is_none());
+            assert!(protocol.handle_message(message, now).is_none());
         } else if random.below(12) == 0
             && let Some(message) = client.cancels(&mut random)
         {
-            assert!(talk.handle_message(message, now).is_none());
+            assert!(protocol.handle_message(message, now).is_none());
         }
-        while let Some(line) = talk.poll_line() {
+        while let Some(line) = protocol.poll_line() {
             child.hears(core::str::from_utf8(&line).expect("UTF-8").trim_end());
         }
         let printed = child.prints();
         for piece in printed.chunks(1 + random.below(64)) {
             output.feed(piece);
-            hear(&mut output, &mut talk, &mut client);
+            hear(&mut output, &mut protocol, &mut client);
         }
         if client.open.len() >= 8 && child.asked.is_empty() {
             break;
         }
     }
     output.end();
-    hear(&mut output, &mut talk, &mut client);
+    hear(&mut output, &mut protocol, &mut client);
     // The end of the session answers all that is left.
-    talk.abandon("it is gone").iter().for_each(|frame| client.hears(frame));
+    protocol.abandon("it is gone").iter().for_each(|frame| client.hears(frame));
     assert_eq!(client.open, [""; 0]);
     (client.answered, client.failed)
 }
@@ -229,11 +232,11 @@ fn every_request_of_a_session_is_answered_once_whatever_its_server_prints() {
 fn shared(seed: u64) -> (u32, u32) {
     let mut random = Random(seed);
     let mut child = Child { random: Random(!seed), asked: Vec::new() };
-    let mut output = Output::new("garbage", Arc::new(Status::default()));
+    let mut output = ServerOutput::new("garbage", Arc::new(BridgeStatus::default()));
     let mut mux = Mux::new(MuxLimits::default());
     let mut clients: Vec<Client> = (0..4).map(|_| Client::default()).collect();
     let mut now = Time::ZERO;
-    (0..4).for_each(|member| mux.join(Member(member)));
+    (0..4).for_each(|key| mux.join(SessionKey(key)));
     mux.handle_started(now);
     let mut up = true;
     for step in 0..1_200 {
@@ -246,11 +249,11 @@ fn shared(seed: u64) -> (u32, u32) {
             now = now.saturating_add(Duration::from_secs(20));
             mux.handle_timeout(now);
         } else if client.open.len() < 8 && random.below(2) == 0 {
-            mux.handle_session(Member(by as u64), client.asks(&mut random), now);
+            mux.handle_session(SessionKey(by as u64), client.asks(&mut random), now);
         } else if random.below(12) == 0
             && let Some(message) = client.cancels(&mut random)
         {
-            mux.handle_session(Member(by as u64), message, now);
+            mux.handle_session(SessionKey(by as u64), message, now);
         }
         if random.below(200) == 0 || step == 1_100 {
             output.end();
@@ -262,22 +265,24 @@ fn shared(seed: u64) -> (u32, u32) {
         loop {
             while let Some(put) = mux.poll_output() {
                 match put {
-                    Put::Server(line) | Put::Answer(line) => child.hears(&line),
-                    Put::Session(Member(member), frame) => clients[member as usize].hears(&frame),
-                    Put::Abandon(_) => up = false,
+                    MuxOutput::Server(line) | MuxOutput::Answer(line) => child.hears(&line),
+                    MuxOutput::Session(SessionKey(key), frame) => {
+                        clients[key as usize].hears(&frame)
+                    }
+                    MuxOutput::Abandon(_) => up = false,
                 }
             }
             match output.next_printed() {
                 Some(Printed::Message(message)) => mux.handle_server(&message, now),
-                Some(Printed::Lost(lost)) => mux.handle_lost(&lost, now),
-                Some(Printed::Unread(unread)) => mux.handle_unread(&unread),
+                Some(Printed::LostAnswer(lost)) => mux.handle_lost_answer(&lost, now),
+                Some(Printed::UnreadableRequest(unread)) => mux.handle_unreadable_request(&unread),
                 None => break,
             }
         }
         if !up {
             mux.handle_exit("is gone", now);
             child.asked.clear();
-            output = Output::new("garbage", Arc::new(Status::default()));
+            output = ServerOutput::new("garbage", Arc::new(BridgeStatus::default()));
             mux.handle_started(now);
             up = true;
         }
@@ -286,8 +291,8 @@ fn shared(seed: u64) -> (u32, u32) {
     mux.handle_exit("is gone", now);
     mux.handle_timeout(now.saturating_add(Duration::from_secs(60)));
     while let Some(put) = mux.poll_output() {
-        if let Put::Session(Member(member), frame) = put {
-            clients[member as usize].hears(&frame);
+        if let MuxOutput::Session(SessionKey(key), frame) = put {
+            clients[key as usize].hears(&frame);
         }
     }
     for client in clients {

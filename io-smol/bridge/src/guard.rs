@@ -4,24 +4,24 @@
 //! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
 //! Does not know: sessions, messages. Input and output of the server never pass through it.
 //!
-//! The bridge runs this same program under another name. As long as this process is there, the number
-//! of the group cannot become another one's. When the bridge is gone, be it by SIGKILL, the system says
-//! so on the socket, and the group is told to end.
+//! The bridge runs its own program once more, under another name. While this process exists, no other process group
+//! can have its number. When the bridge has ended, even by SIGKILL, the system closes the socket, and the group is
+//! ended.
 //!
 //! Theory of operation. On Linux the guard is a subreaper: it becomes the parent of each descendant whose
 //! own parent has ended, also of one that left the group by `setsid`. So "no children" means that nothing
 //! is left, and the ways to that are these:
 //!
 //! ```text
-//!  server exits ──▶ its status is told ──▶ SIGTERM ──2 s──▶ SIGKILL, for 1 s ──▶ SIGKILL to the own group
+//!  server exits ──▶ its status is sent ──▶ SIGTERM ──2 s──▶ SIGKILL, for 1 s ──▶ SIGKILL to the own group
 //!  bridge gone ──1.5 s──▶ SIGTERM ──1.5 s──▶ SIGKILL, ..
-//!  the bridge says so ─────────────────────▶ SIGKILL, ..
+//!  the bridge asks for it ─────────────────▶ SIGKILL, ..
 //! ```
 //!
 //! SIGTERM goes to the group, and to children outside of it as they are adopted. SIGKILL goes to each child
-//! by its number, which cannot be another's: a child is reaped here and nowhere else. What the killed leave
-//! behind becomes a child in turn, and is looked for until there is none. A program that leaves the group
-//! and forks faster than it is found can escape; it is said on stderr that something was left.
+//! by its number, which no other process can have: a child is reaped here and nowhere else. Children of killed
+//! processes become children of the guard in turn, and are looked for until there is none. A program that leaves the
+//! group and forks faster than it is found can escape; then stderr says that something was left.
 //!
 //! Decided: children are found in `/proc/*/stat`, because `/proc/self/task/*/children` is not there on every
 //! kernel. A cgroup would hold every descendant for certain, and takes privileges that few have.
@@ -48,12 +48,12 @@ use super::control;
 
 use crate::descriptors;
 
-/// What this program is called when it is a guard. Not the command's own name, so that whoever kills
-/// all processes of that name leaves the guards to clean up.
+/// The name of the process when it is a guard. It is not the program's own name: if all processes of that name are
+/// killed, the guards are left to clean up.
 pub const NAME: &str = "mcp-guard";
 
-/// The variable that tells a guard the soft limit on descriptors with which its server is to run, where
-/// the bridge has raised its own. The server does not get to see it.
+/// The variable with the soft limit on descriptors for the server, if the bridge has raised its own. The server does
+/// not get it.
 pub const DESCRIPTORS: &str = "MCP_GUARD_DESCRIPTORS";
 
 /// The exit status where there is no such program, as shells have it.
@@ -61,21 +61,20 @@ pub const STATUS_NOT_FOUND: u8 = 127;
 /// The exit status where a program cannot be run.
 pub const STATUS_NOT_RUN: u8 = 126;
 
-/// When the bridge is gone, a server has so long to notice that its input has ended, and then so long
-/// again to heed SIGTERM.
+/// When the bridge has ended: how long a server may take to notice that its input has ended, and again to heed SIGTERM.
 const STEP: Duration = Duration::from_millis(1_500);
-/// What the server leaves behind when it exits has so long to heed SIGTERM.
+/// How long the processes that a server leaves behind may take to heed SIGTERM.
 const LEFTOVERS: Duration = Duration::from_secs(2);
-/// Children are looked for and killed for so long; then the group is killed, the guard with it.
+/// How long children are looked for and killed; then the group is killed, and the guard with it.
 pub(super) const KILLING: Duration = Duration::from_secs(1);
 /// How often to look for children that were adopted meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
-/// The same while they are killed: an exit is told at once, and the adoption of what is behind it not.
+/// The same while they are killed: an exit is noticed at once, and the adoption of its children is not.
 const LOOK_KILLING: Duration = Duration::from_millis(10);
 
 /// Runs a guard to its end, if this process was started as one.
 ///
-/// Call it first thing in `main`: [`Children`](super::child::Children) runs the program that it is in
+/// Call it first thing in `main`: [`Children`](super::children::Children) runs the program that it is in
 /// as a guard.
 #[must_use]
 pub fn run() -> Option<ExitCode> {
@@ -84,25 +83,25 @@ pub fn run() -> Option<ExitCode> {
         return None;
     }
     let Some(program) = args.next() else {
-        say(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
+        log_line(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
         return Some(ExitCode::from(STATUS_NOT_RUN));
     };
-    Some(ExitCode::from(match Ends::prepare() {
+    Some(ExitCode::from(match GuardDescriptors::prepare() {
         Ok(ends) => guard(ends, &program, args.collect()),
         Err(error) => {
-            say(format_args!("cannot guard a process: {error}"));
+            log_line(format_args!("cannot guard a process: {error}"));
             STATUS_NOT_RUN
         }
     }))
 }
 
-/// Says something to the bridge, which may be gone; that must keep nobody from what comes next.
-fn say(what: fmt::Arguments<'_>) {
+/// Writes a line to stderr, which the bridge reads. It may have ended; that is no reason to stop.
+fn log_line(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// The descriptors of a guard.
-struct Ends {
+struct GuardDescriptors {
     control: UnixStream,
     /// Readable when a child has ended or SIGTERM has come.
     woken: UnixStream,
@@ -113,7 +112,7 @@ struct Ends {
     output: OwnedFd,
 }
 
-impl Ends {
+impl GuardDescriptors {
     fn prepare() -> io::Result<Self> {
         // For `ps` and `killall`, which would otherwise show the name of the file.
         rustix::thread::set_name(c"mcp-guard")?;
@@ -144,13 +143,13 @@ impl Ends {
 }
 
 /// Starts the server and waits until it and all that it leaves behind have ended.
-fn guard(ends: Ends, program: &OsStr, args: Vec<OsString>) -> u8 {
-    let Ends { control, woken, terminated, input, output } = ends;
+fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) -> u8 {
+    let GuardDescriptors { control, woken, terminated, input, output } = descriptors;
     if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
         descriptors::restore(before);
     }
-    // Its pipes are the server's alone, or the ends of it could not be noticed: the copies here go with
-    // the command, behind this statement. The moment between is the bridge's to bear: it watches its end.
+    // The pipes must be the server's alone, or the bridge could not notice that it closes them: the copies here go
+    // with the command, behind this statement.
     let server = Command::new(program)
         .args(args)
         .env_remove(DESCRIPTORS)
@@ -160,22 +159,32 @@ fn guard(ends: Ends, program: &OsStr, args: Vec<OsString>) -> u8 {
     let server = match server {
         Ok(server) => Pid::from_child(&server),
         Err(error) => {
-            say(format_args!("cannot start {}: {error}", program.display()));
+            log_line(format_args!("cannot start {}: {error}", program.display()));
             let missing = error.kind() == io::ErrorKind::NotFound;
             return if missing { STATUS_NOT_FOUND } else { STATUS_NOT_RUN };
         }
     };
-    let (stage, told) = (Stage::Running, Vec::new());
+    let (stage, terminated_outsiders) = (GuardStage::Running, Vec::new());
     let bridge_gone = false;
-    Guard { control, woken, terminated, server, status: None, stage, bridge_gone, told }.run()
+    Guard {
+        control,
+        woken,
+        terminated,
+        server,
+        status: None,
+        stage,
+        bridge_gone,
+        terminated_outsiders,
+    }
+    .run()
 }
 
 /// How far the end has come.
 #[derive(Clone, Copy)]
-enum Stage {
+enum GuardStage {
     /// The server runs, or may run.
     Running,
-    /// The bridge is gone, and the server has until then to notice.
+    /// The bridge has ended; at this time comes SIGTERM.
     Orphaned(Instant),
     /// SIGTERM was sent; at this time comes SIGKILL.
     Terminated(Instant),
@@ -190,36 +199,36 @@ struct Guard {
     server: Pid,
     /// How the server ended.
     status: Option<u8>,
-    stage: Stage,
+    stage: GuardStage,
     bridge_gone: bool,
     /// Children outside of the group that were sent SIGTERM.
-    told: Vec<Pid>,
+    terminated_outsiders: Vec<Pid>,
 }
 
 impl Guard {
     fn run(mut self) -> u8 {
         loop {
             let any = self.reap();
-            self.hear();
-            // Nothing is left; elsewhere than on Linux, nothing that is known. Then the bridge kills what
-            // there may be, and if it is gone, that is done here.
+            self.read_control();
+            // Nothing is left. On systems other than Linux nothing is left that is known: the bridge kills the rest of
+            // the group, and if it has ended, the guard does.
             if !any && (cfg!(target_os = "linux") || !self.bridge_gone) {
                 return self.status.unwrap_or(STATUS_NOT_RUN);
             }
-            self.act();
+            self.do_what_is_due();
             self.wait();
         }
     }
 
-    /// Reaps whoever has ended. Whether any children are left.
+    /// Reaps children that have ended. Returns whether any are left.
     fn reap(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                // Once it has been reaped, another may have its number.
+                // Once it has been reaped, another process may have its number.
                 Ok(Some((pid, ended))) if pid == self.server && self.status.is_none() => {
                     self.server_ended(ended);
                 }
-                Ok(Some((pid, _))) => self.told.retain(|told| *told != pid),
+                Ok(Some((pid, _))) => self.terminated_outsiders.retain(|known| *known != pid),
                 Ok(None) => return true,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return false,
@@ -232,36 +241,38 @@ impl Guard {
         let status = ended.exit_status().or(signal).and_then(|code| u8::try_from(code).ok());
         let status = status.unwrap_or(STATUS_NOT_RUN);
         self.status = Some(status);
-        // It may be gone.
+        // The bridge may have ended.
         let _ = (&self.control).write(&[status]);
         match self.stage {
-            // Nobody can talk to what is left. It is told, and does not keep us long.
-            Stage::Running | Stage::Orphaned(_) => self.terminate(LEFTOVERS),
-            Stage::Terminated(_) | Stage::Killing(_) => {}
+            // What is left cannot be of use any more.
+            GuardStage::Running | GuardStage::Orphaned(_) => self.terminate(LEFTOVERS),
+            GuardStage::Terminated(_) | GuardStage::Killing(_) => {}
         }
     }
 
     /// Sends SIGTERM; SIGKILL follows after so long.
     fn terminate(&mut self, until: Duration) {
         let _ = rustix::process::kill_current_process_group(Signal::TERM);
-        self.stage = Stage::Terminated(Instant::now() + until);
+        self.stage = GuardStage::Terminated(Instant::now() + until);
     }
 
-    /// Takes in what the bridge says.
-    fn hear(&mut self) {
+    /// Takes in what the bridge asks for, and its end.
+    fn read_control(&mut self) {
         let mut byte = [0];
         while !self.bridge_gone {
             match (&self.control).read(&mut byte) {
                 Ok(1..) => match self.stage {
-                    Stage::Killing(_) => {}
-                    Stage::Running | Stage::Orphaned(_) | Stage::Terminated(_) => self.kill(),
+                    GuardStage::Killing(_) => {}
+                    GuardStage::Running | GuardStage::Orphaned(_) | GuardStage::Terminated(_) => {
+                        self.kill()
+                    }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => {
                     self.bridge_gone = true;
-                    if let Stage::Running = self.stage {
-                        self.stage = Stage::Orphaned(Instant::now() + STEP);
+                    if let GuardStage::Running = self.stage {
+                        self.stage = GuardStage::Orphaned(Instant::now() + STEP);
                     }
                 }
             }
@@ -269,32 +280,37 @@ impl Guard {
     }
 
     fn kill(&mut self) {
-        self.stage = Stage::Killing(Instant::now() + KILLING);
+        self.stage = GuardStage::Killing(Instant::now() + KILLING);
     }
 
     /// Does what is due.
-    fn act(&mut self) {
+    fn do_what_is_due(&mut self) {
         let now = Instant::now();
         match self.stage {
-            Stage::Orphaned(until) if now >= until => self.terminate(STEP),
-            Stage::Terminated(until) if now >= until => {
+            GuardStage::Orphaned(until) if now >= until => self.terminate(STEP),
+            GuardStage::Terminated(until) if now >= until => {
                 if let Some(status) = self.status {
-                    say(format_args!("exited with status {status}; what it left behind is killed"));
+                    log_line(format_args!(
+                        "exited with status {status}; what it left behind is killed"
+                    ));
                 }
                 self.kill();
             }
-            Stage::Running | Stage::Orphaned(_) | Stage::Terminated(_) | Stage::Killing(_) => {}
+            GuardStage::Running
+            | GuardStage::Orphaned(_)
+            | GuardStage::Terminated(_)
+            | GuardStage::Killing(_) => {}
         }
         let terminated = self.terminated.swap(false, Relaxed);
         match self.stage {
-            Stage::Terminated(_) => self.tell_outsiders(),
-            Stage::Running | Stage::Orphaned(_) => {
+            GuardStage::Terminated(_) => self.terminate_outsiders(),
+            GuardStage::Running | GuardStage::Orphaned(_) => {
                 // The bridge has sent it to the group.
                 if terminated {
-                    self.tell_outsiders();
+                    self.terminate_outsiders();
                 }
             }
-            Stage::Killing(until) => match children() {
+            GuardStage::Killing(until) => match children() {
                 Ok(children) if now < until => {
                     for child in children {
                         let _ = rustix::process::kill_process(child, Signal::KILL);
@@ -302,7 +318,7 @@ impl Guard {
                 }
                 Ok(_) | Err(_) => {
                     if cfg!(target_os = "linux") {
-                        say(format_args!("not all that it left behind can be killed"));
+                        log_line(format_args!("not all that it left behind can be killed"));
                     }
                     let _ = rustix::process::kill_current_process_group(Signal::KILL);
                 }
@@ -311,13 +327,13 @@ impl Guard {
     }
 
     /// Sends SIGTERM, once, to children that it did not reach through the group.
-    fn tell_outsiders(&mut self) {
+    fn terminate_outsiders(&mut self) {
         let group = rustix::process::getpgrp();
         for child in children().unwrap_or_default() {
             let outside = rustix::process::getpgid(Some(child)).is_ok_and(|of| of != group);
-            if outside && !self.told.contains(&child) {
+            if outside && !self.terminated_outsiders.contains(&child) {
                 let _ = rustix::process::kill_process(child, Signal::TERM);
-                self.told.push(child);
+                self.terminated_outsiders.push(child);
             }
         }
     }
@@ -326,20 +342,20 @@ impl Guard {
     fn wait(&self) {
         let now = Instant::now();
         let limit = match self.stage {
-            Stage::Running => None,
-            Stage::Orphaned(until) => Some(until.saturating_duration_since(now)),
-            Stage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
-            Stage::Killing(_) => Some(LOOK_KILLING),
+            GuardStage::Running => None,
+            GuardStage::Orphaned(until) => Some(until.saturating_duration_since(now)),
+            GuardStage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
+            GuardStage::Killing(_) => Some(LOOK_KILLING),
         };
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds =
             [PollFd::new(&self.woken, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
-        // Of a socket whose other end is gone the end would be told for ever.
+        // A socket whose other end is closed would always be readable.
         let watched = if self.bridge_gone { 1 } else { 2 };
         let fds = fds.get_mut(..watched).unwrap_or_default();
         match rustix::event::poll(fds, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // The system is short of memory, say. Not in a hurry, then.
+            // For example, the system is short of memory. It is tried again later.
             Err(_) => thread::sleep(LOOK),
         }
         let mut wakes = [0; 64];
@@ -347,12 +363,12 @@ impl Guard {
     }
 }
 
-/// The children of this process, those that it has adopted among them. None of them is another process
-/// before it is reaped.
+/// The children of this process, those that it has adopted among them. Until a child is reaped, no other process has
+/// its number.
 #[cfg(target_os = "linux")]
 fn children() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid().as_raw_pid();
-    // There may be the processes of another namespace.
+    // `/proc` may be that of another namespace.
     if std::fs::read_link("/proc/self")?.to_str() != Some(&own.to_string()) {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -385,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parent_is_found_behind_any_name() {
+    fn stat_line_with_any_name_has_its_parent_found() {
         let check = |stat: &str, found| assert_eq!(parent(stat.as_bytes()), found, "{stat}");
         check("7 (sh) S 5 7 7 0 -1", Some(5));
         check("7 (a) S 9 (b) R 6 7", Some(6));

@@ -1,15 +1,14 @@
-//! The handshakes that are made up for where clients leave them out.
+//! The handshakes that the bridge does where clients leave them out.
 //!
-//! Knows: what clients have said of themselves in their own, and which newcomer is likely to be one of
+//! Knows: the params that clients have sent in their own handshake, and which new session is likely to be of one of
 //! them. Does not know: sessions, processes, or when a handshake is missing.
 //!
-//! A client that reconnects goes on with the capabilities and the protocol revision that it had. So what
-//! it offered is remembered, and offered once more to its new process. It is known again by what it
-//! cannot help sending: its address, `User-Agent` and `Authorization`. Two clients that share all of
-//! these share their handshake, the last one counts; a server that then asks for what one of them cannot
-//! do is answered so by it. Of a client that is not known only this is certain: it can do what every
-//! client can. To begin anew instead, with an error, was the alternative: the clients that reconnect do
-//! not heed it.
+//! Decided: a client that reconnects goes on with the capabilities and the protocol revision that it had. So the
+//! params of its `initialize` are remembered, and sent once more to its new process. The client is recognized by what
+//! it always sends: its address, `User-Agent` and `Authorization`. Clients that share all of these share the last
+//! handshake; if a server then sends a request that one of them does not support, that client answers so. For an
+//! unknown client no capabilities are offered. An error instead, so that the client begins anew, was the alternative:
+//! the clients that reconnect ignore it.
 
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::IpAddr;
@@ -25,34 +24,33 @@ use serde_json::value::RawValue;
 
 /// The protocol revision that the bridge offers on its own: the newest one.
 pub(super) const PROTOCOL_VERSION: &str = "2025-11-25";
-/// For how long a process may take to answer the bridge's own `initialize`. As long as the clients of
-/// both official SDKs wait for an answer.
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(60);
-/// So many handshakes are remembered; the oldest are forgotten first.
+/// How long a process may take to answer the bridge's own `initialize`: as long as the clients of both official SDKs
+/// wait for an answer.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most handshakes that are remembered; the oldest are forgotten first.
 const CLIENTS_MAX: usize = 256;
-/// A larger one is not remembered, in bytes of JSON.
+/// The largest params that are remembered, in bytes of JSON.
 const PARAMS_BYTES_MAX: usize = 16 << 10;
 
-/// What clients have said of themselves. Cheap to clone.
+/// The params of the handshakes of clients. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Handshakes(Arc<Shared>);
+pub(super) struct Handshakes(Arc<HandshakesShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HandshakesShared {
     hasher: RandomState,
-    clients: Mutex<VecDeque<(Client, Arc<str>)>>,
+    clients: Mutex<VecDeque<(ClientFingerprint, Arc<str>)>>,
 }
 
-/// What a client is known by. Header fields are kept as a number under a random key, as there may be
-/// secrets in them.
+/// What a client is recognized by. Header fields are kept as a hash under a random key, because there may be secrets
+/// in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Client {
+pub(super) struct ClientFingerprint {
     address: Option<IpAddr>,
     fields: u64,
 }
 
-/// The params of the handshake that is made for a client that nothing is known of: the newest revision,
-/// and nothing that not every client can do.
+/// The params of the handshake for an unknown client: the newest revision, and no capabilities.
 pub(super) fn unknown_client() -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
@@ -78,22 +76,22 @@ struct Params<'a> {
 }
 
 impl Handshakes {
-    fn clients(&self) -> MutexGuard<'_, VecDeque<(Client, Arc<str>)>> {
+    fn clients(&self) -> MutexGuard<'_, VecDeque<(ClientFingerprint, Arc<str>)>> {
         // Nothing panics while it is held.
         self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client that opened a session with this request.
-    pub(super) fn client(&self, head: &RequestHead) -> Client {
+    /// What the client is recognized by that opened a session with this request.
+    pub(super) fn client(&self, head: &RequestHead) -> ClientFingerprint {
         let mut hasher = self.0.hasher.build_hasher();
         for name in ["user-agent", "authorization"] {
             head.field(name).hash(&mut hasher);
         }
-        Client { address: head.client(), fields: hasher.finish() }
+        ClientFingerprint { address: head.client(), fields: hasher.finish() }
     }
 
-    /// Remembers what the client said of itself, if `message` is its handshake.
-    pub(super) fn note(&self, client: Client, message: &Message) {
+    /// Remembers the params, if `message` is the client's `initialize`.
+    pub(super) fn note(&self, client: ClientFingerprint, message: &Message) {
         if message.kind() != Kind::Request || message.method() != Some("initialize") {
             return;
         }
@@ -115,8 +113,8 @@ impl Handshakes {
         clients.push_back((client, text.into()));
     }
 
-    /// The params of the handshake that is made for this client.
-    pub(super) fn params(&self, client: Client) -> String {
+    /// The params of the handshake that the bridge does for this client.
+    pub(super) fn params(&self, client: ClientFingerprint) -> String {
         let clients = self.clients();
         let known = clients.iter().find(|(known, _)| *known == client);
         known.map_or_else(unknown_client, |(_, params)| params.to_string())
@@ -127,8 +125,8 @@ impl Handshakes {
 mod tests {
     use super::*;
 
-    fn client(last: u8) -> Client {
-        Client { address: Some([127, 0, 0, last].into()), fields: 7 }
+    fn client(last: u8) -> ClientFingerprint {
+        ClientFingerprint { address: Some([127, 0, 0, last].into()), fields: 7 }
     }
 
     fn hello(version: &str) -> Message {
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_comes_again_is_introduced_as_it_was() {
+    fn reconnecting_client_gets_its_last_handshake() {
         let handshakes = Handshakes::default();
         assert!(unknown_client().contains(r#""protocolVersion":"2025-11-25","capabilities":{}"#));
         handshakes.note(client(1), &hello("2025-03-26"));
@@ -148,18 +146,21 @@ mod tests {
         let offered = r#"{"protocolVersion":"2025-06-18","capabilities":{"roots":{}},"clientInfo":{"name":"c"}}"#;
         assert_eq!(handshakes.params(client(1)), offered);
         assert_eq!(handshakes.params(client(2)), unknown_client());
-        let other = Client { fields: 8, ..client(1) };
+        let other = ClientFingerprint { fields: 8, ..client(1) };
         assert_eq!(handshakes.params(other), unknown_client());
         assert_eq!(handshakes.clients().len(), 1);
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn remembered_handshakes_are_bounded() {
         let handshakes = Handshakes::default();
-        let many = (0..=CLIENTS_MAX as u64).map(|fields| Client { fields, ..client(1) });
+        let many = (0..=CLIENTS_MAX as u64).map(|fields| ClientFingerprint { fields, ..client(1) });
         many.for_each(|client| handshakes.note(client, &hello("2025-06-18")));
         assert_eq!(handshakes.clients().len(), CLIENTS_MAX);
-        assert_eq!(handshakes.params(Client { fields: 0, ..client(1) }), unknown_client());
+        assert_eq!(
+            handshakes.params(ClientFingerprint { fields: 0, ..client(1) }),
+            unknown_client()
+        );
         handshakes.note(client(2), &hello(&"x".repeat(PARAMS_BYTES_MAX)));
         assert_eq!(handshakes.params(client(2)), unknown_client());
         let other = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;

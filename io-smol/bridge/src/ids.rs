@@ -5,8 +5,8 @@
 //!
 //! The official clients number their requests and compare by value (TypeScript: `Number(response.id)`),
 //! so that servers that answer `4.0` or `"4"` to the request 4 work where they are started by a client.
-//! They are to work here too. Clients choose ids freely here, and so an exact match goes first, then one
-//! by value among ids of the same type, then one by value among all; each only if it is the only one.
+//! They have to work behind the bridge too. Its clients choose ids freely, so an exact match goes first, then a match
+//! by value among ids of the same type, then a match by value among all; each only if it is the only one.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use mcp_sse_core::jsonrpc::same_id;
 
 /// The longest id of a request that is passed on, as JSON: it is kept until the answer.
 pub(super) const ID_BYTES_MAX: usize = 4 << 10;
-/// No id longer than this is taken for a number, as JSON: a client may have many long ones, and each is
-/// looked at for each answer that is to none of them.
+/// No longer id is taken for a number, as JSON: a client may have many long ones, and every one is compared with every
+/// answer that matches none.
 const NUMBER_BYTES_MAX: usize = 64;
 /// The largest integer up to which each is a double of its own.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -57,7 +57,7 @@ pub(super) fn find<'a>(
             (!same_type || is_string(id) == is_string(answered)) && value(id) == Some(sought)
         });
         let (at, first) = found.next()?;
-        // The same id twice is one client's mistake; its requests are answered in order.
+        // If a client uses an id twice, its requests are answered in order.
         found.all(|(_, id)| same_id(id, first)).then_some(at)
     };
     only(true).or_else(|| only(false))
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_finds_request_by_spelling_then_by_value() {
+    fn answer_matches_request_by_spelling_then_by_value() {
         check(&["3", "4"], "4", Some(1));
         check(&["3", "4"], "4.0", Some(1));
         check(&["1", "10"], "1e1", Some(1));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_id_goes_first_and_same_type_second() {
+    fn id_match_prefers_exact_then_same_type() {
         check(&["5", r#""5""#], r#""5""#, Some(1));
         check(&[r#""5""#, "5"], "5", Some(1));
         check(&[r#""5""#, "5"], "5.0", Some(1));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_or_foreign_id_finds_nothing() {
+    fn id_ambiguous_or_unknown_matches_no_request() {
         check(&[r#""5""#, r#""05""#], "5", None);
         check(&["5"], "6", None);
         check(&["5"], "5.5", None);

@@ -4,14 +4,14 @@
 //! ends. Does not know: HTTP and flags; of MCP only the handshake, and what the rules of sharing need.
 //!
 //! The bridge is a handler of sessions for an adapter that is built on `mcp-sse-driver`. It brings no
-//! executor that has to be run: [`child::Children`] has a thread that looks after the processes. A program
+//! executor that has to be run: [`children::Children`] has a thread that looks after the processes. A program
 //! has to call [`guard::run`] first thing in `main`, as every process is started through the program itself.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
 //!
-//! use mcp_sse_bridge::child::Children;
-//! use mcp_sse_bridge::command::Command;
+//! use mcp_sse_bridge::children::Children;
+//! use mcp_sse_bridge::command::ServerCommand;
 //! use mcp_sse_bridge::{PerSession, guard};
 //! use mcp_sse_smol::{Config, Listener};
 //!
@@ -20,7 +20,7 @@
 //!         return Ok(code);
 //!     }
 //!     let children = Children::new()?;
-//!     let server = Command::new("npx", ["-y", "@modelcontextprotocol/server-everything"]);
+//!     let server = ServerCommand::new("npx", ["-y", "@modelcontextprotocol/server-everything"]);
 //!     let sessions = PerSession::new(children.clone(), server, true);
 //!     let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
 //!     smol::block_on(listener.serve_local(move |session| {
@@ -41,25 +41,33 @@
 
 pub mod check;
 pub mod child;
+pub mod children;
 pub mod command;
 mod control;
-pub mod conversation;
 pub mod descriptors;
+pub mod ending;
+mod envelope_scan;
+mod exit_watch;
 #[cfg(test)]
 mod garbage;
 pub mod guard;
 mod handshakes;
 mod ids;
-pub mod lenient;
+mod json_values;
+mod lenient;
 pub mod lines;
+mod multiline;
 pub mod mux;
 pub mod output;
-pub mod servers;
+pub mod printed;
+pub mod servers_file;
 pub mod services;
 mod session;
+pub mod session_protocol;
 pub mod shared;
 pub mod status;
 pub mod stderr;
+mod supervisor;
 
 pub use session::PerSession;
-pub use shared::Shared;
+pub use shared::SharedProcess;

@@ -12,35 +12,35 @@ use memchr::{memchr, memchr2};
 /// The longest line of a bridged server's output, in bytes, with the largest body as it is by default.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// A buffer that has grown beyond this for one line is given back behind it.
+/// A buffer that has grown beyond this for one line is shrunk behind that line.
 const CAPACITY_KEPT: usize = 64 << 10;
 
 /// One line, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// A whole line.
-    Whole(&'a [u8]),
+    /// A complete line.
+    Complete(&'a [u8]),
     /// The beginning of a line that is longer than allowed. The rest of it is passed over.
     TooLong(&'a [u8]),
 }
 
-/// A cutter of lines. It holds the longest line allowed and one piece, at most.
+/// Cuts bytes into lines. It holds the longest line allowed and one piece, at most.
 ///
 /// ```
 /// use mcp_sse_bridge::lines::{Line, Lines};
 ///
 /// let mut lines = Lines::new(100);
 /// lines.feed(b"one\r\ntw");
-/// assert_eq!(lines.next_line(), Some(Line::Whole(b"one")));
+/// assert_eq!(lines.next_line(), Some(Line::Complete(b"one")));
 /// assert_eq!(lines.next_line(), None);
 /// lines.feed(b"o\n");
-/// assert_eq!(lines.next_line(), Some(Line::Whole(b"two")));
+/// assert_eq!(lines.next_line(), Some(Line::Complete(b"two")));
 /// ```
 #[derive(Debug)]
 pub struct Lines {
     line_bytes_max: usize,
     buffer: Vec<u8>,
-    /// What is in front of this was handed out.
+    /// The bytes in front of this were handed out.
     start: usize,
     /// No line feed is between `start` and this.
     scanned: usize,
@@ -57,14 +57,14 @@ pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
 }
 
 impl Lines {
-    /// A cutter of lines of so many bytes at most.
+    /// Cuts into lines of so many bytes at most.
     #[must_use]
     pub const fn new(line_bytes_max: usize) -> Self {
         Self { line_bytes_max, buffer: Vec::new(), start: 0, scanned: 0, passing_over: false }
     }
 
-    /// Takes in what was read. Then take every [`next_line`](Self::next_line) there is, before more is
-    /// fed: what nobody takes is kept.
+    /// Takes in what was read. Then take every [`next_line`](Self::next_line) there is, before more is fed: lines
+    /// that are not taken are kept.
     pub fn feed(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
         self.scanned -= self.start;
@@ -80,9 +80,8 @@ impl Lines {
         self.next_line_watched(|_, _| ())
     }
 
-    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too
-    /// long, in order: pieces behind the beginning that was handed out, and whether the line ends with
-    /// this piece.
+    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too long, in order:
+    /// each piece behind the beginning that was handed out, and whether the line ends with it.
     pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
         loop {
             let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
@@ -101,14 +100,14 @@ impl Lines {
                 self.scanned = end + 1;
                 continue;
             }
-            // Its rest comes when it is asked for the next line, as that of any other too long a line.
+            // The rest of the line comes with the next call, as that of any line that is too long.
             if end - start > self.line_bytes_max {
                 return self.too_long();
             }
             self.start = end + 1;
             self.scanned = end + 1;
             let line = self.buffer.get(start..end)?;
-            return Some(Line::Whole(line.strip_suffix(b"\r").unwrap_or(line)));
+            return Some(Line::Complete(line.strip_suffix(b"\r").unwrap_or(line)));
         }
     }
 
@@ -123,7 +122,7 @@ impl Lines {
         self.buffer.get(start..end).map(Line::TooLong)
     }
 
-    /// What is left when nothing more comes: a line without its end.
+    /// The line without an end that is left when no more bytes come.
     pub fn last_line(&mut self) -> Option<&[u8]> {
         let rest = self.start..self.buffer.len();
         self.start = rest.end;
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn json_text_with_line_ends_becomes_one_line() {
+    fn json_with_line_ends_becomes_one_line() {
         assert!(matches!(on_one_line("{\"ä\":\"“”\"}"), Cow::Borrowed("{\"ä\":\"“”\"}")));
         let text = "{\r\n \"a\u{85}\":\"\u{2028}é\u{2029}\\n\"\n}";
         assert_eq!(on_one_line(text), r#"{ "a\u0085":"\u2028é\u2029\n"}"#);
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_too_long_line_is_shown_whole() {
+    fn rest_of_too_long_line_is_watched_completely() {
         for size in 1..12 {
             let mut lines = Lines::new(4);
             let (mut seen, mut ends) = (Vec::new(), 0);
@@ -199,7 +198,7 @@ mod tests {
                         ends += usize::from(ended);
                     });
                     let line = line.map(|line| match line {
-                        Line::Whole(line) | Line::TooLong(line) => line.to_vec(),
+                        Line::Complete(line) | Line::TooLong(line) => line.to_vec(),
                     });
                     seen.extend(watched);
                     let Some(line) = line else { break };
@@ -219,7 +218,7 @@ mod tests {
             lines.feed(piece);
             while let Some(line) = lines.next_line() {
                 seen.push(match line {
-                    Line::Whole(line) => String::from_utf8(line.into()).unwrap(),
+                    Line::Complete(line) => String::from_utf8(line.into()).unwrap(),
                     Line::TooLong(beginning) => format!("!{}", beginning.escape_ascii()),
                 });
             }
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_whole_however_they_come_in() {
+    fn lines_fed_in_any_pieces_come_out_complete() {
         check(9, "", &[]);
         check(9, "\n", &[""]);
         check(9, "one\ntwo\r\n\n", &["one", "two", ""]);
@@ -250,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_told_once_and_passed_over() {
+    fn line_too_long_is_returned_once_and_passed_over() {
         check(4, "1234\n", &["1234"]);
         check(4, "12345\nok\n", &["!1234", "ok"]);
         check(4, "1234567890123\nok\n12345", &["!1234", "ok", "!1234"]);
     }
 
     #[test]
-    fn a_large_buffer_is_given_back() {
+    fn buffer_grown_for_one_line_is_shrunk() {
         let mut lines = Lines::new(LINE_BYTES_MAX);
         lines.feed(&vec![b'x'; 1 << 20]);
         assert_eq!(lines.next_line(), None);
         lines.feed(b"\n");
-        assert!(matches!(lines.next_line(), Some(Line::Whole(line)) if line.len() == 1 << 20));
+        assert!(matches!(lines.next_line(), Some(Line::Complete(line)) if line.len() == 1 << 20));
         lines.feed(b"y\n");
-        assert_eq!(lines.next_line(), Some(Line::Whole(b"y")));
+        assert_eq!(lines.next_line(), Some(Line::Complete(b"y")));
         assert!(lines.buffer.capacity() <= CAPACITY_KEPT);
     }
 }

@@ -10,81 +10,72 @@ use std::sync::Arc;
 use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_driver::LogThrottle;
 
-use super::lenient::{
-    First, Judged, Lost, Scan, Unread, each_in_array, first_value, judge, lost_message,
-};
+use super::envelope_scan::EnvelopeScan;
+use super::json_values::{FirstValue, each_in_array, first_value};
+use super::lenient::{classify, lost_answer};
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
-use super::status::Status;
+use super::multiline::{MultilineStep, MultilineText};
+use super::printed::{Classified, LostAnswer, Printed, UnreadableRequest};
+use super::status::BridgeStatus;
 use super::stderr::printable;
 
-/// So much of a line that is no message is shown in the log.
+/// How many bytes of a line that is no message are shown in the log.
 const SHOWN_BYTES: usize = 200;
 
-/// So many values are taken from one line, which is more than there can be requests; the rest of it is
-/// passed over. They are looked at in one go, during which the others on this thread wait.
+/// The most values that are taken from one line, which are more than there can be requests; the rest of the line is
+/// passed over. They are looked at in one go, during which other tasks on this thread wait.
 const VALUES_MAX: usize = 65_536;
 
-/// What the log says of the output of all servers together, each once a second: sessions start servers
-/// as often as they like.
+/// Throttles of the log, each for the output of all servers together: clients decide how many servers are
+/// started.
 static NO_MESSAGE: LogThrottle = LogThrottle::new();
 static LOST: LogThrottle = LogThrottle::new();
 static UNREAD: LogThrottle = LogThrottle::new();
 static TOO_LONG: LogThrottle = LogThrottle::new();
-
-/// What a server has said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Printed {
-    /// A message.
-    Message(Message),
-    /// An answer that cannot be passed on; somebody waits for it.
-    Lost(Lost),
-    /// A request that cannot be passed on; the server waits for its answer.
-    Unread(Unread),
-}
 
 /// What one server prints, from bytes to messages.
 ///
 /// Everything that is no message is counted, logged at level warn (one a second of each kind) or debug
 /// (the others), and does no harm.
 #[derive(Debug)]
-pub struct Output {
+pub struct ServerOutput {
     name: String,
-    status: Arc<Status>,
+    status: Arc<BridgeStatus>,
     line_bytes_max: usize,
     lines: Lines,
     /// Lines that may become one message, from the first on.
-    pieces: Pieces,
-    /// What was found and not taken yet.
+    multiline: MultilineText,
+    /// What was found and was not taken yet.
     ready: VecDeque<Printed>,
-    /// What a line may be that is too long, until its end or until that is known.
-    too_long: Option<Scan>,
-    /// Nothing more comes.
+    /// The scan of a line that is too long, until its end or until it is conclusive.
+    too_long: Option<EnvelopeScan>,
+    /// The output has ended.
     ended: bool,
     /// Lines that were no messages, and are not counted yet: there may be thousands at once.
     refused: u64,
-    spoken: bool,
+    has_spoken: bool,
 }
 
-impl Output {
+impl ServerOutput {
     /// The output of a server that is called `name` in the log.
     #[must_use]
-    pub fn new(name: impl Into<String>, status: Arc<Status>) -> Self {
+    pub fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
         Self {
             name: name.into(),
             status,
             line_bytes_max: LINE_BYTES_MAX,
             lines: Lines::new(LINE_BYTES_MAX),
-            pieces: Pieces::default(),
+            multiline: MultilineText::default(),
             ready: VecDeque::new(),
             too_long: None,
             ended: false,
             refused: 0,
-            spoken: false,
+            has_spoken: false,
         }
     }
 
-    /// With lines of so many bytes at most, and messages over several lines likewise; longer ones are
-    /// passed over. 16 MiB unless said.
+    /// Sets the longest line in bytes, which is also the longest message over several lines; longer ones are passed
+    /// over. 16 MiB by default.
     #[must_use]
     pub fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
         self.line_bytes_max = line_bytes_max;
@@ -95,26 +86,26 @@ impl Output {
     /// Whether there has been a message.
     #[must_use]
     pub const fn has_spoken(&self) -> bool {
-        self.spoken
+        self.has_spoken
     }
 
-    /// Takes in what was read. Then take [everything](Self::next_printed) there is, before more is fed.
+    /// Takes in what was read. Then take [everything](Self::next_printed) there is before more is fed.
     pub fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
     }
 
-    /// The output has ended, and with it its last line. Then take what there is.
+    /// Ends the output, and with it its last line. Then take [everything](Self::next_printed) there is.
     pub fn end(&mut self) {
         self.lines.feed(b"\n");
         self.ended = true;
     }
 
-    /// What the server has said next.
+    /// The next thing that the server has printed, of what was fed.
     pub fn next_printed(&mut self) -> Option<Printed> {
         let printed = self.find();
         self.count_refused();
-        if matches!(printed, Some(Printed::Message(_))) && !self.spoken {
-            self.spoken = true;
+        if matches!(printed, Some(Printed::Message(_))) && !self.has_spoken {
+            self.has_spoken = true;
             self.status.note_success();
         }
         printed
@@ -130,31 +121,34 @@ impl Output {
             let line = lines.next_line_watched(|piece, ended| {
                 let Some(scan) = too_long else { return };
                 scan.feed(piece);
-                if ended || scan.is_sure() {
-                    ready.extend(scan.found(&too_long_why(most)).and_then(printed));
+                if ended || scan.is_conclusive() {
+                    ready
+                        .extend(scan.found(&too_long_why(most)).and_then(Classified::into_printed));
                     *too_long = None;
                 }
             });
             let line = line.map(|line| match line {
-                Line::Whole(line) => Ok(line.to_vec()),
+                Line::Complete(line) => Ok(line.to_vec()),
                 Line::TooLong(beginning) => Err((shown(beginning), scan_of(beginning))),
             });
             match line {
                 Some(Ok(line)) => self.read(line),
                 Some(Err((shown, scan))) => {
                     self.status.note_line_too_long();
-                    self.refuse_pieces();
+                    self.refuse_multiline();
                     self.warn(&TOO_LONG, || format!("a line of more than {most} bytes: {shown}"));
                     match scan {
-                        Some(scan) if scan.is_sure() => {
-                            self.ready.extend(scan.found(&too_long_why(most)).and_then(printed));
+                        Some(scan) if scan.is_conclusive() => {
+                            self.ready.extend(
+                                scan.found(&too_long_why(most)).and_then(Classified::into_printed),
+                            );
                         }
                         scan => self.too_long = scan,
                     }
                 }
                 // What was found of a line that was passed over.
                 None if !self.ready.is_empty() => {}
-                None if self.ended && self.pieces.has_begun() => self.refuse_pieces(),
+                None if self.ended && self.multiline.is_open() => self.refuse_multiline(),
                 None => return None,
             }
         }
@@ -166,27 +160,27 @@ impl Output {
         // What is indented belongs to what it is inside of; an unindented bracket begins anew.
         let indented = text.first().is_some_and(u8::is_ascii_whitespace);
         let opens = matches!(first, b'{' | b'[');
-        if self.pieces.has_begun() && (indented || !opens) {
-            return match self.pieces.add(line, self.line_bytes_max) {
-                Added::Wanting => {}
-                Added::Whole(text) => self.read_values(&text),
-                Added::Not(text) => self.refuse_text("it is not JSON", &text),
+        if self.multiline.is_open() && (indented || !opens) {
+            return match self.multiline.add(line, self.line_bytes_max) {
+                MultilineStep::Incomplete => {}
+                MultilineStep::Complete(text) => self.read_values(&text),
+                MultilineStep::NotJson(text) => self.refuse_text("it is not JSON", &text),
             };
         }
         if !opens {
             return self.refuse(&"it does not begin with a bracket", text);
         }
-        self.refuse_pieces();
+        self.refuse_multiline();
         match Message::read(line, None) {
-            Ok(message) => match lost_message(&message) {
-                Some(lost) => self.take(Judged::Lost(lost), message.body()),
+            Ok(message) => match lost_answer(&message) {
+                Some(lost) => self.take(Classified::LostAnswer(lost), message.body()),
                 None => self.ready.push_back(Printed::Message(message)),
             },
             Err((_, line)) => self.read_values(&line),
         }
     }
 
-    /// Reads what is one JSON value or several behind each other, or the beginning of one.
+    /// Reads one JSON value or several behind each other, or the beginning of one.
     fn read_values(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let mut rest = text.trim_start_matches('\u{feff}').trim();
@@ -199,16 +193,18 @@ impl Output {
                 return self.refuse(&"it is behind a JSON text", rest.as_bytes());
             }
             let (value, end) = match first_value(rest) {
-                First::Ends { value, end } => (value, end),
-                First::Open => {
-                    return match self.pieces.add(rest.into(), self.line_bytes_max) {
-                        Added::Wanting => {}
-                        Added::Whole(text) | Added::Not(text) => {
+                FirstValue::Ends { value, end } => (value, end),
+                FirstValue::OpenBracket => {
+                    return match self.multiline.add(rest.into(), self.line_bytes_max) {
+                        MultilineStep::Incomplete => {}
+                        MultilineStep::Complete(text) | MultilineStep::NotJson(text) => {
                             self.refuse_text("it is not JSON", &text);
                         }
                     };
                 }
-                First::Cut => return self.refuse_text("a string does not end", rest.as_bytes()),
+                FirstValue::OpenString => {
+                    return self.refuse_text("a string does not end", rest.as_bytes());
+                }
             };
             let (printed, behind) = rest.split_at(end);
             rest = behind.trim_start();
@@ -218,7 +214,7 @@ impl Output {
                     more = left == 0;
                     if !more {
                         left -= 1;
-                        self.take(judge(member), member.as_bytes());
+                        self.take(classify(member), member.as_bytes());
                     }
                 });
                 if more {
@@ -227,31 +223,31 @@ impl Output {
                 continue;
             }
             left -= 1;
-            let judged = judge(&value);
-            if let Judged::Refused { why, object: false } = &judged {
-                // A bracket of a log line, say.
+            let classified = classify(&value);
+            if let Classified::NotAMessage { why, object: false } = &classified {
+                // For example a bracket that begins a line of a log.
                 return self.refuse(why, text.trim().as_bytes());
             }
-            self.take(judged, printed.as_bytes());
+            self.take(classified, printed.as_bytes());
         }
     }
 
-    fn take(&mut self, judged: Judged, text: &[u8]) {
-        match &judged {
-            Judged::Message(_) => {}
-            Judged::Refused { why, .. } => self.refuse(why, text),
-            Judged::Lost(Lost { why, .. }) => {
+    fn take(&mut self, classified: Classified, text: &[u8]) {
+        match &classified {
+            Classified::Message(_) => {}
+            Classified::NotAMessage { why, .. } => self.refuse(why, text),
+            Classified::LostAnswer(LostAnswer { why, .. }) => {
                 self.refused += 1;
                 let what = "an answer that cannot be passed on";
                 self.warn(&LOST, || format!("{what} ({why}): {}", shown(text)));
             }
-            Judged::Unread(Unread { why, .. }) => {
+            Classified::UnreadableRequest(UnreadableRequest { why, .. }) => {
                 self.refused += 1;
                 let what = "a request that cannot be passed on";
                 self.warn(&UNREAD, || format!("{what} ({why}): {}", shown(text)));
             }
         }
-        self.ready.extend(printed(judged));
+        self.ready.extend(classified.into_printed());
     }
 
     /// Refuses what is not JSON; it may have been an answer or a request all the same.
@@ -262,9 +258,9 @@ impl Output {
         }
     }
 
-    /// What was taken for the beginning of a message was none.
-    fn refuse_pieces(&mut self) {
-        if let Some(text) = self.pieces.clear() {
+    /// Refuses what was taken for the beginning of a message.
+    fn refuse_multiline(&mut self) {
+        if let Some(text) = self.multiline.clear() {
             self.refuse_text("it never ends", &text);
         }
     }
@@ -280,7 +276,7 @@ impl Output {
         }
     }
 
-    /// Says what is passed over: at level warn if it is time for that, and else at level debug.
+    /// Logs what is passed over: at level warn if the throttle allows that, and else at level debug.
     fn warn(&self, throttle: &LogThrottle, what: impl FnOnce() -> String) {
         let name = &self.name;
         match throttle.tell() {
@@ -292,26 +288,16 @@ impl Output {
     }
 }
 
-/// What somebody is to be told of.
-fn printed(judged: Judged) -> Option<Printed> {
-    match judged {
-        Judged::Message(message) => Some(Printed::Message(message)),
-        Judged::Lost(lost) => Some(Printed::Lost(lost)),
-        Judged::Unread(unread) => Some(Printed::Unread(unread)),
-        Judged::Refused { .. } => None,
-    }
-}
-
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 fn too_long_why(bytes_max: usize) -> String {
     format!("it is longer than {bytes_max} bytes")
 }
 
-/// Reads the envelope of what begins like this, if it may have one.
-fn scan_of(text: &[u8]) -> Option<Scan> {
+/// Scans the envelope of what begins like this, if it may have one.
+fn scan_of(text: &[u8]) -> Option<EnvelopeScan> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start();
-    let mut scan = Scan::default();
+    let mut scan = EnvelopeScan::default();
     scan.feed(text);
     text.starts_with(b"{").then_some(scan)
 }
@@ -320,7 +306,7 @@ fn scan_of(text: &[u8]) -> Option<Scan> {
 fn shown(text: &[u8]) -> String {
     match text.get(..SHOWN_BYTES) {
         Some(beginning) if text.len() > SHOWN_BYTES => {
-            // A character that is cut is not shown as a wrong one.
+            // A character that is cut is left out, instead of being shown as an invalid one.
             let whole = beginning.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len());
             let end = if whole + 4 > SHOWN_BYTES { whole } else { SHOWN_BYTES };
             format!("{}..", printable(beginning.get(..end).unwrap_or_default()))
@@ -335,80 +321,10 @@ fn is_batch(text: &str) -> bool {
     text.starts_with('[') && each_in_array(text, |member| any |= member.starts_with('{')) && any
 }
 
-/// Lines that may be one JSON text, as some servers print theirs for people.
-#[derive(Debug, Default)]
-struct Pieces {
-    text: Vec<u8>,
-    depth: usize,
-}
-
-enum Added {
-    /// More is to come.
-    Wanting,
-    /// It may be a whole one.
-    Whole(Vec<u8>),
-    /// It is none.
-    Not(Vec<u8>),
-}
-
-impl Pieces {
-    const fn has_begun(&self) -> bool {
-        !self.text.is_empty()
-    }
-
-    /// Adds a line. A text begins with a bracket, and ends when all are closed; JSON has no line ends
-    /// inside strings.
-    fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> Added {
-        let depth = depth_behind(self.depth, &line);
-        if self.text.is_empty() {
-            self.text = line;
-        } else {
-            self.text.push(b'\n');
-            self.text.extend(line);
-        }
-        match depth {
-            Some(0) => Added::Whole(self.take()),
-            Some(depth) if self.text.len() <= bytes_max => {
-                self.depth = depth;
-                Added::Wanting
-            }
-            Some(_) | None => Added::Not(self.take()),
-        }
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        self.depth = 0;
-        core::mem::take(&mut self.text)
-    }
-
-    fn clear(&mut self) -> Option<Vec<u8>> {
-        let text = self.take();
-        if text.is_empty() { None } else { Some(text) }
-    }
-}
-
-/// How many brackets are open behind a line that begins inside so many; `None` if no JSON text can go
-/// on like this.
-fn depth_behind(mut depth: usize, line: &[u8]) -> Option<usize> {
-    let (mut string, mut escaped) = (false, false);
-    for byte in line {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if string => escaped = true,
-            b'"' => string = !string,
-            _ if string => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.checked_sub(1)?,
-            _ => {}
-        }
-    }
-    if string { None } else { Some(depth) }
-}
-
-impl Drop for Output {
+impl Drop for ServerOutput {
     fn drop(&mut self) {
         let last = self.lines.last_line().map(<[u8]>::to_vec);
-        self.refuse_pieces();
+        self.refuse_multiline();
         if let Some(last) = last {
             self.refuse(&"its line does not end", &last);
         }
@@ -420,7 +336,7 @@ impl Drop for Output {
 mod tests {
     use super::*;
 
-    impl Output {
+    impl ServerOutput {
         /// The next message; what is lost is passed over.
         fn next_message(&mut self) -> Option<Message> {
             loop {
@@ -435,8 +351,8 @@ mod tests {
     #[track_caller]
     fn check(printed: &str, messages: &[&str], refused: u64) {
         for size in [1, 7, printed.len().max(1)] {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             let mut found = Vec::new();
             for piece in printed.as_bytes().chunks(size) {
                 output.feed(piece);
@@ -455,7 +371,7 @@ mod tests {
     const TWO: &str = r#"{"jsonrpc":"2.0","method":"größe","params":["漢字"]}"#;
 
     #[test]
-    fn one_message_a_line() {
+    fn messages_one_a_line_are_read() {
         check("", &[], 0);
         check(&format!("{ONE}\n{TWO}\r\n\n  \n"), &[ONE, TWO], 0);
     }
@@ -464,8 +380,8 @@ mod tests {
     #[track_caller]
     fn check_bytes(printed: &[u8], found: &[&str], refused: u64) {
         for size in [1, 7, printed.len().max(1)] {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             let mut seen = Vec::new();
             for piece in printed.chunks(size) {
                 output.feed(piece);
@@ -477,8 +393,8 @@ mod tests {
                 .into_iter()
                 .map(|printed| match printed {
                     Printed::Message(message) => message.text().to_owned(),
-                    Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
-                    Printed::Unread(unread) => format!("! {} {}", unread.id, unread.why),
+                    Printed::LostAnswer(lost) => format!("? {:?} {}", lost.id, lost.why),
+                    Printed::UnreadableRequest(unread) => format!("! {} {}", unread.id, unread.why),
                 })
                 .collect();
             assert_eq!(seen, found, "{size} bytes at once");
@@ -488,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_as_clients_read_them() {
+    fn answers_not_quite_json_are_read_as_clients_read_them() {
         check_bytes(
             b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\xb0\xa1\xff\"}\n",
             &["{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"\u{fffd}\u{fffd}\u{fffd}\"}"],
@@ -516,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_on_one_line_are_taken_apart() {
+    fn several_values_on_one_line_are_read() {
         check(&format!("{ONE}{TWO}\n{ONE} \t{TWO}\n"), &[ONE, TWO, ONE, TWO], 0);
         check(&format!("{{\"level\":\"info\"}}{ONE}\n"), &[ONE], 1);
         check(&format!("{ONE}and more\n"), &[ONE], 1);
@@ -527,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_cannot_be_passed_on_are_told_with_their_ids() {
+    fn lost_answers_are_reported_with_their_ids() {
         let broken = r#"{"jsonrpc":"2.0","id":4,"result":{"text":"a"#;
         let lost = r#"? Some("4") a string does not end"#;
         check_bytes(format!("{broken}\nb\"}}}}\n{ONE}\n").as_bytes(), &[lost, ONE], 2);
@@ -541,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_cannot_be_passed_on_are_told_with_their_ids() {
+    fn unreadable_requests_are_reported_with_their_ids() {
         let cut = r#"{"jsonrpc":"2.0","id":"a","method":"m","params":{"text":"a"#;
         check_bytes(
             format!("{cut}\n{ONE}\n").as_bytes(),
@@ -554,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn unindented_bracket_begins_anew() {
+    fn unindented_bracket_begins_a_new_text() {
         let pretty = "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {}\n}";
         for log in ["{ config = {", "[1, {", "{", "[", "[INFO] config = {"] {
             check(&format!("{log}\n{pretty}\n"), &[pretty], 1);
@@ -563,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_an_answer_or_request_is_told_with_its_id_wherever_that_is() {
+    fn line_too_long_is_reported_with_its_id() {
         let long = "x".repeat(LINE_BYTES_MAX);
         let why = too_long_why(LINE_BYTES_MAX);
         let lost = format!(r#"? Some("7") {why}"#);
@@ -573,8 +489,8 @@ mod tests {
             (format!(r#"{{"result":"{long}","id":7,"jsonrpc":"2.0"}}"#), &lost),
             (format!(r#"{{"method":"m","params":["{long}"],"jsonrpc":"2.0","id":7}}"#), &unread),
         ] {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             let mut seen = Vec::new();
             for piece in format!("{printed}\n{ONE}\n").as_bytes().chunks(1 << 20) {
                 output.feed(piece);
@@ -584,8 +500,8 @@ mod tests {
                 .into_iter()
                 .map(|printed| match printed {
                     Printed::Message(message) => message.text().to_owned(),
-                    Printed::Lost(lost) => format!("? {:?} {}", lost.id, lost.why),
-                    Printed::Unread(unread) => format!("! {} {}", unread.id, unread.why),
+                    Printed::LostAnswer(lost) => format!("? {:?} {}", lost.id, lost.why),
+                    Printed::UnreadableRequest(unread) => format!("! {} {}", unread.id, unread.why),
                 })
                 .collect();
             assert_eq!(seen, [&**told, ONE]);
@@ -594,9 +510,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_ends_a_line() {
-        let status = Arc::new(Status::default());
-        let mut output = Output::new("test", status.clone());
+    fn end_of_output_ends_the_last_line() {
+        let status = Arc::new(BridgeStatus::default());
+        let mut output = ServerOutput::new("test", status.clone());
         output.feed(ONE.as_bytes());
         assert_eq!(output.next_message(), None);
         output.end();
@@ -608,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_passed_over() {
+    fn line_without_a_message_is_passed_over() {
         check(&format!("Listening on stdio\n{ONE}\n"), &[ONE], 1);
         check(&format!("[INFO] ready\n{{ not json\n{ONE}\n{{}}\n"), &[ONE], 3);
         check(&format!("{{\"jsonrpc\":\"1.0\"}}\n\"text\"\n17\n]\n{ONE}\n"), &[ONE], 4);
@@ -616,21 +532,21 @@ mod tests {
     }
 
     #[test]
-    fn many_lines_are_told_of_at_once() {
+    fn many_refused_lines_are_reported_at_once() {
         use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-        let (status, told) = (Arc::new(Status::default()), Arc::<AtomicU32>::default());
+        let (status, told) = (Arc::new(BridgeStatus::default()), Arc::<AtomicU32>::default());
         let telling = told.clone();
         status.listen(move |_| {
             telling.fetch_add(1, Relaxed);
         });
-        let mut output = Output::new("test", status.clone());
+        let mut output = ServerOutput::new("test", status.clone());
         output.feed("y\n".repeat(1_000).as_bytes());
         assert_eq!(output.next_message(), None);
         assert_eq!((status.lines_refused(), told.load(Relaxed)), (1_000, 2));
     }
 
     #[test]
-    fn several_lines_may_be_one_message() {
+    fn message_over_several_lines_is_read() {
         let pretty =
             "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": \"}\\\"{\",\n  \"result\": [\n    {}\n  ]\n}";
         check(&format!("{pretty}\n{ONE}\n{pretty}\n"), &[pretty, ONE, pretty], 0);
@@ -642,10 +558,10 @@ mod tests {
     }
 
     #[test]
-    fn values_of_one_line_are_taken_up_to_a_number() {
+    fn values_of_one_line_are_bounded() {
         let checked = |line: String, messages: usize, refused: u64| {
-            let status = Arc::new(Status::default());
-            let mut output = Output::new("test", status.clone());
+            let status = Arc::new(BridgeStatus::default());
+            let mut output = ServerOutput::new("test", status.clone());
             output.feed(format!("{line}\n{ONE}\n").as_bytes());
             let found = core::iter::from_fn(|| output.next_message()).count();
             assert_eq!((found, status.lines_refused()), (messages + 1, refused));
@@ -660,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_taken_apart() {
+    fn batch_is_read_as_single_messages() {
         check(&format!("[{ONE},{TWO}]\n"), &[ONE, TWO], 0);
         check(&format!("[\n  {ONE},\n  {TWO}\n]\n"), &[ONE, TWO], 0);
         check(&format!("[{ONE},{{}},17]\n"), &[ONE], 2);
@@ -668,9 +584,9 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_line_is_passed_over() {
-        let status = Arc::new(Status::default());
-        let mut output = Output::new("test", status.clone());
+    fn line_too_long_is_passed_over() {
+        let status = Arc::new(BridgeStatus::default());
+        let mut output = ServerOutput::new("test", status.clone());
         for _ in 0..20 {
             output.feed(&vec![b'x'; 1 << 20]);
             assert_eq!(output.next_message(), None);
@@ -681,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_shown_in_part() {
+    fn long_line_is_logged_in_part() {
         assert_eq!(shown(b"a\x1b[1mb"), "a\\u{1b}[1mb");
         let shown = shown("ä".repeat(150).as_bytes());
         assert_eq!(shown, format!("{}..", "ä".repeat(100)));

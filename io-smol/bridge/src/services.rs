@@ -1,6 +1,6 @@
 //! Everything that one bridge serves, each server at a path of its own.
 //!
-//! Knows: which server a session is of, and what a person is told about them.
+//! Knows: which server a session is for, and how servers are described to a person.
 //! Does not know: how a session is served by a process (see `session` and `shared`).
 
 use core::fmt::Write;
@@ -9,79 +9,87 @@ use std::sync::Arc;
 use mcp_sse_core::ConfigBuilder;
 use mcp_sse_driver::Session;
 
-use super::child::Children;
-use super::servers::Server;
+use super::children::Children;
+use super::servers_file::BridgedServer;
 use super::session::PerSession;
-use super::shared::Shared;
+use super::shared::SharedProcess;
 
-/// How processes are shared out.
+/// How processes are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// One process for each session; the handshake is made up for where a client leaves it out, or
-    /// not.
-    None {
-        /// Whether it is.
-        shakes_hands: bool,
+pub enum ProcessSharing {
+    /// Each session has a process of its own.
+    PerSession {
+        /// Whether the bridge does the handshake where a client leaves it out.
+        auto_initialize: bool,
     },
-    /// One process for all sessions of a server.
-    All,
+    /// All sessions of a server share one process.
+    Shared,
 }
 
-/// Where servers are.
+/// Which paths servers have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paths {
-    /// The one that there is, at the root.
+pub enum ServicePaths {
+    /// The only server is at the root.
     Root,
-    /// Each below a path of its name.
-    Names,
+    /// Each server is below a path of its name.
+    PerName,
 }
 
-/// What is served. Cheap to clone.
+/// The servers of one bridge. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Services {
-    services: Arc<[Service]>,
+pub struct BridgedServices {
+    services: Arc<[BridgedService]>,
 }
 
-/// One of them.
+/// One server of a bridge.
 #[derive(Debug)]
-pub struct Service {
+pub struct BridgedService {
     name: String,
     path: String,
-    sessions: Sessions,
+    sessions: ServiceKind,
 }
 
 #[derive(Debug)]
-enum Sessions {
-    Each(PerSession),
-    Shared(Shared),
+enum ServiceKind {
+    PerSession(PerSession),
+    Shared(SharedProcess),
 }
 
-impl Services {
-    /// These servers, of whose processes `children` takes care. Nothing is started yet.
+impl BridgedServices {
+    /// Serves these servers, whose processes `children` looks after. Nothing is started yet.
     #[must_use]
-    pub fn new(children: &Children, servers: Vec<Server>, sharing: Sharing, paths: Paths) -> Self {
-        let services = servers.into_iter().map(|Server { name, command }| Service {
+    pub fn new(
+        children: &Children,
+        servers: Vec<BridgedServer>,
+        sharing: ProcessSharing,
+        paths: ServicePaths,
+    ) -> Self {
+        let services = servers.into_iter().map(|BridgedServer { name, command }| BridgedService {
             path: match paths {
-                Paths::Root => String::new(),
-                Paths::Names => format!("/{name}"),
+                ServicePaths::Root => String::new(),
+                ServicePaths::PerName => format!("/{name}"),
             },
             sessions: match sharing {
-                Sharing::None { shakes_hands } => {
-                    Sessions::Each(PerSession::new(children.clone(), command, shakes_hands))
+                ProcessSharing::PerSession { auto_initialize } => ServiceKind::PerSession(
+                    PerSession::new(children.clone(), command, auto_initialize),
+                ),
+                ProcessSharing::Shared => {
+                    ServiceKind::Shared(SharedProcess::new(children.clone(), command, &*name))
                 }
-                Sharing::All => Sessions::Shared(Shared::new(children.clone(), command, &*name)),
             },
             name,
         });
         Self { services: services.collect() }
     }
 
-    /// Adds their paths, if they have any, and a page that lists them.
+    /// Adds the paths of the servers to a configuration, if they have any, and a page that lists them.
     pub fn configure(&self, mut builder: ConfigBuilder, stream_path: &str) -> ConfigBuilder {
         let mut page = String::from("MCP servers, each over HTTP+SSE:\n\n");
-        for Service { name, path, .. } in self.iter().filter(|service| !service.path.is_empty()) {
+        for BridgedService { name, path, .. } in
+            self.iter().filter(|service| !service.path.is_empty())
+        {
             builder = builder.service_path(path);
-            // Commands are nobody's business: secrets stand in them.
+            // Commands are left out: there may be secrets in them.
             let _ = writeln!(page, "{name}: {path}{stream_path}");
         }
         if self.iter().any(|service| !service.path.is_empty()) {
@@ -90,8 +98,8 @@ impl Services {
         builder
     }
 
-    /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Service> {
+    /// Every server.
+    pub fn iter(&self) -> impl Iterator<Item = &BridgedService> {
         self.services.iter()
     }
 
@@ -99,34 +107,34 @@ impl Services {
     pub async fn serve(&self, session: Session) {
         let path = session.head().service_path();
         match self.iter().find(|service| service.path == path).map(|service| &service.sessions) {
-            Some(Sessions::Each(sessions)) => sessions.serve(session).await,
-            Some(Sessions::Shared(sessions)) => sessions.serve(session).await,
+            Some(ServiceKind::PerSession(sessions)) => sessions.serve(session).await,
+            Some(ServiceKind::Shared(sessions)) => sessions.serve(session).await,
             None => log::error!("{}: a session of {path:?}, which is not served", session.id()),
         }
     }
 }
 
-impl Service {
-    /// What to call it.
+impl BridgedService {
+    /// What a client should call it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What stands before its paths; empty at the root.
+    /// The path that its stream and messages are below; empty at the root.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What it is, for the operator.
+    /// What is run and how it is shared, for the operator.
     #[must_use]
     pub fn description(&self) -> String {
         match &self.sessions {
-            Sessions::Each(sessions) => {
+            ServiceKind::PerSession(sessions) => {
                 format!("{}, in a process of its own for each session", sessions.command())
             }
-            Sessions::Shared(sessions) => {
+            ServiceKind::Shared(sessions) => {
                 format!("{}, in one process that all sessions share", sessions.command())
             }
         }

@@ -1,12 +1,11 @@
 //! Serves one session with a process of its own.
 //!
 //! Knows: the two pipes and the stream, who waits for whom, and every way in which it can end.
-//! Does not know: what is said (see `conversation`), how a process is ended (see `child`).
+//! Does not know: what is said (see `session_protocol`), how a process is ended (see `ending`).
 //!
-//! Theory of operation. Whatever cannot go on stops what feeds it, and nothing is read that has no
-//! place: a client that does not take what it is sent stops the reading of its process's stdout, and so
-//! in the end that process; a process that does not read stops the taking of its client's messages, and
-//! the server holds that client's posts.
+//! Theory of operation: backpressure both ways. Nothing is read for which there is no room. While a client does not
+//! take what it is sent, its process's stdout is not read, which stops the process in the end. While a process
+//! does not read, its client's messages are not taken, and the server holds that client's posts.
 
 use core::cell::RefCell;
 use core::future::poll_fn;
@@ -15,33 +14,35 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Instant;
+use std::{fmt, io};
 
 use mcp_sse_core::jsonrpc::{Kind, code, error_body};
 use mcp_sse_core::{Frame, SendError};
 use mcp_sse_driver::{LogThrottle, Session};
 use smol::{Timer, future};
 
-use super::child::{Child, Children, Exit};
-use super::command::Command;
-use super::conversation::{Conversation, Said};
-use super::handshakes::{Client, Handshakes};
-use super::output::Output;
+use super::child::{Child, Exit};
+use super::children::Children;
+use super::command::ServerCommand;
+use super::handshakes::{ClientFingerprint, Handshakes};
+use super::output::ServerOutput;
+use super::printed::Printed;
+use super::session_protocol::{ProcessOutput, SessionProtocol};
 use super::stderr::printable;
 
-/// When its output has ended or its input is closed, a process has so long to exit before the session
-/// ends without knowing how it did.
+/// How long a process may take to exit once it has closed its output or its input. Then the session ends without
+/// its exit status.
 pub(super) const EXIT: Duration = Duration::from_secs(1);
-/// So much is done for one session before others have their turn; or as much as [`READ_BYTES`] of what
-/// its process prints.
-const MOVES_BATCH: u32 = 64;
-/// Bytes read from a process at once, and in one turn: of a pipe full of the shortest lines the others on
-/// this thread would notice.
+/// So many steps are taken for one session before other tasks have their turn; or as many as read [`READ_BYTES`]
+/// of what its process prints.
+const STEPS_PER_TURN: u32 = 64;
+/// Bytes read from a process at once, and in one turn: a pipe full of the shortest lines would keep the other tasks
+/// on this thread waiting for long.
 const READ_BYTES: usize = 8 << 10;
 
 thread_local! {
-    /// What is read goes through here; no session holds a buffer of its own.
+    /// The buffer of every read on this thread; no session holds one of its own.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
@@ -49,25 +50,25 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct PerSession {
     children: Children,
-    command: Command,
-    shakes_hands: bool,
+    command: ServerCommand,
+    auto_initialize: bool,
     handshakes: Handshakes,
 }
 
-/// Why there is no more to do.
+/// Why a session has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Over {
+enum SessionEnd {
     ClientGone,
     NotStarted,
     Exited(Exit),
     OutputClosed,
     InputClosed,
     Refused(String),
-    /// It has not done in time what it has to, said so that it goes on "MCP server process ..".
+    /// The process has missed a deadline; the text goes on after "MCP server process".
     Late(String),
 }
 
-impl fmt::Display for Over {
+impl fmt::Display for SessionEnd {
     /// As the client is told.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,20 +87,20 @@ impl fmt::Display for Over {
 }
 
 impl PerSession {
-    /// With this command. `shakes_hands` says whether the handshake is made up for where a client
-    /// leaves it out, as those do that lost their stream and opened another.
+    /// Serves sessions with this command. `auto_initialize` says whether the bridge does the handshake where a
+    /// client leaves it out, as those do that lost their stream and opened another.
     #[must_use]
-    pub fn new(children: Children, command: Command, shakes_hands: bool) -> Self {
-        Self { children, command, shakes_hands, handshakes: Handshakes::default() }
+    pub fn new(children: Children, command: ServerCommand, auto_initialize: bool) -> Self {
+        Self { children, command, auto_initialize, handshakes: Handshakes::default() }
     }
 
-    /// What is run for each.
+    /// What is run for each session.
     #[must_use]
-    pub const fn command(&self) -> &Command {
+    pub const fn command(&self) -> &ServerCommand {
         &self.command
     }
 
-    /// The processes.
+    /// All processes, those of other commands among them.
     #[must_use]
     pub const fn children(&self) -> &Children {
         &self.children
@@ -109,43 +110,21 @@ impl PerSession {
     pub async fn serve(&self, mut session: Session) {
         // Clients open streams that they never use: those cost no process.
         let Some(first) = session.recv().await else { return };
-        let name = session.id().to_string();
-        let head = session.head().clone();
-        let client = self.handshakes.client(&head);
-        let own_handshake = self.shakes_hands.then(|| self.handshakes.params(client));
+        let client = self.handshakes.client(session.head());
+        let own_handshake = self.auto_initialize.then(|| self.handshakes.params(client));
         self.handshakes.note(client, &first);
-        let mut talk = Conversation::new(own_handshake);
-        let mut outgoing = VecDeque::new();
-        outgoing.extend(talk.handle_message(first, Instant::now()));
-        let gone = async {
-            poll_fn(|cx| session.poll_closed(cx)).await;
-            None
-        };
-        // Whoever leaves while there are as many processes as there may be waits for none.
-        let place = future::or(async { Some(self.children.place().await) }, gone).await;
-        let Some(place) = place else { return };
-        let spawned = self.children.spawn_in(place, &self.command, Some(&head), &*name).await;
-        let child = match spawned {
-            Ok(child) => {
-                log::debug!("{name}: process {} was started", child.pid());
-                Some(child)
-            }
-            Err(error) => {
-                static UNSTARTED: LogThrottle = LogThrottle::new();
-                if let Some(unsaid) = UNSTARTED.tell() {
-                    log::error!("{name}: cannot start a process: {error}{unsaid}");
-                }
-                None
-            }
-        };
-        let output = Output::new(&*name, self.children.status().clone())
+        let mut protocol = SessionProtocol::new(own_handshake);
+        let outgoing = protocol.handle_message(first, Instant::now()).into_iter().collect();
+        let Some(child) = self.start_process(&mut session).await else { return };
+        let name = session.id().to_string();
+        let output = ServerOutput::new(&*name, self.children.status().clone())
             .line_bytes_max(self.command.longest_line());
-        let mut relay = Relay {
+        let mut relay = SessionRelay {
             session,
             client,
             handshakes: self.handshakes.clone(),
-            child,
-            talk,
+            child: child.ok(),
+            protocol,
             output,
             turn_bytes: 0,
             writing: Vec::new(),
@@ -158,62 +137,85 @@ impl PerSession {
             output_closed: false,
             exits_until: None,
         };
-        let over = match relay.child {
+        let end = match relay.child {
             Some(_) => poll_fn(|cx| relay.poll(cx)).await,
-            None => Over::NotStarted,
+            None => SessionEnd::NotStarted,
         };
-        if over == Over::ClientGone {
+        if end == SessionEnd::ClientGone {
             return;
         }
         // The reason may be in the words of the process.
         static OVER: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = OVER.tell() {
-            log::warn!("{name}: {}{unsaid}", printable(over.to_string().as_bytes()));
+            log::warn!("{name}: {}{unsaid}", printable(end.to_string().as_bytes()));
         }
         if !relay.output.has_spoken() {
             self.children.status().note_failure();
         }
-        relay.apologize(&over.to_string()).await;
+        relay.answer_abandoned(&end.to_string()).await;
+    }
+
+    /// Starts the process of a session, once there may be one more. `None` if the client leaves before; an error
+    /// was logged.
+    async fn start_process(&self, session: &mut Session) -> Option<io::Result<Child>> {
+        let name = session.id().to_string();
+        let head = session.head().clone();
+        let gone = async {
+            poll_fn(|cx| session.poll_closed(cx)).await;
+            None
+        };
+        let slot = future::or(async { Some(self.children.slot().await) }, gone).await?;
+        let spawned = self.children.spawn_in(slot, &self.command, Some(&head), &*name).await;
+        match &spawned {
+            Ok(child) => log::debug!("{name}: process {} was started", child.pid()),
+            Err(error) => {
+                static UNSTARTED: LogThrottle = LogThrottle::new();
+                if let Some(unsaid) = UNSTARTED.tell() {
+                    log::error!("{name}: cannot start a process: {error}{unsaid}");
+                }
+            }
+        }
+        Some(spawned)
     }
 }
 
 /// One session and its process.
-struct Relay {
+struct SessionRelay {
     session: Session,
-    client: Client,
+    client: ClientFingerprint,
     handshakes: Handshakes,
     child: Option<Child>,
-    talk: Conversation,
-    output: Output,
-    /// Bytes read from the process in this turn: most of them may have been no messages.
+    protocol: SessionProtocol,
+    output: ServerOutput,
+    /// Bytes read from the process in this turn, whether they were messages or not.
     turn_bytes: usize,
     /// The line that is being written, and how much of it has been.
     writing: Vec<u8>,
     written: usize,
-    /// What the client is told besides what the process says.
+    /// What the client is told besides what the process prints.
     outgoing: VecDeque<Frame>,
     /// A frame that waits for room.
-    sending: Option<Sending>,
+    sending: Option<PendingSend>,
     timer: Timer,
     timer_at: Option<Instant>,
-    /// The process does not read any more; it does not write any more.
+    /// The process has closed its stdin, or its stdout.
     input_closed: bool,
     output_closed: bool,
-    /// One of them is so, and it has until then to exit.
+    /// When the process is to have exited, if one of them is closed.
     exits_until: Option<Instant>,
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<(), SendError>>>>;
+type PendingSend = Pin<Box<dyn Future<Output = Result<(), SendError>>>>;
 
-/// Whether anything could be done; or it is over.
-type Moved = ControlFlow<Over, bool>;
+/// Whether anything could be done; or how the session has ended.
+type RelayStep = ControlFlow<SessionEnd, bool>;
 
-impl Relay {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+impl SessionRelay {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.turn_bytes = 0;
-        for _ in 0..MOVES_BATCH {
+        for _ in 0..STEPS_PER_TURN {
             match self.poll_once(cx) {
-                Break(over) => return Poll::Ready(over),
+                Break(end) => return Poll::Ready(end),
                 Continue(false) => return Poll::Pending,
                 Continue(true) => {}
             }
@@ -225,29 +227,29 @@ impl Relay {
         Poll::Pending
     }
 
-    fn poll_once(&mut self, cx: &mut Context<'_>) -> Moved {
-        // Looked at before its output is: whatever it said last is then there to be read.
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> RelayStep {
+        // The exit is looked at before the output: what the process has printed last can then be read.
         let exit = self.child.as_mut().map(|child| child.poll_exit(cx));
         if matches!(exit, Some(Poll::Ready(_))) {
-            // It has: what it said before takes the time that its client takes.
+            // What the process has printed before takes the time that its client takes.
             self.exits_until = None;
         }
-        let up = self.poll_up(cx)?;
-        let down = self.poll_down(cx)?;
+        let up = self.poll_client_to_process(cx)?;
+        let down = self.poll_process_to_client(cx)?;
         let time = self.poll_time(cx)?;
         if up || down || time || self.poll_input_closed(cx) {
             return Continue(true);
         }
-        // Only when nothing it said is left.
+        // An exit counts when nothing is left that the process has printed.
         match exit {
             Some(Poll::Ready(_)) if self.is_sending() => Continue(false),
-            // Others may hold its stdout: then this is how its last line ends.
+            // Other processes may hold its stdout: then its last line ends here.
             Some(Poll::Ready(_)) if !self.output_closed => {
                 self.output_closed = true;
                 self.output.end();
                 Continue(true)
             }
-            Some(Poll::Ready(exit)) => Break(Over::Exited(exit)),
+            Some(Poll::Ready(exit)) => Break(SessionEnd::Exited(exit)),
             Some(Poll::Pending) | None => Continue(false),
         }
     }
@@ -257,7 +259,7 @@ impl Relay {
     }
 
     /// From the client to the process.
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Moved {
+    fn poll_client_to_process(&mut self, cx: &mut Context<'_>) -> RelayStep {
         if self.written < self.writing.len() {
             let rest = self.writing.get(self.written..).unwrap_or_default();
             if !self.input_closed
@@ -273,59 +275,40 @@ impl Relay {
                 }
                 return Continue(true);
             }
-        } else if let Some(line) = self.talk.poll_line() {
+        } else if let Some(line) = self.protocol.poll_line() {
             self.writing = line;
             self.written = 0;
             return Continue(true);
         }
-        let room = self.talk.takes_message() && self.outgoing.is_empty();
+        let room = self.protocol.takes_message() && self.outgoing.is_empty();
         if room && self.written == self.writing.len() {
             match self.session.poll_recv(cx) {
                 Poll::Ready(Some(message)) => {
                     self.handshakes.note(self.client, &message);
-                    self.outgoing.extend(self.talk.handle_message(message, Instant::now()));
+                    self.outgoing.extend(self.protocol.handle_message(message, Instant::now()));
                     return Continue(true);
                 }
-                Poll::Ready(None) => return Break(Over::ClientGone),
+                Poll::Ready(None) => return Break(SessionEnd::ClientGone),
                 Poll::Pending => {}
             }
         } else if self.session.poll_closed(cx).is_ready() {
-            return Break(Over::ClientGone);
+            return Break(SessionEnd::ClientGone);
         }
         Continue(false)
     }
 
     /// From the process to the client.
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Moved {
+    fn poll_process_to_client(&mut self, cx: &mut Context<'_>) -> RelayStep {
         if let Some(sending) = &mut self.sending {
             let Poll::Ready(sent) = sending.as_mut().poll(cx) else { return Continue(false) };
             self.sending = None;
-            return if sent.is_ok() { Continue(true) } else { Break(Over::ClientGone) };
+            return if sent.is_ok() { Continue(true) } else { Break(SessionEnd::ClientGone) };
         }
         if let Some(frame) = self.outgoing.pop_front() {
             return self.send(frame, None);
         }
         if let Some(printed) = self.output.next_printed() {
-            return match self.talk.handle_printed(printed) {
-                Said::ForClient(message) => {
-                    let answered = message.id().filter(|_| message.kind() == Kind::Response);
-                    let asked = message.id().filter(|_| message.kind() == Kind::Request);
-                    match Frame::message(message.body()) {
-                        Ok(frame) => self.send(frame, asked),
-                        // 4 GiB are the one thing that a message can have too much of.
-                        Err(_) => {
-                            self.refuse_large(message.body().len(), answered, asked);
-                            Continue(true)
-                        }
-                    }
-                }
-                Said::Ours => Continue(true),
-                Said::Unasked => {
-                    log::debug!("{}: an answer that nobody waits for", self.session.id());
-                    Continue(true)
-                }
-                Said::Refused(why) => Break(Over::Refused(why)),
-            };
+            return self.relay_printed(printed);
         }
         let Some(child) = self.child.as_mut().filter(|_| !self.output_closed) else {
             return Continue(false);
@@ -349,11 +332,35 @@ impl Relay {
         Continue(true)
     }
 
+    /// Passes on what the process has printed.
+    fn relay_printed(&mut self, printed: Printed) -> RelayStep {
+        match self.protocol.handle_printed(printed) {
+            ProcessOutput::ForClient(message) => {
+                let answered = message.id().filter(|_| message.kind() == Kind::Response);
+                let asked = message.id().filter(|_| message.kind() == Kind::Request);
+                match Frame::message(message.body()) {
+                    Ok(frame) => self.send(frame, asked),
+                    // 4 GiB are the one thing that a message can have too much of.
+                    Err(_) => {
+                        self.refuse_large(message.body().len(), answered, asked);
+                        Continue(true)
+                    }
+                }
+            }
+            ProcessOutput::Consumed => Continue(true),
+            ProcessOutput::Unsolicited => {
+                log::debug!("{}: an answer that nobody waits for", self.session.id());
+                Continue(true)
+            }
+            ProcessOutput::HandshakeRefused(why) => Break(SessionEnd::Refused(why)),
+        }
+    }
+
     /// Sends the client a frame. `asked` is the raw id of the process's request, if it is one.
-    fn send(&mut self, frame: Frame, asked: Option<&str>) -> Moved {
+    fn send(&mut self, frame: Frame, asked: Option<&str>) -> RelayStep {
         match self.session.try_send(frame.clone()) {
             Ok(()) => Continue(true),
-            Err(SendError::Gone) => Break(Over::ClientGone),
+            Err(SendError::Gone) => Break(SessionEnd::ClientGone),
             Err(SendError::TooLarge) => {
                 self.refuse_large(frame.wire_len(), frame.answered_id(), asked);
                 Continue(true)
@@ -366,7 +373,7 @@ impl Relay {
         }
     }
 
-    /// Something is too large for the client's queue. Whoever waits for it, or for its answer, is told.
+    /// Something is too large for the client's queue. The peer that waits for it, or for its answer, is told.
     fn refuse_large(&mut self, length: usize, answered: Option<&str>, asked: Option<&str>) {
         static TOO_LARGE: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = TOO_LARGE.tell() {
@@ -381,11 +388,11 @@ impl Relay {
             self.outgoing.extend(Frame::message(&answer).ok());
         }
         if let Some(id) = asked {
-            self.talk.refuse_process(id, "the request is larger than the queue of any client");
+            self.protocol.refuse_process(id, "the request is larger than the queue of any client");
         }
     }
 
-    /// Whether the process was found not to read any more: at once, and not only when it is written to.
+    /// Whether the process was found to have closed its stdin. It is noticed at once, not only by a write.
     fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(child) = self.child.as_mut().filter(|_| !self.input_closed) else { return false };
         if child.poll_input_closed(cx).is_pending() {
@@ -400,8 +407,8 @@ impl Relay {
         self.exits_until.get_or_insert(Instant::now() + EXIT);
     }
 
-    fn poll_time(&mut self, cx: &mut Context<'_>) -> Moved {
-        let at = self.talk.poll_timeout().into_iter().chain(self.exits_until).min();
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> RelayStep {
+        let at = self.protocol.poll_timeout().into_iter().chain(self.exits_until).min();
         if at != self.timer_at {
             self.timer_at = at;
             self.timer = at.map_or(Timer::never(), Timer::at);
@@ -412,27 +419,31 @@ impl Relay {
         self.timer_at = None;
         let now = Instant::now();
         if self.exits_until.is_some_and(|until| now >= until) {
-            return Break(if self.output_closed { Over::OutputClosed } else { Over::InputClosed });
+            return Break(if self.output_closed {
+                SessionEnd::OutputClosed
+            } else {
+                SessionEnd::InputClosed
+            });
         }
-        match self.talk.handle_timeout(now) {
-            Some(why) => Break(Over::Late(why)),
+        match self.protocol.handle_timeout(now) {
+            Some(why) => Break(SessionEnd::Late(why)),
             None => Continue(true),
         }
     }
 
-    /// Tells the client what became of its requests, as far as it listens. The session ends behind it.
-    async fn apologize(mut self, why: &str) {
-        // Its end begins now, and does not wait for a client that does not read.
+    /// Answers every request of the client that the process has not answered, as long as the client reads.
+    async fn answer_abandoned(mut self, why: &str) {
+        // The process's end begins now, and does not wait for a client that does not read.
         drop(self.child.take());
         if let Some(sending) = self.sending.take() {
             let _gone = sending.await;
         }
         let mut frames = core::mem::take(&mut self.outgoing);
-        frames.extend(self.talk.abandon(why));
-        // Accepted before, and not looked at yet.
+        frames.extend(self.protocol.abandon(why));
+        // Messages that were accepted before, and not looked at yet.
         let now = Instant::now();
         while let Some(Some(message)) = future::poll_once(self.session.recv()).await {
-            frames.extend(self.talk.handle_message(message, now));
+            frames.extend(self.protocol.handle_message(message, now));
         }
         for frame in frames {
             if self.session.send(frame).await.is_err() {
@@ -442,13 +453,12 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    /// Whatever the reason, the process learns that its client has gone, and then that its input has
-    /// ended.
+impl Drop for SessionRelay {
+    /// However the session ends, the process is told that its client has gone, and then its input ends.
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
             let mut last_words = self.writing.split_off(self.written);
-            last_words.extend(self.talk.last_words());
+            last_words.extend(self.protocol.last_words());
             child.end(last_words);
         }
     }
@@ -465,12 +475,12 @@ mod tests {
     use mcp_sse_tests::{PATIENCE, finish};
 
     use super::*;
-    use crate::conversation::PARK;
-    use crate::handshakes::HANDSHAKE;
+    use crate::handshakes::HANDSHAKE_TIMEOUT;
+    use crate::session_protocol::PARK;
 
     /// The time of the handshake has passed already, as nobody wants to wait for it here.
     #[test]
-    fn session_whose_process_is_late_with_the_handshake_is_over() {
+    fn handshake_deadline_missed_ends_the_session_with_answers() {
         let (sender, sessions) = mpsc::channel();
         let keeps = handler(move |session| {
             let sent = sender.send(session);
@@ -479,20 +489,20 @@ mod tests {
         let server = RunningServer::start(&SMOL, Config::default(), keeps);
         let mut stream = Stream::open(server.address());
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
-        let mut talk = Conversation::new(Some("{}".into()));
-        let begun = Instant::now().checked_sub(PARK + HANDSHAKE).expect("a time");
+        let mut protocol = SessionProtocol::new(Some("{}".into()));
+        let begun = Instant::now().checked_sub(PARK + HANDSHAKE_TIMEOUT).expect("a time");
         let request = r#"{"jsonrpc":"2.0","id":7,"method":"m"}"#;
         let request = Message::read(request.into(), None).expect("JSON");
-        assert!(talk.handle_message(request, begun).is_none());
-        assert_eq!(talk.handle_timeout(begun + PARK), None);
+        assert!(protocol.handle_message(request, begun).is_none());
+        assert_eq!(protocol.handle_timeout(begun + PARK), None);
         let handshakes = Handshakes::default();
-        let mut relay = Relay {
+        let mut relay = SessionRelay {
             client: handshakes.client(session.head()),
             session,
             handshakes,
             child: None,
-            talk,
-            output: Output::new("test", Default::default()),
+            protocol,
+            output: ServerOutput::new("test", Default::default()),
             turn_bytes: 0,
             writing: Vec::new(),
             written: 0,
@@ -504,10 +514,10 @@ mod tests {
             output_closed: false,
             exits_until: None,
         };
-        let over = finish("its end", poll_fn(|cx| relay.poll(cx)));
+        let end = finish("its end", poll_fn(|cx| relay.poll(cx)));
         let why = "MCP server process did not answer initialize within 60s";
-        assert_eq!(over.to_string(), why);
-        finish("its answers", relay.apologize(why));
+        assert_eq!(end.to_string(), why);
+        finish("its answers", relay.answer_abandoned(why));
         let error = format!(r#"{{"code":-32603,"message":"{why}"}}"#);
         assert_eq!(stream.message(), format!(r#"{{"jsonrpc":"2.0","id":7,"error":{error}}}"#));
     }

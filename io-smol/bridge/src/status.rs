@@ -1,6 +1,6 @@
-//! What the bridge can tell about its processes: counts, and whether they can be started at all.
+//! What the bridge reports of its processes: counts, and whether they can be started at all.
 //!
-//! Knows: numbers. Does not know: who asks for them.
+//! Knows: numbers, and when `/health` and `/ready` change. Does not know: how they are served.
 
 use core::fmt;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -10,27 +10,27 @@ use std::sync::OnceLock;
 use mcp_sse_core::HealthExtras;
 use mcp_sse_driver::{Handle, LogThrottle};
 
-/// After so many processes in a row that could not be started, the bridge is not ready.
+/// When so many processes in a row could not be started, the bridge is not ready.
 pub const FAILURES_MAX: u32 = 3;
 
 /// Counts that are kept as things happen, and can be looked at from any thread.
 #[derive(Default)]
-pub struct Status {
+pub struct BridgeStatus {
     running: AtomicU32,
     started: AtomicU64,
     failures_in_row: AtomicU32,
     lines_refused: AtomicU64,
     lines_too_long: AtomicU64,
-    /// Told whenever `/health` or `/ready` would say something new.
+    /// Called whenever `/health` or `/ready` change.
     listener: OnceLock<Box<dyn Fn(HealthExtras) + Send + Sync>>,
-    /// Changes that nobody has told of yet. Whoever makes the first tells of all, and the others need
-    /// not wait: two who told at once could leave the older report behind.
+    /// Changes that were not reported yet. The thread that makes the first one reports all of them, and the others need
+    /// not wait: if two reported at once, the older report could be the last.
     untold: AtomicU32,
 }
 
-impl fmt::Debug for Status {
+impl fmt::Debug for BridgeStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Status")
+        f.debug_struct("BridgeStatus")
             .field("running", &self.running())
             .field("started", &self.started())
             .field("failures_in_row", &self.failures_in_row())
@@ -40,20 +40,19 @@ impl fmt::Debug for Status {
     }
 }
 
-impl Status {
-    /// Tells this server from now on what `/health` and `/ready` are to say. Only the first one that
-    /// is said here is told.
+impl BridgeStatus {
+    /// Reports to this server from now on, for its `/health` and `/ready`. Only the first server is reported to.
     pub fn report_to(&self, server: Handle) {
         self.listen(move |report| server.set_health_extras(report));
     }
 
     pub(super) fn listen(&self, listener: impl Fn(HealthExtras) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
-        self.tell();
+        self.report_change();
     }
 
-    /// Tells how things are. What changes meanwhile is told by whoever is telling.
-    fn tell(&self) {
+    /// Reports to the listener. What changes meanwhile is reported by the thread that is reporting.
+    fn report_change(&self) {
         let Some(listener) = self.listener.get() else { return };
         if self.untold.fetch_add(1, AcqRel) > 0 {
             return;
@@ -89,14 +88,14 @@ impl Status {
         self.started.load(Relaxed)
     }
 
-    /// How many processes in a row could not be started, or ended by themselves before they had said
-    /// anything; 0 again with the first that speaks.
+    /// How many processes in a row could not be started, or ended by themselves before they had printed a message. It
+    /// is 0 again after the first message.
     #[must_use]
     pub fn failures_in_row(&self) -> u32 {
         self.failures_in_row.load(Relaxed)
     }
 
-    /// Whether it makes sense to send clients here.
+    /// Whether clients should be sent here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.failures_in_row() < FAILURES_MAX
@@ -117,15 +116,15 @@ impl Status {
     pub(super) fn process_started(&self) {
         self.running.fetch_add(1, Relaxed);
         self.started.fetch_add(1, Relaxed);
-        self.tell();
+        self.report_change();
     }
 
     pub(super) fn process_ended(&self) {
         self.running.fetch_sub(1, Relaxed);
-        self.tell();
+        self.report_change();
     }
 
-    /// A process could not be started, or ended by itself before it had said anything.
+    /// Counts a process that could not be started, or ended by itself before it had printed a message.
     pub fn note_failure(&self) {
         let before = self.failures_in_row.fetch_add(1, Relaxed);
         if before + 1 == FAILURES_MAX {
@@ -134,31 +133,31 @@ impl Status {
                 let why = "servers in a row could not be started";
                 log::error!("{FAILURES_MAX} {why}: not ready any more{unsaid}");
             }
-            self.tell();
+            self.report_change();
         }
     }
 
-    /// A process has said something that is a message.
+    /// Notes that a process has printed its first message.
     pub fn note_success(&self) {
         if self.failures_in_row.swap(0, Relaxed) >= FAILURES_MAX {
             static READY: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = READY.tell() {
                 log::info!("a server could be started: ready again{unsaid}");
             }
-            self.tell();
+            self.report_change();
         }
     }
 
-    /// So many lines of a server were no messages.
+    /// Counts lines of a server that were no messages.
     pub fn note_lines_refused(&self, lines: u64) {
         self.lines_refused.fetch_add(lines, Relaxed);
-        self.tell();
+        self.report_change();
     }
 
-    /// A line of a server was longer than allowed.
+    /// Counts a line of a server that was longer than allowed.
     pub fn note_line_too_long(&self) {
         self.lines_too_long.fetch_add(1, Relaxed);
-        self.tell();
+        self.report_change();
     }
 }
 
@@ -167,9 +166,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_while_it_is_told_is_told_last() {
+    fn status_changed_while_reporting_is_reported_last() {
         use std::sync::{Arc, Mutex};
-        let status = Arc::new(Status::default());
+        let status = Arc::new(BridgeStatus::default());
         let told = Arc::<Mutex<Vec<HealthExtras>>>::default();
         let (changing, telling) = (Arc::downgrade(&status), told.clone());
         status.listen(move |report| {
@@ -186,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn three_failures_in_a_row_and_not_ready() {
-        let status = Status::default();
+    fn three_start_failures_in_a_row_are_not_ready() {
+        let status = BridgeStatus::default();
         status.note_failure();
         status.note_failure();
         status.note_success();

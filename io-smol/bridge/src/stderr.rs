@@ -1,7 +1,7 @@
 //! What servers print on stderr, in the log.
 //!
 //! Knows: lines, how many of them may be logged, and what must not reach a terminal.
-//! Does not know: what they say.
+//! Does not know: what the lines mean.
 //!
 //! Decided: beyond its rate a server's stderr is read on, counted and not logged. To stop reading instead
 //! would stop a server that does nothing worse than to print much.
@@ -17,9 +17,9 @@ use smol::{Async, Timer, future};
 
 use super::lines::{Line, Lines};
 
-/// The longest line that is logged whole.
+/// The longest line that is logged completely, in bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;
-/// So many lines are kept where they are kept at all.
+/// The most lines that are kept.
 pub(super) const LINES_KEPT: usize = 10;
 
 /// What one process prints on stderr is logged in spans of this length, each with limits of its own.
@@ -43,7 +43,7 @@ impl StderrRate {
     /// The default of [`bytes_per_second`](Self::bytes_per_second): 1 MiB.
     pub const BYTES_PER_SECOND: u64 = 1 << 20;
 
-    /// With these limits; `None` is unlimited.
+    /// A rate with these limits; `None` is unlimited.
     #[must_use]
     pub const fn new(lines_per_second: Option<u32>, bytes_per_second: Option<u64>) -> Self {
         Self { lines_per_second, bytes_per_second }
@@ -65,35 +65,35 @@ struct Unlogged {
 
 /// Decides which lines of one process are logged.
 #[derive(Debug)]
-struct Throttle {
+struct StderrThrottle {
     rate: StderrRate,
     /// The beginning of the current period, if there is one.
     since: Option<Instant>,
-    /// What was logged in it.
+    /// The lines and bytes that were logged in it.
     lines: u32,
     bytes: u64,
     unlogged: Unlogged,
 }
 
-impl Throttle {
+impl StderrThrottle {
     const fn new(rate: StderrRate) -> Self {
         let unlogged = Unlogged { lines: 0, bytes: 0 };
         Self { rate, since: None, lines: 0, bytes: 0, unlogged }
     }
 
-    /// When there will be a count to be told of with [`take`](Self::take).
+    /// When the count of the current period is to be logged; see [`take`](Self::take).
     fn due(&self) -> Option<Instant> {
         self.since.filter(|_| self.unlogged.lines > 0).map(|since| since + PERIOD)
     }
 
-    /// Ends a period that is over. What was not logged in it is to be told.
+    /// Ends a period that is over. Returns the count of what was not logged in it, which is to be logged.
     fn take(&mut self, now: Instant) -> Option<Unlogged> {
         self.since.take_if(|since| now.saturating_duration_since(*since) >= PERIOD)?;
         (self.lines, self.bytes) = (0, 0);
         self.take_rest()
     }
 
-    /// What was not logged and not told yet.
+    /// The count of what was not logged, if that was not logged yet.
     fn take_rest(&mut self) -> Option<Unlogged> {
         Some(core::mem::take(&mut self.unlogged)).filter(|unlogged| unlogged.lines > 0)
     }
@@ -115,13 +115,13 @@ impl Throttle {
     }
 }
 
-/// The last lines of all processes together, for whoever has to say why one failed.
+/// The last lines of all processes together, for a report of why one failed.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct LastLines {
     lines: OnceLock<Mutex<VecDeque<String>>>,
 }
 
-impl Kept {
+impl LastLines {
     /// Keeps lines from now on.
     pub(super) fn begin(&self) {
         self.lines.get_or_init(Mutex::default);
@@ -147,19 +147,19 @@ impl Kept {
 }
 
 /// Puts a server's stderr into the log, line by line.
-pub(super) struct Log<'n> {
+pub(super) struct StderrLog<'n> {
     name: &'n str,
-    kept: &'n Kept,
-    throttle: Throttle,
+    kept: &'n LastLines,
+    throttle: StderrThrottle,
     lines: Lines,
 }
 
-impl<'n> Log<'n> {
-    pub(super) const fn new(name: &'n str, kept: &'n Kept, rate: StderrRate) -> Self {
-        Self { name, kept, throttle: Throttle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
+impl<'n> StderrLog<'n> {
+    pub(super) const fn new(name: &'n str, kept: &'n LastLines, rate: StderrRate) -> Self {
+        Self { name, kept, throttle: StderrThrottle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
     }
 
-    /// Reads for ever.
+    /// Logs what comes, and never returns.
     pub(super) async fn follow(&mut self, stderr: &mut Async<ChildStderr>) {
         self.read_to_end(stderr).await;
         future::pending().await
@@ -187,15 +187,15 @@ impl<'n> Log<'n> {
             }
             while let Some(line) = self.lines.next_line() {
                 match line {
-                    Line::Whole(line) => {
-                        say(self.name, self.kept, &mut self.throttle, line, "", now);
+                    Line::Complete(line) => {
+                        log_line(self.name, self.kept, &mut self.throttle, line, "", now);
                     }
                     Line::TooLong(beginning) => {
-                        say(self.name, self.kept, &mut self.throttle, beginning, "..", now);
+                        log_line(self.name, self.kept, &mut self.throttle, beginning, "..", now);
                     }
                 }
             }
-            // Others have their turn, however much it prints.
+            // Other tasks have their turn, however much the process prints.
             future::yield_now().await;
         }
     }
@@ -203,7 +203,7 @@ impl<'n> Log<'n> {
     pub(super) fn finish(&mut self) {
         let now = Instant::now();
         if let Some(line) = self.lines.last_line() {
-            say(self.name, self.kept, &mut self.throttle, line, "", now);
+            log_line(self.name, self.kept, &mut self.throttle, line, "", now);
         }
         let rest = self.throttle.take_rest();
         self.tell(rest);
@@ -218,7 +218,7 @@ impl<'n> Log<'n> {
         let Some(Unlogged { lines, bytes }) = unlogged else { return };
         let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |max| max.to_string());
         let StderrRate { lines_per_second, bytes_per_second } = self.throttle.rate;
-        // Where the lines are not logged anyhow, their number is not either.
+        // At the level of the lines: where those are not logged, their number is not either.
         log::info!(
             target: "mcp_sse::stderr",
             "{}: {lines} lines on stderr were not logged, {bytes} bytes: beyond \
@@ -230,9 +230,16 @@ impl<'n> Log<'n> {
     }
 }
 
-fn say(name: &str, kept: &Kept, throttle: &mut Throttle, line: &[u8], more: &str, now: Instant) {
+fn log_line(
+    name: &str,
+    kept: &LastLines,
+    throttle: &mut StderrThrottle,
+    line: &[u8],
+    more: &str,
+    now: Instant,
+) {
     let admitted = throttle.admits(line, now);
-    // What is kept is told with a verdict, and not only logged.
+    // Lines that are kept are reported, whether they are logged or not.
     if !admitted && !kept.keeps() {
         return;
     }
@@ -243,7 +250,7 @@ fn say(name: &str, kept: &Kept, throttle: &mut Throttle, line: &[u8], more: &str
     kept.add(line);
 }
 
-/// Bytes of somebody else's as text that does nothing to a terminal.
+/// Foreign bytes as text without control characters, which could do something to a terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for c in String::from_utf8_lossy(bytes).chars() {
@@ -257,8 +264,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept_where_they_are_wanted() {
-        let kept = Kept::default();
+    fn last_stderr_lines_are_kept_if_asked_for() {
+        let kept = LastLines::default();
         kept.add("too early".into());
         assert!(kept.last().is_empty());
         kept.begin();
@@ -269,23 +276,23 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_rate_are_kept_and_not_logged() {
-        let kept = Kept::default();
+        let kept = LastLines::default();
         kept.begin();
-        let mut throttle = Throttle::new(StderrRate::new(Some(3), None));
+        let mut throttle = StderrThrottle::new(StderrRate::new(Some(3), None));
         let now = Instant::now();
         for line in [b"1", b"2", b"3", b"4", b"5"] {
-            say("test", &kept, &mut throttle, line, "", now);
+            log_line("test", &kept, &mut throttle, line, "", now);
         }
         assert_eq!(throttle.take_rest(), Some(Unlogged { lines: 2, bytes: 2 }));
         assert_eq!(kept.last(), ["1", "2", "3", "4", "5"]);
     }
 
     #[test]
-    fn lines_beyond_the_rate_of_a_second_are_counted_once() {
+    fn stderr_beyond_the_rate_is_counted_once_a_second() {
         let start = Instant::now();
         let after = |ms: u64| start + Duration::from_millis(ms);
-        let mut throttle = Throttle::new(StderrRate::new(Some(3), Some(100)));
-        let logged = |throttle: &mut Throttle, line: &str, times: u32, at: Instant| {
+        let mut throttle = StderrThrottle::new(StderrRate::new(Some(3), Some(100)));
+        let logged = |throttle: &mut StderrThrottle, line: &str, times: u32, at: Instant| {
             (0..times).filter(|_| throttle.admits(line.as_bytes(), at)).count()
         };
         assert_eq!((throttle.due(), throttle.take(start)), (None, None));
@@ -300,22 +307,22 @@ mod tests {
         assert_eq!(logged(&mut throttle, &"x".repeat(101), 2, after(6_000)), 1);
         assert_eq!(throttle.take_rest(), Some(Unlogged { lines: 1, bytes: 101 }));
         assert_eq!(throttle.take_rest(), None);
-        let mut free = Throttle::new(StderrRate::new(None, None));
+        let mut free = StderrThrottle::new(StderrRate::new(None, None));
         assert_eq!(logged(&mut free, "ten bytes.", 100_000, start), 100_000);
     }
 
     #[test]
     fn default_rate_is_a_thousand_lines_and_a_mebibyte() {
-        let mut throttle = Throttle::new(StderrRate::default());
+        let mut throttle = StderrThrottle::new(StderrRate::default());
         let now = Instant::now();
         assert_eq!((0..2_000).filter(|_| throttle.admits(b"x", now)).count(), 1_000);
-        let mut throttle = Throttle::new(StderrRate::default());
+        let mut throttle = StderrThrottle::new(StderrRate::default());
         let line = vec![b'x'; LINE_BYTES_MAX];
         assert_eq!((0..2_000).filter(|_| throttle.admits(&line, now)).count(), 128);
     }
 
     #[test]
-    fn nothing_is_done_to_a_terminal() {
+    fn stderr_control_characters_are_escaped() {
         assert_eq!(
             printable(b"\x1b]0;t\x07\tok\xff\xc2\x9b"),
             "\\u{1b}]0;t\\u{7}\tok\u{fffd}\\u{9b}"

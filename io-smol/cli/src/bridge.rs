@@ -10,13 +10,13 @@ mod try_servers;
 use std::ffi::OsString;
 use std::io;
 
-use mcp_sse_bridge::child::{self, Children};
+use mcp_sse_bridge::children::{self, Children};
 use mcp_sse_bridge::lines::line_bytes_max;
-use mcp_sse_bridge::servers::Server;
-use mcp_sse_bridge::services::{Services, Sharing};
-use mcp_sse_demo::banner::Greeting;
+use mcp_sse_bridge::servers_file::BridgedServer;
+use mcp_sse_bridge::services::{BridgedServices, ProcessSharing};
+use mcp_sse_demo::banner::Banner;
 use mcp_sse_demo::logging;
-use mcp_sse_demo::options::Serve;
+use mcp_sse_demo::options::ServeFlags;
 use mcp_sse_smol::{Handle, Session};
 
 use crate::failure::Failure;
@@ -30,20 +30,20 @@ pub(crate) struct Bridge {
     run: Run,
     // The heading of what stands before it would be its own.
     #[command(flatten, next_help_heading = None::<&str>)]
-    serve: Serve,
+    serve: ServeFlags,
 }
 
 /// The servers, as something to serve.
 #[derive(Clone)]
 struct Bridged {
-    services: Services,
+    services: BridgedServices,
     children: Children,
 }
 
 impl Service for Bridged {
-    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
-        self.services.iter().fold(greeting, |greeting, service| {
-            greeting.of(service.name(), service.path(), service.description())
+    fn describe<'g>(&self, banner: Banner<'g>) -> Banner<'g> {
+        self.services.iter().fold(banner, |banner, service| {
+            banner.service(service.name(), service.path(), service.description())
         })
     }
 
@@ -82,18 +82,18 @@ pub(crate) fn run(
     serve_servers(serve, run)
 }
 
-fn serve_servers(serve: &Serve, run: &Run) -> Result<(), Failure> {
+fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
-    for Server { command, .. } in &mut servers {
+    for BridgedServer { command, .. } in &mut servers {
         *command = command.clone().line_bytes_max(line_bytes_max(serve.body_bytes_max()));
     }
     let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
     let (once, per_session) = match run.sharing() {
-        Sharing::None { .. } => (0, child::DESCRIPTORS),
+        ProcessSharing::PerSession { .. } => (0, children::DESCRIPTORS),
         // Of each server, one process that is there and one that is ending.
-        Sharing::All => (2 * u64::from(child::DESCRIPTORS) * servers.len() as u64, 0),
+        ProcessSharing::Shared => (2 * u64::from(children::DESCRIPTORS) * servers.len() as u64, 0),
     };
-    let services = Services::new(&children, servers, run.sharing(), run.paths());
+    let services = BridgedServices::new(&children, servers, run.sharing(), run.paths());
     let builder = run.allow_headers(serve.builder()?);
     let builder = services.configure(builder, serve.stream_path());
     let prepared = serving::prepare(serve, builder, once, per_session)?;

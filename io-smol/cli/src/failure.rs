@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use mcp_sse_demo::options::Mistake;
+use mcp_sse_demo::options::FlagError;
 
 /// Why the command ends before its time, in words for people.
 pub(crate) enum Failure {
@@ -34,8 +34,8 @@ impl Failure {
     }
 }
 
-impl From<Mistake> for Failure {
-    fn from(mistake: Mistake) -> Self {
+impl From<FlagError> for Failure {
+    fn from(mistake: FlagError) -> Self {
         Self::Flags(mistake.to_string())
     }
 }

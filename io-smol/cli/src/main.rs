@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::error::ContextKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use mcp_sse_demo::logging;
-use mcp_sse_demo::options::Serve;
+use mcp_sse_demo::options::ServeFlags;
 
 use failure::Failure;
 use serving::Demo;
@@ -33,13 +33,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    demo: Serve,
+    demo: ServeFlags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
-    Demo(Box<Serve>),
+    Demo(Box<ServeFlags>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
     /// As in: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
@@ -60,7 +60,7 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
-    // This program is also what stands between a server that it bridges to and the rest.
+    // Every bridged server is started through a guard, which is this same program.
     #[cfg(unix)]
     if let Some(code) = mcp_sse_bridge::guard::run() {
         return code;
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_demo(serve: &Serve) -> Result<(), Failure> {
+fn serve_demo(serve: &ServeFlags) -> Result<(), Failure> {
     logging::init(serve.log_level(), serve.log_format());
     let prepared = serving::prepare(serve, serve.builder()?, 0, 0)?;
     serving::serve_until_stopped(serve, prepared, &Demo)
@@ -114,7 +114,7 @@ fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> 
     args
 }
 
-/// Says what is wrong with the command line: with the line to type instead, if that is known.
+/// Prints what is wrong with the command line, with the line to type instead if that is known.
 #[cfg_attr(not(unix), expect(unused_variables, reason = "there is no bridge to be typed"))]
 fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
     #[cfg(unix)]
@@ -131,12 +131,12 @@ fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use mcp_sse_demo::options::Place;
+    use mcp_sse_demo::options::ListenAddress;
 
     use super::*;
 
     #[test]
-    fn the_parser_is_sound() {
+    fn parser_definition_is_valid() {
         <Cli as CommandFactory>::command().debug_assert();
     }
 
@@ -147,11 +147,11 @@ mod tests {
             Command::Demo(serve) => serve,
             other => panic!("{other:?}"),
         };
-        assert_eq!(serve.place(), Place::Tcp(address.parse().unwrap()));
+        assert_eq!(serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
     }
 
     #[test]
-    fn the_command_may_be_left_out() {
+    fn command_left_out_is_demo() {
         check(&[], "127.0.0.1:8000");
         check(&["--port", "9"], "127.0.0.1:9");
         check(&["demo", "--port", "9"], "127.0.0.1:9");

@@ -7,8 +7,8 @@ use core::net::{IpAddr, SocketAddr};
 use std::io::{self, Write};
 
 use mcp_sse_core::ConfigBuilder;
-use mcp_sse_demo::banner::Greeting;
-use mcp_sse_demo::options::{Mistake, Place, Serve};
+use mcp_sse_demo::banner::Banner;
+use mcp_sse_demo::options::{FlagError, ListenAddress, ServeFlags};
 use mcp_sse_demo::signals;
 use mcp_sse_smol::{Config, Handle, Listener, Session};
 
@@ -17,8 +17,8 @@ use crate::failure::Failure;
 /// Something to serve.
 pub(crate) trait Service: Clone + Send + Sync + 'static {
     /// Adds to the banner what is served.
-    fn describe<'g>(&self, greeting: Greeting<'g>) -> Greeting<'g> {
-        greeting
+    fn describe<'g>(&self, banner: Banner<'g>) -> Banner<'g> {
+        banner
     }
 
     /// Is called once, before the first session.
@@ -52,19 +52,19 @@ pub(crate) struct Prepared {
 /// Builds a configuration, with limits for which there are descriptors. What is served takes some `once`, and
 /// some `per_session` beside each session's connection.
 pub(crate) fn prepare(
-    options: &Serve,
+    options: &ServeFlags,
     builder: ConfigBuilder,
     once: u64,
     per_session: u32,
 ) -> Result<Prepared, Failure> {
-    let build = |builder: ConfigBuilder| builder.build().map_err(Mistake::Setting);
+    let build = |builder: ConfigBuilder| builder.build().map_err(FlagError::Setting);
     let config = build(builder.clone())?;
     #[cfg(unix)]
     let (config, lowered) = {
         use mcp_sse_bridge::descriptors;
         descriptors::raise();
-        let taken = descriptors::Taken { once, per_session };
-        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), taken);
+        let reserved = descriptors::ReservedDescriptors { once, per_session };
+        let (limits, lowered) = descriptors::fit(config.limits(), options.workers(), reserved);
         (build(builder.limits(limits))?, lowered)
     };
     #[cfg(not(unix))]
@@ -77,7 +77,7 @@ pub(crate) fn prepare(
 
 /// Listens as the options say and serves sessions until a signal comes.
 pub(crate) fn serve_until_stopped(
-    options: &Serve,
+    options: &ServeFlags,
     Prepared { config, lowered }: Prepared,
     service: &impl Service,
 ) -> Result<(), Failure> {
@@ -87,11 +87,11 @@ pub(crate) fn serve_until_stopped(
         .tls()
         .map_err(|error| Failure::Start(format!("{error}; see --tls-cert and --tls-key")))?;
     let listener = listen(options, config.clone())
-        .map_err(|error| Failure::Start(cannot_listen(options.place(), &error)))?;
+        .map_err(|error| Failure::Start(cannot_listen(options.address(), &error)))?;
     let addresses = listener.local_addrs().unwrap_or_default();
     let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-    let place = options.place().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
-    if let Some(address) = place.exposed()
+    let address = options.address().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
+    if let Some(address) = address.exposed()
         && !options.asks_for_tokens()
     {
         log::warn!("{address} can be reached from other machines, and anybody who does may use it");
@@ -100,7 +100,7 @@ pub(crate) fn serve_until_stopped(
         log::info!("{lowered}");
     }
     // A closed stdout is no reason not to serve.
-    let _ = write!(io::stdout(), "{}", service.describe(options.banner(&config, place)));
+    let _ = write!(io::stdout(), "{}", service.describe(options.banner(&config, address)));
     let _ = io::stdout().flush();
     #[cfg(feature = "tls")]
     let listener = match tls {
@@ -139,26 +139,30 @@ fn stop_on_signals(listener: &Listener, service: &impl Service) -> Result<(), Fa
     .map_err(|error| Failure::Start(format!("cannot wait for signals: {error}")))
 }
 
-fn listen(options: &Serve, config: Config) -> io::Result<Listener> {
-    match options.place() {
-        place @ (Place::Tcp(_) | Place::Named(_)) => Listener::bind(&place.addresses()[..], config),
+fn listen(options: &ServeFlags, config: Config) -> io::Result<Listener> {
+    match options.address() {
+        address @ (ListenAddress::Tcp(_) | ListenAddress::Named(_)) => {
+            Listener::bind(&address.addresses()[..], config)
+        }
         #[cfg(unix)]
-        Place::Unix(path) => Listener::bind_unix_with_mode(path, options.unix_mode(), config),
+        ListenAddress::Unix(path) => {
+            Listener::bind_unix_with_mode(path, options.unix_mode(), config)
+        }
         #[cfg(not(unix))]
-        Place::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        ListenAddress::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-fn cannot_listen(place: Place<'_>, error: &io::Error) -> String {
+fn cannot_listen(address: ListenAddress<'_>, error: &io::Error) -> String {
     const HINTS: [(io::ErrorKind, &str); 3] = [
         (io::ErrorKind::AddrInUse, "; choose another port with --port, or 0 for any free one"),
         (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
         (io::ErrorKind::PermissionDenied, "; ports below 1024 usually need privileges, see --port"),
     ];
     let known = HINTS.into_iter().find(|(kind, _)| *kind == error.kind());
-    let hint = match place {
-        Place::Tcp(_) | Place::Named(_) => known.map_or("", |(_, hint)| hint),
-        Place::Unix(_) => "",
+    let hint = match address {
+        ListenAddress::Tcp(_) | ListenAddress::Named(_) => known.map_or("", |(_, hint)| hint),
+        ListenAddress::Unix(_) => "",
     };
-    format!("cannot listen on {place}: {error}{hint}")
+    format!("cannot listen on {address}: {error}{hint}")
 }

@@ -129,7 +129,7 @@ fn check_echo_of_large_body(args: &[&str]) {
 }
 
 #[test]
-fn body_within_raised_limit_is_answered_by_one_of_several_workers() {
+fn body_within_raised_limit_is_answered_by_several_workers() {
     check_echo_of_large_body(&["--max-body=100MiB", "--workers=9"]);
 }
 
@@ -243,7 +243,7 @@ fn posts_are_answered_when_processes_have_all_descriptors_they_may_have() {
 /// A process that heeds neither the end of its input nor SIGTERM has its descriptors for seconds after
 /// its session; whoever comes meanwhile waits for them, and is served.
 #[test]
-fn sessions_wait_for_processes_that_are_being_ended_when_descriptors_are_few() {
+fn sessions_wait_for_ending_processes_when_descriptors_are_few() {
     let answer = r#"{"jsonrpc":"2.0","id":0,"result":{}}"#;
     let server =
         format!("trap '' TERM; while read -r line; do echo '{answer}'; done; exec sleep 1000");

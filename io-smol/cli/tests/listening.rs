@@ -14,12 +14,12 @@ use mcp_sse_tests::PATIENCE;
 use mcp_sse_tests::scratch::Scratch;
 
 /// A server that runs until this is dropped, and what it said on start.
-struct Server {
+struct Program {
     process: Child,
-    greeting: String,
+    banner: String,
 }
 
-impl Server {
+impl Program {
     #[track_caller]
     fn start(args: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mcp-sse"))
@@ -29,19 +29,19 @@ impl Server {
             .spawn()
             .expect("the command starts");
         let stdout = BufReader::new(process.stdout.take().expect("piped"));
-        let mut server = Self { process, greeting: String::new() };
+        let mut server = Self { process, banner: String::new() };
         let (sender, lines) = mpsc::channel();
         // Ends with the process, at the latest.
         thread::spawn(move || stdout.lines().try_for_each(|line| sender.send(line.ok()).ok()));
-        while !server.greeting.contains("Ctrl-C stops it") {
+        while !server.banner.contains("Ctrl-C stops it") {
             let Ok(Some(line)) = lines.recv_timeout(PATIENCE) else {
                 let _ = server.process.kill();
                 let mut said = String::new();
                 let _ = server.process.stderr.take().expect("piped").read_to_string(&mut said);
                 panic!("{args:?} does not serve: {said}");
             };
-            server.greeting += &line;
-            server.greeting.push('\n');
+            server.banner += &line;
+            server.banner.push('\n');
         }
         server
     }
@@ -49,13 +49,13 @@ impl Server {
     /// The port in the first URL that was printed.
     #[track_caller]
     fn port(&self) -> u16 {
-        let url = self.greeting.split_once("://").expect("a URL").1;
+        let url = self.banner.split_once("://").expect("a URL").1;
         let authority = url.split_once('/').expect("a path").0;
         authority.rsplit_once(':').expect("a port").1.parse().expect("a port")
     }
 }
 
-impl Drop for Server {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -82,17 +82,17 @@ fn localhost_is_both_loopback_families_at_one_port() {
         &["--port=0", "--host", "localhost", "--workers=3"],
         &bridge,
     ] {
-        let server = Server::start(args);
+        let server = Program::start(args);
         let port = server.port();
         let host = format!("localhost:{port}");
         assert_eq!(opened(Ipv4Addr::LOCALHOST, port, &host), "HTTP/1.1 200 OK\r\n", "{args:?}");
         let said = format!("MCP over HTTP+SSE: http://{host}/sse on 127.0.0.1");
-        assert!(server.greeting.starts_with(&said), "{}", server.greeting);
+        assert!(server.banner.starts_with(&said), "{}", server.banner);
         if !ipv6 {
             println!("not tried with ::1, which this machine has not");
             continue;
         }
-        assert!(server.greeting.starts_with(&format!("{said} and ::1")), "{}", server.greeting);
+        assert!(server.banner.starts_with(&format!("{said} and ::1")), "{}", server.banner);
         for name in [&*host, &format!("[::1]:{port}")] {
             let status = opened(Ipv6Addr::LOCALHOST, port, name);
             assert_eq!(status, "HTTP/1.1 200 OK\r\n", "{args:?}, {name}");
@@ -101,14 +101,14 @@ fn localhost_is_both_loopback_families_at_one_port() {
 }
 
 #[test]
-fn unix_mode_is_the_files() {
+fn unix_mode_is_set_on_the_socket_file() {
     let scratch = Scratch::new();
     let path = scratch.path("s");
     let path = path.to_str().expect("a path");
     for (mode, expected) in [(None, 0o600), (Some("0660"), 0o660)] {
         let mut args = vec!["--unix", path];
         args.extend(mode.map(|mode| ["--unix-mode", mode]).into_iter().flatten());
-        let server = Server::start(&args);
+        let server = Program::start(&args);
         let found = fs::metadata(path).expect("a file").permissions().mode();
         assert_eq!(found & 0o777, expected);
         drop(server);
@@ -119,7 +119,7 @@ fn unix_mode_is_the_files() {
 /// flag that changes it.
 #[test]
 fn fields_of_a_proxy_that_is_not_trusted_are_warned_of_once() {
-    let mut server = Server::start(&["--port=0", "--workers=3"]);
+    let mut server = Program::start(&["--port=0", "--workers=3"]);
     let port = server.port();
     for _ in 0..20 {
         let host = "localhost\r\nX-Forwarded-For: 192.0.2.7";

@@ -45,7 +45,7 @@ fn check(args: &[&str], said: &str) {
 }
 
 #[test]
-fn settings_that_make_no_sense() {
+fn invalid_settings_are_flag_errors() {
     check_code(2, &["--sse-path", "sse"], "see --sse-path");
     check_code(2, &["demo", "--heartbeat", "0"], "see --heartbeat");
     check_code(2, &["--allow-host", "http://x"], "see --allow-host");
@@ -53,7 +53,7 @@ fn settings_that_make_no_sense() {
 
 #[cfg(unix)]
 #[test]
-fn servers_that_cannot_be_run() {
+fn servers_that_cannot_be_run_are_start_errors() {
     check_code(2, &["bridge", "--", "no-such-program"], "there is no program no-such-program");
     check_code(2, &["bridge", "--cwd", "/nothing", "--", "sh"], "no such directory");
     check_code(2, &["bridge", "--sse-path", "sse", "--", "sh"], "see --sse-path");
@@ -69,7 +69,7 @@ fn check_line(args: &[&str], said: &str, line: &str) {
 
 #[cfg(unix)]
 #[test]
-fn command_in_one_word_is_answered_with_the_lines_to_type() {
+fn command_as_one_word_is_answered_with_the_lines_to_type() {
     let apart =
         "there is no program npx -y foo, and it is one word: type mcp-sse bridge npx -y foo";
     let whole = "or, for a shell to read it, mcp-sse bridge --shell 'npx -y foo'";
@@ -94,7 +94,7 @@ fn command_in_one_word_is_answered_with_the_lines_to_type() {
 
 #[cfg(unix)]
 #[test]
-fn command_in_one_word_in_a_file_is_answered_with_how_to_write_it() {
+fn command_as_one_word_in_a_file_is_answered_with_the_members() {
     let scratch = mcp_sse_tests::scratch::Scratch::new();
     let file = scratch.file("servers.json", r#"{"mcpServers": {"a": {"command": "npx -y foo"}}}"#);
     let said = r#"server "a": there is no program npx -y foo, and it is one word: "#;
@@ -156,7 +156,7 @@ fn command_without_bridge_is_answered_with_the_line_to_type() {
 
 /// As its own parser has it, with what it suggests.
 #[test]
-fn other_mistakes_are_told_by_the_parser() {
+fn other_errors_are_left_to_the_parser() {
     let told = |args: &[&str]| {
         let output = output(args);
         assert_eq!(output.status.code(), Some(2));
@@ -170,7 +170,7 @@ fn other_mistakes_are_told_by_the_parser() {
 
 #[cfg(unix)]
 #[test]
-fn flags_may_stand_in_front_of_the_command() {
+fn flags_in_front_of_the_command_are_accepted() {
     check_code(
         2,
         &["--port", "0", "bridge", "--", "no-such-program"],
@@ -187,7 +187,7 @@ fn flags_may_stand_in_front_of_the_command() {
 
 #[cfg(unix)]
 #[test]
-fn help_of_the_bridge_has_its_own_flags_under_a_heading_of_their_own() {
+fn bridge_help_lists_its_flags_under_a_heading() {
     let output = output(&["bridge", "--help"]);
     let help = String::from_utf8(output.stdout).expect("text");
     // Flags by the heading that they stand under.
@@ -215,7 +215,7 @@ fn help_of_the_bridge_has_its_own_flags_under_a_heading_of_their_own() {
 }
 
 #[test]
-fn port_of_localhost_that_one_family_has_not_free() {
+fn localhost_port_taken_in_one_family_is_an_error() {
     let taken = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
         Ok(socket) => socket,
         Err(error) => return println!("not tried, there is no ::1: {error}"),
@@ -227,13 +227,13 @@ fn port_of_localhost_that_one_family_has_not_free() {
 }
 
 #[test]
-fn required_https_that_nothing_can_meet() {
+fn require_https_that_nothing_meets_is_refused() {
     check_code(2, &["--require-https"], "add --tls-cert FILE --tls-key FILE, or --trusted-proxy");
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn certificate_files() {
+fn certificate_files_unreadable_are_start_errors() {
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let missing = "/nothing/cert.pem";
     let said = "certificate file /nothing/cert.pem: cannot be read";
@@ -245,7 +245,7 @@ fn certificate_files() {
 
 #[cfg(unix)]
 #[test]
-fn files_that_are_not_sockets() {
+fn unix_path_of_another_file_is_refused() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let before = fs::read(Path::new(file)).expect("a file");
     check(&["--unix", file], "exists and is not a socket");

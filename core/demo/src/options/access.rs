@@ -14,12 +14,12 @@ use mcp_sse_core::{
     StaticTokensError,
 };
 
-use super::values::{Count, Size, parse_count, parse_size};
+use super::values::{CountFlag, SizeFlag, parse_count, parse_size};
 
 /// The largest file of tokens: as many as there may be, each as long as it may be, and some words.
 const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Whose the token is that comes without a name.
+/// The principal of a token without a name.
 const NAMELESS: &str = "default";
 
 /// Who may come in, and how often.
@@ -70,36 +70,36 @@ pub(super) struct Access {
     /// "principal=" in front, from one principal; or, with "new-sessions=", how often one address may
     /// open a session. May be repeated.
     #[arg(long, value_name = "[WHAT=]RATE", value_parser = parse_rate_limit)]
-    rate_limit: Vec<RateLimit>,
+    rate_limit: Vec<RateFlag>,
     /// The most sessions of one address at once, or "unlimited". Loopback and trusted proxies have no
     /// such limit: they speak for others.
     #[arg(long, value_name = "N", default_value = "128", value_parser = parse_count)]
-    max_sessions_per_peer: Count,
+    max_sessions_per_peer: CountFlag,
     /// The most bytes of request bodies of one address in memory at once, as in 16MiB, or "unlimited".
     /// By default 16MiB, or twice --max-body if that is more; one message of --max-body is always
     /// allowed. Loopback and trusted proxies have no such limit.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    max_bodies_per_peer: Option<Size>,
+    max_bodies_per_peer: Option<SizeFlag>,
 }
 
 impl Access {
-    /// Puts the limits among the others.
+    /// Sets the limits.
     pub(super) fn limit(&self, limits: &mut Limits) {
         limits.sessions_per_address_max = self.max_sessions_per_peer.0;
         if let Some(bytes) = &self.max_bodies_per_peer {
             limits.bodies_bytes_per_address_max = bytes.0;
         }
-        for RateLimit { of, rate } in &self.rate_limit {
-            let place = match of {
-                Of::Session => &mut limits.posts_rate_per_session,
-                Of::Principal => &mut limits.posts_rate_per_principal,
-                Of::NewSessions => &mut limits.sessions_rate_per_address,
+        for RateFlag { scope, rate } in &self.rate_limit {
+            let rate_limit = match scope {
+                RateScope::Session => &mut limits.posts_rate_per_session,
+                RateScope::Principal => &mut limits.posts_rate_per_principal,
+                RateScope::NewSessions => &mut limits.sessions_rate_per_address,
             };
-            *place = Some(*rate);
+            *rate_limit = Some(*rate);
         }
     }
 
-    /// Puts the rest among the other settings.
+    /// Sets everything else.
     pub(super) fn apply(&self, mut builder: ConfigBuilder) -> Result<ConfigBuilder, TokensError> {
         for host in &self.allow_host {
             builder = builder.allow_host(host);
@@ -126,19 +126,19 @@ impl Access {
         })
     }
 
-    /// Whether somebody is asked who they are.
+    /// Whether clients are asked for a token.
     pub(super) fn asks(&self) -> bool {
         self.auth_token_file.is_some() || !self.auth_token_env.is_empty()
     }
 
-    /// Whether a server may listen here: where others can connect, somebody has to be asked, or nobody
-    /// on purpose.
+    /// Whether a server may listen at this address: where other machines can connect, clients are asked for a token, or
+    /// the operator has said that they are not.
     pub(super) fn admits(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() || self.asks() || self.insecure_no_auth
     }
 
-    /// Whether requests can be as `--require-https` wants them, on a server without TLS of its own. A
-    /// proxy connects by an address or on a Unix socket, and is trusted as such.
+    /// Whether requests can meet `--require-https` on a server without TLS of its own: by a trusted proxy, which connects
+    /// by an address or on a Unix socket.
     pub(super) fn can_meet_https(&self, on_unix_socket: bool) -> bool {
         let connects = |range: &String| (range == "unix") == on_unix_socket;
         !self.require_https || self.trusted_proxy.iter().any(connects)
@@ -153,31 +153,32 @@ impl Access {
             tokens = read_file(path, tokens)?;
         }
         for name in &self.auth_token_env {
-            let wrong = |problem| TokensError { place: Place::Env(name.clone()), problem };
+            let wrong = |problem| TokensError { source: TokenSource::Env(name.clone()), problem };
             let value = std::env::var(name).map_err(|error| {
                 wrong(match error {
-                    std::env::VarError::NotPresent => Problem::Unset,
-                    std::env::VarError::NotUnicode(_) => Problem::NotText,
+                    std::env::VarError::NotPresent => TokenProblem::Unset,
+                    std::env::VarError::NotUnicode(_) => TokenProblem::NotText,
                 })
             })?;
             let (principal, token) = value.rsplit_once(':').unwrap_or((NAMELESS, &value));
             tokens = add(tokens, principal, token.trim()).map_err(wrong)?;
         }
-        let everywhere = |error| TokensError { place: Place::All, problem: Problem::Token(error) };
+        let everywhere =
+            |error| TokensError { source: TokenSource::All, problem: TokenProblem::Token(error) };
         tokens.build().map(Some).map_err(everywhere)
     }
 }
 
-/// One more token, if it can be one.
+/// Adds a token, if it is valid.
 fn add(
     tokens: StaticTokensBuilder,
     principal: &str,
     token: &str,
-) -> Result<StaticTokensBuilder, Problem> {
+) -> Result<StaticTokensBuilder, TokenProblem> {
     let tokens = tokens.token(principal, token);
     match tokens.clone().build() {
         Ok(_) => Ok(tokens),
-        Err(error) => Err(Problem::Token(error)),
+        Err(error) => Err(TokenProblem::Token(error)),
     }
 }
 
@@ -185,15 +186,15 @@ fn read_file(
     path: &Path,
     mut tokens: StaticTokensBuilder,
 ) -> Result<StaticTokensBuilder, TokensError> {
-    let at = |line| Place::File { path: path.to_owned(), line };
-    let wrong = |problem| TokensError { place: at(None), problem };
-    let unreadable = |error: io::Error| wrong(Problem::Unreadable(error.to_string()));
+    let at = |line| TokenSource::File { path: path.to_owned(), line };
+    let wrong = |problem| TokensError { source: at(None), problem };
+    let unreadable = |error: io::Error| wrong(TokenProblem::Unreadable(error.to_string()));
     let file = File::open(path).map_err(unreadable)?;
     warn_if_public(path, &file);
     let mut text = String::new();
     let size = file.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
     if size as u64 > TOKEN_FILE_BYTES_MAX {
-        return Err(wrong(Problem::TooLarge));
+        return Err(wrong(TokenProblem::TooLarge));
     }
     let mut any = false;
     for (number, line) in (1..).zip(text.lines()) {
@@ -201,12 +202,13 @@ fn read_file(
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let wrong = |problem| TokensError { place: at(Some(number)), problem };
-        let (principal, token) = line.rsplit_once(':').ok_or_else(|| wrong(Problem::NoColon))?;
+        let wrong = |problem| TokensError { source: at(Some(number)), problem };
+        let (principal, token) =
+            line.rsplit_once(':').ok_or_else(|| wrong(TokenProblem::NoColon))?;
         tokens = add(tokens, principal.trim(), token.trim()).map_err(wrong)?;
         any = true;
     }
-    if any { Ok(tokens) } else { Err(wrong(Problem::Empty)) }
+    if any { Ok(tokens) } else { Err(wrong(TokenProblem::Empty)) }
 }
 
 #[cfg(unix)]
@@ -224,22 +226,22 @@ fn warn_if_public(path: &Path, file: &File) {
 #[cfg(not(unix))]
 fn warn_if_public(_: &Path, _: &File) {}
 
-/// Why tokens cannot be used: where, and what about them; never what they are.
+/// Why tokens cannot be used, and where they come from. It never has a token in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokensError {
-    place: Place,
-    problem: Problem,
+    source: TokenSource,
+    problem: TokenProblem,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum TokenSource {
     File { path: PathBuf, line: Option<u32> },
     Env(String),
     All,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Problem {
+enum TokenProblem {
     Unreadable(String),
     TooLarge,
     Empty,
@@ -251,29 +253,31 @@ enum Problem {
 
 impl fmt::Display for TokensError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::File { path, line: None } => write!(f, "the tokens in {}: ", path.display())?,
-            Place::File { path, line: Some(line) } => {
+        match &self.source {
+            TokenSource::File { path, line: None } => {
+                write!(f, "the tokens in {}: ", path.display())?
+            }
+            TokenSource::File { path, line: Some(line) } => {
                 write!(f, "line {line} of the tokens in {}: ", path.display())?;
             }
-            Place::Env(name) => write!(f, "the token in the environment's {name}: ")?,
-            Place::All => {}
+            TokenSource::Env(name) => write!(f, "the token in the environment's {name}: ")?,
+            TokenSource::All => {}
         }
         match &self.problem {
-            Problem::Unreadable(why) => write!(f, "cannot be read: {why}")?,
-            Problem::TooLarge => write!(f, "larger than {TOKEN_FILE_BYTES_MAX} bytes")?,
-            Problem::Empty => {
+            TokenProblem::Unreadable(why) => write!(f, "cannot be read: {why}")?,
+            TokenProblem::TooLarge => write!(f, "larger than {TOKEN_FILE_BYTES_MAX} bytes")?,
+            TokenProblem::Empty => {
                 f.write_str("there are none; write one \"principal:token\" a line")?
             }
-            Problem::NoColon => f.write_str("expected \"principal:token\"")?,
-            Problem::Unset => f.write_str("it is not set")?,
-            Problem::NotText => f.write_str("it is not UTF-8")?,
-            Problem::Token(error) => error.fmt(f)?,
+            TokenProblem::NoColon => f.write_str("expected \"principal:token\"")?,
+            TokenProblem::Unset => f.write_str("it is not set")?,
+            TokenProblem::NotText => f.write_str("it is not UTF-8")?,
+            TokenProblem::Token(error) => error.fmt(f)?,
         }
-        f.write_str(match self.place {
-            Place::File { .. } => "; see --auth-token-file",
-            Place::Env(_) => "; see --auth-token-env",
-            Place::All => "; see --auth-token-file and --auth-token-env",
+        f.write_str(match self.source {
+            TokenSource::File { .. } => "; see --auth-token-file",
+            TokenSource::Env(_) => "; see --auth-token-env",
+            TokenSource::All => "; see --auth-token-file and --auth-token-env",
         })
     }
 }
@@ -282,30 +286,30 @@ impl core::error::Error for TokensError {}
 
 /// How often something may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct RateLimit {
-    of: Of,
+struct RateFlag {
+    scope: RateScope,
     rate: Rate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
+enum RateScope {
     Session,
     Principal,
     NewSessions,
 }
 
-fn parse_rate_limit(text: &str) -> Result<RateLimit, String> {
-    const WHAT: [(&str, Of); 3] = [
-        ("session=", Of::Session),
-        ("principal=", Of::Principal),
-        ("new-sessions=", Of::NewSessions),
+fn parse_rate_limit(text: &str) -> Result<RateFlag, String> {
+    const WHAT: [(&str, RateScope); 3] = [
+        ("session=", RateScope::Session),
+        ("principal=", RateScope::Principal),
+        ("new-sessions=", RateScope::NewSessions),
     ];
-    let (of, rate) = WHAT
+    let (scope, rate) = WHAT
         .into_iter()
-        .find_map(|(name, of)| text.strip_prefix(name).map(|rate| (of, rate)))
-        .unwrap_or((Of::Session, text));
+        .find_map(|(name, scope)| text.strip_prefix(name).map(|rate| (scope, rate)))
+        .unwrap_or((RateScope::Session, text));
     rate.parse()
-        .map(|rate| RateLimit { of, rate })
+        .map(|rate| RateFlag { scope, rate })
         .map_err(|error| format!("{error}; \"principal=\" or \"new-sessions=\" may stand in front"))
 }
 

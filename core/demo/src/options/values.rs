@@ -3,11 +3,11 @@
 use core::time::Duration;
 
 /// A time, or none for "off".
-pub type Time = OrNone<Duration>;
+pub type TimeFlag = OrNone<Duration>;
 /// A number of at least 1, or none for "unlimited".
-pub type Count = OrNone<u32>;
+pub type CountFlag = OrNone<u32>;
 /// A number of bytes of at least 1, or none for "unlimited".
-pub type Size = OrNone<u64>;
+pub type SizeFlag = OrNone<u64>;
 
 /// A value that a flag can do without. It is a type of its own because clap takes an [`Option`] for a flag that
 /// may be left out.
@@ -19,7 +19,7 @@ pub struct OrNone<T>(pub Option<T>);
 /// # Errors
 ///
 /// What was expected.
-pub fn parse_time(text: &str) -> Result<Time, String> {
+pub fn parse_time(text: &str) -> Result<TimeFlag, String> {
     if text == "off" {
         return Ok(OrNone(None));
     }
@@ -36,7 +36,7 @@ pub fn parse_time(text: &str) -> Result<Time, String> {
 /// # Errors
 ///
 /// What was expected.
-pub fn parse_count(text: &str) -> Result<Count, String> {
+pub fn parse_count(text: &str) -> Result<CountFlag, String> {
     match text.parse() {
         _ if text == "unlimited" => Ok(OrNone(None)),
         // With none at all nobody could be served.
@@ -50,7 +50,7 @@ pub fn parse_count(text: &str) -> Result<Count, String> {
 /// # Errors
 ///
 /// What was expected.
-pub fn parse_size(text: &str) -> Result<Size, String> {
+pub fn parse_size(text: &str) -> Result<SizeFlag, String> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
     if text == "unlimited" {
         return Ok(OrNone(None));
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed_with_units() {
         let check = |text: &str, bytes| assert_eq!(parse_size(text).ok(), Some(OrNone(bytes)));
         check("1", Some(1));
         check("500KiB", Some(500 << 10));

@@ -35,7 +35,7 @@ fn check_tool(name: &str, arguments: &str, expected: Result<&str, i32>) {
 }
 
 #[test]
-fn versions_are_negotiated() {
+fn protocol_version_known_is_agreed_to() {
     for (asked, told) in [
         ("2024-11-05", "2024-11-05"),
         ("2025-03-26", "2025-03-26"),
@@ -55,7 +55,7 @@ fn versions_are_negotiated() {
 }
 
 #[test]
-fn methods() {
+fn methods_are_answered_or_unknown() {
     check("ping", "{}", json!({}));
     check("logging/setLevel", r#"{"level":"warning"}"#, json!({}));
     check("logging/setLevel", r#"{"level":"loud"}"#, json!(code::INVALID_PARAMS));
@@ -69,13 +69,13 @@ fn methods() {
 }
 
 #[test]
-fn params_may_be_missing() {
+fn request_without_params_has_empty_ones() {
     let frame = &frames(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)[0];
     assert_eq!(frame["result"], json!({}));
 }
 
 #[test]
-fn tools_do_what_they_say() {
+fn tools_return_their_results() {
     check_tool("add", r#"{"a":2,"b":3}"#, Ok("5"));
     check_tool("add", r#"{"a":-2.5,"b":3}"#, Ok("0.5"));
     check_tool("add", r#"{"a":2.5,"b":2.5}"#, Ok("5"));
@@ -92,7 +92,7 @@ fn tools_do_what_they_say() {
 }
 
 #[test]
-fn a_burst_is_that_many_strings_of_that_length_and_an_answer() {
+fn burst_sends_count_notifications_and_an_answer() {
     for (count, bytes) in [(0, 5), (3, 0), (3, 1), (12, 10), (2, 100_000)] {
         let all = frames(&format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"burst","arguments":{{"count":{count},"bytes":{bytes}}}}}}}"#
@@ -112,7 +112,7 @@ fn a_burst_is_that_many_strings_of_that_length_and_an_answer() {
 }
 
 #[test]
-fn a_broadcast_says_how_many_it_reached() {
+fn broadcast_is_answered_with_the_number_of_sessions() {
     let all = frames(
         r#"{"jsonrpc":"2.0","id":"b","method":"tools/call","params":{"name":"broadcast","arguments":{"message":"hi"}}}"#,
     );
@@ -122,13 +122,13 @@ fn a_broadcast_says_how_many_it_reached() {
 }
 
 #[test]
-fn notifications_and_responses_are_not_answered() {
+fn notifications_and_responses_get_no_answer() {
     assert!(frames(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).is_empty());
     assert!(frames(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).is_empty());
 }
 
 #[test]
-fn ids_come_back_as_they_came() {
+fn ids_are_returned_as_spelled() {
     for id in ["0", "-1", "12345678901234567890123", r#""""#, r#""😀\u0041""#] {
         let message = Message::read(
             format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#).into_bytes(),

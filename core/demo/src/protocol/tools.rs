@@ -5,7 +5,7 @@ use mcp_sse_core::jsonrpc::code;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Failure, Id, Reply};
+use super::{Reply, RequestId, RpcError};
 
 /// Most notifications of one burst.
 const COUNT_MAX: u64 = 10_000_000;
@@ -65,7 +65,7 @@ pub(super) fn list() -> Value {
     ]})
 }
 
-pub(super) fn call(id: &Id, Call { name, arguments }: Call) -> Result<Reply, Failure> {
+pub(super) fn call(id: &RequestId, Call { name, arguments }: Call) -> Result<Reply, RpcError> {
     match name.as_str() {
         "add" => {
             let Add { a, b } = arguments_of(&name, arguments)?;
@@ -78,7 +78,7 @@ pub(super) fn call(id: &Id, Call { name, arguments }: Call) -> Result<Reply, Fai
         "burst" => {
             let BurstOf { count, bytes } = arguments_of(&name, arguments)?;
             if count > COUNT_MAX || bytes > BYTES_MAX {
-                return Err(Failure::invalid_params(format!(
+                return Err(RpcError::invalid_params(format!(
                     "burst takes a count of up to {COUNT_MAX} and up to {BYTES_MAX} bytes"
                 )));
             }
@@ -88,27 +88,27 @@ pub(super) fn call(id: &Id, Call { name, arguments }: Call) -> Result<Reply, Fai
             let Text { message } = arguments_of(&name, arguments)?;
             Ok(Reply::Broadcast { notice: notice(&message), then: id.clone() })
         }
-        _ => Err(Failure::invalid_params(format!("unknown tool {name:?}"))),
+        _ => Err(RpcError::invalid_params(format!("unknown tool {name:?}"))),
     }
 }
 
 fn arguments_of<A: for<'a> Deserialize<'a>>(
     tool: &str,
     arguments: Map<String, Value>,
-) -> Result<A, Failure> {
+) -> Result<A, RpcError> {
     serde_json::from_value(Value::Object(arguments))
-        .map_err(|error| Failure::invalid_params(format!("bad arguments for {tool}: {error}")))
+        .map_err(|error| RpcError::invalid_params(format!("bad arguments for {tool}: {error}")))
 }
 
 /// Whole numbers are added exactly; where that cannot be, as floating-point numbers.
-fn sum(a: &Number, b: &Number) -> Result<String, Failure> {
+fn sum(a: &Number, b: &Number) -> Result<String, RpcError> {
     if let (Some(a), Some(b)) = (a.as_i128(), b.as_i128())
         && let Some(sum) = a.checked_add(b)
     {
         return Ok(sum.to_string());
     }
     let sum = a.as_f64().zip(b.as_f64()).map(|(a, b)| a + b);
-    sum.filter(|sum| sum.is_finite()).map(|sum| sum.to_string()).ok_or_else(|| Failure {
+    sum.filter(|sum| sum.is_finite()).map(|sum| sum.to_string()).ok_or_else(|| RpcError {
         code: code::INTERNAL_ERROR,
         message: "the sum is too large to be said".into(),
     })
@@ -132,7 +132,7 @@ fn notice(data: &str) -> Frame {
 /// Each notification's string begins with its number, as far as there is room for it.
 #[derive(Debug)]
 pub struct Burst {
-    id: Id,
+    id: RequestId,
     count: u64,
     bytes: u64,
     sent: u64,
@@ -140,7 +140,7 @@ pub struct Burst {
 }
 
 impl Burst {
-    const fn new(id: Id, count: u64, bytes: u64) -> Self {
+    const fn new(id: RequestId, count: u64, bytes: u64) -> Self {
         Self { id, count, bytes, sent: 0, json: String::new() }
     }
 }

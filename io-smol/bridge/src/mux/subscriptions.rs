@@ -1,74 +1,73 @@
 //! Which session has subscribed to which resource, as the server knows one client only.
 //!
-//! Knows: who is to be told of updates, and when the server can be told that nobody is any more.
+//! Knows: which sessions an update goes to, and when the server can be told that it goes to none any more.
 //! Does not know: what a URI names.
 //!
 //! Theory of operation. Each `resources/subscribe` is passed on, as the server says whether there is
 //! such a resource, and a second one for the same URI changes nothing for it. From then on the session
 //! counts as a subscriber, until the server refuses or the session unsubscribes or ends. An
 //! `unsubscribe` is passed on for the last subscriber of a URI, and answered by the bridge for others. A
-//! server that is started anew is asked for all that is subscribed to; what it answers to that nobody
-//! hears, as nobody has asked.
+//! server that is started anew is asked for all that is subscribed to; its answers to that are dropped.
 //!
 //! To count what the server has granted only was the alternative: then an `unsubscribe` that crosses
-//! the answer to somebody else's `subscribe` would silence that one.
+//! the answer to another session's `subscribe` would end that subscription.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Member, Mux, MuxLimits, Phase};
+use super::{Mux, MuxLimits, MuxPhase, SessionKey};
 
-/// Updates of URIs that are longer than this find subscribers to them alone, and not to what they are
-/// parts of.
+/// Updates of longer URIs go to subscribers of exactly that URI, and not to those of what it is a part of.
 const PARENTS_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    uris: BTreeMap<Arc<str>, Resource>,
+    uris: BTreeMap<Arc<str>, SubscribedResource>,
     bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Resource {
-    /// The server has granted a subscription, and has not been told otherwise.
+struct SubscribedResource {
+    /// The server has granted a subscription, and was not sent an `unsubscribe` since.
     granted: bool,
-    members: BTreeMap<Member, Subscriber>,
+    subscribers: BTreeMap<SessionKey, Subscriber>,
 }
 
 #[derive(Debug)]
 struct Subscriber {
-    /// Numbers of its first and its last request for this.
+    /// The numbers of its first and its last request for this resource.
     first: u64,
     last: u64,
     granted: bool,
 }
 
 impl Subscriptions {
-    /// Whether others than `member` have subscribed to this.
-    pub(super) fn is_of_others(&self, member: Member, uri: &str) -> bool {
+    /// Whether others than `key` have subscribed to this.
+    pub(super) fn is_of_others(&self, key: SessionKey, uri: &str) -> bool {
         let resource = self.uris.get(uri);
-        resource.is_some_and(|resource| resource.members.keys().any(|other| *other != member))
+        resource.is_some_and(|resource| resource.subscribers.keys().any(|other| *other != key))
     }
 
-    /// Who is told of an update of `uri`: who subscribed to it, or to what it is a part of. (MCP: an
+    /// The sessions that an update of `uri` goes to: those that subscribed to it, or to what it is a part of. (MCP: an
     /// update may name a sub-resource of the one that was subscribed to.)
-    pub(super) fn subscribers(&self, uri: &str) -> BTreeSet<Member> {
-        let mut members = BTreeSet::new();
+    pub(super) fn subscribers(&self, uri: &str) -> BTreeSet<SessionKey> {
+        let mut subscribers = BTreeSet::new();
         let mut add = |uri: &str| {
-            members.extend(self.uris.get(uri).into_iter().flat_map(|known| known.members.keys()));
+            subscribers
+                .extend(self.uris.get(uri).into_iter().flat_map(|known| known.subscribers.keys()));
         };
         add(uri);
         if self.uris.is_empty() || uri.len() > PARENTS_BYTES_MAX {
-            return members;
+            return subscribers;
         }
         for (at, delimiter) in uri.match_indices(['/', '#', '?']) {
             let (before, behind) = (uri.get(..at), uri.get(..at + delimiter.len()));
             before.into_iter().chain(behind).filter(|parent| *parent != uri).for_each(&mut add);
         }
-        members
+        subscribers
     }
 
-    /// The server that has granted them is gone.
+    /// The server that has granted the subscriptions has ended.
     pub(super) fn handle_exit(&mut self) {
         self.uris.values_mut().for_each(|resource| resource.granted = false);
     }
@@ -79,14 +78,14 @@ fn bytes_of(uri: &str) -> usize {
 }
 
 impl Mux {
-    /// A session subscribes, by the request of this number. If there is no room for that, says why.
+    /// Subscribes a session by the request of this number. Fails with a reason if there is no room.
     pub(super) fn subscribe(
         &mut self,
-        member: Member,
+        key: SessionKey,
         uri: &Arc<str>,
         number: u64,
     ) -> Result<(), String> {
-        let Some(session) = self.sessions.get_mut(&member) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         if !session.subscribed.contains(uri) {
             let bytes = bytes_of(uri);
             let own = self.limits.session_subscriptions_bytes_max;
@@ -103,14 +102,14 @@ impl Mux {
         }
         let resource = self.subscriptions.uris.entry(uri.clone()).or_default();
         let new = Subscriber { first: number, last: number, granted: false };
-        resource.members.entry(member).or_insert(new).last = number;
+        resource.subscribers.entry(key).or_insert(new).last = number;
         Ok(())
     }
 
-    /// The server has granted what was asked by the request of this number.
-    pub(super) fn subscribe_succeeded(&mut self, member: Member, uri: &str, number: u64) {
+    /// The server has granted the subscription by the request of this number.
+    pub(super) fn subscribe_succeeded(&mut self, key: SessionKey, uri: &str, number: u64) {
         if let Some(resource) = self.subscriptions.uris.get_mut(uri)
-            && let Some(subscriber) = resource.members.get_mut(&member)
+            && let Some(subscriber) = resource.subscribers.get_mut(&key)
             && number >= subscriber.first
         {
             resource.granted = true;
@@ -118,47 +117,47 @@ impl Mux {
         }
     }
 
-    /// The server has refused it, or will never answer.
-    pub(super) fn subscribe_failed(&mut self, member: Member, uri: &str, number: u64) {
+    /// The server has refused the subscription, or will never answer.
+    pub(super) fn subscribe_failed(&mut self, key: SessionKey, uri: &str, number: u64) {
         let resource = self.subscriptions.uris.get(uri);
-        let subscriber = resource.and_then(|resource| resource.members.get(&member));
+        let subscriber = resource.and_then(|resource| resource.subscribers.get(&key));
         if subscriber.is_some_and(|known| !known.granted && known.last == number) {
             let granted = resource.is_some_and(|resource| resource.granted);
-            self.drop_subscription(member, uri, granted);
+            self.drop_subscription(key, uri, granted);
         }
     }
 
     /// A session has ended that had subscribed to this.
-    pub(super) fn unsubscribe_departed(&mut self, member: Member, uri: &str) {
+    pub(super) fn unsubscribe_departed(&mut self, key: SessionKey, uri: &str) {
         let granted = self.subscriptions.uris.get(uri).is_some_and(|resource| {
-            // What has been asked for may still be granted.
-            resource.granted || resource.members.values().any(|known| !known.granted)
+            // A subscription under way may still be granted.
+            resource.granted || resource.subscribers.values().any(|known| !known.granted)
         });
-        self.drop_subscription(member, uri, granted);
+        self.drop_subscription(key, uri, granted);
     }
 
     /// Forgets a subscription. If it was the last, and the server has granted one, that is undone.
-    fn drop_subscription(&mut self, member: Member, uri: &str, granted: bool) {
-        self.forget_subscription(member, uri);
+    fn drop_subscription(&mut self, key: SessionKey, uri: &str, granted: bool) {
+        self.forget_subscription(key, uri);
         let wanted = self.subscriptions.uris.contains_key(uri);
-        if granted && !wanted && matches!(self.phase, Phase::Ready) {
+        if granted && !wanted && matches!(self.phase, MuxPhase::Ready) {
             self.ask_server("resources/unsubscribe", uri);
         }
     }
 
-    /// A session does not want to be told any more, and the server is told by somebody else if need be.
-    pub(super) fn forget_subscription(&mut self, member: Member, uri: &str) {
+    /// Forgets a subscription of one session. The caller tells the server, if it has to be told.
+    pub(super) fn forget_subscription(&mut self, key: SessionKey, uri: &str) {
         let Some(resource) = self.subscriptions.uris.get_mut(uri) else { return };
-        if resource.members.remove(&member).is_none() {
+        if resource.subscribers.remove(&key).is_none() {
             return;
         }
-        if resource.members.is_empty() {
+        if resource.subscribers.is_empty() {
             self.subscriptions.uris.remove(uri);
         }
         let bytes = bytes_of(uri);
         self.subscriptions.bytes -= bytes;
-        // A session that is leaving is not among them any more.
-        if let Some(session) = self.sessions.get_mut(&member) {
+        // A session that is leaving was removed before.
+        if let Some(session) = self.sessions.get_mut(&key) {
             session.subscribed.remove(uri);
             session.subscribed_bytes -= bytes;
         }
@@ -178,19 +177,19 @@ impl Mux {
     /// Asserts that both sides of the table agree, and the sums with them.
     #[cfg(test)]
     pub(super) fn check_subscriptions(&self) {
-        let pairs: BTreeSet<(Member, &str)> = self
+        let pairs: BTreeSet<(SessionKey, &str)> = self
             .subscriptions
             .uris
             .iter()
-            .flat_map(|(uri, known)| known.members.keys().map(|member| (*member, &**uri)))
+            .flat_map(|(uri, known)| known.subscribers.keys().map(|key| (*key, &**uri)))
             .collect();
-        let listed: BTreeSet<(Member, &str)> = self
+        let listed: BTreeSet<(SessionKey, &str)> = self
             .sessions
             .iter()
-            .flat_map(|(member, known)| known.subscribed.iter().map(|uri| (*member, &**uri)))
+            .flat_map(|(key, known)| known.subscribed.iter().map(|uri| (*key, &**uri)))
             .collect();
         assert_eq!(pairs, listed);
-        assert!(self.subscriptions.uris.values().all(|known| !known.members.is_empty()));
+        assert!(self.subscriptions.uris.values().all(|known| !known.subscribers.is_empty()));
         let sum = |uris: &mut dyn Iterator<Item = &str>| uris.map(bytes_of).sum::<usize>();
         assert_eq!(self.subscriptions.bytes, sum(&mut pairs.iter().map(|(_, uri)| *uri)));
         for session in self.sessions.values() {

@@ -118,14 +118,14 @@ pub(super) fn error(text: &str) -> Option<&str> {
 /// one who asks first, and no capabilities, since what the server would ask by them nobody answers.
 pub(super) fn initialize_params(text: &str) -> Result<String, Ambiguous> {
     let body: Body<'_> = members(Some(text))?;
-    let asked: Initialize<'_> = members(body.params.map(RawValue::get))?;
+    let pending: Initialize<'_> = members(body.params.map(RawValue::get))?;
     let member = |name: &str, raw: Option<&RawValue>| {
         raw.map(|raw| format!(r#","{name}":{}"#, raw.get())).unwrap_or_default()
     };
     Ok(format!(
         r#"{{"capabilities":{{}}{}{}}}"#,
-        member("protocolVersion", asked.protocol_version),
-        member("clientInfo", asked.client_info)
+        member("protocolVersion", pending.protocol_version),
+        member("clientInfo", pending.client_info)
     ))
 }
 
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_where_mcp_keeps_them_and_nowhere_else() {
+    fn progress_token_is_read_from_meta_only() {
         check_token(r#"{"params":{"_meta":{"progressToken":5}}}"#, Ok(Some("5")));
         check_token(r#"{"params":{"_meta":{"progressToken": "a\"b" }}}"#, Ok(Some(r#""a\"b""#)));
         check_token(r#"{"params" : { "_meta" : {"x":1,"progressToken":1e3}}}"#, Ok(Some("1e3")));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_refused() {
+    fn ambiguous_params_are_refused() {
         check_token(r#"{"params":{},"params":{"_meta":{"progressToken":5}}}"#, Err(Ambiguous));
         check_token(r#"{"params":{"_meta":{"progressToken":5},"_meta":{}}}"#, Err(Ambiguous));
         check_token(
@@ -210,11 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_nobodys() {
-        let asked = r#"{"params":{"_meta":{"progressToken":1},"clientInfo":{"name":"é","n":1.0},
+    fn shared_initialize_offers_no_capabilities() {
+        let pending = r#"{"params":{"_meta":{"progressToken":1},"clientInfo":{"name":"é","n":1.0},
             "capabilities":{"sampling":{}},"protocolVersion":"2024-11-05","more":1}}"#;
         assert_eq!(
-            initialize_params(asked).as_deref(),
+            initialize_params(pending).as_deref(),
             Ok(
                 r#"{"capabilities":{},"protocolVersion":"2024-11-05","clientInfo":{"name":"é","n":1.0}}"#
             )
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn lines() {
+    fn lines_are_cut_at_line_feeds() {
         assert_eq!(on_one_line("{\r\n \"a\":\"\\n\"\n}".into()), r#"{ "a":"\n"}"#);
     }
 }

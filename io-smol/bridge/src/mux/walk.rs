@@ -27,7 +27,7 @@ impl Random {
 /// A request as the model knows it: who made it, and a name that no other has.
 #[derive(Clone, Debug)]
 struct Known {
-    by: Member,
+    by: SessionKey,
     id: Value,
     token: Option<Value>,
 }
@@ -35,7 +35,7 @@ struct Known {
 /// A request to subscribe to a URI or not to be told of it any more.
 #[derive(Clone, Copy, Debug)]
 struct Change {
-    by: Member,
+    by: SessionKey,
     uri: usize,
     subscribes: bool,
     /// The session had subscribed before.
@@ -53,8 +53,8 @@ struct World {
     /// Requests that are somewhere between, by name.
     open: BTreeMap<u64, Known>,
     /// What the server has been asked, by its number: name, and token if it was to report.
-    asked: BTreeMap<u64, (u64, Option<Value>)>,
-    greeting: Option<u64>,
+    pending: BTreeMap<u64, (u64, Option<Value>)>,
+    initialize_under_way: Option<u64>,
     /// Names of requests whose sessions do not want them any more.
     taken_back: BTreeSet<u64>,
     /// What the server has been asked to subscribe to or not, and has not answered, by its number.
@@ -63,8 +63,8 @@ struct World {
     changes: BTreeMap<u64, Change>,
     /// What the server has granted, and what sessions know that they have.
     granted: BTreeSet<usize>,
-    subscribed: BTreeSet<(Member, usize)>,
-    members: Vec<Member>,
+    subscribed: BTreeSet<(SessionKey, usize)>,
+    members: Vec<SessionKey>,
     joined: u64,
     answered: u64,
     failed: u64,
@@ -99,13 +99,13 @@ impl World {
     }
 
     fn join(&mut self) {
-        let member = Member(self.joined);
+        let key = SessionKey(self.joined);
         self.joined += 1;
-        self.mux.join(member);
-        self.members.push(member);
+        self.mux.join(key);
+        self.members.push(key);
     }
 
-    fn member(&mut self) -> Member {
+    fn key(&mut self) -> SessionKey {
         let at = self.random.below(self.members.len());
         self.members[at]
     }
@@ -115,18 +115,18 @@ impl World {
         if self.random.below(4) == 0 { json!(number.to_string()) } else { json!(number) }
     }
 
-    fn says(&mut self, member: Member, value: &Value) {
+    fn says(&mut self, key: SessionKey, value: &Value) {
         let text = if self.random.below(2) == 0 {
             value.to_string()
         } else {
             serde_json::to_string_pretty(value).expect("JSON")
         };
         let message = Message::read(text.into(), None).expect("a message");
-        self.mux.handle_session(member, message, self.now);
+        self.mux.handle_session(key, message, self.now);
     }
 
     fn ask(&mut self) {
-        let (by, id) = (self.member(), self.id());
+        let (by, id) = (self.key(), self.id());
         // A client does not use an id again that is in flight.
         if self.open.values().any(|known| known.by == by && known.id == id) {
             return;
@@ -146,7 +146,7 @@ impl World {
     /// Subscribes, or ends a subscription. One at a time of each session and URI, so that the order of
     /// answers does not matter.
     fn change(&mut self) {
-        let (by, id, at) = (self.member(), self.id(), self.random.below(4));
+        let (by, id, at) = (self.key(), self.id(), self.random.below(4));
         let used = self.open.values().any(|known| known.by == by && known.id == id);
         if used || self.changes.values().any(|change| change.by == by && change.uri == at) {
             return;
@@ -166,7 +166,7 @@ impl World {
     }
 
     fn initialize(&mut self) {
-        let (by, id) = (self.member(), self.id());
+        let (by, id) = (self.key(), self.id());
         if self.open.values().any(|known| known.by == by && known.id == id) {
             return;
         }
@@ -185,14 +185,14 @@ impl World {
             .map(|(name, known)| (*name, known.clone()))
             .collect();
         let (by, id) = match open.len() {
-            0 => (self.member(), self.id()),
+            0 => (self.key(), self.id()),
             len if self.random.below(4) > 0 => {
                 let (name, known) = &open[self.random.below(len)];
                 self.taken_back.insert(*name);
                 (known.by, known.id.clone())
             }
             _ => {
-                let (by, id) = (self.member(), self.id());
+                let (by, id) = (self.key(), self.id());
                 let changes = self.changes.keys().filter_map(|name| self.open.get(name));
                 if { changes }.any(|known| known.by == by && known.id == id) {
                     return;
@@ -211,23 +211,22 @@ impl World {
 
     fn leave(&mut self) {
         let at = self.random.below(self.members.len());
-        let member = self.members.swap_remove(at);
-        self.mux.leave(member);
-        self.taken_back.extend(
-            self.open.iter().filter(|(_, known)| known.by == member).map(|(name, _)| *name),
-        );
-        self.open.retain(|_, known| known.by != member);
-        self.changes.retain(|_, change| change.by != member);
-        self.subscribed.retain(|(by, _)| *by != member);
+        let key = self.members.swap_remove(at);
+        self.mux.leave(key);
+        self.taken_back
+            .extend(self.open.iter().filter(|(_, known)| known.by == key).map(|(name, _)| *name));
+        self.open.retain(|_, known| known.by != key);
+        self.changes.retain(|_, change| change.by != key);
+        self.subscribed.retain(|(by, _)| *by != key);
     }
 
     fn exit(&mut self) {
         self.mux.handle_exit("is gone", self.now);
         self.up = false;
-        self.asked.clear();
+        self.pending.clear();
         self.subscribing.clear();
         self.granted.clear();
-        self.greeting = None;
+        self.initialize_under_way = None;
     }
 
     /// The server answers what it was asked, in any order, or what it was not.
@@ -235,7 +234,7 @@ impl World {
         if !self.up {
             return;
         }
-        if let Some(number) = self.greeting.take() {
+        if let Some(number) = self.initialize_under_way.take() {
             return self
                 .server_says(&json!({"jsonrpc": "2.0", "id": number, "result": {"name": 0}}));
         }
@@ -246,10 +245,10 @@ impl World {
             return self
                 .server_says(&json!({"jsonrpc": "2.0", result: {"name": name}, "id": number}));
         }
-        let at = self.random.below(self.asked.len() + 1);
-        match self.asked.keys().nth(at).copied() {
+        let at = self.random.below(self.pending.len() + 1);
+        match self.pending.keys().nth(at).copied() {
             Some(number) => {
-                let (name, _) = self.asked.remove(&number).expect("known");
+                let (name, _) = self.pending.remove(&number).expect("known");
                 self.server_says(
                     &json!({"jsonrpc": "2.0", "result": {"name": name}, "id": number}),
                 );
@@ -262,8 +261,11 @@ impl World {
     }
 
     fn report(&mut self) {
-        let reporting: Vec<(u64, Value)> =
-            self.asked.values().filter_map(|(name, token)| Some((*name, token.clone()?))).collect();
+        let reporting: Vec<(u64, Value)> = self
+            .pending
+            .values()
+            .filter_map(|(name, token)| Some((*name, token.clone()?)))
+            .collect();
         if !self.up || reporting.is_empty() {
             return;
         }
@@ -282,9 +284,9 @@ impl World {
     fn drain(&mut self) {
         while let Some(output) = self.mux.poll_output() {
             match output {
-                Output::Server(text) | Output::Answer(text) => self.server_hears(&text),
-                Output::Session(member, frame) => self.session_hears(member, &frame),
-                Output::Abandon(_) => self.exit(),
+                MuxOutput::Server(text) | MuxOutput::Answer(text) => self.server_hears(&text),
+                MuxOutput::Session(key, frame) => self.session_hears(key, &frame),
+                MuxOutput::Abandon(_) => self.exit(),
             }
         }
     }
@@ -294,17 +296,20 @@ impl World {
         let heard: Value = serde_json::from_str(text).expect("JSON");
         match heard["method"].as_str() {
             Some("initialize") => {
-                assert!(self.up && self.greeting.is_none(), "one handshake at a time");
-                self.greeting = heard["id"].as_u64();
+                assert!(self.up && self.initialize_under_way.is_none(), "one handshake at a time");
+                self.initialize_under_way = heard["id"].as_u64();
             }
             Some("tools/call") => {
-                assert!(self.up && self.greeting.is_none(), "nothing before the handshake");
+                assert!(
+                    self.up && self.initialize_under_way.is_none(),
+                    "nothing before the handshake"
+                );
                 let number = heard["id"].as_u64().expect("a number");
                 let name = heard["params"]["name"].as_u64().expect("a name");
                 let token = heard["params"]["_meta"].get("progressToken").cloned();
                 let known = &self.open[&name];
                 assert_eq!(known.token.is_some(), token.is_some());
-                let new = self.asked.insert(number, (name, token));
+                let new = self.pending.insert(number, (name, token));
                 assert!(new.is_none(), "numbers are not used twice");
             }
             Some("notifications/cancelled") => {
@@ -312,7 +317,7 @@ impl World {
                 if self.subscribing.contains_key(&number) {
                     return;
                 }
-                let (name, _) = self.asked.get(&number).expect("cancelled what was asked");
+                let (name, _) = self.pending.get(&number).expect("cancelled what was asked");
                 assert!(self.taken_back.contains(name), "cancelled by who asked, or who left");
                 // From here on no answer is passed on, and the session expects none.
                 self.open.remove(name);
@@ -343,21 +348,21 @@ impl World {
         }
     }
 
-    fn session_hears(&mut self, member: Member, frame: &Frame) {
+    fn session_hears(&mut self, key: SessionKey, frame: &Frame) {
         let event = core::str::from_utf8(frame.bare()).expect("UTF-8");
         let text = event.strip_prefix("event: message\ndata: ").expect("a message");
         let heard: Value = serde_json::from_str(text).expect("JSON");
-        assert!(self.members.contains(&member), "nobody is told who has left");
+        assert!(self.members.contains(&key), "nobody is told who has left");
         if heard["method"] == "notifications/progress" {
             let name = heard["params"]["name"].as_u64().expect("a name");
             let known = &self.open[&name];
-            assert_eq!(known.by, member, "progress of another's request");
+            assert_eq!(known.by, key, "progress of another's request");
             assert_eq!(known.token.as_ref(), Some(&heard["params"]["progressToken"]));
             self.reported += 1;
             return;
         }
         let mut mine =
-            self.open.iter().filter(|(_, known)| known.by == member && known.id == heard["id"]);
+            self.open.iter().filter(|(_, known)| known.by == key && known.id == heard["id"]);
         let (&name, _) = mine.next().expect("answered what was asked, once");
         let granted = heard.get("error").is_none();
         if let Some(change) = self.changes.remove(&name) {
@@ -384,7 +389,7 @@ impl World {
     }
 
     /// Everything that was asked comes to an end.
-    fn settle(&mut self) {
+    fn finish_request(&mut self) {
         for _ in 0..10_000 {
             if self.open.is_empty() && self.mux.requests() == 0 && self.up && self.mux.is_ready() {
                 let wanted: BTreeSet<usize> = self.subscribed.iter().map(|(_, at)| *at).collect();
@@ -413,8 +418,8 @@ fn walk(seed: u64, steps: usize) -> [u64; 5] {
         up: false,
         names: 0,
         open: BTreeMap::new(),
-        asked: BTreeMap::new(),
-        greeting: None,
+        pending: BTreeMap::new(),
+        initialize_under_way: None,
         taken_back: BTreeSet::new(),
         subscribing: BTreeMap::new(),
         changes: BTreeMap::new(),
@@ -432,12 +437,12 @@ fn walk(seed: u64, steps: usize) -> [u64; 5] {
     for _ in 0..steps {
         world.step();
     }
-    world.settle();
+    world.finish_request();
     [world.answered, world.failed, world.reported, world.cancelled, world.subscriptions]
 }
 
 #[test]
-fn everybody_gets_exactly_their_own() {
+fn shared_answers_reach_their_own_sessions_only() {
     let mut sums = [0; 5];
     for seed in 0..16 {
         let counts = walk(seed, 2_500);

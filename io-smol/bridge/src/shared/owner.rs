@@ -1,14 +1,14 @@
-//! The one who owns the shared process.
+//! The task that owns the shared process.
 //!
-//! Knows: pipes, who waits for whom, when to start the process again, whom to close.
-//! Does not know: what is said, and on whose behalf (see [`mux`](crate::mux)).
+//! Knows: what comes from sessions and goes to them, which session keeps the others waiting, and when anything is
+//! due. Does not know: what is said, and on whose behalf (see [`mux`](crate::mux)).
+
+mod process;
 
 use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll};
-use core::time::Duration;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use async_channel::Receiver;
@@ -16,40 +16,34 @@ use mcp_sse_core::{Clock, Frame, Time};
 use smol::Timer;
 use smol::stream::Stream;
 
-use super::Input;
-use super::backoff::Backoff;
-use super::outbox::Outbox;
-use crate::child::{Child, Children, Exit};
-use crate::command::Command;
-use crate::mux::{Member, Mux, MuxLimits, Output as Said};
-use crate::output::{Output, Printed};
-use crate::session::EXIT;
+use super::SessionInput;
+use super::joined_session::{JoinedSession, SLOW_MAX};
+use super::restart_backoff::RestartBackoff;
+use crate::children::Children;
+use crate::command::ServerCommand;
+use crate::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
+use process::ProcessState;
 
-/// For so long in all, in each [`SLOW_PERIOD`], a session may keep the process from being read, by not
-/// taking what it is sent. Then it is closed.
-pub const SLOW_MAX: Duration = Duration::from_secs(1);
-/// See [`SLOW_MAX`]; what was spent comes back evenly.
-pub const SLOW_PERIOD: Duration = Duration::from_secs(30);
-/// So much is done before others have their turn; or as much as [`READ_BYTES`] of what the process
-/// prints.
-const MOVES_BATCH: u32 = 64;
+/// So many steps are taken before other tasks have their turn; or as many as read [`READ_BYTES`] of what the
+/// process prints.
+const STEPS_PER_TURN: u32 = 64;
 /// No more is taken from sessions while so many bytes wait for the process.
 const WRITING_BYTES_MAX: usize = 64 << 10;
 /// With so many bytes of answers that the process asked for and does not read, it is given up. To stop
 /// reading instead could leave both waiting for each other for ever.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
-/// Bytes read from the process at once, and in one turn: of a pipe full of the shortest lines the others on
-/// this thread would notice.
+/// Bytes read from the process at once, and in one turn: a pipe full of the shortest lines would keep the other
+/// tasks on this thread waiting for long.
 const READ_BYTES: usize = 8 << 10;
 
-/// The time, which stands still in tests until they set it forward.
-struct Present {
+/// The time. In tests it stands still until they set it forward.
+struct OwnerClock {
     clock: Clock,
     #[cfg(test)]
     now: Time,
 }
 
-impl Present {
+impl OwnerClock {
     fn start() -> Self {
         Self {
             clock: Clock::start(),
@@ -69,74 +63,32 @@ impl Present {
     }
 }
 
-/// The process, if it is there.
-enum Server {
-    /// Nobody has wanted it yet, or not before this time.
-    Away {
-        not_before: Time,
-    },
-    Starting(Pin<Box<dyn Future<Output = io::Result<Child>> + Send>>),
-    Running(Box<Running>),
-}
-
-struct Running {
-    child: Child,
-    output: Output,
-    since: Time,
-    input_closed: bool,
-    output_closed: bool,
-    /// One of them is so, and it has until then to exit.
-    exits_until: Option<Time>,
-}
-
-/// What the owner knows of a session.
-struct Seat {
-    name: String,
-    outbox: Outbox,
-    /// What is left of [`SLOW_MAX`], and as of when.
-    slack: Duration,
-    slack_at: Time,
-}
-
-impl Seat {
-    /// What is left now.
-    fn slack(&self, now: Time) -> Duration {
-        let ratio = SLOW_PERIOD.as_secs() / SLOW_MAX.as_secs();
-        let back = now.saturating_since(self.slack_at) / u32::try_from(ratio).unwrap_or(u32::MAX);
-        SLOW_MAX.min(self.slack.saturating_add(back))
-    }
-
-    fn spend(&mut self, spent: Duration, now: Time) {
-        self.slack = self.slack(now).saturating_sub(spent);
-        self.slack_at = now;
-    }
-}
-
-/// A frame for which there is no room, and since when.
-struct Blocked {
-    member: Member,
+/// A frame for which its session has no room.
+struct BlockedFrame {
+    key: SessionKey,
     frame: Frame,
     since: Time,
+    /// When the session is closed for it.
     until: Time,
 }
 
-pub(super) struct Owner {
+pub(super) struct ProcessOwner {
     children: Children,
-    command: Arc<Command>,
+    command: Arc<ServerCommand>,
     name: String,
-    clock: Present,
+    clock: OwnerClock,
     mux: Mux,
-    seats: BTreeMap<Member, Seat>,
-    input: Pin<Box<Receiver<Input>>>,
-    departed: Pin<Box<Receiver<Member>>>,
-    server: Server,
-    backoff: Backoff,
+    sessions: BTreeMap<SessionKey, JoinedSession>,
+    input: Pin<Box<Receiver<SessionInput>>>,
+    departed: Pin<Box<Receiver<SessionKey>>>,
+    server: ProcessState,
+    backoff: RestartBackoff,
     /// Lines for the process, and how much of them it has.
     writing: Vec<u8>,
     written: usize,
     /// How much of them at most answers what the process asked.
     answers_bytes: usize,
-    blocked: Option<Blocked>,
+    blocked: Option<BlockedFrame>,
     /// Bytes read from the process in this turn: most of them may have been no messages.
     turn_bytes: usize,
     buffer: Box<[u8]>,
@@ -144,13 +96,13 @@ pub(super) struct Owner {
     timer_at: Option<Time>,
 }
 
-impl Owner {
+impl ProcessOwner {
     pub(super) fn new(
         children: Children,
-        command: Arc<Command>,
+        command: Arc<ServerCommand>,
         name: String,
-        input: Receiver<Input>,
-        departed: Receiver<Member>,
+        input: Receiver<SessionInput>,
+        departed: Receiver<SessionKey>,
     ) -> Self {
         let limits = MuxLimits::default();
         // What a client may post at once has to find room, as what the process prints has.
@@ -159,13 +111,13 @@ impl Owner {
             children,
             command,
             name,
-            clock: Present::start(),
+            clock: OwnerClock::start(),
             mux: Mux::new(MuxLimits { parked_bytes_max, ..limits }),
-            seats: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             input: Box::pin(input),
             departed: Box::pin(departed),
-            server: Server::Away { not_before: Time::ZERO },
-            backoff: Backoff::default(),
+            server: ProcessState::Stopped { not_before: Time::ZERO },
+            backoff: RestartBackoff::default(),
             writing: Vec::new(),
             written: 0,
             answers_bytes: 0,
@@ -177,7 +129,7 @@ impl Owner {
         }
     }
 
-    /// Runs until nobody can come any more.
+    /// Runs until no session is left and none can come.
     pub(super) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
         log::debug!("{}: {:?}", self.name, self.mux);
@@ -185,7 +137,7 @@ impl Owner {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn_bytes = 0;
-        for _ in 0..MOVES_BATCH {
+        for _ in 0..STEPS_PER_TURN {
             let Some(moved) = self.poll_sessions(cx) else { return Poll::Ready(()) };
             let moved = moved | self.poll_server(cx) | self.poll_outputs(cx) | self.poll_time(cx);
             if !moved {
@@ -199,11 +151,12 @@ impl Owner {
         Poll::Pending
     }
 
-    /// From sessions. Whether anything came; `None` if nothing will.
+    /// Takes what comes from sessions. Returns whether anything came; `None` if nothing will.
     fn poll_sessions(&mut self, cx: &mut Context<'_>) -> Option<bool> {
         let mut moved = false;
         while let Poll::Ready(departed) = self.departed.as_mut().poll_next(cx) {
-            // Nobody is left, and nobody can come: seen here even while nothing is taken below.
+            // The channel is closed when no session is left and none can come. That is seen here even while
+            // nothing is taken below.
             self.leave(departed?);
             moved = true;
         }
@@ -213,71 +166,69 @@ impl Owner {
         match self.input.as_mut().poll_next(cx) {
             Poll::Pending => Some(moved),
             Poll::Ready(None) => None,
-            Poll::Ready(Some(Input::Join { member, name, outbox })) => {
-                // It may have departed before it came, which was said on another way.
-                if outbox.is_closed() {
+            Poll::Ready(Some(SessionInput::Join { key, name, frames })) => {
+                // The session may have left before it joined: departures have a channel of their own.
+                if frames.is_closed() {
                     return Some(true);
                 }
                 let now = self.clock.now();
-                self.mux.join(member);
-                self.seats.insert(member, Seat { name, outbox, slack: SLOW_MAX, slack_at: now });
+                self.mux.join(key);
+                self.sessions.insert(key, JoinedSession::new(name, frames, now));
                 Some(true)
             }
-            Poll::Ready(Some(Input::Says(member, message))) => {
-                self.mux.handle_session(member, message, self.clock.now());
+            Poll::Ready(Some(SessionInput::Message(key, message))) => {
+                self.mux.handle_session(key, message, self.clock.now());
                 Some(true)
             }
         }
     }
 
-    fn leave(&mut self, member: Member) {
-        self.seats.remove(&member);
-        self.mux.leave(member);
-        self.blocked.take_if(|blocked| blocked.member == member);
+    fn leave(&mut self, key: SessionKey) {
+        self.sessions.remove(&key);
+        self.mux.leave(key);
+        self.blocked.take_if(|blocked| blocked.key == key);
     }
 
-    /// To sessions, and into what is to be written.
+    /// Hands on what the mux has decided: to sessions, and to what is written to the process.
     fn poll_outputs(&mut self, cx: &Context<'_>) -> bool {
         let mut moved = false;
         loop {
-            if let Some(Blocked { member, frame, since, until }) = self.blocked.take() {
+            if let Some(BlockedFrame { key, frame, since, until }) = self.blocked.take() {
                 let now = self.clock.now();
-                // Nobody else waits: then only the client's own pace counts.
-                let alone = self.seats.len() == 1 && self.input.is_empty();
-                let Some(seat) = self.seats.get_mut(&member) else { continue };
-                match seat.outbox.poll_put(cx, &frame) {
+                // No other session waits: then only the client's own pace counts.
+                let alone = self.sessions.len() == 1 && self.input.is_empty();
+                let Some(session) = self.sessions.get_mut(&key) else { continue };
+                match session.frames.poll_send(cx, &frame) {
                     Poll::Pending if now < until || alone => {
                         let until = if now < until { until } else { now.saturating_add(SLOW_MAX) };
-                        self.blocked = Some(Blocked { member, frame, since, until });
+                        self.blocked = Some(BlockedFrame { key, frame, since, until });
                         return moved;
                     }
                     Poll::Ready(_) if alone => {}
-                    Poll::Pending => self.close(member),
-                    // It has gone, and will say so.
-                    Poll::Ready(_) => seat.spend(now.saturating_since(since), now),
+                    Poll::Pending => self.close(key),
+                    Poll::Ready(_) => session.spend(now.saturating_since(since), now),
                 }
                 moved = true;
             }
             match self.mux.poll_output() {
                 None => return moved,
-                Some(Said::Server(line)) => self.write_line(&line),
-                Some(Said::Answer(line)) => {
+                Some(MuxOutput::Server(line)) => self.write_line(&line),
+                Some(MuxOutput::Answer(line)) => {
                     self.write_line(&line);
                     self.answers_bytes += line.len();
                     if self.answers_bytes > ANSWERS_BYTES_MAX {
                         self.give_up("asks and does not read the answers");
                     }
                 }
-                Some(Said::Session(member, frame)) => {
-                    let Some(seat) = self.seats.get(&member) else { continue };
-                    if seat.outbox.poll_put(cx, &frame).is_pending() {
+                Some(MuxOutput::Session(key, frame)) => {
+                    let Some(session) = self.sessions.get(&key) else { continue };
+                    if session.frames.poll_send(cx, &frame).is_pending() {
                         let since = self.clock.now();
-                        let until = since.saturating_add(seat.slack(since));
-                        self.blocked = Some(Blocked { member, frame, since, until });
+                        let until = since.saturating_add(session.slack(since));
+                        self.blocked = Some(BlockedFrame { key, frame, since, until });
                     }
                 }
-                Some(Said::Abandon(why)) => {
-                    // Its end is told in its own time, and here at once.
+                Some(MuxOutput::Abandon(why)) => {
                     self.give_up(&why);
                 }
             }
@@ -290,197 +241,24 @@ impl Owner {
         self.writing.push(b'\n');
     }
 
-    /// Closes a session that keeps everybody waiting.
-    fn close(&mut self, member: Member) {
-        if let Some(seat) = self.seats.remove(&member) {
-            let frames = seat.outbox.discard() + 1;
+    /// Closes a session that keeps all others waiting.
+    fn close(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.remove(&key) {
+            let frames = session.frames.discard() + 1;
             log::warn!(
                 "{}: closed, because {} waited for it for {SLOW_MAX:?}; {frames} messages are lost",
-                seat.name,
+                session.name,
                 self.name
             );
         }
-        self.mux.leave(member);
-    }
-
-    /// The process: its start, its pipes, its end.
-    fn poll_server(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.server {
-            Server::Away { not_before } => {
-                let due = self.clock.now() >= *not_before;
-                if !due || !self.mux.wants_server() {
-                    return false;
-                }
-                let (children, command) = (self.children.clone(), self.command.clone());
-                let name = self.name.clone();
-                self.server = Server::Starting(Box::pin(async move {
-                    children.spawn(&command, None, name).await
-                }));
-                true
-            }
-            Server::Starting(starting) => {
-                let Poll::Ready(started) = starting.as_mut().poll(cx) else { return false };
-                match started {
-                    Ok(child) => self.started(child),
-                    Err(error) => {
-                        log::error!("{}: cannot start a process: {error}", self.name);
-                        self.children.status().note_failure();
-                        self.away("could not be started", Duration::ZERO);
-                    }
-                }
-                true
-            }
-            Server::Running(running) => {
-                // Looked at before its output is: whatever it said last is then there to be read.
-                let exit = running.child.poll_exit(cx);
-                if exit.is_ready() {
-                    // It has: what it said before is read, however long that takes.
-                    running.exits_until = None;
-                }
-                self.poll_write(cx) | self.poll_read(cx)
-                    || self.poll_input_closed(cx)
-                    || self.handle_exit(exit)
-            }
-        }
-    }
-
-    fn started(&mut self, child: Child) {
-        log::debug!("{}: process {} was started", self.name, child.pid());
-        let now = self.clock.now();
-        self.server = Server::Running(Box::new(Running {
-            child,
-            output: Output::new(&*self.name, self.children.status().clone())
-                .line_bytes_max(self.command.longest_line()),
-            since: now,
-            input_closed: false,
-            output_closed: false,
-            exits_until: None,
-        }));
-        self.mux.handle_started(now);
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        let Server::Running(running) = &mut self.server else { return false };
-        let rest = self.writing.get(self.written..).unwrap_or_default();
-        if rest.is_empty() || running.input_closed {
-            return false;
-        }
-        let Poll::Ready(written) = running.child.poll_write(cx, rest) else { return false };
-        match written {
-            Ok(count) => self.written += count,
-            Err(_) => {
-                running.input_closed = true;
-                running.expect_exit(self.clock.now());
-            }
-        }
-        if self.written == self.writing.len() {
-            self.written = 0;
-            self.answers_bytes = 0;
-            self.writing.clear();
-            self.writing.shrink_to(WRITING_BYTES_MAX);
-        }
-        true
-    }
-
-    /// Whether the process was found not to read any more: at once, and not only when it is written to.
-    fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        let Server::Running(running) = &mut self.server else { return false };
-        if running.input_closed || running.child.poll_input_closed(cx).is_pending() {
-            return false;
-        }
-        running.input_closed = true;
-        running.expect_exit(self.clock.now());
-        true
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
-        let Server::Running(running) = &mut self.server else { return false };
-        // Whatever it says has to have a place.
-        if self.blocked.is_some() {
-            return false;
-        }
-        if let Some(printed) = running.output.next_printed() {
-            let now = self.clock.now();
-            match printed {
-                Printed::Message(message) => self.mux.handle_server(&message, now),
-                Printed::Lost(lost) => self.mux.handle_lost(&lost, now),
-                Printed::Unread(unread) => self.mux.handle_unread(&unread),
-            }
-            return true;
-        }
-        if running.output_closed {
-            return false;
-        }
-        match running.child.poll_read(cx, &mut self.buffer) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(count @ 1..)) => {
-                self.turn_bytes += count;
-                running.output.feed(self.buffer.get(..count).unwrap_or_default());
-            }
-            Poll::Ready(Ok(0) | Err(_)) => {
-                running.end_output();
-                running.expect_exit(self.clock.now());
-            }
-        }
-        true
-    }
-
-    /// Only when nothing it said is left.
-    fn handle_exit(&mut self, exit: Poll<Exit>) -> bool {
-        if self.blocked.is_some() {
-            return false;
-        }
-        let Poll::Ready(exit) = exit else { return false };
-        if let Server::Running(running) = &mut self.server
-            && !running.output_closed
-        {
-            // Others may hold its stdout: then this is how its last line ends.
-            running.end_output();
-            return true;
-        }
-        let why = if exit.was_not_run() { "could not be started" } else { "exited" };
-        self.give_up(&format!("{why} ({exit})"));
-        true
-    }
-
-    /// The process is of no use any more, whether it has ended or not.
-    fn give_up(&mut self, why: &str) {
-        let now = self.clock.now();
-        let away = Server::Away { not_before: now };
-        let Server::Running(running) = core::mem::replace(&mut self.server, away) else { return };
-        if !running.output.has_spoken() {
-            self.children.status().note_failure();
-        }
-        let lived = if running.output.has_spoken() {
-            now.saturating_since(running.since)
-        } else {
-            Duration::ZERO
-        };
-        // Dropping it sees to its end.
-        drop(running);
-        self.away(why, lived);
-    }
-
-    fn away(&mut self, why: &str, lived: Duration) {
-        let now = self.clock.now();
-        let pause = self.backoff.next(lived);
-        log::warn!(
-            "{}: MCP server process {why}; {} requests are lost, and it is not started again for {pause:?}",
-            self.name,
-            self.mux.requests()
-        );
-        self.server = Server::Away { not_before: now.saturating_add(pause) };
-        self.writing = Vec::new();
-        self.written = 0;
-        self.answers_bytes = 0;
-        self.mux.handle_exit(why, now);
+        self.mux.leave(key);
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>) -> bool {
         let server = match &self.server {
-            Server::Away { not_before } if self.mux.wants_server() => Some(*not_before),
-            Server::Away { .. } | Server::Starting(_) => None,
-            Server::Running(running) => running.exits_until,
+            ProcessState::Stopped { not_before } if self.mux.wants_server() => Some(*not_before),
+            ProcessState::Stopped { .. } | ProcessState::Starting(_) => None,
+            ProcessState::Running(running) => running.exits_until,
         };
         let blocked = self.blocked.as_ref().map(|blocked| blocked.until);
         let at = [server, blocked, self.mux.poll_timeout()].into_iter().flatten().min();
@@ -495,7 +273,7 @@ impl Owner {
         self.timer_at = None;
         let now = self.clock.now();
         self.mux.handle_timeout(now);
-        if let Server::Running(running) = &self.server
+        if let ProcessState::Running(running) = &self.server
             && running.exits_until.is_some_and(|until| now >= until)
         {
             let which = if running.output_closed { "output" } else { "input" };
@@ -505,51 +283,43 @@ impl Owner {
     }
 }
 
-impl Running {
-    /// Nothing more is read from it. What it said last may have no line end.
-    fn end_output(&mut self) {
-        self.output_closed = true;
-        self.output.end();
-    }
-
-    fn expect_exit(&mut self, now: Time) {
-        self.exits_until.get_or_insert(now.saturating_add(EXIT));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use async_channel::{Sender, bounded, unbounded};
     use mcp_sse_core::jsonrpc::Message;
     use smol::future::block_on;
 
     use super::*;
-    use crate::shared::backoff::{FIRST, STABLE};
-    use crate::shared::outbox::{BYTES_MAX, Frames, outbox};
+    use crate::shared::frame_queue::{BYTES_MAX, FrameReceiver, frame_queue};
+    use crate::shared::restart_backoff::{PAUSE_FIRST, STABLE_AFTER};
 
-    /// An owner that nobody runs, and the ends that sessions have.
-    struct Stage {
-        owner: Owner,
-        inbox: Sender<Input>,
-        departures: Sender<Member>,
+    /// An owner that no executor runs, and the ends that sessions have.
+    struct OwnerTest {
+        owner: ProcessOwner,
+        input: Sender<SessionInput>,
+        departures: Sender<SessionKey>,
     }
 
-    impl Stage {
+    impl OwnerTest {
         fn new() -> Self {
-            let (inbox, input) = bounded(16);
+            let (sender, input) = bounded(16);
             let (departures, departed) = unbounded();
             // Run under the name of a guard, this test program runs no test of that name, and ends.
-            let command = Command::new("no-test-has-this-name", [""; 0]);
+            let command = ServerCommand::new("no-test-has-this-name", [""; 0]);
             let children = Children::new().expect("a thread");
-            let owner = Owner::new(children, Arc::new(command), "test".into(), input, departed);
-            Self { owner, inbox, departures }
+            let owner =
+                ProcessOwner::new(children, Arc::new(command), "test".into(), input, departed);
+            Self { owner, input: sender, departures }
         }
 
         /// A session that has joined.
-        fn join(&mut self, member: u64) -> Frames {
-            let (outbox, frames) = outbox();
-            let join = Input::Join { member: Member(member), name: "s".into(), outbox };
-            self.inbox.try_send(join).expect("room");
+        fn join(&mut self, key: u64) -> FrameReceiver {
+            let (sender, frames) = frame_queue();
+            let join =
+                SessionInput::Join { key: SessionKey(key), name: "s".into(), frames: sender };
+            self.input.try_send(join).expect("room");
             self.poll_sessions();
             frames
         }
@@ -575,13 +345,15 @@ mod tests {
             let (children, command) = (self.owner.children.clone(), self.owner.command.clone());
             let child = block_on(children.spawn(&command, None, "test")).expect("a process");
             self.owner.started(child);
-            let Server::Running(running) = &mut self.owner.server else { panic!("it runs") };
+            let ProcessState::Running(running) = &mut self.owner.server else { panic!("it runs") };
             running.output.feed(b"{\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n");
             assert!(running.output.next_printed().is_some());
             self.wait(lived);
             let now = self.owner.clock.now();
             self.owner.give_up("exited");
-            let Server::Away { not_before } = &self.owner.server else { panic!("it is away") };
+            let ProcessState::Stopped { not_before } = &self.owner.server else {
+                panic!("it is stopped")
+            };
             not_before.saturating_since(now).as_secs()
         }
 
@@ -592,63 +364,65 @@ mod tests {
             self.poll_outputs();
         }
 
-        fn has(&self, member: u64) -> bool {
-            self.owner.seats.contains_key(&Member(member))
+        fn has(&self, key: u64) -> bool {
+            self.owner.sessions.contains_key(&SessionKey(key))
         }
     }
 
     #[test]
-    fn process_that_lived_long_is_started_again_as_after_its_first_end() {
-        let mut stage = Stage::new();
-        let short = [1, 2, 4].map(|_| stage.pause_after(Duration::ZERO));
-        assert_eq!(short, [1, 2, 4].map(|times| FIRST.as_secs() * times));
-        assert_eq!(stage.pause_after(STABLE), FIRST.as_secs());
-        assert_eq!(stage.pause_after(Duration::ZERO), 2 * FIRST.as_secs());
+    fn restart_after_a_long_life_uses_the_first_pause() {
+        let mut test = OwnerTest::new();
+        let short = [1, 2, 4].map(|_| test.pause_after(Duration::ZERO));
+        assert_eq!(short, [1, 2, 4].map(|times| PAUSE_FIRST.as_secs() * times));
+        assert_eq!(test.pause_after(STABLE_AFTER), PAUSE_FIRST.as_secs());
+        assert_eq!(test.pause_after(Duration::ZERO), 2 * PAUSE_FIRST.as_secs());
     }
 
     #[test]
-    fn session_is_closed_when_the_sum_of_its_short_waits_is_too_long() {
-        let mut stage = Stage::new();
-        let (slow, _other) = (stage.join(1), stage.join(2));
+    fn slow_session_is_closed_when_its_waits_add_up() {
+        let mut test = OwnerTest::new();
+        let (slow, _other) = (test.join(1), test.join(2));
         let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
         let hello = Message::read(hello.into(), None).expect("JSON");
-        stage.owner.mux.handle_started(stage.owner.clock.now());
-        stage.inbox.try_send(Input::Says(Member(1), hello)).expect("room");
-        stage.poll_sessions();
-        stage.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        test.owner.mux.handle_started(test.owner.clock.now());
+        test.input.try_send(SessionInput::Message(SessionKey(1), hello)).expect("room");
+        test.poll_sessions();
+        test.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         let takes = || block_on(smol::future::poll_once(slow.next())).flatten().is_some();
         assert!(takes(), "the answer");
-        // Each of these fills its outbox.
+        // Each of these fills its queue.
         let large = "x".repeat(BYTES_MAX);
         let large = format!(r#"{{"jsonrpc":"2.0","method":"m","params":["{large}"]}}"#);
         for wait in 1..=5 {
-            stage.says(&large);
-            stage.says(&large);
-            assert!(stage.owner.blocked.is_some());
-            stage.wait(SLOW_MAX / 4);
-            stage.poll_outputs();
-            assert_eq!(stage.has(1), wait < 5, "wait {wait}");
+            test.says(&large);
+            test.says(&large);
+            assert!(test.owner.blocked.is_some());
+            test.wait(SLOW_MAX / 4);
+            test.poll_outputs();
+            assert_eq!(test.has(1), wait < 5, "wait {wait}");
             while takes() {
-                stage.poll_outputs();
+                test.poll_outputs();
             }
         }
-        assert_eq!((stage.owner.mux.sessions(), stage.has(2)), (1, true));
+        assert_eq!((test.owner.mux.sessions(), test.has(2)), (1, true));
     }
 
     #[test]
-    fn session_that_left_before_it_joined_is_no_member() {
-        let mut stage = Stage::new();
-        let (outbox, frames) = outbox();
-        let member = Member(1);
-        stage.inbox.try_send(Input::Join { member, name: "s".into(), outbox }).expect("room");
+    fn session_that_left_before_joining_does_not_join() {
+        let mut test = OwnerTest::new();
+        let (sender, frames) = frame_queue();
+        let key = SessionKey(1);
+        test.input
+            .try_send(SessionInput::Join { key, name: "s".into(), frames: sender })
+            .expect("room");
         let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
         let hello = Message::read(hello.into(), None).expect("JSON");
-        stage.inbox.try_send(Input::Says(member, hello)).expect("room");
+        test.input.try_send(SessionInput::Message(key, hello)).expect("room");
         // Departures have a way of their own, which is looked at first.
         drop(frames);
-        stage.departures.try_send(member).expect("room");
-        stage.poll_sessions();
-        assert_eq!((stage.owner.mux.sessions(), stage.owner.seats.len()), (0, 0));
-        assert!(!stage.owner.mux.wants_server(), "no process is started for nobody");
+        test.departures.try_send(key).expect("room");
+        test.poll_sessions();
+        assert_eq!((test.owner.mux.sessions(), test.owner.sessions.len()), (0, 0));
+        assert!(!test.owner.mux.wants_server(), "no process is started for nobody");
     }
 }

@@ -7,7 +7,7 @@
 //! them mean something else here (`--header`, `--baseUrl`), and a line that half works is harder to mend
 //! than one that says what to type.
 
-use core::iter;
+use core::{iter, slice};
 use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command};
@@ -25,7 +25,7 @@ enum Values {
 
 /// What another program's flag is here.
 #[derive(Clone, Copy)]
-enum Means {
+enum Meaning {
     /// This flag, with the same value.
     Flag(&'static str),
     /// These words, whatever its value.
@@ -40,48 +40,51 @@ enum Means {
     Connect,
 }
 
-const NOTHING: Means = Means::Words(&[]);
+const NOTHING: Meaning = Meaning::Words(&[]);
 
 /// Flags of supergateway, of mcp-proxy in Python and of mcp-proxy in TypeScript.
-const FOREIGN: [(&str, Values, Means); 33] = [
-    ("stdio", Values::One, Means::Line),
-    ("sse", Values::One, Means::Connect),
-    ("streamableHttp", Values::One, Means::Connect),
-    ("oauth2Bearer", Values::One, Means::Connect),
-    ("outputTransport", Values::One, Means::Transport),
+const FOREIGN: [(&str, Values, Meaning); 33] = [
+    ("stdio", Values::One, Meaning::Line),
+    ("sse", Values::One, Meaning::Connect),
+    ("streamableHttp", Values::One, Meaning::Connect),
+    ("oauth2Bearer", Values::One, Meaning::Connect),
+    ("outputTransport", Values::One, Meaning::Transport),
     ("baseUrl", Values::One, NOTHING),
-    ("ssePath", Values::One, Means::Flag("--sse-path")),
-    ("messagePath", Values::One, Means::Flag("--message-path")),
+    ("ssePath", Values::One, Meaning::Flag("--sse-path")),
+    ("messagePath", Values::One, Meaning::Flag("--message-path")),
     ("streamableHttpPath", Values::One, NOTHING),
     ("header", Values::One, NOTHING),
-    ("logLevel", Values::One, Means::Level),
-    ("cors", Values::Optional, Means::Origin),
+    ("logLevel", Values::One, Meaning::Level),
+    ("cors", Values::Optional, Meaning::Origin),
     ("healthEndpoint", Values::One, NOTHING),
     ("stateful", Values::None, NOTHING),
     ("sessionTimeout", Values::One, NOTHING),
     ("protocolVersion", Values::One, NOTHING),
-    ("sse-port", Values::One, Means::Flag("--port")),
-    ("sse-host", Values::One, Means::Flag("--host")),
-    ("transport", Values::One, Means::Transport),
+    ("sse-port", Values::One, Meaning::Flag("--port")),
+    ("sse-host", Values::One, Meaning::Flag("--host")),
+    ("transport", Values::One, Meaning::Transport),
     ("headers", Values::Two, NOTHING),
-    ("named-server", Values::Two, Means::Words(&["--config", "FILE"])),
-    ("named-server-config", Values::One, Means::Flag("--config")),
+    ("named-server", Values::Two, Meaning::Words(&["--config", "FILE"])),
+    ("named-server-config", Values::One, Meaning::Flag("--config")),
     ("pass-environment", Values::None, NOTHING),
-    ("no-pass-environment", Values::None, Means::Words(&["--clean-env"])),
-    ("debug", Values::None, Means::Words(&["--log-level", "debug"])),
+    ("no-pass-environment", Values::None, Meaning::Words(&["--clean-env"])),
+    ("debug", Values::None, Meaning::Words(&["--log-level", "debug"])),
     ("no-debug", Values::None, NOTHING),
     ("stateless", Values::None, NOTHING),
     ("no-stateless", Values::None, NOTHING),
-    ("server", Values::One, Means::Transport),
-    ("endpoint", Values::One, Means::Flag("--sse-path")),
-    ("sseEndpoint", Values::One, Means::Flag("--sse-path")),
+    ("server", Values::One, Meaning::Transport),
+    ("endpoint", Values::One, Meaning::Flag("--sse-path")),
+    ("sseEndpoint", Values::One, Meaning::Flag("--sse-path")),
     ("streamEndpoint", Values::One, NOTHING),
-    ("apiKey", Values::One, Means::Words(&["--auth-token-env", "NAME"])),
+    ("apiKey", Values::One, Meaning::Words(&["--auth-token-env", "NAME"])),
 ];
+
+/// The arguments that were not read yet.
+type Rest<'a> = iter::Peekable<iter::Skip<slice::Iter<'a, OsString>>>;
 
 /// What was typed, as far as it is understood.
 #[derive(Default)]
-struct Reading {
+struct ParsedLine {
     /// What stands in front of the command to run, each word as a shell wants it.
     flags: Vec<String>,
     /// The command to run.
@@ -100,12 +103,11 @@ struct Reading {
     stray: Option<String>,
 }
 
-/// What to say about `args`, which `cli` could not parse: the line to type, or why there is none.
-/// `None` if nothing is known that is better than what the parser says. `args` begins with the
-/// program's name.
+/// What to print about `args`, which `cli` could not parse: the line to type, or why there is none. `None` if the
+/// parser's own message is better. `args` begins with the program's name.
 #[must_use]
 pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
-    let read = Reading::of(args, cli)?;
+    let read = ParsedLine::of(args, cli)?;
     if let Some(impossible) = read.impossible {
         return Some(impossible);
     }
@@ -126,11 +128,11 @@ pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
     }
 }
 
-/// What to say if the whole command to run is one word that no program has for a name: the same line
-/// with the words apart, and for a shell to read. `None` if it has no white space in it.
+/// What to print if the whole command to run is one word that no program has for a name: the same line with the words
+/// apart, and for a shell to read. `None` if there is no white space in the word.
 #[must_use]
 pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
-    let mut read = Reading::of(args, cli)?;
+    let mut read = ParsedLine::of(args, cli)?;
     let [one] = &*read.command else { return None };
     let one = one.to_str().filter(|one| one.contains(char::is_whitespace))?;
     read.line = Some(one.to_owned());
@@ -143,16 +145,16 @@ pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<Str
     })
 }
 
-/// Whether a line is the same to a shell as to who splits it at white space.
+/// Whether a shell splits a line at white space and does nothing else with it.
 fn splits(line: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || " \t/._-+,:@=%".contains(c);
-    // In front of a program's name it would set a variable.
+    // A word with "=" in front of a program's name would set a variable.
     let first = line.split_whitespace().next();
     line.chars().all(plain) && first.is_some_and(|word| !word.contains('='))
 }
 
-impl Reading {
-    /// `None` if there is a flag that nobody knows.
+impl ParsedLine {
+    /// Reads what was typed. `None` if there is a flag that no known program has.
     fn of(args: &[OsString], cli: &Command) -> Option<Self> {
         let mut read = Self::default();
         let mut rest = args.iter().skip(1).peekable();
@@ -162,66 +164,89 @@ impl Reading {
                 break;
             }
             let text = arg.to_string_lossy();
-            let Some(flag) = text.strip_prefix("--") else {
-                if text.starts_with('-') {
-                    return None;
-                }
-                if !read.bridge && cli.find_subcommand(&*text).is_some() {
+            match text.strip_prefix("--") {
+                Some(flag) => read.read_flag(arg, flag, &mut rest, cli)?,
+                None if text.starts_with('-') => return None,
+                None if !read.bridge && cli.find_subcommand(&*text).is_some() => {
                     if text != "bridge" {
                         return None;
                     }
                     (read.names_bridge, read.bridge) = (true, true);
-                    continue;
                 }
-                read.stray = (!read.bridge).then(|| text.into_owned());
-                read.command = iter::once(arg).chain(rest).cloned().collect();
-                break;
-            };
-            let (name, mut value) = match flag.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (flag, None),
-            };
-            let mut next = |optional: bool| {
-                let taken = rest.next_if(|next: &&OsString| !optional || !is_flag(next));
-                taken.map(|taken| taken.to_string_lossy().into_owned())
-            };
-            if let Some(own) = own_flag(cli, name) {
-                if !own.get_action().takes_values() {
-                    read.flags.push(text.into_owned());
-                    continue;
+                None => {
+                    read.stray = (!read.bridge).then(|| text.into_owned());
+                    read.command = iter::once(arg).chain(rest).cloned().collect();
+                    break;
                 }
-                if value.is_some() {
-                    read.flags.push(word(arg));
-                    continue;
-                }
-                value = next(false);
-                let mut value = value?;
-                if name == "shell" {
-                    (read.line, read.bridge) = (Some(value), true);
-                    continue;
-                }
-                if name == "env" && !value.contains('=') {
-                    read.foreign.push(format!("--env {value}"));
-                    value = format!("{value}={}", next(false)?);
-                }
-                read.flags.extend([text.into_owned(), word(OsStr::new(&value))]);
-                continue;
             }
-            let &(_, values, means) = FOREIGN.iter().find(|(known, ..)| *known == name)?;
-            match values {
-                Values::None => {}
-                Values::One | Values::Two if value.is_none() => value = Some(next(false)?),
-                Values::Optional if value.is_none() => value = next(true),
-                Values::One | Values::Two | Values::Optional => {}
-            }
-            if matches!(values, Values::Two) {
-                next(false)?;
-            }
-            read.foreign.push(format!("--{name}"));
-            read.translate(name, means, value);
         }
         read.bridge |= read.says_what_to_run();
         Some(read)
+    }
+
+    /// Reads a flag, which is `arg` without its dashes, and its values.
+    fn read_flag(
+        &mut self,
+        arg: &OsString,
+        flag: &str,
+        rest: &mut Rest<'_>,
+        cli: &Command,
+    ) -> Option<()> {
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        match own_flag(cli, name) {
+            None => self.read_foreign_flag(name, value, rest),
+            Some(own) if own.get_action().takes_values() && value.is_none() => {
+                self.read_own_value(name, rest)
+            }
+            Some(_) => {
+                self.flags.push(word(arg));
+                Some(())
+            }
+        }
+    }
+
+    /// Reads the value of a flag of this program's.
+    fn read_own_value(&mut self, name: &str, rest: &mut Rest<'_>) -> Option<()> {
+        let mut value = next_value(rest)?;
+        if name == "shell" {
+            (self.line, self.bridge) = (Some(value), true);
+            return Some(());
+        }
+        if name == "env" && !value.contains('=') {
+            self.foreign.push(format!("--env {value}"));
+            value = format!("{value}={}", next_value(rest)?);
+        }
+        self.flags.extend([format!("--{name}"), word(OsStr::new(&value))]);
+        Some(())
+    }
+
+    /// Reads a flag of another program's, and what it is here.
+    fn read_foreign_flag(
+        &mut self,
+        name: &str,
+        mut value: Option<String>,
+        rest: &mut Rest<'_>,
+    ) -> Option<()> {
+        let &(_, values, meaning) = FOREIGN.iter().find(|(known, ..)| *known == name)?;
+        match values {
+            Values::None => {}
+            Values::One | Values::Two if value.is_none() => value = Some(next_value(rest)?),
+            Values::Optional
+                if value.is_none() && rest.peek().is_some_and(|next| !is_flag(next)) =>
+            {
+                value = next_value(rest);
+            }
+            Values::One | Values::Two | Values::Optional => {}
+        }
+        if matches!(values, Values::Two) {
+            next_value(rest)?;
+        }
+        self.foreign.push(format!("--{name}"));
+        self.translate(name, meaning, value);
+        Some(())
     }
 
     fn says_what_to_run(&self) -> bool {
@@ -230,23 +255,23 @@ impl Reading {
             || self.flags.iter().any(|flag| flag.starts_with("--config"))
     }
 
-    fn translate(&mut self, name: &str, means: Means, value: Option<String>) {
+    fn translate(&mut self, name: &str, meaning: Meaning, value: Option<String>) {
         let mut say = |flag: &str, value: &str| {
             self.flags.extend([flag.to_owned(), word(OsStr::new(value))]);
         };
         let given = value.as_deref().unwrap_or_default();
-        match means {
-            Means::Flag(flag) => say(flag, given),
-            Means::Words(words) => self.flags.extend(words.iter().map(|&word| word.to_owned())),
-            Means::Level => say("--log-level", if given == "none" { "off" } else { given }),
-            Means::Origin => say("--cors-origin", value.as_deref().unwrap_or("*")),
-            Means::Transport if given.eq_ignore_ascii_case("sse") => {}
-            Means::Line => self.line = value,
-            Means::Transport => {
+        match meaning {
+            Meaning::Flag(flag) => say(flag, given),
+            Meaning::Words(words) => self.flags.extend(words.iter().map(|&word| word.to_owned())),
+            Meaning::Level => say("--log-level", if given == "none" { "off" } else { given }),
+            Meaning::Origin => say("--cors-origin", value.as_deref().unwrap_or("*")),
+            Meaning::Transport if given.eq_ignore_ascii_case("sse") => {}
+            Meaning::Line => self.line = value,
+            Meaning::Transport => {
                 let why = "mcp-sse serves HTTP+SSE, and by no other transport";
                 self.impossible = Some(format!("--{name} {given}: {why}"));
             }
-            Means::Connect => {
+            Meaning::Connect => {
                 let why =
                     "mcp-sse serves a program on this machine, and connects to no other server";
                 self.impossible = Some(format!("--{name}: {why}"));
@@ -276,6 +301,10 @@ impl Reading {
         let words: Vec<String> = own.chain(self.flags.iter().cloned()).chain(command).collect();
         words.join(" ")
     }
+}
+
+fn next_value(rest: &mut Rest<'_>) -> Option<String> {
+    rest.next().map(|value| value.to_string_lossy().into_owned())
 }
 
 fn is_flag(arg: &OsStr) -> bool {

@@ -1,6 +1,6 @@
 //! The flags of the bridge: what to run, and how.
 //!
-//! Knows: what a person typed. Does not know: how it is served (see `options` for those flags).
+//! Knows: what a person typed. Does not know: where to listen (those flags are `mcp-sse-demo`'s).
 
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
@@ -8,21 +8,23 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use mcp_sse_bridge::command::{Command, HeaderToEnv, Variable};
-use mcp_sse_bridge::servers::{self, Server};
-use mcp_sse_bridge::services::{Paths, Sharing};
+use mcp_sse_bridge::command::{HeaderToEnv, ServerCommand, Variable};
+use mcp_sse_bridge::servers_file::{self, BridgedServer};
+use mcp_sse_bridge::services::{ProcessSharing, ServicePaths};
 use mcp_sse_bridge::stderr::StderrRate;
 use mcp_sse_core::ConfigBuilder;
-use mcp_sse_demo::options::values::{Count, Size, Time, parse_count, parse_size, parse_time};
+use mcp_sse_demo::options::values::{
+    CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time,
+};
 
-/// What to run for a session, and how.
+/// The flags that say what to run, and how.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What to run")]
 pub(super) struct Run {
     /// Run this line by the shell (sh -c) instead of a command.
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<OsString>,
-    /// The directory to run in; this one unless said.
+    /// The directory to run in. By default the current one.
     #[arg(long, value_name = "DIRECTORY")]
     cwd: Option<PathBuf>,
     /// Set a variable of the process's environment. May be repeated.
@@ -58,14 +60,14 @@ pub(super) struct Run {
         default_value = "60s",
         value_parser = parse_time
     )]
-    check_timeout: Time,
+    check_timeout: TimeFlag,
     /// The most lines that one process prints on stderr and that are logged, in each second, or
     /// "unlimited". The rest is counted.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count)]
-    stderr_lines_per_second: Count,
+    stderr_lines_per_second: CountFlag,
     /// The most bytes of such lines, in each second, or "unlimited".
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
-    stderr_bytes_per_second: Size,
+    stderr_bytes_per_second: SizeFlag,
     /// The program to run and its arguments, all that follows it. No shell looks at them. A "--" may
     /// stand in front.
     #[arg(
@@ -82,17 +84,17 @@ fn variable() -> impl TypedValueParser<Value = Variable> {
 }
 
 impl Run {
-    /// What the flags say to run. Whether there are such programs, [`Command::is_there`] tells.
+    /// What the flags say to run. Whether there are such programs, [`ServerCommand::is_there`] tells.
     ///
     /// # Errors
     ///
     /// What cannot be run, and why not.
-    pub(super) fn servers(&self) -> Result<Vec<Server>, String> {
+    pub(super) fn servers(&self) -> Result<Vec<BridgedServer>, String> {
         let mut servers = match &self.config {
-            Some(file) => servers::read(file).map_err(|error| format!("--config {error}"))?,
-            None => vec![Server { name: self.name(), command: self.command()? }],
+            Some(file) => servers_file::read(file).map_err(|error| format!("--config {error}"))?,
+            None => vec![BridgedServer { name: self.name(), command: self.command()? }],
         };
-        for Server { command, .. } in &mut servers {
+        for BridgedServer { command, .. } in &mut servers {
             *command = command
                 .clone()
                 .clean_env(self.clean_env)
@@ -106,11 +108,11 @@ impl Run {
     /// # Errors
     ///
     /// As [`servers`](Self::servers), and which program there is not.
-    pub(super) fn runnable_servers(&self) -> Result<Vec<Server>, String> {
+    pub(super) fn runnable_servers(&self) -> Result<Vec<BridgedServer>, String> {
         let servers = self.servers()?;
         match servers.iter().find(|server| !server.command.is_there()) {
             None => Ok(servers),
-            Some(Server { name, command }) => {
+            Some(BridgedServer { name, command }) => {
                 let program = command.program().display();
                 let which = self.config.as_ref().map(|_| format!("server {name:?}: "));
                 let which = which.unwrap_or_default();
@@ -121,10 +123,10 @@ impl Run {
         }
     }
 
-    fn command(&self) -> Result<Command, String> {
+    fn command(&self) -> Result<ServerCommand, String> {
         let command = match (&self.shell, self.command.split_first()) {
-            (Some(line), _) => Command::shell(line),
-            (None, Some((program, args))) => Command::new(program, args),
+            (Some(line), _) => ServerCommand::shell(line),
+            (None, Some((program, args))) => ServerCommand::new(program, args),
             (None, None) => return Err("there is no command to run".into()),
         };
         if let Some(cwd) = &self.cwd
@@ -135,8 +137,7 @@ impl Run {
         Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
     }
 
-    /// Lets pages of other origins send the fields that become variables, where they may use the server
-    /// from a browser at all: what was asked for by `--header-to-env` is not to fail in a preflight.
+    /// Allows pages of other origins to send the fields of `--header-to-env`, which would otherwise fail in a preflight.
     pub(super) fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
         let fields = self.header_to_env.iter().map(HeaderToEnv::field);
         fields.fold(builder, |builder, field| builder.cors_header(field))
@@ -160,20 +161,20 @@ impl Run {
         StderrRate::new(self.stderr_lines_per_second.0, self.stderr_bytes_per_second.0)
     }
 
-    /// How processes are shared out.
+    /// How processes are shared.
     #[must_use]
-    pub(super) const fn sharing(&self) -> Sharing {
+    pub(super) const fn sharing(&self) -> ProcessSharing {
         if self.shared {
-            Sharing::All
+            ProcessSharing::Shared
         } else {
-            Sharing::None { shakes_hands: !self.no_auto_initialize }
+            ProcessSharing::PerSession { auto_initialize: !self.no_auto_initialize }
         }
     }
 
-    /// Where servers are.
+    /// Which paths servers have.
     #[must_use]
-    pub(super) const fn paths(&self) -> Paths {
-        if self.config.is_some() { Paths::Names } else { Paths::Root }
+    pub(super) const fn paths(&self) -> ServicePaths {
+        if self.config.is_some() { ServicePaths::PerName } else { ServicePaths::Root }
     }
 
     /// Whether the command is one word with white space in it, and no program has it for a name.
@@ -220,22 +221,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_the_dashes_is_the_command() {
+    fn arguments_behind_the_dashes_are_the_command() {
         let given = run(&["--env", "A=b", "--", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         assert_eq!(given.name(), "sh");
-        assert_eq!(given.sharing(), Sharing::None { shakes_hands: true });
+        assert_eq!(given.sharing(), ProcessSharing::PerSession { auto_initialize: true });
         // And what is behind its name, with or without them.
         let given = run(&["--cwd", "/", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
         assert_eq!(shell.command().unwrap().to_string(), "sh -c 'a | b'");
         assert_eq!(shell.name(), "server");
-        assert_eq!(shell.sharing(), Sharing::None { shakes_hands: false });
+        assert_eq!(shell.sharing(), ProcessSharing::PerSession { auto_initialize: false });
     }
 
     #[test]
-    fn limits_are_the_named_defaults_unless_said() {
+    fn limits_without_flags_are_the_defaults() {
         let given = run(&["--", "sh"]).unwrap();
         assert_eq!(given.stderr_rate(), StderrRate::default());
         assert_eq!(given.check_timeout(), Some(mcp_sse_bridge::check::TIMEOUT));
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes() {
+    fn flag_errors_are_reported() {
         let refused = |args: &[&str], said: &str| {
             let told = match run(args) {
                 Err(error) => error.to_string(),

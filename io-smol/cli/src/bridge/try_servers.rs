@@ -5,8 +5,8 @@ use std::thread;
 
 use async_channel::{Sender, unbounded};
 use mcp_sse_bridge::check;
-use mcp_sse_bridge::child::Children;
-use mcp_sse_bridge::servers::Server;
+use mcp_sse_bridge::children::Children;
+use mcp_sse_bridge::servers_file::BridgedServer;
 
 use crate::failure::Failure;
 
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const TRIED_AT_ONCE: usize = 8;
 
 /// A line to print about a server that is tried out.
-enum Line {
+enum ReportLine {
     Works(String),
     Fails(String),
     /// On stderr, and no verdict.
@@ -22,7 +22,10 @@ enum Line {
 }
 
 /// Tries every server out. Fails if one of them does.
-pub(super) fn try_all(servers: Vec<Server>, timeout: Option<Duration>) -> Result<(), Failure> {
+pub(super) fn try_all(
+    servers: Vec<BridgedServer>,
+    timeout: Option<Duration>,
+) -> Result<(), Failure> {
     let workers = servers.len().min(TRIED_AT_ONCE);
     let (work, queue) = unbounded();
     let mut results = Vec::new();
@@ -46,12 +49,12 @@ pub(super) fn try_all(servers: Vec<Server>, timeout: Option<Duration>) -> Result
         for lines in results {
             while let Ok(line) = lines.recv_blocking() {
                 match line {
-                    Line::Works(line) => println!("{line}"),
-                    Line::Fails(line) => {
+                    ReportLine::Works(line) => println!("{line}"),
+                    ReportLine::Fails(line) => {
                         failed = true;
                         eprintln!("{line}");
                     }
-                    Line::Note(line) => eprintln!("{line}"),
+                    ReportLine::Note(line) => eprintln!("{line}"),
                 }
             }
         }
@@ -61,7 +64,11 @@ pub(super) fn try_all(servers: Vec<Server>, timeout: Option<Duration>) -> Result
 
 /// Tries one server out. Its lines are printed when its turn has come, except that it is waited for, which is
 /// printed at once.
-fn try_one(Server { name, command }: &Server, timeout: Option<Duration>, lines: &Sender<Line>) {
+fn try_one(
+    BridgedServer { name, command }: &BridgedServer,
+    timeout: Option<Duration>,
+    lines: &Sender<ReportLine>,
+) {
     // They are read to the end.
     let tell = |line| drop(lines.send_blocking(line));
     // Of its own: counts and last lines are this server's.
@@ -69,25 +76,25 @@ fn try_one(Server { name, command }: &Server, timeout: Option<Duration>, lines: 
         Ok(children) => children,
         Err(error) => {
             let why = format!("mcp-sse: {name}: cannot look after its process: {error}");
-            return tell(Line::Fails(why));
+            return tell(ReportLine::Fails(why));
         }
     };
     children.keep_stderr();
     let waiting = |waiting| eprintln!("mcp-sse: {name}: {waiting}");
     let found = smol::block_on(check::check(&children, command, name, timeout, waiting));
     tell(match &found {
-        Ok(findings) => Line::Works(format!("ok: {name}: {findings}")),
-        Err(fault) => Line::Fails(format!("mcp-sse: {name}: {fault}")),
+        Ok(findings) => ReportLine::Works(format!("ok: {name}: {findings}")),
+        Err(fault) => ReportLine::Fails(format!("mcp-sse: {name}: {fault}")),
     });
     if children.finish() > 0 {
-        tell(Line::Note(format!("mcp-sse: {name}: its process cannot be ended")));
+        tell(ReportLine::Note(format!("mcp-sse: {name}: its process cannot be ended")));
     }
     if found.is_err() {
         // All of it is there only now.
         let last = children.last_stderr();
         if !last.is_empty() {
-            tell(Line::Note("its stderr ended with:".into()));
+            tell(ReportLine::Note("its stderr ended with:".into()));
         }
-        last.iter().for_each(|line| tell(Line::Note(format!("  {line}"))));
+        last.iter().for_each(|line| tell(ReportLine::Note(format!("  {line}"))));
     }
 }

@@ -52,7 +52,7 @@ fn mode(mode: &str) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn a_server_that_works() {
+fn check_of_a_working_server_succeeds() {
     let (code, said, told) = mode("works");
     let findings = "ok: sh: three 0.3, protocol version 2025-06-18, 3 tools, within ";
     assert!(said.starts_with(findings) && said.ends_with(" s\n"), "{said}");
@@ -81,7 +81,7 @@ fn last_line_of_a_server_that_has_closed_its_input_is_read() {
 }
 
 #[test]
-fn servers_that_do_not() {
+fn check_of_a_failing_server_says_why() {
     let check = |which: &str, why: &str| {
         let (code, said, told) = mode(which);
         assert_eq!((code, &*said), (Some(1), ""), "{told}");
@@ -101,7 +101,7 @@ fn servers_that_do_not() {
 }
 
 #[test]
-fn silent_server_is_told_of_while_it_is_waited_for_and_at_the_end() {
+fn check_of_a_silent_server_reports_progress_and_timeout() {
     let flags = ["--check-timeout", "1s", "--env", "MODE=silent", "--", "sh", "-c", SERVER];
     let (code, said, told) = run(&flags);
     assert_eq!((code, &*said), (Some(1), ""), "{told}");
@@ -123,7 +123,7 @@ fn server_that_closes_its_input_fails_the_check() {
 
 /// Each waits for what the other does, the first until the second has answered everything.
 #[test]
-fn servers_of_a_file_are_checked_at_once_and_told_in_order() {
+fn check_of_a_file_runs_at_once_and_reports_in_order() {
     let scratch = Scratch::new();
     let wait = |path: &str| format!("while [ ! -e {path} ]; do sleep 0.01; done\n");
     let (started, done) = (scratch.path("started"), scratch.path("done"));
@@ -143,7 +143,7 @@ fn servers_of_a_file_are_checked_at_once_and_told_in_order() {
 }
 
 #[test]
-fn programs_that_are_not_there() {
+fn missing_program_is_a_start_error() {
     let check = |program: &str, why: &str| {
         let (code, said, told) = run(&["--", program]);
         assert_eq!((code, &*said), (Some(1), ""), "{told}");
@@ -154,7 +154,7 @@ fn programs_that_are_not_there() {
 }
 
 #[test]
-fn each_server_of_a_file() {
+fn check_of_a_file_reports_every_server() {
     let scratch = Scratch::new();
     let server =
         |mode: &str| json!({"command": "sh", "args": ["-c", SERVER], "env": {"MODE": mode}});

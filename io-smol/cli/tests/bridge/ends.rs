@@ -14,10 +14,10 @@ use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
 /// By when no process of a session that has ended is looked for any more. By design it is 5 s, and so
 /// it is measured, where nothing else keeps the machine busy.
 const GONE: Duration = Duration::from_secs(10);
-const _: () = assert!(2 * mcp_sse_bridge::child::STEP.as_secs() < 5);
+const _: () = assert!(2 * mcp_sse_bridge::ending::STEP.as_secs() < 5);
 
 #[test]
-fn a_grandchild_that_ignores_sigterm() {
+fn grandchild_ignoring_sigterm_is_killed() {
     let bridge = Bridge::start(&[]);
     for mode in ["stubborn", "immortal", "leaver", "forker"] {
         let mut stream = bridge.open(mode);
@@ -32,7 +32,7 @@ fn a_grandchild_that_ignores_sigterm() {
 }
 
 #[test]
-fn a_server_that_dies_leaves_nobody() {
+fn server_killed_leaves_no_processes() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("stubborn");
     stream.begin();
@@ -59,7 +59,7 @@ fn kill(pid: u32, signal: Signal) {
 }
 
 #[test]
-fn the_connection_is_cut_at_every_byte() {
+fn connection_cut_at_every_byte_leaves_no_processes() {
     let bridge = Bridge::start(&["--log-level", "warn"]);
     let request = get("stubborn");
     // In the middle of the request that opens a stream.
@@ -125,7 +125,7 @@ fn exchange(bridge: &Bridge) -> TcpStream {
 }
 
 #[test]
-fn a_thousand_clients_come_and_go() {
+fn thousand_clients_come_and_go_without_leftover_processes() {
     const ROUNDS: usize = 1_000;
     let bridge = Bridge::start(&["--log-level", "error"]);
     let come_and_go = |rounds: usize| {
@@ -163,7 +163,7 @@ fn a_thousand_clients_come_and_go() {
 }
 
 #[test]
-fn the_bridge_is_killed() {
+fn bridge_killed_leaves_no_processes() {
     let mut bridge = Bridge::start(&[]);
     let mut streams: Vec<Stream> =
         ["", "stubborn", "immortal", "leaver"].into_iter().map(|mode| bridge.open(mode)).collect();
@@ -177,7 +177,7 @@ fn the_bridge_is_killed() {
 }
 
 #[test]
-fn the_bridge_is_told_to_stop() {
+fn bridge_stopped_ends_all_processes() {
     let mut bridge = Bridge::start(&["--shutdown-grace", "1s"]);
     let mut idle = bridge.bystander();
     let mut stubborn = bridge.open("stubborn");
@@ -198,7 +198,7 @@ fn the_bridge_is_told_to_stop() {
 }
 
 #[test]
-fn the_bridge_is_told_twice() {
+fn bridge_signalled_twice_kills_processes_at_once() {
     let mut bridge = Bridge::start(&["--shutdown-grace", "off"]);
     let mut immortal = bridge.open("immortal");
     immortal.begin();
@@ -215,6 +215,6 @@ fn the_bridge_is_told_twice() {
     bridge.signal(Signal::TERM);
     assert_eq!(bridge.wait_for_end(), Some(0));
     // Whoever waits does so twice: for an end behind that of its input, and for one behind SIGTERM.
-    assert!(again.elapsed() < 2 * mcp_sse_bridge::child::STEP, "nobody is waited for");
+    assert!(again.elapsed() < 2 * mcp_sse_bridge::ending::STEP, "nobody is waited for");
     assert_eq!(bridge.descendants(), [0; 0]);
 }

@@ -38,7 +38,7 @@ fn nothing_in_a_request_influences_what_runs() {
 }
 
 #[test]
-fn what_the_operator_says_counts() {
+fn operators_environment_wins() {
     let flags = ["--clean-env", "--env", "EVIL=good", "--env", "PYTHONUNBUFFERED="];
     let bridge = Bridge::start(&flags);
     let seen = seen(&bridge, "/sse", "");
@@ -46,7 +46,7 @@ fn what_the_operator_says_counts() {
 }
 
 #[test]
-fn a_line_for_the_shell() {
+fn shell_line_is_run_by_the_shell() {
     let line = r#"read -r line; echo "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}" | cat"#;
     let bridge = Bridge::start_with(&["--shell", line], &[]);
     bridge.bystander();
@@ -102,7 +102,7 @@ fn preflight_allows_the_fields_that_become_variables() {
 
 /// Who opens sessions one after the other does not fill the log with what becomes of each.
 #[test]
-fn sessions_that_fail_alike_are_a_line_a_second() {
+fn failing_sessions_are_logged_once_a_second() {
     const SESSIONS: u64 = 60;
     let bridge = Bridge::start(&["--header-to-env", "X-Api-Key=API_KEY"]);
     let start = Instant::now();

@@ -7,12 +7,12 @@ use mcp_sse_tests::client::{answer, call, health};
 use crate::support::{Bridge, StreamExt};
 
 #[test]
-fn fifty_clients_with_the_same_ids() {
+fn fifty_clients_with_equal_ids_get_their_own_answers() {
     fifty_clients(&["--log-level", "warn"]);
 }
 
 #[test]
-fn fifty_clients_of_several_workers() {
+fn fifty_clients_of_several_workers_get_their_own_answers() {
     fifty_clients(&["--log-level", "warn", "--workers", "3"]);
 }
 
@@ -36,7 +36,7 @@ fn fifty_clients(flags: &[&str]) {
 }
 
 #[test]
-fn many_calls_at_once_are_answered_in_order() {
+fn many_requests_at_once_are_answered_in_order() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.bystander();
     // As many as may be under way, and then some that are held.
@@ -52,7 +52,7 @@ fn many_calls_at_once_are_answered_in_order() {
 }
 
 #[test]
-fn a_stream_that_is_not_used_costs_no_process() {
+fn stream_without_messages_starts_no_process() {
     let bridge = Bridge::start(&[]);
     let ghosts: Vec<_> = (0..10).map(|_| bridge.open("")).collect();
     let mut used = bridge.bystander();

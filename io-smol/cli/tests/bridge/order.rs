@@ -24,7 +24,7 @@ fn recording(flags: &[&str]) -> (Bridge, impl Fn() -> Vec<String>) {
 }
 
 #[test]
-fn initialize_goes_first_wherever_it_came() {
+fn initialize_is_sent_first_in_any_order() {
     let (bridge, heard) = recording(&[]);
     let mut stream = bridge.open("record");
     let list = call(1, "[]");
@@ -36,7 +36,7 @@ fn initialize_goes_first_wherever_it_came() {
 }
 
 #[test]
-fn a_client_without_memory_is_introduced() {
+fn missing_initialize_is_sent_by_the_bridge() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("");
     stream.say(&call(7, "[\"lost\"]"));
@@ -46,7 +46,7 @@ fn a_client_without_memory_is_introduced() {
 }
 
 #[test]
-fn what_the_process_hears_of_a_client_without_memory() {
+fn process_of_a_client_without_handshake_gets_one() {
     let (bridge, heard) = recording(&[]);
     let mut stream = bridge.open("record");
     let list = call(1, "[]");
@@ -67,7 +67,7 @@ fn what_the_process_hears_of_a_client_without_memory() {
 }
 
 #[test]
-fn what_is_under_way_is_taken_back_when_the_client_leaves() {
+fn requests_under_way_are_cancelled_when_the_client_leaves() {
     let (bridge, heard) = recording(&[]);
     let mut stream = bridge.open("record");
     stream.say(INITIALIZE);
@@ -85,7 +85,7 @@ fn what_is_under_way_is_taken_back_when_the_client_leaves() {
 }
 
 #[test]
-fn client_that_reconnects_is_introduced_as_it_was() {
+fn reconnecting_client_gets_its_last_handshake() {
     let (bridge, heard) = recording(&[]);
     let params = r#"{"protocolVersion":"2025-06-18","capabilities":{"roots":{}},"clientInfo":{"name":"c","version":"1"}}"#;
     let hello = call(0, params).replace("echo", "initialize");

@@ -56,12 +56,12 @@ fn each_has_its_own(flags: &[&str]) {
 }
 
 #[test]
-fn each_of_several_has_a_path() {
+fn several_servers_have_a_path_each() {
     each_has_its_own(&["--header-to-env", "X-Mode=MODE"]);
 }
 
 #[test]
-fn each_of_several_can_be_shared() {
+fn several_servers_can_each_be_shared() {
     let scratch = Scratch::new();
     let file = file(&scratch);
     let bridge = Bridge::launch(&["--config", &file, "--shared"]);
@@ -77,7 +77,7 @@ fn each_of_several_can_be_shared() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn start_errors_are_reported() {
     let scratch = Scratch::new();
     let check = |text: &str, said: &str| {
         let file = scratch.file("servers.json", text);

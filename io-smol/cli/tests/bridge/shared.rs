@@ -99,7 +99,7 @@ fn method(name: &str, id: u32) -> String {
 }
 
 #[test]
-fn fifty_clients_with_the_same_ids() {
+fn fifty_clients_with_equal_ids_get_their_own_answers() {
     let shared = Shared::start();
     thread::scope(|scope| {
         for client in 0..50 {
@@ -131,7 +131,7 @@ fn fifty_clients_with_the_same_ids() {
 
 /// Sessions, their posts and the process are each on another thread, and the process is still one.
 #[test]
-fn clients_of_two_workers() {
+fn clients_of_two_workers_share_one_process() {
     let shared = Shared::start_with(&["--workers", "2"]);
     thread::scope(|scope| {
         for client in 0..16 {
@@ -162,7 +162,7 @@ fn clients_of_two_workers() {
 }
 
 #[test]
-fn a_stream_that_is_not_used_is_no_member() {
+fn stream_without_messages_does_not_join() {
     let shared = Shared::start();
     let ghosts: Vec<_> = (0..10).map(|_| shared.open()).collect();
     assert_eq!(shared.bridge.descendants().len(), 0);
@@ -174,7 +174,7 @@ fn a_stream_that_is_not_used_is_no_member() {
 }
 
 #[test]
-fn sessions_outlive_the_process() {
+fn sessions_survive_an_exit_of_the_shared_process() {
     let shared = Shared::start();
     let (mut one, mut other) = (shared.begin(), shared.begin());
     other.say(&method("hang", 7));
@@ -195,7 +195,7 @@ fn sessions_outlive_the_process() {
 }
 
 #[test]
-fn process_that_ends_in_its_handshake_has_lost_a_request() {
+fn exit_during_handshake_counts_one_lost_request() {
     let shared = Shared::start();
     shared.set_broken(true);
     let mut stream = shared.open();
@@ -219,7 +219,7 @@ fn last_line_without_an_end_is_read() {
 }
 
 #[test]
-fn answers_that_cannot_be_passed_on_are_told_and_give_their_place_back() {
+fn lost_answers_are_reported_and_free_their_request() {
     let shared = Shared::start();
     let mut stream = shared.begin();
     for id in 2..=71 {
@@ -233,7 +233,7 @@ fn answers_that_cannot_be_passed_on_are_told_and_give_their_place_back() {
 }
 
 #[test]
-fn subscriptions_are_each_sessions_own() {
+fn subscriptions_belong_to_their_session() {
     let shared = Shared::start();
     let (mut one, mut other) = (shared.begin(), shared.begin());
     let params = r#"{"uri":"r:x"}"#;
@@ -257,7 +257,7 @@ fn subscriptions_are_each_sessions_own() {
 }
 
 #[test]
-fn a_server_that_does_not_start_again_is_told_and_tried_again() {
+fn shared_server_failing_to_restart_is_reported_and_retried() {
     let shared = Shared::start();
     let ready = || {
         let request = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -283,7 +283,7 @@ fn a_server_that_does_not_start_again_is_told_and_tried_again() {
 }
 
 #[test]
-fn who_does_not_read_is_closed_and_the_others_go_on() {
+fn session_not_reading_is_closed_and_others_go_on() {
     let shared = Shared::start();
     let (deaf, mut other) = (shared.begin(), shared.begin());
     // Each time everybody is sent 256 KiB, until no buffer on the way to the deaf takes more.
@@ -305,7 +305,7 @@ fn who_does_not_read_is_closed_and_the_others_go_on() {
 }
 
 #[test]
-fn what_the_server_asks_is_refused() {
+fn server_requests_are_refused() {
     let shared = Shared::start();
     let mut stream = shared.begin();
     stream.say(&method("ask", 2));
@@ -318,7 +318,7 @@ fn what_the_server_asks_is_refused() {
 }
 
 #[test]
-fn progress_is_for_who_asked() {
+fn progress_reaches_the_requester_only() {
     let shared = Shared::start();
     let mut streams = [shared.begin(), shared.begin()];
     for _ in 0..20 {
@@ -339,7 +339,7 @@ fn progress_is_for_who_asked() {
 }
 
 #[test]
-fn a_session_that_leaves_takes_back_what_it_asked() {
+fn session_leaving_cancels_its_requests() {
     let shared = Shared::start();
     let mut stays = shared.begin();
     let mut leaves = shared.begin();
@@ -355,7 +355,7 @@ fn a_session_that_leaves_takes_back_what_it_asked() {
 }
 
 #[test]
-fn the_process_ends_with_the_bridge() {
+fn shared_process_ends_with_the_bridge() {
     let mut shared = Shared::start();
     let mut stream = shared.begin();
     stream.say(&method("hang", 2));
@@ -367,7 +367,7 @@ fn the_process_ends_with_the_bridge() {
 }
 
 #[test]
-fn a_process_that_does_not_read_ends_with_the_bridge_too() {
+fn process_not_reading_ends_with_the_bridge() {
     let mut shared = Shared::start();
     let mut stream = shared.begin();
     stream.say(&method("deaf", 2));
@@ -382,7 +382,7 @@ fn a_process_that_does_not_read_ends_with_the_bridge_too() {
 }
 
 #[test]
-fn process_whose_helpers_hold_its_output_is_told_with_its_own_status() {
+fn exit_is_reported_though_helpers_hold_the_output() {
     let shared = Shared::start();
     let mut stream = shared.begin();
     stream.say(&method("helped", 2));

@@ -48,27 +48,27 @@ fn check_use(mode: &str, logged: &[&str]) {
 }
 
 #[test]
-fn exits_at_once() {
+fn server_exiting_at_once_fails_its_requests() {
     check_end("exit", "MCP server process exited (status 3)");
 }
 
 #[test]
-fn exits_later() {
+fn server_exiting_later_fails_its_requests() {
     check_end("exit-later", "MCP server process exited (status 4)");
 }
 
 #[test]
-fn is_killed() {
+fn server_killed_fails_its_requests() {
     check_end("killed", "MCP server process exited (status 137)");
 }
 
 #[test]
-fn cannot_be_run() {
+fn program_not_executable_is_reported() {
     check_end("missing", "MCP server process could not be started (status 127)");
 }
 
 #[test]
-fn prints_rubbish_for_ever() {
+fn endless_rubbish_on_stdout_does_no_harm() {
     let bridge = Bridge::start(&[]);
     let mut bystander = bridge.bystander();
     let mut stream = bridge.open("rubbish");
@@ -110,7 +110,7 @@ fn posts_are_taken_while_servers_print_without_end() {
 }
 
 #[test]
-fn closes_its_output_but_lives() {
+fn server_closing_its_output_ends_the_session() {
     check_end("closes-output", "MCP server process closed its output");
 }
 
@@ -138,7 +138,7 @@ fn initialize(id: u32) -> String {
 }
 
 #[test]
-fn closes_its_input_but_lives() {
+fn server_closing_its_input_ends_the_session() {
     let bridge = Bridge::start(&[]);
     let mut bystander = bridge.bystander();
     // The first may go into the pipe before that is closed, and no other is written.
@@ -149,12 +149,12 @@ fn closes_its_input_but_lives() {
 }
 
 #[test]
-fn server_whose_helpers_hold_its_output_is_told_with_its_own_status() {
+fn check_reports_exit_though_helpers_hold_the_output() {
     check_end("held", "MCP server process exited (status 5)");
 }
 
 #[test]
-fn last_words_of_a_server_that_exits_are_logged() {
+fn stderr_at_exit_is_logged() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("last-words");
     stream.say(INITIALIZE);
@@ -183,7 +183,7 @@ fn stderr_beyond_its_rate_is_counted_and_not_logged() {
 }
 
 #[test]
-fn prints_banners() {
+fn banner_lines_on_stdout_are_ignored() {
     let bridge = Bridge::start(&["--log-level", "debug"]);
     let mut stream = bridge.open("banner");
     stream.begin();
@@ -197,7 +197,7 @@ fn prints_banners() {
 
 /// Lines that are no messages, of many servers in turn and of one without end, are told of once a second.
 #[test]
-fn what_servers_print_that_is_no_message_does_not_flood_the_log() {
+fn lines_without_messages_do_not_flood_the_log() {
     const SERVERS: usize = 30;
     let bridge = Bridge::start(&[]);
     let start = Instant::now();
@@ -218,7 +218,7 @@ fn what_servers_print_that_is_no_message_does_not_flood_the_log() {
 
 /// Each of so many workers has a small share of what may be queued.
 #[test]
-fn asks_what_is_larger_than_any_queue_and_is_told_so() {
+fn server_request_larger_than_the_queue_is_answered_with_an_error() {
     let bridge = Bridge::start(&["--workers", "16"]);
     let mut stream = bridge.open("asks-much");
     stream.begin();
@@ -228,7 +228,7 @@ fn asks_what_is_larger_than_any_queue_and_is_told_so() {
 }
 
 #[test]
-fn asks_what_cannot_be_read_and_is_told_so() {
+fn server_request_unreadable_is_answered_with_an_error() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("asks-wrongly");
     stream.begin();
@@ -240,22 +240,22 @@ fn asks_what_cannot_be_read_and_is_told_so() {
 }
 
 #[test]
-fn splits_lines_at_every_byte() {
+fn lines_split_at_every_byte_are_read() {
     check_use("bytes", &[]);
 }
 
 #[test]
-fn prints_twenty_mebibytes_without_a_line_end() {
+fn line_of_twenty_mebibytes_is_passed_over() {
     check_use("endless", &["a line of more than 16777216 bytes"]);
 }
 
 #[test]
-fn says_things_on_stderr() {
+fn stderr_lines_are_logged_with_the_session() {
     check_use("noisy", &["INFO  mcp_sse::stderr] s1v2: from stderr"]);
 }
 
 #[test]
-fn does_not_end_its_last_line() {
+fn last_line_without_an_end_is_read_at_exit() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("unended");
     stream.begin();
@@ -263,7 +263,7 @@ fn does_not_end_its_last_line() {
 }
 
 #[test]
-fn prints_for_people() {
+fn pretty_printed_messages_are_read() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("pretty");
     stream.say(&INITIALIZE.replace("\"id\":0", "\"id\":1"));
@@ -273,7 +273,7 @@ fn prints_for_people() {
 }
 
 #[test]
-fn prints_batches() {
+fn batches_on_stdout_are_taken_apart() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("batch");
     stream.say(&INITIALIZE.replace("\"id\":0", "\"id\":1"));
@@ -284,7 +284,7 @@ fn prints_batches() {
 
 /// As many requests one behind the other as no session may have in flight.
 #[test]
-fn answers_that_cannot_be_passed_on_are_told_and_give_their_place_back() {
+fn lost_answers_are_reported_and_free_their_request() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("broken");
     stream.begin();
@@ -300,7 +300,7 @@ fn answers_that_cannot_be_passed_on_are_told_and_give_their_place_back() {
 }
 
 #[test]
-fn answers_are_read_as_clients_would_read_them() {
+fn answers_not_quite_json_are_read_as_clients_read_them() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("garbled");
     stream.begin();
@@ -309,7 +309,7 @@ fn answers_are_read_as_clients_would_read_them() {
 }
 
 #[test]
-fn never_reads_what_it_is_told() {
+fn server_not_reading_ends_with_its_session() {
     let bridge = Bridge::start(&[]);
     let mut bystander = bridge.bystander();
     let mut stream = bridge.open("deaf");
@@ -337,7 +337,7 @@ fn never_reads_what_it_is_told() {
 }
 
 #[test]
-fn talks_more_than_its_client_listens() {
+fn server_printing_more_than_its_client_reads_is_paused() {
     let bridge = Bridge::start(&["--log-level", "warn"]);
     let mut bystander = bridge.bystander();
     let mut slow = Client::connect(bridge.address());
@@ -369,7 +369,7 @@ fn talks_more_than_its_client_listens() {
 /// What is still in the pipe of a server that was killed reaches a client that is slow, and how the server
 /// ended is told behind it, however long that takes.
 #[test]
-fn slow_client_is_told_everything_that_a_killed_server_had_said() {
+fn slow_client_gets_all_that_a_killed_server_printed() {
     let bridge = Bridge::start(&["--log-level", "warn"]);
     let mut slow = bridge.open("flood");
     slow.say(INITIALIZE);
@@ -405,7 +405,7 @@ fn slow_client_is_told_everything_that_a_killed_server_had_said() {
 }
 
 #[test]
-fn three_failures_and_the_bridge_is_not_ready() {
+fn three_start_failures_make_the_bridge_not_ready() {
     let bridge = Bridge::start(&[]);
     let ready = || {
         let request = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -423,7 +423,7 @@ fn three_failures_and_the_bridge_is_not_ready() {
 }
 
 #[test]
-fn requests_that_were_not_looked_at_are_answered_too() {
+fn requests_not_taken_yet_are_answered_at_the_end() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("exit-later");
     let requests: Vec<_> = (0..20)

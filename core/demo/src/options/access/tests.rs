@@ -29,7 +29,7 @@ impl Drop for Written {
 }
 
 #[test]
-fn a_file_of_tokens() {
+fn token_file_lines_are_read_or_refused() {
     let check = |text: &str, expected: Result<usize, &str>| {
         let file = Written::new(text.as_bytes());
         let access = serve(&[&file.flag()]).unwrap().access;
@@ -59,7 +59,7 @@ fn a_file_of_tokens() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read() {
+fn token_file_unreadable_is_an_error() {
     let error = |path: &str| {
         serve(&[&format!("--auth-token-file={path}")]).unwrap().config().unwrap_err().to_string()
     };
@@ -72,7 +72,7 @@ fn a_file_that_cannot_be_read() {
 }
 
 #[test]
-fn tokens_of_the_environment() {
+fn token_variables_are_read_or_refused() {
     let error = |flag: &str| serve(&[flag]).unwrap().config().unwrap_err().to_string();
     let unset = error("--auth-token-env=MCP_SSE_SURELY_NOT_SET");
     assert!(unset.contains("MCP_SSE_SURELY_NOT_SET") && unset.contains("not set"), "{unset}");
@@ -90,7 +90,7 @@ fn error_of_two(name: &str) -> String {
 }
 
 #[test]
-fn listening_where_others_can_connect() {
+fn listening_where_others_connect_needs_a_token() {
     let file = Written::new(b"alice:s3cret\n");
     let check = |args: &[&str], fine: bool| {
         let config = serve(args).unwrap().config();
@@ -135,7 +135,7 @@ fn limits_reach_the_configuration() {
 }
 
 #[test]
-fn a_field_for_pages_needs_pages() {
+fn cors_header_without_cors_origin_is_refused() {
     let asked = ["--cors-origin=https://app.example", "--cors-header=X-Api-Key"];
     assert!(serve(&asked).unwrap().config().is_ok());
     let alone = serve(&asked[1..]).unwrap_err().to_string();

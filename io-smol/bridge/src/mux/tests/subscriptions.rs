@@ -22,14 +22,14 @@ fn refusal(id: u32) -> String {
     m(&format!(r#""id":{id},"error":{{"code":-32002,"message":"no such resource"}}"#))
 }
 
-impl Stage {
+impl MuxTest {
     /// Subscribes, by the request of this number, and is granted it.
     #[track_caller]
-    fn subscribes(&mut self, member: Member, uri: &str, number: u32) {
-        self.says(member, &subscribe(9, uri));
+    fn subscribes(&mut self, key: SessionKey, uri: &str, number: u32) {
+        self.says(key, &subscribe(9, uri));
         self.hears(&[format!("> {}", subscribe(number, uri))]);
         self.answers(&ok(number));
-        self.hears(&[format!("{}: {}", member.0, ok(9))]);
+        self.hears(&[format!("{}: {}", key.0, ok(9))]);
     }
 
     /// Who hears of an update.
@@ -41,172 +41,172 @@ impl Stage {
 }
 
 #[test]
-fn unsubscribe_reaches_the_server_for_the_last_subscriber_only() {
-    let (mut stage, a) = Stage::ready();
-    let b = stage.join();
-    stage.subscribes(a, "r:x", 2);
-    stage.subscribes(b, "r:x", 3);
-    stage.says(a, &unsubscribe(5, "r:x"));
-    stage.hears(&[format!("1: {}", ok(5))]);
-    assert_eq!(stage.told("r:x"), [2]);
+fn unsubscribe_is_sent_for_the_last_subscriber_only() {
+    let (mut test, a) = MuxTest::ready();
+    let b = test.join();
+    test.subscribes(a, "r:x", 2);
+    test.subscribes(b, "r:x", 3);
+    test.says(a, &unsubscribe(5, "r:x"));
+    test.hears(&[format!("1: {}", ok(5))]);
+    assert_eq!(test.told("r:x"), [2]);
     // Once more, and by one who never was.
-    stage.says(a, &unsubscribe(6, r"\u0072:x"));
-    stage.hears(&[format!("1: {}", ok(6))]);
-    stage.says(b, &unsubscribe(7, "r:x"));
-    stage.hears(&[format!("> {}", unsubscribe(4, "r:x"))]);
-    stage.answers(&ok(4));
-    stage.hears(&[format!("2: {}", ok(7))]);
+    test.says(a, &unsubscribe(6, r"\u0072:x"));
+    test.hears(&[format!("1: {}", ok(6))]);
+    test.says(b, &unsubscribe(7, "r:x"));
+    test.hears(&[format!("> {}", unsubscribe(4, "r:x"))]);
+    test.answers(&ok(4));
+    test.hears(&[format!("2: {}", ok(7))]);
     // Nobody is left, and the server decides what to say to that.
-    stage.says(a, &unsubscribe(8, "r:x"));
-    stage.hears(&[format!("> {}", unsubscribe(5, "r:x"))]);
+    test.says(a, &unsubscribe(8, "r:x"));
+    test.hears(&[format!("> {}", unsubscribe(5, "r:x"))]);
 }
 
 #[test]
-fn subscription_of_ended_session_is_undone_when_it_was_the_last() {
-    let (mut stage, a) = Stage::ready();
-    let (b, c) = (stage.join(), stage.join());
-    stage.subscribes(a, "r:x", 2);
-    stage.subscribes(b, "r:x", 3);
-    stage.subscribes(b, "r:y", 4);
-    stage.mux.leave(a);
-    stage.mux.check();
-    stage.hears::<&str>(&[]);
-    stage.mux.leave(b);
-    stage.mux.check();
-    stage.hears(&[format!("> {}", unsubscribe(5, "r:x")), format!("> {}", unsubscribe(6, "r:y"))]);
+fn last_subscription_ended_with_its_session_is_undone() {
+    let (mut test, a) = MuxTest::ready();
+    let (b, c) = (test.join(), test.join());
+    test.subscribes(a, "r:x", 2);
+    test.subscribes(b, "r:x", 3);
+    test.subscribes(b, "r:y", 4);
+    test.mux.leave(a);
+    test.mux.check();
+    test.hears::<&str>(&[]);
+    test.mux.leave(b);
+    test.mux.check();
+    test.hears(&[format!("> {}", unsubscribe(5, "r:x")), format!("> {}", unsubscribe(6, "r:y"))]);
     // What is answered to that is nobody's.
-    stage.answers(&ok(5));
-    stage.answers(&refusal(6));
-    stage.hears::<&str>(&[]);
+    test.answers(&ok(5));
+    test.answers(&refusal(6));
+    test.hears::<&str>(&[]);
     // One that was still being asked for.
-    stage.says(c, &subscribe(1, "r:z"));
-    stage.heard();
-    stage.mux.leave(c);
-    let heard = stage.heard();
+    test.says(c, &subscribe(1, "r:z"));
+    test.heard();
+    test.mux.leave(c);
+    let heard = test.heard();
     assert_eq!(heard[0], format!("> {}", unsubscribe(8, "r:z")));
 }
 
 #[test]
-fn unsubscribe_that_crosses_an_answer_silences_nobody() {
-    let (mut stage, a) = Stage::ready();
-    let b = stage.join();
-    stage.subscribes(a, "r:x", 2);
-    stage.says(b, &subscribe(1, "r:x"));
-    stage.hears(&[format!("> {}", subscribe(3, "r:x"))]);
-    stage.says(a, &unsubscribe(5, "r:x"));
-    stage.hears(&[format!("1: {}", ok(5))]);
-    stage.answers(&ok(3));
-    stage.hears(&[format!("2: {}", ok(1))]);
-    assert_eq!(stage.told("r:x"), [2]);
+fn unsubscribe_crossing_an_answer_ends_no_other_subscription() {
+    let (mut test, a) = MuxTest::ready();
+    let b = test.join();
+    test.subscribes(a, "r:x", 2);
+    test.says(b, &subscribe(1, "r:x"));
+    test.hears(&[format!("> {}", subscribe(3, "r:x"))]);
+    test.says(a, &unsubscribe(5, "r:x"));
+    test.hears(&[format!("1: {}", ok(5))]);
+    test.answers(&ok(3));
+    test.hears(&[format!("2: {}", ok(1))]);
+    assert_eq!(test.told("r:x"), [2]);
     // The other one's is refused in the end: then nobody wants what the first had been granted.
-    stage.subscribes(a, "r:y", 4);
-    stage.says(b, &subscribe(2, "r:y"));
-    stage.says(a, &unsubscribe(6, "r:y"));
-    stage.heard();
-    stage.answers(&refusal(5));
-    stage.hears(&[format!("> {}", unsubscribe(6, "r:y")), format!("2: {}", refusal(2))]);
+    test.subscribes(a, "r:y", 4);
+    test.says(b, &subscribe(2, "r:y"));
+    test.says(a, &unsubscribe(6, "r:y"));
+    test.heard();
+    test.answers(&refusal(5));
+    test.hears(&[format!("> {}", unsubscribe(6, "r:y")), format!("2: {}", refusal(2))]);
 }
 
 #[test]
-fn refused_subscription_is_none() {
-    let (mut stage, a) = Stage::ready();
-    stage.says(a, &subscribe(1, "r:x"));
-    stage.heard();
-    stage.answers(&refusal(2));
-    stage.hears(&[format!("1: {}", refusal(1))]);
-    stage.mux.leave(a);
-    stage.mux.check();
-    stage.hears::<&str>(&[]);
+fn subscription_refused_by_the_server_is_forgotten() {
+    let (mut test, a) = MuxTest::ready();
+    test.says(a, &subscribe(1, "r:x"));
+    test.heard();
+    test.answers(&refusal(2));
+    test.hears(&[format!("1: {}", refusal(1))]);
+    test.mux.leave(a);
+    test.mux.check();
+    test.hears::<&str>(&[]);
 }
 
 #[test]
-fn stale_answer_grants_nothing() {
-    let (mut stage, a) = Stage::ready();
-    stage.says(a, &subscribe(1, "r:x"));
-    stage.says(a, &unsubscribe(2, "r:x"));
-    stage.says(a, &subscribe(3, "r:x"));
-    stage.heard();
-    stage.answers(&ok(2));
-    stage.answers(&ok(3));
-    stage.answers(&refusal(4));
-    stage.heard();
-    stage.mux.leave(a);
-    stage.hears::<&str>(&[]);
+fn subscribe_answer_after_unsubscribe_grants_nothing() {
+    let (mut test, a) = MuxTest::ready();
+    test.says(a, &subscribe(1, "r:x"));
+    test.says(a, &unsubscribe(2, "r:x"));
+    test.says(a, &subscribe(3, "r:x"));
+    test.heard();
+    test.answers(&ok(2));
+    test.answers(&ok(3));
+    test.answers(&refusal(4));
+    test.heard();
+    test.mux.leave(a);
+    test.hears::<&str>(&[]);
 }
 
 #[test]
-fn updates_go_to_subscribers_and_to_all_where_there_are_none() {
-    let (mut stage, a) = Stage::ready();
-    let (b, c) = (stage.join(), stage.join());
-    stage.subscribes(b, "file:///a", 2);
-    stage.subscribes(c, "file:///a/b/", 3);
-    assert_eq!(stage.told("file:///a"), [2]);
-    assert_eq!(stage.told("file:///a/b"), [2]);
-    assert_eq!(stage.told("file:///a/b/c"), [2, 3]);
-    assert_eq!(stage.told("file:///a#x"), [2]);
-    assert_eq!(stage.told("file:///ab"), [1, 2, 3], "spelled in another way, perhaps");
-    assert_eq!(stage.told(&format!("file:///a/{}", "x/".repeat(8 << 10))), [1, 2, 3]);
+fn updates_go_to_subscribers_or_without_any_to_all() {
+    let (mut test, a) = MuxTest::ready();
+    let (b, c) = (test.join(), test.join());
+    test.subscribes(b, "file:///a", 2);
+    test.subscribes(c, "file:///a/b/", 3);
+    assert_eq!(test.told("file:///a"), [2]);
+    assert_eq!(test.told("file:///a/b"), [2]);
+    assert_eq!(test.told("file:///a/b/c"), [2, 3]);
+    assert_eq!(test.told("file:///a#x"), [2]);
+    assert_eq!(test.told("file:///ab"), [1, 2, 3], "spelled in another way, perhaps");
+    assert_eq!(test.told(&format!("file:///a/{}", "x/".repeat(8 << 10))), [1, 2, 3]);
     let other = m(r#""method":"notifications/message","params":{"uri":"file:///a"}"#);
-    stage.answers(&other);
-    assert_eq!(stage.heard().len(), 3);
-    stage.mux.leave(a);
+    test.answers(&other);
+    assert_eq!(test.heard().len(), 3);
+    test.mux.leave(a);
 }
 
 #[test]
-fn new_server_is_asked_for_what_is_subscribed_to() {
-    let (mut stage, a) = Stage::ready();
-    let b = stage.join();
-    stage.subscribes(a, "r:x", 2);
-    stage.subscribes(b, "r:x", 3);
-    stage.subscribes(b, "r:y", 4);
-    stage.says(a, &subscribe(1, "r:z"));
-    stage.heard();
-    stage.exits();
-    stage.hears(&[away(1, "1")]);
-    stage.mux.leave(b);
-    stage.hears::<&str>(&[]);
-    stage.starts();
-    stage.hears(&[greeting(6)]);
-    stage.answers(&welcome("6"));
-    stage.hears(&[INITIALIZED.to_owned(), format!("> {}", subscribe(7, "r:x"))]);
-    stage.answers(&ok(7));
-    assert_eq!(stage.told("r:x"), [1]);
-    stage.says(a, &unsubscribe(5, "r:x"));
-    stage.hears(&[format!("> {}", unsubscribe(8, "r:x"))]);
+fn new_server_is_sent_all_subscriptions() {
+    let (mut test, a) = MuxTest::ready();
+    let b = test.join();
+    test.subscribes(a, "r:x", 2);
+    test.subscribes(b, "r:x", 3);
+    test.subscribes(b, "r:y", 4);
+    test.says(a, &subscribe(1, "r:z"));
+    test.heard();
+    test.exits();
+    test.hears(&[away(1, "1")]);
+    test.mux.leave(b);
+    test.hears::<&str>(&[]);
+    test.starts();
+    test.hears(&[initialize(6)]);
+    test.answers(&initialize_result("6"));
+    test.hears(&[INITIALIZED.to_owned(), format!("> {}", subscribe(7, "r:x"))]);
+    test.answers(&ok(7));
+    assert_eq!(test.told("r:x"), [1]);
+    test.says(a, &unsubscribe(5, "r:x"));
+    test.hears(&[format!("> {}", unsubscribe(8, "r:x"))]);
 }
 
 #[test]
 fn subscriptions_are_bounded() {
-    let (mut stage, a) = Stage::ready();
-    let b = stage.join();
+    let (mut test, a) = MuxTest::ready();
+    let b = test.join();
     let bytes = MuxLimits::SUBSCRIPTION_BYTES + 3;
-    stage.mux.limits.session_subscriptions_bytes_max = 2 * bytes;
-    stage.mux.limits.subscriptions_bytes_max = 3 * bytes;
+    test.mux.limits.session_subscriptions_bytes_max = 2 * bytes;
+    test.mux.limits.subscriptions_bytes_max = 3 * bytes;
     for (id, uri) in ["r:x", "r:x", "r:y"].into_iter().enumerate() {
-        stage.subscribes(a, uri, 2 + id as u32);
+        test.subscribes(a, uri, 2 + id as u32);
     }
     let refused = |whose: &str, bytes: usize| {
         let why = format!("the subscriptions of {whose} have {bytes} bytes at most");
         m(&format!(r#""id":1,"error":{{"code":-32000,"message":"{why}"}}"#))
     };
-    stage.says(a, &subscribe(1, "r:z"));
-    stage.hears(&[format!("1: {}", refused("one session", 2 * bytes))]);
-    stage.subscribes(b, "r:z", 5);
-    stage.says(b, &subscribe(1, "r:x"));
-    stage.hears(&[format!("2: {}", refused("all sessions", 3 * bytes))]);
+    test.says(a, &subscribe(1, "r:z"));
+    test.hears(&[format!("1: {}", refused("one session", 2 * bytes))]);
+    test.subscribes(b, "r:z", 5);
+    test.says(b, &subscribe(1, "r:x"));
+    test.hears(&[format!("2: {}", refused("all sessions", 3 * bytes))]);
     // What is given back can be had again.
-    stage.says(a, &unsubscribe(1, "r:y"));
-    stage.heard();
-    stage.subscribes(b, "r:x", 7);
+    test.says(a, &unsubscribe(1, "r:y"));
+    test.heard();
+    test.subscribes(b, "r:x", 7);
 }
 
 #[test]
-fn uri_that_can_be_read_in_two_ways_is_refused() {
-    let (mut stage, a) = Stage::ready();
+fn request_with_ambiguous_uri_is_refused() {
+    let (mut test, a) = MuxTest::ready();
     for method in ["subscribe", "unsubscribe"] {
         let params = r#"{"uri":"a","uri":"b"}"#;
-        stage.says(a, &m(&format!(r#""id":1,"method":"resources/{method}","params":{params}"#)));
+        test.says(a, &m(&format!(r#""id":1,"method":"resources/{method}","params":{params}"#)));
         let error = r#"{"code":-32602,"message":"params can be read in more than one way"}"#;
-        stage.hears(&[format!("1: {}", m(&format!(r#""id":1,"error":{error}"#)))]);
+        test.hears(&[format!("1: {}", m(&format!(r#""id":1,"error":{error}"#)))]);
     }
 }

@@ -1,6 +1,8 @@
-//! What one session still has to be sent, between the one who serves all and the task of that session.
+//! A bounded queue of frames, from the task that owns the process to the task of one session.
 //!
-//! Knows: how much it holds, and who waits for what. Does not know: what a session is.
+//! Knows: its bounds, and which end waits. Does not know: what a session is.
+//!
+//! A channel of `async-channel` is bounded by messages; this one is bounded by bytes too.
 
 use core::fmt;
 use core::future::poll_fn;
@@ -10,90 +12,94 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcp_sse_core::Frame;
 
-/// So many frames wait for one session at most,
+/// The most frames that wait for one session.
 pub const FRAMES_MAX: usize = 4_096;
-/// or so many bytes of them; one larger frame alone is taken.
+/// The most bytes of frames that wait for one session; one larger frame alone is taken.
 pub const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     frames: VecDeque<Frame>,
     bytes: usize,
     closed: bool,
-    /// Who puts frames in, and waits for room.
-    filler: Option<Waker>,
-    /// Who takes them out, and waits for one.
-    taker: Option<Waker>,
+    /// The sender waits for room.
+    sender_waker: Option<Waker>,
+    /// The receiver waits for a frame.
+    receiver_waker: Option<Waker>,
 }
 
-impl State {
+impl QueueState {
     fn has_room(&self, frame: &Frame) -> bool {
         let fits = self.bytes + frame.wire_len() <= BYTES_MAX && self.frames.len() < FRAMES_MAX;
         fits || self.frames.is_empty()
     }
 }
 
-/// The filling end. Dropping it closes the outbox: what is in it still comes out.
-pub(super) struct Outbox(Arc<Mutex<State>>);
+/// The sending end. Dropping it closes the queue: what is in it still comes out.
+pub(super) struct FrameSender(Arc<Mutex<QueueState>>);
 
-/// The taking end. Dropping it closes the outbox, and what is in it is lost.
-pub(super) struct Frames(Arc<Mutex<State>>);
+/// The receiving end. Dropping it closes the queue, and what is in it is lost.
+pub(super) struct FrameReceiver(Arc<Mutex<QueueState>>);
 
-/// Nobody takes frames any more.
+/// The receiver is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) struct ReceiverGone;
 
-/// An empty outbox.
-pub(super) fn outbox() -> (Outbox, Frames) {
-    let state = Arc::<Mutex<State>>::default();
-    (Outbox(state.clone()), Frames(state))
+/// An empty queue.
+pub(super) fn frame_queue() -> (FrameSender, FrameReceiver) {
+    let state = Arc::<Mutex<QueueState>>::default();
+    (FrameSender(state.clone()), FrameReceiver(state))
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<QueueState>) -> MutexGuard<'_, QueueState> {
     // Nothing panics while it is held.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Outbox {
-    /// Puts a frame in, or waits for room: then it is to be tried again with the same frame.
-    pub(super) fn poll_put(&self, cx: &Context<'_>, frame: &Frame) -> Poll<Result<(), Gone>> {
+impl FrameSender {
+    /// Puts a frame in. While it is pending there is no room: it is to be called again with the same frame.
+    pub(super) fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        frame: &Frame,
+    ) -> Poll<Result<(), ReceiverGone>> {
         let mut state = lock(&self.0);
         if state.closed {
-            return Poll::Ready(Err(Gone));
+            return Poll::Ready(Err(ReceiverGone));
         }
         if !state.has_room(frame) {
-            let old = state.filler.replace(cx.waker().clone());
-            // A waker is somebody else's code, even when it is dropped: not under our lock.
+            let old = state.sender_waker.replace(cx.waker().clone());
+            // A waker is foreign code, even when it is dropped: not under the lock.
             drop(state);
             drop(old);
             return Poll::Pending;
         }
         state.bytes += frame.wire_len();
         state.frames.push_back(frame.clone());
-        let taker = state.taker.take();
+        let receiver_waker = state.receiver_waker.take();
         drop(state);
-        taker.into_iter().for_each(Waker::wake);
+        receiver_waker.into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
 
-    /// Whether nobody takes frames any more.
+    /// Whether the receiver is gone.
     pub(super) fn is_closed(&self) -> bool {
         lock(&self.0).closed
     }
 
-    /// Closes it, and throws away what is in it. Returns how much that was, in frames.
+    /// Closes the queue and drops what is in it. Returns how many frames that were.
     pub(super) fn discard(self) -> usize {
         core::mem::take(&mut lock(&self.0).frames).len()
     }
 }
 
-impl Drop for Outbox {
+impl Drop for FrameSender {
     fn drop(&mut self) {
         close(&self.0);
     }
 }
 
-impl Frames {
+impl FrameReceiver {
     /// The next frame; `None` when there will be none.
     pub(super) async fn next(&self) -> Option<Frame> {
         poll_fn(|cx| self.poll_next(cx)).await
@@ -105,37 +111,37 @@ impl Frames {
             if state.closed {
                 return Poll::Ready(None);
             }
-            let old = state.taker.replace(cx.waker().clone());
+            let old = state.receiver_waker.replace(cx.waker().clone());
             drop(state);
             drop(old);
             return Poll::Pending;
         };
         state.bytes -= frame.wire_len();
-        let filler = state.filler.take();
+        let sender_waker = state.sender_waker.take();
         drop(state);
-        filler.into_iter().for_each(Waker::wake);
+        sender_waker.into_iter().for_each(Waker::wake);
         Poll::Ready(Some(frame))
     }
 }
 
-impl Drop for Frames {
+impl Drop for FrameReceiver {
     fn drop(&mut self) {
         close(&self.0);
     }
 }
 
-fn close(state: &Mutex<State>) {
+fn close(state: &Mutex<QueueState>) {
     let mut state = lock(state);
     state.closed = true;
-    let wakers = [state.filler.take(), state.taker.take()];
+    let wakers = [state.sender_waker.take(), state.receiver_waker.take()];
     drop(state);
     wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
-impl fmt::Debug for Outbox {
+impl fmt::Debug for FrameSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = lock(&self.0);
-        f.debug_struct("Outbox")
+        f.debug_struct("FrameSender")
             .field("frames", &state.frames.len())
             .field("bytes", &state.bytes)
             .field("closed", &state.closed)
@@ -155,53 +161,53 @@ mod tests {
     }
 
     /// Whether a frame was taken; `None` where it has to wait.
-    fn put(outbox: &Outbox, frame: &Frame) -> Option<Result<(), Gone>> {
-        block_on(poll_once(poll_fn(|cx| outbox.poll_put(cx, frame))))
+    fn put(frame_queue: &FrameSender, frame: &Frame) -> Option<Result<(), ReceiverGone>> {
+        block_on(poll_once(poll_fn(|cx| frame_queue.poll_send(cx, frame))))
     }
 
-    fn next(frames: &Frames) -> Option<Option<Frame>> {
+    fn next(frames: &FrameReceiver) -> Option<Option<Frame>> {
         block_on(poll_once(frames.next()))
     }
 
     #[test]
-    fn frames_come_out_in_order_until_both_are_gone() {
-        let (outbox, frames) = outbox();
+    fn queue_returns_frames_in_order_until_its_end() {
+        let (frame_queue, frames) = frame_queue();
         assert_eq!(next(&frames), None);
         for len in 0..3 {
-            assert_eq!(put(&outbox, &frame(len)), Some(Ok(())));
+            assert_eq!(put(&frame_queue, &frame(len)), Some(Ok(())));
         }
         assert_eq!(next(&frames), Some(Some(frame(0))));
-        drop(outbox);
+        drop(frame_queue);
         assert_eq!(next(&frames), Some(Some(frame(1))));
         assert_eq!(next(&frames), Some(Some(frame(2))));
         assert_eq!(next(&frames), Some(None));
     }
 
     #[test]
-    fn there_is_room_for_so_much_or_one_frame() {
-        let (outbox, frames) = outbox();
+    fn queue_takes_bytes_up_to_its_bound_or_one_frame() {
+        let (frame_queue, frames) = frame_queue();
         let large = frame(BYTES_MAX);
-        assert_eq!(put(&outbox, &large), Some(Ok(())));
-        assert_eq!(put(&outbox, &frame(0)), None);
+        assert_eq!(put(&frame_queue, &large), Some(Ok(())));
+        assert_eq!(put(&frame_queue, &frame(0)), None);
         assert_eq!(next(&frames), Some(Some(large.clone())));
         for _ in 0..FRAMES_MAX {
-            assert_eq!(put(&outbox, &frame(0)), Some(Ok(())));
+            assert_eq!(put(&frame_queue, &frame(0)), Some(Ok(())));
         }
-        assert_eq!(put(&outbox, &frame(0)), None);
+        assert_eq!(put(&frame_queue, &frame(0)), None);
         assert_eq!(next(&frames), Some(Some(frame(0))));
-        assert_eq!(put(&outbox, &large), None, "too many bytes");
-        assert_eq!(put(&outbox, &frame(0)), Some(Ok(())));
-        assert_eq!(outbox.discard(), FRAMES_MAX);
+        assert_eq!(put(&frame_queue, &large), None, "too many bytes");
+        assert_eq!(put(&frame_queue, &frame(0)), Some(Ok(())));
+        assert_eq!(frame_queue.discard(), FRAMES_MAX);
         assert_eq!(next(&frames), Some(None));
     }
 
     #[test]
-    fn who_waits_is_woken() {
-        let (outbox, frames) = outbox();
+    fn queue_wakes_the_waiting_end() {
+        let (frame_queue, frames) = frame_queue();
         let (small, large) = (frame(0), frame(BYTES_MAX));
         let filling = async {
             for frame in [&small, &large, &small] {
-                poll_fn(|cx| outbox.poll_put(cx, frame)).await.expect("taken");
+                poll_fn(|cx| frame_queue.poll_send(cx, frame)).await.expect("taken");
             }
         };
         let taking = async {
@@ -211,9 +217,9 @@ mod tests {
         };
         finish("both", smol::future::zip(taking, filling));
         // Also of the end.
-        put(&outbox, &large);
-        let waits = poll_fn(|cx| outbox.poll_put(cx, &small));
+        put(&frame_queue, &large);
+        let waits = poll_fn(|cx| frame_queue.poll_send(cx, &small));
         let goes = async { drop(frames) };
-        assert_eq!(finish("both", smol::future::zip(waits, goes)).0, Err(Gone));
+        assert_eq!(finish("both", smol::future::zip(waits, goes)).0, Err(ReceiverGone));
     }
 }
