@@ -82,7 +82,7 @@ handle! {
 #[must_use = "the request is refused with 503 unless the ticket is answered in time"]
 pub struct AuthTicket(pub(crate) Ticket);
 
-/// A post for a session of another shard, which waits for one call of
+/// A post to a session of another shard that waits for one call of
 /// [`Server::acknowledge`](crate::Server::acknowledge).
 ///
 /// If the ticket is dropped, the post is refused with 503 at its deadline.

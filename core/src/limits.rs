@@ -43,7 +43,7 @@ pub struct Limits {
     /// never more than an eighth of `connections_max`. Default: 1,024.
     ///
     /// A GET for a stream is answered 503 while streams have all connections but these. When
-    /// `connections_max` are open, the connection that has had no request in progress for the
+    /// `connections_max` connections are open, the one that has had no request in progress for the
     /// longest time is closed: one that has sent nothing or an incomplete head, one between two
     /// requests, or one that is about to close. Zero switches off both.
     pub connections_reserve: u32,
@@ -537,8 +537,9 @@ pub struct Timeouts {
     /// connections until the frame has room. The frame waits for at least an eighth of this time
     /// first. With `None` only `stall` closes connections. Default: 2 s.
     pub stall_when_full: Option<Duration>,
-    /// Waiting for a decision that is made elsewhere: authorization, or whether another
-    /// shard has the session of a post whose body has not been read (503). The outcome of a forwarded post may take this long in addition to `hold`. Default: 4 s.
+    /// Waiting for a decision that is made elsewhere: authorization, or whether another shard has
+    /// the session of a post whose body has not been read (503). The outcome of a forwarded post may
+    /// take this long in addition to `hold`. Default: 4 s.
     pub decision: Option<Duration>,
     /// How long a post is held while its session has no room (503). With `None` a forwarded post
     /// has no timeout in this shard either, because the other shard may hold it, so its ticket must

@@ -1,10 +1,10 @@
-//! Every public type that the adapters' signatures reach can be named through the adapter itself, so that
-//! an application depends on one crate. This compiles or it does not.
+//! Every public type in the adapters' signatures can be named through the adapter itself, so that
+//! an application depends on one crate. The test is that this compiles.
 
 #![expect(dead_code, reason = "names are all that is tried")]
 
-/// The names that both adapters have. Each function takes what a public method takes and returns what it
-/// returns, so that the name is that very type.
+/// The names of both adapters. Each function has a parameter or result of a public method, so that
+/// the name is that of the same type.
 macro_rules! check {
     ($adapter:ident) => {
         mod $adapter {
