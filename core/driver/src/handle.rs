@@ -7,7 +7,6 @@
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
@@ -20,6 +19,7 @@ use super::decisions::Authorizer;
 use super::exchange::{ExchangeClient, ExchangeRequest, exchange_pair};
 use super::shard_mailbox::{ShardMailbox, StopKind};
 use super::shard_set::{ShardHandle, ShardSet};
+use super::shared::Shared;
 use super::verdicts::VerdictCache;
 
 /// How many controls may wait for a shard. While that many wait, the calls that send one wait too.
@@ -48,16 +48,9 @@ pub struct Handle {
 
 /// The shards of a server.
 struct ShardHandles {
-    handles: Mutex<Arc<[Arc<ShardHandle>]>>,
+    handles: Shared<Arc<[Arc<ShardHandle>]>>,
     /// The shard that gets the next exchange.
     next: AtomicUsize,
-}
-
-impl ShardHandles {
-    fn lock(&self) -> MutexGuard<'_, Arc<[Arc<ShardHandle>]>> {
-        // Nothing panics while the lock is held, so a poisoned list is still consistent.
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A shard's end of a [`Handle`]: what a [`Shard`](super::shard::Shard) is made with.
@@ -92,7 +85,7 @@ pub(super) fn shard_control() -> (Handle, ShardControl) {
     let (sender, receiver) = bounded(CONTROLS_MAX);
     let shard = ShardHandle::new(ShardMailbox::default(), sender);
     let handles: Arc<[_]> = Arc::from([shard.clone()]);
-    let shards = ShardHandles { handles: Mutex::new(handles.clone()), next: AtomicUsize::new(0) };
+    let shards = ShardHandles { handles: Shared::new(handles.clone()), next: AtomicUsize::new(0) };
     let handle = Handle { shards: Arc::new(shards) };
     let shard_set = ShardSet::new(handles, 0, shard);
     let controls = ShardControl {
@@ -135,7 +128,7 @@ impl ShardControl {
     /// It may be called once, with a number that [`worker_count`](super::worker_count) has checked.
     pub(super) fn split(mut self, count: usize) -> Vec<Self> {
         let shards = self.handle.shards.clone();
-        let mut handles = shards.lock();
+        let mut handles = shards.handles.lock();
         debug_assert_eq!(handles.len(), 1, "split once");
         let first = self.shard_set.own().clone();
         let mut all = vec![first.clone()];
@@ -203,7 +196,7 @@ impl Handle {
 
     fn stop(&self, how: StopKind) {
         // The lock is held so that a concurrent `split` cannot add a shard that is not stopped.
-        self.shards.lock().iter().for_each(|shard| shard.mailbox.stop(how));
+        self.shards.handles.lock().iter().for_each(|shard| shard.mailbox.stop(how));
     }
 
     /// Sends one frame to every open session, and returns how many sessions queued it.
@@ -241,7 +234,11 @@ impl Handle {
     /// }
     /// ```
     pub fn set_health_extras(&self, extras: HealthExtras) {
-        self.shards.lock().iter().for_each(|shard| shard.mailbox.set_health_extras(extras.clone()));
+        self.shards
+            .handles
+            .lock()
+            .iter()
+            .for_each(|shard| shard.mailbox.set_health_extras(extras.clone()));
     }
 
     /// Returns a copy of the counters, summed over all shards.
@@ -312,7 +309,7 @@ impl Handle {
 
     /// The next shard in turn that has room; if none has, the next that has not ended.
     fn next_shard(&self) -> Option<Arc<ShardHandle>> {
-        let shards = self.shards.lock().clone();
+        let shards = self.shards.handles.lock().clone();
         let first = self.shards.next.fetch_add(1, Ordering::Relaxed) % shards.len();
         let turns = || shards.iter().cycle().skip(first).take(shards.len());
         let found = turns().find(|shard| shard.has_room());
@@ -325,7 +322,7 @@ impl Handle {
         &self,
         control: impl Fn(Sender<T>) -> Control,
     ) -> Vec<(Arc<ShardHandle>, Option<T>)> {
-        let shards = self.shards.lock().clone();
+        let shards = self.shards.handles.lock().clone();
         let mut pending = Vec::with_capacity(shards.len());
         for shard in shards.iter() {
             let (reply, replied) = bounded(1);
@@ -345,7 +342,7 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shards = self.shards.lock().clone();
+        let shards = self.shards.handles.lock().clone();
         let stopped = shards.iter().all(|shard| shard.controls.is_closed());
         f.debug_struct("Handle").field("shards", &shards.len()).field("stopped", &stopped).finish()
     }

@@ -239,6 +239,7 @@ mod session;
 mod shard;
 mod shard_mailbox;
 mod shard_set;
+mod shared;
 mod slots;
 mod socket;
 mod stream_factory;

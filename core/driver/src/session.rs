@@ -12,8 +12,7 @@ use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use mcp_sse_core::{
     CloseReason, Limits, Principal, RequestHead, SendError, Server, SessionId, Time,
@@ -22,6 +21,7 @@ use mcp_sse_core::{
 
 use super::handle::Handle;
 use super::shard_set::ShardHandle;
+use super::shared::Shared;
 
 /// A sender waits while this many frames, or this many bytes of them, are in the session's mailbox.
 /// The limits are small because no budget of the core counts these frames yet.
@@ -68,7 +68,7 @@ struct SessionShared {
     limits: MailboxLimits,
     server: Handle,
     shard: Arc<ShardHandle>,
-    mailbox: Mutex<SessionMailbox>,
+    mailbox: Shared<SessionMailbox>,
 }
 
 /// The limits of a session's mailbox, derived from the configuration.
@@ -94,11 +94,6 @@ impl MailboxLimits {
 }
 
 impl SessionShared {
-    fn mailbox(&self) -> MutexGuard<'_, SessionMailbox> {
-        // Nothing panics while the lock is held, so a poisoned mailbox is still consistent.
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Unlocks the mailbox and lists the session in the shard's mailbox, unless it is listed already.
     fn notify(&self, mut mailbox: MutexGuard<'_, SessionMailbox>) {
         let listed = mem::replace(&mut mailbox.listed, true);
@@ -109,7 +104,7 @@ impl SessionShared {
     }
 
     fn finish(&self) {
-        let mut mailbox = self.mailbox();
+        let mut mailbox = self.mailbox.lock();
         mailbox.finished = true;
         let waiting = mem::take(&mut mailbox.senders);
         self.notify(mailbox);
@@ -251,7 +246,7 @@ impl Session {
     /// ```
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let shared = &self.sender.guard.shared;
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         let Some(message) = mailbox.take_message() else {
             if mailbox.closed.is_some() {
                 return Poll::Ready(None);
@@ -282,7 +277,7 @@ impl Session {
     /// }
     /// ```
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        let mut mailbox = self.sender.guard.shared.mailbox();
+        let mut mailbox = self.sender.guard.shared.mailbox.lock();
         if let Some(closed) = mailbox.closed {
             return Poll::Ready(closed);
         }
@@ -509,7 +504,7 @@ impl SessionSender {
         if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.limits.frame_bytes_max {
             return Err((SendError::TooLarge, frame));
         }
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         if mailbox.finished {
             return Err((SendError::Gone, frame));
         }
@@ -562,7 +557,7 @@ impl SessionSender {
     /// ```
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
-        self.guard.shared.mailbox().closed
+        self.guard.shared.mailbox.lock().closed
     }
 }
 
@@ -593,7 +588,7 @@ impl WaitingSend<'_> {
 impl Drop for WaitingSend<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         let at = mailbox.senders.iter().position(|(known, _)| *known == number);
         let waiting = at.map(|at| mailbox.senders.swap_remove(at));
         drop(mailbox);
@@ -636,7 +631,7 @@ impl SessionSlot {
         shard: Arc<ShardHandle>,
         limits: MailboxLimits,
     ) -> (Self, Session) {
-        let mailbox = Mutex::default();
+        let mailbox = Shared::default();
         let shared =
             Arc::new(SessionShared { id, principal, head, limits, server, shard, mailbox });
         let guard = Arc::new(SenderGuard { shared: shared.clone() });
@@ -649,7 +644,7 @@ impl SessionSlot {
 
     /// Puts a message into the mailbox for the application.
     pub(super) fn message(&self, message: Message, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         mailbox.messages_bytes += message.body().len() as u64;
         mailbox.messages.push_back(message);
         let receiver = mailbox.receiver.take();
@@ -674,7 +669,7 @@ impl SessionSlot {
     /// Serves the mailbox after a notification: the application has sent frames, received messages or
     /// closed the session.
     pub(super) fn serve_mailbox(&mut self, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         mailbox.listed = false;
         if mailbox.report_is_stale() {
             self.report_backlog(&mut mailbox, server, now);
@@ -687,7 +682,7 @@ impl SessionSlot {
     /// queue is full.
     pub(super) fn queue_frames(&mut self, server: &mut Server, now: Time) {
         let shared = &*self.shared;
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         let mut moved = false;
         loop {
             let Some(frame) = self.refused.take().or_else(|| mailbox.take_frame()) else {
@@ -724,7 +719,7 @@ impl SessionSlot {
     /// Records the end of the session and wakes every waiting task. Accepted messages can still be
     /// received; sends fail with [`SendError::Gone`].
     pub(super) fn close(&self, reason: CloseReason, frames_undelivered: u32) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         if mailbox.closed.is_some() {
             return;
         }
