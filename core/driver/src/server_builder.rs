@@ -107,11 +107,8 @@ impl ServerBuilder {
         let addresses = self.socket.local_addrs().unwrap_or_default();
         let place = addresses.first().map_or("unix".into(), |address| format!("{address}"));
         let handle = self.handle.clone();
-        let stop = ShutdownOnDrop { handle: handle.clone(), only_if_panicking: false };
-        let threads = run_each(&place, &handle, self.into_workers()?, serve)?;
-        threads.wait().await?;
-        drop(stop);
-        Ok(())
+        let _stop = ShutdownOnDrop(handle.clone());
+        run_each(&place, &handle, self.into_workers()?, serve)?.wait().await
     }
 }
 

@@ -8,21 +8,16 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use async_channel::{Receiver, Sender, bounded};
+use async_channel::{Receiver, bounded};
 
 use super::handle::Handle;
 
 /// Shuts a server down when it is dropped.
-pub(super) struct ShutdownOnDrop {
-    pub(super) handle: Handle,
-    pub(super) only_if_panicking: bool,
-}
+pub(super) struct ShutdownOnDrop(pub(super) Handle);
 
 impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        if !self.only_if_panicking || thread::panicking() {
-            self.handle.shutdown();
-        }
+        self.0.shutdown();
     }
 }
 
@@ -48,26 +43,16 @@ pub(super) fn run_each<J: Send + 'static>(
     for (number, job) in jobs.into_iter().enumerate() {
         let number = if several { format!("{number} ") } else { String::new() };
         let name = format!("mcp-sse {number}{place}");
-        let spawned = thread::Builder::new().name(name).spawn({
-            let (handle, run, sender): (_, _, Sender<_>) =
-                (handle.clone(), run.clone(), sender.clone());
-            move || {
-                let guard = ShutdownOnDrop { handle, only_if_panicking: true };
-                let end = run(job);
-                if end.is_err() {
-                    guard.handle.shutdown();
-                }
-                // The receiver is gone if the future that waited has been dropped.
-                let _ = sender.try_send(end);
-            }
-        });
-        match spawned {
-            Ok(thread) => joins.push(thread),
-            Err(error) => {
-                handle.shutdown();
-                return Err(error);
-            }
-        }
+        let (run, sender) = (run.clone(), sender.clone());
+        // It is dropped when the thread ends, or cannot be started. A thread that ends without an error or a
+        // panic has been shut down before, and then a second shutdown changes nothing.
+        let stop = ShutdownOnDrop(handle.clone());
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let _stop = stop;
+            // The receiver is gone if the future that waited has been dropped.
+            let _ = sender.try_send(run(job));
+        })?;
+        joins.push(thread);
     }
     Ok(Threads { joins, ends })
 }
