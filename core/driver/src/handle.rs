@@ -6,6 +6,7 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 use std::sync::Arc;
 
 use async_channel::{Receiver, Sender, bounded};
@@ -108,17 +109,19 @@ impl ShardControl {
         &mut self,
         config: &mut Config,
         authorizer: Authorizer,
-    ) -> Result<(), ConfigError> {
-        config.defer_authorization()?;
+    ) -> io::Result<()> {
+        config.defer_authorization().map_err(invalid)?;
         self.authorizer = Some(authorizer);
         Ok(())
     }
 
     /// Fails with [`ConfigError::NoAuthorizer`] if `config` has [`Authorization::Deferred`] and there is
     /// no authorizer.
-    pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, config: &Config) -> io::Result<()> {
         match config.authorization() {
-            Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
+            Authorization::Deferred if self.authorizer.is_none() => {
+                Err(invalid(ConfigError::NoAuthorizer))
+            }
             Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),
         }
     }
@@ -153,6 +156,11 @@ impl ShardControl {
             .collect();
         core::iter::once(self).chain(others).collect()
     }
+}
+
+/// A mistake of the application's, as a listener reports it.
+fn invalid(error: ConfigError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
 impl Handle {

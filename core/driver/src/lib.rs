@@ -234,7 +234,7 @@ mod listener;
 mod log_throttle;
 mod runtime;
 mod serve;
-mod server_builder;
+mod served_stream;
 mod session;
 mod shard;
 mod shard_mailbox;
@@ -242,7 +242,6 @@ mod shard_set;
 mod shared;
 mod slots;
 mod socket;
-mod stream_factory;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;

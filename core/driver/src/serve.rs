@@ -27,12 +27,12 @@ use super::connection_source::{AcceptedStream, ConnectionSource, RuntimeListener
 use super::decisions::Authorizer;
 use super::handle::{Handle, ShardControl, shard_control};
 use super::handler::HandlerReturn;
+use super::listen_socket::ListenSocket;
 use super::runtime::{Runtime, Timer};
-use super::server_builder::{Worker, invalid};
+use super::served_stream::{ServedStream, StartTls};
 use super::session::Session;
 use super::shard::Shard;
 use super::socket::Socket;
-use super::stream_factory::{ServedStream, StartTls, StreamFactory};
 use super::turn::Turn;
 use super::verdicts::VerdictCache;
 use super::worker_count;
@@ -44,27 +44,41 @@ const ACCEPTED_MAX: u8 = 16;
 /// The pause after an error of accepting that is likely to come again, such as having no descriptor left.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// Serves one worker's share of a server on this thread, until the server has been shut down.
-pub(super) async fn serve_worker<R: Runtime>(
-    worker: Worker,
-    start_tls: Option<StartTls<R>>,
-    on_session: impl FnMut(Session, &R::Tasks) + 'static,
-) -> io::Result<()> {
-    let Worker { source, acceptor, config, controls } = worker;
-    let source = ConnectionSource::<RuntimeListener<R>>::new(source)?;
-    let acceptor = acceptor
-        .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
-        .transpose()?;
-    let shard = new_shard(config, controls);
-    R::run_tasks(move |tasks| {
-        if let Some((listener, acceptor)) = acceptor {
-            R::spawn(&tasks, accept_for_all(listener, acceptor));
-        }
-        R::spawn(&tasks, accept(source, StreamFactory { start_tls }, shard.clone()));
-        take_turns::<R, _>(shard, tasks, on_session)
-    })
-    .await;
-    Ok(())
+/// One shard of a server before it runs: what its thread is given.
+pub(super) struct Worker<R: Runtime> {
+    /// Where its connections come from.
+    pub(super) source: ConnectionSource<ListenSocket>,
+    /// What accepts for all workers, if this worker's thread is to run it.
+    pub(super) acceptor: Option<(ListenSocket, Acceptor)>,
+    /// The configuration of the whole server.
+    pub(super) config: Config,
+    /// The shard's end of the server's handle.
+    pub(super) controls: ShardControl,
+    pub(super) start_tls: Option<StartTls<R>>,
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Serves a share of a server on this thread, until the server has been shut down.
+    pub(super) async fn serve(
+        self,
+        on_session: impl FnMut(Session, &R::Tasks) + 'static,
+    ) -> io::Result<()> {
+        let Self { source, acceptor, config, controls, start_tls } = self;
+        let source = ConnectionSource::<RuntimeListener<R>>::new(source)?;
+        let acceptor = acceptor
+            .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
+            .transpose()?;
+        let shard = new_shard(config, controls);
+        R::run_tasks(move |tasks| {
+            if let Some((listener, acceptor)) = acceptor {
+                R::spawn(&tasks, accept_for_all(listener, acceptor));
+            }
+            R::spawn(&tasks, accept(source, start_tls, shard.clone()));
+            take_turns::<R, _>(shard, tasks, on_session)
+        })
+        .await;
+        Ok(())
+    }
 }
 
 /// Starts threads that serve requests whose HTTP is parsed by another server: those that
@@ -93,14 +107,13 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     let (handle, mut controls) = shard_control();
     controls.cache = cache;
     if let Some(authorizer) = authorizer {
-        controls.authorize(&mut config, authorizer).map_err(invalid)?;
+        controls.authorize(&mut config, authorizer)?;
     }
-    controls.check(&config).map_err(invalid)?;
-    let handler = SharedHandler::<R, _>::new(handlers, handler);
+    controls.check(&config)?;
+    let on_session = shared_handler::<R, _, _>(handlers, handler);
     let serve = move |controls| {
-        let (shard, handler) =
-            (new_shard::<R::TcpStream>(config.clone(), controls), handler.clone());
-        let on_session = move |session, _: &R::Tasks| handler.handle(session);
+        let (shard, on_session) =
+            (new_shard::<R::TcpStream>(config.clone(), controls), on_session.clone());
         let served = R::run_tasks(|tasks| take_turns::<R, _>(shard, tasks, on_session));
         R::block_on(async {
             served.await;
@@ -113,30 +126,16 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     Ok(handle)
 }
 
-/// A handler of sessions that all threads of a server share.
-pub(super) struct SharedHandler<R: Runtime, H> {
+/// Makes of `handler` what all threads of a server call with their sessions.
+pub(super) fn shared_handler<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     handlers: R::Handlers,
-    handler: Arc<Mutex<H>>,
-}
-
-impl<R: Runtime, H> Clone for SharedHandler<R, H> {
-    fn clone(&self) -> Self {
-        Self { handlers: self.handlers.clone(), handler: self.handler.clone() }
-    }
-}
-
-impl<R: Runtime, H> SharedHandler<R, H> {
-    pub(super) fn new(handlers: R::Handlers, handler: H) -> Self {
-        Self { handlers, handler: Arc::new(Mutex::new(handler)) }
-    }
-
-    pub(super) fn handle<Form, Returned: HandlerReturn<Form>>(&self, session: Session)
-    where
-        H: FnMut(Session) -> Returned,
-    {
-        R::run_handler(&self.handlers, || {
+    handler: impl FnMut(Session) -> Returned + Send + 'static,
+) -> impl Fn(Session, &R::Tasks) + Clone + Send + Sync + 'static {
+    let handler = Arc::new(Mutex::new(handler));
+    move |session, _: &R::Tasks| {
+        R::run_handler(&handlers, || {
             // The lock is poisoned when the handler has panicked, which ends the server.
-            let mut handler = self.handler.lock().ok()?;
+            let mut handler = handler.lock().ok()?;
             handler(session).serving()
         });
     }
@@ -166,7 +165,7 @@ async fn take_turns<R: Runtime, S: Socket + 'static>(
 /// Accepts for a shard until it stops.
 async fn accept<R: Runtime>(
     source: ConnectionSource<RuntimeListener<R>>,
-    factory: StreamFactory<R>,
+    start_tls: Option<StartTls<R>>,
     shard: Shard<ServedStream<R>>,
 ) {
     let mut pace = AcceptBackoff::<R>::new();
@@ -180,7 +179,8 @@ async fn accept<R: Runtime>(
                 Poll::Pending
             }
         });
-        match accepted.await.map(|accepted| accepted.map(|stream| factory.open(stream))) {
+        let open = |stream| ServedStream::open(stream, start_tls.as_ref());
+        match accepted.await.map(|accepted| accepted.map(open)) {
             None => return,
             Some(Ok(Ok((stream, peer)))) => shard.accept(stream, peer),
             Some(Ok(Err(error))) => {
