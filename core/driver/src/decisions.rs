@@ -13,13 +13,12 @@
 //! simpler; but some clients never come back after an error, and many of them may share an address.
 
 use core::fmt;
-use core::mem;
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::task::Wake;
@@ -95,14 +94,19 @@ struct Question {
     address: Option<IpAddr>,
 }
 
-/// A running decision, or room for one.
-struct DecisionSlot {
-    work: Option<DecisionFuture>,
+/// A running decision.
+struct RunningDecision {
+    future: DecisionFuture,
     /// The requests that wait for the decision.
     tickets: Vec<AuthTicket>,
     key: Option<CredentialKey>,
     address: Option<IpAddr>,
     until: Option<Time>,
+}
+
+/// A running decision, or room for one.
+struct DecisionSlot {
+    running: Option<RunningDecision>,
     wake: Arc<SlotWaker>,
     waker: Waker,
 }
@@ -135,11 +139,7 @@ pub(super) struct Decisions {
     /// It grows to the largest number that was needed at once.
     slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
-    /// How many slots the requests of each address use.
-    addresses: BTreeMap<IpAddr, usize>,
-    /// Tickets in `slots` and `waiting`.
-    pending: usize,
-    /// When `pending` reaches this, tickets of clients that have left are removed.
+    /// When so many requests are pending, those of clients that have left are removed.
     sweep_at: usize,
     /// How many decisions this turn has started.
     begun: usize,
@@ -158,8 +158,6 @@ impl Decisions {
             verdicts: Verdicts::new(cache),
             slots: Vec::new(),
             waiting: VecDeque::new(),
-            addresses: BTreeMap::new(),
-            pending: 0,
             sweep_at: SWEEP_MIN,
             begun: 0,
             any: Arc::default(),
@@ -186,7 +184,6 @@ impl Decisions {
         if self.authorizer.is_none() || !self.has_room(server) {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         }
-        self.pending += 1;
         let address = server.config().limited_address(head.client());
         let question = Question { ticket, head, key, address };
         let Some(question) = self.join(question) else { return };
@@ -204,9 +201,12 @@ impl Decisions {
     pub(super) fn poll(&mut self, server: &mut Server, now: Time) -> bool {
         self.begun = 0;
         for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get_mut(at) else { break };
-            if slot.work.is_some() && slot.until.is_some_and(|until| until <= now) {
-                log::debug!("a decision timed out; {} requests waited for it", slot.tickets.len());
+            let running = self.slots.get(at).and_then(|slot| slot.running.as_ref());
+            if let Some(running) = running
+                && running.until.is_some_and(|until| until <= now)
+            {
+                let waited = running.tickets.len();
+                log::debug!("a decision timed out; {waited} requests waited for it");
                 self.finish(at, Verdict::Refuse(Refusal::Unavailable).into(), server, now);
             }
         }
@@ -231,13 +231,11 @@ impl Decisions {
             && let Some(question) = self.waiting.pop_front()
         {
             if !server.expects(&question.ticket) {
-                self.pending -= 1;
                 continue;
             }
             // The same credential may have been decided about while the request waited.
             let known = question.key.as_ref().and_then(|key| self.verdicts.get(key, now));
             if let Some(principal) = known {
-                self.pending -= 1;
                 server.count_remembered_verdict();
                 answer(server, question.ticket, Verdict::Allow(principal), now);
                 continue;
@@ -256,26 +254,35 @@ impl Decisions {
         more
     }
 
+    fn running(&self) -> impl Iterator<Item = &RunningDecision> {
+        self.slots.iter().filter_map(|slot| slot.running.as_ref())
+    }
+
+    fn running_mut(&mut self) -> impl Iterator<Item = &mut RunningDecision> {
+        self.slots.iter_mut().filter_map(|slot| slot.running.as_mut())
+    }
+
     /// Whether the address of a question may use one more slot.
     fn has_slot_for(&self, question: &Question) -> bool {
-        let used = question.address.and_then(|address| self.addresses.get(&address));
-        used.is_none_or(|&used| used < DECISIONS_PER_ADDRESS_MAX)
+        let of_address = |running: &&RunningDecision| running.address == question.address;
+        question.address.is_none()
+            || self.running().filter(of_address).count() < DECISIONS_PER_ADDRESS_MAX
     }
 
     /// The earliest deadline of the running decisions: [`poll`](Self::poll) then has to be called.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let busy = self.slots.iter().filter(|slot| slot.work.is_some());
-        busy.filter_map(|slot| slot.until).min()
+        self.running().filter_map(|running| running.until).min()
     }
 
     /// Adds a question to a running decision with the same key. Returns the question if there is none.
     fn join(&mut self, question: Question) -> Option<Question> {
         let Some(key) = &question.key else { return Some(question) };
-        let same =
-            |slot: &&mut DecisionSlot| slot.key.as_ref().is_some_and(|other| other.same(key));
-        match self.slots.iter_mut().find(same) {
-            Some(slot) => {
-                slot.tickets.push(question.ticket);
+        let same = |running: &&mut RunningDecision| {
+            running.key.as_ref().is_some_and(|other| other.same(key))
+        };
+        match self.running_mut().find(same) {
+            Some(running) => {
+                running.tickets.push(question.ticket);
                 None
             }
             None => Some(question),
@@ -286,14 +293,12 @@ impl Decisions {
     fn begin(&mut self, at: usize, question: Question, server: &mut Server, now: Time) {
         self.begun += 1;
         let until = server.config().timeouts().decision.map(|limit| now.saturating_add(limit));
-        let decide = self.authorizer.clone();
-        let Some(slot) = self.slots.get_mut(at) else { return };
-        slot.tickets.push(question.ticket);
-        (slot.key, slot.address, slot.until) = (question.key, question.address, until);
-        if let Some(address) = question.address {
-            *self.addresses.entry(address).or_default() += 1;
-        }
-        slot.work = decide.map(|decide| (decide.0)(question.head));
+        let (Some(authorizer), Some(slot)) = (&self.authorizer, self.slots.get_mut(at)) else {
+            return;
+        };
+        let Question { ticket, head, key, address } = question;
+        let future = (authorizer.0)(head);
+        slot.running = Some(RunningDecision { future, tickets: vec![ticket], key, address, until });
         self.work(at, server, now);
     }
 
@@ -301,9 +306,9 @@ impl Decisions {
     fn work(&mut self, at: usize, server: &mut Server, now: Time) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.wake.woken.store(false, Ordering::Release);
-        let Some(work) = &mut slot.work else { return };
+        let Some(running) = &mut slot.running else { return };
         let cx = &mut Context::from_waker(&slot.waker);
-        let decision = match catch_panic(|| work.as_mut().poll(cx)) {
+        let decision = match catch_panic(|| running.future.as_mut().poll(cx)) {
             Some(Poll::Pending) => return,
             Some(Poll::Ready(decision)) => decision,
             None => Verdict::Refuse(Refusal::Unavailable).into(),
@@ -313,18 +318,8 @@ impl Decisions {
 
     /// Answers every request that waits for the decision in the slot `at`, and frees the slot.
     fn finish(&mut self, at: usize, decision: Decision, server: &mut Server, now: Time) {
-        let Some(slot) = self.slots.get_mut(at) else { return };
-        let (work, key) = (slot.work.take(), slot.key.take());
-        let tickets = mem::take(&mut slot.tickets);
-        if let Some(address) = slot.address.take()
-            && let Some(used) = self.addresses.get_mut(&address)
-        {
-            *used -= 1;
-            if *used == 0 {
-                self.addresses.remove(&address);
-            }
-        }
-        self.pending -= tickets.len();
+        let running = self.slots.get_mut(at).and_then(|slot| slot.running.take());
+        let Some(RunningDecision { future, tickets, key, .. }) = running else { return };
         let verdict = decision.verdict.clone();
         if let Some(key) = key {
             self.verdicts.put(key, decision, now);
@@ -333,12 +328,12 @@ impl Decisions {
             answer(server, ticket, verdict.clone(), now);
         }
         // Dropping the future runs the application's code, which may panic.
-        let _ = catch_panic(|| drop(work));
+        let _ = catch_panic(|| drop(future));
     }
 
     /// The number of a free slot; a new one if there are fewer than [`DECISIONS_MAX`].
     fn vacancy(&mut self) -> Option<usize> {
-        let free = self.slots.iter().position(|slot| slot.work.is_none());
+        let free = self.slots.iter().position(|slot| slot.running.is_none());
         if free.is_some() || self.slots.len() == DECISIONS_MAX {
             return free;
         }
@@ -348,24 +343,26 @@ impl Decisions {
             shard: self.shard.clone(),
         });
         let waker = Waker::from(wake.clone());
-        let (work, tickets, key, address, until) = (None, Vec::new(), None, None, None);
-        self.slots.push(DecisionSlot { work, tickets, key, address, until, wake, waker });
+        self.slots.push(DecisionSlot { running: None, wake, waker });
         Some(self.slots.len() - 1)
+    }
+
+    /// How many requests wait for a verdict.
+    fn pending(&self) -> usize {
+        let deciding = self.running().map(|running| running.tickets.len());
+        self.waiting.len() + deciding.sum::<usize>()
     }
 
     /// Whether one more request may wait, after removing those whose clients have left.
     fn has_room(&mut self, server: &Server) -> bool {
-        if self.pending >= self.sweep_at {
+        if self.pending() >= self.sweep_at {
             self.waiting.retain(|question| server.expects(&question.ticket));
-            self.pending = self.waiting.len();
-            for slot in &mut self.slots {
-                slot.tickets.retain(|ticket| server.expects(ticket));
-                self.pending += slot.tickets.len();
-            }
-            self.sweep_at = SWEEP_MIN.max(2 * self.pending);
+            let running = self.running_mut();
+            running.for_each(|running| running.tickets.retain(|ticket| server.expects(ticket)));
+            self.sweep_at = SWEEP_MIN.max(2 * self.pending());
         }
         // There are fewer than 2^32 connections.
-        server.config().limits().events_max.is_none_or(|max| self.pending < max as usize)
+        server.config().limits().events_max.is_none_or(|max| self.pending() < max as usize)
     }
 }
 
