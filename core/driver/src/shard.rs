@@ -124,12 +124,12 @@ impl<S: Socket> Conn<S> {
             Interest::Close => return Poll::Ready(Ok(None)),
             Interest::Io { read: false, .. } => return Poll::Pending,
             Interest::Linger if !self.shut => {
-                ready!(self.socket.poll_shutdown(cx))?;
+                ready!(self.socket.stream().poll_shutdown(cx))?;
                 self.shut = true;
             }
             Interest::Io { read: true, .. } | Interest::Linger => {}
         }
-        self.socket.poll_read(cx, buffer).map_ok(Some)
+        self.socket.stream().poll_read(cx, buffer).map_ok(Some)
     }
 }
 
@@ -143,29 +143,11 @@ enum Io<S> {
     },
 }
 
-impl<S: Socket> Socket for Io<S> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+impl<S: Socket> Io<S> {
+    fn stream(&mut self) -> &mut dyn Socket {
         match self {
-            Self::Socket(socket) => socket.poll_read(cx, buffer),
-            Self::Exchange { socket, .. } => socket.poll_read(cx, buffer),
-        }
-    }
-
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Socket(socket) => socket.poll_write(cx, pieces),
-            Self::Exchange { socket, .. } => socket.poll_write(cx, pieces),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Socket(socket) => socket.poll_shutdown(cx),
-            Self::Exchange { socket, .. } => socket.poll_shutdown(cx),
+            Self::Socket(socket) => socket,
+            Self::Exchange { socket, .. } => socket,
         }
     }
 }
@@ -278,7 +260,7 @@ impl<S: Socket> Shard<S> {
 
 impl<S: Socket> ShardState<S> {
     fn conn(&mut self, id: ConnId) -> Option<&mut Conn<S>> {
-        self.conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
+        find(&mut self.conns, id)
     }
 
     /// One step of a connection's task: a read, a shutdown or the end. Pending if it has to wait.
@@ -300,8 +282,7 @@ impl<S: Socket> ShardState<S> {
         let interest = self.server.interest(id);
         let now = self.clock.now();
         let Self { server, conns, buffer, shard_set, .. } = self;
-        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-        let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
+        let Some(conn) = find(conns, id) else { return Poll::Ready(()) };
         conn.waits_for = Some(interest);
         let Poll::Ready(read) = conn.poll_read(interest, cx, buffer) else { return Poll::Pending };
         // Before: the input may be a request for the counts of all shards.
@@ -357,8 +338,7 @@ impl<S: Socket> ShardState<S> {
     /// Passes the head of a response to the HTTP side of an exchange, which gets it apart from the body.
     fn hand_over_head(&mut self, id: ConnId) {
         let Self { server, conns, .. } = self;
-        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-        if let Some(conn) = conn.filter(|conn| conn.id == id)
+        if let Some(conn) = find(conns, id)
             && let Io::Exchange { socket, responded: responded @ false } = &mut conn.socket
             && let Some(head) = server.response(id)
         {
@@ -374,8 +354,7 @@ impl<S: Socket> ShardState<S> {
         for _ in 0..IO_BATCH {
             let now = self.clock.now();
             let Self { server, conns, .. } = self;
-            let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-            let Some(conn) = conn.filter(|conn| conn.id == id) else { return };
+            let Some(conn) = find(conns, id) else { return };
             // A task without a waker has not been polled yet; its first poll writes.
             let Some(waker) = &conn.waker else { return };
             let transmit = server.transmit(id);
@@ -385,7 +364,7 @@ impl<S: Socket> ShardState<S> {
             let mut pieces = [IoSlice::new(&[]); SLICES];
             let filled = transmit.fill(&mut pieces);
             let pieces = pieces.get(..filled).unwrap_or_default();
-            match conn.socket.poll_write(&mut Context::from_waker(waker), pieces) {
+            match conn.socket.stream().poll_write(&mut Context::from_waker(waker), pieces) {
                 Poll::Ready(Ok(0)) => conn.failed = true,
                 Poll::Ready(Ok(count)) => server.handle_written(id, count, now),
                 Poll::Pending => conn.blocked = true,
@@ -447,6 +426,10 @@ impl<S> Drop for ShardState<S> {
     fn drop(&mut self) {
         self.shard_set.leave(self.server.metrics());
     }
+}
+
+fn find<S>(conns: &mut [Option<Conn<S>>], id: ConnId) -> Option<&mut Conn<S>> {
+    conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
 }
 
 fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {
