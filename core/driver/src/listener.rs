@@ -556,7 +556,7 @@ impl<R: Runtime> Listener<R> {
         let handle = self.handle();
         let _stop = ShutdownOnDrop(handle.clone());
         let serve = move |worker: Worker<R>| R::block_on(worker.serve(on_session.clone()));
-        run_each(&place, &handle, self.into_workers()?, serve)?.wait().await
+        run_each(&place, &handle, self.into_workers()?, serve)?.await
     }
 
     /// The only worker, to be served on the present thread. Fails if there are to be several.
