@@ -19,8 +19,9 @@ use core::task::{Poll, ready};
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use mcp_sse_core::{Clock, Config, EntropyUnavailable, Time};
+use mcp_sse_core::{Config, EntropyUnavailable};
 
 use super::accept_queue::Acceptor;
 use super::connection_source::{AcceptedStream, ConnectionSource, RuntimeListener};
@@ -220,17 +221,15 @@ async fn accept_for_all<R: Runtime>(listener: RuntimeListener<R>, acceptor: Acce
 /// How fast a task accepts: it lets other tasks run now and then, and pauses when accepting fails.
 struct AcceptBackoff<R: Runtime> {
     accepted: u8,
-    clock: Clock,
     timer: R::Timer,
     /// When the log was last told of an error, and how many errors it has not been told of since.
-    warned: Option<Time>,
+    warned: Option<Instant>,
     unsaid: u32,
 }
 
 impl<R: Runtime> AcceptBackoff<R> {
     fn new() -> Self {
-        let timer = R::Timer::default();
-        Self { accepted: 0, clock: Clock::start(), timer, warned: None, unsaid: 0 }
+        Self { accepted: 0, timer: R::Timer::default(), warned: None, unsaid: 0 }
     }
 
     /// Call it before each connection that is accepted.
@@ -244,9 +243,8 @@ impl<R: Runtime> AcceptBackoff<R> {
 
     /// Pauses, and warns of `error` at most once a second.
     async fn pause_after(&mut self, error: &io::Error) {
-        let now = self.clock.now();
-        let quiet = |warned| now.saturating_since(warned) < Duration::from_secs(1);
-        if self.warned.is_some_and(quiet) {
+        let now = Instant::now();
+        if self.warned.is_some_and(|warned| now.duration_since(warned) < Duration::from_secs(1)) {
             self.unsaid += 1;
         } else {
             log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
@@ -255,10 +253,7 @@ impl<R: Runtime> AcceptBackoff<R> {
         // The peer has left before its connection was accepted, which says nothing about the next one.
         let left =
             matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
-        let until = if left { now } else { now.saturating_add(BACKOFF) };
-        if let Some(until) = self.clock.instant(until) {
-            self.timer.set(until);
-            poll_fn(|cx| self.timer.poll(cx)).await;
-        }
+        self.timer.set(if left { now } else { now + BACKOFF });
+        poll_fn(|cx| self.timer.poll(cx)).await;
     }
 }
