@@ -610,11 +610,7 @@ fn warn_of_impossible_https(config: &Config, tls: bool, on_unix_socket: bool) {
 }
 
 #[cfg(feature = "tls")]
-impl<R> Listener<R>
-where
-    R: Runtime<TlsStream = TlsSocket<<R as Runtime>::TcpStream>>,
-    R::TcpStream: TlsUpgrade,
-{
+impl<R: Runtime<TcpStream: TlsUpgrade>> Listener<R> {
     /// Speaks TLS on every connection. Without this method, which needs the feature `tls` of the
     /// adapter, a server speaks plain HTTP.
     ///
@@ -644,7 +640,8 @@ where
     /// ```
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
-        self.start_tls = Some(Arc::new(move |stream, peer| TlsSocket::new(stream, &tls, peer)));
+        self.start_tls =
+            Some(Arc::new(move |stream, peer| Box::new(TlsSocket::new(stream, &tls, peer))));
         self
     }
 }

@@ -8,8 +8,8 @@
 //! primitive, since tokio's streams remember which read emptied a socket, and the driver would have to do
 //! that again.
 //!
-//! TLS is an associated type and not a feature of the trait: with features, an adapter without TLS
-//! would not compile in a program in which another crate switches the driver's feature `tls` on.
+//! TLS is a trait of its own, for the TCP stream, and not a feature of this one: with features, an adapter
+//! without TLS would not compile in a program in which another crate switches the driver's feature `tls` on.
 
 use core::net::SocketAddr;
 use core::pin::Pin;
@@ -33,7 +33,8 @@ use super::socket::Socket;
 pub trait Runtime: Sized + 'static {
     /// A listening TCP socket that this runtime watches.
     type TcpListener: 'static;
-    /// A TCP stream that this runtime watches.
+    /// A TCP stream that this runtime watches. `Listener` has the method `tls` if TLS can be started on it,
+    /// which is what `TlsUpgrade` says.
     type TcpStream: Socket + 'static;
     /// A listening Unix socket that this runtime watches.
     #[cfg(unix)]
@@ -41,9 +42,6 @@ pub trait Runtime: Sized + 'static {
     /// A Unix stream that this runtime watches.
     #[cfg(unix)]
     type UnixStream: Socket + 'static;
-    /// A TCP stream on which TLS is spoken: `TlsSocket<Self::TcpStream>`. With any other type, such as
-    /// [`TcpStream`](Self::TcpStream) again, `Listener` has no method `tls`.
-    type TlsStream: Socket + 'static;
     /// A timer. The default value is one that is not set.
     type Timer: Timer + Default + 'static;
     /// Spawns tasks on the thread of [`run_tasks`](Self::run_tasks).

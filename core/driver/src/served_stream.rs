@@ -15,16 +15,15 @@ use super::socket::Socket;
 
 /// Puts TLS on an accepted TCP stream. It is called through a pointer, once for each connection, so that
 /// only `Listener::tls` needs a runtime with TLS.
-pub(super) type StartTls<R> = Arc<
-    dyn Fn(<R as Runtime>::TcpStream, Peer) -> <R as Runtime>::TlsStream + Send + Sync + 'static,
->;
+pub(super) type StartTls<R> =
+    Arc<dyn Fn(<R as Runtime>::TcpStream, Peer) -> Box<dyn Socket> + Send + Sync>;
 
 /// A stream of any kind that is served.
 pub(super) enum ServedStream<R: Runtime> {
     Tcp(R::TcpStream),
     #[cfg(unix)]
     Unix(R::UnixStream),
-    Tls(Box<R::TlsStream>),
+    Tls(Box<dyn Socket>),
 }
 
 impl<R: Runtime> ServedStream<R> {
@@ -39,7 +38,7 @@ impl<R: Runtime> ServedStream<R> {
                 Ok(match start_tls {
                     Some(start_tls) => {
                         let peer = peer.secure();
-                        (Self::Tls(Box::new(start_tls(stream, peer))), peer)
+                        (Self::Tls(start_tls(stream, peer)), peer)
                     }
                     None => (Self::Tcp(stream), peer),
                 })

@@ -277,7 +277,7 @@ pub trait TlsStream {
 /// A [`Socket`] on which TLS is spoken, from the first byte of its handshake on.
 ///
 /// A peer that speaks plain HTTP gets an answer in plain HTTP that says so.
-pub struct TlsSocket<P: TlsUpgrade> {
+pub(super) struct TlsSocket<P: TlsUpgrade> {
     stage: Stage<P>,
     tls: Tls,
     peer: Peer,
@@ -306,7 +306,7 @@ enum Stage<P: TlsUpgrade> {
 
 impl<P: TlsUpgrade> TlsSocket<P> {
     /// Takes an accepted stream on which nothing was read yet. `peer` is for log lines.
-    pub fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
+    pub(super) fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
         Self { stage: Stage::Silent(socket), tls: tls.clone(), peer }
     }
 
@@ -455,11 +455,5 @@ impl<P: TlsUpgrade> Drop for TlsSocket<P> {
         if let Stage::Open { stream, .. } = &mut self.stage {
             let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
-    }
-}
-
-impl<P: TlsUpgrade> fmt::Debug for TlsSocket<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSocket").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
