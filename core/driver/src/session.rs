@@ -11,7 +11,7 @@ use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, MutexGuard};
 
 use mcp_sse_core::{
@@ -51,8 +51,8 @@ struct SessionMailbox {
     receiver: Option<Waker>,
     frames: VecDeque<Frame>,
     frames_bytes: usize,
-    /// Senders that wait for room, each with a number that identifies its future.
-    senders: Vec<(u64, Waker)>,
+    /// The wakers of senders that wait for room, by a number that identifies the future.
+    senders: BTreeMap<u64, Waker>,
     senders_numbered: u64,
     /// No frame is accepted any more: the application closed the session, or the session has ended.
     finished: bool,
@@ -112,8 +112,8 @@ impl SessionShared {
     }
 }
 
-fn wake(senders: Vec<(u64, Waker)>) {
-    senders.into_iter().for_each(|(_, waker)| waker.wake());
+fn wake(senders: BTreeMap<u64, Waker>) {
+    senders.into_values().for_each(Waker::wake);
 }
 
 impl SessionMailbox {
@@ -574,24 +574,15 @@ impl WaitingSend<'_> {
             mailbox.senders_numbered += 1;
             mailbox.senders_numbered
         });
-        match mailbox.senders.iter_mut().find(|(known, _)| *known == number) {
-            Some((_, waker)) if waker.will_wake(cx.waker()) => None,
-            Some((_, waker)) => Some(mem::replace(waker, cx.waker().clone())),
-            None => {
-                mailbox.senders.push((number, cx.waker().clone()));
-                None
-            }
-        }
+        mailbox.senders.insert(number, cx.waker().clone())
     }
 }
 
 impl Drop for WaitingSend<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let mut mailbox = self.shared.mailbox.lock();
-        let at = mailbox.senders.iter().position(|(known, _)| *known == number);
-        let waiting = at.map(|at| mailbox.senders.swap_remove(at));
-        drop(mailbox);
+        // The lock is released before the waker is dropped.
+        let waiting = self.shared.mailbox.lock().senders.remove(&number);
         drop(waiting);
     }
 }
@@ -711,7 +702,7 @@ impl SessionSlot {
                 }
             }
         }
-        let waiting = if moved { mem::take(&mut mailbox.senders) } else { Vec::new() };
+        let waiting = if moved { mem::take(&mut mailbox.senders) } else { BTreeMap::new() };
         drop(mailbox);
         wake(waiting);
     }
