@@ -591,7 +591,7 @@ impl<R: Runtime> Listener<R> {
         let acceptors = iter::once(acceptor).chain(iter::repeat_with(|| None));
         let parts = sources.into_iter().zip(acceptors).zip(controls.split(workers));
         let worker = |((source, acceptor), controls)| {
-            let (config, start_tls) = (config.clone(), start_tls.clone());
+            let (source, config, start_tls) = (Some(source), config.clone(), start_tls.clone());
             Worker { source, acceptor, config, controls, start_tls }
         };
         Ok(parts.map(worker).collect())

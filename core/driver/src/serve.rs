@@ -33,7 +33,6 @@ use super::runtime::{Runtime, Timer};
 use super::served_stream::{ServedStream, StartTls};
 use super::session::Session;
 use super::shard::Shard;
-use super::socket::Socket;
 use super::turn::Turn;
 use super::verdicts::VerdictCache;
 use super::worker_count;
@@ -47,8 +46,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 
 /// One shard of a server before it runs: what its thread is given.
 pub(super) struct Worker<R: Runtime> {
-    /// Where its connections come from.
-    pub(super) source: ConnectionSource<ListenSocket>,
+    /// Where its connections come from; `None` if all requests are given to [`Handle::exchange`].
+    pub(super) source: Option<ConnectionSource<ListenSocket>>,
     /// What accepts for all workers, if this worker's thread is to run it.
     pub(super) acceptor: Option<(ListenSocket, Acceptor)>,
     /// The configuration of the whole server.
@@ -65,17 +64,20 @@ impl<R: Runtime> Worker<R> {
         on_session: impl FnMut(Session, &R::Tasks) + 'static,
     ) -> io::Result<()> {
         let Self { source, acceptor, config, controls, start_tls } = self;
-        let source = ConnectionSource::<RuntimeListener<R>>::new(source)?;
+        let source = source.map(ConnectionSource::<RuntimeListener<R>>::new).transpose()?;
         let acceptor = acceptor
             .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
             .transpose()?;
-        let shard = new_shard(config, controls);
+        let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
+        let shard = Shard::new(config, Box::new(system), controls);
         R::run_tasks(move |tasks| {
             if let Some((listener, acceptor)) = acceptor {
                 R::spawn(&tasks, accept_for_all(listener, acceptor));
             }
-            R::spawn(&tasks, accept(source, start_tls, shard.clone()));
-            take_turns::<R, _>(shard, tasks, on_session)
+            if let Some(source) = source {
+                R::spawn(&tasks, accept(source, start_tls, shard.clone()));
+            }
+            take_turns::<R>(shard, tasks, on_session)
         })
         .await;
         Ok(())
@@ -113,14 +115,10 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     controls.check(&config)?;
     let on_session = shared_handler::<R, _, _>(handlers, handler);
     let serve = move |controls| {
-        let (shard, on_session) =
-            (new_shard::<R::TcpStream>(config.clone(), controls), on_session.clone());
-        let served = R::run_tasks(|tasks| take_turns::<R, _>(shard, tasks, on_session));
-        R::block_on(async {
-            served.await;
-            Ok(())
-        })
-        .inspect_err(|error| log::error!("the service cannot run: {error}"))
+        let (source, acceptor, config, start_tls) = (None, None, config.clone(), None);
+        let worker = Worker::<R> { source, acceptor, config, controls, start_tls };
+        R::block_on(worker.serve(on_session.clone()))
+            .inspect_err(|error| log::error!("the service cannot run: {error}"))
     };
     // Nothing waits for the threads, which end by themselves.
     drop(run_each("service", &handle, controls.split(workers), serve)?);
@@ -142,14 +140,9 @@ pub(super) fn shared_handler<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     }
 }
 
-fn new_shard<S: Socket>(config: Config, controls: ShardControl) -> Shard<S> {
-    let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
-    Shard::new(config, Box::new(system), controls)
-}
-
 /// Takes a shard's turns, and gives each of its connections a task, until the shard has been shut down.
-async fn take_turns<R: Runtime, S: Socket + 'static>(
-    shard: Shard<S>,
+async fn take_turns<R: Runtime>(
+    shard: Shard<ServedStream<R>>,
     tasks: R::Tasks,
     mut on_session: impl FnMut(Session, &R::Tasks),
 ) {

@@ -248,7 +248,7 @@ impl<S: Socket> Shard<S> {
             if state.poll_once(id, cx).is_pending() {
                 return Poll::Pending;
             }
-            let over = state.conn(id).is_none();
+            let over = find(&mut state.conns, id).is_none();
             if over {
                 return Poll::Ready(());
             }
@@ -259,13 +259,9 @@ impl<S: Socket> Shard<S> {
 }
 
 impl<S: Socket> ShardState<S> {
-    fn conn(&mut self, id: ConnId) -> Option<&mut Conn<S>> {
-        find(&mut self.conns, id)
-    }
-
     /// One step of a connection's task: a read, a shutdown or the end. Pending if it has to wait.
     fn poll_once(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        let Some(conn) = find(&mut self.conns, id) else { return Poll::Ready(()) };
         set_waker(&mut conn.waker, cx);
         if let Io::Exchange { socket, .. } = &conn.socket
             && socket.poll_gone(cx).is_ready()
@@ -273,7 +269,7 @@ impl<S: Socket> ShardState<S> {
             conn.failed = true;
         }
         self.hand_over_head(id);
-        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        let Some(conn) = find(&mut self.conns, id) else { return Poll::Ready(()) };
         if mem::take(&mut conn.blocked) {
             self.flush(id);
             // Written bytes make room in queues, for which senders may be waiting.
@@ -375,7 +371,7 @@ impl<S: Socket> ShardState<S> {
             }
         }
         let interest = self.server.interest(id);
-        let Some(conn) = self.conn(id) else { return };
+        let Some(conn) = find(&mut self.conns, id) else { return };
         // The task reads; turns write. So a change of `write` alone does not concern it.
         let same = match (conn.waits_for, interest) {
             (Some(Interest::Io { read: a, .. }), Interest::Io { read: b, .. }) => a == b,
