@@ -4,8 +4,8 @@
 //! Knows: the shards of a server, and how to reach each. Does not know: threads, or what a shard does
 //! with a [`Control`].
 
-use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::{fmt, iter};
 use std::io;
 use std::sync::Arc;
 
@@ -81,17 +81,21 @@ impl Drop for ControlReceiver {
     }
 }
 
+fn new_shard(mailbox: ShardMailbox) -> (Arc<ShardHandle>, ControlReceiver) {
+    let (sender, receiver) = bounded(CONTROLS_MAX);
+    (ShardHandle::new(mailbox, sender), ControlReceiver(receiver))
+}
+
 /// Makes the [`Handle`] of a server of one shard, and the [`ShardControl`] of that shard.
 pub(super) fn shard_control() -> (Handle, ShardControl) {
-    let (sender, receiver) = bounded(CONTROLS_MAX);
-    let shard = ShardHandle::new(ShardMailbox::default(), sender);
+    let (shard, receiver) = new_shard(ShardMailbox::default());
     let handles: Arc<[_]> = Arc::from([shard.clone()]);
     let shards = ShardHandles { handles: Shared::new(handles.clone()), next: AtomicUsize::new(0) };
     let handle = Handle { shards: Arc::new(shards) };
     let shard_set = ShardSet::new(handles, 0, shard);
     let controls = ShardControl {
         handle: handle.clone(),
-        receiver: ControlReceiver(receiver),
+        receiver,
         shard_set,
         authorizer: None,
         cache: VerdictCache::new(),
@@ -134,15 +138,10 @@ impl ShardControl {
         let mut handles = shards.handles.lock();
         debug_assert_eq!(handles.len(), 1, "split once");
         let first = self.shard_set.own().clone();
-        let mut all = vec![first.clone()];
-        let mut receivers = Vec::new();
-        for _ in 1..count {
-            let (sender, receiver) = bounded(CONTROLS_MAX);
-            // A stop that was requested before the split reaches every shard.
-            all.push(ShardHandle::new(first.mailbox.clone_pending(), sender));
-            receivers.push(ControlReceiver(receiver));
-        }
-        *handles = all.into();
+        // A stop that was requested before the split reaches every shard.
+        let further = (1..count).map(|_| new_shard(first.mailbox.clone_pending()));
+        let (others, receivers): (Vec<_>, Vec<_>) = further.unzip();
+        *handles = iter::once(first.clone()).chain(others).collect();
         self.shard_set.join(handles.clone());
         let others = receivers.into_iter().zip(handles.iter().enumerate().skip(1));
         let others: Vec<_> = others
@@ -154,7 +153,7 @@ impl ShardControl {
                 cache: self.cache.clone(),
             })
             .collect();
-        core::iter::once(self).chain(others).collect()
+        iter::once(self).chain(others).collect()
     }
 }
 

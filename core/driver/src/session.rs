@@ -112,6 +112,16 @@ impl SessionShared {
     }
 }
 
+/// Registers the task that waits for a message or the end, and unlocks the mailbox.
+fn set_receiver(mut mailbox: MutexGuard<'_, SessionMailbox>, cx: &Context<'_>) {
+    if mailbox.receiver.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+        let old = mailbox.receiver.replace(cx.waker().clone());
+        // Dropping a waker can run foreign code, so the lock is released first.
+        drop(mailbox);
+        drop(old);
+    }
+}
+
 fn wake(senders: BTreeMap<u64, Waker>) {
     senders.into_values().for_each(Waker::wake);
 }
@@ -251,11 +261,7 @@ impl Session {
             if mailbox.closed.is_some() {
                 return Poll::Ready(None);
             }
-            let same = mailbox.receiver.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
-            let old = if same { None } else { mailbox.receiver.replace(cx.waker().clone()) };
-            // Dropping a waker can run foreign code, so the lock is released first.
-            drop(mailbox);
-            drop(old);
+            set_receiver(mailbox, cx);
             return Poll::Pending;
         };
         if mailbox.report_is_stale() {
@@ -277,13 +283,11 @@ impl Session {
     /// }
     /// ```
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        let mut mailbox = self.sender.guard.shared.mailbox.lock();
+        let mailbox = self.sender.guard.shared.mailbox.lock();
         if let Some(closed) = mailbox.closed {
             return Poll::Ready(closed);
         }
-        let old = mailbox.receiver.replace(cx.waker().clone());
-        drop(mailbox);
-        drop(old);
+        set_receiver(mailbox, cx);
         Poll::Pending
     }
 

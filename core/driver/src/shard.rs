@@ -248,8 +248,7 @@ impl<S: Socket> Shard<S> {
             if state.poll_once(id, cx).is_pending() {
                 return Poll::Pending;
             }
-            let over = find(&mut state.conns, id).is_none();
-            if over {
+            if find(&mut state.conns, id).is_none() {
                 return Poll::Ready(());
             }
         }
