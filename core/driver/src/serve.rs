@@ -6,7 +6,7 @@
 //! Each thread runs three kinds of tasks:
 //!
 //! - one that accepts, while [`Shard::poll_accepting`] is true, and gives each stream to [`Shard::accept`];
-//! - one for each connection, which is [`Shard::connection`]: it reads;
+//! - one for each connection, which polls [`Shard::poll_connection`]: it reads;
 //! - one that polls [`Shard::poll_turn`]: it serves the clock, moves messages between the core and the
 //!   handles, and writes. Tasks that read only wake it, so that one turn writes what many reads brought
 //!   about: answers and events for one socket leave together.
@@ -18,6 +18,7 @@ use core::future::poll_fn;
 use core::task::{Poll, ready};
 use core::time::Duration;
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -69,7 +70,7 @@ impl<R: Runtime> Worker<R> {
             .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
             .transpose()?;
         let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
-        let shard = Shard::new(config, Box::new(system), controls);
+        let shard = Rc::new(Shard::new(config, Box::new(system), controls));
         R::run_tasks(move |tasks| {
             if let Some((listener, acceptor)) = acceptor {
                 R::spawn(&tasks, accept_for_all(listener, acceptor));
@@ -142,7 +143,7 @@ pub(super) fn shared_handler<R: Runtime, Form, Returned: HandlerReturn<Form>>(
 
 /// Takes a shard's turns, and gives each of its connections a task, until the shard has been shut down.
 async fn take_turns<R: Runtime>(
-    shard: Shard<ServedStream<R>>,
+    shard: Rc<Shard<ServedStream<R>>>,
     tasks: R::Tasks,
     mut on_session: impl FnMut(Session, &R::Tasks),
 ) {
@@ -150,7 +151,10 @@ async fn take_turns<R: Runtime>(
     loop {
         match poll_fn(|cx| shard.poll_turn(cx, &mut timer)).await {
             Turn::Opened(session) => on_session(session, &tasks),
-            Turn::Accepted(conn) => R::spawn(&tasks, shard.clone().connection(conn)),
+            Turn::Accepted(conn) => {
+                let shard = shard.clone();
+                R::spawn(&tasks, poll_fn(move |cx| shard.poll_connection(conn, cx)));
+            }
             Turn::Drained => return,
         }
     }
@@ -160,7 +164,7 @@ async fn take_turns<R: Runtime>(
 async fn accept<R: Runtime>(
     source: ConnectionSource<RuntimeListener<R>>,
     start_tls: Option<StartTls<R>>,
-    shard: Shard<ServedStream<R>>,
+    shard: Rc<Shard<ServedStream<R>>>,
 ) {
     let mut pace = AcceptBackoff::<R>::new();
     loop {

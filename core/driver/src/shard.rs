@@ -4,12 +4,10 @@
 //! and written. Does not know: how a socket is made, or which executor runs the tasks.
 
 use core::cell::RefCell;
-use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 use std::time::Instant;
 
 use mcp_sse_core::{
@@ -35,16 +33,10 @@ const IO_BATCH: usize = 16;
 /// A core [`Server`] with the sockets of its connections, shared by the tasks of one thread.
 ///
 /// Three kinds of tasks run it: one that accepts sockets ([`accept`](Self::accept)), one for each
-/// connection ([`connection`](Self::connection)), which reads, and one that polls the turns, which
-/// writes. A clone shares the same server.
+/// connection ([`poll_connection`](Self::poll_connection)), which reads, and one that polls the turns,
+/// which writes.
 pub(super) struct Shard<S> {
-    pub(super) state: Rc<RefCell<ShardState<S>>>,
-}
-
-impl<S> Clone for Shard<S> {
-    fn clone(&self) -> Self {
-        Self { state: self.state.clone() }
-    }
+    pub(super) state: RefCell<ShardState<S>>,
 }
 
 pub(super) struct ShardState<S> {
@@ -173,7 +165,7 @@ impl<S: Socket> Shard<S> {
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
-            state: Rc::new(RefCell::new(ShardState {
+            state: RefCell::new(ShardState {
                 server,
                 clock,
                 handle,
@@ -192,7 +184,7 @@ impl<S: Socket> Shard<S> {
                 accept_reported: Poll::Pending,
                 timer_at: None,
                 drain_until: None,
-            })),
+            }),
         }
     }
 
@@ -236,13 +228,9 @@ impl<S: Socket> Shard<S> {
 
     /// Serves one connection: reads its socket until the connection has ended, and closes the socket.
     ///
-    /// It is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of the
-    /// shard. If it is dropped earlier, the connection stays open and is not read.
-    pub(super) async fn connection(self, id: ConnId) {
-        poll_fn(|cx| self.poll_connection(id, cx)).await;
-    }
-
-    fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
+    /// A task for it is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of
+    /// the shard. If the task is dropped earlier, the connection stays open and is not read.
+    pub(super) fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
         let state = &mut *self.state.borrow_mut();
         for _ in 0..IO_BATCH {
             if state.poll_once(id, cx).is_pending() {
