@@ -49,17 +49,6 @@ pub enum Authorization {
     Deferred,
 }
 
-/// When a post is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Acknowledgement {
-    /// At once, when its message has a place in the session's queue.
-    #[default]
-    Queued,
-    /// When the application answers the ticket that comes with the message.
-    Deferred,
-}
-
 /// A validated configuration, made by [`Config::builder`].
 ///
 /// The default serves the event stream at `/sse` and posts at `/messages`. On connections to a
@@ -98,7 +87,6 @@ pub struct Config {
     pub(crate) ignored_fields_said: Arc<AtomicBool>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) authorization: Authorization,
-    pub(crate) acknowledgement: Acknowledgement,
     pub(crate) shard: ShardId,
     pub(crate) instance: Option<String>,
     pub(crate) forwarding: bool,
@@ -129,7 +117,6 @@ impl Default for Config {
             ignored_fields_said: Arc::default(),
             metadata: None,
             authorization: Authorization::None,
-            acknowledgement: Acknowledgement::Queued,
             shard: ShardId(0),
             instance: None,
             forwarding: false,
@@ -578,12 +565,6 @@ impl ConfigBuilder {
     /// Sets how requests are authorized. Default: [`Authorization::None`].
     pub fn authorization(mut self, mode: Authorization) -> Self {
         self.config.authorization = mode;
-        self
-    }
-
-    /// When a post is answered; at once unless said.
-    pub fn acknowledgement(mut self, mode: Acknowledgement) -> Self {
-        self.config.acknowledgement = mode;
         self
     }
 

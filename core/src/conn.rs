@@ -54,8 +54,6 @@ pub(crate) struct Conn {
     pub(crate) counted_for: AddressKey,
     /// Of a post that is on its way to another shard, what is still counted.
     pub(crate) forwarded: u64,
-    /// It was closed to make room, and its driver has not said that it is gone.
-    pub(crate) evicted: bool,
     /// The peer has said everything it will say.
     pub(crate) eof: bool,
     /// A request head has come in whole; the time for later ones runs from their first byte.
@@ -231,7 +229,6 @@ impl Conn {
             counted: 0,
             counted_for: AddressKey::NONE,
             forwarded: 0,
-            evicted: false,
             eof: false,
             served: false,
             woken: false,

@@ -82,7 +82,8 @@ handle! {
 #[must_use = "the request is refused with 503 unless the ticket is answered in time"]
 pub struct AuthTicket(pub(crate) Ticket);
 
-/// A post that waits for one call of [`Server::acknowledge`](crate::Server::acknowledge).
+/// A post to a session of another shard that waits for one call of
+/// [`Server::acknowledge`](crate::Server::acknowledge).
 ///
 /// If the ticket is dropped, the post is refused with 503 at its deadline.
 #[derive(Debug, PartialEq, Eq)]
@@ -173,8 +174,6 @@ pub enum Event {
         session: SessionId,
         /// The message. Its envelope has been parsed.
         message: Message,
-        /// Only with [`Acknowledgement::Deferred`](crate::Acknowledgement): answers the post.
-        ticket: Option<PostTicket>,
     },
     /// A post whose body has not arrived completely names a session of another shard. Its body is
     /// not read before it is known whether that session exists. Occurs only if

@@ -42,10 +42,10 @@ pub struct Limits {
     /// Connections that are reserved for requests, so that streams cannot take all of them. It is
     /// never more than an eighth of `connections_max`. Default: 1,024.
     ///
-    /// A GET for a stream is answered 503 while streams have all connections but these. When half
-    /// of the reserve is in use, each new connection closes the connection that has had no request
-    /// in progress for the longest time: one that has sent nothing or an incomplete head, one
-    /// between two requests, or one that is about to close.
+    /// A GET for a stream is answered 503 while streams have all connections but these. When
+    /// `connections_max` connections are open, each new connection closes the connection that has
+    /// had no request in progress for the longest time: one that has sent nothing or an incomplete
+    /// head, one between two requests, or one that is about to close. Zero switches off both.
     pub connections_reserve: u32,
     /// Connections from one address (for IPv6, one /64). Loopback peers and trusted proxies are
     /// exempt. Default: 256.
@@ -466,7 +466,7 @@ const SESSION_BYTES: u64 = 2 * 320 + 128;
 /// The most that encloses the text of an answer as long as the longest post: the JSON-RPC envelope,
 /// the event, the chunk, and a queue entry.
 const WRAPPING_BYTES: u64 = 64 << 10;
-/// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
+/// An address or a principal with its bucket and count, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard with its list entry and timer, doubled because they grow by doubling,
 /// and its event.
@@ -532,9 +532,8 @@ pub struct Timeouts {
     /// connections until the frame has room. The frame waits for at least an eighth of this time
     /// first. With `None` only `stall` closes connections. Default: 2 s.
     pub stall_when_full: Option<Duration>,
-    /// Waiting for a decision that is made elsewhere: authorization, deferred acknowledgement, or
-    /// whether another shard has the session of a post whose body has not been read (503). The
-    /// outcome of a forwarded post may take this long in addition to `hold`. Default: 4 s.
+    /// Waiting for a decision that is made elsewhere: authorization, or whether another shard has
+    /// the session of a post whose body has not been read (503). The outcome of a forwarded post may take this long in addition to `hold`. Default: 4 s.
     pub decision: Option<Duration>,
     /// How long a post is held while its session has no room (503). With `None` a forwarded post
     /// has no timeout in this shard either, because the other shard may hold it, so its ticket must

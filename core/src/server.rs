@@ -90,10 +90,8 @@ pub struct Server {
     resumable: VecDeque<Key>,
     /// Sessions some of whose held posts may have room now.
     releasable: VecDeque<Key>,
-    /// Sessions that were refused room because all queues together were full.
+    /// Sessions that were refused room because all queues together were full, in the order of waiting.
     waiting_for_budget: VecDeque<Key>,
-    /// None of them is content with less than this of what all queues share.
-    waiting_cost_min: u64,
     /// Before then nobody's queue is looked at to make room for them.
     queues_looked_until: Time,
     conn_addresses: Counter<AddressKey>,
@@ -104,8 +102,8 @@ pub struct Server {
     principals: PrincipalTable,
     refusals: FaultLogThrottle,
     session_lines: SessionLines,
-    /// Connections that were closed to make room and are not gone yet.
-    evicted: u32,
+    /// The connection that was closed to make room and is not gone yet.
+    evicted: Option<Key>,
     /// The sum of what all outboxes cost, without what sessions have of their own.
     queues_cost: u64,
     /// The sum of all connections', sessions' and waiting events' request bytes.
@@ -156,7 +154,6 @@ impl Server {
             resumable: VecDeque::new(),
             releasable: VecDeque::new(),
             waiting_for_budget: VecDeque::new(),
-            waiting_cost_min: u64::MAX,
             queues_looked_until: Time::ZERO,
             conn_addresses: Counter::new(),
             session_addresses: Counter::new(),
@@ -165,7 +162,7 @@ impl Server {
             principals,
             refusals: FaultLogThrottle::new(),
             session_lines: SessionLines::new(),
-            evicted: 0,
+            evicted: None,
             queues_cost: 0,
             bodies_bytes: 0,
             answers: Answers::default(),
@@ -197,7 +194,7 @@ impl Server {
         self.metrics.connections_accepted += 1;
         self.arm(TimerKind::Head, key);
         log::debug!("{} from {peer}", ConnId(key));
-        self.make_room_for(key);
+        self.make_room(Some(key));
         self.settle();
         Ok(ConnId(key))
     }
@@ -445,7 +442,7 @@ impl Server {
 
     /// Ends every verb: connections that were waiting and need not any more use what they have.
     fn settle(&mut self) {
-        self.make_room_at_last();
+        self.make_room(None);
         loop {
             if let Some(session) = self.releasable.pop_front() {
                 self.release_held(session);

@@ -252,7 +252,7 @@ mod worker_count;
 mod workers;
 
 pub use addresses::ADDRESSES_MAX;
-pub use decisions::{Authorizer, DECISIONS_MAX};
+pub use decisions::{Authorizer, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX};
 pub use descriptors::Descriptors;
 pub use exchange::{ExchangeClient, ExchangeRequest};
 pub use handle::{Handle, Stopped};

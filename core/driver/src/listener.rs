@@ -213,12 +213,14 @@ impl<R: Runtime> Listener<R> {
     /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal), to whom the session
     /// belongs: no post of another principal reaches it.
     ///
-    /// By default a verdict holds for a minute for all requests with the same `Authorization` field: see
-    /// [`VerdictCache`] for what that means, and [`verdict_cache`](Self::verdict_cache) to change it.
+    /// By default an allowed verdict holds for a minute for all requests with the same
+    /// `Authorization` field: see [`VerdictCache`] for what that means, and
+    /// [`verdict_cache`](Self::verdict_cache) to change it.
     ///
-    /// The closure is called, and the future that it returns is polled, on a thread of the server; so
-    /// it must not block. Each thread works out at most [`DECISIONS_MAX`](crate::DECISIONS_MAX)
-    /// decisions at once, and further requests wait. A decision that takes longer than
+    /// The closure is called, and the future that it returns is polled, on a thread of the server;
+    /// so it must not block. Each thread works out at most [`DECISIONS_MAX`](crate::DECISIONS_MAX)
+    /// decisions at once, of which [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX)
+    /// for one address, and further requests wait. A decision that takes longer than
     /// [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is given up, and its requests are
     /// answered 503; so are those for which the closure or its future panics.
     ///

@@ -1,7 +1,7 @@
-//! The server of one thread with its sockets, which the tasks of that thread share.
+//! One shard: a core [`Server`] with its sockets, on one thread, shared by the tasks of an adapter.
 //!
-//! Knows: which socket belongs to which connection, and which task waits for it.
-//! Does not know: how a socket is made, or what polls.
+//! Knows: which socket belongs to which connection, which task waits for it, and how bytes are read
+//! and written. Does not know: how a socket is made, or which executor runs the tasks.
 
 use core::cell::RefCell;
 use core::future::poll_fn;
@@ -19,20 +19,24 @@ use mcp_sse_core::{
 use super::decisions::Decisions;
 use super::exchange::{ExchangeRequest, ExchangeSocket};
 use super::handle::{ControlReceiver, Handle, ShardControl};
-use super::session::{MailLimits, Session, SessionSlot};
+use super::session::{MailboxLimits, Session, SessionSlot};
 use super::shard_set::ShardSet;
 use super::slots::put;
 use super::socket::Socket;
 
-/// The size of a thread's read buffer, which all of its connections share.
+/// How many bytes one read may return, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
-/// Slices that are offered to one write. Most operating systems take more at once, but few queues are
-/// longer.
+/// How many slices are offered to one vectored write. Most systems take more (`IOV_MAX` is 1,024 on
+/// Linux), but queues are rarely longer.
 const SLICES: usize = 64;
-/// Reads or writes for one connection before the others are served.
+/// How many reads, or writes, one connection may do before other tasks run.
 const IO_BATCH: usize = 16;
 
-/// A server and the sockets of its connections, shared by the tasks of one thread.
+/// A core [`Server`] with the sockets of its connections, shared by the tasks of one thread.
+///
+/// Three kinds of tasks run it: one that accepts sockets ([`accept`](Self::accept)), one for each
+/// connection ([`connection`](Self::connection)), which reads, and one that polls the turns, which
+/// writes. A clone shares the same server.
 pub(super) struct Shard<S> {
     pub(super) state: Rc<RefCell<ShardState<S>>>,
 }
@@ -46,46 +50,48 @@ impl<S> Clone for Shard<S> {
 pub(super) struct ShardState<S> {
     pub(super) server: Server,
     pub(super) clock: Clock,
-    /// The server's handle, which each session has.
+    /// The server's handle, of which each session gets a clone.
     pub(super) handle: Handle,
     pub(super) receiver: ControlReceiver,
     pub(super) shard_set: ShardSet,
-    pub(super) mail: MailLimits,
+    pub(super) mailbox_limits: MailboxLimits,
     pub(super) decisions: Decisions,
     /// Connections by their slots.
     conns: Vec<Option<Conn<S>>>,
     /// Sessions by their slots.
     pub(super) sessions: Vec<Option<SessionSlot>>,
-    /// Sessions that [`Turn::Opened`](super::turn::Turn::Opened) has not returned yet.
+    /// Sessions that were opened and that the next turns return.
     pub(super) opened: VecDeque<Session>,
-    /// Connections that [`Turn::Accepted`](super::turn::Turn::Accepted) has not returned yet.
+    /// Connections that were accepted and that the next turns return.
     pub(super) accepted: VecDeque<ConnId>,
+    /// The read buffer of all connections.
     buffer: Box<[u8]>,
-    /// A turn is wanted, and the task that takes turns has been woken.
+    /// A turn was requested, and the task that takes turns has been woken.
     turn_wanted: bool,
+    /// The task that takes turns.
     pub(super) turn_waker: Option<Waker>,
     /// The task that accepts.
     accept_waker: Option<Waker>,
-    /// The last result of [`Shard::poll_accepting`].
-    accept_told: Poll<bool>,
-    /// When the thread's timer will fire.
+    /// What the last `poll_accepting` returned.
+    accept_reported: Poll<bool>,
+    /// When the adapter's timer will fire.
     pub(super) timer_at: Option<Instant>,
-    /// After a delay of this thread: until when sockets are read before timeouts fire.
-    pub(super) look_until: Option<Time>,
+    /// Until this time, timers that are due wait while sockets are drained; see `tick`.
+    pub(super) drain_until: Option<Time>,
 }
 
 struct Conn<S> {
     id: ConnId,
     socket: Io<S>,
-    /// The waker of the connection's task, once that has been polled.
+    /// The connection's task, once it has been polled.
     waker: Option<Waker>,
-    /// The socket took no more bytes; the connection's task is woken when it does.
+    /// The socket took no more bytes; the connection's task is woken when it takes some again.
     blocked: bool,
     /// The write side has been shut down.
     shut: bool,
-    /// The socket has failed, and the connection's task is to end.
+    /// The socket failed, so the connection's task must end.
     failed: bool,
-    /// What the task waits for.
+    /// The interest that the task's last poll saw.
     waits_for: Option<Interest>,
 }
 
@@ -95,7 +101,7 @@ impl<S> Conn<S> {
             id,
             socket,
             waker: None,
-            // So the task's first poll writes output that was queued before it.
+            // So that the task's first poll writes output that was queued before it.
             blocked: true,
             shut: false,
             failed: false,
@@ -104,13 +110,13 @@ impl<S> Conn<S> {
     }
 }
 
-/// The stream of a connection: a socket, or an exchange with another HTTP server.
+/// The byte stream of a connection: a socket of the adapter, or an exchange.
 enum Io<S> {
     Socket(S),
     Exchange {
-        channel: ExchangeSocket,
+        socket: ExchangeSocket,
         /// The head of the response has been handed over.
-        answered: bool,
+        responded: bool,
     },
 }
 
@@ -118,7 +124,7 @@ impl<S: Socket> Socket for Io<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(socket) => socket.poll_read(cx, buffer),
-            Self::Exchange { channel, .. } => channel.poll_read(cx, buffer),
+            Self::Exchange { socket, .. } => socket.poll_read(cx, buffer),
         }
     }
 
@@ -129,33 +135,36 @@ impl<S: Socket> Socket for Io<S> {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(socket) => socket.poll_write(cx, pieces),
-            Self::Exchange { channel, .. } => channel.poll_write(cx, pieces),
+            Self::Exchange { socket, .. } => socket.poll_write(cx, pieces),
         }
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Socket(socket) => socket.poll_shutdown(cx),
-            Self::Exchange { channel, .. } => channel.poll_shutdown(cx),
+            Self::Exchange { socket, .. } => socket.poll_shutdown(cx),
         }
     }
 }
 
 impl<S: Socket> Shard<S> {
-    /// Makes a shard without connections. `config` is that of the whole server: one shard among several
-    /// takes its share of the limits.
+    /// Makes a shard without connections.
+    ///
+    /// `config` is the configuration of the whole server: if `control` belongs to one shard among
+    /// several, this shard gets its number and its share of the limits. `entropy` makes the session
+    /// ids, so it must be unpredictable.
     #[must_use]
     pub(super) fn new(
         config: Config,
         entropy: Box<dyn Entropy + Send>,
-        controls: ShardControl,
+        control: ShardControl,
     ) -> Self {
-        let ShardControl { handle, receiver, shard_set, authorizer, cache } = controls;
+        let ShardControl { handle, receiver, shard_set, authorizer, cache } = control;
         let cache = cache.share_of(shard_set.shards());
         let decisions = Decisions::new(authorizer, cache, shard_set.own().clone());
         let config = shard_set.configure(config);
         let clock = Clock::start();
-        let mail = MailLimits::new(config.limits());
+        let mailbox_limits = MailboxLimits::new(config.limits());
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
@@ -165,7 +174,7 @@ impl<S: Socket> Shard<S> {
                 handle,
                 receiver,
                 shard_set,
-                mail,
+                mailbox_limits,
                 decisions,
                 conns: Vec::new(),
                 sessions: Vec::new(),
@@ -175,23 +184,25 @@ impl<S: Socket> Shard<S> {
                 turn_wanted: false,
                 turn_waker: None,
                 accept_waker: None,
-                accept_told: Poll::Pending,
+                accept_reported: Poll::Pending,
                 timer_at: None,
-                look_until: None,
+                drain_until: None,
             })),
         }
     }
 
-    /// Whether to accept now: pending while the table of connections is full, and false once the server is
-    /// stopping. The task of `cx` is woken when the answer may have changed.
+    /// Waits until a socket may be accepted: `true` if there is room for a connection, `false` once
+    /// the server is stopping, and pending while all connections are in use.
+    ///
+    /// The task of `cx` is woken when the result may have changed.
     pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         set_waker(&mut state.accept_waker, cx);
-        state.accept_told = state.accepting();
-        state.accept_told
+        state.accept_reported = state.accepting();
+        state.accept_reported
     }
 
-    /// The number of connections that there is room for.
+    /// How many more connections the shard has room for; `u32::MAX` if they are not limited.
     #[must_use]
     pub(super) fn room(&self) -> u32 {
         let state = self.state.borrow();
@@ -199,14 +210,16 @@ impl<S: Socket> Shard<S> {
         max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
     }
 
-    /// Takes an accepted socket, and closes it if there is no room. The next turn returns the connection as
-    /// [`Turn::Accepted`](super::turn::Turn::Accepted).
+    /// Adds a connection with an accepted socket, whose other end is `peer`.
+    ///
+    /// The next turn returns it as [`Turn::Accepted`](super::turn::Turn::Accepted). If a limit leaves no
+    /// room for it, the socket is dropped, and the refusal is counted and logged.
     pub(super) fn accept(&self, socket: S, peer: Peer) {
         let state = &mut *self.state.borrow_mut();
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
             Err(error) => {
-                // The core has logged the reason, at most once a second.
+                // The core has logged it at a higher level, at a limited rate.
                 return log::debug!("a connection from {peer} was closed at once: {error}");
             }
         };
@@ -216,7 +229,10 @@ impl<S: Socket> Shard<S> {
         state.want_turn();
     }
 
-    /// Reads from one connection until it has ended and its socket is closed.
+    /// Serves one connection: reads its socket until the connection has ended, and closes the socket.
+    ///
+    /// It is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of the
+    /// shard. If it is dropped earlier, the connection stays open and is not read.
     pub(super) async fn connection(self, id: ConnId) {
         poll_fn(|cx| self.poll_connection(id, cx)).await;
     }
@@ -242,12 +258,12 @@ impl<S: Socket> ShardState<S> {
         self.conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
     }
 
-    /// One step of a connection's task: pending if it waits for something.
+    /// One step of a connection's task: a read, a shutdown or the end. Pending if it has to wait.
     fn poll_once(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
         let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
         set_waker(&mut conn.waker, cx);
-        if let Io::Exchange { channel, .. } = &conn.socket
-            && channel.poll_gone(cx).is_ready()
+        if let Io::Exchange { socket, .. } = &conn.socket
+            && socket.poll_gone(cx).is_ready()
         {
             conn.failed = true;
         }
@@ -255,7 +271,7 @@ impl<S: Socket> ShardState<S> {
         let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
         if mem::take(&mut conn.blocked) {
             self.flush(id);
-            // Bytes that were written may have made room for which a sender waits.
+            // Written bytes make room in queues, for which senders may be waiting.
             self.want_turn();
         }
         let interest = self.server.interest(id);
@@ -287,7 +303,7 @@ impl<S: Socket> ShardState<S> {
             },
             Err(error) => Err(error),
         };
-        // A request that is read may ask for the counts ...
+        // Before: the input may be a request for the counts of all shards.
         shard_set.sync_counts(server);
         match read {
             Ok(0) => server.handle_eof(id, now),
@@ -296,25 +312,25 @@ impl<S: Socket> ShardState<S> {
                 if let Some(error) = error {
                     log::debug!("{id}: {error}");
                 }
-                // The socket is closed before the core is told, as it asks.
+                // `handle_disconnect` requires that the socket is closed already.
                 if let Some(slot) = conns.get_mut(id.slot()) {
                     *slot = None;
                 }
                 server.handle_disconnect(id, now);
             }
         }
-        // ... and change them.
+        // After: the input may have opened or closed something.
         shard_set.sync_counts(server);
         self.want_turn();
         Poll::Ready(())
     }
 
-    /// Takes a request that another HTTP server has received.
+    /// Adds a connection for a request that another HTTP server has read.
     pub(super) fn exchange(
         &mut self,
         request: &ExchangeRequest,
         peer: Peer,
-        channel: ExchangeSocket,
+        socket: ExchangeSocket,
     ) {
         let fields: Vec<_> =
             request.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -326,30 +342,30 @@ impl<S: Socket> ShardState<S> {
         };
         match self.server.exchange(exchange, peer, self.clock.now()) {
             Ok(id) => {
-                let socket = Io::Exchange { channel, answered: false };
+                let socket = Io::Exchange { socket, responded: false };
                 put(&mut self.conns, id.slot(), Conn::new(id, socket));
                 self.accepted.push_back(id);
             }
-            // The exchange's client learns it when the socket is dropped, and the core has logged it.
+            // Dropping `socket` tells the HTTP side; the core has logged it at a higher level.
             Err(error) => log::debug!("a request from {peer} was not taken: {error}"),
         }
     }
 
-    /// In an exchange the response's head is handed over before its body, and separately.
+    /// Passes the head of a response to the HTTP side of an exchange, which gets it apart from the body.
     fn hand_over_head(&mut self, id: ConnId) {
         let Self { server, conns, .. } = self;
         let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
         if let Some(conn) = conn.filter(|conn| conn.id == id)
-            && let Io::Exchange { channel, answered: answered @ false } = &mut conn.socket
+            && let Io::Exchange { socket, responded: responded @ false } = &mut conn.socket
             && let Some(head) = server.response(id)
         {
-            channel.respond(head.clone());
-            *answered = true;
+            socket.respond(head.clone());
+            *responded = true;
         }
     }
 
-    /// Writes queued output of a connection as far as the socket takes it, and wakes the connection's
-    /// task if what it has to wait for has changed.
+    /// Writes a connection's output until the socket takes no more, and wakes the connection's task if
+    /// it has to act: the interest has changed, or the socket has failed.
     pub(super) fn flush(&mut self, id: ConnId) {
         self.hand_over_head(id);
         for _ in 0..IO_BATCH {
@@ -357,7 +373,7 @@ impl<S: Socket> ShardState<S> {
             let Self { server, conns, .. } = self;
             let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
             let Some(conn) = conn.filter(|conn| conn.id == id) else { return };
-            // A task that has not been polled yet is about to run and to write.
+            // A task without a waker has not been polled yet; its first poll writes.
             let Some(waker) = &conn.waker else { return };
             let transmit = server.transmit(id);
             if conn.blocked || conn.failed || transmit.is_empty() {
@@ -378,7 +394,7 @@ impl<S: Socket> ShardState<S> {
         }
         let interest = self.server.interest(id);
         let Some(conn) = self.conn(id) else { return };
-        // The task does not wait to write, unless the socket has blocked.
+        // The task reads; turns write. So a change of `write` alone does not concern it.
         let same = match (conn.waits_for, interest) {
             (Some(Interest::Io { read: a, .. }), Interest::Io { read: b, .. }) => a == b,
             (before, after) => before == Some(after),
@@ -390,7 +406,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Wakes the task that takes turns: there may be output, an event or another deadline.
+    /// Requests a turn: there may be output to write, an event to deliver or a deadline to wait for.
     pub(super) fn want_turn(&mut self) {
         if !mem::replace(&mut self.turn_wanted, true)
             && let Some(waker) = &self.turn_waker
@@ -399,7 +415,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    pub(super) fn turn_begins(&mut self, cx: &Context<'_>) {
+    pub(super) fn begin_turn(&mut self, cx: &Context<'_>) {
         self.turn_wanted = false;
         set_waker(&mut self.turn_waker, cx);
     }
@@ -414,9 +430,9 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Wakes the task that accepts if [`Shard::poll_accepting`] has another result for it.
+    /// Wakes the task that accepts if `poll_accepting` would return something new.
     pub(super) fn wake_acceptor(&mut self) {
-        if self.accepting() != self.accept_told
+        if self.accepting() != self.accept_reported
             && let Some(waker) = self.accept_waker.take()
         {
             waker.wake();

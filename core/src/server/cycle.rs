@@ -214,7 +214,7 @@ impl Server {
         if let Some(address) = self.config.address_key(conn.peer.ip()) {
             self.conn_addresses.subtract(&address);
         }
-        self.evicted -= u32::from(conn.evicted);
+        self.evicted = self.evicted.filter(|&evicted| evicted != key);
         self.metrics.connections_ended += 1;
         log::debug!("{} is gone", ConnId(key));
     }

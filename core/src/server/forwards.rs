@@ -47,7 +47,7 @@ impl Server {
             (Some(_), Some(retry_after)) => Delivery::Done(Outcome::RateLimited { retry_after }),
             (Some(_), None) if !self.has_room_for(&message) => Delivery::Done(Outcome::Busy),
             (Some(session), None) if self.session_takes(session, &message) => {
-                self.record(session, message, None);
+                self.record(session, message);
                 Delivery::Done(Outcome::Accepted)
             }
             (Some(session), None) => self.queue_forward(session, message),
@@ -96,7 +96,7 @@ impl Server {
             return self.forward_hold_is_over(forward.index());
         }
         let Some((session, message)) = self.unqueue_forward(forward) else { return };
-        self.record(session, message, None);
+        self.record(session, message);
         self.settle_forward(forward, Outcome::Accepted);
     }
 

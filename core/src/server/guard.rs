@@ -21,7 +21,6 @@ use crate::http1::{Head, Persistence};
 use crate::limits::within;
 use crate::peer::Peer;
 use crate::policy::bearer::Credentials;
-use crate::principal_table::PrincipalView;
 use crate::request::{Action, Unread};
 use crate::session_ref::SessionRef;
 use crate::timers::TimerKind;
@@ -35,13 +34,6 @@ const EVICTION_GRACE: Duration = Duration::from_secs(1);
 const WAITING: [TimerKind; 3] = [TimerKind::Head, TimerKind::Idle, TimerKind::Linger];
 
 impl Server {
-    /// The principals that are known now: those with sessions, and those without whose rate of posts
-    /// has not recovered. There are at most as many as `sessions_max` and `rate_entries_max` say
-    /// together.
-    pub fn principals(&self) -> impl Iterator<Item = PrincipalView<'_>> {
-        self.principals.iter()
-    }
-
     // ── Who vouches for a request. ──────────────────────────────────────────────────────────────
 
     /// Goes on with a request at once, or asks the application about it first, or refuses it.
@@ -108,11 +100,7 @@ impl Server {
     pub(super) fn admit_to_session(&mut self, session: Key) -> Result<(), Duration> {
         let Some(rate) = self.config.limits.posts_rate_per_session else { return Ok(()) };
         let Some(found) = self.sessions.get_mut(session) else { return Ok(()) };
-        let taken = found.post(rate, self.now);
-        if let (Err(_), Some(principal)) = (taken, &found.principal) {
-            self.principals.limited(principal);
-        }
-        taken
+        found.post(rate, self.now)
     }
 
     /// The session that is claimed, if it has this secret, service and principal, and is not ending.
@@ -157,30 +145,31 @@ impl Server {
         within(streams_max, self.sessions.len().saturating_add(1))
     }
 
-    /// A connection has come. If half of the reserve is in use, the one that has been without a request
-    /// for longest goes, so that the other half is there while its socket is being closed.
-    pub(super) fn make_room_for(&mut self, newcomer: Key) {
-        let reserve = self.config.limits.reserve();
-        let Some(max) = self.config.limits.connections_max.filter(|_| reserve > 0) else { return };
-        if self.conns.len() - self.evicted > max - reserve.div_ceil(2)
-            && let Some(oldest) =
-                self.idlest(|key, conn| key != newcomer && !self.is_being_answered(conn))
-        {
-            self.evict(oldest);
+    /// Where every place is taken and none is about to become free, closes the connection that has been
+    /// without a request for longest. Where a `newcomer` has taken the last place, that is any other
+    /// whose answer has left; later, one that has had [`EVICTION_GRACE`].
+    pub(super) fn make_room(&mut self, newcomer: Option<Key>) {
+        if !self.wants_room() {
+            return;
+        }
+        let has_had_its_grace =
+            |conn: &Conn| self.now.saturating_since(conn.waiting_since) >= EVICTION_GRACE;
+        let oldest = WAITING
+            .into_iter()
+            .filter_map(|kind| self.conns.at(self.timers.oldest(kind)?))
+            .filter(|&(key, conn)| {
+                let may = newcomer.is_some_and(|newcomer| newcomer != key);
+                (may && conn.outbox.is_empty()) || has_had_its_grace(conn)
+            })
+            .min_by_key(|(_, conn)| conn.waiting_since);
+        if let Some((key, _)) = oldest {
+            self.note(Some(key), Fault::ConnectionEvicted);
+            self.evicted = Some(key);
+            self.cut(key);
         }
     }
 
-    /// Every place is taken and nobody is about to go. When that came about everybody was busy; now
-    /// somebody may not be.
-    pub(super) fn make_room_at_last(&mut self) {
-        if self.wants_room()
-            && let Some(oldest) = self.idlest(|_, conn| self.has_had_its_grace(conn))
-        {
-            self.evict(oldest);
-        }
-    }
-
-    /// When that will be, if nothing else happens. Nobody is accepted before, so nobody else would say.
+    /// When there will be one, if nothing else happens. Nobody is accepted before, so nobody else would say.
     pub(super) fn room_deadline(&self) -> Option<Deadline> {
         if !self.wants_room() {
             return None;
@@ -195,35 +184,7 @@ impl Server {
     fn wants_room(&self) -> bool {
         let limits = &self.config.limits;
         let full = limits.connections_max.is_some_and(|max| self.conns.len() >= max);
-        self.phase == ServerPhase::Running && full && self.evicted == 0 && limits.reserve() > 0
-    }
-
-    fn has_had_its_grace(&self, conn: &Conn) -> bool {
-        self.now.saturating_since(conn.waiting_since) >= EVICTION_GRACE
-    }
-
-    /// Whether an answer is leaving that would be lost. Who does not take it in time has no claim to it.
-    fn is_being_answered(&self, conn: &Conn) -> bool {
-        !conn.outbox.is_empty() && !self.has_had_its_grace(conn)
-    }
-
-    /// The connection that has waited for longest, of the oldest of each kind of waiting.
-    fn idlest(&self, may: impl Fn(Key, &Conn) -> bool) -> Option<Key> {
-        WAITING
-            .into_iter()
-            .filter_map(|kind| self.conns.at(self.timers.oldest(kind)?))
-            .filter(|(key, conn)| may(*key, conn))
-            .min_by_key(|(_, conn)| conn.waiting_since)
-            .map(|(key, _)| key)
-    }
-
-    fn evict(&mut self, key: Key) {
-        self.note(Some(key), Fault::ConnectionEvicted);
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.evicted = true;
-            self.evicted += 1;
-        }
-        self.cut(key);
+        full && self.evicted.is_none() && self.phase == ServerPhase::Running && limits.reserve() > 0
     }
 
     // ── FaultLogThrottle. ───────────────────────────────────────────────────────────────────────────────

@@ -368,24 +368,16 @@ impl Server {
         }
     }
 
-    /// Hands out one session that waited for room in all queues together and now has it: the first
-    /// whose frame fits, so that one with a large frame keeps nobody waiting behind it.
+    /// Hands out the session that has waited for room in all queues together for longest, if there is
+    /// room for its frame now. The others are not asked before it is their turn.
     pub(super) fn poll_unblocked(&mut self) -> Option<Event> {
-        // So that they are not all asked after each event.
-        if self.waiting_for_budget.is_empty() || !self.queues_take(self.waiting_cost_min) {
-            return None;
-        }
-        let (mut at, mut least) = (0, u64::MAX);
-        while let Some(&key) = self.waiting_for_budget.get(at) {
+        while let Some(&key) = self.waiting_for_budget.front() {
             #[cfg(test)]
             crate::testing::step();
-            let cost = self.refused_shared_cost(key);
-            if let Some(cost) = cost.filter(|&cost| !self.queues_take(cost)) {
-                least = least.min(cost);
-                at += 1;
-                continue;
+            if self.wants_queue_room() {
+                return None;
             }
-            self.waiting_for_budget.remove(at);
+            self.waiting_for_budget.pop_front();
             if let Some(session) = self.sessions.get_mut(key) {
                 session.waiting_for_budget = false;
             }
@@ -393,7 +385,6 @@ impl Server {
                 return self.events.pop_front();
             }
         }
-        self.waiting_cost_min = least;
         None
     }
 }

@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use super::Server;
 use crate::answer::{Refused, Reply, ResponseContext};
 use crate::arena::Key;
-use crate::config::Acknowledgement;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
 use crate::error::{Expired, Fault};
 use crate::event::{
@@ -78,7 +77,7 @@ impl Server {
         Ok(())
     }
 
-    /// Answers a post whose ticket came with [`Event::Message`] or [`Event::Foreign`].
+    /// Answers a post whose ticket came with [`Event::Foreign`].
     ///
     /// # Errors
     ///
@@ -355,20 +354,10 @@ impl Server {
             .is_some_and(|found| found.admits_new(message.kind(), len, &self.config.limits))
     }
 
-    /// A message goes to the application; its post is answered now or when its ticket is.
+    /// A message goes to the application, and its post is answered.
     fn admit(&mut self, key: Key, session: Key, message: Message) {
-        match self.config.acknowledgement {
-            Acknowledgement::Queued => {
-                self.record(session, message, None);
-                self.accepted(key);
-            }
-            Acknowledgement::Deferred => {
-                self.enter(key, ConnPhase::Awaiting);
-                self.arm(TimerKind::Decision, key);
-                let ticket = self.ticket(key).map(PostTicket);
-                self.record(session, message, ticket);
-            }
-        }
+        self.record(session, message);
+        self.accepted(key);
     }
 
     fn accepted(&mut self, key: Key) {
@@ -380,7 +369,7 @@ impl Server {
     }
 
     /// Puts a message into the event queue, and into its session's books.
-    pub(super) fn record(&mut self, session: Key, message: Message, ticket: Option<PostTicket>) {
+    pub(super) fn record(&mut self, session: Key, message: Message) {
         let Some(found) = self.sessions.get_mut(session) else { return };
         let len = message.body().len() as u64;
         found.admitted(len);
@@ -392,7 +381,7 @@ impl Server {
         let conn = found.conn;
         self.arm(TimerKind::SessionIdle, conn);
         let cancelled = message.cancelled_id().map(String::from);
-        self.events.push_back(Event::Message { session: SessionId(session), message, ticket });
+        self.events.push_back(Event::Message { session: SessionId(session), message });
         // MCP says that a cancelled request gets no answer. Without this, requests that a client
         // gave up would stay in flight for ever and in the end block the session.
         if let Some(id) = cancelled

@@ -3,16 +3,18 @@
 //! Knows: what of a queue is its session's own, how much a waiting frame needs of the rest, and which
 //! peers take nothing. Does not know: frames, or how senders are told of room (`input`, `streams`).
 //!
-//! Chosen: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that nobody else
-//! can take, and when a frame that needs more waits because the rest is full, the largest queues of peers
-//! that have taken nothing for [`stall_when_full`](crate::Timeouts::stall_when_full) are ended, until it
-//! fits. Considered: a shorter `stall` for everybody, which would end slow readers that are in nobody's
-//! way; a limit on the queues of one address, which is of no use behind a proxy, and on loopback; an index
-//! of queues by size, which every frame and every write would have to keep. Instead all connections are
-//! looked at in one pass, only while somebody waits, and not again for an eighth of `stall_when_full`
-//! unless that pass has ended as many queues as one pass may. The first pass is as long after somebody
-//! began to wait: a server that was held up has not tried to write meanwhile, and must not take that for
-//! peers that do not read.
+//! Chosen: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that nobody else can
+//! take, and when a frame that needs more waits because the rest is full, the largest queues of peers that
+//! have taken nothing for [`stall_when_full`](crate::Timeouts::stall_when_full) are ended, until it fits.
+//! Sessions that wait are told of room in the order in which they began to wait; if a pass can make none for
+//! the first of them, the first that needs no more than there is goes before it, so that a large frame and a
+//! slow reader together keep nobody else waiting. Considered: a shorter `stall` for everybody, which would
+//! end slow readers that are in nobody's way; a limit on the queues of one address, which is of no use
+//! behind a proxy, and on loopback; an index of queues by size, which every frame and every write would have
+//! to keep. Instead all connections are looked at in one pass, only while somebody waits, and not again for
+//! an eighth of `stall_when_full` unless that pass has ended as many queues as one pass may. The first pass
+//! is as long after somebody began to wait: a server that was held up has not tried to write meanwhile, and
+//! must not take that for peers that do not read.
 
 use core::time::Duration;
 
@@ -45,9 +47,14 @@ impl Server {
         Some(conn.queue_shared_by(found.refused_cost?, &self.config.limits))
     }
 
-    /// Whether a session waits for room in all queues together, and none is there.
-    fn wants_queue_room(&self) -> bool {
-        !self.waiting_for_budget.is_empty() && !self.queues_take(self.waiting_cost_min)
+    /// Whether there is room for the frame that a session was refused, if it still waits with one.
+    fn has_room(&self, session: Key) -> bool {
+        self.refused_shared_cost(session).is_none_or(|cost| self.queues_take(cost))
+    }
+
+    /// Whether the first session that waits for room in all queues together finds too little of it.
+    pub(super) fn wants_queue_room(&self) -> bool {
+        self.waiting_for_budget.front().is_some_and(|&first| !self.has_room(first))
     }
 
     /// When queues are looked at next to make room, if nothing else makes some.
@@ -87,11 +94,13 @@ impl Server {
                 ended += 1;
             }
         }
-        self.queues_looked_until = if ended < ENDED_BATCH && self.wants_queue_room() {
-            next.max(self.after_pause(patience))
-        } else {
-            self.now
-        };
+        let unmet = ended < ENDED_BATCH && self.wants_queue_room();
+        self.queues_looked_until =
+            if unmet { next.max(self.after_pause(patience)) } else { self.now };
+        if unmet && let Some(at) = self.waiting_for_budget.iter().position(|&it| self.has_room(it))
+        {
+            self.waiting_for_budget.rotate_left(at);
+        }
     }
 
     /// The largest queues of all whose peers have taken nothing for as long, with what they take of

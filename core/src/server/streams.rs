@@ -222,13 +222,11 @@ impl Server {
         };
         match refused {
             Unqueued::Full { cost, everywhere } => {
-                let session = self.sessions.get_mut(key);
-                let waiting_for_budget = session.is_some_and(|session| {
+                if let Some(session) = self.sessions.get_mut(key) {
                     session.refused_cost = Some(cost);
-                    session.waiting_for_budget
-                });
-                if everywhere || waiting_for_budget {
-                    self.starve(key);
+                }
+                if everywhere {
+                    self.wait_for_budget(key);
                 }
                 Err(SendError::Full)
             }
@@ -238,13 +236,11 @@ impl Server {
     }
 
     /// A session waits for room in all queues together, for the frame that was refused last.
-    fn starve(&mut self, key: Key) {
-        let Some(cost) = self.refused_shared_cost(key) else { return };
+    fn wait_for_budget(&mut self, key: Key) {
         if self.waiting_for_budget.is_empty() {
             self.expect_queue_room();
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        self.waiting_cost_min = self.waiting_cost_min.min(cost);
         if !core::mem::replace(&mut session.waiting_for_budget, true) {
             self.waiting_for_budget.push_back(key);
         }
@@ -309,9 +305,6 @@ impl Server {
         let Some(cost) = session.refused_cost else { return false };
         let Some(conn) = self.conns.get(session.conn) else { return false };
         let shared = conn.queue_shared_by(cost, limits);
-        if session.waiting_for_budget {
-            self.waiting_cost_min = self.waiting_cost_min.min(shared);
-        }
         let queued = conn.outbox.cost();
         // Below half, so that a full queue is not announced as free for every small write.
         let low = queued == 0
@@ -322,7 +315,7 @@ impl Server {
         }
         if !self.queues_take(shared) {
             // Its own queue has room, so from here on it waits for others to make some.
-            self.starve(key);
+            self.wait_for_budget(key);
             return false;
         }
         if let Some(session) = self.sessions.get_mut(key) {

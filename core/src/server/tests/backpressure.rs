@@ -520,35 +520,6 @@ fn room_of_its_own_is_not_enough_while_all_queues_are_full() {
 }
 
 #[test]
-fn a_large_frame_that_does_not_fit_keeps_nobody_waiting_behind_it() {
-    let mut bench = Bench::with(limited(|limits| {
-        limits.queues_bytes_max = Some(10_000);
-        limits.queue_bytes_max = Some(10_000);
-    }));
-    let (large, small, hog) = (bench.open(), bench.open(), bench.open());
-    bench.set_reading(hog.conn, false);
-    let frame = note(&"x".repeat(900));
-    while bench.server.send(hog.session, &frame, bench.now).is_ok() {}
-    let too_much = note(&"y".repeat(9_000));
-    assert_eq!(bench.server.send(large.session, &too_much, bench.now), Err(SendError::Full));
-    assert_eq!(bench.server.send(small.session, &frame, bench.now), Err(SendError::Full));
-    let told = |bench: &mut Bench| -> Vec<SessionId> {
-        let session = |event| match event {
-            Event::Unblocked { session } => session,
-            other => panic!("{other:?}"),
-        };
-        bench.events().into_iter().map(session).collect()
-    };
-    assert_eq!(told(&mut bench), []);
-    // Room for the small frame, and not for the large one.
-    let len = bench.server.transmit(hog.conn).len();
-    bench.takes(hog.conn, len / 4);
-    assert_eq!(told(&mut bench), [small.session]);
-    bench.set_reading(hog.conn, true);
-    assert!(told(&mut bench).contains(&large.session), "its turn comes");
-}
-
-#[test]
 fn a_write_that_completes_after_the_connection_was_cut_is_ignored() {
     let mut bench = Bench::new();
     let client = bench.open();

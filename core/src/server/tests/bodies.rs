@@ -1,9 +1,9 @@
 //! The budget of bodies of one address.
 
 use super::*;
+use crate::ShardId;
 use crate::error::Fault;
-use crate::event::{LookupAnswer, Outcome, PostTicket};
-use crate::{Acknowledgement, ShardId};
+use crate::event::{LookupAnswer, Outcome};
 
 const BODY: usize = 1_000;
 
@@ -194,29 +194,22 @@ fn forwarded_post_counts_for_its_address_until_its_outcome_is_known() {
 #[test]
 fn input_behind_an_answer_that_is_not_read_counts_for_the_proxys_next_client() {
     let config = limited(|limits| limits.answers_bytes_max = Some(0));
-    let config = config.acknowledgement(Acknowledgement::Deferred);
+    let config = config.shard(ShardId(1)).forwarding(true);
+    let token = Bench::with(Config::builder().shard(ShardId(2))).open().token;
     let mut bench = Bench::with(config.trusted_proxy("192.0.2.9/32"));
-    let client = bench.open();
     let conn = bench.connect_from(from("192.0.2.9"));
-    let request = post_with(&client.token, "X-Forwarded-For: 203.0.113.1\r\n", NOTE);
+    let request = post_with(&token, "X-Forwarded-For: 203.0.113.1\r\n", NOTE);
     bench.says(conn, request.repeat(2));
     let first = request.len() as u64;
     assert_eq!(bench.server.body_addresses.count(&key("203.0.113.1")), first);
     bench.set_reading(conn, false);
-    let ticket = posted(&mut bench);
+    let ticket = bench.forwarded();
     bench.acknowledge(ticket, Outcome::Accepted).unwrap();
     assert_eq!(bench.server.body_addresses.total(), 0, "whose it is, is not known yet");
     bench.set_reading(conn, true);
-    let ticket = posted(&mut bench);
+    let ticket = bench.forwarded();
     bench.acknowledge(ticket, Outcome::Accepted).unwrap();
     assert_eq!(bench.statuses(conn), [202; 2]);
-}
-
-fn posted(bench: &mut Bench) -> PostTicket {
-    match bench.event() {
-        Some(Event::Message { ticket: Some(ticket), .. }) => ticket,
-        other => panic!("no message: {other:?}"),
-    }
 }
 
 /// What is read, held, asked about and forwarded counts for its address, and no end of a server keeps it.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::{AcceptError, Fault};
 use crate::event::{Outcome, Verdict};
-use crate::{Acknowledgement, Authorization, Entropy, EntropyUnavailable, Principal};
+use crate::{Authorization, Entropy, EntropyUnavailable, Principal, ShardId};
 
 fn peer(remote: &str) -> Peer {
     Peer::tcp(remote.parse().unwrap(), "192.0.2.1:80".parse().unwrap())
@@ -229,15 +229,13 @@ fn stashed_input_counts_as_well() {
 #[test]
 fn a_delivered_message_is_not_refused_for_what_is_behind_it() {
     let config = limited(|limits| limits.bodies_bytes_max = Some(100));
-    let mut bench = Bench::with(config.acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
+    let token = Bench::with(Config::builder().shard(ShardId(2))).open().token;
+    let mut bench = Bench::with(config.shard(ShardId(1)).forwarding(true));
     let conn = bench.connect();
-    bench.says(conn, post(&client.token, NOTE) + &"x".repeat(100));
+    bench.says(conn, post(&token, NOTE) + &"x".repeat(100));
     assert_eq!(bench.server.metrics().fault(Fault::BodiesFull), 1);
     assert!(bench.heard(conn).is_empty(), "its ticket answers it");
-    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else {
-        panic!("no message")
-    };
+    let ticket = bench.forwarded();
     bench.server.acknowledge(ticket, Outcome::Accepted, bench.now).unwrap();
     bench.pump();
     let answers = bench.answers(conn);

@@ -17,7 +17,7 @@ fn a_post_is_accepted_at_once_and_its_message_goes_to_the_application() {
          Content-Length: 9\r\n\r\n"
     );
     match bench.events().as_slice() {
-        [Event::Message { session, message, ticket: None }] => {
+        [Event::Message { session, message }] => {
             assert_eq!(*session, client.session);
             assert_eq!(message.kind(), Kind::Request);
             assert_eq!((message.id(), message.method()), (Some("\"é-1\""), Some("tools/list")));

@@ -116,6 +116,30 @@ fn largest_stalled_queues_end_first_until_a_waiting_frame_fits() {
     assert!(bench.is_open(small.conn) && bench.is_open(middle.conn));
 }
 
+/// Who has the larger frame may wait for long, and not in front of all others.
+#[test]
+fn first_in_line_for_which_no_room_can_be_made_goes_to_its_end() {
+    let mut bench = reserving(10_000);
+    let slow = hog(&mut bench, 6_000);
+    bench.send(slow.session, &costing(5_000));
+    let (large, small) = (bench.open(), bench.open());
+    let full = [(&large, 11_500), (&small, 5_000)];
+    for (client, cost) in full {
+        let sent = bench.server.send(client.session, &costing(cost), bench.now);
+        assert_eq!(sent, Err(SendError::Full));
+    }
+    // Now there is room for the small one.
+    bench.takes(slow.conn, 6_000);
+    assert!(bench.events().is_empty(), "it is not its turn");
+    bench.wait(secs(2));
+    let Some(Event::Unblocked { session }) = bench.event() else { panic!("it is told of room") };
+    assert_eq!(session, small.session);
+    // The large one still waits.
+    bench.set_reading(slow.conn, true);
+    let Some(Event::Unblocked { session }) = bench.event() else { panic!("it is told of room") };
+    assert_eq!(session, large.session);
+}
+
 #[test]
 fn frame_that_finds_peers_stalled_for_long_is_told_of_room_after_a_pause() {
     let mut bench = reserving(100_000);

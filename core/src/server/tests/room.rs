@@ -4,8 +4,7 @@ use super::*;
 use crate::error::{AcceptError, Fault};
 use crate::timers::TimerKind;
 
-/// Sixteen places, of which two are the reserve: one connection may use the one, and one the other
-/// while it is being closed.
+/// Sixteen places, of which two are the reserve.
 fn small() -> ConfigBuilder {
     limited(|limits| limits.connections_max = Some(16))
 }
@@ -35,7 +34,7 @@ fn silence_makes_room_for_those_who_come_later() {
     let client = bench.open();
     let silent = bench.silent(14);
     assert_eq!(open(&bench, &silent).len(), 14);
-    // The sixteenth place would be the last: from here on the oldest goes for each that comes.
+    // The sixteenth place is the last: from here on the oldest goes for each that comes.
     let more = bench.silent(3);
     assert_eq!(open(&bench, &silent), (3..14).collect::<Vec<_>>());
     assert_eq!(open(&bench, &more), [0, 1, 2]);

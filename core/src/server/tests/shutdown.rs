@@ -1,10 +1,10 @@
 //! The end of it all.
 
 use super::*;
+use crate::Authorization;
 use crate::error::{AcceptError, SendError};
 use crate::event::{Outcome, ServerPhase};
 use crate::timers::TimerKind;
-use crate::{Acknowledgement, Authorization};
 
 /// Asserts that the server is empty, and that it said so once, last.
 #[track_caller]
@@ -124,7 +124,7 @@ fn no_sessions_are_opened_and_nobody_is_ready_while_draining() {
 }
 
 #[test]
-fn held_and_deferred_posts_are_answered_and_their_connections_closed() {
+fn held_and_forwarded_posts_are_answered_and_their_connections_closed() {
     let config = limited(|limits| limits.inbound_messages_max = Some(1));
     let mut bench = Bench::with(config);
     let client = bench.open();
@@ -135,11 +135,10 @@ fn held_and_deferred_posts_are_answered_and_their_connections_closed() {
     let answer = bench.answers(second).remove(0);
     assert!(answer.status == 503 && answer.closes(), "{answer:?}");
 
-    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
+    let (mut bench, token) = tickets::forwarding();
     let conn = bench.connect();
-    bench.says(conn, post(&client.token, &call(1)));
-    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+    bench.says(conn, post(&token, &call(1)));
+    let ticket = bench.forwarded();
     bench.shutdown();
     assert!(bench.is_open(conn));
     bench.server.acknowledge(ticket, Outcome::Accepted, bench.now).unwrap();

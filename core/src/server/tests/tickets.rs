@@ -1,15 +1,30 @@
-//! Decisions that are made elsewhere: authorization, acknowledgement.
+//! Decisions that are made elsewhere: authorization, posts for other shards.
 
 use super::*;
 use crate::error::{Expired, Fault};
 use crate::event::{AuthTicket, Outcome, PostTicket, Refusal, Verdict};
-use crate::{Acknowledgement, Authorization, Principal};
+use crate::{Authorization, Principal, ShardId};
 
 pub(super) fn asking() -> ConfigBuilder {
     Config::builder().authorization(Authorization::Deferred)
 }
 
+/// A shard that forwards, and the token of a session of another.
+pub(super) fn forwarding() -> (Bench, String) {
+    let token = Bench::with(Config::builder().shard(ShardId(2))).open().token;
+    (Bench::with(Config::builder().shard(ShardId(1)).forwarding(true)), token)
+}
+
 impl Bench {
+    /// The ticket of a post for another shard.
+    #[track_caller]
+    pub(super) fn forwarded(&mut self) -> PostTicket {
+        match self.event() {
+            Some(Event::Foreign { ticket, .. }) => ticket,
+            other => panic!("expected a post for another shard: {other:?}"),
+        }
+    }
+
     #[track_caller]
     pub(super) fn asked(&mut self) -> AuthTicket {
         match self.event() {
@@ -231,30 +246,26 @@ fn anothers_session_is_an_unknown_one() {
 }
 
 #[test]
-fn the_application_answers_posts_itself() {
+fn post_for_another_shard_gets_the_outcome_that_its_ticket_is_told() {
     for (outcome, status) in
         [(Outcome::Accepted, 202), (Outcome::UnknownSession, 404), (Outcome::Busy, 503)]
     {
-        let config = Config::builder().acknowledgement(Acknowledgement::Deferred);
-        let mut bench = Bench::with(config);
-        let client = bench.open();
+        let (mut bench, token) = forwarding();
         let conn = bench.connect();
-        bench.says(conn, post(&client.token, NOTE) + &post(&client.token, NOTE));
+        bench.says(conn, post(&token, NOTE) + &post(&token, NOTE));
         for answered in 1..=2 {
-            let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else {
-                panic!("no ticket")
-            };
+            let ticket = bench.forwarded();
             assert_eq!(bench.answers(conn).len(), answered - 1);
             bench.acknowledge(ticket, outcome).unwrap();
             assert_eq!(bench.statuses(conn), std::vec![status; answered]);
         }
         // Late, and for a peer that has left.
-        bench.says(conn, post(&client.token, NOTE));
-        let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
-        bench.wait(secs(4));
+        bench.says(conn, post(&token, NOTE));
+        let ticket = bench.forwarded();
+        bench.wait(secs(8));
         assert_eq!(bench.acknowledge(ticket, outcome), Err(Expired));
-        bench.says(conn, post(&client.token, NOTE));
-        let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+        bench.says(conn, post(&token, NOTE));
+        let ticket = bench.forwarded();
         bench.reset(conn);
         assert_eq!(bench.acknowledge(ticket, outcome), Err(Expired));
     }
@@ -341,19 +352,13 @@ fn ticket_of_an_earlier_question_is_expired_while_a_later_one_of_its_connection_
     assert_eq!(principal.name(), "alice");
 
     // Of posts.
-    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
+    let (mut bench, token) = forwarding();
     let conn = bench.connect();
-    let ticket = |bench: &mut Bench| {
-        bench.says(conn, post(&client.token, NOTE));
-        match bench.event() {
-            Some(Event::Message { ticket: Some(ticket), .. }) => ticket,
-            other => panic!("expected a message: {other:?}"),
-        }
-    };
-    let early = ticket(&mut bench);
-    bench.wait(secs(4));
-    let late = ticket(&mut bench);
+    bench.says(conn, post(&token, NOTE));
+    let early = bench.forwarded();
+    bench.wait(secs(8));
+    bench.says(conn, post(&token, NOTE));
+    let late = bench.forwarded();
     assert_eq!(bench.acknowledge(early, Outcome::Accepted), Err(Expired));
     assert_eq!(bench.statuses(conn), [503], "the later post is not answered by the earlier ticket");
     bench.acknowledge(late, Outcome::Busy).unwrap();
@@ -363,17 +368,15 @@ fn ticket_of_an_earlier_question_is_expired_while_a_later_one_of_its_connection_
 /// The phases of a connection in which no ticket is awaited, each with a ticket from before.
 #[test]
 fn ticket_is_expired_once_its_question_has_been_answered() {
-    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
+    let (mut bench, token) = forwarding();
     let conn = bench.connect();
-    bench.says(conn, post(&client.token, NOTE));
-    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
-    bench.wait(secs(4));
-    let next = post(&client.token, NOTE);
+    bench.says(conn, post(&token, NOTE));
+    let ticket = bench.forwarded();
+    bench.wait(secs(8));
+    let own = bench.open();
+    let next = post(&own.token, NOTE);
     bench.says(conn, &next[..next.len() - 1]);
     assert_eq!(bench.acknowledge(ticket, Outcome::Busy), Err(Expired));
     bench.says(conn, &next[next.len() - 1..]);
-    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
-    bench.acknowledge(ticket, Outcome::Accepted).unwrap();
     assert_eq!(bench.statuses(conn), [503, 202]);
 }

@@ -1,9 +1,9 @@
 //! Deadlines: WIRE 6, on the virtual clock.
 
 use super::*;
+use crate::Authorization;
 use crate::error::Fault;
 use crate::timers::TimerKind;
-use crate::{Acknowledgement, Authorization};
 
 const MOMENT: Duration = Duration::from_micros(1);
 
@@ -310,18 +310,6 @@ fn a_decision_that_does_not_come() {
     assert_eq!((answer.status, answer.field("Retry-After")), (503, Some("1")));
     assert!(bench.is_open(conn) && !answer.closes());
     assert_eq!(bench.server.sessions_open(), 0);
-}
-
-#[test]
-fn an_acknowledgement_that_does_not_come() {
-    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
-    let conn = bench.connect();
-    bench.says(conn, post(&client.token, NOTE));
-    bench.wait(secs(4) - MOMENT);
-    assert!(bench.heard(conn).is_empty());
-    bench.wait(MOMENT);
-    assert_eq!(bench.statuses(conn), [503]);
 }
 
 #[test]

@@ -1,97 +1,97 @@
-//! A request as its peer knows it.
+//! A request, as the client that sent it knows it.
 //!
-//! Knows: what it is to get, how large its parts are, since when the server has had how much of it.
-//! Does not know: what the server makes of it.
+//! Knows: which response it must get, the sizes of its parts, and when the server received how much
+//! of it. Does not know: how the server handles it.
 
 use mcp_sse_core::{Refusal, Time};
 
-/// What a peer asked for.
+/// The response that a request must get.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A stream.
+pub enum Expected {
+    /// An event stream.
     Stream,
-    /// A post of this number is taken.
+    /// 202, for the post with this number.
     Post(u64),
-    /// The head of a stream, and none.
+    /// The head of a stream without a stream: the request is a `HEAD`.
     Probe,
     /// 200.
     Health,
-    /// A refusal with one of these statuses; and no more answers if `last`.
+    /// A refusal with one of these statuses. If `last`, the connection closes after it.
     Refusal { statuses: &'static [u16], last: bool },
 }
 
-/// A request that has no answer yet.
+/// A request that has no response yet.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    /// The number in its field `X-Ask`.
+pub struct SimRequest {
+    /// The number in its field `X-Ask`, by which the application knows it.
     pub number: u64,
-    /// What for.
-    pub wanted: Wanted,
-    /// Where in the peer's input it starts and ends.
+    /// The response that it must get.
+    pub expected: Expected,
+    /// Where in the connection's input it starts and ends.
     pub start: u64,
     pub end: u64,
-    pub size: Size,
-    /// When the server was given the first of it.
+    pub size: RequestSize,
+    /// When the server received its first byte.
     pub begun: Option<Time>,
-    /// When the server was given the last of it.
+    /// When the server received its last byte.
     pub whole: Option<Time>,
-    /// The application was asked about it and said no.
+    /// The application's verdict, if that was a refusal.
     pub refusal: Option<Refusal>,
     pub credentials: Credentials,
 }
 
-/// What a request says of who asks.
+/// The credentials in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Credentials {
-    /// Nothing, and nobody wants to know.
+    /// None, and the server requires none.
     #[default]
-    Needless,
+    NotNeeded,
     /// The token of this principal.
     Of(usize),
-    /// None, or a wrong one.
+    /// None or an unknown token, although the server requires one.
     Wrong,
-    /// Two.
+    /// Two `Authorization` fields.
     Twice,
 }
 
 impl Credentials {
-    /// On whose behalf the request is, if it may be.
+    /// The principal, if the credentials are valid.
     #[must_use]
     pub const fn principal(self) -> Option<usize> {
         if let Self::Of(principal) = self { Some(principal) } else { None }
     }
 
-    /// Whether the request may be refused for them, and nothing else may come of it.
+    /// Whether the request must be refused because of its credentials.
     #[must_use]
-    pub const fn are_bad(self) -> bool {
+    pub const fn are_invalid(self) -> bool {
         matches!(self, Self::Wrong | Self::Twice)
     }
 }
 
-impl Ask {
-    /// The number of the post that it is, if it is to be taken as one.
+impl SimRequest {
+    /// The post's number, if the request is a post that must be accepted.
     #[must_use]
     pub const fn post(&self) -> Option<u64> {
-        if let Wanted::Post(number) = self.wanted { Some(number) } else { None }
+        if let Expected::Post(number) = self.expected { Some(number) } else { None }
     }
 }
 
-/// How large the parts of a request are, as far as limits are concerned.
+/// The sizes of a request's parts that have limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct RequestSize {
     pub head: usize,
     pub fields: usize,
     pub target: usize,
-    /// What is there, or what is declared if that is more.
+    /// The received length, or the declared one if that is larger.
     pub body: u64,
-    /// From behind each chunk's size to its line end.
+    /// Bytes between each chunk's size and the end of its line.
     pub extensions: usize,
-    /// Without the empty line behind them.
+    /// Without the empty line that ends them.
     pub trailers: usize,
 }
 
-impl Size {
-    /// Measures what a peer says. Generous where it is no proper request.
+impl RequestSize {
+    /// Measures a request. For malformed requests the sizes are upper bounds.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);

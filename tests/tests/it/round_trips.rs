@@ -1,53 +1,53 @@
-//! Whole journeys: a post and its answer on the stream, however it is cut, however many there are.
+//! Round trips: a post and its response on the stream, cut at any byte, and many at once.
 
 use std::sync::mpsc;
 use std::thread;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{Adapter, Server};
+use mcp_sse_tests::adapter::{Adapter, RunningServer};
 use mcp_sse_tests::client::{Client, Stream, answer, call, health, post_request};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
 
 for_each_adapter!(
-    cut_at_every_byte,
-    a_thousand_posts_pipelined,
-    a_thousand_posts_to_a_late_riser,
-    a_thousand_posts_on_a_hundred_connections,
-    sessions_side_by_side,
+    post_cut_at_every_byte_is_answered,
+    thousand_pipelined_posts_are_answered_in_order,
+    thousand_posts_wait_for_a_late_receiver,
+    thousand_posts_on_hundred_connections_are_answered,
+    fifty_sessions_stay_separate,
 );
 
-fn cut_at_every_byte(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+fn post_cut_at_every_byte_is_answered(on: &Adapter) {
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let mut stream = Stream::open(server.address());
     let mut beside = Client::connect(server.address());
     let mut poster = Client::connect(server.address());
     let body = |cut: usize| call(cut, "\"\u{1f980}\\u2028\"");
     let length = stream.post_request(&body(100)).len();
     for cut in 1..length {
-        // The same length for every id, so that every boundary has its turn.
+        // Every post has the same length, so that each byte position is a cut once.
         let id = 100 + cut;
         let post = stream.post_request(&body(id));
         assert_eq!(post.len(), length, "{cut}");
         poster.send(&post[..cut]);
-        // By when this is answered the server has had the first part.
+        // When this is answered, the server has read the first part.
         let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert_eq!(beside.ask(ready).status, 200, "{cut}");
-        assert!(!poster.hears_something(), "{cut}: an answer to half a post");
+        assert!(!poster.has_input(), "{cut}: an answer to half a post");
         poster.send(&post[cut..]);
         assert_eq!(poster.response().status, 202, "{cut}");
         assert_eq!(stream.message(), answer(id, "\"\u{1f980}\\u2028\""), "{cut}");
     }
 }
 
-fn a_thousand_posts_pipelined(on: &Adapter) {
+fn thousand_pipelined_posts_are_answered_in_order(on: &Adapter) {
     const POSTS: u32 = 1_000;
-    let server = Server::start(on, Config::default(), handlers::echo());
-    let mut bystander = Stream::open(server.address());
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
+    let mut other_session = Stream::open(server.address());
     let mut stream = Stream::open(server.address());
     let posts: Vec<u8> =
         (0..POSTS).flat_map(|n| stream.post_request(&call(n, &format!("[{n}]")))).collect();
     let mut poster = Client::connect(server.address());
-    let mut writer = poster.second();
+    let mut writer = poster.clone_socket();
     thread::scope(|scope| {
         let _cut = writer.cut_on_panic();
         scope.spawn(|| writer.send(&posts));
@@ -60,23 +60,23 @@ fn a_thousand_posts_pipelined(on: &Adapter) {
             assert_eq!(stream.message(), answer(n, &format!("[{n}]")));
         }
     });
-    // Exactly once: what comes next is the answer to this.
+    // Each was answered exactly once: the next event is the answer to this call.
     stream.check_alive("after a thousand posts");
-    bystander.check_alive("beside a thousand posts");
+    other_session.check_alive("beside a thousand posts");
     assert_eq!(server.metrics().messages_received, u64::from(POSTS) + 2);
 }
 
-/// Posts are held while nobody takes their messages, and none is lost or overtaken for that.
-fn a_thousand_posts_to_a_late_riser(on: &Adapter) {
+/// Posts are queued while no message is received; none is lost or overtaken.
+fn thousand_posts_wait_for_a_late_receiver(on: &Adapter) {
     const POSTS: u32 = 1_000;
     let (sender, sessions) = mpsc::channel();
-    let server = Server::start(on, Config::default(), handlers::give(sender));
+    let server = RunningServer::start(on, Config::default(), handlers::give(sender));
     let mut stream = Stream::open(server.address());
     let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
     let posts: Vec<u8> =
         (0..POSTS).flat_map(|n| stream.post_request(&call(n, &format!("[{n}]")))).collect();
     let mut poster = Client::connect(server.address());
-    let mut writer = poster.second();
+    let mut writer = poster.clone_socket();
     thread::scope(|scope| {
         let _cut = writer.cut_on_panic();
         scope.spawn(|| writer.send(&posts));
@@ -102,11 +102,11 @@ fn a_thousand_posts_to_a_late_riser(on: &Adapter) {
     stream.expect_end();
 }
 
-fn a_thousand_posts_on_a_hundred_connections(on: &Adapter) {
+fn thousand_posts_on_hundred_connections_are_answered(on: &Adapter) {
     const CONNECTIONS: usize = 100;
     const POSTS: usize = 10;
-    let server = Server::start(on, Config::default(), handlers::echo());
-    let mut bystander = Stream::open(server.address());
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
+    let mut other_session = Stream::open(server.address());
     let mut stream = Stream::open(server.address());
     let endpoint = stream.endpoint.clone();
     let mut posters: Vec<_> = (0..CONNECTIONS).map(|_| Client::connect(server.address())).collect();
@@ -115,7 +115,7 @@ fn a_thousand_posts_on_a_hundred_connections(on: &Adapter) {
             let answers: Vec<_> = (0..CONNECTIONS * POSTS).map(|_| stream.message()).collect();
             answers
         });
-        // One round after the other, so that all of them are busy at once.
+        // One round after the other, so that all connections are busy at once.
         for round in 0..POSTS {
             for (n, poster) in posters.iter_mut().enumerate() {
                 poster.send(post_request(&endpoint, &call(n * POSTS + round, "{}")));
@@ -135,18 +135,18 @@ fn a_thousand_posts_on_a_hundred_connections(on: &Adapter) {
     };
     let mut answered = vec![0; CONNECTIONS];
     for id in answers.iter().map(id) {
-        // Between connections any order will do; on each it is that of the posts.
+        // Posts of one connection are answered in order; between connections any order is correct.
         let (n, round) = (id / POSTS, id % POSTS);
         assert_eq!(answered[n], round, "connection {n}");
         answered[n] += 1;
     }
     assert!(answered.iter().all(|&count| count == POSTS), "{answered:?}");
     stream.check_alive("after a thousand posts");
-    bystander.check_alive("beside a thousand posts");
+    other_session.check_alive("beside a thousand posts");
 }
 
-fn sessions_side_by_side(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+fn fifty_sessions_stay_separate(on: &Adapter) {
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let mut streams: Vec<_> = (0..50).map(|_| Stream::open(server.address())).collect();
     let mut tokens: Vec<_> = streams.iter().map(|stream| stream.token().to_owned()).collect();
     tokens.sort();
@@ -165,7 +165,7 @@ fn sessions_side_by_side(on: &Adapter) {
         }
         stream.check_alive("one of fifty");
     }
-    // Half of them go; the others stay.
+    // Half of the sessions end; the others go on.
     let gone = streams.split_off(25);
     drop(gone);
     wait_until("25 sessions end", || health(server.address()).sessions == 25);

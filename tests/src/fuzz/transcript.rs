@@ -1,8 +1,8 @@
-//! What a connection was told, held against what it asked.
+//! Checks the output of a connection against its requests.
 //!
-//! Knows: how many answers there must be and when there may be fewer, and of requests without anything
-//! unusual which answer exactly. Does not know: how the server comes to it; of requests it uses the codec,
-//! which other targets hold against readers of their own.
+//! Knows: how many responses there must be and when there may be fewer, and the exact response to a
+//! request without unusual fields. Does not know: how the server decides. It reads requests with
+//! the core's codec, which other targets compare with independent readers.
 
 use mcp_sse_core::Fault;
 use mcp_sse_core::http1::{
@@ -10,15 +10,15 @@ use mcp_sse_core::http1::{
 };
 use mcp_sse_core::jsonrpc::{Kind, code};
 
-use super::bytes::{TOKEN, Told, WORDS, limits};
+use super::bytes::{TOKEN, Transcript, WORDS, limits};
 use super::events::{on_one_line, strictly};
 use super::json::classify;
-use crate::sim::reader::{Heard, Reader};
+use crate::sim::reader::{Reader, Received};
 
-/// Holds everything that was told against everything that was said.
-pub(super) fn check(said: &[u8], told: &Told) {
+/// Checks all output against the input of the connection.
+pub(super) fn check(said: &[u8], transcript: &Transcript) {
     let (asked, behind) = requests(said);
-    let (answers, stream) = answers(&told.connection, &asked);
+    let (answers, stream) = answers(&transcript.connection, &asked);
     check_count(&asked, behind, &answers, stream.is_some());
     for (asked, answer) in asked.iter().zip(&answers) {
         check_answer(asked, answer);
@@ -26,24 +26,24 @@ pub(super) fn check(said: &[u8], told: &Told) {
     let words = if stream.is_some() { &[WORDS][..] } else { &[] };
     assert_eq!(check_stream(stream.as_ref()), words);
 
-    let (none, stream) = self::answers(&told.stream, &[]);
+    let (none, stream) = self::answers(&transcript.stream, &[]);
     let sent = check_stream(stream.as_ref());
     assert!(none.len() == 1 && stream.is_some(), "a stream was asked for, and nothing else");
-    check_messages(&asked, &answers, told, &sent);
+    check_messages(&asked, &answers, transcript, &sent);
 }
 
-/// A request, as far as it came.
-struct Asked {
+/// A request, as far as it was received.
+struct ParsedRequest {
     method: String,
     target: String,
     version: char,
     fields: Vec<(String, String)>,
-    /// Its content, if all of it came.
+    /// Its content, if all of it was received.
     content: Option<Vec<u8>>,
 }
 
-/// The requests that were said, and what is wrong with the head behind them, if one is there.
-fn requests(mut said: &[u8]) -> (Vec<Asked>, Option<Fault>) {
+/// The requests in the input, and the fault of a malformed head behind them.
+fn requests(mut said: &[u8]) -> (Vec<ParsedRequest>, Option<Fault>) {
     let limits = limits();
     let size = |limit: Option<u32>| limit.map_or(usize::MAX, |limit| limit as usize);
     let heads = HeadLimits {
@@ -73,7 +73,7 @@ fn requests(mut said: &[u8]) -> (Vec<Asked>, Option<Fault>) {
         let line = lines.trim_start().split("\r\n").next().unwrap_or_default();
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let fields = head.fields().map(|(name, value)| (name.to_ascii_lowercase(), text(value)));
-        let mut asked = Asked {
+        let mut asked = ParsedRequest {
             method: head.method().as_str().to_owned(),
             target: line.split(' ').nth(1).unwrap_or_default().to_owned(),
             version: line.chars().last().unwrap_or_default(),
@@ -89,7 +89,7 @@ fn requests(mut said: &[u8]) -> (Vec<Asked>, Option<Fault>) {
                 all.push(asked);
                 said = &rest[progress.consumed..];
             }
-            // Cut short, or wrong: nothing behind it is a request.
+            // The body is incomplete or malformed, so no request follows.
             Ok(_) | Err(_) => {
                 all.push(asked);
                 return (all, None);
@@ -98,15 +98,18 @@ fn requests(mut said: &[u8]) -> (Vec<Asked>, Option<Fault>) {
     }
 }
 
-/// A final answer that is no stream.
-struct Answer {
+/// A final response that is no stream.
+struct ParsedResponse {
     status: u16,
     closes: bool,
     body: String,
 }
 
-/// Reads all answers, the last of which may be a stream, which has no body yet.
-fn answers(mut heard: &[u8], asked: &[Asked]) -> (Vec<Answer>, Option<Vec<Heard>>) {
+/// Reads all responses. The last one may be a stream, whose events are returned.
+fn answers(
+    mut heard: &[u8],
+    asked: &[ParsedRequest],
+) -> (Vec<ParsedResponse>, Option<Vec<Received>>) {
     let mut answers = Vec::new();
     while !heard.is_empty() {
         let end = heard.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
@@ -129,7 +132,7 @@ fn answers(mut heard: &[u8], asked: &[Asked]) -> (Vec<Answer>, Option<Vec<Heard>
             let chunked = field("Transfer-Encoding");
             assert!(matches!(chunked, None | Some("chunked")) && status == 200, "{head}");
             assert_eq!(chunked.is_none(), closes, "only a close ends events without chunks");
-            answers.push(Answer { status, closes, body: String::new() });
+            answers.push(ParsedResponse { status, closes, body: String::new() });
             return (answers, Some(strictly(Reader::default(), heard)));
         }
         let len = match field("Content-Length") {
@@ -143,15 +146,20 @@ fn answers(mut heard: &[u8], asked: &[Asked]) -> (Vec<Answer>, Option<Vec<Heard>
         assert!(body.len() >= len, "a body is missing: {head}");
         let (body, rest) = body.split_at(len);
         let body = String::from_utf8(body.to_vec()).expect("answers are text");
-        answers.push(Answer { status, closes, body });
+        answers.push(ParsedResponse { status, closes, body });
         heard = rest;
     }
     (answers, None)
 }
 
-/// Every whole request has its answer, and what is wrong has, unless an answer before said that it is the
-/// last.
-fn check_count(asked: &[Asked], behind: Option<Fault>, answers: &[Answer], stream: bool) {
+/// Checks that every complete request and a malformed head have a response, unless an earlier
+/// response closed the connection.
+fn check_count(
+    asked: &[ParsedRequest],
+    behind: Option<Fault>,
+    answers: &[ParsedResponse],
+    stream: bool,
+) {
     let last = answers.last().is_some_and(|answer| answer.closes) || stream;
     let more = answers.iter().rev().skip(1).any(|answer| answer.closes);
     assert!(!more, "something follows the last answer");
@@ -166,13 +174,13 @@ fn check_count(asked: &[Asked], behind: Option<Fault>, answers: &[Answer], strea
     }
 }
 
-/// A request without anything unusual is answered as it must be.
-fn check_answer(asked: &Asked, answer: &Answer) {
+/// Checks the response to a request without unusual fields.
+fn check_answer(asked: &ParsedRequest, answer: &ParsedResponse) {
     let Some(content) = asked.content.as_deref().filter(|_| !asked.is_unusual()) else { return };
     let line = (asked.method.as_str(), asked.target.as_str(), asked.version);
     let expected = match line {
         ("GET", "/health", _) => 200,
-        // One that is whole is judged before it is answered.
+        // A complete post is validated before it is answered.
         ("POST", target, '1') if target == format!("/messages?session_id={TOKEN}") => {
             if asked.has("content-length", None) || asked.has("transfer-encoding", None) {
                 classify(content, Some(6)).map_or(400, |_| 202)
@@ -183,7 +191,7 @@ fn check_answer(asked: &Asked, answer: &Answer) {
         _ => return,
     };
     assert_eq!(answer.status, expected, "{line:?} is answered {:?}", answer.body);
-    // What is left of a refused body is thrown away.
+    // The rest of a refused body is discarded, so the connection stays open.
     let closes = asked.version == '0' || asked.has("connection", Some("close"));
     assert_eq!(answer.closes, closes, "{line:?} is answered {}", answer.status);
     if let (400, Err(error)) = (expected, classify(content, Some(6))) {
@@ -192,13 +200,13 @@ fn check_answer(asked: &Asked, answer: &Answer) {
     }
 }
 
-impl Asked {
+impl ParsedRequest {
     fn has(&self, name: &str, value: Option<&str>) -> bool {
         let mut named = self.fields.iter().filter(|(field, _)| field == name);
         named.any(|(_, found)| value.is_none_or(|value| value == found))
     }
 
-    /// Whether anything but its content could be why it is refused.
+    /// Whether it could be refused for another reason than its content.
     fn is_unusual(&self) -> bool {
         let known = |(name, value): &(String, String)| match name.as_str() {
             "host" => value == "localhost",
@@ -215,37 +223,43 @@ impl Asked {
     }
 }
 
-/// The events of a stream: one that says where to post, then messages, which are returned.
-fn check_stream(heard: Option<&Vec<Heard>>) -> Vec<String> {
+/// Checks the events of a stream: the endpoint, and then messages, which are returned.
+fn check_stream(heard: Option<&Vec<Received>>) -> Vec<String> {
     let mut messages = Vec::new();
     let mut heard = heard.into_iter().flatten();
     let Some(begin) = heard.next() else { return messages };
-    assert!(matches!(begin, Heard::StreamBegins { .. }), "{begin:?}");
-    let Some(Heard::Event { name, data }) = heard.next() else { panic!("no endpoint") };
+    assert!(matches!(begin, Received::StreamBegins { .. }), "{begin:?}");
+    let Some(Received::Event { name, data }) = heard.next() else { panic!("no endpoint") };
     assert!(name == "endpoint" && data.starts_with("/messages?session_id=AAA"), "{data}");
     for thing in heard {
         match thing {
-            Heard::Event { name, data } if name == "message" => messages.push(data.clone()),
-            Heard::Heartbeat | Heard::StreamEnds => {}
-            Heard::Event { .. }
-            | Heard::Response { .. }
-            | Heard::Continue
-            | Heard::StreamBegins { .. } => panic!("on a stream: {thing:?}"),
+            Received::Event { name, data } if name == "message" => messages.push(data.clone()),
+            Received::Heartbeat | Received::StreamEnds => {}
+            Received::Event { .. }
+            | Received::Response { .. }
+            | Received::Continue
+            | Received::StreamBegins { .. } => panic!("on a stream: {thing:?}"),
         }
     }
     messages
 }
 
-/// Each post that was accepted has arrived, once and in order, or was answered "busy" on the stream, or was
-/// taken back; nothing else has arrived; and the stream has what the application answered.
-fn check_messages(asked: &[Asked], answers: &[Answer], told: &Told, sent: &[String]) {
+/// Checks that each accepted post was delivered once and in order, or was answered "busy" on the
+/// stream, or was cancelled; that nothing else was delivered; and that the stream has the
+/// application's responses.
+fn check_messages(
+    asked: &[ParsedRequest],
+    answers: &[ParsedResponse],
+    transcript: &Transcript,
+    sent: &[String],
+) {
     let busy = format!(r#""code":{}"#, code::SERVER_BUSY);
-    let is_busy = |data: &&String| data.contains(&busy) && !told.answers.contains(data);
+    let is_busy = |data: &&String| data.contains(&busy) && !transcript.answers.contains(data);
     let mut refused: Vec<_> = sent.iter().filter(is_busy).collect();
-    let expected: Vec<_> = told.answers.iter().map(|json| on_one_line(json)).collect();
+    let expected: Vec<_> = transcript.answers.iter().map(|json| on_one_line(json)).collect();
     assert!(sent.iter().filter(|data| !is_busy(data)).eq(&expected), "{sent:?}, {expected:?}");
 
-    let mut arrived = told.messages.iter().peekable();
+    let mut arrived = transcript.messages.iter().peekable();
     let mut withdrawn = 0;
     let accepted = asked.iter().zip(answers).filter(|(_, answer)| answer.status == 202);
     for (asked, _) in accepted {
@@ -262,7 +276,7 @@ fn check_messages(asked: &[Asked], answers: &[Answer], told: &Told, sent: &[Stri
             None => withdrawn += 1,
         }
     }
-    assert_eq!(withdrawn, told.withdrawn, "requests that were accepted are nowhere");
+    assert_eq!(withdrawn, transcript.withdrawn, "requests that were accepted are nowhere");
     assert_eq!(arrived.next(), None, "nobody was told that it was accepted");
     assert!(refused.is_empty(), "busy for nothing: {refused:?}");
 }

@@ -1,20 +1,20 @@
-//! Invariant 7: a herd of deadlines is taken in batches, however large it is.
+//! Invariant 7: deadlines that are due together are handled in batches, however many there are.
 
 use core::time::Duration;
 
 use mcp_sse_core::sse::HEARTBEAT_CHUNKED;
 use mcp_sse_core::{Config, ConnId, Limits, Peer, Server, Time, Timeouts};
-use mcp_sse_tests::sim::chance::Tokens;
+use mcp_sse_tests::sim::random::SeededEntropy;
 
-/// What one call takes, as the core has it.
+/// The core's batch: how many timers one call handles.
 const BATCH: usize = 256;
 const STREAMS: usize = 2_000;
 
 #[test]
-fn heartbeats_that_are_due_together() {
+fn heartbeats_due_together_are_taken_in_batches() {
     let timeouts = Timeouts { stall: None, ..Timeouts::default() };
     let config = Config::builder().limits(Limits::default()).timeouts(timeouts).build().unwrap();
-    let mut server = Server::new(config, Box::new(Tokens::new(1, false)), Time::ZERO);
+    let mut server = Server::new(config, Box::new(SeededEntropy::new(1, false)), Time::ZERO);
     let mut conns = Vec::new();
     for _ in 0..STREAMS {
         let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
@@ -37,7 +37,7 @@ fn heartbeats_that_are_due_together() {
         assert!(calls <= STREAMS, "7: a deadline that has come is not taken");
     }
     assert_eq!((beats, calls), (STREAMS, STREAMS.div_ceil(BATCH)));
-    // To those who take nothing no further one is said.
+    // A client that reads nothing gets no further heartbeat.
     assert_eq!(server.poll_timeout(), None);
     let queued = |&conn: &ConnId| server.transmit(conn).len();
     assert!(conns.iter().map(queued).all(|len| len == HEARTBEAT_CHUNKED.len()));

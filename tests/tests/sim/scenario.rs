@@ -1,9 +1,8 @@
-//! A stage for short scenarios: two servers, an application, clients; and what goes wrong at a place that was
-//! chosen.
+//! Runs short scenarios with two servers, an application and clients, and one chosen failure.
 //!
-//! Knows: what each client has said and heard, what the application was told and has said, and how all of
-//! that must fit together in the end, whatever has gone wrong.
-//! Does not know: which scenario is played.
+//! Knows: what each client sent and received, what the application did, and how all of that must
+//! fit together at the end, whatever has failed.
+//! Does not know: which scenario runs.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -18,106 +17,105 @@ use mcp_sse_core::{
 };
 use mcp_sse_tests::sim::meter;
 use mcp_sse_tests::sim::model::number_in;
-use mcp_sse_tests::sim::reader::{Heard, Reader, field};
+use mcp_sse_tests::sim::reader::{Reader, Received, field};
 
-/// What goes wrong, and where.
+/// The operation that fails; by default none.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Plan {
-    /// This draw of entropy fails.
+pub(crate) struct FailurePoint {
+    /// The draw of entropy with this number fails.
     pub(crate) entropy: Option<u64>,
-    /// The connection that brings this byte of input breaks behind it.
+    /// The connection breaks after this byte of all input.
     pub(crate) input: Option<u64>,
-    /// So, but its peer ends its side in order.
+    /// The client shuts down its side after this byte of all input.
     pub(crate) fin: Option<u64>,
-    /// The connection that this byte of output leaves by breaks behind it.
+    /// The connection breaks after this byte of all output.
     pub(crate) output: Option<u64>,
 }
 
-/// How much there was of everything that may fail.
+/// How many operations there were that can fail.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Extent {
+pub(crate) struct Totals {
     pub(crate) draws: u64,
     pub(crate) input: u64,
     pub(crate) output: u64,
 }
 
-pub(crate) type Key = (usize, ConnId);
+pub(crate) type ConnectionKey = (usize, ConnId);
 
-/// A connection, from its client's side.
+/// The client's side of a connection.
 #[derive(Debug, Default)]
-struct Client {
+struct ScenarioClient {
     reader: Reader,
-    heard: Vec<Heard>,
-    /// Its posts, in order.
+    received: Vec<Received>,
+    /// The numbers of its posts, in order.
     posts: Vec<u64>,
-    /// For an exchange: whether the head of the answer has come.
+    /// For an exchange: whether the head of the response was received.
     exchange: Option<bool>,
-    /// It broke, or its side was ended, where the plan says.
+    /// The chosen failure happened on this connection.
     broken: bool,
     closed: bool,
 }
 
-/// What has become of a post.
+/// A post and its result.
 #[derive(Debug)]
-struct Post {
+struct ScenarioPost {
     kind: Kind,
-    /// The server was given all of it.
+    /// The server has received all of it.
     whole: bool,
     status: Option<u16>,
     delivered: u32,
-    /// Said on the stream.
+    /// How many "busy" errors for it were received on the stream.
     busy: u32,
-    /// What the application, or the other shard, made of it.
-    outcome: Option<Outcome>,
 }
 
-/// A session as its client knows it.
+/// A session, as its client knows it.
 #[derive(Clone)]
-pub(crate) struct Invited {
+pub(crate) struct OpenedSession {
     pub(crate) shard: usize,
     pub(crate) session: Option<SessionId>,
     pub(crate) token: String,
 }
 
-pub(crate) struct Stage {
+pub(crate) struct ScenarioRun {
     servers: Vec<Server>,
     now: Time,
-    plan: Plan,
+    failure: FailurePoint,
     draws: Arc<AtomicU64>,
-    extent: Extent,
-    clients: BTreeMap<Key, Client>,
-    past: Vec<(Key, Client)>,
-    /// By stream; a session that has ended is not here.
-    open: BTreeMap<Key, SessionId>,
-    /// The streams of all sessions there have been.
-    streams: BTreeMap<(usize, SessionId), Key>,
-    /// What each session took to send, and how much of it was lost.
-    sent: BTreeMap<Key, Vec<String>>,
-    lost: BTreeMap<Key, u32>,
-    posts: BTreeMap<u64, Post>,
-    /// The application answers requests, or lets them lie.
+    totals: Totals,
+    clients: BTreeMap<ConnectionKey, ScenarioClient>,
+    ended_clients: Vec<(ConnectionKey, ScenarioClient)>,
+    /// The open sessions, by the connection of the stream.
+    open: BTreeMap<ConnectionKey, SessionId>,
+    /// The connections of the streams of all sessions, ended ones included.
+    streams: BTreeMap<(usize, SessionId), ConnectionKey>,
+    /// The frames that each session queued, and how many of them were reported lost.
+    sent: BTreeMap<ConnectionKey, Vec<String>>,
+    lost: BTreeMap<ConnectionKey, u32>,
+    posts: BTreeMap<u64, ScenarioPost>,
+    /// Whether the application answers requests.
     pub(crate) answers: bool,
-    /// What it says of whoever asks, and of posts.
+    /// The verdict of the application about requests.
     pub(crate) verdict: Verdict,
-    pub(crate) outcome: Outcome,
-    /// How often it has said no to a request that was still waiting.
+    /// The outcome of posts to the other shard, in place of a delivery.
+    pub(crate) declines: Option<Outcome>,
+    /// How many waiting requests the application has refused.
     refusals: u32,
     foreign: VecDeque<(usize, ForwardedPost, PostTicket)>,
-    /// Posts that wait at the other shard, by its name for them.
+    /// Posts that are queued in the other shard, by that shard's id of them.
     held: BTreeMap<(usize, QueuedPostId), (usize, PostTicket)>,
     events: u64,
-    /// Everything was cut, so whoever waits for an answer has none.
+    /// The server was aborted, so requests may have no response.
     pub(crate) cut: bool,
 }
 
-impl Stage {
-    pub(crate) fn new(config: &ConfigBuilder, plan: Plan) -> Self {
+impl ScenarioRun {
+    pub(crate) fn new(config: &ConfigBuilder, failure: FailurePoint) -> Self {
         let draws = Arc::new(AtomicU64::new(0));
         let server = |shard| {
             let draws = draws.clone();
             let entropy = move |dest: &mut [u8]| {
                 let draw = draws.fetch_add(1, Ordering::Relaxed);
-                if plan.entropy == Some(draw) {
+                if failure.entropy == Some(draw) {
                     return Err(EntropyUnavailable);
                 }
                 dest.fill(draw as u8 + 1);
@@ -129,11 +127,11 @@ impl Stage {
         Self {
             servers: vec![server(0), server(1)],
             now: Time::ZERO,
-            plan,
+            failure,
             draws: draws.clone(),
-            extent: Extent::default(),
+            totals: Totals::default(),
             clients: BTreeMap::new(),
-            past: Vec::new(),
+            ended_clients: Vec::new(),
             open: BTreeMap::new(),
             streams: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -141,7 +139,7 @@ impl Stage {
             posts: BTreeMap::new(),
             answers: true,
             verdict: Verdict::Allow(Principal::new("p")),
-            outcome: Outcome::Accepted,
+            declines: None,
             refusals: 0,
             foreign: VecDeque::new(),
             held: BTreeMap::new(),
@@ -157,9 +155,9 @@ impl Stage {
         result
     }
 
-    fn gone(&mut self, key: Key) {
+    fn disconnect(&mut self, key: ConnectionKey) {
         if let Some(client) = self.clients.remove(&key) {
-            self.past.push((key, client));
+            self.ended_clients.push((key, client));
             self.call(key.0, |server, now| server.handle_disconnect(key.1, now));
         }
     }
@@ -170,42 +168,47 @@ impl Stage {
         let remote = core::net::SocketAddr::from(([10, 0, 0, address], 5));
         let peer = Peer::tcp(remote, core::net::SocketAddr::from(([127, 0, 0, 1], 80)));
         let conn = self.call(shard, |server, now| server.accept(peer, now)).ok()?;
-        self.clients.insert((shard, conn), Client::default());
+        self.clients.insert((shard, conn), ScenarioClient::default());
         Some(conn)
     }
 
-    /// Asks without HTTP of ours.
+    /// Opens a connection for an exchange.
     pub(crate) fn exchange(&mut self, shard: usize, exchange: Exchange<'_>) -> Option<ConnId> {
         let conn = self.call(shard, |server, now| server.exchange(exchange, Peer::local(), now));
         let conn = conn.ok()?;
-        let client = Client { exchange: Some(false), ..Client::default() };
+        let client = ScenarioClient { exchange: Some(false), ..ScenarioClient::default() };
         self.clients.insert((shard, conn), client);
         Some(conn)
     }
 
-    /// A post, and its number.
-    pub(crate) fn draft(&mut self, kind: Kind) -> (u64, String) {
+    /// Makes a post. Returns its number and its body.
+    pub(crate) fn new_post(&mut self, kind: Kind) -> (u64, String) {
         let number = self.posts.len() as u64;
-        let post = Post { kind, whole: false, status: None, delivered: 0, busy: 0, outcome: None };
+        let post = ScenarioPost { kind, whole: false, status: None, delivered: 0, busy: 0 };
         self.posts.insert(number, post);
         let id = if kind == Kind::Request { format!(r#""id":{number},"#) } else { String::new() };
         let params = format!(r#""params":{{"post":{number}}}"#);
         (number, format!(r#"{{"jsonrpc":"2.0",{id}"method":"do",{params}}}"#))
     }
 
-    /// Says something that is no post, up to where the plan cuts.
-    pub(crate) fn says(&mut self, shard: usize, conn: ConnId, text: &str) {
-        self.says_all(shard, conn, &[(None, text.into())]);
+    /// Sends a request that is no post, up to the chosen cut.
+    pub(crate) fn send(&mut self, shard: usize, conn: ConnId, text: &str) {
+        self.send_requests(shard, conn, &[(None, text.into())]);
     }
 
-    /// Says requests in one go, those of them posts that have a number, up to where the plan cuts.
-    pub(crate) fn says_all(&mut self, shard: usize, conn: ConnId, all: &[(Option<u64>, String)]) {
-        let from = self.extent.input;
+    /// Sends requests in one slice, up to the chosen cut. Posts have a number.
+    pub(crate) fn send_requests(
+        &mut self,
+        shard: usize,
+        conn: ConnId,
+        all: &[(Option<u64>, String)],
+    ) {
+        let from = self.totals.input;
         let bytes: String = all.iter().map(|(_, text)| text.as_str()).collect();
-        self.extent.input += bytes.len() as u64;
-        let within = |at: Option<u64>| at.filter(|&at| at >= from && at < self.extent.input);
-        let cut = within(self.plan.input).map(|at| (at, false));
-        let cut = cut.or_else(|| within(self.plan.fin).map(|at| (at, true)));
+        self.totals.input += bytes.len() as u64;
+        let within = |at: Option<u64>| at.filter(|&at| at >= from && at < self.totals.input);
+        let cut = within(self.failure.input).map(|at| (at, false));
+        let cut = cut.or_else(|| within(self.failure.fin).map(|at| (at, true)));
         let most = cut.map_or(bytes.len(), |(at, _)| (at - from) as usize + 1);
         let Some(client) = self.clients.get_mut(&(shard, conn)) else { return };
         client.broken |= cut.is_some();
@@ -221,38 +224,38 @@ impl Stage {
         self.call(shard, |server, now| server.handle_input(conn, bytes, now));
         match cut {
             Some((_, true)) => self.call(shard, |server, now| server.handle_eof(conn, now)),
-            Some((_, false)) => self.gone((shard, conn)),
+            Some((_, false)) => self.disconnect((shard, conn)),
             None => {}
         }
         self.pump();
     }
 
-    /// Opens a session, if nothing is in the way.
-    pub(crate) fn opens(&mut self, shard: usize, address: u8) -> Option<Invited> {
+    /// Opens a session; `None` if the chosen failure prevents it.
+    pub(crate) fn open_session(&mut self, shard: usize, address: u8) -> Option<OpenedSession> {
         let conn = self.connect(shard, address)?;
-        self.says(shard, conn, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let heard = &self.clients.get(&(shard, conn))?.heard;
-        let token = heard.iter().find_map(|thing| {
-            if let Heard::Event { data, .. } = thing {
+        self.send(shard, conn, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let received = &self.clients.get(&(shard, conn))?.received;
+        let token = received.iter().find_map(|thing| {
+            if let Received::Event { data, .. } = thing {
                 data.split_once("session_id=")
             } else {
                 None
             }
         });
         let token = token?.1.get(..32)?.to_owned();
-        Some(Invited { shard, session: self.open.get(&(shard, conn)).copied(), token })
+        Some(OpenedSession { shard, session: self.open.get(&(shard, conn)).copied(), token })
     }
 
-    /// Posts to a session, on a connection of its own.
-    pub(crate) fn posts(&mut self, shard: usize, to: &Invited, kind: Kind) -> Option<ConnId> {
+    /// Posts to a session on a new connection.
+    pub(crate) fn post(&mut self, shard: usize, to: &OpenedSession, kind: Kind) -> Option<ConnId> {
         let conn = self.connect(shard, 9)?;
-        let (number, text) = self.draft(kind);
+        let (number, text) = self.new_post(kind);
         let post = post_head(to, &format!("Content-Length: {}\r\n", text.len())) + &text;
-        self.says_all(shard, conn, &[(Some(number), post)]);
+        self.send_requests(shard, conn, &[(Some(number), post)]);
         Some(conn)
     }
 
-    pub(crate) fn waits(&mut self, interval: Duration) {
+    pub(crate) fn wait(&mut self, interval: Duration) {
         let end = self.now.saturating_add(interval);
         for _ in 0..1_000 {
             let next =
@@ -271,24 +274,24 @@ impl Stage {
 
     pub(crate) fn pump(&mut self) {
         loop {
-            let before = (self.extent.output, self.events, self.clients.len());
+            let before = (self.totals.output, self.events, self.clients.len());
             for key in self.clients.keys().copied().collect::<Vec<_>>() {
                 self.serve(key);
             }
             for shard in 0..2 {
                 while let Some(event) = self.call(shard, |server, _| server.poll_event()) {
                     self.events += 1;
-                    self.told(shard, event);
+                    self.handle_event(shard, event);
                 }
                 while self.servers[shard].poll_wake().is_some() {}
             }
-            if before == (self.extent.output, self.events, self.clients.len()) {
+            if before == (self.totals.output, self.events, self.clients.len()) {
                 return;
             }
         }
     }
 
-    fn serve(&mut self, key: Key) {
+    fn serve(&mut self, key: ConnectionKey) {
         let (shard, conn) = key;
         let Some(client) = self.clients.get_mut(&key) else { return };
         if let (Some(false), Some(head)) = (client.exchange, self.servers[shard].response(conn)) {
@@ -297,30 +300,30 @@ impl Stage {
             for (name, value) in head.fields() {
                 text += &format!("{name}: {value}\r\n");
             }
-            client.reader.feed((text + "\r\n").as_bytes(), &mut client.heard);
+            client.reader.feed((text + "\r\n").as_bytes(), &mut client.received);
         }
         match self.servers[shard].interest(conn) {
             Interest::Close | Interest::Linger => {
                 client.closed = true;
-                self.gone(key);
+                self.disconnect(key);
             }
             Interest::Io { write: false, .. } => {}
             Interest::Io { write: true, .. } => {
                 let mut bytes: Vec<u8> =
                     self.servers[shard].transmit(conn).chunks().flatten().copied().collect();
-                let from = self.extent.output;
+                let from = self.totals.output;
                 let end = from + bytes.len() as u64;
-                let cut = self.plan.output.filter(|&at| at >= from && at < end);
+                let cut = self.failure.output.filter(|&at| at >= from && at < end);
                 if let Some(at) = cut {
                     bytes.truncate((at - from) as usize + 1);
                 }
-                self.extent.output += bytes.len() as u64;
+                self.totals.output += bytes.len() as u64;
                 client.broken |= cut.is_some();
-                client.reader.feed(&bytes, &mut client.heard);
+                client.reader.feed(&bytes, &mut client.received);
                 let count = bytes.len();
                 self.call(shard, |server, now| server.handle_written(conn, count, now));
                 if cut.is_some() {
-                    self.gone(key);
+                    self.disconnect(key);
                 }
             }
         }
@@ -328,7 +331,7 @@ impl Stage {
 
     // ── The application. ────────────────────────────────────────────────────────────────────────
 
-    fn told(&mut self, shard: usize, event: Event) {
+    fn handle_event(&mut self, shard: usize, event: Event) {
         match event {
             Event::Asked { ticket, .. } => {
                 let verdict = self.verdict.clone();
@@ -340,7 +343,7 @@ impl Stage {
                 assert!(self.open.insert((shard, conn), session).is_none(), "10: opened twice");
                 self.streams.insert((shard, session), (shard, conn));
             }
-            Event::Message { session, message, ticket } => {
+            Event::Message { session, message } => {
                 let stream = self.streams[&(shard, session)];
                 assert!(self.open.contains_key(&stream), "10: a message of no session");
                 let number = number_in(message.text()).expect("a post of ours");
@@ -349,10 +352,7 @@ impl Stage {
                 assert_eq!(message.kind(), post.kind);
                 if let Some(id) = message.id().filter(|_| self.answers) {
                     let json = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
-                    self.sends(shard, session, &json);
-                }
-                if let Some(ticket) = ticket {
-                    self.acknowledges(shard, number, ticket, self.outcome);
+                    self.send_frame(shard, session, &json);
                 }
             }
             Event::LookedFor { lookup, ticket, .. } => {
@@ -375,7 +375,11 @@ impl Stage {
             other => panic!("{other:?}"),
         }
         if let Some((from, post, ticket)) = self.foreign.pop_front() {
-            match self.call(1 - from, |server, now| server.deliver(post, now)) {
+            let delivery = match self.declines {
+                Some(outcome) => Delivery::Done(outcome),
+                None => self.call(1 - from, |server, now| server.deliver(post, now)),
+            };
+            match delivery {
                 Delivery::Done(outcome) => {
                     let _ = self.call(from, |server, now| server.acknowledge(ticket, outcome, now));
                 }
@@ -384,40 +388,33 @@ impl Stage {
         }
     }
 
-    fn acknowledges(&mut self, shard: usize, number: u64, ticket: PostTicket, outcome: Outcome) {
-        let said = self.call(shard, |server, now| server.acknowledge(ticket, outcome, now));
-        if said.is_ok() {
-            self.posts.get_mut(&number).unwrap().outcome = Some(outcome);
-        }
-    }
-
-    pub(crate) fn sends(&mut self, shard: usize, session: SessionId, json: &str) {
+    pub(crate) fn send_frame(&mut self, shard: usize, session: SessionId, json: &str) {
         let frame = meter::inside(|| Frame::message(json.as_bytes()).unwrap());
         if self.call(shard, |server, now| server.send(session, &frame, now)).is_ok() {
-            self.note_sent(shard, session, json);
+            self.record_sent(shard, session, json);
         }
     }
 
-    /// A session took a frame.
-    pub(crate) fn note_sent(&mut self, shard: usize, session: SessionId, json: &str) {
+    /// Records a frame that a session queued.
+    pub(crate) fn record_sent(&mut self, shard: usize, session: SessionId, json: &str) {
         let stream = self.streams[&(shard, session)];
         self.sent.entry(stream).or_default().push(json.into());
     }
 
     // ── The end. ────────────────────────────────────────────────────────────────────────────────
 
-    /// Everybody goes; nothing is left, and everything is accounted for.
-    pub(crate) fn ends(mut self) -> Extent {
+    /// Disconnects all clients, and checks that nothing is left and everything is accounted for.
+    pub(crate) fn finish(mut self) -> Totals {
         self.pump();
-        // As long as it takes until nobody holds a post any more, each in its turn.
-        self.waits(Duration::from_secs(40));
+        // Long enough for every queued post to time out, one after the other.
+        self.wait(Duration::from_secs(40));
         for client in self.clients.values().filter(|client| !client.broken) {
             let answered = client.responses().count();
             let whole = client.posts.iter().filter(|number| self.posts[number].whole).count();
             assert_eq!(answered.min(whole), whole, "posts that have no answer: {client:?}");
         }
         for key in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.gone(key);
+            self.disconnect(key);
         }
         self.pump();
         assert!(self.open.is_empty(), "10: never closed: {:?}", self.open);
@@ -428,18 +425,18 @@ impl Stage {
             assert_eq!(server.poll_timeout(), None, "13");
             server.check();
         }
-        let past = core::mem::take(&mut self.past);
-        for (key, client) in &past {
-            self.judge_client(*key, client);
+        let ended_clients = core::mem::take(&mut self.ended_clients);
+        for (key, client) in &ended_clients {
+            self.check_client(*key, client);
         }
-        self.judge_posts();
-        self.extent.draws = self.draws.load(Ordering::Relaxed);
-        self.extent
+        self.check_posts();
+        self.totals.draws = self.draws.load(Ordering::Relaxed);
+        self.totals
     }
 
-    /// Holds what a client has heard against what it asked and what was sent to it.
-    fn judge_client(&mut self, key: Key, client: &Client) {
-        assert!(client.broken || client.reader.is_between(), "9: half of something: {client:?}");
+    /// Checks what a client received against its requests and the frames of its session.
+    fn check_client(&mut self, key: ConnectionKey, client: &ScenarioClient) {
+        assert!(client.broken || client.reader.is_idle(), "9: half of something: {client:?}");
         let closes = client.responses().any(|(_, head)| field(head, "Connection") == Some("close"));
         for ((status, _), number) in client.responses().zip(&client.posts) {
             self.posts.get_mut(number).unwrap().status = Some(status);
@@ -449,8 +446,12 @@ impl Stage {
         assert!(unanswered == 0 || excused, "{unanswered} posts were not answered: {client:?}");
 
         let mut messages = Vec::new();
-        let mut events = client.heard.iter().filter_map(|thing| {
-            if let Heard::Event { name, data } = thing { Some((name.as_str(), data)) } else { None }
+        let mut events = client.received.iter().filter_map(|thing| {
+            if let Received::Event { name, data } = thing {
+                Some((name.as_str(), data))
+            } else {
+                None
+            }
         });
         if let Some((name, _)) = events.next() {
             assert_eq!(name, "endpoint", "8: the first event");
@@ -471,9 +472,9 @@ impl Stage {
         assert!(messages.len() + lost >= sent.len(), "9: {sent:?} and {lost} lost: {client:?}");
     }
 
-    /// Each post was answered as it deserved, and if it was accepted it has arrived.
-    fn judge_posts(&self) {
-        // Words of the core that did not leave may have been about any request.
+    /// Checks that each post has the right status, and was delivered if it was accepted.
+    fn check_posts(&self) {
+        // A lost frame may be a "busy" error for any request.
         let mut lost: u32 = self.lost.values().sum();
         let mut refused = 0;
         for post in self.posts.values() {
@@ -481,32 +482,32 @@ impl Stage {
             assert!(arrived <= 1, "arrived twice: {post:?}");
             assert!(post.whole || arrived == 0, "arrived, and was never sent whole: {post:?}");
             refused += u32::from(matches!(post.status, Some(401 | 403)));
-            match (post.status, post.outcome) {
-                (None, _) => {}
-                (Some(status), Some(outcome)) => assert_eq!(status, of(outcome), "{post:?}"),
-                (Some(202), None) if arrived == 1 => {}
-                (Some(202), None) => {
+            match post.status {
+                None => {}
+                Some(202) if arrived == 1 => {}
+                Some(202) => {
                     assert!(post.kind == Kind::Request && lost > 0, "accepted and lost: {post:?}");
                     lost -= 1;
                 }
-                (Some(_), None) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
+                Some(_) => assert_eq!(arrived, 0, "refused and arrived: {post:?}"),
             }
         }
         assert!(refused <= self.refusals, "{refused} were refused");
     }
 
-    /// How many posts were answered so.
+    /// How many posts were answered with `status`.
     pub(crate) fn answered(&self, status: u16) -> usize {
-        let clients = self.clients.values().chain(self.past.iter().map(|(_, client)| client));
+        let clients =
+            self.clients.values().chain(self.ended_clients.iter().map(|(_, client)| client));
         let statuses = clients.flat_map(|client| client.responses().zip(&client.posts));
         statuses.filter(|((found, _), _)| *found == status).count()
     }
 }
 
-impl Client {
+impl ScenarioClient {
     fn responses(&self) -> impl Iterator<Item = (u16, &str)> {
-        self.heard.iter().filter_map(|thing| {
-            if let Heard::Response { status, head, .. } = thing {
+        self.received.iter().filter_map(|thing| {
+            if let Received::Response { status, head, .. } = thing {
                 Some((*status, head.as_str()))
             } else {
                 None
@@ -515,17 +516,8 @@ impl Client {
     }
 }
 
-fn of(outcome: Outcome) -> u16 {
-    match outcome {
-        Outcome::Accepted => 202,
-        Outcome::UnknownSession => 404,
-        Outcome::Busy => 503,
-        Outcome::RateLimited { .. } => 429,
-    }
-}
-
 /// The head of a post to a session.
-pub(crate) fn post_head(to: &Invited, fields: &str) -> String {
+pub(crate) fn post_head(to: &OpenedSession, fields: &str) -> String {
     format!(
         "POST /messages?session_id={} HTTP/1.1\r\nHost: localhost\r\n\
          Content-Type: application/json\r\n{fields}\r\n",

@@ -1,33 +1,34 @@
-//! Where a run's decisions come from: a seed, or somebody's bytes.
+//! The source of a run's decisions: a seed, or bytes of a fuzzer.
 //!
-//! Knows: SplitMix64, and how bytes are spent. Does not know: what is decided.
+//! Knows: SplitMix64, and how bytes become decisions. Does not know: what is decided.
 
 use mcp_sse_core::{Entropy, EntropyUnavailable};
 
-/// A source of decisions. The same source decides the same, on every machine.
+/// A deterministic source of decisions: the same seed or bytes decide the same on every machine.
 #[derive(Clone, Debug)]
-pub struct Chance {
+pub struct Random {
     state: u64,
-    /// Where decisions are somebody's: what is left of them, the last first.
+    /// The bytes that are left, if bytes decide; the next one is the last.
     bytes: Option<Vec<u8>>,
 }
 
-impl Chance {
-    /// Decides by a seed, for ever.
+impl Random {
+    /// Decides by a seed, without an end.
     #[must_use]
     pub const fn seeded(seed: u64) -> Self {
         Self { state: seed, bytes: None }
     }
 
-    /// Decides by `bytes`, most decisions taking one; then always the first of its choices.
+    /// Decides by `bytes`; most decisions consume one. When they are used up, every decision is the
+    /// first choice.
     #[must_use]
-    pub fn spending(bytes: &[u8]) -> Self {
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         Self { state: 0, bytes: Some(bytes.iter().rev().copied().collect()) }
     }
 
-    /// Whether the bytes are spent.
+    /// Whether the bytes are used up.
     #[must_use]
-    pub fn is_spent(&self) -> bool {
+    pub fn is_exhausted(&self) -> bool {
         self.bytes.as_ref().is_some_and(Vec::is_empty)
     }
 
@@ -51,9 +52,10 @@ impl Chance {
         drawn % end
     }
 
-    /// Whether something happens that happens once in `times`.
+    /// Returns `true` once in `times` calls on average.
     pub fn one_in(&mut self, times: usize) -> bool {
-        // Not the first choice: spent bytes should not go on making trouble.
+        // It is the last choice and not the first, so that a source whose bytes are used up causes
+        // no more faults.
         self.below(times) == times - 1 && times > 0
     }
 
@@ -62,8 +64,9 @@ impl Chance {
         &choices[self.below(choices.len())]
     }
 
-    /// How many of `len` bytes go in one piece: all of them often, one often, anything else.
-    pub fn piece(&mut self, len: usize) -> usize {
+    /// How many of `len` bytes go in one piece: all of them in half of the calls, one in a quarter,
+    /// and any number otherwise.
+    pub fn piece_len(&mut self, len: usize) -> usize {
         match self.below(4) {
             0 | 1 => len,
             2 => 1,
@@ -72,27 +75,27 @@ impl Chance {
     }
 }
 
-/// Tokens for sessions; now and then there is none to be had.
+/// Entropy from a seed, which can fail now and then.
 #[derive(Debug)]
-pub struct Tokens {
-    chance: Chance,
+pub struct SeededEntropy {
+    random: Random,
     failing: bool,
 }
 
-impl Tokens {
-    /// Draws from a seed, and if `failing` fails one time in sixteen.
+impl SeededEntropy {
+    /// Makes entropy from `seed`. If `failing`, one draw in sixteen fails.
     #[must_use]
     pub const fn new(seed: u64, failing: bool) -> Self {
-        Self { chance: Chance::seeded(seed), failing }
+        Self { random: Random::seeded(seed), failing }
     }
 }
 
-impl Entropy for Tokens {
+impl Entropy for SeededEntropy {
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
-        if self.failing && self.chance.one_in(16) {
+        if self.failing && self.random.one_in(16) {
             return Err(EntropyUnavailable);
         }
-        dest.fill_with(|| self.chance.next() as u8);
+        dest.fill_with(|| self.random.next() as u8);
         Ok(())
     }
 }
