@@ -43,9 +43,9 @@ pub struct Limits {
     /// never more than an eighth of `connections_max`. Default: 1,024.
     ///
     /// A GET for a stream is answered 503 while streams have all connections but these. When
-    /// `connections_max` connections are open, each new connection closes the connection that has
-    /// had no request in progress for the longest time: one that has sent nothing or an incomplete
-    /// head, one between two requests, or one that is about to close. Zero switches off both.
+    /// `connections_max` connections are open, the one that has had no request in progress for the
+    /// longest time is closed: one that has sent nothing or an incomplete head, one between two
+    /// requests, or one that is about to close. Zero switches off both.
     pub connections_reserve: u32,
     /// Connections from one address (for IPv6, one /64). Loopback peers and trusted proxies are
     /// exempt. Default: 256.
@@ -492,6 +492,11 @@ pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
     limit.is_none_or(|limit| value <= limit)
 }
 
+/// Whether `count` has reached `limit`, so that one more is too many. `None` allows any number.
+pub(crate) fn is_full<T: PartialOrd + From<u32>>(limit: Option<u32>, count: T) -> bool {
+    limit.is_some_and(|limit| count >= T::from(limit))
+}
+
 /// The timeouts of a server. `None` means that there is no timeout.
 ///
 /// A number in parentheses is the status code with which the request is answered when the time is
@@ -533,7 +538,8 @@ pub struct Timeouts {
     /// first. With `None` only `stall` closes connections. Default: 2 s.
     pub stall_when_full: Option<Duration>,
     /// Waiting for a decision that is made elsewhere: authorization, or whether another shard has
-    /// the session of a post whose body has not been read (503). The outcome of a forwarded post may take this long in addition to `hold`. Default: 4 s.
+    /// the session of a post whose body has not been read (503). The outcome of a forwarded post may
+    /// take this long in addition to `hold`. Default: 4 s.
     pub decision: Option<Duration>,
     /// How long a post is held while its session has no room (503). With `None` a forwarded post
     /// has no timeout in this shard either, because the other shard may hold it, so its ticket must

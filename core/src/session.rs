@@ -12,7 +12,7 @@ use core::time::Duration;
 use crate::arena::Key;
 use crate::event::{CloseReason, SessionId};
 use crate::jsonrpc::{Kind, Message, fingerprint};
-use crate::limits::{Limits, within};
+use crate::limits::{Limits, is_full, within};
 use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
 use crate::principal::Principal;
@@ -168,12 +168,12 @@ impl SessionState {
 
     fn has_inbound_room(&self, len: u64, limits: &Limits) -> bool {
         let MessageTotals { messages, bytes } = self.inbound();
-        within(limits.inbound_messages_max, messages.saturating_add(1))
+        !is_full(limits.inbound_messages_max, messages)
             && (messages == 0 || within(limits.inbound_bytes_max, bytes.saturating_add(len)))
     }
 
     fn has_request_room(&self, limits: &Limits) -> bool {
-        within(limits.in_flight_max, self.in_flight.len().saturating_add(1))
+        !is_full(limits.in_flight_max, self.in_flight.len())
     }
 
     fn inbound(&self) -> MessageTotals {

@@ -6,7 +6,7 @@
 use core::cell::RefCell;
 use core::future::poll_fn;
 use core::mem;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -107,6 +107,29 @@ impl<S> Conn<S> {
             failed: false,
             waits_for: None,
         }
+    }
+}
+
+impl<S: Socket> Conn<S> {
+    /// Shuts the write side down and reads, as far as the core is interested. Returns `None` if the
+    /// socket is to be closed.
+    fn poll_read(
+        &mut self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        match interest {
+            _ if self.failed => return Poll::Ready(Ok(None)),
+            Interest::Close => return Poll::Ready(Ok(None)),
+            Interest::Io { read: false, .. } => return Poll::Pending,
+            Interest::Linger if !self.shut => {
+                ready!(self.socket.poll_shutdown(cx))?;
+                self.shut = true;
+            }
+            Interest::Io { read: true, .. } | Interest::Linger => {}
+        }
+        self.socket.poll_read(cx, buffer).map_ok(Some)
     }
 }
 
@@ -280,36 +303,16 @@ impl<S: Socket> ShardState<S> {
         let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
         let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
         conn.waits_for = Some(interest);
-        let read = match interest {
-            _ if conn.failed => Err(None),
-            Interest::Close => Err(None),
-            Interest::Io { read: false, .. } => return Poll::Pending,
-            Interest::Io { read: true, .. } => Ok(()),
-            Interest::Linger if conn.shut => Ok(()),
-            Interest::Linger => match conn.socket.poll_shutdown(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {
-                    conn.shut = true;
-                    Ok(())
-                }
-                Poll::Ready(Err(error)) => Err(Some(error)),
-            },
-        };
-        let read = match read {
-            Ok(()) => match conn.socket.poll_read(cx, buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(count)) => Ok(count),
-                Poll::Ready(Err(error)) => Err(Some(error)),
-            },
-            Err(error) => Err(error),
-        };
+        let Poll::Ready(read) = conn.poll_read(interest, cx, buffer) else { return Poll::Pending };
         // Before: the input may be a request for the counts of all shards.
         shard_set.sync_counts(server);
         match read {
-            Ok(0) => server.handle_eof(id, now),
-            Ok(count) => server.handle_input(id, buffer.get(..count).unwrap_or_default(), now),
-            Err(error) => {
-                if let Some(error) = error {
+            Ok(Some(0)) => server.handle_eof(id, now),
+            Ok(Some(count)) => {
+                server.handle_input(id, buffer.get(..count).unwrap_or_default(), now)
+            }
+            ended => {
+                if let Err(error) = ended {
                     log::debug!("{id}: {error}");
                 }
                 // `handle_disconnect` requires that the socket is closed already.

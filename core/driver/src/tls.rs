@@ -378,7 +378,7 @@ fn not_plain() -> Vec<u8> {
         status: 400,
         fields: &[],
         content_type: Some("text/plain"),
-        body: b"this port speaks TLS: use https instead of http\n",
+        body: Some(b"this port speaks TLS: use https instead of http\n"),
     };
     let date = HttpDate::from_unix(Clock::start().unix_seconds());
     response.render(Some(&date), Persistence::Close, false)

@@ -1,4 +1,6 @@
-//! What holds between the parts of a server after every verb.
+//! The invariants: what holds between the parts of a server after every verb.
+//!
+//! Knows: every sum and list, and the parts that they are made of. Does not know: how they came about.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -41,18 +43,18 @@ impl Server {
             }
             held += usize::from(matches!(conn.phase, ConnPhase::Held { .. }));
             self.config.address_key(conn.peer.ip()).into_iter().for_each(|key| addresses.add(key));
-            assert_eq!(conn.woken, wakes.contains(&ConnId(key)), "a wake bit is off");
+            assert_eq!(conn.woken, wakes.contains(&ConnId(key)), "the wake-up list is off");
             armed += self.check_timers(key, conn);
             if let ConnPhase::Streaming { session, .. } = &conn.phase {
-                let session = self.sessions.get(*session).expect("a stream has a session");
+                let session = self.sessions.find(*session).expect("a stream has a session");
                 assert_eq!(session.conn, key, "the session points back");
             } else if let ConnPhase::Held { session, .. } = &conn.phase {
-                let session = self.sessions.get(*session).expect("a held post has a session");
+                let session = self.sessions.find(*session).expect("a held post has a session");
                 let waits = session.is_waited_for_by(PostOrigin::Conn(key));
-                assert!(waits, "the session knows who waits");
+                assert!(waits, "the session lists the post as waiting");
             }
         }
-        assert_eq!(self.timers.check(), armed, "a timer of nobody");
+        assert_eq!(self.timers.check(), armed, "a timer without an owner");
         bodies_bytes += self.check_sessions(held);
         for event in &self.events {
             bodies_bytes += event.body_bytes();
@@ -62,15 +64,17 @@ impl Server {
         assert_eq!(self.bodies_bytes, bodies_bytes, "the budget of bodies is the sum of its parts");
         assert_eq!(self.conn_addresses, addresses, "connections by address");
         assert_eq!(self.body_addresses, body_addresses, "request bytes by address");
-        let making_room =
-            self.evicted.map(|key| self.conns.get(key).map(|conn| conn.phase.stage()));
-        assert!(matches!(making_room, None | Some(Some(Stage::Ended))), "who makes room has ended");
+        let making_room = self.evicted.map(|key| self.conns[key].phase.stage());
+        assert!(
+            matches!(making_room, None | Some(Stage::Ended)),
+            "an evicted connection has ended"
+        );
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a verb returned with work undone");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);
     }
 
-    /// Each phase has its timers, and no others. Returns how many those are.
+    /// Checks that a connection has the timers of its phase, and no others. Returns how many those are.
     fn check_timers(&self, key: Key, conn: &Conn) -> usize {
         let timeouts = &self.config.timeouts;
         let on = |kind: TimerKind, wanted: bool| Some(kind).filter(|_| wanted);
@@ -115,8 +119,8 @@ impl Server {
         expected.iter().filter(|(_, kind)| kind.is_some()).count()
     }
 
-    /// Sessions, those who wait for them, and what is counted of them elsewhere. Returns their part of the
-    /// budget of bodies. `held` connections hold a post.
+    /// Checks sessions, the posts that wait for them, and what is counted about them elsewhere. Returns
+    /// their part of the budget of request bytes. `held` is how many connections hold a post.
     fn check_sessions(&self, mut held: usize) -> u64 {
         let mut bytes = 0;
         let mut addresses = Counter::new();
@@ -146,7 +150,7 @@ impl Server {
             assert_eq!(
                 session.waiting_for_budget,
                 waiting_for_budget.contains(&key),
-                "who waits for room is listed"
+                "sessions that wait for room are listed"
             );
             let asked = session.requests_in_flight();
             assert!(within(self.config.limits.in_flight_max, asked), "too many in flight");
@@ -163,17 +167,18 @@ impl Server {
         bytes
     }
 
-    /// Whoever a session lists as waiting does wait, for it. Returns how many connections those are.
+    /// Checks that the posts that a session lists as waiting wait for it. Returns how many of them are held
+    /// by connections.
     fn check_held(&self, key: Key, session: &SessionState) -> usize {
         let (mut conns, mut others) = (0, 0);
         for (post, waiting) in session.waiting() {
             let message = match post {
                 PostOrigin::Forward(forward) => {
-                    self.forwards.get(forward).and_then(|found| found.waits_for(key))
+                    self.forwards.find(forward).and_then(|found| found.waits_for(key))
                 }
                 PostOrigin::Conn(conn) => {
                     conns += 1;
-                    match self.conns.get(conn).map(|conn| &conn.phase) {
+                    match self.conns.find(conn).map(|conn| &conn.phase) {
                         Some(ConnPhase::Held { session, message }) if *session == key => {
                             Some(message)
                         }
@@ -181,7 +186,7 @@ impl Server {
                     }
                 }
             };
-            let message = message.expect("whom a session lists as waiting waits for it");
+            let message = message.expect("a post that a session lists as waiting waits for it");
             assert!(waiting.is_of(message), "what is kept of a post is so");
             others += u32::from(message.kind() != Kind::Request);
         }
@@ -189,16 +194,49 @@ impl Server {
         conns
     }
 
+    /// Checks the stream of a session.
     fn check_stream(&self, key: Key, session: &SessionState) {
-        let conn = self.conns.get(session.conn).expect("a session has a stream");
+        let conn = self.conns.find(session.conn).expect("a session has a stream");
         let ConnPhase::Streaming { session: streamed, ending, .. } = conn.phase else {
             panic!("a session's connection streams")
         };
-        assert_eq!((streamed, ending), (key, session.ending.is_some()), "it streams this session");
+        assert_eq!(
+            (streamed, ending),
+            (key, session.ending.is_some()),
+            "its connection streams it"
+        );
         let forgotten =
             session.refused_cost.is_some() && !session.waiting_for_budget && conn.outbox.is_empty();
-        assert!(!forgotten, "nobody would tell the application that there is room");
+        assert!(!forgotten, "the application would not be told that there is room");
         let told = session.ending.is_none() || session.refused_cost.is_none();
         assert!(told, "what is ending has no room any more");
+    }
+
+    /// Asserts that forwarded posts are where they belong, and adds their bytes up.
+    pub(super) fn check_forwards(&self) -> u64 {
+        let (mut bytes, mut waiting, mut settled) = (0, 0, 0);
+        for (key, forward) in self.forwards.iter() {
+            let armed = self.timers.is_armed(Role::Forward, key.index());
+            let Some(message) = &forward.message else {
+                assert!(!armed, "a forward without a message waits for nothing");
+                settled += 1;
+                continue;
+            };
+            assert_eq!(armed, self.config.timeouts.hold.is_some(), "a forward waits for a time");
+            let session = self.sessions.find(forward.session).expect("a forward has a session");
+            assert!(
+                session.is_waited_for_by(PostOrigin::Forward(key)),
+                "the session lists the post as waiting"
+            );
+            bytes += message.memory_bytes();
+            waiting += 1;
+        }
+        let held = self.sessions.iter().flat_map(|(_, session)| session.held());
+        let forwards = held.filter(|post| matches!(post, PostOrigin::Forward(_))).count();
+        assert_eq!(forwards, waiting, "sessions list forwards that wait");
+        let told = self.events.iter().filter(|event| matches!(event, Event::Settled { .. }));
+        assert_eq!(told.count(), settled, "a forward is there until its outcome is polled");
+        assert!(within(self.config.limits.forwarded_max, self.forwards.len()), "too many forwards");
+        bytes
     }
 }

@@ -19,7 +19,7 @@ fn check(text: &str, token: &str) {
 }
 
 #[test]
-fn nothing_printable_holds_a_secret() {
+fn debug_output_holds_no_secret() {
     let tokens = StaticTokens::builder().token("alice", SECRET);
     check(&format!("{tokens:?} {tokens:#?}"), "no session token is in there");
     let tokens = tokens.build().unwrap();
@@ -87,7 +87,7 @@ fn nothing_printable_holds_a_secret() {
 
 /// The public types that hold nothing of a peer's, and the ones that could and must not.
 #[test]
-fn nor_does_anything_else_that_is_public() {
+fn debug_output_of_public_types_holds_no_secret() {
     let secret = crate::token::Secret::draw(&mut Random::seeded(9)).unwrap();
     let token = SessionToken::new(ShardId(3), 4, secret);
     let text = String::from_utf8(token.encode().to_vec()).unwrap();
@@ -121,7 +121,7 @@ fn nor_does_anything_else_that_is_public() {
 }
 
 #[test]
-fn handles_print_well() {
+fn handles_print_slot_and_serial() {
     let mut bench = Bench::new();
     let client = bench.open();
     assert_eq!(format!("{} {:?}", client.conn, client.session), "c0v1 s0v1");

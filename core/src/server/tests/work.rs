@@ -1,11 +1,11 @@
-//! Work in proportion to what comes in, in steps that are counted: invariant 7.
+//! Work in proportion to the input, in steps that are counted: invariant 7.
 
 use super::*;
 use crate::error::SendError;
 use crate::testing::steps_in;
 
 #[test]
-fn cancelling_what_nobody_asked_does_not_read_the_held_again() {
+fn cancellation_of_an_unknown_request_reads_no_held_post() {
     const LONG: usize = 10_000;
     let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(0)));
     let client = bench.open();
@@ -34,7 +34,7 @@ fn cancelling_what_nobody_asked_does_not_read_the_held_again() {
 }
 
 #[test]
-fn sessions_waiting_for_budget_are_not_all_asked_after_each_event() {
+fn event_does_not_visit_every_session_that_waits_for_budget() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
     let hog = bench.open();
     let waiting_for_budget: Vec<Client> = (0..40).map(|_| bench.open()).collect();

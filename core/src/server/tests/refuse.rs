@@ -1,4 +1,4 @@
-//! What is counted and what the log says when something is refused: no token, no payload, no query.
+//! What is counted and what the log has when something is refused: no token, no payload, no query.
 
 use super::*;
 use crate::error::{AcceptError, Fault};
@@ -11,7 +11,7 @@ fn network(remote: &str) -> Peer {
 }
 
 #[test]
-fn one_line_a_second_for_each_cause() {
+fn refusals_are_logged_once_a_second_for_each_fault() {
     let mut bench = Bench::new();
     let conn = bench.connect_from(network("192.0.2.7:50000"));
     let lines = lines_in(|| {
@@ -70,7 +70,7 @@ fn forwarding_fields_on_a_unix_socket_are_warned_of_and_those_of_trusted_proxies
 }
 
 #[test]
-fn a_line_says_who_and_about_which_session() {
+fn refusal_line_names_connection_client_route_and_session() {
     let rate = "1/hour".parse().ok();
     let config = limited(|limits| {
         limits.posts_rate_per_session = rate;
@@ -103,7 +103,7 @@ fn a_line_says_who_and_about_which_session() {
 }
 
 #[test]
-fn no_line_holds_a_secret() {
+fn log_lines_hold_no_secret() {
     let tokens = StaticTokens::builder().token("alice", "alpha-hunter2").build().unwrap();
     let config = Config::builder().authorization(Authorization::Static(tokens));
     let mut bench = Bench::with(config);
@@ -134,7 +134,7 @@ fn no_line_holds_a_secret() {
 }
 
 #[test]
-fn what_is_refused_before_it_is_understood_is_not_laid_at_the_door_of_the_last_client() {
+fn malformed_head_is_not_logged_with_the_last_requests_client() {
     let mut bench = Bench::with(Config::builder().trusted_proxy("10.0.0.1"));
     let ask = "GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
     let [bad, slow] = [0; 2].map(|_| bench.connect_from(network("10.0.0.1:5")));
@@ -176,7 +176,7 @@ fn check_flood(what: &str, mut bench: Bench, lines_max: usize, mut act: impl FnM
 }
 
 #[test]
-fn whatever_a_peer_does_a_thousand_times_a_second_is_a_line_a_second() {
+fn repeated_refusals_are_one_line_a_second() {
     let tokens = StaticTokens::builder().token("alice", "alpha").build().unwrap();
     let tokens = Config::builder().authorization(Authorization::Static(tokens));
     for (request, config) in [
@@ -219,7 +219,7 @@ fn whatever_a_peer_does_a_thousand_times_a_second_is_a_line_a_second() {
 }
 
 #[test]
-fn streams_that_open_and_close_without_a_message_are_a_line_a_second() {
+fn unused_sessions_are_one_line_a_second() {
     check_flood("opened and closed", Bench::new(), 1, |bench| {
         let client = bench.open();
         bench.reset(client.conn);
@@ -228,7 +228,7 @@ fn streams_that_open_and_close_without_a_message_are_a_line_a_second() {
 }
 
 #[test]
-fn sessions_with_messages_have_a_line_each_up_to_some_a_second() {
+fn used_sessions_have_a_line_each_up_to_a_limit() {
     let act = |bench: &mut Bench| {
         let client = bench.open();
         bench.ask(post(&client.token, NOTE));
@@ -250,7 +250,7 @@ fn sessions_with_messages_have_a_line_each_up_to_some_a_second() {
 }
 
 #[test]
-fn stalled_sessions_are_some_lines_a_second() {
+fn stalled_sessions_are_limited_lines_a_second() {
     const SESSIONS: usize = 200;
     let mut bench = Bench::new();
     let lines = lines_in(|| {
@@ -267,7 +267,7 @@ fn stalled_sessions_are_some_lines_a_second() {
 }
 
 #[test]
-fn large_messages_are_a_warning_a_second() {
+fn large_messages_are_one_warning_a_second() {
     let large = note(&"x".repeat(1 << 20));
     let mut bench = Bench::new();
     let lines = lines_in(|| {
@@ -283,7 +283,7 @@ fn large_messages_are_a_warning_a_second() {
 }
 
 #[test]
-fn a_session_is_one_line_at_its_end() {
+fn session_is_one_line_at_its_end() {
     let mut bench = Bench::new();
     let lines = lines_in(|| {
         let conn = bench.connect_from(network("192.0.2.7:50000"));

@@ -1,4 +1,4 @@
-//! Queues of peers that do not read, and what they leave to those that do.
+//! The queues of peers that do not read, and the room that is left to those that do.
 
 use super::*;
 use crate::error::{Fault, SendError};
@@ -44,7 +44,7 @@ fn stalled(bench: &mut Bench) -> Vec<SessionId> {
 }
 
 #[test]
-fn frame_within_the_reserve_waits_for_no_other_queue() {
+fn frame_within_the_reserve_is_queued_while_all_queues_are_full() {
     let mut bench = reserving(10_000);
     hog(&mut bench, 12_000);
     let reader = bench.open();
@@ -73,7 +73,7 @@ fn new_session_opens_while_all_queues_are_full() {
 }
 
 #[test]
-fn reserve_counts_from_the_beginning_of_the_stream() {
+fn reserve_applies_from_the_beginning_of_the_stream() {
     let mut bench = reserving(10_000);
     // Answers that were queued before on the same connection become a part of it.
     let conn = bench.connect();
@@ -87,7 +87,7 @@ fn reserve_counts_from_the_beginning_of_the_stream() {
 }
 
 #[test]
-fn largest_queue_is_too_large_only_beyond_the_reserve() {
+fn frame_is_too_large_only_beyond_the_reserve() {
     let mut bench = reserving(1_000);
     let client = bench.open();
     bench.send(client.session, &costing(3_000));
@@ -96,7 +96,7 @@ fn largest_queue_is_too_large_only_beyond_the_reserve() {
 }
 
 #[test]
-fn largest_stalled_queues_end_first_until_a_waiting_frame_fits() {
+fn largest_stalled_queues_end_until_a_waiting_frame_fits() {
     let mut bench = reserving(10_000);
     let small = hog(&mut bench, 4_000);
     let large = hog(&mut bench, 7_000);
@@ -141,7 +141,7 @@ fn first_in_line_for_which_no_room_can_be_made_goes_to_its_end() {
 }
 
 #[test]
-fn frame_that_finds_peers_stalled_for_long_is_told_of_room_after_a_pause() {
+fn frame_waits_for_a_pause_before_stalled_queues_end() {
     let mut bench = reserving(100_000);
     let hogs: Vec<_> = (0..80).map(|_| hog(&mut bench, 2_000 + 1_250)).collect();
     let reader = bench.open();
@@ -159,7 +159,7 @@ fn frame_that_finds_peers_stalled_for_long_is_told_of_room_after_a_pause() {
 }
 
 #[test]
-fn peer_that_takes_enough_is_not_ended_for_room() {
+fn peer_that_takes_enough_keeps_its_queue() {
     let mut bench = reserving(10_000);
     let hog = hog(&mut bench, 12_000);
     let reader = bench.open();
@@ -180,7 +180,7 @@ fn peer_that_takes_enough_is_not_ended_for_room() {
 }
 
 #[test]
-fn nobody_is_ended_for_room_while_nobody_waits_or_where_it_is_off() {
+fn stalled_queues_are_kept_while_no_frame_waits_or_where_it_is_off() {
     let mut bench = reserving(10_000);
     hog(&mut bench, 12_000);
     bench.wait(secs(20));
@@ -199,7 +199,7 @@ fn nobody_is_ended_for_room_while_nobody_waits_or_where_it_is_off() {
 }
 
 #[test]
-fn answers_that_nobody_reads_are_ended_for_room_as_well() {
+fn stalled_queues_of_answers_end_as_well() {
     let page = "p".repeat(9_000);
     let mut bench = Bench::with(
         limited(|limits| {
@@ -241,7 +241,7 @@ fn room_for_a_large_frame_is_made_in_several_calls() {
 }
 
 #[test]
-fn peers_are_not_ended_for_room_before_they_could_be_written_to() {
+fn queues_do_not_end_before_they_could_be_written() {
     let mut bench = reserving(10_000);
     let hog = hog(&mut bench, 12_000);
     let reader = bench.open();

@@ -1,11 +1,11 @@
-//! The post: WIRE 2.
+//! Posts (WIRE 2).
 
 use super::*;
 use crate::error::Fault;
 use crate::jsonrpc::Kind;
 
 #[test]
-fn a_post_is_accepted_at_once_and_its_message_goes_to_the_application() {
+fn post_is_202_and_its_message_reaches_the_application() {
     let mut bench = Bench::new();
     let client = bench.open();
     let body = r#"{"jsonrpc":"2.0","id":"é-1","method":"tools/list"}"#;
@@ -59,7 +59,7 @@ fn check_fields(fields: &str, status: u16, says: &str) -> Answer {
 }
 
 #[test]
-fn media_types() {
+fn post_with_another_media_type_is_415() {
     const JSON: &str = "Content-Type must be application/json";
     check_fields("Content-Type: application/json\r\n", 202, "Accepted");
     check_fields("content-type: Application/JSON;charset=UTF-8\r\n", 202, "Accepted");
@@ -80,7 +80,7 @@ fn check_body(body: &str, status: u16, says: &str) -> Answer {
 }
 
 #[test]
-fn bodies_that_are_not_json() {
+fn body_that_is_not_json_is_400() {
     let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
     for body in ["", " ", "{", "{}{}", "nonsense", "\u{feff}{}", &deep] {
         let answer = check_body(body, 400, r#""error":{"code":-32700,"message":"Parse error"#);
@@ -91,7 +91,7 @@ fn bodies_that_are_not_json() {
 }
 
 #[test]
-fn a_body_that_is_not_utf_8() {
+fn body_that_is_not_utf_8_is_400() {
     let mut bench = Bench::new();
     let client = bench.open();
     let mut request = post(&client.token, r#"{"jsonrpc":"2.0","method":"?"}"#).into_bytes();
@@ -102,7 +102,7 @@ fn a_body_that_is_not_utf_8() {
 }
 
 #[test]
-fn bodies_that_are_no_message() {
+fn body_that_is_no_message_is_400() {
     for body in [
         "[]",
         "1",
@@ -123,7 +123,7 @@ fn bodies_that_are_no_message() {
 }
 
 #[test]
-fn chunked_bodies() {
+fn chunked_body_is_decoded() {
     const FIELDS: &str = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
     let (a, b) = NOTE.split_at(10);
     let chunks = |tail: &str| format!("a;x=y\r\n{a}\r\n{:x}\r\n{b}\r\n0\r\n{tail}\r\n", b.len());
@@ -134,7 +134,7 @@ fn chunked_bodies() {
 }
 
 #[test]
-fn bodies_over_the_limit() {
+fn body_over_body_bytes_max_is_413() {
     const SAYS: &str = "larger than 100 bytes (limit body_bytes_max)";
     let mut bench = Bench::with(limited(|limits| limits.body_bytes_max = Some(100)));
     let client = bench.open();
@@ -163,7 +163,7 @@ fn bodies_over_the_limit() {
 }
 
 #[test]
-fn a_length_is_required() {
+fn post_without_a_length_is_411() {
     const JSON: &str = "Content-Type: application/json\r\n";
     assert!(!check(JSON, "", 411, "Content-Length or chunked").closes());
 }
@@ -180,7 +180,7 @@ fn check_target(target: &str, status: u16, says: &str) {
 }
 
 #[test]
-fn where_a_post_goes() {
+fn post_without_one_session_id_is_400() {
     check_target("/messages?session_id=TOKEN", 202, "Accepted");
     check_target("/messages/?session_id=TOKEN", 202, "Accepted");
     check_target("/messages?a=b&session_id=TOKEN&c", 202, "Accepted");
@@ -199,7 +199,7 @@ fn where_a_post_goes() {
 }
 
 #[test]
-fn every_way_to_miss_a_session_reads_the_same() {
+fn every_miss_of_a_session_reads_the_same() {
     let mut bench = Bench::new();
     let (open, ended) = (bench.open(), bench.open());
     bench.reset(ended.conn);
@@ -219,7 +219,7 @@ fn every_way_to_miss_a_session_reads_the_same() {
 }
 
 #[test]
-fn methods() {
+fn other_methods_on_the_post_path_are_405() {
     let mut bench = Bench::new();
     for method in ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let conn = bench.connect();
@@ -230,7 +230,7 @@ fn methods() {
 }
 
 #[test]
-fn expectations() {
+fn expectation_is_met_or_417() {
     let mut bench = Bench::new();
     let client = bench.open();
     let expecting = |token: &str, what: &str| {
@@ -259,7 +259,7 @@ fn expectations() {
 }
 
 #[test]
-fn the_next_request_does_not_inherit_the_connections_fate() {
+fn persistence_is_decided_for_each_request() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -269,7 +269,7 @@ fn the_next_request_does_not_inherit_the_connections_fate() {
 }
 
 #[test]
-fn messages_arrive_in_the_order_in_which_bodies_were_complete() {
+fn messages_reach_the_application_in_the_order_of_complete_bodies() {
     let mut bench = Bench::new();
     let client = bench.open();
     let (a, b) = (bench.connect(), bench.connect());
@@ -283,7 +283,7 @@ fn messages_arrive_in_the_order_in_which_bodies_were_complete() {
 }
 
 #[test]
-fn closing_after_the_answer_cancels_nothing() {
+fn disconnect_after_the_answer_cancels_nothing() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -293,7 +293,7 @@ fn closing_after_the_answer_cancels_nothing() {
 }
 
 #[test]
-fn a_date_is_in_each_answer_and_changes_with_the_clock() {
+fn answers_carry_the_date_of_the_wall_clock() {
     let mut bench = Bench::new();
     let client = bench.open();
     for (second, date) in [(784_111_777, "37"), (784_111_777, "37"), (784_111_778, "38")] {

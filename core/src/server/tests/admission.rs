@@ -1,4 +1,4 @@
-//! The reserve of connections: streams and silence cannot lock out posts (WIRE 6).
+//! The reserve of connections: neither streams nor silent connections can keep posts out (WIRE 6).
 
 use super::*;
 use crate::error::{AcceptError, Fault};
@@ -29,7 +29,7 @@ impl Bench {
 }
 
 #[test]
-fn silence_makes_room_for_those_who_come_later() {
+fn silent_connection_is_closed_for_a_later_one() {
     let mut bench = Bench::with(small());
     let client = bench.open();
     let silent = bench.silent(14);
@@ -47,7 +47,7 @@ fn silence_makes_room_for_those_who_come_later() {
 }
 
 #[test]
-fn the_one_without_a_request_for_longest_goes_whatever_it_waits_for() {
+fn connection_without_a_request_for_longest_is_closed() {
     let mut bench = Bench::with(small());
     bench.open();
     // Kept alive behind an answer, in the middle of a head, about to close, and silent, in this order.
@@ -66,7 +66,7 @@ fn the_one_without_a_request_for_longest_goes_whatever_it_waits_for() {
 }
 
 #[test]
-fn a_request_under_way_is_not_disturbed() {
+fn request_under_way_is_not_closed_for_room() {
     let mut bench = Bench::with(small());
     let client = bench.open();
     let request = post(&client.token, NOTE);
@@ -79,7 +79,7 @@ fn a_request_under_way_is_not_disturbed() {
 }
 
 #[test]
-fn an_answer_that_is_leaving_is_not_lost() {
+fn connection_with_a_queued_answer_is_not_closed_for_room() {
     let mut bench = Bench::with(small());
     let client = bench.open();
     let request = post(&client.token, NOTE);
@@ -103,7 +103,7 @@ fn an_answer_that_is_leaving_is_not_lost() {
 }
 
 #[test]
-fn streams_leave_the_reserve() {
+fn streams_leave_the_reserve_to_requests() {
     let mut bench = Bench::with(small());
     let clients: Vec<_> = (0..14).map(|_| bench.open()).collect();
     assert_eq!(bench.ask("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").body, "{\"status\":\"full\"}\n");
@@ -136,7 +136,7 @@ fn all_busy(bench: &mut Bench, client: &Client) -> (Vec<ConnId>, &'static str) {
 }
 
 #[test]
-fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
+fn first_connection_that_becomes_idle_is_closed_at_capacity() {
     let mut bench = Bench::with(small());
     let client = bench.open();
     let (busy, late) = all_busy(&mut bench, &client);
@@ -153,7 +153,7 @@ fn when_everybody_was_busy_the_first_who_is_not_makes_room() {
 }
 
 #[test]
-fn who_will_make_room_is_a_deadline() {
+fn end_of_the_grace_of_an_idle_connection_is_a_deadline() {
     let mut bench = Bench::with(small());
     let client = bench.open();
     let (busy, late) = all_busy(&mut bench, &client);
@@ -169,7 +169,7 @@ fn who_will_make_room_is_a_deadline() {
 }
 
 #[test]
-fn a_shutdown_makes_no_room_for_those_who_may_not_come() {
+fn draining_server_closes_no_connection_for_room() {
     let mut bench = Bench::with(small());
     let client = bench.open();
     // With this under way the stream stays.
@@ -185,7 +185,7 @@ fn a_shutdown_makes_no_room_for_those_who_may_not_come() {
 }
 
 #[test]
-fn without_deadlines_there_is_an_order_all_the_same() {
+fn order_of_idle_connections_holds_without_timeouts() {
     let timeouts = Timeouts { head: None, idle: None, linger: None, ..Timeouts::default() };
     let mut bench = Bench::with(small().timeouts(timeouts));
     let idle = bench.connect();
@@ -200,7 +200,7 @@ fn without_deadlines_there_is_an_order_all_the_same() {
 }
 
 #[test]
-fn few_connections_have_no_reserve() {
+fn connections_max_below_eight_has_no_reserve() {
     let mut bench = Bench::with(limited(|limits| limits.connections_max = Some(7)));
     let silent = bench.silent(7);
     assert_eq!(open(&bench, &silent).len(), 7);

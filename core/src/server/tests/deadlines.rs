@@ -1,4 +1,4 @@
-//! Deadlines: WIRE 6, on the virtual clock.
+//! Deadlines (WIRE 6), on the virtual clock.
 
 use super::*;
 use crate::Authorization;
@@ -17,7 +17,7 @@ fn check_lasts(bench: &mut Bench, conn: ConnId, interval: Duration) {
 }
 
 #[test]
-fn a_peer_that_never_says_anything_is_dropped_in_silence() {
+fn silent_connection_is_closed_without_an_answer() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     check_lasts(&mut bench, conn, secs(10));
@@ -26,7 +26,7 @@ fn a_peer_that_never_says_anything_is_dropped_in_silence() {
 }
 
 #[test]
-fn a_head_that_dawdles_is_told_408() {
+fn slow_head_is_408() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     for octet in "GET /sse ".bytes() {
@@ -43,7 +43,7 @@ fn a_head_that_dawdles_is_told_408() {
 }
 
 #[test]
-fn a_later_head_has_time_from_its_first_byte() {
+fn later_head_is_timed_from_its_first_byte() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.wait(secs(9));
@@ -57,7 +57,7 @@ fn a_later_head_has_time_from_its_first_byte() {
 }
 
 #[test]
-fn a_body_that_dawdles_is_told_408() {
+fn slow_body_is_408() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -75,7 +75,7 @@ fn a_body_that_dawdles_is_told_408() {
 }
 
 #[test]
-fn a_refused_body_that_dawdles_is_dropped() {
+fn slow_discarded_body_closes_the_connection() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     let request = post("nobody", NOTE);
@@ -96,7 +96,7 @@ fn leaving_answers() -> (Bench, ConnId) {
 }
 
 #[test]
-fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
+fn slow_reader_of_answers_is_not_idle() {
     let (mut bench, conn) = leaving_answers();
     bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
     bench.wait(secs(190));
@@ -115,7 +115,7 @@ fn who_takes_answers_slowly_and_has_asked_for_the_next_is_not_idle() {
 }
 
 #[test]
-fn what_is_not_read_yet_is_not_late() {
+fn input_deadline_does_not_run_while_input_is_not_read() {
     let (mut bench, conn) = leaving_answers();
     // The body of a request that is refused at once is read and thrown away behind the answer.
     let refused = "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
@@ -126,7 +126,7 @@ fn what_is_not_read_yet_is_not_late() {
 }
 
 #[test]
-fn the_deadline_for_what_comes_starts_when_it_can_come() {
+fn input_deadline_restarts_when_reading_resumes() {
     let (mut bench, conn) = leaving_answers();
     bench.says(conn, "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n");
     bench.wait(secs(29));
@@ -138,7 +138,7 @@ fn the_deadline_for_what_comes_starts_when_it_can_come() {
 }
 
 #[test]
-fn an_idle_connection_is_kept_longer_than_a_balancer_keeps_it() {
+fn idle_connection_is_kept_for_idle() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -150,7 +150,7 @@ fn an_idle_connection_is_kept_longer_than_a_balancer_keeps_it() {
 }
 
 #[test]
-fn an_hour_of_silence_is_240_heartbeats_of_two_bytes() {
+fn silent_hour_is_240_heartbeats_of_two_bytes() {
     let mut bench = Bench::new();
     let client = bench.open();
     let before = bench.writes(client.conn).len();
@@ -165,7 +165,7 @@ fn an_hour_of_silence_is_240_heartbeats_of_two_bytes() {
 }
 
 #[test]
-fn a_busy_stream_has_no_heartbeats() {
+fn busy_stream_has_no_heartbeats() {
     let mut bench = Bench::new();
     let client = bench.open();
     for _ in 0..100 {
@@ -180,7 +180,7 @@ fn a_busy_stream_has_no_heartbeats() {
 }
 
 #[test]
-fn no_heartbeat_before_the_endpoint_or_behind_queued_bytes() {
+fn heartbeat_is_not_queued_before_the_endpoint_or_behind_bytes() {
     let mut bench = Bench::with(timed(|timeouts| timeouts.stall = Some(secs(1_000))));
     let conn = bench.connect();
     bench.set_reading(conn, false);
@@ -199,7 +199,7 @@ fn no_heartbeat_before_the_endpoint_or_behind_queued_bytes() {
 }
 
 #[test]
-fn heartbeats_may_be_turned_off() {
+fn heartbeat_of_none_sends_none() {
     let mut bench = Bench::with(timed(|timeouts| timeouts.heartbeat = None));
     let client = bench.open();
     assert_eq!(bench.server.poll_timeout(), None);
@@ -209,7 +209,7 @@ fn heartbeats_may_be_turned_off() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_stalled() {
+fn client_that_takes_nothing_is_stalled() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -246,14 +246,14 @@ fn sipping(count: usize) -> (Bench, Client) {
 }
 
 #[test]
-fn a_byte_now_and_then_does_not_keep_a_long_queue() {
+fn single_bytes_do_not_restart_the_stall_timer_of_a_long_queue() {
     let (mut bench, client) = sipping(102);
     assert_eq!(bench.now, Time::ZERO.saturating_add(secs(58)));
     assert_eq!(bench.closed(), [(client.session, CloseReason::Stalled, 20)]);
 }
 
 #[test]
-fn a_slow_reader_is_not_stalled() {
+fn slow_reader_is_not_stalled() {
     let (mut bench, client) = sipping(1_024);
     assert!(bench.is_open(client.conn) && bench.events().is_empty());
     // Many small steps are as good as one.
@@ -267,7 +267,7 @@ fn a_slow_reader_is_not_stalled() {
 }
 
 #[test]
-fn sending_more_to_a_stalled_client_does_not_give_it_more_time() {
+fn queueing_more_does_not_restart_the_stall_timer() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -281,7 +281,7 @@ fn sending_more_to_a_stalled_client_does_not_give_it_more_time() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_given_up_by_its_first_heartbeat() {
+fn client_that_never_reads_is_stalled_after_its_first_heartbeat() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -290,7 +290,7 @@ fn a_client_that_never_reads_is_given_up_by_its_first_heartbeat() {
 }
 
 #[test]
-fn an_answer_that_nobody_takes_is_stalled_too() {
+fn answer_that_is_not_taken_is_stalled() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.set_reading(conn, false);
@@ -299,7 +299,7 @@ fn an_answer_that_nobody_takes_is_stalled_too() {
 }
 
 #[test]
-fn a_decision_that_does_not_come() {
+fn missing_verdict_is_503_at_its_deadline() {
     let mut bench = Bench::with(Config::builder().authorization(Authorization::Deferred));
     let conn = bench.connect();
     bench.says(conn, GET);
@@ -313,7 +313,7 @@ fn a_decision_that_does_not_come() {
 }
 
 #[test]
-fn lingering_has_an_end() {
+fn lingering_ends_at_its_deadline() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "\0");
@@ -323,7 +323,7 @@ fn lingering_has_an_end() {
 }
 
 #[test]
-fn a_session_without_posts_is_idle() {
+fn session_without_posts_ends_at_session_idle() {
     let mut bench = Bench::with(timed(|timeouts| timeouts.session_idle = Some(secs(100))));
     let client = bench.open();
     for _ in 0..3 {
@@ -339,7 +339,7 @@ fn a_session_without_posts_is_idle() {
 }
 
 #[test]
-fn a_session_lives_for_so_long_whatever_it_does() {
+fn session_ends_at_session_lifetime() {
     let mut bench = Bench::with(timed(|timeouts| timeouts.session_lifetime = Some(secs(100))));
     let client = bench.open();
     for _ in 0..9 {
@@ -354,7 +354,7 @@ fn a_session_lives_for_so_long_whatever_it_does() {
 }
 
 #[test]
-fn an_ending_that_stalls_keeps_its_reason() {
+fn stalled_ending_session_keeps_its_reason() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -366,7 +366,7 @@ fn an_ending_that_stalls_keeps_its_reason() {
 }
 
 #[test]
-fn a_deadline_says_what_for() {
+fn deadline_has_its_cause() {
     let mut bench = Bench::new();
     assert_eq!(bench.server.poll_timeout(), None);
     let conn = bench.connect();
@@ -383,7 +383,7 @@ fn a_deadline_says_what_for() {
 }
 
 #[test]
-fn a_clock_that_goes_back_is_counted_and_not_believed() {
+fn time_that_goes_back_is_counted_and_ignored() {
     let mut bench = Bench::new();
     bench.wait(secs(100));
     let conn = bench.connect();
@@ -394,7 +394,7 @@ fn a_clock_that_goes_back_is_counted_and_not_believed() {
 }
 
 #[test]
-fn a_herd_of_heartbeats_is_taken_in_batches() {
+fn many_due_heartbeats_are_handled_in_batches() {
     let mut bench = Bench::with(limited(|limits| limits.sessions_max = None));
     let conns: Vec<_> = (0..1_000).map(|_| bench.connect()).collect();
     for &conn in &conns {

@@ -1,6 +1,6 @@
-//! Posts whose bodies come after their heads, for sessions of another shard: it is asked first.
+//! Posts whose bodies arrive after their heads, for sessions of another shard, which is asked first.
 
-use super::tickets::{allow, asking};
+use super::authorize::{allow, asking};
 use super::*;
 use crate::ShardId;
 use crate::error::{Expired, Fault};
@@ -82,7 +82,7 @@ fn body_is_read_after_its_shard_has_found_the_session() {
 }
 
 #[test]
-fn post_to_nobodys_session_is_404_at_its_head_with_the_bytes_of_any_other() {
+fn post_to_an_unknown_session_is_404_before_its_body_with_the_same_bytes() {
     let (mut here, mut there) = shards();
     let client = there.open();
     let wrong = format!("{}AAAAAAAA", &client.token[..24]);
@@ -151,7 +151,7 @@ fn lookup_is_for_the_principal_and_the_service_of_the_post() {
 }
 
 #[test]
-fn lookup_that_nobody_answers_is_503_in_time() {
+fn lookup_without_an_answer_is_503_at_its_deadline() {
     let (mut here, mut there) = shards();
     let client = there.open();
     let conn = here.connect();
@@ -170,7 +170,7 @@ fn lookup_that_nobody_answers_is_503_in_time() {
 }
 
 #[test]
-fn shard_that_is_shutting_down_or_cannot_be_asked_is_503() {
+fn lookup_at_a_draining_or_unavailable_shard_is_503() {
     let (mut here, mut there) = shards();
     let client = there.open();
     // Its session lives on, for the sake of the answer.
@@ -184,7 +184,7 @@ fn shard_that_is_shutting_down_or_cannot_be_asked_is_503() {
 }
 
 #[test]
-fn body_has_its_time_from_the_answer_on() {
+fn body_deadline_runs_from_the_answer_to_the_lookup() {
     let (mut here, mut there) = shards();
     let client = there.open();
     let conn = here.connect();
@@ -200,7 +200,7 @@ fn body_has_its_time_from_the_answer_on() {
 }
 
 #[test]
-fn client_that_leaves_or_ends_its_side_while_its_shard_is_asked_executes_nothing() {
+fn post_cut_short_during_a_lookup_is_not_executed() {
     for fin in [false, true] {
         let (mut here, mut there) = shards();
         let client = there.open();
@@ -241,7 +241,7 @@ fn pipelined_posts_are_looked_up_one_after_the_other() {
 }
 
 #[test]
-fn lookups_have_a_limit() {
+fn lookup_over_events_max_is_503() {
     let config = limited(|limits| limits.events_max = Some(1));
     let mut here = Bench::with(config.shard(ShardId(1)).forwarding(true));
     let (_, mut there) = shards();
@@ -258,7 +258,7 @@ fn lookups_have_a_limit() {
 }
 
 #[test]
-fn exchange_is_looked_up_when_its_body_comes_in_pieces() {
+fn exchange_whose_body_arrives_in_pieces_is_looked_up() {
     for pieces in [&[NOTE][..], &[&NOTE[..10], &NOTE[10..]]] {
         let (mut here, mut there) = shards();
         let client = there.open();

@@ -86,7 +86,7 @@ pub(super) fn allow(name: &str) -> Verdict {
 }
 
 #[test]
-fn the_application_sees_the_request_and_lets_it_pass() {
+fn asked_event_has_the_head_and_allowed_request_proceeds() {
     let mut bench = Bench::with(asking());
     let conn = bench.connect();
     bench.says(conn, "GET /sse?x=y HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer b\r\n\r\n");
@@ -110,7 +110,7 @@ fn the_application_sees_the_request_and_lets_it_pass() {
 }
 
 #[test]
-fn refusals() {
+fn verdict_refusals_have_their_status_codes() {
     for (refusal, status, challenge, body) in [
         (Refusal::Unauthenticated, 401, Some("Bearer"), r#"{"error":"unauthorized","#),
         (
@@ -143,7 +143,7 @@ fn refusals() {
 }
 
 #[test]
-fn nothing_of_a_post_is_told_before_somebody_vouches_for_it() {
+fn unauthorized_post_is_told_nothing_about_its_head() {
     let mut bench = Bench::with(asking());
     let request = post("x", NOTE).replace("application/json", "text/plain");
     let conn = bench.connect();
@@ -158,7 +158,7 @@ fn nothing_of_a_post_is_told_before_somebody_vouches_for_it() {
 }
 
 #[test]
-fn what_came_with_the_head_is_used_after_the_decision() {
+fn input_behind_a_head_is_used_after_the_verdict() {
     let mut bench = Bench::with(asking());
     let client = bench.open_for("alice");
     let conn = bench.connect();
@@ -173,7 +173,7 @@ fn what_came_with_the_head_is_used_after_the_decision() {
 }
 
 #[test]
-fn a_client_that_left_before_the_decision_leaves_no_session() {
+fn disconnect_before_the_verdict_leaves_no_session() {
     let mut bench = Bench::with(asking());
     let conn = bench.connect();
     bench.says(conn, GET);
@@ -187,7 +187,7 @@ fn a_client_that_left_before_the_decision_leaves_no_session() {
 }
 
 #[test]
-fn a_ticket_is_good_for_its_own_question_and_in_time() {
+fn ticket_answers_only_its_own_question_in_time() {
     let mut bench = Bench::with(asking());
     // Too late.
     let conn = bench.connect();
@@ -223,7 +223,7 @@ fn a_ticket_is_good_for_its_own_question_and_in_time() {
 }
 
 #[test]
-fn a_dropped_ticket_is_a_deadline() {
+fn dropped_ticket_is_503_at_its_deadline() {
     let mut bench = Bench::with(asking());
     let conn = bench.connect();
     bench.says(conn, GET);
@@ -233,7 +233,7 @@ fn a_dropped_ticket_is_a_deadline() {
 }
 
 #[test]
-fn anothers_session_is_an_unknown_one() {
+fn session_of_another_principal_is_unknown() {
     let mut bench = Bench::with(asking());
     let client = bench.open_for("alice");
     let stranger = bench.post_for("mallory", &post(&client.token, NOTE));
@@ -246,7 +246,7 @@ fn anothers_session_is_an_unknown_one() {
 }
 
 #[test]
-fn post_for_another_shard_gets_the_outcome_that_its_ticket_is_told() {
+fn post_for_another_shard_gets_the_acknowledged_outcome() {
     for (outcome, status) in
         [(Outcome::Accepted, 202), (Outcome::UnknownSession, 404), (Outcome::Busy, 503)]
     {
@@ -272,7 +272,7 @@ fn post_for_another_shard_gets_the_outcome_that_its_ticket_is_told() {
 }
 
 #[test]
-fn an_answered_question_leaves_no_deadline_behind() {
+fn answered_question_leaves_no_deadline() {
     let mut bench = Bench::with(asking());
     let client = bench.open_for("alice");
     let conn = bench.connect();
@@ -289,7 +289,7 @@ fn an_answered_question_leaves_no_deadline_behind() {
 }
 
 #[test]
-fn an_instance_knows_its_own_prefix() {
+fn token_of_another_instance_is_misrouted() {
     let mut bench = Bench::with(Config::builder().instance("a1"));
     let client = bench.open();
     let bare = client.token.strip_prefix("a1.").unwrap();
@@ -301,7 +301,7 @@ fn an_instance_knows_its_own_prefix() {
 }
 
 #[test]
-fn questions_have_a_limit() {
+fn question_over_events_max_is_503() {
     let config =
         limited(|limits| limits.events_max = Some(1)).authorization(Authorization::Deferred);
     let mut bench = Bench::with(config);
@@ -316,7 +316,7 @@ fn questions_have_a_limit() {
 }
 
 #[test]
-fn nobody_is_told_to_go_on_before_somebody_vouches_for_him() {
+fn continue_is_sent_after_authorization() {
     let mut bench = Bench::with(asking());
     let client = bench.open_for("alice");
     let request = post_with(&client.token, "Expect: 100-continue\r\n", NOTE);

@@ -1,4 +1,4 @@
-//! The stream: WIRE 1.
+//! Streams (WIRE 1).
 
 use super::*;
 use crate::error::{Fault, SendError};
@@ -8,7 +8,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_get_opens_a_session_and_tells_it_where_to_post_in_one_write() {
+fn get_opens_a_session_and_sends_the_endpoint_in_one_write() {
     let mut bench = Bench::new();
     let Client { conn, session, token } = bench.open();
     assert_eq!(bench.writes(conn).len(), 1, "head and endpoint event leave together");
@@ -22,7 +22,7 @@ fn a_get_opens_a_session_and_tells_it_where_to_post_in_one_write() {
 }
 
 #[test]
-fn the_event_says_what_was_asked_and_by_which_connection() {
+fn opened_event_has_the_head_and_the_connection() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "GET /sse/?q=1 HTTP/1.1\r\nHost: localhost\r\nX-Name: v\r\n\r\n");
@@ -36,7 +36,7 @@ fn the_event_says_what_was_asked_and_by_which_connection() {
 }
 
 #[test]
-fn a_date_is_in_the_head_once_the_wall_clock_is_known() {
+fn stream_head_has_a_date_once_the_wall_clock_is_known() {
     let mut bench = Bench::new();
     bench.server.handle_wall_clock(784_111_777);
     let client = bench.open();
@@ -45,7 +45,7 @@ fn a_date_is_in_the_head_once_the_wall_clock_is_known() {
 }
 
 #[test]
-fn the_endpoint_is_as_configured() {
+fn endpoint_has_the_configured_paths() {
     let config = Config::builder()
         .message_path("/in/box")
         .public_path_prefix("/mcp")
@@ -63,7 +63,7 @@ fn the_endpoint_is_as_configured() {
 }
 
 #[test]
-fn http_1_0_gets_a_stream_that_ends_with_the_connection() {
+fn http_1_0_stream_ends_with_the_connection() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "GET /sse HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
@@ -82,7 +82,7 @@ fn http_1_0_gets_a_stream_that_ends_with_the_connection() {
 }
 
 #[test]
-fn a_client_that_wants_to_close_afterwards_gets_its_stream() {
+fn get_with_connection_close_gets_its_stream() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "GET /sse HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -91,7 +91,7 @@ fn a_client_that_wants_to_close_afterwards_gets_its_stream() {
 }
 
 #[test]
-fn head_has_the_same_head_and_no_session() {
+fn head_request_has_the_same_head_and_no_session() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "HEAD /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -102,7 +102,7 @@ fn head_has_the_same_head_and_no_session() {
 }
 
 #[test]
-fn a_head_that_says_close_is_followed_by_it() {
+fn head_request_whose_answer_says_close_is_closed() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "HEAD /sse HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
@@ -120,7 +120,7 @@ fn check_accept(field: &str, status: u16) {
 }
 
 #[test]
-fn accept() {
+fn accept_without_event_stream_is_406() {
     check_accept("", 200);
     check_accept("Accept: text/event-stream\r\n", 200);
     check_accept("Accept: text/*\r\n", 200);
@@ -145,7 +145,7 @@ fn check_method(method: &str, status: u16, allow: Option<&str>) {
 }
 
 #[test]
-fn other_methods_are_refused_at_once_so_that_clients_fall_back() {
+fn other_methods_on_the_stream_path_are_405() {
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         check_method(method, 405, Some("GET, HEAD"));
     }
@@ -158,7 +158,7 @@ fn other_methods_are_refused_at_once_so_that_clients_fall_back() {
 }
 
 #[test]
-fn every_later_event_is_one_chunk_and_one_write() {
+fn event_is_one_chunk_in_one_write() {
     let mut bench = Bench::new();
     let client = bench.open();
     for text in ["one", "two"] {
@@ -172,7 +172,7 @@ fn every_later_event_is_one_chunk_and_one_write() {
 }
 
 #[test]
-fn a_broadcast_reaches_those_who_are_there() {
+fn broadcast_reaches_open_sessions() {
     let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(200)));
     let (a, b, c) = (bench.open(), bench.open(), bench.open());
     bench.reset(b.conn);
@@ -186,7 +186,7 @@ fn a_broadcast_reaches_those_who_are_there() {
 }
 
 #[test]
-fn the_application_closes_a_session_after_what_is_queued() {
+fn closed_session_ends_after_its_queue() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -206,7 +206,7 @@ fn the_application_closes_a_session_after_what_is_queued() {
 }
 
 #[test]
-fn the_clients_end_is_the_sessions_end() {
+fn client_end_of_input_ends_the_session() {
     for by_reset in [false, true] {
         let mut bench = Bench::new();
         let client = bench.open();
@@ -226,7 +226,7 @@ fn the_clients_end_is_the_sessions_end() {
 }
 
 #[test]
-fn a_half_close_may_be_allowed() {
+fn half_closed_stream_lives_on_where_allowed() {
     let mut bench = Bench::with(Config::builder().allow_half_close(true));
     let client = bench.open();
     bench.fin(client.conn);
@@ -239,7 +239,7 @@ fn a_half_close_may_be_allowed() {
 }
 
 #[test]
-fn bytes_behind_the_get_are_ignored_and_then_too_many() {
+fn bytes_after_the_get_end_the_session_over_the_limit() {
     let mut bench = Bench::with(limited(|limits| limits.stream_input_bytes_max = 100));
     let client = bench.open();
     bench.says(client.conn, post(&client.token, NOTE).get(..60).unwrap());
@@ -253,7 +253,7 @@ fn bytes_behind_the_get_are_ignored_and_then_too_many() {
 }
 
 #[test]
-fn a_flood_behind_the_get_is_not_even_read() {
+fn stream_over_its_input_limit_is_not_read() {
     let mut bench = Bench::with(limited(|limits| limits.stream_input_bytes_max = 100));
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -269,7 +269,7 @@ fn a_flood_behind_the_get_is_not_even_read() {
 }
 
 #[test]
-fn a_reconnecting_client_gets_a_new_session_beside_the_old_one() {
+fn reconnecting_client_gets_a_new_session() {
     let mut bench = Bench::new();
     let (first, second) = (bench.open(), bench.open());
     assert_ne!(first.token, second.token);
@@ -280,7 +280,7 @@ fn a_reconnecting_client_gets_a_new_session_beside_the_old_one() {
 }
 
 #[test]
-fn a_slot_that_is_used_again_is_not_the_same_session() {
+fn reused_slot_is_another_session() {
     let mut bench = Bench::new();
     let first = bench.open();
     bench.reset(first.conn);
@@ -304,7 +304,7 @@ fn a_slot_that_is_used_again_is_not_the_same_session() {
 }
 
 #[test]
-fn a_stream_may_follow_posts_on_one_connection() {
+fn stream_may_follow_posts_on_one_connection() {
     let mut bench = Bench::new();
     let other = bench.open();
     let conn = bench.connect();
