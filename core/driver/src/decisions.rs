@@ -139,6 +139,12 @@ pub(super) struct Decisions {
     /// It grows to the largest number that was needed at once.
     slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
+    /// Some waiting question may be able to start. While that is false none is considered: many may wait
+    /// for the slots of their addresses, and each turn would go through all of them.
+    may_start: bool,
+    /// How many waiting questions were considered.
+    #[cfg(test)]
+    pub(super) considered: usize,
     /// When so many requests are pending, those of clients that have left are removed.
     sweep_at: usize,
     /// How many decisions this turn has started.
@@ -158,6 +164,9 @@ impl Decisions {
             verdicts: Verdicts::new(cache),
             slots: Vec::new(),
             waiting: VecDeque::new(),
+            may_start: false,
+            #[cfg(test)]
+            considered: 0,
             sweep_at: SWEEP_MIN,
             begun: 0,
             any: Arc::default(),
@@ -192,7 +201,10 @@ impl Decisions {
         let may_begin = self.begun < DECISIONS_MAX && self.has_slot_for(&question);
         match self.vacancy().filter(|_| may_begin) {
             Some(at) => self.begin(at, question, server, now),
-            None => self.waiting.push_back(question),
+            None => {
+                self.may_start |= self.begun == DECISIONS_MAX;
+                self.waiting.push_back(question);
+            }
         }
     }
 
@@ -218,8 +230,12 @@ impl Decisions {
                 }
             }
         }
+        if !self.may_start {
+            return false;
+        }
         let more = self.begin_waiting(server, now);
-        self.begun == DECISIONS_MAX && more
+        self.may_start = self.begun == DECISIONS_MAX && more;
+        self.may_start
     }
 
     /// Starts waiting questions in free slots. Returns whether some were not considered yet.
@@ -230,6 +246,10 @@ impl Decisions {
             && let Some(at) = self.vacancy()
             && let Some(question) = self.waiting.pop_front()
         {
+            #[cfg(test)]
+            {
+                self.considered += 1;
+            }
             if !server.expects(&question.ticket) {
                 continue;
             }
@@ -262,11 +282,14 @@ impl Decisions {
         self.slots.iter_mut().filter_map(|slot| slot.running.as_mut())
     }
 
+    /// How many slots the requests of an address use.
+    fn running_for(&self, address: Option<IpAddr>) -> usize {
+        self.running().filter(|running| running.address == address).count()
+    }
+
     /// Whether the address of a question may use one more slot.
     fn has_slot_for(&self, question: &Question) -> bool {
-        let of_address = |running: &&RunningDecision| running.address == question.address;
-        question.address.is_none()
-            || self.running().filter(of_address).count() < DECISIONS_PER_ADDRESS_MAX
+        question.address.is_none() || self.running_for(question.address) < DECISIONS_PER_ADDRESS_MAX
     }
 
     /// The earliest deadline of the running decisions: [`poll`](Self::poll) then has to be called.
@@ -299,7 +322,10 @@ impl Decisions {
         let Question { ticket, head, key, address } = question;
         let future = (authorizer.0)(head);
         slot.running = Some(RunningDecision { future, tickets: vec![ticket], key, address, until });
+        // If the decision ends at once, it leaves as many slots free as there were.
+        let may_start = self.may_start;
         self.work(at, server, now);
+        self.may_start = may_start;
     }
 
     /// Polls the decision in the slot `at`.
@@ -316,8 +342,17 @@ impl Decisions {
         self.finish(at, decision, server, now);
     }
 
+    /// Whether the end of the decision in the slot `at` lets a waiting question start: all slots are in use,
+    /// or all that its address may use.
+    fn frees_a_wanted_slot(&self, at: usize) -> bool {
+        let address = self.slots.get(at).and_then(|slot| slot.running.as_ref()?.address);
+        (address.is_some() && self.running_for(address) == DECISIONS_PER_ADDRESS_MAX)
+            || self.running().count() == DECISIONS_MAX
+    }
+
     /// Answers every request that waits for the decision in the slot `at`, and frees the slot.
     fn finish(&mut self, at: usize, decision: Decision, server: &mut Server, now: Time) {
+        self.may_start |= self.frees_a_wanted_slot(at);
         let running = self.slots.get_mut(at).and_then(|slot| slot.running.take());
         let Some(RunningDecision { future, tickets, key, .. }) = running else { return };
         let verdict = decision.verdict.clone();
