@@ -37,7 +37,12 @@ impl Server {
             bodies_bytes += conn.body_bytes();
             let counts = self.config.address_key(conn.client).is_some();
             let theirs = conn.body_bytes() + conn.forwarded;
-            assert_eq!(conn.counted, if counts { theirs } else { 0 }, "{conn:?}");
+            assert_eq!(
+                conn.counted,
+                if counts { theirs } else { 0 },
+                "request bytes of {}",
+                ConnId(key)
+            );
             if conn.counted > 0 {
                 body_addresses.add_some(conn.counted_for, conn.counted);
             }
@@ -114,7 +119,7 @@ impl Server {
         ];
         for (role, kind) in expected {
             let armed = self.timers.armed(role, key.index());
-            assert_eq!(armed, kind, "{role:?} of {} in {:?}", ConnId(key), conn.phase);
+            assert_eq!(armed, kind, "{role:?} of {} in {:?}", ConnId(key), conn.phase.stage());
         }
         expected.iter().filter(|(_, kind)| kind.is_some()).count()
     }
