@@ -145,30 +145,16 @@ impl Config {
         &self.timeouts
     }
 
-    /// The path of the event stream, below each [service path](Self::service_paths).
+    /// The path of the event stream, below each [service path](ConfigBuilder::service_path).
     #[must_use]
     pub fn stream_path(&self) -> &str {
         &self.paths.stream
     }
 
-    /// The path of posts, below each [service path](Self::service_paths).
+    /// The path of posts, below each [service path](ConfigBuilder::service_path).
     #[must_use]
     pub fn message_path(&self) -> &str {
         &self.paths.message
-    }
-
-    /// The paths of the services. Without [`ConfigBuilder::service_path`] there is one, the empty
-    /// path.
-    ///
-    /// ```
-    /// # use mcp_sse_core::Config;
-    /// let config = Config::builder().service_path("/files").service_path("/time").build()?;
-    /// assert!(config.service_paths().eq(["/files", "/time"]));
-    /// assert!(Config::default().service_paths().eq([""]));
-    /// # Ok::<(), mcp_sse_core::ConfigError>(())
-    /// ```
-    pub fn service_paths(&self) -> impl Iterator<Item = &str> {
-        self.paths.services.iter().map(String::as_str)
     }
 
     /// The name of the query parameter that contains the session's token.
@@ -352,11 +338,7 @@ impl ConfigBuilder {
         let is_valid = !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !is_valid {
-            self.report(ConfigError::Invalid {
-                setting: "session_parameter",
-                value: name.into(),
-                expected: "letters, digits, '-', '_' and '.'",
-            });
+            self.invalid("session_parameter", name, "letters, digits, '-', '_' and '.'");
         }
         self.config.session_parameter = name.into();
         self
@@ -401,11 +383,11 @@ impl ConfigBuilder {
     pub fn allow_host(mut self, host: &str) -> Self {
         match HostPattern::parse(host) {
             Some(pattern) => self.config.allow_host.push(pattern),
-            None => self.report(ConfigError::Invalid {
-                setting: "allow_host",
-                value: host.into(),
-                expected: "a host name or address with an optional port, like mcp.example.com:8443",
-            }),
+            None => self.invalid(
+                "allow_host",
+                host,
+                "a host name or address with an optional port, like mcp.example.com:8443",
+            ),
         }
         self
     }
@@ -423,11 +405,11 @@ impl ConfigBuilder {
     pub fn allow_origin(mut self, origin: &str) -> Self {
         match OriginPattern::parse(origin) {
             Some(pattern) => self.config.allow_origin.push(pattern),
-            None => self.report(ConfigError::Invalid {
-                setting: "allow_origin",
-                value: origin.into(),
-                expected: "an origin like https://app.example.com or http://localhost:*",
-            }),
+            None => self.invalid(
+                "allow_origin",
+                origin,
+                "an origin like https://app.example.com or http://localhost:*",
+            ),
         }
         self
     }
@@ -455,11 +437,11 @@ impl ConfigBuilder {
         match OriginPattern::parse(origin) {
             _ if origin == "*" => self.config.cors.any = true,
             Some(pattern) => self.config.cors.origins.push(pattern),
-            None => self.report(ConfigError::Invalid {
-                setting: "cors_origin",
-                value: origin.into(),
-                expected: "an origin like https://app.example.com or http://localhost:*, or *",
-            }),
+            None => self.invalid(
+                "cors_origin",
+                origin,
+                "an origin like https://app.example.com or http://localhost:*, or *",
+            ),
         }
         self
     }
@@ -471,11 +453,7 @@ impl ConfigBuilder {
         if http1::is_token(name.as_bytes()) {
             self.config.cors.allow_header(name);
         } else {
-            self.report(ConfigError::Invalid {
-                setting: "cors_header",
-                value: name.into(),
-                expected: "the name of a field",
-            });
+            self.invalid("cors_header", name, "the name of a field");
         }
         self
     }
@@ -555,9 +533,7 @@ impl ConfigBuilder {
     pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
         match resource.render() {
             Ok(metadata) => self.config.metadata = Some(metadata),
-            Err((setting, value, expected)) => {
-                self.report(ConfigError::Invalid { setting, value, expected });
-            }
+            Err((setting, value, expected)) => self.invalid(setting, &value, expected),
         }
         self
     }
@@ -596,11 +572,7 @@ impl ConfigBuilder {
         let is_valid = (1..=16).contains(&instance.len())
             && instance.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if !is_valid {
-            self.report(ConfigError::Invalid {
-                setting: "instance",
-                value: instance.into(),
-                expected: "1 to 16 of a-z, 0-9 and '-'",
-            });
+            self.invalid("instance", instance, "1 to 16 of a-z, 0-9 and '-'");
         }
         self.config.instance = Some(instance.into());
         self
@@ -703,6 +675,10 @@ impl ConfigBuilder {
         if !is_clean_path(path) {
             self.report(ConfigError::InvalidPath { setting, value: path.into() });
         }
+    }
+
+    fn invalid(&mut self, setting: &'static str, value: &str, expected: &'static str) {
+        self.report(ConfigError::Invalid { setting, value: value.into(), expected });
     }
 
     fn report(&mut self, fault: ConfigError) {
