@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::http1::{self, FIELDS_CAP};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, Timeouts, settings};
 use crate::policy::bearer::StaticTokens;
 use crate::policy::cidr::Cidr;
 use crate::policy::cors::Cors;
@@ -49,81 +49,55 @@ pub enum Authorization {
     Deferred,
 }
 
-/// A validated configuration, made by [`Config::builder`].
-///
-/// The default serves the event stream at `/sse` and posts at `/messages`. On connections to a
-/// loopback address it allows loopback host names only, elsewhere any host name. It requires no
-/// authorization.
-///
-/// ```
-/// use mcp_sse_core::{Config, Limits};
-///
-/// let config = Config::builder()
-///     .stream_path("/events")
-///     .allow_host("mcp.example.com")
-///     .limits(Limits { sessions_max: Some(100), ..Limits::default() })
-///     .build()?;
-/// assert_eq!((config.stream_path(), config.message_path()), ("/events", "/messages"));
-///
-/// let error = Config::builder().stream_path("events").build().unwrap_err();
-/// assert_eq!(error.setting(), Some("stream_path"));
-/// # Ok::<(), mcp_sse_core::ConfigError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub(crate) paths: Paths,
-    pub(crate) index_page: Option<String>,
-    pub(crate) session_parameter: String,
-    pub(crate) public_path_prefix: String,
-    pub(crate) endpoint_retry: Option<Duration>,
-    pub(crate) allow_host: Vec<HostPattern>,
-    pub(crate) allow_origin: Vec<OriginPattern>,
-    pub(crate) cors: Cors,
-    pub(crate) trusted_proxies: Vec<Cidr>,
-    pub(crate) trust_local_peers: bool,
-    pub(crate) require_https: bool,
-    /// Whether the log already has the warning that forwarding fields of an untrusted peer are
-    /// ignored. Clones of a configuration share it, and so do the shards of a server.
-    pub(crate) ignored_fields_said: Arc<AtomicBool>,
-    pub(crate) metadata: Option<Metadata>,
-    pub(crate) authorization: Authorization,
-    pub(crate) shard: ShardId,
-    pub(crate) instance: Option<String>,
-    pub(crate) forwarding: bool,
-    pub(crate) allow_half_close: bool,
-    pub(crate) limits: Limits,
-    pub(crate) timeouts: Timeouts,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            paths: Paths {
-                stream: "/sse".into(),
-                message: "/messages".into(),
-                services: vec![String::new()],
-                index: false,
-            },
+settings! {
+    /// A validated configuration, made by [`Config::builder`].
+    ///
+    /// The default serves the event stream at `/sse` and posts at `/messages`. On connections to a
+    /// loopback address it allows loopback host names only, elsewhere any host name. It requires no
+    /// authorization.
+    ///
+    /// ```
+    /// use mcp_sse_core::{Config, Limits};
+    ///
+    /// let config = Config::builder()
+    ///     .stream_path("/events")
+    ///     .allow_host("mcp.example.com")
+    ///     .limits(Limits { sessions_max: Some(100), ..Limits::default() })
+    ///     .build()?;
+    /// assert_eq!((config.stream_path(), config.message_path()), ("/events", "/messages"));
+    ///
+    /// let error = Config::builder().stream_path("events").build().unwrap_err();
+    /// assert_eq!(error.setting(), Some("stream_path"));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    #[derive(Clone, Debug)]
+    pub struct Config {
+        pub(crate) paths: Paths = Paths {
+            stream: "/sse".into(),
+            message: "/messages".into(),
+            services: vec![String::new()],
             index_page: None,
-            session_parameter: "session_id".into(),
-            public_path_prefix: String::new(),
-            endpoint_retry: None,
-            allow_host: Vec::new(),
-            allow_origin: Vec::new(),
-            cors: Cors::new(),
-            trusted_proxies: Vec::new(),
-            trust_local_peers: false,
-            require_https: false,
-            ignored_fields_said: Arc::default(),
-            metadata: None,
-            authorization: Authorization::None,
-            shard: ShardId(0),
-            instance: None,
-            forwarding: false,
-            allow_half_close: false,
-            limits: Limits::default(),
-            timeouts: Timeouts::default(),
-        }
+        },
+        pub(crate) session_parameter: String = "session_id".into(),
+        pub(crate) public_path_prefix: String = String::new(),
+        pub(crate) endpoint_retry: Option<Duration> = None,
+        pub(crate) allow_host: Vec<HostPattern> = Vec::new(),
+        pub(crate) allow_origin: Vec<OriginPattern> = Vec::new(),
+        pub(crate) cors: Cors = Cors::new(),
+        pub(crate) trusted_proxies: Vec<Cidr> = Vec::new(),
+        pub(crate) trust_local_peers: bool = false,
+        pub(crate) require_https: bool = false,
+        /// Whether the log already has the warning that forwarding fields of an untrusted peer are
+        /// ignored. Clones of a configuration share it, and so do the shards of a server.
+        pub(crate) ignored_fields_said: Arc<AtomicBool> = Arc::default(),
+        pub(crate) metadata: Option<Metadata> = None,
+        pub(crate) authorization: Authorization = Authorization::None,
+        pub(crate) shard: ShardId = ShardId(0),
+        pub(crate) instance: Option<String> = None,
+        pub(crate) forwarding: bool = false,
+        pub(crate) allow_half_close: bool = false,
+        pub(crate) limits: Limits = Limits::default(),
+        pub(crate) timeouts: Timeouts = Timeouts::default(),
     }
 }
 
@@ -247,7 +221,7 @@ impl Config {
         // A response to an unknown path lists them, separated by a comma and a space.
         let streams = services.len().min(STREAMS_NAMED_MAX);
         let hint = streams * (prefix + service + stream.len() + 2);
-        let page = self.index_page.as_deref().map_or(0, |page| page.len() + 1);
+        let page = self.paths.index_page.as_deref().map_or(0, |page| page.len() + 1);
         let metadata = self.metadata.as_ref().map_or(0, |it| it.body.len().max(it.challenge.len()));
         let (headers, origin) = match self.cors.is_on() {
             // The origin is in the response, and is kept for the next response.
@@ -320,8 +294,7 @@ impl ConfigBuilder {
     /// # Ok::<(), mcp_sse_core::ConfigError>(())
     /// ```
     pub fn index_page(mut self, text: &str) -> Self {
-        self.config.index_page = Some(text.into());
-        self.config.paths.index = true;
+        self.config.paths.index_page = Some(text.into());
         self
     }
 

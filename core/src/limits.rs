@@ -11,13 +11,12 @@ use crate::policy::rate::Rate;
 
 /// Defines a struct of settings and its `Default`, with the default of each field beside the field.
 macro_rules! settings {
-    ($( #[$doc:meta] )+ pub struct $name:ident {
-        $( $( #[$field_doc:meta] )+ pub $field:ident: $type:ty = $default:expr, )+
+    ($( #[$meta:meta] )+ pub struct $name:ident {
+        $( $( #[$doc:meta] )* $visibility:vis $field:ident: $type:ty = $default:expr, )+
     }) => {
-        $( #[$doc] )+
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        $( #[$meta] )+
         pub struct $name {
-            $( $( #[$field_doc] )+ pub $field: $type, )+
+            $( $( #[$doc] )* $visibility $field: $type, )+
         }
 
         impl Default for $name {
@@ -27,6 +26,7 @@ macro_rules! settings {
         }
     };
 }
+pub(crate) use settings;
 
 settings! {
     /// The limits of a server.
@@ -51,6 +51,7 @@ settings! {
     /// assert_eq!(config.limits().sessions_max, Some(10));
     /// # Ok::<(), mcp_sse_core::ConfigError>(())
     /// ```
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Limits {
         /// Open connections. Further connections are not accepted. Default: 10,240.
         ///
@@ -498,6 +499,7 @@ settings! {
     /// assert_eq!(config.timeouts().head, Some(Duration::from_secs(10)));
     /// # Ok::<(), mcp_sse_core::ConfigError>(())
     /// ```
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Timeouts {
         /// Receiving a request head, from the accept or from the first byte of a later request
         /// (408). A connection that has sent no byte is closed without an answer. Default: 10 s.

@@ -95,7 +95,7 @@ impl Server {
             Action::Post(plan) => self.begin_post(key, plan, principal),
             Action::Index { unread } => {
                 let answer = self.answering(key, unread, |server, to| {
-                    let text = server.config.index_page.as_deref().unwrap_or_default();
+                    let text = server.config.paths.index_page.as_deref().unwrap_or_default();
                     server.answers.page(text, to)
                 });
                 self.answer(key, answer, unread);
