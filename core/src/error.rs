@@ -10,6 +10,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::error_text::error_text;
 use crate::http1;
 use crate::policy::cidr::CidrError;
 use crate::route::PATH_BYTES_MAX;
@@ -259,13 +260,7 @@ impl From<http1::Error> for Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl core::error::Error for Fault {}
+error_text!(Fault, |fault| fault.text());
 
 /// Why [`Server::accept`](crate::Server::accept) refused a connection. The driver has to close the
 /// socket; the server has not stored anything.
@@ -281,19 +276,7 @@ pub enum AcceptError {
     ShuttingDown,
 }
 
-impl fmt::Display for AcceptError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AtCapacity => "too many connections (limit connections_max)",
-            Self::AddressAtCapacity => {
-                "too many connections from this address (limit connections_per_address_max)"
-            }
-            Self::ShuttingDown => "the server is shutting down",
-        })
-    }
-}
-
-impl core::error::Error for AcceptError {}
+error_text!(AcceptError, |error| error.fault().text());
 
 impl AcceptError {
     /// The fault as which it is counted.
@@ -321,29 +304,17 @@ pub enum SendError {
     Gone,
 }
 
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the session's outbound queue is full",
-            Self::TooLarge => "the frame is larger than the limit queues_bytes_max",
-            Self::Gone => "the session has ended",
-        })
-    }
-}
-
-impl core::error::Error for SendError {}
+error_text!(SendError, |error| match error {
+    SendError::Full => "the session's outbound queue is full",
+    SendError::TooLarge => "the frame is larger than the limit queues_bytes_max",
+    SendError::Gone => "the session has ended",
+});
 
 /// A ticket was answered after its deadline, or after its connection had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
-impl fmt::Display for Expired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the ticket has expired")
-    }
-}
-
-impl core::error::Error for Expired {}
+error_text!(Expired, |_| "the ticket has expired");
 
 /// What is invalid in a configuration. [`ConfigBuilder::build`](crate::ConfigBuilder::build)
 /// returns it.

@@ -97,6 +97,7 @@ mod conn;
 mod counter;
 mod entropy;
 mod error;
+mod error_text;
 mod event;
 mod exchange;
 mod fault_log_throttle;

@@ -21,6 +21,7 @@ use core::time::Duration;
 
 use memchr::{memchr, memchr2};
 
+use crate::error_text::error_text;
 use crate::jsonrpc::{JSON_SPACE, NoOutline, Outline, error_body, range_in};
 
 /// The event type, written in the `event` field: one line of text.
@@ -79,13 +80,7 @@ impl<'a> EventName<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidEventName;
 
-impl fmt::Display for InvalidEventName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event name must not be empty or contain CR, LF or NUL")
-    }
-}
-
-impl core::error::Error for InvalidEventName {}
+error_text!(InvalidEventName, |_| "an event name must not be empty or contain CR, LF or NUL");
 
 /// Why a frame could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
