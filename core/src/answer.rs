@@ -255,7 +255,7 @@ impl Answers {
         );
         if let Some((seconds, _)) = self.wall {
             body.push_str(",\"timestamp\":\"");
-            body.push_str(rfc3339(seconds).as_str());
+            body.push_str(&rfc3339(seconds));
             body.push('"');
         }
         for (name, value) in extras.gauges() {
