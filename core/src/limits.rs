@@ -265,11 +265,11 @@ impl Limits {
         add(or_unlimited(self.forwarded_max), FORWARD_BYTES);
         // Request bytes: bodies, input after them, heads in events. Then one more body or head,
         // which is copied to larger memory before the smaller is freed.
-        add(1, self.bodies_bytes_max.unwrap_or(u64::MAX));
-        let head = self.head_bytes_max.map_or(u64::MAX, u64::from);
-        add(1, self.body_bytes_max.unwrap_or(u64::MAX).max(head));
+        add(1, or_unlimited(self.bodies_bytes_max));
+        let head = or_unlimited(self.head_bytes_max);
+        add(1, or_unlimited(self.body_bytes_max).max(head));
         // Answers and frames that have not been written, including their queue entries.
-        add(1, self.queues_bytes_max.unwrap_or(u64::MAX));
+        add(1, or_unlimited(self.queues_bytes_max));
         // Events that have not been polled: those that `events_max` limits, and for each session
         // its messages up to its own limit, one event that it has room, and one that it has ended.
         add(or_unlimited(self.events_max).saturating_add(1), EVENT_BYTES);
@@ -358,10 +358,9 @@ impl Limits {
         let share = self.share_of(shards);
         let mut each = share.memory_bytes_max();
         if shards > 1 {
-            let mailbox = |bytes: Option<u64>| bytes.unwrap_or(u64::MAX);
             each = each
-                .saturating_add(mailbox(share.bodies_bytes_max))
-                .saturating_add(mailbox(share.body_bytes_max))
+                .saturating_add(or_unlimited(share.bodies_bytes_max))
+                .saturating_add(or_unlimited(share.body_bytes_max))
                 .saturating_add(
                     or_unlimited(share.forwarded_max).saturating_mul(FORWARD_BYTES + LOOKUP_BYTES),
                 );
@@ -463,8 +462,8 @@ const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled because the queue grows by doubling.
 const EVENT_BYTES: u64 = 2 * 128;
 
-fn or_unlimited(limit: Option<u32>) -> u64 {
-    limit.map_or(u64::MAX, u64::from)
+fn or_unlimited<T: Into<u64>>(limit: Option<T>) -> u64 {
+    limit.map_or(u64::MAX, T::into)
 }
 
 fn size(limit: Option<u32>) -> usize {
