@@ -100,7 +100,6 @@ mod error;
 mod error_text;
 mod event;
 mod exchange;
-mod fault_log_throttle;
 pub mod guide;
 mod health_extras;
 pub mod http1;
