@@ -218,7 +218,7 @@ faults! {
     /// The limit of connections from one address was reached. The connection was not accepted.
     ConnectionsPerAddressFull = 0 Close "too many connections from this address (limit connections_per_address_max)";
     /// The connection had no request in progress and was closed to make room for others.
-    ConnectionEvicted = 0 Close "closed to make room for others (limit connections_reserve)";
+    ConnectionEvicted = 0 Close "closed to make room for others (limit connections_max)";
     /// Streams have all connections except the reserved ones.
     StreamsFull = 503 Keep "too many streams (limit connections_reserve)";
     /// The limit of open sessions was reached.

@@ -137,6 +137,12 @@ pub(super) struct Decisions {
     waiting: VecDeque<Question>,
     /// How many slots the requests of each address use.
     addresses: BTreeMap<IpAddr, usize>,
+    /// Some waiting question may be able to start. While that is false none is considered: many may wait
+    /// for the slots of their addresses, and each turn would go through all of them.
+    may_start: bool,
+    /// How many waiting questions were considered.
+    #[cfg(test)]
+    pub(super) considered: usize,
     /// Tickets in `slots` and `waiting`.
     pending: usize,
     /// When `pending` reaches this, tickets of clients that have left are removed.
@@ -159,6 +165,9 @@ impl Decisions {
             slots: Vec::new(),
             waiting: VecDeque::new(),
             addresses: BTreeMap::new(),
+            may_start: false,
+            #[cfg(test)]
+            considered: 0,
             pending: 0,
             sweep_at: SWEEP_MIN,
             begun: 0,
@@ -195,7 +204,10 @@ impl Decisions {
         let may_begin = self.begun < DECISIONS_MAX && self.has_slot_for(&question);
         match self.vacancy().filter(|_| may_begin) {
             Some(at) => self.begin(at, question, server, now),
-            None => self.waiting.push_back(question),
+            None => {
+                self.may_start |= self.begun == DECISIONS_MAX;
+                self.waiting.push_back(question);
+            }
         }
     }
 
@@ -218,8 +230,12 @@ impl Decisions {
                 }
             }
         }
+        if !self.may_start {
+            return false;
+        }
         let more = self.begin_waiting(server, now);
-        self.begun == DECISIONS_MAX && more
+        self.may_start = self.begun == DECISIONS_MAX && more;
+        self.may_start
     }
 
     /// Starts waiting questions in free slots. Returns whether some were not considered yet.
@@ -230,6 +246,10 @@ impl Decisions {
             && let Some(at) = self.vacancy()
             && let Some(question) = self.waiting.pop_front()
         {
+            #[cfg(test)]
+            {
+                self.considered += 1;
+            }
             if !server.expects(&question.ticket) {
                 self.pending -= 1;
                 continue;
@@ -294,7 +314,10 @@ impl Decisions {
             *self.addresses.entry(address).or_default() += 1;
         }
         slot.work = decide.map(|decide| (decide.0)(question.head));
+        // If the decision ends at once, it leaves as many slots free as there were.
+        let may_start = self.may_start;
         self.work(at, server, now);
+        self.may_start = may_start;
     }
 
     /// Polls the decision in the slot `at`.
@@ -311,8 +334,18 @@ impl Decisions {
         self.finish(at, decision, server, now);
     }
 
+    /// Whether the end of the decision in the slot `at` lets a waiting question start: all slots are in use,
+    /// or all that its address may use.
+    fn frees_a_wanted_slot(&self, at: usize) -> bool {
+        let address = self.slots.get(at).and_then(|slot| slot.address);
+        let of_address = address.and_then(|address| self.addresses.get(&address));
+        of_address == Some(&DECISIONS_PER_ADDRESS_MAX)
+            || self.slots.iter().filter(|slot| slot.work.is_some()).count() == DECISIONS_MAX
+    }
+
     /// Answers every request that waits for the decision in the slot `at`, and frees the slot.
     fn finish(&mut self, at: usize, decision: Decision, server: &mut Server, now: Time) {
+        self.may_start |= self.frees_a_wanted_slot(at);
         let Some(slot) = self.slots.get_mut(at) else { return };
         let (work, key) = (slot.work.take(), slot.key.take());
         let tickets = mem::take(&mut slot.tickets);
