@@ -50,6 +50,18 @@ impl StaticTokens {
         StaticTokensBuilder { tokens: Vec::new(), error: None }
     }
 
+    /// The number of tokens.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.principals.len()
+    }
+
+    /// Always false: [`build`](StaticTokensBuilder::build) refuses an empty set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.principals.is_empty()
+    }
+
     /// The principal to whom the presented token belongs.
     ///
     /// The presented token is compared with every token in full length, whatever earlier
@@ -82,7 +94,7 @@ impl StaticTokens {
 
 impl fmt::Debug for StaticTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StaticTokens({} tokens)", self.0.principals.len())
+        write!(f, "StaticTokens({} tokens)", self.len())
     }
 }
 
