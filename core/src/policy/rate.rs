@@ -8,6 +8,7 @@ use core::num::NonZeroU32;
 use core::str::FromStr;
 use core::time::Duration;
 
+use crate::error_text::error_text;
 use crate::time::Time;
 
 /// A rate limit: `10/minute`, or `5/second,burst=20`.
@@ -27,78 +28,33 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: NonZeroU32,
-    per: Per,
+    unit: Unit,
     burst: NonZeroU32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Per {
-    Second,
-    Minute,
-    Hour,
+struct Unit {
+    name: &'static str,
+    micros: u64,
 }
 
-impl Per {
-    const fn micros(self) -> u64 {
-        match self {
-            Self::Second => 1_000_000,
-            Self::Minute => 60_000_000,
-            Self::Hour => 3_600_000_000,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Second => "second",
-            Self::Minute => "minute",
-            Self::Hour => "hour",
-        }
-    }
-}
+const UNITS: [Unit; 3] = [
+    Unit { name: "second", micros: 1_000_000 },
+    Unit { name: "minute", micros: 60_000_000 },
+    Unit { name: "hour", micros: 3_600_000_000 },
+];
 
 impl Rate {
-    /// A rate of `count` actions per second, with a burst of `count`.
-    ///
-    /// ```
-    /// # use core::num::NonZeroU32;
-    /// # use mcp_sse_core::Rate;
-    /// let [five, twenty] = [5, 20].map(|n| NonZeroU32::new(n).unwrap());
-    /// let rate = Rate::per_second(five).burst(twenty);
-    /// assert_eq!(Ok(rate), "5/second,burst=20".parse());
-    /// ```
-    #[must_use]
-    pub const fn per_second(count: NonZeroU32) -> Self {
-        Self { count, per: Per::Second, burst: count }
-    }
-
-    /// A rate of `count` actions per minute, with a burst of `count`.
-    #[must_use]
-    pub const fn per_minute(count: NonZeroU32) -> Self {
-        Self { count, per: Per::Minute, burst: count }
-    }
-
-    /// A rate of `count` actions per hour, with a burst of `count`.
-    #[must_use]
-    pub const fn per_hour(count: NonZeroU32) -> Self {
-        Self { count, per: Per::Hour, burst: count }
-    }
-
-    /// Sets how many actions are allowed at once.
-    #[must_use]
-    pub const fn burst(self, burst: NonZeroU32) -> Self {
-        Self { burst, ..self }
-    }
-
-    /// The level of a full bucket. One action costs [`Per::micros`], and each microsecond adds
-    /// `count`, so no rounding is needed.
+    /// The level of a full bucket. One action costs the microseconds of the unit, and each
+    /// microsecond adds `count`, so no rounding is needed.
     fn capacity(self) -> u64 {
-        u64::from(self.burst.get()).saturating_mul(self.per.micros())
+        u64::from(self.burst.get()).saturating_mul(self.unit.micros)
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, self.per.name())?;
+        write!(f, "{}/{}", self.count, self.unit.name)?;
         if self.burst == self.count { Ok(()) } else { write!(f, ",burst={}", self.burst) }
     }
 }
@@ -115,19 +71,13 @@ pub enum RateError {
     Unit,
 }
 
-impl fmt::Display for RateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Form => "a rate is written like 10/minute or 10/minute,burst=30",
-            Self::Count => {
-                "the count and the burst of a rate are whole numbers from 1 to 4294967295"
-            }
-            Self::Unit => "the unit of a rate is second, minute or hour",
-        })
+error_text!(RateError, |error| match error {
+    RateError::Form => "a rate is written like 10/minute or 10/minute,burst=30",
+    RateError::Count => {
+        "the count and the burst of a rate are whole numbers from 1 to 4294967295"
     }
-}
-
-impl core::error::Error for RateError {}
+    RateError::Unit => "the unit of a rate is second, minute or hour",
+});
 
 impl FromStr for Rate {
     type Err = RateError;
@@ -146,14 +96,9 @@ impl FromStr for Rate {
             digits.parse::<NonZeroU32>().ok().filter(|_| plain).ok_or(RateError::Count)
         };
         let count = number(count)?;
-        let per = match unit {
-            "second" => Per::Second,
-            "minute" => Per::Minute,
-            "hour" => Per::Hour,
-            _ => return Err(RateError::Unit),
-        };
+        let unit = UNITS.into_iter().find(|known| known.name == unit).ok_or(RateError::Unit)?;
         let burst = burst.map_or(Ok(count), number)?;
-        Ok(Self { count, per, burst })
+        Ok(Self { count, unit, burst })
     }
 }
 
@@ -187,7 +132,7 @@ impl Bucket {
     /// returns the time until the next action is allowed.
     pub(crate) fn take(&mut self, rate: Rate, now: Time) -> Result<(), Duration> {
         let level = self.level(rate, now);
-        let cost = rate.per.micros();
+        let cost = rate.unit.micros;
         *self = Self { level, at: now };
         match level.checked_sub(cost) {
             Some(rest) => {
@@ -306,7 +251,7 @@ mod tests {
     }
 
     fn rate_of_one() -> Rate {
-        Rate::per_hour(NonZeroU32::MIN)
+        "1/hour".parse().unwrap()
     }
 
     #[test]
