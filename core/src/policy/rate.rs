@@ -28,33 +28,78 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: NonZeroU32,
-    unit: Unit,
+    per: Per,
     burst: NonZeroU32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Unit {
-    name: &'static str,
-    micros: u64,
+enum Per {
+    Second,
+    Minute,
+    Hour,
 }
 
-const UNITS: [Unit; 3] = [
-    Unit { name: "second", micros: 1_000_000 },
-    Unit { name: "minute", micros: 60_000_000 },
-    Unit { name: "hour", micros: 3_600_000_000 },
-];
+impl Per {
+    const fn micros(self) -> u64 {
+        match self {
+            Self::Second => 1_000_000,
+            Self::Minute => 60_000_000,
+            Self::Hour => 3_600_000_000,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+        }
+    }
+}
 
 impl Rate {
-    /// The level of a full bucket. One action costs the microseconds of the unit, and each
-    /// microsecond adds `count`, so no rounding is needed.
+    /// A rate of `count` actions per second, with a burst of `count`.
+    ///
+    /// ```
+    /// # use core::num::NonZeroU32;
+    /// # use mcp_sse_core::Rate;
+    /// let [five, twenty] = [5, 20].map(|n| NonZeroU32::new(n).unwrap());
+    /// let rate = Rate::per_second(five).burst(twenty);
+    /// assert_eq!(Ok(rate), "5/second,burst=20".parse());
+    /// ```
+    #[must_use]
+    pub const fn per_second(count: NonZeroU32) -> Self {
+        Self { count, per: Per::Second, burst: count }
+    }
+
+    /// A rate of `count` actions per minute, with a burst of `count`.
+    #[must_use]
+    pub const fn per_minute(count: NonZeroU32) -> Self {
+        Self { count, per: Per::Minute, burst: count }
+    }
+
+    /// A rate of `count` actions per hour, with a burst of `count`.
+    #[must_use]
+    pub const fn per_hour(count: NonZeroU32) -> Self {
+        Self { count, per: Per::Hour, burst: count }
+    }
+
+    /// Sets how many actions are allowed at once.
+    #[must_use]
+    pub const fn burst(self, burst: NonZeroU32) -> Self {
+        Self { burst, ..self }
+    }
+
+    /// The level of a full bucket. One action costs [`Per::micros`], and each microsecond adds
+    /// `count`, so no rounding is needed.
     fn capacity(self) -> u64 {
-        u64::from(self.burst.get()).saturating_mul(self.unit.micros)
+        u64::from(self.burst.get()).saturating_mul(self.per.micros())
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, self.unit.name)?;
+        write!(f, "{}/{}", self.count, self.per.name())?;
         if self.burst == self.count { Ok(()) } else { write!(f, ",burst={}", self.burst) }
     }
 }
@@ -96,9 +141,14 @@ impl FromStr for Rate {
             digits.parse::<NonZeroU32>().ok().filter(|_| plain).ok_or(RateError::Count)
         };
         let count = number(count)?;
-        let unit = UNITS.into_iter().find(|known| known.name == unit).ok_or(RateError::Unit)?;
+        let per = match unit {
+            "second" => Per::Second,
+            "minute" => Per::Minute,
+            "hour" => Per::Hour,
+            _ => return Err(RateError::Unit),
+        };
         let burst = burst.map_or(Ok(count), number)?;
-        Ok(Self { count, unit, burst })
+        Ok(Self { count, per, burst })
     }
 }
 
@@ -132,7 +182,7 @@ impl Bucket {
     /// returns the time until the next action is allowed.
     pub(crate) fn take(&mut self, rate: Rate, now: Time) -> Result<(), Duration> {
         let level = self.level(rate, now);
-        let cost = rate.unit.micros;
+        let cost = rate.per.micros();
         *self = Self { level, at: now };
         match level.checked_sub(cost) {
             Some(rest) => {
@@ -251,7 +301,7 @@ mod tests {
     }
 
     fn rate_of_one() -> Rate {
-        "1/hour".parse().unwrap()
+        Rate::per_hour(NonZeroU32::MIN)
     }
 
     #[test]
