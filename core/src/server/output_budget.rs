@@ -13,9 +13,9 @@
 //! would end slow readers while there is room; a limit on the queues of one address, which is of no use
 //! behind a proxy, and on loopback; an index of queues by size, which every frame and every write would have
 //! to keep up to date. Instead all connections are looked at in one pass, only while a session waits, and not
-//! again for an eighth of `stall_when_full` (without it, 0.25 s) unless that pass has ended as many queues as one pass may. The
-//! first pass comes as long after a session began to wait: a server that was delayed has not tried to write
-//! meanwhile, and must not take that for peers that do not read.
+//! again for an eighth of `stall_when_full` (without it, 0.25 s) unless that pass has ended as many queues as
+//! one pass may. The first pass comes as long after a session began to wait: a server that was delayed has
+//! not tried to write meanwhile, and must not take that for peers that do not read.
 
 use core::time::Duration;
 
