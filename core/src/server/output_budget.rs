@@ -13,9 +13,9 @@
 //! would end slow readers while there is room; a limit on the queues of one address, which is of no use
 //! behind a proxy, and on loopback; an index of queues by size, which every frame and every write would have
 //! to keep up to date. Instead all connections are looked at in one pass, only while a session waits, and not
-//! again for an eighth of `stall_when_full` (without it, 0.25 s) unless that pass has ended as many queues as one pass may. The
-//! first pass comes as long after a session began to wait: a server that was delayed has not tried to write
-//! meanwhile, and must not take that for peers that do not read.
+//! again for an eighth of `stall_when_full` (without it, 0.25 s) unless that pass has ended as many queues as
+//! one pass may. The first pass comes as long after a session began to wait: a server that was delayed has
+//! not tried to write meanwhile, and must not take that for peers that do not read.
 
 use core::time::Duration;
 
@@ -67,13 +67,17 @@ impl Server {
 
     /// A session waits for room in all queues together, for the frame that was refused last.
     pub(super) fn wait_for_budget(&mut self, key: Key) {
-        if self.waiting_for_budget.is_empty() {
-            self.queues_looked_until = self.queues_looked_until.max(self.after_pause());
+        if core::mem::replace(&mut self.sessions[key].waiting_for_budget, true) {
+            return;
         }
-        let session = &mut self.sessions[key];
-        if !core::mem::replace(&mut session.waiting_for_budget, true) {
-            self.waiting_for_budget.push_back(key);
+        let soon = self.after_pause();
+        match self.waiting_for_budget.len() {
+            0 => self.queues_looked_until = self.queues_looked_until.max(soon),
+            // While one session waits, passes may be far apart; with another, that one may go first.
+            1 => self.queues_looked_until = self.queues_looked_until.min(soon),
+            _ => {}
         }
+        self.waiting_for_budget.push_back(key);
     }
 
     /// Tells the application if a session that has refused a frame has room for it. Says whether it did.

@@ -190,11 +190,21 @@ fn exchange_with_a_mistake_has_the_fault_that_it_has_on_the_wire() {
     check("GET", "/", &[HOST, ("a", &long(120 - fixed))], None);
     check("GET", "/", &[HOST, ("a", &long(121 - fixed))], Some(Error::HeadTooLarge));
 
-    // On the wire it would be two fields; apart it is one, whose name has an octet too many.
-    let smuggled = [HOST, ("a: b\r\nc", &b"d"[..])];
-    let request = Exchange { method: "GET", target: "/", fields: &smuggled, mount: "" };
-    let fault = request.head(&limits, &mut FieldStorage::new()).err();
-    assert_eq!(fault, Some(Error::MalformedField));
+    // On the wire these would be more fields, or more than one head; here each is one part.
+    let refused = |target, field, expected| {
+        let fields = [HOST, field];
+        let request = Exchange { method: "GET", target, fields: &fields, mount: "" };
+        let fault = request.head(&HeadLimits::default(), &mut FieldStorage::new()).err();
+        assert_eq!(fault, Some(expected), "{target:?} {field:?}");
+    };
+    refused("/", ("a: b\r\nc", b"d"), Error::MalformedField);
+    refused("/", ("a:", b"b"), Error::MalformedField);
+    for value in ["b\r\nc: d", "b\r\n", "b\r\n\r\n", "b\r", "b\n", "b\0"] {
+        refused("/", ("a", value.as_bytes()), Error::MalformedField);
+    }
+    for target in ["/ HTTP/1.1\r\na: b", "/ HTTP/1.1\r\n\r\nGET /", "/\r\n", "/\r", "/\n", "/\0"] {
+        refused(target, ("a", b"b"), Error::MalformedTarget);
+    }
 }
 
 #[test]
