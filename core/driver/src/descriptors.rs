@@ -6,8 +6,10 @@
 //! The core's reserve for posts holds where `connections_max` is reached before the system's own limit
 //! is. So a listener lowers `connections_max` to what there are descriptors for when it begins to serve.
 //! It never changes the limit of the process: that belongs to the application, and is inherited by the
-//! programs that it starts. To measure at the start was preferred to stopping streams at the first
-//! `EMFILE`: by then there is no descriptor left to tell anybody on.
+//! programs that it starts.
+//!
+//! Decision: descriptors are counted when the server begins to serve. Refusing streams after the first
+//! `EMFILE` was considered; by then there is no descriptor left on which a client could be answered.
 //!
 //! What is open is counted, because an application may have opened hundreds of files before it serves.
 //! What it opens later it has to keep in mind itself: [`SPARE`] is for a few, and `connections_max` for

@@ -1,8 +1,9 @@
 //! The runtime-independent half of an MCP HTTP+SSE server: everything between the sans-IO core and a
 //! runtime.
 //!
-//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds.
-//! Does not know: any runtime; an adapter implements [`Runtime`] for one.
+//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds. Does
+//! not know: any runtime; an adapter implements [`Runtime`] for one. This is a crate of its own because
+//! `mcp-sse-core` does no I/O.
 //!
 //! [`Listener`] is what an application starts with. Applications use it through an adapter,
 //! `mcp-sse-smol` or `mcp-sse-tokio`, which names its runtime. [`Session`] and [`Handle`] are `Send`,

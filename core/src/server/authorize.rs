@@ -5,6 +5,11 @@
 //!
 //! Every request that is not for a probe or a public document goes through [`Server::authenticate`],
 //! by whatever entry it came.
+//!
+//! Decision: a request is authorized before its session is looked up, so that no answer tells an
+//! unauthorized client anything about session ids. Routes and methods are checked before, because
+//! clients probe for 404 and 405 without credentials. The 406 and 417 of a GET, CORS preflights and the
+//! metadata of the resource need no credentials either.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

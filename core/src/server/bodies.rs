@@ -3,7 +3,7 @@
 //! Knows: which of a connection's bytes count for the client's address, and when they are too many.
 //! Does not know: what the bytes are.
 //!
-//! Chosen: the bytes of a connection count for an address if they are still in memory when a verb ends, so a
+//! Decision: the bytes of a connection count for an address if they are still in memory when a verb ends, so a
 //! post that arrives whole and goes to its session at once is looked up in no map. The bytes of a post that
 //! had to wait count until it is answered, those of a forwarded post until the other shard has said what
 //! became of it. Messages that the application has not taken count for their session (`inbound_bytes_max`),

@@ -2,7 +2,7 @@
 //!
 //! Knows: which posts wait for that answer, and what becomes of them. Does not know: the way between shards.
 //!
-//! Chosen: a post whose body arrives whole with its head goes to the other shard at once, and is answered
+//! Decision: a post whose body arrives whole with its head goes to the other shard at once, and is answered
 //! with what became of it there. Before the body of any other post is read, the other shard is asked whether
 //! it has the session, and the connection is not read meanwhile. So an invented id of another shard is
 //! answered 404 before a body takes room in the budget of request bytes, as an invented id of this shard is,

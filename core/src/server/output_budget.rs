@@ -4,7 +4,7 @@
 //! Knows: which part of a queue is its session's own reserve, how much a waiting frame needs of the rest, and
 //! which peers take nothing. Does not know: what is queued.
 //!
-//! Chosen: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that no other session
+//! Decision: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that no other session
 //! can take. When a frame that needs more waits because the rest is full, the largest queues of peers that
 //! have taken nothing for [`stall_when_full`](crate::Timeouts::stall_when_full) are ended, until it fits.
 //! Sessions that wait are told of room in the order in which they began to wait; if a pass can make none for
