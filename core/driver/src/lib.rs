@@ -7,7 +7,7 @@
 //!
 //! [`Listener`] is what an application starts with. Applications use it through an adapter,
 //! `mcp-sse-smol` or `mcp-sse-tokio`, which names its runtime. [`Session`] and [`Handle`] are `Send`,
-//! and may be used on any executor.
+//! and may be used on any executor. The module [`guide`] explains how to serve.
 //!
 //! # A third runtime
 //!
