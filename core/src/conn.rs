@@ -1,7 +1,8 @@
-//! One peer's connection: its phase, the input that it could not use yet, and the output that waits.
+//! One connection: its phase, the input that it could not use yet, and the output that waits.
 //!
-//! Knows: the phases, which may follow which, and what each means for the socket. Does not know: other
-//! connections, sessions, or requests; `server/lifecycle.rs` moves connections from phase to phase.
+//! Knows: the phases, which of them may follow which, and what each means for the socket. Does not
+//! know: other connections, sessions, or requests. `server/lifecycle.rs` moves connections from phase
+//! to phase.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -1,8 +1,8 @@
 //! Admission: whether there is room for one more connection, session, post or event, and whether a rate
 //! allows it.
 //!
-//! Knows: places and the reserve of connections, limits by address and principal, rates, and which session
-//! a post is for. Does not know: how a refusal is told.
+//! Knows: the limits on connections, sessions and posts, for the server, by address and by principal;
+//! rates; and which session a post is for. Does not know: how a refusal is answered.
 //!
 //! Decision: `connections_reserve` connections, at most an eighth of all, are kept from streams. When all
 //! places are taken, the connection that has been without a request for longest is closed, so that a

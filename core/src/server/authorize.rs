@@ -3,8 +3,8 @@
 //! Knows: credentials, the question to the application, and its verdict. Does not know: whether there is
 //! room for what the request asks for.
 //!
-//! Every request that is not for a probe or a public document goes through [`Server::authenticate`],
-//! by whatever entry it came.
+//! Every request passes [`Server::authenticate`], unless it is for a probe or a public document, whether
+//! it was read from a connection or by another HTTP server.
 //!
 //! Decision: a request is authorized before its session is looked up, so that no answer tells an
 //! unauthorized client anything about session ids. Routes and methods are checked before, because

@@ -1,7 +1,7 @@
-//! Output: what is queued for a peer, and what follows when bytes have left.
+//! Output: what is queued for a client, and what follows when bytes have been written.
 //!
 //! Knows: outboxes, the stall timer and the heartbeat that depend on them, and how an answer is rendered
-//! for its request. Does not know: which answer is due, or what a connection goes on to behind it.
+//! for its request. Does not know: which answer is due, or what a connection does after it.
 //!
 //! Decision: the bytes that are read and dropped behind the last answer are bounded by
 //! `linger_bytes_max` (16 MiB), and their time by `linger`. The official clients write a whole body

@@ -1,9 +1,9 @@
 //! Posts that wait for room in their session: those of this shard's own connections, and forwarded posts,
 //! which another shard has received.
 //!
-//! Knows: how a post is held, released, given up or answered "server busy"; both kinds wait in one line, in
-//! the order in which they came. Does not know: the way between shards. The connection of a forwarded post
-//! is another shard's, and so is its answer.
+//! Knows: how a post is held, released, given up or answered "server busy". Both kinds wait in one line, in
+//! the order in which they came. Does not know: how a post gets to another shard. The connection of a
+//! forwarded post, and its answer, belong to another shard.
 //!
 //! Decision: a post is held by not reading its connection, so TCP slows the client down. At the limit of
 //! requests in flight only requests wait: the client's responses must pass, or server and client could wait
