@@ -107,6 +107,9 @@ pub(crate) struct Answer {
     pub(crate) bytes: Arc<[u8]>,
 }
 
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
 /// A 503 asks the client to try again after so many seconds.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
@@ -160,13 +163,7 @@ impl Answers {
         if let Some(Some(answer)) = self.accepted.get(slot) {
             return answer.clone();
         }
-        let response = Response {
-            status: 202,
-            fields: &[],
-            content_type: Some("text/plain; charset=utf-8"),
-            body: Some(b"Accepted\n"),
-        };
-        let answer = self.render(response, to);
+        let answer = self.text(202, PLAIN, &[], "Accepted\n".into(), to);
         if let Some(slot) = self.accepted.get_mut(slot) {
             *slot = Some(answer.clone());
         }
@@ -184,7 +181,6 @@ impl Answers {
             None if status == 503 => fields.push(RETRY_AFTER),
             None => {}
         }
-        const JSON: &str = "application/json";
         let oauth = |error: &str, description: &str| {
             let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
             (JSON, Cow::from(body))
@@ -209,17 +205,10 @@ impl Answers {
                 oauth("unauthorized", "an access token is required")
             }
             Fault::Forbidden => oauth("forbidden", "the access token does not allow this"),
-            _ => ("text/plain; charset=utf-8", refused.text().into()),
+            _ => (PLAIN, refused.text().into()),
         };
         fields.extend(challenge.as_deref().map(|challenge| ("WWW-Authenticate", challenge)));
-        let body = line(body);
-        let response = Response {
-            status,
-            fields: &fields,
-            content_type: Some(content_type),
-            body: Some(body.as_bytes()),
-        };
-        Some(self.render(response, to))
+        Some(self.text(status, content_type, &fields, body, to))
     }
 
     /// The answer to OPTIONS, which is a CORS preflight if `preflight` is there.
@@ -255,12 +244,12 @@ impl Answers {
         );
         if let Some((seconds, _)) = self.wall {
             body.push_str(",\"timestamp\":\"");
-            body.push_str(rfc3339(seconds).as_str());
+            body.push_str(&rfc3339(seconds));
             body.push('"');
         }
-        for (name, value) in extras.gauges() {
+        for (name, value) in &extras.gauges {
             body.push(',');
-            body.push_str(&serde_json::Value::from(name).to_string());
+            body.push_str(&serde_json::Value::from(*name).to_string());
             body.push_str(&format!(":{value}"));
         }
         body.push('}');
@@ -280,17 +269,25 @@ impl Answers {
 
     /// A page for a person.
     pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Answer {
-        let content_type = Some("text/plain; charset=utf-8");
-        let text = line(text.into());
-        let body = Some(text.as_bytes());
-        self.render(Response { status: 200, fields: &[], content_type, body }, to)
+        self.text(200, PLAIN, &[], text.into(), to)
+    }
+
+    /// An answer whose body is a line of text.
+    fn text(
+        &self,
+        status: u16,
+        content_type: &str,
+        fields: &[(&str, &str)],
+        body: Cow<'_, str>,
+        to: &ResponseContext<'_>,
+    ) -> Answer {
+        let (content_type, body) = (Some(content_type), line(body));
+        self.render(Response { status, fields, content_type, body: Some(body.as_bytes()) }, to)
     }
 
     fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Answer {
         let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
-        let content_type = Some("application/json");
-        let body = line(body.into());
-        self.render(Response { status, fields, content_type, body: Some(body.as_bytes()) }, to)
+        self.text(status, JSON, fields, body.into(), to)
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that both leave in one write.

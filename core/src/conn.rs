@@ -6,7 +6,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use core::net::IpAddr;
 
 use crate::answer::{Reply, ResponseContext};
@@ -179,43 +178,6 @@ pub(crate) struct Unlocated {
     pub(crate) decoder: BodyDecoder,
     pub(crate) unread: Unread,
     pub(crate) expects_continue: bool,
-}
-
-impl fmt::Debug for Conn {
-    // Lengths only: the bytes hold tokens and payloads.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn")
-            .field("peer", &self.peer)
-            .field("phase", &self.phase)
-            .field("partial_bytes", &self.partial.len())
-            .field("pending_input_bytes", &self.pending().len())
-            .field("outbox", &self.outbox)
-            .field("eof", &self.eof)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ConnPhase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Head => f.write_str("Head"),
-            Self::Deciding(_) => f.write_str("Deciding"),
-            Self::Locating(_) => f.write_str("Locating"),
-            Self::Body { body, target, .. } => {
-                write!(f, "Body({} bytes so far for {target:?})", body.len())
-            }
-            Self::Held { session, message } => write!(f, "Held({session}, {message:?})"),
-            Self::Awaiting => f.write_str("Awaiting"),
-            Self::Discarding { left } => write!(f, "Discarding({left} bytes left)"),
-            Self::Streaming { session, ending: false, .. } => write!(f, "Streaming({session})"),
-            Self::Streaming { session, ending: true, .. } => {
-                write!(f, "Streaming({session}, ending)")
-            }
-            Self::Closing { .. } => f.write_str("Closing"),
-            Self::Lingering { .. } => f.write_str("Lingering"),
-            Self::Ended => f.write_str("Ended"),
-        }
-    }
 }
 
 impl Conn {

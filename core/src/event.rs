@@ -15,7 +15,7 @@ use crate::arena::Key;
 use crate::error::Fault;
 use crate::http1::{Head, Method, Version};
 use crate::jsonrpc::Message;
-use crate::policy::bearer::Credentials;
+use crate::policy::bearer::bearer_token;
 use crate::principal::Principal;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
@@ -569,10 +569,8 @@ impl RequestHead {
     #[must_use]
     pub fn bearer_token(&self) -> Option<&str> {
         let fields = self.fields().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        match Credentials::read(fields.map(|(_, value)| value)) {
-            Ok(Credentials::Bearer(token)) => core::str::from_utf8(token).ok(),
-            Ok(Credentials::None) | Err(_) => None,
-        }
+        let token = bearer_token(fields.map(|(_, value)| value)).ok()??;
+        core::str::from_utf8(token).ok()
     }
 
     fn part(&self, at: usize) -> &[u8] {

@@ -258,7 +258,7 @@ fn not_found(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Conf
     let prefix = client_info.prefix.unwrap_or(&config.public_path_prefix);
     let services = &config.paths.services;
     let mut hint = String::new();
-    if services.len() > 1 && config.paths.index {
+    if services.len() > 1 && config.paths.index_page.is_some() {
         hint.push_str(&format!("GET {prefix}/ lists the SSE streams that are served here"));
     } else {
         let one = services.len() == 1;

@@ -84,8 +84,8 @@ pub(crate) struct Paths {
     pub(crate) message: String,
     /// The path of each service; one empty text if there is only the service at the root.
     pub(crate) services: Vec<String>,
-    /// Whether there is an index page at the root.
-    pub(crate) index: bool,
+    /// The text with which the root is answered; `None` if there is no such page.
+    pub(crate) index_page: Option<String>,
 }
 
 impl Paths {
@@ -124,7 +124,7 @@ impl Paths {
             Route::Stream(service)
         } else if let Some(service) = self.service_with(bare, &self.message) {
             Route::Message(service)
-        } else if path == "/" && self.index {
+        } else if path == "/" && self.index_page.is_some() {
             Route::Index
         } else if bare == Self::HEALTH {
             Route::Health
@@ -165,7 +165,8 @@ mod tests {
 
     fn paths(services: &[&str], index: bool) -> Paths {
         let services = services.iter().map(|&service| service.into()).collect();
-        Paths { stream: "/sse".into(), message: "/messages".into(), services, index }
+        let index_page = index.then(String::new);
+        Paths { stream: "/sse".into(), message: "/messages".into(), services, index_page }
     }
 
     #[track_caller]

@@ -48,16 +48,16 @@ use crate::config::Config;
 use crate::conn::Conn;
 use crate::counter::Counter;
 use crate::entropy::Entropy;
-use crate::error::{AcceptError, Expired, SendError};
+use crate::error::{AcceptError, Expired, Fault, SendError};
 use crate::event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
     LookupAnswer, LookupTicket, Outcome, PostTicket, Reach, ServerPhase, SessionId, SessionLookup,
     Verdict,
 };
 use crate::exchange::{Exchange, ResponseHead};
-use crate::fault_log_throttle::FaultLogThrottle;
 use crate::health_extras::HealthExtras;
 use crate::http1::{BodyLimits, HeadLimits};
+use crate::line_throttle::LineThrottle;
 use crate::metrics::Metrics;
 use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
@@ -118,7 +118,8 @@ pub struct Server {
     body_addresses: Counter<AddressKey>,
     session_rates: Rates<AddressKey>,
     principals: PrincipalTable,
-    fault_lines: FaultLogThrottle,
+    /// For each fault, the lines of the log about requests that were refused with it.
+    fault_lines: [LineThrottle; Fault::ALL.len()],
     session_lines: SessionLines,
     /// The connection that was closed to make room, until its driver has closed the socket.
     evicted: Option<Key>,
@@ -178,7 +179,7 @@ impl Server {
             body_addresses: Counter::new(),
             session_rates,
             principals,
-            fault_lines: FaultLogThrottle::new(),
+            fault_lines: [LineThrottle::new(); Fault::ALL.len()],
             session_lines: SessionLines::new(),
             evicted: None,
             queues_cost: 0,

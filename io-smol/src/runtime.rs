@@ -49,10 +49,6 @@ impl driver::Runtime for Smol {
     type UnixListener = Async<UnixListener>;
     #[cfg(unix)]
     type UnixStream = PlainStream<UnixStream>;
-    #[cfg(feature = "tls")]
-    type TlsStream = driver::TlsSocket<PlainStream<TcpStream>>;
-    #[cfg(not(feature = "tls"))]
-    type TlsStream = PlainStream<TcpStream>;
     type Timer = Timer;
     // Both executors own their tasks, so a task that owned its executor would never be dropped.
     type Tasks = rc::Weak<LocalExecutor<'static>>;

@@ -39,10 +39,6 @@ impl driver::Runtime for Tokio {
     type UnixListener = UnixListener;
     #[cfg(unix)]
     type UnixStream = PlainStream<UnixStream>;
-    #[cfg(feature = "tls")]
-    type TlsStream = driver::TlsSocket<PlainStream<TcpStream>>;
-    #[cfg(not(feature = "tls"))]
-    type TlsStream = PlainStream<TcpStream>;
     type Timer = Timer;
     // Tasks are spawned on the `LocalSet` that runs.
     type Tasks = ();

@@ -244,7 +244,7 @@ impl<'a> Banner<'a> {
         }
         let exposed = self.address.exposed().is_some();
         let who = if exposed {
-            "everybody who can access this machine"
+            "everybody who can reach this machine"
         } else {
             "every program on this machine, whoever runs it,"
         };
@@ -408,7 +408,7 @@ mod tests {
         assert!(here.contains("every program on this machine") && !here.contains("encrypted"));
         assert!(here.contains(r#""method":"tools/list"}'"#), "{here}");
         let open = said("0.0.0.0:8000");
-        assert!(open.contains("everybody who can access") && open.contains("Nothing is encrypted"));
+        assert!(open.contains("everybody who can reach") && open.contains("Nothing is encrypted"));
     }
 
     #[test]

@@ -61,77 +61,53 @@ fn bind_each<T>(
     // Sockets at ports that are not free at every address: they are kept open, so that the next free port
     // is another one.
     let mut kept = Vec::new();
-    loop {
-        let mut attempt = Attempt { bound: Vec::new(), port: None, missing: Vec::new() };
-        match attempt.bind(wanted, &mut bind) {
-            Ok(()) => return attempt.finish(),
-            Err((address, error)) => {
-                let taken = error.kind() == ErrorKind::AddrInUse && attempt.port.is_some();
-                if taken && address.port() == 0 && kept.len() < PORTS_TRIED_MAX {
-                    kept.push(attempt.bound);
-                    continue;
-                }
-                return Err(match wanted {
-                    // A single address is known to the caller.
-                    [_] => error,
-                    _ => at(attempt.place(address), &error),
-                });
-            }
-        }
-    }
-}
-
-struct Attempt<T> {
-    bound: Vec<T>,
-    /// The free port that the system has picked.
-    port: Option<u16>,
-    missing: Vec<(SocketAddr, io::Error)>,
-}
-
-impl<T> Attempt<T> {
-    fn place(&self, mut address: SocketAddr) -> SocketAddr {
-        if let (0, Some(port)) = (address.port(), self.port) {
-            address.set_port(port);
-        }
-        address
-    }
-
-    fn bind(
-        &mut self,
-        wanted: &[SocketAddr],
-        bind: &mut impl FnMut(SocketAddr) -> io::Result<(T, u16)>,
-    ) -> Result<(), (SocketAddr, io::Error)> {
+    'attempts: loop {
+        // `free_port` is the one that the system has picked.
+        let (mut bound, mut missing, mut free_port) = (Vec::new(), Vec::new(), None);
         for &address in wanted {
-            match bind(self.place(address)) {
+            match bind(with_port(address, free_port)) {
                 Ok((socket, port)) => {
                     if address.port() == 0 {
-                        self.port = Some(port);
+                        free_port = Some(port);
                     }
-                    self.bound.push(socket);
+                    bound.push(socket);
                 }
-                Err(error) if is_missing(&error) => self.missing.push((address, error)),
-                Err(error) => return Err((address, error)),
+                Err(error) if is_missing(&error) => missing.push((address, error)),
+                Err(error) => {
+                    let taken = error.kind() == ErrorKind::AddrInUse && free_port.is_some();
+                    if taken && address.port() == 0 && kept.len() < PORTS_TRIED_MAX {
+                        kept.push(bound);
+                        continue 'attempts;
+                    }
+                    return Err(match wanted {
+                        // A single address is known to the caller.
+                        [_] => error,
+                        _ => at(with_port(address, free_port), &error),
+                    });
+                }
             }
         }
-        Ok(())
+        if bound.is_empty() {
+            return Err(match missing.pop() {
+                Some((_, error)) if missing.is_empty() => error,
+                Some((address, error)) => at(address, &error),
+                None => io::Error::new(ErrorKind::InvalidInput, "there is no address to listen on"),
+            });
+        }
+        for (address, error) in missing {
+            let address = with_port(address, free_port);
+            log::info!("not listening on {address}, which is no address here: {error}");
+        }
+        return Ok(bound);
     }
+}
 
-    /// The sockets, or an error if there is none.
-    fn finish(mut self) -> io::Result<Vec<T>> {
-        if !self.bound.is_empty() {
-            for (address, error) in &self.missing {
-                let address = self.place(*address);
-                log::info!("not listening on {address}, which is no address here: {error}");
-            }
-            return Ok(self.bound);
-        }
-        let none = || io::Error::new(ErrorKind::InvalidInput, "there is no address to listen on");
-        Err(match self.missing.pop() {
-            Some((_, error)) if self.missing.is_empty() => error,
-            Some((address, error)) => at(address, &error),
-            None => none(),
-        })
+/// The address, with `free_port` instead of port 0.
+fn with_port(mut address: SocketAddr, free_port: Option<u16>) -> SocketAddr {
+    if let (0, Some(port)) = (address.port(), free_port) {
+        address.set_port(port);
     }
+    address
 }
 
 fn at(address: SocketAddr, error: &io::Error) -> io::Error {

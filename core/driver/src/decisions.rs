@@ -31,13 +31,12 @@
 //! server.
 
 use core::fmt;
-use core::mem;
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::task::Wake;
@@ -113,14 +112,19 @@ struct Question {
     address: Option<IpAddr>,
 }
 
-/// A running decision, or room for one.
-struct DecisionSlot {
-    work: Option<DecisionFuture>,
+/// A running decision.
+struct RunningDecision {
+    future: DecisionFuture,
     /// The requests that wait for the decision.
     tickets: Vec<AuthTicket>,
     key: Option<CredentialKey>,
     address: Option<IpAddr>,
     until: Option<Time>,
+}
+
+/// A running decision, or room for one.
+struct DecisionSlot {
+    running: Option<RunningDecision>,
     wake: Arc<SlotWaker>,
     waker: Waker,
 }
@@ -153,11 +157,13 @@ pub(super) struct Decisions {
     /// It grows to the largest number that was needed at once.
     slots: Vec<DecisionSlot>,
     waiting: VecDeque<Question>,
-    /// How many slots the requests of each address use.
-    addresses: BTreeMap<IpAddr, usize>,
-    /// Tickets in `slots` and `waiting`.
-    pending: usize,
-    /// When `pending` reaches this, tickets of clients that have left are removed.
+    /// Some waiting question may be able to start. While that is false none is considered: many may wait
+    /// for the slots of their addresses, and each turn would go through all of them.
+    may_start: bool,
+    /// How many waiting questions were considered.
+    #[cfg(test)]
+    pub(super) considered: usize,
+    /// When so many requests are pending, those of clients that have left are removed.
     sweep_at: usize,
     /// How many decisions this turn has started.
     begun: usize,
@@ -176,8 +182,9 @@ impl Decisions {
             verdicts: Verdicts::new(cache),
             slots: Vec::new(),
             waiting: VecDeque::new(),
-            addresses: BTreeMap::new(),
-            pending: 0,
+            may_start: false,
+            #[cfg(test)]
+            considered: 0,
             sweep_at: SWEEP_MIN,
             begun: 0,
             any: Arc::default(),
@@ -204,7 +211,6 @@ impl Decisions {
         if self.authorizer.is_none() || !self.has_room(server) {
             return answer(server, ticket, Verdict::Refuse(Refusal::Unavailable), now);
         }
-        self.pending += 1;
         let address = server.config().limited_address(head.client());
         let question = Question { ticket, head, key, address };
         let Some(question) = self.join(question) else { return };
@@ -213,7 +219,10 @@ impl Decisions {
         let may_begin = self.begun < DECISIONS_MAX && self.has_slot_for(&question);
         match self.vacancy().filter(|_| may_begin) {
             Some(at) => self.begin(at, question, server, now),
-            None => self.waiting.push_back(question),
+            None => {
+                self.may_start |= self.begun == DECISIONS_MAX;
+                self.waiting.push_back(question);
+            }
         }
     }
 
@@ -222,9 +231,12 @@ impl Decisions {
     pub(super) fn poll(&mut self, server: &mut Server, now: Time) -> bool {
         self.begun = 0;
         for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get_mut(at) else { break };
-            if slot.work.is_some() && slot.until.is_some_and(|until| until <= now) {
-                log::debug!("a decision timed out; {} requests waited for it", slot.tickets.len());
+            let running = self.slots.get(at).and_then(|slot| slot.running.as_ref());
+            if let Some(running) = running
+                && running.until.is_some_and(|until| until <= now)
+            {
+                let waited = running.tickets.len();
+                log::debug!("a decision timed out; {waited} requests waited for it");
                 self.finish(at, Verdict::Refuse(Refusal::Unavailable).into(), server, now);
             }
         }
@@ -236,8 +248,12 @@ impl Decisions {
                 }
             }
         }
+        if !self.may_start {
+            return false;
+        }
         let more = self.begin_waiting(server, now);
-        self.begun == DECISIONS_MAX && more
+        self.may_start = self.begun == DECISIONS_MAX && more;
+        self.may_start
     }
 
     /// Starts waiting questions in free slots. Returns whether some were not considered yet.
@@ -248,14 +264,16 @@ impl Decisions {
             && let Some(at) = self.vacancy()
             && let Some(question) = self.waiting.pop_front()
         {
+            #[cfg(test)]
+            {
+                self.considered += 1;
+            }
             if !server.expects(&question.ticket) {
-                self.pending -= 1;
                 continue;
             }
             // The same credential may have been decided about while the request waited.
             let known = question.key.as_ref().and_then(|key| self.verdicts.get(key, now));
             if let Some(principal) = known {
-                self.pending -= 1;
                 server.count_remembered_verdict();
                 answer(server, question.ticket, Verdict::Allow(principal), now);
                 continue;
@@ -274,26 +292,38 @@ impl Decisions {
         more
     }
 
+    fn running(&self) -> impl Iterator<Item = &RunningDecision> {
+        self.slots.iter().filter_map(|slot| slot.running.as_ref())
+    }
+
+    fn running_mut(&mut self) -> impl Iterator<Item = &mut RunningDecision> {
+        self.slots.iter_mut().filter_map(|slot| slot.running.as_mut())
+    }
+
+    /// How many slots the requests of an address use.
+    fn running_for(&self, address: Option<IpAddr>) -> usize {
+        self.running().filter(|running| running.address == address).count()
+    }
+
     /// Whether the address of a question may use one more slot.
     fn has_slot_for(&self, question: &Question) -> bool {
-        let used = question.address.and_then(|address| self.addresses.get(&address));
-        used.is_none_or(|&used| used < DECISIONS_PER_ADDRESS_MAX)
+        question.address.is_none() || self.running_for(question.address) < DECISIONS_PER_ADDRESS_MAX
     }
 
     /// The earliest deadline of the running decisions: [`poll`](Self::poll) then has to be called.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let busy = self.slots.iter().filter(|slot| slot.work.is_some());
-        busy.filter_map(|slot| slot.until).min()
+        self.running().filter_map(|running| running.until).min()
     }
 
     /// Adds a question to a running decision with the same key. Returns the question if there is none.
     fn join(&mut self, question: Question) -> Option<Question> {
         let Some(key) = &question.key else { return Some(question) };
-        let same =
-            |slot: &&mut DecisionSlot| slot.key.as_ref().is_some_and(|other| other.same(key));
-        match self.slots.iter_mut().find(same) {
-            Some(slot) => {
-                slot.tickets.push(question.ticket);
+        let same = |running: &&mut RunningDecision| {
+            running.key.as_ref().is_some_and(|other| other.same(key))
+        };
+        match self.running_mut().find(same) {
+            Some(running) => {
+                running.tickets.push(question.ticket);
                 None
             }
             None => Some(question),
@@ -304,24 +334,25 @@ impl Decisions {
     fn begin(&mut self, at: usize, question: Question, server: &mut Server, now: Time) {
         self.begun += 1;
         let until = server.config().timeouts().decision.map(|limit| now.saturating_add(limit));
-        let decide = self.authorizer.clone();
-        let Some(slot) = self.slots.get_mut(at) else { return };
-        slot.tickets.push(question.ticket);
-        (slot.key, slot.address, slot.until) = (question.key, question.address, until);
-        if let Some(address) = question.address {
-            *self.addresses.entry(address).or_default() += 1;
-        }
-        slot.work = decide.map(|decide| (decide.0)(question.head));
+        let (Some(authorizer), Some(slot)) = (&self.authorizer, self.slots.get_mut(at)) else {
+            return;
+        };
+        let Question { ticket, head, key, address } = question;
+        let future = (authorizer.0)(head);
+        slot.running = Some(RunningDecision { future, tickets: vec![ticket], key, address, until });
+        // If the decision ends at once, it leaves as many slots free as there were.
+        let may_start = self.may_start;
         self.work(at, server, now);
+        self.may_start = may_start;
     }
 
     /// Polls the decision in the slot `at`.
     fn work(&mut self, at: usize, server: &mut Server, now: Time) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.wake.woken.store(false, Ordering::Release);
-        let Some(work) = &mut slot.work else { return };
+        let Some(running) = &mut slot.running else { return };
         let cx = &mut Context::from_waker(&slot.waker);
-        let decision = match catch_panic(|| work.as_mut().poll(cx)) {
+        let decision = match catch_panic(|| running.future.as_mut().poll(cx)) {
             Some(Poll::Pending) => return,
             Some(Poll::Ready(decision)) => decision,
             None => Verdict::Refuse(Refusal::Unavailable).into(),
@@ -329,20 +360,19 @@ impl Decisions {
         self.finish(at, decision, server, now);
     }
 
+    /// Whether the end of the decision in the slot `at` lets a waiting question start: all slots are in use,
+    /// or all that its address may use.
+    fn frees_a_wanted_slot(&self, at: usize) -> bool {
+        let address = self.slots.get(at).and_then(|slot| slot.running.as_ref()?.address);
+        (address.is_some() && self.running_for(address) == DECISIONS_PER_ADDRESS_MAX)
+            || self.running().count() == DECISIONS_MAX
+    }
+
     /// Answers every request that waits for the decision in the slot `at`, and frees the slot.
     fn finish(&mut self, at: usize, decision: Decision, server: &mut Server, now: Time) {
-        let Some(slot) = self.slots.get_mut(at) else { return };
-        let (work, key) = (slot.work.take(), slot.key.take());
-        let tickets = mem::take(&mut slot.tickets);
-        if let Some(address) = slot.address.take()
-            && let Some(used) = self.addresses.get_mut(&address)
-        {
-            *used -= 1;
-            if *used == 0 {
-                self.addresses.remove(&address);
-            }
-        }
-        self.pending -= tickets.len();
+        self.may_start |= self.frees_a_wanted_slot(at);
+        let running = self.slots.get_mut(at).and_then(|slot| slot.running.take());
+        let Some(RunningDecision { future, tickets, key, .. }) = running else { return };
         let verdict = decision.verdict.clone();
         if let Some(key) = key {
             self.verdicts.put(key, decision, now);
@@ -351,12 +381,12 @@ impl Decisions {
             answer(server, ticket, verdict.clone(), now);
         }
         // Dropping the future runs the application's code, which may panic.
-        let _ = catch_panic(|| drop(work));
+        let _ = catch_panic(|| drop(future));
     }
 
     /// The number of a free slot; a new one if there are fewer than [`DECISIONS_MAX`].
     fn vacancy(&mut self) -> Option<usize> {
-        let free = self.slots.iter().position(|slot| slot.work.is_none());
+        let free = self.slots.iter().position(|slot| slot.running.is_none());
         if free.is_some() || self.slots.len() == DECISIONS_MAX {
             return free;
         }
@@ -366,24 +396,26 @@ impl Decisions {
             shard: self.shard.clone(),
         });
         let waker = Waker::from(wake.clone());
-        let (work, tickets, key, address, until) = (None, Vec::new(), None, None, None);
-        self.slots.push(DecisionSlot { work, tickets, key, address, until, wake, waker });
+        self.slots.push(DecisionSlot { running: None, wake, waker });
         Some(self.slots.len() - 1)
+    }
+
+    /// How many requests wait for a verdict.
+    fn pending(&self) -> usize {
+        let deciding = self.running().map(|running| running.tickets.len());
+        self.waiting.len() + deciding.sum::<usize>()
     }
 
     /// Whether one more request may wait, after removing those whose clients have left.
     fn has_room(&mut self, server: &Server) -> bool {
-        if self.pending >= self.sweep_at {
+        if self.pending() >= self.sweep_at {
             self.waiting.retain(|question| server.expects(&question.ticket));
-            self.pending = self.waiting.len();
-            for slot in &mut self.slots {
-                slot.tickets.retain(|ticket| server.expects(ticket));
-                self.pending += slot.tickets.len();
-            }
-            self.sweep_at = SWEEP_MIN.max(2 * self.pending);
+            let running = self.running_mut();
+            running.for_each(|running| running.tickets.retain(|ticket| server.expects(ticket)));
+            self.sweep_at = SWEEP_MIN.max(2 * self.pending());
         }
         // There are fewer than 2^32 connections.
-        server.config().limits().events_max.is_none_or(|max| self.pending < max as usize)
+        server.config().limits().events_max.is_none_or(|max| self.pending() < max as usize)
     }
 }
 

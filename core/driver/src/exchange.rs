@@ -5,14 +5,14 @@
 
 use core::fmt;
 use core::mem;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mcp_sse_core::ResponseHead;
 
+use super::shared::Shared;
 use super::socket::Socket;
 
 /// How many bytes may wait in one direction; the task that brings more of them waits.
@@ -74,27 +74,7 @@ struct ExchangeState {
     client: Option<Waker>,
 }
 
-type SharedExchange = Arc<Mutex<ExchangeState>>;
-
-fn lock(shared: &SharedExchange) -> MutexGuard<'_, ExchangeState> {
-    // Nothing panics while the lock is held, so a poisoned state is still consistent.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Changes the state, then wakes the task whose waker `waiting` selects.
-fn change(
-    shared: &SharedExchange,
-    waiting: impl FnOnce(&mut ExchangeState) -> &mut Option<Waker>,
-    change: impl FnOnce(&mut ExchangeState),
-) {
-    let mut state = lock(shared);
-    change(&mut state);
-    let waker = waiting(&mut state).take();
-    drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
+type SharedExchange = Arc<Shared<ExchangeState>>;
 
 /// One request and its response, on the side of the HTTP server that read the request.
 ///
@@ -149,7 +129,7 @@ impl ExchangeClient {
     /// Waits until there is room for more of the request body. It is also ready once the server has
     /// ended the exchange; input is then discarded.
     pub fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.input_bytes < BYTES_MAX || state.output_ended {
             return Poll::Ready(());
         }
@@ -161,26 +141,26 @@ impl ExchangeClient {
     /// [`poll_input`](Self::poll_input) is ready; bytes beyond that are queued without a limit.
     pub fn input(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            change(
-                &self.0,
-                |s| &mut s.shard,
-                |state| {
-                    state.input_bytes += bytes.len();
-                    state.input.push_back(bytes);
-                },
-            );
+            self.0.change(|state| {
+                state.input_bytes += bytes.len();
+                state.input.push_back(bytes);
+                ((), state.shard.take())
+            });
         }
     }
 
     /// Tells the server that the request body has ended. A request without a body needs it too.
     pub fn end_input(&mut self) {
-        change(&self.0, |s| &mut s.shard, |state| state.input_ended = true);
+        self.0.change(|state| {
+            state.input_ended = true;
+            ((), state.shard.take())
+        });
     }
 
     /// Waits for the head of the response, which is returned once. `None` means that there is no
     /// response, because the server has no room for a connection or has ended.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<ResponseHead>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if let Some(head) = state.head.take() {
             return Poll::Ready(Some(head));
         }
@@ -193,41 +173,34 @@ impl ExchangeClient {
 
     /// Waits for the next bytes of the response body; `None` at its end.
     pub fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        let mut state = lock(&self.0);
-        if let Some(bytes) = state.output.pop_front() {
-            state.output_bytes -= bytes.len();
-            let shard = state.shard.take();
-            drop(state);
-            if let Some(shard) = shard {
-                shard.wake();
+        self.0.change(|state| {
+            if let Some(bytes) = state.output.pop_front() {
+                state.output_bytes -= bytes.len();
+                return (Poll::Ready(Some(bytes)), state.shard.take());
             }
-            return Poll::Ready(Some(bytes));
-        }
-        if state.output_ended {
-            return Poll::Ready(None);
-        }
-        state.client = Some(cx.waker().clone());
-        Poll::Pending
+            if state.output_ended {
+                return (Poll::Ready(None), None);
+            }
+            state.client = Some(cx.waker().clone());
+            (Poll::Pending, None)
+        })
     }
 }
 
 impl Drop for ExchangeClient {
     fn drop(&mut self) {
-        change(
-            &self.0,
-            |s| &mut s.shard,
-            |state| {
-                state.abandoned = true;
-                state.input = VecDeque::new();
-                state.output = VecDeque::new();
-            },
-        );
+        self.0.change(|state| {
+            state.abandoned = true;
+            state.input = VecDeque::new();
+            state.output = VecDeque::new();
+            ((), state.shard.take())
+        });
     }
 }
 
 impl fmt::Debug for ExchangeClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         f.debug_struct("ExchangeClient")
             .field("input_ended", &state.input_ended)
             .field("output_ended", &state.output_ended)
@@ -237,12 +210,15 @@ impl fmt::Debug for ExchangeClient {
 
 impl ExchangeSocket {
     pub(super) fn respond(&self, head: ResponseHead) {
-        change(&self.0, |s| &mut s.client, |state| state.head = Some(head));
+        self.0.change(|state| {
+            state.head = Some(head);
+            ((), state.client.take())
+        });
     }
 
     /// Ready once the HTTP side was dropped.
     pub(super) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.abandoned {
             return Poll::Ready(());
         }
@@ -253,30 +229,27 @@ impl ExchangeSocket {
 
 impl Socket for ExchangeSocket {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut state = lock(&self.0);
-        if let Some(bytes) = state.input.front_mut() {
-            let count = bytes.len().min(buffer.len());
-            let rest = bytes.split_off(count);
-            let now = mem::replace(bytes, rest);
-            if bytes.is_empty() {
-                state.input.pop_front();
+        let read = self.0.change(|state| {
+            if let Some(bytes) = state.input.front_mut() {
+                let rest = bytes.split_off(bytes.len().min(buffer.len()));
+                let read = mem::replace(bytes, rest);
+                if bytes.is_empty() {
+                    state.input.pop_front();
+                }
+                state.input_bytes -= read.len();
+                return (Poll::Ready(read), state.client.take());
             }
-            state.input_bytes -= count;
-            let client = state.client.take();
-            drop(state);
-            if let Some(target) = buffer.get_mut(..count) {
-                target.copy_from_slice(&now);
+            if state.input_ended {
+                return (Poll::Ready(Vec::new()), None);
             }
-            if let Some(client) = client {
-                client.wake();
-            }
-            return Poll::Ready(Ok(count));
+            state.shard = Some(cx.waker().clone());
+            (Poll::Pending, None)
+        });
+        let read = ready!(read);
+        if let Some(target) = buffer.get_mut(..read.len()) {
+            target.copy_from_slice(&read);
         }
-        if state.input_ended {
-            return Poll::Ready(Ok(0));
-        }
-        state.shard = Some(cx.waker().clone());
-        Poll::Pending
+        Poll::Ready(Ok(read.len()))
     }
 
     fn poll_write(
@@ -284,25 +257,21 @@ impl Socket for ExchangeSocket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut state = lock(&self.0);
-        if state.abandoned {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if state.output_bytes >= BYTES_MAX {
-            state.shard = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
-        pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
-        let count = bytes.len();
-        state.output_bytes += count;
-        state.output.push_back(bytes);
-        let client = state.client.take();
-        drop(state);
-        if let Some(client) = client {
-            client.wake();
-        }
-        Poll::Ready(Ok(count))
+        self.0.change(|state| {
+            if state.abandoned {
+                return (Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())), None);
+            }
+            if state.output_bytes >= BYTES_MAX {
+                state.shard = Some(cx.waker().clone());
+                return (Poll::Pending, None);
+            }
+            let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+            let count = bytes.len();
+            state.output_bytes += count;
+            state.output.push_back(bytes);
+            (Poll::Ready(Ok(count)), state.client.take())
+        })
     }
 
     fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -312,6 +281,9 @@ impl Socket for ExchangeSocket {
 
 impl Drop for ExchangeSocket {
     fn drop(&mut self) {
-        change(&self.0, |s| &mut s.client, |state| state.output_ended = true);
+        self.0.change(|state| {
+            state.output_ended = true;
+            ((), state.client.take())
+        });
     }
 }

@@ -4,10 +4,10 @@
 //! Knows: the shards of a server, and how to reach each. Does not know: threads, or what a shard does
 //! with a [`Control`].
 
-use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::{fmt, iter};
+use std::io;
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
@@ -20,6 +20,7 @@ use super::decisions::Authorizer;
 use super::exchange::{ExchangeClient, ExchangeRequest, exchange_pair};
 use super::shard_mailbox::{ShardMailbox, StopKind};
 use super::shard_set::{ShardHandle, ShardSet};
+use super::shared::Shared;
 use super::verdicts::VerdictCache;
 
 /// How many controls may wait for a shard. While that many wait, the calls that send one wait too.
@@ -55,16 +56,9 @@ pub struct Handle {
 
 /// The shards of a server.
 struct ShardHandles {
-    handles: Mutex<Arc<[Arc<ShardHandle>]>>,
+    handles: Shared<Arc<[Arc<ShardHandle>]>>,
     /// The shard that gets the next exchange.
     next: AtomicUsize,
-}
-
-impl ShardHandles {
-    fn lock(&self) -> MutexGuard<'_, Arc<[Arc<ShardHandle>]>> {
-        // Nothing panics while the lock is held, so a poisoned list is still consistent.
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A shard's end of a [`Handle`]: what a [`Shard`](super::shard::Shard) is made with.
@@ -94,17 +88,21 @@ impl Drop for ControlReceiver {
     }
 }
 
+fn new_shard(mailbox: ShardMailbox) -> (Arc<ShardHandle>, ControlReceiver) {
+    let (sender, receiver) = bounded(CONTROLS_MAX);
+    (ShardHandle::new(mailbox, sender), ControlReceiver(receiver))
+}
+
 /// Makes the [`Handle`] of a server of one shard, and the [`ShardControl`] of that shard.
 pub(super) fn shard_control() -> (Handle, ShardControl) {
-    let (sender, receiver) = bounded(CONTROLS_MAX);
-    let shard = ShardHandle::new(ShardMailbox::default(), sender);
+    let (shard, receiver) = new_shard(ShardMailbox::default());
     let handles: Arc<[_]> = Arc::from([shard.clone()]);
-    let shards = ShardHandles { handles: Mutex::new(handles.clone()), next: AtomicUsize::new(0) };
+    let shards = ShardHandles { handles: Shared::new(handles.clone()), next: AtomicUsize::new(0) };
     let handle = Handle { shards: Arc::new(shards) };
     let shard_set = ShardSet::new(handles, 0, shard);
     let controls = ShardControl {
         handle: handle.clone(),
-        receiver: ControlReceiver(receiver),
+        receiver,
         shard_set,
         authorizer: None,
         cache: VerdictCache::new(),
@@ -122,17 +120,19 @@ impl ShardControl {
         &mut self,
         config: &mut Config,
         authorizer: Authorizer,
-    ) -> Result<(), ConfigError> {
-        config.defer_authorization()?;
+    ) -> io::Result<()> {
+        config.defer_authorization().map_err(invalid)?;
         self.authorizer = Some(authorizer);
         Ok(())
     }
 
     /// Fails with [`ConfigError::NoAuthorizer`] if `config` has [`Authorization::Deferred`] and there is
     /// no authorizer.
-    pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, config: &Config) -> io::Result<()> {
         match config.authorization() {
-            Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
+            Authorization::Deferred if self.authorizer.is_none() => {
+                Err(invalid(ConfigError::NoAuthorizer))
+            }
             Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),
         }
     }
@@ -142,18 +142,13 @@ impl ShardControl {
     /// It may be called once, with a number that [`worker_count`](super::worker_count) has checked.
     pub(super) fn split(mut self, count: usize) -> Vec<Self> {
         let shards = self.handle.shards.clone();
-        let mut handles = shards.lock();
+        let mut handles = shards.handles.lock();
         debug_assert_eq!(handles.len(), 1, "split once");
         let first = self.shard_set.own().clone();
-        let mut all = vec![first.clone()];
-        let mut receivers = Vec::new();
-        for _ in 1..count {
-            let (sender, receiver) = bounded(CONTROLS_MAX);
-            // A stop that was requested before the split reaches every shard.
-            all.push(ShardHandle::new(first.mailbox.clone_pending(), sender));
-            receivers.push(ControlReceiver(receiver));
-        }
-        *handles = all.into();
+        // A stop that was requested before the split reaches every shard.
+        let further = (1..count).map(|_| new_shard(first.mailbox.clone_pending()));
+        let (others, receivers): (Vec<_>, Vec<_>) = further.unzip();
+        *handles = iter::once(first.clone()).chain(others).collect();
         self.shard_set.join(handles.clone());
         let others = receivers.into_iter().zip(handles.iter().enumerate().skip(1));
         let others: Vec<_> = others
@@ -165,8 +160,13 @@ impl ShardControl {
                 cache: self.cache.clone(),
             })
             .collect();
-        core::iter::once(self).chain(others).collect()
+        iter::once(self).chain(others).collect()
     }
+}
+
+/// A mistake of the application's, as a listener reports it.
+fn invalid(error: ConfigError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
 impl Handle {
@@ -225,7 +225,7 @@ impl Handle {
 
     fn stop(&self, how: StopKind) {
         // The lock is held so that a concurrent `split` cannot add a shard that is not stopped.
-        self.shards.lock().iter().for_each(|shard| shard.mailbox.stop(how));
+        self.shards.handles.lock().iter().for_each(|shard| shard.mailbox.stop(how));
     }
 
     /// Sends one frame to every open session, and returns how many sessions queued it.
@@ -276,7 +276,11 @@ impl Handle {
     /// # }
     /// ```
     pub fn set_health_extras(&self, extras: HealthExtras) {
-        self.shards.lock().iter().for_each(|shard| shard.mailbox.set_health_extras(extras.clone()));
+        self.shards
+            .handles
+            .lock()
+            .iter()
+            .for_each(|shard| shard.mailbox.set_health_extras(extras.clone()));
     }
 
     /// Returns a copy of the counters, summed over all shards.
@@ -361,7 +365,7 @@ impl Handle {
 
     /// The next shard in turn that has room; if none has, the next that has not ended.
     fn next_shard(&self) -> Option<Arc<ShardHandle>> {
-        let shards = self.shards.lock().clone();
+        let shards = self.shards.handles.lock().clone();
         let first = self.shards.next.fetch_add(1, Ordering::Relaxed) % shards.len();
         let turns = || shards.iter().cycle().skip(first).take(shards.len());
         let found = turns().find(|shard| shard.has_room());
@@ -374,7 +378,7 @@ impl Handle {
         &self,
         control: impl Fn(Sender<T>) -> Control,
     ) -> Vec<(Arc<ShardHandle>, Option<T>)> {
-        let shards = self.shards.lock().clone();
+        let shards = self.shards.handles.lock().clone();
         let mut pending = Vec::with_capacity(shards.len());
         for shard in shards.iter() {
             let (reply, replied) = bounded(1);
@@ -394,7 +398,7 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shards = self.shards.lock().clone();
+        let shards = self.shards.handles.lock().clone();
         let stopped = shards.iter().all(|shard| shard.controls.is_closed());
         f.debug_struct("Handle").field("shards", &shards.len()).field("stopped", &stopped).finish()
     }

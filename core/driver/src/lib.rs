@@ -15,7 +15,7 @@
 //!
 //! - an `impl` of [`Runtime`]: sockets, a timer, and two ways to spawn;
 //! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream, by the crate that puts
-//!   rustls on the runtime, and [`TlsSocket`] as [`Runtime::TlsStream`];
+//!   rustls on the runtime;
 //! - an alias, `pub type Listener = mcp_sse_driver::Listener<MyRuntime>;`.
 //!
 //! The adapters for smol and tokio have fewer than 300 lines of code each. The macro `conformance!`, in the
@@ -52,7 +52,6 @@
 //!     type TcpStream = Stream<TcpStream>;
 //!     type UnixListener = UnixListener;
 //!     type UnixStream = Stream<UnixStream>;
-//!     type TlsStream = Self::TcpStream; // This runtime has no TLS.
 //!     type Timer = Deadline;
 //!     type Tasks = Rc<RefCell<Vec<Task>>>; // New tasks.
 //!     type Handlers = ();
@@ -235,14 +234,14 @@ mod listener;
 mod log_throttle;
 mod runtime;
 mod serve;
-mod server_builder;
+mod served_stream;
 mod session;
 mod shard;
 mod shard_mailbox;
 mod shard_set;
+mod shared;
 mod slots;
 mod socket;
-mod stream_factory;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
@@ -270,7 +269,7 @@ pub use serve::serve_exchanges;
 pub use session::{Closed, Session, SessionSender};
 pub use socket::Socket;
 #[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError, TlsProblem, TlsSocket, TlsStream, TlsUpgrade};
+pub use tls::{Tls, TlsError, TlsProblem, TlsStream, TlsUpgrade};
 pub use verdicts::{Decision, VerdictCache};
 pub use worker_count::WORKERS_MAX;
 

@@ -1,7 +1,8 @@
 //! A listening socket, and the ways to serve what it accepts.
 //!
-//! Knows: what an application says about a server before it serves, and where its handlers run. Does not
-//! know: any runtime; each adapter names its own in `pub type Listener = mcp_sse_driver::Listener<..>`.
+//! Knows: what an application says about a server before it serves, how a server is split into workers, and
+//! where its handlers run. Does not know: any runtime; each adapter names its own in
+//! `pub type Listener = mcp_sse_driver::Listener<..>`.
 //!
 //! Decision: an adapter's listener is an alias. A type of each adapter that wraps this one was
 //! considered; it would repeat every method and its documentation. `Listener::bind(..)` through an alias
@@ -16,8 +17,8 @@
 //! and their futures need not be `Send`. `serve_local` serves with one thread, and returns an error if
 //! several are configured.
 
-use core::fmt;
 use core::net::SocketAddr;
+use core::{fmt, iter};
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 #[cfg(unix)]
@@ -26,22 +27,25 @@ use std::sync::Arc;
 
 use mcp_sse_core::{Config, RequestHead};
 
+use super::accept_queue::accept_queue;
 use super::addresses::bind_all;
+use super::connection_source::ConnectionSource;
 use super::decisions::Authorizer;
-use super::handle::Handle;
+use super::descriptors;
+use super::handle::{Handle, ShardControl, shard_control};
 use super::handler::HandlerReturn;
 use super::listen_socket::ListenSocket;
 use super::runtime::Runtime;
-use super::serve::{SharedHandler, serve_worker};
-use super::server_builder::{ServerBuilder, invalid};
+use super::serve::{Worker, shared_handler};
+use super::served_stream::StartTls;
 use super::session::Session;
-use super::stream_factory::StartTls;
 #[cfg(feature = "tls")]
 use super::tls::{Tls, TlsSocket, TlsUpgrade};
 #[cfg(unix)]
 use super::unix::UnixListenSocket;
 use super::verdicts::{Decision, VerdictCache};
 use super::worker_count;
+use super::workers::{ShutdownOnDrop, run_each};
 
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
@@ -90,13 +94,20 @@ use super::worker_count;
 /// # }
 /// ```
 pub struct Listener<R: Runtime> {
-    server: ServerBuilder,
+    socket: ListenSocket,
+    /// The sockets were bound by this crate, so their options are known.
+    bound_here: bool,
+    config: Config,
+    controls: ShardControl,
+    workers: usize,
+    /// It is there if TLS is spoken on every connection.
     start_tls: Option<StartTls<R>>,
 }
 
 impl<R: Runtime> Listener<R> {
     fn new(socket: ListenSocket, config: Config) -> Self {
-        Self { server: ServerBuilder::new(socket, config), start_tls: None }
+        let (_, controls) = shard_control();
+        Self { socket, bound_here: false, config, controls, workers: 1, start_tls: None }
     }
 
     /// Binds a TCP address; port 0 is any free port.
@@ -124,9 +135,8 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
-        let mut listener = Self::new(ListenSocket::Tcp(bind_all(address)?), config);
-        listener.server.bound_here = true;
-        Ok(listener)
+        let listener = Self::new(ListenSocket::Tcp(bind_all(address)?), config);
+        Ok(Self { bound_here: true, ..listener })
     }
 
     /// Takes a TCP socket that is bound and listening already, as one that a process manager passed on.
@@ -258,8 +268,7 @@ impl<R: Runtime> Listener<R> {
         mut self,
         authorizer: impl AsyncFn(Arc<RequestHead>) -> D + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let ServerBuilder { controls, config, .. } = &mut self.server;
-        controls.authorize(config, Authorizer::new(authorizer)).map_err(invalid)?;
+        self.controls.authorize(&mut self.config, Authorizer::new(authorizer))?;
         Ok(self)
     }
 
@@ -284,7 +293,7 @@ impl<R: Runtime> Listener<R> {
     /// ```
     #[must_use]
     pub fn verdict_cache(mut self, cache: VerdictCache) -> Self {
-        self.server.controls.cache = cache;
+        self.controls.cache = cache;
         self
     }
 
@@ -322,7 +331,7 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     pub fn workers(mut self, workers: usize) -> io::Result<Self> {
-        self.server.workers = worker_count::check(workers)?;
+        self.workers = worker_count::check(workers)?;
         Ok(self)
     }
 
@@ -367,7 +376,7 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.server.socket.local_addrs()
+        self.socket.local_addrs()
     }
 
     /// A handle to the server: it shuts the server down and reaches every session. Take it before the
@@ -391,7 +400,7 @@ impl<R: Runtime> Listener<R> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.server.handle.clone()
+        self.controls.handle.clone()
     }
 
     /// Serves on this thread. `handler` is called once for each session, and the future that it returns
@@ -432,7 +441,7 @@ impl<R: Runtime> Listener<R> {
         F: Future<Output = ()> + 'static,
     {
         let on_session = move |session, tasks: &_| R::spawn(tasks, handler(session));
-        serve_worker::<R>(self.server.into_worker()?, self.start_tls, on_session).await
+        self.into_worker()?.serve(on_session).await
     }
 
     /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs
@@ -499,12 +508,7 @@ impl<R: Runtime> Listener<R> {
         handler: impl FnMut(Session) -> Returned + Send + 'static,
     ) -> io::Result<()> {
         R::run_handlers(Box::new(move |handlers| {
-            let handler = SharedHandler::<R, _>::new(handlers, handler);
-            Box::pin(self.server.on_threads(move |worker| {
-                let handler = handler.clone();
-                let on_session = move |session, _: &_| handler.handle(session);
-                R::block_on(serve_worker::<R>(worker, self.start_tls.clone(), on_session))
-            }))
+            Box::pin(self.on_threads(shared_handler::<R, _, _>(handlers, handler)))
         }))
         .await
     }
@@ -547,22 +551,74 @@ impl<R: Runtime> Listener<R> {
         F: Future<Output = ()> + 'static,
     {
         let handler = Arc::new(handler);
-        self.server
-            .on_threads(move |worker| {
-                let handler = handler.clone();
-                let on_session = move |session, tasks: &_| R::spawn(tasks, handler(session));
-                R::block_on(serve_worker::<R>(worker, self.start_tls.clone(), on_session))
-            })
-            .await
+        self.on_threads(move |session, tasks: &_| R::spawn(tasks, handler(session))).await
+    }
+
+    /// Serves each worker on a thread of its own, and waits until all threads have ended. If one fails or
+    /// panics, the server is shut down, and so it is if the future is dropped.
+    async fn on_threads(
+        self,
+        on_session: impl Fn(Session, &R::Tasks) + Clone + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let place = self.local_addr().map_or("unix".into(), |address| format!("{address}"));
+        let handle = self.handle();
+        let _stop = ShutdownOnDrop(handle.clone());
+        let serve = move |worker: Worker<R>| R::block_on(worker.serve(on_session.clone()));
+        run_each(&place, &handle, self.into_workers()?, serve)?.await
+    }
+
+    /// The only worker, to be served on the present thread. Fails if there are to be several.
+    fn into_worker(self) -> io::Result<Worker<R>> {
+        if self.workers > 1 {
+            let text = format!("one thread cannot serve with {} workers", self.workers);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.into_workers()?.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+
+    /// The workers, with a listening socket each or with one acceptor for all of them.
+    fn into_workers(self) -> io::Result<Vec<Worker<R>>> {
+        let Self { socket, bound_here, config, controls, workers, start_tls } = self;
+        let on_unix_socket = !matches!(socket, ListenSocket::Tcp(_));
+        if start_tls.is_some() && on_unix_socket {
+            let text = "TLS is for TCP, and not for a Unix socket";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        warn_of_impossible_https(&config, start_tls.is_some(), on_unix_socket);
+        controls.check(&config)?;
+        let limits = descriptors::fit(config.limits(), workers);
+        let config = config.with_limits(limits);
+        let (sources, acceptor): (Vec<_>, _) = match socket.listen_sockets(workers, bound_here) {
+            Ok(sockets) => (sockets.into_iter().map(ConnectionSource::Own).collect(), None),
+            Err(socket) => {
+                let (acceptor, queues) = accept_queue(workers);
+                let sources = queues.into_iter().map(ConnectionSource::Queue).collect();
+                (sources, Some((socket, acceptor)))
+            }
+        };
+        let acceptors = iter::once(acceptor).chain(iter::repeat_with(|| None));
+        let parts = sources.into_iter().zip(acceptors).zip(controls.split(workers));
+        let worker = |((source, acceptor), controls)| {
+            let (source, config, start_tls) = (Some(source), config.clone(), start_tls.clone());
+            Worker { source, acceptor, config, controls, start_tls }
+        };
+        Ok(parts.map(worker).collect())
+    }
+}
+
+/// Warns if `require_https` will refuse every request.
+fn warn_of_impossible_https(config: &Config, tls: bool, on_unix_socket: bool) {
+    if !config.https_can_arrive(tls, on_unix_socket) {
+        let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
+        log::warn!(
+            "require_https refuses every request: this server speaks no TLS, and trusts no proxy \
+             that could say of a request that it came by https (see {proxies})"
+        );
     }
 }
 
 #[cfg(feature = "tls")]
-impl<R> Listener<R>
-where
-    R: Runtime<TlsStream = TlsSocket<<R as Runtime>::TcpStream>>,
-    R::TcpStream: TlsUpgrade,
-{
+impl<R: Runtime<TcpStream: TlsUpgrade>> Listener<R> {
     /// Speaks TLS on every connection. Without this method, which needs the feature `tls` of the
     /// adapter, a server speaks plain HTTP.
     ///
@@ -592,18 +648,40 @@ where
     /// ```
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
-        self.server.tls = true;
-        self.start_tls = Some(Arc::new(move |stream, peer| TlsSocket::new(stream, &tls, peer)));
+        self.start_tls =
+            Some(Arc::new(move |stream, peer| Box::new(TlsSocket::new(stream, &tls, peer))));
         self
     }
 }
 
 impl<R: Runtime> fmt::Debug for Listener<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerBuilder { socket, handle, .. } = &self.server;
         f.debug_struct("Listener")
-            .field("socket", socket)
-            .field("handle", handle)
+            .field("socket", &self.socket)
+            .field("handle", &self.controls.handle)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lines_in;
+
+    #[test]
+    fn https_that_is_required_and_cannot_arrive_is_warned_of() {
+        let said = |trusted: Option<&str>, require: bool| {
+            let config = Config::builder().require_https(require);
+            let config =
+                trusted.into_iter().fold(config, |config, range| config.trusted_proxy(range));
+            let config = config.build().unwrap();
+            lines_in(|| warn_of_impossible_https(&config, false, false))
+        };
+        let lines = said(None, true);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("WARN require_https refuses every request"), "{lines:?}");
+        assert!(lines[0].contains("see trusted_proxy"), "{lines:?}");
+        assert!(said(Some("127.0.0.1"), true).is_empty());
+        assert!(said(None, false).is_empty());
     }
 }

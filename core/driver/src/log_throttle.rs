@@ -3,9 +3,9 @@
 //! Knows: a clock and a lock around the core's [`LineThrottle`], which decides when a line is due.
 //! Does not know: the text of lines.
 
-use std::sync::{Mutex, PoisonError};
-
 use mcp_sse_core::{Clock, LineThrottle, SuppressedLines};
+
+use super::shared::Shared;
 
 /// Lets one line per second into the log, for one cause, and counts the lines that are left out.
 ///
@@ -22,20 +22,19 @@ use mcp_sse_core::{Clock, LineThrottle, SuppressedLines};
 /// }
 /// ```
 #[derive(Debug, Default)]
-pub struct LogThrottle(Mutex<Option<(Clock, LineThrottle)>>);
+pub struct LogThrottle(Shared<Option<(Clock, LineThrottle)>>);
 
 impl LogThrottle {
     /// Makes a throttle that lets the next line through.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(None))
+        Self(Shared::new(None))
     }
 
     /// Decides about a line now. `Some` means that the line is to be written, with the value at its
     /// end; `None` means that the line is left out and was counted.
     pub fn tell(&self) -> Option<SuppressedLines> {
-        // No code that holds the lock can panic, so the state behind a poisoned lock is valid.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let (clock, throttle) = state.get_or_insert_with(|| (Clock::start(), LineThrottle::new()));
         throttle.tell(clock.now())
     }

@@ -8,8 +8,9 @@
 //! was considered as well; tokio's streams remember which read emptied a socket, and the driver would
 //! have to do that again.
 //!
-//! Decision: TLS is an associated type and not a feature of the trait. With a feature, an adapter without
-//! TLS would not compile in a program in which another crate enables the driver's feature `tls`.
+//! Decision: TLS is a trait of its own, for the TCP stream, and not a feature of this one. With a feature, an
+//! adapter without TLS would not compile in a program in which another crate enables the driver's feature
+//! `tls`.
 
 use core::net::SocketAddr;
 use core::pin::Pin;
@@ -33,7 +34,8 @@ use super::socket::Socket;
 pub trait Runtime: Sized + 'static {
     /// A listening TCP socket that this runtime watches.
     type TcpListener: 'static;
-    /// A TCP stream that this runtime watches.
+    /// A TCP stream that this runtime watches. `Listener` has the method `tls` if TLS can be started on it,
+    /// which is what `TlsUpgrade` says.
     type TcpStream: Socket + 'static;
     /// A listening Unix socket that this runtime watches.
     #[cfg(unix)]
@@ -41,9 +43,6 @@ pub trait Runtime: Sized + 'static {
     /// A Unix stream that this runtime watches.
     #[cfg(unix)]
     type UnixStream: Socket + 'static;
-    /// A TCP stream on which TLS is spoken: `TlsSocket<Self::TcpStream>`. With any other type, such as
-    /// [`TcpStream`](Self::TcpStream) again, `Listener` has no method `tls`.
-    type TlsStream: Socket + 'static;
     /// A timer. The default value is one that is not set.
     type Timer: Timer + Default + 'static;
     /// Spawns tasks on the thread of [`run_tasks`](Self::run_tasks).

@@ -14,9 +14,8 @@ use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, MutexGuard};
 
 use mcp_sse_core::{
     CloseReason, Limits, Principal, RequestHead, SendError, Server, SessionId, Time,
@@ -25,6 +24,7 @@ use mcp_sse_core::{
 
 use super::handle::Handle;
 use super::shard_set::ShardHandle;
+use super::shared::Shared;
 
 /// A sender waits while this many frames, or this many bytes of them, are in the session's mailbox.
 /// The limits are small because no budget of the core counts these frames yet.
@@ -54,8 +54,8 @@ struct SessionMailbox {
     receiver: Option<Waker>,
     frames: VecDeque<Frame>,
     frames_bytes: usize,
-    /// Senders that wait for room, each with a number that identifies its future.
-    senders: Vec<(u64, Waker)>,
+    /// The wakers of senders that wait for room, by a number that identifies the future.
+    senders: BTreeMap<u64, Waker>,
     senders_numbered: u64,
     /// No frame is accepted any more: the application closed the session, or the session has ended.
     finished: bool,
@@ -71,7 +71,7 @@ struct SessionShared {
     limits: MailboxLimits,
     server: Handle,
     shard: Arc<ShardHandle>,
-    mailbox: Mutex<SessionMailbox>,
+    mailbox: Shared<SessionMailbox>,
 }
 
 /// The limits of a session's mailbox, derived from the configuration.
@@ -97,11 +97,6 @@ impl MailboxLimits {
 }
 
 impl SessionShared {
-    fn mailbox(&self) -> MutexGuard<'_, SessionMailbox> {
-        // Nothing panics while the lock is held, so a poisoned mailbox is still consistent.
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Unlocks the mailbox and lists the session in the shard's mailbox, unless it is listed already.
     fn notify(&self, mut mailbox: MutexGuard<'_, SessionMailbox>) {
         let listed = mem::replace(&mut mailbox.listed, true);
@@ -112,7 +107,7 @@ impl SessionShared {
     }
 
     fn finish(&self) {
-        let mut mailbox = self.mailbox();
+        let mut mailbox = self.mailbox.lock();
         mailbox.finished = true;
         let waiting = mem::take(&mut mailbox.senders);
         self.notify(mailbox);
@@ -120,8 +115,18 @@ impl SessionShared {
     }
 }
 
-fn wake(senders: Vec<(u64, Waker)>) {
-    senders.into_iter().for_each(|(_, waker)| waker.wake());
+/// Registers the task that waits for a message or the end, and unlocks the mailbox.
+fn set_receiver(mut mailbox: MutexGuard<'_, SessionMailbox>, cx: &Context<'_>) {
+    if mailbox.receiver.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+        let old = mailbox.receiver.replace(cx.waker().clone());
+        // Dropping a waker can run foreign code, so the lock is released first.
+        drop(mailbox);
+        drop(old);
+    }
+}
+
+fn wake(senders: BTreeMap<u64, Waker>) {
+    senders.into_values().for_each(Waker::wake);
 }
 
 impl SessionMailbox {
@@ -283,16 +288,12 @@ impl Session {
     /// ```
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let shared = &self.sender.guard.shared;
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         let Some(message) = mailbox.take_message() else {
             if mailbox.closed.is_some() {
                 return Poll::Ready(None);
             }
-            let same = mailbox.receiver.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
-            let old = if same { None } else { mailbox.receiver.replace(cx.waker().clone()) };
-            // Dropping a waker can run foreign code, so the lock is released first.
-            drop(mailbox);
-            drop(old);
+            set_receiver(mailbox, cx);
             return Poll::Pending;
         };
         if mailbox.report_is_stale() {
@@ -322,13 +323,11 @@ impl Session {
     /// # }
     /// ```
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        let mut mailbox = self.sender.guard.shared.mailbox();
+        let mailbox = self.sender.guard.shared.mailbox.lock();
         if let Some(closed) = mailbox.closed {
             return Poll::Ready(closed);
         }
-        let old = mailbox.receiver.replace(cx.waker().clone());
-        drop(mailbox);
-        drop(old);
+        set_receiver(mailbox, cx);
         Poll::Pending
     }
 
@@ -631,7 +630,7 @@ impl SessionSender {
         if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.limits.frame_bytes_max {
             return Err((SendError::TooLarge, frame));
         }
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         if mailbox.finished {
             return Err((SendError::Gone, frame));
         }
@@ -705,7 +704,7 @@ impl SessionSender {
     /// ```
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
-        self.guard.shared.mailbox().closed
+        self.guard.shared.mailbox.lock().closed
     }
 }
 
@@ -722,24 +721,15 @@ impl WaitingSend<'_> {
             mailbox.senders_numbered += 1;
             mailbox.senders_numbered
         });
-        match mailbox.senders.iter_mut().find(|(known, _)| *known == number) {
-            Some((_, waker)) if waker.will_wake(cx.waker()) => None,
-            Some((_, waker)) => Some(mem::replace(waker, cx.waker().clone())),
-            None => {
-                mailbox.senders.push((number, cx.waker().clone()));
-                None
-            }
-        }
+        mailbox.senders.insert(number, cx.waker().clone())
     }
 }
 
 impl Drop for WaitingSend<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let mut mailbox = self.shared.mailbox();
-        let at = mailbox.senders.iter().position(|(known, _)| *known == number);
-        let waiting = at.map(|at| mailbox.senders.swap_remove(at));
-        drop(mailbox);
+        // The lock is released before the waker is dropped.
+        let waiting = self.shared.mailbox.lock().senders.remove(&number);
         drop(waiting);
     }
 }
@@ -779,7 +769,7 @@ impl SessionSlot {
         shard: Arc<ShardHandle>,
         limits: MailboxLimits,
     ) -> (Self, Session) {
-        let mailbox = Mutex::default();
+        let mailbox = Shared::default();
         let shared =
             Arc::new(SessionShared { id, principal, head, limits, server, shard, mailbox });
         let guard = Arc::new(SenderGuard { shared: shared.clone() });
@@ -792,7 +782,7 @@ impl SessionSlot {
 
     /// Puts a message into the mailbox for the application.
     pub(super) fn message(&self, message: Message, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         mailbox.messages_bytes += message.body().len() as u64;
         mailbox.messages.push_back(message);
         let receiver = mailbox.receiver.take();
@@ -817,7 +807,7 @@ impl SessionSlot {
     /// Serves the mailbox after a notification: the application has sent frames, received messages or
     /// closed the session.
     pub(super) fn serve_mailbox(&mut self, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         mailbox.listed = false;
         if mailbox.report_is_stale() {
             self.report_backlog(&mut mailbox, server, now);
@@ -830,7 +820,7 @@ impl SessionSlot {
     /// queue is full.
     pub(super) fn queue_frames(&mut self, server: &mut Server, now: Time) {
         let shared = &*self.shared;
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         let mut moved = false;
         loop {
             let Some(frame) = self.refused.take().or_else(|| mailbox.take_frame()) else {
@@ -859,7 +849,7 @@ impl SessionSlot {
                 }
             }
         }
-        let waiting = if moved { mem::take(&mut mailbox.senders) } else { Vec::new() };
+        let waiting = if moved { mem::take(&mut mailbox.senders) } else { BTreeMap::new() };
         drop(mailbox);
         wake(waiting);
     }
@@ -867,7 +857,7 @@ impl SessionSlot {
     /// Records the end of the session and wakes every waiting task. Accepted messages can still be
     /// received; sends fail with [`SendError::Gone`].
     pub(super) fn close(&self, reason: CloseReason, frames_undelivered: u32) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         if mailbox.closed.is_some() {
             return;
         }

@@ -4,12 +4,10 @@
 //! and written. Does not know: how a socket is made, or which executor runs the tasks.
 
 use core::cell::RefCell;
-use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 use std::time::Instant;
 
 use mcp_sse_core::{
@@ -35,16 +33,10 @@ const IO_BATCH: usize = 16;
 /// A core [`Server`] with the sockets of its connections, shared by the tasks of one thread.
 ///
 /// Three kinds of tasks run it: one that accepts sockets ([`accept`](Self::accept)), one for each
-/// connection ([`connection`](Self::connection)), which reads, and one that polls the turns, which
-/// writes. A clone shares the same server.
+/// connection ([`poll_connection`](Self::poll_connection)), which reads, and one that polls the turns,
+/// which writes.
 pub(super) struct Shard<S> {
-    pub(super) state: Rc<RefCell<ShardState<S>>>,
-}
-
-impl<S> Clone for Shard<S> {
-    fn clone(&self) -> Self {
-        Self { state: self.state.clone() }
-    }
+    pub(super) state: RefCell<ShardState<S>>,
 }
 
 pub(super) struct ShardState<S> {
@@ -124,12 +116,12 @@ impl<S: Socket> Conn<S> {
             Interest::Close => return Poll::Ready(Ok(None)),
             Interest::Io { read: false, .. } => return Poll::Pending,
             Interest::Linger if !self.shut => {
-                ready!(self.socket.poll_shutdown(cx))?;
+                ready!(self.socket.stream().poll_shutdown(cx))?;
                 self.shut = true;
             }
             Interest::Io { read: true, .. } | Interest::Linger => {}
         }
-        self.socket.poll_read(cx, buffer).map_ok(Some)
+        self.socket.stream().poll_read(cx, buffer).map_ok(Some)
     }
 }
 
@@ -143,29 +135,11 @@ enum Io<S> {
     },
 }
 
-impl<S: Socket> Socket for Io<S> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+impl<S: Socket> Io<S> {
+    fn stream(&mut self) -> &mut dyn Socket {
         match self {
-            Self::Socket(socket) => socket.poll_read(cx, buffer),
-            Self::Exchange { socket, .. } => socket.poll_read(cx, buffer),
-        }
-    }
-
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Socket(socket) => socket.poll_write(cx, pieces),
-            Self::Exchange { socket, .. } => socket.poll_write(cx, pieces),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Socket(socket) => socket.poll_shutdown(cx),
-            Self::Exchange { socket, .. } => socket.poll_shutdown(cx),
+            Self::Socket(socket) => socket,
+            Self::Exchange { socket, .. } => socket,
         }
     }
 }
@@ -191,7 +165,7 @@ impl<S: Socket> Shard<S> {
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
-            state: Rc::new(RefCell::new(ShardState {
+            state: RefCell::new(ShardState {
                 server,
                 clock,
                 handle,
@@ -210,7 +184,7 @@ impl<S: Socket> Shard<S> {
                 accept_reported: Poll::Pending,
                 timer_at: None,
                 drain_until: None,
-            })),
+            }),
         }
     }
 
@@ -254,20 +228,15 @@ impl<S: Socket> Shard<S> {
 
     /// Serves one connection: reads its socket until the connection has ended, and closes the socket.
     ///
-    /// It is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of the
-    /// shard. If it is dropped earlier, the connection stays open and is not read.
-    pub(super) async fn connection(self, id: ConnId) {
-        poll_fn(|cx| self.poll_connection(id, cx)).await;
-    }
-
-    fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
+    /// A task for it is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of
+    /// the shard. If the task is dropped earlier, the connection stays open and is not read.
+    pub(super) fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
         let state = &mut *self.state.borrow_mut();
         for _ in 0..IO_BATCH {
             if state.poll_once(id, cx).is_pending() {
                 return Poll::Pending;
             }
-            let over = state.conn(id).is_none();
-            if over {
+            if find(&mut state.conns, id).is_none() {
                 return Poll::Ready(());
             }
         }
@@ -277,13 +246,9 @@ impl<S: Socket> Shard<S> {
 }
 
 impl<S: Socket> ShardState<S> {
-    fn conn(&mut self, id: ConnId) -> Option<&mut Conn<S>> {
-        self.conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
-    }
-
     /// One step of a connection's task: a read, a shutdown or the end. Pending if it has to wait.
     fn poll_once(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        let Some(conn) = find(&mut self.conns, id) else { return Poll::Ready(()) };
         set_waker(&mut conn.waker, cx);
         if let Io::Exchange { socket, .. } = &conn.socket
             && socket.poll_gone(cx).is_ready()
@@ -291,7 +256,7 @@ impl<S: Socket> ShardState<S> {
             conn.failed = true;
         }
         self.hand_over_head(id);
-        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        let Some(conn) = find(&mut self.conns, id) else { return Poll::Ready(()) };
         if mem::take(&mut conn.blocked) {
             self.flush(id);
             // Written bytes make room in queues, for which senders may be waiting.
@@ -300,8 +265,7 @@ impl<S: Socket> ShardState<S> {
         let interest = self.server.interest(id);
         let now = self.clock.now();
         let Self { server, conns, buffer, shard_set, .. } = self;
-        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-        let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
+        let Some(conn) = find(conns, id) else { return Poll::Ready(()) };
         conn.waits_for = Some(interest);
         let Poll::Ready(read) = conn.poll_read(interest, cx, buffer) else { return Poll::Pending };
         // Before: the input may be a request for the counts of all shards.
@@ -357,8 +321,7 @@ impl<S: Socket> ShardState<S> {
     /// Passes the head of a response to the HTTP side of an exchange, which gets it apart from the body.
     fn hand_over_head(&mut self, id: ConnId) {
         let Self { server, conns, .. } = self;
-        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-        if let Some(conn) = conn.filter(|conn| conn.id == id)
+        if let Some(conn) = find(conns, id)
             && let Io::Exchange { socket, responded: responded @ false } = &mut conn.socket
             && let Some(head) = server.response(id)
         {
@@ -374,8 +337,7 @@ impl<S: Socket> ShardState<S> {
         for _ in 0..IO_BATCH {
             let now = self.clock.now();
             let Self { server, conns, .. } = self;
-            let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-            let Some(conn) = conn.filter(|conn| conn.id == id) else { return };
+            let Some(conn) = find(conns, id) else { return };
             // A task without a waker has not been polled yet; its first poll writes.
             let Some(waker) = &conn.waker else { return };
             let transmit = server.transmit(id);
@@ -385,7 +347,7 @@ impl<S: Socket> ShardState<S> {
             let mut pieces = [IoSlice::new(&[]); SLICES];
             let filled = transmit.fill(&mut pieces);
             let pieces = pieces.get(..filled).unwrap_or_default();
-            match conn.socket.poll_write(&mut Context::from_waker(waker), pieces) {
+            match conn.socket.stream().poll_write(&mut Context::from_waker(waker), pieces) {
                 Poll::Ready(Ok(0)) => conn.failed = true,
                 Poll::Ready(Ok(count)) => server.handle_written(id, count, now),
                 Poll::Pending => conn.blocked = true,
@@ -396,7 +358,7 @@ impl<S: Socket> ShardState<S> {
             }
         }
         let interest = self.server.interest(id);
-        let Some(conn) = self.conn(id) else { return };
+        let Some(conn) = find(&mut self.conns, id) else { return };
         // The task reads; turns write. So a change of `write` alone does not concern it.
         let same = match (conn.waits_for, interest) {
             (Some(Interest::Io { read: a, .. }), Interest::Io { read: b, .. }) => a == b,
@@ -447,6 +409,10 @@ impl<S> Drop for ShardState<S> {
     fn drop(&mut self) {
         self.shard_set.leave(self.server.metrics());
     }
+}
+
+fn find<S>(conns: &mut [Option<Conn<S>>], id: ConnId) -> Option<&mut Conn<S>> {
+    conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
 }
 
 fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {

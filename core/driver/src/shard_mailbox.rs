@@ -5,7 +5,6 @@
 
 use core::mem;
 use core::task::{Context, Waker};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mcp_sse_core::{
@@ -13,32 +12,25 @@ use mcp_sse_core::{
     SessionLookup,
 };
 
+use super::shared::Shared;
+
 /// The items that wait for a shard, and the waker of the task that takes its turns.
 ///
 /// It is bounded: each session is listed at most once until the shard takes the list, forwarded posts
 /// and lookups are limited, and there are at most as many outcomes and lookup answers as connections
 /// of the shard that wait for one.
-#[derive(Debug, Default)]
-pub(super) struct ShardMailbox {
-    state: Mutex<MailboxState>,
-}
+#[derive(Default)]
+pub(super) struct ShardMailbox(Shared<MailboxState>);
 
 /// The limits are zero until [`limit_posts`](ShardMailbox::limit_posts) sets them; an empty mailbox
 /// takes one post and one lookup in any case.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct MailboxState {
-    sessions: Vec<SessionId>,
-    stop: Option<StopKind>,
-    health_extras: Option<HealthExtras>,
-    posts: Vec<ForwardRequest>,
+    pending: Pending,
     /// Beyond this number, posts and lookups are each answered 503 at once.
     posts_max: u32,
-    posts_bytes: u64,
     /// A single post may be larger.
     posts_bytes_max: u64,
-    outcomes: Vec<(PostTicket, Outcome)>,
-    lookups: Vec<LookupRequest>,
-    lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
     /// The shard has ended: it takes neither posts nor lookups nor answers.
     closed: bool,
     waker: Option<Waker>,
@@ -54,7 +46,6 @@ pub(super) enum StopKind {
 }
 
 /// A post that is forwarded to the shard of its session.
-#[derive(Debug)]
 pub(super) struct ForwardRequest {
     pub(super) post: ForwardedPost,
     /// Takes the outcome, on the shard that received the post.
@@ -66,7 +57,6 @@ pub(super) struct ForwardRequest {
 }
 
 /// Another shard's lookup of a session, which it sends before it reads the body of a post to it.
-#[derive(Debug)]
 pub(super) struct LookupRequest {
     pub(super) lookup: SessionLookup,
     /// Takes the answer, on the shard that sent the lookup.
@@ -76,12 +66,13 @@ pub(super) struct LookupRequest {
 }
 
 /// The items that have come since the shard last took them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pending {
     pub(super) sessions: Vec<SessionId>,
     pub(super) stop: Option<StopKind>,
     pub(super) health_extras: Option<HealthExtras>,
     pub(super) posts: Vec<ForwardRequest>,
+    posts_bytes: u64,
     pub(super) outcomes: Vec<(PostTicket, Outcome)>,
     pub(super) lookups: Vec<LookupRequest>,
     pub(super) lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
@@ -91,25 +82,25 @@ impl ShardMailbox {
     /// Makes the mailbox of a further shard of the same server, with the stop and the health extras
     /// that wait in this one.
     pub(super) fn clone_pending(&self) -> Self {
-        let state = self.lock();
-        let (stop, health_extras) = (state.stop, state.health_extras.clone());
-        drop(state);
-        Self { state: Mutex::new(MailboxState { stop, health_extras, ..MailboxState::default() }) }
+        let Pending { stop, health_extras, .. } = &self.0.lock().pending;
+        let (stop, health_extras) = (*stop, health_extras.clone());
+        let pending = Pending { stop, health_extras, ..Pending::default() };
+        Self(Shared::new(MailboxState { pending, ..MailboxState::default() }))
     }
 
     /// Lists a session whose own mailbox the shard is to serve.
     pub(super) fn session(&self, session: SessionId) {
-        self.change(|state| state.sessions.push(session));
+        self.change(|state| state.pending.sessions.push(session));
     }
 
     /// Stops the server. A shutdown does not replace an abort.
     pub(super) fn stop(&self, how: StopKind) {
-        self.change(|state| state.stop = state.stop.max(Some(how)));
+        self.change(|state| state.pending.stop = state.pending.stop.max(Some(how)));
     }
 
     /// Sets the health extras, in place of earlier ones that the shard has not taken.
     pub(super) fn set_health_extras(&self, extras: HealthExtras) {
-        self.change(|state| state.health_extras = Some(extras));
+        self.change(|state| state.pending.health_extras = Some(extras));
     }
 
     /// Wakes the shard: a control was sent, or a decision can go on.
@@ -131,26 +122,24 @@ impl ShardMailbox {
     ///
     /// The post's ticket, if too many posts are waiting or the shard has ended.
     pub(super) fn post(&self, request: ForwardRequest) -> Result<(), PostTicket> {
-        let mut refused = None;
-        self.change(|state| {
-            let bytes = state.posts_bytes.saturating_add(request.post.bytes());
-            let fits = state.posts.is_empty()
-                || (state.posts.len() < state.posts_max as usize && bytes <= state.posts_bytes_max);
-            if state.closed || !fits {
-                refused = Some(request.ticket);
-                return;
+        self.change(|MailboxState { pending, posts_max, posts_bytes_max, closed, .. }| {
+            let bytes = pending.posts_bytes.saturating_add(request.post.bytes());
+            let fits = pending.posts.is_empty()
+                || (pending.posts.len() < *posts_max as usize && bytes <= *posts_bytes_max);
+            if *closed || !fits {
+                return Err(request.ticket);
             }
-            state.posts_bytes = bytes;
-            state.posts.push(request);
-        });
-        refused.map_or(Ok(()), Err)
+            pending.posts_bytes = bytes;
+            pending.posts.push(request);
+            Ok(())
+        })
     }
 
     /// Adds the outcome of a post that the shard forwarded to another.
     pub(super) fn outcome(&self, ticket: PostTicket, outcome: Outcome) {
         self.change(|state| {
             if !state.closed {
-                state.outcomes.push((ticket, outcome));
+                state.pending.outcomes.push((ticket, outcome));
             }
         });
     }
@@ -161,72 +150,45 @@ impl ShardMailbox {
     ///
     /// The lookup's ticket, if too many lookups are waiting or the shard has ended.
     pub(super) fn lookup(&self, request: LookupRequest) -> Result<(), LookupTicket> {
-        let mut refused = None;
-        self.change(|state| {
-            let fits = state.lookups.is_empty() || state.lookups.len() < state.posts_max as usize;
-            if state.closed || !fits {
-                refused = Some(request.ticket);
-            } else {
-                state.lookups.push(request);
+        self.change(|MailboxState { pending, posts_max, closed, .. }| {
+            let waiting = pending.lookups.len();
+            if *closed || (waiting > 0 && waiting >= *posts_max as usize) {
+                return Err(request.ticket);
             }
-        });
-        refused.map_or(Ok(()), Err)
+            pending.lookups.push(request);
+            Ok(())
+        })
     }
 
     /// Adds the answer to a lookup that the shard sent to another.
     pub(super) fn lookup_answer(&self, ticket: LookupTicket, answer: LookupAnswer) {
         self.change(|state| {
             if !state.closed {
-                state.lookup_answers.push((ticket, answer));
+                state.pending.lookup_answers.push((ticket, answer));
             }
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, MailboxState> {
-        // Nothing panics while the lock is held, so a poisoned state is still consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut MailboxState)) {
-        let mut state = self.lock();
-        change(&mut state);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    /// Changes the state, and wakes the shard.
+    fn change<R>(&self, change: impl FnOnce(&mut MailboxState) -> R) -> R {
+        self.0.change(|state| (change(state), state.waker.take()))
     }
 
     /// Takes the items that wait, and registers the task of `cx` to be woken about the next one.
     pub(super) fn take(&self, cx: &Context<'_>) -> Pending {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        state.take()
+        mem::take(&mut state.pending)
     }
 
     /// Closes the mailbox of a shard that ends. Returns the items that it has not taken.
     pub(super) fn close(&self) -> Pending {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.closed = true;
         state.waker = None;
-        state.take()
-    }
-}
-
-impl MailboxState {
-    fn take(&mut self) -> Pending {
-        self.posts_bytes = 0;
-        Pending {
-            sessions: mem::take(&mut self.sessions),
-            stop: self.stop.take(),
-            health_extras: self.health_extras.take(),
-            posts: mem::take(&mut self.posts),
-            outcomes: mem::take(&mut self.outcomes),
-            lookups: mem::take(&mut self.lookups),
-            lookup_answers: mem::take(&mut self.lookup_answers),
-        }
+        mem::take(&mut state.pending)
     }
 }
 

@@ -22,10 +22,9 @@
 //! Decision: the serial numbers of session ids begin 2^24 apart on different shards, so that an
 //! application may use session ids of all shards as keys.
 
+use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use core::{fmt, mem};
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_channel::Sender;
@@ -52,7 +51,7 @@ pub(super) struct ShardHandle {
     /// Whether the shard has room for a connection.
     room: AtomicBool,
     /// The last counters of a shard that has ended.
-    last: Mutex<Option<Box<Metrics>>>,
+    last: OnceLock<Metrics>,
 }
 
 impl ShardHandle {
@@ -63,7 +62,7 @@ impl ShardHandle {
             sessions: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             room: AtomicBool::new(true),
-            last: Mutex::default(),
+            last: OnceLock::new(),
         })
     }
 
@@ -72,15 +71,7 @@ impl ShardHandle {
     }
 
     pub(super) fn last_metrics(&self) -> Option<Metrics> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned()
-    }
-}
-
-impl fmt::Debug for ShardHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardHandle")
-            .field("ended", &self.controls.is_closed())
-            .finish_non_exhaustive()
+        self.last.get().cloned()
     }
 }
 
@@ -251,8 +242,8 @@ impl ShardSet {
 
     /// Records the last counters of this shard, which ends.
     pub(super) fn leave(&self, metrics: &Metrics) {
-        let mut last = self.own.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Box::new(metrics.clone()));
+        // A shard ends once.
+        let _ = self.own.last.set(metrics.clone());
     }
 }
 

@@ -45,7 +45,7 @@ const DRAIN: Duration = Duration::from_millis(10);
 pub(super) enum Turn {
     /// A session has begun, and needs a handler.
     Opened(Session),
-    /// A connection has begun, and needs a task: [`connection`](Shard::connection).
+    /// A connection has begun, and needs a task: [`poll_connection`](Shard::poll_connection).
     Accepted(ConnId),
     /// The server has been shut down and every connection has ended.
     Drained,

@@ -47,7 +47,8 @@ mod target;
 
 pub(crate) use authority::split_authority;
 pub use body::{BodyDecoder, BodyLimits, Progress};
-pub use date::{HttpDate, Rfc3339, rfc3339};
+pub use date::HttpDate;
+pub(crate) use date::rfc3339;
 pub use error::Error;
 pub use fields::Scan;
 pub use framing::{Framing, framing};

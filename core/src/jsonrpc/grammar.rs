@@ -136,14 +136,18 @@ fn space(bytes: &[u8], at: usize) -> usize {
     rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
-/// The end of the colon at `at`, or after the white space there.
-fn colon(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
-    let at = at + space(bytes, at);
+/// The end of the octet at `at`, for which `fits` must hold.
+fn octet(bytes: &[u8], at: usize, fits: impl FnOnce(u8) -> bool) -> Result<usize, SyntaxError> {
     match bytes.get(at) {
-        Some(b':') => Ok(at + 1),
+        Some(&byte) if fits(byte) => Ok(at + 1),
         Some(_) => Err(SyntaxError::Unexpected(at)),
         None => Err(SyntaxError::UnexpectedEnd(at)),
     }
+}
+
+/// The end of the colon at `at`, or after the white space there.
+fn colon(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
+    octet(bytes, at + space(bytes, at), |byte| byte == b':')
 }
 
 /// The end of the string, number or literal at `at`.
@@ -159,35 +163,27 @@ fn scalar(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
 }
 
 fn literal(bytes: &[u8], at: usize, literal: &[u8]) -> Result<usize, SyntaxError> {
-    for (offset, letter) in literal.iter().enumerate() {
-        match bytes.get(at + offset) {
-            Some(byte) if byte == letter => {}
-            Some(_) => return Err(SyntaxError::Unexpected(at + offset)),
-            None => return Err(SyntaxError::UnexpectedEnd(at + offset)),
-        }
-    }
-    Ok(at + literal.len())
+    literal.iter().try_fold(at, |at, &letter| octet(bytes, at, |byte| byte == letter))
+}
+
+/// The end of the digits at `at`, of which there must be one.
+fn digits(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
+    let at = octet(bytes, at, |byte| byte.is_ascii_digit())?;
+    let rest = bytes.get(at..).unwrap_or_default();
+    Ok(at + rest.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
 
 fn number(bytes: &[u8], mut at: usize) -> Result<usize, SyntaxError> {
-    let digits = |from: usize| {
-        let rest = bytes.get(from..).unwrap_or_default();
-        match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
-            0 if rest.is_empty() => Err(SyntaxError::UnexpectedEnd(from)),
-            0 => Err(SyntaxError::Unexpected(from)),
-            count => Ok(from + count),
-        }
-    };
     if bytes.get(at) == Some(&b'-') {
         at += 1;
     }
-    at = if bytes.get(at) == Some(&b'0') { at + 1 } else { digits(at)? };
+    at = if bytes.get(at) == Some(&b'0') { at + 1 } else { digits(bytes, at)? };
     if bytes.get(at) == Some(&b'.') {
-        at = digits(at + 1)?;
+        at = digits(bytes, at + 1)?;
     }
     if matches!(bytes.get(at), Some(b'e' | b'E')) {
         let sign = matches!(bytes.get(at + 1), Some(b'+' | b'-'));
-        at = digits(at + 1 + usize::from(sign))?;
+        at = digits(bytes, at + 1 + usize::from(sign))?;
     }
     Ok(at)
 }
@@ -217,14 +213,7 @@ fn string(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
 }
 
 fn hex4(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
-    for offset in 0..4 {
-        match bytes.get(at + offset) {
-            Some(byte) if byte.is_ascii_hexdigit() => {}
-            Some(_) => return Err(SyntaxError::Unexpected(at + offset)),
-            None => return Err(SyntaxError::UnexpectedEnd(at + offset)),
-        }
-    }
-    Ok(at + 4)
+    (at..at + 4).try_fold(at, |_, at| octet(bytes, at, |byte| byte.is_ascii_hexdigit()))
 }
 
 /// The open brackets. The bit of each is 1 for an object and 0 for an array.

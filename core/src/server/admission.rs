@@ -195,7 +195,7 @@ impl Server {
         match self.has_place_for_session() {
             Err(Fault::ShuttingDown) => Err("draining"),
             Err(_) => Err("full"),
-            Ok(()) => self.health_extras.unready().map_or(Ok(()), Err),
+            Ok(()) => self.health_extras.not_ready.map_or(Ok(()), Err),
         }
     }
 

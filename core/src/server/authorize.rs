@@ -22,7 +22,7 @@ use crate::conn::ConnPhase;
 use crate::error::Fault;
 use crate::event::{AuthTicket, ConnId, Event, Refusal, RequestHead, Verdict};
 use crate::http1::Head;
-use crate::policy::bearer::Credentials;
+use crate::policy::bearer::bearer_token;
 use crate::principal::Principal;
 use crate::request::{Action, Unread};
 use crate::timers::TimerKind;
@@ -35,15 +35,15 @@ impl Server {
             Authorization::Deferred => return self.ask(key, plan, head),
             Authorization::Static(tokens) => tokens,
         };
-        let refused = match Credentials::read(head.fields_named("authorization")) {
-            Ok(Credentials::Bearer(token)) => match tokens.principal(token) {
+        let refused = match bearer_token(head.fields_named("authorization")) {
+            Ok(Some(token)) => match tokens.principal(token) {
                 Some(principal) => {
                     let principal = principal.clone();
                     return self.proceed(key, plan, Some(principal));
                 }
                 None => Refused { invalid_token: true, ..Fault::Unauthorized.into() },
             },
-            Ok(Credentials::None) => Fault::Unauthorized.into(),
+            Ok(None) => Fault::Unauthorized.into(),
             Err(fault) => fault.into(),
         };
         self.refuse(key, refused, plan.unread());
@@ -100,7 +100,7 @@ impl Server {
             Action::Post(plan) => self.begin_post(key, plan, principal),
             Action::Index { unread } => {
                 let answer = self.answering(key, unread, |server, to| {
-                    let text = server.config.index_page.as_deref().unwrap_or_default();
+                    let text = server.config.paths.index_page.as_deref().unwrap_or_default();
                     server.answers.page(text, to)
                 });
                 self.answer(key, answer, unread);

@@ -12,7 +12,7 @@ use crate::event::{ConnId, Event};
 use crate::jsonrpc::Kind;
 use crate::limits::within;
 use crate::principal::Principal;
-use crate::session::{PostOrigin, SessionState};
+use crate::session::{MessageTotals, PostOrigin, SessionState};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -37,7 +37,12 @@ impl Server {
             bodies_bytes += conn.body_bytes();
             let counts = self.config.address_key(conn.client).is_some();
             let theirs = conn.body_bytes() + conn.forwarded;
-            assert_eq!(conn.counted, if counts { theirs } else { 0 }, "{conn:?}");
+            assert_eq!(
+                conn.counted,
+                if counts { theirs } else { 0 },
+                "request bytes of {}",
+                ConnId(key)
+            );
             if conn.counted > 0 {
                 body_addresses.add_some(conn.counted_for, conn.counted);
             }
@@ -114,7 +119,7 @@ impl Server {
         ];
         for (role, kind) in expected {
             let armed = self.timers.armed(role, key.index());
-            assert_eq!(armed, kind, "{role:?} of {} in {:?}", ConnId(key), conn.phase);
+            assert_eq!(armed, kind, "{role:?} of {} in {:?}", ConnId(key), conn.phase.stage());
         }
         expected.iter().filter(|(_, kind)| kind.is_some()).count()
     }
@@ -131,22 +136,22 @@ impl Server {
             self.waiting_for_budget.len(),
             "a session waits for room twice"
         );
-        let mut unpolled: BTreeMap<Key, (u32, u64)> = BTreeMap::new();
+        let mut unpolled: BTreeMap<Key, MessageTotals> = BTreeMap::new();
         for event in &self.events {
             if let Event::Message { session, message, .. } = event {
-                let (messages, bytes) = unpolled.entry(session.0).or_default();
-                *messages += 1;
-                *bytes += message.body().len() as u64;
+                let totals = unpolled.entry(session.0).or_default();
+                totals.messages += 1;
+                totals.bytes += message.body().len() as u64;
             }
         }
         for (key, session) in self.sessions.iter() {
-            bytes += session.backlog_bytes();
+            bytes += session.backlog.bytes;
             session.address.into_iter().for_each(|address| addresses.add(address));
             if let Some(principal) = &session.principal {
                 *principals.entry(principal).or_default() += 1;
             }
             let waiting = unpolled.get(&key).copied().unwrap_or_default();
-            assert_eq!(session.unpolled(), waiting, "messages that were not polled");
+            assert_eq!(session.unpolled, waiting, "messages that were not polled");
             assert_eq!(
                 session.waiting_for_budget,
                 waiting_for_budget.contains(&key),
@@ -190,7 +195,7 @@ impl Server {
             assert!(waiting.is_of(message), "what is kept of a post is so");
             others += u32::from(message.kind() != Kind::Request);
         }
-        assert_eq!(session.held_others(), others, "held posts that are no requests");
+        assert_eq!(session.held_others, others, "held posts that are no requests");
         conns
     }
 
@@ -216,7 +221,7 @@ impl Server {
     pub(super) fn check_forwards(&self) -> u64 {
         let (mut bytes, mut waiting, mut settled) = (0, 0, 0);
         for (key, forward) in self.forwards.iter() {
-            let armed = self.timers.is_armed(Role::Forward, key.index());
+            let armed = self.timers.armed(Role::Forward, key.index()).is_some();
             let Some(message) = &forward.message else {
                 assert!(!armed, "a forward without a message waits for nothing");
                 settled += 1;

@@ -17,8 +17,8 @@
 //!
 //! Decision: all connections are looked at in one pass, only while a session waits. An index of queues by
 //! size was considered; every frame and every write would have to update it. The next pass follows after an
-//! eighth of `stall_when_full`, or at once if a pass has ended as many queues as one pass may. The first
-//! pass comes an eighth of `stall_when_full` after a session began to wait: a server that was delayed has
+//! eighth of `stall_when_full` (0.25 s if that is off), or at once if a pass has ended as many queues as
+//! one pass may. The first pass comes as long after a session began to wait: a server that was delayed has
 //! not tried to write meanwhile, and must not take that for clients that do not read.
 
 use core::time::Duration;
@@ -34,6 +34,8 @@ use crate::timers::TimerKind;
 const ENDED_BATCH: usize = 16;
 /// The shortest time between passes that end fewer, however short `stall_when_full` is.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The time between passes if `stall_when_full` is off: they end no queue, and go on to the next session.
+const PAUSE_WITHOUT_STALL: Duration = Duration::from_millis(250);
 
 const STALLED_WHILE_FULL: &str =
     "the peer takes no bytes, and others wait for room (limit queues_bytes_max)";
@@ -69,10 +71,8 @@ impl Server {
 
     /// A session waits for room in all queues together, for the frame that was refused last.
     pub(super) fn wait_for_budget(&mut self, key: Key) {
-        if self.waiting_for_budget.is_empty()
-            && let Some(patience) = self.config.timeouts.stall_when_full
-        {
-            self.queues_looked_until = self.queues_looked_until.max(self.after_pause(patience));
+        if self.waiting_for_budget.is_empty() {
+            self.queues_looked_until = self.queues_looked_until.max(self.after_pause());
         }
         let session = &mut self.sessions[key];
         if !core::mem::replace(&mut session.waiting_for_budget, true) {
@@ -123,25 +123,48 @@ impl Server {
         None
     }
 
-    /// When queues are looked at next to make room, if nothing else makes some.
+    /// When the next pass comes, if nothing else makes room.
     pub(super) fn queue_room_deadline(&self) -> Option<Deadline> {
-        self.config.timeouts.stall_when_full?;
+        let ends_queues = self.config.timeouts.stall_when_full.is_some();
+        let of_use = ends_queues || self.waiting_for_budget.len() > 1;
         let at = self.queues_looked_until;
-        self.wants_queue_room().then_some(Deadline { at, cause: TimerKind::Stall })
+        (of_use && self.wants_queue_room()).then_some(Deadline { at, cause: TimerKind::Stall })
     }
 
     /// When the next pass may come.
-    fn after_pause(&self, patience: Duration) -> Time {
-        self.now.saturating_add((patience / 8).max(PAUSE_MIN))
+    fn after_pause(&self) -> Time {
+        let patience = self.config.timeouts.stall_when_full;
+        let pause = patience.map_or(PAUSE_WITHOUT_STALL, |it| (it / 8).max(PAUSE_MIN));
+        self.now.saturating_add(pause)
     }
 
-    /// If a session waits for room in all queues together, ends the largest queues of peers that have taken
-    /// nothing for too long.
+    /// If the first session that waits for room in all queues together has none, ends the largest queues of
+    /// peers that have taken nothing for too long. If that makes too little room, the first session that
+    /// has some goes before it.
     pub(super) fn make_queue_room(&mut self) {
-        let Some(patience) = self.config.timeouts.stall_when_full else { return };
         if self.now < self.queues_looked_until || !self.wants_queue_room() {
             return;
         }
+        let (ended, next) = match self.config.timeouts.stall_when_full {
+            Some(patience) => self.end_stalled_queues(patience),
+            None => (0, self.now),
+        };
+        if ended == ENDED_BATCH || !self.wants_queue_room() {
+            self.queues_looked_until = self.now;
+            return;
+        }
+        self.queues_looked_until = self.after_pause();
+        if self.waiting_for_budget.len() == 1 {
+            // No other session can go before it, so a pass is of no use before a further queue may be ended.
+            self.queues_looked_until = self.queues_looked_until.max(next);
+        } else if let Some(at) = self.waiting_for_budget.iter().position(|&it| self.has_room(it)) {
+            self.waiting_for_budget.rotate_left(at);
+        }
+    }
+
+    /// Ends the largest queues whose peers have taken nothing for `patience`, until the first session that
+    /// waits has room. Returns how many it has ended, and when there may be a further one.
+    fn end_stalled_queues(&mut self, patience: Duration) -> (usize, Time) {
         let (mut largest, next) = self.largest_stalled_queues(patience);
         largest.sort_unstable_by_key(|&(shared, _)| core::cmp::Reverse(shared));
         let mut ended = 0;
@@ -152,13 +175,7 @@ impl Server {
             self.stalled(self.conns.key_at(key), STALLED_WHILE_FULL);
             ended += 1;
         }
-        let unmet = ended < ENDED_BATCH && self.wants_queue_room();
-        self.queues_looked_until =
-            if unmet { next.max(self.after_pause(patience)) } else { self.now };
-        if unmet && let Some(at) = self.waiting_for_budget.iter().position(|&it| self.has_room(it))
-        {
-            self.waiting_for_budget.rotate_left(at);
-        }
+        (ended, next)
     }
 
     /// The largest queues whose peers have taken nothing for `patience`: the cost of each in the shared

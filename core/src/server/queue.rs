@@ -43,7 +43,7 @@ use crate::event::{
 use crate::jsonrpc::{self, Kind, Message};
 use crate::limits::is_full;
 use crate::request::Unread;
-use crate::session::{PostOrigin, WaitingPost};
+use crate::session::{MessageTotals, PostOrigin, WaitingPost};
 use crate::sse::Frame;
 use crate::timers::{Role, TimerKind};
 
@@ -128,8 +128,8 @@ impl Server {
     pub(super) fn take_backlog(&mut self, session: Key, messages: u32, bytes: u64) {
         let Some(found) = self.sessions.find_mut(session) else { return };
         let bytes = bytes.min(BACKLOG_BYTES_MAX);
-        self.bodies_bytes = self.bodies_bytes - found.backlog_bytes() + bytes;
-        found.set_backlog(messages, bytes);
+        self.bodies_bytes = self.bodies_bytes - found.backlog.bytes + bytes;
+        found.backlog = MessageTotals { messages, bytes };
         self.releasable.push_back(session);
     }
 

@@ -15,6 +15,7 @@ use crate::conn::{Conn, ConnPhase};
 use crate::error::{AcceptError, Disposition, Fault};
 use crate::event::{ConnId, Outcome, ServerPhase, SessionId};
 use crate::http1::Persistence;
+use crate::line_throttle::SuppressedLines;
 use crate::peer::Peer;
 use crate::request::Unread;
 
@@ -99,9 +100,14 @@ impl Server {
         if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
             return;
         }
-        let Some(suppressed) = self.fault_lines.tell(fault, self.now) else { return };
+        let Some(suppressed) = self.fault_line(fault) else { return };
         let context = LogContext { server: self, key };
         log::log!(level, "{}{context}: {text}{suppressed}", fault.name());
+    }
+
+    /// Whether a line about this fault is due, as `LineThrottle::tell` says.
+    fn fault_line(&mut self, fault: Fault) -> Option<SuppressedLines> {
+        self.fault_lines.get_mut(fault as usize)?.tell(self.now)
     }
 
     /// Counts a connection that was not accepted, and writes it into the log.
@@ -110,7 +116,7 @@ impl Server {
         self.metrics.connections_refused += 1;
         self.metrics.count_fault(fault);
         if log::log_enabled!(log::Level::Info)
-            && let Some(suppressed) = self.fault_lines.tell(fault, self.now)
+            && let Some(suppressed) = self.fault_line(fault)
         {
             log::info!("{} from {peer}: {}{suppressed}", fault.name(), fault.text());
         }

@@ -239,7 +239,7 @@ impl Server {
         let frames_undelivered = self.clear_outbox(session.conn);
         self.note_end(key, &session, reason, frames_undelivered);
         self.cut(session.conn);
-        self.bodies_bytes -= session.backlog_bytes();
+        self.bodies_bytes -= session.backlog.bytes;
         if let Some(address) = &session.address {
             self.session_addresses.subtract(address);
         }

@@ -38,6 +38,12 @@ macro_rules! check {
                 (handle, listener.verdict_cache(cache).authorize(answer))
             }
 
+            fn sent_to_another_thread(listener: Listener, other: Listener) -> impl Send {
+                let serve =
+                    listener.serve(async |mut session| while session.recv().await.is_some() {});
+                (serve, other.serve_on_workers(async |session| drop(session)))
+            }
+
             fn tls(config: Arc<rustls::ServerConfig>) -> Result<Tls, TlsError> {
                 let _: fn(&TlsError) -> &TlsProblem = TlsError::problem;
                 let _ = Tls::from_config(config);

@@ -203,6 +203,7 @@ fn one_address_leaves_slots_to_others_and_is_answered_in_order() {
     let asked = harness.authorizer.count().0;
     harness.turn(after(1));
     assert_eq!(harness.authorizer.count().0, asked);
+    assert_eq!(harness.decisions.considered, 0, "no slot of the address is free");
     // Requests of another address wait behind them, and get a slot before them.
     let others: Vec<_> = (asked - 1..DECISIONS_MAX)
         .map(|n| harness.request_stream_from(from("127.0.0.1"), &format!("l{n}"), NOW))

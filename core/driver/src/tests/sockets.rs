@@ -147,8 +147,7 @@ impl ShardHarness {
                     Turn::Drained => return true,
                 }
             }
-            let shard = self.shard.clone();
-            self.conns.retain(|&conn| poll(pin!(shard.clone().connection(conn))).is_pending());
+            self.conns.retain(|&conn| self.shard.poll_connection(conn, cx).is_pending());
         }
         false
     }
@@ -263,7 +262,7 @@ fn broadcast_in_the_turn_that_opens_a_session_reaches_it() {
     let socket = harness.connect(usize::MAX, "");
     socket.0.borrow_mut().input.push_back(GET.into());
     let conn = harness.conns[1];
-    assert!(poll(pin!(harness.shard.clone().connection(conn))).is_pending());
+    assert!(harness.shard.poll_connection(conn, cx).is_pending());
     assert!(socket.0.borrow().input.is_empty(), "it is read");
     assert_eq!(harness.sessions.len(), 1, "no turn has returned its session");
     let handle = harness.handle.clone();

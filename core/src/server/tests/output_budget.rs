@@ -116,28 +116,46 @@ fn largest_stalled_queues_end_until_a_waiting_frame_fits() {
     assert!(bench.is_open(small.conn) && bench.is_open(middle.conn));
 }
 
-/// Who has the larger frame may wait for long, and not in front of all others.
+/// Frames of different sizes, of which only the smaller ones fit: whichever waits first, the others do not
+/// wait for it, with or without `stall_when_full`.
 #[test]
 fn first_in_line_for_which_no_room_can_be_made_goes_to_its_end() {
-    let mut bench = reserving(10_000);
-    let slow = hog(&mut bench, 6_000);
-    bench.send(slow.session, &costing(5_000));
-    let (large, small) = (bench.open(), bench.open());
-    let full = [(&large, 11_500), (&small, 5_000)];
-    for (client, cost) in full {
-        let sent = bench.server.send(client.session, &costing(cost), bench.now);
-        assert_eq!(sent, Err(SendError::Full));
+    for stall_when_full in [Some(secs(2)), None] {
+        let bench = reserving(10_000);
+        let limits = bench.server.config().limits().clone();
+        let timeouts = Timeouts { stall_when_full, heartbeat: None, ..Timeouts::default() };
+        let mut bench = Bench::with(Config::builder().limits(limits).timeouts(timeouts));
+        let slow = hog(&mut bench, 6_000);
+        bench.send(slow.session, &costing(5_000));
+        let (large, small, other) = (bench.open(), bench.open(), bench.open());
+        let waits = |bench: &mut Bench, client: &Client, cost| {
+            let sent = bench.server.send(client.session, &costing(cost), bench.now);
+            assert_eq!(sent, Err(SendError::Full));
+        };
+        waits(&mut bench, &large, 11_500);
+        waits(&mut bench, &small, 5_000);
+        // Now there is room for the small one.
+        bench.takes(slow.conn, 6_000);
+        assert!(bench.events().is_empty(), "it is not its turn");
+        let told_of_room = |bench: &mut Bench| {
+            bench.wait(Duration::from_millis(250));
+            let Some(Event::Unblocked { session }) = bench.event() else { panic!("no room") };
+            session
+        };
+        assert_eq!(told_of_room(&mut bench), small.session);
+        // And for one that comes later, behind the large one.
+        bench.set_reading(other.conn, false);
+        bench.send(other.session, &costing(8_000));
+        waits(&mut bench, &small, 5_000);
+        bench.set_reading(other.conn, true);
+        assert_eq!(told_of_room(&mut bench), small.session);
+        // The large one still waits.
+        bench.set_reading(slow.conn, true);
+        let Some(Event::Unblocked { session }) = bench.event() else {
+            panic!("it is told of room")
+        };
+        assert_eq!(session, large.session);
     }
-    // Now there is room for the small one.
-    bench.takes(slow.conn, 6_000);
-    assert!(bench.events().is_empty(), "it is not its turn");
-    bench.wait(secs(2));
-    let Some(Event::Unblocked { session }) = bench.event() else { panic!("it is told of room") };
-    assert_eq!(session, small.session);
-    // The large one still waits.
-    bench.set_reading(slow.conn, true);
-    let Some(Event::Unblocked { session }) = bench.event() else { panic!("it is told of room") };
-    assert_eq!(session, large.session);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Makes an accepted stream ready to be served.
+//! A stream of any kind that is served.
 //!
 //! Knows: what a stream tells of its peer, and on which streams TLS is spoken. Does not know: what is done
 //! in a handshake (`tls.rs`).
@@ -15,39 +15,36 @@ use super::socket::Socket;
 
 /// Puts TLS on an accepted TCP stream. It is called through a pointer, once for each connection, so that
 /// only `Listener::tls` needs a runtime with TLS.
-pub(super) type StartTls<R> = Arc<
-    dyn Fn(<R as Runtime>::TcpStream, Peer) -> <R as Runtime>::TlsStream + Send + Sync + 'static,
->;
+pub(super) type StartTls<R> =
+    Arc<dyn Fn(<R as Runtime>::TcpStream, Peer) -> Box<dyn Socket> + Send + Sync>;
 
 /// A stream of any kind that is served.
 pub(super) enum ServedStream<R: Runtime> {
     Tcp(R::TcpStream),
     #[cfg(unix)]
     Unix(R::UnixStream),
-    Tls(Box<R::TlsStream>),
+    Tls(Box<dyn Socket>),
 }
 
-/// Makes [`ServedStream`]s.
-pub(super) struct StreamFactory<R: Runtime> {
-    pub(super) start_tls: Option<StartTls<R>>,
-}
-
-impl<R: Runtime> StreamFactory<R> {
+impl<R: Runtime> ServedStream<R> {
     /// The stream to be served, and its peer. Fails if the peer has left already.
-    pub(super) fn open(&self, accepted: AcceptedStream<R>) -> io::Result<(ServedStream<R>, Peer)> {
+    pub(super) fn open(
+        accepted: AcceptedStream<R>,
+        start_tls: Option<&StartTls<R>>,
+    ) -> io::Result<(Self, Peer)> {
         match accepted {
             AcceptedStream::Tcp(stream, remote) => {
                 let peer = Peer::tcp(remote, R::tcp_setup(&stream)?);
-                Ok(match &self.start_tls {
+                Ok(match start_tls {
                     Some(start_tls) => {
                         let peer = peer.secure();
-                        (ServedStream::Tls(Box::new(start_tls(stream, peer))), peer)
+                        (Self::Tls(start_tls(stream, peer)), peer)
                     }
-                    None => (ServedStream::Tcp(stream), peer),
+                    None => (Self::Tcp(stream), peer),
                 })
             }
             #[cfg(unix)]
-            AcceptedStream::Unix(stream) => Ok((ServedStream::Unix(stream), Peer::local())),
+            AcceptedStream::Unix(stream) => Ok((Self::Unix(stream), Peer::local())),
         }
     }
 }
