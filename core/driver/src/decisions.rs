@@ -14,13 +14,12 @@
 //!
 //! Decision: futures are polled by the turn, and not spawned. The driver knows no runtime, and a
 //! future that is polled where it was made need not be `Send`. At most [`DECISIONS_MAX`] futures are
-//! started in one turn. As many requests wait as there may be events (`events_max`), one at most for
-//! each connection; those whose clients have left are removed when the number of waiting requests has
-//! doubled.
+//! started in one turn. At most `events_max` requests wait, one for each connection; those whose
+//! clients have left are removed when the number of waiting requests has doubled.
 //!
-//! Decision: a slot is freed when its decision is made or is over time (`decision`), and not when the
-//! client leaves: the verdict is cached all the same. The core's deadline for a request starts when
-//! the request arrives, the driver's for a decision when the decision starts.
+//! Decision: a slot is freed when its decision is made or its time (`decision`) is over, and not when
+//! the client leaves: the verdict is cached all the same. The core's deadline for a request starts
+//! when the request arrives, the driver's for a decision when the decision starts.
 //!
 //! Decision: requests with the same key wait for one decision, so that many clients with one token
 //! cause one call.
