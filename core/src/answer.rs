@@ -3,9 +3,9 @@
 //! Knows: the body and the fields of each answer, and the current date.
 //! Does not know: when an answer is due, or what happens to the connection afterwards.
 //!
-//! Chosen: every body but a stream's ends in a line feed, so that a person who uses curl has the next prompt
-//! on a line of its own; JSON readers pass over it. Considered: to end only the bodies of refusals so; but
-//! the 202 and the probes are the answers that people see most.
+//! Decision: every body but a stream's ends in a line feed, so that the next prompt of a person who uses
+//! curl is on a line of its own; JSON readers skip it. To end only the bodies of refusals so was
+//! considered, but the 202 and the probes are the answers that people see most.
 
 use alloc::borrow::Cow;
 use alloc::format;

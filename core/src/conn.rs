@@ -1,7 +1,8 @@
-//! One peer's connection: its phase, the input that it could not use yet, and the output that waits.
+//! One connection: its phase, the input that it could not use yet, and the output that waits.
 //!
-//! Knows: the phases, which may follow which, and what each means for the socket. Does not know: other
-//! connections, sessions, or requests; `server/lifecycle.rs` moves connections from phase to phase.
+//! Knows: the phases, which of them may follow which, and what each means for the socket. Does not
+//! know: other connections, sessions, or requests. `server/lifecycle.rs` moves connections from phase
+//! to phase.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -108,8 +109,8 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// The stages that may follow this one; the server asserts it at every change. ARCHITECTURE.md has this
-    /// table, and a test keeps the two the same.
+    /// The stages that may follow this one; the server asserts it at every change. `conn/phases.md` and
+    /// ARCHITECTURE.md have this as a table, and tests keep the three the same.
     pub(crate) const fn followers(self) -> &'static [Self] {
         use Stage::{
             Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Locating,
@@ -335,12 +336,10 @@ mod tests {
         Stage::Ended,
     ];
 
-    /// The expected table is printed where the two differ.
+    /// The table is also in ARCHITECTURE.md, which is not part of this package: a test of the package
+    /// `mcp-sse-tests` compares the two.
     #[test]
-    fn phase_table_in_architecture_is_that_of_followers() {
-        const DOCUMENT: &str = include_str!("../../ARCHITECTURE.md");
-        const BEGIN: &str = "<!-- phases: compared by a test in core/src/conn.rs -->\n";
-        const END: &str = "<!-- end of phases -->\n";
+    fn written_phase_table_is_that_of_followers() {
         let mut table = String::from("| from \\ to |");
         for to in STAGES {
             write!(table, " {to:?} |").unwrap();
@@ -354,9 +353,8 @@ mod tests {
             }
         }
         table.push('\n');
-        let (_, rest) = DOCUMENT.split_once(BEGIN).expect("the table's beginning is marked");
-        let (written, _) = rest.split_once(END).expect("the table's end is marked");
-        assert!(written == table, "the table in ARCHITECTURE.md should be\n{table}");
+        let written = include_str!("conn/phases.md");
+        assert!(written == table, "the table in core/src/conn/phases.md should be\n{table}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Requests whose HTTP is spoken elsewhere, as by hyper or by the server of a platform.
+//! Requests that another HTTP server has read, as hyper or the server of a platform.
 //!
-//! Knows: how such a request becomes the head that it would have been on an HTTP/1.1 connection of its
-//! own, by the same rules and limits; and what of a response is its head.
-//! Does not know: how a request is answered.
+//! Knows: how such a request becomes the head that it would be on an HTTP/1.1 connection, by the same
+//! rules and limits; and which part of a response is its head. Does not know: how a request is
+//! answered.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Guides to the core: how to drive it, and what its limits mean.
 //!
 //! The guides to the adapters (handlers, authentication, TLS, workers, proxies, axum) are in the module
-//! `guide` of `mcp-sse-driver`.
+//! `guide` of each adapter.
 
 /// Driving the core from an event loop of your own.
 ///

@@ -18,6 +18,10 @@
 //! assert_eq!(envelope.method.as_deref(), Some("ping"));
 //! # Ok::<(), mcp_sse_core::jsonrpc::Invalid>(())
 //! ```
+//!
+//! Decision: `notifications/cancelled` is read, although a transport should know no methods. MCP
+//! sends no response to a cancelled request, so without this the requests that clients cancel
+//! would stay in flight for ever and use up `in_flight_max`.
 
 mod grammar;
 mod outline;

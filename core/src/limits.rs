@@ -3,6 +3,12 @@
 //! Knows: the numbers, and the memory that they allow ([`Limits::memory_bytes_max`]).
 //! Does not know: what happens when a limit is reached. `None` always means unlimited, and zero
 //! means zero.
+//!
+//! Decision: a limit that is divided among workers is rounded up, so that no shard has a limit
+//! of zero and refuses all that it gets. So all shards together may exceed the limit by up to
+//! one for each shard. [`Limits::memory_bytes_max_of`] says how much memory this allows; it
+//! also counts the mailboxes between shards, each of which may hold as many bytes as a shard's
+//! budget of bodies, so that a client that posts two large messages at once is not refused.
 
 use core::time::Duration;
 

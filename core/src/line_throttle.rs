@@ -11,9 +11,9 @@
 //! opening and closing a stream costs a client nothing. Sessions with messages have up to
 //! [`SESSION_LINES_PER_SECOND`] lines.
 //!
-//! Considered and rejected: a line for every session (12,000 per second were measured); one limit
-//! for all causes together (a flood of one cause would hide all others); a timer that logs the
-//! count when a flood has ended (it would wake an idle server only for the log). The count is
+//! A line for every session was considered; 12,000 per second were measured. So was one limit for
+//! all causes together; a flood of one cause would hide all others. So was a timer that logs the
+//! count when a flood has ended; it would wake an idle server only for the log. The count is
 //! written with the next line of the same cause, and the counters of [`Metrics`](crate::Metrics)
 //! have it at any time.
 

@@ -2,6 +2,17 @@
 //!
 //! Knows: the checks of `Host` and `Origin`, of methods, media types and framing, and their order.
 //! Does not know: sessions, budgets, or anything that changes.
+//!
+//! Decision: `/health` and `/ready` are exempt from the checks of `Host` and `Origin`, because
+//! probes know no host names.
+//!
+//! Decision: an absolute target must have the scheme of its connection; otherwise the answer is
+//! 421. `https` on plain TCP must be refused (RFC 9110 §7.4). `http` on TLS is refused because
+//! this server refuses whenever a standard leaves the choice.
+//!
+//! Decision: on loopback the `Host` field must be allowed even if a proxy states another host. A
+//! page that has rebound its name to this machine reaches the port from the same address as a
+//! local proxy, and may write any field but `Host`.
 
 use alloc::format;
 use alloc::string::String;

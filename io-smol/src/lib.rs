@@ -32,6 +32,9 @@
 //! processes and a thread pool. Applications can use `smol`, as the examples here do; it re-exports the
 //! same parts.
 //!
+//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
+//! axum and rmcp, and limits.
+//!
 //! The library installs no signal handler, and reads no environment.
 
 #![forbid(unsafe_code)]
@@ -48,6 +51,8 @@ pub use mcp_sse_core::{
     RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
     StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };
+#[doc(inline)]
+pub use mcp_sse_driver::guide;
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
     ExchangeRequest, Handle, HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender,

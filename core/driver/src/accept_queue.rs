@@ -4,9 +4,11 @@
 //! accepted.
 //!
 //! Each shard has a queue of accepted sockets, which takes as many as the shard has room for, up to
-//! [`QUEUE_MAX`]. The [`Acceptor`] fills the queues with room in turn, and does not accept while none has
-//! room: few accepted sockets wait at any moment, none of them for a full shard, and further connections
-//! stay in the listening socket's backlog.
+//! [`QUEUE_MAX`]. The [`Acceptor`] gives sockets to the queues that have room, in turn.
+//!
+//! Decision: nothing is accepted while no queue has room. So few accepted sockets wait at any moment,
+//! none of them for a full shard, and further connections stay in the listening socket's backlog. A queue
+//! of one socket was considered: in a burst it would pass over each shard whose thread has not woken yet.
 
 use core::net::SocketAddr;
 use core::task::{Context, Poll, Waker};

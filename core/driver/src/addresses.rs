@@ -3,7 +3,7 @@
 //! Knows: what to do if one of several addresses cannot be bound, and how they share a free port.
 //! Does not know: what is served there.
 //!
-//! A decision: a name that resolves to several addresses is bound at all of them. Clients resolve the
+//! Decision: a name that resolves to several addresses is bound at all of them. Clients resolve the
 //! same name, and which address they try first differs: for `localhost` it is `::1` with some, and
 //! `127.0.0.1` with others that never try the second. The standard library's `bind` stops at the first
 //! address that can be bound, so half of those clients would find no server, or another one. One IPv6

@@ -11,6 +11,23 @@
 //! Decision: a request of an address that has [`DECISIONS_PER_ADDRESS_MAX`] slots waits until one of
 //! them is free, and requests of other addresses overtake it. Refusing it was considered, which is
 //! simpler; but some clients never come back after an error, and many of them may share an address.
+//!
+//! Decision: futures are polled by the turn, and not spawned. The driver knows no runtime, and a
+//! future that is polled where it was made need not be `Send`. At most [`DECISIONS_MAX`] futures are
+//! started in one turn. At most `events_max` requests wait, one for each connection; those whose
+//! clients have left are removed when the number of waiting requests has doubled.
+//!
+//! Decision: a slot is freed when its decision is made or its time (`decision`) is over, and not when
+//! the client leaves: the verdict is cached all the same. The core's deadline for a request starts
+//! when the request arrives, the driver's for a decision when the decision starts.
+//!
+//! Decision: requests with the same key wait for one decision, so that many clients with one token
+//! cause one call.
+//!
+//! Decision: if the authorizer panics, or the function that makes cache keys, the request is answered
+//! 503. A panic of a handler ends its session, and a panic of any other function that a turn calls
+//! ends the server. But here a client chooses the input, and a client must not be able to end the
+//! server.
 
 use core::fmt;
 use core::net::IpAddr;

@@ -3,15 +3,18 @@
 //! Knows: the limit of the process, what it has open, and what a server opens beside its connections.
 //! Does not know: what the application opens for its sessions.
 //!
-//! The core's reserve for posts holds where `connections_max` is reached before the system's own limit
-//! is. So a listener lowers `connections_max` to what there are descriptors for when it begins to serve.
-//! It never changes the limit of the process: that belongs to the application, and is inherited by the
-//! programs that it starts. To measure at the start was preferred to stopping streams at the first
-//! `EMFILE`: by then there is no descriptor left to tell anybody on.
+//! The core's reserve of connections for posts takes effect only if `connections_max` is reached before
+//! the limit of the process is. So a listener lowers `connections_max` to the descriptors that are
+//! available when it begins to serve. It never changes the limit of the process: that belongs to the
+//! application, and is inherited by the programs that it starts.
 //!
-//! What is open is counted, because an application may have opened hundreds of files before it serves.
-//! What it opens later it has to keep in mind itself: [`SPARE`] is for a few, and `connections_max` for
-//! more. Several servers in one process know nothing of each other.
+//! Decision: descriptors are counted when the server begins to serve. Refusing streams after the first
+//! `EMFILE` was considered; by then there is no descriptor left on which a client could be answered.
+//!
+//! Open descriptors are counted, because an application may have opened hundreds of files before it
+//! serves. The application has to plan for those that it opens later: [`SPARE`] is enough for a few,
+//! and a lower `connections_max` makes room for more. Several servers in one process do not know of
+//! each other.
 
 use mcp_sse_core::Limits;
 

@@ -84,6 +84,7 @@ type SharedExchange = Arc<Shared<ExchangeState>>;
 /// taken.
 ///
 /// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
 /// use core::future::poll_fn;
 /// use mcp_sse_driver::ExchangeClient;
 ///
@@ -99,6 +100,20 @@ type SharedExchange = Arc<Shared<ExchangeState>>;
 ///     }
 ///     Some((head.status(), received))
 /// }
+/// # fn main() -> std::io::Result<()> {
+/// # serve_client(&[], async |session| {
+/// #     let request = mcp_sse_driver::ExchangeRequest {
+/// #         method: "GET".into(),
+/// #         target: "/health".into(),
+/// #         fields: vec![("host".into(), b"localhost".to_vec())],
+/// #         mount: String::new(),
+/// #     };
+/// #     let client = session.server().exchange(request, mcp_sse_core::Peer::local()).await;
+/// #     let (status, body) = send(client.expect("it runs"), Vec::new()).await.expect("an answer");
+/// #     assert_eq!((status, body.first()), (200, Some(&b'{')));
+/// # })?;
+/// # Ok(())
+/// # }
 /// ```
 pub struct ExchangeClient(SharedExchange);
 

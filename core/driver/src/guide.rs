@@ -1,8 +1,12 @@
 //! Guides to the adapters: how to serve, and how to put a server on a network.
 //!
 //! They hold for `mcp-sse-smol` and `mcp-sse-tokio` alike, which re-export every type that they name.
-//! Examples use one adapter; the other has the same names. The package `mcp-sse-tests`, which depends on
-//! both adapters, compiles the examples.
+//! Examples use one adapter; the other has the same names.
+
+#[doc(inline)]
+pub use mcp_sse_core::guide::limits;
+
+// The package `mcp-sse-tests`, which depends on both adapters, compiles the examples of these files.
 
 /// Where handlers run, how they send, and how a server is stopped.
 #[cfg_attr(not(doctest), doc = "")]

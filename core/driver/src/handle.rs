@@ -33,6 +33,7 @@ const CONTROLS_MAX: usize = 64;
 /// one.
 ///
 /// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
 /// use mcp_sse_driver::Handle;
 ///
 /// async fn status(server: &Handle) -> String {
@@ -41,6 +42,12 @@ const CONTROLS_MAX: usize = 64;
 ///         Err(stopped) => stopped.to_string(),
 ///     }
 /// }
+/// # fn main() -> std::io::Result<()> {
+/// # serve_client(&[], async |session| {
+/// #     assert_eq!(status(session.server()).await, "1 sessions");
+/// # })?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Handle {
@@ -173,11 +180,18 @@ impl Handle {
     /// again, on any clone of the handle, changes nothing.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::Handle;
     /// async fn stop_on(signal: impl Future<Output = ()>, server: Handle) {
     ///     signal.await;
     ///     server.shutdown();
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     stop_on(core::future::ready(()), session.server().clone()).await;
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn shutdown(&self) {
         self.stop(StopKind::Shutdown);
@@ -191,11 +205,19 @@ impl Handle {
     /// changes nothing.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::Handle;
     /// /// The first interrupt shuts down in order, the second at once.
     /// fn interrupted(server: &Handle, times: u32) {
     ///     if times == 1 { server.shutdown() } else { server.abort() }
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     interrupted(session.server(), 1);
+    /// #     interrupted(session.server(), 2);
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn abort(&self) {
         self.stop(StopKind::Abort);
@@ -216,6 +238,7 @@ impl Handle {
     /// [`Stopped`] once the server has ended.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::sse::Frame;
     /// # use mcp_sse_driver::{Handle, Stopped};
     /// async fn announce_tools(server: &Handle) -> Result<u32, Stopped> {
@@ -223,6 +246,13 @@ impl Handle {
     ///     let reach = server.broadcast(Frame::message(json).expect("valid JSON")).await?;
     ///     Ok(reach.queued)
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[], async |session| {
+    /// #     assert_eq!(announce_tools(session.server()).await, Ok(1));
+    /// # })?;
+    /// # assert!(received.contains("list_changed"));
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn broadcast(&self, frame: Frame) -> Result<Reach, Stopped> {
         let replies = self.request(|reply| Control::Broadcast(frame.clone(), reply)).await;
@@ -234,11 +264,16 @@ impl Handle {
     /// added before. The default is nothing. Returns immediately.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::HealthExtras;
     /// # use mcp_sse_driver::Handle;
     /// fn database_lost(server: &Handle) {
     ///     server.set_health_extras(HealthExtras::new().not_ready("no database"));
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| database_lost(session.server()))?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn set_health_extras(&self, extras: HealthExtras) {
         self.shards
@@ -255,10 +290,17 @@ impl Handle {
     /// [`Stopped`] once the server has ended.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::{Handle, Stopped};
     /// async fn sessions_open(server: &Handle) -> Result<u64, Stopped> {
     ///     Ok(server.metrics().await?.sessions_open())
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     assert_eq!(sessions_open(session.server()).await, Ok(1));
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn metrics(&self) -> Result<Metrics, Stopped> {
         let replies = self.request(Control::Metrics).await;
@@ -285,6 +327,7 @@ impl Handle {
     /// head is then `None` (see [`ExchangeClient::poll_head`]).
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use core::future::poll_fn;
     /// # use mcp_sse_core::Peer;
     /// # use mcp_sse_driver::{ExchangeRequest, Handle, Stopped};
@@ -300,6 +343,12 @@ impl Handle {
     ///     let head = poll_fn(|cx| client.poll_head(cx)).await;
     ///     Ok(head.map(|head| head.status()))
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     assert_eq!(health_status(session.server()).await, Ok(Some(200)));
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn exchange(
         &self,

@@ -1,12 +1,13 @@
 //! The runtime-independent half of an MCP HTTP+SSE server: everything between the sans-IO core and a
 //! runtime.
 //!
-//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds.
-//! Does not know: any runtime; an adapter implements [`Runtime`] for one.
+//! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds. Does
+//! not know: any runtime; an adapter implements [`Runtime`] for one. This is a crate of its own because
+//! `mcp-sse-core` does no I/O.
 //!
 //! [`Listener`] is what an application starts with. Applications use it through an adapter,
 //! `mcp-sse-smol` or `mcp-sse-tokio`, which names its runtime. [`Session`] and [`Handle`] are `Send`,
-//! and may be used on any executor.
+//! and may be used on any executor. The module [`guide`] explains how to serve.
 //!
 //! # A third runtime
 //!

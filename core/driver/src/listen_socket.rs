@@ -2,6 +2,13 @@
 //!
 //! Knows: when the operating system distributes connections among several sockets at one address. Does not
 //! know: how a socket is bound (`addresses.rs`, `unix.rs`), or how a runtime accepts.
+//!
+//! Decision: a port is bound without `SO_REUSEPORT`, and shared afterwards. If it were bound with this
+//! option, a second server of the same user could bind the port as well, and would silently get half of
+//! the connections. So the first socket is bound without the option, which fails if the port is in use,
+//! and then gets the option for the sockets that follow; Linux looks at the option, and not at when it was
+//! set. If a port cannot be shared, as with a socket that this program has not bound, one acceptor
+//! distributes the connections (`accept_queue`).
 
 use core::iter;
 use core::net::SocketAddr;

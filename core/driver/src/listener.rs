@@ -4,10 +4,18 @@
 //! where its handlers run. Does not know: any runtime; each adapter names its own in
 //! `pub type Listener = mcp_sse_driver::Listener<..>`.
 //!
-//! An alias was preferred to a type of each adapter that wraps this one, which would repeat every
-//! method and its documentation. `Listener::bind(..)` through an alias leaves nothing to infer, because
-//! the alias has no parameter. The adapters' functions `serve` and `serve_local` are written out in
-//! each: a generic function would have to be told its runtime.
+//! Decision: an adapter's listener is an alias. A type of each adapter that wraps this one was
+//! considered; it would repeat every method and its documentation. `Listener::bind(..)` through an alias
+//! leaves nothing to infer, because the alias has no parameter. The adapters' functions `serve` and
+//! `serve_local` are written out in each: the caller of a generic function would have to name the
+//! runtime.
+//!
+//! Decision: `serve` calls its handler under a lock, because a handler is `FnMut` and sessions come from
+//! several threads. The future that the handler returns runs where `serve` is awaited (smol) or on that
+//! runtime (tokio): on the thread of the sockets, a handler that blocks would stop the server.
+//! `serve_on_workers` is for handlers that should run where the session is: they are `Fn + Send + Sync`,
+//! and their futures need not be `Send`. `serve_local` serves with one thread, and returns an error if
+//! several are configured.
 
 use core::net::SocketAddr;
 use core::{fmt, iter};

@@ -2,14 +2,15 @@
 //!
 //! Knows: the types and functions that a runtime provides. Does not know: any runtime.
 //!
-//! One trait has all of them, so that one `impl` is a whole runtime and its author sees at once what is
-//! missing. Considered and not taken: a trait each for listening sockets, streams and executors, since no
-//! type of a runtime is of use without the others here; and readiness of any descriptor as the only
-//! primitive, since tokio's streams remember which read emptied a socket, and the driver would have to do
-//! that again.
+//! Decision: one trait has all of them, so that one `impl` is a whole runtime and its author sees at once
+//! what is missing. One trait each for listening sockets, streams and executors was considered, but no
+//! type of a runtime is of use here without the others. Readiness of any descriptor as the only primitive
+//! was considered as well; tokio's streams remember which read emptied a socket, and the driver would
+//! have to do that again.
 //!
-//! TLS is a trait of its own, for the TCP stream, and not a feature of this one: with features, an adapter
-//! without TLS would not compile in a program in which another crate switches the driver's feature `tls` on.
+//! Decision: TLS is a trait of its own, for the TCP stream, and not a feature of this one. With a feature, an
+//! adapter without TLS would not compile in a program in which another crate enables the driver's feature
+//! `tls`.
 
 use core::net::SocketAddr;
 use core::pin::Pin;

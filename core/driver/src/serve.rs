@@ -13,6 +13,9 @@
 //!
 //! Where the operating system does not distribute connections, one of the threads also runs a task that
 //! accepts for all of them.
+//!
+//! Decision: a task accepts at most [`ACCEPTED_MAX`] connections before the thread's other tasks run. A
+//! client that connects as fast as connections are accepted would otherwise occupy the thread.
 
 use core::future::poll_fn;
 use core::task::{Poll, ready};

@@ -3,9 +3,12 @@
 //! Knows: the messages and frames between the two, and which task waits for which.
 //! Does not know: sockets, or how the core queues a frame.
 //!
-//! Both sides share one [`SessionMailbox`] behind a mutex that is held only to move an item. Channels
-//! were considered: two per session would allocate for each idle session, and most sessions are idle;
-//! an empty mailbox owns no heap memory.
+//! Decision: both sides share one [`SessionMailbox`] behind a mutex that is held only to move an
+//! item. Two bounded channels were considered: they take 2 kB for each idle session, and most
+//! sessions are idle. An empty mailbox owns no heap memory.
+//!
+//! Decision: a [`Session`] does not implement `Stream` of the futures crates, which would be a
+//! dependency. [`Session::poll_recv`] is all that an implementation needs.
 
 use core::fmt;
 use core::future::poll_fn;
@@ -169,6 +172,7 @@ impl SessionMailbox {
 /// It is `Send`, belongs to no runtime and may be moved to any thread or executor.
 ///
 /// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
 /// use mcp_sse_core::{SendError, jsonrpc::Kind, sse::Frame};
 /// use mcp_sse_driver::Session;
 ///
@@ -181,6 +185,13 @@ impl SessionMailbox {
 ///     }
 ///     Ok(())
 /// }
+/// # fn main() -> std::io::Result<()> {
+/// # let received = serve_client(&[PING], async |session| {
+/// #     let _gone = answer_all(session).await;
+/// # })?;
+/// # assert!(received.contains("\"done\""));
+/// # Ok(())
+/// # }
 /// ```
 pub struct Session {
     sender: SessionSender,
@@ -192,6 +203,7 @@ pub struct Session {
 /// or any of its senders exists.
 ///
 /// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
 /// use mcp_sse_core::{SendError, sse::Frame};
 /// use mcp_sse_driver::SessionSender;
 ///
@@ -199,6 +211,13 @@ pub struct Session {
 ///     let json = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 ///     sender.send(Frame::message(json).expect("valid JSON")).await
 /// }
+/// # fn main() -> std::io::Result<()> {
+/// # let received = serve_client(&[], async |session| {
+/// #     notify(session.sender()).await.expect("the client is there");
+/// # })?;
+/// # assert!(received.contains("list_changed"));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct SessionSender {
@@ -223,6 +242,7 @@ impl Session {
     /// Cancel-safe: a future that is dropped has taken no message.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::Session;
     /// async fn log_all(mut session: Session) {
     ///     while let Some(message) = session.recv().await {
@@ -230,6 +250,10 @@ impl Session {
     ///     }
     ///     println!("{}: {:?}", session.id(), session.closed());
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[CANCELLED], log_all)?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn recv(&mut self) -> Option<Message> {
         poll_fn(|cx| self.poll_recv(cx)).await
@@ -241,6 +265,7 @@ impl Session {
     /// The task of the last call of this method or of [`poll_closed`](Self::poll_closed) is woken.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use core::{pin::Pin, task::{Context, Poll}};
     /// # use mcp_sse_core::jsonrpc::Message;
     /// # use mcp_sse_driver::Session;
@@ -253,6 +278,13 @@ impl Session {
     ///         self.0.poll_recv(cx)
     ///     }
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[CANCELLED], async |mut session| {
+    /// #     let message = NextMessage(&mut session).await.expect("a message");
+    /// #     assert_eq!(message.method(), Some("notifications/cancelled"));
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         let shared = &self.sender.guard.shared;
@@ -276,11 +308,19 @@ impl Session {
     /// One task is woken: that of the last call of this method or of [`poll_recv`](Self::poll_recv).
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use core::future::poll_fn;
     /// # use mcp_sse_driver::{Closed, Session};
     /// async fn closed(session: &mut Session) -> Closed {
     ///     poll_fn(|cx| session.poll_closed(cx)).await
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[CANCELLED], async |mut session| {
+    /// #     let closed = closed(&mut session).await;
+    /// #     assert_eq!(closed.reason, mcp_sse_core::CloseReason::Peer);
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         let mailbox = self.sender.guard.shared.mailbox.lock();
@@ -294,12 +334,23 @@ impl Session {
     /// Returns a sending half of this session, for another task.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::sse::Frame;
     /// # use mcp_sse_driver::Session;
     /// fn answer_elsewhere(session: &Session, json: Vec<u8>) {
     ///     let sender = session.sender();
     ///     std::thread::spawn(move || sender.try_send(Frame::message(&json).expect("valid JSON")));
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[PING], async |mut session| {
+    /// #     let id = session.recv().await.expect("a request").id().expect("an id").to_owned();
+    /// #     let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+    /// #     answer_elsewhere(&session, body.into_bytes());
+    /// #     session.recv().await; // Until the client leaves.
+    /// # })?;
+    /// # assert!(received.contains("result"));
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn sender(&self) -> SessionSender {
@@ -314,12 +365,20 @@ impl Session {
     /// queue can ever hold the frame.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::{SendError, sse::Frame};
     /// # use mcp_sse_driver::Session;
     /// async fn ping(session: &Session) -> Result<(), SendError> {
     ///     let json = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     ///     session.send(Frame::message(json).expect("valid JSON")).await
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[], async |session| {
+    /// #     ping(&session).await.expect("the client is there");
+    /// # })?;
+    /// # assert!(received.contains("ping"));
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
         self.sender.send(frame).await
@@ -332,6 +391,7 @@ impl Session {
     /// [`SendError::Full`] if there is no room now, and the errors of [`send`](Self::send).
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::{SendError, sse::Frame};
     /// # use mcp_sse_driver::Session;
     /// /// Returns whether the log line was sent: it is dropped for a client that is behind.
@@ -342,6 +402,13 @@ impl Session {
     ///         Err(error) => Err(error),
     ///     }
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[], async |session| {
+    /// #     assert_eq!(send_log_line(&session, Frame::message(b"{}").expect("JSON")), Ok(true));
+    /// # })?;
+    /// # assert!(received.contains("data: {}"));
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn try_send(&self, frame: Frame) -> Result<(), SendError> {
         self.sender.try_send(frame)
@@ -353,6 +420,7 @@ impl Session {
     /// still be received. Calling it again changes nothing.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::{SendError, sse::Frame};
     /// # use mcp_sse_driver::Session;
     /// async fn send_last(session: &Session, frame: Frame) -> Result<(), SendError> {
@@ -360,6 +428,14 @@ impl Session {
     ///     session.close();
     ///     Ok(())
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     let frame = || Frame::message(b"{}").expect("JSON");
+    /// #     assert_eq!(send_last(&session, frame()).await, Ok(()));
+    /// #     assert_eq!(session.try_send(frame()), Err(SendError::Gone));
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn close(&self) {
         self.sender.close();
@@ -369,10 +445,15 @@ impl Session {
     /// that the client posts to.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::Session;
     /// fn log_begin(session: &Session) {
     ///     println!("{} began", session.id());
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| log_begin(&session))?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn id(&self) -> SessionId {
@@ -384,10 +465,15 @@ impl Session {
     /// Only posts of the same principal reach the session.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::Session;
     /// fn may_delete(session: &Session) -> bool {
     ///     session.principal().is_some_and(|principal| principal.name() == "admin")
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| assert!(may_delete(&session)))?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
@@ -397,10 +483,15 @@ impl Session {
     /// The head of the `GET` request that opened the session.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::Session;
     /// fn accepts_german(session: &Session) -> bool {
     ///     session.head().field("accept-language").is_some_and(|value| value.starts_with(b"de"))
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| assert!(accepts_german(&session)))?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn head(&self) -> &Arc<RequestHead> {
@@ -410,12 +501,20 @@ impl Session {
     /// The handle of the server that the session belongs to, which reaches the other sessions.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::sse::Frame;
     /// # use mcp_sse_driver::{Session, Stopped};
     /// async fn tell_all(session: &Session, frame: Frame) -> Result<(), Stopped> {
     ///     session.server().broadcast(frame).await?;
     ///     Ok(())
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[], async |session| {
+    /// #     tell_all(&session, Frame::message(b"{}").expect("JSON")).await.expect("it runs");
+    /// # })?;
+    /// # assert!(received.contains("data: {}"));
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn server(&self) -> &Handle {
@@ -425,11 +524,16 @@ impl Session {
     /// How the session ended; `None` while it is open.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::CloseReason;
     /// # use mcp_sse_driver::Session;
     /// fn was_too_slow(session: &Session) -> bool {
     ///     session.closed().is_some_and(|closed| closed.reason == CloseReason::Stalled)
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| assert!(!was_too_slow(&session)))?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
@@ -451,6 +555,7 @@ impl SessionSender {
     /// ([`Limits::queues_bytes_max`](mcp_sse_core::Limits::queues_bytes_max)).
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::{SendError, sse::Frame};
     /// # use mcp_sse_driver::SessionSender;
     /// async fn send_in_order(sender: &SessionSender, frames: Vec<Frame>) -> Result<(), SendError> {
@@ -459,6 +564,15 @@ impl SessionSender {
     ///     }
     ///     Ok(())
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[], async |session| {
+    /// #     let frames = [br#"{"n":1}"#, br#"{"n":2}"#].map(|json| Frame::message(json).expect("JSON"));
+    /// #     send_in_order(&session.sender(), frames.into()).await.expect("the client is there");
+    /// # })?;
+    /// # let at = |text| received.find(text).expect("it was sent");
+    /// # assert!(at(r#"{"n":1}"#) < at(r#"{"n":2}"#));
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
         let mut waiting = WaitingSend { shared: &self.guard.shared, number: None };
@@ -484,6 +598,7 @@ impl SessionSender {
     /// [`SendError::Full`] if there is no room now, and the errors of [`send`](Self::send).
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_core::sse::Frame;
     /// # use mcp_sse_driver::SessionSender;
     /// /// Sends to each session that has room, and drops the sessions that have ended.
@@ -493,6 +608,13 @@ impl SessionSender {
     ///         let _ = sender.try_send(frame.clone());
     ///     }
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # let received = serve_client(&[], async |session| {
+    /// #     publish(&mut vec![session.sender()], &Frame::message(b"{}").expect("JSON"));
+    /// # })?;
+    /// # assert!(received.contains("data: {}"));
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn try_send(&self, frame: Frame) -> Result<(), SendError> {
         self.put(frame, None).map_err(|(error, _)| error)
@@ -529,10 +651,19 @@ impl SessionSender {
     /// changes nothing.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::SessionSender;
     /// fn end_all(senders: &[SessionSender]) {
     ///     senders.iter().for_each(SessionSender::close);
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     end_all(&[session.sender()]);
+    /// #     let frame = mcp_sse_core::Frame::message(b"{}").expect("JSON");
+    /// #     assert_eq!(session.try_send(frame), Err(mcp_sse_core::SendError::Gone));
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn close(&self) {
         self.guard.shared.finish();
@@ -541,10 +672,17 @@ impl SessionSender {
     /// The session's name in logs; see [`Session::id`].
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::SessionSender;
     /// fn find(senders: &[SessionSender], id: mcp_sse_core::SessionId) -> Option<&SessionSender> {
     ///     senders.iter().find(|sender| sender.id() == id)
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     assert!(find(&[session.sender()], session.id()).is_some());
+    /// # })?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn id(&self) -> SessionId {
@@ -554,10 +692,15 @@ impl SessionSender {
     /// How the session ended; `None` while it is open.
     ///
     /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
     /// # use mcp_sse_driver::SessionSender;
     /// fn frames_lost(sender: &SessionSender) -> u32 {
     ///     sender.closed().map_or(0, |closed| closed.frames_undelivered)
     /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| assert_eq!(frames_lost(&session.sender()), 0))?;
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {

@@ -1,7 +1,7 @@
-//! A shard's mailbox: what handles on any thread, and the other shards of its server, want of it.
+//! A shard's mailbox: requests of handles on any thread, and of the other shards of its server.
 //!
-//! Knows: what waits for the shard, how much may, and the task to wake.
-//! Does not know: what the shard does with any of it.
+//! Knows: what waits for the shard, how much may wait, and the task to wake. Does not know:
+//! what the shard does with any of it.
 
 use core::mem;
 use core::task::{Context, Waker};

@@ -2,6 +2,25 @@
 //!
 //! Knows: how a post reaches the shard of its session, how its outcome comes back, and how many
 //! sessions and connections each shard has open. Does not know: threads, or what a session is.
+//!
+//! Decision: each worker is a complete server. Its thread has a shard with a `Server`, sockets
+//! and a share of the limits; threads share a [`ShardHandle`] for each shard, and no lock that
+//! is held across other work. A post for another shard's session goes into that shard's
+//! mailbox, which takes as many as `forwarded_max` and `bodies_bytes_max` allow one shard; the
+//! post is answered 503 beyond that. In its next turn that shard passes the post to
+//! [`Server::deliver`], and the outcome returns the same way to [`Server::acknowledge`]. The
+//! ticket travels with the post, so that a post is answered once. A shard that ends answers 503
+//! to the posts in its mailbox and to those that it holds.
+//!
+//! Decision: the counts of `/health` are added up before each request is read, and not once in
+//! each turn: an idle shard takes no turn until its next heartbeat, and would report old
+//! counts. Each shard stores two counters after anything that may have changed them, and loads
+//! those of the others before anything that may report them. The core is told the sum
+//! (`handle_elsewhere`), so it stays a function of its inputs. None of this happens with one
+//! worker.
+//!
+//! Decision: the serial numbers of session ids begin 2^24 apart on different shards, so that an
+//! application may use session ids of all shards as keys.
 
 use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};

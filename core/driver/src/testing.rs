@@ -1,9 +1,9 @@
 //! Support for unit tests: seeded entropy, and the log lines of a thread. Not part of the crate.
 //!
-//! It repeats parts of `core/src/testing.rs`, which is compiled only for the core's own unit tests. A
-//! package of test support for both was considered, and a `#[path]` to the core's file: the first is a
-//! fourth package for 50 lines, and the second leaves this package's tests without a file once it is
-//! packaged.
+//! Decision: this repeats parts of `core/src/testing.rs`, which is compiled only for the core's own
+//! unit tests. A package of test support for both was considered, and a `#[path]` to the core's file.
+//! The first would be one more package for 50 lines, and with the second this package's tests would
+//! lack a file once it is packaged.
 
 use core::cell::RefCell;
 

@@ -8,6 +8,18 @@
 //! A handshake takes place inside the reads of a connection that the core has accepted already. So
 //! no other connection waits for it, it counts against every limit on connections, and its deadline is that
 //! of a request head.
+//!
+//! Decision: the cryptography is `ring`, which needs a C compiler and nothing else. `aws-lc-rs`, the
+//! default of rustls, builds all of AWS-LC and needs CMake on some targets. It has post-quantum key
+//! exchange and FIPS: an application that wants those passes a configuration with its own provider to
+//! [`Tls::from_config`]. Nothing is installed as the default provider of the process.
+//!
+//! Decision: a byte counts as written when the kernel has it. rustls accepts 64 KiB that have not been
+//! sent; if those counted, the stall timer would not see that a client has stopped reading, and the last
+//! bytes of a burst would not be flushed.
+//!
+//! Decision: an end of TCP without `close_notify` is an end of input. Many clients end so, and it cannot
+//! truncate a message unnoticed, because requests state their length.
 
 use core::fmt;
 use core::mem;

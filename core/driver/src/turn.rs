@@ -2,6 +2,16 @@
 //!
 //! Knows: the order of a turn, its limits, and when the next one is needed.
 //! Does not know: what an event does to a session or a socket.
+//!
+//! Decision: only a turn writes to sockets. A task that reads requests a turn; the turn passes
+//! the events to the handles and then writes to every socket with output once, so that answers
+//! and events for one socket leave together. If a socket accepts no more, its own task waits
+//! for it.
+//!
+//! Decision: if this thread was delayed, sockets are drained before timeouts fire. When a
+//! deadline is noticed more than [`DELAYED`] too late, because a handler or the machine has
+//! held the thread up, bytes that arrived in time may wait in sockets. The turn then reads for
+//! [`DRAIN`] longer before it fires the timeouts.
 
 use core::task::{Context, Poll};
 use core::time::Duration;

@@ -2,6 +2,11 @@
 //!
 //! Knows: whether a socket file is in use, and when it may be replaced and removed.
 //! Does not know: what is served on it.
+//!
+//! Decision: the socket is created in a directory of mode 0700, and linked into place. Between
+//! `bind` and `chmod` every user whom the umask admits could connect, and the umask belongs to
+//! the whole process. A link is used because, unlike a rename, it fails if another file has
+//! appeared meanwhile.
 
 use core::time::Duration;
 use std::fs::{self, DirBuilder, Permissions};

@@ -7,9 +7,15 @@
 //! cached refusals would fill the memory and answer no request. The cost of such a client is
 //! bounded by [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX).
 //!
-//! An entry is found by a keyed hash of its key, which clients cannot predict. The whole key is
-//! then compared in a time that depends only on the lengths: the key contains a secret, and the
-//! steps of a search must not reveal how much of a guess was right.
+//! Decision: an entry is found by a keyed hash of its key, which clients cannot predict. The whole
+//! key is then compared in a time that depends only on the lengths: the key contains a secret, and
+//! the steps of a search must not reveal how much of a guess was right. A digest in place of the
+//! key was considered: it would have to be cryptographic, and would hide the credential from a
+//! memory dump that has the read buffers with the same credential in them.
+//!
+//! Decision: each shard has its own cache, with its share of the entries. A cache for all shards
+//! would take a lock for every post. So the authorizer may be called for one credential by each
+//! worker.
 
 use core::fmt;
 use core::hash::BuildHasher;

@@ -1,7 +1,14 @@
 //! Bearer credentials (RFC 6750), and tokens that are part of the configuration.
 //!
-//! Knows: the `Authorization` field, the grammar of tokens, and a comparison principal_of duration does
-//! not depend on the secret. Does not know: how a refusal is answered.
+//! Knows: the `Authorization` field, the grammar of tokens, and a comparison whose duration does not
+//! depend on the secret. Does not know: how a refusal is answered.
+//!
+//! Decision: tokens are padded to one length, and not hashed. The presented token is compared with
+//! every token to its end, so the time depends on the number of tokens and on the longest one. A
+//! digest costs more than a thousand such comparisons, and would hide nothing else.
+//!
+//! Decision: credentials of another scheme count as no credentials, and are answered with a plain
+//! challenge. Two `Authorization` fields are 400 `invalid_request` (RFC 6750 §3.1).
 
 use alloc::boxed::Box;
 use alloc::string::String;

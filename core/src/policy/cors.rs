@@ -3,6 +3,13 @@
 //!
 //! Knows: which origins may read responses, and the fields for them. Does not know: whether a
 //! request is allowed (see `origin`); these fields only tell a browser what to show to a page.
+//!
+//! Decision: an origin that CORS allows need not be named in `allow_origin` as well. The fields
+//! belong to the request, so every answer has them, refusals included: without them a page
+//! could not read why it was refused. `WWW-Authenticate` is exposed where there are challenges,
+//! so that a page can learn where to log in. A preflight that asks for access to a private
+//! network is granted together with the origin, because the operator has listed that origin for
+//! this server.
 
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -5,9 +5,13 @@
 //! proxies; the entries are examined from the nearest proxy outwards, and the first address that is
 //! not a trusted proxy is the client. Entries further out were written by the client or by
 //! untrusted proxies and are ignored, and so are entries beyond a proxy that hides the address of
-//! its client.
-//! Does not know: whether the connection itself comes from a trusted proxy. Call it single for such
-//! connections.
+//! its client. Does not know: whether the connection itself comes from a trusted proxy. The caller
+//! parses the fields only for such connections.
+//!
+//! Decision: a request with `Forwarded` and also `X-Forwarded-For`, `-Proto` or `-Host` is answered
+//! 400. Then a proxy writes the one and passes the other through, and preferring either would let
+//! clients choose their address. A malformed field of a trusted proxy is 400 as well. `https`
+//! counts only if all fields that state a scheme state `https`.
 
 use core::net::{IpAddr, Ipv6Addr};
 

@@ -3,6 +3,9 @@
 //!
 //! Knows: which hosts are allowed on which connections. Does not know: the syntax of a host (see
 //! `authority`).
+//!
+//! Decision: an HTTP/1.0 request without `Host` is allowed unless hosts are listed. No browser
+//! sends such a request.
 
 use alloc::string::String;
 

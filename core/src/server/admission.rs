@@ -1,8 +1,24 @@
 //! Admission: whether there is room for one more connection, session, post or event, and whether a rate
 //! allows it.
 //!
-//! Knows: places and the reserve of connections, limits by address and principal, rates, and which session
-//! a post is for. Does not know: how a refusal is told.
+//! Knows: the limits on connections, sessions and posts, for the server, by address and by principal;
+//! rates; and which session a post is for. Does not know: how a refusal is answered.
+//!
+//! Decision: `connections_reserve` connections, at most an eighth of all, are kept from streams. When all
+//! places are taken, the connection that has been without a request for longest is closed, so that a
+//! client with a session can connect for its next post. It is a connection without a complete head,
+//! between two requests, or about to close; never a stream, and never one whose request is in progress.
+//! Until its socket is closed, the next connection waits in the backlog. Closing connections earlier, so
+//! that half of the reserve is always free, was considered: it saves the next connection this wait, and
+//! takes one more count.
+//!
+//! Decision: finished messages count in the budget of bodies, and a post that finds it full is refused and
+//! not held. Holding would need a second queue, across sessions and in front of bodies that are still
+//! arriving. Instead, the finished messages of one session may take `inbound_bytes_max`, by default a
+//! sixty-fourth of the budget, and one larger message only if it is alone. Posts that are arriving or held
+//! are bounded in time by `body`, `stall` and `hold`, and in bytes by `bodies_bytes_per_address_max`.
+//! Messages that the application has not taken count for no address, so a client that may open more than
+//! 64 sessions can fill the budget if handlers are slow.
 
 use alloc::boxed::Box;
 use core::time::Duration;

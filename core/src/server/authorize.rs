@@ -3,8 +3,13 @@
 //! Knows: credentials, the question to the application, and its verdict. Does not know: whether there is
 //! room for what the request asks for.
 //!
-//! Every request that is not for a probe or a public document goes through [`Server::authenticate`],
-//! by whatever entry it came.
+//! Every request passes [`Server::authenticate`], unless it is for a probe or a public document, whether
+//! it was read from a connection or by another HTTP server.
+//!
+//! Decision: a request is authorized before its session is looked up, so that no answer tells an
+//! unauthorized client anything about session ids. Routes and methods are checked before, because
+//! clients probe for 404 and 405 without credentials. The 406 and 417 of a GET, CORS preflights and the
+//! metadata of the resource need no credentials either.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

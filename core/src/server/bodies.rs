@@ -1,13 +1,13 @@
-//! Request bytes in memory: the budget that all share, and the part of it that one address may have.
+//! Request bytes in memory: the budget for the whole server, and the part of it that one address may have.
 //!
 //! Knows: which of a connection's bytes count for the client's address, and when they are too many.
 //! Does not know: what the bytes are.
 //!
-//! Chosen: the bytes of a connection count for an address if they are still in memory when a verb ends, so a
-//! post that arrives whole and goes to its session at once is looked up in no map. The bytes of a post that
-//! had to wait count until it is answered, those of a forwarded post until the other shard has said what
-//! became of it. Messages that the application has not taken count for their session (`inbound_bytes_max`),
-//! not for an address.
+//! Decision: the bytes of a connection count for its client's address if they are still in memory when a
+//! method returns. So a post that arrives whole and goes to its session at once is looked up in no map. The
+//! bytes of a post that had to wait count until it is answered, and those of a forwarded post until its
+//! outcome is known. Messages that the application has not taken count for their session
+//! (`inbound_bytes_max`), and not for an address.
 
 use alloc::vec::Vec;
 

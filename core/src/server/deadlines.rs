@@ -1,6 +1,16 @@
 //! Deadlines: which is next, what each does when it has come, and the shutdown.
 //!
 //! Knows: what each kind of timer is for. Does not know: how timers are kept (see `timers`).
+//!
+//! Decision: input deadlines restart when reading resumes; until then only `stall` applies.
+//! While a client leaves its answers unread (`answers_bytes_max`), its next requests are not
+//! read. If its input deadlines ran meanwhile, a request that waits in the socket would be lost
+//! because its client seems idle.
+//!
+//! Decision: a shutdown ends sessions without requests in flight at once, and waits for the
+//! others as long as `shutdown_grace` allows. Posts are answered 503 meanwhile. A second
+//! `shutdown` changes nothing, because dropping the last owner of a server calls it as well;
+//! `abort` closes everything.
 
 use alloc::vec::Vec;
 

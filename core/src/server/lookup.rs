@@ -1,14 +1,15 @@
 //! Lookups: whether the session that a post names exists on another shard, asked before the body is read.
 //!
-//! Knows: which posts wait for that answer, and what becomes of them. Does not know: the way between shards.
+//! Knows: which posts wait for that answer, and what becomes of them. Does not know: how a question gets to
+//! another shard.
 //!
-//! Chosen: a post whose body arrives whole with its head goes to the other shard at once, and is answered
-//! with what became of it there. Before the body of any other post is read, the other shard is asked whether
-//! it has the session, and the connection is not read meanwhile. So an invented id of another shard is
-//! answered 404 before a body takes room in the budget of request bytes, as an invented id of this shard is,
-//! and small posts go between shards once and not twice. Considered: to ask about each post, which doubles
-//! the latency of all; to give bodies for other shards a budget of their own, which posts to real ids
-//! would share with posts to invented ones.
+//! Decision: a post whose body arrives whole with its head is forwarded to the other shard at once, and is
+//! answered with its outcome there. Before the body of any other post is read, the other shard is asked
+//! whether it has the session, and the connection is not read meanwhile. So an invented id of another shard
+//! is answered 404 before a body takes room in the budget of request bytes, like an invented id of this
+//! shard; and a small post passes between shards once and not twice. To ask about each post was considered;
+//! it doubles the latency of all. So was a budget of its own for bodies for other shards; posts to real ids
+//! would share it with posts to invented ones.
 
 use alloc::boxed::Box;
 

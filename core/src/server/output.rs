@@ -1,7 +1,18 @@
-//! Output: what is queued for a peer, and what follows when bytes have left.
+//! Output: what is queued for a client, and what follows when bytes have been written.
 //!
 //! Knows: outboxes, the stall timer and the heartbeat that depend on them, and how an answer is rendered
-//! for its request. Does not know: which answer is due, or what a connection goes on to behind it.
+//! for its request. Does not know: which answer is due, or what a connection does after it.
+//!
+//! Decision: the bytes that are read and dropped behind the last answer are bounded by
+//! `linger_bytes_max` (16 MiB), and their time by `linger`. The official clients write a whole body
+//! before they look for an answer: with a bound of 64 KiB they would lose the 413 to a post of 5 MiB,
+//! even on loopback. How much of a body is dropped on a connection that stays open is another limit
+//! (`discard_bytes_max`, 64 KiB).
+//!
+//! Decision: a byte now and then is not progress. While more than `stall_bytes_min` is queued, the stall
+//! timer restarts only when that many bytes have been taken. Otherwise a few clients that take one byte
+//! every 29 s could occupy the shared budget of queues for ever. Below that every byte counts, because a
+//! client that reads small events takes few bytes at a time.
 
 use super::Server;
 use crate::answer::{Answer, Reply, ResponseContext};

@@ -1,21 +1,25 @@
-//! The budget that all output queues share: which sessions wait for room in it, and which queue is ended to
-//! make some.
+//! The budget that all output queues share: which sessions wait for room in it, and which queues are ended
+//! to make room.
 //!
-//! Knows: which part of a queue is its session's own reserve, how much a waiting frame needs of the rest, and
-//! which peers take nothing. Does not know: what is queued.
+//! Knows: which part of a queue is its session's own reserve, how much of the shared rest a waiting frame
+//! needs, and which clients take nothing. Does not know: what is queued.
 //!
-//! Chosen: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that no other session
-//! can take. When a frame that needs more waits because the rest is full, the largest queues of peers that
-//! have taken nothing for [`stall_when_full`](crate::Timeouts::stall_when_full) are ended, until it fits.
-//! Sessions that wait are told of room in the order in which they began to wait; if a pass can make none for
-//! the first of them, the first that needs no more than there is goes before it, so that a large frame and a
-//! slow reader together keep no other session waiting. Considered: a shorter `stall` for all peers, which
-//! would end slow readers while there is room; a limit on the queues of one address, which is of no use
-//! behind a proxy, and on loopback; an index of queues by size, which every frame and every write would have
-//! to keep up to date. Instead all connections are looked at in one pass, only while a session waits, and not
-//! again for an eighth of `stall_when_full` (without it, 0.25 s) unless that pass has ended as many queues as
+//! Decision: each session has [`queue_reserve_bytes`](crate::Limits::queue_reserve_bytes) that no other
+//! session can take. When a frame that needs more waits because the rest is full, queues are ended until it
+//! fits: the largest queues of those clients that have taken nothing for
+//! [`stall_when_full`](crate::Timeouts::stall_when_full). A shorter `stall` for all clients was considered;
+//! it would end slow readers while there is room. So was a limit on the queues of one address; it is of no
+//! use behind a proxy and on loopback.
+//!
+//! Decision: sessions are told of room in the order in which they began to wait. If a pass over all queues
+//! makes no room for the first of them, the first one whose frame fits goes before it; otherwise a large
+//! frame and a slow reader could together keep all other sessions waiting.
+//!
+//! Decision: all connections are looked at in one pass, only while a session waits. An index of queues by
+//! size was considered; every frame and every write would have to update it. The next pass follows after an
+//! eighth of `stall_when_full` (0.25 s if that is off), or at once if a pass has ended as many queues as
 //! one pass may. The first pass comes as long after a session began to wait: a server that was delayed has
-//! not tried to write meanwhile, and must not take that for peers that do not read.
+//! not tried to write meanwhile, and must not take that for clients that do not read.
 
 use core::time::Duration;
 

@@ -4,6 +4,12 @@
 //! Does not know: how a post waits for room in its session (see `queue`).
 //!
 //! The messages of one session reach the application in the order in which their bodies were complete.
+//!
+//! Decision: the rate of the principal is applied before anything else is said about a post. So bad
+//! posts and guesses at session ids are limited as well, and a 429 tells nothing about them.
+//!
+//! Decision: an accepted message is delivered even if its session has ended before the application
+//! polls it, because the client was told 202. The application learns of the end when it sends.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,11 +1,37 @@
 //! Posts that wait for room in their session: those of this shard's own connections, and forwarded posts,
 //! which another shard has received.
 //!
-//! Knows: how a post is held, released, given up or answered "server busy"; both kinds wait in one line, in
-//! the order in which they came. Does not know: the way between shards. The connection of a forwarded post
-//! is another shard's, and so is its answer.
+//! Knows: how a post is held, released, given up or answered "server busy". Both kinds wait in one line, in
+//! the order in which they came. Does not know: how a post gets to another shard. The connection of a
+//! forwarded post, and its answer, belong to another shard.
 //!
-//! The connection of a held post is not read, so TCP slows its client down.
+//! Decision: a post is held by not reading its connection, so TCP slows the client down. At the limit of
+//! requests in flight only requests wait: the client's responses must pass, or server and client could wait
+//! for each other.
+//!
+//! Decision: a forwarded post is queued by the shard that owns its session, in one line with the posts that
+//! arrived there directly. `deliver` returns `Held`, and `Event::Settled` tells the outcome, once. A
+//! forwarded post keeps its slot until that event has been polled: its handle must not refer to another
+//! post while a driver still keeps the ticket under that handle. `forwarded_max` bounds such posts, and
+//! their bytes count in the budget of all bodies.
+//!
+//! Decision: a post that was answered 503 is not accepted afterwards. The ticket of a forwarded post is
+//! valid for `hold` and `decision` together. The driver of the owning shard rejects a post that has taken
+//! more than half of `decision` to arrive, and a queued post is not released once its time is over, even if
+//! room is noticed before the timer. So a post can be both accepted and answered 503 only if a thread is
+//! stopped for the other half of `decision`.
+//!
+//! Decision: a forwarded post whose connection has closed is delivered all the same. A post that is held by
+//! its own shard is dropped then, but this is rarely noticed, because its connection is not read. To tell
+//! the other shard would take one more kind of message, and would race with the outcome.
+//!
+//! Decision: a held request that is cancelled is answered 202 and dropped. Only requests wait while too
+//! many are in flight, so a cancellation can overtake its own request, and nothing would withdraw the
+//! request later.
+//!
+//! Decision: when the time of a held request is over and its id is longer than 4 KiB, the post is answered
+//! 503, and the request is not answered on the stream. That answer would repeat the id, which may be as
+//! long as a body, outside of any budget.
 
 use super::Server;
 use crate::arena::Key;

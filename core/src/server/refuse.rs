@@ -3,7 +3,7 @@
 //! Knows: which faults close the connection, and how often the log repeats one. Does not know: when
 //! something is refused.
 //!
-//! Every refusal of a request goes through [`Server::refuse`]. Bytes of refusals are rendered in `answer`.
+//! Every refusal of a request goes through [`Server::refuse`]. `answer` renders the bytes of refusals.
 
 use alloc::borrow::Cow;
 use core::fmt;

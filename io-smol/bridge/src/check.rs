@@ -1,6 +1,9 @@
 //! Tries a server out: starts it, does the handshake, and reports what it is or what is wrong with it.
 //!
 //! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; no client is served.
+//!
+//! Decision: what is wrong or right is printed first, and the last lines of stderr once the process
+//! has ended. Up to eight servers of a file are tried at once, and reported in the file's order.
 
 use core::cell::Cell;
 use core::fmt;

@@ -2,6 +2,10 @@
 //!
 //! Knows: pipes, and that dropping the [`Child`] is the one way in which an ending begins.
 //! Does not know: how a process is started (see `supervisor`) or ended (see `ending`).
+//!
+//! Decision: an exit is noticed by a process descriptor of Linux, or by a check every 50 ms
+//! where there is none (`exit_watch`). `async-process` was considered: it reaps a process as it
+//! reports its end, but the group must be signalled before its leader is reaped.
 
 use core::fmt;
 use core::pin::Pin;

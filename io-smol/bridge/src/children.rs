@@ -7,6 +7,14 @@
 //! it has been reaped. A [`Child`] is a hold on its pipes. Whatever becomes of the session (the client leaves or
 //! stalls, the process ends, the server stops, the future is dropped), the `Child` is dropped in the end, and
 //! that is the one way in which an ending begins.
+//!
+//! Decision: there are at most as many processes as there may be sessions, those that are ending included.
+//! A process keeps its descriptors until it has been reaped, which may be seconds after its session has
+//! ended. A new session waits for a short time for one to end; otherwise clients that come and go would use
+//! up the descriptors that posts need.
+//!
+//! Decision: the command waits for this thread before it ends, for [`FINISH`]: two steps of 2 s, 2 s in
+//! which guards kill, and some slack. A second signal shortens that.
 
 use core::fmt;
 use core::time::Duration;

@@ -3,6 +3,10 @@
 //! Knows: what an operator has configured, before the first request. Of a request it takes the values of header fields
 //! that the operator named, into variables that the operator named, and nothing else.
 //! Does not know: processes (see `children`), sessions.
+//!
+//! Decision: a variable that a header field may set is never inherited, so that no client gets the
+//! operator's own value by leaving the field out. Variables by which loaders and runtimes find code cannot
+//! be named.
 
 use core::str::FromStr;
 use std::ffi::{OsStr, OsString};

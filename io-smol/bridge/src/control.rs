@@ -6,7 +6,7 @@
 //! this socket is; [`KILL`] may follow. The guard sends one byte, the status with which the server has ended, before
 //! it has ended what the server left behind. The socket is closed when the process at the other end has ended.
 //!
-//! Decided: a status has a way of its own, because the guard's exit comes later, up to seconds if helpers
+//! Decision: a status has a way of its own, because the guard's exit comes later, up to seconds if helpers
 //! of the server do not heed SIGTERM, and because the guard may be killed. Standard library and `unsafe`-free
 //! code can hand down three descriptors and no fourth; so the server's stdin is passed on this socket
 //! (SCM_RIGHTS). Lines on stderr were the alternative: helpers write there too.

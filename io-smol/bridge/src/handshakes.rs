@@ -3,7 +3,7 @@
 //! Knows: the params that clients have sent in their own handshake, and which new session is likely to be of one of
 //! them. Does not know: sessions, processes, or when a handshake is missing.
 //!
-//! Decided: a client that reconnects goes on with the capabilities and the protocol revision that it had. So the
+//! Decision: a client that reconnects goes on with the capabilities and the protocol revision that it had. So the
 //! params of its `initialize` are remembered, and sent once more to its new process. The client is recognized by what
 //! it always sends: its address, `User-Agent` and `Authorization`. Clients that share all of these share the last
 //! handshake; if a server then sends a request that one of them does not support, that client answers so. For an

@@ -4,7 +4,7 @@
 //! or request something is that cannot be passed on.
 //! Does not know: lines (see `output`), who waits for what.
 //!
-//! Decided: the server is the operator's own program, and works where a client starts it directly. So what the
+//! Decision: the server is the operator's own program, and works where a client starts it directly. So what the
 //! official clients accept is accepted, with the meaning that they give it:
 //!
 //! - Invalid UTF-8 is replaced by U+FFFD, as TypeScript decodes it. A byte order mark is passed over.

@@ -4,6 +4,9 @@
 //! JSON text is written as one line, for readers that take more than a line feed for a line end.
 //! Does not know: what a line means, or its encoding; bytes are never cut inside a line, and so never
 //! inside a character.
+//!
+//! Decision: U+2028, U+2029 and U+0085 are escaped in lines for a server, because common line readers
+//! end lines at these characters.
 
 use std::borrow::Cow;
 

@@ -20,6 +20,14 @@
 //!
 //! Call a `handle_` verb, then [`poll_output`](Mux::poll_output) until there is nothing, then look at
 //! [`poll_timeout`](Mux::poll_timeout).
+//!
+//! Decision: `notifications/initialized` is sent as soon as `initialize` is answered, because the client
+//! that should send it might leave. An `initialize` that the server refuses concerns its sender only, and
+//! the next one is tried.
+//!
+//! Decision: requests wait for a process that has ended for 5 s, because the first restart comes after 1 s.
+//! Later requests are refused at once until a process has completed its handshake; otherwise a process that
+//! crashes in its handshake would keep them for ever. Without sessions no process is started.
 
 mod from_server;
 mod from_sessions;

@@ -3,6 +3,14 @@
 //! Knows: that a message should be one line, that some servers print batches, several messages on one
 //! line, or one message over several lines, and that some print other things in between.
 //! Does not know: what a single text means (see `lenient`), or what messages are for.
+//!
+//! Decision: lines are put together to a message where brackets balance, up to the limit of a line.
+//! An unindented line that begins with a bracket ends what was begun, so a banner with an open
+//! bracket costs itself and nothing else.
+//!
+//! Decision: output that is no message is logged once a second for each kind (no message, a lost
+//! answer, a request that cannot be read, too long a line) and for all servers together; the other
+//! lines are logged at level debug. `lines_refused` and `lines_too_long` of `/health` count all.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

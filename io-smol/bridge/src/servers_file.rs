@@ -2,7 +2,7 @@
 //!
 //! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how a mistake in it is reported. Does not know: how they are served.
 //!
-//! Decided: what an object means does not depend on the order of its members, so each is looked up by its
+//! Decision: what an object means does not depend on the order of its members, so each is looked up by its
 //! name, and a member that is there twice is a mistake. A member that is `null` is absent. An entry that is not
 //! served (`disabled`, or with a `url`, which clients have for servers on the network) is left out with a
 //! line in the log, whatever else is in it: the file is the client's too, and has to suit both.

@@ -2,6 +2,11 @@
 //!
 //! Knows: which server a session is for, and how servers are described to a person.
 //! Does not know: how a session is served by a process (see `session` and `shared`).
+//!
+//! Decision: the paths of `--config` are services of the core, so a session knows the service
+//! of its GET. A name is part of a path as it stands: only unreserved characters are accepted,
+//! and nothing is escaped. The page at `/` shows names and paths, but never commands, which may
+//! contain secrets.
 
 use core::fmt::Write;
 use std::sync::Arc;

@@ -6,6 +6,15 @@
 //! Theory of operation: backpressure both ways. Nothing is read for which there is no room. While a client does not
 //! take what it is sent, its process's stdout is not read, which stops the process in the end. While a process
 //! does not read, its client's messages are not taken, and the server holds that client's posts.
+//!
+//! Decision: the end of a pipe is not yet an exit. The process has 1 s to report how it exited; then its
+//! session ends without knowing. A process that cannot be started is known by the statuses 126 and 127, as
+//! from a shell. A server that closes its stdin is noticed when the pipe hangs up, and not only at the next
+//! write.
+//!
+//! Decision: the exit is queried before the output is read, and counts only when there was nothing to read,
+//! so that the last output of a process is never lost. A turn reads one buffer at most, so that a process
+//! that prints without end does not occupy the thread.
 
 use core::cell::RefCell;
 use core::future::poll_fn;

@@ -22,6 +22,9 @@
 //! request under way); or by the end of the session. Answers to no pending request are dropped, because one that
 //! comes after the bridge's would be a second one. A request of the process that cannot be passed on is answered
 //! by the bridge as well.
+//!
+//! Decision: a request whose id is longer than 4 KiB is refused (-32600), because each id is kept until its
+//! answer.
 
 use core::time::Duration;
 use std::borrow::Cow;

@@ -3,7 +3,7 @@
 //! Knows: lines, how many of them may be logged, and what must not reach a terminal.
 //! Does not know: what the lines mean.
 //!
-//! Decided: beyond its rate a server's stderr is read on, counted and not logged. To stop reading instead
+//! Decision: beyond its rate a server's stderr is read on, counted and not logged. To stop reading instead
 //! would stop a server that does nothing worse than to print much.
 
 use core::time::Duration;

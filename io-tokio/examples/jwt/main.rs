@@ -9,6 +9,10 @@
 //! Or `--rs256-public-key key.pem`. Tokens need the claims `iss`, `aud`, `exp` and `sub`; the last is
 //! the principal. What clients need to know to get one is at
 //! `/.well-known/oauth-protected-resource/sse`.
+//!
+//! Decision: the cryptography is Rust Crypto, which the token library offers beside AWS-LC. It needs
+//! no C build, verifying an RSA signature involves no secret that timing could reveal, and only this
+//! example and its tests depend on it.
 
 mod tokens;
 

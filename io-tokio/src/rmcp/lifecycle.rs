@@ -4,6 +4,15 @@
 //!
 //! Theory of operation: messages that leave it open are dealt with here; the first that does not is
 //! put back, and whoever serves the session receives it as its first.
+//!
+//! Decision: a session without `initialize` is served. A client whose stream broke opens another by
+//! itself (`EventSource` does, and rmcp 0.10's client) and goes on calling; the SDK's handshake would
+//! refuse it, or answer each call with an error. So messages are read up to the first that decides.
+//! `initialize`, `server/discover` and requests that name their revision get the SDK's handshake;
+//! pings are answered; responses to requests of an earlier session are dropped; with anything else
+//! the session is served directly, with the client's capabilities unknown. A setting was considered:
+//! users of 0.10 would have to choose, for all their clients, between two behaviours that each break
+//! some of them.
 
 use mcp_sse_driver::LogThrottle;
 use rmcp::model::{

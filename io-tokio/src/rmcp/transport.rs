@@ -2,6 +2,10 @@
 //!
 //! Knows: how the SDK's messages become frames and the client's messages the SDK's; what is said
 //! about those that do not. Does not know: handshakes, servers, where sessions come from.
+//!
+//! Decision: messages carry the head of the session's GET, and not of each POST. A post's head
+//! is gone before its message reaches the application, and credentials are checked when a stream
+//! opens.
 
 use core::fmt;
 

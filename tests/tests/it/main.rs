@@ -1,13 +1,13 @@
-//! Tests of the wire contract over real sockets.
+//! Tests of the wire contract over real sockets, and of documents against the code.
 
 mod addresses;
 mod authorize;
 mod conformance;
+mod documents;
 mod guard;
 mod guard_table;
 mod handle;
 mod http;
-
 mod jwt;
 mod limits;
 mod names;

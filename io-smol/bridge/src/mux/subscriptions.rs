@@ -11,6 +11,9 @@
 //!
 //! To count what the server has granted only was the alternative: then an `unsubscribe` that crosses
 //! the answer to another session's `subscribe` would end that subscription.
+//!
+//! Decision: an update goes to the sessions that subscribed to that URI or to one above it, and to all
+//! sessions if none did, because servers spell URIs in ways of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

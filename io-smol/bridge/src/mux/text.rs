@@ -5,6 +5,9 @@
 //!
 //! Values are found as slices of the text and replaced there, so that everything else stays as it was
 //! spelled. Nothing is built that is as large as the message but the message.
+//!
+//! Decision: params in which a member occurs twice are refused (-32602), because the value that is
+//! replaced here and the one that the server reads could differ.
 
 use core::ops::Range;
 use std::borrow::Cow;

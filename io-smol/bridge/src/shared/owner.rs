@@ -2,6 +2,9 @@
 //!
 //! Knows: what comes from sessions and goes to them, which session keeps the others waiting, and when anything is
 //! due. Does not know: what is said, and on whose behalf (see [`mux`](crate::mux)).
+//!
+//! Decision: a process that sends requests and does not read the answers is ended when 1 MiB of answers
+//! wait. To stop reading its output instead could leave both waiting for ever.
 
 mod process;
 

@@ -3,7 +3,7 @@
 //! Knows: what supergateway and the programs named mcp-proxy call their flags, and what is the same
 //! here; how a command looks that was quoted as one word. Does not know: what flags do.
 //!
-//! A decision: those flags are answered with the line to type and are not taken as aliases. Several of
+//! Decision: those flags are answered with the line to type and are not taken as aliases. Several of
 //! them mean something else here (`--header`, `--baseUrl`), and a line that half works is harder to mend
 //! than one that says what to type.
 
