@@ -259,7 +259,7 @@ mod tests {
         refused(&[], "<COMMAND>");
         refused(&["--shell", "x", "--", "sh"], "cannot be used with");
         refused(&["--env", "x", "--", "sh"], "expected NAME=VALUE");
-        refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides what is run");
+        refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides which code is run");
         refused(&["--cwd", "/nothing", "--", "sh"], "--cwd /nothing: there is no such directory");
         refused(&["--", "no-such-program"], "there is no program no-such-program");
         refused(&["--shared", "--header-to-env", "X-Y=Y", "--", "sh"], "cannot be used with");

@@ -92,12 +92,12 @@ fn check_of_a_failing_server_says_why() {
     check("dies", "exited with status 137 before it had answered");
     check("refuses", "answered initialize with an error: not you (-1)");
     let (code, _, told) = mode("broken");
-    let why = "answered initialize with what is no answer to it";
+    let why = "answered initialize with an invalid result";
     assert!(
         code == Some(1) && told.contains(why) && told.contains("cannot be passed on"),
         "{told}"
     );
-    check("odd", "answered initialize with what is no answer to it");
+    check("odd", "answered initialize with an invalid result");
 }
 
 #[test]
