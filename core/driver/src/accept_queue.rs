@@ -1,11 +1,11 @@
-//! One acceptor for several shards, where the operating system does not distribute connections.
+//! One acceptor for several shards, for systems and sockets whose connections the operating system does not distribute.
 //!
 //! Knows: which shards have room for a connection, and which is next. Does not know: how a connection is
 //! accepted.
 //!
-//! Each shard has a queue of accepted sockets, which takes as many as the shard has room for, up to
-//! [`QUEUE_MAX`]. The [`Acceptor`] fills the queues with room in turn, and does not accept while none has
-//! room: few accepted sockets wait at any moment, none of them for a full shard, and further connections
+//! Each shard has a queue of accepted sockets with as many places as the shard has room for, at most
+//! [`QUEUE_MAX`]. The [`Acceptor`] fills the queues with room in turn, and does not accept while no queue has
+//! room. So few accepted sockets wait at any time, none of them waits for a full shard, and further connections
 //! stay in the listening socket's backlog.
 
 use core::net::SocketAddr;
@@ -17,11 +17,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Accepted sockets that may wait for one shard. With a bound of one, a burst of connections would pass
-/// over each shard whose thread has not woken yet.
+/// The most accepted sockets that wait for one shard. With a bound of 1, a burst of connections would skip each shard
+/// whose thread has not woken yet.
 const QUEUE_MAX: usize = 16;
 
-/// A connection that was accepted and is not registered with a runtime.
+/// An accepted connection that is not registered with a runtime.
 #[derive(Debug)]
 pub(super) enum AcceptedSocket {
     /// A TCP stream, and the address of its peer.
@@ -31,7 +31,7 @@ pub(super) enum AcceptedSocket {
     Unix(UnixStream),
 }
 
-/// Distributes accepted sockets among the shards. The task that accepts has it.
+/// Distributes accepted sockets among the shards. The accepting task owns it.
 pub(super) struct Acceptor(Arc<AcceptQueue>);
 
 /// The accepted sockets of one shard.
@@ -53,9 +53,9 @@ struct AcceptQueueState {
 
 #[derive(Default)]
 struct ShardQueueState {
-    /// The number of connections that the shard has room for, those in `accepted` included.
+    /// The number of connections that the shard has room for, including those in `accepted`.
     room: usize,
-    /// The shard has ended, and takes no further connection.
+    /// Whether the shard has ended. It then accepts no further connection.
     ended: bool,
     accepted: VecDeque<AcceptedSocket>,
     shard: Option<Waker>,
@@ -69,7 +69,7 @@ impl ShardQueueState {
 
 impl AcceptQueue {
     fn lock(&self) -> MutexGuard<'_, AcceptQueueState> {
-        // No method panics while it holds the lock with a change half done.
+        // No method panics in the middle of a change, so the state behind a poisoned lock is valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,7 +93,7 @@ impl AcceptQueue {
     }
 }
 
-/// Makes an acceptor, and a queue for each of `shards` shards.
+/// Creates an acceptor, and a queue for each of `shards` shards.
 pub(super) fn accept_queue(shards: usize) -> (Acceptor, Vec<ShardQueue>) {
     let queue = Arc::new(AcceptQueue::default());
     queue.lock().queues.resize_with(shards, ShardQueueState::default);
@@ -102,15 +102,15 @@ pub(super) fn accept_queue(shards: usize) -> (Acceptor, Vec<ShardQueue>) {
 }
 
 impl Acceptor {
-    /// Whether to accept now: pending while every shard is full, and false once all have ended. The
+    /// Whether to accept now: `Pending` while every shard is full, and false once all shards have ended. The
     /// task of `cx` is woken when the answer may have changed.
     pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.0.lock();
         if state.queues.iter().all(|queue| queue.ended) {
             return Poll::Ready(false);
         }
-        // The waker is kept when the answer is true as well: the task then waits for its listening
-        // socket, which it has to close when the last shard ends.
+        // The waker is also stored if the answer is true: the task then waits for its listening
+        // socket, and has to close that socket when the last shard ends.
         state.acceptor = Some(cx.waker().clone());
         if state.queues.iter().any(ShardQueueState::has_room) {
             Poll::Ready(true)
@@ -119,8 +119,8 @@ impl Acceptor {
         }
     }
 
-    /// Gives a connection to the next shard that has room, or gives it back if none has room at the
-    /// moment; [`poll_accepting`](Self::poll_accepting) says when to try again.
+    /// Gives a connection to the next shard that has room. If none has room, the connection is returned, and
+    /// [`poll_accepting`](Self::poll_accepting) is ready when to try again.
     pub(super) fn give(&self, accepted: AcceptedSocket) -> Result<(), AcceptedSocket> {
         let mut state = self.0.lock();
         let count = state.queues.len();
@@ -141,7 +141,7 @@ impl Acceptor {
 }
 
 impl ShardQueue {
-    /// The next connection, for a shard with room for `room` of them.
+    /// The next connection, for a shard with room for `room` connections.
     pub(super) fn poll_take(&self, room: u32, cx: &Context<'_>) -> Poll<AcceptedSocket> {
         let room = usize::try_from(room).unwrap_or(QUEUE_MAX).min(QUEUE_MAX);
         let taken = self.queue.change(self.number, |queue| {
@@ -154,7 +154,7 @@ impl ShardQueue {
         taken.flatten().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Says that the shard is full: the queue takes nothing until the next
+    /// Call this when the shard is full: the queue accepts no connection until the next
     /// [`poll_take`](Self::poll_take).
     pub(super) fn close(&self) {
         self.queue.change(self.number, |queue| queue.room = 0);
@@ -185,8 +185,7 @@ mod tests {
         AcceptedSocket::Tcp(TcpStream::connect(address).unwrap(), address)
     }
 
-    /// Without this wake-up the acceptor would accept connections that no shard takes, while the
-    /// requests that were under way at the shutdown are answered.
+    /// Without this wake-up the acceptor would accept connections that no shard serves.
     #[test]
     fn acceptor_wakes_when_last_shard_ends() {
         let woken = Arc::new(Counted::default());
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn shard_queues_are_filled_in_turn_and_full_ones_passed_over() {
+    fn shard_queues_are_filled_in_turn_and_full_ones_skipped() {
         let cx = &Context::from_waker(Waker::noop());
         let (acceptor, mut queues) = accept_queue(3);
         assert!(acceptor.poll_accepting(cx).is_pending(), "no shard has said that it has room");

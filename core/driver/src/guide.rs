@@ -1,7 +1,7 @@
 //! Guides to the adapters: how to serve, and how to put a server on a network.
 //!
-//! They hold for `mcp-sse-smol` and `mcp-sse-tokio` alike, which re-export every type that they name.
-//! Examples use one adapter; the other has the same names. The package `mcp-sse-tests`, which depends on
+//! The guides apply to both adapters, `mcp-sse-smol` and `mcp-sse-tokio`, which re-export every type that the guides
+//! name. Each example uses one adapter; the other has the same names. The package `mcp-sse-tests`, which depends on
 //! both adapters, compiles the examples.
 
 /// Where handlers run, how they send, and how a server is stopped.

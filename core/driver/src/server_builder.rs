@@ -1,7 +1,7 @@
-//! A server before it serves: listening sockets and a configuration, and the workers that it becomes.
+//! A server before it serves: listening sockets and a configuration, and how they are split into workers.
 //!
-//! Knows: what a server consists of and how it is split into workers. Does not know: any runtime, or what
-//! serves a worker.
+//! Knows: the parts of a server, and the part that each worker gets. Does not know: any runtime, or how a worker
+//! serves.
 
 use core::iter;
 use std::io;
@@ -18,21 +18,21 @@ use super::workers::{ShutdownOnDrop, run_each};
 /// Listening sockets, a configuration, and the two ends of a [`Handle`].
 pub(super) struct ServerBuilder {
     pub(super) socket: ListenSocket,
-    /// TLS is spoken on every connection.
+    /// Whether every connection uses TLS.
     pub(super) tls: bool,
     pub(super) config: Config,
     pub(super) handle: Handle,
     pub(super) controls: ShardControl,
     pub(super) workers: usize,
-    /// The sockets were bound by this crate, so their options are known.
+    /// Whether this crate has bound the sockets, so that their options are known.
     pub(super) bound_here: bool,
 }
 
-/// One shard of a server before it runs: what its thread is given.
+/// The part of a server that one thread gets, from which it makes a shard.
 pub(super) struct Worker {
-    /// Where its connections come from.
+    /// The source of its connections.
     pub(super) source: ConnectionSource<ListenSocket>,
-    /// What accepts for all workers, if this worker's thread is to run it.
+    /// The socket and the acceptor of all workers, if this worker's thread has to accept for all.
     pub(super) acceptor: Option<(ListenSocket, Acceptor)>,
     /// The configuration of the whole server.
     pub(super) config: Config,
@@ -52,13 +52,13 @@ impl ServerBuilder {
         if !self.config.https_can_arrive(self.tls, on_unix_socket) {
             let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
             log::warn!(
-                "require_https refuses every request: this server speaks no TLS, and trusts no proxy \
-                 that could say of a request that it came by https (see {proxies})"
+                "require_https refuses every request: this server has no TLS, and trusts no proxy \
+                 that could forward https requests (see {proxies})"
             );
         }
     }
 
-    /// The only worker, to be served on the present thread. Fails if there are to be several.
+    /// The only worker, which the current thread will serve. Fails if several workers are configured.
     pub(super) fn into_worker(self) -> io::Result<Worker> {
         if self.workers > 1 {
             let text = format!("one thread cannot serve with {} workers", self.workers);
@@ -70,7 +70,7 @@ impl ServerBuilder {
     /// The workers, with a listening socket each or with one acceptor for all of them.
     fn into_workers(self) -> io::Result<Vec<Worker>> {
         if self.tls && !matches!(self.socket, ListenSocket::Tcp(_)) {
-            let text = "TLS is for TCP, and not for a Unix socket";
+            let text = "TLS is not possible on a Unix socket";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         self.warn_of_impossible_https();
@@ -98,24 +98,24 @@ impl ServerBuilder {
         Ok(parts.map(worker).collect())
     }
 
-    /// Runs `serve` for each worker, on a thread of its own, and waits until all threads have ended. If
-    /// one fails or panics, the server is shut down, and so it is if the future is dropped.
+    /// Runs `serve` for each worker, on a thread of its own, and waits until all threads have ended. The server is shut
+    /// down if one of them fails or panics, and if the returned future is dropped.
     pub(super) async fn on_threads(
         self,
         serve: impl Fn(Worker) -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<()> {
         let addresses = self.socket.local_addrs().unwrap_or_default();
-        let place = addresses.first().map_or("unix".into(), |address| format!("{address}"));
+        let address = addresses.first().map_or("unix".into(), |address| format!("{address}"));
         let handle = self.handle.clone();
         let stop = ShutdownOnDrop { handle: handle.clone(), only_if_panicking: false };
-        let threads = run_each(&place, &handle, self.into_workers()?, serve)?;
+        let threads = run_each(&address, &handle, self.into_workers()?, serve)?;
         threads.wait().await?;
         drop(stop);
         Ok(())
     }
 }
 
-/// A mistake of the application's, as a listener reports it.
+/// Converts a mistake in a configuration to the error that a listener returns.
 pub(super) fn invalid(error: ConfigError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
@@ -127,7 +127,7 @@ mod tests {
     use crate::testing::lines_in;
 
     #[test]
-    fn https_that_is_required_and_cannot_arrive_is_warned_of() {
+    fn require_https_that_no_request_can_satisfy_is_logged() {
         let said = |trusted: Option<&str>, require: bool| {
             let config = Config::builder().require_https(require);
             let config =

@@ -1,7 +1,6 @@
 //! Makes an accepted stream ready to be served.
 //!
-//! Knows: what a stream tells of its peer, and on which streams TLS is spoken. Does not know: what is done
-//! in a handshake (`tls.rs`).
+//! Knows: the peer of a stream, and which streams use TLS. Does not know: the steps of a handshake (`tls.rs`).
 
 use core::task::{Context, Poll};
 use std::io::{self, IoSlice};
@@ -13,13 +12,13 @@ use super::connection_source::AcceptedStream;
 use super::runtime::Runtime;
 use super::socket::Socket;
 
-/// Puts TLS on an accepted TCP stream. It is called through a pointer, once for each connection, so that
+/// Starts TLS on an accepted TCP stream. It is a function pointer, called once for each connection, so that
 /// only `Listener::tls` needs a runtime with TLS.
 pub(super) type StartTls<R> = Arc<
     dyn Fn(<R as Runtime>::TcpStream, Peer) -> <R as Runtime>::TlsStream + Send + Sync + 'static,
 >;
 
-/// A stream of any kind that is served.
+/// A stream of any kind that a shard serves.
 pub(super) enum ServedStream<R: Runtime> {
     Tcp(R::TcpStream),
     #[cfg(unix)]
@@ -33,7 +32,7 @@ pub(super) struct StreamFactory<R: Runtime> {
 }
 
 impl<R: Runtime> StreamFactory<R> {
-    /// The stream to be served, and its peer. Fails if the peer has left already.
+    /// Makes a stream ready to be served, and returns it with its peer. Fails if the peer has left already.
     pub(super) fn open(&self, accepted: AcceptedStream<R>) -> io::Result<(ServedStream<R>, Peer)> {
         match accepted {
             AcceptedStream::Tcp(stream, remote) => {

@@ -1,7 +1,6 @@
 //! The threads of one server.
 //!
-//! Knows: how the threads are started and named, and how they end together. Does not know: what a thread
-//! runs.
+//! Knows: how the threads are started and named, and how all of them end. Does not know: what a thread runs.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -33,10 +32,10 @@ pub(super) struct Threads {
 }
 
 /// Starts a thread for each of `jobs`, and shuts the server of `handle` down if one cannot be started, or
-/// fails or panics later. A thread's name has the `place` that is served; if there are several threads, a
-/// number comes before it, since some operating systems cut long names off.
+/// fails or panics later. A thread's name contains `address`. If there are several threads, a
+/// number precedes it, because some operating systems cut long names.
 pub(super) fn run_each<J: Send + 'static>(
-    place: &str,
+    address: &str,
     handle: &Handle,
     jobs: Vec<J>,
     run: impl Fn(J) -> io::Result<()> + Send + Sync + 'static,
@@ -47,7 +46,7 @@ pub(super) fn run_each<J: Send + 'static>(
     let mut joins = Vec::with_capacity(jobs.len());
     for (number, job) in jobs.into_iter().enumerate() {
         let number = if several { format!("{number} ") } else { String::new() };
-        let name = format!("mcp-sse {number}{place}");
+        let name = format!("mcp-sse {number}{address}");
         let spawned = thread::Builder::new().name(name).spawn({
             let (handle, run, sender): (_, _, Sender<_>) =
                 (handle.clone(), run.clone(), sender.clone());
@@ -57,7 +56,7 @@ pub(super) fn run_each<J: Send + 'static>(
                 if end.is_err() {
                     guard.handle.shutdown();
                 }
-                // The receiver is gone if the future that waited has been dropped.
+                // The receiver was dropped if the waiting future was dropped.
                 let _ = sender.try_send(end);
             }
         });
@@ -73,11 +72,10 @@ pub(super) fn run_each<J: Send + 'static>(
 }
 
 impl Threads {
-    /// Waits until all threads have ended. Returns the first error that one of them has returned, and
-    /// panics if one of them did.
+    /// Waits until all threads have ended. Returns the first error of a thread, and panics if a thread has panicked.
     pub(super) async fn wait(self) -> io::Result<()> {
         let mut served = Ok(());
-        // The channel is closed when the last thread has ended, in whatever way.
+        // The channel is closed when the last thread has ended, also if it has panicked.
         while let Ok(end) = self.ends.recv().await {
             served = served.and(end);
         }
@@ -110,7 +108,7 @@ mod tests {
         }
     }
 
-    /// Polls on this thread whenever it is woken, for a minute at most.
+    /// Polls on this thread whenever it is woken, for at most a minute.
     fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let clock = Clock::start();
