@@ -207,7 +207,7 @@ fn bridge_help_lists_its_flags_under_a_heading() {
         assert_eq!(under.get(flag), Some(&"What to run:"), "{flag}: {help}");
     }
     for flag in ["--auth-token-file", "--max-sessions-per-peer"] {
-        assert_eq!(under.get(flag), Some(&"Who may come in:"), "{flag}: {help}");
+        assert_eq!(under.get(flag), Some(&"Access control:"), "{flag}: {help}");
     }
     for flag in ["--host", "--log-level"] {
         assert_eq!(under.get(flag), Some(&"Options:"), "{flag}: {help}");

@@ -4,7 +4,7 @@ use std::fs;
 use super::super::tests::serve;
 use super::*;
 
-/// A file that is there for one test.
+/// A file that exists during one test.
 struct Written(PathBuf);
 
 impl Written {
@@ -76,10 +76,10 @@ fn token_variables_are_read_or_refused() {
     let error = |flag: &str| serve(&[flag]).unwrap().config().unwrap_err().to_string();
     let unset = error("--auth-token-env=MCP_SSE_SURELY_NOT_SET");
     assert!(unset.contains("MCP_SSE_SURELY_NOT_SET") && unset.contains("not set"), "{unset}");
-    // Every run of tests has this one; as a token its slashes are fine.
+    // This variable is set in every run of tests, and its value is valid as a token.
     let options = serve(&["--auth-token-env=CARGO_MANIFEST_DIR"]).unwrap();
     assert_eq!(options.access.tokens().unwrap().unwrap().len(), 1);
-    // Both have it: one token is nobody's twice.
+    // Two principals cannot have the same token.
     let twice = error_of_two("CARGO_MANIFEST_DIR");
     assert!(twice.contains("have the same token"), "{twice}");
 }
