@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn flag_defaults_are_the_librarys() {
+    fn flag_defaults_equal_the_library_defaults() {
         let (said, own) = (serve(&[]).unwrap().config().unwrap(), Config::default());
         assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
         assert_eq!(said.stream_path(), own.stream_path());
@@ -517,7 +517,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn require_https_that_nothing_meets_is_a_flag_error() {
+    fn require_https_without_tls_or_proxy_is_a_flag_error() {
         let said = |args: &[&str]| {
             let args = [&["--require-https"], args].concat();
             serve(&args).unwrap().config().map_err(|error| error.to_string()).err()

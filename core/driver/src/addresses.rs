@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_bound_at_one_port() {
+    fn addresses_with_port_zero_share_one_port() {
         assert_eq!(check(&[V4, V6], |_| Ok(())).unwrap(), ["127.0.0.1:9", "[::1]:9"]);
         let fixed = ["127.0.0.1:80", "[::1]:81"];
         assert_eq!(check(&fixed, |_| Ok(())).unwrap(), fixed);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_first_in_turn() {
+    fn round_robin_polls_each_first_in_turn() {
         let turns = RoundRobin::default();
         let next = |ready: [bool; 3]| {
             let all = [0, 1, 2];

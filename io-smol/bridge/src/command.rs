@@ -361,7 +361,7 @@ mod tests {
     const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
 
     #[test]
-    fn environment_of_servers_is_the_operators() {
+    fn server_environment_is_inherited_and_extended() {
         let key = ("API_KEY", "own");
         let (home, path) = (("HOME", "/home"), ("PATH", "/bin"));
         check(&command(), &[], &[key, home, path, UNBUFFERED]);

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_canonical_ids() {
+    fn ids_are_read_by_value_and_made_canonical() {
         let numbers = ["7", "7.0", r#""7""#, "70e-1", "18446744073709551615"].map(number);
         assert_eq!(numbers, [Some(7), Some(7), Some(7), Some(7), Some(u64::MAX)]);
         assert_eq!(["-7", "7.5", "true", r#""x""#, "1e99", ""].map(number), [None; 6]);

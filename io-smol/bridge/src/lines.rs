@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn line_too_long_is_returned_once_and_passed_over() {
+    fn line_too_long_is_returned_once_and_dropped() {
         check(4, "1234\n", &["1234"]);
         check(4, "12345\nok\n", &["!1234", "ok"]);
         check(4, "1234567890123\nok\n12345", &["!1234", "ok", "!1234"]);

@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn line_without_a_message_is_passed_over() {
+    fn line_without_a_message_is_skipped() {
         check(&format!("Listening on stdio\n{ONE}\n"), &[ONE], 1);
         check(&format!("[INFO] ready\n{{ not json\n{ONE}\n{{}}\n"), &[ONE], 3);
         check(&format!("{{\"jsonrpc\":\"1.0\"}}\n\"text\"\n17\n]\n{ONE}\n"), &[ONE], 4);
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn line_too_long_is_passed_over() {
+    fn line_too_long_is_dropped() {
         let status = Arc::new(BridgeStatus::default());
         let mut output = ServerOutput::new("test", status.clone());
         for _ in 0..20 {

@@ -130,7 +130,7 @@ fn stop_on_signals(listener: &Listener, service: &impl CommandService) -> Result
     let aborter = service.aborter();
     signals::on_termination(
         move || {
-            log::info!("shutting down; a second signal aborts requests in flight");
+            log::info!("stopping; a second signal aborts requests in flight");
             stopping.shutdown();
         },
         move || {

@@ -302,7 +302,7 @@ fn parked_messages_are_bounded() {
 }
 
 #[test]
-fn last_words_cancel_requests_under_way() {
+fn last_words_cancel_requests_in_flight() {
     let mut protocol = ProtocolTest::new(true);
     for text in [INITIALIZE, LIST, CALL] {
         protocol.client_says(text);

@@ -90,7 +90,7 @@ fn error_of_two(name: &str) -> String {
 }
 
 #[test]
-fn listening_where_others_connect_needs_a_token() {
+fn exposed_address_without_token_is_refused() {
     let file = Written::new(b"alice:s3cret\n");
     let check = |args: &[&str], fine: bool| {
         let config = serve(args).unwrap().config();

@@ -271,7 +271,7 @@ fn lost_answer_to_initialize_fails_its_requester_or_all_parked() {
 }
 
 #[test]
-fn initialize_refusal_reason_is_told_in_part() {
+fn initialize_refusal_reason_is_shortened() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();

@@ -62,7 +62,7 @@ fn unsubscribe_is_sent_for_the_last_subscriber_only() {
 }
 
 #[test]
-fn last_subscription_ended_with_its_session_is_undone() {
+fn last_subscription_ended_with_its_session_is_unsubscribed() {
     let (mut test, a) = MuxTest::ready();
     let (b, c) = (test.join(), test.join());
     test.subscribes(a, "r:x", 2);
