@@ -59,10 +59,10 @@ pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
 /// Its methods need no executor until the server serves. The methods that serve work on any executor, because
-/// `async-io` watches the sockets, and the tasks of a server run on an executor of their own. That executor is part of
-/// the future of [`serve_local`](mcp_sse_driver::Listener::serve_local), or runs on the server's threads.
-/// With [`serve`](mcp_sse_driver::Listener::serve), the futures of handlers are part of its future: they run on
-/// the thread that blocks on it, or on the executor on which it was spawned.
+/// `async-io` watches the sockets, and the tasks of a server run on an executor of their own. That executor is part
+/// of the future of [`serve_local`](mcp_sse_driver::Listener::serve_local), or runs on the server's threads. With
+/// [`serve`](mcp_sse_driver::Listener::serve), the futures of handlers are part of its future: they run on the thread
+/// that blocks on it, or on the executor on which it was spawned.
 pub type Listener = mcp_sse_driver::Listener<runtime::Smol>;
 
 /// Binds `address` and serves on this thread. This is [`Listener::bind`](mcp_sse_driver::Listener::bind)

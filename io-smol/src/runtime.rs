@@ -4,12 +4,12 @@
 //!
 //! Decided: a task that waits for a socket tries to read it each time it is polled, and does not rely on
 //! `poll_readable` alone. `async-io` ignores an event of a wait that was already in progress when interest was
-//! registered: it wakes the task, but `poll_readable` then reports that the socket is not readable. While one thread is
-//! busy, another thread of the process nearly always waits in the reactor, so a task that relied on `poll_readable`
-//! read nothing for seconds. So a read first registers interest and then tries. It does not try directly after a read
-//! that has emptied the socket: interest is level-triggered, so bytes that have arrived since then wake the task. The
-//! alternatives were to always try first, which costs one failed system call for each request; and to change
-//! `async-io`, whose issue 78 and pull request 156 are about this and were not merged.
+//! registered: it wakes the task, but `poll_readable` then reports that the socket is not readable. While one thread
+//! is busy, another thread of the process nearly always waits in the reactor, so a task that relied on
+//! `poll_readable` read nothing for seconds. So a read first registers interest and then tries. It does not try
+//! directly after a read that has emptied the socket: interest is level-triggered, so bytes that have arrived since
+//! then wake the task. The alternatives were to always try first, which costs one failed system call for each
+//! request; and to change `async-io`, whose issue 78 and pull request 156 are about this and were not merged.
 
 use core::mem;
 use core::net::SocketAddr;
@@ -52,7 +52,8 @@ impl driver::Runtime for Smol {
     #[cfg(not(feature = "tls"))]
     type TlsStream = PlainStream<TcpStream>;
     type Timer = Timer;
-    // The handles are weak, because an executor owns its tasks: a task that owned its executor would never be dropped.
+    // The handles are weak, because an executor owns its tasks: a task that owned its executor would never be
+    // dropped.
     type Tasks = rc::Weak<LocalExecutor<'static>>;
     type Handlers = sync::Weak<Executor<'static>>;
 

@@ -1,7 +1,8 @@
 //! The Model Context Protocol HTTP+SSE server transport on tokio.
 //!
-//! This crate provides tokio's sockets, timer and tasks for `mcp-sse-driver`, which has the [`Session`] and [`Handle`]
-//! that an application uses. The protocol itself is in `mcp-sse-core`. The crate `mcp-sse-smol` has the same names.
+//! This crate provides tokio's sockets, timer and tasks for `mcp-sse-driver`, which has the [`Session`] and
+//! [`Handle`] that an application uses. The protocol itself is in `mcp-sse-core`. The crate `mcp-sse-smol` has the
+//! same names.
 //!
 //! ```no_run
 //! use mcp_sse_tokio::{Config, Frame, Listener, jsonrpc::{Kind, code}};
@@ -28,9 +29,9 @@
 //! With [`Listener::workers`] there are several threads with sockets, and
 //! [`Listener::serve_on_workers`] runs the handlers on them.
 //!
-//! The feature `rmcp` adds the module `rmcp`, which serves services that are written with the official Rust
-//! SDK. The feature `tower` adds `SseService`, which serves inside another HTTP server such as axum. The feature `tls`
-//! adds [`Listener::tls`](mcp_sse_driver::Listener).
+//! The feature `rmcp` adds the module `rmcp`, which serves services that are written with the official Rust SDK. The
+//! feature `tower` adds `SseService`, which serves inside another HTTP server such as axum. The feature `tls` adds
+//! [`Listener::tls`](mcp_sse_driver::Listener).
 //!
 //! The library installs no signal handler, and reads no environment variables.
 

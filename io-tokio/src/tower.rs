@@ -53,10 +53,10 @@ use crate::runtime::Tokio;
 
 /// The transport as a service for a router. Cheap to clone: clones share the server.
 ///
-/// The server runs on a thread of its own, or on [several](Self::with_workers), until
-/// [`Handle::shutdown`]. Dropping the last clone shuts it down as well: idle sessions end, and requests in flight get
-/// [`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace). Handlers run on the runtime on which the service was
-/// created.
+/// The server runs on a thread of its own, or on [several](Self::with_workers), until [`Handle::shutdown`]. Dropping
+/// the last clone shuts it down as well: idle sessions end, and requests in flight get
+/// [`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace). Handlers run on the runtime on which the service
+/// was created.
 ///
 /// A service does not know at which address a request arrived, so it assumes a loopback address, which has the
 /// strictest check of `Host`: a server with another name needs
@@ -375,8 +375,8 @@ impl SseServiceBuilder {
     /// - Set `Peer::local()` if clients have no addresses, for example on a Unix socket. There is no warning then.
     /// - Set `Peer::tcp(..)` with the address of a proxy if all requests arrive through that proxy, so that
     ///   `trusted_proxy` can name it.
-    /// - Set a [`secure`](Peer::secure) peer if the HTTP server speaks only TLS. Every request then counts as one that
-    ///   arrived by TLS, also those with an address. Otherwise `require_https` would refuse them.
+    /// - Set a [`secure`](Peer::secure) peer if the HTTP server speaks only TLS. Every request then counts as one
+    ///   that arrived by TLS, also those with an address. Otherwise `require_https` would refuse them.
     ///
     /// ```
     /// # use mcp_sse_tokio::{Config, Peer, SseService};
@@ -428,18 +428,19 @@ impl SseServiceBuilder {
         self.with_sessions(move |session| drop(runtime.spawn(handler(session))))
     }
 
-    /// Starts the server's threads like [`build`](Self::build), with a handler that may pass a session to another task or
-    /// thread and return `()`, as for [`Listener::serve`](crate::Listener::serve).
+    /// Starts the server's threads like [`build`](Self::build), with a handler that may pass a session to another
+    /// task or thread and return `()`, as for [`Listener::serve`](crate::Listener::serve).
     ///
     /// `handler` is called on the server's threads, by one thread at a time, and must not block. The runtime on which
     /// this method was called is entered during the call, so the handler can spawn tasks on it. If this method was
-    /// called outside a runtime, tasks that the handler spawns and futures that it returns run on the server's threads.
+    /// called outside a runtime, tasks that the handler spawns and futures that it returns run on the server's
+    /// threads.
     ///
     /// # Errors
     ///
-    /// Returns an error if a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers,
-    /// for more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer together with static
-    /// tokens, and for a configuration that needs an authorizer if there is none.
+    /// Returns an error if a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for 0
+    /// workers, for more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer together with static tokens, and
+    /// for a configuration that needs an authorizer if there is none.
     ///
     /// ```
     /// # use mcp_sse_tokio::{Config, SseService};
@@ -530,8 +531,8 @@ impl SseService {
 }
 
 impl Linger {
-    /// Reads and discards the rest of a body. If an HTTP server closes a connection with unread bytes, the kernel sends
-    /// a reset, which can destroy the answer (RFC 9112 section 9.6).
+    /// Reads and discards the rest of a body. If an HTTP server closes a connection with unread bytes, the kernel
+    /// sends a reset, which can destroy the answer (RFC 9112 section 9.6).
     async fn discard<B: Body>(self, mut body: Pin<&mut B>) {
         let mut discarded = 0;
         let rest = poll_fn(|cx| {

@@ -46,8 +46,8 @@ struct BannerService {
 }
 
 impl<'a> Banner<'a> {
-    /// Creates the banner of a server that has the configuration `config` and listens at `address`. The port of `address`
-    /// must be the port that was bound.
+    /// Creates the banner of a server that has the configuration `config` and listens at `address`. The port of
+    /// `address` must be the port that was bound.
     #[must_use]
     pub const fn new(config: &'a Config, address: ListenAddress<'a>) -> Self {
         Self {
@@ -62,8 +62,8 @@ impl<'a> Banner<'a> {
         }
     }
 
-    /// Adds a service: its name in a client's configuration, the path in front of its stream path, and a description of
-    /// what is served. Without services, the banner is that of the demo.
+    /// Adds a service: its name in a client's configuration, the path in front of its stream path, and a description
+    /// of what is served. Without services, the banner is that of the demo.
     #[must_use]
     pub fn service(
         mut self,
@@ -76,8 +76,8 @@ impl<'a> Banner<'a> {
         self
     }
 
-    /// Sets the prefix that a proxy in front of the server removes from paths; none by default. The `curl` commands bypass
-    /// the proxy, so they remove the prefix themselves.
+    /// Sets the prefix that a proxy in front of the server removes from paths; none by default. The `curl` commands
+    /// bypass the proxy, so they remove the prefix themselves.
     #[must_use]
     pub fn public_path_prefix(self, prefix: &str) -> Self {
         Self { prefix_len: prefix.len(), ..self }
@@ -273,8 +273,8 @@ struct ClientAccess {
     events_file: String,
 }
 
-/// The host and port for a client on this machine. It is the name, except if some of its addresses are loopback addresses
-/// and others are not: then the server does not allow the name as a `Host` on loopback.
+/// The host and port for a client on this machine. It is the name, except if some of its addresses are loopback
+/// addresses and others are not: then the server does not allow the name as a `Host` on loopback.
 fn authority(named: &NamedAddress<'_>) -> String {
     let NamedAddress { name, ips, port } = *named;
     let loopback = ips.iter().filter(|ip| ip.is_loopback()).count();

@@ -39,8 +39,8 @@ impl<'a> ListenAddress<'a> {
         }
     }
 
-    /// The same address with the IP addresses and the port that were bound. They may differ, because the operating system
-    /// chooses the port if it is 0, and because the machine may lack one of the IP addresses.
+    /// The same address with the IP addresses and the port that were bound. They may differ, because the operating
+    /// system chooses the port if it is 0, and because the machine may lack one of the IP addresses.
     #[must_use]
     pub const fn bound(self, ips: &'a [IpAddr], port: u16) -> Self {
         match (self, ips) {

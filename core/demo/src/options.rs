@@ -239,8 +239,8 @@ impl ServeFlags {
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
-        // The operator has named this host on the command line, so it is allowed. If the address is not loopback, every
-        // host is allowed until one is listed.
+        // The operator has named this host on the command line, so it is allowed. If the address is not loopback,
+        // every host is allowed until one is listed.
         if let ListenAddress::Named(NamedAddress { name, .. }) = address
             && name != LOCALHOST
             && address.exposed().is_none()

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 pub use tools::Burst;
 
-/// The protocol revisions that the demo supports. It answers an `initialize` with another revision with the last of these.
+/// The protocol revisions that the demo supports. It answers an `initialize` with another revision with the last of
+/// these.
 pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
 /// The demo's answer to a message.

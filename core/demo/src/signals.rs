@@ -2,11 +2,11 @@
 
 use std::io;
 
-/// Calls `shutdown` at the first termination signal, and `abort` at each further one. The termination signals are SIGINT
-/// (Ctrl-C) and SIGTERM; the handling of other signals, such as SIGHUP, is not changed.
+/// Calls `shutdown` at the first termination signal, and `abort` at each further one. The termination signals are
+/// SIGINT (Ctrl-C) and SIGTERM; the handling of other signals, such as SIGHUP, is not changed.
 ///
-/// Both functions are called on a thread of their own. They should call [`Handle::shutdown`] and [`Handle::abort`]: the
-/// second Ctrl-C then aborts the requests that the first one gave time to finish.
+/// Both functions are called on a thread of their own. They should call [`Handle::shutdown`] and [`Handle::abort`]:
+/// the second Ctrl-C then aborts the requests that the first one gave time to finish.
 ///
 /// [`Handle::shutdown`]: mcp_sse_driver::Handle::shutdown
 /// [`Handle::abort`]: mcp_sse_driver::Handle::abort

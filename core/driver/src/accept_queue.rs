@@ -1,4 +1,5 @@
-//! One acceptor for several shards, for systems and sockets whose connections the operating system does not distribute.
+//! One acceptor for several shards, for systems and sockets whose connections the operating system does not
+//! distribute.
 //!
 //! Knows: which shards have room for a connection, and which is next. Does not know: how a connection is
 //! accepted.

@@ -145,8 +145,8 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(FAMILY_UNSUPPORTED)
 }
 
-/// Polls several listening sockets fairly: each in turn is polled first, so that many connections at one socket do not
-/// delay those at the others.
+/// Polls several listening sockets fairly: each in turn is polled first, so that many connections at one socket do
+/// not delay those at the others.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin(Cell<usize>);
 

@@ -6,8 +6,8 @@
 //! The core reserves connections for posts, which works only if `connections_max` is reached before the limit of the
 //! operating system. So a listener lowers `connections_max` to the number of available descriptors when it begins to
 //! serve. It never changes the limit of the process, which belongs to the application and is inherited by the
-//! programs that it starts. The alternative, to refuse streams after the first `EMFILE`, is too late: no descriptor is
-//! left then on which a refusal could be sent.
+//! programs that it starts. The alternative, to refuse streams after the first `EMFILE`, is too late: no descriptor
+//! is left then on which a refusal could be sent.
 //!
 //! Open descriptors are counted, because an application may have opened hundreds of files before it serves. For
 //! those that it opens later, there are [`SPARE`] ones; an application that needs more has to set `connections_max`.
@@ -17,8 +17,8 @@ use mcp_sse_core::Limits;
 
 /// Descriptors that are not used for connections, for example for reopening a log file or resolving a name.
 const SPARE: u64 = 16;
-/// Descriptors of a worker besides those of its connections: its listening sockets and its runtime's poller. One is for
-/// an additional connection, because the workers' shares of the connections are rounded up.
+/// Descriptors of a worker besides those of its connections: its listening sockets and its runtime's poller. One is
+/// for an additional connection, because the workers' shares of the connections are rounded up.
 const PER_WORKER: u64 = 8;
 /// The fewest connections of a worker. With fewer, none would be reserved for posts.
 const CONNECTIONS_MIN: u64 = 8;

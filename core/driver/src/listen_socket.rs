@@ -11,7 +11,8 @@ use std::net::TcpListener;
 #[cfg(unix)]
 use super::unix::UnixListenSocket;
 
-/// The most connections in the backlog of each of several listening sockets. The standard library uses the same number.
+/// The most connections in the backlog of each of several listening sockets. The standard library uses the same
+/// number.
 #[cfg(target_os = "linux")]
 const BACKLOG: i32 = 128;
 

@@ -145,8 +145,8 @@ impl<R: Runtime> Listener<R> {
 
     /// Listens on a Unix socket at `path`. The file has mode 0600, so only the current user can connect.
     ///
-    /// The file is removed when the server has ended. An existing socket file on which no process listens is replaced;
-    /// any other file is not touched. `Host` is checked as on a loopback address.
+    /// The file is removed when the server has ended. An existing socket file on which no process listens is
+    /// replaced; any other file is not touched. `Host` is checked as on a loopback address.
     ///
     /// # Errors
     ///
@@ -204,22 +204,22 @@ impl<R: Runtime> Listener<R> {
         Ok(Self::new(ListenSocket::Unix(socket), config))
     }
 
-    /// Sets a function that decides whether a request may proceed. It is called for each GET and POST of sessions, and
-    /// for each request for the index page, before any session is looked up or created.
+    /// Sets a function that decides whether a request may proceed. It is called for each GET and POST of sessions,
+    /// and for each request for the index page, before any session is looked up or created.
     ///
-    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a
-    /// [`Decision`], which limits how long the verdict is cached. It is an `async` closure or function; a plain
-    /// closure that returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict
-    /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal). A session belongs to the principal that
-    /// opened it: no post of another principal reaches it.
+    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a [`Decision`],
+    /// which limits how long the verdict is cached. It is an `async` closure or function; a plain closure that
+    /// returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict allows a request on behalf of
+    /// a [`Principal`](mcp_sse_core::Principal). A session belongs to the principal that opened it: no post of
+    /// another principal reaches it.
     ///
     /// By default a verdict is cached for a minute, for all requests with the same `Authorization` field. See
     /// [`VerdictCache`] for the consequences, and [`verdict_cache`](Self::verdict_cache) to change it.
     ///
     /// The closure is called, and its future is polled, on a thread of the server, so it must not block. At most
-    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) calls are in progress on each thread, and further requests wait. A call
-    /// that takes longer than [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is dropped, and its requests are
-    /// answered 503. Requests for which the closure or its future panics are answered 503 as well.
+    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) calls are in progress on each thread, and further requests wait. A
+    /// call that takes longer than [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is dropped, and its
+    /// requests are answered 503. Requests for which the closure or its future panics are answered 503 as well.
     ///
     /// # Errors
     ///
@@ -252,8 +252,8 @@ impl<R: Runtime> Listener<R> {
         Ok(self)
     }
 
-    /// Sets the cache of the [authorizer](Self::authorize)'s verdicts: for how many credentials, and for how long. The
-    /// default is [`VerdictCache::new`].
+    /// Sets the cache of the [authorizer](Self::authorize)'s verdicts: for how many credentials, and for how long.
+    /// The default is [`VerdictCache::new`].
     ///
     /// # Examples
     ///
@@ -358,8 +358,8 @@ impl<R: Runtime> Listener<R> {
         self.server.socket.local_addrs()
     }
 
-    /// A handle to the server, which shuts the server down and sends to every session. Call this before the methods that
-    /// serve, because they consume the listener.
+    /// A handle to the server, which shuts the server down and sends to every session. Call this before the methods
+    /// that serve, because they consume the listener.
     ///
     /// # Examples
     ///
@@ -445,8 +445,8 @@ impl<R: Runtime> Listener<R> {
     ///
     /// # Panics
     ///
-    /// Panics if `handler` has panicked, after all threads have ended. A panic of the future that it returned, or of a
-    /// task that it spawned, ends only that session.
+    /// Panics if `handler` has panicked, after all threads have ended. A panic of the future that it returned, or of
+    /// a task that it spawned, ends only that session.
     ///
     /// # Examples
     ///
@@ -553,12 +553,12 @@ where
     R: Runtime<TlsStream = TlsSocket<<R as Runtime>::TcpStream>>,
     R::TcpStream: TlsUpgrade,
 {
-    /// Uses TLS on every connection. By default, a server speaks plain HTTP. This method needs the feature `tls` of the
-    /// adapter.
+    /// Uses TLS on every connection. By default, a server speaks plain HTTP. This method needs the feature `tls` of
+    /// the adapter.
     ///
     /// The handshake and the first request head have to be complete within
-    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) after the accept. A client that speaks plain HTTP
-    /// is answered 400 in plain HTTP. TLS is not possible on a Unix socket: the methods that serve then return an error.
+    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) after the accept. A client that speaks plain HTTP is answered
+    /// 400 in plain HTTP. TLS is not possible on a Unix socket: the methods that serve then return an error.
     ///
     /// # Examples
     ///

@@ -4,8 +4,8 @@
 //!
 //! Decided: one trait has all types and functions, so that one `impl` is a complete runtime, and the compiler lists
 //! what is missing. The alternatives were separate traits for listening sockets, streams and executors, but none of
-//! them is useful without the others; and readiness of a descriptor as the only primitive, but tokio's streams already
-//! remember which read has emptied a socket, and the driver would have to repeat that.
+//! them is useful without the others; and readiness of a descriptor as the only primitive, but tokio's streams
+//! already remember which read has emptied a socket, and the driver would have to repeat that.
 //!
 //! TLS is an associated type and does not depend on the feature `tls`. Otherwise an adapter without TLS would not
 //! compile in a program in which another crate enables that feature of the driver.
@@ -60,8 +60,8 @@ pub trait Runtime: Sized + 'static {
     /// Calls `main` with a handle for [`spawn`](Self::spawn), and runs the future that `main` returns and all spawned
     /// tasks. Ends when that future ends, and panics if it panics. Tasks that still run are then dropped.
     ///
-    /// The future must be a task of its own that is polled only when it was woken. It writes to all sockets of a server,
-    /// once for all reads that have woken it.
+    /// The future must be a task of its own that is polled only when it was woken. It writes to all sockets of a
+    /// server, once for all reads that have woken it.
     fn run_tasks<F: Future<Output = ()> + 'static>(
         main: impl FnOnce(Self::Tasks) -> F,
     ) -> impl Future<Output = ()>;
@@ -70,8 +70,8 @@ pub trait Runtime: Sized + 'static {
     /// ends only that task.
     fn spawn(tasks: &Self::Tasks, task: impl Future<Output = ()> + 'static);
 
-    /// Calls `main` with a handle for [`run_handler`](Self::run_handler), and runs the future that `main` returns. The
-    /// handle works until the returned future is dropped.
+    /// Calls `main` with a handle for [`run_handler`](Self::run_handler), and runs the future that `main` returns.
+    /// The handle works until the returned future is dropped.
     fn run_handlers(
         main: ServeFunction<Self::Handlers>,
     ) -> impl Future<Output = io::Result<()>> + Send;
@@ -83,7 +83,8 @@ pub trait Runtime: Sized + 'static {
         handler: impl FnOnce() -> Option<F>,
     );
 
-    /// Lets the other tasks of this thread run. The default implementation wakes its own task and returns `Pending` once.
+    /// Lets the other tasks of this thread run. The default implementation wakes its own task and returns `Pending`
+    /// once.
     fn yield_now() -> impl Future<Output = ()> {
         let mut yielded = false;
         core::future::poll_fn(move |cx| {

@@ -7,9 +7,9 @@
 //!
 //! - one that accepts, while [`Shard::poll_accepting`] is true, and gives each stream to [`Shard::accept`];
 //! - one for each connection, which is [`Shard::connection`]: it reads;
-//! - one that polls [`Shard::poll_turn`]: it handles deadlines, moves messages between the core and the
-//!   handles, and writes. The tasks that read only wake it, so that one turn writes the results of many reads: answers
-//!   and events for one socket are written together.
+//! - one that polls [`Shard::poll_turn`]: it handles deadlines, moves messages between the core and the handles, and
+//!   writes. The tasks that read only wake it, so that one turn writes the results of many reads: answers and events
+//!   for one socket are written together.
 //!
 //! Where the operating system does not distribute connections, one of the threads also runs a task that
 //! accepts for all of them.
@@ -78,8 +78,8 @@ pub(super) async fn serve_worker<R: Runtime>(
 ///
 /// # Errors
 ///
-/// Returns an error if a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers, for
-/// more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer together with static tokens, and for a
+/// Returns an error if a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers,
+/// for more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer together with static tokens, and for a
 /// configuration that needs an authorizer if there is none.
 pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     mut config: Config,

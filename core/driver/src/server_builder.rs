@@ -98,8 +98,8 @@ impl ServerBuilder {
         Ok(parts.map(worker).collect())
     }
 
-    /// Runs `serve` for each worker, on a thread of its own, and waits until all threads have ended. The server is shut
-    /// down if one of them fails or panics, and if the returned future is dropped.
+    /// Runs `serve` for each worker, on a thread of its own, and waits until all threads have ended. The server is
+    /// shut down if one of them fails or panics, and if the returned future is dropped.
     pub(super) async fn on_threads(
         self,
         serve: impl Fn(Worker) -> io::Result<()> + Send + Sync + 'static,

@@ -54,8 +54,8 @@ struct TlsLogThrottles {
 }
 
 impl Tls {
-    /// Reads a certificate chain and its private key from PEM files. The first certificate must be the server's own. The
-    /// key may be PKCS #8, PKCS #1 or SEC 1.
+    /// Reads a certificate chain and its private key from PEM files. The first certificate must be the server's own.
+    /// The key may be PKCS #8, PKCS #1 or SEC 1.
     ///
     /// # Errors
     ///
@@ -333,8 +333,8 @@ impl<P: TlsUpgrade> TlsSocket<P> {
         Self { stage: TlsStage::Silent(socket), tls: tls.clone(), peer }
     }
 
-    /// Completes the handshake. Ready with true if bytes can be exchanged, and with false if the peer has shut down its
-    /// side before it sent a byte.
+    /// Completes the handshake. Ready with true if bytes can be exchanged, and with false if the peer has shut down
+    /// its side before it sent a byte.
     fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             match &mut self.stage {
@@ -474,8 +474,8 @@ impl<P: TlsUpgrade> Socket for TlsSocket<P> {
     }
 }
 
-/// Sends `close_notify` if that is possible without waiting. Without it, the peer's TLS library would report a truncated
-/// connection.
+/// Sends `close_notify` if that is possible without waiting. Without it, the peer's TLS library would report a
+/// truncated connection.
 impl<P: TlsUpgrade> Drop for TlsSocket<P> {
     fn drop(&mut self) {
         if let TlsStage::Open { stream, .. } = &mut self.stage {

@@ -442,7 +442,8 @@ impl CheckedServer<'_> {
         }
     }
 
-    /// The reason why the server does not answer any more: its exit, or `otherwise` if it does not exit within [`EXIT`].
+    /// The reason why the server does not answer any more: its exit, or `otherwise` if it does not exit within
+    /// [`EXIT`].
     async fn end(&mut self, otherwise: CheckError) -> CheckError {
         let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
         let late = async {

@@ -61,8 +61,8 @@ pub(super) struct LastPipes {
 }
 
 impl Child {
-    /// Creates a child with these pipes. It receives its exit status from `exit`, and sends its pipes to `ending` when
-    /// the process has to end.
+    /// Creates a child with these pipes. It receives its exit status from `exit`, and sends its pipes to `ending`
+    /// when the process has to end.
     pub(super) fn new(
         pid: u32,
         stdin: Async<ChildStdin>,

@@ -70,15 +70,16 @@ struct ChildrenShared {
     /// The number of tasks that are not done.
     supervised: Mutex<usize>,
     done: Condvar,
-    /// A channel with a capacity of as many units as there may be processes. A process puts a unit in before it starts,
-    /// and takes one out when it has been reaped.
+    /// A channel with a capacity of as many units as there may be processes. A process puts a unit in before it
+    /// starts, and takes one out when it has been reaped.
     slots: OnceLock<(Sender<()>, Receiver<()>)>,
     /// Dropping this ends the thread.
     _thread: Sender<Never>,
 }
 
 impl Children {
-    /// Starts the supervising thread, without any processes. Processes' stderr is logged at the default [`StderrRate`].
+    /// Starts the supervising thread, without any processes. Processes' stderr is logged at the default
+    /// [`StderrRate`].
     ///
     /// # Errors
     ///
@@ -87,8 +88,8 @@ impl Children {
         Self::with_stderr_rate(StderrRate::default())
     }
 
-    /// Starts the supervising thread, without any processes. `stderr_rate` limits how much of each process's stderr is
-    /// logged.
+    /// Starts the supervising thread, without any processes. `stderr_rate` limits how much of each process's stderr
+    /// is logged.
     ///
     /// # Errors
     ///
@@ -122,8 +123,8 @@ impl Children {
 
     /// Limits the number of concurrent processes of sessions, at least 1. Unlimited by default.
     ///
-    /// Processes that are being ended count, because each keeps [`DESCRIPTORS`] until it has been reaped, which may be
-    /// seconds after the end of its session. Further sessions wait. Only the first call has an effect.
+    /// Processes that are being ended count, because each keeps [`DESCRIPTORS`] until it has been reaped, which may
+    /// be seconds after the end of its session. Further sessions wait. Only the first call has an effect.
     pub fn limit(&self, processes: usize) {
         let _ = self.shared.slots.set(bounded(processes.max(1)));
     }
@@ -144,9 +145,9 @@ impl Children {
 
     /// Starts a process.
     ///
-    /// `head` is the request whose header fields may become variables ([`ServerCommand::header_to_env`]). `name` is the
-    /// name of the process in the log. The program is started by the [guard], so a missing program is not an error
-    /// here: the process then [exits with status 127](super::child::Exit::was_not_run).
+    /// `head` is the request whose header fields may become variables ([`ServerCommand::header_to_env`]). `name` is
+    /// the name of the process in the log. The program is started by the [guard], so a missing program is not an
+    /// error here: the process then [exits with status 127](super::child::Exit::was_not_run).
     ///
     /// If the returned future is dropped, a process that it has started is ended.
     ///
@@ -210,7 +211,8 @@ impl Children {
         start.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
     }
 
-    /// Keeps the last ten lines of stderr from now on, for [`last_stderr`](Self::last_stderr). They are logged as well.
+    /// Keeps the last ten lines of stderr from now on, for [`last_stderr`](Self::last_stderr). They are logged as
+    /// well.
     pub fn keep_stderr(&self) {
         self.shared.surroundings.stderr.begin();
     }

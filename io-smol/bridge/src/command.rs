@@ -15,8 +15,8 @@ use mcp_sse_driver::LogThrottle;
 
 use super::lines::LINE_BYTES_MAX;
 
-/// The variables that a [clean environment](ServerCommand::clean_env) inherits from the bridge. They are the ones that
-/// the official SDKs pass to the servers that they start.
+/// The variables that a [clean environment](ServerCommand::clean_env) inherits from the bridge. They are the ones
+/// that the official SDKs pass to the servers that they start.
 pub const CLEAN_ENV: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
 /// The longest value of a header field that becomes a variable: 8 KiB. A longer value is ignored, with a warning.
 pub const HEADER_BYTES_MAX: usize = 8 << 10;
@@ -108,9 +108,9 @@ impl ServerCommand {
 
     /// Passes header fields of the request that opened a session to that session's process, as environment variables.
     ///
-    /// Such a variable is never inherited from the bridge. [`env`](Self::env) can set a default for requests without the
-    /// field. A field is ignored with a warning if it is sent twice, is longer than [`HEADER_BYTES_MAX`], or contains a
-    /// NUL byte. A [shared process](super::SharedProcess) has no such variables.
+    /// Such a variable is never inherited from the bridge. [`env`](Self::env) can set a default for requests without
+    /// the field. A field is ignored with a warning if it is sent twice, is longer than [`HEADER_BYTES_MAX`], or
+    /// contains a NUL byte. A [shared process](super::SharedProcess) has no such variables.
     #[must_use]
     pub fn header_to_env(mut self, headers: impl IntoIterator<Item = HeaderToEnv>) -> Self {
         self.headers.extend(headers);
@@ -176,7 +176,8 @@ impl ServerCommand {
         command
     }
 
-    /// The environment of one process. `own` is the bridge's environment, `fields` are the header fields of the request.
+    /// The environment of one process. `own` is the bridge's environment, `fields` are the header fields of the
+    /// request.
     fn environment(
         &self,
         own: impl IntoIterator<Item = (OsString, OsString)>,

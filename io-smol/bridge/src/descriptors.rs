@@ -15,14 +15,14 @@ use mcp_sse_core::Limits;
 use mcp_sse_driver::Descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are opened after counting or only briefly: the listener, those that wait for signals, the pipes of
-/// a process during its start.
+/// Descriptors that are opened after counting or only briefly: the listener, those that wait for signals, the pipes
+/// of a process during its start.
 const SPARE: u64 = 16;
 
 static BEFORE: OnceLock<u64> = OnceLock::new();
 
-/// Raises the process's soft limit on descriptors to the hard limit. If the system does not allow that, the limit stays
-/// as it is, which is logged at level debug.
+/// Raises the process's soft limit on descriptors to the hard limit. If the system does not allow that, the limit
+/// stays as it is, which is logged at level debug.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     let Some(before) = limit.current.filter(|_| limit.current != limit.maximum) else { return };

@@ -1,15 +1,15 @@
 //! Ends a process: the steps, and how long each may take.
 //!
 //! Knows: that a server exits at the end of its input, the signals to its process group, and the guard's
-//! [`KILL`](control::KILL). Does not know: why the process has to end.
+//! `KILL` (see `control`). Does not know: why the process has to end.
 //!
 //! ```text
 //!  last words, stdin closed ──2 s──▶ SIGTERM to the group ──2 s──▶ the guard kills ──2 s──▶ SIGKILL
 //!        ╰──────────── the leader exits ───────┴──────────────────────┴───▶ SIGKILL to the group, reaped
 //! ```
 //!
-//! The leader of the group is the server's [guard]. Only the guard can find processes that have left the group, so it is
-//! asked to kill them before it is killed itself.
+//! The leader of the group is the server's [guard]. Only the guard can find processes that have left the group, so it
+//! is asked to kill them before it is killed itself.
 
 use core::time::Duration;
 use std::io::Write;

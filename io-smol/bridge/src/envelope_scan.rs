@@ -1,4 +1,5 @@
-//! Scans text that may be incomplete or invalid JSON for a message's envelope: what kind of message it was, and its id.
+//! Scans text that may be incomplete or invalid JSON for a message's envelope: what kind of message it was, and its
+//! id.
 //!
 //! Knows: the names of the members of the outermost object, and the value of `id`.
 //! Does not know: any other value.
@@ -115,8 +116,8 @@ impl EnvelopeScan {
         self.has_version && (self.has_outcome || self.has_method) && self.id.is_some()
     }
 
-    /// The answer or the server's request that the text was, if it was one. `why` is the reason why it cannot be passed
-    /// on.
+    /// The answer or the server's request that the text was, if it was one. `why` is the reason why it cannot be
+    /// passed on.
     pub(super) fn found(&self, why: &str) -> Option<Classified> {
         let (id, why) = (self.id.clone(), || why.to_owned().into());
         match (self.has_method, self.has_outcome, id) {

@@ -1,5 +1,5 @@
-//! The guard process between the bridge and an MCP server. It leads the server's process group. When the server or the
-//! bridge has ended, it ends every process that the server has started.
+//! The guard process between the bridge and an MCP server. It leads the server's process group. When the server or
+//! the bridge has ended, it ends every process that the server has started.
 //!
 //! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
 //! Does not know: sessions, messages. Input and output of the server do not pass through the guard.
@@ -18,10 +18,10 @@
 //!  the bridge asks for it ─────────────────▶ SIGKILL, ..
 //! ```
 //!
-//! SIGTERM is sent to the group, and to children outside of it when they are adopted. SIGKILL is sent to each child by
-//! its process id. No other process can have that id, because only the guard reaps its children. Children of killed
-//! processes become children of the guard in turn, until none is left. A program that leaves the group and forks
-//! faster than it is found can escape; the guard then says so on stderr.
+//! SIGTERM is sent to the group, and to children outside of it when they are adopted. SIGKILL is sent to each child
+//! by its process id. No other process can have that id, because only the guard reaps its children. Children of
+//! killed processes become children of the guard in turn, until none is left. A program that leaves the group and
+//! forks faster than it is found can escape; the guard then says so on stderr.
 //!
 //! Decided: children are found in `/proc/*/stat`, because not every kernel has `/proc/self/task/*/children`. A cgroup
 //! would contain every descendant, but requires privileges that most operators do not have.
@@ -52,8 +52,8 @@ use crate::descriptors;
 /// that name leaves the guards to clean up.
 pub const NAME: &str = "mcp-guard";
 
-/// The environment variable with the soft limit on descriptors for the server, if the bridge has raised its own limit.
-/// The guard removes it from the server's environment.
+/// The environment variable with the soft limit on descriptors for the server, if the bridge has raised its own
+/// limit. The guard removes it from the server's environment.
 pub const DESCRIPTORS: &str = "MCP_GUARD_DESCRIPTORS";
 
 /// The guard's exit status when the program does not exist, which is also that of shells.
@@ -138,8 +138,8 @@ impl GuardDescriptors {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
-        // Signals for the group also reach the guard, which must outlive the other processes. They are handled and not
-        // ignored, because the server would inherit ignored signals.
+        // Signals for the group also reach the guard, which must outlive the other processes. They are handled and
+        // not ignored, because the server would inherit ignored signals.
         use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
         let terminated = Arc::<AtomicBool>::default();
         signal_hook::flag::register(SIGTERM, terminated.clone())?;
@@ -163,8 +163,8 @@ fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) ->
     if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
         descriptors::restore(before);
     }
-    // Only the server may have the pipes open, or the bridge would not notice when the server closes them. The copies in
-    // this process are closed with the command at the end of the statement.
+    // Only the server may have the pipes open, or the bridge would not notice when the server closes them. The copies
+    // in this process are closed with the command at the end of the statement.
     let server = Command::new(program)
         .args(args)
         .env_remove(DESCRIPTORS)

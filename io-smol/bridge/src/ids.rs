@@ -42,7 +42,8 @@ fn value(raw: &str) -> Option<f64> {
     spelled.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// The position in `asked`, the raw ids of requests, of the request that an answer with the raw id `answered` belongs to.
+/// The position in `asked`, the raw ids of requests, of the request that an answer with the raw id `answered` belongs
+/// to.
 pub(super) fn find<'a>(
     asked: impl Iterator<Item = &'a str> + Clone,
     answered: &str,
@@ -62,7 +63,8 @@ pub(super) fn find<'a>(
     only(true).or_else(|| only(false))
 }
 
-/// The integer that a raw id or progress token stands for. For ids that the bridge has chosen, which are all integers.
+/// The integer that a raw id or progress token stands for. For ids that the bridge has chosen, which are all
+/// integers.
 pub(super) fn number(raw: &str) -> Option<u64> {
     if let Ok(number) = raw.parse() {
         return Some(number);

@@ -3,8 +3,8 @@
 //! Knows: how servers deviate from JSON-RPC, how their output is understood, and which answer or request a value is
 //! that cannot be passed on. Does not know: lines (see `output`), or which client sent a request.
 //!
-//! Decided: the server is the operator's own program, and works when a client starts it directly. So the bridge accepts
-//! what the official clients accept, with the same meaning:
+//! Decided: the server is the operator's own program, and works when a client starts it directly. So the bridge
+//! accepts what the official clients accept, with the same meaning:
 //!
 //! - Invalid UTF-8 is replaced by U+FFFD, as TypeScript decodes it. A byte order mark is ignored.
 //! - NaN and Infinity, which Python's `json` prints, become `null`. The Python client accepts them, the TypeScript
@@ -16,8 +16,8 @@
 //! - Several objects on one line are several messages.
 //!
 //! Nothing else is guessed. If an answer cannot be passed on, the client gets an error with the reason; if a request
-//! of the server cannot be passed on, the server gets one. A line that does not begin with a bracket is never searched
-//! for a message, because servers log the messages that they send and receive.
+//! of the server cannot be passed on, the server gets one. A line that does not begin with a bracket is never
+//! searched for a message, because servers log the messages that they send and receive.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -183,8 +183,8 @@ impl<'a> MessageMembers<'a> {
         serde_json::from_str(self.last("jsonrpc")?).ok()
     }
 
-    /// The object as JSON text with the id `id`, without the members for which `left_out` returns true. Of members of the
-    /// envelope that are repeated, only the last is kept.
+    /// The object as JSON text with the id `id`, without the members for which `left_out` returns true. Of members of
+    /// the envelope that are repeated, only the last is kept.
     fn rebuilt(&self, id: Option<&str>, left_out: impl Fn(&str) -> bool) -> String {
         let envelope = ["jsonrpc", "method", "result", "error"];
         let mut text = String::from("{");

@@ -85,8 +85,8 @@ impl Lines {
         self.next_line_watched(|_, _| ())
     }
 
-    /// Returns the next line like [`next_line`](Self::next_line), and calls `watch` with each dropped piece of a line that
-    /// is too long, and whether the line ends with that piece.
+    /// Returns the next line like [`next_line`](Self::next_line), and calls `watch` with each dropped piece of a line
+    /// that is too long, and whether the line ends with that piece.
     pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
         loop {
             let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
@@ -138,8 +138,8 @@ impl Lines {
 
 /// Writes a valid JSON text as one line, for every common definition of a line end.
 ///
-/// A raw CR or LF in JSON is always between tokens, and is removed. U+0085, U+2028 and U+2029 are always in strings, and
-/// are escaped: `readline` of Node 24 ends lines at the last two, `str.splitlines` of Python at all three.
+/// A raw CR or LF in JSON is always between tokens, and is removed. U+0085, U+2028 and U+2029 are always in strings,
+/// and are escaped: `readline` of Node 24 ends lines at the last two, `str.splitlines` of Python at all three.
 /// `str.splitlines` also ends lines at VT and FF, which cannot be raw in JSON.
 pub(super) fn on_one_line(text: &str) -> Cow<'_, str> {
     // 0xC2 and 0xE2 are the first bytes of the three characters, and of others.

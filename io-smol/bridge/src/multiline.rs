@@ -24,8 +24,8 @@ impl MultilineText {
         !self.text.is_empty()
     }
 
-    /// Adds a line. A text begins with a bracket, and ends when all brackets are closed. No JSON string continues on the
-    /// next line.
+    /// Adds a line. A text begins with a bracket, and ends when all brackets are closed. No JSON string continues on
+    /// the next line.
     pub(super) fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> MultilineStep {
         let depth = depth_behind(self.depth, &line);
         if self.text.is_empty() {
@@ -56,8 +56,8 @@ impl MultilineText {
     }
 }
 
-/// The number of brackets that are open after `line`, if `depth` were open before it. `None` if no JSON text has such a
-/// line.
+/// The number of brackets that are open after `line`, if `depth` were open before it. `None` if no JSON text has such
+/// a line.
 fn depth_behind(mut depth: usize, line: &[u8]) -> Option<usize> {
     let (mut string, mut escaped) = (false, false);
     for byte in line {

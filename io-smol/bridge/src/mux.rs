@@ -18,8 +18,8 @@
 //!   ╰────────────── exited ──────────────────────────┴────────────────────────╯
 //! ```
 //!
-//! After each call of a `handle_` method, call [`poll_output`](Mux::poll_output) until it returns `None`, and then read
-//! the next deadline with [`poll_timeout`](Mux::poll_timeout).
+//! After each call of a `handle_` method, call [`poll_output`](Mux::poll_output) until it returns `None`, and then
+//! read the next deadline with [`poll_timeout`](Mux::poll_timeout).
 
 mod from_server;
 mod from_sessions;
@@ -159,8 +159,8 @@ impl SharedRequest {
 
 #[derive(Default)]
 struct MuxSession {
-    /// Whether the server's notifications are sent to this session: it has had its handshake, or has sent other messages
-    /// without one.
+    /// Whether the server's notifications are sent to this session: it has had its handshake, or has sent other
+    /// messages without one.
     receives_notifications: bool,
     /// The numbers of the session's unanswered requests.
     pending: Vec<u64>,
@@ -273,8 +273,8 @@ impl Mux {
         assert!(known.is_none(), "invariant: session keys are numbered");
     }
 
-    /// Removes a session that has ended. Its requests are cancelled, and their answers will be dropped. Further messages
-    /// of the session are ignored.
+    /// Removes a session that has ended. Its requests are cancelled, and their answers will be dropped. Further
+    /// messages of the session are ignored.
     pub fn leave(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         for uri in &session.subscribed {
@@ -324,8 +324,8 @@ impl Mux {
         }
     }
 
-    /// Handles an answer of the server that cannot be passed on: the session that waits for it gets an error. An answer
-    /// without an id belongs to the pending request if there is exactly one.
+    /// Handles an answer of the server that cannot be passed on: the session that waits for it gets an error. An
+    /// answer without an id belongs to the pending request if there is exactly one.
     pub fn handle_lost_answer(&mut self, lost: &LostAnswer, now: Time) {
         let (number, error) = match (&lost.id, &self.phase) {
             (Some(id), _) => (ids::number(id), None),
@@ -348,8 +348,8 @@ impl Mux {
         self.answer_server(unread.answer());
     }
 
-    /// Call this when the server has ended or could not be started. `why` completes the sentence "MCP server process ..".
-    /// Every pending request is answered with an error.
+    /// Call this when the server has ended or could not be started. `why` completes the sentence "MCP server process
+    /// ..". Every pending request is answered with an error.
     pub fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
         // Lines for the server that has ended must not reach the next one.

@@ -65,14 +65,15 @@ pub struct ServerOutput {
     too_long: Option<EnvelopeScan>,
     /// The output has ended.
     ended: bool,
-    /// Lines that were not messages and are not counted in `status` yet. They are counted together, because there may be
-    /// thousands at once.
+    /// Lines that were not messages and are not counted in `status` yet. They are counted together, because there may
+    /// be thousands at once.
     refused: u64,
     has_spoken: bool,
 }
 
 impl ServerOutput {
-    /// Creates the empty output of a server. `name` is the server's name in the log, and `status` counts invalid lines.
+    /// Creates the empty output of a server. `name` is the server's name in the log, and `status` counts invalid
+    /// lines.
     #[must_use]
     pub fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
         Self {
@@ -104,7 +105,8 @@ impl ServerOutput {
         self.has_spoken
     }
 
-    /// Adds bytes that were read. Call [`next_printed`](Self::next_printed) until it returns `None` before the next call.
+    /// Adds bytes that were read. Call [`next_printed`](Self::next_printed) until it returns `None` before the next
+    /// call.
     pub fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
     }

@@ -3,10 +3,10 @@
 //! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how a mistake in the file is reported.
 //! Does not know: how servers are served.
 //!
-//! Decided: the meaning of an object does not depend on the order of its members. So a member that is given twice is a
-//! mistake, and a member that is `null` counts as absent. An entry that is disabled, or that has a `url` (a server on
-//! the network), is skipped with a line in the log, and its other members are not checked: the same file may be used by
-//! a client, for which such an entry is valid.
+//! Decided: the meaning of an object does not depend on the order of its members. So a member that is given twice is
+//! a mistake, and a member that is `null` counts as absent. An entry that is disabled, or that has a `url` (a server
+//! on the network), is skipped with a line in the log, and its other members are not checked: the same file may be
+//! used by a client, for which such an entry is valid.
 
 use core::fmt;
 use std::fs;
@@ -55,8 +55,8 @@ impl core::error::Error for ServersFileError {}
 
 /// Reads the servers in the file at `path`, in their order.
 ///
-/// Entries that are `disabled` or have a `url` are skipped, and unknown members are ignored, each with a warning in the
-/// log. A byte order mark at the beginning is ignored.
+/// Entries that are `disabled` or have a `url` are skipped, and unknown members are ignored, each with a warning in
+/// the log. A byte order mark at the beginning is ignored.
 ///
 /// # Errors
 ///

@@ -106,7 +106,8 @@ impl BridgedServices {
     }
 
     /// Adds the path of each server to a configuration, and a page at `/` that lists them. Without paths
-    /// ([`ServicePaths::Root`]), `builder` is returned unchanged. `stream_path` is the path of streams, `/sse` by default.
+    /// ([`ServicePaths::Root`]), `builder` is returned unchanged. `stream_path` is the path of streams, `/sse` by
+    /// default.
     pub fn configure(&self, mut builder: ConfigBuilder, stream_path: &str) -> ConfigBuilder {
         let mut page = String::from("MCP servers, each over HTTP+SSE:\n\n");
         for BridgedService { name, path, .. } in
@@ -151,7 +152,8 @@ impl BridgedService {
         &self.path
     }
 
-    /// The command and whether sessions share its process, as a text for the operator. The command may contain secrets.
+    /// The command and whether sessions share its process, as a text for the operator. The command may contain
+    /// secrets.
     #[must_use]
     pub fn description(&self) -> String {
         match &self.sessions {

@@ -31,13 +31,13 @@ use super::printed::Printed;
 use super::session_protocol::{ProcessOutput, SessionProtocol};
 use super::stderr::printable;
 
-/// How long a process may take to exit after it has closed its stdout or stdin. Then the session ends without the exit
-/// status.
+/// How long a process may take to exit after it has closed its stdout or stdin. Then the session ends without the
+/// exit status.
 pub(super) const EXIT: Duration = Duration::from_secs(1);
 /// The most steps that a session takes before it lets other tasks run. It also stops after [`READ_BYTES`] were read.
 const STEPS_PER_TURN: u32 = 64;
-/// The most bytes that are read from a process at once, and between two turns of other tasks on this thread. A full pipe
-/// of short lines would otherwise take long.
+/// The most bytes that are read from a process at once, and between two turns of other tasks on this thread. A full
+/// pipe of short lines would otherwise take long.
 const READ_BYTES: usize = 8 << 10;
 
 thread_local! {
@@ -91,8 +91,8 @@ impl fmt::Display for SessionEnd {
 impl PerSession {
     /// Creates a handler that runs `command` for each session.
     ///
-    /// If `auto_initialize` is true, the bridge initializes the server when a client omits the handshake. Clients that
-    /// have lost their stream and open another one do that.
+    /// If `auto_initialize` is true, the bridge initializes the server when a client omits the handshake. Clients
+    /// that have lost their stream and open another one do that.
     ///
     /// ```
     /// use mcp_sse_bridge::PerSession;
@@ -170,8 +170,8 @@ impl PerSession {
         relay.answer_abandoned(&end.to_string()).await;
     }
 
-    /// Starts the process of a session when a slot is free. Returns `None` if the client leaves before. An error has been
-    /// logged.
+    /// Starts the process of a session when a slot is free. Returns `None` if the client leaves before. An error has
+    /// been logged.
     async fn start_process(&self, session: &mut Session) -> Option<io::Result<Child>> {
         let name = session.id().to_string();
         let head = session.head().clone();
@@ -388,8 +388,8 @@ impl SessionRelay {
         }
     }
 
-    /// Handles a message of the process that is too large for the client's queue. If it is an answer, the client gets an
-    /// error; if it is a request, the process gets one.
+    /// Handles a message of the process that is too large for the client's queue. If it is an answer, the client gets
+    /// an error; if it is a request, the process gets one.
     fn refuse_large(&mut self, length: usize, answered: Option<&str>, asked: Option<&str>) {
         static TOO_LARGE: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = TOO_LARGE.tell() {
@@ -408,7 +408,8 @@ impl SessionRelay {
         }
     }
 
-    /// Checks whether the process has closed its stdin, which is noticed here without a write. Returns true if it has.
+    /// Checks whether the process has closed its stdin, which is noticed here without a write. Returns true if it
+    /// has.
     fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(child) = self.child.as_mut().filter(|_| !self.input_closed) else { return false };
         if child.poll_input_closed(cx).is_pending() {

@@ -3,11 +3,11 @@
 //! Knows: JSON-RPC, and of MCP that a session begins with `initialize`, and how a request is cancelled.
 //! Does not know: pipes, streams, or a clock; the time is an argument.
 //!
-//! Theory of operation. Messages of the client go in, and lines for the process come out. Posts on several connections
-//! may overtake each other, so all other messages are parked until `initialize` has arrived, for at most [`PARK`]. If
-//! no `initialize` arrives, the client has probably lost its stream and has opened another one without a handshake. Its
-//! new process needs one, so the bridge sends `initialize` itself. The id is an integer, because some servers accept no
-//! other, and the answer has a deadline and is not passed on to the client.
+//! Theory of operation. Messages of the client go in, and lines for the process come out. Posts on several
+//! connections may overtake each other, so all other messages are parked until `initialize` has arrived, for at most
+//! [`PARK`]. If no `initialize` arrives, the client has probably lost its stream and has opened another one without a
+//! handshake. Its new process needs one, so the bridge sends `initialize` itself. The id is an integer, because some
+//! servers accept no other, and the answer has a deadline and is not passed on to the client.
 //!
 //! ```text
 //!            initialize                          PARK over, a request waits
@@ -20,7 +20,8 @@
 //! Each request of the client is answered exactly once: by the process, with the id in the client's spelling; by the
 //! bridge, if the process's answer cannot be passed on (an answer without an id belongs to the only request in
 //! flight); or by the bridge at the end of the session. Answers to no pending request are dropped, because the bridge
-//! may have answered that request before. A request of the process that cannot be passed on is answered by the bridge.
+//! may have answered that request before. A request of the process that cannot be passed on is answered by the
+//! bridge.
 
 use core::time::Duration;
 use std::borrow::Cow;
@@ -125,8 +126,8 @@ pub enum ProcessOutput {
 impl SessionProtocol {
     /// Creates the protocol for a process that has just been started.
     ///
-    /// `own_handshake` has the params, as JSON, of the `initialize` that the bridge sends when the client omits it. With
-    /// `None`, the bridge sends none: after [`PARK`], parked messages are passed on without a handshake.
+    /// `own_handshake` has the params, as JSON, of the `initialize` that the bridge sends when the client omits it.
+    /// With `None`, the bridge sends none: after [`PARK`], parked messages are passed on without a handshake.
     #[must_use]
     pub fn new(own_handshake: Option<String>) -> Self {
         let phase =
@@ -134,8 +135,8 @@ impl SessionProtocol {
         Self { own_handshake, phase, lines: VecDeque::new(), pending: Vec::new() }
     }
 
-    /// Whether [`handle_message`](Self::handle_message) may be called now: too few messages are parked, and no line waits
-    /// for the process.
+    /// Whether [`handle_message`](Self::handle_message) may be called now: too few messages are parked, and no line
+    /// waits for the process.
     #[must_use]
     pub fn takes_message(&self) -> bool {
         let room = match &self.phase {
@@ -191,8 +192,8 @@ impl SessionProtocol {
         }
     }
 
-    /// Answers the process's request with the raw id `id` with an error, because the request cannot be passed on for the
-    /// reason `why`. A request with an id of more than 4 KiB is not answered.
+    /// Answers the process's request with the raw id `id` with an error, because the request cannot be passed on for
+    /// the reason `why`. A request with an id of more than 4 KiB is not answered.
     pub fn refuse_process(&mut self, id: &str, why: &str) {
         // The answer contains the id, so its length is limited.
         if id.len() <= ID_BYTES_MAX {
@@ -302,9 +303,9 @@ impl SessionProtocol {
         }
     }
 
-    /// Handles the deadline of [`poll_timeout`](Self::poll_timeout), if it has passed: the end of the wait for the client's
-    /// `initialize`, or for the answer to the bridge's own. In the second case the session must end, and the reason is
-    /// returned; it completes the sentence "MCP server process ..".
+    /// Handles the deadline of [`poll_timeout`](Self::poll_timeout), if it has passed: the end of the wait for the
+    /// client's `initialize`, or for the answer to the bridge's own. In the second case the session must end, and the
+    /// reason is returned; it completes the sentence "MCP server process ..".
     #[must_use]
     pub fn handle_timeout(&mut self, now: Instant) -> Option<String> {
         if self.poll_timeout().is_none_or(|until| now < until) {
@@ -352,8 +353,8 @@ impl SessionProtocol {
         words
     }
 
-    /// Ends the protocol because the process has ended, for the reason `why`. Returns an error response for each pending
-    /// request, in the order of the requests.
+    /// Ends the protocol because the process has ended, for the reason `why`. Returns an error response for each
+    /// pending request, in the order of the requests.
     pub fn abandon(&mut self, why: &str) -> Vec<Frame> {
         self.phase = ProtocolPhase::Failed(why.to_owned());
         self.lines.clear();

@@ -5,10 +5,10 @@
 //!
 //! Theory of operation. One task, the *owner*, has the process; it runs on the thread that supervises processes. It
 //! receives the messages of all sessions from one bounded queue. While the process does not read, that queue fills,
-//! sessions wait, and the server holds their clients' posts. Messages of the process go into a queue of frames for each
-//! session, which the session's own task empties. While one of these queues is full, the process is not read, so all
-//! sessions wait. A session may cause this for [`SLOW_MAX`] in each [`SLOW_PERIOD`], and is closed then. So no message
-//! is dropped without an error, and no session waits long for another.
+//! sessions wait, and the server holds their clients' posts. Messages of the process go into a queue of frames for
+//! each session, which the session's own task empties. While one of these queues is full, the process is not read, so
+//! all sessions wait. A session may cause this for [`SLOW_MAX`] in each [`SLOW_PERIOD`], and is closed then. So no
+//! message is dropped without an error, and no session waits long for another.
 
 mod frame_queue;
 mod joined_session;
@@ -42,8 +42,8 @@ const INPUT_MAX: usize = 256;
 /// Serves all sessions with one process.
 ///
 /// The process is started at the first message of the first session, and again while there are sessions after it has
-/// ended: after 1 s, then after pauses that double up to 30 s. Cheap to clone; the process ends when the last clone has
-/// been dropped and the last session has ended.
+/// ended: after 1 s, then after pauses that double up to 30 s. Cheap to clone; the process ends when the last clone
+/// has been dropped and the last session has ended.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -80,9 +80,9 @@ pub struct SharedProcess {
 #[derive(Clone)]
 struct OwnerHandle {
     input: Sender<SessionInput>,
-    /// The keys of sessions that have ended. The channel is unbounded, because a key is sent when the session's future
-    /// is dropped, where it is not possible to wait for room. Each session sends one key, so the channel never contains
-    /// more keys than there are sessions.
+    /// The keys of sessions that have ended. The channel is unbounded, because a key is sent when the session's
+    /// future is dropped, where it is not possible to wait for room. Each session sends one key, so the channel never
+    /// contains more keys than there are sessions.
     departures: Sender<SessionKey>,
     /// The key of the next session.
     keys_given: Arc<AtomicU64>,

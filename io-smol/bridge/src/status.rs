@@ -33,8 +33,8 @@ pub struct BridgeStatus {
     lines_too_long: AtomicU64,
     /// Called whenever `/health` or `/ready` change.
     listener: OnceLock<Box<dyn Fn(HealthExtras) + Send + Sync>>,
-    /// The number of changes that were not reported yet. The thread that makes the first change reports all of them; if
-    /// two threads reported at once, the older report could arrive last.
+    /// The number of changes that were not reported yet. The thread that makes the first change reports all of them;
+    /// if two threads reported at once, the older report could arrive last.
     unreported: AtomicU32,
 }
 
@@ -98,8 +98,8 @@ impl BridgeStatus {
         self.started.load(Relaxed)
     }
 
-    /// The number of consecutive processes that could not be started, or exited before they had printed a message. The
-    /// first message of a process resets it to 0.
+    /// The number of consecutive processes that could not be started, or exited before they had printed a message.
+    /// The first message of a process resets it to 0.
     #[must_use]
     pub fn failures_in_row(&self) -> u32 {
         self.failures_in_row.load(Relaxed)

@@ -259,7 +259,8 @@ fn log_line(
     kept.add(line);
 }
 
-/// Converts bytes of a server to text in which control characters are escaped, because they could control the terminal.
+/// Converts bytes of a server to text in which control characters are escaped, because they could control the
+/// terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for c in String::from_utf8_lossy(bytes).chars() {

@@ -4,8 +4,8 @@
 //! Does not know: stdin and stdout, which the [`Child`] has; the steps of the end (see `ending`).
 //!
 //! The process group is always signalled before its leader is reaped, because until then no other group can have its
-//! number. The leader is the server's [guard](super::guard). The guard reports the server's exit status on the `control`
-//! socket, before the processes that the server has left behind have ended.
+//! number. The leader is the server's [guard](super::guard). The guard reports the server's exit status on the
+//! `control` socket, before the processes that the server has left behind have ended.
 
 use core::time::Duration;
 use std::io;
@@ -27,7 +27,8 @@ use super::exit_watch::ExitWatch;
 use super::status::BridgeStatus;
 use super::stderr::{LastLines, StderrLog, StderrRate};
 
-/// How long the rest of stderr is read after the exit. The time is limited because another process may hold stderr open.
+/// How long the rest of stderr is read after the exit. The time is limited because another process may hold stderr
+/// open.
 const STDERR_REST: Duration = Duration::from_millis(500);
 
 /// The state that all processes of a bridge share.

@@ -1,8 +1,8 @@
 //! Measures what the bridge adds to a request and its answer: latency, and processor time.
 //!
-//! `cargo bench -p mcp-sse --bench bridge_cost`. The server is this same program: it answers each request
-//! with the request's params. For comparison, the server is also measured directly over its pipes. There is always one
-//! request in flight for each session.
+//! `cargo bench -p mcp-sse --bench bridge_cost`. The server is this same program: it answers each request with the
+//! request's params. For comparison, the server is also measured directly over its pipes. There is always one request
+//! in flight for each session.
 
 use core::time::Duration;
 use std::io::{self, BufRead, BufReader, Write};

@@ -49,8 +49,8 @@ pub(crate) struct Prepared {
     lowered: Option<String>,
 }
 
-/// Builds a configuration whose limits fit the process's limit on descriptors. The service takes `once` descriptors, and
-/// `per_session` for each session besides its connection.
+/// Builds a configuration whose limits fit the process's limit on descriptors. The service takes `once` descriptors,
+/// and `per_session` for each session besides its connection.
 pub(crate) fn prepare(
     options: &ServeFlags,
     builder: ConfigBuilder,

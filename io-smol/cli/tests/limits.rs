@@ -240,8 +240,8 @@ fn posts_are_answered_when_processes_use_all_their_descriptors() {
     assert!(!program.log().contains("cannot start"), "{}", program.log());
 }
 
-/// A process that reacts neither to the end of its stdin nor to SIGTERM keeps its descriptors for seconds after the end of
-/// its session. A new session waits for them, and is then served.
+/// A process that reacts neither to the end of its stdin nor to SIGTERM keeps its descriptors for seconds after the
+/// end of its session. A new session waits for them, and is then served.
 #[test]
 fn sessions_wait_for_ending_processes_when_descriptors_are_few() {
     let answer = r#"{"jsonrpc":"2.0","id":0,"result":{}}"#;

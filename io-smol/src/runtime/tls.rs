@@ -1,4 +1,5 @@
-//! TLS on smol with `futures-rustls`. The driver (`mcp-sse-driver`) has the settings of TLS and the handling of errors.
+//! TLS on smol with `futures-rustls`. The driver (`mcp-sse-driver`) has the settings of TLS and the handling of
+//! errors.
 
 use core::fmt;
 use core::pin::Pin;

@@ -6,8 +6,8 @@
 //!     --issuer https://login.example.com --audience mcp
 //! ```
 //!
-//! For tokens that are signed with RS256, use `--rs256-public-key key.pem`. Tokens need the claims `iss`, `aud`, `exp`
-//! and `sub`; `sub` is the principal. The metadata that tells clients where to get a token is at
+//! For tokens that are signed with RS256, use `--rs256-public-key key.pem`. Tokens need the claims `iss`, `aud`,
+//! `exp` and `sub`; `sub` is the principal. The metadata that tells clients where to get a token is at
 //! `/.well-known/oauth-protected-resource/sse`.
 
 mod tokens;

@@ -94,8 +94,8 @@ impl SseServerConfig {
 
 /// A running server, from which services get their sessions.
 ///
-/// The sockets are served on a thread of their own, and services run on the tokio runtime on which
-/// this was created. Dropping this value stops the server; the `with_` methods consume it without stopping the server.
+/// The sockets are served on a thread of their own, and services run on the tokio runtime on which this was created.
+/// Dropping this value stops the server; the `with_` methods consume it without stopping the server.
 ///
 /// ```
 /// use mcp_sse_tokio::rmcp::SseServer;
@@ -147,8 +147,8 @@ impl SseServer {
     ///
     /// # Errors
     ///
-    /// Returns the error of binding the address, and [`InvalidInput`](io::ErrorKind::InvalidInput) for invalid settings,
-    /// such as the same path for the stream and for posts.
+    /// Returns the error of binding the address, and [`InvalidInput`](io::ErrorKind::InvalidInput) for invalid
+    /// settings, such as the same path for the stream and for posts.
     ///
     /// # Panics
     ///
@@ -198,8 +198,8 @@ impl SseServer {
         server
     }
 
-    /// Serves every session with a service of its own, which `service_provider` creates. Returns the cancellation token of
-    /// the configuration, which stops the server.
+    /// Serves every session with a service of its own, which `service_provider` creates. Returns the cancellation
+    /// token of the configuration, which stops the server.
     ///
     /// A session that does not begin with a handshake is served without one: see
     /// [the module's documentation](super#a-session-without-initialize).
@@ -211,8 +211,8 @@ impl SseServer {
         self.each(move |transport, ct| lifecycle::serve(service_provider(), transport, ct))
     }
 
-    /// Serves every session like [`with_service`](Self::with_service), but always without the SDK's handshake: the service
-    /// gets the first message, also `initialize`, like any other message.
+    /// Serves every session like [`with_service`](Self::with_service), but always without the SDK's handshake: the
+    /// service gets the first message, also `initialize`, like any other message.
     pub fn with_service_directly<S, F>(self, service_provider: F) -> CancellationToken
     where
         S: Service<RoleServer>,
@@ -256,8 +256,8 @@ impl SseServer {
         self.sessions.recv().await.map(SessionTransport::new)
     }
 
-    /// Stops the server: services are cancelled but may still answer, and then streams end. To end streams immediately,
-    /// call [`Handle::abort`] of the [`handle`](Self::handle). Both may be called more than once.
+    /// Stops the server: services are cancelled but may still answer, and then streams end. To end streams
+    /// immediately, call [`Handle::abort`] of the [`handle`](Self::handle). Both may be called more than once.
     pub fn cancel(&self) {
         self.ct.cancel();
     }

@@ -1,4 +1,5 @@
-//! TLS on tokio with `tokio-rustls`. The driver (`mcp-sse-driver`) has the settings of TLS and the handling of errors.
+//! TLS on tokio with `tokio-rustls`. The driver (`mcp-sse-driver`) has the settings of TLS and the handling of
+//! errors.
 
 use core::fmt;
 use core::pin::Pin;

@@ -134,14 +134,14 @@ impl Access {
         self.auth_token_file.is_some() || !self.auth_token_env.is_empty()
     }
 
-    /// Whether a server may listen at `address`: other machines cannot reach it, or clients need a token, or the operator
-    /// has given `--insecure-no-auth`.
+    /// Whether a server may listen at `address`: other machines cannot reach it, or clients need a token, or the
+    /// operator has given `--insecure-no-auth`.
     pub(super) fn admits(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() || self.asks() || self.insecure_no_auth
     }
 
-    /// Whether a request to a server without TLS can satisfy `--require-https`: a trusted proxy can connect, by TCP or on
-    /// the Unix socket.
+    /// Whether a request to a server without TLS can satisfy `--require-https`: a trusted proxy can connect, by TCP
+    /// or on the Unix socket.
     pub(super) fn can_meet_https(&self, on_unix_socket: bool) -> bool {
         let connects = |range: &String| (range == "unix") == on_unix_socket;
         !self.require_https || self.trusted_proxy.iter().any(connects)

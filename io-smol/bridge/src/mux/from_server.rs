@@ -145,8 +145,8 @@ impl Mux {
         }
     }
 
-    /// Answers a request of the server: a ping with a result, any other with an error. It cannot be passed on, because it
-    /// does not say which session it concerns.
+    /// Answers a request of the server: a ping with a result, any other with an error. It cannot be passed on,
+    /// because it does not say which session it concerns.
     pub(super) fn refuse_server(&mut self, message: &Message) {
         let id = message.id().unwrap_or_default();
         let method = message.method().unwrap_or_default();

@@ -6,8 +6,9 @@
 //! Theory of operation. Each `resources/subscribe` is passed on, because only the server knows whether the resource
 //! exists; subscribing twice to the same URI has no effect on the server. From the moment of its request a session
 //! counts as a subscriber, until the server refuses the request, or the session unsubscribes or ends. A
-//! `resources/unsubscribe` is passed on for the last subscriber of a URI; for other subscribers the bridge answers it.
-//! A restarted server is sent `resources/subscribe` for each URI that has subscribers, and its answers are dropped.
+//! `resources/unsubscribe` is passed on for the last subscriber of a URI; for other subscribers the bridge answers
+//! it. A restarted server is sent `resources/subscribe` for each URI that has subscribers, and its answers are
+//! dropped.
 //!
 //! Decided: a session counts as a subscriber before the server has answered. If it counted only afterwards, an
 //! `unsubscribe` that crosses the answer to another session's `subscribe` would end that subscription.
@@ -117,7 +118,8 @@ impl Mux {
         }
     }
 
-    /// Call this when the server has refused the `subscribe` request with this number, or has ended without an answer.
+    /// Call this when the server has refused the `subscribe` request with this number, or has ended without an
+    /// answer.
     pub(super) fn subscribe_failed(&mut self, key: SessionKey, uri: &str, number: u64) {
         let resource = self.subscriptions.uris.get(uri);
         let subscriber = resource.and_then(|resource| resource.subscribers.get(&key));
@@ -136,8 +138,8 @@ impl Mux {
         self.drop_subscription(key, uri, granted);
     }
 
-    /// Removes a subscription. If it was the last one of `uri`, and the server has accepted one (`granted`), the server is
-    /// sent `resources/unsubscribe`.
+    /// Removes a subscription. If it was the last one of `uri`, and the server has accepted one (`granted`), the
+    /// server is sent `resources/unsubscribe`.
     fn drop_subscription(&mut self, key: SessionKey, uri: &str, granted: bool) {
         self.forget_subscription(key, uri);
         let has_subscribers = self.subscriptions.uris.contains_key(uri);

@@ -1,7 +1,7 @@
 //! Reads the members of a message that the multiplexer needs, and replaces some of them.
 //!
-//! Knows: where MCP has progress tokens, the ids of cancelled requests and the URIs of resources, and that a message on
-//! stdio is one line. Does not know: which session sent a message.
+//! Knows: where MCP has progress tokens, the ids of cancelled requests and the URIs of resources, and that a message
+//! on stdio is one line. Does not know: which session sent a message.
 //!
 //! Values are found as slices of the text and are replaced in the text, so everything else keeps its spelling, and no
 //! second representation of a large message is built.
@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 
 use crate::lines;
 
-/// The message has a member more than once, or a key that is not valid Unicode. Parsers differ in how they read such a
-/// message, so the server could read a value that was not replaced.
+/// The message has a member more than once, or a key that is not valid Unicode. Parsers differ in how they read such
+/// a message, so the server could read a value that was not replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous;
 
@@ -114,8 +114,8 @@ pub(super) fn error(text: &str) -> Option<&str> {
     members::<MessageParts<'_>>(Some(text)).ok()?.error.map(RawValue::get)
 }
 
-/// The params of the `initialize` that is shared by all sessions: the protocol version and the name of the client whose
-/// `initialize` is `text`, and no capabilities, because the bridge refuses the requests that they would allow.
+/// The params of the `initialize` that is shared by all sessions: the protocol version and the name of the client
+/// whose `initialize` is `text`, and no capabilities, because the bridge refuses the requests that they would allow.
 pub(super) fn initialize_params(text: &str) -> Result<String, Ambiguous> {
     let body: MessageParts<'_> = members(Some(text))?;
     let pending: InitializeParts<'_> = members(body.params.map(RawValue::get))?;

@@ -57,7 +57,8 @@ struct World {
     initialize_under_way: Option<u64>,
     /// The names of requests that were cancelled, or whose sessions have ended.
     taken_back: BTreeSet<u64>,
-    /// The server's unanswered `subscribe` and `unsubscribe` requests, by number: the name, and whether it is refused.
+    /// The server's unanswered `subscribe` and `unsubscribe` requests, by number: the name, and whether it is
+    /// refused.
     subscribing: BTreeMap<u64, (u64, bool)>,
     /// The sessions' unanswered `subscribe` and `unsubscribe` requests, by name.
     changes: BTreeMap<u64, Change>,
@@ -143,8 +144,8 @@ impl World {
         self.says(by, &ask);
     }
 
-    /// Subscribes or unsubscribes. There is at most one such request in flight of each session and URI, so that the order
-    /// of answers does not matter.
+    /// Subscribes or unsubscribes. There is at most one such request in flight of each session and URI, so that the
+    /// order of answers does not matter.
     fn change(&mut self) {
         let (by, id, at) = (self.key(), self.id(), self.random.below(4));
         let used = self.open.values().any(|known| known.by == by && known.id == id);

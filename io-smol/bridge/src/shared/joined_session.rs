@@ -9,8 +9,8 @@ use mcp_sse_core::Time;
 
 use super::frame_queue::FrameSender;
 
-/// How long a session's full queue may block the reading of the process in each [`SLOW_PERIOD`]: 1 s. Then the session
-/// is closed.
+/// How long a session's full queue may block the reading of the process in each [`SLOW_PERIOD`]: 1 s. Then the
+/// session is closed.
 pub const SLOW_MAX: Duration = Duration::from_secs(1);
 /// The time in which a session that does not block the process regains all of [`SLOW_MAX`], at a constant rate: 30 s.
 pub const SLOW_PERIOD: Duration = Duration::from_secs(30);

@@ -150,12 +150,13 @@ impl ProcessOwner {
         Poll::Pending
     }
 
-    /// Receives from sessions. Returns whether there was progress; `None` if no session is left and none can be added.
+    /// Receives from sessions. Returns whether there was progress; `None` if no session is left and none can be
+    /// added.
     fn poll_sessions(&mut self, cx: &mut Context<'_>) -> Option<bool> {
         let mut moved = false;
         while let Poll::Ready(departed) = self.departed.as_mut().poll_next(cx) {
-            // `None`: no session is left and none can be added. This is checked here because `input` may not be polled
-            // below.
+            // `None`: no session is left and none can be added. This is checked here because `input` may not be
+            // polled below.
             self.leave(departed?);
             moved = true;
         }

@@ -4,8 +4,8 @@
 //! looks that was quoted as one word. Does not know: what flags do.
 //!
 //! Decided: flags of other programs are answered with the line to type, and are not accepted as aliases. Several of
-//! them have no equivalent here (`--header`, `--baseUrl`), and a line that works only in part is harder to correct than
-//! one that is refused with its replacement.
+//! them have no equivalent here (`--header`, `--baseUrl`), and a line that works only in part is harder to correct
+//! than one that is refused with its replacement.
 
 use core::{iter, slice};
 use std::ffi::{OsStr, OsString};
@@ -105,8 +105,8 @@ struct ParsedLine {
     stray: Option<String>,
 }
 
-/// The message about `args`, which `cli` could not parse: the line to type, or why there is none. `None` if the message of
-/// the parser is better. `args` begins with the program's name.
+/// The message about `args`, which `cli` could not parse: the line to type, or why there is none. `None` if the
+/// message of the parser is better. `args` begins with the program's name.
 #[must_use]
 pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
     let read = ParsedLine::of(args, cli)?;
@@ -130,8 +130,8 @@ pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
     }
 }
 
-/// The message if the whole command to run is one word that does not name a program: the line to type with separate words,
-/// and the line to type with a shell. `None` if the word contains no white space.
+/// The message if the whole command to run is one word that does not name a program: the line to type with separate
+/// words, and the line to type with a shell. `None` if the word contains no white space.
 #[must_use]
 pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
     let mut read = ParsedLine::of(args, cli)?;

@@ -139,8 +139,8 @@ impl Run {
         Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
     }
 
-    /// Allows pages of other origins to send the fields of `--header-to-env`. Without this, the browser's preflight request
-    /// would be refused.
+    /// Allows pages of other origins to send the fields of `--header-to-env`. Without this, the browser's preflight
+    /// request would be refused.
     pub(super) fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
         let fields = self.header_to_env.iter().map(HeaderToEnv::field);
         fields.fold(builder, |builder, field| builder.cors_header(field))

@@ -62,8 +62,8 @@ pub(super) fn try_all(
     if failed { Err(Failure::Printed) } else { Ok(()) }
 }
 
-/// Tries out one server. Its lines are sent to `lines` and printed after those of earlier servers. Reports that it has not
-/// answered yet are printed immediately.
+/// Tries out one server. Its lines are sent to `lines` and printed after those of earlier servers. Reports that it
+/// has not answered yet are printed immediately.
 fn try_one(
     BridgedServer { name, command }: &BridgedServer,
     timeout: Option<Duration>,

@@ -7,8 +7,8 @@ use mcp_sse_tests::scratch::Scratch;
 
 use crate::support::{Bridge, INITIALIZE, StreamExt};
 
-/// The directory, variables and arguments of a process that was started for a session with these header fields and this
-/// target.
+/// The directory, variables and arguments of a process that was started for a session with these header fields and
+/// this target.
 fn seen(bridge: &Bridge, target: &str, fields: &str) -> String {
     let request =
         format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Mode: environment\r\n{fields}\r\n");
@@ -53,8 +53,8 @@ fn shell_line_is_run_by_the_shell() {
     bridge.bystander();
 }
 
-/// A session without the header field does not get the variable of another session, whether the other session has ended
-/// or not, and whether the operator has set a default or not.
+/// A session without the header field does not get the variable of another session, whether the other session has
+/// ended or not, and whether the operator has set a default or not.
 #[test]
 fn header_variable_of_one_session_is_absent_from_the_next() {
     let variable = |seen: &str| seen.split(',').nth(1).expect("a variable").to_owned();

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bridge, LONG, StreamExt, within};
 
-/// A server as a shell script. It answers each request with its params, and has a special behaviour for some methods. It
-/// writes its input to a file, and does not start while a certain file exists.
+/// A server as a shell script. It answers each request with its params, and has a special behaviour for some methods.
+/// It writes its input to a file, and does not start while a certain file exists.
 const SERVER: &str = r#"
 [ -e "$BROKEN" ] && exit 3
 while IFS= read -r line; do

@@ -114,8 +114,8 @@ fn server_closing_its_output_ends_the_session() {
     check_end("closes-output", "MCP server process closed its output");
 }
 
-/// A session in the mode "closes-input" ends with an error for each accepted request, although nothing is written to its
-/// server after the first `posts`.
+/// A session in the mode "closes-input" ends with an error for each accepted request, although nothing is written to
+/// its server after the first `posts`.
 #[track_caller]
 fn check_closed_input(bridge: &Bridge, posts: u32) {
     let mut stream = bridge.open("closes-input");
@@ -366,8 +366,8 @@ fn server_printing_more_than_its_client_reads_is_paused() {
     within(LONG, "their end", || bridge.descendants().len() == 2);
 }
 
-/// A slow client gets the output that was still in the pipe of a killed server, and then the reason of its end, however
-/// long that takes.
+/// A slow client gets the output that was still in the pipe of a killed server, and then the reason of its end,
+/// however long that takes.
 #[test]
 fn slow_client_gets_all_that_a_killed_server_printed() {
     let bridge = Bridge::start(&["--log-level", "warn"]);
@@ -388,7 +388,8 @@ fn slow_client_gets_all_that_a_killed_server_printed() {
     pids.sort_unstable();
     let server = Pid::from_raw(pids[1] as i32).expect("a process id");
     kill_process(server, Signal::KILL).expect("it runs");
-    // Longer than a server may take to exit after it has closed its stdout or stdin. A shorter time would test nothing.
+    // Longer than a server may take to exit after it has closed its stdout or stdin. A shorter time would test
+    // nothing.
     std::thread::sleep(Duration::from_secs(2));
     let mut said = 0;
     let last = loop {

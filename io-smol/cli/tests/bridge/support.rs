@@ -17,7 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long to wait for events that take several seconds by design.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// A server as a shell script. It answers each request with its params. The variable MODE selects a special behaviour.
+/// A server as a shell script. It answers each request with its params. The variable MODE selects a special
+/// behaviour.
 pub(crate) const SERVER: &str = r#"
 answer() {
     while IFS= read -r line; do

@@ -128,7 +128,8 @@ impl ProcessOwner {
         true
     }
 
-    /// Checks whether the process has closed its stdin, which is noticed here without a write. Returns true if it has.
+    /// Checks whether the process has closed its stdin, which is noticed here without a write. Returns true if it
+    /// has.
     fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let ProcessState::Running(running) = &mut self.server else { return false };
         if running.input_closed || running.child.poll_input_closed(cx).is_pending() {
@@ -189,8 +190,8 @@ impl ProcessOwner {
         true
     }
 
-    /// Abandons the process, which may still run: it is ended, and sessions get errors. `why` completes the sentence "MCP
-    /// server process ..".
+    /// Abandons the process, which may still run: it is ended, and sessions get errors. `why` completes the sentence
+    /// "MCP server process ..".
     pub(super) fn give_up(&mut self, why: &str) {
         let now = self.clock.now();
         let stopped = ProcessState::Stopped { not_before: now };
@@ -210,8 +211,8 @@ impl ProcessOwner {
         self.handle_stop(why, lived);
     }
 
-    /// Answers pending requests with an error, and sets the time of the next start. `lived` is how long the process has
-    /// run; zero if it was not usable.
+    /// Answers pending requests with an error, and sets the time of the next start. `lived` is how long the process
+    /// has run; zero if it was not usable.
     fn handle_stop(&mut self, why: &str, lived: Duration) {
         let now = self.clock.now();
         let pause = self.backoff.next(lived);
