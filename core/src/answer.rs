@@ -1,11 +1,11 @@
-//! How requests are answered: the bytes of refusals, of the 202, of health, of a stream's beginning.
+//! Answers: what each says, as bytes or, for an exchange, as a head and a body.
 //!
-//! Knows: what each answer says and how it is rendered; the current date.
+//! Knows: the body and the fields of each answer, and the current date.
 //! Does not know: when an answer is due, or what happens to the connection afterwards.
 //!
-//! Every body but a stream's ends in a line feed: people ask with curl, and their next prompt is to
-//! begin on a line of its own. JSON readers pass over it. To end only the bodies of refusals so was
-//! considered; the 202 and the probes are what people see most.
+//! Chosen: every body but a stream's ends in a line feed, so that a person who uses curl has the next prompt
+//! on a line of its own; JSON readers pass over it. Considered: to end only the bodies of refusals so; but
+//! the 202 and the probes are the answers that people see most.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -16,10 +16,9 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::error::Fault;
+use crate::exchange::ResponseHead;
 use crate::health_extras::HealthExtras;
-use crate::http1::{
-    self, HttpDate, Persistence, Response, StreamFraming, render_stream_head, rfc3339,
-};
+use crate::http1::{self, HttpDate, Persistence, Response, StreamFraming, rfc3339};
 use crate::jsonrpc;
 use crate::policy::cors::{CorsOrigin, Preflight};
 use crate::policy::rate::whole_seconds;
@@ -27,18 +26,17 @@ use crate::route::Service;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
 
-/// A fault on its way to the peer, with what the place that found it knows better than the table.
+/// A refusal: a fault, and what its answer says besides what the table of faults has.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
     pub(crate) fault: Fault,
-    /// Instead of the fault's own text.
+    /// The text, if it is not the fault's own.
     pub(crate) text: Option<Cow<'static, str>>,
     /// The value of `Allow`, for a 405.
     pub(crate) allow: Option<&'static str>,
-    /// Whether bad credentials were given, for a 401.
+    /// For a 401, whether there were credentials, and they are not valid.
     pub(crate) invalid_token: bool,
-    /// Seconds after which to try again, where it is known; of no use with statuses other than 429
-    /// and 503.
+    /// After how many seconds to try again, where that is known. For 429 and 503.
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -63,7 +61,7 @@ impl Refused {
         Self { allow: Some(allow), ..Self::from(Fault::MethodNotAllowed) }
     }
 
-    /// Too often, by a rate: to be tried again after `wait`.
+    /// A request that a rate does not allow now; it may be tried again after `wait`.
     pub(crate) fn limited(fault: Fault, text: Option<&'static str>, wait: Duration) -> Self {
         Self {
             text: text.map(Cow::from),
@@ -81,33 +79,48 @@ impl Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) persistence: Persistence,
-    /// The request was a HEAD: say how long the body would be, and leave it out.
+    /// The request was a HEAD: the answer has the length of a body, and no body.
     pub(crate) head_only: bool,
 }
 
 impl Reply {
-    /// For faults so early that the request said nothing about its answer.
+    /// For faults in a head that could not be read.
     pub(crate) const CLOSE: Self = Self { persistence: Persistence::Close, head_only: false };
 }
 
-/// Whom an answer is for, and what it says besides because of that.
+/// What an answer depends on besides what it says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResponseContext<'a> {
     pub(crate) reply: Reply,
+    /// Whether HTTP is spoken elsewhere, so that the answer's head is a value.
+    pub(crate) exchange: bool,
     pub(crate) cors_origin: &'a CorsOrigin,
     pub(crate) config: &'a Config,
 }
 
-/// After this many seconds a client that was told 503 may come again.
+/// An answer that is ready to be queued.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// The head of the answer to an exchange. Any other answer has its head among `bytes`.
+    pub(crate) head: Option<ResponseHead>,
+    /// What is queued for the peer.
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// A 503 asks the client to try again after so many seconds.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
-/// Renders answers, and keeps the one that every post gets.
+/// Renders answers, and caches the one that every accepted post gets.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
+    /// The wall clock, in seconds, and the date that it stands for.
     wall: Option<(u64, HttpDate)>,
-    /// The 202 for each [`Persistence`], rendered at most once a second.
-    accepted: [Option<Arc<[u8]>>; 3],
-    /// Who may read it. With CORS, pages of one origin usually come one after the other.
+    /// The 202 for each [`Persistence`], and for exchanges; rendered at most once a second.
+    accepted: [Option<Answer>; 4],
+    /// The origin that the cached ones are for. With CORS, requests of one origin often follow one another.
     accepted_by: CorsOrigin,
 }
 
@@ -115,7 +128,7 @@ impl Answers {
     pub(crate) fn handle_wall_clock(&mut self, unix_seconds: u64) {
         if self.wall.as_ref().is_none_or(|(seconds, _)| *seconds != unix_seconds) {
             self.wall = Some((unix_seconds, HttpDate::from_unix(unix_seconds)));
-            self.accepted = [const { None }; 3];
+            self.accepted = [const { None }; 4];
         }
     }
 
@@ -123,41 +136,42 @@ impl Answers {
         self.wall.as_ref().map(|(_, date)| date)
     }
 
-    fn render(&self, response: Response<'_>, to: &ResponseContext<'_>) -> Arc<[u8]> {
-        let Reply { persistence, head_only } = to.reply;
-        if *to.cors_origin == CorsOrigin::Off {
-            return response.render(self.date(), persistence, head_only).into();
+    fn render(&self, response: Response<'_>, to: &ResponseContext<'_>) -> Answer {
+        let mut fields;
+        let mut response = response;
+        if *to.cors_origin != CorsOrigin::Off {
+            fields = response.fields.to_vec();
+            to.config.cors.fields(to.cors_origin, &mut fields);
+            response.fields = &fields;
         }
-        let mut fields = response.fields.to_vec();
-        to.config.cors.fields(to.cors_origin, &mut fields);
-        let response = Response { fields: &fields, ..response };
-        response.render(self.date(), persistence, head_only).into()
+        let Reply { persistence, head_only } = to.reply;
+        if to.exchange {
+            let body = response.body.filter(|_| !head_only).unwrap_or_default();
+            let head = Some(ResponseHead::of(&response, self.date()));
+            return Answer { head, bytes: body.into() };
+        }
+        Answer { head: None, bytes: response.render(self.date(), persistence, head_only).into() }
     }
 
-    pub(crate) fn accepted(&mut self, to: &ResponseContext<'_>) -> Arc<[u8]> {
-        let slot = to.reply.persistence as usize;
+    /// The 202 of an accepted post.
+    pub(crate) fn accepted(&mut self, to: &ResponseContext<'_>) -> Answer {
+        let slot = if to.exchange { 3 } else { to.reply.persistence as usize };
         if self.accepted_by != *to.cors_origin {
-            self.accepted = [const { None }; 3];
+            self.accepted = [const { None }; 4];
             self.accepted_by = to.cors_origin.clone();
         }
-        if let Some(Some(bytes)) = self.accepted.get(slot) {
-            return bytes.clone();
+        if let Some(Some(answer)) = self.accepted.get(slot) {
+            return answer.clone();
         }
-        let response = Response {
-            status: 202,
-            fields: &[],
-            content_type: Some("text/plain; charset=utf-8"),
-            body: b"Accepted\n",
-        };
-        let bytes = self.render(response, to);
+        let answer = self.text(202, PLAIN, &[], "Accepted\n".into(), to);
         if let Some(slot) = self.accepted.get_mut(slot) {
-            *slot = Some(bytes.clone());
+            *slot = Some(answer.clone());
         }
-        bytes
+        answer
     }
 
     /// The answer to a fault; `None` where there is none to give.
-    pub(crate) fn refusal(&self, refused: &Refused, to: &ResponseContext<'_>) -> Option<Arc<[u8]>> {
+    pub(crate) fn refusal(&self, refused: &Refused, to: &ResponseContext<'_>) -> Option<Answer> {
         let status = refused.fault.status()?;
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
@@ -167,81 +181,62 @@ impl Answers {
             None if status == 503 => fields.push(RETRY_AFTER),
             None => {}
         }
-        let challenge;
-        const JSON: &str = "application/json";
-        let plain = || (Cow::from("text/plain; charset=utf-8"), Cow::from(refused.text()));
+        let oauth = |error: &str, description: &str| {
+            let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
+            (JSON, Cow::from(body))
+        };
+        let mut challenge = None;
         #[expect(clippy::wildcard_enum_match_arm, reason = "all the others say it in plain text")]
         let (content_type, body) = match refused.fault {
             // A plain-text 404 confuses clients that look for OAuth metadata.
-            Fault::NotFound => (JSON.into(), not_found(refused.text.as_deref()).into()),
-            Fault::NotJson => (JSON.into(), json_rpc(jsonrpc::code::PARSE_ERROR, refused.text())),
-            Fault::NotJsonRpc => {
-                (JSON.into(), json_rpc(jsonrpc::code::INVALID_REQUEST, refused.text()))
-            }
+            Fault::NotFound => (JSON, not_found(refused.text.as_deref()).into()),
+            Fault::NotJson => (JSON, json_rpc(jsonrpc::code::PARSE_ERROR, refused.text())),
+            Fault::NotJsonRpc => (JSON, json_rpc(jsonrpc::code::INVALID_REQUEST, refused.text())),
             Fault::DuplicateCredentials => {
-                challenge = challenge_of(Some("invalid_request"), to.config);
-                fields.push(("WWW-Authenticate", &challenge));
-                let body = r#"{"error":"invalid_request","error_description":"more than one Authorization field"}"#;
-                (JSON.into(), body.into())
+                challenge = Some(challenge_of(Some("invalid_request"), to.config));
+                oauth("invalid_request", "more than one Authorization field")
             }
             Fault::Unauthorized if refused.invalid_token => {
-                challenge = challenge_of(Some("invalid_token"), to.config);
-                fields.push(("WWW-Authenticate", &challenge));
-                let body = r#"{"error":"invalid_token","error_description":"the access token is not valid"}"#;
-                (JSON.into(), body.into())
+                challenge = Some(challenge_of(Some("invalid_token"), to.config));
+                oauth("invalid_token", "the access token is not valid")
             }
             Fault::Unauthorized => {
-                challenge = challenge_of(None, to.config);
-                fields.push(("WWW-Authenticate", &challenge));
-                let body =
-                    r#"{"error":"unauthorized","error_description":"an access token is required"}"#;
-                (JSON.into(), body.into())
+                challenge = Some(challenge_of(None, to.config));
+                oauth("unauthorized", "an access token is required")
             }
-            Fault::Forbidden => {
-                let body = r#"{"error":"forbidden","error_description":"the access token does not allow this"}"#;
-                (JSON.into(), body.into())
-            }
-            _ => plain(),
+            Fault::Forbidden => oauth("forbidden", "the access token does not allow this"),
+            _ => (PLAIN, refused.text().into()),
         };
-        let body = line(body);
-        let response = Response {
-            status,
-            fields: &fields,
-            content_type: Some(&content_type),
-            body: body.as_bytes(),
-        };
-        Some(self.render(response, to))
+        fields.extend(challenge.as_deref().map(|challenge| ("WWW-Authenticate", challenge)));
+        Some(self.text(status, content_type, &fields, body, to))
     }
 
-    /// The answer to OPTIONS: to a preflight, and to whoever else asks.
+    /// The answer to OPTIONS, which is a CORS preflight if `preflight` is there.
     pub(crate) fn options(
         &self,
         allow: &str,
         preflight: Option<Preflight>,
         to: &ResponseContext<'_>,
-    ) -> Arc<[u8]> {
+    ) -> Answer {
         let mut fields = alloc::vec![("Allow", allow)];
         if let (Some(preflight), CorsOrigin::Any | CorsOrigin::Allowed(_)) =
             (preflight, to.cors_origin)
         {
             to.config.cors.preflight_fields(preflight, &mut fields);
         }
-        let response = Response { status: 204, fields: &fields, content_type: None, body: b"" };
+        let response = Response { status: 204, fields: &fields, content_type: None, body: None };
         self.render(response, to)
     }
 
     /// The document of RFC 9728.
-    pub(crate) fn metadata(&self, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    pub(crate) fn metadata(&self, to: &ResponseContext<'_>) -> Answer {
         let body = to.config.metadata.as_ref().map_or("{}", |metadata| &metadata.body);
         self.json(200, body, to)
     }
 
-    pub(crate) fn health(
-        &self,
-        snapshot: &HealthSnapshot<'_>,
-        to: &ResponseContext<'_>,
-    ) -> Arc<[u8]> {
-        let HealthSnapshot { sessions, connections, uptime_seconds, draining, report } = snapshot;
+    /// What `/health` answers.
+    pub(crate) fn health(&self, snapshot: &HealthSnapshot<'_>, to: &ResponseContext<'_>) -> Answer {
+        let HealthSnapshot { sessions, connections, uptime_seconds, draining, extras } = snapshot;
         let status = if *draining { "draining" } else { "healthy" };
         let mut body = format!(
             "{{\"status\":\"{status}\",\"active_sessions\":{sessions},\
@@ -249,19 +244,20 @@ impl Answers {
         );
         if let Some((seconds, _)) = self.wall {
             body.push_str(",\"timestamp\":\"");
-            body.push_str(rfc3339(seconds).as_str());
+            body.push_str(&rfc3339(seconds));
             body.push('"');
         }
-        for (name, value) in report.gauges() {
+        for (name, value) in &extras.gauges {
             body.push(',');
-            body.push_str(&serde_json::Value::from(name).to_string());
+            body.push_str(&serde_json::Value::from(*name).to_string());
             body.push_str(&format!(":{value}"));
         }
         body.push('}');
         self.json(200, &body, to)
     }
 
-    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    /// What `/ready` answers: 200, or 503 with the word for why not.
+    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Answer {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
             Err(why) => {
@@ -272,36 +268,47 @@ impl Answers {
     }
 
     /// A page for a person.
-    pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Arc<[u8]> {
-        let content_type = Some("text/plain; charset=utf-8");
-        let text = line(text.into());
-        let response = Response { status: 200, fields: &[], content_type, body: text.as_bytes() };
-        self.render(response, to)
+    pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Answer {
+        self.text(200, PLAIN, &[], text.into(), to)
     }
 
-    fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Arc<[u8]> {
+    /// An answer whose body is a line of text.
+    fn text(
+        &self,
+        status: u16,
+        content_type: &str,
+        fields: &[(&str, &str)],
+        body: Cow<'_, str>,
+        to: &ResponseContext<'_>,
+    ) -> Answer {
+        let (content_type, body) = (Some(content_type), line(body));
+        self.render(Response { status, fields, content_type, body: Some(body.as_bytes()) }, to)
+    }
+
+    fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Answer {
         let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
-        let content_type = Some("application/json");
-        let body = line(body.into());
-        self.render(Response { status, fields, content_type, body: body.as_bytes() }, to)
+        self.text(status, JSON, fields, body.into(), to)
     }
 
-    /// The head of an event stream, and behind it the `endpoint` event, so that they leave in one
-    /// write; the head alone for a HEAD, which has no session.
+    /// The head of an event stream, and behind it the `endpoint` event, so that both leave in one write.
+    /// Without an `endpoint` the head alone, for a HEAD.
     pub(crate) fn stream(
         &self,
         framing: StreamFraming,
         endpoint: Option<EndpointInfo<'_>>,
         to: &ResponseContext<'_>,
-    ) -> Arc<[u8]> {
-        const FIELDS: &[(&str, &str)] = &[
-            ("Content-Type", "text/event-stream"),
-            ("Cache-Control", "no-cache, no-transform"),
-            ("X-Accel-Buffering", "no"),
-        ];
+    ) -> Answer {
+        const FIELDS: &[(&str, &str)] =
+            &[("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")];
         let mut fields = FIELDS.to_vec();
         to.config.cors.fields(to.cors_origin, &mut fields);
-        let mut bytes = render_stream_head(200, &fields, self.date(), framing);
+        let content_type = Some("text/event-stream");
+        let response = Response { status: 200, fields: &fields, content_type, body: None };
+        let (head, mut bytes) = if to.exchange {
+            (Some(ResponseHead::of(&response, self.date())), Vec::new())
+        } else {
+            (None, response.render_stream_head(self.date(), framing))
+        };
         if let Some(endpoint) = endpoint {
             let event = endpoint_event(to.config, &endpoint);
             bytes.extend_from_slice(match framing {
@@ -309,15 +316,15 @@ impl Answers {
                 StreamFraming::UntilClose => event.bare(),
             });
         }
-        bytes.into()
+        Answer { head, bytes: bytes.into() }
     }
 }
 
-/// Where a new session's client is to post.
+/// What the URI that a new session's client posts to is made of.
 #[derive(Debug)]
 pub(crate) struct EndpointInfo<'a> {
     pub(crate) token: &'a SessionToken,
-    /// What stands before the paths of the service, as its client sees them.
+    /// The front of the path, as the client sees it: a proxy's prefix and a mount.
     pub(crate) mount: &'a str,
     pub(crate) service: Service,
 }
@@ -329,7 +336,7 @@ pub(crate) struct HealthSnapshot<'a> {
     pub(crate) connections: u32,
     pub(crate) uptime_seconds: u64,
     pub(crate) draining: bool,
-    pub(crate) report: &'a HealthExtras,
+    pub(crate) extras: &'a HealthExtras,
 }
 
 /// The text with a line feed at its end.
@@ -366,8 +373,8 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
     String::from_utf8_lossy(&jsonrpc::error_body(None, code, reason)).into_owned().into()
 }
 
-/// The URI reference that a session's client posts to: an absolute path, because clients disagree
-/// about every other form.
+/// The `endpoint` event: the URI reference that a session's client posts to, as an absolute path, because
+/// clients disagree about every other form.
 fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
     let EndpointInfo { token, mount, service } = endpoint;
     let text = token.encode();

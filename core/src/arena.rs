@@ -5,6 +5,7 @@
 
 use core::fmt;
 use core::num::NonZeroU32;
+use core::ops::{Index, IndexMut};
 
 use slab::Slab;
 
@@ -37,6 +38,8 @@ impl fmt::Debug for Key {
         fmt::Display::fmt(self, f)
     }
 }
+
+const PRESENT: &str = "invariant: the key of a value that is there";
 
 /// Values in slots, addressed by [`Key`].
 #[derive(Debug)]
@@ -74,17 +77,23 @@ impl<T> Arena<T> {
         Key { index: u32::try_from(index).expect("invariant: fewer than 2^32 slots"), serial }
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        self.get(key)?;
-        Some(self.slots.remove(key.index as usize).1)
+    /// Removes a value.
+    ///
+    /// # Panics
+    ///
+    /// If it is not there.
+    #[track_caller]
+    pub(crate) fn remove(&mut self, key: Key) -> T {
+        assert!(self.find(key).is_some(), "{PRESENT}");
+        self.slots.remove(key.index as usize).1
     }
 
-    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+    pub(crate) fn find(&self, key: Key) -> Option<&T> {
         let (serial, value) = self.slots.get(key.index as usize)?;
         (*serial == key.serial).then_some(value)
     }
 
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    pub(crate) fn find_mut(&mut self, key: Key) -> Option<&mut T> {
         let (serial, value) = self.slots.get_mut(key.index as usize)?;
         (*serial == key.serial).then_some(value)
     }
@@ -95,10 +104,38 @@ impl<T> Arena<T> {
         Some((Key { index, serial: *serial }, value))
     }
 
+    /// The key of the value in slot `index`.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is empty.
+    #[track_caller]
+    pub(crate) fn key_at(&self, index: u32) -> Key {
+        self.at(index).expect(PRESENT).0
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots
             .iter()
             .map(|(index, (serial, value))| (Key { index: index as u32, serial: *serial }, value))
+    }
+}
+
+/// `arena[key]` is for a key whose value must be there, and panics if it is not. For a handle that may be
+/// stale there is [`Arena::find`].
+impl<T> Index<Key> for Arena<T> {
+    type Output = T;
+
+    #[track_caller]
+    fn index(&self, key: Key) -> &T {
+        self.find(key).expect(PRESENT)
+    }
+}
+
+impl<T> IndexMut<Key> for Arena<T> {
+    #[track_caller]
+    fn index_mut(&mut self, key: Key) -> &mut T {
+        self.find_mut(key).expect(PRESENT)
     }
 }
 
@@ -110,13 +147,12 @@ mod tests {
     fn key_of_a_removed_value_does_not_match_the_next_value() {
         let mut arena = Arena::new();
         let first = arena.insert("first");
-        assert_eq!(arena.remove(first), Some("first"));
+        assert_eq!(arena.remove(first), "first");
         let second = arena.insert("second");
         assert_eq!(first.index(), second.index(), "the slot is used again");
-        assert_eq!(arena.get(first), None);
-        assert_eq!(arena.get_mut(first), None);
-        assert_eq!(arena.remove(first), None);
-        assert_eq!(arena.get(second), Some(&"second"));
+        assert_eq!(arena.find(first), None);
+        assert_eq!(arena.find_mut(first), None);
+        assert_eq!((arena.find(second), arena[second]), (Some(&"second"), "second"));
         assert_eq!(arena.len(), 1);
     }
 

@@ -110,6 +110,14 @@ impl Config {
     pub(crate) fn address_key(&self, client: Option<IpAddr>) -> Option<AddressKey> {
         client.filter(|&ip| !self.trusts_ip(ip)).and_then(AddressKey::of)
     }
+
+    /// What limits per address count a [client](crate::RequestHead::client) as: its IPv4 address, or the
+    /// network of its IPv6 address (/64). `None` for loopback addresses and trusted proxies, which speak
+    /// for others, and where there is no address. For a driver with such a limit of its own.
+    #[must_use]
+    pub fn limited_address(&self, client: Option<IpAddr>) -> Option<IpAddr> {
+        self.address_key(client).map(AddressKey::network)
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::http1::{self, FIELDS_CAP};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, Timeouts, settings};
 use crate::policy::bearer::StaticTokens;
 use crate::policy::cidr::Cidr;
 use crate::policy::cors::Cors;
@@ -49,94 +49,55 @@ pub enum Authorization {
     Deferred,
 }
 
-/// When a post is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Acknowledgement {
-    /// At once, when its message has a place in the session's queue.
-    #[default]
-    Queued,
-    /// When the application answers the ticket that comes with the message.
-    Deferred,
-}
-
-/// A validated configuration, made by [`Config::builder`].
-///
-/// The default serves the event stream at `/sse` and posts at `/messages`. On connections to a
-/// loopback address it allows loopback host names only, elsewhere any host name. It requires no
-/// authorization.
-///
-/// ```
-/// use mcp_sse_core::{Config, Limits};
-///
-/// let config = Config::builder()
-///     .stream_path("/events")
-///     .allow_host("mcp.example.com")
-///     .limits(Limits { sessions_max: Some(100), ..Limits::default() })
-///     .build()?;
-/// assert_eq!((config.stream_path(), config.message_path()), ("/events", "/messages"));
-///
-/// let error = Config::builder().stream_path("events").build().unwrap_err();
-/// assert_eq!(error.setting(), Some("stream_path"));
-/// # Ok::<(), mcp_sse_core::ConfigError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub(crate) paths: Paths,
-    pub(crate) index_page: Option<String>,
-    pub(crate) session_parameter: String,
-    pub(crate) public_path_prefix: String,
-    pub(crate) endpoint_retry: Option<Duration>,
-    pub(crate) allow_host: Vec<HostPattern>,
-    pub(crate) allow_origin: Vec<OriginPattern>,
-    pub(crate) cors: Cors,
-    pub(crate) trusted_proxies: Vec<Cidr>,
-    pub(crate) trust_local_peers: bool,
-    pub(crate) require_https: bool,
-    /// Whether the log already has the warning that forwarding fields of an untrusted peer are
-    /// ignored. Clones of a configuration share it, and so do the shards of a server.
-    pub(crate) ignored_fields_said: Arc<AtomicBool>,
-    pub(crate) metadata: Option<Metadata>,
-    pub(crate) authorization: Authorization,
-    pub(crate) acknowledgement: Acknowledgement,
-    pub(crate) shard: ShardId,
-    pub(crate) instance: Option<String>,
-    pub(crate) forwarding: bool,
-    pub(crate) allow_half_close: bool,
-    pub(crate) limits: Limits,
-    pub(crate) timeouts: Timeouts,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            paths: Paths {
-                stream: "/sse".into(),
-                message: "/messages".into(),
-                services: vec![String::new()],
-                index: false,
-            },
+settings! {
+    /// A validated configuration, made by [`Config::builder`].
+    ///
+    /// The default serves the event stream at `/sse` and posts at `/messages`. On connections to a
+    /// loopback address it allows loopback host names only, elsewhere any host name. It requires no
+    /// authorization.
+    ///
+    /// ```
+    /// use mcp_sse_core::{Config, Limits};
+    ///
+    /// let config = Config::builder()
+    ///     .stream_path("/events")
+    ///     .allow_host("mcp.example.com")
+    ///     .limits(Limits { sessions_max: Some(100), ..Limits::default() })
+    ///     .build()?;
+    /// assert_eq!((config.stream_path(), config.message_path()), ("/events", "/messages"));
+    ///
+    /// let error = Config::builder().stream_path("events").build().unwrap_err();
+    /// assert_eq!(error.setting(), Some("stream_path"));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    #[derive(Clone, Debug)]
+    pub struct Config {
+        pub(crate) paths: Paths = Paths {
+            stream: "/sse".into(),
+            message: "/messages".into(),
+            services: vec![String::new()],
             index_page: None,
-            session_parameter: "session_id".into(),
-            public_path_prefix: String::new(),
-            endpoint_retry: None,
-            allow_host: Vec::new(),
-            allow_origin: Vec::new(),
-            cors: Cors::new(),
-            trusted_proxies: Vec::new(),
-            trust_local_peers: false,
-            require_https: false,
-            ignored_fields_said: Arc::default(),
-            metadata: None,
-            authorization: Authorization::None,
-            acknowledgement: Acknowledgement::Queued,
-            shard: ShardId(0),
-            instance: None,
-            forwarding: false,
-            allow_half_close: false,
-            limits: Limits::default(),
-            timeouts: Timeouts::default(),
-        }
+        },
+        pub(crate) session_parameter: String = "session_id".into(),
+        pub(crate) public_path_prefix: String = String::new(),
+        pub(crate) endpoint_retry: Option<Duration> = None,
+        pub(crate) allow_host: Vec<HostPattern> = Vec::new(),
+        pub(crate) allow_origin: Vec<OriginPattern> = Vec::new(),
+        pub(crate) cors: Cors = Cors::new(),
+        pub(crate) trusted_proxies: Vec<Cidr> = Vec::new(),
+        pub(crate) trust_local_peers: bool = false,
+        pub(crate) require_https: bool = false,
+        /// Whether the log already has the warning that forwarding fields of an untrusted peer are
+        /// ignored. Clones of a configuration share it, and so do the shards of a server.
+        pub(crate) ignored_fields_said: Arc<AtomicBool> = Arc::default(),
+        pub(crate) metadata: Option<Metadata> = None,
+        pub(crate) authorization: Authorization = Authorization::None,
+        pub(crate) shard: ShardId = ShardId(0),
+        pub(crate) instance: Option<String> = None,
+        pub(crate) forwarding: bool = false,
+        pub(crate) allow_half_close: bool = false,
+        pub(crate) limits: Limits = Limits::default(),
+        pub(crate) timeouts: Timeouts = Timeouts::default(),
     }
 }
 
@@ -158,30 +119,16 @@ impl Config {
         &self.timeouts
     }
 
-    /// The path of the event stream, below each [service path](Self::service_paths).
+    /// The path of the event stream, below each [service path](ConfigBuilder::service_path).
     #[must_use]
     pub fn stream_path(&self) -> &str {
         &self.paths.stream
     }
 
-    /// The path of posts, below each [service path](Self::service_paths).
+    /// The path of posts, below each [service path](ConfigBuilder::service_path).
     #[must_use]
     pub fn message_path(&self) -> &str {
         &self.paths.message
-    }
-
-    /// The paths of the services. Without [`ConfigBuilder::service_path`] there is one, the empty
-    /// path.
-    ///
-    /// ```
-    /// # use mcp_sse_core::Config;
-    /// let config = Config::builder().service_path("/files").service_path("/time").build()?;
-    /// assert!(config.service_paths().eq(["/files", "/time"]));
-    /// assert!(Config::default().service_paths().eq([""]));
-    /// # Ok::<(), mcp_sse_core::ConfigError>(())
-    /// ```
-    pub fn service_paths(&self) -> impl Iterator<Item = &str> {
-        self.paths.services.iter().map(String::as_str)
     }
 
     /// The name of the query parameter that contains the session's token.
@@ -274,7 +221,7 @@ impl Config {
         // A response to an unknown path lists them, separated by a comma and a space.
         let streams = services.len().min(STREAMS_NAMED_MAX);
         let hint = streams * (prefix + service + stream.len() + 2);
-        let page = self.index_page.as_deref().map_or(0, |page| page.len() + 1);
+        let page = self.paths.index_page.as_deref().map_or(0, |page| page.len() + 1);
         let metadata = self.metadata.as_ref().map_or(0, |it| it.body.len().max(it.challenge.len()));
         let (headers, origin) = match self.cors.is_on() {
             // The origin is in the response, and is kept for the next response.
@@ -347,8 +294,7 @@ impl ConfigBuilder {
     /// # Ok::<(), mcp_sse_core::ConfigError>(())
     /// ```
     pub fn index_page(mut self, text: &str) -> Self {
-        self.config.index_page = Some(text.into());
-        self.config.paths.index = true;
+        self.config.paths.index_page = Some(text.into());
         self
     }
 
@@ -365,11 +311,7 @@ impl ConfigBuilder {
         let is_valid = !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !is_valid {
-            self.report(ConfigError::Invalid {
-                setting: "session_parameter",
-                value: name.into(),
-                expected: "letters, digits, '-', '_' and '.'",
-            });
+            self.invalid("session_parameter", name, "letters, digits, '-', '_' and '.'");
         }
         self.config.session_parameter = name.into();
         self
@@ -414,11 +356,11 @@ impl ConfigBuilder {
     pub fn allow_host(mut self, host: &str) -> Self {
         match HostPattern::parse(host) {
             Some(pattern) => self.config.allow_host.push(pattern),
-            None => self.report(ConfigError::Invalid {
-                setting: "allow_host",
-                value: host.into(),
-                expected: "a host name or address with an optional port, like mcp.example.com:8443",
-            }),
+            None => self.invalid(
+                "allow_host",
+                host,
+                "a host name or address with an optional port, like mcp.example.com:8443",
+            ),
         }
         self
     }
@@ -436,11 +378,11 @@ impl ConfigBuilder {
     pub fn allow_origin(mut self, origin: &str) -> Self {
         match OriginPattern::parse(origin) {
             Some(pattern) => self.config.allow_origin.push(pattern),
-            None => self.report(ConfigError::Invalid {
-                setting: "allow_origin",
-                value: origin.into(),
-                expected: "an origin like https://app.example.com or http://localhost:*",
-            }),
+            None => self.invalid(
+                "allow_origin",
+                origin,
+                "an origin like https://app.example.com or http://localhost:*",
+            ),
         }
         self
     }
@@ -468,11 +410,11 @@ impl ConfigBuilder {
         match OriginPattern::parse(origin) {
             _ if origin == "*" => self.config.cors.any = true,
             Some(pattern) => self.config.cors.origins.push(pattern),
-            None => self.report(ConfigError::Invalid {
-                setting: "cors_origin",
-                value: origin.into(),
-                expected: "an origin like https://app.example.com or http://localhost:*, or *",
-            }),
+            None => self.invalid(
+                "cors_origin",
+                origin,
+                "an origin like https://app.example.com or http://localhost:*, or *",
+            ),
         }
         self
     }
@@ -484,11 +426,7 @@ impl ConfigBuilder {
         if http1::is_token(name.as_bytes()) {
             self.config.cors.allow_header(name);
         } else {
-            self.report(ConfigError::Invalid {
-                setting: "cors_header",
-                value: name.into(),
-                expected: "the name of a field",
-            });
+            self.invalid("cors_header", name, "the name of a field");
         }
         self
     }
@@ -568,9 +506,7 @@ impl ConfigBuilder {
     pub fn protected_resource(mut self, resource: ProtectedResource) -> Self {
         match resource.render() {
             Ok(metadata) => self.config.metadata = Some(metadata),
-            Err((setting, value, expected)) => {
-                self.report(ConfigError::Invalid { setting, value, expected });
-            }
+            Err((setting, value, expected)) => self.invalid(setting, &value, expected),
         }
         self
     }
@@ -578,12 +514,6 @@ impl ConfigBuilder {
     /// Sets how requests are authorized. Default: [`Authorization::None`].
     pub fn authorization(mut self, mode: Authorization) -> Self {
         self.config.authorization = mode;
-        self
-    }
-
-    /// When a post is answered; at once unless said.
-    pub fn acknowledgement(mut self, mode: Acknowledgement) -> Self {
-        self.config.acknowledgement = mode;
         self
     }
 
@@ -615,11 +545,7 @@ impl ConfigBuilder {
         let is_valid = (1..=16).contains(&instance.len())
             && instance.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if !is_valid {
-            self.report(ConfigError::Invalid {
-                setting: "instance",
-                value: instance.into(),
-                expected: "1 to 16 of a-z, 0-9 and '-'",
-            });
+            self.invalid("instance", instance, "1 to 16 of a-z, 0-9 and '-'");
         }
         self.config.instance = Some(instance.into());
         self
@@ -722,6 +648,10 @@ impl ConfigBuilder {
         if !is_clean_path(path) {
             self.report(ConfigError::InvalidPath { setting, value: path.into() });
         }
+    }
+
+    fn invalid(&mut self, setting: &'static str, value: &str, expected: &'static str) {
+        self.report(ConfigError::Invalid { setting, value: value.into(), expected });
     }
 
     fn report(&mut self, fault: ConfigError) {

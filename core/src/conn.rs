@@ -1,16 +1,15 @@
-//! One peer's connection: which phase it is in, what has come in and not been used, what waits to
-//! go out.
+//! One peer's connection: its phase, the input that it could not use yet, and the output that waits.
 //!
-//! Knows: the phases and what each means for the socket. Does not know: other connections, sessions,
-//! or how a request is judged; `server` moves connections from phase to phase.
+//! Knows: the phases, which may follow which, and what each means for the socket. Does not know: other
+//! connections, sessions, or requests; `server/lifecycle.rs` moves connections from phase to phase.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use core::net::IpAddr;
 
-use crate::answer::Reply;
+use crate::answer::{Reply, ResponseContext};
 use crate::arena::Key;
+use crate::config::Config;
 use crate::event::Interest;
 use crate::exchange::ResponseHead;
 use crate::http1::{BodyDecoder, HeadScanner};
@@ -28,9 +27,9 @@ pub(crate) struct Conn {
     pub(crate) peer: Peer,
     pub(crate) phase: ConnPhase,
     pub(crate) scanner: HeadScanner,
-    /// The beginning of a head whose end has not come.
+    /// The beginning of a head whose end has not arrived.
     pub(crate) partial: Vec<u8>,
-    /// Input that came while the connection was not being read; used from `pending_input_at` on.
+    /// Input that the connection could not use yet; what stands before `pending_input_at` has been used.
     pub(crate) pending_input: Vec<u8>,
     pub(crate) pending_input_at: usize,
     pub(crate) outbox: Outbox,
@@ -38,33 +37,31 @@ pub(crate) struct Conn {
     pub(crate) taken: u64,
     /// How the request at hand is answered.
     pub(crate) reply: Reply,
-    /// Who may read that answer in a browser.
+    /// Which pages may read that answer in a browser.
     pub(crate) cors_origin: CorsOrigin,
-    /// Who asks, as far as anybody knows: the peer, or whom a trusted proxy names.
+    /// The client's address: the peer's, or the one that a trusted proxy names.
     pub(crate) client: Option<IpAddr>,
-    /// What the request at hand asks for, and of which session. For the log.
+    /// The route of the request at hand, and the session that it is for. For the log.
     pub(crate) route: Option<Route>,
     pub(crate) session: Option<Key>,
-    /// Since when it waits for a request or for its end; only where it does.
+    /// Since when the connection waits for a request or for its end; meaningful only while it does.
     pub(crate) waiting_since: Time,
-    /// Since when its peer has taken too little of what is queued; only while something is.
+    /// When the stall timer was armed; meaningful only while something is queued.
     pub(crate) stalled_since: Time,
-    /// Request bytes that are counted for an address, and for which; see `server/bodies.rs`.
+    /// How many request bytes are counted for an address, and for which; see `server/bodies.rs`.
     pub(crate) counted: u64,
     pub(crate) counted_for: AddressKey,
-    /// Of a post that is on its way to another shard, what is still counted.
+    /// The bytes of a post that is on its way to another shard, if they are still counted here.
     pub(crate) forwarded: u64,
-    /// It was closed to make room, and its driver has not said that it is gone.
-    pub(crate) evicted: bool,
-    /// The peer has said everything it will say.
+    /// The peer has ended its side.
     pub(crate) eof: bool,
-    /// A request head has come in whole; the time for later ones runs from their first byte.
+    /// A whole request head has arrived: the deadline of a later head runs from that head's first byte.
     pub(crate) served: bool,
-    /// Listed in the server's queue of wake-ups.
+    /// The connection is listed for [`Server::poll_wake`](crate::Server::poll_wake).
     pub(crate) woken: bool,
-    /// For a request whose HTTP is spoken elsewhere: the head of its answer, once there is one.
+    /// `Some` for a request whose HTTP is spoken elsewhere; in it the head of the answer, once there is one.
     pub(crate) exchange: Option<Box<Option<ResponseHead>>>,
-    /// How many tickets were given out for this connection; the last one is the valid one.
+    /// How many tickets were given out for this connection; only the last one is valid.
     pub(crate) tickets: u32,
 }
 
@@ -72,15 +69,15 @@ pub(crate) struct Conn {
 pub(crate) enum ConnPhase {
     /// Waiting for a request head, or in the middle of one.
     Head,
-    /// A request waits for the application to vouch for it.
+    /// A request waits for the application's verdict.
     Deciding(Box<Action>),
-    /// Another shard is asked whether it has the session that a post is for, before the body is read.
+    /// A post whose body is not read yet waits for another shard to say whether it has the session.
     Locating(Box<Unlocated>),
     /// The body of a post is coming in.
     Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
     /// A complete post waits for room in its session.
     Held { session: Key, message: Message },
-    /// A whole request is being acted on: for a moment, or until its ticket brings the outcome.
+    /// A whole request is acted on: within one verb, or until its ticket is answered.
     Awaiting,
     /// The rest of a refused request is read and thrown away.
     Discarding { left: u64 },
@@ -88,13 +85,13 @@ pub(crate) enum ConnPhase {
     Streaming { session: Key, chunked: bool, input: u32, ending: bool },
     /// The last answer is leaving; what still comes in is thrown away.
     Closing { discarded: u32 },
-    /// The last answer has left; reading on, so that a reset cannot destroy it.
+    /// The last answer has left. Input is still read and thrown away, so that no reset destroys that answer.
     Lingering { discarded: u32 },
-    /// Nothing more is read; what is queued leaves, and then it is over.
+    /// Nothing more is read. Once what is queued has left, the socket is to be closed.
     Ended,
 }
 
-/// A phase without what belongs to it.
+/// A phase without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Head,
@@ -111,8 +108,8 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// What may come next, and nothing else may: the server asserts it at every change. ARCHITECTURE.md
-    /// shows this table, and a test compares the two.
+    /// The stages that may follow this one; the server asserts it at every change. ARCHITECTURE.md has this
+    /// table, and a test keeps the two the same.
     pub(crate) const fn followers(self) -> &'static [Self] {
         use Stage::{
             Awaiting, Body, Closing, Deciding, Discarding, Ended, Head, Held, Lingering, Locating,
@@ -154,60 +151,32 @@ impl ConnPhase {
     }
 }
 
-/// Whom a post is for.
+impl ConnPhase {
+    /// The decoder of a post's body, as long as its session's shard has not been asked about it.
+    pub(crate) const fn unasked(&self) -> Option<&BodyDecoder> {
+        let Self::Body { decoder, target, .. } = self else { return None };
+        let unasked = matches!(target, PostTarget::Elsewhere { unasked: Some(_), .. });
+        if unasked { Some(decoder) } else { None }
+    }
+}
+
+/// The session that a post is for.
 #[derive(Debug)]
 pub(crate) enum PostTarget {
     /// A session of this server.
     Here(Key),
-    /// A session of another shard. Unless it comes in whole, its body is not read before that shard
-    /// has been asked; until then `unasked` is what is unread of the request.
+    /// A session of another shard. `unasked` is what is unread of the request, as long as that shard has not
+    /// been asked whether it has the session; see `server/lookup.rs`.
     Elsewhere { claim: Box<SessionRef>, unasked: Option<Unread> },
 }
 
-/// A post whose body is not read before another shard has said that its session exists.
+/// A post whose body is not read until another shard has said that it has the session.
 #[derive(Debug)]
 pub(crate) struct Unlocated {
     pub(crate) claim: Box<SessionRef>,
     pub(crate) decoder: BodyDecoder,
     pub(crate) unread: Unread,
     pub(crate) expects_continue: bool,
-}
-
-impl fmt::Debug for Conn {
-    // How much of a peer's bytes there is, and not what they say: tokens and payloads.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn")
-            .field("peer", &self.peer)
-            .field("phase", &self.phase)
-            .field("partial_bytes", &self.partial.len())
-            .field("pending_input_bytes", &self.stashed().len())
-            .field("outbox", &self.outbox)
-            .field("eof", &self.eof)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ConnPhase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Head => f.write_str("Head"),
-            Self::Deciding(_) => f.write_str("Deciding"),
-            Self::Locating(_) => f.write_str("Locating"),
-            Self::Body { body, target, .. } => {
-                write!(f, "Body({} bytes so far for {target:?})", body.len())
-            }
-            Self::Held { session, message } => write!(f, "Held({session}, {message:?})"),
-            Self::Awaiting => f.write_str("Awaiting"),
-            Self::Discarding { left } => write!(f, "Discarding({left} bytes left)"),
-            Self::Streaming { session, ending: false, .. } => write!(f, "Streaming({session})"),
-            Self::Streaming { session, ending: true, .. } => {
-                write!(f, "Streaming({session}, ending)")
-            }
-            Self::Closing { .. } => f.write_str("Closing"),
-            Self::Lingering { .. } => f.write_str("Lingering"),
-            Self::Ended => f.write_str("Ended"),
-        }
-    }
 }
 
 impl Conn {
@@ -231,7 +200,6 @@ impl Conn {
             counted: 0,
             counted_for: AddressKey::NONE,
             forwarded: 0,
-            evicted: false,
             eof: false,
             served: false,
             woken: false,
@@ -240,14 +208,21 @@ impl Conn {
         }
     }
 
-    pub(crate) fn stashed(&self) -> &[u8] {
+    /// What the answer to the request at hand depends on.
+    pub(crate) fn response_context<'a>(&'a self, config: &'a Config) -> ResponseContext<'a> {
+        let exchange = self.exchange.is_some();
+        ResponseContext { reply: self.reply, exchange, cors_origin: &self.cors_origin, config }
+    }
+
+    /// Input that waits until the connection can use it.
+    pub(crate) fn pending(&self) -> &[u8] {
         self.pending_input.get(self.pending_input_at..).unwrap_or_default()
     }
 
-    /// Whether the connection can use input now. What comes when it cannot is stashed.
+    /// Whether the connection can use input now. Input that arrives while it cannot is kept as pending.
     ///
-    /// `queues_full` is whether all queues together have reached their limit; a connection with
-    /// nothing queued may still have one answer.
+    /// `queues_full` is whether all queues together have reached their limit. A connection with nothing
+    /// queued may have one answer all the same.
     pub(crate) fn takes_input(&self, limits: &Limits, queues_full: bool) -> bool {
         match self.phase {
             ConnPhase::Head | ConnPhase::Body { .. } | ConnPhase::Discarding { .. } => {
@@ -267,7 +242,7 @@ impl Conn {
 
     pub(crate) fn interest(&self, limits: &Limits, queues_full: bool) -> Interest {
         let write = !self.outbox.is_empty();
-        let read = !self.eof && self.takes_input(limits, queues_full) && self.stashed().is_empty();
+        let read = !self.eof && self.takes_input(limits, queues_full) && self.pending().is_empty();
         match self.phase {
             ConnPhase::Ended if !write => Interest::Close,
             ConnPhase::Ended => Interest::Io { read: false, write },
@@ -288,34 +263,39 @@ impl Conn {
         }
     }
 
-    /// Whether nothing is under way: no byte of a request, no answer still leaving.
+    /// The session whose stream this connection carries.
+    pub(crate) const fn streamed_session(&self) -> Option<Key> {
+        if let ConnPhase::Streaming { session, .. } = self.phase { Some(session) } else { None }
+    }
+
+    /// Whether the connection waits for a request, has no byte of one, and has nothing queued.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.phase, ConnPhase::Head)
             && self.scanner.is_idle()
             && self.outbox.is_empty()
-            && self.stashed().is_empty()
+            && self.pending().is_empty()
     }
 
-    /// What `queued` bytes of it would count in the budget of all queues: a stream's first bytes are
-    /// its session's own.
+    /// What a queue of this cost counts for in the budget of all queues: of a stream, the part above its
+    /// session's reserve.
     const fn shared(&self, queued: u64, limits: &Limits) -> u64 {
         let own = matches!(self.phase, ConnPhase::Streaming { .. });
         queued.saturating_sub(if own { limits.queue_reserve_bytes } else { 0 })
     }
 
-    /// What its queue counts in the budget of all queues.
+    /// What the connection's queue counts for in the budget of all queues.
     pub(crate) const fn queue_shared(&self, limits: &Limits) -> u64 {
         self.shared(self.outbox.cost(), limits)
     }
 
-    /// What `cost` more would count there.
+    /// What `cost` more would count for there.
     pub(crate) const fn queue_shared_by(&self, cost: u64, limits: &Limits) -> u64 {
         let queued = self.outbox.cost().saturating_add(cost);
         self.shared(queued, limits) - self.queue_shared(limits)
     }
 
-    /// Bytes of request bodies and stashed input that this connection holds: its part of the
-    /// server's budget for them.
+    /// Bytes of request bodies and pending input that this connection holds: its part of the budget of
+    /// request bytes.
     pub(crate) fn body_bytes(&self) -> u64 {
         let body = match &self.phase {
             ConnPhase::Body { body, .. } => body.capacity(),

@@ -2,7 +2,7 @@
 //!
 //! Knows: the interface. Does not know: any source; the driver provides one.
 
-use core::fmt;
+use crate::error_text::error_text;
 
 /// A source of unpredictable bytes, given to [`Server::new`](crate::Server::new).
 ///
@@ -47,10 +47,4 @@ impl<F: FnMut(&mut [u8]) -> Result<(), EntropyUnavailable>> Entropy for F {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntropyUnavailable;
 
-impl fmt::Display for EntropyUnavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the entropy source is unavailable")
-    }
-}
-
-impl core::error::Error for EntropyUnavailable {}
+error_text!(EntropyUnavailable, |_| "the entropy source is unavailable");

@@ -10,6 +10,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::error_text::error_text;
 use crate::http1;
 use crate::policy::cidr::CidrError;
 use crate::route::PATH_BYTES_MAX;
@@ -24,8 +25,13 @@ pub enum Disposition {
     Close,
 }
 
+// A row ends with its text, or with the error of the codec that becomes the fault and has its text.
 macro_rules! faults {
-    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal $disposition:ident $text:expr; )+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident = $status:literal $disposition:ident
+            $($text:literal)? $(http1::Error::$error:ident)?;
+    )+) => {
         /// Why a request is refused or a connection is closed.
         ///
         /// One table defines how each fault is answered. Programs should match on the variants; the
@@ -65,7 +71,7 @@ macro_rules! faults {
             /// The text of the answer. Some answers contain a more specific text.
             #[must_use]
             pub const fn text(self) -> &'static str {
-                match self { $( Self::$name => $text, )+ }
+                match self { $( Self::$name => $($text)? $(http1::Error::$error.text())?, )+ }
             }
 
             /// The name of the variant, for logs and for labels of metrics.
@@ -74,59 +80,65 @@ macro_rules! faults {
                 match self { $( Self::$name => stringify!($name), )+ }
             }
         }
+
+        impl From<http1::Error> for Fault {
+            fn from(error: http1::Error) -> Self {
+                match error { $( $( http1::Error::$error => Self::$name, )? )+ }
+            }
+        }
     };
 }
 
 faults! {
     // ── Framing: RFC 9112. An ambiguous request is refused, and no later byte is interpreted. ───
     /// A line does not end in CRLF: it ends in a bare LF, a bare CR, or CR CR LF.
-    BadLineEnd = 400 Close http1::Error::BadLineEnd.text();
+    BadLineEnd = 400 Close http1::Error::BadLineEnd;
     /// There are more than four empty lines before a request line.
-    TooManyEmptyLines = 400 Close http1::Error::TooManyEmptyLines.text();
+    TooManyEmptyLines = 400 Close http1::Error::TooManyEmptyLines;
     /// The request line is not `method SP request-target SP HTTP-version`.
-    MalformedRequestLine = 400 Close http1::Error::MalformedRequestLine.text();
+    MalformedRequestLine = 400 Close http1::Error::MalformedRequestLine;
     /// The request target has a form or an octet that is not allowed.
-    MalformedTarget = 400 Close http1::Error::MalformedTarget.text();
+    MalformedTarget = 400 Close http1::Error::MalformedTarget;
     /// A header or trailer field has an invalid name, an invalid octet in its value, white space
     /// before the colon, or obsolete line folding.
-    MalformedField = 400 Close http1::Error::MalformedField.text();
+    MalformedField = 400 Close http1::Error::MalformedField;
     /// The HTTP major version is not 1.
-    UnsupportedVersion = 505 Close http1::Error::UnsupportedVersion.text();
+    UnsupportedVersion = 505 Close http1::Error::UnsupportedVersion;
     /// The method is unknown to this server.
-    UnknownMethod = 501 Close http1::Error::UnknownMethod.text();
+    UnknownMethod = 501 Close http1::Error::UnknownMethod;
     /// The target has the scheme `https` on a connection without TLS, or `http` on a TLS
     /// connection.
     SchemeMismatch = 421 Close "the scheme of the request target is not that of this connection";
     /// An HTTP/1.1 request has no `Host` field.
-    MissingHost = 400 Close http1::Error::MissingHost.text();
+    MissingHost = 400 Close http1::Error::MissingHost;
     /// There is more than one `Host` field.
-    DuplicateHost = 400 Close http1::Error::DuplicateHost.text();
+    DuplicateHost = 400 Close http1::Error::DuplicateHost;
     /// The `Host` field is not `host [ ":" port ]`.
-    InvalidHost = 400 Close http1::Error::InvalidHost.text();
+    InvalidHost = 400 Close http1::Error::InvalidHost;
     /// There is more than one `Content-Length`, or it is not 1 to 19 decimal digits without leading
     /// zeros.
-    InvalidContentLength = 400 Close http1::Error::InvalidContentLength.text();
+    InvalidContentLength = 400 Close http1::Error::InvalidContentLength;
     /// `Content-Length` and `Transfer-Encoding` were sent together.
-    ConflictingFraming = 400 Close http1::Error::ConflictingFraming.text();
+    ConflictingFraming = 400 Close http1::Error::ConflictingFraming;
     /// `Transfer-Encoding` is repeated, a list, empty, not a token, or was sent with HTTP/1.0.
-    InvalidTransferEncoding = 400 Close http1::Error::InvalidTransferEncoding.text();
+    InvalidTransferEncoding = 400 Close http1::Error::InvalidTransferEncoding;
     /// The transfer coding is not `chunked`.
-    UnsupportedTransferCoding = 501 Close http1::Error::UnsupportedTransferCoding.text();
+    UnsupportedTransferCoding = 501 Close http1::Error::UnsupportedTransferCoding;
     /// The size, an extension, the end of the data or the last chunk violates RFC 9112 §7.1.
-    MalformedChunk = 400 Close http1::Error::MalformedChunk.text();
+    MalformedChunk = 400 Close http1::Error::MalformedChunk;
     /// The chunk extensions exceed
     /// [`Limits::extension_bytes_max`](crate::Limits::extension_bytes_max).
-    ChunkExtensionsTooLarge = 413 Close http1::Error::ChunkExtensionsTooLarge.text();
+    ChunkExtensionsTooLarge = 413 Close http1::Error::ChunkExtensionsTooLarge;
     /// The trailer section exceeds [`Limits::trailer_bytes_max`](crate::Limits::trailer_bytes_max).
-    TrailersTooLarge = 431 Close http1::Error::TrailersTooLarge.text();
+    TrailersTooLarge = 431 Close http1::Error::TrailersTooLarge;
     /// The request head exceeds [`Limits::head_bytes_max`](crate::Limits::head_bytes_max).
-    HeadTooLarge = 431 Close http1::Error::HeadTooLarge.text();
+    HeadTooLarge = 431 Close http1::Error::HeadTooLarge;
     /// The request has more fields than [`Limits::fields_max`](crate::Limits::fields_max).
-    TooManyFields = 431 Close http1::Error::TooManyFields.text();
+    TooManyFields = 431 Close http1::Error::TooManyFields;
     /// The request target exceeds [`Limits::target_bytes_max`](crate::Limits::target_bytes_max).
-    TargetTooLong = 414 Close http1::Error::TargetTooLong.text();
+    TargetTooLong = 414 Close http1::Error::TargetTooLong;
     /// There is an expectation other than `100-continue`.
-    UnsupportedExpectation = 417 Keep http1::Error::UnsupportedExpectation.text();
+    UnsupportedExpectation = 417 Keep http1::Error::UnsupportedExpectation;
 
     // ── Checks that do not depend on the route. ─────────────────────────────────────────────────
     /// The `Host` is not allowed. DNS rebinding attacks are refused by this.
@@ -154,7 +166,7 @@ faults! {
     /// The `Content-Type` is not JSON, or names a charset other than UTF-8.
     UnsupportedMediaType = 415 Keep "Content-Type must be application/json, in UTF-8 if it names a charset";
     /// The request body has a content coding, such as gzip.
-    UnsupportedContentEncoding = 415 Keep http1::Error::UnsupportedContentEncoding.text();
+    UnsupportedContentEncoding = 415 Keep http1::Error::UnsupportedContentEncoding;
     /// A post has neither `Content-Length` nor chunked framing.
     LengthRequired = 411 Keep "a body with Content-Length or chunked framing is required";
     /// A post does not have the query parameter that identifies its session, or has it more than
@@ -169,7 +181,7 @@ faults! {
 
     // ── Bodies. ─────────────────────────────────────────────────────────────────────────────────
     /// The body exceeds [`Limits::body_bytes_max`](crate::Limits::body_bytes_max).
-    BodyTooLarge = 413 Close http1::Error::BodyTooLarge.text();
+    BodyTooLarge = 413 Close http1::Error::BodyTooLarge;
     /// The body is not one JSON value in UTF-8 (JSON-RPC error -32700).
     NotJson = 400 Keep "Parse error";
     /// The body is JSON, but not one JSON-RPC 2.0 message (JSON-RPC error -32600).
@@ -206,7 +218,7 @@ faults! {
     /// The limit of connections from one address was reached. The connection was not accepted.
     ConnectionsPerAddressFull = 0 Close "too many connections from this address (limit connections_per_address_max)";
     /// The connection had no request in progress and was closed to make room for others.
-    ConnectionEvicted = 0 Close "closed to make room for others (limit connections_reserve)";
+    ConnectionEvicted = 0 Close "closed to make room for others (limit connections_max)";
     /// Streams have all connections except the reserved ones.
     StreamsFull = 503 Keep "too many streams (limit connections_reserve)";
     /// The limit of open sessions was reached.
@@ -229,43 +241,7 @@ faults! {
     ShuttingDown = 503 Close "the server is shutting down";
 }
 
-impl From<http1::Error> for Fault {
-    fn from(error: http1::Error) -> Self {
-        match error {
-            http1::Error::BadLineEnd => Self::BadLineEnd,
-            http1::Error::TooManyEmptyLines => Self::TooManyEmptyLines,
-            http1::Error::MalformedRequestLine => Self::MalformedRequestLine,
-            http1::Error::MalformedTarget => Self::MalformedTarget,
-            http1::Error::MalformedField => Self::MalformedField,
-            http1::Error::UnsupportedVersion => Self::UnsupportedVersion,
-            http1::Error::UnknownMethod => Self::UnknownMethod,
-            http1::Error::MissingHost => Self::MissingHost,
-            http1::Error::DuplicateHost => Self::DuplicateHost,
-            http1::Error::InvalidHost => Self::InvalidHost,
-            http1::Error::InvalidContentLength => Self::InvalidContentLength,
-            http1::Error::ConflictingFraming => Self::ConflictingFraming,
-            http1::Error::InvalidTransferEncoding => Self::InvalidTransferEncoding,
-            http1::Error::UnsupportedTransferCoding => Self::UnsupportedTransferCoding,
-            http1::Error::MalformedChunk => Self::MalformedChunk,
-            http1::Error::ChunkExtensionsTooLarge => Self::ChunkExtensionsTooLarge,
-            http1::Error::TrailersTooLarge => Self::TrailersTooLarge,
-            http1::Error::HeadTooLarge => Self::HeadTooLarge,
-            http1::Error::TooManyFields => Self::TooManyFields,
-            http1::Error::TargetTooLong => Self::TargetTooLong,
-            http1::Error::UnsupportedExpectation => Self::UnsupportedExpectation,
-            http1::Error::UnsupportedContentEncoding => Self::UnsupportedContentEncoding,
-            http1::Error::BodyTooLarge => Self::BodyTooLarge,
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl core::error::Error for Fault {}
+error_text!(Fault, |fault| fault.text());
 
 /// Why [`Server::accept`](crate::Server::accept) refused a connection. The driver has to close the
 /// socket; the server has not stored anything.
@@ -281,19 +257,7 @@ pub enum AcceptError {
     ShuttingDown,
 }
 
-impl fmt::Display for AcceptError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AtCapacity => "too many connections (limit connections_max)",
-            Self::AddressAtCapacity => {
-                "too many connections from this address (limit connections_per_address_max)"
-            }
-            Self::ShuttingDown => "the server is shutting down",
-        })
-    }
-}
-
-impl core::error::Error for AcceptError {}
+error_text!(AcceptError, |error| error.fault().text());
 
 impl AcceptError {
     /// The fault as which it is counted.
@@ -321,29 +285,17 @@ pub enum SendError {
     Gone,
 }
 
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the session's outbound queue is full",
-            Self::TooLarge => "the frame is larger than the limit queues_bytes_max",
-            Self::Gone => "the session has ended",
-        })
-    }
-}
-
-impl core::error::Error for SendError {}
+error_text!(SendError, |error| match error {
+    SendError::Full => "the session's outbound queue is full",
+    SendError::TooLarge => "the frame is larger than the limit queues_bytes_max",
+    SendError::Gone => "the session has ended",
+});
 
 /// A ticket was answered after its deadline, or after its connection had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired;
 
-impl fmt::Display for Expired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the ticket has expired")
-    }
-}
-
-impl core::error::Error for Expired {}
+error_text!(Expired, |_| "the ticket has expired");
 
 /// What is invalid in a configuration. [`ConfigBuilder::build`](crate::ConfigBuilder::build)
 /// returns it.

@@ -15,7 +15,7 @@ use crate::arena::Key;
 use crate::error::Fault;
 use crate::http1::{Head, Method, Version};
 use crate::jsonrpc::Message;
-use crate::policy::bearer::Credentials;
+use crate::policy::bearer::bearer_token;
 use crate::principal::Principal;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
@@ -82,7 +82,8 @@ handle! {
 #[must_use = "the request is refused with 503 unless the ticket is answered in time"]
 pub struct AuthTicket(pub(crate) Ticket);
 
-/// A post that waits for one call of [`Server::acknowledge`](crate::Server::acknowledge).
+/// A post to a session of another shard that waits for one call of
+/// [`Server::acknowledge`](crate::Server::acknowledge).
 ///
 /// If the ticket is dropped, the post is refused with 503 at its deadline.
 #[derive(Debug, PartialEq, Eq)]
@@ -173,8 +174,6 @@ pub enum Event {
         session: SessionId,
         /// The message. Its envelope has been parsed.
         message: Message,
-        /// Only with [`Acknowledgement::Deferred`](crate::Acknowledgement): answers the post.
-        ticket: Option<PostTicket>,
     },
     /// A post whose body has not arrived completely names a session of another shard. Its body is
     /// not read before it is known whether that session exists. Occurs only if
@@ -570,10 +569,8 @@ impl RequestHead {
     #[must_use]
     pub fn bearer_token(&self) -> Option<&str> {
         let fields = self.fields().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        match Credentials::read(fields.map(|(_, value)| value)) {
-            Ok(Credentials::Bearer(token)) => core::str::from_utf8(token).ok(),
-            Ok(Credentials::None) | Err(_) => None,
-        }
+        let token = bearer_token(fields.map(|(_, value)| value)).ok()??;
+        core::str::from_utf8(token).ok()
     }
 
     fn part(&self, at: usize) -> &[u8] {

@@ -1,28 +1,35 @@
-//! Requests whose HTTP is spoken elsewhere: by hyper, by a platform's own server.
+//! Requests whose HTTP is spoken elsewhere, as by hyper or by the server of a platform.
 //!
-//! Knows: how such a request is put to the same machine, as the head it would have been on an
-//! HTTP/1.1 connection of its own, and how the answer's head is taken off again.
-//! Does not know: what becomes of either.
+//! Knows: how such a request becomes the head that it would have been on an HTTP/1.1 connection of its
+//! own, by the same rules and limits; and what of a response is its head.
+//! Does not know: how a request is answered.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::error::Fault;
+use crate::http1::{
+    Error, FieldStorage, Head, HeadLimits, HeadScanner, HttpDate, Response, is_token,
+};
 use crate::route::is_clean_path;
 
-/// A request that another HTTP server has read, for [`Server::exchange`](crate::Server::exchange).
+/// A request that another HTTP server has read, for [`Server::exchange`](crate::Server::exchange), where
+/// there is an example.
+///
+/// The rules and limits are those of a request on an HTTP/1.1 connection: a request that would be refused
+/// there is refused here, with the same status. Field values and targets are octets as they were sent.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
-    /// The method.
+    /// The method, such as `POST`; methods are case-sensitive.
     pub method: &'a str,
-    /// Path and query, without what [`mount`](Self::mount) says.
+    /// Path and query, without the [`mount`](Self::mount).
     pub target: &'a str,
-    /// The fields, in order. `Host` must be among them; HTTP/2 has it in `:authority`. Fields about
-    /// the connection are ignored, and so is `Expect`: they are that server's affair.
+    /// The fields, in order, as name and value. `Host` must be among them; HTTP/2 has it in `:authority`.
+    /// Fields about the connection (RFC 9110 section 7.6.1) and `Expect` are ignored: the other server has
+    /// acted on them.
     pub fields: &'a [(&'a str, &'a [u8])],
-    /// What was cut off the front of the path by whatever routes requests here, as in `/api`; clients
-    /// are told to post behind it. Empty where nothing was.
+    /// The front of the path that a router cut off, such as `/api`; clients are told to post to a path that
+    /// begins with it. Empty if nothing was cut off.
     pub mount: &'a str,
 }
 
@@ -50,39 +57,49 @@ const CONNECTION_FIELDS: [&str; 8] = [
     "upgrade",
 ];
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// The head that this request would have had on a connection of its own.
-    pub(crate) fn head(&self) -> Result<Vec<u8>, Fault> {
+    ///
+    /// Its parts are shown to a scanner one after the other, each with what would have stood behind it
+    /// on the wire; so a mistake is the same [`Error`], and a limit is the same limit.
+    pub(crate) fn head(
+        self,
+        limits: &HeadLimits,
+        storage: &'a mut FieldStorage<'a>,
+    ) -> Result<Head<'a>, Error> {
+        // A scanner would take these octets for the end of a part.
         let breaks_out =
             |octets: &[u8]| octets.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0));
-        if breaks_out(self.method.as_bytes()) {
-            return Err(Fault::MalformedRequestLine);
+        if !is_token(self.method.as_bytes()) {
+            return Err(Error::MalformedRequestLine);
         }
         let mounted = self.mount.is_empty() || is_clean_path(self.mount);
         if breaks_out(self.target.as_bytes()) || !mounted {
-            return Err(Fault::MalformedTarget);
+            return Err(Error::MalformedTarget);
         }
-        let mut head = Vec::new();
-        for piece in [self.method, " ", self.target, " HTTP/1.1\r\n"] {
-            head.extend_from_slice(piece.as_bytes());
+        let mut scanner = HeadScanner::new();
+        let mut scan = |part: &[u8]| scanner.scan(part, limits).map(drop);
+        for part in [self.method, " ", self.target, " HTTP/1.1\r\n"] {
+            scan(part.as_bytes())?;
         }
-        for (name, value) in self.fields {
-            if CONNECTION_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-                continue;
+        let fields = self.fields.iter().copied().filter(|(name, _)| {
+            !CONNECTION_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known))
+        });
+        for (name, value) in fields.clone() {
+            if !is_token(name.as_bytes()) || breaks_out(value) {
+                return Err(Error::MalformedField);
             }
-            if breaks_out(name.as_bytes()) || breaks_out(value) {
-                return Err(Fault::MalformedField);
-            }
-            for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
-                head.extend_from_slice(piece);
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                scan(part)?;
             }
         }
-        head.extend_from_slice(b"\r\n");
-        Ok(head)
+        scan(b"\r\n")?;
+        Head::assemble(self.method, self.target, fields, storage)
     }
 }
 
-/// The head of an answer to an [`Exchange`].
+/// The head of the answer to an [`Exchange`]; [`Server::response`](crate::Server::response) has it once the
+/// request is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     status: u16,
@@ -96,25 +113,17 @@ impl ResponseHead {
         self.status
     }
 
-    /// The fields, without those about a connection.
+    /// The fields, in order, as name and value, without `Connection` and `Transfer-Encoding`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Takes the head off an answer that this crate has rendered. Returns where its body starts.
-    pub(crate) fn split(answer: &[u8]) -> (Self, usize) {
-        const RENDERED: &str = "invariant: our own answers have a head";
-        let end = memchr::memmem::find(answer, b"\r\n\r\n").expect(RENDERED);
-        let text = answer.get(..end).and_then(|head| core::str::from_utf8(head).ok());
-        let mut lines = text.expect(RENDERED).split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-        let fields = lines
-            .filter_map(|line| line.split_once(": "))
-            .filter(|(name, _)| {
-                !CONNECTION_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known))
-            })
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
-        (Self { status: status.expect(RENDERED), fields }, end + 4)
+    /// The head of `response`, without the fields that an HTTP/1.1 connection would add.
+    pub(crate) fn of(response: &Response<'_>, date: Option<&HttpDate>) -> Self {
+        let mut fields = Vec::new();
+        response.each_field(date, |name, value| {
+            fields.push((name.into(), String::from_utf8_lossy(value).into_owned()));
+        });
+        Self { status: response.status, fields }
     }
 }

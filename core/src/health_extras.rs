@@ -20,8 +20,8 @@ use alloc::collections::BTreeMap;
 #[must_use = "it has no effect until it is given to a server"]
 pub struct HealthExtras {
     /// The names are literals of the program, so their number is bounded.
-    gauges: BTreeMap<&'static str, u64>,
-    not_ready: Option<&'static str>,
+    pub(crate) gauges: BTreeMap<&'static str, u64>,
+    pub(crate) not_ready: Option<&'static str>,
 }
 
 impl HealthExtras {
@@ -41,13 +41,5 @@ impl HealthExtras {
     pub fn not_ready(mut self, why: &'static str) -> Self {
         self.not_ready = Some(why);
         self
-    }
-
-    pub(crate) fn gauges(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.gauges.iter().map(|(&name, &value)| (name, value))
-    }
-
-    pub(crate) const fn unready(&self) -> Option<&'static str> {
-        self.not_ready
     }
 }

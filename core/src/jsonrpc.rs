@@ -30,8 +30,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-pub(crate) use outline::{JSON_SPACE, NoOutline, Outline};
-use outline::{MemberName, member};
+pub(crate) use grammar::Shape;
+use outline::member;
+pub(crate) use outline::{JSON_SPACE, Outline};
 pub(crate) use string::fingerprint;
 pub use string::same_id;
 use string::{decode, is_id};
@@ -83,10 +84,6 @@ pub enum Invalid {
 impl Invalid {
     const fn parse(reason: &'static str) -> Self {
         Self::Parse(Cow::Borrowed(reason))
-    }
-
-    const fn request(reason: &'static str) -> Self {
-        Self::Request(Cow::Borrowed(reason))
     }
 
     /// The JSON-RPC error code for this mistake: [`code::PARSE_ERROR`] or
@@ -161,12 +158,13 @@ impl<'a> Envelope<'a> {
         if text.starts_with('\u{feff}') {
             return Err(Invalid::parse("the text starts with a byte order mark"));
         }
-        match Outline::read(text, nesting_max) {
-            Ok(outline) => outline.classify(),
-            Err(NoOutline::Syntax(error)) => Err(Invalid::Parse(error.to_string().into())),
-            Err(NoOutline::Array) => Err(Invalid::request("batches are not supported")),
-            Err(NoOutline::Scalar) => Err(Invalid::request("a message is an object")),
-        }
+        let envelope = match Outline::read(text, nesting_max) {
+            Ok((outline, Shape::Object)) => outline.classify(),
+            Ok((_, Shape::Array)) => Err("batches are not supported"),
+            Ok((_, Shape::Scalar)) => Err("a message is an object"),
+            Err(error) => return Err(Invalid::Parse(error.to_string().into())),
+        };
+        envelope.map_err(|reason| Invalid::Request(reason.into()))
     }
 }
 
@@ -174,41 +172,27 @@ const NOT_UTF8: Invalid = Invalid::parse("the text is not valid UTF-8");
 
 impl<'a> Outline<'a> {
     /// Determines the message that the members make, or the first mistake in a fixed order.
-    fn classify(self) -> Result<Envelope<'a>, Invalid> {
-        match self.duplicate {
-            Some(MemberName::Version) => {
-                return Err(Invalid::request("more than one jsonrpc member"));
-            }
-            Some(MemberName::Id) => return Err(Invalid::request("more than one id")),
-            Some(MemberName::Method) => return Err(Invalid::request("more than one method")),
-            None => {}
+    fn classify(self) -> Result<Envelope<'a>, &'static str> {
+        if let Some(mistake) = self.duplicate {
+            return Err(mistake);
         }
         if self.version.and_then(decode).as_deref() != Some("2.0") {
-            return Err(Invalid::request("jsonrpc must be the string \"2.0\""));
+            return Err("jsonrpc must be the string \"2.0\"");
         }
         if !self.id.is_none_or(is_id) {
-            return Err(Invalid::request("an id is a string or an integer"));
+            return Err("an id is a string or an integer");
         }
-        let method = match self.method.map(decode) {
-            Some(None) => return Err(Invalid::request("the method must be a string of Unicode")),
-            Some(method) => method,
-            None => None,
-        };
+        let decoded = |method| decode(method).ok_or("the method must be a string of Unicode");
+        let method = self.method.map(decoded).transpose()?;
         let outcomes = (self.result.is_some(), self.error.is_some());
         let kind = match (&method, self.id, outcomes) {
             (Some(_), Some(_), (false, false)) => Kind::Request,
             (Some(_), None, (false, false)) => Kind::Notification,
-            (Some(_), ..) => {
-                return Err(Invalid::request("a method together with a result or an error"));
-            }
-            (None, _, (true, true)) => {
-                return Err(Invalid::request("a result together with an error"));
-            }
-            (None, _, (false, false)) => {
-                return Err(Invalid::request("neither a method nor a result nor an error"));
-            }
+            (Some(_), ..) => return Err("a method together with a result or an error"),
+            (None, _, (true, true)) => return Err("a result together with an error"),
+            (None, _, (false, false)) => return Err("neither a method nor a result nor an error"),
             (None, Some(_), _) => Kind::Response,
-            (None, None, _) => return Err(Invalid::request("a response without an id")),
+            (None, None, _) => return Err("a response without an id"),
         };
         Ok(Envelope { kind, id: self.id, method })
     }

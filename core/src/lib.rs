@@ -97,9 +97,9 @@ mod conn;
 mod counter;
 mod entropy;
 mod error;
+mod error_text;
 mod event;
 mod exchange;
-mod fault_log_throttle;
 pub mod guide;
 mod health_extras;
 pub mod http1;
@@ -124,7 +124,7 @@ mod time;
 mod timers;
 mod token;
 
-pub use config::{Acknowledgement, Authorization, Config, ConfigBuilder};
+pub use config::{Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
 pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, SendError};
 pub use event::{
@@ -144,7 +144,6 @@ pub use policy::cidr::{Cidr, CidrError};
 pub use policy::rate::{Rate, RateError};
 pub use policy::resource::ProtectedResource;
 pub use principal::Principal;
-pub use principal_table::PrincipalView;
 pub use server::Server;
 pub use session::SessionView;
 pub use sse::Frame;

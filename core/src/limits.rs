@@ -9,192 +9,176 @@ use core::time::Duration;
 use crate::http1::{BodyLimits, FIELDS_CAP, HeadLimits};
 use crate::policy::rate::Rate;
 
-/// The limits of a server.
-///
-/// `None` means unlimited; zero means none at all. Byte counts of queues include
-/// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames count for
-/// the memory they take. A number in parentheses is the status code with which a request over the
-/// limit is answered.
-///
-/// Each limit applies to the whole server. If the server has several shards, each of them gets [its
-/// share](Self::share_of).
-///
-/// Use `..Limits::default()` for the fields that you do not change: a minor release may add limits,
-/// each with a default.
-///
-/// ```
-/// use mcp_sse_core::{Config, Limits, Timeouts};
-///
-/// let limits = Limits { sessions_max: Some(10), ..Limits::default() };
-/// let timeouts = Timeouts { idle: None, ..Timeouts::default() };
-/// let config = Config::builder().limits(limits).timeouts(timeouts).build()?;
-/// assert_eq!(config.limits().sessions_max, Some(10));
-/// # Ok::<(), mcp_sse_core::ConfigError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Open connections. Further connections are not accepted. Default: 10,240.
-    ///
-    /// A listener of an adapter lowers this to the number of file descriptors that the process may
-    /// open when the listener starts to serve, less those that are open and a few more. It does not
-    /// know which descriptors the application will need for its sessions.
-    pub connections_max: Option<u32>,
-    /// Connections that are reserved for requests, so that streams cannot take all of them. It is
-    /// never more than an eighth of `connections_max`. Default: 1,024.
-    ///
-    /// A GET for a stream is answered 503 while streams have all connections but these. When half
-    /// of the reserve is in use, each new connection closes the connection that has had no request
-    /// in progress for the longest time: one that has sent nothing or an incomplete head, one
-    /// between two requests, or one that is about to close.
-    pub connections_reserve: u32,
-    /// Connections from one address (for IPv6, one /64). Loopback peers and trusted proxies are
-    /// exempt. Default: 256.
-    pub connections_per_address_max: Option<u32>,
-    /// Open sessions (503). Default: 8,192.
-    pub sessions_max: Option<u32>,
-    /// Sessions of clients at one address (for IPv6, one /64), which is the address of the peer or
-    /// the one that a trusted proxy states (503). Loopback addresses and trusted proxies are
-    /// exempt. Default: 128.
-    pub sessions_per_address_max: Option<u32>,
-    /// Sessions of one principal (503). Default: 128.
-    pub sessions_per_principal_max: Option<u32>,
-    /// Rate at which clients at one address may open sessions (503), with the exemptions of
-    /// `sessions_per_address_max`. Default: `None`, unlimited.
-    pub sessions_rate_per_address: Option<Rate>,
-    /// Rate of posts to one session (429). Some clients send nothing more after a post was refused.
-    /// Default: `None`, unlimited.
-    pub posts_rate_per_session: Option<Rate>,
-    /// Rate of posts of one principal, including refused ones (429). Each shard counts separately.
-    /// Default: `None`, unlimited.
-    pub posts_rate_per_principal: Option<Rate>,
-    /// Addresses whose rate is stored, and principals without a session whose rate is stored. When
-    /// that many have not recovered their full burst, the rate is not enforced for further ones.
-    /// Default: 16,384 of each.
-    pub rate_entries_max: Option<u32>,
-    /// Bytes of one request head, from the request line to the blank line (431). Default: 16 KiB.
-    pub head_bytes_max: Option<u32>,
-    /// Header fields of one request, at most [`FIELDS_CAP`] (431). Default: 100.
-    pub fields_max: u32,
-    /// Bytes of one request target (414). Default: 8 KiB.
-    pub target_bytes_max: Option<u32>,
-    /// Bytes of the body of one post (413). It cannot be above `bodies_bytes_max`: a longer body
-    /// could never be received. [`with_body_bytes_max`](Self::with_body_bytes_max) raises the
-    /// limits that depend on it as well. Default: 4 MiB.
-    pub body_bytes_max: Option<u64>,
-    /// Bytes of all chunk extensions of one body (413). Default: 16 KiB.
-    pub extension_bytes_max: Option<u32>,
-    /// Bytes of the trailer section of one body (431). Default: 16 KiB.
-    pub trailer_bytes_max: Option<u32>,
-    /// Request bytes in memory: bodies that are incomplete or that the application has not taken,
-    /// pipelined input after them, and heads in events that the application has not polled (503).
-    /// Default: 64 MiB.
-    pub bodies_bytes_max: Option<u64>,
-    /// Request bytes in memory that come from clients at one address, with the exemptions of
-    /// `sessions_per_address_max`: incomplete bodies, bodies that are held or forwarded to another
-    /// shard, and pipelined input after them (503). A body that arrives complete in one read does
-    /// not count unless it is held. One message of `body_bytes_max` is always allowed. Default: 16
-    /// MiB.
-    pub bodies_bytes_per_address_max: Option<u64>,
-    /// Nesting of arrays and objects in one message (400). Default: 128.
-    pub nesting_max: Option<u32>,
-    /// Messages of one session that the application has not taken. Further posts are held. Default:
-    /// 64.
-    pub inbound_messages_max: Option<u32>,
-    /// Bytes of the messages of one session that the application has not taken. Further posts are
-    /// held; a single larger message is allowed. Keep it much smaller than `bodies_bytes_max`,
-    /// because all sessions share that limit. Default: 1 MiB.
-    pub inbound_bytes_max: Option<u64>,
-    /// Requests of one session that have not been answered. Further requests are held. Default: 64.
-    pub in_flight_max: Option<u32>,
-    /// Posts forwarded by other shards that are held here until their sessions have room (503).
-    /// Default: 10,240.
-    pub forwarded_max: Option<u32>,
-    /// Bytes queued for the stream of one session. A single larger frame is allowed. Default: 1
-    /// MiB.
-    pub queue_bytes_max: Option<u64>,
-    /// Bytes that each session may queue regardless of other sessions. What it queues beyond them
-    /// counts towards `queues_bytes_max`. Default: 16 KiB.
-    pub queue_reserve_bytes: u64,
-    /// Bytes queued for all peers together, not counting what `queue_reserve_bytes` allows each
-    /// session. Default: 64 MiB.
-    ///
-    /// A frame larger than this and that reserve together can never be sent, so an answer as long
-    /// as the longest post needs a little more than `body_bytes_max`. While a frame waits for room,
-    /// the connections with the largest queues whose peers take no bytes are closed: see
-    /// [`Timeouts::stall_when_full`].
-    pub queues_bytes_max: Option<u64>,
-    /// Bytes that a peer must take to restart the [stall timer](Timeouts::stall) while more than
-    /// this is queued for it. A frame counts with its full length until all of it was sent. While
-    /// no more than this is queued, any byte restarts the timer. A peer that takes single bytes can
-    /// therefore keep only a queue of this size. Default: 1 KiB.
-    pub stall_bytes_min: u64,
-    /// Bytes of answers queued on one post connection. While they exceed it, the connection is not
-    /// read. Default: 64 KiB.
-    pub answers_bytes_max: Option<u64>,
-    /// Bytes that a client may send after the GET on a stream's connection. With more, the
-    /// connection is closed. Default: 4 KiB.
-    pub stream_input_bytes_max: u32,
-    /// Bytes of the body of a refused request that are read and discarded to keep the connection. A
-    /// connection with a longer body is closed. Default: 64 KiB.
-    pub discard_bytes_max: u32,
-    /// Bytes that are read and discarded before a connection is closed, so that a TCP reset does
-    /// not destroy the last answer (RFC 9112 §9.6). Default: 16 MiB.
-    pub linger_bytes_max: u32,
-    /// Events that the application has not polled. With more, new sessions, authorization questions
-    /// and forwarded posts are answered 503. Messages are limited per session, and the event that a
-    /// session has ended is never refused. Default: 65,536.
-    pub events_max: Option<u32>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: Some(10_240),
-            // A tenth of all connections.
-            connections_reserve: 1_024,
-            connections_per_address_max: Some(256),
-            sessions_max: Some(8_192),
-            sessions_per_address_max: Some(128),
-            sessions_per_principal_max: Some(128),
-            sessions_rate_per_address: None,
-            posts_rate_per_session: None,
-            posts_rate_per_principal: None,
-            rate_entries_max: Some(16_384),
-            head_bytes_max: Some(16 << 10),
-            fields_max: 100,
-            target_bytes_max: Some(8 << 10),
-            // The limit of the servers of the Python and TypeScript SDKs.
-            body_bytes_max: Some(4 << 20),
-            extension_bytes_max: Some(16 << 10),
-            trailer_bytes_max: Some(16 << 10),
-            bodies_bytes_max: Some(64 << 20),
-            // A quarter of `bodies_bytes_max`: four of the longest bodies.
-            bodies_bytes_per_address_max: Some(16 << 20),
-            // The default of serde_json.
-            nesting_max: Some(128),
-            inbound_messages_max: Some(64),
-            // The messages that a slow handler of one session leaves take a sixty-fourth of
-            // `bodies_bytes_max`. A single larger message is allowed anyway.
-            inbound_bytes_max: Some(1 << 20),
-            in_flight_max: Some(64),
-            // As many as connections, each of which has one post in progress.
-            forwarded_max: Some(10_240),
-            queue_bytes_max: Some(1 << 20),
-            // As much as the head of a request may take. A connection with a stream stores no head,
-            // so the sum of all limits does not grow. Most answers to `tools/call` fit.
-            queue_reserve_bytes: 16 << 10,
-            queues_bytes_max: Some(64 << 20),
-            // 1 KiB in 30 s is slower than any usable link.
-            stall_bytes_min: 1 << 10,
-            answers_bytes_max: Some(64 << 10),
-            stream_input_bytes_max: 4 << 10,
-            discard_bytes_max: 64 << 10,
-            // Clients send the whole body before they read the answer. With 64 KiB the official
-            // SDKs lose the 413 for a post of 5 MiB on loopback. `Timeouts::linger` limits it as
-            // well.
-            linger_bytes_max: 16 << 20,
-            events_max: Some(65_536),
+/// Defines a struct of settings and its `Default`, with the default of each field beside the field.
+macro_rules! settings {
+    ($( #[$meta:meta] )+ pub struct $name:ident {
+        $( $( #[$doc:meta] )* $visibility:vis $field:ident: $type:ty = $default:expr, )+
+    }) => {
+        $( #[$meta] )+
+        pub struct $name {
+            $( $( #[$doc] )* $visibility $field: $type, )+
         }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $( $field: $default, )+ }
+            }
+        }
+    };
+}
+pub(crate) use settings;
+
+settings! {
+    /// The limits of a server.
+    ///
+    /// `None` means unlimited; zero means none at all. Byte counts of queues include
+    /// [`SEGMENT_COST`](Self::SEGMENT_COST) for each queued piece, so that many small frames count
+    /// for the memory they take. A number in parentheses is the status code with which a request
+    /// over the limit is answered.
+    ///
+    /// Each limit applies to the whole server. If the server has several shards, each of them gets
+    /// [its share](Self::share_of).
+    ///
+    /// Use `..Limits::default()` for the fields that you do not change: a minor release may add
+    /// limits, each with a default.
+    ///
+    /// ```
+    /// use mcp_sse_core::{Config, Limits, Timeouts};
+    ///
+    /// let limits = Limits { sessions_max: Some(10), ..Limits::default() };
+    /// let timeouts = Timeouts { idle: None, ..Timeouts::default() };
+    /// let config = Config::builder().limits(limits).timeouts(timeouts).build()?;
+    /// assert_eq!(config.limits().sessions_max, Some(10));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Limits {
+        /// Open connections. Further connections are not accepted. Default: 10,240.
+        ///
+        /// A listener of an adapter lowers this to the number of file descriptors that the process
+        /// may open when the listener starts to serve, less those that are open and a few more. It
+        /// does not know which descriptors the application will need for its sessions.
+        pub connections_max: Option<u32> = Some(10_240),
+        /// Connections that are reserved for requests, so that streams cannot take all of them. It
+        /// is never more than an eighth of `connections_max`. Default: 1,024.
+        ///
+        /// A GET for a stream is answered 503 while streams have all connections but these. When
+        /// `connections_max` connections are open, the one that has had no request in progress for
+        /// the longest time is closed: one that has sent nothing or an incomplete head, one between
+        /// two requests, or one that is about to close. Zero switches off both.
+        // A tenth of all connections.
+        pub connections_reserve: u32 = 1_024,
+        /// Connections from one address (for IPv6, one /64). Loopback peers and trusted proxies are
+        /// exempt. Default: 256.
+        pub connections_per_address_max: Option<u32> = Some(256),
+        /// Open sessions (503). Default: 8,192.
+        pub sessions_max: Option<u32> = Some(8_192),
+        /// Sessions of clients at one address (for IPv6, one /64), which is the address of the peer
+        /// or the one that a trusted proxy states (503). Loopback addresses and trusted proxies are
+        /// exempt. Default: 128.
+        pub sessions_per_address_max: Option<u32> = Some(128),
+        /// Sessions of one principal (503). Default: 128.
+        pub sessions_per_principal_max: Option<u32> = Some(128),
+        /// Rate at which clients at one address may open sessions (503), with the exemptions of
+        /// `sessions_per_address_max`. Default: `None`, unlimited.
+        pub sessions_rate_per_address: Option<Rate> = None,
+        /// Rate of posts to one session (429). Some clients send nothing more after a post was
+        /// refused. Default: `None`, unlimited.
+        pub posts_rate_per_session: Option<Rate> = None,
+        /// Rate of posts of one principal, including refused ones (429). Each shard counts
+        /// separately. Default: `None`, unlimited.
+        pub posts_rate_per_principal: Option<Rate> = None,
+        /// Addresses whose rate is stored, and principals without a session whose rate is stored.
+        /// When that many have not recovered their full burst, the rate is not enforced for further
+        /// ones. Default: 16,384 of each.
+        pub rate_entries_max: Option<u32> = Some(16_384),
+        /// Bytes of one request head, from the request line to the blank line (431). Default: 16
+        /// KiB.
+        pub head_bytes_max: Option<u32> = Some(16 << 10),
+        /// Header fields of one request, at most [`FIELDS_CAP`] (431). Default: 100.
+        pub fields_max: u32 = 100,
+        /// Bytes of one request target (414). Default: 8 KiB.
+        pub target_bytes_max: Option<u32> = Some(8 << 10),
+        /// Bytes of the body of one post (413). It cannot be above `bodies_bytes_max`: a longer
+        /// body could never be received. [`with_body_bytes_max`](Self::with_body_bytes_max) raises
+        /// the limits that depend on it as well. Default: 4 MiB.
+        // The limit of the servers of the Python and TypeScript SDKs.
+        pub body_bytes_max: Option<u64> = Some(4 << 20),
+        /// Bytes of all chunk extensions of one body (413). Default: 16 KiB.
+        pub extension_bytes_max: Option<u32> = Some(16 << 10),
+        /// Bytes of the trailer section of one body (431). Default: 16 KiB.
+        pub trailer_bytes_max: Option<u32> = Some(16 << 10),
+        /// Request bytes in memory: bodies that are incomplete or that the application has not
+        /// taken, pipelined input after them, and heads in events that the application has not
+        /// polled (503). Default: 64 MiB.
+        pub bodies_bytes_max: Option<u64> = Some(64 << 20),
+        /// Request bytes in memory that come from clients at one address, with the exemptions of
+        /// `sessions_per_address_max`: incomplete bodies, bodies that are held or forwarded to
+        /// another shard, and pipelined input after them (503). A body that arrives complete in one
+        /// read does not count unless it is held. One message of `body_bytes_max` is always
+        /// allowed. Default: 16 MiB.
+        // A quarter of `bodies_bytes_max`: four of the longest bodies.
+        pub bodies_bytes_per_address_max: Option<u64> = Some(16 << 20),
+        /// Nesting of arrays and objects in one message (400). Default: 128.
+        // The default of serde_json.
+        pub nesting_max: Option<u32> = Some(128),
+        /// Messages of one session that the application has not taken. Further posts are held.
+        /// Default: 64.
+        pub inbound_messages_max: Option<u32> = Some(64),
+        /// Bytes of the messages of one session that the application has not taken. Further posts
+        /// are held; a single larger message is allowed. Keep it much smaller than
+        /// `bodies_bytes_max`, because all sessions share that limit. Default: 1 MiB.
+        // The messages that a slow handler of one session leaves take a sixty-fourth of
+        // `bodies_bytes_max`. A single larger message is allowed anyway.
+        pub inbound_bytes_max: Option<u64> = Some(1 << 20),
+        /// Requests of one session that have not been answered. Further requests are held. Default:
+        /// 64.
+        pub in_flight_max: Option<u32> = Some(64),
+        /// Posts forwarded by other shards that are held here until their sessions have room (503).
+        /// Default: 10,240.
+        // As many as connections, each of which has one post in progress.
+        pub forwarded_max: Option<u32> = Some(10_240),
+        /// Bytes queued for the stream of one session. A single larger frame is allowed. Default: 1
+        /// MiB.
+        pub queue_bytes_max: Option<u64> = Some(1 << 20),
+        /// Bytes that each session may queue regardless of other sessions. What it queues beyond
+        /// them counts towards `queues_bytes_max`. Default: 16 KiB.
+        // As much as the head of a request may take. A connection with a stream stores no head,
+        // so the sum of all limits does not grow. Most answers to `tools/call` fit.
+        pub queue_reserve_bytes: u64 = 16 << 10,
+        /// Bytes queued for all peers together, not counting what `queue_reserve_bytes` allows each
+        /// session. Default: 64 MiB.
+        ///
+        /// A frame larger than this and that reserve together can never be sent, so an answer as
+        /// long as the longest post needs a little more than `body_bytes_max`. While a frame waits
+        /// for room, the connections with the largest queues whose peers take no bytes are closed:
+        /// see [`Timeouts::stall_when_full`].
+        pub queues_bytes_max: Option<u64> = Some(64 << 20),
+        /// Bytes that a peer must take to restart the [stall timer](Timeouts::stall) while more
+        /// than this is queued for it. A frame counts with its full length until all of it was
+        /// sent. While no more than this is queued, any byte restarts the timer. A peer that takes
+        /// single bytes can therefore keep only a queue of this size. Default: 1 KiB.
+        // 1 KiB in 30 s is slower than any usable link.
+        pub stall_bytes_min: u64 = 1 << 10,
+        /// Bytes of answers queued on one post connection. While they exceed it, the connection is
+        /// not read. Default: 64 KiB.
+        pub answers_bytes_max: Option<u64> = Some(64 << 10),
+        /// Bytes that a client may send after the GET on a stream's connection. With more, the
+        /// connection is closed. Default: 4 KiB.
+        pub stream_input_bytes_max: u32 = 4 << 10,
+        /// Bytes of the body of a refused request that are read and discarded to keep the
+        /// connection. A connection with a longer body is closed. Default: 64 KiB.
+        pub discard_bytes_max: u32 = 64 << 10,
+        /// Bytes that are read and discarded before a connection is closed, so that a TCP reset
+        /// does not destroy the last answer (RFC 9112 §9.6). Default: 16 MiB.
+        // Clients send the whole body before they read the answer. With 64 KiB the official
+        // SDKs lose the 413 for a post of 5 MiB on loopback. `Timeouts::linger` limits it as
+        // well.
+        pub linger_bytes_max: u32 = 16 << 20,
+        /// Events that the application has not polled. With more, new sessions, authorization
+        /// questions and forwarded posts are answered 503. Messages are limited per session, and
+        /// the event that a session has ended is never refused. Default: 65,536.
+        pub events_max: Option<u32> = Some(65_536),
     }
 }
 
@@ -281,11 +265,11 @@ impl Limits {
         add(or_unlimited(self.forwarded_max), FORWARD_BYTES);
         // Request bytes: bodies, input after them, heads in events. Then one more body or head,
         // which is copied to larger memory before the smaller is freed.
-        add(1, self.bodies_bytes_max.unwrap_or(u64::MAX));
-        let head = self.head_bytes_max.map_or(u64::MAX, u64::from);
-        add(1, self.body_bytes_max.unwrap_or(u64::MAX).max(head));
+        add(1, or_unlimited(self.bodies_bytes_max));
+        let head = or_unlimited(self.head_bytes_max);
+        add(1, or_unlimited(self.body_bytes_max).max(head));
         // Answers and frames that have not been written, including their queue entries.
-        add(1, self.queues_bytes_max.unwrap_or(u64::MAX));
+        add(1, or_unlimited(self.queues_bytes_max));
         // Events that have not been polled: those that `events_max` limits, and for each session
         // its messages up to its own limit, one event that it has room, and one that it has ended.
         add(or_unlimited(self.events_max).saturating_add(1), EVENT_BYTES);
@@ -374,10 +358,9 @@ impl Limits {
         let share = self.share_of(shards);
         let mut each = share.memory_bytes_max();
         if shards > 1 {
-            let mailbox = |bytes: Option<u64>| bytes.unwrap_or(u64::MAX);
             each = each
-                .saturating_add(mailbox(share.bodies_bytes_max))
-                .saturating_add(mailbox(share.body_bytes_max))
+                .saturating_add(or_unlimited(share.bodies_bytes_max))
+                .saturating_add(or_unlimited(share.body_bytes_max))
                 .saturating_add(
                     or_unlimited(share.forwarded_max).saturating_mul(FORWARD_BYTES + LOOKUP_BYTES),
                 );
@@ -466,7 +449,7 @@ const SESSION_BYTES: u64 = 2 * 320 + 128;
 /// The most that encloses the text of an answer as long as the longest post: the JSON-RPC envelope,
 /// the event, the chunk, and a queue entry.
 const WRAPPING_BYTES: u64 = 64 << 10;
-/// An address or a principal with its bucket and counts, doubled for half-empty nodes of the map.
+/// An address or a principal with its bucket and count, doubled for half-empty nodes of the map.
 const RATE_BYTES: u64 = 2 * 72;
 /// A post of another shard with its list entry and timer, doubled because they grow by doubling,
 /// and its event.
@@ -479,8 +462,8 @@ const ANSWER_BYTES: u64 = 1_280;
 /// One event, doubled because the queue grows by doubling.
 const EVENT_BYTES: u64 = 2 * 128;
 
-fn or_unlimited(limit: Option<u32>) -> u64 {
-    limit.map_or(u64::MAX, u64::from)
+fn or_unlimited<T: Into<u64>>(limit: Option<T>) -> u64 {
+    limit.map_or(u64::MAX, T::into)
 }
 
 fn size(limit: Option<u32>) -> usize {
@@ -492,64 +475,73 @@ pub(crate) fn within<T: PartialOrd>(limit: Option<T>, value: T) -> bool {
     limit.is_none_or(|limit| value <= limit)
 }
 
-/// The timeouts of a server. `None` means that there is no timeout.
-///
-/// A number in parentheses is the status code with which the request is answered when the time is
-/// over.
-///
-/// Use `..Timeouts::default()` for the fields that you do not change: a minor release may add
-/// timeouts, each with a default.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use mcp_sse_core::{Config, Timeouts};
-/// let timeouts = Timeouts { session_idle: Some(Duration::from_secs(3600)), ..Timeouts::default()
-/// };
-/// let config = Config::builder().timeouts(timeouts).build()?;
-/// assert_eq!(config.timeouts().head, Some(Duration::from_secs(10)));
-/// # Ok::<(), mcp_sse_core::ConfigError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Receiving a request head, from the accept or from the first byte of a later request (408). A
-    /// connection that has sent no byte is closed without an answer. Default: 10 s.
-    pub head: Option<Duration>,
-    /// Receiving a request body (408). Default: 30 s.
-    pub body: Option<Duration>,
-    /// Idle time of a keep-alive connection between two requests, after which it is closed.
-    /// Default: 75 s, longer than the 60 s of common load balancers.
-    pub idle: Option<Duration>,
-    /// Time without output on a stream, after which a heartbeat is sent. Default: 15 s, shorter
-    /// than the idle timeouts of known intermediaries (55 s and more).
-    pub heartbeat: Option<Duration>,
-    /// Time without progress, after which a connection is closed: bytes are queued, and the peer
-    /// takes none of them, or fewer than [`Limits::stall_bytes_min`] of many. While a connection is
-    /// not read because of [`Limits::answers_bytes_max`], this is its only timeout. Default: 30 s.
-    pub stall: Option<Duration>,
-    /// Like `stall`, but while a frame of another session waits for room in all queues together
-    /// ([`Limits::queues_bytes_max`]). Of the peers that have taken no bytes for this long, or
-    /// fewer than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their
-    /// connections until the frame has room. The frame waits for at least an eighth of this time
-    /// first. With `None` only `stall` closes connections. Default: 2 s.
-    pub stall_when_full: Option<Duration>,
-    /// Waiting for a decision that is made elsewhere: authorization, deferred acknowledgement, or
-    /// whether another shard has the session of a post whose body has not been read (503). The
-    /// outcome of a forwarded post may take this long in addition to `hold`. Default: 4 s.
-    pub decision: Option<Duration>,
-    /// How long a post is held while its session has no room (503). With `None` a forwarded post
-    /// has no timeout in this shard either, because the other shard may hold it, so its ticket must
-    /// be answered. Default: 4 s, less than the 5 s after which the client of the Python SDK gives
-    /// up.
-    pub hold: Option<Duration>,
-    /// Reading and discarding input after a refusal, before the connection is closed, so that a TCP
-    /// reset does not destroy the answer. Default: 2 s.
-    pub linger: Option<Duration>,
-    /// Time from the start of a shutdown until all connections are closed. Default: 5 s.
-    pub shutdown_grace: Option<Duration>,
-    /// Time without a post after which a session is closed. Default: `None`.
-    pub session_idle: Option<Duration>,
-    /// Lifetime of a session, after which it is closed. Default: `None`.
-    pub session_lifetime: Option<Duration>,
+/// Whether `count` has reached `limit`, so that one more is too many. `None` allows any number.
+pub(crate) fn is_full<T: PartialOrd + From<u32>>(limit: Option<u32>, count: T) -> bool {
+    limit.is_some_and(|limit| count >= T::from(limit))
+}
+
+settings! {
+    /// The timeouts of a server. `None` means that there is no timeout.
+    ///
+    /// A number in parentheses is the status code with which the request is answered when the time
+    /// is over.
+    ///
+    /// Use `..Timeouts::default()` for the fields that you do not change: a minor release may add
+    /// timeouts, each with a default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mcp_sse_core::{Config, Timeouts};
+    /// let session_idle = Some(Duration::from_secs(3600));
+    /// let timeouts = Timeouts { session_idle, ..Timeouts::default() };
+    /// let config = Config::builder().timeouts(timeouts).build()?;
+    /// assert_eq!(config.timeouts().head, Some(Duration::from_secs(10)));
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Timeouts {
+        /// Receiving a request head, from the accept or from the first byte of a later request
+        /// (408). A connection that has sent no byte is closed without an answer. Default: 10 s.
+        pub head: Option<Duration> = Some(Duration::from_secs(10)),
+        /// Receiving a request body (408). Default: 30 s.
+        pub body: Option<Duration> = Some(Duration::from_secs(30)),
+        /// Idle time of a keep-alive connection between two requests, after which it is closed.
+        /// Default: 75 s, longer than the 60 s of common load balancers.
+        pub idle: Option<Duration> = Some(Duration::from_secs(75)),
+        /// Time without output on a stream, after which a heartbeat is sent. Default: 15 s, shorter
+        /// than the idle timeouts of known intermediaries (55 s and more).
+        pub heartbeat: Option<Duration> = Some(Duration::from_secs(15)),
+        /// Time without progress, after which a connection is closed: bytes are queued, and the
+        /// peer takes none of them, or fewer than [`Limits::stall_bytes_min`] of many. While a
+        /// connection is not read because of [`Limits::answers_bytes_max`], this is its only
+        /// timeout. Default: 30 s.
+        pub stall: Option<Duration> = Some(Duration::from_secs(30)),
+        /// Like `stall`, but while a frame of another session waits for room in all queues together
+        /// ([`Limits::queues_bytes_max`]). Of the peers that have taken no bytes for this long, or
+        /// fewer than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their
+        /// connections until the frame has room. The frame waits for at least an eighth of this
+        /// time first. With `None` only `stall` closes connections. Default: 2 s.
+        // Less than the 5 s after which the client of the Python SDK gives up.
+        pub stall_when_full: Option<Duration> = Some(Duration::from_secs(2)),
+        /// Waiting for a decision that is made elsewhere: authorization, or whether another shard
+        /// has the session of a post whose body has not been read (503). The outcome of a forwarded
+        /// post may take this long in addition to `hold`. Default: 4 s.
+        pub decision: Option<Duration> = Some(Duration::from_secs(4)),
+        /// How long a post is held while its session has no room (503). With `None` a forwarded
+        /// post has no timeout in this shard either, because the other shard may hold it, so its
+        /// ticket must be answered. Default: 4 s, less than the 5 s after which the client of the
+        /// Python SDK gives up.
+        pub hold: Option<Duration> = Some(Duration::from_secs(4)),
+        /// Reading and discarding input after a refusal, before the connection is closed, so that a
+        /// TCP reset does not destroy the answer. Default: 2 s.
+        pub linger: Option<Duration> = Some(Duration::from_secs(2)),
+        /// Time from the start of a shutdown until all connections are closed. Default: 5 s.
+        pub shutdown_grace: Option<Duration> = Some(Duration::from_secs(5)),
+        /// Time without a post after which a session is closed. Default: `None`.
+        pub session_idle: Option<Duration> = None,
+        /// Lifetime of a session, after which it is closed. Default: `None`.
+        pub session_lifetime: Option<Duration> = None,
+    }
 }
 
 impl Timeouts {
@@ -557,26 +549,6 @@ impl Timeouts {
     /// the post, so that a post that is refused here is not accepted there afterwards.
     pub(crate) fn forward(&self) -> Option<Duration> {
         Some(self.hold?.saturating_add(self.decision?))
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            head: Some(Duration::from_secs(10)),
-            body: Some(Duration::from_secs(30)),
-            idle: Some(Duration::from_secs(75)),
-            heartbeat: Some(Duration::from_secs(15)),
-            stall: Some(Duration::from_secs(30)),
-            // Less than the 5 s after which the client of the Python SDK gives up.
-            stall_when_full: Some(Duration::from_secs(2)),
-            decision: Some(Duration::from_secs(4)),
-            hold: Some(Duration::from_secs(4)),
-            linger: Some(Duration::from_secs(2)),
-            shutdown_grace: Some(Duration::from_secs(5)),
-            session_idle: None,
-            session_lifetime: None,
-        }
     }
 }
 

@@ -17,8 +17,8 @@ use crate::sse::Frame;
 pub(crate) enum Segment {
     /// A constant of the program.
     Static(&'static [u8]),
-    /// A rendered answer or response head, without its first `start` bytes.
-    Answer { bytes: Arc<[u8]>, start: u32 },
+    /// A rendered answer, or the head and the first event of a stream.
+    Answer(Arc<[u8]>),
     /// An SSE event, as a range of a frame. Frames are counted, because frames that were not
     /// delivered are reported.
     Frame { bytes: Arc<[u8]>, start: u32, end: u32 },
@@ -33,7 +33,7 @@ impl Segment {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Static(bytes) => bytes,
-            Self::Answer { bytes, start } => bytes.get(*start as usize..).unwrap_or_default(),
+            Self::Answer(bytes) => bytes,
             Self::Frame { bytes, start, end } => {
                 bytes.get(*start as usize..*end as usize).unwrap_or_default()
             }

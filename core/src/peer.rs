@@ -96,10 +96,17 @@ impl AddressKey {
             }
         }
     }
+
+    /// The address, or the first of the network.
+    pub(crate) fn network(self) -> IpAddr {
+        IpAddr::from(self.0).to_canonical()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     fn peer(remote: &str, local: &str) -> Peer {
@@ -126,6 +133,9 @@ mod tests {
         assert_eq!(key("[2001:db8::1]:1"), key("[2001:db8::ffff]:1"));
         assert_ne!(key("[2001:db8::1]:1"), key("[2001:db8:0:1::1]:1"));
         assert_eq!(Peer::local().ip(), None);
+        let network = |remote| key(remote).unwrap().network().to_string();
+        assert_eq!(network("10.0.0.1:1"), "10.0.0.1");
+        assert_eq!(network("[2001:db8::1]:1"), "2001:db8::");
     }
 
     #[test]

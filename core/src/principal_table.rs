@@ -21,45 +21,9 @@ use crate::time::Time;
 /// The minimal time between two searches of a full map for entries that can be removed.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The entry of a principal, returned by [`Server::principals`](crate::Server::principals).
-#[derive(Clone, Copy, Debug)]
-pub struct PrincipalView<'a> {
-    principal: &'a Principal,
-    entry: &'a PrincipalEntry,
-}
-
-impl<'a> PrincipalView<'a> {
-    /// The principal.
-    #[must_use]
-    pub const fn principal(&self) -> &'a Principal {
-        self.principal
-    }
-
-    /// The number of open sessions.
-    #[must_use]
-    pub const fn sessions_open(&self) -> u32 {
-        self.entry.sessions
-    }
-
-    /// The number of posts, including refused ones, since the entry was made. The entry is removed
-    /// when the principal has no session and its rate has recovered.
-    #[must_use]
-    pub const fn posts(&self) -> u64 {
-        self.entry.posts
-    }
-
-    /// The number of those posts that were answered 429.
-    #[must_use]
-    pub const fn posts_limited(&self) -> u64 {
-        self.entry.limited
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct PrincipalEntry {
     sessions: u32,
-    posts: u64,
-    limited: u64,
     bucket: Option<Bucket>,
 }
 
@@ -79,10 +43,6 @@ impl PrincipalTable {
         Self { rate, entries_max, known: BTreeMap::new(), without_session: 0, searched: None }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = PrincipalView<'_>> {
-        self.known.iter().map(|(principal, entry)| PrincipalView { principal, entry })
-    }
-
     pub(crate) fn sessions(&self, principal: &Principal) -> u32 {
         self.known.get(principal).map_or(0, |entry| entry.sessions)
     }
@@ -99,7 +59,7 @@ impl PrincipalTable {
 
     fn new_entry(&self, now: Time) -> PrincipalEntry {
         let bucket = self.rate.map(|rate| Bucket::full(rate, now));
-        PrincipalEntry { sessions: 0, posts: 0, limited: 0, bucket }
+        PrincipalEntry { sessions: 0, bucket }
     }
 
     pub(crate) fn closed(&mut self, principal: &Principal, now: Time) {
@@ -145,19 +105,9 @@ impl PrincipalTable {
             self.without_session += 1;
         }
         let Some(entry) = self.known.get_mut(principal) else { return Ok(()) };
-        entry.posts += 1;
-        let taken = match (self.rate, &mut entry.bucket) {
+        match (self.rate, &mut entry.bucket) {
             (Some(rate), Some(bucket)) => bucket.take(rate, now),
             (None, _) | (_, None) => Ok(()),
-        };
-        entry.limited += u64::from(taken.is_err());
-        taken
-    }
-
-    /// Counts a post that was refused because of the rate of its session.
-    pub(crate) fn limited(&mut self, principal: &Principal) {
-        if let Some(entry) = self.known.get_mut(principal) {
-            entry.limited += 1;
         }
     }
 
@@ -272,8 +222,6 @@ mod tests {
         assert_eq!((principals.sessions(&alice), principals.check()), (1, 1));
         let posts: Vec<_> = (0..4).map(|_| principals.post(&alice, secs(0)).is_ok()).collect();
         assert_eq!(posts, [true, true, false, false]);
-        let [view] = principals.iter().collect::<Vec<_>>()[..] else { panic!("one is known") };
-        assert_eq!((view.posts(), view.posts_limited(), view.sessions_open()), (4, 2, 1));
 
         // Closing the last session does not reset the rate.
         principals.closed(&alice, secs(0));
@@ -303,7 +251,7 @@ mod tests {
         assert_eq!(principals.known.len(), 0);
         principals.opened(&alice, secs(0));
         principals.post(&alice, secs(0)).unwrap();
-        assert_eq!(principals.iter().map(|view| view.posts()).sum::<u64>(), 1);
+        assert_eq!(principals.known.len(), 1);
         principals.closed(&alice, secs(0));
         assert_eq!(principals.known.len(), 0);
     }

@@ -1,6 +1,6 @@
-//! From a request head to what is asked for: everything that can be judged without state.
+//! Routing: from a request head to what it asks for, by everything that needs no state.
 //!
-//! Knows: the order of the checks and why it is that order.
+//! Knows: the checks of `Host` and `Origin`, of methods, media types and framing, and their order.
 //! Does not know: sessions, budgets, or anything that changes.
 
 use alloc::format;
@@ -30,7 +30,7 @@ pub(crate) enum Asked {
     Health,
     Ready,
     Metadata,
-    /// OPTIONS, where CORS is on: what may be done there, and what a browser asks for a page.
+    /// OPTIONS, where CORS is on: the value of `Allow`, and the preflight, if it is one.
     Options {
         allow: &'static str,
         preflight: Option<Preflight>,
@@ -38,7 +38,7 @@ pub(crate) enum Asked {
     Action(Action),
 }
 
-/// What is left to do once somebody has vouched for the request.
+/// What is to be done once the request is authorized.
 #[derive(Debug)]
 pub(crate) enum Action {
     Stream(StreamPlan),
@@ -46,22 +46,59 @@ pub(crate) enum Action {
     Index { unread: Unread },
 }
 
+impl Action {
+    /// What is left to read of the request if it is refused.
+    pub(crate) const fn unread(&self) -> Unread {
+        match self {
+            Self::Stream(plan) => plan.unread,
+            Self::Post(plan) => plan.unread,
+            Self::Index { unread } => *unread,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct StreamPlan {
     pub(crate) framing: StreamFraming,
-    /// A HEAD: the answer's head and no session.
+    /// The request is a HEAD: it is answered like a GET, without a body and without a session.
     pub(crate) head_only: bool,
     pub(crate) unread: Unread,
-    /// What stands before the paths that clients are told.
+    /// The front of the path that the client is told to post to.
     pub(crate) mount: String,
     pub(crate) service: Service,
     pub(crate) client: Option<IpAddr>,
     pub(crate) head: Arc<RequestHead>,
 }
 
+impl StreamPlan {
+    fn of(
+        service: Service,
+        head: &Head<'_>,
+        client_info: &ClientInfo<'_>,
+        exchange: Option<&str>,
+        config: &Config,
+    ) -> Self {
+        let client = client_info.client;
+        Self {
+            framing: match (head.version(), head.keep_alive()) {
+                _ if exchange.is_some() => StreamFraming::UntilClose,
+                (Version::Http10, _) => StreamFraming::UntilClose,
+                (Version::Http11, true) => StreamFraming::Chunked,
+                (Version::Http11, false) => StreamFraming::ChunkedThenClose,
+            },
+            head_only: head.method() == Method::Head,
+            unread: Unread::of(head),
+            mount: mount(client_info, exchange, config),
+            service,
+            client,
+            head: Arc::new(RequestHead::capture(head, config.paths.service(service), client)),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct PostPlan {
-    /// What is wrong with it anyway; told only to those who may ask.
+    /// What is wrong with the head. A client that is not authorized is not told.
     pub(crate) refusal: Option<Refused>,
     pub(crate) unread: Unread,
     pub(crate) token: Result<SessionToken, TokenError>,
@@ -70,12 +107,34 @@ pub(crate) struct PostPlan {
     pub(crate) expects_continue: bool,
 }
 
+impl PostPlan {
+    fn of(service: Service, head: &Head<'_>, exchange: bool, config: &Config) -> Self {
+        let target = head.target();
+        let mut ids = target.query_parameters(&config.session_parameter);
+        let ids = (ids.next(), ids.next());
+        let id = if let (Some(id), None) = ids { id } else { "" };
+        let unframed = exchange && head.framing() == Framing::Empty;
+        Self {
+            refusal: post_refusal(head, ids, unframed, config),
+            unread: Unread::of(head),
+            token: SessionToken::parse_for(id.as_bytes(), config.instance.as_deref()),
+            service,
+            decoder: if unframed {
+                BodyDecoder::until_end()
+            } else {
+                BodyDecoder::new(head.framing())
+            },
+            expects_continue: head.expects_continue(),
+        }
+    }
+}
+
 /// What is still to be read of a request when it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// This many bytes, zero included, and then the next request.
+    /// This many bytes, possibly none; the next request follows.
     Known(u64),
-    /// Nobody can or should tell.
+    /// A number that cannot be known, or is not to be waited for.
     Unknown,
 }
 
@@ -91,6 +150,7 @@ impl Unread {
     }
 }
 
+/// How the answer to a request is framed, as far as the request decides.
 pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
     let persistence = match (head.keep_alive(), head.version()) {
         (true, Version::Http11) => Persistence::KeepAlive11,
@@ -100,15 +160,16 @@ pub(crate) fn reply_to(head: &Head<'_>) -> Reply {
     Reply { persistence, head_only: head.method() == Method::Head }
 }
 
-/// Judges a head: route, guard, method, and for GETs what they accept.
+/// What a request asks for, by its route, `Host` and `Origin`, method, and, for a GET, what it accepts.
 ///
-/// Health comes before the guard, so that probes need to know nothing; the guard comes before every
-/// other word about what exists here. What only a vouched-for client may learn of its post travels
-/// in the plan.
+/// A probe is answered whatever its `Host` and `Origin`. Any other request is checked for them before the
+/// answer tells what exists here. What is wrong with a post is in its plan, because only an authorized client
+/// is told.
 ///
-/// `exchange` is where the server is mounted, if the request's HTTP is spoken elsewhere: then the
-/// connection, its scheme and the framing of bodies are somebody else's.
+/// `exchange` is where the server is mounted, for a request whose HTTP is spoken elsewhere: then the other
+/// server is responsible for the connection, its scheme and the framing of bodies.
 pub(crate) fn route_request(
+    route: Route,
     head: &Head<'_>,
     client_info: &Result<ClientInfo<'_>, Fault>,
     peer: &Peer,
@@ -116,8 +177,8 @@ pub(crate) fn route_request(
     config: &Config,
 ) -> Result<Asked, Refused> {
     let (method, target) = (head.method(), head.target());
-    // `https` asks for more than plain TCP gives (RFC 9110 §7.4); `http` on TLS is somebody's mistake
-    // about which server this is.
+    // `https` may not be answered on plain TCP (RFC 9110 §7.4); `http` on TLS was meant for another
+    // server.
     if let (Some(scheme), None) = (target.scheme, exchange)
         && (scheme == Scheme::Https) != peer.is_secure()
     {
@@ -126,7 +187,6 @@ pub(crate) fn route_request(
     if is_never(method) {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    let route = route_of(head, config);
     let client_info = match client_info {
         _ if matches!(route, Route::Health | Route::Ready) => &ClientInfo::default(),
         Err(fault) => return Err((*fault).into()),
@@ -138,10 +198,9 @@ pub(crate) fn route_request(
     if target.is_asterisk() {
         return Err(Refused::method("GET, HEAD, POST"));
     }
-    let cors = config.cors.is_on();
-    match applies(route, method, cors) {
+    match applies(route, method, config.cors.is_on()) {
         Ok(()) => {}
-        Err(allow) if cors && method == Method::Options => {
+        Err(allow) if config.cors.is_on() && method == Method::Options => {
             return Ok(Asked::Options { allow, preflight: Preflight::of(head) });
         }
         Err(allow) => return Err(Refused::method(allow)),
@@ -160,47 +219,17 @@ pub(crate) fn route_request(
                 return Err(Fault::NotAcceptable.into());
             }
             head.check_expectation()?;
-            let framing = match (head.version(), head.keep_alive()) {
-                _ if exchange.is_some() => StreamFraming::UntilClose,
-                (Version::Http10, _) => StreamFraming::UntilClose,
-                (Version::Http11, true) => StreamFraming::Chunked,
-                (Version::Http11, false) => StreamFraming::ChunkedThenClose,
-            };
-            let head_only = method == Method::Head;
-            Ok(Asked::Action(Action::Stream(StreamPlan {
-                framing,
-                head_only,
-                unread: Unread::of(head),
-                mount: mount(client_info, exchange, config),
-                service,
-                client: client_info.client,
-                head: Arc::new(RequestHead::capture(
-                    head,
-                    config.paths.service(service),
-                    client_info.client,
-                )),
-            })))
+            let plan = StreamPlan::of(service, head, client_info, exchange, config);
+            Ok(Asked::Action(Action::Stream(plan)))
         }
         Route::Message(service) => {
-            let text = target.query_parameter(&config.session_parameter);
-            let text = text.unwrap_or_default().as_bytes();
-            let token = SessionToken::parse_for(text, config.instance.as_deref());
-            let unframed = exchange.is_some() && head.framing() == Framing::Empty;
-            let decoder =
-                if unframed { BodyDecoder::until_end() } else { BodyDecoder::new(head.framing()) };
-            Ok(Asked::Action(Action::Post(PostPlan {
-                refusal: post_refusal(head, unframed, config),
-                unread: Unread::of(head),
-                token,
-                service,
-                decoder,
-                expects_continue: head.expects_continue(),
-            })))
+            let plan = PostPlan::of(service, head, exchange.is_some(), config);
+            Ok(Asked::Action(Action::Post(plan)))
         }
     }
 }
 
-/// What a request asks for, whoever asks and by whatever method.
+/// The route of a request, whatever its method and its client.
 pub(crate) fn route_of(head: &Head<'_>, config: &Config) -> Route {
     let path = head.target().path;
     let route = config.paths.route(path);
@@ -211,13 +240,14 @@ pub(crate) fn route_of(head: &Head<'_>, config: &Config) -> Route {
     }
 }
 
-/// Says where there is something, for the person who typed a wrong path. Nothing of that path is
-/// repeated, so the mount of an exchange is not named either: a router may have taken it from there.
+/// The 404 for an unknown path, which names the streams, for a person who mistyped one. Nothing of the
+/// requested path is repeated, so the mount of an exchange is not named either: a router may have taken it
+/// from that path.
 fn not_found(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Config) -> Refused {
     let prefix = client_info.prefix.unwrap_or(&config.public_path_prefix);
     let services = &config.paths.services;
     let mut hint = String::new();
-    if services.len() > 1 && config.paths.index {
+    if services.len() > 1 && config.paths.index_page.is_some() {
         hint.push_str(&format!("GET {prefix}/ lists the SSE streams that are served here"));
     } else {
         let one = services.len() == 1;
@@ -236,13 +266,14 @@ fn not_found(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Conf
     Refused::saying(Fault::NotFound, hint)
 }
 
-/// What stands before a service's paths, as its client sees them.
+/// The front of a service's path, as the client sees it: a proxy's prefix, and the mount of an exchange.
 fn mount(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Config) -> String {
     let mut mount = String::from(client_info.prefix.unwrap_or(&config.public_path_prefix));
     mount.push_str(exchange.unwrap_or_default());
     mount
 }
 
+/// Checks `Host` and `Origin`, and whether HTTPS is used where it is required.
 fn guard(
     head: &Head<'_>,
     client_info: &ClientInfo<'_>,
@@ -260,7 +291,7 @@ fn guard(
         })
     };
     allowed(client_info.host.or(head.host()))?;
-    // A browser on this machine is as near as a proxy on it, and may write any field but `Host`.
+    // On loopback the peer may be a browser instead of a proxy, and a page may set any field but `Host`.
     if loopback && client_info.host.is_some() {
         allowed(head.host())?;
     }
@@ -272,7 +303,7 @@ fn guard(
     })
 }
 
-/// A peer's own value, fit for an answer or a log: quoted, escaped, cut.
+/// A value that the peer sent, for an answer: quoted, escaped and cut.
 fn shown(value: &[u8]) -> String {
     const SHOWN_MAX: usize = 128;
     let cut = value.get(..SHOWN_MAX).unwrap_or(value);
@@ -280,8 +311,14 @@ fn shown(value: &[u8]) -> String {
     format!("\"{}{dots}\"", cut.escape_ascii())
 }
 
-/// What is wrong with a post as far as its head can tell, in the order in which it is told.
-fn post_refusal(head: &Head<'_>, unframed: bool, config: &Config) -> Option<Refused> {
+/// What is wrong with the head of a post, the first of several mistakes.
+/// `ids` are the first two values of the parameter that names the session.
+fn post_refusal(
+    head: &Head<'_>,
+    ids: (Option<&str>, Option<&str>),
+    unframed: bool,
+    config: &Config,
+) -> Option<Refused> {
     let mut types = head.fields_named("content-type");
     let json = types.next().is_some_and(media::is_json) && types.next().is_none();
     if !json {
@@ -300,16 +337,17 @@ fn post_refusal(head: &Head<'_>, unframed: bool, config: &Config) -> Option<Refu
     if let Err(fault) = head.check_expectation() {
         return Some(fault.into());
     }
+    let what = match ids {
+        (Some(_), None) => return None,
+        (None, _) => "missing",
+        (Some(_), Some(_)) => "repeated",
+    };
     let parameter = &config.session_parameter;
-    let count = head.target().query_parameters(parameter).count();
-    if count != 1 {
-        let what = if count == 0 { "missing" } else { "repeated" };
-        let text = format!("{what} query parameter {parameter}, which names the session");
-        return Some(Refused::saying(Fault::MissingSessionId, text));
-    }
-    None
+    let text = format!("{what} query parameter {parameter}, which names the session");
+    Some(Refused::saying(Fault::MissingSessionId, text))
 }
 
+/// The refusal of a body over the limit.
 pub(crate) fn body_too_large(config: &Config) -> Refused {
     let limit = config.limits.body_bytes_max.unwrap_or(u64::MAX);
     let text = format!("the request body is larger than {limit} bytes (limit body_bytes_max)");

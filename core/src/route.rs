@@ -1,8 +1,8 @@
 //! Method and path: the one table of what is served where.
 //!
 //! Knows: the routes, the services that have them, the methods of each, and how `Allow` is spelled.
-//! Does not know: queries, sessions, or who is asking. Paths are compared as octets: nothing is
-//! decoded or normalised, so nothing can be smuggled past a comparison.
+//! Does not know: queries, sessions, or clients. Paths are compared as octets: nothing is decoded or
+//! normalised, so no other spelling of a path passes a comparison.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -26,20 +26,20 @@ pub(crate) enum Route {
     Stream(Service),
     /// `POST`: one message of a session.
     Message(Service),
-    /// `GET`: what is served here, for a person. Only where there is something to say.
+    /// `GET`: a page for people that lists what is served here, where one is configured.
     Index,
-    /// `GET`: who gives tokens to clients (RFC 9728). Only where that is configured.
+    /// `GET`: the metadata of a protected resource (RFC 9728), where it is configured.
     Metadata,
-    /// `GET`: is the process alive? In front of the guard.
+    /// `GET`: whether the process is alive. Answered without a check of `Host` and `Origin`.
     Health,
-    /// `GET`: should traffic be sent here? In front of the guard.
+    /// `GET`: whether traffic should be sent here. Answered without a check of `Host` and `Origin`.
     Ready,
     /// Nothing is served there.
     Unknown,
 }
 
-/// Whether a method applies to a route, and if not, the value of `Allow`. `cors` is whether OPTIONS is
-/// answered; where it is, its answer is made of that value too.
+/// Whether a method applies to a route; if not, the value of `Allow`. `cors` is whether OPTIONS is answered,
+/// with that value.
 pub(crate) fn applies(route: Route, method: Method, cors: bool) -> Result<(), &'static str> {
     let (fits, without, with) = match route {
         Route::Stream(_) | Route::Index | Route::Metadata | Route::Health | Route::Ready => {
@@ -56,7 +56,7 @@ pub(crate) fn applies(route: Route, method: Method, cors: bool) -> Result<(), &'
 }
 
 impl Route {
-    /// What the log calls it.
+    /// The name of the route in the log.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Stream(_) => "stream",
@@ -70,29 +70,29 @@ impl Route {
     }
 }
 
-/// Methods that no path here has: refused before a path is looked at.
+/// Whether no path here has the method, so that it is refused before the path is looked at.
 pub(crate) const fn is_never(method: Method) -> bool {
     matches!(method, Method::Connect | Method::Trace)
 }
 
-/// Where the routes are, without trailing slashes.
+/// The paths of the routes, without trailing slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Paths {
-    /// Below each service.
+    /// The path of a service's event stream, below the service's own path.
     pub(crate) stream: String,
-    /// Below each service.
+    /// The path that a service's messages are posted to, below the service's own path.
     pub(crate) message: String,
-    /// What stands before the two; one empty text if there is only the service at the root.
+    /// The path of each service; one empty text if there is only the service at the root.
     pub(crate) services: Vec<String>,
-    /// Whether there is a page at the root.
-    pub(crate) index: bool,
+    /// The text with which the root is answered; `None` if there is no such page.
+    pub(crate) index_page: Option<String>,
 }
 
 impl Paths {
     pub(crate) const HEALTH: &str = "/health";
     pub(crate) const READY: &str = "/ready";
 
-    /// What stands before a service's paths.
+    /// The path of a service.
     pub(crate) fn service(&self, service: Service) -> &str {
         self.services.get(usize::from(service.0)).map_or("", String::as_str)
     }
@@ -124,7 +124,7 @@ impl Paths {
             Route::Stream(service)
         } else if let Some(service) = self.service_with(bare, &self.message) {
             Route::Message(service)
-        } else if path == "/" && self.index {
+        } else if path == "/" && self.index_page.is_some() {
             Route::Index
         } else if bare == Self::HEALTH {
             Route::Health
@@ -136,16 +136,15 @@ impl Paths {
     }
 }
 
-/// How many streams the answer to an unknown path names.
+/// How many streams the answer to an unknown path names at most.
 pub(crate) const STREAMS_NAMED_MAX: usize = 8;
 
-/// The longest path, in octets, that a setting, a proxy's prefix or a mount may be; answers that hold
-/// some of them are counted by it.
+/// The longest path, in octets, that a setting, a proxy's prefix or a mount may be. The memory bound of
+/// answers that hold such paths is derived from it.
 pub(crate) const PATH_BYTES_MAX: usize = 256;
 
-/// Whether `path` is absolute and clean: segments of `pchar` that are neither empty, `.` nor `..`, and
-/// no more than [`PATH_BYTES_MAX`] of them all. A client joins such a path to its base URL in only one
-/// way, whatever its URL library.
+/// Whether `path` is absolute and clean: at most [`PATH_BYTES_MAX`] octets, in segments of `pchar` that are
+/// neither empty, `.` nor `..`. Every URL library joins such a path to a base URL in the same way.
 pub(crate) fn is_clean_path(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
     let short = path.len() <= PATH_BYTES_MAX;
@@ -166,7 +165,8 @@ mod tests {
 
     fn paths(services: &[&str], index: bool) -> Paths {
         let services = services.iter().map(|&service| service.into()).collect();
-        Paths { stream: "/sse".into(), message: "/messages".into(), services, index }
+        let index_page = index.then(String::new);
+        Paths { stream: "/sse".into(), message: "/messages".into(), services, index_page }
     }
 
     #[track_caller]

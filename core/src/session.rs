@@ -12,7 +12,7 @@ use core::time::Duration;
 use crate::arena::Key;
 use crate::event::{CloseReason, SessionId};
 use crate::jsonrpc::{Kind, Message, fingerprint};
-use crate::limits::{Limits, within};
+use crate::limits::{Limits, is_full, within};
 use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
 use crate::principal::Principal;
@@ -38,16 +38,21 @@ pub(crate) struct SessionState {
     /// Set when the session is ending: it takes no more frames and no more posts.
     pub(crate) ending: Option<CloseReason>,
     /// Messages in the event queue that the application has not polled, and their bytes.
-    unpolled: MessageTotals,
+    pub(crate) unpolled: MessageTotals,
     /// Messages that the application has polled but not processed, as it reports with
-    /// `set_backlog`.
-    backlog: MessageTotals,
-    in_flight: InFlight,
+    /// `set_backlog`. Their bytes count towards `bodies_bytes_max`.
+    pub(crate) backlog: MessageTotals,
+    /// The unanswered requests, as fingerprints of their ids.
+    ///
+    /// Ids are strings of any length chosen by a peer, so their fingerprints, which have a fixed
+    /// size, are stored. Fingerprints of short ids are unique. A collision of two long ids would
+    /// only make the count of this session wrong.
+    in_flight: Vec<u128>,
     /// Posts that wait for room, in the order in which their bodies were complete or in which other
     /// shards forwarded them.
     held: VecDeque<(PostOrigin, WaitingPost)>,
     /// How many of the waiting posts are not requests.
-    held_others: u32,
+    pub(crate) held_others: u32,
     /// The cost of a frame that was refused for lack of room, until `Event::Unblocked` is emitted.
     pub(crate) refused_cost: Option<u64>,
     /// Whether the session is in the list of those that wait for room in all queues together.
@@ -94,9 +99,9 @@ impl WaitingPost {
 
 /// A number of messages, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct MessageTotals {
-    messages: u32,
-    bytes: u64,
+pub(crate) struct MessageTotals {
+    pub(crate) messages: u32,
+    pub(crate) bytes: u64,
 }
 
 impl SessionState {
@@ -120,7 +125,7 @@ impl SessionState {
             ending: None,
             unpolled: MessageTotals::default(),
             backlog: MessageTotals::default(),
-            in_flight: InFlight::default(),
+            in_flight: Vec::new(),
             held: VecDeque::new(),
             held_others: 0,
             refused_cost: None,
@@ -168,12 +173,12 @@ impl SessionState {
 
     fn has_inbound_room(&self, len: u64, limits: &Limits) -> bool {
         let MessageTotals { messages, bytes } = self.inbound();
-        within(limits.inbound_messages_max, messages.saturating_add(1))
+        !is_full(limits.inbound_messages_max, messages)
             && (messages == 0 || within(limits.inbound_bytes_max, bytes.saturating_add(len)))
     }
 
     fn has_request_room(&self, limits: &Limits) -> bool {
-        within(limits.in_flight_max, self.in_flight.len().saturating_add(1))
+        !is_full(limits.in_flight_max, self.requests_in_flight())
     }
 
     fn inbound(&self) -> MessageTotals {
@@ -181,21 +186,6 @@ impl SessionState {
             messages: self.unpolled.messages.saturating_add(self.backlog.messages),
             bytes: self.unpolled.bytes.saturating_add(self.backlog.bytes),
         }
-    }
-
-    pub(crate) fn inbound_messages(&self) -> u32 {
-        self.inbound().messages
-    }
-
-    /// The bytes that the application reported with `set_backlog`. They count towards
-    /// `bodies_bytes_max`.
-    pub(crate) const fn backlog_bytes(&self) -> u64 {
-        self.backlog.bytes
-    }
-
-    /// The messages in the event queue that have not been polled, and their bytes.
-    pub(crate) const fn unpolled(&self) -> (u32, u64) {
-        (self.unpolled.messages, self.unpolled.bytes)
     }
 
     /// Records that a message was put into the event queue.
@@ -211,21 +201,23 @@ impl SessionState {
         self.unpolled.bytes -= len;
     }
 
-    pub(crate) fn set_backlog(&mut self, messages: u32, bytes: u64) {
-        self.backlog = MessageTotals { messages, bytes };
-    }
-
     pub(crate) fn asked(&mut self, id: &str) {
-        self.in_flight.add(id);
+        self.in_flight.push(fingerprint(id));
     }
 
     /// Records that a request was answered or cancelled. Returns whether the request was known.
     pub(crate) fn settled(&mut self, id: &str) -> bool {
-        self.in_flight.remove(id)
+        let wanted = fingerprint(id);
+        // The search starts at the front, because answers come roughly in the order of requests.
+        let found = self.in_flight.iter().position(|&known| known == wanted);
+        if let Some(at) = found {
+            self.in_flight.remove(at);
+        }
+        found.is_some()
     }
 
     pub(crate) fn requests_in_flight(&self) -> u32 {
-        self.in_flight.len()
+        self.in_flight.len() as u32
     }
 
     pub(crate) fn hold(&mut self, post: PostOrigin, waiting: WaitingPost) {
@@ -285,43 +277,8 @@ impl SessionState {
         self.held.iter().copied()
     }
 
-    /// How many of the waiting posts are not requests.
-    pub(crate) const fn held_others(&self) -> u32 {
-        self.held_others
-    }
-
     pub(crate) fn is_waited_for_by(&self, post: PostOrigin) -> bool {
         self.held().any(|waiting| waiting == post)
-    }
-}
-
-/// The unanswered requests of a session, as fingerprints of their ids.
-///
-/// Ids are strings of any length chosen by a peer, so their fingerprints, which have a fixed size,
-/// are stored. Fingerprints of short ids are unique. A collision of two long ids would only make
-/// the count of this session wrong.
-#[derive(Debug, Default)]
-struct InFlight {
-    fingerprints: Vec<u128>,
-}
-
-impl InFlight {
-    fn len(&self) -> u32 {
-        self.fingerprints.len() as u32
-    }
-
-    fn add(&mut self, id: &str) {
-        self.fingerprints.push(fingerprint(id));
-    }
-
-    fn remove(&mut self, id: &str) -> bool {
-        let wanted = fingerprint(id);
-        // The search starts at the front, because answers come roughly in the order of requests.
-        let found = self.fingerprints.iter().position(|&known| known == wanted);
-        if let Some(at) = found {
-            self.fingerprints.remove(at);
-        }
-        found.is_some()
     }
 }
 
@@ -366,7 +323,7 @@ impl SessionView<'_> {
     /// The number of accepted messages that the application has not taken.
     #[must_use]
     pub fn inbound_messages(&self) -> u32 {
-        self.session.inbound_messages()
+        self.session.inbound().messages
     }
 
     /// The number of requests of the client that have not been answered.
@@ -420,7 +377,7 @@ mod tests {
         assert!(!admits(&session, 0));
         session.polled(60);
         assert!(admits(&session, 100));
-        session.set_backlog(1, 1);
+        session.backlog = MessageTotals { messages: 1, bytes: 1 };
         assert!(!admits(&session, 0));
     }
 

@@ -224,10 +224,6 @@ impl Timers {
         node.kind.map(|_| node.at)
     }
 
-    pub(crate) fn is_armed(&self, role: Role, owner: u32) -> bool {
-        self.nodes[role as usize].get(owner as usize).is_some_and(|node| node.kind.is_some())
-    }
-
     /// The earliest deadline.
     pub(crate) fn earliest(&self) -> Option<(Time, TimerKind)> {
         TimerKind::ALL

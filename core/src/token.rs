@@ -10,6 +10,7 @@ use core::fmt;
 use core::hint::black_box;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
+use crate::error_text::error_text;
 
 /// The number of a shard: one [`Server`](crate::Server) of several that serve one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,16 +73,10 @@ pub enum TokenError {
     OtherInstance,
 }
 
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "not a session token",
-            Self::OtherInstance => "a session token of another instance",
-        })
-    }
-}
-
-impl core::error::Error for TokenError {}
+error_text!(TokenError, |error| match error {
+    TokenError::Malformed => "not a session token",
+    TokenError::OtherInstance => "a session token of another instance",
+});
 
 /// A session token: 24 bytes, written as 32 base64url characters. It identifies a session on the
 /// wire and proves that a client may post to it.

@@ -1,4 +1,4 @@
-//! One connection, any bytes, cut anywhere.
+//! Any bytes on one connection, cut anywhere.
 
 #![no_main]
 

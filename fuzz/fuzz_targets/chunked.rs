@@ -1,4 +1,4 @@
-//! A chunked body.
+//! Chunked bodies, compared with a naive reader.
 
 #![no_main]
 

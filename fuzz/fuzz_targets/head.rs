@@ -1,4 +1,4 @@
-//! A request head.
+//! Request heads, compared with a naive reader.
 
 #![no_main]
 

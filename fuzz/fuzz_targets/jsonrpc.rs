@@ -1,4 +1,4 @@
-//! The envelope's reader, against a library's tree.
+//! JSON-RPC envelopes, compared with a JSON library.
 
 #![no_main]
 

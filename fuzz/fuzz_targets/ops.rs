@@ -1,4 +1,4 @@
-//! The whole interface, over several connections, against the model.
+//! The simulator: several connections, checked against the model.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Events, encoded and decoded.
+//! Events, encoded and decoded, compared with a naive reader.
 
 #![no_main]
 

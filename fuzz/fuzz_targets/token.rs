@@ -1,4 +1,4 @@
-//! A session's name on the wire.
+//! Session tokens.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The code of the targets, which `cargo test --workspace` runs as well: it is the tests', and nothing else of
-//! theirs is built here.
+//! The code of the fuzz targets, included from the tests crate, which runs it too. Nothing else of
+//! that crate is built here.
 
 #[path = "../../tests/src/fuzz/mod.rs"]
 pub mod fuzz;

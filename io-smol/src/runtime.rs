@@ -47,10 +47,6 @@ impl driver::Runtime for Smol {
     type UnixListener = Async<UnixListener>;
     #[cfg(unix)]
     type UnixStream = PlainStream<UnixStream>;
-    #[cfg(feature = "tls")]
-    type TlsStream = driver::TlsSocket<PlainStream<TcpStream>>;
-    #[cfg(not(feature = "tls"))]
-    type TlsStream = PlainStream<TcpStream>;
     type Timer = Timer;
     // The handles are weak, because an executor owns its tasks: a task that owned its executor would never be
     // dropped.

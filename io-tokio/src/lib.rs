@@ -49,16 +49,15 @@ use std::io;
 use std::net::ToSocketAddrs;
 
 pub use mcp_sse_core::{
-    Acknowledgement, Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder,
-    ConfigError, Disposition, Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal,
-    ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
-    SessionId, ShardId, StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict,
-    http1, jsonrpc, sse,
+    Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder, ConfigError, Disposition,
+    Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
+    RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
+    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
 };
 pub use mcp_sse_driver::{
-    ADDRESSES_MAX, Closed, DECISIONS_MAX, Decision, ExchangeClient, ExchangeRequest, Handle,
-    HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender, Stopped, VerdictCache,
-    WORKERS_MAX,
+    ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
+    ExchangeRequest, Handle, HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender,
+    Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

@@ -38,10 +38,6 @@ impl driver::Runtime for Tokio {
     type UnixListener = UnixListener;
     #[cfg(unix)]
     type UnixStream = PlainStream<UnixStream>;
-    #[cfg(feature = "tls")]
-    type TlsStream = driver::TlsSocket<PlainStream<TcpStream>>;
-    #[cfg(not(feature = "tls"))]
-    type TlsStream = PlainStream<TcpStream>;
     type Timer = Timer;
     // No handle is necessary, because `spawn_local` uses the running `LocalSet`.
     type Tasks = ();

@@ -1,4 +1,4 @@
-//! What an idle stream costs the server in memory. Prints, and judges nothing.
+//! Prints how much memory an idle stream takes in the server.
 //!
 //! `STREAMS=5000 cargo bench -p mcp-sse-tests --bench idle_streams`
 
@@ -6,15 +6,16 @@ use std::env;
 use std::fs;
 
 use mcp_sse_core::{Config, Limits, Timeouts};
-use mcp_sse_tests::adapter::{self, Adapter, Server};
-use mcp_sse_tests::child::{self, Child, Descriptors};
+use mcp_sse_tests::adapter::{self, Adapter, RunningServer};
+use mcp_sse_tests::child::{self, ChildProcess, DescriptorLimit};
 use mcp_sse_tests::client::{Client, Stream, health};
 use mcp_sse_tests::{handlers, wait_until};
 
 fn main() {
     match child::role().as_deref() {
-        // The limit of descriptors is a process's own, so even the clients are a child.
-        None => Child::start("clients", &[], Descriptors::Most).run_to_end(),
+        // The descriptor limit is set when a process starts, so even the clients run in a child
+        // process.
+        None => ChildProcess::start("clients", &[], DescriptorLimit::Most).run_to_end(),
         Some("clients") => adapter::ALL.iter().for_each(run_clients),
         Some(name) => serve(&adapter::named(name).expect("an adapter")),
     }
@@ -24,8 +25,8 @@ fn serve(adapter: &Adapter) {
     let limits = Limits { connections_max: None, sessions_max: None, ..Limits::default() };
     let timeouts = Timeouts { heartbeat: None, ..Timeouts::default() };
     let config = Config::builder().limits(limits).timeouts(timeouts).build().expect("good");
-    let server = Server::start(adapter, config, handlers::echo());
-    child::tell_parent(server.address());
+    let server = RunningServer::start(adapter, config, handlers::echo());
+    child::send_to_parent(server.address());
     child::wait_for_parent();
 }
 
@@ -34,11 +35,13 @@ fn run_clients(adapter: &Adapter) {
     let spare = 64;
     let streams = descriptors_max().map_or(wanted, |max| wanted.min(max.saturating_sub(spare)));
     if streams < wanted {
-        child::tell_parent(format_args!("only {streams} of {wanted} streams: too few descriptors"));
+        child::send_to_parent(format_args!(
+            "only {streams} of {wanted} streams: too few descriptors"
+        ));
     }
-    let server = Child::start(adapter.name, &[], Descriptors::Most);
+    let server = ChildProcess::start(adapter.name, &[], DescriptorLimit::Most);
     let address: core::net::SocketAddr = server.line().parse().expect("an address");
-    // Code and allocators that the first streams touch are not what a further one costs.
+    // The first streams load code and grow allocators, which is no cost of a further stream.
     let warm: Vec<_> = (0..50).map(|_| Stream::open(address)).collect();
     drop(warm);
     wait_until("the first streams are gone", || health(address).sessions == 0);
@@ -47,7 +50,7 @@ fn run_clients(adapter: &Adapter) {
     assert_eq!(health(address).sessions, streams as u64);
     let after = resident_kib(server.id());
     let each = (after.saturating_sub(before) * 1_024) as f64 / streams as f64;
-    child::tell_parent(format_args!(
+    child::send_to_parent(format_args!(
         "{}: {streams} idle streams: server RSS {before} KiB before, {after} KiB with them, \
          {each:.0} bytes a stream",
         adapter.name

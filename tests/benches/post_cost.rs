@@ -1,6 +1,5 @@
-//! How many round trips a second: a POST, its 202, and the answer on the stream. Prints, and judges
-//! nothing. Client and server are processes of their own, with one thread at work in each; at the end
-//! the server with two of them.
+//! Prints how many round trips a second are made: a POST, its 202, and the response on the stream.
+//! Client and server are processes with one working thread each; at the end the server has two.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -8,8 +7,8 @@ use std::env;
 use std::time::Instant;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{self, Adapter, Listen, Place, Server};
-use mcp_sse_tests::child::{self, Child, Descriptors};
+use mcp_sse_tests::adapter::{self, Adapter, HandlerThread, Listen, RunningServer};
+use mcp_sse_tests::child::{self, ChildProcess, DescriptorLimit};
 use mcp_sse_tests::client::{Client, Stream, call};
 use mcp_sse_tests::handlers;
 
@@ -19,11 +18,17 @@ fn main() {
         let adapter = adapter::named(name).expect("an adapter");
         let listen = Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let workers = workers.parse().expect("a number");
-        let (place, config) = (Place::Local, Config::default());
-        let server =
-            Server::try_start_workers(&adapter, listen, workers, place, config, handlers::echo());
+        let (handler_thread, config) = (HandlerThread::Local, Config::default());
+        let server = RunningServer::try_start_workers(
+            &adapter,
+            listen,
+            workers,
+            handler_thread,
+            config,
+            handlers::echo(),
+        );
         let server = server.expect("a server");
-        child::tell_parent(server.address());
+        child::send_to_parent(server.address());
         return child::wait_for_parent();
     }
     let seconds = env::var("SECONDS_EACH").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
@@ -34,10 +39,10 @@ fn main() {
     }
 }
 
-/// Each session has a request on the way all the time.
+/// Every session always has a request in progress.
 fn run(adapter: &Adapter, sessions: usize, workers: usize, for_how_long: Duration) {
     let role = format!("{}/{workers}", adapter.name);
-    let child = Child::start(&role, &[], Descriptors::Most);
+    let child = ChildProcess::start(&role, &[], DescriptorLimit::Most);
     let address: SocketAddr = child.line().parse().expect("an address");
     let mut peers: Vec<(Stream, Client, Vec<u8>)> = (0..sessions)
         .map(|_| {

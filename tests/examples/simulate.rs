@@ -1,29 +1,31 @@
-//! A long simulated run: so many sessions and messages, and at least so much time.
+//! A long simulated run, until it has had a number of sessions and messages and a length of virtual
+//! time.
 //!
 //! `cargo run --release -p mcp-sse-tests --example simulate -- --seed 1 --sessions 100000
-//! --messages 10000000 --minutes 60` says now and then how far it is and what memory it takes, and in the end
-//! where it has been. Nothing may be lost, doubled or misdelivered, and what the core holds must not grow: in a
-//! run of 2,000 sessions or more its highest in the second half may not be above twice that of the first. (The
-//! process holds the simulator's own records as well.) If anything of that is not so, it panics, and where it is
-//! about messages prints what happened last.
+//! --messages 10000000 --minutes 60` prints its progress and the memory in use, and its coverage at
+//! the end.
+//! It panics, and prints the last steps, if a message is lost, doubled or delivered to another
+//! session, or if the core's memory grows: in a run of 2,000 sessions or more, the maximum of the
+//! second half may be at most twice that of the first. (The memory of the process includes the
+//! simulator's own records.)
 
 use std::time::Instant;
 
-use mcp_sse_tests::sim::chance::Chance;
 use mcp_sse_tests::sim::meter;
+use mcp_sse_tests::sim::random::Random;
 use mcp_sse_tests::sim::setup::Setup;
 use mcp_sse_tests::sim::trace::Trace;
 use mcp_sse_tests::sim::world::World;
 
 #[global_allocator]
-static COUNTING: meter::Counting = meter::Counting;
+static COUNTING: meter::CountingAllocator = meter::CountingAllocator;
 
 const LINES: u64 = 20;
 
-/// How far above the highest of the first half that of the second may be: peaks come by chance, and lists
-/// double. Whatever grows with sessions or messages would be above it soon.
+/// The largest allowed ratio of the memory maximum of the second half to that of the first. Peaks
+/// are random and lists double; a leak per session or message would exceed it soon.
 const FLAT: u64 = 2;
-/// Sessions by which lists have grown to what they need.
+/// After this many sessions, lists have grown to their size.
 const WARM: u64 = 1_000;
 
 fn main() {
@@ -38,15 +40,15 @@ fn main() {
     );
     let name = format!("the long run of seed {seed}");
     let setup = Setup::busy(64);
-    let mut world = World::new(setup, name, Chance::seeded(seed), Trace::new(false, false));
-    // The highest in the first half of the lines, and in the second.
+    let mut world = World::new(setup, name, Random::seeded(seed), Trace::new(false, false));
+    // The maximum in the first half of the printed lines, and in the second.
     let mut highest = [0; 2];
     loop {
         for _ in 0..1_000 {
             world.step();
         }
         let done = (
-            world.model.tour.of("sessions"),
+            world.model.coverage.of("sessions"),
             world.model.messages,
             world.now.as_micros() / 60_000_000,
         );
@@ -65,9 +67,9 @@ fn main() {
         }
     }
     world.finish();
-    let (trace, tour, messages) = world.leave();
-    println!("{:#?}", tour.counts);
-    println!("messages: {messages}, bytes in all: {:016x}", trace.number());
+    let (trace, coverage, messages) = world.leave();
+    println!("{:#?}", coverage.counts);
+    println!("messages: {messages}, bytes in all: {:016x}", trace.digest());
     let [first, second] = highest;
     println!(
         "the core held {first} kB at most, then {second} kB, {} bytes in the end",
@@ -84,7 +86,7 @@ fn argument(name: &str, default: u64) -> u64 {
     arguments.next().map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Resident memory, where the system tells; 0 where it does not.
+/// The resident memory; 0 if the system does not report it.
 fn process_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

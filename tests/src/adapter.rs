@@ -1,7 +1,7 @@
-//! Servers on loopback, whichever adapter carries them.
+//! Servers on loopback, on any adapter.
 //!
-//! Knows: what a server is asked for, and how one on a thread of its own is watched. Does not know: any
-//! runtime.
+//! Knows: what a test can configure of a server, and how a server runs on its own thread. Does not
+//! know: any runtime.
 
 mod ours;
 
@@ -24,7 +24,7 @@ use mcp_sse_driver::{Decision, Handle, Session, Tls, VerdictCache};
 use crate::client::Stream;
 use crate::{PATIENCE, finish, handlers};
 
-/// What a server does with each session.
+/// The handler of a server's sessions.
 pub type Handler = Arc<dyn Fn(Session) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// Makes a [`Handler`] of a function.
@@ -35,7 +35,7 @@ where
     Arc::new(move |session| Box::pin(function(session)))
 }
 
-/// Whom a server asks about requests.
+/// The authorizer of a server.
 pub type Authorize =
     Arc<dyn Fn(Arc<RequestHead>) -> Pin<Box<dyn Future<Output = Decision>>> + Send + Sync>;
 
@@ -50,77 +50,77 @@ pub fn authorize<D: Into<Decision>>(
     })
 }
 
-/// Where handlers run.
+/// The thread on which session handlers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On the thread of the sockets: `serve_local`, or `serve_on_workers` where there are several.
+pub enum HandlerThread {
+    /// The thread of the sockets: `serve_local`, or `serve_on_workers` with several workers.
     Local,
-    /// On threads of their own: `serve`.
-    Apart,
+    /// A thread of its own for each session: `serve`.
+    Own,
 }
 
-impl Place {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Local, Self::Apart];
+impl HandlerThread {
+    /// Both variants.
+    pub const ALL: [Self; 2] = [Self::Local, Self::Own];
 }
 
-/// Where a server listens, and what it speaks there.
+/// The socket or addresses on which a server listens, and whether it uses TLS.
 #[derive(Debug)]
 pub enum Listen {
     /// A TCP socket that is bound and listening.
     Tcp(TcpListener),
-    /// Another one, for TLS.
+    /// A bound and listening TCP socket, for TLS.
     Tls(TcpListener, Tls),
-    /// A TCP address to be bound by the adapter.
+    /// A TCP address that the adapter binds.
     Bind(SocketAddr),
-    /// Several of them; the server's address is the first.
+    /// Several TCP addresses that the adapter binds; the server's address is the first.
     BindAll(Vec<SocketAddr>, Option<Tls>),
-    /// A Unix socket to be bound at this path, with this mode or the default.
+    /// A Unix socket that the adapter binds at this path, with this file mode or the default.
     Unix(PathBuf, Option<u32>),
-    /// A Unix socket, for TLS.
+    /// A Unix socket with TLS, which no adapter supports.
     UnixTls(PathBuf, Tls),
 }
 
-/// One server to be run.
+/// A server that an adapter is to run.
 pub struct Job {
-    /// Where.
+    /// Where it listens.
     pub listen: Listen,
-    /// With how many workers.
+    /// The number of workers.
     pub workers: usize,
-    /// How to serve.
+    /// The configuration.
     pub config: Config,
-    /// Whom to ask about requests, and how to remember what is said, if anybody.
+    /// The authorizer and its cache, if there is one.
     pub authorize: Option<(Authorize, VerdictCache)>,
-    /// Whom to give sessions to.
+    /// The handler of sessions.
     pub handler: Handler,
-    /// Where that runs.
-    pub place: Place,
-    /// Told before that where the server listens, if it is for the adapter to bind.
+    /// The thread on which the handler runs.
+    pub handler_thread: HandlerThread,
+    /// Gets the server's address, before `handle`, if the adapter binds it.
     pub bound: mpsc::Sender<SocketAddr>,
-    /// Told once, before serving begins.
+    /// Gets the server's handle once, before serving begins.
     pub handle: mpsc::Sender<Handle>,
-    /// Says something, or closes, when the future that serves is to be dropped.
+    /// Receives an item, or is closed, when the serve future is to be dropped.
     pub dropped: async_channel::Receiver<()>,
 }
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Job").field("place", &self.handler_thread).finish_non_exhaustive()
     }
 }
 
 /// An adapter under test.
 #[derive(Clone, Copy, Debug)]
 pub struct Adapter {
-    /// Its name, for messages.
+    /// Its name in failure messages.
     pub name: &'static str,
-    /// Runs a server on this thread until it has ended or its future was dropped. Fails for what the
-    /// adapter cannot listen on.
+    /// Runs a server on this thread until it has ended or its future was dropped. It fails if the
+    /// adapter cannot listen.
     pub run: fn(Job) -> io::Result<()>,
 }
 
-/// Runs each session's handler on a thread of its own, with nothing of a runtime on it: what a
-/// [`Place::Apart`] is made of.
+/// Runs each session's handler on a new thread without a runtime, as [`HandlerThread::Own`]
+/// requires.
 pub fn on_threads(handler: Handler) -> impl FnMut(Session) + Send + 'static {
     move |session| {
         let handled = handler(session);
@@ -128,8 +128,8 @@ pub fn on_threads(handler: Handler) -> impl FnMut(Session) + Send + 'static {
     }
 }
 
-/// A server that runs on a thread of its own; it is stopped when this is dropped.
-pub struct Server {
+/// A server that runs on its own thread. Dropping this value stops it.
+pub struct RunningServer {
     address: SocketAddr,
     handle: Handle,
     end: mpsc::Receiver<io::Result<()>>,
@@ -137,17 +137,17 @@ pub struct Server {
     ended: bool,
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for RunningServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Server {
-    /// Starts a server on a free port of 127.0.0.1, its handlers on its own thread.
+impl RunningServer {
+    /// Starts a server on a free port of 127.0.0.1, with handlers on the thread of the sockets.
     #[must_use]
     pub fn start(on: &Adapter, config: Config, handler: Handler) -> Self {
-        Self::start_at(on, "127.0.0.1:0", Place::Local, config, handler)
+        Self::start_at(on, "127.0.0.1:0", HandlerThread::Local, config, handler)
     }
 
     /// Starts a server.
@@ -159,12 +159,12 @@ impl Server {
     pub fn start_at(
         on: &Adapter,
         bind: &str,
-        place: Place,
+        handler_thread: HandlerThread,
         config: Config,
         handler: Handler,
     ) -> Self {
         let socket = TcpListener::bind(bind).expect("a free port");
-        Self::try_start(on, Listen::Tcp(socket), place, config, handler).expect("a server")
+        Self::try_start(on, Listen::Tcp(socket), handler_thread, config, handler).expect("a server")
     }
 
     /// Starts a server that speaks TLS on a free port of 127.0.0.1.
@@ -176,34 +176,35 @@ impl Server {
     pub fn start_tls(
         on: &Adapter,
         tls: Tls,
-        place: Place,
+        handler_thread: HandlerThread,
         config: Config,
         handler: Handler,
     ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        Self::try_start(on, Listen::Tls(socket, tls), place, config, handler).expect("a server")
+        Self::try_start(on, Listen::Tls(socket, tls), handler_thread, config, handler)
+            .expect("a server")
     }
 
-    /// Starts a server, or not.
+    /// Starts a server that listens on `listen`.
     ///
     /// # Errors
     ///
-    /// Why it does not bind or serve, if that is known at once.
+    /// The error of the adapter, if the server does not bind or serve.
     ///
     /// # Panics
     ///
-    /// If it neither starts nor fails.
+    /// If the server neither starts nor fails in time.
     pub fn try_start(
         on: &Adapter,
         listen: Listen,
-        place: Place,
+        handler_thread: HandlerThread,
         config: Config,
         handler: Handler,
     ) -> io::Result<Self> {
-        Self::try_start_workers(on, listen, 1, place, config, handler)
+        Self::try_start_workers(on, listen, 1, handler_thread, config, handler)
     }
 
-    /// Starts a server with so many workers, or not.
+    /// Starts a server with `workers` workers.
     ///
     /// # Errors
     ///
@@ -211,19 +212,19 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If it neither starts nor fails.
+    /// If the server neither starts nor fails in time.
     pub fn try_start_workers(
         on: &Adapter,
         listen: Listen,
         workers: usize,
-        place: Place,
+        handler_thread: HandlerThread,
         config: Config,
         handler: Handler,
     ) -> io::Result<Self> {
-        Self::try_start_authorized(on, listen, workers, place, config, None, handler)
+        Self::try_start_authorized(on, listen, workers, handler_thread, config, None, handler)
     }
 
-    /// Starts a server with so many workers that asks somebody about requests, or not.
+    /// Starts a server with workers and an authorizer.
     ///
     /// # Errors
     ///
@@ -231,12 +232,12 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If it neither starts nor fails.
+    /// If the server neither starts nor fails in time.
     pub fn try_start_authorized(
         on: &Adapter,
         listen: Listen,
         workers: usize,
-        place: Place,
+        handler_thread: HandlerThread,
         config: Config,
         authorize: Option<(Authorize, VerdictCache)>,
         handler: Handler,
@@ -252,14 +253,23 @@ impl Server {
         let run = on.run;
         thread::spawn(move || {
             let (bound, handle) = (bound_sender, handle_sender);
-            let job =
-                Job { listen, workers, config, authorize, handler, place, bound, handle, dropped };
-            // Nobody listens any more if the test has failed.
+            let job = Job {
+                listen,
+                workers,
+                config,
+                authorize,
+                handler,
+                handler_thread,
+                bound,
+                handle,
+                dropped,
+            };
+            // The send fails if the test has failed already.
             let _ = end_sender.send(run(job));
         });
         match handle.recv_timeout(PATIENCE) {
             Ok(handle) => {
-                // A Unix socket has no address, and nobody can connect to this one.
+                // A server on a Unix socket has no address; no client can connect to this one.
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
                 let mut address = known.or_else(|| bound.try_recv().ok()).unwrap_or(nowhere);
                 if address.ip().is_unspecified() {
@@ -280,35 +290,35 @@ impl Server {
         self.address
     }
 
-    /// The hold on it.
+    /// The server's handle.
     #[must_use]
     pub const fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// A copy of its counters.
+    /// The server's counters.
     #[track_caller]
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         finish("counters", self.handle.metrics()).expect("the server runs")
     }
 
-    /// Asks it to stop in order.
+    /// Shuts the server down in order.
     pub fn shutdown(&self) {
         self.handle.shutdown();
     }
 
-    /// Asks it to stop at once.
+    /// Stops the server at once.
     pub fn abort(&self) {
         self.handle.abort();
     }
 
-    /// Drops the future that serves.
+    /// Drops the serve future.
     pub fn drop_future(&self) {
         let _ = self.drop_future.try_send(());
     }
 
-    /// Whether it has ended by now.
+    /// Whether the server has ended.
     pub fn has_ended(&mut self) -> bool {
         if !self.ended
             && let Ok(served) = self.end.try_recv()
@@ -319,11 +329,11 @@ impl Server {
         self.ended
     }
 
-    /// Waits for it to fail.
+    /// Waits until the server fails, and returns the error.
     ///
     /// # Panics
     ///
-    /// If it does not.
+    /// If it does not in time.
     #[track_caller]
     pub fn expect_failure(mut self) -> io::Error {
         let served = self.end.recv_timeout(PATIENCE).expect("the server ends");
@@ -331,11 +341,11 @@ impl Server {
         served.expect_err("a failure")
     }
 
-    /// Waits for it to panic.
+    /// Waits until the server panics.
     ///
     /// # Panics
     ///
-    /// If it does not.
+    /// If it does not in time.
     #[track_caller]
     pub fn expect_panic(mut self) {
         let end = self.end.recv_timeout(PATIENCE);
@@ -343,7 +353,7 @@ impl Server {
         assert!(matches!(end, Err(mpsc::RecvTimeoutError::Disconnected)), "a panic: {end:?}");
     }
 
-    /// Waits for its end. Returns how long that took.
+    /// Waits until the server has ended. Returns how long that took.
     ///
     /// # Panics
     ///
@@ -360,7 +370,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -373,16 +383,16 @@ impl Drop for Server {
     }
 }
 
-/// A server that echoes, and on it a session that must not notice what its neighbours do.
+/// An echoing server, with a session that other connections must not disturb.
 #[derive(Debug)]
-pub struct Room {
+pub struct Fixture {
     /// The server.
-    pub server: Server,
-    /// The session.
-    pub bystander: Stream,
+    pub server: RunningServer,
+    /// The session that must not be disturbed.
+    pub other_session: Stream,
 }
 
-impl Room {
+impl Fixture {
     /// Starts the server and opens the session.
     ///
     /// # Panics
@@ -390,8 +400,8 @@ impl Room {
     /// If one of them fails.
     #[must_use]
     pub fn new(on: &Adapter, config: Config) -> Self {
-        let server = Server::start(on, config, handlers::echo());
-        let bystander = Stream::open(server.address());
-        Self { server, bystander }
+        let server = RunningServer::start(on, config, handlers::echo());
+        let other_session = Stream::open(server.address());
+        Self { server, other_session }
     }
 }

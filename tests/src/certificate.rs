@@ -1,4 +1,4 @@
-//! A certificate that exists for one test, and a client that trusts it and nothing else.
+//! A self-signed certificate for a test, and TLS clients that trust it alone.
 
 use core::fmt;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ impl fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// A new one.
+    /// Makes a new certificate.
     ///
     /// # Panics
     ///
-    /// If there is no randomness.
+    /// If the system has no randomness.
     #[must_use]
     pub fn new() -> Self {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -55,11 +55,11 @@ impl Certificate {
         self.0.signing_key.serialize_der()
     }
 
-    /// What a server needs, by way of two files.
+    /// The server's TLS configuration, read from two PEM files.
     ///
     /// # Panics
     ///
-    /// If they are not taken.
+    /// If the files cannot be used.
     #[must_use]
     pub fn tls(&self) -> Tls {
         let scratch = Scratch::new();
@@ -68,17 +68,17 @@ impl Certificate {
         Tls::from_pem_files(cert, key).expect("good files")
     }
 
-    /// A client that speaks any version of TLS, and names these protocols.
+    /// A client configuration for any version of TLS, with these ALPN protocols.
     #[must_use]
     pub fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
         self.client_of(&[&version::TLS13, &version::TLS12], protocols)
     }
 
-    /// A client that speaks these versions of TLS, and names these protocols.
+    /// A client configuration for these versions of TLS, with these ALPN protocols.
     ///
     /// # Panics
     ///
-    /// If that makes no sense.
+    /// If the configuration is invalid.
     #[must_use]
     pub fn client_of(
         &self,

@@ -1,4 +1,5 @@
-//! This same program once more, as a process of its own: with other limits, or to be measured alone.
+//! Runs this test program again as a child process, with another descriptor limit or to measure it
+//! alone.
 
 use core::fmt;
 use std::env;
@@ -9,64 +10,64 @@ use std::thread;
 
 use crate::PATIENCE;
 
-/// Set, to the part it is to play, in a child's environment.
+/// The environment variable with a child's role.
 const ROLE: &str = "MCP_SSE_TESTS_ROLE";
-/// What starts a line that is for the parent.
+/// The prefix of lines for the parent process.
 const MARK: &str = "to parent: ";
 
-/// What this process is here for, if it is a child.
+/// The role of this process; `None` if it is not a child.
 #[must_use]
 pub fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// Tells the parent something.
+/// Sends a line to the parent process.
 ///
 /// # Panics
 ///
-/// If nobody listens.
-pub fn tell_parent(line: impl fmt::Display) {
+/// If the parent has gone.
+pub fn send_to_parent(line: impl fmt::Display) {
     let mut out = std::io::stdout().lock();
-    // A line of its own, whatever the test harness has begun to print.
+    // The line break ends what the test harness may have begun to print.
     writeln!(out, "\n{MARK}{line}").and_then(|()| out.flush()).expect("the parent listens");
 }
 
-/// Waits until the parent is gone or wants this process to end.
+/// Waits until the parent has gone or closes this process's input.
 pub fn wait_for_parent() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-/// How many descriptors a child may have open.
+/// How many file descriptors a child may open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Descriptors {
-    /// So many.
+pub enum DescriptorLimit {
+    /// This number.
     Few(u32),
-    /// As many as the system allows.
+    /// The system's hard limit.
     Most,
 }
 
-/// A child; it is told to end, and killed if need be, when this is dropped.
+/// A child process. Dropping this value ends it, and kills it if it does not end in time.
 #[derive(Debug)]
-pub struct Child {
+pub struct ChildProcess {
     process: Process,
     stdin: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
 }
 
-impl Child {
-    /// Starts this program again in another role.
+impl ChildProcess {
+    /// Starts this program again in the given role.
     ///
     /// # Panics
     ///
     /// If that fails.
     #[must_use]
-    pub fn start(role: &str, arguments: &[&str], descriptors: Descriptors) -> Self {
+    pub fn start(role: &str, arguments: &[&str], descriptors: DescriptorLimit) -> Self {
         let program = env::current_exe().expect("this program has a name");
         let limit = match descriptors {
-            Descriptors::Few(count) => count.to_string(),
-            Descriptors::Most => "$(ulimit -Hn)".into(),
+            DescriptorLimit::Few(count) => count.to_string(),
+            DescriptorLimit::Most => "$(ulimit -Hn)".into(),
         };
-        // The limit belongs to the process, and the standard library cannot set it.
+        // The limit is a property of the process, and the standard library cannot set it.
         let mut process = Command::new("sh")
             .arg("-c")
             .arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""))
@@ -92,11 +93,11 @@ impl Child {
         Self { process, stdin, lines }
     }
 
-    /// What it tells next.
+    /// Receives the child's next line.
     ///
     /// # Panics
     ///
-    /// If it tells nothing.
+    /// If no line comes in time.
     #[track_caller]
     #[must_use]
     pub fn line(&self) -> String {
@@ -109,7 +110,7 @@ impl Child {
         self.process.id()
     }
 
-    /// Passes on everything it tells, until it ends by itself.
+    /// Prints the child's lines until it ends.
     ///
     /// # Panics
     ///
@@ -123,10 +124,10 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // Its lines end when it does.
+        // The channel closes when the child ends.
         while self.lines.recv_timeout(PATIENCE).is_ok() {}
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -1,7 +1,7 @@
-//! A client of blocking sockets that shows every byte, and forgives nothing.
+//! A strict client on blocking sockets that shows every byte.
 //!
-//! Knows: HTTP/1.1 responses and event streams, as strictly as the server is to produce them.
-//! Does not know: what they should say. What does not come within [`PATIENCE`] is a panic.
+//! Knows: HTTP/1.1 responses and event streams, as strictly as the server must produce them. Does
+//! not know: which response is right. Every read and write panics after [`PATIENCE`].
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -23,30 +23,30 @@ use crate::PATIENCE;
 /// The largest event that a test expects.
 const EVENT_BYTES_MAX: usize = 128 << 20;
 
-/// How to get to a server.
+/// The address of a server, with the protocol.
 #[derive(Clone, Debug)]
-pub enum Way {
-    /// By TCP.
+pub enum ServerAddress {
+    /// TCP.
     Tcp(SocketAddr),
-    /// By TLS, to a server that calls itself `localhost`.
+    /// TLS, to a server whose certificate is for `localhost`.
     Tls(SocketAddr, Arc<ClientConfig>),
-    /// By a Unix socket.
+    /// A Unix socket.
     Unix(PathBuf),
 }
 
-impl From<SocketAddr> for Way {
+impl From<SocketAddr> for ServerAddress {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)
     }
 }
 
-impl From<&Self> for Way {
-    fn from(way: &Self) -> Self {
-        way.clone()
+impl From<&Self> for ServerAddress {
+    fn from(address: &Self) -> Self {
+        address.clone()
     }
 }
 
-/// A way that has been taken.
+/// A connected socket.
 enum Socket {
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -54,16 +54,16 @@ enum Socket {
 }
 
 impl Socket {
-    fn connect(way: Way) -> io::Result<Self> {
-        let tcp = |address| impatient(TcpStream::connect_timeout(&address, PATIENCE)?);
-        Ok(match way {
-            Way::Tcp(address) => Self::Tcp(tcp(address)?),
-            Way::Tls(address, config) => {
+    fn connect(address: ServerAddress) -> io::Result<Self> {
+        let tcp = |address| with_timeouts(TcpStream::connect_timeout(&address, PATIENCE)?);
+        Ok(match address {
+            ServerAddress::Tcp(address) => Self::Tcp(tcp(address)?),
+            ServerAddress::Tls(address, config) => {
                 let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
                 let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
                 Self::Tls(Box::new(StreamOwned::new(connection, tcp(address)?)))
             }
-            Way::Unix(path) => {
+            ServerAddress::Unix(path) => {
                 let socket = UnixStream::connect(path)?;
                 socket.set_read_timeout(Some(PATIENCE))?;
                 socket.set_write_timeout(Some(PATIENCE))?;
@@ -139,17 +139,17 @@ impl fmt::Debug for Socket {
     }
 }
 
-fn impatient(socket: TcpStream) -> io::Result<TcpStream> {
+fn with_timeouts(socket: TcpStream) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
 
-/// A connection.
+/// A client's connection to a server.
 pub struct Client {
     socket: Socket,
-    /// What was read and not used.
+    /// Bytes that were read from the socket and not consumed.
     unread: Vec<u8>,
 }
 
@@ -159,25 +159,25 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A response that has come in whole; of an event stream, its head.
+/// A complete response, or the head of an event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The first line.
+    /// The status line.
     pub status_line: String,
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// Names as they came, and values.
+    /// The names, as they were received, and the values of all fields.
     pub fields: Vec<(String, String)>,
     /// The body; empty for an event stream.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The only field of that name, in any case.
+    /// The value of the only field with this name, in any case.
     ///
     /// # Panics
     ///
-    /// If there are several.
+    /// If there are several such fields.
     #[track_caller]
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
@@ -192,14 +192,14 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// If it is none.
+    /// If the body is not UTF-8.
     #[track_caller]
     #[must_use]
     pub fn text(&self) -> &str {
         core::str::from_utf8(&self.body).expect("the body is text")
     }
 
-    /// Everything but the date, for comparison.
+    /// The response without its `Date`, for comparison.
     #[must_use]
     pub fn without_date(mut self) -> Self {
         self.fields.retain(|(name, _)| name != "Date");
@@ -225,7 +225,7 @@ impl Response {
 }
 
 impl From<StreamOwned<ClientConnection, TcpStream>> for Client {
-    /// A TLS connection that was begun by hand; its socket should have timeouts.
+    /// Wraps a TLS connection that a test has begun; its socket should have timeouts.
     fn from(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
         Self { socket: Socket::Tls(Box::new(stream)), unread: Vec::new() }
     }
@@ -239,35 +239,35 @@ impl Client {
     /// If that fails.
     #[track_caller]
     #[must_use]
-    pub fn connect(way: impl Into<Way>) -> Self {
-        let socket = Socket::connect(way.into()).expect("a connection");
+    pub fn connect(address: impl Into<ServerAddress>) -> Self {
+        let socket = Socket::connect(address.into()).expect("a connection");
         Self { socket, unread: Vec::new() }
     }
 
-    /// Connects by TCP with a receive buffer of about so many bytes.
+    /// Connects by TCP with a receive buffer of about `receive_bytes` bytes.
     ///
     /// # Panics
     ///
     /// If that fails.
     #[track_caller]
     #[must_use]
-    pub fn connect_narrow(address: SocketAddr, receive_bytes: usize) -> Self {
+    pub fn connect_with_receive_buffer(address: SocketAddr, receive_bytes: usize) -> Self {
         let connect = || {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-            // Before it is connected: the window is agreed on then.
+            // The buffer must be set before connecting, because the TCP window is negotiated then.
             socket.set_recv_buffer_size(receive_bytes)?;
             socket.connect_timeout(&address.into(), PATIENCE)?;
-            impatient(socket.into())
+            with_timeouts(socket.into())
         };
         let socket = connect().expect("a connection");
         Self { socket: Socket::Tcp(socket), unread: Vec::new() }
     }
 
-    /// The TLS of this connection.
+    /// The TLS state of this connection.
     ///
     /// # Panics
     ///
-    /// If it has none.
+    /// If the connection has no TLS.
     #[track_caller]
     #[must_use]
     pub fn tls(&self) -> &ClientConnection {
@@ -277,19 +277,19 @@ impl Client {
         }
     }
 
-    /// The same connection for another thread; what was read already stays here.
+    /// The same connection for another thread. Bytes that were read already stay here.
     #[must_use]
-    pub fn second(&self) -> Self {
+    pub fn clone_socket(&self) -> Self {
         let socket = self.socket.tcp().try_clone().expect("a descriptor");
         Self { socket: Socket::Tcp(socket), unread: Vec::new() }
     }
 
-    /// Waits for so long instead of [`PATIENCE`], for a server that has much to do.
+    /// Sets the time limit of reads and writes, in place of [`PATIENCE`].
     ///
     /// # Panics
     ///
     /// On a Unix socket.
-    pub fn set_patience(&mut self, patience: Duration) {
+    pub fn set_timeout(&mut self, patience: Duration) {
         let socket = self.socket.tcp();
         socket.set_read_timeout(Some(patience)).expect("a socket");
         socket.set_write_timeout(Some(patience)).expect("a socket");
@@ -299,37 +299,37 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If the server does not take them.
+    /// If the server does not read them.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).expect("the server reads");
     }
 
-    /// Sends bytes to a server that may have heard enough.
+    /// Sends bytes to a server that may have closed the connection.
     ///
     /// # Errors
     ///
-    /// If it has.
+    /// If the connection is closed.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.socket.write_all(bytes.as_ref())?;
         self.socket.flush()
     }
 
-    /// Says that nothing more will be said.
+    /// Shuts down the write side; with TLS, after `close_notify`.
     pub fn end(&mut self) {
-        // Fails if the server has ended the connection already.
+        // The shutdown fails if the server has closed the connection already.
         let _ = self.socket.end();
     }
 
-    /// Ends this side of the TCP connection, and says nothing about it to TLS.
+    /// Shuts down the write side of the TCP connection without a `close_notify`.
     pub fn end_tcp(&mut self) {
         if let Socket::Tls(stream) = &self.socket {
             let _ = stream.sock.shutdown(Shutdown::Write);
         }
     }
 
-    /// Ends the connection if the test panics before this is dropped, so that threads that use it do not
-    /// wait on when the test has failed.
+    /// Returns a guard that closes the connection if the test panics, so that threads which use the
+    /// connection do not wait on.
     ///
     /// # Panics
     ///
@@ -339,25 +339,25 @@ impl Client {
         CutOnPanic(self.socket.tcp().try_clone().expect("a descriptor"))
     }
 
-    /// Ends the connection by a reset.
+    /// Closes the connection by a reset.
     pub fn reset(self) {
         let socket = SockRef::from(self.socket.tcp());
         socket.set_linger(Some(Duration::ZERO)).expect("a socket");
     }
 
-    /// Sends a byte of urgent data, which is no part of what is said.
+    /// Sends a byte of urgent data, which is not part of the stream.
     pub fn send_urgent(&self) {
         let socket = SockRef::from(self.socket.tcp());
         assert_eq!(socket.send_out_of_band(b"!").expect("the server is there"), 1);
     }
 
-    /// Takes in what can be read at this moment, to be read later.
+    /// Reads everything that has arrived into the buffer.
     ///
     /// # Panics
     ///
     /// If the connection has failed.
     #[track_caller]
-    pub fn take_in(&mut self) {
+    pub fn buffer_input(&mut self) {
         self.socket.set_nonblocking(true).expect("a socket");
         loop {
             match self.fill() {
@@ -370,11 +370,11 @@ impl Client {
         self.socket.set_nonblocking(false).expect("a socket");
     }
 
-    /// What is there to be read now, in one call of the operating system; empty at the end.
+    /// The result of one read of the socket, or the buffer if it is not empty; empty at the end.
     ///
     /// # Panics
     ///
-    /// If nothing comes.
+    /// If nothing arrives in time.
     #[track_caller]
     pub fn read_once(&mut self) -> Vec<u8> {
         if !self.unread.is_empty() {
@@ -384,13 +384,13 @@ impl Client {
         core::mem::take(&mut self.unread)
     }
 
-    /// Whether anything, the end included, can be read at this moment.
+    /// Whether bytes, or the end, can be read now.
     ///
     /// # Panics
     ///
     /// If the socket cannot be made non-blocking.
     #[must_use]
-    pub fn hears_something(&self) -> bool {
+    pub fn has_input(&self) -> bool {
         self.socket.set_nonblocking(true).expect("a socket");
         let peeked = self.socket.tcp().peek(&mut [0]);
         self.socket.set_nonblocking(false).expect("a socket");
@@ -409,7 +409,7 @@ impl Client {
         Ok(count)
     }
 
-    /// Reads so many bytes; `None` if the connection ends before.
+    /// Reads `count` bytes; `None` if the connection ends before.
     #[track_caller]
     fn read_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.unread.len() < count {
@@ -423,7 +423,7 @@ impl Client {
         Some(self.unread.drain(..count).collect())
     }
 
-    /// Reads up to and with `mark`; `None` if the connection ends before.
+    /// Reads up to the end of `mark`; `None` if the connection ends before.
     #[track_caller]
     fn read_through(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
         let mut from = 0;
@@ -505,14 +505,14 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// If something else comes, a reset included.
+    /// If bytes or a reset come instead.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let read = self.fill().expect("the end, and not an error");
         assert!(read == 0 && self.unread.is_empty(), "the end, and not {self:?}");
     }
 
-    /// Waits until the server has ended the connection, in whatever way, passing over what it says.
+    /// Discards input until the server has closed the connection, in order or by a reset.
     ///
     /// # Panics
     ///
@@ -543,33 +543,32 @@ impl Drop for CutOnPanic {
     }
 }
 
-/// Whether a connection was ended, without being ended well: by a reset, or to TLS by an end of the
-/// TCP connection alone.
+/// Whether a connection was cut: by a reset, or with TLS by a TCP end without `close_notify`.
 fn is_cut(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
 }
 
-/// What a stream says next.
+/// The next item of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum StreamItem {
     /// An event.
     Event(DecodedEvent),
     /// The terminating chunk.
     End,
-    /// The connection's end, without it.
+    /// The end of the connection without the terminating chunk.
     Cut,
 }
 
-/// An event stream, and a connection for the posts that name it.
+/// An event stream, and a connection for posts to its session.
 #[derive(Debug)]
 pub struct Stream {
-    /// Its connection.
+    /// The connection of the stream.
     pub client: Client,
     /// The head of the response.
     pub head: Response,
     /// The URI to post to.
     pub endpoint: String,
-    way: Way,
+    address: ServerAddress,
     decoder: Decoder,
     events: VecDeque<DecodedEvent>,
     poster: Option<Client>,
@@ -581,59 +580,63 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// If the server does not give one.
+    /// If the server refuses it.
     #[track_caller]
     #[must_use]
-    pub fn open(way: impl Into<Way>) -> Self {
-        Self::open_with(way, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    pub fn open(address: impl Into<ServerAddress>) -> Self {
+        Self::open_with(address, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
     }
 
-    /// Opens a stream by this request.
+    /// Opens a stream by the given request.
     ///
     /// # Panics
     ///
-    /// If the server does not give one.
+    /// If the server refuses it.
     #[track_caller]
     #[must_use]
-    pub fn open_with(way: impl Into<Way>, request: &str) -> Self {
-        let way = way.into();
-        let client = Client::connect(&way);
-        Self::open_on(client, way, request)
+    pub fn open_with(address: impl Into<ServerAddress>, request: &str) -> Self {
+        let address = address.into();
+        let client = Client::connect(&address);
+        Self::open_on(client, address, request)
     }
 
-    /// Opens a stream by this request on a connection that is there already; posts will go by `way`.
+    /// Opens a stream by the given request on an open connection. Posts are sent to `address`.
     ///
     /// # Panics
     ///
-    /// If the server does not give one.
+    /// If the server refuses it.
     #[track_caller]
     #[must_use]
-    pub fn open_on(client: Client, way: impl Into<Way>, request: &str) -> Self {
-        let opened = Self::try_open_on(client, way.into(), request);
+    pub fn open_on(client: Client, address: impl Into<ServerAddress>, request: &str) -> Self {
+        let opened = Self::try_open_on(client, address.into(), request);
         opened.unwrap_or_else(|refusal| panic!("{request:?}: {refusal:?}"))
     }
 
-    /// Opens a stream at `/sse`, or is refused one.
+    /// Opens a stream at `/sse`, which the server may refuse.
     ///
     /// # Errors
     ///
-    /// The answer, whole, if its status is not 200.
+    /// The complete response, if its status is not 200.
     ///
     /// # Panics
     ///
-    /// If there is no answer.
+    /// If there is no response.
     #[track_caller]
-    pub fn try_open(way: impl Into<Way>) -> Result<Self, Response> {
-        let way = way.into();
+    pub fn try_open(address: impl Into<ServerAddress>) -> Result<Self, Response> {
+        let address = address.into();
         Self::try_open_on(
-            Client::connect(&way),
-            way,
+            Client::connect(&address),
+            address,
             "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n",
         )
     }
 
     #[track_caller]
-    fn try_open_on(mut client: Client, way: Way, request: &str) -> Result<Self, Response> {
+    fn try_open_on(
+        mut client: Client,
+        address: ServerAddress,
+        request: &str,
+    ) -> Result<Self, Response> {
         client.send(request);
         let mut head = client.head();
         if head.status != 200 {
@@ -645,7 +648,7 @@ impl Stream {
             client,
             head,
             endpoint: String::new(),
-            way,
+            address,
             decoder,
             events: VecDeque::new(),
             poster: None,
@@ -661,14 +664,15 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// If the endpoint has none.
+    /// If the endpoint has no token.
     #[track_caller]
     #[must_use]
     pub fn token(&self) -> &str {
         self.endpoint.split_once('=').expect("an endpoint with a token").1
     }
 
-    /// Reads one chunk; `None` if the connection ends before its end. The last one is empty.
+    /// Reads one chunk; `None` if the connection ends before its end. The terminating chunk is
+    /// empty.
     ///
     /// # Panics
     ///
@@ -685,27 +689,27 @@ impl Stream {
         Some(chunk)
     }
 
-    /// What the stream says next, comments passed over.
+    /// Reads the next item, and skips comments.
     ///
     /// # Panics
     ///
-    /// If it says nothing, or nothing that can be understood.
+    /// If nothing arrives in time, or the stream is malformed.
     #[track_caller]
-    pub fn says(&mut self) -> Next {
+    pub fn next_item(&mut self) -> StreamItem {
         let chunked = self.head.field("Transfer-Encoding").is_some();
         loop {
             if let Some(event) = self.events.pop_front() {
-                return Next::Event(event);
+                return StreamItem::Event(event);
             }
             let piece = if chunked {
                 match self.chunk() {
-                    None => return Next::Cut,
-                    Some(chunk) if chunk.is_empty() => return Next::End,
+                    None => return StreamItem::Cut,
+                    Some(chunk) if chunk.is_empty() => return StreamItem::End,
                     Some(chunk) => chunk,
                 }
             } else {
                 match self.client.read_once() {
-                    piece if piece.is_empty() => return Next::End,
+                    piece if piece.is_empty() => return StreamItem::End,
                     piece => piece,
                 }
             };
@@ -718,12 +722,12 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// If something else comes.
+    /// If another item comes.
     #[track_caller]
     pub fn event(&mut self) -> DecodedEvent {
-        match self.says() {
-            Next::Event(event) => event,
-            other @ (Next::End | Next::Cut) => panic!("an event, and not {other:?}"),
+        match self.next_item() {
+            StreamItem::Event(event) => event,
+            other @ (StreamItem::End | StreamItem::Cut) => panic!("an event, and not {other:?}"),
         }
     }
 
@@ -731,7 +735,7 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// If something else comes.
+    /// If another item comes.
     #[track_caller]
     pub fn message(&mut self) -> String {
         let DecodedEvent { name, data, last_event_id } = self.event();
@@ -743,10 +747,10 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// If something else comes.
+    /// If another item comes.
     #[track_caller]
     pub fn expect_end(&mut self) {
-        assert_eq!(self.says(), Next::End);
+        assert_eq!(self.next_item(), StreamItem::End);
         self.client.expect_end();
     }
 
@@ -756,7 +760,7 @@ impl Stream {
         post_request(&self.endpoint, body)
     }
 
-    /// Posts on the session's own connection for posts, and returns the answer.
+    /// Posts on this value's connection for posts, and returns the response.
     ///
     /// # Panics
     ///
@@ -764,7 +768,7 @@ impl Stream {
     #[track_caller]
     pub fn post(&mut self, body: &str) -> Response {
         let request = self.post_request(body);
-        let poster = self.poster.get_or_insert_with(|| Client::connect(&self.way));
+        let poster = self.poster.get_or_insert_with(|| Client::connect(&self.address));
         let response = poster.ask(request);
         if response.field("Connection") == Some("close") {
             self.poster = None;
@@ -772,11 +776,11 @@ impl Stream {
         response
     }
 
-    /// Makes one call to a server that echoes; `case` is what a failure is blamed on.
+    /// Makes one call to an echoing server. `case` is part of a failure's message.
     ///
     /// # Panics
     ///
-    /// If it is not answered at once and as it should be.
+    /// If the call is not answered correctly and in time.
     #[track_caller]
     pub fn check_alive(&mut self, case: &str) {
         self.calls += 1;
@@ -800,37 +804,37 @@ pub fn post_request(endpoint: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A JSON-RPC request that a server that echoes answers with `params`.
+/// A JSON-RPC request that an echoing server answers with `params`.
 #[must_use]
 pub fn call(id: impl fmt::Display, params: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"echo","params":{params}}}"#)
 }
 
-/// What [`call`] is answered with.
+/// The response of an echoing server to [`call`].
 #[must_use]
 pub fn answer(id: impl fmt::Display, params: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{params}}}"#)
 }
 
-/// What `/health` counts.
+/// The counts in the response of `/health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Sessions.
+    /// Open sessions.
     pub sessions: u64,
-    /// Connections, that of the question among them.
+    /// Open connections, including that of this request.
     pub connections: u64,
 }
 
-/// Asks `/health` on a connection of its own.
+/// Requests `/health` on a new connection.
 ///
 /// # Panics
 ///
-/// If the answer is not what it should be.
+/// If the response is not valid.
 #[track_caller]
 #[must_use]
-pub fn health(way: impl Into<Way>) -> Health {
-    let response =
-        Client::connect(way).ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+pub fn health(address: impl Into<ServerAddress>) -> Health {
+    let response = Client::connect(address)
+        .ask("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(response.status, 200, "{response:?}");
     let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     let count = |name| body.get(name).and_then(serde_json::Value::as_u64).expect("a count");

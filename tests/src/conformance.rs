@@ -1,24 +1,25 @@
-//! What an adapter by itself can get wrong: one suite, over real sockets, for whoever writes another.
+//! The conformance suite: tests of what an adapter itself can get wrong, over real sockets, for
+//! every adapter.
 //!
-//! Knows: how peers behave that nobody wishes for, and what an operating system does then. Does not
-//! know: any runtime; an adapter is a name and a function that runs a [`Job`](crate::adapter::Job).
+//! Knows: how misbehaving clients act, and what an operating system does then. Does not know: any
+//! runtime; an adapter is a name and a function that runs a [`Job`](crate::adapter::Job).
 //!
-//! The driver has seen the same things with scripted sockets, in the core's own tests. What is new
-//! here is the adapter below it, and the system: whether a readiness is lost that comes once, whether
-//! a short write goes on, whether an end is noticed by whoever does not read.
+//! The driver's own tests cover the same cases with scripted sockets. This suite adds the adapter
+//! below the driver, and the system: whether a readiness that comes once is lost, whether a short
+//! write continues, and whether an end is noticed while nothing is read.
 //!
 //! # Another adapter
 //!
-//! It serves on the socket it is given, on the thread it is called on, and returns when the server
-//! has ended or the future that serves has been dropped. This suite asks for TCP alone.
+//! It serves on the socket of the job, on the calling thread, and returns when the server has ended
+//! or the serve future was dropped. This suite needs TCP only.
 //!
 //! ```no_run,standalone_crate
 //! use std::io;
 //!
 //! use futures_lite::future;
-//! # // Any other that looks the same.
+//! # // Any crate with the same interface.
 //! # use mcp_sse_smol as my_crate;
-//! use mcp_sse_tests::adapter::{Adapter, Job, Listen, Place, on_threads};
+//! use mcp_sse_tests::adapter::{Adapter, HandlerThread, Job, Listen, on_threads};
 //!
 //! const MINE: Adapter = Adapter { name: "mine", run };
 //!
@@ -26,34 +27,34 @@
 //!     let Listen::Tcp(socket) = job.listen else { return Err(io::ErrorKind::Unsupported.into()) };
 //!     let listener = my_crate::Listener::from_std(socket, job.config);
 //!     job.handle.send(listener.handle()).map_err(io::Error::other)?;
-//!     let (place, handler, dropped) = (job.place, job.handler, job.dropped);
+//!     let (thread, handler, dropped) = (job.handler_thread, job.handler, job.dropped);
 //!     let serve = async move {
-//!         match place {
-//!             Place::Local => listener.serve_local(move |session| handler(session)).await,
-//!             Place::Apart => listener.serve(on_threads(handler)).await,
+//!         match thread {
+//!             HandlerThread::Local => listener.serve_local(move |session| handler(session)).await,
+//!             HandlerThread::Own => listener.serve(on_threads(handler)).await,
 //!         }
 //!     };
-//!     let given_up = async move {
+//!     let dropped = async move {
 //!         let _ = dropped.recv().await;
 //!         Ok(())
 //!     };
-//!     future::block_on(future::or(serve, given_up))
+//!     future::block_on(future::or(serve, dropped))
 //! }
 //!
 //! mcp_sse_tests::conformance!(mine: crate::MINE);
 //! # fn main() {}
 //! ```
 //!
-//! That macro makes a module `mine` of `#[test]`s, one for each case and named after it, each with a
-//! [time limit](crate::TEST_MAX). An adapter
-//! passes when all of them do; each starts servers of its own, so that they can run side by side.
-//! `accepting::no_descriptors_left` and its sibling for several workers run the test program once more, as
-//! a process of its own. An adapter that has no workers takes a job for several as one for one.
+//! The macro makes a module `mine` with a `#[test]` for each case, named after it, with a [time
+//! limit](crate::TEST_MAX). An adapter conforms if all of them pass. Each starts its own servers,
+//! so they can run in parallel. `accepting::accepting_pauses_without_descriptors` and its sibling
+//! for several workers run the test program again as a child process. An adapter without workers
+//! runs a job for several workers with one.
 //!
 //! # Another case
 //!
-//! It is a public function of an [`Adapter`](crate::adapter::Adapter) in one of the modules here, named in
-//! [`conformance!`](crate::conformance!), and panics where the adapter fails.
+//! A case is a public function of an [`Adapter`](crate::adapter::Adapter) in one of the modules
+//! here. It is listed in [`conformance!`](crate::conformance!), and panics if the adapter fails.
 
 pub mod accepting;
 pub mod ends;
@@ -63,9 +64,9 @@ pub mod shutdown;
 pub mod timers;
 pub mod transfer;
 
-/// Makes a module of `#[test]`s, the whole suite, for each adapter named; see
-/// [`conformance`](mod@crate::conformance). The adapter is an expression, with its path from the crate's
-/// root.
+/// Makes a module with the whole suite as `#[test]`s for each named adapter; see
+/// [`conformance`](mod@crate::conformance). The adapter is an expression, with its path from the
+/// crate's root.
 #[macro_export]
 macro_rules! conformance {
     ($($name:ident: $adapter:expr),+ $(,)?) => {
@@ -73,47 +74,47 @@ macro_rules! conformance {
             mod $name {
                 $crate::conformance_cases! { $adapter =>
                     accepting {
-                        connections_over_the_limit_wait,
-                        gone_before_they_are_accepted,
-                        no_descriptors_left,
-                        no_descriptors_left_for_several_workers,
-                        a_herd_of_connections,
+                        connections_beyond_the_limit_wait_in_the_backlog,
+                        connections_reset_before_accept_leave_the_server_running,
+                        accepting_pauses_without_descriptors,
+                        accepting_pauses_without_descriptors_with_several_workers,
+                        many_connections_at_once_are_all_answered,
                     }
                     ends {
-                        between_requests,
-                        within_a_request,
-                        behind_whole_requests,
-                        behind_a_refusal,
-                        a_large_post_gets_its_413,
-                        of_a_stream,
-                        of_a_stream_with_frames_queued,
+                        end_between_requests_closes_the_connection,
+                        request_cut_short_is_not_executed,
+                        end_after_complete_requests_is_answered,
+                        end_after_a_refusal_closes_the_connection,
+                        large_post_reads_its_413_before_the_close,
+                        end_of_idle_stream_closes_its_session,
+                        end_of_stream_with_queued_frames_reports_them_lost,
                     }
                     fairness {
                         posts_are_read_while_handlers_are_always_ready,
                         post_is_received_before_all_waiting_connections_are_accepted,
                     }
                     readiness {
-                        urgent_data_is_no_input,
-                        two_servers_on_one_socket,
-                        turns_for_nothing,
+                        urgent_data_is_not_input,
+                        two_servers_on_one_socket_share_its_connections,
+                        spurious_turns_change_nothing,
                     }
                     shutdown {
-                        idle_streams_end_at_once,
-                        a_stalled_reader_is_cut_at_the_end_of_the_grace,
-                        stalled_readers_are_cut_by_an_abort,
-                        a_request_in_flight_is_answered,
-                        a_post_in_the_middle_of_it_is_refused,
-                        a_second_shutdown_waits_and_an_abort_does_not,
-                        the_future_is_dropped,
+                        shutdown_ends_idle_streams_at_once,
+                        stalled_reader_is_cut_after_shutdown_grace,
+                        abort_cuts_stalled_readers,
+                        shutdown_waits_for_requests_in_flight,
+                        post_completed_during_shutdown_is_503,
+                        second_shutdown_changes_nothing_and_abort_ends_at_once,
+                        dropped_serve_future_closes_everything,
                     }
                     timers {
-                        what_came_in_time_counts,
-                        what_is_due_is_done_once,
-                        deadlines_are_met_as_often_as_a_thread_sleeps,
+                        input_in_time_counts_after_a_blocked_thread,
+                        due_timers_fire_once_after_a_blocked_thread,
+                        heartbeats_are_as_punctual_as_a_sleeping_thread,
                     }
                     transfer {
-                        out_through_small_buffers,
-                        in_through_small_buffers,
+                        large_messages_pass_small_send_buffers,
+                        large_posts_pass_small_receive_buffers,
                     }
                 }
             }

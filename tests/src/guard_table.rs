@@ -1,17 +1,17 @@
-//! Who may do what: every route, method, credential, `Origin` and `Host`, each with each.
+//! The table of the guard: every combination of route, method, credential, `Origin` and `Host`.
 //!
-//! The table knows what must be answered and what must come of it, by a model of its own that shares no
-//! code with the server. It does not know how requests get there: that is a [`Door`]'s affair, and there
-//! is one for each way into a server.
+//! Knows: the expected status and events of each request, by a model that shares no code with the
+//! server.
+//! Does not know: how requests reach the server; each way in implements [`GuardedServer`].
 
 use mcp_sse_core::{Authorization, Config, ConfigBuilder, StaticTokens};
 
-/// Whose session the table posts to.
+/// The credentials of the session that the table posts to.
 pub const OWNER: &str = "Bearer token-of-alice";
 const OTHER: &str = "bearer token-of-bob";
 const NOTE: &str = r#"{"jsonrpc":"2.0","method":"notifications/note"}"#;
 
-/// The configuration that a door's server must have. It has to be reached on loopback.
+/// The configuration of a server for the table. The server must be reached on loopback.
 pub fn config() -> ConfigBuilder {
     let tokens = StaticTokens::builder()
         .token("alice", "token-of-alice")
@@ -21,43 +21,43 @@ pub fn config() -> ConfigBuilder {
     Config::builder().authorization(Authorization::Static(tokens))
 }
 
-/// A way into a server with [`config`].
-pub trait Door {
-    /// Opens a session with the credentials of its [`OWNER`], keeps it open, and returns its token.
+/// A server with [`config`], and a way to send it requests.
+pub trait GuardedServer {
+    /// Opens a session with the credentials [`OWNER`], keeps it open, and returns its token.
     fn open(&mut self) -> String;
 
-    /// Sends one request on a connection of its own, and returns the status of the answer. A stream is
-    /// left as soon as its head is there.
-    fn ask(&mut self, request: &Request) -> u16;
+    /// Sends one request on a new connection, and returns the status of the response. A stream is
+    /// closed as soon as its head was received.
+    fn ask(&mut self, request: &GuardRequest) -> u16;
 
-    /// What the application has been told since this was last asked, [`open`](Self::open) included:
-    /// sessions opened, and messages. It waits for what `ask` has caused.
-    fn told(&mut self, expected: Told) -> Told;
+    /// The application's events since the last call: opened sessions, including that of
+    /// [`open`](Self::open), and messages. It waits until the events of the last request have come.
+    fn app_events(&mut self, expected: AppEvents) -> AppEvents;
 }
 
-/// What the application was told.
+/// Numbers of events of the application.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Sessions that have been opened.
+pub struct AppEvents {
+    /// Opened sessions.
     pub sessions: usize,
-    /// Messages that have arrived.
+    /// Delivered messages.
     pub messages: usize,
 }
 
 /// One request of the table.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct GuardRequest {
     /// The method.
     pub method: &'static str,
-    /// Path and query.
+    /// The path and query.
     pub target: String,
-    /// The fields that make the case. `Content-Length` is not among them.
+    /// The fields of the case, without `Content-Length`.
     pub fields: Vec<(&'static str, &'static str)>,
     /// The body.
     pub body: &'static str,
 }
 
-impl Request {
+impl GuardRequest {
     /// The request as it is sent on a connection.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
@@ -73,7 +73,7 @@ impl Request {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Route {
+enum GuardRoute {
     Stream,
     Message,
     Probe,
@@ -81,7 +81,7 @@ enum Route {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Who {
+enum Identity {
     Nobody,
     Owner,
     Other,
@@ -90,18 +90,18 @@ enum Who {
 const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"];
 
-/// The values of `Authorization`, and whom they prove.
-const CREDENTIALS: [(&[&str], Who); 7] = [
-    (&[], Who::Nobody),
-    (&["Bearer token-of-nobody"], Who::Nobody),
-    (&["Bearer token-of-alic"], Who::Nobody),
-    (&["Basic token-of-alice"], Who::Nobody),
-    (&["Bearer token-of-alice, Bearer token-of-bob"], Who::Nobody),
-    (&[OWNER], Who::Owner),
-    (&[OTHER], Who::Other),
+/// The values of `Authorization`, and the identity that they prove.
+const CREDENTIALS: [(&[&str], Identity); 7] = [
+    (&[], Identity::Nobody),
+    (&["Bearer token-of-nobody"], Identity::Nobody),
+    (&["Bearer token-of-alic"], Identity::Nobody),
+    (&["Basic token-of-alice"], Identity::Nobody),
+    (&["Bearer token-of-alice, Bearer token-of-bob"], Identity::Nobody),
+    (&[OWNER], Identity::Owner),
+    (&[OTHER], Identity::Other),
 ];
 
-/// The values of `Origin`, and whether a page of it may use a server on loopback.
+/// The values of `Origin`, and whether such a page may use a server on loopback.
 const ORIGINS: [(&[&str], bool); 7] = [
     (&[], true),
     (&["http://localhost:3000"], true),
@@ -112,7 +112,7 @@ const ORIGINS: [(&[&str], bool); 7] = [
     (&["http://localhost", "http://localhost"], false),
 ];
 
-/// The values of `Host`, and whether they are one, and one of loopback.
+/// The values of `Host`, whether there is exactly one, and whether it is a loopback host.
 const HOSTS: [(&[&str], bool, bool); 9] = [
     (&["localhost"], true, true),
     (&["127.0.0.1:8000"], true, true),
@@ -125,61 +125,66 @@ const HOSTS: [(&[&str], bool, bool); 9] = [
     (&["localhost", "localhost"], false, false),
 ];
 
-/// What must be answered, and what must come of it.
+/// The expected status and events of a request.
 fn model(
-    route: Route,
+    route: GuardRoute,
     method: &str,
-    who: Who,
+    identity: Identity,
     origin: bool,
     (one_host, loopback): (bool, bool),
-) -> (u16, Told) {
-    let nothing = Told::default();
+) -> (u16, AppEvents) {
+    let nothing = AppEvents::default();
     let reads = matches!(method, "GET" | "HEAD");
-    let refused = match (route, who) {
+    let refused = match (route, identity) {
         _ if !one_host => 400,
         _ if method == "BREW" => 501,
         _ if method == "TRACE" => 405,
-        (Route::Probe, _) if reads => return (200, nothing),
-        (Route::Probe, _) => 405,
+        (GuardRoute::Probe, _) if reads => return (200, nothing),
+        (GuardRoute::Probe, _) => 405,
         _ if !loopback || !origin => 403,
-        (Route::Nothing, _) => 404,
-        (Route::Stream, _) if !reads => 405,
-        (Route::Message, _) if method != "POST" => 405,
-        (_, Who::Nobody) => 401,
-        (Route::Message, Who::Other) => 404,
-        (Route::Stream, _) if method == "HEAD" => return (200, nothing),
-        (Route::Stream, _) => return (200, Told { sessions: 1, messages: 0 }),
-        (Route::Message, Who::Owner) => return (202, Told { sessions: 0, messages: 1 }),
+        (GuardRoute::Nothing, _) => 404,
+        (GuardRoute::Stream, _) if !reads => 405,
+        (GuardRoute::Message, _) if method != "POST" => 405,
+        (_, Identity::Nobody) => 401,
+        (GuardRoute::Message, Identity::Other) => 404,
+        (GuardRoute::Stream, _) if method == "HEAD" => return (200, nothing),
+        (GuardRoute::Stream, _) => return (200, AppEvents { sessions: 1, messages: 0 }),
+        (GuardRoute::Message, Identity::Owner) => {
+            return (202, AppEvents { sessions: 0, messages: 1 });
+        }
     };
     (refused, nothing)
 }
 
-/// Goes through the whole table, 31,752 requests, or through every `stride`th of them: a number that
-/// shares no factor with 2, 3 and 7 meets each value of each column with each of the others.
+/// Checks every `stride`th of the 31,752 requests of the table. A stride without a factor of 2, 3
+/// or 7 combines each value of each column with each value of the others.
 ///
 /// # Panics
 ///
-/// Where the server does something else.
-pub fn check(door: &mut impl Door, stride: usize) {
-    let token = door.open();
-    assert_eq!(door.told(Told { sessions: 1, messages: 0 }), Told { sessions: 1, messages: 0 });
+/// If the server answers differently.
+pub fn check(server: &mut impl GuardedServer, stride: usize) {
+    let token = server.open();
+    assert_eq!(
+        server.app_events(AppEvents { sessions: 1, messages: 0 }),
+        AppEvents { sessions: 1, messages: 0 }
+    );
     let routes = [
-        ("/sse", Route::Stream),
-        ("/sse/", Route::Stream),
-        ("/messages", Route::Message),
-        ("/health", Route::Probe),
-        ("/ready", Route::Probe),
-        ("/nothing", Route::Nothing),
-        ("/.well-known/oauth-protected-resource", Route::Nothing),
-        ("//sse", Route::Nothing),
+        ("/sse", GuardRoute::Stream),
+        ("/sse/", GuardRoute::Stream),
+        ("/messages", GuardRoute::Message),
+        ("/health", GuardRoute::Probe),
+        ("/ready", GuardRoute::Probe),
+        ("/nothing", GuardRoute::Nothing),
+        ("/.well-known/oauth-protected-resource", GuardRoute::Nothing),
+        ("//sse", GuardRoute::Nothing),
     ];
     let mut cases = Vec::new();
     for (path, route) in routes {
         for method in METHODS {
-            for (credentials, who) in CREDENTIALS {
+            for (credentials, identity) in CREDENTIALS {
                 for (origins, origin) in ORIGINS {
                     for (hosts, one_host, loopback) in HOSTS {
-                        let expected = model(route, method, who, origin, (one_host, loopback));
+                        let expected = model(route, method, identity, origin, (one_host, loopback));
                         cases.push((path, method, credentials, origins, hosts, expected));
                     }
                 }
@@ -187,7 +192,7 @@ pub fn check(door: &mut impl Door, stride: usize) {
         }
     }
     let mut statuses = std::collections::BTreeSet::new();
-    for (path, method, credentials, origins, hosts, (status, told)) in
+    for (path, method, credentials, origins, hosts, (status, app_events)) in
         cases.into_iter().step_by(stride)
     {
         let query =
@@ -203,9 +208,9 @@ pub fn check(door: &mut impl Door, stride: usize) {
             fields.push(("Content-Type", "application/json"));
         }
         let target = format!("{path}{query}");
-        let request = Request { method, target, fields, body: if posts { NOTE } else { "" } };
-        assert_eq!(door.ask(&request), status, "{request:?}");
-        assert_eq!(door.told(told), told, "{request:?}");
+        let request = GuardRequest { method, target, fields, body: if posts { NOTE } else { "" } };
+        assert_eq!(server.ask(&request), status, "{request:?}");
+        assert_eq!(server.app_events(app_events), app_events, "{request:?}");
         statuses.insert(status);
     }
     let all = [200, 202, 400, 401, 403, 404, 405, 501];

@@ -1,4 +1,4 @@
-//! What servers under test do with their sessions.
+//! Session handlers of servers under test.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::adapter::{Handler, handler};
 
-/// The response to a request, with this JSON text as its result.
+/// The response to a request, with the JSON text `result`.
 ///
 /// # Panics
 ///
@@ -21,11 +21,11 @@ pub fn response(id: &str, result: &str) -> Frame {
     Frame::message(text.as_bytes()).expect("a response is JSON")
 }
 
-/// The response that echoes a request's `params`, as they are spelled; `None` for other messages.
+/// The response that echoes the text of a request's `params`; `None` for other messages.
 ///
 /// # Panics
 ///
-/// If the message is not a JSON object, which none is.
+/// If the message is not a JSON object, which the server rules out.
 #[must_use]
 pub fn echoed(message: &Message) -> Option<Frame> {
     let (Kind::Request, Some(id)) = (message.kind(), message.id()) else { return None };
@@ -47,13 +47,14 @@ pub fn echo() -> Handler {
     })
 }
 
-/// Takes every message and answers none.
+/// Receives every message and answers none.
 #[must_use]
 pub fn silent() -> Handler {
     handler(|mut session: Session| async move { while session.recv().await.is_some() {} })
 }
 
-/// Sends notifications of so many bytes of text, as fast as the client takes them, to the end.
+/// Sends notifications with `bytes` bytes of text as fast as the client reads, until the session
+/// ends.
 #[must_use]
 pub fn flood(bytes: usize) -> Handler {
     let text = "f".repeat(bytes);
@@ -65,14 +66,14 @@ pub fn flood(bytes: usize) -> Handler {
     })
 }
 
-/// Tells the text of each message, and answers none.
+/// Sends the text of each message to the test, and answers none.
 #[must_use]
 pub fn record(messages: mpsc::Sender<String>) -> Handler {
     handler(move |mut session: Session| {
         let messages = messages.clone();
         async move {
             while let Some(message) = session.recv().await {
-                // The test may have seen enough.
+                // The send fails if the test receives no more.
                 let _ = messages.send(message.text().to_owned());
             }
         }

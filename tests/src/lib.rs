@@ -1,13 +1,13 @@
-//! What the integration tests share: servers to test, a client that shows every byte, handlers.
+//! Support for the integration tests: servers to test, a client that shows every byte, handlers.
 //!
-//! A test is a function of an [`Adapter`](adapter::Adapter), and [`for_each_adapter!`] makes a
-//! `#[test]` of it for each one there is. What an adapter by itself can get wrong is in
-//! [`conformance`](mod@conformance), which one that is not in this workspace can run as well. A further
-//! adapter in it is one more constant in [`adapter`] and one more line in that macro.
+//! A test is a function of an [`Adapter`](adapter::Adapter); [`for_each_adapter!`] makes a
+//! `#[test]` of it for each adapter. The suite in [`conformance`](mod@conformance) tests what an
+//! adapter itself can get wrong; an adapter outside this workspace can run it too. Another adapter
+//! in the workspace is one more constant in [`adapter`] and one more module in that macro.
 //!
-//! Whatever a test waits for has a limit: a [`client`] for each read and write, a condition by
-//! [`wait_until`], a future by [`finish`], a call that blocks by [`within`]; and a whole test of the two
-//! macros, whatever its threads do, by [`limited`].
+//! Everything that a test waits for has a time limit: reads and writes of a [`client`], a condition
+//! by [`wait_until`], a future by [`finish`], a blocking call by [`within`], and a whole test of
+//! the two macros by [`limited`].
 
 pub mod adapter;
 pub mod certificate;
@@ -52,15 +52,16 @@ use std::time::Instant;
 
 use mcp_sse_core::{Config, ConfigBuilder, Limits, Timeouts};
 
-/// For how long a test waits for what should happen at once. Shorter than the time a server gives a
-/// request head, whose timer would otherwise make up for a wake-up that was lost.
+/// How long a test waits for what should happen at once. It is shorter than the server's deadline
+/// for a request head, whose timer would otherwise hide a lost wake-up.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The time limit of a whole test: far more than any takes on a busy machine, and less than whoever
-/// waits for all of them has.
+/// The time limit of a whole test: far more than any test takes on a busy machine, and less than
+/// the limit of the whole run.
 pub const TEST_MAX: Duration = Duration::from_secs(180);
 
-/// Runs the tests named, which take an adapter, on each adapter, each within [`TEST_MAX`].
+/// Makes a `#[test]` for each adapter of each named function, which takes an adapter, within
+/// [`TEST_MAX`].
 #[macro_export]
 macro_rules! for_each_adapter {
     ($($test:ident),+ $(,)?) => {
@@ -84,25 +85,25 @@ macro_rules! for_each_adapter {
     };
 }
 
-/// The defaults with other limits.
+/// The default configuration with changed limits.
 pub fn limits(change: impl FnOnce(&mut Limits)) -> ConfigBuilder {
     let mut limits = Limits::default();
     change(&mut limits);
-    // One body fits in any case, or there would be no such configuration.
+    // A configuration in which one body exceeds the budget of all bodies is invalid.
     if let (Some(body), Some(bodies)) = (limits.body_bytes_max, limits.bodies_bytes_max) {
         limits.body_bytes_max = Some(body.min(bodies));
     }
     Config::builder().limits(limits)
 }
 
-/// The defaults with other deadlines.
+/// The default configuration with changed timeouts.
 pub fn timeouts(change: impl FnOnce(&mut Timeouts)) -> ConfigBuilder {
     let mut timeouts = Timeouts::default();
     change(&mut timeouts);
     Config::builder().timeouts(timeouts)
 }
 
-/// Looks until `condition` holds; panics, naming `what`, if it does not in time.
+/// Waits until `condition` holds. Panics with `what` if it does not within [`PATIENCE`].
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -112,9 +113,8 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a future on this thread; panics, naming `what`, if it is not done in time. What is done only
-/// when it is looked at again is not done: at the deadline the future is not polled, or a wake-up that
-/// was lost would cost time and nothing else.
+/// Runs a future on this thread. Panics with `what` if it is not ready within [`PATIENCE`]. At the
+/// deadline the future is not polled again, so a lost wake-up is a failure and not a delay.
 #[track_caller]
 pub fn finish<T>(what: &str, future: impl Future<Output = T>) -> T {
     let late = async {
@@ -125,8 +125,8 @@ pub fn finish<T>(what: &str, future: impl Future<Output = T>) -> T {
     futures_lite::future::block_on(done).unwrap_or_else(|| panic!("waited in vain: {what}"))
 }
 
-/// Does something that blocks, on a thread of its own; panics, naming `what`, if it is not done within
-/// `limit`. The thread is then left to itself.
+/// Runs a blocking call on a new thread. Panics with `what` if it takes longer than `limit`; the
+/// thread is then left running.
 #[track_caller]
 pub fn within<T: Send + 'static>(
     limit: Duration,
@@ -145,11 +145,11 @@ pub fn within<T: Send + 'static>(
     }
 }
 
-/// Runs a test within [`TEST_MAX`].
+/// Runs a test with the time limit [`TEST_MAX`].
 ///
 /// # Panics
 ///
-/// If it does, and if it takes longer.
+/// If the test panics or takes longer.
 #[track_caller]
 pub fn limited(test: impl FnOnce() + Send + 'static) {
     within(TEST_MAX, "the end of the test", test);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "waited in vain: a wake-up")]
-    fn future_that_is_never_woken_is_not_finished_by_the_deadline() {
+    fn unwoken_future_panics_at_the_deadline() {
         let mut polled = false;
         let done_when_looked_at_again = core::future::poll_fn(|_| {
             if core::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }
@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "waited in vain, for 10ms: nothing")]
-    fn work_that_hangs_is_given_up() {
+    fn hanging_work_panics_at_the_limit() {
         let (_keep, never) = mpsc::channel::<()>();
         within(Duration::from_millis(10), "nothing", move || never.recv().is_ok());
     }
 
     #[test]
     #[should_panic(expected = "its own words")]
-    fn panic_of_limited_test_is_its_own() {
+    fn limited_test_panics_with_its_own_message() {
         limited(|| panic!("its own words"));
     }
 }

@@ -1,19 +1,19 @@
-//! A directory for one test.
+//! A temporary directory for one test.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
-/// A directory that is removed with all that is in it when this is dropped.
+/// A temporary directory. Dropping this value removes it with its contents.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// An empty one. Its name is short, because the names of Unix sockets must be.
+    /// Makes an empty directory. Its path is short, because the paths of Unix sockets must be.
     ///
     /// # Panics
     ///
-    /// If it cannot be made.
+    /// If the directory cannot be made.
     #[must_use]
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -23,13 +23,13 @@ impl Scratch {
         Self(path)
     }
 
-    /// Of a file in it.
+    /// The path of a file in the directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// Writes a file.
+    /// Writes a file, and returns its path.
     ///
     /// # Panics
     ///

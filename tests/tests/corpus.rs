@@ -1,4 +1,5 @@
-//! The fuzz targets, on the inputs that are kept and on neighbours of them; and on findings that lie about.
+//! Runs the fuzz targets on the inputs of the corpus and on mutations of them, and on findings in
+//! `fuzz/artifacts`.
 
 use std::path::{Path, PathBuf};
 use std::{fs, panic};
@@ -6,8 +7,8 @@ use std::{fs, panic};
 use mcp_sse_tests::fuzz::TARGETS;
 use mcp_sse_tests::sim;
 
-/// Neighbours tried of each input: the fuzzer's work is not repeated here, its code is kept working.
-const NEIGHBOURS: usize = 24;
+/// Mutations of each input. They do not repeat the fuzzer's work, but keep its code working.
+const MUTATIONS: usize = 24;
 
 macro_rules! replayed {
     ($($target:ident),+ $(,)?) => {
@@ -24,30 +25,30 @@ macro_rules! replayed {
 
 replayed!(bytes, chunked, head, jsonrpc, ops, sse_roundtrip, token);
 
-/// Every input that is kept and some like it; all that are findings are told.
+/// Runs every input of a target and some mutations of it, and reports all findings.
 fn replay(name: &str) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target");
     let kept = files(&format!("corpus/{name}"));
     assert!(!kept.is_empty() && kept.len() <= 100, "{name} has {} inputs", kept.len());
     let mut findings = Vec::new();
-    let mut judge = |path: &Path, neighbour: usize, input: &[u8]| {
+    let mut check = |path: &Path, mutation: usize, input: &[u8]| {
         if panic::catch_unwind(|| target(input)).is_err() {
-            findings.push(format!("{}, {neighbour}: {}", path.display(), input.escape_ascii()));
+            findings.push(format!("{}, {mutation}: {}", path.display(), input.escape_ascii()));
             if name == "ops" {
-                // Once more, with its last steps.
+                // Runs it once more with a trace, which prints the last steps.
                 let _ = panic::catch_unwind(|| sim::run_ops(input));
             }
         }
     };
     for path in kept {
         let input = fs::read(&path).expect("a file");
-        for neighbour in 0..=NEIGHBOURS {
-            judge(&path, neighbour, &like(&input, neighbour));
+        for mutation in 0..=MUTATIONS {
+            check(&path, mutation, &mutate(&input, mutation));
         }
     }
-    // What the fuzzer found here and nobody has dealt with.
+    // Findings of the fuzzer on this machine that are not fixed yet.
     for path in files(&format!("artifacts/{name}")) {
-        judge(&path, 0, &fs::read(&path).expect("a file"));
+        check(&path, 0, &fs::read(&path).expect("a file"));
     }
     assert!(findings.is_empty(), "{name}: {} findings:\n{}", findings.len(), findings.join("\n"));
 }
@@ -60,27 +61,27 @@ fn files(folder: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// The input itself for 0; others with an octet changed, removed or doubled, or the end cut off.
-fn like(input: &[u8], neighbour: usize) -> Vec<u8> {
+/// Returns the input itself for mutation 0; otherwise with an octet changed, removed or doubled, or
+/// truncated.
+fn mutate(input: &[u8], mutation: usize) -> Vec<u8> {
     let mut input = input.to_vec();
-    if neighbour == 0 || input.is_empty() {
+    if mutation == 0 || input.is_empty() {
         return input;
     }
-    // Spread over the input, and the same in each run.
-    let at = neighbour.wrapping_mul(0x9e37_79b9) % input.len();
-    match neighbour % 5 {
+    // The position is spread over the input, and the same in each run.
+    let at = mutation.wrapping_mul(0x9e37_79b9) % input.len();
+    match mutation % 5 {
         0 => drop(input.remove(at)),
         1 => input.insert(at, input[at]),
-        2 => input[at] = b"\r\n\0 :;,\xff"[neighbour / 5 % 8],
-        3 => input[at] ^= 1 << (neighbour / 5),
+        2 => input[at] = b"\r\n\0 :;,\xff"[mutation / 5 % 8],
+        3 => input[at] ^= 1 << (mutation / 5),
         _ => input.truncate(at),
     }
     input
 }
 
-/// None is forgotten.
 #[test]
-fn every_target_has_a_program_a_folder_and_a_test() {
+fn every_fuzz_target_has_a_program_a_corpus_and_a_test() {
     let names = |folder: &str| {
         let stem =
             |path: &PathBuf| path.file_stem().map(|name| name.to_string_lossy().into_owned());

@@ -1,7 +1,9 @@
-//! The codec of HTTP/1.1 against hyper's, on inputs made from a grammar and then damaged.
+//! Compares the HTTP/1.1 codec with hyper's, on inputs that are generated from a grammar and then
+//! mutated.
 //!
-//! What we accept hyper accepts, with the same method, target, fields, content and number of requests;
-//! where we refuse what hyper takes, the fault is in a table, with the reason.
+//! Hyper accepts what this codec accepts, with the same method, target, fields, content and number
+//! of requests. Where this codec refuses what hyper accepts, the fault is in a table with the
+//! reason.
 
 use core::cell::RefCell;
 use core::convert::Infallible;
@@ -22,11 +24,11 @@ use mcp_sse_core::Fault;
 use mcp_sse_core::http1::{
     BodyDecoder, BodyLimits, FieldStorage, Framing, Head, HeadLimits, HeadScanner, Scan,
 };
-use mcp_sse_tests::sim::chance::Chance;
+use mcp_sse_tests::sim::random::Random;
 
 const INPUTS: u64 = 30_000;
 
-/// Why we refuse what hyper takes.
+/// Why this codec refuses what hyper accepts.
 const STRICTER: &[(Fault, &str)] = &[
     (
         Fault::BadLineEnd,
@@ -62,10 +64,10 @@ const STRICTER: &[(Fault, &str)] = &[
     ),
 ];
 
-/// A difference by name, whether a request shows it, and the reason.
-type Difference = (&'static str, fn(&Request) -> bool, &'static str);
+/// A difference: its name, whether a request shows it, and the reason.
+type Difference = (&'static str, fn(&HttpRequest) -> bool, &'static str);
 
-/// What we take and hyper refuses, by what the request line or the fields say.
+/// What this codec accepts and hyper refuses.
 const LAXER: &[Difference] = &[
     (
         "a higher minor version",
@@ -80,16 +82,16 @@ const LAXER: &[Difference] = &[
 ];
 
 #[derive(Clone, PartialEq, Eq)]
-struct Request {
+struct HttpRequest {
     method: String,
     target: String,
     version: u8,
-    /// By name in lower case; the values of a name in order.
+    /// By lower-case name; the values of a name in order.
     fields: BTreeMap<String, Vec<Vec<u8>>>,
     content: Vec<u8>,
 }
 
-impl core::fmt::Debug for Request {
+impl core::fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{} {} HTTP/1.{}", self.method, self.target, self.version.escape_ascii())?;
         for (name, values) in &self.fields {
@@ -103,8 +105,8 @@ impl core::fmt::Debug for Request {
 
 // ── Ours. ───────────────────────────────────────────────────────────────────────────────────────
 
-/// The requests that are whole, and the fault that ended them.
-fn ours(input: &[u8]) -> (Vec<Request>, Option<Fault>) {
+/// The complete requests, and the fault that ended them.
+fn ours(input: &[u8]) -> (Vec<HttpRequest>, Option<Fault>) {
     let mut requests = Vec::new();
     let mut rest = input;
     loop {
@@ -121,7 +123,7 @@ fn ours(input: &[u8]) -> (Vec<Request>, Option<Fault>) {
     }
 }
 
-fn request(rest: &mut &[u8]) -> Result<Option<(Request, bool)>, Fault> {
+fn request(rest: &mut &[u8]) -> Result<Option<(HttpRequest, bool)>, Fault> {
     let Scan::Complete { consumed } = HeadScanner::new().scan(rest, &HeadLimits::default())? else {
         return Ok(None);
     };
@@ -143,7 +145,7 @@ fn request(rest: &mut &[u8]) -> Result<Option<(Request, bool)>, Fault> {
     if !progress.done {
         return Ok(None);
     }
-    let request = Request {
+    let request = HttpRequest {
         method: words[0].into(),
         target: words[1].into(),
         version: *line.as_bytes().last().expect("a digit"),
@@ -156,10 +158,10 @@ fn request(rest: &mut &[u8]) -> Result<Option<(Request, bool)>, Fault> {
 
 // ── Hyper's. ────────────────────────────────────────────────────────────────────────────────────
 
-/// A connection on which everything has been said already, and nobody listens.
-struct Said<'a>(&'a [u8]);
+/// A connection with all of its input; output is discarded.
+struct FixedInput<'a>(&'a [u8]);
 
-impl Read for Said<'_> {
+impl Read for FixedInput<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -172,7 +174,7 @@ impl Read for Said<'_> {
     }
 }
 
-impl Write for Said<'_> {
+impl Write for FixedInput<'_> {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -190,8 +192,8 @@ impl Write for Said<'_> {
     }
 }
 
-/// The requests of which hyper has given its application all.
-fn hypers(input: &[u8]) -> Vec<Request> {
+/// The requests that hyper has passed to its application completely.
+fn hypers(input: &[u8]) -> Vec<HttpRequest> {
     let requests = Rc::new(RefCell::new(Vec::new()));
     let service = service_fn(|request: http::Request<Incoming>| {
         let requests = requests.clone();
@@ -199,7 +201,7 @@ fn hypers(input: &[u8]) -> Vec<Request> {
             if let Some(request) = whole(request).await {
                 requests.borrow_mut().push(request);
             }
-            // Anything but a success: that would make a tunnel of CONNECT.
+            // Not a success status, which would turn `CONNECT` into a tunnel.
             let mut response = Response::new(String::new());
             *response.status_mut() = StatusCode::NOT_FOUND;
             Ok::<_, Infallible>(response)
@@ -207,15 +209,15 @@ fn hypers(input: &[u8]) -> Vec<Request> {
     });
     let mut builder = http1::Builder::new();
     builder.half_close(true).header_read_timeout(None);
-    let mut connection = pin!(builder.serve_connection(Said(input), service));
+    let mut connection = pin!(builder.serve_connection(FixedInput(input), service));
     let mut cx = Context::from_waker(Waker::noop());
-    // Each poll does all there is to do, but for a chance that others get now and then.
+    // Each poll does all there is to do, except that hyper sometimes yields.
     let ended = (0..1_000).any(|_| connection.as_mut().poll(&mut cx).is_ready());
     assert!(ended, "hyper waits for something in {}", input.escape_ascii());
     requests.take()
 }
 
-async fn whole(request: http::Request<Incoming>) -> Option<Request> {
+async fn whole(request: http::Request<Incoming>) -> Option<HttpRequest> {
     let (head, mut body) = request.into_parts();
     let mut content = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -227,7 +229,7 @@ async fn whole(request: http::Request<Incoming>) -> Option<Request> {
     for (name, value) in &head.headers {
         fields.entry(name.as_str().to_owned()).or_default().push(value.as_bytes().to_vec());
     }
-    Some(Request {
+    Some(HttpRequest {
         method: head.method.as_str().into(),
         target: head.uri.to_string(),
         version: if head.version == http::Version::HTTP_10 { b'0' } else { b'1' },
@@ -238,26 +240,26 @@ async fn whole(request: http::Request<Incoming>) -> Option<Request> {
 
 // ── Inputs. ─────────────────────────────────────────────────────────────────────────────────────
 
-/// Requests of one connection, and whether nothing is wrong with any of them.
-fn input(chance: &mut Chance) -> (Vec<u8>, bool) {
+/// Generates the requests of one connection. Returns whether all are well-formed.
+fn input(random: &mut Random) -> (Vec<u8>, bool) {
     let (mut input, mut right) = (Vec::new(), true);
-    for _ in 0..=chance.below(3) {
-        right &= a_request(chance, &mut input);
+    for _ in 0..=random.below(3) {
+        right &= a_request(random, &mut input);
     }
-    if !chance.one_in(3) {
+    if !random.one_in(3) {
         return (input, right);
     }
     const OCTETS: &[u8] = b"\r\n\r\n \t:;,=\"\\0aF\0\x7f\xff#%/?@[]{}";
-    for _ in 0..=chance.below(3) {
-        let at = chance.below(input.len());
-        match chance.below(5) {
+    for _ in 0..=random.below(3) {
+        let at = random.below(input.len());
+        match random.below(5) {
             0 if input.len() > 1 => drop(input.remove(at)),
-            1 => input.insert(at, *chance.pick(OCTETS)),
-            2 => input[at] = *chance.pick(OCTETS),
+            1 => input.insert(at, *random.pick(OCTETS)),
+            2 => input[at] = *random.pick(OCTETS),
             3 => input.insert(at, input[at]),
-            _ if chance.one_in(4) => input.truncate(at.max(1)),
+            _ if random.one_in(4) => input.truncate(at.max(1)),
             _ => {
-                let other = chance.below(input.len());
+                let other = random.below(input.len());
                 input.swap(at, other);
             }
         }
@@ -265,8 +267,8 @@ fn input(chance: &mut Chance) -> (Vec<u8>, bool) {
     (input, false)
 }
 
-/// Adds a request, and says whether nothing is wrong with it.
-fn a_request(chance: &mut Chance, input: &mut Vec<u8>) -> bool {
+/// Appends a request. Returns whether it is well-formed.
+fn a_request(random: &mut Random, input: &mut Vec<u8>) -> bool {
     const METHODS: &[&str] = &["GET", "POST", "PUT", "OPTIONS", "HEAD", "DELETE", "get", "FETCH"];
     const TARGETS: &[&str] = &[
         "/",
@@ -326,19 +328,19 @@ fn a_request(chance: &mut Chance, input: &mut Vec<u8>) -> bool {
         " x: y\r\n",
     ];
 
-    // Of each list the first half is right, and the rest is right for somebody.
-    let wild = chance.one_in(6);
-    let pick = |chance: &mut Chance, from: &[&'static str]| {
-        from[chance.below(if wild { from.len() } else { from.len() / 2 })]
+    // In each list the first half is well-formed, and the rest is accepted by some implementation.
+    let wild = random.one_in(6);
+    let pick = |random: &mut Random, from: &[&'static str]| {
+        from[random.below(if wild { from.len() } else { from.len() / 2 })]
     };
-    let empty_lines = if chance.one_in(30) { 1 + chance.below(5) } else { 0 };
+    let empty_lines = if random.one_in(30) { 1 + random.below(5) } else { 0 };
     input.extend_from_slice("\r\n".repeat(empty_lines).as_bytes());
-    let (method, target) = (pick(chance, METHODS), pick(chance, TARGETS));
-    let line = format!("{method} {target} HTTP/{}\r\n", pick(chance, VERSIONS));
+    let (method, target) = (pick(random, METHODS), pick(random, TARGETS));
+    let line = format!("{method} {target} HTTP/{}\r\n", pick(random, VERSIONS));
     input.extend_from_slice(line.as_bytes());
-    let content = b"0123456789abcdef\r\n0\r\n\r\n".split_at(chance.below(24)).0;
+    let content = b"0123456789abcdef\r\n0\r\n\r\n".split_at(random.below(24)).0;
     let mut fields = vec!["Host: localhost".to_owned()];
-    let framing = if wild { chance.below(12) } else { chance.below(9) };
+    let framing = if wild { random.below(12) } else { random.below(9) };
     match framing {
         0..3 => {}
         3..6 => fields.push(format!("Content-Length: {}", content.len())),
@@ -346,18 +348,18 @@ fn a_request(chance: &mut Chance, input: &mut Vec<u8>) -> bool {
         _ => {
             fields.push(format!("Content-Length: {}", content.len()));
             let second = ["Content-Length: 3", "Transfer-Encoding: chunked", "content-length: 03"];
-            fields.push((*chance.pick(&second)).to_owned());
+            fields.push((*random.pick(&second)).to_owned());
         }
     }
-    for _ in 0..chance.below(4) {
-        let at = chance.below(fields.len() + 1);
-        fields.insert(at, pick(chance, FIELDS).to_owned());
+    for _ in 0..random.below(4) {
+        let at = random.below(fields.len() + 1);
+        fields.insert(at, pick(random, FIELDS).to_owned());
     }
-    if wild && chance.one_in(5) {
+    if wild && random.one_in(5) {
         fields.retain(|field| !field.starts_with("Host"));
     }
     for field in fields {
-        // As Latin-1, so that what is not ASCII is one octet.
+        // In Latin-1, so that a character beyond ASCII is one octet.
         input.extend(field.chars().map(|c| c as u8));
         input.extend_from_slice(b"\r\n");
     }
@@ -365,24 +367,25 @@ fn a_request(chance: &mut Chance, input: &mut Vec<u8>) -> bool {
     match framing {
         3..6 => input.extend_from_slice(content),
         6..9 => {
-            for chunk in content.chunks(1 + chance.below(9)) {
-                let size = format!("{:x}{}\r\n", chunk.len(), pick(chance, EXTENSIONS));
+            for chunk in content.chunks(1 + random.below(9)) {
+                let size = format!("{:x}{}\r\n", chunk.len(), pick(random, EXTENSIONS));
                 input.extend_from_slice(size.as_bytes());
                 input.extend_from_slice(chunk);
                 input.extend_from_slice(b"\r\n");
             }
-            input.extend_from_slice(format!("0\r\n{}\r\n", pick(chance, TRAILERS)).as_bytes());
+            input.extend_from_slice(format!("0\r\n{}\r\n", pick(random, TRAILERS)).as_bytes());
         }
         _ => {}
     }
-    // One empty line more than we skip.
+    // Five empty lines are one more than this codec skips.
     !wild && empty_lines < 5
 }
 
 // ── The comparison. ─────────────────────────────────────────────────────────────────────────────
 
-/// A target as hyper tells it: without a fragment, and with the path that an absolute one may leave out.
-fn as_hyper_says(request: &Request) -> Request {
+/// The target as hyper reports it: without a fragment, and with a path even if an absolute target
+/// has none.
+fn as_hyper_says(request: &HttpRequest) -> HttpRequest {
     let mut request = request.clone();
     if let Ok(uri) = request.target.parse::<http::Uri>() {
         request.target = uri.to_string();
@@ -391,11 +394,11 @@ fn as_hyper_says(request: &Request) -> Request {
 }
 
 #[test]
-fn what_we_accept_hyper_accepts_alike() {
-    let mut chance = Chance::seeded(1);
+fn accepted_requests_are_read_alike_by_hyper() {
+    let mut random = Random::seeded(1);
     let (mut accepted, mut stricter, mut laxer) = (0, BTreeSet::new(), BTreeSet::new());
     for _ in 0..INPUTS {
-        let (input, right) = input(&mut chance);
+        let (input, right) = input(&mut random);
         let ((ours, fault), theirs) = (ours(&input), hypers(&input));
         let context =
             || format!("{}\nours: {ours:#?} {fault:?}\nhyper's: {theirs:#?}", input.escape_ascii());

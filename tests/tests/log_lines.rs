@@ -1,15 +1,14 @@
-//! What a flood of peers leaves in the log at the default level, over real sockets: a line a second for
-//! each cause, however many there are. What needs no socket is tested beside the core, by the virtual
-//! clock.
+//! The log at the default level under a flood of clients, over real sockets: at most one line a
+//! second for each cause. Tests beside the core check what needs no socket, with the virtual clock.
 //!
-//! One test in a process of its own, because a process has one log.
+//! This test is alone in its process, because a process has one logger.
 
 use std::sync::Mutex;
 use std::time::Instant;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{Adapter, Place, SMOL, Server, TOKIO};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer, SMOL, TOKIO};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::sdk::Toolbox;
@@ -21,10 +20,10 @@ const TIMES: u64 = 1_000;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps what the crates of this project say.
-struct Kept;
+/// A logger that keeps the lines of this project's crates.
+struct ProjectLogger;
 
-impl Log for Kept {
+impl Log for ProjectLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Info && metadata.target().starts_with("mcp_sse")
     }
@@ -38,11 +37,11 @@ impl Log for Kept {
     fn flush(&self) {}
 }
 
-/// Lines about sessions that did something, in one second.
+/// The allowed lines a second about sessions that had messages.
 const SESSION_LINES: u64 = 20;
 
-/// Does something [`TIMES`] times; the log has lines with each of `causes`, at most so many a second as
-/// stand beside it, and none about anything else.
+/// Calls `act` [`TIMES`] times, and checks the log: each of `causes` has lines, at most the number
+/// beside it a second, and there is no other line.
 #[track_caller]
 fn check(what: &str, causes: &[(&str, u64)], mut act: impl FnMut(), all_seen: impl Fn() -> bool) {
     LINES.lock().expect("lines").clear();
@@ -50,7 +49,7 @@ fn check(what: &str, causes: &[(&str, u64)], mut act: impl FnMut(), all_seen: im
     (0..TIMES).for_each(|_| act());
     wait_until(what, all_seen);
     let lines = LINES.lock().expect("lines").clone();
-    // The second in which it begins, and that in which it ends.
+    // The first and the last second may be partial.
     let lines_max = 2 + start.elapsed().as_secs();
     for (cause, per_second) in causes {
         let count = lines.iter().filter(|line| line.contains(cause)).count() as u64;
@@ -62,7 +61,7 @@ fn check(what: &str, causes: &[(&str, u64)], mut act: impl FnMut(), all_seen: im
 }
 
 fn streams(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let closed = || server.metrics().sessions_closed;
     check(
         "opened and closed streams",
@@ -75,7 +74,13 @@ fn streams(on: &Adapter) {
 fn tls(on: &Adapter) {
     let certificate = Certificate::new();
     let config = Config::default();
-    let server = Server::start_tls(on, certificate.tls(), Place::Local, config, handlers::echo());
+    let server = RunningServer::start_tls(
+        on,
+        certificate.tls(),
+        HandlerThread::Local,
+        config,
+        handlers::echo(),
+    );
     let say = |bytes: &[u8]| {
         let mut client = Client::connect(server.address());
         client.send(bytes);
@@ -103,7 +108,7 @@ fn sdk() {
     drop(inside);
     let closed = || finish("counters", handle.metrics()).expect("a server").sessions_closed;
     let mut sessions = 0;
-    // Neither is a request that the SDK knows.
+    // The SDK can read neither.
     let unreadable = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":7}"#;
     let direct = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     check(
@@ -129,8 +134,8 @@ fn sdk() {
 }
 
 #[test]
-fn flood_of_peers_is_a_line_a_second_for_each_cause() {
-    log::set_logger(&Kept).expect("the only test here");
+fn flood_of_clients_logs_one_line_a_second_for_each_cause() {
+    log::set_logger(&ProjectLogger).expect("the only test here");
     log::set_max_level(LevelFilter::Info);
     limited(|| {
         for on in [&SMOL, &TOKIO] {

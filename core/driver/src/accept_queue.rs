@@ -16,7 +16,8 @@ use std::net::TcpStream;
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::shared::Shared;
 
 /// The most accepted sockets that wait for one shard. With a bound of 1, a burst of connections would skip each shard
 /// whose thread has not woken yet.
@@ -33,19 +34,16 @@ pub(super) enum AcceptedSocket {
 }
 
 /// Distributes accepted sockets among the shards. The accepting task owns it.
-pub(super) struct Acceptor(Arc<AcceptQueue>);
+pub(super) struct Acceptor(Arc<Shared<AcceptQueue>>);
 
 /// The accepted sockets of one shard.
 pub(super) struct ShardQueue {
-    queue: Arc<AcceptQueue>,
+    queue: Arc<Shared<AcceptQueue>>,
     number: usize,
 }
 
 #[derive(Default)]
-struct AcceptQueue(Mutex<AcceptQueueState>);
-
-#[derive(Default)]
-struct AcceptQueueState {
+struct AcceptQueue {
     queues: Vec<ShardQueueState>,
     /// The shard that is asked first for the next connection.
     next: usize,
@@ -68,35 +66,9 @@ impl ShardQueueState {
     }
 }
 
-impl AcceptQueue {
-    fn lock(&self) -> MutexGuard<'_, AcceptQueueState> {
-        // No method panics in the middle of a change, so the state behind a poisoned lock is valid.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the queue of one shard, and wakes the acceptor if the change concerns it.
-    fn change<T>(
-        &self,
-        number: usize,
-        change: impl FnOnce(&mut ShardQueueState) -> T,
-    ) -> Option<T> {
-        let mut state = self.lock();
-        let queue = state.queues.get_mut(number)?;
-        let before = queue.has_room();
-        let changed = change(queue);
-        let concerns_acceptor = queue.ended || (queue.has_room() && !before);
-        let acceptor = if concerns_acceptor { state.acceptor.take() } else { None };
-        drop(state);
-        if let Some(acceptor) = acceptor {
-            acceptor.wake();
-        }
-        Some(changed)
-    }
-}
-
 /// Creates an acceptor, and a queue for each of `shards` shards.
 pub(super) fn accept_queue(shards: usize) -> (Acceptor, Vec<ShardQueue>) {
-    let queue = Arc::new(AcceptQueue::default());
+    let queue = Arc::new(Shared::<AcceptQueue>::default());
     queue.lock().queues.resize_with(shards, ShardQueueState::default);
     let queues = (0..shards).map(|number| ShardQueue { queue: queue.clone(), number }).collect();
     (Acceptor(queue), queues)
@@ -123,29 +95,37 @@ impl Acceptor {
     /// Gives a connection to the next shard that has room. If none has room, the connection is returned, and
     /// [`poll_accepting`](Self::poll_accepting) is ready when to try again.
     pub(super) fn give(&self, accepted: AcceptedSocket) -> Result<(), AcceptedSocket> {
-        let mut state = self.0.lock();
-        let count = state.queues.len();
-        let mut turns = (0..count).map(|turn| (state.next + turn) % count);
-        let found =
-            turns.find(|&number| state.queues.get(number).is_some_and(ShardQueueState::has_room));
-        let queue = found.and_then(|number| state.queues.get_mut(number));
-        let (Some(number), Some(queue)) = (found, queue) else { return Err(accepted) };
-        queue.accepted.push_back(accepted);
-        let shard = queue.shard.take();
-        state.next = number + 1;
-        drop(state);
-        if let Some(shard) = shard {
-            shard.wake();
-        }
-        Ok(())
+        self.0.change(|AcceptQueue { queues, next, .. }| {
+            let count = queues.len();
+            let (last, first) = queues.split_at_mut(count.min(*next));
+            let mut turns = first.iter_mut().chain(last).enumerate();
+            let Some((passed_over, queue)) = turns.find(|(_, queue)| queue.has_room()) else {
+                return (Err(accepted), None);
+            };
+            queue.accepted.push_back(accepted);
+            let shard = queue.shard.take();
+            *next = (*next + passed_over) % count + 1;
+            (Ok(()), shard)
+        })
     }
 }
 
 impl ShardQueue {
+    /// Changes the queue, and wakes the acceptor if the change concerns it.
+    fn change<T>(&self, change: impl FnOnce(&mut ShardQueueState) -> T) -> Option<T> {
+        self.queue.change(|AcceptQueue { queues, acceptor, .. }| {
+            let Some(queue) = queues.get_mut(self.number) else { return (None, None) };
+            let before = queue.has_room();
+            let changed = change(queue);
+            let concerns_acceptor = queue.ended || (queue.has_room() && !before);
+            (Some(changed), acceptor.take_if(|_| concerns_acceptor))
+        })
+    }
+
     /// The next connection, for a shard with room for `room` connections.
     pub(super) fn poll_take(&self, room: u32, cx: &Context<'_>) -> Poll<AcceptedSocket> {
         let room = usize::try_from(room).unwrap_or(QUEUE_MAX).min(QUEUE_MAX);
-        let taken = self.queue.change(self.number, |queue| {
+        let taken = self.change(|queue| {
             let accepted = queue.accepted.pop_front();
             // The connection that is taken now needs room as well.
             queue.room = room.saturating_sub(usize::from(accepted.is_some()));
@@ -158,13 +138,13 @@ impl ShardQueue {
     /// Call this when the shard is full: the queue accepts no connection until the next
     /// [`poll_take`](Self::poll_take).
     pub(super) fn close(&self) {
-        self.queue.change(self.number, |queue| queue.room = 0);
+        self.change(|queue| queue.room = 0);
     }
 }
 
 impl Drop for ShardQueue {
     fn drop(&mut self) {
-        let waiting = self.queue.change(self.number, |queue| {
+        let waiting = self.change(|queue| {
             (queue.room, queue.ended) = (0, true);
             core::mem::take(&mut queue.accepted)
         });

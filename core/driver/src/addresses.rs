@@ -61,79 +61,53 @@ fn bind_each<T>(
     // Sockets at ports that are not free at every address. They stay open, so that the next free port
     // is a different one.
     let mut kept = Vec::new();
-    loop {
-        let mut attempt = Attempt { bound: Vec::new(), port: None, missing: Vec::new() };
-        match attempt.bind(requested, &mut bind) {
-            Ok(()) => return attempt.finish(),
-            Err((address, error)) => {
-                let taken = error.kind() == ErrorKind::AddrInUse && attempt.port.is_some();
-                if taken && address.port() == 0 && kept.len() < PORTS_TRIED_MAX {
-                    kept.push(attempt.bound);
-                    continue;
-                }
-                return Err(match requested {
-                    // A single address is known to the caller.
-                    [_] => error,
-                    _ => at(attempt.with_port(address), &error),
-                });
-            }
-        }
-    }
-}
-
-/// One attempt to bind all addresses.
-struct Attempt<T> {
-    bound: Vec<T>,
-    /// The free port that the operating system has chosen.
-    port: Option<u16>,
-    missing: Vec<(SocketAddr, io::Error)>,
-}
-
-impl<T> Attempt<T> {
-    /// The address with the chosen port instead of port 0.
-    fn with_port(&self, mut address: SocketAddr) -> SocketAddr {
-        if let (0, Some(port)) = (address.port(), self.port) {
-            address.set_port(port);
-        }
-        address
-    }
-
-    fn bind(
-        &mut self,
-        requested: &[SocketAddr],
-        bind: &mut impl FnMut(SocketAddr) -> io::Result<(T, u16)>,
-    ) -> Result<(), (SocketAddr, io::Error)> {
+    'attempts: loop {
+        // `free_port` is the port that the operating system has chosen.
+        let (mut bound, mut missing, mut free_port) = (Vec::new(), Vec::new(), None);
         for &address in requested {
-            match bind(self.with_port(address)) {
+            match bind(with_port(address, free_port)) {
                 Ok((socket, port)) => {
                     if address.port() == 0 {
-                        self.port = Some(port);
+                        free_port = Some(port);
                     }
-                    self.bound.push(socket);
+                    bound.push(socket);
                 }
-                Err(error) if is_missing(&error) => self.missing.push((address, error)),
-                Err(error) => return Err((address, error)),
+                Err(error) if is_missing(&error) => missing.push((address, error)),
+                Err(error) => {
+                    let taken = error.kind() == ErrorKind::AddrInUse && free_port.is_some();
+                    if taken && address.port() == 0 && kept.len() < PORTS_TRIED_MAX {
+                        kept.push(bound);
+                        continue 'attempts;
+                    }
+                    return Err(match requested {
+                        // A single address is known to the caller.
+                        [_] => error,
+                        _ => at(with_port(address, free_port), &error),
+                    });
+                }
             }
         }
-        Ok(())
+        if bound.is_empty() {
+            return Err(match missing.pop() {
+                Some((_, error)) if missing.is_empty() => error,
+                Some((address, error)) => at(address, &error),
+                None => io::Error::new(ErrorKind::InvalidInput, "there is no address to listen on"),
+            });
+        }
+        for (address, error) in missing {
+            let address = with_port(address, free_port);
+            log::info!("not listening on {address}, which this machine does not have: {error}");
+        }
+        return Ok(bound);
     }
+}
 
-    /// The sockets, or an error if there is none.
-    fn finish(mut self) -> io::Result<Vec<T>> {
-        if !self.bound.is_empty() {
-            for (address, error) in &self.missing {
-                let address = self.with_port(*address);
-                log::info!("not listening on {address}, which this machine does not have: {error}");
-            }
-            return Ok(self.bound);
-        }
-        let none = || io::Error::new(ErrorKind::InvalidInput, "there is no address to listen on");
-        Err(match self.missing.pop() {
-            Some((_, error)) if self.missing.is_empty() => error,
-            Some((address, error)) => at(address, &error),
-            None => none(),
-        })
+/// The address, with `free_port` instead of port 0.
+fn with_port(mut address: SocketAddr, free_port: Option<u16>) -> SocketAddr {
+    if let (0, Some(port)) = (address.port(), free_port) {
+        address.set_port(port);
     }
+    address
 }
 
 fn at(address: SocketAddr, error: &io::Error) -> io::Error {
@@ -192,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_with_port_zero_share_one_port() {
+    fn all_are_bound_at_one_port() {
         assert_eq!(check(&[V4, V6], |_| Ok(())).unwrap(), ["127.0.0.1:9", "[::1]:9"]);
         let fixed = ["127.0.0.1:80", "[::1]:81"];
         assert_eq!(check(&fixed, |_| Ok(())).unwrap(), fixed);
@@ -245,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn round_robin_polls_each_first_in_turn() {
+    fn each_is_first_in_turn() {
         let turns = RoundRobin::default();
         let next = |ready: [bool; 3]| {
             let all = [0, 1, 2];

@@ -1,39 +1,55 @@
-//! Requests whose HTTP is spoken elsewhere, between the task that speaks it and the shard.
+//! Exchanges: requests that another HTTP server has read, and their responses.
 //!
-//! Knows: bytes of the request on their way in, the answer's head and bytes on their way out, and who
-//! waits for which. Does not know: any HTTP library.
+//! Knows: the bytes of the request body, the head and the bytes of the response, and which task waits
+//! for which. Does not know: any HTTP library.
 
 use core::fmt;
 use core::mem;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mcp_sse_core::ResponseHead;
 
+use super::shared::Shared;
 use super::socket::Socket;
 
-/// Bytes on their way in one direction before whoever brings them waits.
+/// How many bytes may wait in one direction; the task that brings more of them waits.
 const BYTES_MAX: usize = 64 << 10;
 
-/// A request that another HTTP server has read: see [`Exchange`](mcp_sse_core::Exchange), whose fields
-/// these are.
+/// The head of a request that another HTTP server has read, for [`Handle::exchange`](crate::Handle::exchange).
+///
+/// It is the owned form of the core's [`Exchange`](mcp_sse_core::Exchange).
+///
+/// ```
+/// use mcp_sse_driver::ExchangeRequest;
+///
+/// // A request for `/api/sse` on a server whose router mounts this one at `/api`.
+/// let request = ExchangeRequest {
+///     method: "GET".into(),
+///     target: "/sse".into(),
+///     fields: vec![("host".into(), b"localhost".to_vec())],
+///     mount: "/api".into(),
+/// };
+/// # drop(request);
+/// ```
 #[derive(Clone)]
 pub struct ExchangeRequest {
-    /// The method.
+    /// The method, as in `GET`.
     pub method: String,
-    /// Path and query, without what [`mount`](Self::mount) says.
+    /// The path and query, without [`mount`](Self::mount).
     pub target: String,
-    /// The fields, in order; `host` must be among them.
+    /// The header fields, in order: names and values. `host` must be among them; for HTTP/2 it is the
+    /// value of `:authority`. Fields about the connection, and `expect`, are ignored.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// What was cut off the front of the path.
+    /// The path prefix that the caller's router removed, as in `/api`; clients are told to post below
+    /// it. Empty if none was removed.
     pub mount: String,
 }
 
 impl fmt::Debug for ExchangeRequest {
-    // Neither the query nor the fields' values: both hold secrets.
+    // The query and the values of fields are secrets, so neither is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.target.split('?').next().unwrap_or_default();
         write!(f, "ExchangeRequest({} {path})", self.method)
@@ -48,41 +64,45 @@ struct ExchangeState {
     head: Option<ResponseHead>,
     output: VecDeque<Vec<u8>>,
     output_bytes: usize,
-    /// The shard is done with it.
+    /// The shard has dropped its side: no more output comes, and no input is wanted.
     output_ended: bool,
-    /// The speaker is gone, and its client with it.
+    /// The HTTP side was dropped: its client has gone.
     abandoned: bool,
+    /// The shard's task.
     shard: Option<Waker>,
-    speaker: Option<Waker>,
+    /// The task of the HTTP side.
+    client: Option<Waker>,
 }
 
-type SharedExchange = Arc<Mutex<ExchangeState>>;
+type SharedExchange = Arc<Shared<ExchangeState>>;
 
-fn lock(shared: &SharedExchange) -> MutexGuard<'_, ExchangeState> {
-    // Nothing in here panics half-way.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Changes the state, then wakes whom `waiting` picks.
-fn change(
-    shared: &SharedExchange,
-    waiting: impl FnOnce(&mut ExchangeState) -> &mut Option<Waker>,
-    change: impl FnOnce(&mut ExchangeState),
-) {
-    let mut state = lock(shared);
-    change(&mut state);
-    let waker = waiting(&mut state).take();
-    drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
-/// One request and its answer, on the side that speaks HTTP. Dropping it tells the server that the
-/// client has gone.
+/// One request and its response, on the side of the HTTP server that read the request.
+///
+/// [`Handle::exchange`](crate::Handle::exchange) returns it. Dropping it tells the MCP server that the
+/// client has disconnected. In both directions at most 64 KiB wait: [`poll_input`](Self::poll_input)
+/// is pending while the server has not taken the input, and the server waits while the output is not
+/// taken.
+///
+/// ```
+/// use core::future::poll_fn;
+/// use mcp_sse_driver::ExchangeClient;
+///
+/// /// Sends a whole body and collects the response: its status and its body.
+/// async fn send(mut client: ExchangeClient, body: Vec<u8>) -> Option<(u16, Vec<u8>)> {
+///     poll_fn(|cx| client.poll_input(cx)).await;
+///     client.input(body);
+///     client.end_input();
+///     let head = poll_fn(|cx| client.poll_head(cx)).await?;
+///     let mut received = Vec::new();
+///     while let Some(bytes) = poll_fn(|cx| client.poll_output(cx)).await {
+///         received.extend(bytes);
+///     }
+///     Some((head.status(), received))
+/// }
+/// ```
 pub struct ExchangeClient(SharedExchange);
 
-/// The same on the shard's side: a socket whose HTTP is somebody else's.
+/// The shard's side of an exchange: the socket of its connection.
 pub(super) struct ExchangeSocket(SharedExchange);
 
 pub(super) fn exchange_pair() -> (ExchangeClient, ExchangeSocket) {
@@ -91,86 +111,81 @@ pub(super) fn exchange_pair() -> (ExchangeClient, ExchangeSocket) {
 }
 
 impl ExchangeClient {
-    /// Waits until there is room for more of the request's body; also ready once nobody wants it any
-    /// more.
+    /// Waits until there is room for more of the request body. It is also ready once the server has
+    /// ended the exchange; input is then discarded.
     pub fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.input_bytes < BYTES_MAX || state.output_ended {
             return Poll::Ready(());
         }
-        state.speaker = Some(cx.waker().clone());
+        state.client = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Hands over some of the request's body.
+    /// Passes some bytes of the request body to the server. Call it when
+    /// [`poll_input`](Self::poll_input) is ready; bytes beyond that are queued without a limit.
     pub fn input(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            change(
-                &self.0,
-                |s| &mut s.shard,
-                |state| {
-                    state.input_bytes += bytes.len();
-                    state.input.push_back(bytes);
-                },
-            );
+            self.0.change(|state| {
+                state.input_bytes += bytes.len();
+                state.input.push_back(bytes);
+                ((), state.shard.take())
+            });
         }
     }
 
-    /// The request's body has ended.
+    /// Tells the server that the request body has ended. A request without a body needs it too.
     pub fn end_input(&mut self) {
-        change(&self.0, |s| &mut s.shard, |state| state.input_ended = true);
+        self.0.change(|state| {
+            state.input_ended = true;
+            ((), state.shard.take())
+        });
     }
 
-    /// The head of the answer; `None` if there will be none, because the server takes no more.
+    /// Waits for the head of the response, which is returned once. `None` means that there is no
+    /// response, because the server has no room for a connection or has ended.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<ResponseHead>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if let Some(head) = state.head.take() {
             return Poll::Ready(Some(head));
         }
         if state.output_ended {
             return Poll::Ready(None);
         }
-        state.speaker = Some(cx.waker().clone());
+        state.client = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// The next bytes of the answer's body; `None` at its end.
+    /// Waits for the next bytes of the response body; `None` at its end.
     pub fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        let mut state = lock(&self.0);
-        if let Some(bytes) = state.output.pop_front() {
-            state.output_bytes -= bytes.len();
-            let shard = state.shard.take();
-            drop(state);
-            if let Some(shard) = shard {
-                shard.wake();
+        self.0.change(|state| {
+            if let Some(bytes) = state.output.pop_front() {
+                state.output_bytes -= bytes.len();
+                return (Poll::Ready(Some(bytes)), state.shard.take());
             }
-            return Poll::Ready(Some(bytes));
-        }
-        if state.output_ended {
-            return Poll::Ready(None);
-        }
-        state.speaker = Some(cx.waker().clone());
-        Poll::Pending
+            if state.output_ended {
+                return (Poll::Ready(None), None);
+            }
+            state.client = Some(cx.waker().clone());
+            (Poll::Pending, None)
+        })
     }
 }
 
 impl Drop for ExchangeClient {
     fn drop(&mut self) {
-        change(
-            &self.0,
-            |s| &mut s.shard,
-            |state| {
-                state.abandoned = true;
-                state.input = VecDeque::new();
-                state.output = VecDeque::new();
-            },
-        );
+        self.0.change(|state| {
+            state.abandoned = true;
+            state.input = VecDeque::new();
+            state.output = VecDeque::new();
+            ((), state.shard.take())
+        });
     }
 }
 
 impl fmt::Debug for ExchangeClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = lock(&self.0);
+        let state = self.0.lock();
         f.debug_struct("ExchangeClient")
             .field("input_ended", &state.input_ended)
             .field("output_ended", &state.output_ended)
@@ -180,12 +195,15 @@ impl fmt::Debug for ExchangeClient {
 
 impl ExchangeSocket {
     pub(super) fn respond(&self, head: ResponseHead) {
-        change(&self.0, |s| &mut s.speaker, |state| state.head = Some(head));
+        self.0.change(|state| {
+            state.head = Some(head);
+            ((), state.client.take())
+        });
     }
 
-    /// Ready once the client has gone.
+    /// Ready once the HTTP side was dropped.
     pub(super) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.abandoned {
             return Poll::Ready(());
         }
@@ -196,30 +214,27 @@ impl ExchangeSocket {
 
 impl Socket for ExchangeSocket {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut state = lock(&self.0);
-        if let Some(bytes) = state.input.front_mut() {
-            let count = bytes.len().min(buffer.len());
-            let rest = bytes.split_off(count);
-            let now = mem::replace(bytes, rest);
-            if bytes.is_empty() {
-                state.input.pop_front();
+        let read = self.0.change(|state| {
+            if let Some(bytes) = state.input.front_mut() {
+                let rest = bytes.split_off(bytes.len().min(buffer.len()));
+                let read = mem::replace(bytes, rest);
+                if bytes.is_empty() {
+                    state.input.pop_front();
+                }
+                state.input_bytes -= read.len();
+                return (Poll::Ready(read), state.client.take());
             }
-            state.input_bytes -= count;
-            let speaker = state.speaker.take();
-            drop(state);
-            if let Some(place) = buffer.get_mut(..count) {
-                place.copy_from_slice(&now);
+            if state.input_ended {
+                return (Poll::Ready(Vec::new()), None);
             }
-            if let Some(speaker) = speaker {
-                speaker.wake();
-            }
-            return Poll::Ready(Ok(count));
+            state.shard = Some(cx.waker().clone());
+            (Poll::Pending, None)
+        });
+        let read = ready!(read);
+        if let Some(target) = buffer.get_mut(..read.len()) {
+            target.copy_from_slice(&read);
         }
-        if state.input_ended {
-            return Poll::Ready(Ok(0));
-        }
-        state.shard = Some(cx.waker().clone());
-        Poll::Pending
+        Poll::Ready(Ok(read.len()))
     }
 
     fn poll_write(
@@ -227,25 +242,21 @@ impl Socket for ExchangeSocket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut state = lock(&self.0);
-        if state.abandoned {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if state.output_bytes >= BYTES_MAX {
-            state.shard = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
-        pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
-        let count = bytes.len();
-        state.output_bytes += count;
-        state.output.push_back(bytes);
-        let speaker = state.speaker.take();
-        drop(state);
-        if let Some(speaker) = speaker {
-            speaker.wake();
-        }
-        Poll::Ready(Ok(count))
+        self.0.change(|state| {
+            if state.abandoned {
+                return (Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())), None);
+            }
+            if state.output_bytes >= BYTES_MAX {
+                state.shard = Some(cx.waker().clone());
+                return (Poll::Pending, None);
+            }
+            let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+            let count = bytes.len();
+            state.output_bytes += count;
+            state.output.push_back(bytes);
+            (Poll::Ready(Ok(count)), state.client.take())
+        })
     }
 
     fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -255,6 +266,9 @@ impl Socket for ExchangeSocket {
 
 impl Drop for ExchangeSocket {
     fn drop(&mut self) {
-        change(&self.0, |s| &mut s.speaker, |state| state.output_ended = true);
+        self.0.change(|state| {
+            state.output_ended = true;
+            ((), state.client.take())
+        });
     }
 }

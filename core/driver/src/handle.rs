@@ -1,9 +1,13 @@
-//! The application's handle to a server: shutdown, broadcast, counters.
+//! The application's handle of a whole server ([`Handle`]) and the shards' end of it
+//! ([`ShardControl`]): stop, broadcast, counters, exchanges.
+//!
+//! Knows: the shards of a server, and how to reach each. Does not know: threads, or what a shard does
+//! with a [`Control`].
 
-use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::{fmt, iter};
+use std::io;
 use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender, bounded};
 
@@ -16,35 +20,41 @@ use super::decisions::Authorizer;
 use super::exchange::{ExchangeClient, ExchangeRequest, exchange_pair};
 use super::shard_mailbox::{ShardMailbox, StopKind};
 use super::shard_set::{ShardHandle, ShardSet};
+use super::shared::Shared;
 use super::verdicts::VerdictCache;
 
-/// The number of requests that may wait for a shard; senders of further ones wait.
+/// How many controls may wait for a shard. While that many wait, the calls that send one wait too.
 const CONTROLS_MAX: usize = 64;
 
-/// A handle to a running server. It is `Send` and cheap to clone, and reaches every shard of the server.
+/// A handle of a running server: it stops the server, broadcasts, and reads the counters.
 ///
+/// It is `Send` and cheap to clone, belongs to no runtime, and reaches every shard of the server.
 /// [`Listener::handle`](crate::Listener::handle) and [`Session::server`](crate::Session::server) return
 /// one.
+///
+/// ```
+/// use mcp_sse_driver::Handle;
+///
+/// async fn status(server: &Handle) -> String {
+///     match server.metrics().await {
+///         Ok(metrics) => format!("{} sessions", metrics.sessions_open()),
+///         Err(stopped) => stopped.to_string(),
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Handle {
-    whole: Arc<ShardHandles>,
+    shards: Arc<ShardHandles>,
 }
 
 /// The shards of a server.
 struct ShardHandles {
-    links: Mutex<Arc<[Arc<ShardHandle>]>>,
+    handles: Shared<Arc<[Arc<ShardHandle>]>>,
     /// The shard that gets the next exchange.
     next: AtomicUsize,
 }
 
-impl ShardHandles {
-    fn links(&self) -> MutexGuard<'_, Arc<[Arc<ShardHandle>]>> {
-        // Nothing panics while it holds the lock with a change half done.
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A shard's end of a [`Handle`].
+/// A shard's end of a [`Handle`]: what a [`Shard`](super::shard::Shard) is made with.
 pub(super) struct ShardControl {
     pub(super) handle: Handle,
     pub(super) receiver: ControlReceiver,
@@ -53,7 +63,7 @@ pub(super) struct ShardControl {
     pub(super) cache: VerdictCache,
 }
 
-/// Requests of handles that wait for the shard.
+/// The controls that wait for a shard.
 pub(super) struct ControlReceiver(Receiver<Control>);
 
 impl ControlReceiver {
@@ -63,25 +73,29 @@ impl ControlReceiver {
 }
 
 impl Drop for ControlReceiver {
-    /// A closed channel keeps the requests in it, and with them the senders of answers for which callers
-    /// wait. So they are taken out and dropped, and the callers get [`Stopped`].
+    /// A closed channel keeps its items, and with them the senders of replies that callers wait for.
+    /// Taking the items drops those senders, so each caller learns that the server has ended.
     fn drop(&mut self) {
         self.0.close();
         while self.0.try_recv().is_ok() {}
     }
 }
 
-/// A handle, and the end of its only shard.
-pub(super) fn shard_control() -> (Handle, ShardControl) {
+fn new_shard(mailbox: ShardMailbox) -> (Arc<ShardHandle>, ControlReceiver) {
     let (sender, receiver) = bounded(CONTROLS_MAX);
-    let link = ShardHandle::new(ShardMailbox::default(), sender);
-    let links: Arc<[_]> = Arc::from([link.clone()]);
-    let whole = ShardHandles { links: Mutex::new(links.clone()), next: AtomicUsize::new(0) };
-    let handle = Handle { whole: Arc::new(whole) };
-    let shard_set = ShardSet::new(links, 0, link);
+    (ShardHandle::new(mailbox, sender), ControlReceiver(receiver))
+}
+
+/// Makes the [`Handle`] of a server of one shard, and the [`ShardControl`] of that shard.
+pub(super) fn shard_control() -> (Handle, ShardControl) {
+    let (shard, receiver) = new_shard(ShardMailbox::default());
+    let handles: Arc<[_]> = Arc::from([shard.clone()]);
+    let shards = ShardHandles { handles: Shared::new(handles.clone()), next: AtomicUsize::new(0) };
+    let handle = Handle { shards: Arc::new(shards) };
+    let shard_set = ShardSet::new(handles, 0, shard);
     let controls = ShardControl {
         handle: handle.clone(),
-        receiver: ControlReceiver(receiver),
+        receiver,
         shard_set,
         authorizer: None,
         cache: VerdictCache::new(),
@@ -90,181 +104,258 @@ pub(super) fn shard_control() -> (Handle, ShardControl) {
 }
 
 impl ShardControl {
-    /// Has `authorizer` decide about each request to a shard with `config`. Fails with
-    /// [`ConfigError::TwoAuthorizers`] if `config` has static tokens.
+    /// Makes `authorizer` decide about each request to a shard with `config`, and `cache` say for how
+    /// long its verdicts are reused.
+    ///
+    /// `config` is changed to [`Authorization::Deferred`]. Fails with [`ConfigError::TwoAuthorizers`] if
+    /// it has static tokens.
     pub(super) fn authorize(
         &mut self,
         config: &mut Config,
         authorizer: Authorizer,
-    ) -> Result<(), ConfigError> {
-        config.defer_authorization()?;
+    ) -> io::Result<()> {
+        config.defer_authorization().map_err(invalid)?;
         self.authorizer = Some(authorizer);
         Ok(())
     }
 
-    /// Fails with [`ConfigError::NoAuthorizer`] if `config` leaves decisions to an authorizer and there is
-    /// none.
-    pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
+    /// Fails with [`ConfigError::NoAuthorizer`] if `config` has [`Authorization::Deferred`] and there is
+    /// no authorizer.
+    pub(super) fn check(&self, config: &Config) -> io::Result<()> {
         match config.authorization() {
-            Authorization::Deferred if self.authorizer.is_none() => Err(ConfigError::NoAuthorizer),
+            Authorization::Deferred if self.authorizer.is_none() => {
+                Err(invalid(ConfigError::NoAuthorizer))
+            }
             Authorization::None | Authorization::Static(_) | Authorization::Deferred | _ => Ok(()),
         }
     }
 
-    /// Makes the ends of `shards` shards out of that of one, for the same handle. It may be called
-    /// once, with a number that [`worker_count`](super::worker_count) has checked.
-    pub(super) fn split(mut self, shards: usize) -> Vec<Self> {
-        let whole = self.handle.whole.clone();
-        let mut links = whole.links();
-        debug_assert_eq!(links.len(), 1, "split once");
+    /// Splits the control of one shard into the controls of `count` shards with the same handle.
+    ///
+    /// It may be called once, with a number that [`worker_count`](super::worker_count) has checked.
+    pub(super) fn split(mut self, count: usize) -> Vec<Self> {
+        let shards = self.handle.shards.clone();
+        let mut handles = shards.handles.lock();
+        debug_assert_eq!(handles.len(), 1, "split once");
         let first = self.shard_set.own().clone();
-        let mut all = vec![first.clone()];
-        let mut receivers = Vec::new();
-        for _ in 1..shards {
-            let (sender, receiver) = bounded(CONTROLS_MAX);
-            // A shutdown that was requested before holds for the new shards as well.
-            all.push(ShardHandle::new(first.mailbox.clone_pending(), sender));
-            receivers.push(ControlReceiver(receiver));
-        }
-        *links = all.into();
-        self.shard_set.join(links.clone());
-        let others = receivers.into_iter().zip(links.iter().enumerate().skip(1));
+        // A stop that was requested before the split reaches every shard.
+        let further = (1..count).map(|_| new_shard(first.mailbox.clone_pending()));
+        let (others, receivers): (Vec<_>, Vec<_>) = further.unzip();
+        *handles = iter::once(first.clone()).chain(others).collect();
+        self.shard_set.join(handles.clone());
+        let others = receivers.into_iter().zip(handles.iter().enumerate().skip(1));
         let others: Vec<_> = others
-            .map(|(receiver, (number, link))| Self {
+            .map(|(receiver, (number, shard))| Self {
                 handle: self.handle.clone(),
                 receiver,
-                shard_set: ShardSet::new(links.clone(), number, link.clone()),
+                shard_set: ShardSet::new(handles.clone(), number, shard.clone()),
                 authorizer: self.authorizer.clone(),
                 cache: self.cache.clone(),
             })
             .collect();
-        core::iter::once(self).chain(others).collect()
+        iter::once(self).chain(others).collect()
     }
 }
 
+/// A mistake of the application's, as a listener reports it.
+fn invalid(error: ConfigError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
 impl Handle {
-    /// Shuts the server down: idle connections and sessions end at once, requests under way are
-    /// answered, and connections that remain when
-    /// [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) is over are closed. To
-    /// close them earlier, call [`abort`](Self::abort).
+    /// Shuts the server down in order.
     ///
-    /// Returns immediately; the listener's `serve` returns when the server has ended. Another call, by any
-    /// clone of the handle, changes nothing.
+    /// Idle connections and sessions end at once, and requests in progress are answered. Connections
+    /// that are left after [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) are
+    /// cut; [`abort`](Self::abort) cuts them earlier.
+    ///
+    /// Returns immediately; the listener's `serve` returns when every connection has ended. Calling it
+    /// again, on any clone of the handle, changes nothing.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::Handle;
+    /// async fn stop_on(signal: impl Future<Output = ()>, server: Handle) {
+    ///     signal.await;
+    ///     server.shutdown();
+    /// }
+    /// ```
     pub fn shutdown(&self) {
         self.stop(StopKind::Shutdown);
     }
 
-    /// Ends the server at once: every connection is closed, requests under way get no answer, and what is
-    /// queued for clients is lost. It may follow a [`shutdown`](Self::shutdown) that takes too long, or be
-    /// the first call.
+    /// Stops the server at once: every connection is cut, requests in progress get no response, and
+    /// queued frames are lost.
     ///
-    /// Returns immediately; the listener's `serve` returns when the server has ended. Another call changes
-    /// nothing.
+    /// It may follow a [`shutdown`](Self::shutdown) that takes too long, or be called alone. Returns
+    /// immediately; the listener's `serve` returns when every connection has ended. Calling it again
+    /// changes nothing.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::Handle;
+    /// /// The first interrupt shuts down in order, the second at once.
+    /// fn interrupted(server: &Handle, times: u32) {
+    ///     if times == 1 { server.shutdown() } else { server.abort() }
+    /// }
+    /// ```
     pub fn abort(&self) {
         self.stop(StopKind::Abort);
     }
 
     fn stop(&self, how: StopKind) {
-        // Under the lock: a server that is being split into shards is stopped before or after that.
-        self.whole.links().iter().for_each(|link| link.mailbox.stop(how));
+        // The lock is held so that a concurrent `split` cannot add a shard that is not stopped.
+        self.shards.handles.lock().iter().for_each(|shard| shard.mailbox.stop(how));
     }
 
-    /// Sends one frame to every session. The frame is encoded once and shared. A session whose queue is
-    /// full does not get it, and is counted in the result.
+    /// Sends one frame to every open session, and returns how many sessions queued it.
+    ///
+    /// The frame is encoded once and shared. A session whose queue is full does not get it and is
+    /// counted in [`Reach::full`].
     ///
     /// # Errors
     ///
     /// [`Stopped`] once the server has ended.
+    ///
+    /// ```
+    /// # use mcp_sse_core::sse::Frame;
+    /// # use mcp_sse_driver::{Handle, Stopped};
+    /// async fn announce_tools(server: &Handle) -> Result<u32, Stopped> {
+    ///     let json = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    ///     let reach = server.broadcast(Frame::message(json).expect("valid JSON")).await?;
+    ///     Ok(reach.queued)
+    /// }
+    /// ```
     pub async fn broadcast(&self, frame: Frame) -> Result<Reach, Stopped> {
-        let reached = self.ask(|answer| Control::Broadcast(frame.clone(), answer)).await;
-        let reached = reached.into_iter().filter_map(|(_, reach)| reach);
+        let replies = self.request(|reply| Control::Broadcast(frame.clone(), reply)).await;
+        let reached = replies.into_iter().filter_map(|(_, reach)| reach);
         reached.reduce(|sum, reach| sum + reach).ok_or(Stopped)
     }
 
-    /// Sets what else `/health` and `/ready` report, in place of what was set before. Returns immediately.
-    pub fn set_health_extras(&self, report: HealthExtras) {
-        self.whole.links().iter().for_each(|link| link.mailbox.set_health_extras(report.clone()));
+    /// Sets what the application adds to the responses of `/health` and `/ready`, in place of what it
+    /// added before. The default is nothing. Returns immediately.
+    ///
+    /// ```
+    /// # use mcp_sse_core::HealthExtras;
+    /// # use mcp_sse_driver::Handle;
+    /// fn database_lost(server: &Handle) {
+    ///     server.set_health_extras(HealthExtras::new().not_ready("no database"));
+    /// }
+    /// ```
+    pub fn set_health_extras(&self, extras: HealthExtras) {
+        self.shards
+            .handles
+            .lock()
+            .iter()
+            .for_each(|shard| shard.mailbox.set_health_extras(extras.clone()));
     }
 
-    /// The counters of all shards together.
+    /// Returns a copy of the counters, summed over all shards.
     ///
     /// # Errors
     ///
     /// [`Stopped`] once the server has ended.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::{Handle, Stopped};
+    /// async fn sessions_open(server: &Handle) -> Result<u64, Stopped> {
+    ///     Ok(server.metrics().await?.sessions_open())
+    /// }
+    /// ```
     pub async fn metrics(&self) -> Result<Metrics, Stopped> {
-        let answers = self.ask(Control::Metrics).await;
-        if answers.iter().all(|(_, answer)| answer.is_none()) {
+        let replies = self.request(Control::Metrics).await;
+        if replies.iter().all(|(_, reply)| reply.is_none()) {
             return Err(Stopped);
         }
         let mut sum = Metrics::default();
-        // A shard that has ended has left its last counters.
+        // Shards end one after the other; the last counters of an ended shard still count.
         let counted =
-            answers.into_iter().filter_map(|(link, now)| now.or_else(|| link.last_metrics()));
+            replies.into_iter().filter_map(|(shard, now)| now.or_else(|| shard.last_metrics()));
         counted.for_each(|metrics| sum += &metrics);
         Ok(sum)
     }
 
-    /// Passes a request on that another HTTP server has received. Each shard in turn gets one; a shard
-    /// without room for a connection is passed over.
+    /// Gives the server a request that the caller's own HTTP server has read, from the client `peer`.
+    ///
+    /// The caller then passes the body to the returned [`ExchangeClient`] and writes the response that
+    /// it yields. Requests are dealt to the shards in turn; a shard without room for a connection is
+    /// skipped.
     ///
     /// # Errors
     ///
-    /// [`Stopped`] once the server has ended.
+    /// [`Stopped`] once the server has ended. A server without room returns no error: the response
+    /// head is then `None` (see [`ExchangeClient::poll_head`]).
+    ///
+    /// ```
+    /// # use core::future::poll_fn;
+    /// # use mcp_sse_core::Peer;
+    /// # use mcp_sse_driver::{ExchangeRequest, Handle, Stopped};
+    /// async fn health_status(server: &Handle) -> Result<Option<u16>, Stopped> {
+    ///     let request = ExchangeRequest {
+    ///         method: "GET".into(),
+    ///         target: "/health".into(),
+    ///         fields: vec![("host".into(), b"localhost".to_vec())],
+    ///         mount: String::new(),
+    ///     };
+    ///     let mut client = server.exchange(request, Peer::local()).await?;
+    ///     client.end_input();
+    ///     let head = poll_fn(|cx| client.poll_head(cx)).await;
+    ///     Ok(head.map(|head| head.status()))
+    /// }
+    /// ```
     pub async fn exchange(
         &self,
         request: ExchangeRequest,
         peer: Peer,
     ) -> Result<ExchangeClient, Stopped> {
-        let (exchange_pair, channel) = exchange_pair();
-        let control = Control::Exchange(request, peer, channel);
-        let link = self.next_shard().ok_or(Stopped)?;
-        link.controls.send(control).await.map_err(|_| Stopped)?;
-        link.mailbox.wake();
-        Ok(exchange_pair)
+        let (client, socket) = exchange_pair();
+        let control = Control::Exchange(request, peer, socket);
+        let shard = self.next_shard().ok_or(Stopped)?;
+        shard.controls.send(control).await.map_err(|_| Stopped)?;
+        shard.mailbox.wake();
+        Ok(client)
     }
 
-    /// The next shard that has room; without one, the next that has not ended.
+    /// The next shard in turn that has room; if none has, the next that has not ended.
     fn next_shard(&self) -> Option<Arc<ShardHandle>> {
-        let links = self.whole.links().clone();
-        let first = self.whole.next.fetch_add(1, Ordering::Relaxed) % links.len();
-        let turns = || links.iter().cycle().skip(first).take(links.len());
-        let found = turns().find(|link| link.has_room());
-        // If none has room, the shard refuses the request.
-        found.or_else(|| turns().find(|link| !link.controls.is_closed())).cloned()
+        let shards = self.shards.handles.lock().clone();
+        let first = self.shards.next.fetch_add(1, Ordering::Relaxed) % shards.len();
+        let turns = || shards.iter().cycle().skip(first).take(shards.len());
+        let found = turns().find(|shard| shard.has_room());
+        // A shard without room refuses the request itself, and counts the refusal.
+        found.or_else(|| turns().find(|shard| !shard.controls.is_closed())).cloned()
     }
 
-    /// Asks every shard. The answer of a shard that has ended is `None`.
-    async fn ask<T>(
+    /// Sends a control to every shard and waits for the replies. A shard that has ended has none.
+    async fn request<T>(
         &self,
         control: impl Fn(Sender<T>) -> Control,
     ) -> Vec<(Arc<ShardHandle>, Option<T>)> {
-        let links = self.whole.links().clone();
-        let mut asked = Vec::with_capacity(links.len());
-        for link in links.iter() {
-            let (answer, answered) = bounded(1);
-            // A shard that has ended drops the question, and with it the sender of the answer.
-            if link.controls.send(control(answer)).await.is_ok() {
-                link.mailbox.wake();
+        let shards = self.shards.handles.lock().clone();
+        let mut pending = Vec::with_capacity(shards.len());
+        for shard in shards.iter() {
+            let (reply, replied) = bounded(1);
+            // If the shard has ended, the control is dropped with the sender of its reply.
+            if shard.controls.send(control(reply)).await.is_ok() {
+                shard.mailbox.wake();
             }
-            asked.push((link, answered));
+            pending.push((shard, replied));
         }
-        let mut answers = Vec::with_capacity(asked.len());
-        for (link, answered) in asked {
-            answers.push((link.clone(), answered.recv().await.ok()));
+        let mut replies = Vec::with_capacity(pending.len());
+        for (shard, replied) in pending {
+            replies.push((shard.clone(), replied.recv().await.ok()));
         }
-        answers
+        replies
     }
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let links = self.whole.links().clone();
-        let stopped = links.iter().all(|link| link.controls.is_closed());
-        f.debug_struct("Handle").field("shards", &links.len()).field("stopped", &stopped).finish()
+        let shards = self.shards.handles.lock().clone();
+        let stopped = shards.iter().all(|shard| shard.controls.is_closed());
+        f.debug_struct("Handle").field("shards", &shards.len()).field("stopped", &stopped).finish()
     }
 }
 
-/// The server has ended.
+/// The error of a call to a server that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 

@@ -1,22 +1,35 @@
-//! What a handler of sessions may return: nothing, when it has handed the session on, or a future that
-//! serves the session.
+//! What a handler of sessions may return: `()`, or a future that serves the session.
 //!
-//! Knows: the two forms, and the future in either. Does not know: where that future runs, which each
-//! runtime decides.
+//! Knows: the two forms, and how an adapter gets the future out of either.
+//! Does not know: where that future runs, which each adapter decides.
 //!
-//! One method takes both forms. An application that has an executor of its own wants to be called with
-//! each session and to return at once; one that has not wants to write `async |session| ..`, as for
-//! `serve_local`. With two methods the obvious call is wrong half of the time, and the compiler's words
-//! about it name neither method: a closure that is to return `()` and is `async` was "type annotations
-//! needed" (E0282) at its argument. Rust cannot implement a trait for `()` and for every future, because
-//! `()` might become one; so the trait has the form as a parameter, which is always inferred.
+//! Decision: one method `serve` takes both forms. An application with its own executor gives the
+//! session to a task of that executor and returns at once; one without writes `async |session| ..`, as
+//! for `serve_local`. Two methods were considered: then half of the obvious calls are wrong, and the
+//! compiler's message names neither method (an `async` closure where `()` is expected was "type
+//! annotations needed", E0282, at its argument). Rust cannot implement a trait both for `()` and for
+//! every future, because `()` might become a future; so the trait has the form as a parameter, which
+//! is always inferred.
 
 use core::future::{Future, Ready};
 
 /// What a handler of sessions may return: `()`, or a future that serves the session and returns `()`.
 ///
-/// `Form` tells the implementations apart and is always inferred. There is nothing to implement here: it
-/// is a bound of `serve`.
+/// It is a bound of the adapters' `serve` and is not meant to be implemented. `Form` distinguishes the
+/// two implementations and is always inferred.
+///
+/// ```
+/// use mcp_sse_driver::{HandlerReturn, Session};
+///
+/// fn takes_both<Form, R: HandlerReturn<Form>>(_handler: impl FnMut(Session) -> R) {}
+///
+/// // Returns `()`: the session is given to another task.
+/// let (sender, _receiver) = std::sync::mpsc::channel();
+/// takes_both(move |session| drop(sender.send(session)));
+///
+/// // Returns a future, which serves the session.
+/// takes_both(async |mut session: Session| while session.recv().await.is_some() {});
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a handler of sessions is an async function, or hands the session on and returns `()`",
     label = "returns `{Self}`, which is neither `()` nor a `Future<Output = ()> + Send + 'static`"
@@ -25,15 +38,15 @@ pub trait HandlerReturn<Form> {
     /// The future that serves the session.
     type Serving: Future<Output = ()> + Send + 'static;
 
-    /// The future to run; `None` if the session was handed on.
+    /// The future to run; `None` if the handler gave the session to another task.
     fn serving(self) -> Option<Self::Serving>;
 }
 
-/// The [form](HandlerReturn) of a handler that has handed its session on and returns `()`.
+/// The [form](HandlerReturn) of a handler that gives its session to another task and returns `()`.
 #[derive(Debug)]
 pub enum ReturnsNothing {}
 
-/// The [form](HandlerReturn) of an async handler: what it returns serves the session.
+/// The [form](HandlerReturn) of an async handler: the future that it returns serves the session.
 #[derive(Debug)]
 pub enum ReturnsFuture {}
 

@@ -11,9 +11,8 @@
 //! An adapter for another runtime is an afternoon's work. It consists of
 //!
 //! - an `impl` of [`Runtime`]: sockets, a timer, and two ways to spawn;
-//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream, and [`TlsSocket`] as
-//!   [`Runtime::TlsStream`]. The handshake itself comes from the crate that integrates rustls with the runtime,
-//!   such as `futures-rustls` or `tokio-rustls`;
+//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream. The handshake itself comes from the
+//!   crate that integrates rustls with the runtime, such as `futures-rustls` or `tokio-rustls`;
 //! - an alias, `pub type Listener = mcp_sse_driver::Listener<MyRuntime>;`.
 //!
 //! The adapters for smol and tokio have fewer than 300 lines of code each. The macro `conformance!`, in the
@@ -50,7 +49,6 @@
 //!     type TcpStream = Stream<TcpStream>;
 //!     type UnixListener = UnixListener;
 //!     type UnixStream = Stream<UnixStream>;
-//!     type TlsStream = Self::TcpStream; // This runtime has no TLS.
 //!     type Timer = Deadline;
 //!     type Tasks = Rc<RefCell<Vec<Task>>>; // New tasks.
 //!     type Handlers = ();
@@ -233,14 +231,14 @@ mod listener;
 mod log_throttle;
 mod runtime;
 mod serve;
-mod server_builder;
+mod served_stream;
 mod session;
 mod shard;
 mod shard_mailbox;
 mod shard_set;
+mod shared;
 mod slots;
 mod socket;
-mod stream_factory;
 #[cfg(feature = "tls")]
 mod tls;
 mod turn;
@@ -251,7 +249,7 @@ mod worker_count;
 mod workers;
 
 pub use addresses::ADDRESSES_MAX;
-pub use decisions::{Authorizer, DECISIONS_MAX};
+pub use decisions::{Authorizer, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX};
 pub use descriptors::Descriptors;
 pub use exchange::{ExchangeClient, ExchangeRequest};
 pub use handle::{Handle, Stopped};
@@ -267,7 +265,7 @@ pub use serve::serve_exchanges;
 pub use session::{Closed, Session, SessionSender};
 pub use socket::Socket;
 #[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError, TlsProblem, TlsSocket, TlsStream, TlsUpgrade};
+pub use tls::{Tls, TlsError, TlsProblem, TlsStream, TlsUpgrade};
 pub use verdicts::{Decision, VerdictCache};
 pub use worker_count::WORKERS_MAX;
 

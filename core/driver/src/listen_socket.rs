@@ -40,28 +40,21 @@ impl ListenSocket {
     }
 
     /// Makes listening sockets for each of `shards` shards, at the same addresses. If that is not possible,
-    /// `self` is returned as the second value, and one acceptor has to serve all shards.
-    pub(super) fn listen_sockets(
-        self,
-        shards: usize,
-        bound_here: bool,
-    ) -> (Vec<Self>, Option<Self>) {
+    /// `self` is returned as the error, and one acceptor has to serve all shards.
+    pub(super) fn listen_sockets(self, shards: usize, bound_here: bool) -> Result<Vec<Self>, Self> {
         if shards == 1 {
-            return (vec![self], None);
+            return Ok(vec![self]);
         }
         match self {
             Self::Tcp(firsts) => match siblings(&firsts, shards - 1, bound_here) {
-                Ok(siblings) => {
-                    let all = iter::once(firsts).chain(siblings).map(Self::Tcp);
-                    (all.collect(), None)
-                }
+                Ok(siblings) => Ok(iter::once(firsts).chain(siblings).map(Self::Tcp).collect()),
                 Err(error) => {
                     log::info!("one acceptor for {shards} workers: {error}");
-                    (Vec::new(), Some(Self::Tcp(firsts)))
+                    Err(Self::Tcp(firsts))
                 }
             },
             #[cfg(unix)]
-            socket @ Self::Unix(_) => (Vec::new(), Some(socket)),
+            socket @ Self::Unix(_) => Err(socket),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! A listening socket, and the ways to serve its connections.
 //!
-//! Knows: the settings of a server before it serves, and where its handlers run.
-//! Does not know: any runtime; each adapter names its own in `pub type Listener = mcp_sse_driver::Listener<..>`.
+//! Knows: the settings of a server before it serves, how a server is split into workers, and where its handlers
+//! run. Does not know: any runtime; each adapter names its own in
+//! `pub type Listener = mcp_sse_driver::Listener<..>`.
 //!
 //! Decided: each adapter has an alias of [`Listener`] and not a type that wraps it, because a wrapper would repeat
 //! every method and its documentation. The alias has no type parameter, so `Listener::bind(..)` needs no type
 //! annotation. The functions `serve` and `serve_local` are written out in each adapter, because a generic function
 //! would need the runtime as an explicit type argument.
 
-use core::fmt;
 use core::net::SocketAddr;
+use core::{fmt, iter};
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 #[cfg(unix)]
@@ -18,22 +19,25 @@ use std::sync::Arc;
 
 use mcp_sse_core::{Config, RequestHead};
 
+use super::accept_queue::accept_queue;
 use super::addresses::bind_all;
+use super::connection_source::ConnectionSource;
 use super::decisions::Authorizer;
-use super::handle::Handle;
+use super::descriptors;
+use super::handle::{Handle, ShardControl, shard_control};
 use super::handler::HandlerReturn;
 use super::listen_socket::ListenSocket;
 use super::runtime::Runtime;
-use super::serve::{SharedHandler, serve_worker};
-use super::server_builder::{ServerBuilder, invalid};
+use super::serve::{Worker, shared_handler};
+use super::served_stream::StartTls;
 use super::session::Session;
-use super::stream_factory::StartTls;
 #[cfg(feature = "tls")]
 use super::tls::{Tls, TlsSocket, TlsUpgrade};
 #[cfg(unix)]
 use super::unix::UnixListenSocket;
 use super::verdicts::{Decision, VerdictCache};
 use super::worker_count;
+use super::workers::{ShutdownOnDrop, run_each};
 
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
@@ -82,13 +86,20 @@ use super::worker_count;
 /// # }
 /// ```
 pub struct Listener<R: Runtime> {
-    server: ServerBuilder,
+    socket: ListenSocket,
+    /// Whether this crate has bound the sockets, so that their options are known.
+    bound_here: bool,
+    config: Config,
+    controls: ShardControl,
+    workers: usize,
+    /// Starts TLS on a connection; `None` if connections use plain HTTP.
     start_tls: Option<StartTls<R>>,
 }
 
 impl<R: Runtime> Listener<R> {
     fn new(socket: ListenSocket, config: Config) -> Self {
-        Self { server: ServerBuilder::new(socket, config), start_tls: None }
+        let (_, controls) = shard_control();
+        Self { socket, bound_here: false, config, controls, workers: 1, start_tls: None }
     }
 
     /// Binds a TCP address. Port 0 stands for any free port.
@@ -116,9 +127,8 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
-        let mut listener = Self::new(ListenSocket::Tcp(bind_all(address)?), config);
-        listener.server.bound_here = true;
-        Ok(listener)
+        let listener = Self::new(ListenSocket::Tcp(bind_all(address)?), config);
+        Ok(Self { bound_here: true, ..listener })
     }
 
     /// Uses a TCP socket that is already bound and listening, for example one from a process manager.
@@ -207,19 +217,21 @@ impl<R: Runtime> Listener<R> {
     /// Sets a function that decides whether a request may proceed. It is called for each GET and POST of sessions,
     /// and for each request for the index page, before any session is looked up or created.
     ///
-    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a [`Decision`],
-    /// which limits how long the verdict is cached. It is an `async` closure or function; a plain closure that
-    /// returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict allows a request on behalf of
-    /// a [`Principal`](mcp_sse_core::Principal). A session belongs to the principal that opened it: no post of
-    /// another principal reaches it.
+    /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a
+    /// [`Decision`], which limits how long the verdict is cached. It is an `async` closure or function; a plain
+    /// closure that returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict
+    /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal). A session belongs to the principal
+    /// that opened it: no post of another principal reaches it.
     ///
-    /// By default a verdict is cached for a minute, for all requests with the same `Authorization` field. See
-    /// [`VerdictCache`] for the consequences, and [`verdict_cache`](Self::verdict_cache) to change it.
+    /// By default a verdict that allows a request is cached for a minute, for all requests with the same
+    /// `Authorization` field. See [`VerdictCache`] for the consequences, and
+    /// [`verdict_cache`](Self::verdict_cache) to change it.
     ///
     /// The closure is called, and its future is polled, on a thread of the server, so it must not block. At most
-    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) calls are in progress on each thread, and further requests wait. A
-    /// call that takes longer than [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is dropped, and its
-    /// requests are answered 503. Requests for which the closure or its future panics are answered 503 as well.
+    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) calls are in progress on each thread, at most
+    /// [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX) of them for one address, and further requests
+    /// wait. A call that takes longer than [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is dropped, and
+    /// its requests are answered 503. Requests for which the closure or its future panics are answered 503 as well.
     ///
     /// # Errors
     ///
@@ -247,8 +259,7 @@ impl<R: Runtime> Listener<R> {
         mut self,
         authorizer: impl AsyncFn(Arc<RequestHead>) -> D + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let ServerBuilder { controls, config, .. } = &mut self.server;
-        controls.authorize(config, Authorizer::new(authorizer)).map_err(invalid)?;
+        self.controls.authorize(&mut self.config, Authorizer::new(authorizer))?;
         Ok(self)
     }
 
@@ -273,7 +284,7 @@ impl<R: Runtime> Listener<R> {
     /// ```
     #[must_use]
     pub fn verdict_cache(mut self, cache: VerdictCache) -> Self {
-        self.server.controls.cache = cache;
+        self.controls.cache = cache;
         self
     }
 
@@ -310,7 +321,7 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     pub fn workers(mut self, workers: usize) -> io::Result<Self> {
-        self.server.workers = worker_count::check(workers)?;
+        self.workers = worker_count::check(workers)?;
         Ok(self)
     }
 
@@ -355,7 +366,7 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        self.server.socket.local_addrs()
+        self.socket.local_addrs()
     }
 
     /// A handle to the server, which shuts the server down and sends to every session. Call this before the methods
@@ -379,7 +390,7 @@ impl<R: Runtime> Listener<R> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.server.handle.clone()
+        self.controls.handle.clone()
     }
 
     /// Serves on this thread. `handler` is called once for each session, and the future that it returns
@@ -420,7 +431,7 @@ impl<R: Runtime> Listener<R> {
         F: Future<Output = ()> + 'static,
     {
         let on_session = move |session, tasks: &_| R::spawn(tasks, handler(session));
-        serve_worker::<R>(self.server.into_worker()?, self.start_tls, on_session).await
+        self.into_worker()?.serve(on_session).await
     }
 
     /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs
@@ -488,12 +499,7 @@ impl<R: Runtime> Listener<R> {
         handler: impl FnMut(Session) -> Returned + Send + 'static,
     ) -> io::Result<()> {
         R::run_handlers(Box::new(move |handlers| {
-            let handler = SharedHandler::<R, _>::new(handlers, handler);
-            Box::pin(self.server.on_threads(move |worker| {
-                let handler = handler.clone();
-                let on_session = move |session, _: &_| handler.handle(session);
-                R::block_on(serve_worker::<R>(worker, self.start_tls.clone(), on_session))
-            }))
+            Box::pin(self.on_threads(shared_handler::<R, _, _>(handlers, handler)))
         }))
         .await
     }
@@ -537,22 +543,74 @@ impl<R: Runtime> Listener<R> {
         F: Future<Output = ()> + 'static,
     {
         let handler = Arc::new(handler);
-        self.server
-            .on_threads(move |worker| {
-                let handler = handler.clone();
-                let on_session = move |session, tasks: &_| R::spawn(tasks, handler(session));
-                R::block_on(serve_worker::<R>(worker, self.start_tls.clone(), on_session))
-            })
-            .await
+        self.on_threads(move |session, tasks: &_| R::spawn(tasks, handler(session))).await
+    }
+
+    /// Serves each worker on a thread of its own, and waits until all threads have ended. The server is shut down
+    /// if one of them fails or panics, and if the returned future is dropped.
+    async fn on_threads(
+        self,
+        on_session: impl Fn(Session, &R::Tasks) + Clone + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let address = self.local_addr().map_or("unix".into(), |address| format!("{address}"));
+        let handle = self.handle();
+        let _stop = ShutdownOnDrop(handle.clone());
+        let serve = move |worker: Worker<R>| R::block_on(worker.serve(on_session.clone()));
+        run_each(&address, &handle, self.into_workers()?, serve)?.await
+    }
+
+    /// The only worker, which the current thread will serve. Fails if several workers are configured.
+    fn into_worker(self) -> io::Result<Worker<R>> {
+        if self.workers > 1 {
+            let text = format!("one thread cannot serve with {} workers", self.workers);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.into_workers()?.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+
+    /// The workers, with a listening socket each or with one acceptor for all of them.
+    fn into_workers(self) -> io::Result<Vec<Worker<R>>> {
+        let Self { socket, bound_here, config, controls, workers, start_tls } = self;
+        let on_unix_socket = !matches!(socket, ListenSocket::Tcp(_));
+        if start_tls.is_some() && on_unix_socket {
+            let text = "TLS is not possible on a Unix socket";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        warn_of_impossible_https(&config, start_tls.is_some(), on_unix_socket);
+        controls.check(&config)?;
+        let limits = descriptors::fit(config.limits(), workers);
+        let config = config.with_limits(limits);
+        let (sources, acceptor): (Vec<_>, _) = match socket.listen_sockets(workers, bound_here) {
+            Ok(sockets) => (sockets.into_iter().map(ConnectionSource::Own).collect(), None),
+            Err(socket) => {
+                let (acceptor, queues) = accept_queue(workers);
+                let sources = queues.into_iter().map(ConnectionSource::Queue).collect();
+                (sources, Some((socket, acceptor)))
+            }
+        };
+        let acceptors = iter::once(acceptor).chain(iter::repeat_with(|| None));
+        let parts = sources.into_iter().zip(acceptors).zip(controls.split(workers));
+        let worker = |((source, acceptor), controls)| {
+            let (source, config, start_tls) = (Some(source), config.clone(), start_tls.clone());
+            Worker { source, acceptor, config, controls, start_tls }
+        };
+        Ok(parts.map(worker).collect())
+    }
+}
+
+/// Warns if `require_https` will refuse every request.
+fn warn_of_impossible_https(config: &Config, tls: bool, on_unix_socket: bool) {
+    if !config.https_can_arrive(tls, on_unix_socket) {
+        let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
+        log::warn!(
+            "require_https refuses every request: this server has no TLS, and trusts no proxy that \
+             could forward https requests (see {proxies})"
+        );
     }
 }
 
 #[cfg(feature = "tls")]
-impl<R> Listener<R>
-where
-    R: Runtime<TlsStream = TlsSocket<<R as Runtime>::TcpStream>>,
-    R::TcpStream: TlsUpgrade,
-{
+impl<R: Runtime<TcpStream: TlsUpgrade>> Listener<R> {
     /// Uses TLS on every connection. By default, a server speaks plain HTTP. This method needs the feature `tls` of
     /// the adapter.
     ///
@@ -581,18 +639,40 @@ where
     /// ```
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
-        self.server.tls = true;
-        self.start_tls = Some(Arc::new(move |stream, peer| TlsSocket::new(stream, &tls, peer)));
+        self.start_tls =
+            Some(Arc::new(move |stream, peer| Box::new(TlsSocket::new(stream, &tls, peer))));
         self
     }
 }
 
 impl<R: Runtime> fmt::Debug for Listener<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServerBuilder { socket, handle, .. } = &self.server;
         f.debug_struct("Listener")
-            .field("socket", socket)
-            .field("handle", handle)
+            .field("socket", &self.socket)
+            .field("handle", &self.controls.handle)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lines_in;
+
+    #[test]
+    fn require_https_that_no_request_can_satisfy_is_logged() {
+        let said = |trusted: Option<&str>, require: bool| {
+            let config = Config::builder().require_https(require);
+            let config =
+                trusted.into_iter().fold(config, |config, range| config.trusted_proxy(range));
+            let config = config.build().unwrap();
+            lines_in(|| warn_of_impossible_https(&config, false, false))
+        };
+        let lines = said(None, true);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("WARN require_https refuses every request"), "{lines:?}");
+        assert!(lines[0].contains("see trusted_proxy"), "{lines:?}");
+        assert!(said(Some("127.0.0.1"), true).is_empty());
+        assert!(said(None, false).is_empty());
     }
 }

@@ -3,9 +3,9 @@
 //! Knows: a clock and a lock around the core's [`LineThrottle`], which decides when a line may be written.
 //! Does not know: the text of lines.
 
-use std::sync::{Mutex, PoisonError};
-
 use mcp_sse_core::{Clock, LineThrottle, SuppressedLines};
+
+use super::shared::Shared;
 
 /// Allows one log line per second for one cause, and counts the lines that are suppressed.
 ///
@@ -21,20 +21,19 @@ use mcp_sse_core::{Clock, LineThrottle, SuppressedLines};
 /// }
 /// ```
 #[derive(Debug, Default)]
-pub struct LogThrottle(Mutex<Option<(Clock, LineThrottle)>>);
+pub struct LogThrottle(Shared<Option<(Clock, LineThrottle)>>);
 
 impl LogThrottle {
     /// Creates a throttle that allows the first line.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(None))
+        Self(Shared::new(None))
     }
 
     /// Whether a line may be written now. `Some` means that the line has to be written, with the value at its
     /// end, which displays the number of suppressed lines. `None` means that the line is suppressed; it was counted.
     pub fn tell(&self) -> Option<SuppressedLines> {
-        // No code that holds the lock can panic, so the state behind a poisoned lock is valid.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let (clock, throttle) = state.get_or_insert_with(|| (Clock::start(), LineThrottle::new()));
         throttle.tell(clock.now())
     }

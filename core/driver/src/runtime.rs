@@ -2,13 +2,14 @@
 //!
 //! Knows: the types and functions that a runtime provides. Does not know: any runtime.
 //!
-//! Decided: one trait has all types and functions, so that one `impl` is a complete runtime, and the compiler lists
-//! what is missing. The alternatives were separate traits for listening sockets, streams and executors, but none of
-//! them is useful without the others; and readiness of a descriptor as the only primitive, but tokio's streams
-//! already remember which read has emptied a socket, and the driver would have to repeat that.
+//! Decided: one trait has all types and functions, so that one `impl` is a complete runtime, and the compiler
+//! lists what is missing. The alternatives were separate traits for listening sockets, streams and executors, but
+//! none of them is useful without the others; and readiness of a descriptor as the only primitive, but tokio's
+//! streams already remember which read has emptied a socket, and the driver would have to repeat that.
 //!
-//! TLS is an associated type and does not depend on the feature `tls`. Otherwise an adapter without TLS would not
-//! compile in a program in which another crate enables that feature of the driver.
+//! TLS is a trait of its own (`TlsUpgrade`) for the TCP stream, and `Runtime` does not depend on the feature `tls`.
+//! Otherwise an adapter without TLS would not compile in a program in which another crate enables that feature of
+//! the driver.
 
 use core::net::SocketAddr;
 use core::pin::Pin;
@@ -31,7 +32,8 @@ use super::socket::Socket;
 pub trait Runtime: Sized + 'static {
     /// A listening TCP socket that this runtime watches.
     type TcpListener: 'static;
-    /// A TCP stream that this runtime watches.
+    /// A TCP stream that this runtime watches. `Listener` has the method `tls` if this type implements
+    /// `TlsUpgrade`.
     type TcpStream: Socket + 'static;
     /// A listening Unix socket that this runtime watches.
     #[cfg(unix)]
@@ -39,9 +41,6 @@ pub trait Runtime: Sized + 'static {
     /// A Unix stream that this runtime watches.
     #[cfg(unix)]
     type UnixStream: Socket + 'static;
-    /// A TCP stream with TLS: `TlsSocket<Self::TcpStream>`. With any other type, such as
-    /// [`TcpStream`](Self::TcpStream), `Listener` does not have the method `tls`.
-    type TlsStream: Socket + 'static;
     /// A timer. The default value is a timer that is not set.
     type Timer: Timer + Default + 'static;
     /// A handle by which tasks are spawned on the thread of [`run_tasks`](Self::run_tasks).

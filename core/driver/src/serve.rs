@@ -6,7 +6,7 @@
 //! Each thread runs three kinds of tasks:
 //!
 //! - one that accepts, while [`Shard::poll_accepting`] is true, and gives each stream to [`Shard::accept`];
-//! - one for each connection, which is [`Shard::connection`]: it reads;
+//! - one for each connection, which polls [`Shard::poll_connection`]: it reads;
 //! - one that polls [`Shard::poll_turn`]: it handles deadlines, moves messages between the core and the handles, and
 //!   writes. The tasks that read only wake it, so that one turn writes the results of many reads: answers and events
 //!   for one socket are written together.
@@ -18,21 +18,22 @@ use core::future::poll_fn;
 use core::task::{Poll, ready};
 use core::time::Duration;
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use mcp_sse_core::{Clock, Config, EntropyUnavailable, Time};
+use mcp_sse_core::{Config, EntropyUnavailable};
 
 use super::accept_queue::Acceptor;
 use super::connection_source::{AcceptedStream, ConnectionSource, RuntimeListener};
 use super::decisions::Authorizer;
 use super::handle::{Handle, ShardControl, shard_control};
 use super::handler::HandlerReturn;
+use super::listen_socket::ListenSocket;
 use super::runtime::{Runtime, Timer};
-use super::server_builder::{Worker, invalid};
+use super::served_stream::{ServedStream, StartTls};
 use super::session::Session;
 use super::shard::Shard;
-use super::socket::Socket;
-use super::stream_factory::{ServedStream, StartTls, StreamFactory};
 use super::turn::Turn;
 use super::verdicts::VerdictCache;
 use super::worker_count;
@@ -44,27 +45,44 @@ const ACCEPTED_MAX: u8 = 16;
 /// The pause after an error of accepting that is likely to occur again, such as having no descriptor left.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// Serves one worker's share of a server on this thread, until the server has been shut down.
-pub(super) async fn serve_worker<R: Runtime>(
-    worker: Worker,
-    start_tls: Option<StartTls<R>>,
-    on_session: impl FnMut(Session, &R::Tasks) + 'static,
-) -> io::Result<()> {
-    let Worker { source, acceptor, config, controls } = worker;
-    let source = ConnectionSource::<RuntimeListener<R>>::new(source)?;
-    let acceptor = acceptor
-        .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
-        .transpose()?;
-    let shard = new_shard(config, controls);
-    R::run_tasks(move |tasks| {
-        if let Some((listener, acceptor)) = acceptor {
-            R::spawn(&tasks, accept_for_all(listener, acceptor));
-        }
-        R::spawn(&tasks, accept(source, StreamFactory { start_tls }, shard.clone()));
-        take_turns::<R, _>(shard, tasks, on_session)
-    })
-    .await;
-    Ok(())
+/// The part of a server that one thread gets, from which it makes a shard.
+pub(super) struct Worker<R: Runtime> {
+    /// The source of its connections; `None` if all requests come from [`Handle::exchange`].
+    pub(super) source: Option<ConnectionSource<ListenSocket>>,
+    /// The socket and the acceptor of all workers, if this worker's thread has to accept for all.
+    pub(super) acceptor: Option<(ListenSocket, Acceptor)>,
+    /// The configuration of the whole server.
+    pub(super) config: Config,
+    /// The shard's end of the server's handle.
+    pub(super) controls: ShardControl,
+    pub(super) start_tls: Option<StartTls<R>>,
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Serves a share of a server on this thread, until the server has been shut down.
+    pub(super) async fn serve(
+        self,
+        on_session: impl FnMut(Session, &R::Tasks) + 'static,
+    ) -> io::Result<()> {
+        let Self { source, acceptor, config, controls, start_tls } = self;
+        let source = source.map(ConnectionSource::<RuntimeListener<R>>::new).transpose()?;
+        let acceptor = acceptor
+            .map(|(socket, acceptor)| RuntimeListener::<R>::new(socket).map(|it| (it, acceptor)))
+            .transpose()?;
+        let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
+        let shard = Rc::new(Shard::new(config, Box::new(system), controls));
+        R::run_tasks(move |tasks| {
+            if let Some((listener, acceptor)) = acceptor {
+                R::spawn(&tasks, accept_for_all(listener, acceptor));
+            }
+            if let Some(source) = source {
+                R::spawn(&tasks, accept(source, start_tls, shard.clone()));
+            }
+            take_turns::<R>(shard, tasks, on_session)
+        })
+        .await;
+        Ok(())
+    }
 }
 
 /// Starts threads that serve requests whose HTTP another server has parsed. The requests come from
@@ -93,63 +111,39 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     let (handle, mut controls) = shard_control();
     controls.cache = cache;
     if let Some(authorizer) = authorizer {
-        controls.authorize(&mut config, authorizer).map_err(invalid)?;
+        controls.authorize(&mut config, authorizer)?;
     }
-    controls.check(&config).map_err(invalid)?;
-    let handler = SharedHandler::<R, _>::new(handlers, handler);
+    controls.check(&config)?;
+    let on_session = shared_handler::<R, _, _>(handlers, handler);
     let serve = move |controls| {
-        let (shard, handler) =
-            (new_shard::<R::TcpStream>(config.clone(), controls), handler.clone());
-        let on_session = move |session, _: &R::Tasks| handler.handle(session);
-        let served = R::run_tasks(|tasks| take_turns::<R, _>(shard, tasks, on_session));
-        R::block_on(async {
-            served.await;
-            Ok(())
-        })
-        .inspect_err(|error| log::error!("the service cannot run: {error}"))
+        let (source, acceptor, config, start_tls) = (None, None, config.clone(), None);
+        let worker = Worker::<R> { source, acceptor, config, controls, start_tls };
+        R::block_on(worker.serve(on_session.clone()))
+            .inspect_err(|error| log::error!("the service cannot run: {error}"))
     };
     // No task waits for the threads. They end after the shutdown.
     drop(run_each("service", &handle, controls.split(workers), serve)?);
     Ok(handle)
 }
 
-/// A handler of sessions that all threads of a server share.
-pub(super) struct SharedHandler<R: Runtime, H> {
+/// Makes of `handler` what all threads of a server call with their sessions.
+pub(super) fn shared_handler<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     handlers: R::Handlers,
-    handler: Arc<Mutex<H>>,
-}
-
-impl<R: Runtime, H> Clone for SharedHandler<R, H> {
-    fn clone(&self) -> Self {
-        Self { handlers: self.handlers.clone(), handler: self.handler.clone() }
-    }
-}
-
-impl<R: Runtime, H> SharedHandler<R, H> {
-    pub(super) fn new(handlers: R::Handlers, handler: H) -> Self {
-        Self { handlers, handler: Arc::new(Mutex::new(handler)) }
-    }
-
-    pub(super) fn handle<Form, Returned: HandlerReturn<Form>>(&self, session: Session)
-    where
-        H: FnMut(Session) -> Returned,
-    {
-        R::run_handler(&self.handlers, || {
+    handler: impl FnMut(Session) -> Returned + Send + 'static,
+) -> impl Fn(Session, &R::Tasks) + Clone + Send + Sync + 'static {
+    let handler = Arc::new(Mutex::new(handler));
+    move |session, _: &R::Tasks| {
+        R::run_handler(&handlers, || {
             // The lock is poisoned if the handler has panicked. The server then ends.
-            let mut handler = self.handler.lock().ok()?;
+            let mut handler = handler.lock().ok()?;
             handler(session).serving()
         });
     }
 }
 
-fn new_shard<S: Socket>(config: Config, controls: ShardControl) -> Shard<S> {
-    let system = |dest: &mut [u8]| getrandom::fill(dest).map_err(|_| EntropyUnavailable);
-    Shard::new(config, Box::new(system), controls)
-}
-
 /// Takes a shard's turns, and gives each of its connections a task, until the shard has been shut down.
-async fn take_turns<R: Runtime, S: Socket + 'static>(
-    shard: Shard<S>,
+async fn take_turns<R: Runtime>(
+    shard: Rc<Shard<ServedStream<R>>>,
     tasks: R::Tasks,
     mut on_session: impl FnMut(Session, &R::Tasks),
 ) {
@@ -157,7 +151,10 @@ async fn take_turns<R: Runtime, S: Socket + 'static>(
     loop {
         match poll_fn(|cx| shard.poll_turn(cx, &mut timer)).await {
             Turn::Opened(session) => on_session(session, &tasks),
-            Turn::Accepted(conn) => R::spawn(&tasks, shard.clone().connection(conn)),
+            Turn::Accepted(conn) => {
+                let shard = shard.clone();
+                R::spawn(&tasks, poll_fn(move |cx| shard.poll_connection(conn, cx)));
+            }
             Turn::Drained => return,
         }
     }
@@ -166,8 +163,8 @@ async fn take_turns<R: Runtime, S: Socket + 'static>(
 /// Accepts for a shard until it stops.
 async fn accept<R: Runtime>(
     source: ConnectionSource<RuntimeListener<R>>,
-    factory: StreamFactory<R>,
-    shard: Shard<ServedStream<R>>,
+    start_tls: Option<StartTls<R>>,
+    shard: Rc<Shard<ServedStream<R>>>,
 ) {
     let mut pace = AcceptBackoff::<R>::new();
     loop {
@@ -180,7 +177,8 @@ async fn accept<R: Runtime>(
                 Poll::Pending
             }
         });
-        match accepted.await.map(|accepted| accepted.map(|stream| factory.open(stream))) {
+        let open = |stream| ServedStream::open(stream, start_tls.as_ref());
+        match accepted.await.map(|accepted| accepted.map(open)) {
             None => return,
             Some(Ok(Ok((stream, peer)))) => shard.accept(stream, peer),
             Some(Ok(Err(error))) => {
@@ -220,17 +218,15 @@ async fn accept_for_all<R: Runtime>(listener: RuntimeListener<R>, acceptor: Acce
 /// Slows an accepting task down: other tasks run between connections, and it pauses when accepting fails.
 struct AcceptBackoff<R: Runtime> {
     accepted: u8,
-    clock: Clock,
     timer: R::Timer,
     /// The time of the last logged error, and the number of errors that were not logged since.
-    warned: Option<Time>,
+    warned: Option<Instant>,
     suppressed: u32,
 }
 
 impl<R: Runtime> AcceptBackoff<R> {
     fn new() -> Self {
-        let timer = R::Timer::default();
-        Self { accepted: 0, clock: Clock::start(), timer, warned: None, suppressed: 0 }
+        Self { accepted: 0, timer: R::Timer::default(), warned: None, suppressed: 0 }
     }
 
     /// Lets other tasks run after [`ACCEPTED_MAX`] calls. Call it before each connection.
@@ -244,9 +240,8 @@ impl<R: Runtime> AcceptBackoff<R> {
 
     /// Pauses after `error`, which is logged at most once a second.
     async fn pause_after(&mut self, error: &io::Error) {
-        let now = self.clock.now();
-        let quiet = |warned| now.saturating_since(warned) < Duration::from_secs(1);
-        if self.warned.is_some_and(quiet) {
+        let now = Instant::now();
+        if self.warned.is_some_and(|warned| now.duration_since(warned) < Duration::from_secs(1)) {
             self.suppressed += 1;
         } else {
             log::warn!("cannot accept a connection: {error} ({} times before)", self.suppressed);
@@ -255,10 +250,7 @@ impl<R: Runtime> AcceptBackoff<R> {
         // If the peer has left before its connection was accepted, the next accept may succeed: no pause.
         let left =
             matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
-        let until = if left { now } else { now.saturating_add(BACKOFF) };
-        if let Some(until) = self.clock.instant(until) {
-            self.timer.set(until);
-            poll_fn(|cx| self.timer.poll(cx)).await;
-        }
+        self.timer.set(if left { now } else { now + BACKOFF });
+        poll_fn(|cx| self.timer.poll(cx)).await;
     }
 }

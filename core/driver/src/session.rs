@@ -1,16 +1,18 @@
-//! The application's hold on one session, and the shard's.
+//! One session: the application's handle of it ([`Session`]) and the shard's side ([`SessionSlot`]).
 //!
-//! Between them is one [`Mailbox`] behind a lock that is held for moments: messages for the
-//! application, frames for the client, and who waits for which. It is empty most of the time and costs
-//! an idle session next to nothing, which is why it is not made of channels.
+//! Knows: the messages and frames between the two, and which task waits for which.
+//! Does not know: sockets, or how the core queues a frame.
+//!
+//! Both sides share one [`SessionMailbox`] behind a mutex that is held only to move an item. Channels
+//! were considered: two per session would allocate for each idle session, and most sessions are idle;
+//! an empty mailbox owns no heap memory.
 
 use core::fmt;
 use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, MutexGuard};
 
 use mcp_sse_core::{
     CloseReason, Limits, Principal, RequestHead, SendError, Server, SessionId, Time,
@@ -19,41 +21,42 @@ use mcp_sse_core::{
 
 use super::handle::Handle;
 use super::shard_set::ShardHandle;
+use super::shared::Shared;
 
-/// With this many frames on their way to the shard, or this many bytes of them, a sender waits. Few,
-/// because they are in nobody's budget.
+/// A sender waits while this many frames, or this many bytes of them, are in the session's mailbox.
+/// The limits are small because no budget of the core counts these frames yet.
 const FRAMES_MAX: usize = 16;
 const FRAMES_BYTES_MAX: usize = 256 << 10;
-/// As long as no more messages than this wait for the application, the core need not know: to tell it
-/// of each would be a wake-up of the shard's thread for each.
+/// Up to this many waiting messages are not reported to the core: reporting each would wake the
+/// shard's thread for each.
 const MESSAGES_UNREPORTED: u32 = 3;
-/// An empty queue keeps this much room for the next time.
+/// An empty queue keeps its memory if it has room for no more items than this.
 const CAPACITY_KEPT: usize = 8;
 
-/// How a session ended.
+/// How a session ended; see [`Session::closed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// Why.
+    /// Why it ended.
     pub reason: CloseReason,
-    /// Frames that were sent and did not leave whole.
+    /// How many frames were accepted by `send` and not written to the socket in full.
     pub frames_undelivered: u32,
 }
 
 #[derive(Default)]
-struct Mailbox {
+struct SessionMailbox {
     messages: VecDeque<Message>,
     messages_bytes: u64,
-    /// How many messages the core was told of.
+    /// How many waiting messages were last reported to the core.
     reported: usize,
     receiver: Option<Waker>,
     frames: VecDeque<Frame>,
     frames_bytes: usize,
-    /// Senders that wait for room, each by a number of its own.
-    senders: Vec<(u64, Waker)>,
+    /// The wakers of senders that wait for room, by a number that identifies the future.
+    senders: BTreeMap<u64, Waker>,
     senders_numbered: u64,
-    /// No frame is taken any more: the application is done with the session, or it has ended.
+    /// No frame is accepted any more: the application closed the session, or the session has ended.
     finished: bool,
-    /// Listed for the shard's attention.
+    /// The session is listed in the shard's mailbox and the shard has not served it yet.
     listed: bool,
     closed: Option<Closed>,
 }
@@ -62,22 +65,23 @@ struct SessionShared {
     id: SessionId,
     principal: Option<Principal>,
     head: Arc<RequestHead>,
-    mail: MailLimits,
+    limits: MailboxLimits,
     server: Handle,
     shard: Arc<ShardHandle>,
-    mailbox: Mutex<Mailbox>,
+    mailbox: Shared<SessionMailbox>,
 }
 
-/// What the configuration's limits mean for a mailbox.
+/// The limits of a session's mailbox, derived from the configuration.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MailLimits {
+pub(super) struct MailboxLimits {
     /// The largest frame that any queue can hold.
     frame_bytes_max: u64,
-    /// See [`MESSAGES_UNREPORTED`]: fewer where few are allowed, so that the limit stays exact.
+    /// [`MESSAGES_UNREPORTED`], or fewer if `inbound_messages_max` is small, so that the core still
+    /// enforces that limit exactly.
     unreported: usize,
 }
 
-impl MailLimits {
+impl MailboxLimits {
     pub(super) fn new(limits: &Limits) -> Self {
         let half = limits.inbound_messages_max.map_or(u32::MAX, |max| max / 2);
         Self {
@@ -90,13 +94,8 @@ impl MailLimits {
 }
 
 impl SessionShared {
-    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        // A panic elsewhere cannot leave it half-changed: nothing in here panics.
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets go of the mailbox and sees to it that the shard looks into it.
-    fn notify(&self, mut mailbox: MutexGuard<'_, Mailbox>) {
+    /// Unlocks the mailbox and lists the session in the shard's mailbox, unless it is listed already.
+    fn notify(&self, mut mailbox: MutexGuard<'_, SessionMailbox>) {
         let listed = mem::replace(&mut mailbox.listed, true);
         drop(mailbox);
         if !listed {
@@ -105,7 +104,7 @@ impl SessionShared {
     }
 
     fn finish(&self) {
-        let mut mailbox = self.mailbox();
+        let mut mailbox = self.mailbox.lock();
         mailbox.finished = true;
         let waiting = mem::take(&mut mailbox.senders);
         self.notify(mailbox);
@@ -113,11 +112,21 @@ impl SessionShared {
     }
 }
 
-fn wake(senders: Vec<(u64, Waker)>) {
-    senders.into_iter().for_each(|(_, waker)| waker.wake());
+/// Registers the task that waits for a message or the end, and unlocks the mailbox.
+fn set_receiver(mut mailbox: MutexGuard<'_, SessionMailbox>, cx: &Context<'_>) {
+    if mailbox.receiver.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+        let old = mailbox.receiver.replace(cx.waker().clone());
+        // Dropping a waker can run foreign code, so the lock is released first.
+        drop(mailbox);
+        drop(old);
+    }
 }
 
-impl Mailbox {
+fn wake(senders: BTreeMap<u64, Waker>) {
+    senders.into_values().for_each(Waker::wake);
+}
+
+impl SessionMailbox {
     fn take_message(&mut self) -> Option<Message> {
         let message = self.messages.pop_front()?;
         self.messages_bytes -= message.body().len() as u64;
@@ -127,7 +136,7 @@ impl Mailbox {
         Some(message)
     }
 
-    /// Whether the core thinks that more messages are waiting than are.
+    /// Whether fewer messages are waiting than the core was last told.
     fn report_is_stale(&self) -> bool {
         self.reported > self.messages.len()
     }
@@ -151,20 +160,52 @@ impl Mailbox {
     }
 }
 
-/// One session, in the hands of the application: receive its client's messages, send it frames.
+/// The application's handle of one session: it receives the client's messages and sends frames to it.
 ///
-/// The session ends in order (what was sent still leaves) when this value and every
-/// [`SessionSender`] made of it are dropped. It belongs to no runtime and may be moved to any thread.
+/// A session begins with a client's `GET` of the stream; the server hands this value to the
+/// application's handler. When this value and every [`SessionSender`] made from it are dropped, the
+/// session ends in order: frames that were sent are still written, then the stream ends.
+///
+/// It is `Send`, belongs to no runtime and may be moved to any thread or executor.
+///
+/// ```
+/// use mcp_sse_core::{SendError, jsonrpc::Kind, sse::Frame};
+/// use mcp_sse_driver::Session;
+///
+/// /// Answers each request with the same result.
+/// async fn answer_all(mut session: Session) -> Result<(), SendError> {
+///     while let Some(message) = session.recv().await {
+///         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
+///             session.send(Frame::result(id, "done").expect("valid JSON")).await?;
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 pub struct Session {
     sender: SessionSender,
 }
 
-/// The sending half of a [`Session`], to be cloned into whatever answers.
+/// The sending half of a [`Session`], for tasks that only send.
+///
+/// It is made by [`Session::sender`] and is cheap to clone. The session stays open while the `Session`
+/// or any of its senders exists.
+///
+/// ```
+/// use mcp_sse_core::{SendError, sse::Frame};
+/// use mcp_sse_driver::SessionSender;
+///
+/// async fn notify(sender: SessionSender) -> Result<(), SendError> {
+///     let json = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+///     sender.send(Frame::message(json).expect("valid JSON")).await
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SessionSender {
-    sending: Arc<SenderGuard>,
+    guard: Arc<SenderGuard>,
 }
 
+/// Shared by all senders of a session: the last one that is dropped closes the session.
 struct SenderGuard {
     shared: Arc<SessionShared>,
 }
@@ -176,26 +217,51 @@ impl Drop for SenderGuard {
 }
 
 impl Session {
-    /// The client's next message; `None` once the session has ended and everything was received.
+    /// Waits for the client's next message. Returns `None` once the session has ended and every
+    /// accepted message was received.
     ///
-    /// Cancel-safe: a dropped future has taken nothing.
+    /// Cancel-safe: a future that is dropped has taken no message.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::Session;
+    /// async fn log_all(mut session: Session) {
+    ///     while let Some(message) = session.recv().await {
+    ///         println!("{}: {}", session.id(), message.method().unwrap_or("a response"));
+    ///     }
+    ///     println!("{}: {:?}", session.id(), session.closed());
+    /// }
+    /// ```
     pub async fn recv(&mut self) -> Option<Message> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// As [`recv`](Self::recv), for futures and streams written by hand.
+    /// Polls for the client's next message, as [`recv`](Self::recv) does, for futures and streams that
+    /// are written by hand.
+    ///
+    /// The task of the last call of this method or of [`poll_closed`](Self::poll_closed) is woken.
+    ///
+    /// ```
+    /// # use core::{pin::Pin, task::{Context, Poll}};
+    /// # use mcp_sse_core::jsonrpc::Message;
+    /// # use mcp_sse_driver::Session;
+    /// struct NextMessage<'s>(&'s mut Session);
+    ///
+    /// impl Future for NextMessage<'_> {
+    ///     type Output = Option<Message>;
+    ///
+    ///     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+    ///         self.0.poll_recv(cx)
+    ///     }
+    /// }
+    /// ```
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        let shared = &self.sender.sending.shared;
-        let mut mailbox = shared.mailbox();
+        let shared = &self.sender.guard.shared;
+        let mut mailbox = shared.mailbox.lock();
         let Some(message) = mailbox.take_message() else {
             if mailbox.closed.is_some() {
                 return Poll::Ready(None);
             }
-            let same = mailbox.receiver.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
-            let old = if same { None } else { mailbox.receiver.replace(cx.waker().clone()) };
-            // A waker is somebody else's code, even when it is dropped: not under our lock.
-            drop(mailbox);
-            drop(old);
+            set_receiver(mailbox, cx);
             return Poll::Pending;
         };
         if mailbox.report_is_stale() {
@@ -204,73 +270,167 @@ impl Session {
         Poll::Ready(Some(message))
     }
 
-    /// How it ended, once it has, for whoever has no room for another message and must not miss the
-    /// end. Wakes the task that receives, and no other.
+    /// Polls for the end of the session without taking a message: for a task that cannot take another
+    /// message at the moment and still has to notice the end.
+    ///
+    /// One task is woken: that of the last call of this method or of [`poll_recv`](Self::poll_recv).
+    ///
+    /// ```
+    /// # use core::future::poll_fn;
+    /// # use mcp_sse_driver::{Closed, Session};
+    /// async fn closed(session: &mut Session) -> Closed {
+    ///     poll_fn(|cx| session.poll_closed(cx)).await
+    /// }
+    /// ```
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        let mut mailbox = self.sender.sending.shared.mailbox();
+        let mailbox = self.sender.guard.shared.mailbox.lock();
         if let Some(closed) = mailbox.closed {
             return Poll::Ready(closed);
         }
-        let old = mailbox.receiver.replace(cx.waker().clone());
-        drop(mailbox);
-        drop(old);
+        set_receiver(mailbox, cx);
         Poll::Pending
     }
 
-    /// A sending half of its own, for other tasks.
+    /// Returns a sending half of this session, for another task.
+    ///
+    /// ```
+    /// # use mcp_sse_core::sse::Frame;
+    /// # use mcp_sse_driver::Session;
+    /// fn answer_elsewhere(session: &Session, json: Vec<u8>) {
+    ///     let sender = session.sender();
+    ///     std::thread::spawn(move || sender.try_send(Frame::message(&json).expect("valid JSON")));
+    /// }
+    /// ```
     #[must_use]
     pub fn sender(&self) -> SessionSender {
         self.sender.clone()
     }
 
-    /// See [`SessionSender::send`].
+    /// Sends a frame and waits while the session's queue is full, as [`SessionSender::send`] does.
     ///
     /// # Errors
     ///
-    /// See there.
+    /// [`SendError::Gone`] once the session has ended or was closed; [`SendError::TooLarge`] if no
+    /// queue can ever hold the frame.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{SendError, sse::Frame};
+    /// # use mcp_sse_driver::Session;
+    /// async fn ping(session: &Session) -> Result<(), SendError> {
+    ///     let json = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    ///     session.send(Frame::message(json).expect("valid JSON")).await
+    /// }
+    /// ```
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
         self.sender.send(frame).await
     }
 
-    /// See [`SessionSender::try_send`].
+    /// Sends a frame if there is room for it now, as [`SessionSender::try_send`] does.
     ///
     /// # Errors
     ///
-    /// See there.
+    /// [`SendError::Full`] if there is no room now, and the errors of [`send`](Self::send).
+    ///
+    /// ```
+    /// # use mcp_sse_core::{SendError, sse::Frame};
+    /// # use mcp_sse_driver::Session;
+    /// /// Returns whether the log line was sent: it is dropped for a client that is behind.
+    /// fn send_log_line(session: &Session, frame: Frame) -> Result<bool, SendError> {
+    ///     match session.try_send(frame) {
+    ///         Ok(()) => Ok(true),
+    ///         Err(SendError::Full) => Ok(false),
+    ///         Err(error) => Err(error),
+    ///     }
+    /// }
+    /// ```
     pub fn try_send(&self, frame: Frame) -> Result<(), SendError> {
         self.sender.try_send(frame)
     }
 
-    /// See [`SessionSender::close`].
+    /// Ends the session in order: frames that were sent are still written, then the stream ends.
+    ///
+    /// Returns immediately. Later sends fail with [`SendError::Gone`]; messages that were accepted can
+    /// still be received. Calling it again changes nothing.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{SendError, sse::Frame};
+    /// # use mcp_sse_driver::Session;
+    /// async fn send_last(session: &Session, frame: Frame) -> Result<(), SendError> {
+    ///     session.send(frame).await?;
+    ///     session.close();
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn close(&self) {
         self.sender.close();
     }
 
-    /// Its name in logs.
+    /// The session's name in logs: `s12v7`. It is no secret and differs from the id in the endpoint
+    /// that the client posts to.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::Session;
+    /// fn log_begin(session: &Session) {
+    ///     println!("{} began", session.id());
+    /// }
+    /// ```
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.sender.id()
     }
 
-    /// On whose behalf it was opened, if anybody was asked.
+    /// The principal whose credentials opened the session; `None` if the server authenticates nobody.
+    ///
+    /// Only posts of the same principal reach the session.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::Session;
+    /// fn may_delete(session: &Session) -> bool {
+    ///     session.principal().is_some_and(|principal| principal.name() == "admin")
+    /// }
+    /// ```
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
-        self.sender.sending.shared.principal.as_ref()
+        self.sender.guard.shared.principal.as_ref()
     }
 
-    /// The GET that opened it.
+    /// The head of the `GET` request that opened the session.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::Session;
+    /// fn accepts_german(session: &Session) -> bool {
+    ///     session.head().field("accept-language").is_some_and(|value| value.starts_with(b"de"))
+    /// }
+    /// ```
     #[must_use]
     pub fn head(&self) -> &Arc<RequestHead> {
-        &self.sender.sending.shared.head
+        &self.sender.guard.shared.head
     }
 
-    /// The server that it is a session of: to reach the other sessions.
+    /// The handle of the server that the session belongs to, which reaches the other sessions.
+    ///
+    /// ```
+    /// # use mcp_sse_core::sse::Frame;
+    /// # use mcp_sse_driver::{Session, Stopped};
+    /// async fn tell_all(session: &Session, frame: Frame) -> Result<(), Stopped> {
+    ///     session.server().broadcast(frame).await?;
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use]
     pub fn server(&self) -> &Handle {
-        &self.sender.sending.shared.server
+        &self.sender.guard.shared.server
     }
 
-    /// How it ended, once it has.
+    /// How the session ended; `None` while it is open.
+    ///
+    /// ```
+    /// # use mcp_sse_core::CloseReason;
+    /// # use mcp_sse_driver::Session;
+    /// fn was_too_slow(session: &Session) -> bool {
+    ///     session.closed().is_some_and(|closed| closed.reason == CloseReason::Stalled)
+    /// }
+    /// ```
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
         self.sender.closed()
@@ -278,22 +438,34 @@ impl Session {
 }
 
 impl SessionSender {
-    /// Sends a frame, waiting while the client is behind.
+    /// Sends a frame and waits while the session's queue is full.
     ///
-    /// `Ok` means that the frame has its place in line; whether it arrived, HTTP does not say. Frames
-    /// of one sender arrive in the order of their sending. Cancel-safe: a dropped future has sent
-    /// nothing.
+    /// `Ok` means that the frame is queued; HTTP has no acknowledgement of its arrival. Frames of one
+    /// sender are written in the order in which they were sent. Cancel-safe: a future that is dropped
+    /// before it is ready has sent nothing.
     ///
     /// # Errors
     ///
-    /// [`SendError::Gone`] once the session has ended or was closed; [`SendError::TooLarge`] for a
-    /// frame that no queue will ever hold.
+    /// [`SendError::Gone`] once the session has ended or was closed; [`SendError::TooLarge`] if no
+    /// queue can ever hold the frame
+    /// ([`Limits::queues_bytes_max`](mcp_sse_core::Limits::queues_bytes_max)).
+    ///
+    /// ```
+    /// # use mcp_sse_core::{SendError, sse::Frame};
+    /// # use mcp_sse_driver::SessionSender;
+    /// async fn send_in_order(sender: &SessionSender, frames: Vec<Frame>) -> Result<(), SendError> {
+    ///     for frame in frames {
+    ///         sender.send(frame).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub async fn send(&self, frame: Frame) -> Result<(), SendError> {
-        let mut place = WaitingSend { shared: &self.sending.shared, number: None };
+        let mut waiting = WaitingSend { shared: &self.guard.shared, number: None };
         let mut frame = Some(frame);
         poll_fn(|cx| {
             let Some(ready) = frame.take() else { return Poll::Ready(Ok(())) };
-            match self.put(ready, Some((&mut place, cx))) {
+            match self.put(ready, Some((&mut waiting, cx))) {
                 Ok(()) => Poll::Ready(Ok(())),
                 Err((SendError::Full, back)) => {
                     frame = Some(back);
@@ -309,27 +481,39 @@ impl SessionSender {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), and [`SendError::Full`].
+    /// [`SendError::Full`] if there is no room now, and the errors of [`send`](Self::send).
+    ///
+    /// ```
+    /// # use mcp_sse_core::sse::Frame;
+    /// # use mcp_sse_driver::SessionSender;
+    /// /// Sends to each session that has room, and drops the sessions that have ended.
+    /// fn publish(subscribers: &mut Vec<SessionSender>, frame: &Frame) {
+    ///     subscribers.retain(|sender| sender.closed().is_none());
+    ///     for sender in subscribers {
+    ///         let _ = sender.try_send(frame.clone());
+    ///     }
+    /// }
+    /// ```
     pub fn try_send(&self, frame: Frame) -> Result<(), SendError> {
         self.put(frame, None).map_err(|(error, _)| error)
     }
 
-    /// Puts a frame into the mailbox, or its sender among those that wait.
+    /// Puts a frame into the mailbox. If there is no room, `waiting` is registered to be woken.
     fn put(
         &self,
         frame: Frame,
         waiting: Option<(&mut WaitingSend<'_>, &Context<'_>)>,
     ) -> Result<(), (SendError, Frame)> {
-        let shared = &self.sending.shared;
-        if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.mail.frame_bytes_max {
+        let shared = &self.guard.shared;
+        if frame.wire_len() as u64 + Limits::SEGMENT_COST > shared.limits.frame_bytes_max {
             return Err((SendError::TooLarge, frame));
         }
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         if mailbox.finished {
             return Err((SendError::Gone, frame));
         }
         if !mailbox.takes_frames() {
-            let old = waiting.and_then(|(place, cx)| place.wait(&mut mailbox, cx));
+            let old = waiting.and_then(|(waiting, cx)| waiting.wait(&mut mailbox, cx));
             drop(mailbox);
             drop(old);
             return Err((SendError::Full, frame));
@@ -339,55 +523,70 @@ impl SessionSender {
         Ok(())
     }
 
-    /// Ends the session in order: what was sent still leaves, then the stream ends.
+    /// Ends the session in order: frames that were sent are still written, then the stream ends.
+    ///
+    /// Returns immediately. Sends of every sender then fail with [`SendError::Gone`]. Calling it again
+    /// changes nothing.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::SessionSender;
+    /// fn end_all(senders: &[SessionSender]) {
+    ///     senders.iter().for_each(SessionSender::close);
+    /// }
+    /// ```
     pub fn close(&self) {
-        self.sending.shared.finish();
+        self.guard.shared.finish();
     }
 
-    /// The session's name in logs.
+    /// The session's name in logs; see [`Session::id`].
+    ///
+    /// ```
+    /// # use mcp_sse_driver::SessionSender;
+    /// fn find(senders: &[SessionSender], id: mcp_sse_core::SessionId) -> Option<&SessionSender> {
+    ///     senders.iter().find(|sender| sender.id() == id)
+    /// }
+    /// ```
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.sending.shared.id
+        self.guard.shared.id
     }
 
-    /// How the session ended, once it has.
+    /// How the session ended; `None` while it is open.
+    ///
+    /// ```
+    /// # use mcp_sse_driver::SessionSender;
+    /// fn frames_lost(sender: &SessionSender) -> u32 {
+    ///     sender.closed().map_or(0, |closed| closed.frames_undelivered)
+    /// }
+    /// ```
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
-        self.sending.shared.mailbox().closed
+        self.guard.shared.mailbox.lock().closed
     }
 }
 
-/// The place of one `send` among those that wait; given up when the future is dropped.
+/// One `send` future in the mailbox's list of waiting senders; dropping it takes it off the list.
 struct WaitingSend<'s> {
     shared: &'s SessionShared,
     number: Option<u64>,
 }
 
 impl WaitingSend<'_> {
-    /// Sees to being woken. Returns the waker that this replaces.
-    fn wait(&mut self, mailbox: &mut Mailbox, cx: &Context<'_>) -> Option<Waker> {
+    /// Registers the task of `cx` to be woken. Returns the waker that it replaces.
+    fn wait(&mut self, mailbox: &mut SessionMailbox, cx: &Context<'_>) -> Option<Waker> {
         let number = *self.number.get_or_insert_with(|| {
             mailbox.senders_numbered += 1;
             mailbox.senders_numbered
         });
-        match mailbox.senders.iter_mut().find(|(known, _)| *known == number) {
-            Some((_, waker)) if waker.will_wake(cx.waker()) => None,
-            Some((_, waker)) => Some(mem::replace(waker, cx.waker().clone())),
-            None => {
-                mailbox.senders.push((number, cx.waker().clone()));
-                None
-            }
-        }
+        mailbox.senders.insert(number, cx.waker().clone())
     }
 }
 
 impl Drop for WaitingSend<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let mut mailbox = self.shared.mailbox();
-        let at = mailbox.senders.iter().position(|(known, _)| *known == number);
-        let waiting = at.map(|at| mailbox.senders.swap_remove(at));
-        drop(mailbox);
+        // The lock is released before the waker is dropped.
+        let waiting = self.shared.mailbox.lock().senders.remove(&number);
         drop(waiting);
     }
 }
@@ -413,7 +612,7 @@ impl fmt::Debug for SessionSender {
 
 /// The shard's side of a session.
 pub(super) struct SessionSlot {
-    /// A frame for which the session's queue has no room.
+    /// A frame that the session's full queue refused; it is offered again first.
     refused: Option<Frame>,
     shared: Arc<SessionShared>,
 }
@@ -425,26 +624,27 @@ impl SessionSlot {
         head: Arc<RequestHead>,
         server: Handle,
         shard: Arc<ShardHandle>,
-        mail: MailLimits,
+        limits: MailboxLimits,
     ) -> (Self, Session) {
-        let mailbox = Mutex::default();
-        let shared = Arc::new(SessionShared { id, principal, head, mail, server, shard, mailbox });
-        let sending = Arc::new(SenderGuard { shared: shared.clone() });
-        (Self { refused: None, shared }, Session { sender: SessionSender { sending } })
+        let mailbox = Shared::default();
+        let shared =
+            Arc::new(SessionShared { id, principal, head, limits, server, shard, mailbox });
+        let guard = Arc::new(SenderGuard { shared: shared.clone() });
+        (Self { refused: None, shared }, Session { sender: SessionSender { guard } })
     }
 
     pub(super) fn id(&self) -> SessionId {
         self.shared.id
     }
 
-    /// A message for the application.
+    /// Puts a message into the mailbox for the application.
     pub(super) fn message(&self, message: Message, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         mailbox.messages_bytes += message.body().len() as u64;
         mailbox.messages.push_back(message);
         let receiver = mailbox.receiver.take();
-        if mailbox.messages.len() > self.shared.mail.unreported {
-            self.set_health_extras(&mut mailbox, server, now);
+        if mailbox.messages.len() > self.shared.limits.unreported {
+            self.report_backlog(&mut mailbox, server, now);
         }
         drop(mailbox);
         if let Some(receiver) = receiver {
@@ -452,30 +652,32 @@ impl SessionSlot {
         }
     }
 
-    /// Tells the core how many messages wait for the application.
-    fn set_health_extras(&self, mailbox: &mut Mailbox, server: &mut Server, now: Time) {
+    /// Reports to the core how many messages wait for the application, and their bytes.
+    fn report_backlog(&self, mailbox: &mut SessionMailbox, server: &mut Server, now: Time) {
         let waiting = mailbox.messages.len();
-        mailbox.reported = if waiting > self.shared.mail.unreported { waiting } else { 0 };
+        mailbox.reported = if waiting > self.shared.limits.unreported { waiting } else { 0 };
         let bytes = if mailbox.reported > 0 { mailbox.messages_bytes } else { 0 };
         let messages = u32::try_from(mailbox.reported).unwrap_or(u32::MAX);
         server.set_backlog(self.shared.id, messages, bytes, now);
     }
 
-    /// The handle asked for attention: it has frames, or has taken messages, or is gone.
-    pub(super) fn attend(&mut self, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox();
+    /// Serves the mailbox after a notification: the application has sent frames, received messages or
+    /// closed the session.
+    pub(super) fn serve_mailbox(&mut self, server: &mut Server, now: Time) {
+        let mut mailbox = self.shared.mailbox.lock();
         mailbox.listed = false;
         if mailbox.report_is_stale() {
-            self.set_health_extras(&mut mailbox, server, now);
+            self.report_backlog(&mut mailbox, server, now);
         }
         drop(mailbox);
-        self.pump(server, now);
+        self.queue_frames(server, now);
     }
 
-    /// Moves frames from the handle to the session's queue, until there are none or it is full.
-    pub(super) fn pump(&mut self, server: &mut Server, now: Time) {
+    /// Moves frames from the mailbox to the core's queue of the session, until none is left or the
+    /// queue is full.
+    pub(super) fn queue_frames(&mut self, server: &mut Server, now: Time) {
         let shared = &*self.shared;
-        let mut mailbox = shared.mailbox();
+        let mut mailbox = shared.mailbox.lock();
         let mut moved = false;
         loop {
             let Some(frame) = self.refused.take().or_else(|| mailbox.take_frame()) else {
@@ -490,13 +692,13 @@ impl SessionSlot {
                     self.refused = Some(frame);
                     break;
                 }
-                // Ending: `Closed` follows, and counts what is left.
+                // The session is ending: `Closed` follows, and `close` counts the frames that are left.
                 Err(SendError::Gone) => {
                     self.refused = Some(frame);
                     mailbox.finished = true;
                     break;
                 }
-                // Too large for any queue; or an error that a later version of the core has.
+                // Too large for any queue, or an error of a later version of the core.
                 Err(error) => {
                     let bytes = frame.wire_len();
                     log::error!("{}: a frame of {bytes} bytes was dropped: {error}", shared.id);
@@ -504,15 +706,15 @@ impl SessionSlot {
                 }
             }
         }
-        let waiting = if moved { mem::take(&mut mailbox.senders) } else { Vec::new() };
+        let waiting = if moved { mem::take(&mut mailbox.senders) } else { BTreeMap::new() };
         drop(mailbox);
         wake(waiting);
     }
 
-    /// The session has ended. Messages that were accepted are still received; whoever receives them
-    /// finds out by sending that nobody listens.
+    /// Records the end of the session and wakes every waiting task. Accepted messages can still be
+    /// received; sends fail with [`SendError::Gone`].
     pub(super) fn close(&self, reason: CloseReason, frames_undelivered: u32) {
-        let mut mailbox = self.shared.mailbox();
+        let mut mailbox = self.shared.mailbox.lock();
         if mailbox.closed.is_some() {
             return;
         }
@@ -531,7 +733,7 @@ impl SessionSlot {
 }
 
 impl Drop for SessionSlot {
-    /// The whole shard is dropped, with its sessions: nobody is left waiting.
+    /// A slot that is dropped with its whole shard ends the session, so that no task waits for ever.
     fn drop(&mut self) {
         self.close(CloseReason::Shutdown, 0);
     }

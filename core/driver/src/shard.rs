@@ -1,15 +1,13 @@
-//! The server of one thread with its sockets, which the tasks of that thread share.
+//! One shard: a core [`Server`] with its sockets, on one thread, shared by the tasks of an adapter.
 //!
-//! Knows: which socket belongs to which connection, and which task waits for it.
-//! Does not know: how a socket is made, or what polls.
+//! Knows: which socket belongs to which connection, which task waits for it, and how bytes are read
+//! and written. Does not know: how a socket is made, or which executor runs the tasks.
 
 use core::cell::RefCell;
-use core::future::poll_fn;
 use core::mem;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 use std::time::Instant;
 
 use mcp_sse_core::{
@@ -19,73 +17,73 @@ use mcp_sse_core::{
 use super::decisions::Decisions;
 use super::exchange::{ExchangeRequest, ExchangeSocket};
 use super::handle::{ControlReceiver, Handle, ShardControl};
-use super::session::{MailLimits, Session, SessionSlot};
+use super::session::{MailboxLimits, Session, SessionSlot};
 use super::shard_set::ShardSet;
 use super::slots::put;
 use super::socket::Socket;
 
-/// The size of a thread's read buffer, which all of its connections share.
+/// How many bytes one read may return, into a buffer that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
-/// Slices that are offered to one write. Most operating systems take more at once, but few queues are
-/// longer.
+/// How many slices are offered to one vectored write. Most systems take more (`IOV_MAX` is 1,024 on
+/// Linux), but queues are rarely longer.
 const SLICES: usize = 64;
-/// Reads or writes for one connection before the others are served.
+/// How many reads, or writes, one connection may do before other tasks run.
 const IO_BATCH: usize = 16;
 
-/// A server and the sockets of its connections, shared by the tasks of one thread.
+/// A core [`Server`] with the sockets of its connections, shared by the tasks of one thread.
+///
+/// Three kinds of tasks run it: one that accepts sockets ([`accept`](Self::accept)), one for each
+/// connection ([`poll_connection`](Self::poll_connection)), which reads, and one that polls the turns,
+/// which writes.
 pub(super) struct Shard<S> {
-    pub(super) state: Rc<RefCell<ShardState<S>>>,
-}
-
-impl<S> Clone for Shard<S> {
-    fn clone(&self) -> Self {
-        Self { state: self.state.clone() }
-    }
+    pub(super) state: RefCell<ShardState<S>>,
 }
 
 pub(super) struct ShardState<S> {
     pub(super) server: Server,
     pub(super) clock: Clock,
-    /// The server's handle, which each session has.
+    /// The server's handle, of which each session gets a clone.
     pub(super) handle: Handle,
     pub(super) receiver: ControlReceiver,
     pub(super) shard_set: ShardSet,
-    pub(super) mail: MailLimits,
+    pub(super) mailbox_limits: MailboxLimits,
     pub(super) decisions: Decisions,
     /// Connections by their slots.
     conns: Vec<Option<Conn<S>>>,
     /// Sessions by their slots.
     pub(super) sessions: Vec<Option<SessionSlot>>,
-    /// Sessions that [`Turn::Opened`](super::turn::Turn::Opened) has not returned yet.
+    /// Sessions that were opened and that the next turns return.
     pub(super) opened: VecDeque<Session>,
-    /// Connections that [`Turn::Accepted`](super::turn::Turn::Accepted) has not returned yet.
+    /// Connections that were accepted and that the next turns return.
     pub(super) accepted: VecDeque<ConnId>,
+    /// The read buffer of all connections.
     buffer: Box<[u8]>,
-    /// A turn is wanted, and the task that takes turns has been woken.
+    /// A turn was requested, and the task that takes turns has been woken.
     turn_wanted: bool,
+    /// The task that takes turns.
     pub(super) turn_waker: Option<Waker>,
     /// The task that accepts.
     accept_waker: Option<Waker>,
-    /// The last result of [`Shard::poll_accepting`].
-    accept_told: Poll<bool>,
-    /// When the thread's timer will fire.
+    /// What the last `poll_accepting` returned.
+    accept_reported: Poll<bool>,
+    /// When the adapter's timer will fire.
     pub(super) timer_at: Option<Instant>,
-    /// After a delay of this thread: until when sockets are read before timeouts fire.
-    pub(super) look_until: Option<Time>,
+    /// Until this time, timers that are due wait while sockets are drained; see `tick`.
+    pub(super) drain_until: Option<Time>,
 }
 
 struct Conn<S> {
     id: ConnId,
     socket: Io<S>,
-    /// The waker of the connection's task, once that has been polled.
+    /// The connection's task, once it has been polled.
     waker: Option<Waker>,
-    /// The socket took no more bytes; the connection's task is woken when it does.
+    /// The socket took no more bytes; the connection's task is woken when it takes some again.
     blocked: bool,
     /// The write side has been shut down.
     shut: bool,
-    /// The socket has failed, and the connection's task is to end.
+    /// The socket failed, so the connection's task must end.
     failed: bool,
-    /// What the task waits for.
+    /// The interest that the task's last poll saw.
     waits_for: Option<Interest>,
 }
 
@@ -95,7 +93,7 @@ impl<S> Conn<S> {
             id,
             socket,
             waker: None,
-            // So the task's first poll writes output that was queued before it.
+            // So that the task's first poll writes output that was queued before it.
             blocked: true,
             shut: false,
             failed: false,
@@ -104,68 +102,76 @@ impl<S> Conn<S> {
     }
 }
 
-/// The stream of a connection: a socket, or an exchange with another HTTP server.
+impl<S: Socket> Conn<S> {
+    /// Shuts the write side down and reads, as far as the core is interested. Returns `None` if the
+    /// socket is to be closed.
+    fn poll_read(
+        &mut self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        match interest {
+            _ if self.failed => return Poll::Ready(Ok(None)),
+            Interest::Close => return Poll::Ready(Ok(None)),
+            Interest::Io { read: false, .. } => return Poll::Pending,
+            Interest::Linger if !self.shut => {
+                ready!(self.socket.stream().poll_shutdown(cx))?;
+                self.shut = true;
+            }
+            Interest::Io { read: true, .. } | Interest::Linger => {}
+        }
+        self.socket.stream().poll_read(cx, buffer).map_ok(Some)
+    }
+}
+
+/// The byte stream of a connection: a socket of the adapter, or an exchange.
 enum Io<S> {
     Socket(S),
     Exchange {
-        channel: ExchangeSocket,
+        socket: ExchangeSocket,
         /// The head of the response has been handed over.
-        answered: bool,
+        responded: bool,
     },
 }
 
-impl<S: Socket> Socket for Io<S> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+impl<S: Socket> Io<S> {
+    fn stream(&mut self) -> &mut dyn Socket {
         match self {
-            Self::Socket(socket) => socket.poll_read(cx, buffer),
-            Self::Exchange { channel, .. } => channel.poll_read(cx, buffer),
-        }
-    }
-
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Socket(socket) => socket.poll_write(cx, pieces),
-            Self::Exchange { channel, .. } => channel.poll_write(cx, pieces),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Socket(socket) => socket.poll_shutdown(cx),
-            Self::Exchange { channel, .. } => channel.poll_shutdown(cx),
+            Self::Socket(socket) => socket,
+            Self::Exchange { socket, .. } => socket,
         }
     }
 }
 
 impl<S: Socket> Shard<S> {
-    /// Makes a shard without connections. `config` is that of the whole server: one shard among several
-    /// takes its share of the limits.
+    /// Makes a shard without connections.
+    ///
+    /// `config` is the configuration of the whole server: if `control` belongs to one shard among
+    /// several, this shard gets its number and its share of the limits. `entropy` makes the session
+    /// ids, so it must be unpredictable.
     #[must_use]
     pub(super) fn new(
         config: Config,
         entropy: Box<dyn Entropy + Send>,
-        controls: ShardControl,
+        control: ShardControl,
     ) -> Self {
-        let ShardControl { handle, receiver, shard_set, authorizer, cache } = controls;
+        let ShardControl { handle, receiver, shard_set, authorizer, cache } = control;
         let cache = cache.share_of(shard_set.shards());
         let decisions = Decisions::new(authorizer, cache, shard_set.own().clone());
         let config = shard_set.configure(config);
         let clock = Clock::start();
-        let mail = MailLimits::new(config.limits());
+        let mailbox_limits = MailboxLimits::new(config.limits());
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
         Self {
-            state: Rc::new(RefCell::new(ShardState {
+            state: RefCell::new(ShardState {
                 server,
                 clock,
                 handle,
                 receiver,
                 shard_set,
-                mail,
+                mailbox_limits,
                 decisions,
                 conns: Vec::new(),
                 sessions: Vec::new(),
@@ -175,23 +181,25 @@ impl<S: Socket> Shard<S> {
                 turn_wanted: false,
                 turn_waker: None,
                 accept_waker: None,
-                accept_told: Poll::Pending,
+                accept_reported: Poll::Pending,
                 timer_at: None,
-                look_until: None,
-            })),
+                drain_until: None,
+            }),
         }
     }
 
-    /// Whether to accept now: pending while the table of connections is full, and false once the server is
-    /// stopping. The task of `cx` is woken when the answer may have changed.
+    /// Waits until a socket may be accepted: `true` if there is room for a connection, `false` once
+    /// the server is stopping, and pending while all connections are in use.
+    ///
+    /// The task of `cx` is woken when the result may have changed.
     pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         set_waker(&mut state.accept_waker, cx);
-        state.accept_told = state.accepting();
-        state.accept_told
+        state.accept_reported = state.accepting();
+        state.accept_reported
     }
 
-    /// The number of connections that there is room for.
+    /// How many more connections the shard has room for; `u32::MAX` if they are not limited.
     #[must_use]
     pub(super) fn room(&self) -> u32 {
         let state = self.state.borrow();
@@ -199,14 +207,16 @@ impl<S: Socket> Shard<S> {
         max.map_or(u32::MAX, |max| max.saturating_sub(state.server.connections_open()))
     }
 
-    /// Takes an accepted socket, and closes it if there is no room. The next turn returns the connection as
-    /// [`Turn::Accepted`](super::turn::Turn::Accepted).
+    /// Adds a connection with an accepted socket, whose other end is `peer`.
+    ///
+    /// The next turn returns it as [`Turn::Accepted`](super::turn::Turn::Accepted). If a limit leaves no
+    /// room for it, the socket is dropped, and the refusal is counted and logged.
     pub(super) fn accept(&self, socket: S, peer: Peer) {
         let state = &mut *self.state.borrow_mut();
         let id = match state.server.accept(peer, state.clock.now()) {
             Ok(id) => id,
             Err(error) => {
-                // The core has logged the reason, at most once a second.
+                // The core has logged it at a higher level, at a limited rate.
                 return log::debug!("a connection from {peer} was closed at once: {error}");
             }
         };
@@ -216,19 +226,17 @@ impl<S: Socket> Shard<S> {
         state.want_turn();
     }
 
-    /// Reads from one connection until it has ended and its socket is closed.
-    pub(super) async fn connection(self, id: ConnId) {
-        poll_fn(|cx| self.poll_connection(id, cx)).await;
-    }
-
-    fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
+    /// Serves one connection: reads its socket until the connection has ended, and closes the socket.
+    ///
+    /// A task for it is spawned for each [`Turn::Accepted`](super::turn::Turn::Accepted), on the thread of
+    /// the shard. If the task is dropped earlier, the connection stays open and is not read.
+    pub(super) fn poll_connection(&self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
         let state = &mut *self.state.borrow_mut();
         for _ in 0..IO_BATCH {
             if state.poll_once(id, cx).is_pending() {
                 return Poll::Pending;
             }
-            let over = state.conn(id).is_none();
-            if over {
+            if find(&mut state.conns, id).is_none() {
                 return Poll::Ready(());
             }
         }
@@ -238,83 +246,58 @@ impl<S: Socket> Shard<S> {
 }
 
 impl<S: Socket> ShardState<S> {
-    fn conn(&mut self, id: ConnId) -> Option<&mut Conn<S>> {
-        self.conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
-    }
-
-    /// One step of a connection's task: pending if it waits for something.
+    /// One step of a connection's task: a read, a shutdown or the end. Pending if it has to wait.
     fn poll_once(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        let Some(conn) = find(&mut self.conns, id) else { return Poll::Ready(()) };
         set_waker(&mut conn.waker, cx);
-        if let Io::Exchange { channel, .. } = &conn.socket
-            && channel.poll_gone(cx).is_ready()
+        if let Io::Exchange { socket, .. } = &conn.socket
+            && socket.poll_gone(cx).is_ready()
         {
             conn.failed = true;
         }
         self.hand_over_head(id);
-        let Some(conn) = self.conn(id) else { return Poll::Ready(()) };
+        let Some(conn) = find(&mut self.conns, id) else { return Poll::Ready(()) };
         if mem::take(&mut conn.blocked) {
             self.flush(id);
-            // Bytes that were written may have made room for which a sender waits.
+            // Written bytes make room in queues, for which senders may be waiting.
             self.want_turn();
         }
         let interest = self.server.interest(id);
         let now = self.clock.now();
         let Self { server, conns, buffer, shard_set, .. } = self;
-        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-        let Some(conn) = conn.filter(|conn| conn.id == id) else { return Poll::Ready(()) };
+        let Some(conn) = find(conns, id) else { return Poll::Ready(()) };
         conn.waits_for = Some(interest);
-        let read = match interest {
-            _ if conn.failed => Err(None),
-            Interest::Close => Err(None),
-            Interest::Io { read: false, .. } => return Poll::Pending,
-            Interest::Io { read: true, .. } => Ok(()),
-            Interest::Linger if conn.shut => Ok(()),
-            Interest::Linger => match conn.socket.poll_shutdown(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {
-                    conn.shut = true;
-                    Ok(())
-                }
-                Poll::Ready(Err(error)) => Err(Some(error)),
-            },
-        };
-        let read = match read {
-            Ok(()) => match conn.socket.poll_read(cx, buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(count)) => Ok(count),
-                Poll::Ready(Err(error)) => Err(Some(error)),
-            },
-            Err(error) => Err(error),
-        };
-        // A request that is read may ask for the counts ...
+        let Poll::Ready(read) = conn.poll_read(interest, cx, buffer) else { return Poll::Pending };
+        // Before: the input may be a request for the counts of all shards.
         shard_set.sync_counts(server);
         match read {
-            Ok(0) => server.handle_eof(id, now),
-            Ok(count) => server.handle_input(id, buffer.get(..count).unwrap_or_default(), now),
-            Err(error) => {
-                if let Some(error) = error {
+            Ok(Some(0)) => server.handle_eof(id, now),
+            Ok(Some(count)) => {
+                server.handle_input(id, buffer.get(..count).unwrap_or_default(), now)
+            }
+            ended => {
+                if let Err(error) = ended {
                     log::debug!("{id}: {error}");
                 }
-                // The socket is closed before the core is told, as it asks.
+                // `handle_disconnect` requires that the socket is closed already.
                 if let Some(slot) = conns.get_mut(id.slot()) {
                     *slot = None;
                 }
                 server.handle_disconnect(id, now);
             }
         }
-        // ... and change them.
+        // After: the input may have opened or closed something.
         shard_set.sync_counts(server);
         self.want_turn();
         Poll::Ready(())
     }
 
-    /// Takes a request that another HTTP server has received.
+    /// Adds a connection for a request that another HTTP server has read.
     pub(super) fn exchange(
         &mut self,
         request: &ExchangeRequest,
         peer: Peer,
-        channel: ExchangeSocket,
+        socket: ExchangeSocket,
     ) {
         let fields: Vec<_> =
             request.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -326,38 +309,36 @@ impl<S: Socket> ShardState<S> {
         };
         match self.server.exchange(exchange, peer, self.clock.now()) {
             Ok(id) => {
-                let socket = Io::Exchange { channel, answered: false };
+                let socket = Io::Exchange { socket, responded: false };
                 put(&mut self.conns, id.slot(), Conn::new(id, socket));
                 self.accepted.push_back(id);
             }
-            // The exchange's client learns it when the socket is dropped, and the core has logged it.
+            // Dropping `socket` tells the HTTP side; the core has logged it at a higher level.
             Err(error) => log::debug!("a request from {peer} was not taken: {error}"),
         }
     }
 
-    /// In an exchange the response's head is handed over before its body, and separately.
+    /// Passes the head of a response to the HTTP side of an exchange, which gets it apart from the body.
     fn hand_over_head(&mut self, id: ConnId) {
         let Self { server, conns, .. } = self;
-        let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-        if let Some(conn) = conn.filter(|conn| conn.id == id)
-            && let Io::Exchange { channel, answered: answered @ false } = &mut conn.socket
+        if let Some(conn) = find(conns, id)
+            && let Io::Exchange { socket, responded: responded @ false } = &mut conn.socket
             && let Some(head) = server.response(id)
         {
-            channel.respond(head.clone());
-            *answered = true;
+            socket.respond(head.clone());
+            *responded = true;
         }
     }
 
-    /// Writes queued output of a connection as far as the socket takes it, and wakes the connection's
-    /// task if what it has to wait for has changed.
+    /// Writes a connection's output until the socket takes no more, and wakes the connection's task if
+    /// it has to act: the interest has changed, or the socket has failed.
     pub(super) fn flush(&mut self, id: ConnId) {
         self.hand_over_head(id);
         for _ in 0..IO_BATCH {
             let now = self.clock.now();
             let Self { server, conns, .. } = self;
-            let conn = conns.get_mut(id.slot()).and_then(Option::as_mut);
-            let Some(conn) = conn.filter(|conn| conn.id == id) else { return };
-            // A task that has not been polled yet is about to run and to write.
+            let Some(conn) = find(conns, id) else { return };
+            // A task without a waker has not been polled yet; its first poll writes.
             let Some(waker) = &conn.waker else { return };
             let transmit = server.transmit(id);
             if conn.blocked || conn.failed || transmit.is_empty() {
@@ -366,7 +347,7 @@ impl<S: Socket> ShardState<S> {
             let mut pieces = [IoSlice::new(&[]); SLICES];
             let filled = transmit.fill(&mut pieces);
             let pieces = pieces.get(..filled).unwrap_or_default();
-            match conn.socket.poll_write(&mut Context::from_waker(waker), pieces) {
+            match conn.socket.stream().poll_write(&mut Context::from_waker(waker), pieces) {
                 Poll::Ready(Ok(0)) => conn.failed = true,
                 Poll::Ready(Ok(count)) => server.handle_written(id, count, now),
                 Poll::Pending => conn.blocked = true,
@@ -377,8 +358,8 @@ impl<S: Socket> ShardState<S> {
             }
         }
         let interest = self.server.interest(id);
-        let Some(conn) = self.conn(id) else { return };
-        // The task does not wait to write, unless the socket has blocked.
+        let Some(conn) = find(&mut self.conns, id) else { return };
+        // The task reads; turns write. So a change of `write` alone does not concern it.
         let same = match (conn.waits_for, interest) {
             (Some(Interest::Io { read: a, .. }), Interest::Io { read: b, .. }) => a == b,
             (before, after) => before == Some(after),
@@ -390,7 +371,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Wakes the task that takes turns: there may be output, an event or another deadline.
+    /// Requests a turn: there may be output to write, an event to deliver or a deadline to wait for.
     pub(super) fn want_turn(&mut self) {
         if !mem::replace(&mut self.turn_wanted, true)
             && let Some(waker) = &self.turn_waker
@@ -399,7 +380,7 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    pub(super) fn turn_begins(&mut self, cx: &Context<'_>) {
+    pub(super) fn begin_turn(&mut self, cx: &Context<'_>) {
         self.turn_wanted = false;
         set_waker(&mut self.turn_waker, cx);
     }
@@ -414,9 +395,9 @@ impl<S: Socket> ShardState<S> {
         }
     }
 
-    /// Wakes the task that accepts if [`Shard::poll_accepting`] has another result for it.
+    /// Wakes the task that accepts if `poll_accepting` would return something new.
     pub(super) fn wake_acceptor(&mut self) {
-        if self.accepting() != self.accept_told
+        if self.accepting() != self.accept_reported
             && let Some(waker) = self.accept_waker.take()
         {
             waker.wake();
@@ -428,6 +409,10 @@ impl<S> Drop for ShardState<S> {
     fn drop(&mut self) {
         self.shard_set.leave(self.server.metrics());
     }
+}
+
+fn find<S>(conns: &mut [Option<Conn<S>>], id: ConnId) -> Option<&mut Conn<S>> {
+    conns.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
 }
 
 fn set_waker(waker: &mut Option<Waker>, cx: &Context<'_>) {

@@ -1,8 +1,10 @@
-//! How handles on any thread, and the other shards of a server, get a shard's attention.
+//! A shard's mailbox: what handles on any thread, and the other shards of its server, want of it.
+//!
+//! Knows: what waits for the shard, how much may, and the task to wake.
+//! Does not know: what the shard does with any of it.
 
 use core::mem;
 use core::task::{Context, Waker};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mcp_sse_core::{
@@ -10,109 +12,103 @@ use mcp_sse_core::{
     SessionLookup,
 };
 
-/// The sessions whose handles want something, the posts that other shards bring, and whom to wake
-/// about it.
-///
-/// Not a queue that can grow: each handle lists its session at most once until the shard has looked,
-/// posts and lookups have a limit, and there are no more outcomes and answers than connections that
-/// wait for one.
-#[derive(Debug, Default)]
-pub(super) struct ShardMailbox {
-    state: Mutex<MailboxState>,
-}
+use super::shared::Shared;
 
-/// Until the shard has said how many posts it takes, it takes one.
-#[derive(Debug, Default)]
+/// The items that wait for a shard, and the waker of the task that takes its turns.
+///
+/// It is bounded: each session is listed at most once until the shard takes the list, forwarded posts
+/// and lookups are limited, and there are at most as many outcomes and lookup answers as connections
+/// of the shard that wait for one.
+#[derive(Default)]
+pub(super) struct ShardMailbox(Shared<MailboxState>);
+
+/// The limits are zero until [`limit_posts`](ShardMailbox::limit_posts) sets them; an empty mailbox
+/// takes one post and one lookup in any case.
+#[derive(Default)]
 struct MailboxState {
-    sessions: Vec<SessionId>,
-    stop: Option<StopKind>,
-    report: Option<HealthExtras>,
-    posts: Vec<ForwardRequest>,
-    /// Further posts, and further lookups, are answered 503 at once.
+    pending: Pending,
+    /// Beyond this number, posts and lookups are each answered 503 at once.
     posts_max: u32,
-    posts_bytes: u64,
-    /// One larger post alone is allowed.
+    /// A single post may be larger.
     posts_bytes_max: u64,
-    outcomes: Vec<(PostTicket, Outcome)>,
-    lookups: Vec<Inquiry>,
-    lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
-    /// The shard has ended: no post is taken any more.
+    /// The shard has ended: it takes neither posts nor lookups nor answers.
     closed: bool,
     waker: Option<Waker>,
 }
 
-/// How a server was asked to stop. Of two requests the later variant holds.
+/// How a server was told to stop. [`Abort`](Self::Abort) prevails over [`Shutdown`](Self::Shutdown).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum StopKind {
-    /// In order.
+    /// Requests in progress are answered first.
     Shutdown,
-    /// At once.
+    /// Every connection is cut at once.
     Abort,
 }
 
-/// A post on its way to the shard that has its session.
-#[derive(Debug)]
+/// A post that is forwarded to the shard of its session.
 pub(super) struct ForwardRequest {
     pub(super) post: ForwardedPost,
-    /// Answers it, on the shard that it came to.
+    /// Takes the outcome, on the shard that received the post.
     pub(super) ticket: PostTicket,
-    /// The number of that shard.
+    /// The number of the shard that received the post.
     pub(super) from: usize,
-    /// When it was sent there.
+    /// When that shard forwarded it; `None` if its clock cannot say.
     pub(super) sent: Option<Instant>,
 }
 
-/// A question of another shard: whether a session exists, before the body of a post to it is read.
-#[derive(Debug)]
-pub(super) struct Inquiry {
+/// Another shard's lookup of a session, which it sends before it reads the body of a post to it.
+pub(super) struct LookupRequest {
     pub(super) lookup: SessionLookup,
-    /// Takes the answer, on the shard that asks.
+    /// Takes the answer, on the shard that sent the lookup.
     pub(super) ticket: LookupTicket,
-    /// The number of that shard.
+    /// The number of the shard that sent the lookup.
     pub(super) from: usize,
 }
 
-/// What was wanted since the last look.
-#[derive(Debug, Default)]
+/// The items that have come since the shard last took them.
+#[derive(Default)]
 pub(super) struct Pending {
     pub(super) sessions: Vec<SessionId>,
     pub(super) stop: Option<StopKind>,
-    pub(super) report: Option<HealthExtras>,
+    pub(super) health_extras: Option<HealthExtras>,
     pub(super) posts: Vec<ForwardRequest>,
+    posts_bytes: u64,
     pub(super) outcomes: Vec<(PostTicket, Outcome)>,
-    pub(super) lookups: Vec<Inquiry>,
+    pub(super) lookups: Vec<LookupRequest>,
     pub(super) lookup_answers: Vec<(LookupTicket, LookupAnswer)>,
 }
 
 impl ShardMailbox {
-    /// That of a further shard, which has been told what this one has been told before it began.
+    /// Makes the mailbox of a further shard of the same server, with the stop and the health extras
+    /// that wait in this one.
     pub(super) fn clone_pending(&self) -> Self {
-        let state = self.lock();
-        let (stop, report) = (state.stop, state.report.clone());
-        drop(state);
-        Self { state: Mutex::new(MailboxState { stop, report, ..MailboxState::default() }) }
+        let Pending { stop, health_extras, .. } = &self.0.lock().pending;
+        let (stop, health_extras) = (*stop, health_extras.clone());
+        let pending = Pending { stop, health_extras, ..Pending::default() };
+        Self(Shared::new(MailboxState { pending, ..MailboxState::default() }))
     }
 
+    /// Lists a session whose own mailbox the shard is to serve.
     pub(super) fn session(&self, session: SessionId) {
-        self.change(|state| state.sessions.push(session));
+        self.change(|state| state.pending.sessions.push(session));
     }
 
-    /// The server is to stop. An abort that nobody has looked at is not weakened.
+    /// Stops the server. A shutdown does not replace an abort.
     pub(super) fn stop(&self, how: StopKind) {
-        self.change(|state| state.stop = state.stop.max(Some(how)));
+        self.change(|state| state.pending.stop = state.pending.stop.max(Some(how)));
     }
 
-    /// A later report replaces one that nobody has looked at.
-    pub(super) fn set_health_extras(&self, report: HealthExtras) {
-        self.change(|state| state.report = Some(report));
+    /// Sets the health extras, in place of earlier ones that the shard has not taken.
+    pub(super) fn set_health_extras(&self, extras: HealthExtras) {
+        self.change(|state| state.pending.health_extras = Some(extras));
     }
 
-    /// Something else wants a look: a control was sent.
+    /// Wakes the shard: a control was sent, or a decision can go on.
     pub(super) fn wake(&self) {
         self.change(|_| {});
     }
 
-    /// How many posts may wait for the shard, and how many bytes of them.
+    /// Sets how many posts may wait for the shard, and how many bytes of them. `None` is no limit.
     pub(super) fn limit_posts(&self, count: Option<u32>, bytes: Option<u64>) {
         self.change(|state| {
             state.posts_max = count.unwrap_or(u32::MAX);
@@ -120,108 +116,79 @@ impl ShardMailbox {
         });
     }
 
-    /// A post for one of the shard's sessions.
+    /// Adds a post to one of the shard's sessions.
     ///
     /// # Errors
     ///
-    /// The post's ticket if too many are waiting, or the shard has ended.
+    /// The post's ticket, if too many posts are waiting or the shard has ended.
     pub(super) fn post(&self, request: ForwardRequest) -> Result<(), PostTicket> {
-        let mut refused = None;
-        self.change(|state| {
-            let bytes = state.posts_bytes.saturating_add(request.post.bytes());
-            let fits = state.posts.is_empty()
-                || (state.posts.len() < state.posts_max as usize && bytes <= state.posts_bytes_max);
-            if state.closed || !fits {
-                refused = Some(request.ticket);
-                return;
+        self.change(|MailboxState { pending, posts_max, posts_bytes_max, closed, .. }| {
+            let bytes = pending.posts_bytes.saturating_add(request.post.bytes());
+            let fits = pending.posts.is_empty()
+                || (pending.posts.len() < *posts_max as usize && bytes <= *posts_bytes_max);
+            if *closed || !fits {
+                return Err(request.ticket);
             }
-            state.posts_bytes = bytes;
-            state.posts.push(request);
-        });
-        refused.map_or(Ok(()), Err)
+            pending.posts_bytes = bytes;
+            pending.posts.push(request);
+            Ok(())
+        })
     }
 
-    /// What became of a post that the shard sent to another.
+    /// Adds the outcome of a post that the shard forwarded to another.
     pub(super) fn outcome(&self, ticket: PostTicket, outcome: Outcome) {
         self.change(|state| {
             if !state.closed {
-                state.outcomes.push((ticket, outcome));
+                state.pending.outcomes.push((ticket, outcome));
             }
         });
     }
 
-    /// A question about one of the shard's sessions.
+    /// Adds a lookup of one of the shard's sessions.
     ///
     /// # Errors
     ///
-    /// The question's ticket if too many are waiting, or the shard has ended.
-    pub(super) fn lookup(&self, inquiry: Inquiry) -> Result<(), LookupTicket> {
-        let mut refused = None;
-        self.change(|state| {
-            let fits = state.lookups.is_empty() || state.lookups.len() < state.posts_max as usize;
-            if state.closed || !fits {
-                refused = Some(inquiry.ticket);
-            } else {
-                state.lookups.push(inquiry);
+    /// The lookup's ticket, if too many lookups are waiting or the shard has ended.
+    pub(super) fn lookup(&self, request: LookupRequest) -> Result<(), LookupTicket> {
+        self.change(|MailboxState { pending, posts_max, closed, .. }| {
+            let waiting = pending.lookups.len();
+            if *closed || (waiting > 0 && waiting >= *posts_max as usize) {
+                return Err(request.ticket);
             }
-        });
-        refused.map_or(Ok(()), Err)
+            pending.lookups.push(request);
+            Ok(())
+        })
     }
 
-    /// What another shard has said about a session.
+    /// Adds the answer to a lookup that the shard sent to another.
     pub(super) fn lookup_answer(&self, ticket: LookupTicket, answer: LookupAnswer) {
         self.change(|state| {
             if !state.closed {
-                state.lookup_answers.push((ticket, answer));
+                state.pending.lookup_answers.push((ticket, answer));
             }
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, MailboxState> {
-        // Nothing in here panics half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes the state, and wakes the shard.
+    fn change<R>(&self, change: impl FnOnce(&mut MailboxState) -> R) -> R {
+        self.0.change(|state| (change(state), state.waker.take()))
     }
 
-    fn change(&self, change: impl FnOnce(&mut MailboxState)) {
-        let mut state = self.lock();
-        change(&mut state);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Takes what is wanted, and sees to being woken about what comes.
+    /// Takes the items that wait, and registers the task of `cx` to be woken about the next one.
     pub(super) fn take(&self, cx: &Context<'_>) -> Pending {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
-        state.take()
+        mem::take(&mut state.pending)
     }
 
-    /// The shard ends. Returns what it has not looked at: posts and lookups.
+    /// Closes the mailbox of a shard that ends. Returns the items that it has not taken.
     pub(super) fn close(&self) -> Pending {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.closed = true;
         state.waker = None;
-        state.take()
-    }
-}
-
-impl MailboxState {
-    fn take(&mut self) -> Pending {
-        self.posts_bytes = 0;
-        Pending {
-            sessions: mem::take(&mut self.sessions),
-            stop: self.stop.take(),
-            report: self.report.take(),
-            posts: mem::take(&mut self.posts),
-            outcomes: mem::take(&mut self.outcomes),
-            lookups: mem::take(&mut self.lookups),
-            lookup_answers: mem::take(&mut self.lookup_answers),
-        }
+        mem::take(&mut state.pending)
     }
 }
 
@@ -230,8 +197,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_in_a_mailbox_is_as_small_as_the_formula_in_limits_says() {
-        assert!(size_of::<Inquiry>() <= 112, "{}", size_of::<Inquiry>());
+    fn mailbox_items_fit_the_sizes_that_limits_computes_with() {
+        assert!(size_of::<LookupRequest>() <= 112, "{}", size_of::<LookupRequest>());
         assert!(size_of::<ForwardRequest>() <= 192 + 64 + 24, "{}", size_of::<ForwardRequest>());
     }
 }

@@ -1,12 +1,11 @@
-//! The shards of one server, as they see each other.
+//! One shard among the shards of its server.
 //!
-//! Knows: how a post gets to the shard that has its session, how its answer gets back, and what each
-//! shard has open. Does not know: threads, or what a session is.
+//! Knows: how a post reaches the shard of its session, how its outcome comes back, and how many
+//! sessions and connections each shard has open. Does not know: threads, or what a session is.
 
+use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use core::{fmt, mem};
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_channel::Sender;
@@ -17,21 +16,23 @@ use mcp_sse_core::{
 };
 
 use super::control::Control;
-use super::shard_mailbox::{ForwardRequest, Inquiry, ShardMailbox};
+use super::shard_mailbox::{ForwardRequest, LookupRequest, ShardMailbox};
 use super::slots::put;
 
-/// What everybody who has to do with one shard of a server shares about it.
+/// What is known of one shard on every thread: shared by the shard itself, the other shards of its
+/// server, and all handles.
 pub(super) struct ShardHandle {
     pub(super) mailbox: ShardMailbox,
     pub(super) controls: Sender<Control>,
-    /// What the shard has open. The other shards read it before they answer whoever asks, so it is
-    /// written before anybody can know of the change.
+    /// How many sessions the shard has open. The other shards add it to theirs when they answer
+    /// `/health` and `/metrics`, so it is stored before a client can observe the change.
     sessions: AtomicU32,
+    /// How many connections the shard has open; see `sessions`.
     connections: AtomicU32,
-    /// Whether it would take a connection.
+    /// Whether the shard has room for a connection.
     room: AtomicBool,
-    /// The counters of a shard that has ended.
-    last: Mutex<Option<Box<Metrics>>>,
+    /// The last counters of a shard that has ended.
+    last: OnceLock<Metrics>,
 }
 
 impl ShardHandle {
@@ -42,7 +43,7 @@ impl ShardHandle {
             sessions: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             room: AtomicBool::new(true),
-            last: Mutex::default(),
+            last: OnceLock::new(),
         })
     }
 
@@ -51,28 +52,21 @@ impl ShardHandle {
     }
 
     pub(super) fn last_metrics(&self) -> Option<Metrics> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned()
+        self.last.get().cloned()
     }
 }
 
-impl fmt::Debug for ShardHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardHandle")
-            .field("ended", &self.controls.is_closed())
-            .finish_non_exhaustive()
-    }
-}
-
-/// One shard's place among the shards of its server. Dropping it ends that place: posts that wait in
-/// it or are held, and posts and lookups that come, are answered 503.
+/// One shard's view of the shards of its server. When it is dropped, the shard has ended: posts that
+/// are queued in it, and posts and lookups that are sent to it, are answered 503.
 pub(super) struct ShardSet {
-    links: Arc<[Arc<ShardHandle>]>,
+    shards: Arc<[Arc<ShardHandle>]>,
     number: usize,
     own: Arc<ShardHandle>,
-    /// By its slot, whom the outcome of a held post is owed.
-    held: Vec<Option<PendingReply>>,
+    /// For each queued post that was forwarded to this shard, by its slot: where its outcome goes.
+    replies: Vec<Option<PendingReply>>,
 }
 
+/// The shard that waits for the outcome of a queued post, and the ticket that takes it there.
 struct PendingReply {
     post: QueuedPostId,
     to: usize,
@@ -81,34 +75,36 @@ struct PendingReply {
 
 impl ShardSet {
     pub(super) fn new(
-        links: Arc<[Arc<ShardHandle>]>,
+        shards: Arc<[Arc<ShardHandle>]>,
         number: usize,
         own: Arc<ShardHandle>,
     ) -> Self {
-        Self { links, number, own, held: Vec::new() }
+        Self { shards, number, own, replies: Vec::new() }
     }
 
-    /// There are other shards beside this one, which has been the only one so far.
-    pub(super) fn join(&mut self, links: Arc<[Arc<ShardHandle>]>) {
-        self.links = links;
+    /// Replaces the list of shards, of which this one was the only one so far.
+    pub(super) fn join(&mut self, shards: Arc<[Arc<ShardHandle>]>) {
+        self.shards = shards;
     }
 
     pub(super) const fn own(&self) -> &Arc<ShardHandle> {
         &self.own
     }
 
+    /// How many shards the server has.
     pub(super) fn shards(&self) -> usize {
-        self.links.len()
+        self.shards.len()
     }
 
     fn alone(&self) -> bool {
-        self.links.len() == 1
+        self.shards.len() == 1
     }
 
-    /// The configuration of this shard of a server that is to have `config` as a whole.
+    /// Derives this shard's configuration from that of the whole server: its number, and its share of
+    /// the limits.
     pub(super) fn configure(&self, mut config: Config) -> Config {
         if !self.alone() {
-            let shards = u16::try_from(self.links.len()).expect("invariant: WORKERS_MAX");
+            let shards = u16::try_from(self.shards.len()).expect("invariant: WORKERS_MAX");
             config = config.for_shard(ShardId(self.number as u16), shards);
             let limits = config.limits();
             self.own.mailbox.limit_posts(limits.forwarded_max, limits.bodies_bytes_max);
@@ -116,62 +112,61 @@ impl ShardSet {
         config
     }
 
-    /// Sends a post to the shard of its session.
+    /// Forwards a post to the shard of its session. `sent` is the time now.
     ///
     /// # Errors
     ///
-    /// The ticket, and the answer that can be given at once.
+    /// The ticket and the post's outcome, if that shard cannot take it or does not exist.
     pub(super) fn forward(
         &self,
         post: ForwardedPost,
         ticket: PostTicket,
         sent: Option<Instant>,
     ) -> Result<(), (PostTicket, Outcome)> {
-        match self.links.get(usize::from(post.shard().0)) {
+        match self.shards.get(usize::from(post.shard().0)) {
             None => Err((ticket, Outcome::UnknownSession)),
-            Some(link) => {
+            Some(shard) => {
                 let request = ForwardRequest { post, ticket, from: self.number, sent };
-                link.mailbox.post(request).map_err(|ticket| (ticket, Outcome::Busy))
+                shard.mailbox.post(request).map_err(|ticket| (ticket, Outcome::Busy))
             }
         }
     }
 
-    /// Asks a shard whether it has a session.
+    /// Sends a lookup to the shard `to`.
     ///
     /// # Errors
     ///
-    /// The ticket, and the answer that can be given at once.
-    pub(super) fn ask(
+    /// The ticket and the lookup's answer, if that shard cannot take it or does not exist.
+    pub(super) fn send_lookup(
         &self,
         to: ShardId,
         lookup: SessionLookup,
         ticket: LookupTicket,
     ) -> Result<(), (LookupTicket, LookupAnswer)> {
-        match self.links.get(usize::from(to.0)) {
+        match self.shards.get(usize::from(to.0)) {
             None => Err((ticket, LookupAnswer::UnknownSession)),
-            Some(link) => {
-                let inquiry = Inquiry { lookup, ticket, from: self.number };
-                let asked = link.mailbox.lookup(inquiry);
-                asked.map_err(|ticket| (ticket, LookupAnswer::Unavailable))
+            Some(shard) => {
+                let request = LookupRequest { lookup, ticket, from: self.number };
+                let sent = shard.mailbox.lookup(request);
+                sent.map_err(|ticket| (ticket, LookupAnswer::Unavailable))
             }
         }
     }
 
-    /// Answers what another shard asks about a session of this one.
-    pub(super) fn look_up(&self, inquiry: Inquiry, server: &Server) {
-        let Inquiry { lookup, ticket, from } = inquiry;
-        self.tell(from, ticket, server.look_up(&lookup));
+    /// Answers another shard's lookup of a session of this one.
+    pub(super) fn answer_lookup(&self, request: LookupRequest, server: &Server) {
+        let LookupRequest { lookup, ticket, from } = request;
+        self.send_lookup_answer(from, ticket, server.look_up(&lookup));
     }
 
-    /// Says to the shard that asked what was found.
-    fn tell(&self, to: usize, ticket: LookupTicket, answer: LookupAnswer) {
-        if let Some(link) = self.links.get(to) {
-            link.mailbox.lookup_answer(ticket, answer);
+    fn send_lookup_answer(&self, to: usize, ticket: LookupTicket, answer: LookupAnswer) {
+        if let Some(shard) = self.shards.get(to) {
+            shard.mailbox.lookup_answer(ticket, answer);
         }
     }
 
-    /// Delivers a post that another shard has sent. It is `now`, by this shard's clock.
-    pub(super) fn take_in(
+    /// Delivers a post that another shard forwarded. `now` is this shard's time.
+    pub(super) fn deliver(
         &mut self,
         request: ForwardRequest,
         server: &mut Server,
@@ -179,37 +174,38 @@ impl ShardSet {
         now: Time,
     ) {
         let ForwardRequest { post, ticket, from, sent } = request;
-        // Shards' clocks have epochs of their own.
+        // The instants are compared because the epochs of two shards' clocks differ.
         let waited = clock.instant(now).zip(sent).map(|(now, sent)| now.duration_since(sent));
-        // Held for as long as it may be from now on, it must not outlast its ticket: see `deliver`.
-        let way = server.config().timeouts().decision;
-        if way.zip(waited).is_some_and(|(way, waited)| waited > way / 2) {
-            return self.answer(from, ticket, Outcome::Busy);
+        // The other shard's ticket is valid for `hold` and `decision` together (see `Server::deliver`).
+        // A post that took more than half of `decision` to get here could be queued for all of `hold`
+        // and leave too little time for its outcome to get back.
+        let limit = server.config().timeouts().decision;
+        if limit.zip(waited).is_some_and(|(limit, waited)| waited > limit / 2) {
+            return self.send_outcome(from, ticket, Outcome::Busy);
         }
         match server.deliver(post, now) {
-            Delivery::Done(outcome) => self.answer(from, ticket, outcome),
+            Delivery::Done(outcome) => self.send_outcome(from, ticket, outcome),
             Delivery::Held(post) => {
-                put(&mut self.held, post.slot(), PendingReply { post, to: from, ticket });
+                put(&mut self.replies, post.slot(), PendingReply { post, to: from, ticket });
             }
         }
     }
 
-    /// What became of a post that was held.
+    /// Sends the outcome of a queued post to the shard that forwarded it.
     pub(super) fn settle(&mut self, post: QueuedPostId, outcome: Outcome) {
-        let place = self.held.get_mut(post.slot());
-        if let Some(owed) = place.and_then(|place| place.take_if(|owed| owed.post == post)) {
-            self.answer(owed.to, owed.ticket, outcome);
+        let slot = self.replies.get_mut(post.slot());
+        if let Some(reply) = slot.and_then(|slot| slot.take_if(|reply| reply.post == post)) {
+            self.send_outcome(reply.to, reply.ticket, outcome);
         }
     }
 
-    /// Says what became of a post to the shard that sent it.
-    fn answer(&self, to: usize, ticket: PostTicket, outcome: Outcome) {
-        if let Some(link) = self.links.get(to) {
-            link.mailbox.outcome(ticket, outcome);
+    fn send_outcome(&self, to: usize, ticket: PostTicket, outcome: Outcome) {
+        if let Some(shard) = self.shards.get(to) {
+            shard.mailbox.outcome(ticket, outcome);
         }
     }
 
-    /// Tells the others what this shard has open, and this shard's server what the others have.
+    /// Publishes how much this shard has open, and tells its server how much the others have.
     pub(super) fn sync_counts(&self, server: &mut Server) {
         if self.alone() {
             return;
@@ -218,17 +214,17 @@ impl ShardSet {
         self.own.connections.store(server.connections_open(), Ordering::Release);
         self.own.room.store(server.can_accept(), Ordering::Release);
         let (mut sessions, mut connections) = (0_u32, 0_u32);
-        for (_, link) in self.links.iter().enumerate().filter(|(at, _)| *at != self.number) {
-            sessions = sessions.saturating_add(link.sessions.load(Ordering::Acquire));
-            connections = connections.saturating_add(link.connections.load(Ordering::Acquire));
+        for (_, other) in self.shards.iter().enumerate().filter(|(at, _)| *at != self.number) {
+            sessions = sessions.saturating_add(other.sessions.load(Ordering::Acquire));
+            connections = connections.saturating_add(other.connections.load(Ordering::Acquire));
         }
         server.handle_elsewhere(sessions, connections);
     }
 
-    /// The shard ends with these counters.
+    /// Records the last counters of this shard, which ends.
     pub(super) fn leave(&self, metrics: &Metrics) {
-        let mut last = self.own.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Box::new(metrics.clone()));
+        // A shard ends once.
+        let _ = self.own.last.set(metrics.clone());
     }
 }
 
@@ -236,13 +232,13 @@ impl Drop for ShardSet {
     fn drop(&mut self) {
         let left = self.own.mailbox.close();
         for ForwardRequest { ticket, from, .. } in left.posts {
-            self.answer(from, ticket, Outcome::Busy);
+            self.send_outcome(from, ticket, Outcome::Busy);
         }
-        for Inquiry { ticket, from, .. } in left.lookups {
-            self.tell(from, ticket, LookupAnswer::Unavailable);
+        for LookupRequest { ticket, from, .. } in left.lookups {
+            self.send_lookup_answer(from, ticket, LookupAnswer::Unavailable);
         }
-        for PendingReply { to, ticket, .. } in mem::take(&mut self.held).into_iter().flatten() {
-            self.answer(to, ticket, Outcome::Busy);
+        for PendingReply { to, ticket, .. } in mem::take(&mut self.replies).into_iter().flatten() {
+            self.send_outcome(to, ticket, Outcome::Busy);
         }
         self.own.sessions.store(0, Ordering::Release);
         self.own.connections.store(0, Ordering::Release);
@@ -259,22 +255,22 @@ mod tests {
     use crate::testing::Random;
     use mcp_sse_core::{Event, Peer, Timeouts};
 
-    /// What a connection of `server` hears when it has said `request`.
-    fn asks(server: &mut Server, request: &str) -> String {
+    /// Sends `request` on a new connection of `server`, and returns the bytes that it sends back.
+    fn respond(server: &mut Server, request: &str) -> String {
         let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
         server.handle_input(conn, request.as_bytes(), Time::ZERO);
         String::from_utf8(server.transmit(conn).chunks().flatten().copied().collect()).unwrap()
     }
 
-    /// A post that shard 0 has received for a session of `there`, which is shard 1.
+    /// Makes shard 0 (`here`) receive a post to a session of shard 1 (`there`).
     fn forwarded(here: &mut Server, there: &mut Server) -> (ForwardedPost, PostTicket) {
-        let heard = asks(there, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let (_, endpoint) = heard.split_once("data: ").unwrap();
+        let response = respond(there, "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let (_, endpoint) = response.split_once("data: ").unwrap();
         let endpoint = endpoint.lines().next().unwrap();
         let body = r#"{"jsonrpc":"2.0","method":"note"}"#;
         let head = "Host: localhost\r\nContent-Type: application/json\r\n";
         let len = body.len();
-        asks(
+        respond(
             here,
             &format!("POST {endpoint} HTTP/1.1\r\n{head}Content-Length: {len}\r\n\r\n{body}"),
         );
@@ -285,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn post_on_its_way_for_half_of_decision_is_taken_in_and_a_longer_one_is_busy() {
+    fn forwarded_post_that_took_longer_than_half_of_decision_is_busy() {
         const DECISION: Duration = Duration::from_secs(4);
         let timeouts = Timeouts { decision: Some(DECISION), ..Timeouts::default() };
         let config = Config::builder().timeouts(timeouts).build().unwrap();
         let clock = Clock::start();
         let sent = Time::from_micros(5_000_000);
-        for (way, expected) in [
+        for (delay, expected) in [
             (Duration::ZERO, Outcome::Accepted),
             (DECISION / 2, Outcome::Accepted),
             (DECISION / 2 + Duration::from_micros(1), Outcome::Busy),
@@ -309,11 +305,11 @@ mod tests {
             let (mut here, mut there) = (server(&first), server(&second));
             let (post, ticket) = forwarded(&mut here, &mut there);
             let request = ForwardRequest { post, ticket, from: 0, sent: clock.instant(sent) };
-            second.take_in(request, &mut there, &clock, sent.saturating_add(way));
+            second.deliver(request, &mut there, &clock, sent.saturating_add(delay));
             let cx = Context::from_waker(Waker::noop());
             let outcomes = first.own().mailbox.take(&cx).outcomes;
             let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
-            assert_eq!(outcomes, [expected], "on its way for {way:?}");
+            assert_eq!(outcomes, [expected], "after {delay:?}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Tables whose slots the core numbers: by session, connection or held post.
+//! Tables indexed by the slot numbers of the core: of sessions, connections and queued posts.
 
-/// Puts something into the slot of a table that grows as slots are used.
+/// Puts `value` into a slot of a table, which grows if it is too short.
 pub(super) fn put<T>(table: &mut Vec<Option<T>>, slot: usize, value: T) {
     if table.len() <= slot {
         table.resize_with(slot + 1, || None);
     }
-    if let Some(place) = table.get_mut(slot) {
-        *place = Some(value);
+    if let Some(entry) = table.get_mut(slot) {
+        *entry = Some(value);
     }
 }

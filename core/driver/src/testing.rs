@@ -1,4 +1,9 @@
-//! What unit tests share: entropy with a seed, and the log of a thread. Not part of the crate.
+//! Support for unit tests: seeded entropy, and the log lines of a thread. Not part of the crate.
+//!
+//! It repeats parts of `core/src/testing.rs`, which is compiled only for the core's own unit tests. A
+//! package of test support for both was considered, and a `#[path]` to the core's file: the first is a
+//! fourth package for 50 lines, and the second leaves this package's tests without a file once it is
+//! packaged.
 
 use core::cell::RefCell;
 
@@ -8,7 +13,7 @@ std::thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps the lines of the threads that want to see theirs.
+/// A logger that keeps the lines of threads in [`lines_in`].
 struct Lines;
 
 impl log::Log for Lines {
@@ -27,9 +32,9 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
-/// What the log says in `run`, on this thread, at the level at which servers are run.
+/// Returns the lines that this thread logs during `run`, at level `info` and above.
 pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
-    // Another test may have done it.
+    // It fails if another test has set it, which is fine.
     let _ = log::set_logger(&Lines);
     log::set_max_level(log::LevelFilter::Info);
     LINES.set(Some(Vec::new()));
@@ -37,7 +42,7 @@ pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
     LINES.take().unwrap_or_default()
 }
 
-/// SplitMix64: enough for tests, and the same on every machine.
+/// SplitMix64, which is random enough for tests and the same on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 

@@ -1,6 +1,7 @@
-//! What handles promise when things end at a bad moment. The rest is tested over real sockets.
+//! Handles and exchanges whose other side ends or is slow. The integration tests cover the rest, over
+//! real sockets.
 
-mod deciding;
+mod decisions;
 mod forwarding;
 mod sockets;
 
@@ -16,7 +17,7 @@ use mcp_sse_core::{
 
 use super::exchange::exchange_pair;
 use super::handle::shard_control;
-use super::session::{MailLimits, Session, SessionSlot};
+use super::session::{MailboxLimits, Session, SessionSlot};
 use super::{Socket, Stopped};
 use crate::testing::Random;
 
@@ -26,7 +27,7 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A waker that counts itself.
+/// A waker that counts its wake-ups.
 #[derive(Default)]
 pub(super) struct Counted(pub(super) AtomicUsize);
 
@@ -37,16 +38,16 @@ impl Wake for Counted {
 }
 
 #[test]
-fn whoever_asks_a_server_that_ends_is_told() {
+fn metrics_of_ended_server_is_stopped() {
     let (handle, controls) = shard_control();
-    let mut asked = pin!(handle.metrics());
-    assert!(poll(asked.as_mut()).is_pending());
+    let mut metrics = pin!(handle.metrics());
+    assert!(poll(metrics.as_mut()).is_pending());
     drop(controls);
-    assert_eq!(poll(asked).map(|answer| answer.err()), Poll::Ready(Some(Stopped)));
+    assert_eq!(poll(metrics).map(|answer| answer.err()), Poll::Ready(Some(Stopped)));
     assert_eq!(poll(pin!(handle.metrics())).map(|answer| answer.err()), Poll::Ready(Some(Stopped)));
 }
 
-/// A server with one session, and both halves of its handle.
+/// Makes a server with one session, and both sides of that session.
 fn session() -> (Server, SessionSlot, Session) {
     let mut server = Server::new(Config::default(), Box::new(Random::seeded(1)), NOW);
     let conn = server.accept(Peer::local(), NOW).unwrap();
@@ -56,9 +57,9 @@ fn session() -> (Server, SessionSlot, Session) {
     };
     let (server_handle, controls) = shard_control();
     let shard = controls.shard_set.own().clone();
-    let mail = MailLimits::new(&Limits::default());
-    let (slot, handle) = SessionSlot::new(session, principal, head, server_handle, shard, mail);
-    (server, slot, handle)
+    let limits = MailboxLimits::new(&Limits::default());
+    let (slot, session) = SessionSlot::new(session, principal, head, server_handle, shard, limits);
+    (server, slot, session)
 }
 
 fn frame() -> Frame {
@@ -66,7 +67,7 @@ fn frame() -> Frame {
 }
 
 #[test]
-fn a_send_that_is_given_up_leaves_nothing_behind() {
+fn dropped_send_leaves_no_waker_and_pending_send_is_woken() {
     let (mut server, mut slot, session) = session();
     while session.try_send(frame()).is_ok() {}
     let wakers: Vec<_> = (0..100).map(|_| Arc::new(Counted::default())).collect();
@@ -77,21 +78,20 @@ fn a_send_that_is_given_up_leaves_nothing_behind() {
     }
     assert!(wakers.iter().all(|waker| Arc::strong_count(waker) == 1), "a waker is still held");
 
-    // One that is not given up is woken, once, and goes.
+    // A send that is not dropped is woken once, and then succeeds.
     let waker = Arc::new(Counted::default());
     let mut send = pin!(session.send(frame()));
     for _ in 0..2 {
         let waker = Waker::from(waker.clone());
         assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     }
-    slot.attend(&mut server, NOW);
+    slot.serve_mailbox(&mut server, NOW);
     assert_eq!(waker.0.load(Ordering::Relaxed), 1);
     assert_eq!(poll(send), Poll::Ready(Ok(())));
 }
 
-/// Whichever of several it is: its own waker goes, and no other.
 #[test]
-fn send_that_is_dropped_gives_up_its_own_place_in_line() {
+fn dropped_send_removes_its_own_waker_only() {
     const SENDS: usize = 4;
     for dropped in 0..SENDS {
         let (mut server, mut slot, session) = session();
@@ -107,7 +107,7 @@ fn send_that_is_dropped_gives_up_its_own_place_in_line() {
         let held: Vec<_> = held.collect();
         let expected: Vec<_> = (0..SENDS).map(|n| usize::from(n != dropped)).collect();
         assert_eq!(held, expected, "number {dropped} was dropped");
-        slot.attend(&mut server, NOW);
+        slot.serve_mailbox(&mut server, NOW);
         let woken = wakers.iter().map(|waker| waker.0.load(Ordering::Relaxed));
         assert_eq!(woken.collect::<Vec<_>>(), expected, "number {dropped} was dropped");
         for send in sends.iter_mut().flatten() {
@@ -116,9 +116,8 @@ fn send_that_is_dropped_gives_up_its_own_place_in_line() {
     }
 }
 
-/// Who waits for messages has to be told of one, and of the end, or it waits for ever.
 #[test]
-fn handler_that_waits_is_woken_by_a_message_and_by_the_end() {
+fn waiting_receiver_is_woken_by_message_and_by_end() {
     let (mut server, slot, mut session) = session();
     let woken = Arc::new(Counted::default());
     let waker = Waker::from(woken.clone());
@@ -137,7 +136,7 @@ fn handler_that_waits_is_woken_by_a_message_and_by_the_end() {
 }
 
 #[test]
-fn a_slot_that_is_dropped_ends_its_session() {
+fn dropped_session_slot_ends_session() {
     let (server, slot, mut session) = session();
     while session.try_send(frame()).is_ok() {}
     let sender = session.sender();
@@ -149,56 +148,56 @@ fn a_slot_that_is_dropped_ends_its_session() {
     assert!(matches!(poll(pin!(session.recv())), Poll::Ready(None)));
 }
 
-/// A waker that does things when it is dropped must not meet our lock.
 #[test]
-fn a_waker_is_dropped_outside_the_lock() {
-    struct Curious(super::SessionSender);
-    impl Wake for Curious {
+fn replaced_waker_is_dropped_outside_the_lock() {
+    /// A waker whose drop takes the mailbox's lock: dropping it under that lock would deadlock.
+    struct LocksOnDrop(super::SessionSender);
+    impl Wake for LocksOnDrop {
         fn wake(self: Arc<Self>) {}
     }
-    impl Drop for Curious {
+    impl Drop for LocksOnDrop {
         fn drop(&mut self) {
             let _ = self.0.closed();
         }
     }
     let (_server, _slot, mut session) = session();
-    let waker = Waker::from(Arc::new(Curious(session.sender())));
+    let waker = Waker::from(Arc::new(LocksOnDrop(session.sender())));
     assert!(session.poll_recv(&mut Context::from_waker(&waker)).is_pending());
     drop(waker);
     assert!(session.poll_recv(&mut Context::from_waker(Waker::noop())).is_pending());
 }
 
 #[test]
-fn an_exchange_knows_when_the_other_side_has_gone() {
+fn exchange_side_dropped_is_seen_by_the_other() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let (mut speaker, channel) = exchange_pair();
-    assert!(channel.poll_gone(cx).is_pending());
-    assert!(speaker.poll_head(cx).is_pending());
-    drop(channel);
-    assert_eq!(speaker.poll_head(cx), Poll::Ready(None));
-    assert_eq!(speaker.poll_output(cx), Poll::Ready(None));
+    let (mut client, socket) = exchange_pair();
+    assert!(socket.poll_gone(cx).is_pending());
+    assert!(client.poll_head(cx).is_pending());
+    drop(socket);
+    assert_eq!(client.poll_head(cx), Poll::Ready(None));
+    assert_eq!(client.poll_output(cx), Poll::Ready(None));
 
-    let (speaker, mut channel) = exchange_pair();
-    drop(speaker);
-    assert!(channel.poll_gone(cx).is_ready());
+    let (client, mut socket) = exchange_pair();
+    drop(client);
+    assert!(socket.poll_gone(cx).is_ready());
     let pieces = [std::io::IoSlice::new(b"x")];
-    assert!(matches!(channel.poll_write(cx, &pieces), Poll::Ready(Err(_))));
+    assert!(matches!(socket.poll_write(cx, &pieces), Poll::Ready(Err(_))));
 }
 
 #[test]
-fn an_exchange_holds_back_who_is_too_fast() {
+fn exchange_with_full_buffer_is_pending_in_both_directions() {
     let cx = &mut Context::from_waker(Waker::noop());
-    let (mut speaker, mut channel) = exchange_pair();
-    speaker.input(vec![7; 64 << 10]);
-    assert!(speaker.poll_input(cx).is_pending());
+    let (mut client, mut socket) = exchange_pair();
+    client.input(vec![7; 64 << 10]);
+    assert!(client.poll_input(cx).is_pending());
     let mut buffer = [0; 1_000];
-    assert!(matches!(channel.poll_read(cx, &mut buffer), Poll::Ready(Ok(1_000))));
-    assert!(speaker.poll_input(cx).is_ready());
+    assert!(matches!(socket.poll_read(cx, &mut buffer), Poll::Ready(Ok(1_000))));
+    assert!(client.poll_input(cx).is_ready());
 
     let big = vec![7; 64 << 10];
     let pieces = [std::io::IoSlice::new(&big)];
-    assert!(matches!(channel.poll_write(cx, &pieces), Poll::Ready(Ok(_))));
-    assert!(channel.poll_write(cx, &pieces).is_pending());
-    assert!(matches!(speaker.poll_output(cx), Poll::Ready(Some(bytes)) if bytes == big));
-    assert!(channel.poll_write(cx, &pieces).is_ready());
+    assert!(matches!(socket.poll_write(cx, &pieces), Poll::Ready(Ok(_))));
+    assert!(socket.poll_write(cx, &pieces).is_pending());
+    assert!(matches!(client.poll_output(cx), Poll::Ready(Some(bytes)) if bytes == big));
+    assert!(socket.poll_write(cx, &pieces).is_ready());
 }

@@ -17,6 +17,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use memchr::memmem;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -73,7 +74,8 @@ impl Tls {
         key_path: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
         let (cert_path, key_path) = (cert_path.as_ref(), key_path.as_ref());
-        let (cert, key) = (PemFile::Certificate(cert_path), PemFile::Key(key_path));
+        let cert = PemFile { what: "certificate", path: cert_path };
+        let key = PemFile { what: "key", path: key_path };
         let cert_pem = cert.read()?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&cert_pem)
             .collect::<Result<_, _>>()
@@ -85,7 +87,7 @@ impl Tls {
         let private = match PrivateKeyDer::pem_slice_iter(&key_pem).next() {
             Some(Ok(private)) => private,
             Some(Err(error)) => return Err(key.error(TlsProblem::NotPem(pem_problem(&error)))),
-            None if contains(&key_pem, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
+            None if memmem::find(&key_pem, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some() => {
                 return Err(key.error(TlsProblem::EncryptedKey));
             }
             None => return Err(key.error(TlsProblem::NoKey)),
@@ -131,23 +133,18 @@ impl fmt::Debug for Tls {
 
 /// One of the two files, for errors about it.
 #[derive(Clone, Copy)]
-enum PemFile<'a> {
-    Certificate(&'a Path),
-    Key(&'a Path),
+struct PemFile<'a> {
+    what: &'static str,
+    path: &'a Path,
 }
 
 impl PemFile<'_> {
     fn read(self) -> Result<Vec<u8>, TlsError> {
-        let (Self::Certificate(path) | Self::Key(path)) = self;
-        fs::read(path).map_err(|error| self.error(TlsProblem::Unreadable(error)))
+        fs::read(self.path).map_err(|error| self.error(TlsProblem::Unreadable(error)))
     }
 
     fn error(self, problem: TlsProblem) -> TlsError {
-        let (what, path) = match self {
-            Self::Certificate(path) => ("certificate", path),
-            Self::Key(path) => ("key", path),
-        };
-        TlsError { what, path: path.into(), problem }
+        TlsError { what: self.what, path: self.path.into(), problem }
     }
 }
 
@@ -160,10 +157,6 @@ const fn pem_problem(error: &pem::Error) -> &'static str {
         pem::Error::SectionTooLarge => "a section is too large",
         pem::Error::Io(_) | pem::Error::NoItemsFound | _ => "a section cannot be read",
     }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    memchr::memmem::find(text, part).is_some()
 }
 
 /// The error of [`Tls::from_pem_files`]. It displays as a sentence with the file's name, and without
@@ -238,15 +231,7 @@ impl fmt::Display for TlsError {
 
 impl core::error::Error for TlsError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match &self.problem {
-            TlsProblem::Unreadable(error) => Some(error),
-            TlsProblem::NotPem(_)
-            | TlsProblem::NoCertificate
-            | TlsProblem::NoKey
-            | TlsProblem::EncryptedKey
-            | TlsProblem::Unusable(_)
-            | TlsProblem::KeyMismatch(_) => None,
-        }
+        if let TlsProblem::Unreadable(error) = &self.problem { Some(error) } else { None }
     }
 }
 
@@ -300,7 +285,7 @@ pub trait TlsStream {
 /// A [`Socket`] with TLS. Its first read does the handshake.
 ///
 /// A peer that speaks plain HTTP is answered 400 in plain HTTP.
-pub struct TlsSocket<P: TlsUpgrade> {
+pub(super) struct TlsSocket<P: TlsUpgrade> {
     stage: TlsStage<P>,
     tls: Tls,
     peer: Peer,
@@ -329,7 +314,7 @@ enum TlsStage<P: TlsUpgrade> {
 
 impl<P: TlsUpgrade> TlsSocket<P> {
     /// Creates a socket from an accepted stream on which no byte was read yet. `peer` is for log lines.
-    pub fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
+    pub(super) fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
         Self { stage: TlsStage::Silent(socket), tls: tls.clone(), peer }
     }
 
@@ -389,7 +374,7 @@ fn not_plain() -> Vec<u8> {
         status: 400,
         fields: &[],
         content_type: Some("text/plain"),
-        body: b"this port speaks TLS: use https instead of http\n",
+        body: Some(b"this port speaks TLS: use https instead of http\n"),
     };
     let date = HttpDate::from_unix(Clock::start().unix_seconds());
     response.render(Some(&date), Persistence::Close, false)
@@ -481,18 +466,5 @@ impl<P: TlsUpgrade> Drop for TlsSocket<P> {
         if let TlsStage::Open { stream, .. } = &mut self.stage {
             let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
-    }
-}
-
-impl<P: TlsUpgrade> fmt::Debug for TlsSocket<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match &self.stage {
-            TlsStage::Silent(_) => "silent",
-            TlsStage::Handshake(_) => "handshake",
-            TlsStage::Open { .. } => "open",
-            TlsStage::PlainHttp { .. } => "plain",
-            TlsStage::Failed => "failed",
-        };
-        f.debug_struct("TlsSocket").field("peer", &self.peer).field("stage", &stage).finish()
     }
 }

@@ -1,11 +1,15 @@
-//! What authorizers have said, remembered for a while.
+//! The cache of verdicts: what an authorizer has allowed, for a time.
 //!
-//! Knows: for which requests a verdict holds, for how long, and which is forgotten first.
-//! Does not know: who decides, or how a request is refused. Time is an argument.
+//! Knows: for which requests a verdict holds, for how long, and which entry is removed first. Does
+//! not know: who decides, or how a request is refused. Time is an argument.
 //!
-//! An entry is found by a keyed hash of its key, which nobody outside can aim at, and then compared
-//! in whole, in a time that depends on the lengths alone: what was presented is a secret, and the
-//! steps that a search takes must not tell how much of it was right.
+//! Decision: refusals are not cached. A client that tries out credentials tries each once, so
+//! cached refusals would fill the memory and answer no request. The cost of such a client is
+//! bounded by [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX).
+//!
+//! An entry is found by a keyed hash of its key, which clients cannot predict. The whole key is
+//! then compared in a time that depends only on the lengths: the key contains a secret, and the
+//! steps of a search must not reveal how much of a guess was right.
 
 use core::fmt;
 use core::hash::BuildHasher;
@@ -15,12 +19,12 @@ use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use mcp_sse_core::{Refusal, RequestHead, Time, Verdict};
+use mcp_sse_core::{Principal, RequestHead, Time, Verdict};
 
-/// What an authorizer says: a verdict, and for how long it may be remembered.
+/// The decision of an authorizer: a verdict, and for how long it may be cached if it allows.
 ///
-/// A [`Verdict`] becomes one that may be remembered for as long as the [`VerdictCache`] has it; the
-/// closure given to `authorize` may return either.
+/// An authorizer may return a [`Verdict`] instead, which becomes a decision with the lifetime of
+/// the [`VerdictCache`].
 ///
 /// ```
 /// use core::time::Duration;
@@ -39,14 +43,15 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The verdict, remembered for as long as the [`VerdictCache`] has it.
+    /// Makes a decision that is cached for the lifetime of the [`VerdictCache`].
     #[must_use]
     pub const fn new(verdict: Verdict) -> Self {
         Self { verdict, lifetime: None }
     }
 
-    /// The same, remembered for no longer than `lifetime`: for a token that expires then. Zero: not at
-    /// all. The lifetime of the [`VerdictCache`] holds if that is shorter.
+    /// Limits how long the verdict is cached to `lifetime`, as for a token that expires then. Zero
+    /// disables caching of this verdict. The lifetime of the [`VerdictCache`] holds if it is
+    /// shorter.
     #[must_use]
     pub fn valid_for(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
@@ -62,33 +67,42 @@ impl From<Verdict> for Decision {
 
 type KeyOf = dyn Fn(&RequestHead) -> Option<Vec<u8>> + Send + Sync;
 
-/// For how many credentials, and for how long, an authorizer's verdicts hold without asking again.
+/// The settings of the verdict cache: for how many credentials, and how long, an allowed verdict is
+/// reused without calling the authorizer.
+///
+/// ```
+/// use core::time::Duration;
+/// use mcp_sse_driver::VerdictCache;
+///
+/// // Verdicts depend on the client's certificate, which a proxy puts into a field.
+/// let cache = VerdictCache::new()
+///     .entries_max(100)
+///     .lifetime(Some(Duration::from_secs(10)))
+///     .key(|head| Some(head.field("x-client-cert")?.to_vec()));
+/// # drop(cache);
+/// ```
 ///
 /// # What a verdict holds for
 ///
-/// Unless [`key`](Self::key) says otherwise: for every request with the same `Authorization` field,
-/// octet for octet, below the same [service path](RequestHead::service_path), be it a GET or a POST,
-/// from whatever address. So an authorizer that looks at anything else, such as another field, the
-/// client's address or the method, must say so with [`key`](Self::key), or switch this off by a
-/// [`lifetime`](Self::lifetime) of `None`. A request without that field, or with several, is asked
-/// about each time.
+/// By default, a verdict holds for every request with the same `Authorization` field, octet for
+/// octet, below the same [service path](RequestHead::service_path), with any method and from any
+/// address. So an authorizer that considers anything else, such as another field, the client's
+/// address or the method, must set [`key`](Self::key), or disable the cache by a
+/// [`lifetime`](Self::lifetime) of `None`. The authorizer is called for each request without that
+/// field, or with several.
 ///
-/// A credential that is withdrawn goes on working until its verdict is forgotten. What is allowed and
-/// what is refused ([`InvalidToken`](Refusal::InvalidToken), [`Forbidden`](Refusal::Forbidden)) have
-/// lifetimes of their own; other refusals are never remembered, because they say nothing of the
-/// credential.
+/// A revoked credential works until its verdict expires. A refusal is never cached: the next
+/// request with the same credential calls the authorizer again.
 ///
 /// # Memory
 ///
-/// The whole key is kept, with the credential in it, and compared in constant time: at most
-/// [`entries_max`](Self::entries_max) times the largest request head. When all entries are in use the
-/// refusal that was used least recently goes first, so that whoever tries tokens out displaces no one
-/// who has a good one. Of several workers each remembers for itself, and has its share of the entries.
+/// The whole key is stored, with the credential in it: at most [`entries_max`](Self::entries_max)
+/// times the largest request head. When all entries are in use, the least recently used one is
+/// removed. Each worker has its own cache, with its share of the entries.
 #[derive(Clone)]
 pub struct VerdictCache {
     entries_max: usize,
     lifetime: Option<Duration>,
-    refusal_lifetime: Option<Duration>,
     key: Arc<KeyOf>,
 }
 
@@ -99,43 +113,35 @@ impl Default for VerdictCache {
 }
 
 impl VerdictCache {
-    /// 1,024 entries, 60 s for what is allowed, 5 s for what is refused.
+    /// Makes the default settings: 1,024 entries, for 60 s.
     #[must_use]
     pub fn new() -> Self {
         Self {
             entries_max: 1_024,
             lifetime: Some(Duration::from_secs(60)),
-            refusal_lifetime: Some(Duration::from_secs(5)),
             key: Arc::new(credential_and_service),
         }
     }
 
-    /// How many verdicts are remembered at once; zero is none.
+    /// Sets how many verdicts are cached; zero disables the cache. Default: 1,024.
     #[must_use]
     pub const fn entries_max(mut self, entries: usize) -> Self {
         self.entries_max = entries;
         self
     }
 
-    /// For how long a verdict is remembered, a refusal's included; `None` switches remembering off.
+    /// Sets for how long a verdict is cached; `None` disables the cache. Default: 60 s.
     #[must_use]
     pub const fn lifetime(mut self, lifetime: Option<Duration>) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// For how long a refusal is, if that is less than [`lifetime`](Self::lifetime); `None`: never.
-    #[must_use]
-    pub const fn refusal_lifetime(mut self, lifetime: Option<Duration>) -> Self {
-        self.refusal_lifetime = lifetime;
-        self
-    }
-
-    /// What a request's verdict depends on. Requests of which this makes the same octets get the same
-    /// verdict; one of which it makes `None` is asked about each time.
+    /// Sets the function that makes the cache key of a request: requests with equal keys get the
+    /// same verdict, and a request without a key (`None`) is not cached.
     ///
-    /// It is called on the thread of the sockets, for each request. One at which it panics is answered
-    /// 503.
+    /// The function is called on the thread of the sockets for each request, so it must not block.
+    /// If it panics, the request is answered 503.
     #[must_use]
     pub fn key(
         mut self,
@@ -145,22 +151,15 @@ impl VerdictCache {
         self
     }
 
-    /// That of one among so many shards.
+    /// The settings of one of `shards` shards: its share of the entries.
     pub(super) fn share_of(mut self, shards: usize) -> Self {
         self.entries_max = self.entries_max.div_ceil(shards.max(1));
         self
     }
 
-    /// For how long a decision is remembered, if at all.
+    /// For how long a decision is cached; `None` if it is not.
     fn lifetime_of(&self, decision: &Decision) -> Option<Duration> {
-        let own = match &decision.verdict {
-            Verdict::Allow(_) => self.lifetime?,
-            Verdict::Refuse(Refusal::InvalidToken | Refusal::Forbidden) => {
-                self.lifetime?.min(self.refusal_lifetime?)
-            }
-            // They say nothing of the credential.
-            _ => return None,
-        };
+        let own = self.lifetime?;
         let lifetime = decision.lifetime.map_or(own, |lifetime| lifetime.min(own));
         Some(lifetime).filter(|lifetime| !lifetime.is_zero())
     }
@@ -171,7 +170,6 @@ impl fmt::Debug for VerdictCache {
         f.debug_struct("VerdictCache")
             .field("entries_max", &self.entries_max)
             .field("lifetime", &self.lifetime)
-            .field("refusal_lifetime", &self.refusal_lifetime)
             .finish_non_exhaustive()
     }
 }
@@ -182,14 +180,14 @@ fn credential_and_service(head: &RequestHead) -> Option<Vec<u8>> {
     let (Some((_, credential)), None) = (credentials.next(), credentials.next()) else {
         return None;
     };
-    // A path has no zero in it, so where it ends is clear.
+    // A path contains no zero, so the zero marks its end.
     let mut key = head.service_path().as_bytes().to_vec();
     key.push(0);
     key.extend_from_slice(credential);
     Some(key)
 }
 
-/// The name under which a verdict is remembered: a secret.
+/// The key of a cached verdict, which contains a secret.
 #[derive(Clone)]
 pub(super) struct CredentialKey {
     octets: Arc<[u8]>,
@@ -197,9 +195,9 @@ pub(super) struct CredentialKey {
 }
 
 impl CredentialKey {
-    /// Whether two are the same, in a time that depends on their lengths alone.
+    /// Compares two keys in a time that depends only on their lengths.
     pub(super) fn same(&self, other: &Self) -> bool {
-        // The hash is keyed, so that it differs tells nothing of how much of a secret was right.
+        // The hash is keyed, so a different hash does not reveal how much of a guess was right.
         if self.hash != other.hash || self.octets.len() != other.octets.len() {
             return false;
         }
@@ -211,27 +209,21 @@ impl CredentialKey {
 
 struct CachedVerdict {
     key: CredentialKey,
-    verdict: Verdict,
+    principal: Principal,
     until: Time,
-    /// Its number in the order of use.
+    /// Its position in the order of use.
     used: u64,
 }
 
-impl CachedVerdict {
-    const fn list(&self) -> usize {
-        matches!(self.verdict, Verdict::Allow(_)) as usize
-    }
-}
-
-/// The verdicts that one shard remembers.
+/// The cached verdicts of one shard.
 pub(super) struct Verdicts {
     settings: VerdictCache,
     hasher: RandomState,
-    /// By the hash of the key. A second key of one hash displaces the first, which is asked about
-    /// again; that is all that a collision does.
+    /// By the hash of the key. A second key with the same hash replaces the first, whose next
+    /// request calls the authorizer again.
     entries: BTreeMap<u64, CachedVerdict>,
-    /// Hashes in the order of their last use: of refusals, and of what is allowed.
-    orders: [BTreeMap<u64, u64>; 2],
+    /// Hashes in the order of their last use.
+    order: BTreeMap<u64, u64>,
     uses: u64,
 }
 
@@ -241,12 +233,12 @@ impl Verdicts {
             settings,
             hasher: RandomState::new(),
             entries: BTreeMap::new(),
-            orders: Default::default(),
+            order: BTreeMap::new(),
             uses: 0,
         }
     }
 
-    /// Under what name a verdict about this request is remembered.
+    /// The cache key of a request; `None` if its verdict is not cached.
     pub(super) fn key(&self, head: &RequestHead) -> Option<CredentialKey> {
         self.settings.lifetime.filter(|_| self.settings.entries_max > 0)?;
         let octets: Arc<[u8]> = (self.settings.key)(head)?.into();
@@ -254,72 +246,60 @@ impl Verdicts {
         Some(CredentialKey { octets, hash })
     }
 
-    /// What was said about this, if it still holds.
-    pub(super) fn get(&mut self, key: &CredentialKey, now: Time) -> Option<Verdict> {
+    /// The principal of a cached verdict that has not expired.
+    pub(super) fn get(&mut self, key: &CredentialKey, now: Time) -> Option<Principal> {
         let entry = self.entries.get_mut(&key.hash).filter(|entry| entry.key.same(key))?;
         if entry.until <= now {
             self.remove(key.hash);
             return None;
         }
-        let order = self.orders.get_mut(entry.list())?;
-        order.remove(&entry.used);
+        self.order.remove(&entry.used);
         self.uses += 1;
         entry.used = self.uses;
-        order.insert(self.uses, key.hash);
-        Some(entry.verdict.clone())
+        self.order.insert(self.uses, key.hash);
+        Some(entry.principal.clone())
     }
 
-    /// Remembers what was said, if it is to be remembered.
+    /// Caches a decision, if it allows and may be cached.
     pub(super) fn put(&mut self, key: CredentialKey, decision: Decision, now: Time) {
         let Some(lifetime) = self.settings.lifetime_of(&decision) else { return };
+        let Verdict::Allow(principal) = decision.verdict else { return };
         self.remove(key.hash);
-        self.forget_expired(now);
-        let allowed = usize::from(matches!(decision.verdict, Verdict::Allow(_)));
+        self.remove_expired(now);
         if self.entries.len() >= self.settings.entries_max {
-            // What is allowed displaces a refusal, and only then what is allowed; a refusal, refusals.
-            let oldest = |order: &BTreeMap<u64, u64>| order.values().next().copied();
-            let lists = self.orders.get(..=allowed).unwrap_or_default();
-            let Some(hash) = lists.iter().find_map(oldest) else { return };
-            self.remove(hash);
+            let Some(&oldest) = self.order.values().next() else { return };
+            self.remove(oldest);
         }
         self.uses += 1;
         let (hash, until) = (key.hash, now.saturating_add(lifetime));
-        let entry = CachedVerdict { key, verdict: decision.verdict, until, used: self.uses };
-        if let Some(order) = self.orders.get_mut(entry.list()) {
-            order.insert(self.uses, hash);
-        }
-        self.entries.insert(hash, entry);
+        self.order.insert(self.uses, hash);
+        self.entries.insert(hash, CachedVerdict { key, principal, until, used: self.uses });
     }
 
-    /// Forgets what has expired, from the least recently used up to the first that has not. All of
-    /// it, when nothing is used.
-    fn forget_expired(&mut self, now: Time) {
-        for list in 0..self.orders.len() {
-            while let Some(&hash) = self.orders.get(list).and_then(|order| order.values().next())
-                && self.entries.get(&hash).is_none_or(|entry| entry.until <= now)
-            {
-                self.remove(hash);
-            }
+    /// Removes expired entries, from the least recently used one up to the first that has not
+    /// expired. It removes all expired entries if none was used since.
+    fn remove_expired(&mut self, now: Time) {
+        while let Some(&hash) = self.order.values().next()
+            && self.entries.get(&hash).is_none_or(|entry| entry.until <= now)
+        {
+            self.remove(hash);
         }
     }
 
     fn remove(&mut self, hash: u64) {
-        if let Some(entry) = self.entries.remove(&hash)
-            && let Some(order) = self.orders.get_mut(entry.list())
-        {
-            order.remove(&entry.used);
+        if let Some(entry) = self.entries.remove(&hash) {
+            self.order.remove(&entry.used);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::testing::Random;
-    use mcp_sse_core::{Authorization, Config, Event, Peer, Principal, Server};
+    use mcp_sse_core::{Authorization, Config, Event, Peer, Refusal, Server};
 
-    /// The head of a request, as an authorizer is shown it.
+    /// The head of a request, as an authorizer gets it.
     fn head(path: &str, fields: &str) -> Arc<RequestHead> {
         let config = Config::builder()
             .service_path("/a")
@@ -330,7 +310,9 @@ mod tests {
         let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
         let input = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         server.handle_input(conn, input.as_bytes(), Time::ZERO);
-        let Some(Event::Asked { head, .. }) = server.poll_event() else { panic!("no question") };
+        let Some(Event::Asked { head, .. }) = server.poll_event() else {
+            panic!("no request for a verdict")
+        };
         head
     }
 
@@ -346,9 +328,9 @@ mod tests {
         Verdict::Allow(Principal::new(name))
     }
 
-    struct Memory(Verdicts);
+    struct TestCache(Verdicts);
 
-    impl Memory {
+    impl TestCache {
         fn new(settings: VerdictCache) -> Self {
             Self(Verdicts::new(settings))
         }
@@ -363,67 +345,57 @@ mod tests {
             let key = self.0.key(&bearer(token)).unwrap();
             let found = self.0.get(&key, at(seconds));
             self.check();
-            found
+            found.map(Verdict::Allow)
         }
 
         fn check(&self) {
-            let Verdicts { entries, orders, settings, .. } = &self.0;
+            let Verdicts { entries, order, settings, .. } = &self.0;
             assert!(entries.len() <= settings.entries_max);
-            assert_eq!(entries.len(), orders.iter().map(BTreeMap::len).sum::<usize>());
-            for (list, order) in orders.iter().enumerate() {
-                for (used, hash) in order {
-                    assert_eq!((entries[hash].used, entries[hash].list()), (*used, list));
-                }
+            assert_eq!(entries.len(), order.len());
+            for (used, hash) in order {
+                assert_eq!(entries[hash].used, *used);
             }
         }
     }
 
     #[test]
-    fn lifetimes() {
-        let mut memory = Memory::new(VerdictCache::new());
-        memory.put("a", allow("alice"), 0);
-        memory.put("b", Verdict::Refuse(Refusal::InvalidToken), 0);
-        memory.put("c", Verdict::Refuse(Refusal::Forbidden), 0);
-        memory.put("d", Decision::new(allow("dora")).valid_for(Duration::from_secs(7)), 0);
-        memory.put("e", Decision::new(allow("emil")).valid_for(Duration::from_secs(3_600)), 0);
-        for (token, lifetime, verdict) in [
-            ("b", 5, Verdict::Refuse(Refusal::InvalidToken)),
-            ("c", 5, Verdict::Refuse(Refusal::Forbidden)),
-            ("d", 7, allow("dora")),
-            ("a", 60, allow("alice")),
-            ("e", 60, allow("emil")),
-        ] {
-            // Looking does not make it last longer.
+    fn verdicts_are_cached_for_their_lifetime() {
+        let mut cache = TestCache::new(VerdictCache::new());
+        cache.put("a", allow("alice"), 0);
+        cache.put("d", Decision::new(allow("dora")).valid_for(Duration::from_secs(7)), 0);
+        cache.put("e", Decision::new(allow("emil")).valid_for(Duration::from_secs(3_600)), 0);
+        for (token, lifetime, verdict) in
+            [("d", 7, allow("dora")), ("a", 60, allow("alice")), ("e", 60, allow("emil"))]
+        {
+            // A use does not extend the lifetime.
             for seconds in 0..lifetime {
-                assert_eq!(memory.get(token, seconds).as_ref(), Some(&verdict), "{token}");
+                assert_eq!(cache.get(token, seconds).as_ref(), Some(&verdict), "{token}");
             }
-            assert_eq!(memory.get(token, lifetime), None, "{token}");
+            assert_eq!(cache.get(token, lifetime), None, "{token}");
         }
-        assert!(memory.0.entries.is_empty());
+        assert!(cache.0.entries.is_empty());
     }
 
     #[test]
-    fn what_is_never_remembered() {
-        let mut memory = Memory::new(VerdictCache::new());
-        memory.put("a", Verdict::Refuse(Refusal::Unavailable), 0);
-        memory.put("a", Verdict::Refuse(Refusal::Unauthenticated), 0);
-        memory.put("a", Decision::new(allow("alice")).valid_for(Duration::ZERO), 0);
-        assert_eq!(memory.get("a", 0), None);
-        let mut memory = Memory::new(VerdictCache::new().refusal_lifetime(None));
-        memory.put("a", Verdict::Refuse(Refusal::Forbidden), 0);
-        assert_eq!(memory.get("a", 0), None);
+    fn refusals_and_zero_lifetimes_are_not_cached() {
+        let mut cache = TestCache::new(VerdictCache::new());
+        for refusal in [
+            Refusal::InvalidToken,
+            Refusal::Forbidden,
+            Refusal::Unavailable,
+            Refusal::Unauthenticated,
+        ] {
+            cache.put("a", Verdict::Refuse(refusal), 0);
+        }
+        cache.put("a", Decision::new(allow("alice")).valid_for(Duration::ZERO), 0);
+        assert_eq!(cache.get("a", 0), None);
         for off in [VerdictCache::new().lifetime(None), VerdictCache::new().entries_max(0)] {
             assert!(Verdicts::new(off).key(&bearer("a")).is_none());
         }
-        // Refusals never outlive what is allowed.
-        let short = VerdictCache::new().lifetime(Some(Duration::from_secs(2)));
-        let mut memory = Memory::new(short);
-        memory.put("a", Verdict::Refuse(Refusal::Forbidden), 0);
-        assert_eq!(memory.get("a", 2), None);
     }
 
     #[test]
-    fn what_a_verdict_holds_for() {
+    fn key_is_credential_and_service_unless_set() {
         let verdicts = Verdicts::new(VerdictCache::new());
         let key = |path: &str, fields: &str| verdicts.key(&head(path, fields));
         let known = key("/a/sse", "Authorization: Bearer t\r\n").unwrap();
@@ -445,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_tokens() {
+    fn bearer_token_is_read_from_one_field() {
         let token = |fields: &str| head("/a/sse", fields).bearer_token().map(String::from);
         assert_eq!(token("Authorization: bEARER t.k=\r\n").as_deref(), Some("t.k="));
         assert_eq!(token("Authorization: Bearer\r\n").as_deref(), Some(""));
@@ -456,53 +428,49 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_that_two_have_gives_nobody_the_others_verdict() {
-        let mut memory = Memory::new(VerdictCache::new());
-        memory.put("alice", allow("alice"), 0);
-        let mut key = memory.0.key(&bearer("carol")).unwrap();
-        key.hash = memory.0.key(&bearer("alice")).unwrap().hash;
-        assert_eq!(memory.0.get(&key, at(0)), None);
-        memory.0.put(key.clone(), allow("carol").into(), at(0));
-        memory.check();
-        assert_eq!(memory.0.get(&key, at(0)), Some(allow("carol")));
-        assert_eq!(memory.get("alice", 0), None);
+    fn hash_collision_replaces_the_first_entry() {
+        let mut cache = TestCache::new(VerdictCache::new());
+        cache.put("alice", allow("alice"), 0);
+        let mut key = cache.0.key(&bearer("carol")).unwrap();
+        key.hash = cache.0.key(&bearer("alice")).unwrap().hash;
+        assert_eq!(cache.0.get(&key, at(0)), None);
+        cache.0.put(key.clone(), allow("carol").into(), at(0));
+        cache.check();
+        assert_eq!(cache.0.get(&key, at(0)), Some(Principal::new("carol")));
+        assert_eq!(cache.get("alice", 0), None);
     }
 
     #[test]
-    fn who_is_forgotten_first() {
-        let mut memory = Memory::new(VerdictCache::new().entries_max(3));
-        memory.put("a", allow("a"), 0);
-        memory.put("b", allow("b"), 0);
-        memory.put("bad", Verdict::Refuse(Refusal::InvalidToken), 0);
-        // A refusal displaces a refusal, and what is allowed does so first.
-        memory.put("worse", Verdict::Refuse(Refusal::InvalidToken), 0);
-        assert_eq!((memory.get("bad", 0), memory.get("a", 0)), (None, Some(allow("a"))));
-        memory.put("c", allow("c"), 0);
-        assert_eq!(memory.get("worse", 0), None);
-        // Where there is none it has to go elsewhere.
-        memory.put("worse", Verdict::Refuse(Refusal::InvalidToken), 0);
-        assert_eq!(memory.get("worse", 0), None);
-        // The one used least recently: b.
-        memory.put("d", allow("d"), 0);
-        let found = ["a", "b", "c", "d"].map(|token| memory.get(token, 0).is_some());
+    fn least_recently_used_entry_is_removed_first() {
+        let mut cache = TestCache::new(VerdictCache::new().entries_max(3));
+        cache.put("a", allow("a"), 0);
+        cache.put("b", allow("b"), 0);
+        cache.put("c", allow("c"), 0);
+        assert_eq!(cache.get("a", 0), Some(allow("a")));
+        // A refusal removes nothing.
+        cache.put("bad", Verdict::Refuse(Refusal::InvalidToken), 0);
+        assert_eq!(cache.0.entries.len(), 3);
+        // The least recently used entry is that of b.
+        cache.put("d", allow("d"), 0);
+        let found = ["a", "b", "c", "d"].map(|token| cache.get(token, 0).is_some());
         assert_eq!(found, [true, false, true, true]);
-        // One that is asked about again has one entry.
-        memory.put("d", Verdict::Refuse(Refusal::Forbidden), 0);
-        assert_eq!(memory.0.entries.len(), 3);
-        // What has expired makes room by itself.
-        memory.put("e", allow("e"), 60);
-        assert_eq!(memory.0.entries.len(), 1);
+        // A second verdict about a credential replaces the first.
+        cache.put("d", allow("d"), 0);
+        assert_eq!(cache.0.entries.len(), 3);
+        // Expired entries are removed to make room.
+        cache.put("e", allow("e"), 60);
+        assert_eq!(cache.0.entries.len(), 1);
     }
 
     #[test]
-    fn shares() {
+    fn entries_are_shared_among_shards() {
         let entries =
             |max, shards| VerdictCache::new().entries_max(max).share_of(shards).entries_max;
         assert_eq!((entries(1_024, 1), entries(1_024, 3), entries(0, 2)), (1_024, 342, 0));
     }
 
     #[test]
-    fn prints_no_credential() {
+    fn debug_output_has_no_credential() {
         let decision = Decision::from(allow("alice"));
         let text = format!("{:?} {decision:?}", VerdictCache::new());
         assert!(text.contains("entries_max: 1024") && text.contains("alice"), "{text}");

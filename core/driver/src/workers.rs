@@ -5,41 +5,33 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use async_channel::{Receiver, Sender, bounded};
+use async_channel::bounded;
 
 use super::handle::Handle;
 
 /// Shuts a server down when it is dropped.
-pub(super) struct ShutdownOnDrop {
-    pub(super) handle: Handle,
-    pub(super) only_if_panicking: bool,
-}
+pub(super) struct ShutdownOnDrop(pub(super) Handle);
 
 impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        if !self.only_if_panicking || thread::panicking() {
-            self.handle.shutdown();
-        }
+        self.0.shutdown();
     }
-}
-
-/// Threads that run the shards of one server.
-pub(super) struct Threads {
-    joins: Vec<JoinHandle<()>>,
-    ends: Receiver<io::Result<()>>,
 }
 
 /// Starts a thread for each of `jobs`, and shuts the server of `handle` down if one cannot be started, or
 /// fails or panics later. A thread's name contains `address`. If there are several threads, a
 /// number precedes it, because some operating systems cut long names.
+///
+/// The returned future waits until all threads have ended. It returns the first error of a thread, and panics if a
+/// thread has panicked.
 pub(super) fn run_each<J: Send + 'static>(
     address: &str,
     handle: &Handle,
     jobs: Vec<J>,
     run: impl Fn(J) -> io::Result<()> + Send + Sync + 'static,
-) -> io::Result<Threads> {
+) -> io::Result<impl Future<Output = io::Result<()>>> {
     let (sender, ends) = bounded(jobs.len().max(1));
     let run = Arc::new(run);
     let several = jobs.len() > 1;
@@ -47,45 +39,30 @@ pub(super) fn run_each<J: Send + 'static>(
     for (number, job) in jobs.into_iter().enumerate() {
         let number = if several { format!("{number} ") } else { String::new() };
         let name = format!("mcp-sse {number}{address}");
-        let spawned = thread::Builder::new().name(name).spawn({
-            let (handle, run, sender): (_, _, Sender<_>) =
-                (handle.clone(), run.clone(), sender.clone());
-            move || {
-                let guard = ShutdownOnDrop { handle, only_if_panicking: true };
-                let end = run(job);
-                if end.is_err() {
-                    guard.handle.shutdown();
-                }
-                // The receiver was dropped if the waiting future was dropped.
-                let _ = sender.try_send(end);
-            }
-        });
-        match spawned {
-            Ok(thread) => joins.push(thread),
-            Err(error) => {
-                handle.shutdown();
-                return Err(error);
-            }
-        }
+        let (run, sender) = (run.clone(), sender.clone());
+        // This is dropped when the thread ends or cannot be started. A thread ends without an error or a panic only
+        // after a shutdown, and a second shutdown has no effect.
+        let stop = ShutdownOnDrop(handle.clone());
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let _stop = stop;
+            // The receiver was dropped if the waiting future was dropped.
+            let _ = sender.try_send(run(job));
+        })?;
+        joins.push(thread);
     }
-    Ok(Threads { joins, ends })
-}
-
-impl Threads {
-    /// Waits until all threads have ended. Returns the first error of a thread, and panics if a thread has panicked.
-    pub(super) async fn wait(self) -> io::Result<()> {
+    Ok(async move {
         let mut served = Ok(());
         // The channel is closed when the last thread has ended, also if it has panicked.
-        while let Ok(end) = self.ends.recv().await {
+        while let Ok(end) = ends.recv().await {
             served = served.and(end);
         }
-        for thread in self.joins {
+        for thread in joins {
             if let Err(panic) = thread.join() {
                 resume_unwind(panic);
             }
         }
         served
-    }
+    })
 }
 
 #[cfg(test)]
@@ -142,7 +119,7 @@ mod tests {
                 until_shutdown(&controls);
                 Ok(())
             });
-            let mut end = pin!(threads.unwrap().wait());
+            let mut end = pin!(threads.unwrap());
             let error = block_on(|cx| end.as_mut().poll(cx)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
         }

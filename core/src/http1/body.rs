@@ -207,20 +207,14 @@ impl BodyDecoder {
         if self.position == BodyPosition::Length && self.remaining > limits.body_bytes_max {
             self.position = BodyPosition::Refused(Error::BodyTooLarge);
         }
-        while let Some(&octet) = rest.first() {
-            if self.position == BodyPosition::Done {
-                break;
-            }
-            match self.step(octet, rest, limits, sink) {
-                Ok((position, used)) => {
-                    self.position = position;
-                    rest = rest.get(used..).unwrap_or_default();
-                }
-                Err(fault) => self.position = BodyPosition::Refused(fault),
-            }
-            if let BodyPosition::Refused(_) = self.position {
-                break;
-            }
+        while let Some(&octet) = rest.first()
+            && !self.is_done()
+        {
+            let step = self.step(octet, rest, limits, sink);
+            let (position, used) =
+                step.inspect_err(|&fault| self.position = BodyPosition::Refused(fault))?;
+            self.position = position;
+            rest = rest.get(used..).unwrap_or_default();
         }
         if let BodyPosition::Refused(fault) = self.position {
             return Err(fault);
@@ -238,24 +232,17 @@ impl BodyDecoder {
         sink: &mut impl FnMut(&[u8]),
     ) -> Result<(BodyPosition, usize), Error> {
         let position = match self.position {
-            BodyPosition::Length => {
+            BodyPosition::Length | BodyPosition::UntilEnd | BodyPosition::Data => {
                 let used = self.take(rest, limits, sink)?;
-                let done = self.remaining == 0;
-                return Ok((if done { BodyPosition::Done } else { BodyPosition::Length }, used));
-            }
-            BodyPosition::UntilEnd => {
-                return Ok((BodyPosition::UntilEnd, self.take(rest, limits, sink)?));
-            }
-            BodyPosition::Data => {
-                let used = self.take(rest, limits, sink)?;
-                let done = self.remaining == 0;
-                return Ok((
-                    if done { BodyPosition::DataReturn } else { BodyPosition::Data },
-                    used,
-                ));
+                let position = match (self.remaining, self.position) {
+                    (0, BodyPosition::Length) => BodyPosition::Done,
+                    (0, BodyPosition::Data) => BodyPosition::DataReturn,
+                    (_, same) => same,
+                };
+                return Ok((position, used));
             }
             BodyPosition::Trailers(lines) => return self.trailers(lines, rest, limits),
-            BodyPosition::Size { digits } => match hex(octet) {
+            BodyPosition::Size { digits } => match char::from(octet).to_digit(16) {
                 Some(_) if digits == SIZE_DIGITS_MAX => return Err(Error::MalformedChunk),
                 Some(digit) => {
                     self.remaining = self.remaining * 16 + u64::from(digit);
@@ -359,15 +346,6 @@ impl BodyDecoder {
                 Ok((BodyPosition::Trailers(lines), window.len()))
             }
         }
-    }
-}
-
-fn hex(octet: u8) -> Option<u8> {
-    match octet {
-        b'0'..=b'9' => Some(octet - b'0'),
-        b'a'..=b'f' => Some(octet - b'a' + 10),
-        b'A'..=b'F' => Some(octet - b'A' + 10),
-        _ => None,
     }
 }
 

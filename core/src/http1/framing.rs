@@ -92,10 +92,8 @@ fn parse_length(digits: &[u8]) -> Option<u64> {
         return None;
     }
     digits.iter().try_fold(0_u64, |length, &octet| {
-        if !octet.is_ascii_digit() {
-            return None;
-        }
-        length.checked_mul(10)?.checked_add(u64::from(octet - b'0'))
+        let digit = char::from(octet).to_digit(10)?;
+        length.checked_mul(10)?.checked_add(digit.into())
     })
 }
 

@@ -30,7 +30,7 @@ enum Slots<'a> {
     /// Memory that httparse initializes as far as it needs. Used for HTTP/1.0 and HTTP/1.1.
     Uninit([MaybeUninit<httparse::Header<'a>>; FIELDS_CAP]),
     /// Initialized memory, which httparse requires if it parses fields only. Used for HTTP/1.2 and
-    /// above, whose request line httparse refuses.
+    /// above, whose request line httparse refuses, and for fields that were parsed elsewhere.
     Initialized([httparse::Header<'a>; FIELDS_CAP]),
 }
 
@@ -55,6 +55,21 @@ impl fmt::Debug for FieldStorage<'_> {
 }
 
 impl<'a> FieldStorage<'a> {
+    /// Stores fields that were parsed elsewhere; those beyond [`FIELDS_CAP`] are left out.
+    fn store(
+        &'a mut self,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> &'a [httparse::Header<'a>] {
+        self.0 = Slots::Initialized([httparse::EMPTY_HEADER; FIELDS_CAP]);
+        let Slots::Initialized(slots) = &mut self.0 else { return &[] };
+        let mut count = 0;
+        for (slot, (name, value)) in slots.iter_mut().zip(fields) {
+            *slot = httparse::Header { name, value };
+            count += 1;
+        }
+        slots.get(..count).unwrap_or_default()
+    }
+
     fn fill(
         &'a mut self,
         bytes: &'a [u8],
@@ -149,12 +164,36 @@ impl<'a> Head<'a> {
         let line = RequestLine::split(bytes).ok_or(Error::MalformedRequestLine)?;
         let fields = storage.fill(bytes, &line).ok_or(Error::MalformedField)?;
         let version = if line.minor == b'0' { Version::Http10 } else { Version::Http11 };
+        Self::of_parts(version, line.method, line.target, fields)
+    }
 
+    /// Makes a head of the parts of an HTTP/1.1 request that was parsed elsewhere. A scanner must have
+    /// accepted them, as bytes of one head.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub(crate) fn assemble(
+        method: &'a str,
+        target: &'a str,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+        storage: &'a mut FieldStorage<'a>,
+    ) -> Result<Self, Error> {
+        let fields = storage.store(fields);
+        Self::of_parts(Version::Http11, method.as_bytes(), target.as_bytes(), fields)
+    }
+
+    fn of_parts(
+        version: Version,
+        method: &'a [u8],
+        target: &'a [u8],
+        fields: &'a [httparse::Header<'a>],
+    ) -> Result<Self, Error> {
         let framing =
             framing(version, named(fields, "transfer-encoding"), named(fields, "content-length"))?;
         let host = host(version, named(fields, "host"))?;
-        let method = Method::from_bytes(line.method);
-        let target = str::from_utf8(line.target).map_err(|_| Error::MalformedTarget)?;
+        let method = Method::from_bytes(method);
+        let target = str::from_utf8(target).map_err(|_| Error::MalformedTarget)?;
         let target = Target::parse(target, method)?;
         let method = method.ok_or(Error::UnknownMethod)?;
 

@@ -11,7 +11,7 @@
 //!    method, target, version, host, [`Framing`], fields.
 //! 3. [`BodyDecoder::decode`] takes the bytes after the head, passes the content to a sink, and
 //!    reports where the body, and with it the request, ends.
-//! 4. [`Response::render`] and [`render_stream_head`] produce the bytes of a response.
+//! 4. [`Response::render`] and [`Response::render_stream_head`] produce the bytes of a response.
 //!
 //! A mistake of the peer is an [`Error`], never a panic. Where a standard allows a server either to
 //! accept or to refuse a message, this codec refuses: a server that refuses cannot interpret a
@@ -47,13 +47,14 @@ mod target;
 
 pub(crate) use authority::split_authority;
 pub use body::{BodyDecoder, BodyLimits, Progress};
-pub use date::{HttpDate, Rfc3339, rfc3339};
+pub use date::HttpDate;
+pub(crate) use date::rfc3339;
 pub use error::Error;
 pub use fields::Scan;
 pub use framing::{Framing, framing};
 pub use head::{FieldStorage, Head};
 pub(crate) use octets::is_token;
-pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason, render_stream_head};
+pub use response::{CONTINUE, Persistence, Response, StreamFraming, reason};
 pub use scan::{FIELDS_CAP, HeadLimits, HeadScanner};
 pub use start_line::{Method, Version};
 pub use target::{Scheme, Target};

@@ -26,41 +26,18 @@ const fn classes() -> [u8; 256] {
         let octet = index as u8;
         let mut class = 0;
         let alphanumeric = octet.is_ascii_alphanumeric();
-        if alphanumeric
-            || matches!(
-                octet,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            )
-        {
+        if alphanumeric || contains(b"!#$%&'*+-.^_`|~", octet) {
             class |= TOKEN;
         }
-        if alphanumeric || matches!(octet, b'-' | b'.' | b'_' | b'~') {
+        if alphanumeric || contains(b"-._~", octet) {
             class |= UNRESERVED;
         }
-        if octet.is_ascii_graphic()
-            && !matches!(
-                octet,
-                b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
-            )
-        {
+        if octet.is_ascii_graphic() && !contains(b"\"#<>\\^`{|}", octet) {
             class |= TARGET;
         }
         if octet == b'\t' || (octet >= b' ' && octet != 0x7f) {
             class |= VALUE;
-            if !matches!(octet, b'"' | b'\\') {
+            if !contains(b"\"\\", octet) {
                 class |= QUOTED;
             }
         }
@@ -68,6 +45,17 @@ const fn classes() -> [u8; 256] {
         index += 1;
     }
     table
+}
+
+/// Whether `octet` is in `octets`, at compile time.
+const fn contains(mut octets: &[u8], octet: u8) -> bool {
+    while let [first, rest @ ..] = octets {
+        if *first == octet {
+            return true;
+        }
+        octets = rest;
+    }
+    false
 }
 
 /// Whether `octet` belongs to `class`.

@@ -1,4 +1,4 @@
-//! Renders the bytes of a response.
+//! Responses: one description, and its bytes.
 //!
 //! Knows: status lines, the fields that every response of this server has, and how a body is
 //! delimited.
@@ -36,7 +36,7 @@ pub enum StreamFraming {
     UntilClose,
 }
 
-/// A response whose complete body is known.
+/// What a response says, independently of the connection it is sent on.
 ///
 /// # Examples
 ///
@@ -47,7 +47,7 @@ pub enum StreamFraming {
 ///     status: 405,
 ///     fields: &[("Allow", "GET")],
 ///     content_type: None,
-///     body: b"",
+///     body: Some(b""),
 /// };
 /// let bytes = response.render(None, Persistence::Close, false);
 /// let expected = "HTTP/1.1 405 Method Not Allowed\r\n\
@@ -58,31 +58,29 @@ pub enum StreamFraming {
 pub struct Response<'a> {
     /// The status code, 100 to 999.
     pub status: u16,
-    /// Names and values of fields other than `Date`, `Content-Type`, `Content-Length` and
-    /// `Connection`, which [`render`](Self::render) writes itself.
+    /// Names and values of fields other than `Date`, `Content-Type`, `Content-Length`, `Connection`
+    /// and `Transfer-Encoding`, which this type writes itself.
     pub fields: &'a [(&'a str, &'a str)],
     /// The media type of the body; `None` writes no `Content-Type`.
     pub content_type: Option<&'a str>,
-    /// The body; empty if there is none.
-    pub body: &'a [u8],
+    /// The body. `None` for a status that has no body (1xx, 204 and 304), and for an event stream,
+    /// whose length is not known in advance: neither has a `Content-Length` (RFC 9110 §8.6).
+    pub body: Option<&'a [u8]>,
 }
 
 impl Response<'_> {
-    /// Renders the response into one allocation of exactly its size.
+    /// Renders a response whose complete body is known into one allocation of exactly its size.
     ///
     /// - `date`: the current time, for a server with a clock (RFC 9110 §6.6.1). `None` writes no
     ///   `Date`.
     /// - `head_only`: whether the request was `HEAD`. The fields describe the body, but the body is
     ///   not written (RFC 9110 §9.3.2).
     ///
-    /// A response with status 1xx, 204 or 304 gets neither a body nor a `Content-Length` (RFC 9110
-    /// §8.6).
-    ///
     /// # Panics
     ///
     /// In a debug build, if a field name or value contains an octet that could end its line, if the
-    /// status is not 100 to 999, or if a status that has no body is given one. All of them are
-    /// mistakes of the calling program.
+    /// status is not 100 to 999, or if a status that has no body is given one or another is given
+    /// none. All of them are mistakes of the calling program.
     #[must_use]
     pub fn render(
         &self,
@@ -90,81 +88,92 @@ impl Response<'_> {
         persistence: Persistence,
         head_only: bool,
     ) -> Vec<u8> {
-        check_fields(self.fields);
-        check_fields(self.content_type.map(|value| ("Content-Type", value)).as_slice());
-        let length = Decimal::new(self.body.len() as u64);
-        let without_body = matches!(self.status, 100..=199 | 204 | 304);
-        debug_assert!(!without_body || self.body.is_empty(), "a {} has no body", self.status);
+        let status = self.status;
+        debug_assert!(
+            self.body.is_none() == matches!(status, 100..=199 | 204 | 304),
+            "whether a {status} has a body"
+        );
         render(|out| {
-            start(out, self.status, date);
-            if let Some(content_type) = self.content_type {
-                field(out, "Content-Type", content_type.as_bytes());
-            }
-            if !without_body {
-                field(out, "Content-Length", length.as_bytes());
-            }
-            for (name, value) in self.fields {
-                field(out, name, value.as_bytes());
-            }
+            self.write_head(out, date);
             match persistence {
                 Persistence::KeepAlive11 => {}
                 Persistence::KeepAlive10 => field(out, "Connection", b"keep-alive"),
                 Persistence::Close => field(out, "Connection", b"close"),
             }
             out(b"\r\n");
-            if !without_body && !head_only {
-                out(self.body);
+            if let (Some(body), false) = (self.body, head_only) {
+                out(body);
             }
         })
     }
-}
 
-/// Renders the head of a response whose length is not known in advance, such as an event stream.
-///
-/// `fields` must include `Content-Type`. `Date` is written if `date` is given; `Connection` and
-/// `Transfer-Encoding` follow from `framing`. The caller sends the body afterwards, framed as
-/// `framing` says.
-///
-/// # Panics
-///
-/// In a debug build, if a field name or value contains an octet that could end its line, or if the
-/// status is not 100 to 999.
-///
-/// # Examples
-///
-/// ```
-/// use mcp_sse_core::http1::{StreamFraming, render_stream_head};
-///
-/// let fields = [("Content-Type", "text/event-stream")];
-/// let head = render_stream_head(200, &fields, None, StreamFraming::UntilClose);
-/// let expected = "HTTP/1.1 200 OK\r\n\
-///     Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
-/// assert_eq!(head, expected.as_bytes());
-/// ```
-#[must_use]
-pub fn render_stream_head(
-    status: u16,
-    fields: &[(&str, &str)],
-    date: Option<&HttpDate>,
-    framing: StreamFraming,
-) -> Vec<u8> {
-    check_fields(fields);
-    let (connection, chunked): (&[u8], bool) = match framing {
-        StreamFraming::Chunked => (b"keep-alive", true),
-        StreamFraming::ChunkedThenClose => (b"close", true),
-        StreamFraming::UntilClose => (b"close", false),
-    };
-    render(|out| {
-        start(out, status, date);
-        for (name, value) in fields {
-            field(out, name, value.as_bytes());
+    /// Renders the head of a response whose length is not known in advance, such as an event stream.
+    ///
+    /// `Date` is written if `date` is given; `Connection` and `Transfer-Encoding` follow from
+    /// `framing`. The caller sends the body afterwards, framed as `framing` says.
+    ///
+    /// # Panics
+    ///
+    /// In a debug build, if a field name or value contains an octet that could end its line, if the
+    /// status is not 100 to 999, or if there is a body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_core::http1::{Response, StreamFraming};
+    ///
+    /// let content_type = Some("text/event-stream");
+    /// let response = Response { status: 200, fields: &[], content_type, body: None };
+    /// let expected = "HTTP/1.1 200 OK\r\n\
+    ///     Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    /// let head = response.render_stream_head(None, StreamFraming::UntilClose);
+    /// assert_eq!(head, expected.as_bytes());
+    /// ```
+    #[must_use]
+    pub fn render_stream_head(&self, date: Option<&HttpDate>, framing: StreamFraming) -> Vec<u8> {
+        debug_assert!(self.body.is_none(), "the body of a stream follows its head");
+        let (connection, chunked) = match framing {
+            StreamFraming::Chunked => (&b"keep-alive"[..], true),
+            StreamFraming::ChunkedThenClose => (&b"close"[..], true),
+            StreamFraming::UntilClose => (&b"close"[..], false),
+        };
+        render(|out| {
+            self.write_head(out, date);
+            field(out, "Connection", connection);
+            if chunked {
+                field(out, "Transfer-Encoding", b"chunked");
+            }
+            out(b"\r\n");
+        })
+    }
+
+    /// Passes each field that concerns the message and not the connection to `show`, in order.
+    pub(crate) fn each_field(&self, date: Option<&HttpDate>, mut show: impl FnMut(&str, &[u8])) {
+        if let Some(date) = date {
+            show("Date", date.as_str().as_bytes());
         }
-        field(out, "Connection", connection);
-        if chunked {
-            field(out, "Transfer-Encoding", b"chunked");
+        if let Some(content_type) = self.content_type {
+            show("Content-Type", content_type.as_bytes());
         }
+        if let Some(body) = self.body {
+            show("Content-Length", Decimal::new(body.len() as u64).as_bytes());
+        }
+        for (name, value) in self.fields {
+            show(name, value.as_bytes());
+        }
+    }
+
+    fn write_head(&self, out: &mut dyn FnMut(&[u8]), date: Option<&HttpDate>) {
+        let status = self.status;
+        debug_assert!((100..=999).contains(&status), "{status} is no status");
+        out(b"HTTP/1.1 ");
+        out(Decimal::new(u64::from(status)).as_bytes());
+        // The space is required even if the reason phrase is empty (RFC 9112 §4).
+        out(b" ");
+        out(reason(status).as_bytes());
         out(b"\r\n");
-    })
+        self.each_field(date, |name, value| field(out, name, value));
+    }
 }
 
 /// Runs `write` twice: first to count the bytes, then to write them into a buffer of that capacity.
@@ -177,35 +186,15 @@ fn render(write: impl Fn(&mut dyn FnMut(&[u8]))) -> Vec<u8> {
     bytes
 }
 
-fn start(out: &mut dyn FnMut(&[u8]), status: u16, date: Option<&HttpDate>) {
-    debug_assert!((100..=999).contains(&status), "{status} is no status");
-    out(b"HTTP/1.1 ");
-    out(Decimal::new(u64::from(status)).as_bytes());
-    // The space is required even if the reason phrase is empty (RFC 9112 §4).
-    out(b" ");
-    out(reason(status).as_bytes());
-    out(b"\r\n");
-    if let Some(date) = date {
-        field(out, "Date", date.as_str().as_bytes());
-    }
-}
-
+/// Writes one field line. Text from a peer must have been validated before it becomes part of a field.
 fn field(out: &mut dyn FnMut(&[u8]), name: &str, value: &[u8]) {
-    out(name.as_bytes());
-    out(b": ");
-    out(value);
-    out(b"\r\n");
-}
-
-/// Checks in debug builds that no field can end its line. Text from a peer must have been validated
-/// before it becomes part of a field.
-fn check_fields(fields: &[(&str, &str)]) {
-    for (name, value) in fields {
-        debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
-        debug_assert!(
-            octets::run_of_value(value.as_bytes()) == value.len(),
-            "the value of {name} has octets that no field may have"
-        );
+    debug_assert!(octets::is_token(name.as_bytes()), "{name:?} is no field name");
+    debug_assert!(
+        octets::run_of_value(value) == value.len(),
+        "the value of {name} has octets that no field may have"
+    );
+    for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out(piece);
     }
 }
 

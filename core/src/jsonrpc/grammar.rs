@@ -24,6 +24,17 @@ pub(crate) enum Shape {
     Scalar,
 }
 
+impl Shape {
+    /// The shape of a JSON text, by its first octet.
+    fn of(bytes: &[u8]) -> Self {
+        match bytes.get(space(bytes, 0)) {
+            Some(b'{') => Self::Object,
+            Some(b'[') => Self::Array,
+            _ => Self::Scalar,
+        }
+    }
+}
+
 /// Why a text is not one JSON value within the nesting limit, with the byte offset of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SyntaxError {
@@ -68,49 +79,32 @@ pub(crate) fn walk<'a>(
     let bytes = text.as_bytes();
     let mut open = Brackets::default();
     let mut expect = Expect::Value;
-    let mut shape = Shape::Scalar;
+    let shape = Shape::of(bytes);
     // The name of the current member of the outermost object, and the offset of its value.
-    let (mut key, mut value_start) = (0..0, 0);
-    let mut at = 0;
+    let (mut key, mut value_start, mut at) = (0..0, 0, 0);
     loop {
         at += space(bytes, at);
-        let Some(&byte) = bytes.get(at) else {
-            return if expect == Expect::End {
-                Ok(shape)
-            } else {
-                Err(SyntaxError::UnexpectedEnd(at))
-            };
-        };
+        let Some(&byte) = bytes.get(at) else { break };
         if expect == Expect::Value && open.depth == 1 {
             value_start = at;
         }
-        let ended = match (expect, byte) {
+        // What a token makes expected; `None` after the end of a value.
+        let next = match (expect, byte) {
             (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
-                let object = byte == b'{';
-                if open.depth == 0 {
-                    shape = if object { Shape::Object } else { Shape::Array };
-                }
-                if nesting_max.is_some_and(|max| open.depth >= max) {
-                    return Err(SyntaxError::TooDeep(at));
-                }
-                open.push(object);
-                expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
+                let next = open.begin(byte, nesting_max).ok_or(SyntaxError::TooDeep(at))?;
                 at += 1;
-                false
+                Some(next)
             }
             (Expect::Value | Expect::ValueOrEnd, _) if byte != b']' => {
                 at = scalar(bytes, at)?;
-                true
+                None
             }
-            (Expect::ValueOrEnd | Expect::CommaOrEnd, b']') if !open.in_object() => {
+            (Expect::ValueOrEnd | Expect::KeyOrEnd | Expect::CommaOrEnd, b']' | b'}')
+                if open.in_object() == (byte == b'}') =>
+            {
                 open.pop();
                 at += 1;
-                true
-            }
-            (Expect::KeyOrEnd | Expect::CommaOrEnd, b'}') if open.in_object() => {
-                open.pop();
-                at += 1;
-                true
+                None
             }
             (Expect::Key | Expect::KeyOrEnd, b'"') => {
                 let start = at;
@@ -118,36 +112,42 @@ pub(crate) fn walk<'a>(
                 if open.depth == 1 {
                     key = start..at;
                 }
-                at += space(bytes, at);
-                match bytes.get(at) {
-                    Some(b':') => at += 1,
-                    Some(_) => return Err(SyntaxError::Unexpected(at)),
-                    None => return Err(SyntaxError::UnexpectedEnd(at)),
-                }
-                expect = Expect::Value;
-                false
+                at = colon(bytes, at)?;
+                Some(Expect::Value)
             }
             (Expect::CommaOrEnd, b',') => {
-                expect = if open.in_object() { Expect::Key } else { Expect::Value };
                 at += 1;
-                false
+                Some(if open.in_object() { Expect::Key } else { Expect::Value })
             }
             _ => return Err(SyntaxError::Unexpected(at)),
         };
-        if ended {
-            expect = if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd };
-            if open.depth == 1 && shape == Shape::Object {
-                let slice = |range| text.get(range).unwrap_or_default();
-                note(slice(key.clone()), slice(value_start..at));
-            }
+        expect = next.unwrap_or(if open.depth == 0 { Expect::End } else { Expect::CommaOrEnd });
+        if next.is_none() && open.depth == 1 && shape == Shape::Object {
+            let slice = |range| text.get(range).unwrap_or_default();
+            note(slice(key.clone()), slice(value_start..at));
         }
     }
+    if expect == Expect::End { Ok(shape) } else { Err(SyntaxError::UnexpectedEnd(at)) }
 }
 
 /// The length of the white space at `at`.
 fn space(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
+}
+
+/// The end of the octet at `at`, for which `fits` must hold.
+fn octet(bytes: &[u8], at: usize, fits: impl FnOnce(u8) -> bool) -> Result<usize, SyntaxError> {
+    match bytes.get(at) {
+        Some(&byte) if fits(byte) => Ok(at + 1),
+        Some(_) => Err(SyntaxError::Unexpected(at)),
+        None => Err(SyntaxError::UnexpectedEnd(at)),
+    }
+}
+
+/// The end of the colon at `at`, or after the white space there.
+fn colon(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
+    octet(bytes, at + space(bytes, at), |byte| byte == b':')
 }
 
 /// The end of the string, number or literal at `at`.
@@ -163,35 +163,27 @@ fn scalar(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
 }
 
 fn literal(bytes: &[u8], at: usize, literal: &[u8]) -> Result<usize, SyntaxError> {
-    for (offset, letter) in literal.iter().enumerate() {
-        match bytes.get(at + offset) {
-            Some(byte) if byte == letter => {}
-            Some(_) => return Err(SyntaxError::Unexpected(at + offset)),
-            None => return Err(SyntaxError::UnexpectedEnd(at + offset)),
-        }
-    }
-    Ok(at + literal.len())
+    literal.iter().try_fold(at, |at, &letter| octet(bytes, at, |byte| byte == letter))
+}
+
+/// The end of the digits at `at`, of which there must be one.
+fn digits(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
+    let at = octet(bytes, at, |byte| byte.is_ascii_digit())?;
+    let rest = bytes.get(at..).unwrap_or_default();
+    Ok(at + rest.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
 
 fn number(bytes: &[u8], mut at: usize) -> Result<usize, SyntaxError> {
-    let digits = |from: usize| {
-        let rest = bytes.get(from..).unwrap_or_default();
-        match rest.iter().take_while(|byte| byte.is_ascii_digit()).count() {
-            0 if rest.is_empty() => Err(SyntaxError::UnexpectedEnd(from)),
-            0 => Err(SyntaxError::Unexpected(from)),
-            count => Ok(from + count),
-        }
-    };
     if bytes.get(at) == Some(&b'-') {
         at += 1;
     }
-    at = if bytes.get(at) == Some(&b'0') { at + 1 } else { digits(at)? };
+    at = if bytes.get(at) == Some(&b'0') { at + 1 } else { digits(bytes, at)? };
     if bytes.get(at) == Some(&b'.') {
-        at = digits(at + 1)?;
+        at = digits(bytes, at + 1)?;
     }
     if matches!(bytes.get(at), Some(b'e' | b'E')) {
         let sign = matches!(bytes.get(at + 1), Some(b'+' | b'-'));
-        at = digits(at + 1 + usize::from(sign))?;
+        at = digits(bytes, at + 1 + usize::from(sign))?;
     }
     Ok(at)
 }
@@ -221,14 +213,7 @@ fn string(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
 }
 
 fn hex4(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
-    for offset in 0..4 {
-        match bytes.get(at + offset) {
-            Some(byte) if byte.is_ascii_hexdigit() => {}
-            Some(_) => return Err(SyntaxError::Unexpected(at + offset)),
-            None => return Err(SyntaxError::UnexpectedEnd(at + offset)),
-        }
-    }
-    Ok(at + 4)
+    (at..at + 4).try_fold(at, |_, at| octet(bytes, at, |byte| byte.is_ascii_hexdigit()))
 }
 
 /// The open brackets. The bit of each is 1 for an object and 0 for an array.
@@ -242,6 +227,16 @@ struct Brackets {
 }
 
 impl Brackets {
+    /// Opens an array or an object, unless it would be nested too deep. Returns what may come next.
+    fn begin(&mut self, bracket: u8, nesting_max: Option<usize>) -> Option<Expect> {
+        if nesting_max.is_some_and(|max| self.depth >= max) {
+            return None;
+        }
+        let object = bracket == b'{';
+        self.push(object);
+        Some(if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd })
+    }
+
     fn push(&mut self, object: bool) {
         if self.depth > 0 && self.depth.is_multiple_of(128) {
             self.spilled.push(self.bits);

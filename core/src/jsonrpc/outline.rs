@@ -19,42 +19,28 @@ pub(crate) struct Outline<'a> {
     pub(super) method: Option<&'a str>,
     pub(super) result: Option<&'a str>,
     pub(super) error: Option<&'a str>,
-    /// The first of `jsonrpc`, `id` and `method` that occurred a second time. The field above has
-    /// the last value.
-    pub(super) duplicate: Option<MemberName>,
-}
-
-/// The name of a member that must not occur twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MemberName {
-    Version,
-    Id,
-    Method,
-}
-
-/// Why a text has no [`Outline`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoOutline {
-    /// The text is not one JSON value within the nesting limit.
-    Syntax(SyntaxError),
-    /// The text is a JSON array.
-    Array,
-    /// The text is a JSON string, number, boolean or null.
-    Scalar,
+    /// The mistake that the first of `jsonrpc`, `id` and `method` to occur a second time is. The
+    /// field above has the last value.
+    pub(super) duplicate: Option<&'static str>,
 }
 
 impl<'a> Outline<'a> {
     /// Collects the members of `text`. Names are compared exactly, after escapes are decoded:
     /// `"Method"` is another name than `method`, `"\u006dethod"` is the same.
-    pub(crate) fn read(text: &'a str, nesting_max: Option<usize>) -> Result<Self, NoOutline> {
+    ///
+    /// A text that is not an object has no members.
+    pub(crate) fn read(
+        text: &'a str,
+        nesting_max: Option<usize>,
+    ) -> Result<(Self, Shape), SyntaxError> {
         let mut outline = Self::default();
         let shape = walk(text, nesting_max, |key, raw| {
-            let (member, key) = if spells(key, "jsonrpc") {
-                (&mut outline.version, Some(MemberName::Version))
+            let (member, repeated) = if spells(key, "jsonrpc") {
+                (&mut outline.version, Some("more than one jsonrpc member"))
             } else if spells(key, "id") {
-                (&mut outline.id, Some(MemberName::Id))
+                (&mut outline.id, Some("more than one id"))
             } else if spells(key, "method") {
-                (&mut outline.method, Some(MemberName::Method))
+                (&mut outline.method, Some("more than one method"))
             } else if spells(key, "result") {
                 // A repeated `result` or `error` is harmless, because only its presence matters
                 // here.
@@ -65,14 +51,10 @@ impl<'a> Outline<'a> {
                 return;
             };
             if member.replace(raw).is_some() {
-                outline.duplicate = outline.duplicate.or(key);
+                outline.duplicate = outline.duplicate.or(repeated);
             }
         });
-        match shape.map_err(NoOutline::Syntax)? {
-            Shape::Object => Ok(outline),
-            Shape::Array => Err(NoOutline::Array),
-            Shape::Scalar => Err(NoOutline::Scalar),
-        }
+        shape.map(|shape| (outline, shape))
     }
 
     /// The raw id if the object has the members of a response, otherwise `None`.

@@ -6,7 +6,7 @@ use super::*;
 
 fn filled_outbox() -> (Outbox, Vec<u8>) {
     let mut outbox = Outbox::default();
-    outbox.push(Segment::Answer { bytes: Arc::from(&b"??head\r\n"[..]), start: 2 });
+    outbox.push(Segment::Answer(Arc::from(&b"head\r\n"[..])));
     let frame = Frame::message(br#"{"jsonrpc":"2.0","method":"m"}"#).unwrap();
     outbox.push(Segment::frame(&frame, true));
     outbox.push(Segment::frame(&frame, false));

@@ -243,36 +243,24 @@ fn is_token68(text: &[u8]) -> bool {
         && body.iter().all(|octet| octet.is_ascii_alphanumeric() || b"-._~+/".contains(octet))
 }
 
-/// The credentials in the `Authorization` fields of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Credentials<'a> {
-    /// There is no field, or it has another scheme, which is treated the same (RFC 6750 §3.1).
-    None,
-    /// The text after the scheme `Bearer`. It may not have the form of a token; it then equals
-    /// none.
-    Bearer(&'a [u8]),
-}
-
-impl<'a> Credentials<'a> {
-    /// Reads the credentials from the values of all `Authorization` fields.
-    ///
-    /// # Errors
-    ///
-    /// [`Fault::DuplicateCredentials`] if there is more than one field, because it is undefined
-    /// which one applies.
-    pub(crate) fn read(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Self, Fault> {
-        let Some(value) = fields.next() else { return Ok(Self::None) };
-        if fields.next().is_some() {
-            return Err(Fault::DuplicateCredentials);
-        }
-        let end = value.iter().position(|&octet| octet == b' ').unwrap_or(value.len());
-        let (scheme, token) = value.split_at(end);
-        if scheme.eq_ignore_ascii_case(b"bearer") {
-            Ok(Self::Bearer(token.trim_ascii_start()))
-        } else {
-            Ok(Self::None)
-        }
+/// The bearer token in the values of all `Authorization` fields of a request: the text after the
+/// scheme `Bearer`. It may not have the form of a token; it then equals none. `None` if there is no
+/// field, or if it has another scheme, which is treated the same (RFC 6750 §3.1).
+///
+/// # Errors
+///
+/// [`Fault::DuplicateCredentials`] if there is more than one field, because it is undefined which
+/// one applies.
+pub(crate) fn bearer_token<'a>(
+    mut fields: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<&'a [u8]>, Fault> {
+    let Some(value) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err(Fault::DuplicateCredentials);
     }
+    let end = value.iter().position(|&octet| octet == b' ').unwrap_or(value.len());
+    let (scheme, token) = value.split_at(end);
+    Ok(scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii_start()))
 }
 
 #[cfg(test)]
@@ -283,21 +271,21 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(fields: &[&str], expected: Result<Credentials<'_>, Fault>) {
-        assert_eq!(Credentials::read(fields.iter().map(|f| f.as_bytes())), expected, "{fields:?}");
+    fn check(fields: &[&str], expected: Result<Option<&[u8]>, Fault>) {
+        assert_eq!(bearer_token(fields.iter().map(|f| f.as_bytes())), expected, "{fields:?}");
     }
 
     #[test]
     fn bearer_credentials_are_read_from_a_single_field() {
-        check(&[], Ok(Credentials::None));
-        check(&["Bearer abc"], Ok(Credentials::Bearer(b"abc")));
-        check(&["bEARER   abc="], Ok(Credentials::Bearer(b"abc=")));
-        check(&["Bearer a b"], Ok(Credentials::Bearer(b"a b")));
-        check(&["Bearer"], Ok(Credentials::Bearer(b"")));
-        check(&["Bearerabc"], Ok(Credentials::None));
-        check(&["Bearer\tabc"], Ok(Credentials::None));
-        check(&["Basic YTpi"], Ok(Credentials::None));
-        check(&[""], Ok(Credentials::None));
+        check(&[], Ok(None));
+        check(&["Bearer abc"], Ok(Some(b"abc")));
+        check(&["bEARER   abc="], Ok(Some(b"abc=")));
+        check(&["Bearer a b"], Ok(Some(b"a b")));
+        check(&["Bearer"], Ok(Some(b"")));
+        check(&["Bearerabc"], Ok(None));
+        check(&["Bearer\tabc"], Ok(None));
+        check(&["Basic YTpi"], Ok(None));
+        check(&[""], Ok(None));
         check(&["Bearer a", "Bearer a"], Err(Fault::DuplicateCredentials));
         check(&["Basic a", "Bearer a"], Err(Fault::DuplicateCredentials));
     }

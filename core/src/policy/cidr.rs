@@ -7,6 +7,8 @@ use core::fmt;
 use core::net::IpAddr;
 use core::str::FromStr;
 
+use crate::error_text::error_text;
+
 /// A range of IP addresses: `10.0.0.0/8`, `2001:db8::/32`, or a single address.
 ///
 /// It is parsed from text. An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) counts as the IPv4
@@ -40,17 +42,11 @@ pub enum CidrError {
     HostBits,
 }
 
-impl fmt::Display for CidrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Address => "an address range is written like 10.0.0.0/8 or 2001:db8::/32",
-            Self::Prefix => "a prefix length is at most 32 for IPv4 and 128 for IPv6",
-            Self::HostBits => "the address of a range has bits set after its prefix",
-        })
-    }
-}
-
-impl core::error::Error for CidrError {}
+error_text!(CidrError, |error| match error {
+    CidrError::Address => "an address range is written like 10.0.0.0/8 or 2001:db8::/32",
+    CidrError::Prefix => "a prefix length is at most 32 for IPv4 and 128 for IPv6",
+    CidrError::HostBits => "the address of a range has bits set after its prefix",
+});
 
 impl FromStr for Cidr {
     type Err = CidrError;

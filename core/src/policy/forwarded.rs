@@ -13,7 +13,7 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use super::cidr::Cidr;
 use crate::error::Fault;
-use crate::http1::{Head, split_authority};
+use crate::http1::{Head, is_token, split_authority};
 use crate::route::is_clean_path;
 
 /// All fields that are parsed here.
@@ -146,14 +146,9 @@ fn x_secure<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<bool>, 
 }
 
 fn is_https(scheme: &[u8]) -> Option<bool> {
-    let is = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
-    if is("https") || is("wss") {
-        Some(true)
-    } else if is("http") || is("ws") {
-        Some(false)
-    } else {
-        None
-    }
+    let is = |name: &[u8]| scheme.eq_ignore_ascii_case(name);
+    let https = is(b"https") || is(b"wss");
+    (https || is(b"http") || is(b"ws")).then_some(https)
 }
 
 /// The value of a field that must occur at most once.
@@ -171,12 +166,7 @@ fn valid_host(text: &str) -> Option<&str> {
 /// `bare` is whether an IPv6 address may be written without brackets, as it is in
 /// `X-Forwarded-For`.
 fn node(text: &str, bare: bool) -> Option<ForwardedClient> {
-    if text.eq_ignore_ascii_case("unknown") || obfuscated(text) {
-        return Some(ForwardedClient::Hidden);
-    }
-    if let Ok(address) = text.parse::<IpAddr>()
-        && (bare || address.is_ipv4())
-    {
+    if bare && let Ok(address) = text.parse::<Ipv6Addr>() {
         return Some(ForwardedClient::At(address.to_canonical()));
     }
     let (host, port) = match text.rsplit_once(':') {
@@ -219,7 +209,7 @@ fn standard<'a>(
         while !rest.is_empty() {
             let (element, behind) = Element::read(rest).ok_or(malformed)?;
             rest = behind;
-            if element.is_empty() {
+            if element.pairs == 0 {
                 continue;
             }
             // If the proxy that wrote this element observed an untrusted address, or names none,
@@ -255,10 +245,6 @@ struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    const fn is_empty(&self) -> bool {
-        self.pairs == 0
-    }
-
     /// The first element, and the text after its comma; `None` if the element is malformed.
     fn read(text: &'a str) -> Option<(Self, &'a str)> {
         let mut element = Self::default();
@@ -276,22 +262,17 @@ impl<'a> Element<'a> {
                 continue;
             }
             let (name, behind) = rest.split_once('=')?;
-            if name.is_empty() || !name.bytes().all(is_tchar) {
+            if !is_token(name.as_bytes()) {
                 return None;
             }
             let (value, behind) = read_value(behind)?;
-            let place = if name.eq_ignore_ascii_case("for") {
-                Some(&mut element.node)
-            } else if name.eq_ignore_ascii_case("proto") {
-                Some(&mut element.scheme)
-            } else if name.eq_ignore_ascii_case("host") {
-                Some(&mut element.host)
-            } else {
-                None
-            };
-            if let Some(place) = place
-                && place.replace(value).is_some()
-            {
+            let known = [
+                ("for", &mut element.node),
+                ("proto", &mut element.scheme),
+                ("host", &mut element.host),
+            ];
+            let place = known.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+            if place.is_some_and(|(_, place)| place.replace(value).is_some()) {
                 return None;
             }
             element.pairs += 1;
@@ -307,8 +288,8 @@ impl<'a> Element<'a> {
 /// any.
 fn read_value(text: &str) -> Option<(&str, &str)> {
     let Some(inner) = text.strip_prefix('"') else {
-        let end = text.bytes().position(|octet| !is_tchar(octet)).unwrap_or(text.len());
-        return text.split_at_checked(end).filter(|(token, _)| !token.is_empty());
+        let end = text.find([' ', '\t', ',', ';']).unwrap_or(text.len());
+        return text.split_at_checked(end).filter(|(token, _)| is_token(token.as_bytes()));
     };
     let mut escaped = false;
     let end = inner.bytes().position(|octet| {
@@ -317,10 +298,6 @@ fn read_value(text: &str) -> Option<(&str, &str)> {
         ends
     })?;
     Some((inner.get(..end)?, inner.get(end + 1..)?))
-}
-
-fn is_tchar(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
 #[cfg(test)]

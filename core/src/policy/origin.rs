@@ -8,20 +8,16 @@ use alloc::string::String;
 use super::authority::Authority;
 use crate::error::Fault;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Port {
-    Any,
-    /// `None` is the default port of the scheme.
-    Exactly(Option<u16>),
-}
-
 /// An origin that the configuration allows, such as `https://app.example.com` or
 /// `http://localhost:*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OriginPattern {
     scheme: String,
     host: String,
-    port: Port,
+    /// `None` is the default port of the scheme.
+    port: Option<u16>,
+    /// Whether any port is allowed.
+    any_port: bool,
 }
 
 impl OriginPattern {
@@ -34,18 +30,15 @@ impl OriginPattern {
         if any_port && authority.port.is_some() {
             return None;
         }
-        let port = if any_port { Port::Any } else { Port::Exactly(authority.port) };
-        Some(Self { scheme: scheme.into(), host: authority.host.into(), port })
+        let Authority { host, port } = authority;
+        Some(Self { scheme: scheme.into(), host: host.into(), port, any_port })
     }
 
     pub(super) fn matches(&self, origin: &Origin<'_>) -> bool {
         let standard = |port: Option<u16>| port.or_else(|| default_port(&self.scheme));
         self.scheme.eq_ignore_ascii_case(origin.scheme)
             && origin.authority.same_host(&self.host)
-            && match self.port {
-                Port::Any => true,
-                Port::Exactly(port) => standard(port) == standard(origin.authority.port),
-            }
+            && (self.any_port || standard(self.port) == standard(origin.authority.port))
     }
 }
 

@@ -8,6 +8,7 @@ use core::num::NonZeroU32;
 use core::str::FromStr;
 use core::time::Duration;
 
+use crate::error_text::error_text;
 use crate::time::Time;
 
 /// A rate limit: `10/minute`, or `5/second,burst=20`.
@@ -115,19 +116,13 @@ pub enum RateError {
     Unit,
 }
 
-impl fmt::Display for RateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Form => "a rate is written like 10/minute or 10/minute,burst=30",
-            Self::Count => {
-                "the count and the burst of a rate are whole numbers from 1 to 4294967295"
-            }
-            Self::Unit => "the unit of a rate is second, minute or hour",
-        })
+error_text!(RateError, |error| match error {
+    RateError::Form => "a rate is written like 10/minute or 10/minute,burst=30",
+    RateError::Count => {
+        "the count and the burst of a rate are whole numbers from 1 to 4294967295"
     }
-}
-
-impl core::error::Error for RateError {}
+    RateError::Unit => "the unit of a rate is second, minute or hour",
+});
 
 impl FromStr for Rate {
     type Err = RateError;

@@ -118,43 +118,34 @@ impl ProtectedResource {
     }
 
     fn body(&self) -> String {
-        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let text = |text: &String| serde_json::Value::from(text.as_str()).to_string();
         let list = |items: &[String]| {
-            let items: Vec<String> = items.iter().map(|item| text(item)).collect();
-            format!("[{}]", items.join(","))
+            let items: Vec<String> = items.iter().map(text).collect();
+            (!items.is_empty()).then(|| format!("[{}]", items.join(",")))
         };
-        let mut body = format!("{{\"resource\":{}", text(&self.resource));
-        let mut add = |name: &str, value: String| body.push_str(&format!(",\"{name}\":{value}"));
-        if !self.authorization_servers.is_empty() {
-            add("authorization_servers", list(&self.authorization_servers));
-        }
-        if !self.scopes_supported.is_empty() {
-            add("scopes_supported", list(&self.scopes_supported));
-        }
-        // Tokens are not accepted in the query, because logs and browser histories store it.
-        add("bearer_methods_supported", "[\"header\"]".into());
-        if let Some(name) = &self.name {
-            add("resource_name", text(name));
-        }
-        if let Some(url) = &self.documentation {
-            add("resource_documentation", text(url));
-        }
-        body.push('}');
-        body
+        let members = [
+            ("resource", Some(text(&self.resource))),
+            ("authorization_servers", list(&self.authorization_servers)),
+            ("scopes_supported", list(&self.scopes_supported)),
+            // Tokens are not accepted in the query, because logs and browser histories store it.
+            ("bearer_methods_supported", Some("[\"header\"]".into())),
+            ("resource_name", self.name.as_ref().map(text)),
+            ("resource_documentation", self.documentation.as_ref().map(text)),
+        ];
+        let members = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let members = members.map(|(name, value)| format!("\"{name}\":{value}"));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 }
 
 /// The origin and the rest of an absolute http or https URL that can be written in a quoted string.
 fn split_url(url: &str) -> Option<(&str, &str)> {
-    let scheme_end = url.find("://")?;
-    let scheme = url.get(..scheme_end)?;
+    let (scheme, behind) = url.split_once("://")?;
     let http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    let behind = url.get(scheme_end + 3..)?;
-    let end = behind.find(['/', '?']).unwrap_or(behind.len());
-    let (authority, rest) = behind.split_at_checked(end)?;
+    let (authority, rest) = behind.split_at(behind.find(['/', '?']).unwrap_or(behind.len()));
     split_authority(authority)?;
     let is_valid = |octet: u8| octet.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&octet);
-    let origin = url.get(..scheme_end + 3 + end)?;
+    let origin = url.strip_suffix(rest)?;
     (http && rest.bytes().all(is_valid)).then_some((origin, rest))
 }
 

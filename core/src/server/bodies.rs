@@ -1,12 +1,15 @@
-//! Whose request bytes are in memory, by address.
+//! Request bytes in memory: the budget that all share, and the part of it that one address may have.
 //!
-//! Knows: what of a connection's bytes counts for the client's address, and when there is too much of it.
-//! Does not know: the budget that all share, which counts the same bytes and others (`posts`, `input`).
+//! Knows: which of a connection's bytes count for the client's address, and when they are too many.
+//! Does not know: what the bytes are.
 //!
-//! Chosen: bytes are counted when a verb ends and they are still there, so a post that comes whole and goes
-//! to its session at once is looked up in no map. What has had to wait is counted until it is finished;
-//! what is then on its way to another shard, until that shard has said what became of it. Messages that a
-//! session's application has not taken count for the session (`inbound_bytes_max`), not for an address.
+//! Chosen: the bytes of a connection count for an address if they are still in memory when a verb ends, so a
+//! post that arrives whole and goes to its session at once is looked up in no map. The bytes of a post that
+//! had to wait count until it is answered, those of a forwarded post until the other shard has said what
+//! became of it. Messages that the application has not taken count for their session (`inbound_bytes_max`),
+//! not for an address.
+
+use alloc::vec::Vec;
 
 use super::Server;
 use crate::arena::Key;
@@ -14,10 +17,16 @@ use crate::error::Fault;
 use crate::limits::within;
 
 impl Server {
-    /// A verb, or a step of it, has left a connection with request bytes, or with others than before.
-    /// Says whether its address may have them.
-    fn count_bodies(&mut self, key: Key) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return true };
+    /// Whether `more` request bytes fit into the budget that all connections and sessions share.
+    pub(super) fn bodies_take(&self, more: u64) -> bool {
+        let bytes = self.bodies_bytes.saturating_add(more);
+        within(self.config.limits.bodies_bytes_max, bytes)
+    }
+
+    /// Counts the request bytes that a connection holds now for its client's address, in place of those
+    /// that were counted before. Says whether the address may have so many.
+    pub(super) fn count_bodies(&mut self, key: Key) -> bool {
+        let conn = &mut self.conns[key];
         let bytes = conn.body_bytes().saturating_add(conn.forwarded);
         if bytes == 0 && conn.counted == 0 {
             return true;
@@ -33,16 +42,21 @@ impl Server {
         within(self.config.limits.address_bodies_bytes_max(), self.body_addresses.count(&address))
     }
 
-    /// Counts what a connection holds now, and refuses it if that is too much for its address.
+    /// Counts the request bytes that a connection holds now, and refuses it if its address has too many.
     pub(super) fn charge_bodies(&mut self, key: Key) {
         if !self.count_bodies(key) {
             self.refuse_wherever(key, Fault::BodiesPerAddressFull);
             self.count_bodies(key);
         }
     }
+}
 
-    /// Counts what a connection holds now; it is less than before, or has been allowed.
-    pub(super) fn recount_bodies(&mut self, key: Key) {
-        self.count_bodies(key);
+/// Makes room in a body or a head for `more` bytes that have arrived. The capacity doubles, so that the bytes
+/// are copied a few times at most, but never exceeds `longest`, the declared or allowed length.
+pub(super) fn reserve(body: &mut Vec<u8>, more: usize, longest: usize) {
+    let needed = body.len().saturating_add(more).min(longest);
+    if needed > body.capacity() {
+        let room = needed.max(body.capacity().saturating_mul(2)).min(longest);
+        body.reserve_exact(room - body.len());
     }
 }

@@ -9,30 +9,30 @@
     reason = "a test wants one outcome and fails at the rest"
 )]
 
+mod admission;
+mod authorize;
 mod backpressure;
 mod bodies;
 mod cors;
+mod deadlines;
 mod exchange;
 mod forwarding;
 mod guard;
 mod http;
 mod identity;
 mod limits;
-mod lookups;
+mod lookup;
 mod oracle;
-mod posts;
+mod output_budget;
+mod post;
 mod proxies;
-mod queues;
 mod rates;
-mod refusals;
-mod room;
+mod refuse;
 mod secrecy;
 mod segmentation;
 mod services;
 mod shutdown;
-mod streams;
-mod tickets;
-mod timers;
+mod stream;
 mod walk;
 mod work;
 

@@ -21,7 +21,8 @@ use core::time::Duration;
 
 use memchr::{memchr, memchr2};
 
-use crate::jsonrpc::{JSON_SPACE, NoOutline, Outline, error_body, range_in};
+use crate::error_text::error_text;
+use crate::jsonrpc::{JSON_SPACE, Outline, Shape, error_body, range_in};
 
 /// The event type, written in the `event` field: one line of text.
 ///
@@ -79,13 +80,7 @@ impl<'a> EventName<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidEventName;
 
-impl fmt::Display for InvalidEventName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event name must not be empty or contain CR, LF or NUL")
-    }
-}
-
-impl core::error::Error for InvalidEventName {}
+error_text!(InvalidEventName, |_| "an event name must not be empty or contain CR, LF or NUL");
 
 /// Why a frame could not be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,10 +159,11 @@ impl Frame {
         let text = text.trim_matches(JSON_SPACE);
         // This check comes before lengths are reduced to 32 bits.
         chunk_len(text.len() as u64)?;
-        let outline = Outline::read(text, None).map_err(|error| match error {
-            NoOutline::Syntax(error) => FrameError::NotJson(error.to_string()),
-            NoOutline::Array | NoOutline::Scalar => FrameError::NotObject,
-        })?;
+        let read = Outline::read(text, None);
+        let (outline, shape) = read.map_err(|error| FrameError::NotJson(error.to_string()))?;
+        if shape != Shape::Object {
+            return Err(FrameError::NotObject);
+        }
         let id = outline.answered_id().map(|id| range_in(text, id));
 
         let text = text.as_bytes();

@@ -43,7 +43,7 @@ fn arming_a_kind_disarms_the_other_kind_of_its_role() {
 fn arming_a_kind_without_timeout_only_disarms() {
     let (mut timers, timeouts) = (Timers::new(), timeouts());
     timers.arm(TimerKind::SessionLifetime, 0, seconds(0), &timeouts);
-    assert!(!timers.is_armed(Role::SessionLifetime, 0));
+    assert_eq!(timers.armed(Role::SessionLifetime, 0), None);
     assert_eq!(timers.earliest(), None);
 }
 

@@ -487,7 +487,7 @@ mod tests {
 
     use mcp_sse_core::Config;
     use mcp_sse_core::jsonrpc::Message;
-    use mcp_sse_tests::adapter::{SMOL, Server, handler};
+    use mcp_sse_tests::adapter::{RunningServer, SMOL, handler};
     use mcp_sse_tests::client::Stream;
     use mcp_sse_tests::{PATIENCE, finish};
 
@@ -503,7 +503,7 @@ mod tests {
             let sent = sender.send(session);
             async move { sent.expect("the test waits") }
         });
-        let server = Server::start(&SMOL, Config::default(), keeps);
+        let server = RunningServer::start(&SMOL, Config::default(), keeps);
         let mut stream = Stream::open(server.address());
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
         let mut protocol = SessionProtocol::new(Some("{}".into()));

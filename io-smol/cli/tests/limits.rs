@@ -108,8 +108,8 @@ const LONG: Duration = Duration::from_secs(120);
 #[track_caller]
 fn answer_to_large_post(program: &Program, stream: &mut Stream, body: &str) -> String {
     let mut poster = Client::connect(program.address);
-    poster.set_patience(LONG);
-    stream.client.set_patience(LONG);
+    poster.set_timeout(LONG);
+    stream.client.set_timeout(LONG);
     let answer = poster.ask(stream.post_request(body));
     assert_eq!(answer.status, 202, "{}", answer.text());
     stream.message()

@@ -1,9 +1,8 @@
-//! A program without std that opens a session and answers a post, with a panic handler and an
-//! allocator of its own. If any dependency of the core brought std in, there would be two panic
-//! handlers, and this would not link.
+//! A program without std that opens a session and answers a post, with its own panic handler and
+//! allocator. If a dependency of the core used std, there would be two panic handlers, and this
+//! would not link.
 //!
-//! It exits with 0 if the server did what it should, and with the number of the step that failed if
-//! not.
+//! It exits with 0 on success, and otherwise with the number of the step that failed.
 
 #![no_std]
 #![no_main]
@@ -20,7 +19,7 @@ use mcp_sse_core::{
     Config, ConnId, Entropy, EntropyUnavailable, Event, Frame, Interest, Peer, Server, Time,
 };
 
-// Only for `main`, `memcpy` and what else compiled code expects of any target.
+// For `main`, `memcpy` and other symbols that compiled code expects.
 #[link(name = "c")]
 unsafe extern "C" {
     fn abort() -> !;
@@ -32,8 +31,8 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     unsafe { abort() }
 }
 
-/// The precompiled `alloc` was built to unwind and names this and the next. With `panic = "abort"`
-/// nothing ever calls them.
+/// The precompiled `alloc` was built to unwind and refers to these two symbols. With `panic =
+/// "abort"` they are never called.
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     // SAFETY: takes nothing and does not return.
@@ -46,7 +45,7 @@ extern "C" fn rust_eh_personality() -> ! {
     unsafe { abort() }
 }
 
-/// Hands out an arena from one end to the other, and takes nothing back.
+/// An allocator that hands out an arena from start to end and frees nothing.
 struct Bump {
     arena: UnsafeCell<[u8; ARENA_BYTES]>,
     used: AtomicUsize,
@@ -79,9 +78,9 @@ unsafe impl GlobalAlloc for Bump {
 static ALLOCATOR: Bump =
     Bump { arena: UnsafeCell::new([0; ARENA_BYTES]), used: AtomicUsize::new(0) };
 
-struct Counting(u8);
+struct CountingEntropy(u8);
 
-impl Entropy for Counting {
+impl Entropy for CountingEntropy {
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
         for byte in dest {
             self.0 = self.0.wrapping_add(1);
@@ -101,14 +100,14 @@ extern "C" fn main(_: i32, _: *const *const u8) -> i32 {
 
 fn serve() -> Result<(), i32> {
     let now = Time::ZERO;
-    let mut server = Server::new(Config::default(), Box::new(Counting(0)), now);
+    let mut server = Server::new(Config::default(), Box::new(CountingEntropy(0)), now);
 
     let stream = server.accept(Peer::local(), now).map_err(|_| 1)?;
     server.handle_input(stream, b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", now);
     let Some(Event::Opened { session, .. }) = server.poll_event() else { return Err(2) };
-    let mut greeting = [0; 512];
-    let greeting = written(&mut server, stream, &mut greeting, now);
-    let endpoint = after(greeting, b"data: ").ok_or(3)?;
+    let mut stream_start = [0; 512];
+    let stream_start = written(&mut server, stream, &mut stream_start, now);
+    let endpoint = after(stream_start, b"data: ").ok_or(3)?;
     let endpoint = endpoint.split(|&byte| byte == b'\n').next().ok_or(4)?;
 
     let post = server.accept(Peer::local(), now).map_err(|_| 5)?;
@@ -150,12 +149,12 @@ fn serve() -> Result<(), i32> {
     Err(13)
 }
 
-/// Takes what waits for a connection, as if it had been written.
+/// Reads a connection's output into `buffer`, and reports it as written.
 fn written<'b>(server: &mut Server, conn: ConnId, buffer: &'b mut [u8], now: Time) -> &'b [u8] {
     let mut len = 0;
     for piece in server.transmit(conn).chunks() {
-        if let Some(place) = buffer.get_mut(len..len + piece.len()) {
-            place.copy_from_slice(piece);
+        if let Some(target) = buffer.get_mut(len..len + piece.len()) {
+            target.copy_from_slice(piece);
             len += piece.len();
         }
     }

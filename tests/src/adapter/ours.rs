@@ -2,28 +2,37 @@
 
 use std::io;
 
-use super::{Adapter, Job, Listen, Place, on_threads};
+use super::{Adapter, HandlerThread, Job, Listen, on_threads};
 
-/// Every adapter there is.
+/// Every adapter of the workspace.
 pub const ALL: [Adapter; 2] = [SMOL, TOKIO];
 
-/// The adapter of that name.
+/// The adapter with this name.
 #[must_use]
 pub fn named(name: &str) -> Option<Adapter> {
     ALL.into_iter().find(|adapter| adapter.name == name)
 }
 
-/// Serves a job by the calls that every adapter's crate has; a future that its runtime is to run.
+/// The future that runs a job, by the calls that the crates of all adapters have.
 macro_rules! serve {
     ($adapter:ident, $job:expr) => {{
-        let Job { listen, workers, config, authorize, handler, place, bound, handle, dropped } =
-            $job;
+        let Job {
+            listen,
+            workers,
+            config,
+            authorize,
+            handler,
+            handler_thread,
+            bound,
+            handle,
+            dropped,
+        } = $job;
         let listener = match listen {
             Listen::Tcp(socket) => $adapter::Listener::from_std(socket, config),
             Listen::Tls(socket, tls) => $adapter::Listener::from_std(socket, config).tls(tls),
             Listen::Bind(address) => {
                 let listener = $adapter::Listener::bind(address, config)?;
-                // Whoever started the server reads it.
+                // The test that started the server receives it.
                 let _ = bound.send(listener.local_addr()?);
                 listener
             }
@@ -41,21 +50,23 @@ macro_rules! serve {
             }
             Listen::UnixTls(path, tls) => $adapter::Listener::bind_unix(path, config)?.tls(tls),
         };
-        // Before there are workers, so that it is tried that they come to know of it.
+        // The handle is made before the workers are set, to test that it reaches all of them.
         let early = listener.handle();
         let mut listener = listener.workers(workers)?;
         if let Some((authorize, cache)) = authorize {
             listener = listener.verdict_cache(cache).authorize(move |head| authorize(head))?;
         }
-        // Whoever started the server waits for it.
+        // The test that started the server waits for it.
         let _ = handle.send(early);
         let served = async move {
-            match place {
-                Place::Local if workers == 1 => {
+            match handler_thread {
+                HandlerThread::Local if workers == 1 => {
                     listener.serve_local(move |session| handler(session)).await
                 }
-                Place::Local => listener.serve_on_workers(move |session| handler(session)).await,
-                Place::Apart => listener.serve(on_threads(handler)).await,
+                HandlerThread::Local => {
+                    listener.serve_on_workers(move |session| handler(session)).await
+                }
+                HandlerThread::Own => listener.serve(on_threads(handler)).await,
             }
         };
         let drop = async move {
@@ -79,11 +90,11 @@ pub const TOKIO: Adapter = Adapter {
     },
 };
 
-/// Runs a job by `mcp-sse-tokio`, on whatever runtime polls it.
+/// Runs a job by `mcp-sse-tokio`, on the runtime that polls the future.
 ///
 /// # Errors
 ///
-/// Those of the adapter.
+/// The errors of the adapter.
 pub async fn on_tokio(job: Job) -> io::Result<()> {
     serve!(mcp_sse_tokio, job).await
 }

@@ -1,4 +1,4 @@
-//! The listening socket: what waits in its backlog, and what a lack of descriptors does to it.
+//! Accepting: connections that wait in the backlog, and a lack of file descriptors.
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -11,18 +11,19 @@ use std::time::Instant;
 use mcp_sse_core::Config;
 use mcp_sse_driver::Session;
 
-use crate::adapter::{Adapter, Listen, Place, Server, handler};
-use crate::child::{self, Child, Descriptors};
+use crate::adapter::{Adapter, HandlerThread, Listen, RunningServer, handler};
+use crate::child::{self, ChildProcess, DescriptorLimit};
 use crate::client::{Client, Stream};
 use crate::{PATIENCE, handlers, limits, wait_until};
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// They stay in the backlog, and come in when there is room.
-pub fn connections_over_the_limit_wait(on: &Adapter) {
-    for place in Place::ALL {
+/// Connections beyond the limit wait in the backlog, and are accepted when there is room.
+pub fn connections_beyond_the_limit_wait_in_the_backlog(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let config = limits(|l| l.connections_max = Some(4)).build().expect("good");
-        let server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
+        let server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handlers::echo());
         let mut stream = Stream::open(server.address());
         stream.check_alive("the connection for posts");
         let mut third = Client::connect(server.address());
@@ -36,15 +37,15 @@ pub fn connections_over_the_limit_wait(on: &Adapter) {
                 client
             })
             .collect();
-        // The server has many turns, and those in the backlog have none.
+        // The server takes many turns, and accepts none of the waiting connections.
         for _ in 0..50 {
             assert_eq!(third.ask(READY).status, 200);
             stream.check_alive("while the server is full");
         }
-        assert!(!waiting.iter().any(Client::hears_something));
+        assert!(!waiting.iter().any(Client::has_input));
         let metrics = server.metrics();
         assert_eq!((metrics.connections_accepted, metrics.connections_refused), (4, 0));
-        // One place, and one after the other takes it.
+        // One connection is free, and the waiting ones get it one after the other.
         drop(fourth);
         for client in &mut waiting {
             assert_eq!(client.response().status, 200);
@@ -55,23 +56,24 @@ pub fn connections_over_the_limit_wait(on: &Adapter) {
     }
 }
 
-/// Peers that connect and are gone while nobody accepts: what comes in then is a connection with an
-/// error in it, or none, as the system has it.
-pub fn gone_before_they_are_accepted(on: &Adapter) {
-    let (says, held_up) = mpsc::channel();
+/// Clients that connect and disconnect before the server accepts. The accept then returns a
+/// connection with an error, or none, depending on the system.
+pub fn connections_reset_before_accept_leave_the_server_running(on: &Adapter) {
+    let (block_sender, blocked) = mpsc::channel();
     let echo = handlers::echo();
-    let (go_on, hears) = mpsc::channel();
-    let hears = Arc::new(Mutex::new(hears));
-    let server = Server::start(
+    let (resume, resumed) = mpsc::channel();
+    let resumed = Arc::new(Mutex::new(resumed));
+    let server = RunningServer::start(
         on,
         Config::default(),
         handler(move |session: Session| {
-            let (says, hears, echo) = (says.clone(), hears.clone(), echo.clone());
+            let (block_sender, resumed, echo) =
+                (block_sender.clone(), resumed.clone(), echo.clone());
             async move {
                 if session.head().path() == "/sse/" {
-                    says.send(()).expect("the test waits");
-                    // The end of the test will do as well.
-                    let _ = hears.lock().expect("no panic").recv_timeout(PATIENCE);
+                    block_sender.send(()).expect("the test waits");
+                    // The end of the test closes the channel, which is as good.
+                    let _ = resumed.lock().expect("no panic").recv_timeout(PATIENCE);
                 }
                 echo(session).await;
             }
@@ -79,9 +81,9 @@ pub fn gone_before_they_are_accepted(on: &Adapter) {
     );
     let mut stream = Stream::open(server.address());
     stream.check_alive("before");
-    let mut holds_up = Client::connect(server.address());
-    holds_up.send("GET /sse/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    held_up.recv_timeout(PATIENCE).expect("the thread is held up");
+    let mut blocker = Client::connect(server.address());
+    blocker.send("GET /sse/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    blocked.recv_timeout(PATIENCE).expect("the thread is held up");
     for n in 0..60 {
         let mut client = Client::connect(server.address());
         if n % 2 == 0 {
@@ -94,41 +96,41 @@ pub fn gone_before_they_are_accepted(on: &Adapter) {
     }
     let mut last = Client::connect(server.address());
     last.send(READY);
-    go_on.send(()).expect("the thread waits");
+    resume.send(()).expect("the thread waits");
     assert_eq!(last.response().status, 200);
     stream.check_alive("afterwards");
     wait_until("they are gone", || server.metrics().connections_open() == 4);
 }
 
 const DESCRIPTORS: u32 = 128;
-/// Fewer than the limit on connections, which is lowered to what the descriptors are enough for.
+/// Fewer than the connection limit, which the server lowers to what its descriptors suffice for.
 const LEFT_BY_APPLICATION: usize = 50;
-/// More than that.
+/// More than the descriptors that are left.
 const CONNECTIONS: usize = 64;
 
-/// The application has opened so much that there are fewer descriptors than the server has counted on.
-/// Accepting fails, is left alone for a while, and goes on when there are descriptors again; what is
-/// there already is served meanwhile. The server runs in a process of its own that may have few: this
-/// very test once more.
-pub fn no_descriptors_left(on: &Adapter) {
+/// The application has opened so many files that fewer descriptors are left than the server counted
+/// on. Accepting fails, pauses, and resumes when descriptors are free again; open connections are
+/// served meanwhile. The server runs in a child process with few descriptors, which runs this test
+/// again.
+pub fn accepting_pauses_without_descriptors(on: &Adapter) {
     accept_without_descriptors(on, 1);
 }
 
-/// The same where one of several workers accepts for all: the socket is one that they cannot share.
-pub fn no_descriptors_left_for_several_workers(on: &Adapter) {
+/// The same with several workers and one acceptor, because the socket cannot be shared.
+pub fn accepting_pauses_without_descriptors_with_several_workers(on: &Adapter) {
     accept_without_descriptors(on, 2);
 }
 
 fn accept_without_descriptors(on: &Adapter, workers: usize) {
     let part = format!("few descriptors: {}, {workers}", on.name);
     if let Some(role) = child::role() {
-        // The process is there for one adapter.
+        // The child process tests one adapter.
         return if role == part {
             serve_with_few_descriptors(on, workers);
         };
     }
-    let arguments = ["no_descriptors_left", "--nocapture", "--test-threads=1"];
-    let child = Child::start(&part, &arguments, Descriptors::Few(DESCRIPTORS));
+    let arguments = ["accepting_pauses_without_descriptors", "--nocapture", "--test-threads=1"];
+    let child = ChildProcess::start(&part, &arguments, DescriptorLimit::Few(DESCRIPTORS));
     let address: SocketAddr = child.line().parse().expect("an address");
     let mut stream = Stream::open(address);
     stream.check_alive("before");
@@ -136,14 +138,14 @@ fn accept_without_descriptors(on: &Adapter, workers: usize) {
     let mut last = Client::connect(address);
     last.send(READY);
     assert_eq!(child.line(), "none left");
-    // While accepting fails, again and again, nothing else is asked of that process.
+    // Until the child has counted its attempts, it gets no other requests.
     assert_eq!(child.line(), "it waits");
     stream.check_alive("without descriptors");
-    assert!(!last.hears_something());
+    assert!(!last.has_input());
     stream.check_alive("without descriptors, again");
     first.truncate(first.len() / 2);
     assert_eq!(last.response().status, 200);
-    // Not once by chance: the others, too, and new ones.
+    // The other connections are accepted too, and new ones.
     for client in &mut first {
         assert_eq!(client.ask(READY).status, 200);
     }
@@ -151,20 +153,20 @@ fn accept_without_descriptors(on: &Adapter, workers: usize) {
     Stream::open(address).check_alive("a new session");
 }
 
-/// What this process was told about accepting that failed: how often, and of how many attempts.
+/// The warnings about failed accepts in this process, and the attempts that they count.
 static WARNINGS: AtomicU32 = AtomicU32::new(0);
 static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
-struct Counting;
+struct WarningCounter;
 
-impl log::Log for Counting {
+impl log::Log for WarningCounter {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         metadata.level() <= log::Level::Warn
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            // It ends in how often that has happened since it was said last: "(9 times before)".
+            // The line ends with the number of failures since the last line: "(9 times before)".
             let said = record.args().to_string();
             let before = said.rsplit_once('(').and_then(|(_, count)| count.split_once(' '));
             let before = before.and_then(|(count, _)| count.parse().ok()).unwrap_or(1_000_000);
@@ -177,59 +179,67 @@ impl log::Log for Counting {
 }
 
 fn serve_with_few_descriptors(on: &Adapter, workers: usize) {
-    /// For how long a listener is left alone, and how often that is told about.
+    /// The pause after a failed accept, and the interval of warnings.
     const PAUSE: Duration = Duration::from_millis(100);
     const WARNING: Duration = Duration::from_secs(1);
-    log::set_logger(&Counting).expect("this process has no other");
+    log::set_logger(&WarningCounter).expect("this process has no other");
     log::set_max_level(log::LevelFilter::Warn);
     let listen = Listen::Tcp(TcpListener::bind("127.0.0.1:0").expect("a free port"));
     let (config, handler) = (Config::default(), handlers::echo());
-    let server = Server::try_start_workers(on, listen, workers, Place::Local, config, handler);
+    let server = RunningServer::try_start_workers(
+        on,
+        listen,
+        workers,
+        HandlerThread::Local,
+        config,
+        handler,
+    );
     let server = server.expect("a server");
-    // All that it needs for itself is open when it has answered.
+    // After the first response, the server has opened all files that it needs itself.
     Stream::open(server.address()).check_alive("at first");
     let mut opened = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         opened.push(file);
     }
     opened.truncate(opened.len() - LEFT_BY_APPLICATION);
-    child::tell_parent(server.address());
+    child::send_to_parent(server.address());
     wait_until("no descriptor is left", || File::open("/dev/null").is_err());
-    child::tell_parent("none left");
+    child::send_to_parent("none left");
     let warnings = || WARNINGS.load(Ordering::Relaxed);
     wait_until("somebody is told", || warnings() > 0);
     let (start, before) = (Instant::now(), ATTEMPTS.load(Ordering::Relaxed));
     wait_until("somebody is told again", || warnings() > 2);
-    // By counts, and not by what it used of a processor that others want as well.
+    // Attempts are counted, because the processor time of this process depends on others.
     let attempts = ATTEMPTS.load(Ordering::Relaxed).saturating_sub(before);
     let elapsed = start.elapsed();
     let most = |each: Duration| 2 + elapsed.as_millis() / each.as_millis();
     if u128::from(attempts) <= most(PAUSE) && u128::from(warnings()) <= most(WARNING) {
-        child::tell_parent("it waits");
+        child::send_to_parent("it waits");
     } else {
         let told = format!("in {elapsed:?} it tried {attempts} times and warned {}", warnings());
-        child::tell_parent(told);
+        child::send_to_parent(told);
     }
     child::wait_for_parent();
 }
 
-/// Many at once, some of them gone by the time they are looked at.
-pub fn a_herd_of_connections(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+/// Many connections at once, some of which have ended when the server accepts them.
+pub fn many_connections_at_once_are_all_answered(on: &Adapter) {
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let mut stream = Stream::open(server.address());
     for _ in 0..10 {
-        let mut herd: Vec<_> = (0..100).map(|_| Client::connect(server.address())).collect();
-        // A third says nothing, a third asks, a third asks and leaves.
-        for (n, client) in herd.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
+        let mut clients: Vec<_> = (0..100).map(|_| Client::connect(server.address())).collect();
+        // A third sends nothing, a third sends a request, and a third sends a request and ends its
+        // side.
+        for (n, client) in clients.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
             client.send(READY);
             if n % 3 == 2 {
                 client.end();
             }
         }
-        for (n, client) in herd.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
+        for (n, client) in clients.iter_mut().enumerate().filter(|(n, _)| n % 3 > 0) {
             assert_eq!(client.response().status, 200, "{n}");
         }
-        stream.check_alive("beside a herd");
+        stream.check_alive("beside many connections");
     }
     wait_until("all are gone", || server.metrics().connections_open() == 2);
 }

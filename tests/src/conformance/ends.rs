@@ -1,7 +1,7 @@
-//! Peers that end a connection, in order or by a reset, wherever it happens to be.
+//! Clients that end a connection, in order or by a reset, at any point.
 //!
-//! All deadlines that could do it in their place are far away or off: an end that an adapter does not
-//! notice is waited for in vain.
+//! Deadlines that would close the connection too are off, so a test fails if the adapter does not
+//! notice the end.
 
 use core::net::SocketAddr;
 use std::sync::mpsc;
@@ -10,25 +10,25 @@ use std::thread;
 use mcp_sse_core::{CloseReason, Config, Fault, Frame, SendError};
 use mcp_sse_driver::Session;
 
-use crate::adapter::{Adapter, Place, Room, Server};
+use crate::adapter::{Adapter, Fixture, HandlerThread, RunningServer};
 use crate::client::{Client, Stream, call, post_request};
 use crate::{PATIENCE, finish, handlers, wait_until};
 
-/// How a peer ends a connection.
+/// How a client ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It will say no more, and hears to the end.
+enum PeerEnd {
+    /// It shuts down its side, and reads to the end.
     InOrder,
-    /// It is gone, and what was on its way with it.
+    /// It resets the connection, which discards what was in transit.
     Reset,
 }
 
-impl End {
+impl PeerEnd {
     const BOTH: [Self; 2] = [Self::InOrder, Self::Reset];
 
-    /// Ends it, and hears nothing but the end.
+    /// Ends the connection, and expects nothing but its end.
     #[track_caller]
-    fn quietly(self, mut client: Client) {
+    fn close_quietly(self, mut client: Client) {
         match self {
             Self::InOrder => {
                 client.end();
@@ -41,16 +41,16 @@ impl End {
 
 const READY: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A server that tells its messages, or leaves them, and has no deadlines; and a session on it.
-struct Desk {
-    server: Server,
+/// A server without deadlines that gives messages to the test, and a session on it.
+struct EndsFixture {
+    server: RunningServer,
     stream: Stream,
 }
 
-impl Desk {
+impl EndsFixture {
     fn messages(on: &Adapter) -> (Self, mpsc::Receiver<String>) {
         let (sender, messages) = mpsc::channel();
-        let server = Server::start(on, patient(), handlers::record(sender));
+        let server = RunningServer::start(on, without_deadlines(), handlers::record(sender));
         let stream = Stream::open(server.address());
         (Self { server, stream }, messages)
     }
@@ -59,9 +59,9 @@ impl Desk {
         self.server.address()
     }
 
-    /// A connection on which this was said, and read.
+    /// Opens a connection, sends `bytes`, and waits until the server has read them.
     #[track_caller]
-    fn saying(&self, bytes: &[u8]) -> Client {
+    fn send(&self, bytes: &[u8]) -> Client {
         let before = self.server.metrics();
         let mut client = Client::connect(self.address());
         client.send(bytes);
@@ -73,15 +73,15 @@ impl Desk {
         client
     }
 
-    /// Waits until only the session's connection is left.
+    /// Waits until the session's connection is the only one.
     #[track_caller]
     fn wait_until_alone(&self, case: &str) {
         wait_until(case, || self.server.metrics().connections_open() == 1);
     }
 }
 
-/// No deadline that ends anything.
-fn patient() -> Config {
+/// A configuration without input and stall deadlines.
+fn without_deadlines() -> Config {
     crate::timeouts(|t| {
         (t.head, t.body, t.idle, t.linger, t.stall, t.hold) = (None, None, None, None, None, None);
     })
@@ -89,60 +89,63 @@ fn patient() -> Config {
     .expect("good")
 }
 
-/// Nothing was asked, or everything was answered.
-pub fn between_requests(on: &Adapter) {
-    let (desk, _messages) = Desk::messages(on);
-    for end in End::BOTH {
-        end.quietly(desk.saying(b""));
-        desk.wait_until_alone("nothing was said");
-        // Blank lines in front of a request are none.
-        end.quietly(desk.saying(b"\r\n"));
-        desk.wait_until_alone("next to nothing was said");
-        let mut client = desk.saying(READY);
+/// Connections without a request in progress.
+pub fn end_between_requests_closes_the_connection(on: &Adapter) {
+    let (fixture, _messages) = EndsFixture::messages(on);
+    for end in PeerEnd::BOTH {
+        end.close_quietly(fixture.send(b""));
+        fixture.wait_until_alone("nothing was said");
+        // Empty lines before a request are no request.
+        end.close_quietly(fixture.send(b"\r\n"));
+        fixture.wait_until_alone("next to nothing was said");
+        let mut client = fixture.send(READY);
         assert_eq!(client.response().status, 200);
-        end.quietly(client);
-        desk.wait_until_alone("everything was answered");
+        end.close_quietly(client);
+        fixture.wait_until_alone("everything was answered");
     }
-    assert_eq!(desk.server.metrics().fault(Fault::Truncated), 0);
+    assert_eq!(fixture.server.metrics().fault(Fault::Truncated), 0);
 }
 
-/// A request that is cut short is not executed, and not answered.
-pub fn within_a_request(on: &Adapter) {
+/// A request that is cut short is neither executed nor answered.
+pub fn request_cut_short_is_not_executed(on: &Adapter) {
     const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#;
-    let (desk, messages) = Desk::messages(on);
-    let post = desk.stream.post_request(BODY);
+    let (fixture, messages) = EndsFixture::messages(on);
+    let post = fixture.stream.post_request(BODY);
     let chunked = format!(
         "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{BODY}\r\n0\r\n",
-        desk.stream.endpoint,
+        fixture.stream.endpoint,
         BODY.len()
     );
-    // Within the head, right behind it, within the body.
+    // Cuts in the head, after it, and in the body.
     let head = post.len() - BODY.len();
     let cuts: Vec<_> = (1..post.len()).step_by(7).chain([head, post.len() - 1]).collect();
-    for end in End::BOTH {
-        let before = desk.server.metrics().fault(Fault::Truncated);
+    for end in PeerEnd::BOTH {
+        let before = fixture.server.metrics().fault(Fault::Truncated);
         for &cut in &cuts {
-            end.quietly(desk.saying(&post[..cut]));
+            end.close_quietly(fixture.send(&post[..cut]));
         }
-        end.quietly(desk.saying(chunked.as_bytes()));
-        desk.wait_until_alone("requests are cut short");
-        let truncated = desk.server.metrics().fault(Fault::Truncated) - before;
-        assert_eq!(truncated, if end == End::InOrder { cuts.len() as u64 + 1 } else { 0 });
+        end.close_quietly(fixture.send(chunked.as_bytes()));
+        fixture.wait_until_alone("requests are cut short");
+        let truncated = fixture.server.metrics().fault(Fault::Truncated) - before;
+        assert_eq!(truncated, if end == PeerEnd::InOrder { cuts.len() as u64 + 1 } else { 0 });
     }
-    // Nothing of all that was executed: the first message is this one.
+    // Nothing was executed: the first message is this one.
     let last = call(2, "{}");
-    assert_eq!(Client::connect(desk.address()).ask(desk.stream.post_request(&last)).status, 202);
+    assert_eq!(
+        Client::connect(fixture.address()).ask(fixture.stream.post_request(&last)).status,
+        202
+    );
     assert_eq!(messages.recv_timeout(PATIENCE), Ok(last));
 }
 
-/// A peer that has asked and says no more is answered; one that is gone is not waited for.
-pub fn behind_whole_requests(on: &Adapter) {
-    let (desk, messages) = Desk::messages(on);
-    let post = |n: u32| desk.stream.post_request(&call(n, "{}"));
-    // In the same breath as the last request, or behind it.
+/// A client that ends its side after a request is answered; after a reset the connection ends.
+pub fn end_after_complete_requests_is_answered(on: &Adapter) {
+    let (fixture, messages) = EndsFixture::messages(on);
+    let post = |n: u32| fixture.stream.post_request(&call(n, "{}"));
+    // The end arrives together with the requests, or after them.
     let requests = [post(1), READY.to_vec(), post(2)].concat();
-    let mut client = Client::connect(desk.address());
+    let mut client = Client::connect(fixture.address());
     client.send(&requests);
     client.end();
     for status in [202, 200, 202] {
@@ -152,31 +155,34 @@ pub fn behind_whole_requests(on: &Adapter) {
     for n in [1, 2] {
         assert_eq!(messages.recv_timeout(PATIENCE), Ok(call(n, "{}")));
     }
-    // Gone before it has read its answers.
-    desk.saying(&requests).reset();
-    desk.wait_until_alone("a peer that asks and is gone");
+    // The client resets before it has read the responses.
+    fixture.send(&requests).reset();
+    fixture.wait_until_alone("a peer that asks and is gone");
 
-    // While a post is held, its connection is not read.
-    for end in End::BOTH {
+    // While a post is queued, its connection is not read.
+    for end in PeerEnd::BOTH {
         let (sender, sessions) = mpsc::channel();
-        let mut config = patient();
+        let mut config = without_deadlines();
         config = crate::limits(|l| l.inbound_messages_max = Some(1))
             .timeouts(config.timeouts().clone())
             .build()
             .expect("good");
-        let server = Server::start(on, config, handlers::give(sender));
+        let server = RunningServer::start(on, config, handlers::give(sender));
         let stream = Stream::open(server.address());
         let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
-        let desk = Desk { server, stream };
-        assert_eq!(desk.saying(&desk.stream.post_request(&call(1, "{}"))).response().status, 202);
-        let mut held = desk.saying(&desk.stream.post_request(&call(2, "{}")));
-        wait_until("a post is held", || desk.server.metrics().posts_held == 1);
+        let fixture = EndsFixture { server, stream };
+        assert_eq!(
+            fixture.send(&fixture.stream.post_request(&call(1, "{}"))).response().status,
+            202
+        );
+        let mut held = fixture.send(&fixture.stream.post_request(&call(2, "{}")));
+        wait_until("a post is held", || fixture.server.metrics().posts_held == 1);
         let held = match end {
-            End::InOrder => {
+            PeerEnd::InOrder => {
                 held.end();
                 Some(held)
             }
-            End::Reset => {
+            PeerEnd::Reset => {
                 held.reset();
                 None
             }
@@ -189,66 +195,73 @@ pub fn behind_whole_requests(on: &Adapter) {
             held.expect_end();
             assert_eq!(receive(), call(2, "{}"));
         }
-        desk.wait_until_alone("its post was held");
-        let mut last = desk.saying(&desk.stream.post_request(&call(3, "{}")));
-        // Its connection is not read: whether the reset was noticed before there was room is open.
+        fixture.wait_until_alone("its post was held");
+        let mut last = fixture.send(&fixture.stream.post_request(&call(3, "{}")));
+        // Its connection was not read, so the reset may be noticed before or after the post was
+        // delivered.
         let next = receive();
-        assert!(next == call(3, "{}") || (end == End::Reset && receive() == call(3, "{}")));
+        assert!(next == call(3, "{}") || (end == PeerEnd::Reset && receive() == call(3, "{}")));
         assert_eq!(last.response().status, 202);
     }
 }
 
-/// A connection that is read on only to let its peer hear the refusal.
-pub fn behind_a_refusal(on: &Adapter) {
-    let (desk, _messages) = Desk::messages(on);
-    for end in End::BOTH {
-        // A body small enough to be passed over, and the connection kept.
+/// Connections that are read only so that the client can read the refusal.
+pub fn end_after_a_refusal_closes_the_connection(on: &Adapter) {
+    let (fixture, _messages) = EndsFixture::messages(on);
+    for end in PeerEnd::BOTH {
+        // A body that is small enough to be discarded, so that the connection stays open.
         let passed = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhello";
-        let mut client = desk.saying(passed.as_bytes());
+        let mut client = fixture.send(passed.as_bytes());
         assert_eq!(client.response().status, 404);
-        end.quietly(client);
-        desk.wait_until_alone("passing over a body");
-        // The server has ended its side and reads on; without an end to that.
-        let mut client = desk.saying(b"\x16\x03\x01");
+        end.close_quietly(client);
+        fixture.wait_until_alone("passing over a body");
+        // The server has shut down its side and lingers, here without a deadline.
+        let mut client = fixture.send(b"\x16\x03\x01");
         assert_eq!(client.response().status, 400);
         client.expect_end();
-        let open = desk.server.metrics().connections_open();
+        let open = fixture.server.metrics().connections_open();
         assert_eq!(open, 2, "it lingers");
-        end.quietly(client);
-        desk.wait_until_alone("lingering");
+        end.close_quietly(client);
+        fixture.wait_until_alone("lingering");
     }
 }
 
-/// The client writes everything before it looks; a reset must not overtake the answer.
-pub fn a_large_post_gets_its_413(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
-    let stream = Stream::open(room.server.address());
+/// The client writes everything before it reads; a reset must not overtake the response.
+pub fn large_post_reads_its_413_before_the_close(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
+    let stream = Stream::open(fixture.server.address());
     let body = "x".repeat(5 << 20);
     for _ in 0..3 {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         client.send(post_request(&stream.endpoint, &body));
         let response = client.response();
         assert_eq!(response.status, 413, "{response:?}");
         assert_eq!(response.field("Connection"), Some("close"));
         client.expect_end();
-        room.bystander.check_alive("a post of 5 MiB");
+        fixture.other_session.check_alive("a post of 5 MiB");
     }
-    // The same on paths that take no body at all.
+    // The same on paths that accept no body.
     for (path, status) in [("/sse", 405), ("/x", 404)] {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         client.send(post_request(path, &body));
         assert_eq!(client.response().status, status, "{path}");
         client.expect_end();
     }
-    room.bystander.check_alive("posts of 5 MiB");
+    fixture.other_session.check_alive("posts of 5 MiB");
 }
 
-/// A stream on which nothing is on the way.
-pub fn of_a_stream(on: &Adapter) {
-    for place in Place::ALL {
+/// A stream without queued frames.
+pub fn end_of_idle_stream_closes_its_session(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let handler = handlers::give(sender);
-        let server = Server::start_at(on, "127.0.0.1:0", place, patient(), handler);
+        let server = RunningServer::start_at(
+            on,
+            "127.0.0.1:0",
+            handler_thread,
+            without_deadlines(),
+            handler,
+        );
         let mut keep = Stream::open(server.address());
         let keep_session = sessions.recv_timeout(PATIENCE).expect("a session");
         let check = |case: &str, end: fn(Stream, &Session)| {
@@ -274,24 +287,32 @@ pub fn of_a_stream(on: &Adapter) {
             assert_eq!(stream.client.read_once().last(), Some(&b'\n'));
             stream.client.reset();
         });
-        // The first one is none the worse.
+        // The first session is not affected.
         keep_session.try_send(note()).expect("room");
         assert_eq!(keep.message(), "{}");
     }
 }
 
-/// A stream with more on the way than its socket takes, and a handler that waits for room. The end
-/// comes behind nothing that anybody reads.
-pub fn of_a_stream_with_frames_queued(on: &Adapter) {
-    for (place, end) in Place::ALL.into_iter().flat_map(|p| End::BOTH.map(|end| (p, end))) {
+/// A stream with more queued frames than its socket accepts, and a handler that waits for room. The
+/// end comes behind frames that are not read.
+pub fn end_of_stream_with_queued_frames_reports_them_lost(on: &Adapter) {
+    for (handler_thread, end) in
+        HandlerThread::ALL.into_iter().flat_map(|p| PeerEnd::BOTH.map(|end| (p, end)))
+    {
         let (sender, sessions) = mpsc::channel();
         let handler = handlers::give(sender);
-        let server = Server::start_at(on, "127.0.0.1:0", place, patient(), handler);
+        let server = RunningServer::start_at(
+            on,
+            "127.0.0.1:0",
+            handler_thread,
+            without_deadlines(),
+            handler,
+        );
         let mut keep = Stream::open(server.address());
         let keep_session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // A window that is soon full.
+        // A small receive window, which is full soon.
         let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        let client = Client::connect_narrow(server.address(), 4 << 10);
+        let client = Client::connect_with_receive_buffer(server.address(), 4 << 10);
         let stream = Stream::open_on(client, server.address(), request);
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
         let text = format!("\"{}\"", "x".repeat(64 << 10));
@@ -313,11 +334,11 @@ pub fn of_a_stream_with_frames_queued(on: &Adapter) {
         });
         let mut client = stream.client;
         let unread = match end {
-            End::Reset => {
+            PeerEnd::Reset => {
                 client.reset();
                 None
             }
-            End::InOrder => {
+            PeerEnd::InOrder => {
                 client.end();
                 Some(client)
             }
@@ -338,7 +359,7 @@ fn note() -> Frame {
     Frame::message(b"{}").expect("JSON")
 }
 
-/// Waits for a session's end, by its peer; returns how many frames were lost.
+/// Waits until the session was ended by its client. Returns how many frames were lost.
 #[track_caller]
 fn closed(session: &Session) -> u32 {
     wait_until("the session ends", || session.closed().is_some());

@@ -1,9 +1,9 @@
-//! A thread that always has something to run: what comes for others is taken in all the same.
+//! Fairness: input is read although the thread always has a task to run.
 //!
-//! A handler on the thread of the sockets yields as often as it can and is never done. Each time it is
-//! polled it counts, and sleeps for a moment, so that on a machine with one processor the others have
-//! theirs. Nothing is bound in seconds: what is counted is how often such a handler had its turn between
-//! the time at which a client began to send something and the time at which a handler had it.
+//! A handler on the thread of the sockets yields as often as it can and never ends. In each turn it
+//! counts and sleeps for a moment, so that other processes run on a machine with one processor. The
+//! tests measure no time: they count the turns of such handlers between the start of a client's
+//! send and the delivery to a handler.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -16,32 +16,33 @@ use futures_lite::future;
 use mcp_sse_core::Config;
 use mcp_sse_driver::Session;
 
-use crate::adapter::{Adapter, Handler, Listen, Place, Server, handler};
-use crate::client::{Client, Stream, Way, answer, call};
+use crate::adapter::{Adapter, Handler, HandlerThread, Listen, RunningServer, handler};
+use crate::client::{Client, ServerAddress, Stream, answer, call};
 use crate::{PATIENCE, handlers, wait_until};
 
-/// Handlers that are always ready.
+/// The number of handlers that are always ready.
 const BUSY: usize = 2;
-/// What one of them does in each of its turns.
+/// How long one of them runs in each turn.
 const TURN: Duration = Duration::from_micros(200);
-/// So often may they have their turns, together, before another's post is with its handler. An executor
-/// looks for input once in a few hundred tasks; the rest is for a machine that is busy with other things.
+/// The largest number of their turns until another session's post is delivered. An executor polls
+/// for input once in a few hundred tasks; the rest allows for a busy machine.
 const TURNS_MAX: u64 = 1_000;
-/// How many posts are looked at, each fourth of them on a new connection.
+/// The number of posts; every fourth uses a new connection.
 const POSTS: usize = 100;
-/// A path of streams whose sessions have a handler that is always ready.
+/// Sessions of streams at this path have a handler that is always ready.
 const BUSY_PATH: &str = "/sse/";
 
-/// Counts the turns of handlers that are always ready, on a server that it makes the handler of.
+/// Counts the turns of handlers that are always ready. It makes the handler of the server under
+/// test.
 #[derive(Debug)]
-pub struct Busy {
+pub struct BusyHandlers {
     turns: Arc<AtomicU64>,
-    /// How many turns there were when a post had come to its handler.
+    /// The count at the delivery of each post.
     received: mpsc::Receiver<u64>,
 }
 
-impl Busy {
-    /// Counts nothing yet. The handler is that of the server on which to look at posts.
+impl BusyHandlers {
+    /// Makes the counter, and the handler of the server under test.
     #[must_use]
     pub fn new() -> (Self, Handler) {
         let turns = Arc::new(AtomicU64::new(0));
@@ -69,17 +70,17 @@ impl Busy {
         (Self { turns, received }, handler)
     }
 
-    /// Has handlers run that are always ready, and posts beside them.
+    /// Runs handlers that are always ready, and posts to another session.
     ///
     /// # Panics
     ///
-    /// If a post waits while they have more turns than they should.
+    /// If a post waits for more than `TURNS_MAX` turns.
     #[track_caller]
-    pub fn check_posts(&self, way: impl Into<Way>) {
-        let way = way.into();
-        let mut stream = Stream::open(&way);
+    pub fn check_posts(&self, address: impl Into<ServerAddress>) {
+        let address = address.into();
+        let mut stream = Stream::open(&address);
         let get = format!("GET {BUSY_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let _busy: Vec<_> = (0..BUSY).map(|_| Stream::open_with(&way, &get)).collect();
+        let _busy: Vec<_> = (0..BUSY).map(|_| Stream::open_with(&address, &get)).collect();
         let mut poster = None;
         for n in 0..POSTS {
             let before = self.turns.load(Ordering::Relaxed);
@@ -87,10 +88,10 @@ impl Busy {
             if n % 4 == 0 {
                 poster = None;
             }
-            // A connection that is made for a post counts from its first byte: in TLS the server has to
+            // For a new connection the count begins before connecting: with TLS the server must
             // read more than once before the post is sent.
             let begun = self.turns.load(Ordering::Relaxed);
-            let poster = poster.get_or_insert_with(|| Client::connect(&way));
+            let poster = poster.get_or_insert_with(|| Client::connect(&address));
             poster.send(stream.post_request(&call(n, "[]")));
             let received = self.received.recv_timeout(PATIENCE).expect("the post is read");
             let turns = received.saturating_sub(begun);
@@ -101,42 +102,43 @@ impl Busy {
     }
 }
 
-/// Posts on connections old and new are read while handlers on the same thread are always ready,
-/// whoever else in the process waits for input meanwhile.
+/// Posts on old and new connections are read while handlers on the same thread are always ready,
+/// even if another thread of the process waits for input.
 pub fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
-    let (busy, handler) = Busy::new();
-    let server = Server::start(on, Config::default(), handler);
-    // Its thread has nothing to do but wait. Where a runtime has one reactor for all threads, it is this
-    // one that waits for the other's sockets.
-    let idle = Server::start(on, Config::default(), handlers::echo());
+    let (busy, handler) = BusyHandlers::new();
+    let server = RunningServer::start(on, Config::default(), handler);
+    // The second server's thread only waits. If a runtime has one reactor for all threads, this
+    // thread then polls for the other's sockets.
+    let idle = RunningServer::start(on, Config::default(), handlers::echo());
     let mut idle_stream = Stream::open(idle.address());
     busy.check_posts(server.address());
     idle_stream.check_alive("beside a busy thread");
 }
 
-/// How many connections wait, of the 128 for which there is room.
+/// How many connections wait in the backlog, of 128 that fit.
 const WAITING: usize = 120;
 
-/// Whoever connects as fast as a server accepts does not have its thread alone: connections that wait are
-/// accepted a few at a time. So a post that is there when they are has reached its handler before the last
-/// of them has been accepted. Where the system does not say how many wait, nothing is tried.
+/// Clients that connect as fast as the server accepts do not occupy its thread: waiting connections
+/// are accepted a few at a time. So a post that arrives with them is delivered before the last of
+/// them is accepted. The test is skipped if the system does not report the backlog.
 pub fn post_is_received_before_all_waiting_connections_are_accepted(on: &Adapter) {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = socket.local_addr().expect("its address").port();
     if waiting(port).is_none() {
         return println!("not tried: the system does not say how many connections wait");
     }
-    let (blocks, blocked) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel();
+    let (block_sender, blocked) = mpsc::channel();
+    let (resume, resumed) = mpsc::channel();
     let (sender, counted) = mpsc::channel();
-    let goes_on = Arc::new(Mutex::new(goes_on));
+    let resumed = Arc::new(Mutex::new(resumed));
     let handler = handler(move |mut session: Session| {
-        let (blocks, goes_on, sender) = (blocks.clone(), goes_on.clone(), sender.clone());
+        let (block_sender, resumed, sender) =
+            (block_sender.clone(), resumed.clone(), sender.clone());
         async move {
             while let Some(message) = session.recv().await {
                 if message.method() == Some("hold up") {
-                    blocks.send(()).expect("the test waits");
-                    let _ = goes_on.lock().expect("no panic").recv_timeout(PATIENCE);
+                    block_sender.send(()).expect("the test waits");
+                    let _ = resumed.lock().expect("no panic").recv_timeout(PATIENCE);
                 } else {
                     let _ = sender.send(waiting(port).expect("it was there before"));
                 }
@@ -144,29 +146,30 @@ pub fn post_is_received_before_all_waiting_connections_are_accepted(on: &Adapter
         }
     });
     let (listen, config) = (Listen::Tcp(socket), Config::default());
-    let server = Server::try_start(on, listen, Place::Local, config, handler).expect("a server");
+    let server = RunningServer::try_start(on, listen, HandlerThread::Local, config, handler)
+        .expect("a server");
     let stream = Stream::open(server.address());
     let mut posters = [(); 2].map(|()| Client::connect(server.address()));
     for poster in &mut posters {
         assert_eq!(poster.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
     }
-    let [mut holds_up, mut poster] = posters;
-    holds_up.send(stream.post_request(r#"{"jsonrpc":"2.0","method":"hold up"}"#));
+    let [mut blocker, mut poster] = posters;
+    blocker.send(stream.post_request(r#"{"jsonrpc":"2.0","method":"hold up"}"#));
     blocked.recv_timeout(PATIENCE).expect("the thread is held up");
-    // It comes first, so whoever tells of input does not tell of it later than of the others.
+    // The post is sent first, so its readiness is not reported after that of the connections.
     poster.send(stream.post_request(&call(1, "[]")));
     let _clients: Vec<_> = (0..WAITING).map(|_| Client::connect(server.address())).collect();
     wait_until("they wait", || waiting(port) == Some(WAITING));
-    go_on.send(()).expect("the thread waits");
+    resume.send(()).expect("the thread waits");
     let still_waiting = counted.recv_timeout(PATIENCE).expect("the post is received");
     assert!(still_waiting > 0, "all were accepted before");
     wait_until("the others are accepted", || waiting(port) == Some(0));
 }
 
-/// How many connections wait at a listening socket, where the system says it.
+/// How many connections wait in the backlog; `None` if the system does not report it.
 fn waiting(port: u16) -> Option<usize> {
-    // The fields: a number, the local address, the remote one, the state (0A: it listens), and what is
-    // sent and received; for a listening socket the latter is the count.
+    // The fields: a number, the local address, the remote address, the state (0A is listening), and
+    // the transmit and receive queues; the receive queue of a listening socket is its backlog.
     let local = format!(":{port:04X}");
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     table.lines().find_map(|line| {

@@ -1,4 +1,4 @@
-//! The end of a server: in order while there is time, and in any case.
+//! Shutdown within the grace, abort, and a dropped serve future.
 
 use core::time::Duration;
 use std::sync::mpsc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use mcp_sse_core::{CloseReason, Config, Frame};
 use mcp_sse_driver::{Session, Stopped};
 
-use crate::adapter::{Adapter, Place, Server, handler};
+use crate::adapter::{Adapter, HandlerThread, RunningServer, handler};
 use crate::client::{Client, Stream, answer, call};
 use crate::{PATIENCE, finish, handlers, timeouts, wait_until};
 
@@ -17,11 +17,12 @@ fn with_grace(grace: Option<Duration>) -> Config {
 
 const LONG: Option<Duration> = Some(Duration::from_secs(3_600));
 
-/// Whoever waits for nothing is not waited for.
-pub fn idle_streams_end_at_once(on: &Adapter) {
-    for place in Place::ALL {
+/// Connections and sessions without a request in progress end at once.
+pub fn shutdown_ends_idle_streams_at_once(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let config = with_grace(LONG);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handlers::echo());
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handlers::echo());
         let mut streams: Vec<_> = (0..50).map(|_| Stream::open(server.address())).collect();
         let mut keep_alive = Client::connect(server.address());
         let ready = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -35,7 +36,7 @@ pub fn idle_streams_end_at_once(on: &Adapter) {
         keep_alive.expect_end();
         silent.expect_end();
         server.wait_for_end();
-        // Nobody listens there any more.
+        // The listening socket is closed.
         assert!(std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err());
         assert_eq!(finish("an answer", server.handle().metrics()), Err(Stopped));
         let note = Frame::message(b"{}").expect("JSON");
@@ -43,19 +44,20 @@ pub fn idle_streams_end_at_once(on: &Adapter) {
     }
 }
 
-/// What is queued for a peer that does not read is lost when the grace is over, and not before.
-pub fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
+/// Frames for a client that does not read are lost at the end of the grace, and not earlier.
+pub fn stalled_reader_is_cut_after_shutdown_grace(on: &Adapter) {
     let grace = Duration::from_millis(300);
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(Some(grace));
         let handler = handlers::give(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut stream = Stream::open(server.address());
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
         let mut idle = Stream::open(server.address());
         let idle_session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // More than any socket takes, in one frame.
+        // One frame that is larger than the socket's buffers.
         let text = format!("[\"{}\"]", "x".repeat(30 << 20));
         let large = handlers::response("1", &text);
         finish("room", session.send(large)).expect("a stream");
@@ -73,11 +75,11 @@ pub fn a_stalled_reader_is_cut_at_the_end_of_the_grace(on: &Adapter) {
     }
 }
 
-/// Many readers that have stalled, their queues full and their handlers waiting for room: an abort
-/// ends all that at once, and everybody is told.
-pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
+/// Many stalled clients, with full queues and handlers that wait for room: an abort ends all at
+/// once, and every handler learns the reason.
+pub fn abort_cuts_stalled_readers(on: &Adapter) {
     const READERS: usize = 20;
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let (sender, ends) = mpsc::channel();
         let text = format!("[\"{}\"]", "x".repeat(256 << 10));
         let large = handlers::response("1", &text);
@@ -88,9 +90,10 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
                 let _ = sender.send(session.closed().map(|closed| closed.reason));
             }
         });
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, with_grace(LONG), floods);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, with_grace(LONG), floods);
         let open = |_| {
-            let client = Client::connect_narrow(server.address(), 4 << 10);
+            let client = Client::connect_with_receive_buffer(server.address(), 4 << 10);
             let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
             Stream::open_on(client, server.address(), request)
         };
@@ -100,7 +103,7 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
             metrics.frames_queued - metrics.frames_sent >= 2 * READERS as u64
         });
         server.shutdown();
-        // The shutdown has begun before it is cut short.
+        // The shutdown has begun before the abort.
         let refused = || std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err();
         wait_until("it takes no more", refused);
         assert!(!server.has_ended(), "readers are waited for, and there is no end to the grace");
@@ -108,8 +111,11 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
         server.wait_for_end();
         for _ in 0..READERS {
             let told = ends.recv_timeout(PATIENCE);
-            // On the server's own thread a handler goes when that ends.
-            assert!(told == Ok(Some(CloseReason::Shutdown)) || place == Place::Local, "{told:?}");
+            // A handler on the server's thread is dropped when the thread ends.
+            assert!(
+                told == Ok(Some(CloseReason::Shutdown)) || handler_thread == HandlerThread::Local,
+                "{told:?}"
+            );
             if told.is_err() {
                 break;
             }
@@ -120,13 +126,14 @@ pub fn stalled_readers_are_cut_by_an_abort(on: &Adapter) {
     }
 }
 
-/// A session with a request in flight goes on until that has its answer.
-pub fn a_request_in_flight_is_answered(on: &Adapter) {
-    for place in Place::ALL {
+/// A session with a request in flight goes on until it was answered.
+pub fn shutdown_waits_for_requests_in_flight(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(LONG);
         let handler = handlers::give(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut stream = Stream::open(server.address());
         let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
         let mut idle = Stream::open(server.address());
@@ -150,12 +157,12 @@ pub fn a_request_in_flight_is_answered(on: &Adapter) {
     }
 }
 
-/// Requests that are complete only after it are refused, and told when to come again.
-pub fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
-    let mut server = Server::start(on, with_grace(LONG), handlers::silent());
+/// Requests that complete after the shutdown are refused with `Retry-After`.
+pub fn post_completed_during_shutdown_is_503(on: &Adapter) {
+    let mut server = RunningServer::start(on, with_grace(LONG), handlers::silent());
     let mut stream = Stream::open(server.address());
     assert_eq!(stream.post(&call(1, "[]")).status, 202);
-    // Heads that have begun, before the end does.
+    // The heads have begun before the shutdown.
     let before = server.metrics().bytes_received;
     let begin = |request: &[u8]| {
         let mut client = Client::connect(server.address());
@@ -181,19 +188,20 @@ pub fn a_post_in_the_middle_of_it_is_refused(on: &Adapter) {
         assert_eq!(response.field("Connection"), Some("close"), "{case}: {response:?}");
         client.expect_end();
     }
-    // The session went on through all that.
+    // The session with a request in flight went on meanwhile.
     server.abort();
     stream.client.wait_for_end();
     server.wait_for_end();
 }
 
-/// Asking again changes nothing, and an abort does not wait.
-pub fn a_second_shutdown_waits_and_an_abort_does_not(on: &Adapter) {
-    for place in Place::ALL {
+/// A second shutdown changes nothing, and an abort does not wait.
+pub fn second_shutdown_changes_nothing_and_abort_ends_at_once(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, messages) = mpsc::channel();
         let config = with_grace(None);
         let handler = handlers::record(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut stream = Stream::open(server.address());
         let mut idle = Stream::open(server.address());
         assert_eq!(stream.post(&call(1, "[]")).status, 202);
@@ -201,7 +209,7 @@ pub fn a_second_shutdown_waits_and_an_abort_does_not(on: &Adapter) {
         server.shutdown();
         idle.expect_end();
         server.shutdown();
-        // The counters are asked for behind the second request, so they are those after it.
+        // The counters are requested after the second shutdown, so they are later than it.
         assert_eq!(server.metrics().sessions_open(), 1, "a request is in flight");
         assert!(!server.has_ended(), "there is no end to the grace");
         server.abort();
@@ -210,13 +218,14 @@ pub fn a_second_shutdown_waits_and_an_abort_does_not(on: &Adapter) {
     }
 }
 
-/// Nothing is left behind, and nobody waits for ever.
-pub fn the_future_is_dropped(on: &Adapter) {
-    for place in Place::ALL {
+/// Every connection is closed, and no call waits for ever.
+pub fn dropped_serve_future_closes_everything(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
         let config = with_grace(Some(Duration::from_millis(200)));
         let handler = handlers::give(sender);
-        let mut server = Server::start_at(on, "127.0.0.1:0", place, config, handler);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
         let mut streams: Vec<_> = (0..5).map(|_| Stream::open(server.address())).collect();
         let held: Vec<_> =
             (0..5).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
@@ -229,7 +238,7 @@ pub fn the_future_is_dropped(on: &Adapter) {
             stream.client.wait_for_end();
         }
         half.wait_for_end();
-        // Whoever holds something of it is told, and does not wait for ever.
+        // Calls on the handle and on sessions return an error.
         let stopped = || finish("an answer", server.handle().metrics()).is_err();
         wait_until("it has stopped", stopped);
         for mut session in held {

@@ -1,4 +1,4 @@
-//! Sockets that take and give a little at a time: every write is short, and so is every read.
+//! Transfers through small socket buffers, so that every read and write is short.
 
 use core::net::SocketAddr;
 use std::net::TcpListener;
@@ -8,30 +8,30 @@ use std::thread;
 use mcp_sse_core::Config;
 use socket2::SockRef;
 
-use crate::adapter::{Adapter, Handler, Listen, Place, Server};
+use crate::adapter::{Adapter, Handler, HandlerThread, Listen, RunningServer};
 use crate::client::{Client, Stream, answer, call, post_request};
 use crate::{PATIENCE, finish, handlers};
 
-/// What each buffer of the operating system is asked to hold: it takes what it needs at least.
+/// The requested size of the socket buffers; the system may round it up.
 const SMALL: usize = 16 << 10;
 
 const GET: &str = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A server whose sockets have small buffers: they take after the listening one.
-fn server(on: &Adapter, place: Place, handler: Handler) -> Server {
+/// Starts a server with small socket buffers, which connections inherit from the listening socket.
+fn server(on: &Adapter, handler_thread: HandlerThread, handler: Handler) -> RunningServer {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let socket = SockRef::from(&listener);
     socket.set_send_buffer_size(SMALL).expect("a socket");
     socket.set_recv_buffer_size(SMALL).expect("a socket");
-    Server::try_start(on, Listen::Tcp(listener), place, Config::default(), handler)
+    RunningServer::try_start(on, Listen::Tcp(listener), handler_thread, Config::default(), handler)
         .expect("a server")
 }
 
 fn stream(address: SocketAddr) -> Stream {
-    Stream::open_on(Client::connect_narrow(address, SMALL), address, GET)
+    Stream::open_on(Client::connect_with_receive_buffer(address, SMALL), address, GET)
 }
 
-/// Text in which a byte that is lost, doubled, or in the wrong place is seen.
+/// A JSON text in which a lost, doubled or misplaced byte is noticed.
 fn text(bytes: usize) -> String {
     let mut text: String = (0..bytes / 8).map(|n| format!("{n:07}.")).collect();
     text.insert(0, '"');
@@ -39,12 +39,12 @@ fn text(bytes: usize) -> String {
     text
 }
 
-/// A message of several MiB, and many small ones behind it, on two streams at once.
-pub fn out_through_small_buffers(on: &Adapter) {
+/// A message of several MiB and many small ones behind it, on two streams at once.
+pub fn large_messages_pass_small_send_buffers(on: &Adapter) {
     const NOTES: u32 = 500;
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
-        let server = server(on, place, handlers::give(sender));
+        let server = server(on, handler_thread, handlers::give(sender));
         let large = text(4 << 20);
         let text = &large;
         thread::scope(|scope| {
@@ -70,9 +70,9 @@ pub fn out_through_small_buffers(on: &Adapter) {
     }
 }
 
-/// A post of several MiB, pipelined with small ones; and its echo on the way back meanwhile.
-pub fn in_through_small_buffers(on: &Adapter) {
-    let server = server(on, Place::Local, handlers::echo());
+/// A post of several MiB, pipelined with small ones, while its echo is sent back.
+pub fn large_posts_pass_small_receive_buffers(on: &Adapter) {
+    let server = server(on, HandlerThread::Local, handlers::echo());
     let mut stream = stream(server.address());
     let large = text(3 << 20);
     let posts: Vec<u8> = (0..3)
@@ -81,8 +81,8 @@ pub fn in_through_small_buffers(on: &Adapter) {
             post_request(&stream.endpoint, &call(n, params))
         })
         .collect();
-    let mut poster = Client::connect_narrow(server.address(), SMALL);
-    let mut writer = poster.second();
+    let mut poster = Client::connect_with_receive_buffer(server.address(), SMALL);
+    let mut writer = poster.clone_socket();
     thread::scope(|scope| {
         scope.spawn(|| writer.send(&posts));
         scope.spawn(|| (0..3).for_each(|n| assert_eq!(poster.response().status, 202, "{n}")));

@@ -1,4 +1,4 @@
-//! One connection that says anything, cut anywhere, beside a session whose name it may know.
+//! Any bytes on one connection, cut anywhere, beside a session whose token the bytes may contain.
 
 use core::fmt;
 
@@ -8,30 +8,31 @@ use mcp_sse_core::{
 };
 
 use super::cut;
-use super::heard::check;
+use super::transcript::check;
 
-/// The name of the session.
+/// The token of the session.
 pub(super) const TOKEN: &str = "AAAAAAAABwcHBwcHBwcHBwcHBwcHBwcH";
 
-/// What a session that is opened later is told.
+/// The frame that is sent to a session which the input opens.
 pub(super) const WORDS: &str = r#"{"jsonrpc":"2.0","method":"say"}"#;
 
-/// For how long nothing may happen, while the server does not read on: longer than it holds a post.
+/// How long nothing may happen while the server does not read: longer than it queues a post.
 const PATIENCE_MICROS: u64 = 10_000_000;
 
-/// The first byte says how the rest is cut, and from 128 on that nobody answers requests. Nothing panics, the
-/// books balance, each request has the answer it must have, every message that was accepted arrives, what is
-/// said is HTTP and events, and the cuts change nothing.
+/// The first byte decides how the rest is cut, and from 128 on that the application answers no
+/// requests. Checks that nothing panics, counters balance, each request has the right response,
+/// accepted messages are delivered, the output is valid HTTP and events, and the cuts change
+/// nothing.
 pub fn bytes(input: &[u8]) {
     let Some((&how, said)) = input.split_first() else { return };
     let answers = how < 128;
-    let whole = Told::by(cut(0, said), answers);
+    let whole = Transcript::by(cut(0, said), answers);
     check(said, &whole);
-    let pieces = Told::by(cut((how & 127).max(1), said), answers);
+    let pieces = Transcript::by(cut((how & 127).max(1), said), answers);
     assert_eq!(whole, pieces, "the cuts changed something");
 }
 
-/// Limits that a few hundred bytes can reach.
+/// Limits that an input of a few hundred bytes can reach.
 pub(super) fn limits() -> Limits {
     Limits {
         sessions_max: Some(3),
@@ -50,27 +51,27 @@ pub(super) fn limits() -> Limits {
     }
 }
 
-/// What everybody was told, and what the application was.
+/// The output of both connections, and the messages of the application.
 #[derive(Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Transcript {
     pub(super) connection: Vec<u8>,
     pub(super) stream: Vec<u8>,
-    /// The messages, as the application got them.
+    /// The messages that the application received.
     pub(super) messages: Vec<String>,
-    /// What the application answered.
+    /// The responses that the application sent.
     pub(super) answers: Vec<String>,
-    /// Requests that were taken back before they could arrive.
+    /// How many requests were cancelled before they were delivered.
     pub(super) withdrawn: u64,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (connection, stream) = (self.connection.escape_ascii(), self.stream.escape_ascii());
         write!(f, "\n{connection}\n{stream}\n{:#?}\n{:#?}", self.messages, self.answers)
     }
 }
 
-impl Told {
+impl Transcript {
     fn by<'a>(mut pieces: impl Iterator<Item = &'a [u8]>, answers: bool) -> Self {
         let mut draws = 6;
         let entropy = move |dest: &mut [u8]| -> Result<(), EntropyUnavailable> {
@@ -79,7 +80,7 @@ impl Told {
             Ok(())
         };
         let (mut now, mut moved) = (Time::ZERO, Time::ZERO);
-        let mut told = Self::default();
+        let mut transcript = Self::default();
         let config = Config::builder().limits(limits()).build().expect("limits that make sense");
         let mut server = Server::new(config, Box::new(entropy), now);
         let stream = server.accept(Peer::local(), now).expect("room");
@@ -87,7 +88,7 @@ impl Told {
         let conn = server.accept(Peer::local(), now).expect("room");
         let mut ended = false;
         loop {
-            if told.listen(&mut server, stream, conn, answers, now) {
+            if transcript.serve(&mut server, stream, conn, answers, now) {
                 moved = now;
             }
             match server.interest(conn) {
@@ -106,25 +107,25 @@ impl Told {
                 Interest::Io { read: false, .. } => {
                     let deadline = server.poll_timeout().expect("it waits for something").at;
                     let waited = deadline.as_micros() - moved.as_micros();
-                    assert!(waited <= PATIENCE_MICROS, "it hangs: {told:?}");
+                    assert!(waited <= PATIENCE_MICROS, "it hangs: {transcript:?}");
                     now = deadline;
                     server.handle_timeout(now);
                 }
             }
         }
-        told.withdrawn = server.metrics().requests_withdrawn;
-        assert_eq!(server.metrics().messages_received, told.messages.len() as u64);
+        transcript.withdrawn = server.metrics().requests_withdrawn;
+        assert_eq!(server.metrics().messages_received, transcript.messages.len() as u64);
         for gone in [conn, stream] {
             server.handle_disconnect(gone, now);
             server.check();
         }
         assert_eq!((server.connections_open(), server.sessions_open()), (0, 0));
-        told
+        transcript
     }
 
-    /// Takes what there is to take, and answers what there is to answer, until nothing follows. Says
-    /// whether the connection was told anything.
-    fn listen(
+    /// Writes output and handles events until nothing follows. Returns whether the connection got
+    /// output.
+    fn serve(
         &mut self,
         server: &mut Server,
         stream: ConnId,
@@ -132,7 +133,7 @@ impl Told {
         answers: bool,
         now: Time,
     ) -> bool {
-        let heard_before = self.connection.len();
+        let received_before = self.connection.len();
         loop {
             for (who, heard) in [(stream, &mut self.stream), (conn, &mut self.connection)] {
                 let before = heard.len();
@@ -145,7 +146,7 @@ impl Told {
             let Some(event) = server.poll_event() else {
                 if server.transmit(stream).is_empty() && server.transmit(conn).is_empty() {
                     server.check();
-                    return self.connection.len() > heard_before;
+                    return self.connection.len() > received_before;
                 }
                 continue;
             };

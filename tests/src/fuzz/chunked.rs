@@ -1,12 +1,12 @@
-//! A chunked body.
+//! Chunked bodies.
 
 use mcp_sse_core::http1::{BodyDecoder, BodyLimits, Framing};
 
 use super::cut;
 
-/// The first byte says how the rest, a chunked body and what may follow it, is cut. The cuts change
-/// nothing; where the body ends, a naive reader finds the same content and the same end; and the rest
-/// as content comes back from chunks as it was.
+/// The first byte decides how the rest, a chunked body and what may follow it, is cut. Checks that
+/// the cuts change nothing, that a naive reader finds the same content and end, and that the rest
+/// as content survives encoding.
 pub fn chunked(input: &[u8]) {
     let Some((&how, said)) = input.split_first() else { return };
     let whole = decode(cut(0, said));
@@ -15,7 +15,7 @@ pub fn chunked(input: &[u8]) {
         let read = naive(said);
         assert_eq!(read, Some((whole.content, end)), "another reader sees another body");
     }
-    // Chunks of the lengths of the cuts, some of them in capitals.
+    // The chunks have the lengths of the cuts; some sizes are in capital letters.
     let mut encoded = Vec::new();
     for chunk in cut(how.max(1), said) {
         let (small, capital) = (format!("{:x}\r\n", chunk.len()), format!("{:X}\r\n", chunk.len()));
@@ -61,8 +61,8 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
     read
 }
 
-/// Content and end of a body whose chunks, extensions and trailers are taken for right, but for white
-/// space in extensions.
+/// The content and end of a body, without checks of its extensions and trailers but for white space
+/// in extensions.
 fn naive(said: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut content, mut at) = (Vec::new(), 0);
     let line_at = |at: usize| {
@@ -95,7 +95,7 @@ fn naive(said: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Whether white space stands in a chunk's line outside quotes.
+/// Whether a chunk's line has white space outside quotes.
 fn has_bare_white_space(line: &[u8]) -> bool {
     let mut octets = line.iter();
     let mut quoted = false;

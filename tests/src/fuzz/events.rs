@@ -1,4 +1,4 @@
-//! Events: what is sent as one, and how a stream of them is read.
+//! Events: encoding, and decoding of a stream.
 
 use core::slice;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::cut;
 use super::json::members;
-use crate::sim::reader::{Heard, Reader};
+use crate::sim::reader::{Reader, Received};
 
-/// A JSON object, and nothing else, becomes an event, with the octets that the wire's rules say, which three
-/// readers understand alike; any text comes back as its lines; and any stream is read as a naive reader reads
-/// it, however it is cut.
+/// Checks that JSON objects and nothing else become messages, with the octets of the wire contract,
+/// which three readers read alike; that any text survives as the lines of an event; and that any
+/// stream is read as a naive reader reads it, however it is cut.
 pub fn sse_roundtrip(input: &[u8]) {
     check_message(input);
     check_lines(input);
@@ -40,7 +40,7 @@ fn check_message(input: &[u8]) {
     let event = sse::DecodedEvent { name: "message".into(), data, last_event_id: String::new() };
     assert_eq!(decode(cut(0, frame.bare())), slice::from_ref(&event));
     assert_eq!(naive(frame.bare()), slice::from_ref(&event));
-    let strict = Heard::Event { name: event.name, data: event.data };
+    let strict = Received::Event { name: event.name, data: event.data };
     assert_eq!(strictly(Reader::of_bare_stream(), frame.bare()), [strict]);
 
     let outcome = !members.named("result").is_empty() || !members.named("error").is_empty();
@@ -65,7 +65,8 @@ fn check_lines(input: &[u8]) {
     assert_eq!(frame.chunked(), chunked);
 }
 
-/// JSON as it is sent: without line ends, and without characters that some take for line ends.
+/// JSON as it is sent: without line ends, and without characters that some readers take for line
+/// ends.
 pub(super) fn on_one_line(json: &str) -> String {
     let mut text = json.trim_matches([' ', '\t', '\r', '\n']).replace(['\r', '\n'], "");
     for (character, escape) in
@@ -76,11 +77,11 @@ pub(super) fn on_one_line(json: &str) -> String {
     text
 }
 
-/// What a strict client understands; nothing is left half said.
-pub(super) fn strictly(mut reader: Reader, said: &[u8]) -> Vec<Heard> {
+/// Reads a complete output with a strict client's reader.
+pub(super) fn strictly(mut reader: Reader, said: &[u8]) -> Vec<Received> {
     let mut heard = Vec::new();
     reader.feed(said, &mut heard);
-    assert!(reader.is_between(), "something is half said: {}", said.escape_ascii());
+    assert!(reader.is_idle(), "something is half said: {}", said.escape_ascii());
     heard
 }
 
@@ -93,13 +94,13 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<sse::DecodedEvent> 
     events
 }
 
-/// "Interpreting an event stream" of the HTML standard, on a stream that is all there.
+/// "Interpreting an event stream" of the HTML standard, for a complete stream.
 fn naive(stream: &[u8]) -> Vec<sse::DecodedEvent> {
     let text = String::from_utf8_lossy(stream);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut lines: Vec<_> = text.split('\n').collect();
-    // Behind the last line end there is no line.
+    // After the last line end there is no line.
     lines.pop();
     let (mut events, mut id, mut name, mut data) = (Vec::new(), "", "", Vec::new());
     for line in lines {

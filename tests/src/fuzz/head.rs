@@ -1,12 +1,12 @@
-//! A request head.
+//! Request heads.
 
 use mcp_sse_core::http1::Error;
 use mcp_sse_core::http1::{FieldStorage, Framing, Head, HeadLimits, HeadScanner, Scan};
 
 use super::cut;
 
-/// The first byte says how the rest, a head and what may follow it, is cut. The cuts change nothing,
-/// and what is taken for a head reads the same for a naive reader.
+/// The first byte decides how the rest, a head and what may follow it, is cut. Checks that the cuts
+/// change nothing, and that a naive reader reads an accepted head alike.
 pub fn head(input: &[u8]) {
     let Some((&how, said)) = input.split_first() else { return };
     let whole = scan(cut(0, said));
@@ -32,7 +32,7 @@ fn scan<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<usize>, Err
     Ok(None)
 }
 
-/// Compares a head with its lines.
+/// Compares a parsed head with the lines of its text.
 fn check(head: &Head<'_>, bytes: &[u8]) {
     assert!(!bytes.windows(2).any(|two| two[1] == b'\n' && two[0] != b'\r'), "a bare LF");
     assert!(!bytes.windows(2).any(|two| two[0] == b'\r' && two[1] != b'\n'), "a bare CR");

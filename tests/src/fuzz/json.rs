@@ -6,8 +6,9 @@ use mcp_sse_core::jsonrpc::{Envelope, Invalid, Kind, Message, code};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The envelope's reader says of each text what the wire's rules say of the members that a library finds in
-/// it: which kind of message it is, with which id and method, or which of the two errors.
+/// Checks that the reader of envelopes finds in each text what the wire contract says about the
+/// members that a library finds: the kind of message, its id and method, or which of the two
+/// errors.
 pub fn jsonrpc(body: &[u8]) {
     for nesting_max in [None, Some(6)] {
         let read = Envelope::read(body, nesting_max);
@@ -26,7 +27,7 @@ pub fn jsonrpc(body: &[u8]) {
     }
 }
 
-/// A message that owns its body is the same message.
+/// Checks that `Message`, which owns its body, reads the same.
 fn check_owned(body: &[u8], nesting_max: Option<usize>, read: &Result<Envelope<'_>, Invalid>) {
     match (read, Message::read(body.to_vec(), nesting_max)) {
         (Ok(envelope), Ok(message)) => {
@@ -44,7 +45,7 @@ fn check_owned(body: &[u8], nesting_max: Option<usize>, read: &Result<Envelope<'
     }
 }
 
-/// What a text is to whoever reads its envelope.
+/// The envelope of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found<'a> {
     pub(super) kind: Kind,
@@ -52,11 +53,12 @@ pub(super) struct Found<'a> {
     pub(super) method: Option<String>,
 }
 
-/// What a body is by the wire's rules: a message, or an error with this code.
+/// Classifies a body by the wire contract: a message, or the code of an error.
 pub(super) fn classify(body: &[u8], nesting_max: Option<usize>) -> Result<Found<'_>, i32> {
     const INVALID: i32 = code::INVALID_REQUEST;
     let text = core::str::from_utf8(body).map_err(|_| code::PARSE_ERROR)?;
-    // Skipped, not built: the library's trees bound nesting and numbers, JSON does not.
+    // The value is skipped and not built, because the library's trees limit nesting and numbers and
+    // JSON does not.
     serde_json::from_str::<IgnoredAny>(text).map_err(|_| code::PARSE_ERROR)?;
     if nesting_max.is_some_and(|max| nesting(text) > max) {
         return Err(code::PARSE_ERROR);
@@ -83,7 +85,7 @@ pub(super) fn classify(body: &[u8], nesting_max: Option<usize>) -> Result<Found<
     Ok(Found { kind, id, method })
 }
 
-/// The request that a message takes back.
+/// The id of the request that a message cancels.
 fn cancelled(text: &str) -> Option<&str> {
     let found = classify(text.as_bytes(), None).ok()?;
     let method = found.method.as_deref();
@@ -119,12 +121,12 @@ fn nesting(text: &str) -> usize {
     most
 }
 
-/// The members of an object as they stand in its text, those that come again as well.
+/// The members of an object in the order of its text, with duplicates.
 pub(super) struct Members<'a>(Vec<(Vec<u8>, &'a str)>);
 
 /// The members of a JSON text that is an object.
 pub(super) fn members(text: &str) -> Option<Members<'_>> {
-    // The library does not look closely at strings that it is asked for as octets, as it is for keys.
+    // The library does not validate strings that are read as octets, as keys are below.
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     serde_json::from_str(text).ok()
 }
@@ -148,7 +150,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(Key(key)) = map.next_key()? {
+                while let Some(KeyOctets(key)) = map.next_key()? {
                     members.push((key, map.next_value::<&RawValue>()?.get()));
                 }
                 Ok(Members(members))
@@ -158,25 +160,25 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// As octets, because a key may spell half a surrogate pair.
-struct Key(Vec<u8>);
+/// A key as octets, because it may contain half a surrogate pair.
+struct KeyOctets(Vec<u8>);
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for KeyOctets {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Octets;
         impl Visitor<'_> for Octets {
-            type Value = Key;
+            type Value = KeyOctets;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
-            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Key, E> {
-                Ok(Key(octets.to_vec()))
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<KeyOctets, E> {
+                Ok(KeyOctets(octets.to_vec()))
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Key, E> {
-                Ok(Key(text.into()))
+            fn visit_str<E>(self, text: &str) -> Result<KeyOctets, E> {
+                Ok(KeyOctets(text.into()))
             }
         }
         from.deserialize_bytes(Octets)

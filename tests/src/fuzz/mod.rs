@@ -1,16 +1,17 @@
-//! What each fuzz target does with its input; `cargo test --workspace` does the same with what is kept in
-//! `fuzz/corpus`, and with neighbours of it.
+//! The fuzz targets. `cargo test --workspace` runs them on the inputs in `fuzz/corpus` and on
+//! mutations of these.
 //!
-//! Knows: the core's public interface, and for each part of it a naive reader that says the same in
-//! another way. Does not know: libFuzzer, or anything that `fuzz/` would have to build besides.
+//! Knows: the core's public interface, and for each part of it an independent naive implementation
+//! to compare with. Does not know: libFuzzer, or a dependency that `fuzz/` would have to build.
 
 mod bytes;
 mod chunked;
 mod events;
 mod head;
-mod heard;
+
 mod json;
 mod token;
+mod transcript;
 
 pub use bytes::bytes;
 pub use chunked::chunked;
@@ -19,10 +20,10 @@ pub use head::head;
 pub use json::jsonrpc;
 pub use token::token;
 
-/// Judges one input: it returns, or panics with a finding.
+/// Runs one input: it returns, or panics with a finding.
 pub type Target = fn(&[u8]);
 
-/// Every target, by the name of its program and of its folder of inputs.
+/// Every target, by the name of its program and of its corpus folder.
 pub const TARGETS: &[(&str, Target)] = &[
     ("bytes", bytes),
     ("chunked", chunked),
@@ -33,18 +34,17 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("token", token),
 ];
 
-/// The bytes decide what happens in a whole world: servers, peers, links and an application, held against
-/// the model.
+/// Runs the simulator with decisions from the input.
 pub fn ops(input: &[u8]) {
     crate::sim::run_ops_untraced(input);
 }
 
-/// Cuts `input` into pieces as `how` says: 0 leaves it whole, 1 makes single bytes, any other number
-/// pieces of up to that many bytes, each of another length.
+/// Cuts `input` into pieces: for `how` 0 into one, for 1 into single bytes, for another number into
+/// pieces of random lengths up to it.
 fn cut(how: u8, input: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut rest, mut state) = (input, u32::from(how));
     core::iter::from_fn(move || {
-        // Numerical Recipes' generator: any will do that is the same everywhere.
+        // The generator of Numerical Recipes; any that is the same on every machine would do.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let length = match how {
             0 => rest.len(),

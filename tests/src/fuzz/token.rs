@@ -1,9 +1,9 @@
-//! A session's name on the wire.
+//! Session tokens.
 
 use mcp_sse_core::{SessionToken, TokenError};
 
-/// What is taken for a token is 32 base64url characters and is written as it was read; what is not is
-/// not; and only the prefix that is expected is taken off.
+/// Checks that exactly the texts of 32 base64url characters are tokens, that a token is encoded as
+/// it was read, and that only the expected instance prefix is removed.
 pub fn token(input: &[u8]) {
     let base64url = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     let good = |text: &[u8]| text.len() == 32 && text.iter().all(base64url);

@@ -1,126 +1,131 @@
-//! The driver: sockets that take and bring what they can, and the clock.
+//! The simulated driver: it reads and writes sockets as far as they are ready, and advances the
+//! clock.
 //!
-//! Knows: links, what the core is interested in, deadlines.
-//! Does not know: what the bytes mean ([`super::hearing`]) or what must come of them ([`super::due`]).
+//! Knows: connections, the core's interest in them, and deadlines. Does not know: what the bytes
+//! mean ([`super::responses`]) or what must come of them ([`super::invariants`]).
 
 use core::time::Duration;
 use std::collections::BTreeSet;
 
 use mcp_sse_core::{Deadline, Interest, Server, Time};
 
-use super::ask::Wanted;
-use super::link::{Fin, Link, LinkKey};
-use super::model::Taking;
+use super::connection::{ConnectionKey, Fin, SimConnection};
+use super::model::PeerReads;
+use super::request::Expected;
 use super::setup::Cuts;
 use super::world::World;
 
-/// How a connection ends.
+/// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The server had no more use for it.
+pub enum Disconnect {
+    /// The core's interest is `Close`.
     Closed,
-    /// It broke: its peer or the network, which is the same to the server.
+    /// It broke. Whether the client or the network broke it is the same to the server.
     Broken,
 }
 
 impl World {
-    /// Something may have changed for a connection.
-    pub fn touch(&mut self, key: LinkKey) {
-        if let Some(link) = self.links.get_mut(&key)
-            && !core::mem::replace(&mut link.listed, true)
+    /// Lists a connection for which there may be something to do.
+    pub fn mark_ready(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(&key)
+            && !core::mem::replace(&mut connection.listed, true)
         {
-            self.look.push_back(key);
+            self.ready.push_back(key);
         }
     }
 
-    fn take_wakes(&mut self) {
+    fn drain_wakes(&mut self) {
         for shard in 0..self.shards.len() {
             let mut named = BTreeSet::new();
             while let Some(conn) = self.shards[shard].server.poll_wake() {
                 assert!(named.insert(conn), "13: {conn} is named twice");
-                self.touch((shard, conn));
+                self.mark_ready((shard, conn));
             }
         }
     }
 
-    /// Does what the sockets can do now.
+    /// Reads and writes until no socket is ready.
     pub fn pump(&mut self) {
-        self.take_wakes();
+        self.drain_wakes();
         let mut turns = 0;
-        while let Some(key) = self.look.pop_front() {
-            if let Some(link) = self.links.get_mut(&key) {
-                link.listed = false;
+        while let Some(key) = self.ready.pop_front() {
+            if let Some(connection) = self.connections.get_mut(&key) {
+                connection.listed = false;
                 if self.serve(key) {
-                    self.touch(key);
+                    self.mark_ready(key);
                 }
             }
-            self.take_wakes();
+            self.drain_wakes();
             turns += 1;
             assert!(turns < 2_000_000, "13: the sockets are never done");
         }
     }
 
-    /// Does one thing for a connection. Says whether there may be more.
-    fn serve(&mut self, key: LinkKey) -> bool {
+    /// Does one read or write of a connection. Returns whether there may be more to do.
+    fn serve(&mut self, key: ConnectionKey) -> bool {
         let interest = self.shards[key.0].server.interest(key.1);
         let now = self.now;
-        let Some(link) = self.links.get_mut(&key) else { return false };
-        link.believed = interest;
+        let Some(connection) = self.connections.get_mut(&key) else { return false };
+        connection.known_interest = interest;
         let (read, write) = match interest {
             Interest::Io { read, write } => (read, write),
             Interest::Linger => (true, false),
             Interest::Close => {
                 self.take_response(key);
-                self.disconnect(key, End::Closed);
+                self.disconnect(key, Disconnect::Closed);
                 return false;
             }
         };
         self.take_response(key);
-        let Some(link) = self.links.get_mut(&key) else { return false };
-        if write && link.room() > 0 {
+        let Some(connection) = self.connections.get_mut(&key) else { return false };
+        if write && connection.room() > 0 {
             self.write(key);
             return true;
         }
-        if read && link.arrived(now) > 0 {
+        if read && connection.arrived(now) > 0 {
             self.read(key);
             return true;
         }
-        if read && link.ends_now(now) {
-            link.fin = Fin::Read;
-            self.trace.say(format_args!("{}/{} eof", key.0, key.1));
+        if read && connection.ends_now(now) {
+            connection.fin = Fin::Read;
+            self.trace.log(format_args!("{}/{} eof", key.0, key.1));
             self.call(key.0, 0, |server, now| server.handle_eof(key.1, now));
             return true;
         }
         false
     }
 
-    /// The head of an answer whose HTTP is spoken elsewhere.
-    fn take_response(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(&key) else { return };
-        if link.exchange != Some(false) {
+    /// Takes the head of an exchange's response.
+    fn take_response(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if connection.exchange != Some(false) {
             return;
         }
         let Some(response) = self.shards[key.0].server.response(key.1) else { return };
-        link.exchange = Some(true);
+        connection.exchange = Some(true);
         let mut head = format!("HTTP/1.1 {} Elsewhere\r\n", response.status());
         for (name, value) in response.fields() {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        self.hear(key, head.as_bytes());
+        self.receive(key, head.as_bytes());
     }
 
-    /// How many of `len` bytes a socket moves.
+    /// Draws how many of `len` bytes a socket reads or writes at once.
     fn cut(&mut self, len: usize) -> usize {
-        let crumbs = self.setup.crumbs;
-        if crumbs == 1 || self.chance.one_in(crumbs) { self.chance.piece(len) } else { len }
+        let short_io_one_in = self.setup.short_io_one_in;
+        if short_io_one_in == 1 || self.random.one_in(short_io_one_in) {
+            self.random.piece_len(len)
+        } else {
+            len
+        }
     }
 
-    fn write(&mut self, key: LinkKey) {
-        // As many pieces as one vectored write takes.
+    fn write(&mut self, key: ConnectionKey) {
+        // One vectored write takes up to 64 slices.
         let view = self.shards[key.0].server.transmit(key.1);
         let len: usize = view.chunks().take(64).map(<[u8]>::len).sum();
-        let room = self.links.get(&key).map_or(0, Link::room);
+        let room = self.connections.get(&key).map_or(0, SimConnection::room);
         assert!(len > 0, "13: a write was wanted, of nothing");
         let most = usize::try_from(room).unwrap_or(usize::MAX).min(len);
         let count = self.cut(most);
@@ -135,48 +140,49 @@ impl World {
                 bytes.extend_from_slice(&chunk[..chunk.len().min(count - bytes.len())]);
             }
         }
-        self.trace.say(format_args!("{}/{} writes {count} of {len}", key.0, key.1));
+        self.trace.log(format_args!("{}/{} writes {count} of {len}", key.0, key.1));
         self.trace.absorb(&bytes);
         self.call(key.0, 0, |server, now| server.handle_written(key.1, count, now));
         self.shards[key.0].bytes_out += count as u64;
-        let pause = count < len && self.chance.one_in(4);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.written += count as u64;
-            if link.reading {
-                link.read = link.written;
+        let pause = count < len && self.random.one_in(4);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.written += count as u64;
+            if connection.reading {
+                connection.read = connection.written;
             }
-            link.paused = pause;
-            link.slow |= pause;
+            connection.paused = pause;
+            connection.slow |= pause;
         }
         if pause {
             self.paused.push(key);
         }
-        self.hear(key, &bytes);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.last_written = self.now;
+        self.receive(key, &bytes);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.last_written = self.now;
         }
     }
 
-    fn read(&mut self, key: LinkKey) {
+    fn read(&mut self, key: ConnectionKey) {
         let now = self.now;
-        let (len, cuts) = (self.links.get(&key).map_or(0, |l| l.arrived(now)), self.setup.cuts);
+        let (len, cuts) =
+            (self.connections.get(&key).map_or(0, |l| l.arrived(now)), self.setup.cuts);
         let count = match cuts {
-            Cuts::Drawn => self.cut(len),
-            Cuts::Whole | Cuts::Crumbs | Cuts::Pieces => len,
+            Cuts::Random => self.cut(len),
+            Cuts::Whole | Cuts::SingleBytes | Cuts::Pieces => len,
         };
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let bytes = link.give(count, now);
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let bytes = connection.give(count, now);
         self.mark_completed(key);
-        if cuts == Cuts::Drawn {
-            self.trace.say(format_args!("{}/{} reads {count} of {len}", key.0, key.1));
+        if cuts == Cuts::Random {
+            self.trace.log(format_args!("{}/{} reads {count} of {len}", key.0, key.1));
         }
         self.shards[key.0].bytes_in += count as u64;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let piece = match cuts {
-                Cuts::Drawn | Cuts::Whole => rest.len(),
-                Cuts::Crumbs => 1,
-                Cuts::Pieces => self.scissors.piece(rest.len()),
+                Cuts::Random | Cuts::Whole => rest.len(),
+                Cuts::SingleBytes => 1,
+                Cuts::Pieces => self.cut_random.piece_len(rest.len()),
             };
             let (piece, tail) = rest.split_at(piece);
             let work = piece.len() as u64;
@@ -185,19 +191,22 @@ impl World {
         }
     }
 
-    /// A post is complete with what the core is given next, if nothing was before it.
-    fn mark_completed(&mut self, key: LinkKey) {
-        // Who is asked about may wait; then nobody knows when it goes on.
-        if self.setup.asked || self.setup.cuts != Cuts::Drawn {
+    /// Records with which call a post becomes complete, if it is the only request that waits on its
+    /// connection.
+    fn mark_completed(&mut self, key: ConnectionKey) {
+        // A request that waits for a verdict continues at a time that the model does not know.
+        if self.setup.authorizes || self.setup.cuts != Cuts::Random {
             return;
         }
-        let Some(link) = self.links.get(&key) else { return };
+        let Some(connection) = self.connections.get(&key) else { return };
         let empty = self.shards[key.0].server.transmit(key.1).is_empty();
-        let quiet = link.answered + 1 == link.asked || link.asks.len() == 1;
-        let Some(ask) = link.asks.front().filter(|ask| quiet && ask.end <= link.given) else {
+        let quiet = connection.answered + 1 == connection.asked || connection.requests.len() == 1;
+        let Some(request) =
+            connection.requests.front().filter(|request| quiet && request.end <= connection.given)
+        else {
             return;
         };
-        if let Wanted::Post(number) = ask.wanted
+        if let Expected::Post(number) = request.expected
             && let Some(post) = self.model.posts.get_mut(&number)
             && post.direct
             && empty
@@ -207,79 +216,85 @@ impl World {
         }
     }
 
-    /// The connection is gone.
-    pub fn disconnect(&mut self, key: LinkKey, end: End) {
-        let explained = end == End::Closed && self.closes_for_a_reason(key);
-        let Some(link) = self.links.remove(&key) else { return };
+    /// Ends a connection.
+    pub fn disconnect(&mut self, key: ConnectionKey, end: Disconnect) {
+        let explained = end == Disconnect::Closed && self.check_close(key);
+        let Some(connection) = self.connections.remove(&key) else { return };
         let peer = match end {
-            End::Closed if explained || self.ending || link.fin == Fin::Read => Taking::Nothing,
-            End::Closed if link.is_willing() => Taking::All,
-            End::Closed => Taking::Little,
-            End::Broken => Taking::Nothing,
+            Disconnect::Closed if explained || self.ending || connection.fin == Fin::Read => {
+                PeerReads::Nothing
+            }
+            Disconnect::Closed if connection.is_willing() => PeerReads::All,
+            Disconnect::Closed => PeerReads::Little,
+            Disconnect::Broken => PeerReads::Nothing,
         };
-        self.trace.say(format_args!("{}/{} is gone: {end:?}", key.0, key.1));
+        self.trace.log(format_args!("{}/{} is gone: {end:?}", key.0, key.1));
         self.call(key.0, 0, |server, now| server.handle_disconnect(key.1, now));
-        let unanswered =
-            link.asks.iter().filter_map(|ask| Some((ask.post()?, ask.whole.is_some())));
+        let unanswered = connection
+            .requests
+            .iter()
+            .filter_map(|request| Some((request.post()?, request.whole.is_some())));
         self.model.gone(key, unanswered, peer);
-        for number in link.hidden {
+        for number in connection.hidden {
             self.model.forget(number);
         }
-        self.old_links.push_back(key);
-        if self.old_links.len() > 8 {
-            self.old_links.pop_front();
+        self.old_connections.push_back(key);
+        if self.old_connections.len() > 8 {
+            self.old_connections.pop_front();
         }
-        if let Some((_, token)) = link.token {
+        if let Some((_, token)) = connection.token {
             self.old_tokens.push_back(token);
             if self.old_tokens.len() > 8 {
                 self.old_tokens.pop_front();
             }
         }
-        self.party_lost(link.party, key);
+        self.client_disconnected(connection.client, key);
     }
 
     // ── The clock. ──────────────────────────────────────────────────────────────────────────────
 
-    /// What is due next.
+    /// The earliest deadline.
     pub fn deadline(&self) -> Option<Deadline> {
         let deadlines = self.shards.iter().filter_map(|shard| shard.server.poll_timeout());
         deadlines.min_by_key(|deadline| deadline.at)
     }
 
-    /// Some time passes, or none.
+    /// Advances the clock by a random amount, which may be zero.
     pub fn time_passes(&mut self) {
-        let to = match self.chance.below(8) {
+        let to = match self.random.below(8) {
             0 | 1 => self.deadline().map_or(self.now, |deadline| deadline.at),
-            2 if self.setup.crumbs == 1 || self.chance.one_in(self.setup.crumbs) => {
-                let micros = self.chance.below(8_000_000) as u64;
+            2 if self.setup.short_io_one_in == 1
+                || self.random.one_in(self.setup.short_io_one_in) =>
+            {
+                let micros = self.random.below(8_000_000) as u64;
                 self.now.saturating_add(Duration::from_micros(micros))
             }
-            _ => self.now.saturating_add(Duration::from_millis(self.chance.below(64) as u64)),
+            _ => self.now.saturating_add(Duration::from_millis(self.random.below(64) as u64)),
         };
         self.advance(to);
     }
 
-    /// Lets the time come, from deadline to deadline.
+    /// Advances the clock to `to`, and fires every deadline on the way.
     pub fn advance(&mut self, to: Time) {
         loop {
             let deadline = self.deadline().filter(|deadline| deadline.at <= to);
             self.now = deadline.map_or(to, |deadline| deadline.at).max(self.now);
-            self.trace.say(format_args!("it is {} ({:?})", self.now, deadline.map(|d| d.cause)));
+            self.trace.log(format_args!("it is {} ({:?})", self.now, deadline.map(|d| d.cause)));
             self.arrivals();
             if deadline.is_none() {
                 return;
             }
             for shard in 0..self.shards.len() {
-                self.let_time_out(shard);
+                self.fire_timers(shard);
             }
             self.pump();
-            if self.setup.attention == 100 {
+            if self.setup.poll_percent == 100 {
                 self.poll_all();
             }
         }
     }
 
-    fn let_time_out(&mut self, shard: usize) {
+    fn fire_timers(&mut self, shard: usize) {
         let due = |world: &Self| {
             let deadline = world.shards[shard].server.poll_timeout();
             deadline.is_some_and(|deadline| deadline.at <= world.now)
@@ -288,30 +303,32 @@ impl World {
         while due(self) {
             self.call(shard, 1_024, Server::handle_timeout);
             calls += 1;
-            // 13: a deadline that has passed is gone.
+            // 13: a timeout that was handled is not due again.
             assert!(calls < 1_000, "13: a deadline comes again and again");
         }
     }
 
     fn arrivals(&mut self) {
-        for (&key, link) in &mut self.links {
-            if !link.listed && (link.arrived(self.now) > 0 || link.ends_now(self.now)) {
-                link.listed = true;
-                self.look.push_back(key);
+        for (&key, connection) in &mut self.connections {
+            if !connection.listed
+                && (connection.arrived(self.now) > 0 || connection.ends_now(self.now))
+            {
+                connection.listed = true;
+                self.ready.push_back(key);
             }
         }
     }
 
-    /// Sockets that were paused go on, and slow links bring their next bytes.
-    pub fn go_on(&mut self) {
+    /// Resumes paused sockets, and lets slow connections deliver their next bytes.
+    pub fn resume(&mut self) {
         for key in core::mem::take(&mut self.paused) {
-            if let Some(link) = self.links.get_mut(&key) {
-                link.paused = false;
-                self.touch(key);
+            if let Some(connection) = self.connections.get_mut(&key) {
+                connection.paused = false;
+                self.mark_ready(key);
             }
         }
-        for link in self.links.values_mut() {
-            if let Some((each, left)) = &mut link.drip {
+        for connection in self.connections.values_mut() {
+            if let Some((each, left)) = &mut connection.bytes_per_step {
                 *left = *each;
             }
         }

@@ -1,21 +1,22 @@
-//! What peers say that nobody should.
+//! Requests of hostile clients.
 //!
-//! Knows: malformed heads and bodies, hidden requests, wrong names, garbage, and how each may be answered.
-//! Does not know: why the answer is that.
+//! Knows: malformed heads and bodies, request smuggling, unknown tokens, random bytes, and how each
+//! may be answered. Does not know: the reason of the answer.
 
-use super::ask::Wanted;
-use super::link::LinkKey;
-use super::posts::Words;
+use super::connection::ConnectionKey;
+use super::posts::PostBody;
+use super::request::Expected;
 use super::world::World;
 
-/// How a broken request may be answered: with one of these, and then no more if `last`.
+/// A malformed request and its allowed responses: one of `statuses`, and a close after it if
+/// `last`.
 struct Attack {
     bytes: Vec<u8>,
     statuses: &'static [u16],
     last: bool,
 }
 
-/// Broken requests say who asks as they should.
+/// The valid credentials of malformed requests.
 const GOOD: &str = "Authorization: Bearer secret0\r\n";
 
 fn closing(bytes: impl Into<Vec<u8>>, statuses: &'static [u16]) -> Attack {
@@ -26,51 +27,51 @@ fn keeping(bytes: impl Into<Vec<u8>>, statuses: &'static [u16]) -> Attack {
     Attack { bytes: bytes.into(), statuses, last: false }
 }
 
-/// A party does something that it should not.
+/// Lets a client do something that it should not.
 pub fn attack(world: &mut World, at: usize) {
-    match world.chance.below(10) {
-        0 => return babble(world, at),
-        1 => return corrupt(world, at),
-        2 => return dawdle(world, at),
-        3 => return flood(world),
+    match world.random.below(10) {
+        0 => return send_behind_stream_request(world, at),
+        1 => return send_corrupted_post(world, at),
+        2 => return stall_request(world, at),
+        3 => return open_idle_connections(world),
         _ => {}
     }
-    let victims = world.parties.len();
-    let victim = world.chance.below(victims);
+    let victims = world.clients.len();
+    let victim = world.random.below(victims);
     let token = world.own_token(victim);
     let (session, token) = match token {
         Some((key, token)) => (Some(key), token),
         None => (None, "A".repeat(32)),
     };
     let Some(key) = world.poster(at) else { return };
-    // Hidden in what is around it; whoever reads it as a request has been deceived.
-    world.asks += 2;
-    let (hidden, number) = (world.asks - 1, world.asks);
+    // The number of a request that is hidden in the body of another. It must never be executed.
+    world.requests_sent += 2;
+    let (hidden, number) = (world.requests_sent - 1, world.requests_sent);
     let text = format!(r#"{{"jsonrpc":"2.0","method":"hidden","params":{{"post":{hidden}}}}}"#);
-    world.record_hidden(key, hidden, session, Words::other(text.clone()));
+    world.record_hidden(key, hidden, session, PostBody::other(text.clone()));
     let smuggled = post(world, &token, "", &text);
     let attack = draw(world, &token, &text, &smuggled);
-    world.model.tour.count("attacks");
+    world.model.coverage.count("attacks");
     let Attack { bytes, statuses, last } = attack;
-    world.ask(key, number, &bytes, Wanted::Refusal { statuses, last }, false);
-    if let Some(link) = world.links.get_mut(&key) {
-        link.done |= last;
+    world.send_request(key, number, &bytes, Expected::Refusal { statuses, last }, false);
+    if let Some(connection) = world.connections.get_mut(&key) {
+        connection.done |= last;
     }
 }
 
 fn post(world: &World, token: &str, fields: &str, text: &str) -> String {
-    let (instance, len, ask) = (world.setup.instance, text.len(), world.asks);
+    let (instance, len, request) = (world.setup.instance, text.len(), world.requests_sent);
     let good = if world.setup.tokens { GOOD } else { "" };
     format!(
         "POST /messages?session_id={instance}{token} HTTP/1.1\r\nHost: localhost\r\n\
-         Content-Type: application/json\r\nX-Ask: {ask}\r\n{good}{fields}Content-Length: {len}\r\n\r\n{text}"
+         Content-Type: application/json\r\nX-Ask: {request}\r\n{good}{fields}Content-Length: {len}\r\n\r\n{text}"
     )
 }
 
 fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
     let plain = |fields: &str, text: &str| post(world, token, fields, text);
     let host = "Host: localhost\r\n";
-    // With a decision to be awaited, wrong posts are answered after it, if they are framed well.
+    // If the server waits for a verdict, a well-framed invalid post is answered after it.
     let limits = world.setup.configs[0].limits();
     let more = |limit: Option<u32>| 1 + limit.map_or(0, |limit| limit as usize).min(20_000);
     let long = ["x".repeat(more(limits.head_bytes_max)), "y".repeat(more(limits.target_bytes_max))];
@@ -151,83 +152,85 @@ fn draw(world: &mut World, token: &str, text: &str, smuggled: &str) -> Attack {
         keeping(post(world, &token[1..], "", text), &[404]),
         keeping(post(world, &format!("b2.{token}"), "", text).replace("a1.b2.", "b2."), &[404]),
     ];
-    let at = world.chance.below(all.len());
+    let at = world.random.below(all.len());
     Vec::from(all).swap_remove(at)
 }
 
 fn chunked(world: &World, token: &str, body: &str) -> String {
-    let (instance, ask) = (world.setup.instance, world.asks);
+    let (instance, request) = (world.setup.instance, world.requests_sent);
     let good = if world.setup.tokens { GOOD } else { "" };
     format!(
         "POST /messages?session_id={instance}{token} HTTP/1.1\r\nHost: localhost\r\n\
-         Content-Type: application/json\r\nX-Ask: {ask}\r\n{good}Transfer-Encoding: chunked\r\n\r\n{body}"
+         Content-Type: application/json\r\nX-Ask: {request}\r\n{good}Transfer-Encoding: chunked\r\n\r\n{body}"
     )
 }
 
-/// Talks on a stream.
-fn babble(world: &mut World, at: usize) {
-    let Some(key) = world.parties[at].stream else { return };
-    let len = world.chance.below(3_000);
-    if world.links.get(&key).is_some_and(|link| link.reader.is_stream()) {
+/// Sends bytes behind a stream request.
+fn send_behind_stream_request(world: &mut World, at: usize) {
+    let Some(key) = world.clients[at].stream else { return };
+    let len = world.random.below(3_000);
+    if world.connections.get(&key).is_some_and(|connection| connection.reader.is_stream()) {
         world.send(key, &vec![b'G'; len]);
     } else {
-        // Its request may be refused, and then this is one.
-        goes_wild(world, key, &vec![b'G'; len]);
+        // If the stream request is refused, these bytes are the next request.
+        send_unpredictable(world, key, &vec![b'G'; len]);
     }
-    world.model.tour.count("babble");
+    world.model.coverage.count("bytes behind a stream request");
 }
 
-/// Sends a post of which something was broken on the way.
-fn corrupt(world: &mut World, at: usize) {
+/// Sends a post with a few bytes changed.
+fn send_corrupted_post(world: &mut World, at: usize) {
     let Some((session, token)) = world.own_token(at) else { return };
     let Some(key) = world.poster(at) else { return };
-    world.asks += 1;
-    let text =
-        format!(r#"{{"jsonrpc":"2.0","method":"broken","params":{{"post":{}}}}}"#, world.asks);
+    world.requests_sent += 1;
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","method":"broken","params":{{"post":{}}}}}"#,
+        world.requests_sent
+    );
     let mut bytes = post(world, &token, "", &text).into_bytes();
-    for _ in 0..=world.chance.below(3) {
-        let at = world.chance.below(bytes.len());
-        match world.chance.below(3) {
-            0 => bytes[at] ^= 1 << world.chance.below(8),
+    for _ in 0..=world.random.below(3) {
+        let at = world.random.below(bytes.len());
+        match world.random.below(3) {
+            0 => bytes[at] ^= 1 << world.random.below(8),
             1 => drop(bytes.remove(at)),
-            _ => bytes.insert(at, *world.chance.pick(b"\r\n :{}\"0\0\xff")),
+            _ => bytes.insert(at, *world.random.pick(b"\r\n :{}\"0\0\xff")),
         }
     }
-    if !world.model.meddled.contains(&session) {
-        world.model.meddled.push(session);
+    if !world.model.unpredictable.contains(&session) {
+        world.model.unpredictable.push(session);
     }
-    goes_wild(world, key, &bytes);
-    world.model.tour.count("corrupted");
+    send_unpredictable(world, key, &bytes);
+    world.model.coverage.count("corrupted");
 }
 
-pub fn goes_wild(world: &mut World, key: LinkKey, bytes: &[u8]) {
+pub fn send_unpredictable(world: &mut World, key: ConnectionKey, bytes: &[u8]) {
     world.send(key, bytes);
-    if let Some(link) = world.links.get_mut(&key) {
-        link.reader.expect_anything();
-        link.done = true;
+    if let Some(connection) = world.connections.get_mut(&key) {
+        connection.reader.expect_anything();
+        connection.done = true;
     }
 }
 
-/// Begins something and does not end it.
-fn dawdle(world: &mut World, at: usize) {
+/// Sends the beginning of a request and no more.
+fn stall_request(world: &mut World, at: usize) {
     let token = world.own_token(at).map_or_else(|| "A".repeat(32), |(_, token)| token);
     let Some(key) = world.connect(at, None) else { return };
-    world.asks += 1;
+    world.requests_sent += 1;
     let text = "x".repeat(150);
     let request = post(world, &token, "", &text);
-    let most = world.chance.below(request.len());
-    goes_wild(world, key, &request.as_bytes()[..most]);
-    world.model.tour.count("dawdling");
+    let most = world.random.below(request.len());
+    send_unpredictable(world, key, &request.as_bytes()[..most]);
+    world.model.coverage.count("stalled requests");
 }
 
-/// Opens connections and says nothing.
-fn flood(world: &mut World) {
-    for _ in 0..world.chance.below(6) {
-        let at = world.chance.below(world.parties.len());
-        let silent = world.links.values().filter(|link| link.sent == 0).count();
+/// Opens connections without sending anything.
+fn open_idle_connections(world: &mut World) {
+    for _ in 0..world.random.below(6) {
+        let at = world.random.below(world.clients.len());
+        let silent = world.connections.values().filter(|connection| connection.sent == 0).count();
         if silent < 16 {
             world.connect(at, None);
         }
     }
-    world.model.tour.count("floods");
+    world.model.coverage.count("floods");
 }

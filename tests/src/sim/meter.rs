@@ -1,8 +1,9 @@
-//! How much memory the core holds and how often it asks for some.
+//! Measures how much memory the core holds, and how often it allocates.
 //!
-//! Knows: an allocator that writes on each piece of memory whether the core asked for it. What the core
-//! asked for counts until it is given back, by whomever.
-//! Does not know: what the memory is for. Counts nothing unless a program installs [`Counting`].
+//! Knows: an allocator that marks each block with whether the core allocated it. A core block
+//! counts until it is freed, whoever frees it.
+//! Does not know: what the memory is for. It counts nothing unless a program installs
+//! [`CountingAllocator`].
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -15,7 +16,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Runs a part of the core: what is allocated meanwhile is the core's.
+/// Runs code of the core: memory that it allocates counts as the core's.
 pub fn inside<T>(run: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -27,7 +28,7 @@ pub fn inside<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// Runs a part of the simulator that the core calls: what is allocated meanwhile is not the core's.
+/// Runs code that the core calls back: memory that it allocates does not count.
 pub fn outside<T>(run: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
@@ -39,34 +40,34 @@ pub fn outside<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// Bytes that the core holds on this thread's behalf.
+/// Bytes that the core holds, as allocated on this thread.
 #[must_use]
 pub fn live() -> i64 {
     LIVE.get()
 }
 
-/// The most that [`live`] has been since this was last asked.
+/// The maximum of [`live`] since the last call of this function.
 pub fn take_peak() -> i64 {
     PEAK.replace(LIVE.get())
 }
 
-/// The most that [`live`] has been since [`take_peak`] was last asked.
+/// The maximum of [`live`] since the last call of [`take_peak`].
 #[must_use]
 pub fn peak() -> i64 {
     PEAK.get()
 }
 
-/// How often the core has asked for memory on this thread.
+/// How many allocations the core has made on this thread.
 #[must_use]
 pub fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
-/// The system's allocator, counting. Install it as the global one to have figures.
+/// The system's allocator with counters. Nothing is counted unless it is the global allocator.
 #[derive(Debug)]
-pub struct Counting;
+pub struct CountingAllocator;
 
-/// In front of each piece of memory: room for a mark, as large as the alignment wants it.
+/// The layout of a block with room for a mark in front of it, which keeps the alignment.
 fn with_mark(layout: Layout) -> Option<(Layout, usize)> {
     let room = layout.align().max(16);
     let size = layout.size().checked_add(room)?;
@@ -86,7 +87,7 @@ fn count(bytes: i64) {
 
 // SAFETY: everything comes from and goes back to the system's allocator, larger by a mark whose size
 // follows from the layout; the mark lies in front of what the caller sees. Counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some((whole, room)) = with_mark(layout) else { return core::ptr::null_mut() };
         // SAFETY: `whole` is not of size zero.
@@ -126,7 +127,8 @@ unsafe impl GlobalAlloc for Counting {
                 return start;
             }
             if start.add(room - 8).cast::<u64>().read() == 1 {
-                // Both may have been there at once, while one was copied to the other.
+                // Both blocks may have existed at once, while one was copied to the other, so the
+                // peak counts both.
                 count(size as i64);
                 count(-(layout.size() as i64));
             }

@@ -1,103 +1,104 @@
-//! The simulator: whole runs of servers, peers and an application under one virtual clock, held against a
-//! model of what every session must have received.
+//! The simulator: whole runs of servers, clients and an application under one virtual clock,
+//! checked against a model of what every session must have received.
 //!
-//! A run follows from its seed alone. When one fails it says how to have it again:
+//! A run is determined by its seed. A run that fails prints how to repeat it:
 //!
 //! - `MCP_SSE_SIM_SEED=7 cargo test -p mcp-sse-tests --test sim` runs seed 7 and prints every step;
 //! - `MCP_SSE_SIM_SEEDS=10000 cargo test -p mcp-sse-tests --test sim` runs so many seeds.
 //!
-//! The fuzz target `ops` lets bytes decide in place of a seed: [`run_ops`].
+//! The fuzz target `ops` lets the fuzzer's bytes decide instead of a seed: [`run_ops`].
 //!
-//! The invariants are those of ARCHITECTURE.md; where one is checked, the message or a comment begins with
-//! its number. 1 is not a matter of runs. 2 is that a seed's runs are the same, 3 that a run in which
-//! input is cut otherwise is. 4 and 5 are that a run ends at all.
+//! The numbered invariants are listed in ARCHITECTURE.md; a failure message or comment begins with the
+//! number of the invariant that it checks. Invariant 1 is not about runs. Invariant 2 is that a seed's runs are the same, 3 that a run whose input is
+//! cut otherwise is the same; 4 and 5 are that a run ends at all.
 //!
-//! Everything here needs the core and the standard library and nothing else, so that a fuzz target may
+//! The simulator depends on the core and the standard library only, so that a fuzz target can
 //! include it as a module.
 
 pub mod application;
-pub mod ask;
-pub mod chance;
+pub mod client;
+pub mod connection;
 pub mod driver;
-pub mod due;
 pub mod faults;
-pub mod hearing;
 pub mod hostile;
-pub mod link;
+pub mod invariants;
 pub mod meter;
 pub mod model;
-pub mod peer;
 pub mod posts;
+pub mod random;
 pub mod reader;
+pub mod request;
+pub mod responses;
 pub mod setup;
 pub mod trace;
 pub mod world;
 
-use chance::Chance;
-use model::Tour;
+use model::Coverage;
+use random::Random;
 use setup::{Cuts, Setup};
 use trace::Trace;
 use world::World;
 
-/// What is left of a run.
+/// The result of a run.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Stands for every byte and every event.
-    pub number: u64,
-    /// Where it has been.
-    pub tour: Tour,
+pub struct RunReport {
+    /// A hash of every byte and every event.
+    pub digest: u64,
+    /// How often what happened.
+    pub coverage: Coverage,
     /// Posts delivered and frames received.
     pub messages: u64,
-    /// The most that the core held, in bytes, and the most that it was allowed to.
+    /// The most bytes that the core held, and the most that it was allowed to.
     pub memory_peak: i64,
     pub memory_max: i64,
 }
 
-/// Runs a seed for so many steps.
+/// Runs a seed for `steps` steps; `print` prints each.
 #[must_use]
-pub fn run(seed: u64, steps: u64, aloud: bool) -> Outcome {
-    let mut chance = Chance::seeded(seed);
-    let setup = Setup { steps, ..Setup::draw(&mut chance, false) };
+pub fn run(seed: u64, steps: u64, print: bool) -> RunReport {
+    let mut random = Random::seeded(seed);
+    let setup = Setup { steps, ..Setup::draw(&mut random, false) };
     let name = format!("seed {seed}: MCP_SSE_SIM_SEED={seed}");
-    finish(World::new(setup, name, chance, Trace::new(true, aloud)))
+    finish(World::new(setup, name, random, Trace::new(true, print)))
 }
 
-/// Runs a seed with its input cut in this way. Budgets that depend on how much of it lies where are those
-/// of the defaults, and what the application is told and peers hear is all that counts.
+/// Runs a seed with its input cut by `cuts`. Budgets whose use depends on the cuts are those of the
+/// defaults, and only what the application and the clients receive goes into the digest.
 #[must_use]
-pub fn run_cut(seed: u64, steps: u64, cuts: Cuts, aloud: bool) -> Outcome {
-    let mut chance = Chance::seeded(seed);
-    let setup = Setup { steps, cuts, ..Setup::draw(&mut chance, true) };
+pub fn run_cut(seed: u64, steps: u64, cuts: Cuts, print: bool) -> RunReport {
+    let mut random = Random::seeded(seed);
+    let setup = Setup { steps, cuts, ..Setup::draw(&mut random, true) };
     let name = format!("seed {seed}, input cut: {cuts:?}");
-    finish(World::new(setup, name, chance, Trace::new(true, aloud)))
+    finish(World::new(setup, name, random, Trace::new(true, print)))
 }
 
-/// Runs a setup of one's own.
+/// Runs the given setup.
 #[must_use]
-pub fn run_setup(setup: Setup, seed: u64, trace: Trace) -> Outcome {
+pub fn run_setup(setup: Setup, seed: u64, trace: Trace) -> RunReport {
     let name = format!("seed {seed} of a setup of its own");
-    finish(World::new(setup, name, Chance::seeded(seed), trace))
+    finish(World::new(setup, name, Random::seeded(seed), trace))
 }
 
-/// Lets bytes decide what happens, and panics if anything happens that should not.
+/// Runs with decisions from `data`. Panics if an invariant fails.
 pub fn run_ops(data: &[u8]) {
-    let_decide(data, Trace::new(true, false));
+    run_bytes(data, Trace::new(true, false));
 }
 
-/// As [`run_ops`], in two thirds of the time: nothing is written down, and so not searched for secrets.
+/// As [`run_ops`], in two thirds of the time: no trace is written, and so none is searched for
+/// secrets.
 pub fn run_ops_untraced(data: &[u8]) {
-    let_decide(data, Trace::new(false, false));
+    run_bytes(data, Trace::new(false, false));
 }
 
-fn let_decide(data: &[u8], trace: Trace) {
-    let mut chance = Chance::spending(data);
-    let setup = Setup { steps: 4_096, ..Setup::draw(&mut chance, false) };
-    finish(World::new(setup, "a run of bytes".into(), chance, trace));
+fn run_bytes(data: &[u8], trace: Trace) {
+    let mut random = Random::from_bytes(data);
+    let setup = Setup { steps: 4_096, ..Setup::draw(&mut random, false) };
+    finish(World::new(setup, "a run of bytes".into(), random, trace));
 }
 
-fn finish(mut world: World) -> Outcome {
+fn finish(mut world: World) -> RunReport {
     world.run();
     let (memory_peak, memory_max) = (world.memory_peak, world.memory_max);
-    let (trace, tour, messages) = world.leave();
-    Outcome { number: trace.number(), tour, messages, memory_peak, memory_max }
+    let (trace, coverage, messages) = world.leave();
+    RunReport { digest: trace.digest(), coverage, messages, memory_peak, memory_max }
 }

@@ -1,4 +1,4 @@
-//! What every session must have received, and what the application must have been told.
+//! The model: what every session must have received, and what the application must have been told.
 //!
 //! Knows: which frames went to which session in which order; which posts were sent, how they were
 //! answered, and whether they reached the application.
@@ -7,113 +7,99 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use mcp_sse_core::{CloseReason, Fault, Outcome, SessionId};
+use mcp_sse_core::{CloseReason, Fault, SessionId};
 
-use super::link::LinkKey;
+use super::connection::ConnectionKey;
 
-/// What a post carries.
+/// Whether a post carries a request or another message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carries {
+pub enum BodyKind {
     Request,
     Other,
 }
 
-/// What became of the ticket that came with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ticketed {
-    /// None came.
-    None,
-    /// The application has it.
-    Out,
-    /// It was answered in time.
-    Answered(Outcome),
-    /// It was answered too late.
-    Expired,
-}
-
-/// A post, from when it was sent until it is accounted for.
+/// A post, from its sending until it is accounted for.
 #[derive(Debug)]
-pub struct Post {
+pub struct ModelPost {
     pub text: String,
-    pub carries: Carries,
-    /// The id of a request; the id that a cancellation names.
+    pub kind: BodyKind,
+    /// The id of a request.
     pub id: Option<String>,
     pub cancels: Option<String>,
-    /// A cancellation of it has reached the application.
+    /// A cancellation of the request has reached the application.
     pub cancelled: bool,
-    pub link: LinkKey,
-    /// Which of that connection's requests it is.
+    pub connection: ConnectionKey,
+    /// Its position among the requests of the connection.
     pub place: u64,
-    /// The session that its token names, by the connection of its stream.
-    pub session: Option<LinkKey>,
-    /// It must not be taken in, because it is hidden in something else or names no session.
+    /// The session of its token, by the connection of the session's stream.
+    pub session: Option<ConnectionKey>,
+    /// It must not be accepted, because it is hidden in another request or names no session.
     pub forbidden: bool,
-    /// It came to another shard than its session's.
+    /// It was sent to another shard than its session's.
     pub foreign: bool,
-    /// On whose behalf it was sent, if somebody was asked and has said.
+    /// The principal that the application allowed, if it was asked.
     pub principal: Option<usize>,
     pub status: Option<u16>,
     pub delivered: bool,
-    pub ticket: Ticketed,
-    /// It was answered "server busy" on the stream.
+    /// A "server busy" error was sent on the stream.
     pub busy: bool,
-    /// Whether nothing but room in its session can hold it up.
+    /// Only a full session can delay it.
     pub direct: bool,
     /// The call with which it was completed, if nothing was before it on its connection.
     pub completed: Option<u64>,
-    /// Its connection was gone before it was answered.
+    /// Its connection ended before it was answered.
     pub abandoned: bool,
 }
 
-/// What a peer does with what is queued for it.
+/// How the client reads its output at the end of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Taking {
-    /// It takes what comes.
+pub enum PeerReads {
+    /// It reads everything.
     #[default]
     All,
-    /// It takes nothing now. It may do so for too long, and then there is a mishap of that name.
+    /// It does not read now. If that lasts too long, there is a fault `Stalled`.
     Little,
-    /// It has gone, or has said that it will.
+    /// It has disconnected, or has ended its input.
     Nothing,
 }
 
 /// A stream, from its request until it is accounted for.
 #[derive(Debug, Default)]
-pub struct Stream {
+pub struct ModelStream {
     pub session: Option<SessionId>,
     pub token: Option<String>,
     pub principal: Option<usize>,
-    /// Frames that have not come.
+    /// Frames that were queued and not received yet.
     pub sent: VecDeque<Rc<str>>,
     pub received: u64,
     pub begun: bool,
     pub greeted: bool,
     pub ended: bool,
-    /// The application was told that it is full, and not yet that there is room.
+    /// A send returned `Full`, and no `Unblocked` followed yet.
     pub blocked: bool,
-    /// How often it was told so for which it may still be told that there is room.
+    /// How many sends returned `Full` without an `Unblocked` yet.
     pub refusals: u64,
     pub closed: Option<(CloseReason, u32)>,
     /// The application has closed it.
-    pub told_to_end: bool,
+    pub closed_by_application: bool,
     pub gone: bool,
-    /// How its peer was when the connection went.
-    peer: Taking,
-    /// Posts to it that are not accounted for.
+    /// How its client read when the connection ended.
+    peer: PeerReads,
+    /// Posts to it that are not accounted for yet.
     pub pending: BTreeSet<u64>,
-    /// The last post that each connection brought to it.
-    places: BTreeMap<LinkKey, u64>,
-    /// The last completion of a request and of anything else.
+    /// The position of the last delivered post of each connection.
+    places: BTreeMap<ConnectionKey, u64>,
+    /// The call that completed the last delivered request, and other message.
     completed: [u64; 2],
 }
 
-/// Counts, to see where runs have been.
+/// Counts by name of what happened, to see what runs cover.
 #[derive(Clone, Debug, Default)]
-pub struct Tour {
+pub struct Coverage {
     pub counts: BTreeMap<String, u64>,
 }
 
-impl Tour {
+impl Coverage {
     /// Counts one more of `what`.
     pub fn count(&mut self, what: &str) {
         self.add(what, 1);
@@ -127,53 +113,51 @@ impl Tour {
         }
     }
 
-    /// Adds what another run has seen.
+    /// Adds the counts of another run.
     pub fn join(&mut self, other: &Self) {
         for (what, &more) in &other.counts {
             self.add(what, more);
         }
     }
 
-    /// How many there were.
+    /// The count of `what`.
     #[must_use]
     pub fn of(&self, what: &str) -> u64 {
         self.counts.get(what).copied().unwrap_or(0)
     }
 }
 
-/// The whole of it.
+/// The model of a run.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// Whether messages come with tickets.
-    pub deferred: bool,
-    pub posts: BTreeMap<u64, Post>,
-    pub streams: BTreeMap<LinkKey, Stream>,
-    pub sessions: BTreeMap<(usize, SessionId), LinkKey>,
+    pub posts: BTreeMap<u64, ModelPost>,
+    pub streams: BTreeMap<ConnectionKey, ModelStream>,
+    pub sessions: BTreeMap<(usize, SessionId), ConnectionKey>,
     /// "Server busy" answers that were queued and did not arrive, by stream.
-    pub busy_lost: BTreeMap<LinkKey, u64>,
-    /// Sessions that have been told things nobody can predict.
-    pub meddled: Vec<LinkKey>,
-    /// The answer to a wrong token, without what differs by connection and time.
-    pub miss: Option<String>,
-    /// Mishaps that have explained why something was owed or lost, each once, by shard.
-    pub mishaps: BTreeMap<(usize, Fault), u64>,
+    pub busy_lost: BTreeMap<ConnectionKey, u64>,
+    /// Sessions to which corrupted posts were sent, so that their messages cannot be predicted.
+    pub unpredictable: Vec<ConnectionKey>,
+    /// The first 404 to an unknown session, without `Date` and `Connection`.
+    pub unknown_session_response: Option<String>,
+    /// How many counted faults were used as the cause of a loss or a close, by shard and fault.
+    pub used_causes: BTreeMap<(usize, Fault), u64>,
     pub messages: u64,
-    pub tour: Tour,
+    pub coverage: Coverage,
 }
 
 impl Model {
     // ── Frames: 9. ──────────────────────────────────────────────────────────────────────────────
 
-    /// The core took a frame for a session.
-    pub fn sent(&mut self, stream: LinkKey, json: Rc<str>) {
+    /// The core accepted a frame for a session.
+    pub fn sent(&mut self, stream: ConnectionKey, json: Rc<str>) {
         let stream = self.streams.get_mut(&stream).expect("only open sessions take frames");
         assert!(stream.closed.is_none(), "9: a session that was closed took a frame");
         stream.sent.push_back(json);
-        self.tour.count("frames sent");
+        self.coverage.count("frames sent");
     }
 
-    /// An event came whole.
-    pub fn received(&mut self, key: LinkKey, name: &str, data: &str, endpoint: &str) {
+    /// A client received an event.
+    pub fn received(&mut self, key: ConnectionKey, name: &str, data: &str, endpoint: &str) {
         let stream = self.streams.get_mut(&key).expect("a stream has begun");
         if !stream.greeted {
             assert_eq!(name, "endpoint", "8: the first event is the endpoint");
@@ -185,57 +169,54 @@ impl Model {
         }
         assert_eq!(name, "message", "8: there is one endpoint event");
         if data.contains("\"code\":-32000") {
-            return self.told_busy(key, data);
+            return self.busy_received(key, data);
         }
         let expected = stream.sent.pop_front();
         assert_eq!(expected.as_deref(), Some(data), "9: in order, whole, at most once, its own");
         stream.received += 1;
         self.messages += 1;
-        self.tour.count("frames received");
+        self.coverage.count("frames received");
     }
 
-    fn told_busy(&mut self, key: LinkKey, data: &str) {
+    fn busy_received(&mut self, key: ConnectionKey, data: &str) {
         let id = data.split_once("\"id\":").and_then(|(_, rest)| rest.split_once(",\"error\""));
         let number = id.and_then(|(id, _)| id.trim_matches('"').parse::<u64>().ok());
         let number = number.expect("the id of a request");
         let post = self.posts.get_mut(&number).expect("9: busy for a post that is accounted for");
         assert!(!post.busy && !post.delivered, "9: busy, and delivered or busy twice");
-        assert_eq!((post.carries, post.session), (Carries::Request, Some(key)), "9: another's");
+        assert_eq!((post.kind, post.session), (BodyKind::Request, Some(key)), "9: another's");
         post.busy = true;
-        self.tour.count("told busy");
+        self.coverage.count("told busy");
         self.settle_post(number);
     }
 
     // ── Posts: each that is accepted arrives once, in order. ────────────────────────────────────
 
-    /// The application got a message.
-    pub fn delivered(&mut self, shard: usize, session: SessionId, text: &str, ticket: bool) {
+    /// The application received a message.
+    pub fn delivered(&mut self, shard: usize, session: SessionId, text: &str) {
         let &key = self.sessions.get(&(shard, session)).expect("10: a message after the end");
         let number = number_in(text);
         let known = number.and_then(|number| self.posts.get_mut(&number));
         let Some(post) = known.filter(|post| post.text == text && !post.forbidden) else {
-            // Something that was broken on its way may still be a message, to whom it was sent.
-            assert!(self.meddled.contains(&key), "nobody has sent {text} to {session}");
-            return self.tour.count("broken messages");
+            // A corrupted post may still be a message.
+            assert!(self.unpredictable.contains(&key), "nobody has sent {text} to {session}");
+            return self.coverage.count("broken messages");
         };
         assert!(!post.delivered, "a post was delivered twice: {text}");
         assert!(!post.busy, "a post was delivered although it was answered busy: {text}");
         assert_eq!(post.session, Some(key), "a post was delivered to another session: {text}");
         let refused = post.status.is_some_and(|status| status != 202);
-        assert!(!refused || post.foreign || ticket, "a refused post was delivered: {text}");
+        assert!(!refused || post.foreign, "a refused post was delivered: {text}");
         post.delivered = true;
         let cancels = post.cancels.clone();
-        if ticket {
-            post.ticket = Ticketed::Out;
-        }
         let stream = self.streams.get_mut(&key).expect("a session has a stream");
         assert_eq!(stream.principal, post.principal, "a post of somebody else was delivered");
         if !post.foreign {
-            let last = stream.places.insert(post.link, post.place);
+            let last = stream.places.insert(post.connection, post.place);
             assert!(last < Some(post.place), "posts of one connection changed places: {text}");
         }
         if let Some(completed) = post.completed {
-            let last = &mut stream.completed[usize::from(post.carries == Carries::Request)];
+            let last = &mut stream.completed[usize::from(post.kind == BodyKind::Request)];
             assert!(*last < completed, "posts overtook one another: {text}");
             *last = completed;
         }
@@ -244,13 +225,13 @@ impl Model {
             self.cancel(&id, &pending);
         }
         self.messages += 1;
-        self.tour.count("messages delivered");
+        self.coverage.count("messages delivered");
         if let Some(number) = number {
             self.settle_post(number);
         }
     }
 
-    /// A request with this id was cancelled. If it was held, it has gone nowhere.
+    /// Marks the request with this id as cancelled. If it was queued, it is not delivered.
     fn cancel(&mut self, id: &str, among: &BTreeSet<u64>) {
         for number in among {
             if let Some(post) = self.posts.get_mut(number)
@@ -262,7 +243,7 @@ impl Model {
         }
     }
 
-    /// A post was answered. `alive` is whether its session lives, if that is known.
+    /// A post was answered. `alive` is whether its session is open and reachable.
     pub fn answered(&mut self, number: u64, status: u16, alive: bool) {
         let post = self.posts.get_mut(&number).expect("an answer to a post");
         assert_eq!(post.status, None, "a post was answered twice");
@@ -273,25 +254,16 @@ impl Model {
             assert!(!post.forbidden, "202 to a post that names no session: {}", post.text);
             assert!(whose.is_none() || theirs, "202 to somebody else's post: {}", post.text);
         }
-        match post.ticket {
-            Ticketed::None => assert!(
-                status == 202 || !post.delivered || post.foreign,
-                "a refused post had been delivered: {status} {}",
-                post.text
-            ),
-            Ticketed::Answered(Outcome::Accepted) => assert_eq!(status, 202, "10: as answered"),
-            Ticketed::Answered(Outcome::UnknownSession) => assert_eq!(status, 404, "10"),
-            Ticketed::Answered(Outcome::RateLimited { .. }) => assert_eq!(status, 429, "10"),
-            Ticketed::Answered(Outcome::Busy) | Ticketed::Out | Ticketed::Expired => {
-                assert_eq!(status, 503, "10: {:?}", post.ticket);
-            }
-        }
+        assert!(
+            status == 202 || !post.delivered || post.foreign,
+            "a refused post had been delivered: {status} {}",
+            post.text
+        );
         if status == 404 {
             let legitimate = alive && theirs && !post.forbidden;
-            let answered = post.ticket == Ticketed::Answered(Outcome::UnknownSession);
-            assert!(!legitimate || answered, "404 to a post to a living session: {}", post.text);
+            assert!(!legitimate, "404 to a post to a living session: {}", post.text);
         }
-        self.tour.count("posts answered");
+        self.coverage.count("posts answered");
         self.settle_post(number);
     }
 
@@ -301,10 +273,8 @@ impl Model {
         let over = post.session.is_none_or(|key| !self.streams.contains_key(&key));
         let settled = match post.status {
             Some(202) => post.delivered || post.busy,
-            // Where tickets are, the message may be on its way although nobody waits any more.
-            Some(_) if over => post.ticket != Ticketed::Out,
-            Some(_) if self.deferred => post.delivered && post.ticket != Ticketed::Out,
-            Some(_) => !post.foreign,
+            // A forwarded message may still be delivered although the client has its response.
+            Some(_) => over || !post.foreign,
             None => post.abandoned && (post.delivered || over),
         };
         if settled {
@@ -320,33 +290,33 @@ impl Model {
         }
     }
 
-    /// A post is on its way.
-    pub fn posted(&mut self, number: u64, post: Post) {
+    /// A post was sent.
+    pub fn posted(&mut self, number: u64, post: ModelPost) {
         if let Some(stream) = post.session.and_then(|key| self.streams.get_mut(&key)) {
             stream.pending.insert(number);
         }
         self.posts.insert(number, post);
     }
 
-    /// Invariant 12: wrong tokens are answered alike, whatever is wrong with them.
-    pub fn missed(&mut self, head: &str, body: &str) {
+    /// Invariant 12: all unknown sessions get the same response.
+    pub fn check_unknown_session(&mut self, head: &str, body: &str) {
         let own = |line: &&str| !line.starts_with("Date: ") && !line.starts_with("Connection: ");
         let text = head.split("\r\n").skip(1).filter(own).collect::<Vec<_>>().join("\n") + body;
-        match &self.miss {
+        match &self.unknown_session_response {
             Some(first) => assert_eq!(first, &text, "12: wrong tokens can be told apart"),
-            None => self.miss = Some(text),
+            None => self.unknown_session_response = Some(text),
         }
     }
 
     // ── Sessions: 10. ───────────────────────────────────────────────────────────────────────────
 
     /// The application was told that a session began.
-    pub fn opened(&mut self, key: LinkKey, session: SessionId, principal: Option<usize>) {
+    pub fn opened(&mut self, key: ConnectionKey, session: SessionId, principal: Option<usize>) {
         assert!(self.sessions.insert((key.0, session), key).is_none(), "10: opened twice");
         let stream = self.streams.entry(key).or_default();
         assert_eq!(stream.session.replace(session), None, "10: two sessions of one connection");
         stream.principal = principal;
-        self.tour.count("sessions");
+        self.coverage.count("sessions");
     }
 
     /// The application was told that a session ended.
@@ -354,16 +324,17 @@ impl Model {
         let key = self.sessions.remove(&(shard, session)).expect("10: closed once, after opened");
         let stream = self.streams.get_mut(&key).expect("a session has a stream");
         assert_eq!(stream.closed.replace((reason, lost)), None, "10: closed twice");
-        self.tour.count(&format!("closed: {reason}"));
+        self.coverage.count(&format!("closed: {reason}"));
         self.settle_stream(key);
     }
 
-    /// A connection is gone; nothing more comes of it. `peer` is how that was. These of its posts were not answered; of each, whether the server was given all of it.
+    /// A connection has ended. `unanswered` are its posts without a response, each with whether the
+    /// server received all of it; `peer` is how its client read.
     pub fn gone(
         &mut self,
-        key: LinkKey,
+        key: ConnectionKey,
         unanswered: impl Iterator<Item = (u64, bool)>,
-        peer: Taking,
+        peer: PeerReads,
     ) {
         for (number, whole) in unanswered {
             let Some(post) = self.posts.get_mut(&number) else { continue };
@@ -380,58 +351,60 @@ impl Model {
         }
     }
 
-    /// Invariants 9 and 11: what was sent has come, or is reported as undelivered.
-    fn settle_stream(&mut self, key: LinkKey) {
+    /// Invariants 9 and 11: every frame was received or reported as undelivered.
+    fn settle_stream(&mut self, key: ConnectionKey) {
         let Some(stream) = self.streams.get(&key) else { return };
         let Some((reason, lost)) = stream.closed.filter(|_| stream.gone) else { return };
         let missing = stream.sent.len() as u64;
         let lost = u64::from(lost);
         assert!(missing <= lost, "9: {missing} frames are missing, {lost} reported: {reason}");
-        if stream.peer == Taking::All {
+        if stream.peer == PeerReads::All {
             assert_eq!(lost, 0, "9: its client took all there was, and frames were lost: {reason}");
             assert_ne!(reason, CloseReason::Stalled, "10: its client takes what comes");
         }
-        if stream.peer != Taking::Nothing {
+        if stream.peer != PeerReads::Nothing {
             assert_ne!(reason, CloseReason::Peer, "10: its client has not left");
         }
-        let stalled = stream.peer == Taking::Little && (lost > 0 || reason == CloseReason::Stalled);
+        let stalled =
+            stream.peer == PeerReads::Little && (lost > 0 || reason == CloseReason::Stalled);
         if reason == CloseReason::Application {
-            assert!(stream.told_to_end, "10: the application has not closed it");
+            assert!(stream.closed_by_application, "10: the application has not closed it");
         }
         if stream.ended {
             assert_eq!(lost, 0, "8: the stream ended in order, and frames were lost");
         }
         if missing < lost {
-            // What is reported beside them are the core's own words about requests.
-            let words = stream.pending.len() as u64;
-            assert!(lost - missing <= words, "9: frames reported lost that were never sent");
+            // The other undelivered frames are the core's own "busy" errors.
+            let body = stream.pending.len() as u64;
+            assert!(lost - missing <= body, "9: frames reported lost that were never sent");
             self.busy_lost.insert(key, lost - missing);
         }
         if stalled {
-            *self.mishaps.entry((key.0, Fault::Stalled)).or_default() += 1;
+            *self.used_causes.entry((key.0, Fault::Stalled)).or_default() += 1;
         }
-        self.tour.add("frames undelivered", lost);
-        self.meddled.retain(|&meddled| meddled != key);
+        self.coverage.add("frames undelivered", lost);
+        self.unpredictable.retain(|&unpredictable| unpredictable != key);
         let pending = self.streams.remove(&key).map(|stream| stream.pending).unwrap_or_default();
         for number in pending {
             self.settle_post(number);
         }
     }
 
-    /// The run is over and the application has been told everything. So many held requests were withdrawn.
+    /// Checks the model at the end of a run. `withdrawn` is how many queued requests were
+    /// cancelled.
     pub fn finish(&mut self, withdrawn: u64) {
         assert!(self.sessions.is_empty(), "10: sessions never ended: {:?}", self.sessions);
         assert!(self.streams.values().all(|stream| !stream.begun), "10: {:?}", self.streams);
-        let mut lost: BTreeMap<LinkKey, Vec<&Post>> = BTreeMap::new();
+        let mut lost: BTreeMap<ConnectionKey, Vec<&ModelPost>> = BTreeMap::new();
         for post in self.posts.values().filter(|post| !post.delivered && !post.busy) {
             if let Some(session) = post.session.filter(|_| post.status == Some(202)) {
-                assert_eq!(post.carries, Carries::Request, "an accepted post was lost: {post:?}");
+                assert_eq!(post.kind, BodyKind::Request, "an accepted post was lost: {post:?}");
                 lost.entry(session).or_default().push(post);
             }
         }
         let mut cancelled = 0;
         for (session, posts) in lost {
-            // Those that were told busy were told in vain; the others have been withdrawn.
+            // Some got a "busy" error that was lost; the others were cancelled while queued.
             let told = self.busy_lost.get(&session).copied().unwrap_or(0);
             let others = (posts.len() as u64).saturating_sub(told);
             let taken_back = posts.iter().filter(|post| post.cancelled).count() as u64;
@@ -442,11 +415,11 @@ impl Model {
             cancelled <= withdrawn,
             "{cancelled} accepted posts were lost, {withdrawn} withdrawn"
         );
-        self.tour.add("cancelled while held", cancelled);
+        self.coverage.add("cancelled while held", cancelled);
     }
 }
 
-/// The number that a text of ours carries.
+/// The number in a message that the simulator made.
 pub fn number_in(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once("\"post\":")?;
     let end = rest.find(|c: char| !c.is_ascii_digit())?;

@@ -1,35 +1,35 @@
-//! Posts: whom they are for, what they carry, and how they are put.
+//! Posts: their session, their message, and their encoding.
 //!
-//! Knows: tokens, good ones and others; messages; framings.
-//! Does not know: who posts when ([`super::peer`]).
+//! Knows: valid and invalid tokens, messages, and framings. Does not know: who posts when
+//! ([`super::client`]).
 
 use mcp_sse_core::Exchange;
 
-use super::ask::{Credentials, Size, Wanted};
-use super::link::{Fin, LinkKey};
-use super::model::{Carries, Post, Ticketed};
-use super::peer::Manner;
+use super::client::Behaviour;
+use super::connection::{ConnectionKey, Fin};
+use super::model::{BodyKind, ModelPost};
+use super::request::{Credentials, Expected, RequestSize};
 use super::world::World;
 
 /// A message.
 #[derive(Clone, Debug)]
-pub struct Words {
+pub struct PostBody {
     pub text: String,
-    pub carries: Carries,
+    pub kind: BodyKind,
     /// A request's id.
     pub id: Option<String>,
-    /// The id of the request that it takes back.
+    /// The id of the request that it cancels.
     pub cancels: Option<String>,
 }
 
-impl Words {
-    /// One that wants no answer.
+impl PostBody {
+    /// Makes a message that gets no response.
     #[must_use]
     pub const fn other(text: String) -> Self {
-        Self { text, carries: Carries::Other, id: None, cancels: None }
+        Self { text, kind: BodyKind::Other, id: None, cancels: None }
     }
 
-    /// One that takes the request with this id back.
+    /// Makes the cancellation of the request with this id.
     fn cancelling(number: u64, id: &str) -> Self {
         let params = format!(r#"{{"post":{number},"requestId":{id}}}"#);
         let method = "notifications/cancelled";
@@ -39,18 +39,18 @@ impl Words {
 }
 
 impl World {
-    /// A token to post to, and the session that it names, unless it names none.
-    fn some_token(&mut self, at: usize) -> Option<(Option<LinkKey>, String)> {
-        match self.chance.below(24) {
+    /// Draws a token to post to, and its session if it names one.
+    fn draw_token(&mut self, at: usize) -> Option<(Option<ConnectionKey>, String)> {
+        match self.random.below(24) {
             21 => {
-                // A neighbour's: on whose behalf somebody posts is for the application to say.
-                let other = self.chance.below(self.parties.len());
+                // Another client's: whose posts a session accepts is the application's decision.
+                let other = self.random.below(self.clients.len());
                 self.own_token(other).map(|(key, token)| (Some(key), token))
             }
             22 => self.old_tokens.back().map(|token| (None, token.clone())),
             23 => {
                 let (_, token) = self.own_token(at)?;
-                let at = self.chance.below(token.len());
+                let at = self.random.below(token.len());
                 let mut octets = token.into_bytes();
                 octets[at] = if octets[at] == b'A' { b'B' } else { b'A' };
                 String::from_utf8(octets).ok().map(|token| (None, token))
@@ -59,38 +59,40 @@ impl World {
         }
     }
 
-    fn words(&mut self, number: u64) -> Words {
-        let len = match self.chance.below(16) {
-            14 => self.chance.below(300),
-            15 => self.chance.below(4_000),
-            _ => self.chance.below(16),
+    fn draw_body(&mut self, number: u64) -> PostBody {
+        let len = match self.random.below(16) {
+            14 => self.random.below(300),
+            15 => self.random.below(4_000),
+            _ => self.random.below(16),
         };
-        let fill = ".".repeat(len);
-        let params = format!(r#"{{"post":{number},"fill":"{fill}"}}"#);
-        match self.chance.below(12) {
+        let padding = ".".repeat(len);
+        let params = format!(r#"{{"post":{number},"fill":"{padding}"}}"#);
+        match self.random.below(12) {
             kind @ 0..=5 => {
                 let id = if kind == 5 { format!("\"{number}\"") } else { number.to_string() };
                 let text =
                     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"do","params":{params}}}"#);
-                Words { text, carries: Carries::Request, id: Some(id), cancels: None }
+                PostBody { text, kind: BodyKind::Request, id: Some(id), cancels: None }
             }
             6 => {
-                let of = number.saturating_sub(1 + self.chance.below(4) as u64);
-                Words::cancelling(number, &of.to_string())
+                let of = number.saturating_sub(1 + self.random.below(4) as u64);
+                PostBody::cancelling(number, &of.to_string())
             }
-            7 => Words::other(format!(r#"{{"jsonrpc":"2.0","id":"s","result":{params}}}"#)),
-            _ => Words::other(format!(r#"{{"jsonrpc":"2.0","method":"say","params":{params}}}"#)),
+            7 => PostBody::other(format!(r#"{{"jsonrpc":"2.0","id":"s","result":{params}}}"#)),
+            _ => {
+                PostBody::other(format!(r#"{{"jsonrpc":"2.0","method":"say","params":{params}}}"#))
+            }
         }
     }
 
-    /// The id of a request that a party has put, and that has no answer.
-    fn waits_for(&self, at: usize) -> Option<String> {
-        let ask = self.links.get(&self.parties[at].poster?)?.asks.front()?;
-        ask.whole?;
-        self.model.posts.get(&ask.post()?)?.id.clone()
+    /// The id of a request of a client that is complete and has no response.
+    fn pending_request_id(&self, at: usize) -> Option<String> {
+        let request = self.connections.get(&self.clients[at].poster?)?.requests.front()?;
+        request.whole?;
+        self.model.posts.get(&request.post()?)?.id.clone()
     }
 
-    /// What a party's next request says of who asks, and the fields that say it.
+    /// Draws the credentials of a client's next request, and their fields.
     pub fn credentials(&mut self, at: usize) -> (Credentials, &'static str) {
         const OF: [&str; 3] = [
             "Authorization: Bearer secret0\r\n",
@@ -98,9 +100,9 @@ impl World {
             "Authorization: BEARER secret2\r\n",
         ];
         if !self.setup.tokens {
-            return (Credentials::Needless, "");
+            return (Credentials::NotNeeded, "");
         }
-        match self.chance.below(24) {
+        match self.random.below(24) {
             20 => (Credentials::Wrong, ""),
             21 => (Credentials::Wrong, "Authorization: Bearer secret\r\n"),
             22 => (Credentials::Wrong, "Authorization: Basic secret0\r\n"),
@@ -112,86 +114,88 @@ impl World {
         }
     }
 
-    /// The request that was sent last has these.
-    pub fn vouch(&mut self, key: LinkKey, credentials: Credentials) {
-        let Some(ask) = self.links.get_mut(&key).and_then(|link| link.asks.back_mut()) else {
+    /// Records the credentials of the request that was sent last.
+    pub fn set_credentials(&mut self, key: ConnectionKey, credentials: Credentials) {
+        let Some(request) =
+            self.connections.get_mut(&key).and_then(|connection| connection.requests.back_mut())
+        else {
             return;
         };
-        ask.credentials = credentials;
+        request.credentials = credentials;
         let principal = credentials.principal();
-        if let Some(post) = ask.post().and_then(|number| self.model.posts.get_mut(&number)) {
+        if let Some(post) = request.post().and_then(|number| self.model.posts.get_mut(&number)) {
             post.principal = principal;
         }
-        if ask.wanted == Wanted::Stream && principal.is_some() {
+        if request.expected == Expected::Stream && principal.is_some() {
             self.model.streams.entry(key).or_default().principal = principal;
         }
     }
 
-    /// Posts something.
-    pub fn posts(&mut self, at: usize) {
-        let Some((session, token)) = self.some_token(at) else { return };
-        self.asks += 1;
-        let number = self.asks;
-        let mut words = self.words(number);
-        if self.parties[at].manner == Manner::Elsewhere && self.chance.one_in(2) {
-            return self.posts_elsewhere(at, number, session, &token, words);
+    /// Sends a post.
+    pub fn send_post(&mut self, at: usize) {
+        let Some((session, token)) = self.draw_token(at) else { return };
+        self.requests_sent += 1;
+        let number = self.requests_sent;
+        let mut body = self.draw_body(number);
+        if self.clients[at].behaviour == Behaviour::Exchanging && self.random.one_in(2) {
+            return self.post_by_exchange(at, number, session, &token, body);
         }
         let mut key = None;
-        // Who waits for something may take it back, by another way than that on which it waits.
-        if let Some(id) = self.waits_for(at).filter(|_| self.chance.one_in(2)) {
-            words = Words::cancelling(number, &id);
+        // A client may cancel a waiting request, on another connection.
+        if let Some(id) = self.pending_request_id(at).filter(|_| self.random.one_in(2)) {
+            body = PostBody::cancelling(number, &id);
             key = self.connect(at, None);
         }
         let Some(key) = key.or_else(|| self.poster(at)) else { return };
         let (credentials, fields) = self.credentials(at);
-        let (bytes, last, direct) = self.request(number, &token, fields, &words.text);
-        self.record(key, number, session, words, direct);
-        self.ask(key, number, &bytes, Wanted::Post(number), false);
-        self.vouch(key, credentials);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.done |= last;
+        let (bytes, last, direct) = self.encode_post(number, &token, fields, &body.text);
+        self.record(key, number, session, body, direct);
+        self.send_request(key, number, &bytes, Expected::Post(number), false);
+        self.set_credentials(key, credentials);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.done |= last;
         }
-        self.model.tour.count("posts");
+        self.model.coverage.count("posts");
     }
 
-    /// Sends the beginning of a post, and no more; nothing of it is to be executed.
-    pub fn says_half(&mut self, at: usize) {
-        let Some((session, token)) = self.some_token(at) else { return };
+    /// Sends the beginning of a post and no more. It must not be executed.
+    pub fn send_half_post(&mut self, at: usize) {
+        let Some((session, token)) = self.draw_token(at) else { return };
         let Some(key) = self.poster(at) else { return };
-        self.asks += 1;
-        let number = self.asks;
-        let words = self.words(number);
-        let (bytes, _, _) = self.request(number, &token, "", &words.text);
-        self.record_hidden(key, number, session, words);
-        let most = 1 + self.chance.below(bytes.len() - 1);
+        self.requests_sent += 1;
+        let number = self.requests_sent;
+        let body = self.draw_body(number);
+        let (bytes, _, _) = self.encode_post(number, &token, "", &body.text);
+        self.record_hidden(key, number, session, body);
+        let most = 1 + self.random.below(bytes.len() - 1);
         self.send(key, &bytes[..most]);
-        if let Some(link) = self.links.get_mut(&key) {
-            // It may be told that it took too long, if nobody looks for its end before.
-            link.reader.expect_anything();
-            (link.fin, link.done) = (Fin::Sent, true);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            // The response may be a 408, if the server does not read the end of the input before.
+            connection.reader.expect_anything();
+            (connection.fin, connection.done) = (Fin::Sent, true);
         }
-        self.model.tour.count("half requests");
+        self.model.coverage.count("half requests");
     }
 
-    /// What the model has to know of a post.
+    /// Records a post in the model.
     pub fn record(
         &mut self,
-        key: LinkKey,
+        key: ConnectionKey,
         number: u64,
-        session: Option<LinkKey>,
-        words: Words,
+        session: Option<ConnectionKey>,
+        body: PostBody,
         direct: bool,
     ) {
-        let Words { text, carries, id, cancels } = words;
+        let PostBody { text, kind, id, cancels } = body;
         let foreign = session.is_some_and(|session| session.0 != key.0);
-        let place = self.links.get(&key).map_or(0, |link| link.asked);
-        let post = Post {
+        let place = self.connections.get(&key).map_or(0, |connection| connection.asked);
+        let post = ModelPost {
             text,
-            carries,
+            kind,
             id,
             cancels,
             cancelled: false,
-            link: key,
+            connection: key,
             place,
             session,
             forbidden: session.is_none(),
@@ -199,7 +203,6 @@ impl World {
             principal: None,
             status: None,
             delivered: false,
-            ticket: Ticketed::None,
             busy: false,
             direct: direct && !foreign,
             completed: None,
@@ -208,25 +211,26 @@ impl World {
         self.model.posted(number, post);
     }
 
-    /// So, but nothing of it may be executed.
+    /// Records a post that must not be executed.
     pub fn record_hidden(
         &mut self,
-        key: LinkKey,
+        key: ConnectionKey,
         number: u64,
-        session: Option<LinkKey>,
-        words: Words,
+        session: Option<ConnectionKey>,
+        body: PostBody,
     ) {
-        self.record(key, number, session, words, false);
+        self.record(key, number, session, body, false);
         if let Some(post) = self.model.posts.get_mut(&number) {
             post.forbidden = true;
         }
-        if let Some(link) = self.links.get_mut(&key) {
-            link.hidden.push(number);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.hidden.push(number);
         }
     }
 
-    /// A post's bytes; whether it is the last on its connection; whether nothing holds it up.
-    pub fn request(
+    /// Encodes a post. Returns its bytes, whether it is the last on its connection, and whether
+    /// only a full session can delay it.
+    pub fn encode_post(
         &mut self,
         number: u64,
         token: &str,
@@ -242,7 +246,7 @@ impl World {
             )
         };
         let length = format!("Content-Length: {}\r\n", text.len());
-        match self.chance.below(12) {
+        match self.random.below(12) {
             7 => {
                 ((head("1.1", &(length + "Connection: close\r\n")) + text).into_bytes(), true, true)
             }
@@ -259,8 +263,8 @@ impl World {
                 let mut bytes = head("1.1", "Transfer-Encoding: chunked\r\n").into_bytes();
                 let mut rest = text;
                 while !rest.is_empty() {
-                    let (chunk, tail) = rest.split_at(1 + self.chance.below(rest.len()));
-                    let extension = if self.chance.one_in(2) { ";a=b" } else { "" };
+                    let (chunk, tail) = rest.split_at(1 + self.random.below(rest.len()));
+                    let extension = if self.random.one_in(2) { ";a=b" } else { "" };
                     let chunk = format!("{:x}{extension}\r\n{chunk}\r\n", chunk.len());
                     bytes.extend_from_slice(chunk.as_bytes());
                     rest = tail;
@@ -272,48 +276,48 @@ impl World {
         }
     }
 
-    /// Posts where HTTP is spoken elsewhere.
-    fn posts_elsewhere(
+    /// Sends a post as an exchange.
+    fn post_by_exchange(
         &mut self,
         at: usize,
         number: u64,
-        session: Option<LinkKey>,
+        session: Option<ConnectionKey>,
         token: &str,
-        words: Words,
+        body: PostBody,
     ) {
-        let text = words.text.clone();
+        let text = body.text.clone();
         let target = format!("/messages?session_id={}{token}", self.setup.instance);
-        let (ask, len) = (number.to_string(), text.len().to_string());
+        let (request, len) = (number.to_string(), text.len().to_string());
         let mut fields: Vec<(&str, &[u8])> = vec![
             ("Host", b"localhost"),
             ("Content-Type", b"application/json"),
-            ("X-Ask", ask.as_bytes()),
+            ("X-Ask", request.as_bytes()),
         ];
         let (credentials, authorization) = self.credentials(at);
         for line in authorization.lines() {
             fields.extend(line.split_once(": ").map(|(name, value)| (name, value.as_bytes())));
         }
-        let known = self.chance.one_in(2);
+        let known = self.random.one_in(2);
         if known {
             fields.push(("Content-Length", len.as_bytes()));
         }
         let exchange = Exchange { method: "POST", target: &target, fields: &fields, mount: "" };
         let Some(key) = self.connect(at, Some(exchange)) else { return };
-        self.record(key, number, session, words, known);
-        self.ask(key, number, text.as_bytes(), Wanted::Post(number), false);
+        self.record(key, number, session, body, known);
+        self.send_request(key, number, text.as_bytes(), Expected::Post(number), false);
         let now = self.now;
         let mut head = format!("POST {target} HTTP/1.1\r\n");
         for (name, value) in fields {
             head.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value)));
         }
-        let size = Size::of((head + "\r\n" + &text).as_bytes());
-        if let Some(link) = self.links.get_mut(&key) {
-            (link.fin, link.done) = (Fin::Sent, true);
-            if let Some(ask) = link.asks.back_mut() {
-                (ask.size, ask.begun) = (size, Some(now));
+        let size = RequestSize::of((head + "\r\n" + &text).as_bytes());
+        if let Some(connection) = self.connections.get_mut(&key) {
+            (connection.fin, connection.done) = (Fin::Sent, true);
+            if let Some(request) = connection.requests.back_mut() {
+                (request.size, request.begun) = (size, Some(now));
             }
         }
-        self.vouch(key, credentials);
-        self.model.tour.count("posts elsewhere");
+        self.set_credentials(key, credentials);
+        self.model.coverage.count("posts elsewhere");
     }
 }

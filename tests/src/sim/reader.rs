@@ -1,17 +1,17 @@
-//! What a client understands of the bytes it is sent: responses, one after another, and a stream.
+//! Reads what a client receives on a connection: responses, one after another, and an event stream.
 //!
-//! Knows: HTTP/1.1 and event streams as a strict and simple-minded reader does, sharing nothing with the
-//! core but [`sse::Decoder`], which it holds its own reading of events against.
-//! Does not know: who said it or whether it should have been said; every breach of form is a panic.
+//! Knows: HTTP/1.1 and event streams, strictly. It shares no code with the core but
+//! [`sse::Decoder`], which it compares with its own reading of events.
+//! Does not know: whether a response is the right one. Malformed input is a panic.
 
 use std::collections::VecDeque;
 
 use mcp_sse_core::sse;
 
-/// A thing that was understood.
+/// One thing that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// A whole response that is no stream.
+pub enum Received {
+    /// A complete response without an event stream.
     Response {
         /// Its status.
         status: u16,
@@ -27,7 +27,7 @@ pub enum Heard {
         /// Its status line and fields.
         head: String,
     },
-    /// One event, whole, with everything that belongs to its framing.
+    /// One complete event with its framing.
     Event {
         /// Its name.
         name: String,
@@ -41,20 +41,20 @@ pub enum Heard {
 }
 
 #[derive(Debug)]
-enum State {
+enum ReaderState {
     Head,
     Body { status: u16, head: String, len: usize },
-    Stream { chunked: bool, ended: bool },
+    ModelStream { chunked: bool, ended: bool },
 }
 
-/// Reads what one connection brings.
+/// Reads what one connection receives.
 #[derive(Debug)]
 pub struct Reader {
-    state: State,
+    state: ReaderState,
     pending: Vec<u8>,
-    /// For each response to come, whether it answers a HEAD and so has no body.
+    /// For each expected response, whether it has no body because the request is a `HEAD`.
     bodiless: VecDeque<bool>,
-    /// Nothing is known of what was asked any more, so answers are not understood.
+    /// The requests are not known any more, so further responses are not read.
     lost: bool,
     decoder: sse::Decoder,
 }
@@ -62,7 +62,7 @@ pub struct Reader {
 impl Default for Reader {
     fn default() -> Self {
         Self {
-            state: State::Head,
+            state: ReaderState::Head,
             pending: Vec::new(),
             bodiless: VecDeque::new(),
             lost: false,
@@ -72,18 +72,18 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// A reader of a response whose head came by another way, and said that it is a stream.
+    /// A reader of a stream without chunks whose head was received by other means.
     #[must_use]
     pub fn of_bare_stream() -> Self {
-        Self { state: State::Stream { chunked: false, ended: false }, ..Self::default() }
+        Self { state: ReaderState::ModelStream { chunked: false, ended: false }, ..Self::default() }
     }
 
-    /// A request was sent; a HEAD is answered without a body.
+    /// Expects one more response; without a body if the request is a `HEAD`.
     pub fn expect(&mut self, bodiless: bool) {
         self.bodiless.push_back(bodiless);
     }
 
-    /// Something was sent that may have been any number of requests.
+    /// The client sent bytes that may be any number of requests.
     pub fn expect_anything(&mut self) {
         self.lost = true;
     }
@@ -91,29 +91,29 @@ impl Reader {
     /// Whether a stream has begun.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        matches!(self.state, State::Stream { .. })
+        matches!(self.state, ReaderState::ModelStream { .. })
     }
 
-    /// Whether nothing is half there.
+    /// Whether nothing is half received.
     #[must_use]
-    pub const fn is_between(&self) -> bool {
+    pub const fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }
 
-    fn is_lost(&self) -> bool {
-        self.lost && self.bodiless.is_empty() && matches!(self.state, State::Head)
+    fn is_unpredictable(&self) -> bool {
+        self.lost && self.bodiless.is_empty() && matches!(self.state, ReaderState::Head)
     }
 
-    /// Takes the next bytes, and tells what they complete.
-    pub fn feed(&mut self, bytes: &[u8], heard: &mut Vec<Heard>) {
-        if self.is_lost() {
+    /// Reads the next bytes, and appends what they complete to `received`.
+    pub fn feed(&mut self, bytes: &[u8], received: &mut Vec<Received>) {
+        if self.is_unpredictable() {
             return;
         }
         self.pending.extend_from_slice(bytes);
         let mut used = 0;
-        while let Some(count) = self.step(used, heard) {
+        while let Some(count) = self.step(used, received) {
             used += count;
-            if self.is_lost() {
+            if self.is_unpredictable() {
                 self.pending.clear();
                 return;
             }
@@ -121,11 +121,11 @@ impl Reader {
         self.pending.drain(..used);
     }
 
-    /// One more thing, if it is all there. Says how long it was.
-    fn step(&mut self, used: usize, heard: &mut Vec<Heard>) -> Option<usize> {
+    /// Reads one more thing, if all of it is there. Returns its length.
+    fn step(&mut self, used: usize, received: &mut Vec<Received>) -> Option<usize> {
         let rest = &self.pending[used..];
         match &mut self.state {
-            State::Head => {
+            ReaderState::Head => {
                 if rest.is_empty() {
                     return None;
                 }
@@ -133,33 +133,33 @@ impl Reader {
                 let head = String::from_utf8(rest[..end].to_vec()).expect("a head is text");
                 let status = check_head(&head);
                 if status == 100 {
-                    heard.push(Heard::Continue);
+                    received.push(Received::Continue);
                     return Some(end + 4);
                 }
                 let bodiless = self.bodiless.pop_front().unwrap_or(false);
                 let stream = field(&head, "Content-Type") == Some("text/event-stream");
                 if stream && !bodiless {
                     let chunked = field(&head, "Transfer-Encoding") == Some("chunked");
-                    self.state = State::Stream { chunked, ended: false };
-                    heard.push(Heard::StreamBegins { head });
+                    self.state = ReaderState::ModelStream { chunked, ended: false };
+                    received.push(Received::StreamBegins { head });
                 } else if stream || bodiless {
-                    heard.push(Heard::Response { status, head, body: String::new() });
+                    received.push(Received::Response { status, head, body: String::new() });
                 } else {
                     let len = field(&head, "Content-Length").expect("a body's length is told");
                     let len = len.parse().expect("a length is a number");
-                    self.state = State::Body { status, head, len };
+                    self.state = ReaderState::Body { status, head, len };
                 }
                 Some(end + 4)
             }
-            State::Body { status, head, len } => {
+            ReaderState::Body { status, head, len } => {
                 let body = rest.get(..*len)?;
                 let body = String::from_utf8(body.to_vec()).expect("answers are text");
                 let (status, head, len) = (*status, core::mem::take(head), *len);
-                heard.push(Heard::Response { status, head, body });
-                self.state = State::Head;
+                received.push(Received::Response { status, head, body });
+                self.state = ReaderState::Head;
                 Some(len)
             }
-            State::Stream { chunked: true, ended } => {
+            ReaderState::ModelStream { chunked: true, ended } => {
                 assert!(!*ended || rest.is_empty(), "8: something follows the terminating chunk");
                 let line = find(rest, b"\r\n")?;
                 let size = core::str::from_utf8(&rest[..line]).expect("a chunk size is text");
@@ -170,33 +170,33 @@ impl Reader {
                 assert_eq!(end, b"\r\n", "9: a chunk ends in CRLF");
                 if size == 0 {
                     *ended = true;
-                    heard.push(Heard::StreamEnds);
+                    received.push(Received::StreamEnds);
                 } else {
-                    heard.push(one_event(chunk, &mut self.decoder));
+                    received.push(one_event(chunk, &mut self.decoder));
                 }
                 Some(data + size + 2)
             }
-            State::Stream { chunked: false, .. } => {
+            ReaderState::ModelStream { chunked: false, .. } => {
                 if rest.starts_with(b":") {
                     let beat = rest.get(..2)?;
-                    heard.push(one_event(beat, &mut self.decoder));
+                    received.push(one_event(beat, &mut self.decoder));
                     return Some(2);
                 }
                 let end = find(rest, b"\n\n")? + 2;
-                heard.push(one_event(&rest[..end], &mut self.decoder));
+                received.push(one_event(&rest[..end], &mut self.decoder));
                 Some(end)
             }
         }
     }
 }
 
-/// Invariant 9: an event comes whole, and nothing comes in the middle of it.
-fn one_event(bytes: &[u8], decoder: &mut sse::Decoder) -> Heard {
+/// Invariant 9: an event is complete, and nothing is inserted into it.
+fn one_event(bytes: &[u8], decoder: &mut sse::Decoder) -> Received {
     let mut decoded = Vec::new();
     decoder.feed(bytes, &mut |event| decoded.push(event)).expect("no event is that large");
     if bytes == b":\n" {
         assert!(decoded.is_empty());
-        return Heard::Heartbeat;
+        return Received::Heartbeat;
     }
     let text = core::str::from_utf8(bytes).expect("9: an event is text");
     let text = text.strip_suffix("\n\n").expect("9: an event ends in an empty line");
@@ -212,7 +212,7 @@ fn one_event(bytes: &[u8], decoder: &mut sse::Decoder) -> Heard {
     assert!(!data.contains('\n'), "9: an event has two lines");
     let [event] = &decoded[..] else { panic!("9: one event, and not {decoded:?}") };
     assert_eq!((name, data), (&*event.name, &*event.data), "both readings are the same");
-    Heard::Event { name: name.into(), data: data.into() }
+    Received::Event { name: name.into(), data: data.into() }
 }
 
 fn check_head(head: &str) -> u16 {

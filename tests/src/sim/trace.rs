@@ -1,21 +1,21 @@
-//! What happened, for people to read and for runs to be compared by.
+//! The trace of a run: lines for people, and a digest by which runs are compared.
 //!
-//! Knows: the last lines, or all of them, and one number that stands for every byte of all.
-//! Does not know: what any of it means.
+//! Knows: the last lines, or all of them, and the hash of all bytes. Does not know: what a line
+//! means.
 
 use core::fmt;
 use core::fmt::Write;
 use std::collections::VecDeque;
 
-/// How much is kept to be printed when something goes wrong.
+/// How many lines are kept for the report of a failure.
 const LINES_KEPT: usize = 60;
 
-/// A record of one run.
+/// The trace of one run.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// Whether lines are written at all; bytes always count.
+    /// Whether lines are written; bytes always go into the digest.
     pub verbose: bool,
-    /// Whether every line is kept.
+    /// Whether every line is printed at once.
     pub whole: bool,
     lines: VecDeque<String>,
     count: u64,
@@ -23,21 +23,21 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A record of lines; of all of them if `whole`, which are printed as they come.
+    /// Makes a trace. With `verbose` it writes lines, with `whole` it also prints each.
     #[must_use]
     pub fn new(verbose: bool, whole: bool) -> Self {
         Self { verbose, whole, hash: 0xcbf2_9ce4_8422_2325, ..Self::default() }
     }
 
     /// Writes a line.
-    pub fn say(&mut self, line: fmt::Arguments<'_>) {
+    pub fn log(&mut self, line: fmt::Arguments<'_>) {
         if !self.verbose {
             return;
         }
         let full = self.lines.len() == LINES_KEPT;
         let mut text = if full { self.lines.pop_front() } else { None }.unwrap_or_default();
         text.clear();
-        // Into a `String` that cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{} {line}", self.count);
         self.count += 1;
         self.absorb(text.as_bytes());
@@ -47,7 +47,7 @@ impl Trace {
         self.lines.push_back(text);
     }
 
-    /// Makes `bytes` count in the number.
+    /// Adds `bytes` to the digest.
     pub fn absorb(&mut self, bytes: &[u8]) {
         for eight in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -58,9 +58,9 @@ impl Trace {
         self.hash = self.hash.wrapping_add(bytes.len() as u64);
     }
 
-    /// One number for all of it.
+    /// The hash of everything.
     #[must_use]
-    pub const fn number(&self) -> u64 {
+    pub const fn digest(&self) -> u64 {
         self.hash
     }
 

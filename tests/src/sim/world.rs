@@ -1,8 +1,7 @@
-//! The whole of a run: servers, links, peers, the application, the model, and one clock.
+//! The state of a run: servers, connections, clients, the application, the model, and one clock.
 //!
-//! Knows: in which order things happen, and what must hold after each.
-//! Does not know: what peers say ([`super::peer`]) or what the application does
-//! ([`super::application`]).
+//! Knows: in which order things happen, and what is checked after each. Does not know: what clients
+//! send ([`super::client`]) or what the application does ([`super::application`]).
 
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,21 +9,21 @@ use std::collections::{BTreeMap, VecDeque};
 use mcp_sse_core::{Event, Fault, Server, Time};
 
 use super::application::Application;
-use super::chance::{Chance, Tokens};
-use super::faults::Tally;
-use super::link::{Link, LinkKey};
+use super::client::SimClient;
+use super::connection::{ConnectionKey, SimConnection};
+use super::faults::FaultSnapshot;
 use super::meter;
-use super::model::{Model, Tour};
-use super::peer::Party;
+use super::model::{Coverage, Model};
+use super::random::{Random, SeededEntropy};
 use super::setup::{Cuts, Setup};
 use super::trace::Trace;
 
-/// Messages that the application says it holds for a session, at most.
+/// The largest backlog of messages that the application reports for a session.
 pub const BACKLOG_MAX: u32 = 2;
-/// Their bytes.
+/// The bytes of that backlog.
 pub const BACKLOG_BYTES_MAX: i64 = 200;
 
-/// A server, and what its driver counts.
+/// A shard's server, and what the simulated driver counts.
 #[derive(Debug)]
 pub struct SimShard {
     pub server: Server,
@@ -32,39 +31,39 @@ pub struct SimShard {
     pub bytes_out: u64,
     pub accepted: u64,
     pub backsteps: u64,
-    pub beats: u64,
+    pub heartbeats: u64,
     pub drained: bool,
-    /// Refusals that peers have heard, by fault.
-    pub heard: BTreeMap<Fault, u64>,
+    /// Refusals that clients have received, by fault.
+    pub refusals_received: BTreeMap<Fault, u64>,
 }
 
 /// One run.
 pub struct World {
     pub setup: Setup,
-    /// How to have this run again.
+    /// How to repeat this run.
     pub name: String,
-    pub chance: Chance,
-    /// Decides about cuts and nothing else, so that runs can differ in nothing else.
-    pub scissors: Chance,
+    pub random: Random,
+    /// Decides about cuts only, so that runs with different cuts differ in nothing else.
+    pub cut_random: Random,
     pub trace: Trace,
     pub shards: Vec<SimShard>,
     pub now: Time,
     pub calls: u64,
-    pub links: BTreeMap<LinkKey, Link>,
-    pub look: VecDeque<LinkKey>,
-    /// Sockets that take nothing until the next step.
-    pub paused: Vec<LinkKey>,
-    pub parties: Vec<Party>,
+    pub connections: BTreeMap<ConnectionKey, SimConnection>,
+    pub ready: VecDeque<ConnectionKey>,
+    /// Connections whose sockets accept nothing until the next step.
+    pub paused: Vec<ConnectionKey>,
+    pub clients: Vec<SimClient>,
     pub app: Application,
     pub model: Model,
-    pub asks: u64,
-    /// Tokens of sessions that are no more.
+    pub requests_sent: u64,
+    /// Tokens of sessions that have ended.
     pub old_tokens: VecDeque<String>,
-    /// Handles of connections that are no more.
-    pub old_links: VecDeque<LinkKey>,
-    /// The most that the core may hold.
+    /// Keys of connections that have ended.
+    pub old_connections: VecDeque<ConnectionKey>,
+    /// The most bytes that the core may hold.
     pub memory_max: i64,
-    /// The most that it has held.
+    /// The most bytes that the core has held.
     pub memory_peak: i64,
     pub ending: bool,
 }
@@ -94,16 +93,16 @@ impl Drop for World {
 }
 
 impl World {
-    /// A world in which nothing has happened.
+    /// Makes a world in which nothing has happened yet.
     #[must_use]
-    pub fn new(setup: Setup, name: String, chance: Chance, trace: Trace) -> Self {
+    pub fn new(setup: Setup, name: String, random: Random, trace: Trace) -> Self {
         let mut memory_max = 0_i64;
         let _ = meter::take_peak();
         let shards = setup.configs.iter().enumerate().map(|(at, config)| {
             let most = i64::try_from(config.memory_bytes_max()).unwrap_or(i64::MAX);
             memory_max = memory_max.saturating_add(most);
             let config = config.clone();
-            let tokens = Tokens::new(at as u64, setup.entropy_fails);
+            let tokens = SeededEntropy::new(at as u64, setup.entropy_fails);
             let server =
                 meter::inside(|| Server::new(config.clone(), Box::new(tokens), Time::ZERO));
             let (bytes_in, bytes_out, accepted) = (0, 0, 0);
@@ -113,45 +112,45 @@ impl World {
                 bytes_out,
                 accepted,
                 backsteps: 0,
-                beats: 0,
+                heartbeats: 0,
                 drained: false,
-                heard: BTreeMap::new(),
+                refusals_received: BTreeMap::new(),
             }
         });
         let shards = shards.collect();
-        let parties = (0..setup.parties).map(|_| Party::unknown()).collect();
+        let clients = (0..setup.clients).map(|_| SimClient::unknown()).collect();
         let mut world = Self {
             name,
-            scissors: Chance::seeded(5),
-            chance,
+            cut_random: Random::seeded(5),
+            random,
             trace,
             shards,
             now: Time::ZERO,
             calls: 0,
-            links: BTreeMap::new(),
-            look: VecDeque::new(),
+            connections: BTreeMap::new(),
+            ready: VecDeque::new(),
             paused: Vec::new(),
-            parties,
+            clients,
             app: Application::default(),
-            model: Model { deferred: setup.deferred, ..Model::default() },
-            asks: 0,
+            model: Model::default(),
+            requests_sent: 0,
             old_tokens: VecDeque::new(),
-            old_links: VecDeque::new(),
+            old_connections: VecDeque::new(),
             memory_max,
             memory_peak: 0,
             ending: false,
             setup,
         };
-        for at in 0..world.parties.len() {
-            world.draw_party(at);
+        for at in 0..world.clients.len() {
+            world.draw_client(at);
         }
         world
     }
 
-    /// Lets everything happen, the end included.
+    /// Runs all steps, and ends the run.
     pub fn run(&mut self) {
         for _ in 0..self.setup.steps {
-            if self.chance.is_spent() {
+            if self.random.is_exhausted() {
                 break;
             }
             self.step();
@@ -159,25 +158,26 @@ impl World {
         self.finish();
     }
 
-    /// Lets one thing happen, and what follows from it.
+    /// Runs one step, and what follows from it.
     pub fn step(&mut self) {
-        self.go_on();
-        let party = self.chance.below(self.parties.len());
-        match self.chance.below(16) {
-            0..=7 => self.party_acts(party),
+        self.resume();
+        let client = self.random.below(self.clients.len());
+        match self.random.below(16) {
+            0..=7 => self.client_acts(client),
             8 | 9 => self.time_passes(),
             10..=13 => self.application_acts(),
-            14 => self.link_suffers(party),
-            _ => self.mischief(),
+            14 => self.disturb_connection(client),
+            _ => self.spurious_calls(),
         }
         self.pump();
-        if self.chance.below(100) < self.setup.attention {
+        if self.random.below(100) < self.setup.poll_percent {
             self.poll_all();
         }
         self.verify();
     }
 
-    /// Calls the core. `work` is in proportion to what the call may take.
+    /// Calls the core, and checks what must hold after every call. `work` is how many allocations
+    /// the call may make beyond a constant.
     pub fn call<T>(
         &mut self,
         shard: usize,
@@ -186,33 +186,34 @@ impl World {
     ) -> T {
         self.calls += 1;
         let mut now = self.now;
-        let holder = &mut self.shards[shard];
-        // A clock that goes back is counted, and makes no difference.
-        if self.setup.cuts == Cuts::Drawn
+        let shard_state = &mut self.shards[shard];
+        // Now and then the clock goes back, which the core counts and otherwise ignores.
+        if self.setup.cuts == Cuts::Random
             && self.calls.is_multiple_of(257)
-            && now > holder.server.now()
+            && now > shard_state.server.now()
         {
-            now = Time::from_micros(holder.server.now().as_micros().saturating_sub(1));
-            holder.backsteps += u64::from(now < holder.server.now());
-            let before = holder.server.metrics().clock_backsteps;
-            meter::inside(|| holder.server.handle_timeout(now));
-            let after = holder.server.metrics().clock_backsteps;
+            now = Time::from_micros(shard_state.server.now().as_micros().saturating_sub(1));
+            shard_state.backsteps += u64::from(now < shard_state.server.now());
+            let before = shard_state.server.metrics().clock_backsteps;
+            meter::inside(|| shard_state.server.handle_timeout(now));
+            let after = shard_state.server.metrics().clock_backsteps;
             assert!(after - before <= 1);
             now = self.now;
         }
         let before = meter::allocations();
-        let tally = Tally::of(&holder.server);
-        let result = meter::inside(|| verb(&mut holder.server, now));
-        // 7: a step here is an allocation, of which no request, answer or event takes more than a few.
+        let tally = FaultSnapshot::of(&shard_state.server);
+        let result = meter::inside(|| verb(&mut shard_state.server, now));
+        // 7: work is measured in allocations, of which no request, response or event needs more
+        // than a few.
         let steps = meter::allocations() - before;
-        let others = 16 * u64::from(holder.server.connections_open());
+        let others = 16 * u64::from(shard_state.server.connections_open());
         assert!(steps <= 128 + work + others, "7: {steps} allocations in one call");
-        self.judge_faults(shard, &tally);
+        self.check_faults(shard, &tally);
         if self.calls.is_multiple_of(self.setup.check_every) {
-            // 6, 11, 13 from within: budgets, counters, lists, lanes, wakes.
+            // 6, 11, 13 from inside: budgets, counters, lists, timers, wakes.
             self.shards[shard].server.check();
         }
-        // 6, from without: what the core has asked for and not given back.
+        // 6, from outside: the memory that the core has allocated and not freed.
         let peak = meter::take_peak();
         self.memory_peak = self.memory_peak.max(peak);
         let most = self.memory_max.saturating_add(self.app.held_bytes);
@@ -220,37 +221,37 @@ impl World {
         result
     }
 
-    /// Forgets the servers and everything of theirs.
-    pub fn leave(mut self) -> (Trace, Tour, u64) {
+    /// Drops the servers. Returns the trace, the coverage and the number of messages.
+    pub fn leave(mut self) -> (Trace, Coverage, u64) {
         self.app = Application::default();
         self.shards.clear();
         let trace = core::mem::take(&mut self.trace);
-        let tour = core::mem::take(&mut self.model.tour);
-        (trace, tour, self.model.messages)
+        let coverage = core::mem::take(&mut self.model.coverage);
+        (trace, coverage, self.model.messages)
     }
 
-    /// An event was polled.
+    /// Polls one event. Returns whether there was one.
     pub fn poll(&mut self, shard: usize) -> bool {
         let event = self.call(shard, 0, |server, _| server.poll_event());
         let Some(event) = event else { return false };
         if self.trace.verbose {
             let text = format!("{event:?}");
-            // 14: neither the token nor what makes it one.
+            // 14: an event prints no session token.
             let told = |token: &String| text.contains(&token[8..]);
             let mut streams = self.model.streams.values();
             assert!(!streams.any(|stream| stream.token.as_ref().is_some_and(told)), "14: {text}");
-            self.trace.say(format_args!("{shard} tells {text}"));
+            self.trace.log(format_args!("{shard} tells {text}"));
         }
         if let Event::Drained = event {
             assert!(!core::mem::replace(&mut self.shards[shard].drained, true), "10: told once");
             assert_eq!(self.shards[shard].server.connections_open(), 0);
             return true;
         }
-        self.told(shard, event);
+        self.handle_event(shard, event);
         true
     }
 
-    /// Polls until there are no events.
+    /// Polls events until there is none.
     pub fn poll_all(&mut self) {
         for shard in 0..self.shards.len() {
             let mut events = 0;

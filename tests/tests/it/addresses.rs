@@ -1,4 +1,4 @@
-//! A server that listens on several addresses: it is one server, whichever of them a client comes to.
+//! Servers that listen on several addresses: clients see one server at each address.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -7,21 +7,21 @@ use std::net::{TcpListener, TcpStream};
 
 use mcp_sse_core::{Config, Frame};
 use mcp_sse_driver::Tls;
-use mcp_sse_tests::adapter::{Adapter, Listen, Place, Server};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, Listen, RunningServer};
 use mcp_sse_tests::certificate::Certificate;
-use mcp_sse_tests::client::{Client, Stream, Way, answer, call};
+use mcp_sse_tests::client::{Client, ServerAddress, Stream, answer, call};
 use mcp_sse_tests::{finish, for_each_adapter, handlers, limits, timeouts, wait_until};
 
 for_each_adapter!(
     server_at_two_addresses_is_one_server,
-    connection_limit_is_of_all_addresses,
+    connection_limit_counts_all_addresses,
     tls_is_spoken_at_every_address,
     address_in_use_among_several_is_an_error,
 );
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Both loopback families, or two addresses of one where the machine has only that.
+/// Loopback addresses of IPv4 and IPv6, or two of IPv4 if the machine has no IPv6.
 fn addresses() -> [IpAddr; 2] {
     let v4 = Ipv4Addr::LOCALHOST.into();
     match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
@@ -40,28 +40,31 @@ fn at(port: u16) -> Vec<SocketAddr> {
 fn start(
     on: &Adapter,
     workers: usize,
-    place: Place,
+    handler_thread: HandlerThread,
     config: Config,
     tls: Option<Tls>,
-) -> (Server, Vec<SocketAddr>) {
+) -> (RunningServer, Vec<SocketAddr>) {
     let listen = Listen::BindAll(at(0), tls);
     let what = handlers::echo();
-    let server = Server::try_start_workers(on, listen, workers, place, config, what);
+    let server =
+        RunningServer::try_start_workers(on, listen, workers, handler_thread, config, what);
     let server = server.expect("a server");
     let all = at(server.address().port());
     (server, all)
 }
 
-/// One that serves by itself, one with a socket for each worker and address, and one of each place
-/// where handlers may run.
-const KINDS: [(usize, Place); 3] = [(1, Place::Local), (1, Place::Apart), (3, Place::Local)];
+/// Numbers of workers and threads of handlers: one worker with each thread, and several workers
+/// with a socket for each worker and address.
+const KINDS: [(usize, HandlerThread); 3] =
+    [(1, HandlerThread::Local), (1, HandlerThread::Own), (3, HandlerThread::Local)];
 
 fn server_at_two_addresses_is_one_server(on: &Adapter) {
-    for (workers, place) in KINDS {
+    for (workers, handler_thread) in KINDS {
         let config = timeouts(|t| t.shutdown_grace = Some(Duration::from_millis(200)));
-        let (mut server, all) = start(on, workers, place, config.build().expect("good"), None);
+        let (mut server, all) =
+            start(on, workers, handler_thread, config.build().expect("good"), None);
         let mut streams: Vec<Stream> = all.iter().map(|&address| Stream::open(address)).collect();
-        // Posts reach the session by either address.
+        // Posts reach a session by each address.
         for (n, &address) in all.iter().enumerate() {
             for stream in &mut streams {
                 let mut poster = Client::connect(address);
@@ -83,23 +86,23 @@ fn server_at_two_addresses_is_one_server(on: &Adapter) {
     }
 }
 
-fn connection_limit_is_of_all_addresses(on: &Adapter) {
-    for place in Place::ALL {
+fn connection_limit_counts_all_addresses(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let config = limits(|l| l.connections_max = Some(2)).build().expect("good");
-        let (server, all) = start(on, 1, place, config, None);
+        let (server, all) = start(on, 1, handler_thread, config, None);
         let mut clients: Vec<Client> =
             all.iter().map(|&address| Client::connect(address)).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.ask(READY).status, 200));
         let mut waiting: Vec<Client> =
             all.iter().map(|&address| Client::connect(address)).collect();
         waiting.iter_mut().for_each(|client| client.send(READY));
-        // The server has many turns, and those in the two backlogs have none.
+        // The server takes many turns, and accepts none of the waiting connections.
         for _ in 0..50 {
             assert_eq!(clients[0].ask(READY).status, 200);
         }
-        assert!(!waiting.iter().any(Client::hears_something));
+        assert!(!waiting.iter().any(Client::has_input));
         assert_eq!(server.metrics().connections_accepted, 2);
-        // A place for each, and neither keeps the other waiting.
+        // Both waiting connections are accepted.
         drop(clients);
         waiting.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
         wait_until("the others have left", || server.metrics().connections_open() == 2);
@@ -108,11 +111,12 @@ fn connection_limit_is_of_all_addresses(on: &Adapter) {
 
 fn tls_is_spoken_at_every_address(on: &Adapter) {
     let certificate = Certificate::new();
-    for (workers, place) in KINDS {
+    for (workers, handler_thread) in KINDS {
         let tls = certificate.tls();
-        let (_server, all) = start(on, workers, place, Config::default(), Some(tls));
+        let (_server, all) = start(on, workers, handler_thread, Config::default(), Some(tls));
         for address in all {
-            Stream::open(Way::Tls(address, certificate.client(&[]))).check_alive("over TLS");
+            Stream::open(ServerAddress::Tls(address, certificate.client(&[])))
+                .check_alive("over TLS");
         }
     }
 }
@@ -123,8 +127,9 @@ fn address_in_use_among_several_is_an_error(on: &Adapter) {
     let port = other.local_addr().expect("its address").port();
     let listen = Listen::BindAll(at(port), None);
     let (config, what) = (Config::default(), handlers::echo());
-    let error = Server::try_start(on, listen, Place::Local, config, what).expect_err("in use");
-    // That of the first may be as well, by somebody else.
+    let error = RunningServer::try_start(on, listen, HandlerThread::Local, config, what)
+        .expect_err("in use");
+    // The same port of the first address may be in use too, by another program.
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
     assert!(error.to_string().contains(&format!(":{port}: ")), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Whom the application lets in: `authorize`, on every adapter and below every way to serve.
+//! `Listener::authorize`, on every adapter and with every way to serve.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -11,24 +11,27 @@ use mcp_sse_core::{
     StaticTokens, Verdict,
 };
 use mcp_sse_driver::{DECISIONS_MAX, Decision, VerdictCache};
-use mcp_sse_tests::adapter::{Adapter, Authorize, Listen, Place, Server, authorize, handler};
+use mcp_sse_tests::adapter::{
+    Adapter, Authorize, HandlerThread, Listen, RunningServer, authorize, handler,
+};
 use mcp_sse_tests::client::{Client, Stream, answer, call};
 use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, limits, timeouts, wait_until};
 
 for_each_adapter!(
-    who_gets_in,
-    nobody_decides,
-    a_panic_is_a_503,
-    another_principals_session_is_an_unknown_one,
-    a_verdict_is_remembered,
-    a_thousand_questions,
-    it_waits_on_the_runtime_of_the_shard,
-    several_workers,
-    what_cannot_be,
+    verdicts_decide_who_is_served,
+    undecided_request_is_503_and_frees_its_slot,
+    authorizer_panic_is_503,
+    other_principals_session_is_404,
+    verdicts_are_cached_for_their_lifetime,
+    thousand_requests_share_decision_slots,
+    authorizer_awaits_runtime_timers_and_threads,
+    each_worker_caches_its_own_verdicts,
+    missing_or_second_authorizer_is_an_error,
 );
 
-/// `Bearer NAME` is that principal's credential, with some exceptions.
-fn judge(head: &RequestHead) -> Verdict {
+/// The verdict of the tests: `Bearer NAME` is the credential of the principal `NAME`, with some
+/// exceptions.
+fn decide(head: &RequestHead) -> Verdict {
     match head.field("authorization").map(|value| value.strip_prefix(b"Bearer ")) {
         None => Verdict::Refuse(Refusal::Unauthenticated),
         Some(Some(b"forbidden")) => Verdict::Refuse(Refusal::Forbidden),
@@ -40,31 +43,36 @@ fn judge(head: &RequestHead) -> Verdict {
     }
 }
 
-/// A judge that counts how often it is asked.
+/// Makes an authorizer that counts its calls.
 fn counting() -> (Authorize, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
-    let judge = authorize(async move |head| {
+    let decide = authorize(async move |head| {
         count.fetch_add(1, Ordering::Relaxed);
-        judge(&head)
+        decide(&head)
     });
-    (judge, asked)
+    (decide, asked)
 }
 
-struct Desk {
+struct AuthorizedServer {
     on: Adapter,
-    place: Place,
+    handler_thread: HandlerThread,
     workers: usize,
     cache: VerdictCache,
 }
 
-impl Desk {
+impl AuthorizedServer {
     fn new(on: &Adapter) -> Self {
-        Self { on: *on, place: Place::Local, workers: 1, cache: VerdictCache::new() }
+        Self {
+            on: *on,
+            handler_thread: HandlerThread::Local,
+            workers: 1,
+            cache: VerdictCache::new(),
+        }
     }
 
     #[track_caller]
-    fn start(&self, config: ConfigBuilder, authorize: Authorize) -> Server {
+    fn start(&self, config: ConfigBuilder, authorize: Authorize) -> RunningServer {
         self.start_with(config, authorize, handlers::echo())
     }
 
@@ -74,13 +82,21 @@ impl Desk {
         config: ConfigBuilder,
         authorize: Authorize,
         handler: mcp_sse_tests::adapter::Handler,
-    ) -> Server {
+    ) -> RunningServer {
         let listen = Listen::Bind(([127, 0, 0, 1], 0).into());
-        let asks = Some((authorize, self.cache.clone()));
+        let authorizer = Some((authorize, self.cache.clone()));
         let config = config.build().expect("good");
-        let (on, workers, place) = (&self.on, self.workers, self.place);
-        Server::try_start_authorized(on, listen, workers, place, config, asks, handler)
-            .expect("a server")
+        let (on, workers, handler_thread) = (&self.on, self.workers, self.handler_thread);
+        RunningServer::try_start_authorized(
+            on,
+            listen,
+            workers,
+            handler_thread,
+            config,
+            authorizer,
+            handler,
+        )
+        .expect("a server")
     }
 }
 
@@ -102,14 +118,14 @@ fn post(endpoint: &str, token: &str, body: &str) -> String {
 }
 
 #[track_caller]
-fn open(server: &Server, token: &str) -> Stream {
+fn open(server: &RunningServer, token: &str) -> Stream {
     Stream::open_with(server.address(), &get(token))
 }
 
 const CHALLENGE: &str = "Bearer";
 
-fn who_gets_in(on: &Adapter) {
-    for place in Place::ALL {
+fn verdicts_decide_who_is_served(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let (sender, principals) = mpsc::channel();
         let sender = Mutex::new(sender);
         let echo = handlers::echo();
@@ -118,15 +134,15 @@ fn who_gets_in(on: &Adapter) {
             sender.lock().expect("no panic").send(name).expect("the test goes on");
             echo(session)
         });
-        let desk = Desk { place, ..Desk::new(on) };
-        let server = desk.start_with(Config::builder(), counting().0, noting);
+        let setup = AuthorizedServer { handler_thread, ..AuthorizedServer::new(on) };
+        let server = setup.start_with(Config::builder(), counting().0, noting);
         for (token, status, challenge) in [
             ("", 401, Some(CHALLENGE)),
             ("invalid", 401, Some(r#"Bearer error="invalid_token""#)),
             ("forbidden", 403, None),
             ("unavailable", 503, None),
         ] {
-            // Twice: the second time it may be remembered.
+            // Twice, because the second verdict may come from the cache.
             for _ in 0..2 {
                 for request in [get(token), post("/messages?session_id=x", token, "{}")] {
                     let response = Client::connect(server.address()).ask(&request);
@@ -151,18 +167,19 @@ fn who_gets_in(on: &Adapter) {
     }
 }
 
-/// A closure that never answers: 503 when its time is over, and others are let in meanwhile.
-fn nobody_decides(on: &Adapter) {
-    for place in Place::ALL {
-        let desk = Desk { place, ..Desk::new(on) };
+/// An authorizer that never decides about one credential: its request gets a 503 at the deadline,
+/// and others are served meanwhile.
+fn undecided_request_is_503_and_frees_its_slot(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
+        let setup = AuthorizedServer { handler_thread, ..AuthorizedServer::new(on) };
         let config = timeouts(|t| t.decision = Some(Duration::from_millis(300)));
-        let server = desk.start(
+        let server = setup.start(
             config,
             authorize(async move |head| {
                 if head.field("authorization") == Some(b"Bearer never") {
                     core::future::pending::<()>().await;
                 }
-                judge(&head)
+                decide(&head)
             }),
         );
         let mut undecided = Client::connect(server.address());
@@ -172,7 +189,7 @@ fn nobody_decides(on: &Adapter) {
         assert_eq!(response.status, 503, "{response:?}");
         assert!(response.field("retry-after").is_some(), "{response:?}");
         drop(stream);
-        // More than there are places for: they become free, and nobody waits for ever.
+        // More requests than decision slots: the slots become free, and every request is answered.
         let mut many: Vec<_> =
             (0..DECISIONS_MAX + 5).map(|_| Client::connect(server.address())).collect();
         for (n, client) in many.iter_mut().enumerate() {
@@ -183,12 +200,12 @@ fn nobody_decides(on: &Adapter) {
     }
 }
 
-fn a_panic_is_a_503(on: &Adapter) {
-    let server = Desk::new(on).start(
+fn authorizer_panic_is_503(on: &Adapter) {
+    let server = AuthorizedServer::new(on).start(
         Config::builder(),
         authorize(async move |head: Arc<RequestHead>| {
             assert_ne!(head.field("x-stumble"), Some(&b"1"[..]), "stumbled, as it was told to");
-            judge(&head)
+            decide(&head)
         }),
     );
     let mut stream = open(&server, "alice");
@@ -200,9 +217,9 @@ fn a_panic_is_a_503(on: &Adapter) {
     open(&server, "bob");
 }
 
-fn another_principals_session_is_an_unknown_one(on: &Adapter) {
-    let desk = Desk { workers: 2, ..Desk::new(on) };
-    let server = desk.start(Config::builder(), counting().0);
+fn other_principals_session_is_404(on: &Adapter) {
+    let setup = AuthorizedServer { workers: 2, ..AuthorizedServer::new(on) };
+    let server = setup.start(Config::builder(), counting().0);
     let mut stream = open(&server, "alice");
     let token = stream.token().to_owned();
     let unknown = stream.endpoint.replace(&token, &format!("{}AAAA", &token[..token.len() - 4]));
@@ -220,11 +237,11 @@ fn another_principals_session_is_an_unknown_one(on: &Adapter) {
     assert_eq!(stream.message(), answer(1, "[]"));
 }
 
-fn a_verdict_is_remembered(on: &Adapter) {
-    let (judge, asked) = counting();
-    let desk = Desk::new(on);
-    let server = desk.start(Config::builder(), judge);
-    let posts = |server: &Server, stream: &mut Stream, count: usize| {
+fn verdicts_are_cached_for_their_lifetime(on: &Adapter) {
+    let (decide, asked) = counting();
+    let setup = AuthorizedServer::new(on);
+    let server = setup.start(Config::builder(), decide);
+    let posts = |server: &RunningServer, stream: &mut Stream, count: usize| {
         let mut client = Client::connect(server.address());
         for n in 0..count {
             let response = client.ask(post(&stream.endpoint, "alice", &call(n, "[]")));
@@ -238,45 +255,46 @@ fn a_verdict_is_remembered(on: &Adapter) {
     assert_eq!((metrics.questions_asked, metrics.verdicts_remembered), (101, 100));
     open(&server, "bob");
     assert_eq!(asked.load(Ordering::Relaxed), 2);
-    for _ in 0..3 {
-        assert_eq!(Client::connect(server.address()).ask(get("forbidden")).status, 403);
+    for (who, status) in [("forbidden", 403), ("unavailable", 503)] {
+        let before = asked.load(Ordering::Relaxed);
+        for _ in 0..3 {
+            assert_eq!(Client::connect(server.address()).ask(get(who)).status, status);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed) - before, 3, "a refusal is not");
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 3);
-    for _ in 0..3 {
-        assert_eq!(Client::connect(server.address()).ask(get("unavailable")).status, 503);
-    }
-    assert_eq!(asked.load(Ordering::Relaxed), 6);
 
-    // For as long as was said, and then it is asked about again.
-    let (judge, asked) = counting();
+    // After the lifetime, the authorizer is called again.
+    let (decide, asked) = counting();
     let short = VerdictCache::new().lifetime(Some(Duration::from_millis(200)));
-    let server = Desk { cache: short, ..Desk::new(on) }.start(Config::builder(), judge);
+    let server = AuthorizedServer { cache: short, ..AuthorizedServer::new(on) }
+        .start(Config::builder(), decide);
     let mut stream = open(&server, "alice");
     wait_until("it is asked about again", || {
         posts(&server, &mut stream, 1);
         asked.load(Ordering::Relaxed) >= 3
     });
 
-    // Not at all.
+    // Without a cache, and with decisions that are not cached.
     let off = || VerdictCache::new().lifetime(None);
-    let (judge, asked) = counting();
-    let server = Desk { cache: off(), ..Desk::new(on) }.start(Config::builder(), judge);
+    let (decide, asked) = counting();
+    let server = AuthorizedServer { cache: off(), ..AuthorizedServer::new(on) }
+        .start(Config::builder(), decide);
     let mut stream = open(&server, "alice");
     posts(&server, &mut stream, 10);
     assert_eq!(asked.load(Ordering::Relaxed), 11);
-    let (judge, asked) = counting();
+    let (decide, asked) = counting();
     let never = authorize(async move |head| -> Decision {
-        judge(head).await;
+        decide(head).await;
         Decision::new(Verdict::Allow(Principal::new("x"))).valid_for(Duration::ZERO)
     });
-    let server = Desk::new(on).start(Config::builder(), never);
+    let server = AuthorizedServer::new(on).start(Config::builder(), never);
     let mut stream = open(&server, "alice");
     posts(&server, &mut stream, 10);
     assert_eq!(asked.load(Ordering::Relaxed), 11);
 }
 
-/// More questions at once than there are places, and decisions that take their time.
-fn a_thousand_questions(on: &Adapter) {
+/// More requests at once than decision slots, with slow decisions.
+fn thousand_requests_share_decision_slots(on: &Adapter) {
     let (gate, opened) = async_channel::bounded::<()>(1);
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let asked = Arc::new(AtomicUsize::new(0));
@@ -285,18 +303,18 @@ fn a_thousand_questions(on: &Adapter) {
         authorize(async move |head: Arc<RequestHead>| {
             asked.fetch_add(1, Ordering::Relaxed);
             most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            // Closed, it lets everybody through.
+            // Closing the channel lets every decision continue.
             let _ = opened.recv().await;
             now.fetch_sub(1, Ordering::Relaxed);
-            judge(&head)
+            decide(&head)
         })
     };
     let limits = Limits { connections_max: Some(2_000), ..Limits::default() };
     let config = timeouts(|t| t.decision = Some(Duration::from_secs(60))).limits(limits);
-    let server = Desk::new(on).start(config, slow);
+    let server = AuthorizedServer::new(on).start(config, slow);
     let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(server.address())).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        // Every third has a credential of its own.
+        // Three requests each share a credential.
         let request = post("/messages?session_id=x", &format!("t{}", n / 3 * 3), "{}");
         client.send(request);
     }
@@ -311,9 +329,9 @@ fn a_thousand_questions(on: &Adapter) {
     assert_eq!(most.load(Ordering::Relaxed), DECISIONS_MAX);
 }
 
-/// A decision may wait for the runtime's own timers, and for another thread.
-fn it_waits_on_the_runtime_of_the_shard(on: &Adapter) {
-    for place in Place::ALL {
+/// An authorizer may await the runtime's timers, and another thread.
+fn authorizer_awaits_runtime_timers_and_threads(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let tokio = on.name == "tokio";
         let waiting = authorize(async move |head| {
             let short = Duration::from_millis(20);
@@ -323,11 +341,15 @@ fn it_waits_on_the_runtime_of_the_shard(on: &Adapter) {
                 async_io::Timer::after(short).await;
             }
             let (sender, receiver) = async_channel::bounded(1);
-            std::thread::spawn(move || sender.send_blocking(judge(&head)));
+            std::thread::spawn(move || sender.send_blocking(decide(&head)));
             receiver.recv().await.unwrap_or(Verdict::Refuse(Refusal::Unavailable))
         });
-        let desk = Desk { place, cache: VerdictCache::new().lifetime(None), ..Desk::new(on) };
-        let server = desk.start(Config::builder(), waiting);
+        let setup = AuthorizedServer {
+            handler_thread,
+            cache: VerdictCache::new().lifetime(None),
+            ..AuthorizedServer::new(on)
+        };
+        let server = setup.start(Config::builder(), waiting);
         let mut stream = open(&server, "alice");
         let response =
             Client::connect(server.address()).ask(post(&stream.endpoint, "alice", &call(1, "[]")));
@@ -336,11 +358,11 @@ fn it_waits_on_the_runtime_of_the_shard(on: &Adapter) {
     }
 }
 
-fn several_workers(on: &Adapter) {
-    for place in Place::ALL {
-        let (judge, asked) = counting();
-        let desk = Desk { workers: 2, place, ..Desk::new(on) };
-        let server = desk.start(Config::builder(), judge);
+fn each_worker_caches_its_own_verdicts(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
+        let (decide, asked) = counting();
+        let setup = AuthorizedServer { workers: 2, handler_thread, ..AuthorizedServer::new(on) };
+        let server = setup.start(Config::builder(), decide);
         let mut stream = open(&server, "alice");
         for n in 0..60 {
             let mut client = Client::connect(server.address());
@@ -349,24 +371,24 @@ fn several_workers(on: &Adapter) {
             let response = client.ask(post(&stream.endpoint, "bob", &call(n, "[]")));
             assert_eq!(response.status, 404);
         }
-        // Each of the two asks for itself, about each of the two.
+        // Each of the two workers calls the authorizer for each of the two credentials.
         let asked = asked.load(Ordering::Relaxed);
         assert!((2..=4).contains(&asked), "{asked}");
     }
 }
 
-fn what_cannot_be(on: &Adapter) {
-    let start = |config: ConfigBuilder, asks| {
+fn missing_or_second_authorizer_is_an_error(on: &Adapter) {
+    let start = |config: ConfigBuilder, authorizer| {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let config = config.build().expect("good");
         let listen = Listen::Tcp(socket);
-        let started = Server::try_start_authorized(
+        let started = RunningServer::try_start_authorized(
             on,
             listen,
             1,
-            Place::Local,
+            HandlerThread::Local,
             config,
-            asks,
+            authorizer,
             handlers::echo(),
         );
         let error = match started {
@@ -378,8 +400,8 @@ fn what_cannot_be(on: &Adapter) {
     };
     let tokens = StaticTokens::builder().token("a", "t").build().expect("good");
     let tokens = Config::builder().authorization(Authorization::Static(tokens));
-    let asks = Some((counting().0, VerdictCache::new()));
-    assert_eq!(start(tokens, asks), Some(ConfigError::TwoAuthorizers));
+    let authorizer = Some((counting().0, VerdictCache::new()));
+    assert_eq!(start(tokens, authorizer), Some(ConfigError::TwoAuthorizers));
     let deferred = limits(|_| {}).authorization(Authorization::Deferred);
     assert_eq!(start(deferred, None), Some(ConfigError::NoAuthorizer));
 }

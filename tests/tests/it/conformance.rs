@@ -1,4 +1,4 @@
-//! What both adapters have to do alike.
+//! The conformance suite on both adapters.
 
 use mcp_sse_tests::adapter::{self, Adapter};
 
@@ -8,7 +8,7 @@ mcp_sse_tests::conformance!(
     tokio_threads: crate::conformance::TOKIO_THREADS,
 );
 
-/// The same on a runtime of several threads, where timers and sockets are somebody else's work.
+/// The tokio adapter on a multi-thread runtime, where another thread drives timers and sockets.
 const TOKIO_THREADS: Adapter = Adapter {
     name: "tokio_threads",
     run: |job| {

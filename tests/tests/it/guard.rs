@@ -1,27 +1,33 @@
-//! WIRE 4.1 and 4.2: the guard at the door.
+//! The `Host` and `Origin` guard: sections 4.1 and 4.2 of the wire contract.
 
 use mcp_sse_core::{Config, ConfigBuilder};
-use mcp_sse_tests::adapter::{Adapter, Place, Server};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer};
 use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::{for_each_adapter, handlers};
 
-for_each_adapter!(hosts_and_origins, lists, a_wildcard_address_reached_through_loopback);
+for_each_adapter!(
+    hosts_and_origins_beyond_loopback_are_403,
+    allowed_hosts_and_origins_are_served,
+    wildcard_address_reached_by_loopback_is_guarded
+);
 
-/// Who may pass the door of a server: every guarded route answers alike.
-struct Door {
-    server: Server,
-    bystander: Stream,
+/// Checks which requests pass the guard: every guarded route must answer alike.
+struct GuardFixture {
+    server: RunningServer,
+    other_session: Stream,
 }
 
-impl Door {
+impl GuardFixture {
     fn new(on: &Adapter, bind: &str, config: ConfigBuilder) -> Self {
         let config = config.build().expect("good");
-        let server = Server::start_at(on, bind, Place::Local, config, handlers::echo());
-        let bystander = Stream::open(server.address());
-        Self { server, bystander }
+        let server =
+            RunningServer::start_at(on, bind, HandlerThread::Local, config, handlers::echo());
+        let other_session = Stream::open(server.address());
+        Self { server, other_session }
     }
 
-    /// `fields` are those of a request; `refused` is the status and what the text names.
+    /// Sends requests with `fields`. `refused` is the expected status and texts of the refusal;
+    /// `None` if they pass.
     #[track_caller]
     fn check(&mut self, fields: &str, refused: Option<(u16, &[&str])>) {
         for (line, passes) in
@@ -36,7 +42,7 @@ impl Door {
             };
             assert_eq!(response.status, status, "{line}, {fields}: {response:?}");
             let response = if line == "GET /sse" {
-                // The body was left unread above.
+                // The body was not read above.
                 Client::connect(self.server.address())
                     .ask(format!("{line} HTTP/1.1\r\n{fields}\r\n\r\n"))
             } else if line == "HEAD /sse" {
@@ -48,7 +54,7 @@ impl Door {
                 assert!(response.text().contains(name), "{line}, {fields}: {response:?}");
             }
         }
-        self.bystander.check_alive(fields);
+        self.other_session.check_alive(fields);
     }
 }
 
@@ -56,8 +62,8 @@ const HOST: Option<(u16, &[&str])> = Some((403, &["allow_host"]));
 const ORIGIN: Option<(u16, &[&str])> = Some((403, &["allow_origin"]));
 const BAD: Option<(u16, &[&str])> = Some((400, &[]));
 
-fn hosts_and_origins(on: &Adapter) {
-    let mut door = Door::new(on, "127.0.0.1:0", Config::builder());
+fn hosts_and_origins_beyond_loopback_are_403(on: &Adapter) {
+    let mut fixture = GuardFixture::new(on, "127.0.0.1:0", Config::builder());
     for host in [
         "localhost",
         "localhost:8000",
@@ -71,7 +77,7 @@ fn hosts_and_origins(on: &Adapter) {
         "[::1]:8000",
         "[0:0:0:0:0:0:0:1]",
     ] {
-        door.check(&format!("Host: {host}"), None);
+        fixture.check(&format!("Host: {host}"), None);
     }
     for host in [
         "evil.example",
@@ -84,12 +90,12 @@ fn hosts_and_origins(on: &Adapter) {
         "[::2]",
         "127.0.0.1.evil.example",
     ] {
-        door.check(&format!("Host: {host}"), Some((403, &["allow_host", host])));
+        fixture.check(&format!("Host: {host}"), Some((403, &["allow_host", host])));
     }
-    door.check("Host: ", BAD);
-    door.check("Accept: */*", BAD);
-    door.check("Host: localhost\r\nHost: localhost", BAD);
-    door.check("Host: localhost\r\nHost: evil.example", BAD);
+    fixture.check("Host: ", BAD);
+    fixture.check("Accept: */*", BAD);
+    fixture.check("Host: localhost\r\nHost: localhost", BAD);
+    fixture.check("Host: localhost\r\nHost: evil.example", BAD);
 
     let host = "Host: localhost\r\n";
     for origin in [
@@ -99,7 +105,7 @@ fn hosts_and_origins(on: &Adapter) {
         "http://127.0.0.1:6274",
         "http://[::1]:6274",
     ] {
-        door.check(&format!("{host}Origin: {origin}"), None);
+        fixture.check(&format!("{host}Origin: {origin}"), None);
     }
     for origin in [
         "http://evil.example",
@@ -115,48 +121,48 @@ fn hosts_and_origins(on: &Adapter) {
         "http://localhost http://localhost",
         "http://localhost, http://localhost",
     ] {
-        door.check(&format!("{host}Origin: {origin}"), ORIGIN);
+        fixture.check(&format!("{host}Origin: {origin}"), ORIGIN);
     }
-    door.check(&format!("{host}Origin: http://localhost\r\nOrigin: http://localhost"), ORIGIN);
-    door.check(
+    fixture.check(&format!("{host}Origin: http://localhost\r\nOrigin: http://localhost"), ORIGIN);
+    fixture.check(
         &format!("{host}Origin: http://evil.example"),
         Some((403, &["allow_origin", "http://evil.example"])),
     );
 }
 
-fn lists(on: &Adapter) {
+fn allowed_hosts_and_origins_are_served(on: &Adapter) {
     let config = Config::builder()
         .allow_host("mcp.example")
         .allow_host("ported.example:8443")
         .allow_origin("https://app.example")
         .allow_origin("http://dev.example:*");
-    let mut door = Door::new(on, "127.0.0.1:0", config);
-    door.check("Host: mcp.example", None);
-    door.check("Host: MCP.Example:1", None);
-    door.check("Host: ported.example:8443", None);
-    door.check("Host: ported.example", HOST);
-    door.check("Host: localhost", None);
-    door.check("Host: other.example", HOST);
-    door.check("Host: localhost\r\nOrigin: https://app.example", None);
-    door.check("Host: localhost\r\nOrigin: https://app.example:443", None);
-    door.check("Host: localhost\r\nOrigin: http://app.example", ORIGIN);
-    door.check("Host: localhost\r\nOrigin: https://app.example:8443", ORIGIN);
-    door.check("Host: localhost\r\nOrigin: http://dev.example:5173", None);
-    door.check("Host: localhost\r\nOrigin: http://localhost:5173", None);
+    let mut fixture = GuardFixture::new(on, "127.0.0.1:0", config);
+    fixture.check("Host: mcp.example", None);
+    fixture.check("Host: MCP.Example:1", None);
+    fixture.check("Host: ported.example:8443", None);
+    fixture.check("Host: ported.example", HOST);
+    fixture.check("Host: localhost", None);
+    fixture.check("Host: other.example", HOST);
+    fixture.check("Host: localhost\r\nOrigin: https://app.example", None);
+    fixture.check("Host: localhost\r\nOrigin: https://app.example:443", None);
+    fixture.check("Host: localhost\r\nOrigin: http://app.example", ORIGIN);
+    fixture.check("Host: localhost\r\nOrigin: https://app.example:8443", ORIGIN);
+    fixture.check("Host: localhost\r\nOrigin: http://dev.example:5173", None);
+    fixture.check("Host: localhost\r\nOrigin: http://localhost:5173", None);
 }
 
-/// The rule goes by the address a connection came in at, not by the one that was bound.
-fn a_wildcard_address_reached_through_loopback(on: &Adapter) {
-    let mut door = Door::new(on, "0.0.0.0:0", Config::builder());
-    door.check("Host: localhost", None);
-    door.check("Host: 127.0.0.1", None);
-    door.check("Host: evil.example", HOST);
-    door.check("Host: 0.0.0.0", HOST);
-    door.check("Host: localhost\r\nOrigin: http://evil.example", ORIGIN);
-    door.check("Host: localhost\r\nOrigin: http://localhost", None);
-    // An authority in the target replaces the field.
+/// The guard applies to the local address of the connection, not to the address that was bound.
+fn wildcard_address_reached_by_loopback_is_guarded(on: &Adapter) {
+    let mut fixture = GuardFixture::new(on, "0.0.0.0:0", Config::builder());
+    fixture.check("Host: localhost", None);
+    fixture.check("Host: 127.0.0.1", None);
+    fixture.check("Host: evil.example", HOST);
+    fixture.check("Host: 0.0.0.0", HOST);
+    fixture.check("Host: localhost\r\nOrigin: http://evil.example", ORIGIN);
+    fixture.check("Host: localhost\r\nOrigin: http://localhost", None);
+    // The authority of an absolute target replaces `Host`.
     let ask = |target: &str, host: &str| {
-        let mut client = Client::connect(door.server.address());
+        let mut client = Client::connect(fixture.server.address());
         client.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).status
     };
     assert_eq!(ask("http://localhost/x", "evil.example"), 404);

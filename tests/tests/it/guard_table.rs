@@ -1,11 +1,12 @@
-//! The table of the guard, on the bare server: by bytes on a connection, and by the exchange entry.
+//! The table of the guard, on the core's `Server`: by bytes on a connection, and by
+//! `Server::exchange`.
 
 use mcp_sse_core::{ConnId, Entropy, EntropyUnavailable, Event, Exchange, Peer, Server, Time};
-use mcp_sse_tests::guard_table::{self, Door, OWNER, Request, Told};
+use mcp_sse_tests::guard_table::{self, AppEvents, GuardRequest, GuardedServer, OWNER};
 
-struct Counter(u64);
+struct CountingEntropy(u64);
 
-impl Entropy for Counter {
+impl Entropy for CountingEntropy {
     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
         self.0 += 1;
         dest.fill(1);
@@ -16,22 +17,22 @@ impl Entropy for Counter {
     }
 }
 
-/// A server without a driver.
-struct Bare {
+/// A core server without a driver.
+struct CoreServer {
     server: Server,
     now: Time,
-    /// By [`Server::exchange`] instead of bytes.
+    /// Whether requests are sent by [`Server::exchange`] instead of bytes.
     exchanges: bool,
 }
 
-impl Bare {
+impl CoreServer {
     fn new(exchanges: bool) -> Self {
         let config = guard_table::config().build().expect("good");
-        let server = Server::new(config, Box::new(Counter(0)), Time::ZERO);
+        let server = Server::new(config, Box::new(CountingEntropy(0)), Time::ZERO);
         Self { server, now: Time::ZERO, exchanges }
     }
 
-    fn send(&mut self, request: &Request) -> ConnId {
+    fn send(&mut self, request: &GuardRequest) -> ConnId {
         self.now = Time::from_micros(self.now.as_micros() + 1);
         let peer = Peer::tcp(([127, 0, 0, 1], 5).into(), ([127, 0, 0, 1], 80).into());
         if !self.exchanges {
@@ -53,50 +54,51 @@ impl Bare {
         conn
     }
 
-    fn heard(&self, conn: ConnId) -> String {
+    fn output(&self, conn: ConnId) -> String {
         let bytes = self.server.transmit(conn).chunks().collect::<Vec<_>>().concat();
         String::from_utf8(bytes).expect("text")
     }
 }
 
-impl Door for Bare {
+impl GuardedServer for CoreServer {
     fn open(&mut self) -> String {
         let fields = vec![("Host", "localhost"), ("Authorization", OWNER)];
-        let conn = self.send(&Request { method: "GET", target: "/sse".into(), fields, body: "" });
-        let heard = self.heard(conn);
-        let (_, token) = heard.split_once("session_id=").expect("an endpoint");
+        let conn =
+            self.send(&GuardRequest { method: "GET", target: "/sse".into(), fields, body: "" });
+        let output = self.output(conn);
+        let (_, token) = output.split_once("session_id=").expect("an endpoint");
         token[..32].to_owned()
     }
 
-    fn ask(&mut self, request: &Request) -> u16 {
+    fn ask(&mut self, request: &GuardRequest) -> u16 {
         let conn = self.send(request);
         let status = match self.server.response(conn) {
             Some(head) => head.status(),
-            None => self.heard(conn)[9..12].parse().expect("a status"),
+            None => self.output(conn)[9..12].parse().expect("a status"),
         };
         self.server.handle_disconnect(conn, self.now);
         status
     }
 
-    fn told(&mut self, _: Told) -> Told {
-        let mut told = Told::default();
+    fn app_events(&mut self, _: AppEvents) -> AppEvents {
+        let mut app_events = AppEvents::default();
         while let Some(event) = self.server.poll_event() {
-            told.sessions += usize::from(matches!(event, Event::Opened { .. }));
-            told.messages += usize::from(matches!(event, Event::Message { .. }));
+            app_events.sessions += usize::from(matches!(event, Event::Opened { .. }));
+            app_events.messages += usize::from(matches!(event, Event::Message { .. }));
             assert!(!matches!(event, Event::Asked { .. } | Event::Foreign { .. }), "{event:?}");
         }
         while self.server.poll_wake().is_some() {}
         assert_eq!(self.server.sessions_open(), 1, "only the one that is posted to");
-        told
+        app_events
     }
 }
 
 #[test]
-fn by_bytes() {
-    guard_table::check(&mut Bare::new(false), 1);
+fn guard_answers_connections_as_modelled() {
+    guard_table::check(&mut CoreServer::new(false), 1);
 }
 
 #[test]
-fn by_exchange() {
-    guard_table::check(&mut Bare::new(true), 1);
+fn guard_answers_exchanges_as_modelled() {
+    guard_table::check(&mut CoreServer::new(true), 1);
 }

@@ -1,27 +1,27 @@
-//! `Session` and `Handle`: the application's side, with a real client at the other end.
+//! `Session` and `Handle`, with a real client at the other end.
 
 use core::net::SocketAddr;
 use std::sync::mpsc;
 
 use mcp_sse_core::{CloseReason, Config, Frame, HealthExtras, SendError, Timeouts};
 use mcp_sse_driver::Session;
-use mcp_sse_tests::adapter::{Adapter, Place, Server};
-use mcp_sse_tests::client::{Client, Next, Stream, call};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer};
+use mcp_sse_tests::client::{Client, Stream, StreamItem, call};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
 
 use crate::limits;
 
 for_each_adapter!(
-    a_client_that_does_not_read,
-    reader_is_sent_to_among_clients_that_do_not_read,
-    an_application_that_does_not_receive,
-    ends_in_order,
-    what_was_accepted_is_received,
-    broadcasts,
-    what_a_session_knows,
-    senders,
-    one_client_that_is_flooded,
-    what_the_application_reports,
+    send_waits_for_a_client_that_does_not_read,
+    frames_reach_a_reader_among_stalled_clients,
+    post_waits_until_the_application_receives,
+    dropped_or_closed_session_ends_in_order,
+    accepted_messages_are_received_after_the_end,
+    broadcast_counts_queued_and_full_sessions,
+    session_knows_its_request_and_hides_its_token,
+    senders_keep_their_session_open,
+    flooded_client_reads_beside_stalled_ones,
+    health_extras_are_in_the_responses,
 );
 
 fn note(n: usize) -> Frame {
@@ -40,19 +40,20 @@ fn number(text: &str) -> usize {
     usize::try_from(number.expect("a number")).expect("an index")
 }
 
-/// A server that gives its sessions to the test, in each of the two places where handlers run.
-struct Desk {
-    server: Server,
+/// A server that gives its sessions to the test.
+struct HandleFixture {
+    server: RunningServer,
     sessions: mpsc::Receiver<Session>,
 }
 
-impl Desk {
+impl HandleFixture {
     #[track_caller]
     fn everywhere(on: &Adapter, config: &Config, test: impl Fn(&Self)) {
-        for place in Place::ALL {
+        for handler_thread in HandlerThread::ALL {
             let (sender, sessions) = mpsc::channel();
             let handler = handlers::give(sender);
-            let server = Server::start_at(on, "127.0.0.1:0", place, config.clone(), handler);
+            let server =
+                RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config.clone(), handler);
             test(&Self { server, sessions });
         }
     }
@@ -67,7 +68,8 @@ impl Desk {
         (stream, self.sessions.recv_timeout(PATIENCE).expect("a session"))
     }
 
-    /// Sends until nothing more goes, and nothing moves any more. Returns how many frames went.
+    /// Sends until the queue is full and no more bytes are written. Returns how many frames were
+    /// sent.
     #[track_caller]
     fn fill(&self, session: &Session, text: &str) -> usize {
         let (mut sent, mut still) = (0, 0);
@@ -79,7 +81,7 @@ impl Desk {
                     still = 0;
                 }
                 Err(SendError::Full) => {
-                    // The server has had a turn when this is answered.
+                    // The server has taken a turn when this is answered.
                     let metrics = self.server.metrics();
                     still = if metrics.bytes_sent == bytes_sent { still + 1 } else { 0 };
                     bytes_sent = metrics.bytes_sent;
@@ -100,23 +102,23 @@ fn closed(session: &Session, reason: CloseReason) -> u32 {
     closed.frames_undelivered
 }
 
-fn a_client_that_does_not_read(on: &Adapter) {
+fn send_waits_for_a_client_that_does_not_read(on: &Adapter) {
     let config = limits(|l| l.queue_bytes_max = Some(64 << 10)).build().expect("good");
-    Desk::everywhere(on, &config, |desk| {
-        let (mut stream, session) = desk.open();
-        let (mut other, other_session) = desk.open();
+    HandleFixture::everywhere(on, &config, |fixture| {
+        let (mut stream, session) = fixture.open();
+        let (mut other, other_session) = fixture.open();
         let text = "x".repeat(16 << 10);
-        let sent = desk.fill(&session, &text);
+        let sent = fixture.fill(&session, &text);
         assert!(sent > 4, "{sent}");
         assert_eq!(session.try_send(note(0)), Err(SendError::Full));
-        // `send` waits ..
+        // `send` waits,
         let mut waiting = Box::pin(session.send(note_with(sent, &text)));
         let polled = futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
         assert_eq!(polled, None, "there is no room");
-        // .. the others do not ..
+        // other sessions do not,
         finish("another's room", other_session.send(note(7))).expect("a stream");
         assert_eq!(number(&other.message()), 7);
-        // .. and it goes on when the client does.
+        // and it continues when the client reads.
         for n in 0..sent {
             assert_eq!(number(&stream.message()), n);
         }
@@ -129,39 +131,40 @@ fn a_client_that_does_not_read(on: &Adapter) {
     });
 }
 
-/// Nothing but the readers' own share, and the end of who does not read, can let anything through here.
-fn reader_is_sent_to_among_clients_that_do_not_read(on: &Adapter) {
+/// The reader gets its frames by its own reserve, and because a stalled session is ended for it.
+fn frames_reach_a_reader_among_stalled_clients(on: &Adapter) {
     const IDLE: usize = 6;
     let config = limits(|limits| {
         limits.queue_bytes_max = Some(256 << 10);
         limits.queues_bytes_max = Some(512 << 10);
     });
     let config = config.timeouts(Timeouts { stall: None, ..Timeouts::default() });
-    Desk::everywhere(on, &config.build().expect("good"), |desk| {
+    HandleFixture::everywhere(on, &config.build().expect("good"), |fixture| {
         let text = "x".repeat(16 << 10);
         let idle: Vec<_> = (0..IDLE)
             .map(|_| {
-                let client = Client::connect_narrow(desk.address(), 4 << 10);
+                let client = Client::connect_with_receive_buffer(fixture.address(), 4 << 10);
                 let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
-                let stream = Stream::open_on(client, desk.address(), request);
-                (stream, desk.sessions.recv_timeout(PATIENCE).expect("a session"))
+                let stream = Stream::open_on(client, fixture.address(), request);
+                (stream, fixture.sessions.recv_timeout(PATIENCE).expect("a session"))
             })
             .collect();
         for (_, session) in &idle {
-            // Until nothing moves any more; or until it is ended, if this takes so long.
+            // Until no more bytes are written, or until the session is ended, if that takes too
+            // long.
             let mut still = 0;
             while still < 50 {
                 match session.try_send(note_with(0, &text)) {
                     Ok(()) => still = 0,
                     Err(SendError::Full) => {
-                        let _ = desk.server.metrics();
+                        let _ = fixture.server.metrics();
                         still += 1;
                     }
                     Err(_) => break,
                 }
             }
         }
-        let (mut stream, session) = desk.open();
+        let (mut stream, session) = fixture.open();
         for (n, text) in [(7, &text[..8 << 10]), (8, &text.repeat(8))] {
             finish("room", session.send(note_with(n, text))).expect("a stream");
             assert_eq!(number(&stream.message()), n);
@@ -172,18 +175,19 @@ fn reader_is_sent_to_among_clients_that_do_not_read(on: &Adapter) {
     });
 }
 
-fn an_application_that_does_not_receive(on: &Adapter) {
+fn post_waits_until_the_application_receives(on: &Adapter) {
     let config = limits(|l| l.inbound_messages_max = Some(6)).build().expect("good");
-    Desk::everywhere(on, &config, |desk| {
-        let (mut stream, mut session) = desk.open();
+    HandleFixture::everywhere(on, &config, |fixture| {
+        let (mut stream, mut session) = fixture.open();
         for n in 0..6 {
             assert_eq!(stream.post(&call(n, "[]")).status, 202, "{n}");
         }
-        // One too many is held, not refused; and it passes as soon as one was taken.
-        let mut held = Client::connect(desk.address());
+        // One post too many is queued and not refused, and is delivered when one message was
+        // received.
+        let mut held = Client::connect(fixture.address());
         held.send(stream.post_request(&call(6, "[]")));
-        wait_until("a post is held", || desk.server.metrics().posts_held == 1);
-        assert!(!held.hears_something());
+        wait_until("a post is held", || fixture.server.metrics().posts_held == 1);
+        assert!(!held.has_input());
         let mut receive =
             || finish("a message", session.recv()).expect("a message").text().to_owned();
         assert_eq!(receive(), call(0, "[]"));
@@ -194,10 +198,10 @@ fn an_application_that_does_not_receive(on: &Adapter) {
     });
 }
 
-fn ends_in_order(on: &Adapter) {
+fn dropped_or_closed_session_ends_in_order(on: &Adapter) {
     let check = |case: &str, end: fn(Session) -> Option<Session>| {
-        Desk::everywhere(on, &Config::default(), |desk| {
-            let (mut stream, session) = desk.open();
+        HandleFixture::everywhere(on, &Config::default(), |fixture| {
+            let (mut stream, session) = fixture.open();
             for n in 0..100 {
                 finish("room", session.send(note(n))).expect("a stream");
             }
@@ -207,9 +211,9 @@ fn ends_in_order(on: &Adapter) {
                 assert_eq!(number(&stream.message()), n, "{case}");
             }
             stream.expect_end();
-            // Its name is gone, too.
+            // The session's token is unknown now.
             let post = mcp_sse_tests::client::post_request(&endpoint, &call(1, "[]"));
-            let mut client = Client::connect(desk.address());
+            let mut client = Client::connect(fixture.address());
             assert_eq!(client.ask(post).status, 404, "{case}");
             if let Some(mut session) = kept {
                 assert_eq!(closed(&session, CloseReason::Application), 0, "{case}");
@@ -218,7 +222,7 @@ fn ends_in_order(on: &Adapter) {
                 assert_eq!(sent, Err(SendError::Gone), "{case}");
                 assert!(finish("the end", session.recv()).is_none(), "{case}");
             }
-            let metrics = desk.server.metrics();
+            let metrics = fixture.server.metrics();
             assert_eq!((metrics.sessions_closed, metrics.frames_sent), (1, 100), "{case}");
         });
     };
@@ -233,9 +237,9 @@ fn ends_in_order(on: &Adapter) {
     });
 }
 
-fn what_was_accepted_is_received(on: &Adapter) {
-    Desk::everywhere(on, &Config::default(), |desk| {
-        let (mut stream, mut session) = desk.open();
+fn accepted_messages_are_received_after_the_end(on: &Adapter) {
+    HandleFixture::everywhere(on, &Config::default(), |fixture| {
+        let (mut stream, mut session) = fixture.open();
         for n in 0..30 {
             assert_eq!(stream.post(&call(n, "[]")).status, 202, "{n}");
         }
@@ -249,24 +253,25 @@ fn what_was_accepted_is_received(on: &Adapter) {
     });
 }
 
-fn broadcasts(on: &Adapter) {
+fn broadcast_counts_queued_and_full_sessions(on: &Adapter) {
     let config = limits(|l| l.queue_bytes_max = Some(64 << 10)).build().expect("good");
-    Desk::everywhere(on, &config, |desk| {
+    HandleFixture::everywhere(on, &config, |fixture| {
         let reach = |frame| {
-            let reach = finish("a broadcast", desk.server.handle().broadcast(frame)).expect("runs");
+            let reach =
+                finish("a broadcast", fixture.server.handle().broadcast(frame)).expect("runs");
             (reach.queued, reach.full, reach.gone)
         };
         assert_eq!(reach(note(0)), (0, 0, 0));
-        let (mut a, _a) = desk.open();
-        let (mut b, _b) = desk.open();
-        let (mut c, _c) = desk.open();
+        let (mut a, _a) = fixture.open();
+        let (mut b, _b) = fixture.open();
+        let (mut c, _c) = fixture.open();
         assert_eq!(reach(note(1)), (3, 0, 0));
         for stream in [&mut a, &mut b, &mut c] {
             assert_eq!(number(&stream.message()), 1);
         }
-        // One that does not read is left out; the others are not held up.
-        let (mut slow, slow_session) = desk.open();
-        let sent = desk.fill(&slow_session, &"x".repeat(16 << 10));
+        // A client that does not read is skipped, and delays no other.
+        let (mut slow, slow_session) = fixture.open();
+        let sent = fixture.fill(&slow_session, &"x".repeat(16 << 10));
         let large = note_with(2, &"y".repeat(60 << 10));
         assert_eq!(reach(large), (3, 1, 0));
         for stream in [&mut a, &mut b, &mut c] {
@@ -278,37 +283,37 @@ fn broadcasts(on: &Adapter) {
         drop(slow_session);
         slow.expect_end();
         drop(c);
-        wait_until("one leaves", || desk.server.metrics().sessions_open() == 2);
+        wait_until("one leaves", || fixture.server.metrics().sessions_open() == 2);
         assert_eq!(reach(note(3)), (2, 0, 0));
-        // One stream of HTTP/1.0 among them: the same frame, without its chunk.
-        let mut old = Stream::open_with(desk.address(), "GET /sse HTTP/1.0\r\n\r\n");
-        let old_session = desk.sessions.recv_timeout(PATIENCE).expect("a session");
+        // An HTTP/1.0 stream among them gets the same frame without a chunk.
+        let mut old = Stream::open_with(fixture.address(), "GET /sse HTTP/1.0\r\n\r\n");
+        let old_session = fixture.sessions.recv_timeout(PATIENCE).expect("a session");
         assert_eq!(reach(note(4)), (3, 0, 0));
         assert_eq!(number(&old.message()), 4);
         drop(old_session);
-        assert_eq!(old.says(), Next::End);
+        assert_eq!(old.next_item(), StreamItem::End);
     });
 }
 
-fn what_a_session_knows(on: &Adapter) {
-    Desk::everywhere(on, &Config::default(), |desk| {
+fn session_knows_its_request_and_hides_its_token(on: &Adapter) {
+    HandleFixture::everywhere(on, &Config::default(), |fixture| {
         let request = "GET /sse?q=1 HTTP/1.1\r\nHost: localhost\r\nX-Mine:  a b \r\n\r\n";
-        let stream = Stream::open_with(desk.address(), request);
-        let session = desk.sessions.recv_timeout(PATIENCE).expect("a session");
+        let stream = Stream::open_with(fixture.address(), request);
+        let session = fixture.sessions.recv_timeout(PATIENCE).expect("a session");
         assert_eq!(session.head().path(), "/sse");
         assert_eq!(session.head().field("x-mine"), Some(&b"a b"[..]));
         assert_eq!(session.principal(), None);
         assert_eq!(session.closed(), None);
-        let (_other, other_session) = desk.open();
+        let (_other, other_session) = fixture.open();
         assert_ne!(session.id(), other_session.id());
-        let printed = format!("{session:?} {:?} {:?}", session.sender(), desk.server.handle());
+        let printed = format!("{session:?} {:?} {:?}", session.sender(), fixture.server.handle());
         assert!(!printed.contains(stream.token()), "a secret: {printed}");
     });
 }
 
-fn senders(on: &Adapter) {
-    Desk::everywhere(on, &Config::default(), |desk| {
-        let (mut stream, session) = desk.open();
+fn senders_keep_their_session_open(on: &Adapter) {
+    HandleFixture::everywhere(on, &Config::default(), |fixture| {
+        let (mut stream, session) = fixture.open();
         let senders: Vec<_> = (0..8).map(|_| session.sender()).collect();
         drop(session);
         std::thread::scope(|scope| {
@@ -327,14 +332,14 @@ fn senders(on: &Adapter) {
                 next[n] += 1;
             }
         });
-        // The last of them was dropped with its thread.
+        // The last sender was dropped with its thread.
         stream.expect_end();
     });
 }
 
-fn one_client_that_is_flooded(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::flood(4 << 10));
-    // Nobody reads these.
+fn flooded_client_reads_beside_stalled_ones(on: &Adapter) {
+    let server = RunningServer::start(on, Config::default(), handlers::flood(4 << 10));
+    // These clients do not read.
     let _unread: Vec<_> = (0..3).map(|_| Stream::open(server.address())).collect();
     let mut stream = Stream::open(server.address());
     for _ in 0..2_000 {
@@ -342,12 +347,12 @@ fn one_client_that_is_flooded(on: &Adapter) {
     }
 }
 
-fn what_the_application_reports(on: &Adapter) {
-    Desk::everywhere(on, &Config::default(), |desk| {
-        let (_stream, session) = desk.open();
+fn health_extras_are_in_the_responses(on: &Adapter) {
+    HandleFixture::everywhere(on, &Config::default(), |fixture| {
+        let (_stream, session) = fixture.open();
         let probe = |path: &str| {
             let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-            Client::connect(desk.address()).ask(request)
+            Client::connect(fixture.address()).ask(request)
         };
         session
             .server()

@@ -1,4 +1,4 @@
-//! WIRE 5: HTTP/1.1, strictly; and the deadlines of WIRE 6 that a peer can run into.
+//! Strict HTTP/1.1, section 5 of the wire contract, and the input deadlines of section 6.
 
 use core::time::Duration;
 
@@ -7,51 +7,52 @@ use mcp_sse_tests::adapter::Adapter;
 use mcp_sse_tests::client::{Client, Stream, answer, call, post_request};
 use mcp_sse_tests::{for_each_adapter, wait_until};
 
-use crate::{Room, timeouts};
+use crate::{Fixture, timeouts};
 
 for_each_adapter!(
-    request_lines,
-    targets,
-    fields,
-    host_syntax,
-    heads_that_are_too_large,
-    content_lengths,
-    transfer_encodings,
-    chunked_bodies,
-    the_first_wrong_octet_is_enough,
-    expectations,
-    keep_alive,
-    pipelining,
-    deadlines,
+    request_lines_are_parsed_strictly,
+    targets_are_parsed_strictly,
+    fields_are_parsed_strictly,
+    host_syntax_is_checked,
+    heads_over_the_limits_are_431_or_414,
+    content_lengths_are_parsed_strictly,
+    transfer_encodings_other_than_chunked_are_refused,
+    chunked_bodies_are_parsed_strictly,
+    first_malformed_octet_is_refused_at_once,
+    expect_100_continue_is_answered,
+    keep_alive_follows_version_and_connection_field,
+    pipelined_requests_are_answered_in_order,
+    input_deadlines_are_408_or_a_close,
 );
 
-/// What becomes of the connection.
+/// What happens to the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum AfterResponse {
     /// The next request on it is answered.
     Keeps,
-    /// It ends, and the next request on it, sent already, is not looked at.
+    /// It closes, and the next request, which was sent already, is not handled.
     Closes,
 }
-use Then::{Closes, Keeps};
+use AfterResponse::{Closes, Keeps};
 
-struct Http {
-    room: Room,
+struct HttpFixture {
+    fixture: Fixture,
     endpoint: String,
-    /// Where accepted posts echo.
+    /// The stream on which accepted posts are echoed.
     stream: Stream,
 }
 
-impl Http {
+impl HttpFixture {
     fn new(on: &Adapter) -> Self {
-        let room = Room::new(on, Config::default());
-        let stream = Stream::open(room.server.address());
-        Self { room, endpoint: stream.endpoint.clone(), stream }
+        let fixture = Fixture::new(on, Config::default());
+        let stream = Stream::open(fixture.server.address());
+        Self { fixture, endpoint: stream.endpoint.clone(), stream }
     }
 
-    /// Sends a request with another one behind it, in one piece and byte by byte.
+    /// Sends a request with another one behind it, in one piece and byte by byte, and checks both
+    /// responses.
     #[track_caller]
-    fn check(&mut self, request: impl AsRef<[u8]>, status: u16, then: Then) {
+    fn check(&mut self, request: impl AsRef<[u8]>, status: u16, after: AfterResponse) {
         const NEXT: &[u8] = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let request = request.as_ref();
         let case = request.escape_ascii().to_string();
@@ -59,9 +60,9 @@ impl Http {
         let bytes = [request, NEXT].concat();
         let pieces: &[usize] = if bytes.len() < 1_500 { &[usize::MAX, 1] } else { &[usize::MAX] };
         for &size in pieces {
-            let mut client = Client::connect(self.room.server.address());
+            let mut client = Client::connect(self.fixture.server.address());
             for piece in bytes.chunks(size.min(bytes.len())) {
-                // The answer may come, and the connection end, before everything was said.
+                // The response and the close may come before everything was sent.
                 if client.try_send(piece).is_err() {
                     break;
                 }
@@ -73,7 +74,7 @@ impl Http {
             if status == 202 {
                 assert_eq!(self.stream.message(), answer(1, "[]"), "{case}");
             }
-            if then == Keeps {
+            if after == Keeps {
                 let next = client.response();
                 assert_eq!(next.status, 200, "behind it, {case}: {next:?}");
                 client.end();
@@ -81,26 +82,26 @@ impl Http {
                 assert_eq!(response.field("Connection"), Some("close"), "{case}");
             }
             client.expect_end();
-            self.room.bystander.check_alive(&case);
+            self.fixture.other_session.check_alive(&case);
         }
         self.stream.check_alive(case);
     }
 
-    /// A post of a small request, with these framing fields and this body.
+    /// Checks a post with these framing fields and this body.
     #[track_caller]
-    fn check_post(&mut self, framing: &str, body: &str, status: u16, then: Then) {
+    fn check_post(&mut self, framing: &str, body: &str, status: u16, after: AfterResponse) {
         let head = format!("POST {} HTTP/1.1\r\nHost: localhost", self.endpoint);
         let json = "Content-Type: application/json";
-        self.check(format!("{head}\r\n{json}\r\n{framing}\r\n\r\n{body}"), status, then);
+        self.check(format!("{head}\r\n{json}\r\n{framing}\r\n\r\n{body}"), status, after);
     }
 }
 
 const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":[]}"#;
 
-fn request_lines(on: &Adapter) {
-    let mut http = Http::new(on);
-    let mut check = |line: &[u8], status, then| {
-        http.check([line, b"Host: localhost\r\n\r\n"].concat(), status, then);
+fn request_lines_are_parsed_strictly(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
+    let mut check = |line: &[u8], status, after| {
+        http.check([line, b"Host: localhost\r\n\r\n"].concat(), status, after);
     };
     check(b"GET /x HTTP/1.1\r\n", 404, Keeps);
     check(b"\r\nGET /x HTTP/1.1\r\n", 404, Keeps);
@@ -140,13 +141,13 @@ fn request_lines(on: &Adapter) {
     check(b"BREW /x HTTP/1.1\r\n", 501, Closes);
 }
 
-fn targets(on: &Adapter) {
-    let mut http = Http::new(on);
-    let mut check = |target: &[u8], status, then| {
+fn targets_are_parsed_strictly(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
+    let mut check = |target: &[u8], status, after| {
         http.check(
             [b"GET ", target, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat(),
             status,
-            then,
+            after,
         );
     };
     check(b"/x?a=b&c=%20[]|", 400, Closes);
@@ -174,11 +175,11 @@ fn targets(on: &Adapter) {
     http.check("OPTIONS * HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, Keeps);
 }
 
-fn fields(on: &Adapter) {
-    let mut http = Http::new(on);
-    let mut check = |field: &[u8], status, then| {
+fn fields_are_parsed_strictly(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
+    let mut check = |field: &[u8], status, after| {
         let request = [b"GET /x HTTP/1.1\r\nHost: localhost\r\n", field, b"\r\n\r\n"].concat();
-        http.check(request, status, then);
+        http.check(request, status, after);
     };
     check(b"X:", 404, Keeps);
     check(b"X: \t a b \t ", 404, Keeps);
@@ -208,17 +209,18 @@ fn fields(on: &Adapter) {
     check(b"X\0: z", 400, Closes);
     check("\u{e9}: z".as_bytes(), 400, Closes);
     check(b"X: y\n", 400, Closes);
-    // The first field, where obsolete parsers took white space for the end of the line above.
+    // In the first field line, where white space at the start continues the request line for some
+    // parsers.
     http.check("GET /x HTTP/1.1\r\n Host: localhost\r\n\r\n", 400, Closes);
     http.check("GET /x HTTP/1.1\r\nHost: localhost\r\n\n", 400, Closes);
 }
 
-fn host_syntax(on: &Adapter) {
-    let mut http = Http::new(on);
-    let mut check = |host: &[u8], status, then| {
-        // No guard there, so that only syntax counts.
+fn host_syntax_is_checked(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
+    let mut check = |host: &[u8], status, after| {
+        // `/ready` has no guard, so only the syntax counts.
         let request = [b"GET /ready HTTP/1.1\r\n", host, b"\r\n\r\n"].concat();
-        http.check(request, status, then);
+        http.check(request, status, after);
     };
     for host in ["a", "a:80", "a.b-c_d.", "127.0.0.1:65535", "[::1]", "[fe80::1]:1", "a%20b"] {
         check(format!("Host: {host}").as_bytes(), 200, Keeps);
@@ -258,8 +260,8 @@ fn host_syntax(on: &Adapter) {
     http.check("GET /ready HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400, Closes);
 }
 
-fn heads_that_are_too_large(on: &Adapter) {
-    let mut http = Http::new(on);
+fn heads_over_the_limits_are_431_or_414(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
     let line = "GET /x HTTP/1.1\r\nHost: localhost\r\n";
     let filled = |total: usize| {
         let rest = total - line.len() - "X: \r\n\r\n".len();
@@ -282,8 +284,8 @@ fn heads_that_are_too_large(on: &Adapter) {
     http.check(format!("{} /x HTTP/1.1\r\n\r\n", "X".repeat(20_000)), 501, Closes);
 }
 
-fn content_lengths(on: &Adapter) {
-    let mut http = Http::new(on);
+fn content_lengths_are_parsed_strictly(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
     let n = BODY.len();
     http.check_post(&format!("Content-Length: {n}"), BODY, 202, Keeps);
     http.check_post(&format!("Content-Length:\t{n} \t"), BODY, 202, Keeps);
@@ -313,7 +315,7 @@ fn content_lengths(on: &Adapter) {
     ] {
         http.check_post(&format!("Content-Length: {length}"), BODY, 400, Closes);
     }
-    // Framing is the same whatever the method.
+    // Framing does not depend on the method.
     let tail = "Host: localhost\r\n";
     http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5\r\n\r\nhello"), 200, Keeps);
     http.check(format!("GET /ready HTTP/1.1\r\n{tail}Content-Length: 5,5\r\n\r\n"), 400, Closes);
@@ -326,8 +328,8 @@ fn content_lengths(on: &Adapter) {
     );
 }
 
-fn transfer_encodings(on: &Adapter) {
-    let mut http = Http::new(on);
+fn transfer_encodings_other_than_chunked_are_refused(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
     let chunked = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
     http.check_post("Transfer-Encoding: chunked", &chunked, 202, Keeps);
     http.check_post("Transfer-Encoding: \tCHUNKED ", &chunked, 202, Keeps);
@@ -358,13 +360,13 @@ fn transfer_encodings(on: &Adapter) {
     http.check(old, 400, Closes);
 }
 
-fn chunked_bodies(on: &Adapter) {
-    let mut http = Http::new(on);
+fn chunked_bodies_are_parsed_strictly(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
     let n = BODY.len();
     let (a, b) = BODY.split_at(7);
     let m = n - 7;
-    let mut check = |body: &str, status, then| {
-        http.check_post("Transfer-Encoding: chunked", body, status, then);
+    let mut check = |body: &str, status, after| {
+        http.check_post("Transfer-Encoding: chunked", body, status, after);
     };
     check(&format!("7\r\n{a}\r\n{m:x}\r\n{b}\r\n0\r\n\r\n"), 202, Keeps);
     check(&format!("0007\r\n{a}\r\n{m:X}\r\n{b}\r\n000\r\n\r\n"), 202, Keeps);
@@ -388,7 +390,7 @@ fn chunked_bodies(on: &Adapter) {
         "ffffffffffffffff0".into(),
         format!("{n:x};"),
         format!("{n:x};=b"),
-        // The white space that RFC 9112 section 7.1.1 calls bad.
+        // The "bad white space" of RFC 9112 section 7.1.1.
         format!("{n:x} ;a=b"),
         format!("{n:x}; a=b"),
         format!("{n:x};a =b"),
@@ -420,16 +422,16 @@ fn chunked_bodies(on: &Adapter) {
     check(&format!("{many}0\r\n\r\n"), 413, Closes);
 }
 
-/// Nothing more has to come: no line end, no rest of the head.
-fn the_first_wrong_octet_is_enough(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+/// The refusal does not wait for a line end or the rest of the head.
+fn first_malformed_octet_is_refused_at_once(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |bytes: &[u8], status: u16| {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         client.send(bytes);
         let case = bytes.escape_ascii().to_string();
         assert_eq!(client.response().status, status, "{case}");
         client.expect_end();
-        room.bystander.check_alive(&case);
+        fixture.other_session.check_alive(&case);
     };
     check(b"\x16", 400);
     check(b"\x80", 400);
@@ -445,9 +447,9 @@ fn the_first_wrong_octet_is_enough(on: &Adapter) {
     check(&[b'X'; 100], 501);
 }
 
-fn expectations(on: &Adapter) {
-    let mut http = Http::new(on);
-    let address = http.room.server.address();
+fn expect_100_continue_is_answered(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
+    let address = http.fixture.server.address();
     let head = |endpoint: &str, more: &str| {
         format!(
             "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -470,7 +472,7 @@ fn expectations(on: &Adapter) {
         assert_eq!(client.ask(chunked).status, 202, "{value}, chunked");
         assert_eq!(http.stream.message(), answer(1, "[]"), "{value}, chunked");
     }
-    // The final status at once, where the head is enough to refuse.
+    // The final status comes at once if the head suffices to refuse.
     let check = |endpoint: &str, more: &str, status: u16| {
         let mut client = Client::connect(address);
         client.send(head(endpoint, &format!("{more}\r\nExpect: 100-continue")));
@@ -486,18 +488,18 @@ fn expectations(on: &Adapter) {
     let mut client = Client::connect(address);
     let other = head(&http.endpoint, "Content-Length: 5\r\nExpect: 101-switch");
     assert_eq!(client.ask(other).status, 417);
-    // Of HTTP/1.0 it is ignored.
+    // HTTP/1.0 clients' expectations are ignored.
     let old =
         head(&http.endpoint, &format!("Content-Length: {}\r\nExpect: 100-continue", BODY.len()));
     let mut client = Client::connect(address);
     client.send(old.replace("HTTP/1.1", "HTTP/1.0"));
     assert_eq!(client.ask(BODY).status, 202);
     assert_eq!(http.stream.message(), answer(1, "[]"));
-    http.room.bystander.check_alive("expectations");
+    http.fixture.other_session.check_alive("expectations");
 }
 
-fn keep_alive(on: &Adapter) {
-    let mut http = Http::new(on);
+fn keep_alive_follows_version_and_connection_field(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
     let line = "GET /x HTTP/1.1\r\nHost: localhost\r\n";
     http.check(format!("{line}\r\n"), 404, Keeps);
     http.check(format!("{line}Connection: keep-alive\r\n\r\n"), 404, Keeps);
@@ -507,12 +509,12 @@ fn keep_alive(on: &Adapter) {
     http.check(format!("{line}Connection: x\r\nConnection: close\r\n\r\n"), 404, Closes);
     http.check("GET /x HTTP/1.0\r\n\r\n", 404, Closes);
     http.check("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 404, Keeps);
-    // HTTP/1.0 has to be told that it may go on.
-    let mut client = Client::connect(http.room.server.address());
+    // An HTTP/1.0 client must be told that the connection stays open.
+    let mut client = Client::connect(http.fixture.server.address());
     let response = client.ask("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert!(response.field("Connection").is_some_and(|c| c.eq_ignore_ascii_case("keep-alive")));
     assert_eq!(response.field("Transfer-Encoding"), None);
-    // A small body of a refused request is passed over, a large one is not.
+    // A small body of a refused request is discarded; a large one closes the connection.
     let small = "x".repeat(1_000);
     let refused = |length: usize, body: &str| {
         format!("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -521,8 +523,8 @@ fn keep_alive(on: &Adapter) {
     http.check(refused(10_000_000, &small), 404, Closes);
 }
 
-fn pipelining(on: &Adapter) {
-    let mut http = Http::new(on);
+fn pipelined_requests_are_answered_in_order(on: &Adapter) {
+    let mut http = HttpFixture::new(on);
     let n = BODY.len();
     let endpoint = &http.endpoint;
     let requests = [
@@ -557,7 +559,7 @@ fn pipelining(on: &Adapter) {
     ];
     let all: String = requests.iter().map(|(request, _)| request.as_str()).collect();
     for size in [all.len(), 100, 7, 1] {
-        let mut client = Client::connect(http.room.server.address());
+        let mut client = Client::connect(http.fixture.server.address());
         for piece in all.as_bytes().chunks(size) {
             let _ = client.try_send(piece);
         }
@@ -568,20 +570,20 @@ fn pipelining(on: &Adapter) {
         for _ in 0..2 {
             assert_eq!(http.stream.message(), answer(1, "[]"), "in pieces of {size}");
         }
-        http.room.bystander.check_alive("pipelining");
+        http.fixture.other_session.check_alive("pipelining");
     }
 }
 
-fn deadlines(on: &Adapter) {
+fn input_deadlines_are_408_or_a_close(on: &Adapter) {
     let config = timeouts(|t| {
         t.head = Some(Duration::from_secs(1));
         t.body = Some(Duration::from_secs(1));
         t.idle = Some(Duration::from_secs(1));
         t.linger = Some(Duration::from_secs(1));
     });
-    let mut room = Room::new(on, config.build().expect("good"));
-    let address = room.server.address();
-    let endpoint = room.bystander.endpoint.clone();
+    let mut fixture = Fixture::new(on, config.build().expect("good"));
+    let address = fixture.server.address();
+    let endpoint = fixture.other_session.endpoint.clone();
     let check = |case: &str, bytes: &[u8], statuses: &[u16]| {
         let mut client = Client::connect(address);
         client.send(bytes);
@@ -598,15 +600,15 @@ fn deadlines(on: &Adapter) {
     let post = post_request(&endpoint, BODY);
     check("half a body", &post[..post.len() - 1], &[408]);
     check("no body", &post[..post.len() - BODY.len()], &[408]);
-    // A client that reads its refusal and never closes does not hold the connection.
+    // A client that reads its refusal and never closes does not keep the connection open.
     let mut client = Client::connect(address);
     client.send(b"\x16");
     assert_eq!(client.response().status, 400);
     client.expect_end();
-    wait_until("the connection that lingers", || room.server.metrics().connections_open() == 1);
+    wait_until("the connection that lingers", || fixture.server.metrics().connections_open() == 1);
     let silent = Stream::open(address);
-    room = Room { server: room.server, bystander: silent };
+    fixture = Fixture { server: fixture.server, other_session: silent };
     let body = call(1, "{}");
-    let posted = Client::connect(address).ask(room.bystander.post_request(&body));
-    assert_eq!((posted.status, room.bystander.message()), (202, answer(1, "{}")));
+    let posted = Client::connect(address).ask(fixture.other_session.post_request(&body));
+    assert_eq!((posted.status, fixture.other_session.message()), (202, answer(1, "{}")));
 }

@@ -1,5 +1,5 @@
-//! The example `jwt` of the tokio adapter: whose tokens it takes. The keys beside this are for these
-//! tests, and guard nothing.
+//! The example `jwt` of the tokio adapter: which tokens it accepts. The keys in this folder are for
+//! these tests only.
 
 #[path = "../../../io-tokio/examples/jwt/tokens.rs"]
 mod tokens;
@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use mcp_sse_core::{Config, ProtectedResource};
 use mcp_sse_driver::VerdictCache;
-use mcp_sse_tests::adapter::{Listen, Place, Server, TOKIO, authorize};
+use mcp_sse_tests::adapter::{HandlerThread, Listen, RunningServer, TOKIO, authorize};
 use mcp_sse_tests::client::{Client, Response, Stream, answer, call};
 use mcp_sse_tests::{PATIENCE, finish, handlers};
 use serde_json::{Value, json};
@@ -22,17 +22,17 @@ const SIGNING: &[u8] = include_bytes!("jwt/signing.pem");
 const PUBLIC: &[u8] = include_bytes!("jwt/public.pem");
 const ISSUER: &str = "https://login.example.com";
 
-/// What the example serves, on a free port, and the names of those who get in.
-fn start(tokens: Tokens) -> (Server, mpsc::Receiver<mcp_sse_driver::Session>) {
+/// Starts the example's server on a free port. Returns it with the sessions that it opens.
+fn start(tokens: Tokens) -> (RunningServer, mpsc::Receiver<mcp_sse_driver::Session>) {
     let (sender, sessions) = mpsc::channel();
     let resource = ProtectedResource::new("http://localhost/sse").authorization_server(ISSUER);
     let config = Config::builder().protected_resource(resource).build().expect("good");
     let decide = authorize(async move |head| tokens.decide(&head));
-    let server = Server::try_start_authorized(
+    let server = RunningServer::try_start_authorized(
         &TOKIO,
         Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0))),
         1,
-        Place::Local,
+        HandlerThread::Local,
         config,
         Some((decide, VerdictCache::new())),
         handlers::give(sender),
@@ -45,7 +45,7 @@ fn claims() -> Value {
     json!({"sub": "alice", "iss": ISSUER, "aud": "mcp", "exp": exp})
 }
 
-/// Good claims, but for one; `null` takes it away.
+/// Valid claims with one changed; `null` removes it.
 fn claims_with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     let all = claims.as_object_mut().expect("an object");
@@ -74,28 +74,28 @@ fn get(authorization: &str) -> String {
 }
 
 #[track_caller]
-fn refusal(server: &Server, authorization: &str) -> Response {
+fn refusal(server: &RunningServer, authorization: &str) -> Response {
     let response = Client::connect(server.address()).ask(get(authorization));
     assert_eq!(response.status, 401, "{authorization}: {response:?}");
     response
 }
 
 #[track_caller]
-fn check_refused(server: &Server, why: &str, token: &str) {
+fn check_refused(server: &RunningServer, why: &str, token: &str) {
     let response = refusal(server, &format!("Authorization: Bearer {token}\r\n"));
     let challenge = response.field("www-authenticate").expect("a challenge");
     assert!(challenge.contains(r#"error="invalid_token""#), "{why}: {challenge}");
 }
 
-/// A token with another header in front of the same payload, and without a signature.
+/// The same payload with a header for no algorithm, and without a signature.
 fn unsigned(token: &str) -> String {
     let payload = token.split('.').nth(1).expect("a payload");
     // {"alg":"none","typ":"JWT"}
     format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.")
 }
 
-/// Everything that is no good, whichever algorithm the server has.
-fn check(server: &Server, sign: impl Fn(&Value) -> String) {
+/// Checks that invalid tokens are refused, for any algorithm.
+fn check(server: &RunningServer, sign: impl Fn(&Value) -> String) {
     let now = get_current_timestamp();
     for (name, value) in [
         ("exp", json!(now - 3_600)),
@@ -135,9 +135,9 @@ fn check(server: &Server, sign: impl Fn(&Value) -> String) {
     assert_eq!(server.metrics().sessions_opened, 0);
 }
 
-/// And what is good.
+/// Checks that valid tokens are accepted.
 fn check_good(
-    server: &Server,
+    server: &RunningServer,
     sessions: &mpsc::Receiver<mcp_sse_driver::Session>,
     sign: impl Fn(&Value) -> String,
 ) {
@@ -166,7 +166,7 @@ fn check_good(
 }
 
 #[test]
-fn hs256() {
+fn hs256_tokens_are_verified() {
     let (server, sessions) = start(Tokens::hs256(SECRET, ISSUER, "mcp").expect("a secret"));
     let sign = |claims: &Value| sign(Algorithm::HS256, &secret(), claims);
     check(&server, sign);
@@ -180,11 +180,11 @@ fn hs256() {
 }
 
 #[test]
-fn rs256() {
+fn rs256_tokens_are_verified() {
     let (server, sessions) = start(Tokens::rs256(PUBLIC, ISSUER, "mcp").expect("a key"));
     let sign = |claims: &Value| sign(Algorithm::RS256, &rsa(), claims);
     check(&server, sign);
-    // The public key is everybody's; it must not serve as a secret.
+    // The public key is not secret; it must not be accepted as an HMAC secret.
     let text = core::str::from_utf8(PUBLIC).expect("PEM");
     for confused in [PUBLIC, text.trim_end().as_bytes()] {
         let confused = EncodingKey::from_secret(confused);
@@ -196,7 +196,7 @@ fn rs256() {
 }
 
 #[test]
-fn keys_that_are_none() {
+fn invalid_keys_are_errors() {
     assert!(Tokens::hs256(&SECRET[..31], ISSUER, "mcp").is_err());
     for pem in [&b"nonsense"[..], SECRET, b""] {
         assert!(Tokens::rs256(pem, ISSUER, "mcp").is_err());

@@ -1,10 +1,10 @@
-//! Limits of the whole server where there are many workers, and those of the process.
+//! Limits of a server with many workers, and the descriptor limit of the process.
 
 use core::net::SocketAddr;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{Adapter, Listen, Place, Server};
-use mcp_sse_tests::child::{self, Child, Descriptors};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, Listen, RunningServer};
+use mcp_sse_tests::child::{self, ChildProcess, DescriptorLimit};
 use mcp_sse_tests::client::{Client, Stream, answer, call};
 use mcp_sse_tests::{for_each_adapter, handlers};
 
@@ -13,11 +13,18 @@ for_each_adapter!(
     posts_are_answered_when_streams_have_all_descriptors_they_may_have,
 );
 
-fn start(on: &Adapter, workers: usize) -> Server {
+fn start(on: &Adapter, workers: usize) -> RunningServer {
     let listen = Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0)));
     let config = Config::default();
-    Server::try_start_workers(on, listen, workers, Place::Local, config, handlers::echo())
-        .expect("a server")
+    RunningServer::try_start_workers(
+        on,
+        listen,
+        workers,
+        HandlerThread::Local,
+        config,
+        handlers::echo(),
+    )
+    .expect("a server")
 }
 
 fn longest_body_is_answered_by_one_of_many_workers(on: &Adapter) {
@@ -35,7 +42,7 @@ fn longest_body_is_answered_by_one_of_many_workers(on: &Adapter) {
     }
 }
 
-/// What a child is to do here.
+/// The role of the child process.
 const SERVE: &str = "serve with few descriptors";
 const WORKERS: &str = "MCP_SSE_TESTS_WORKERS";
 
@@ -44,14 +51,14 @@ fn posts_are_answered_when_streams_have_all_descriptors_they_may_have(on: &Adapt
     if child::role().as_deref() == Some(SERVE) {
         let workers = if std::env::args().any(|arg| arg == WORKERS) { 3 } else { 1 };
         let server = start(on, workers);
-        child::tell_parent(server.address());
+        child::send_to_parent(server.address());
         return child::wait_for_parent();
     }
     let test = format!("limits::{}::{NAME}", on.name);
-    // A further name of a test is none, and tells the child how many workers there are to be.
+    // The last argument matches no test; it tells the child that it needs several workers.
     for (descriptors, more) in [(64, None), (128, Some(WORKERS))] {
         let arguments: Vec<&str> = ["--exact", &test].into_iter().chain(more).collect();
-        let child = Child::start(SERVE, &arguments, Descriptors::Few(descriptors));
+        let child = ChildProcess::start(SERVE, &arguments, DescriptorLimit::Few(descriptors));
         let address: SocketAddr = child.line().parse().expect("an address");
         let mut streams = Vec::new();
         let refusal = loop {

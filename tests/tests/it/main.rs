@@ -1,4 +1,4 @@
-//! The server over real sockets, held against the wire contract.
+//! Tests of the wire contract over real sockets.
 
 mod addresses;
 mod authorize;
@@ -7,11 +7,12 @@ mod guard;
 mod guard_table;
 mod handle;
 mod http;
-mod journeys;
+
 mod jwt;
 mod limits;
 mod names;
 mod post;
+mod round_trips;
 mod routes;
 mod sdk;
 mod sdk_0_10;
@@ -22,5 +23,5 @@ mod tower;
 mod unix;
 mod workers;
 
-use mcp_sse_tests::adapter::Room;
+use mcp_sse_tests::adapter::Fixture;
 use mcp_sse_tests::{limits, timeouts};

@@ -1,10 +1,10 @@
-//! Every public type that the adapters' signatures reach can be named through the adapter itself, so that
-//! an application depends on one crate. This compiles or it does not.
+//! Every public type in the adapters' signatures can be named through the adapter itself, so that
+//! an application depends on one crate. The test is that this compiles.
 
 #![expect(dead_code, reason = "names are all that is tried")]
 
-/// The names that both adapters have. Each function takes what a public method takes and returns what it
-/// returns, so that the name is that very type.
+/// The names of both adapters. Each function has a parameter or result of a public method, so that
+/// the name is that of the same type.
 macro_rules! check {
     ($adapter:ident) => {
         mod $adapter {
@@ -14,17 +14,19 @@ macro_rules! check {
             use std::sync::Arc;
 
             use $adapter::{
-                ADDRESSES_MAX, Acknowledgement, Authorization, Cidr, CidrError, CloseReason,
-                Closed, Config, ConfigBuilder, ConfigError, DECISIONS_MAX, Decision, Disposition,
-                ExchangeClient, ExchangeRequest, Fault, Frame, Handle, HandlerReturn, HealthExtras,
-                Limits, Listener, Metrics, Peer, Principal, ProtectedResource, Rate, RateError,
-                Reach, Refusal, RequestHead, ResponseHead, ReturnsFuture, ReturnsNothing,
-                SendError, Session, SessionId, SessionSender, ShardId, StaticTokens,
-                StaticTokensBuilder, StaticTokensError, Stopped, Timeouts, Tls, TlsError,
-                TlsProblem, Verdict, VerdictCache, WORKERS_MAX, http1, jsonrpc, rustls, sse,
+                ADDRESSES_MAX, Authorization, Cidr, CidrError, CloseReason, Closed, Config,
+                ConfigBuilder, ConfigError, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision,
+                Disposition, ExchangeClient, ExchangeRequest, Fault, Frame, Handle, HandlerReturn,
+                HealthExtras, Limits, Listener, Metrics, Peer, Principal, ProtectedResource, Rate,
+                RateError, Reach, Refusal, RequestHead, ResponseHead, ReturnsFuture,
+                ReturnsNothing, SendError, Session, SessionId, SessionSender, ShardId,
+                StaticTokens, StaticTokensBuilder, StaticTokensError, Stopped, Timeouts, Tls,
+                TlsError, TlsProblem, Verdict, VerdictCache, WORKERS_MAX, http1, jsonrpc, rustls,
+                sse,
             };
 
-            const NUMBERS: [usize; 3] = [ADDRESSES_MAX, DECISIONS_MAX, WORKERS_MAX];
+            const NUMBERS: [usize; 4] =
+                [ADDRESSES_MAX, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, WORKERS_MAX];
 
             fn listener(listener: Listener) -> (Handle, std::io::Result<Listener>) {
                 let handle = listener.handle();
@@ -34,6 +36,12 @@ macro_rules! check {
                     Decision::new(Verdict::Refuse(Refusal::Forbidden)).valid_for(Duration::ZERO)
                 };
                 (handle, listener.verdict_cache(cache).authorize(answer))
+            }
+
+            fn sent_to_another_thread(listener: Listener, other: Listener) -> impl Send {
+                let serve =
+                    listener.serve(async |mut session| while session.recv().await.is_some() {});
+                (serve, other.serve_on_workers(async |session| drop(session)))
             }
 
             fn tls(config: Arc<rustls::ServerConfig>) -> Result<Tls, TlsError> {
@@ -114,7 +122,6 @@ macro_rules! check {
                 let builder: ConfigBuilder = Config::builder();
                 builder
                     .authorization(Authorization::Static(tokens))
-                    .acknowledgement(Acknowledgement::Queued)
                     .protected_resource(ProtectedResource::new("https://mcp.example"))
                     .shard(ShardId(0))
                     .build()

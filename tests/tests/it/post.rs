@@ -1,55 +1,55 @@
-//! WIRE 2: the post.
+//! Posts: section 2 of the wire contract.
 
 use core::time::Duration;
 use std::sync::mpsc;
 
 use mcp_sse_core::{Config, Fault, ShardId};
-use mcp_sse_tests::adapter::{Adapter, Server};
+use mcp_sse_tests::adapter::{Adapter, RunningServer};
 use mcp_sse_tests::client::{Client, Response, Stream, answer, call, post_request};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers};
 
-use crate::{Room, limits};
+use crate::{Fixture, limits};
 
 for_each_adapter!(
-    accepted,
-    refused_by_the_head,
-    refused_by_the_body,
-    strange_but_harmless,
-    too_large,
-    no_such_session,
-    ids_come_back_exactly,
-    a_202_is_a_202,
-    requests_in_flight,
-    a_full_queue,
+    valid_posts_are_202,
+    invalid_heads_are_refused,
+    invalid_bodies_are_refused_400,
+    unusual_json_does_not_harm_the_session,
+    bodies_over_the_limit_are_413,
+    unknown_sessions_are_404,
+    request_ids_are_echoed_exactly,
+    accepted_post_survives_its_connection,
+    requests_over_in_flight_max_wait_and_are_told_busy,
+    posts_over_inbound_messages_max_are_refused,
 );
 
-/// One session of a server, and another one beside it.
-struct Session {
-    room: Room,
+/// A session to post to, on a server with another session beside it.
+struct SessionFixture {
+    fixture: Fixture,
     stream: Stream,
 }
 
-impl Session {
+impl SessionFixture {
     fn new(on: &Adapter, config: Config) -> Self {
-        let room = Room::new(on, config);
-        let stream = Stream::open(room.server.address());
-        Self { room, stream }
+        let fixture = Fixture::new(on, config);
+        let stream = Stream::open(fixture.server.address());
+        Self { fixture, stream }
     }
 
-    /// Sends a request on a connection of its own, with `ENDPOINT` in it replaced, and returns the
-    /// answer. Neither the session it was for nor the other one is the worse for it: a refused
-    /// message is not delivered, or its echo would come first.
+    /// Sends a request on a new connection, with `ENDPOINT` replaced, and returns the response. It
+    /// checks that neither session is disturbed: a refused message is not delivered, or its echo
+    /// would come first.
     #[track_caller]
     fn ask(&mut self, case: &str, request: &[u8]) -> Response {
-        let mut client = Client::connect(self.room.server.address());
+        let mut client = Client::connect(self.fixture.server.address());
         let request = self.fill_in(request);
-        // A refusal may come before everything was said.
+        // A refusal may come before everything was sent.
         let _ = client.try_send(&request);
         let response = client.response();
         if response.status != 202 {
             self.stream.check_alive(case);
         }
-        self.room.bystander.check_alive(case);
+        self.fixture.other_session.check_alive(case);
         response
     }
 
@@ -65,8 +65,8 @@ impl Session {
 
 const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"echo","params":[1]}"#;
 
-fn accepted(on: &Adapter) {
-    let mut session = Session::new(on, Config::default());
+fn valid_posts_are_202(on: &Adapter) {
+    let mut session = SessionFixture::new(on, Config::default());
     let mut check = |head: &str, body: &str| {
         let response = session.ask(head, format!("{head}\r\n\r\n{body}").as_bytes());
         assert_eq!(response.status_line, "HTTP/1.1 202 Accepted", "{head}");
@@ -96,10 +96,10 @@ fn accepted(on: &Adapter) {
     );
     let padded = format!(" \t\r\n{BODY}\n ");
     check(&format!("{post}\r\n{json}\r\nContent-Length: {}", padded.len()), &padded);
-    // A trailing slash, another parameter beside, an origin.
+    // A trailing slash, another query parameter, and an `Origin`.
     let slash = session.stream.endpoint.replace("/messages?", "/messages/?a=b&");
     let mut check = |head: &str| {
-        let mut client = Client::connect(session.room.server.address());
+        let mut client = Client::connect(session.fixture.server.address());
         let response = client.ask(format!("{head}\r\n{json}\r\nContent-Length: {n}\r\n\r\n{BODY}"));
         assert_eq!(response.status, 202, "{head}");
         assert_eq!(session.stream.message(), answer(1, "[1]"), "{head}");
@@ -109,26 +109,26 @@ fn accepted(on: &Adapter) {
     check(&format!("POST http://localhost{slash} HTTP/1.1\r\nHost: localhost"));
 }
 
-/// Text of a refusal, and what it says to programs.
+/// The body of a refusal.
 #[derive(Clone, Copy, Debug)]
-enum Says<'a> {
-    /// Plain text with this in it.
+enum RefusalBody<'a> {
+    /// Plain text that contains this.
     Text(&'a str),
-    /// A JSON-RPC error of this code.
+    /// A JSON-RPC error with this code.
     Error(i64),
 }
 
 #[track_caller]
-fn check_refusal(case: &str, response: &Response, status: u16, says: Says<'_>) {
+fn check_refusal(case: &str, response: &Response, status: u16, expected: RefusalBody<'_>) {
     assert_eq!(response.status, status, "{case}: {response:?}");
     assert!(response.field("Date").is_some(), "{case}");
     let content_type = response.field("Content-Type").unwrap_or_default();
-    match says {
-        Says::Text(part) => {
+    match expected {
+        RefusalBody::Text(part) => {
             assert!(content_type.starts_with("text/plain"), "{case}: {content_type}");
             assert!(response.text().contains(part), "{case}: {:?}", response.text());
         }
-        Says::Error(code) => {
+        RefusalBody::Error(code) => {
             assert_eq!(content_type, "application/json", "{case}");
             let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
             let member = |path| body.pointer(path).cloned();
@@ -141,14 +141,14 @@ fn check_refusal(case: &str, response: &Response, status: u16, says: Says<'_>) {
     }
 }
 
-fn refused_by_the_head(on: &Adapter) {
-    let mut session = Session::new(on, Config::default());
+fn invalid_heads_are_refused(on: &Adapter) {
+    let mut session = SessionFixture::new(on, Config::default());
     let mut check = |line: &str, fields: &str, status: u16, part: &str| {
         let case = format!("{line}, {fields}");
         let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
         let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{BODY}");
         let response = session.ask(&case, request.as_bytes());
-        check_refusal(&case, &response, status, Says::Text(part));
+        check_refusal(&case, &response, status, RefusalBody::Text(part));
         response
     };
     let n = BODY.len();
@@ -194,14 +194,14 @@ fn refused_by_the_head(on: &Adapter) {
             assert_eq!(response.field("Allow"), Some("POST"), "{line}");
         }
     }
-    let mut client = Client::connect(session.room.server.address());
+    let mut client = Client::connect(session.fixture.server.address());
     client.send("HEAD /messages HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = client.head();
     assert_eq!((head.status, head.field("Allow")), (405, Some("POST")));
 }
 
-fn refused_by_the_body(on: &Adapter) {
-    let mut session = Session::new(on, Config::default());
+fn invalid_bodies_are_refused_400(on: &Adapter) {
+    let mut session = SessionFixture::new(on, Config::default());
     let mut check = |case: &str, body: &[u8], code: i64| {
         let head = format!(
             "POST ENDPOINT HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -209,7 +209,7 @@ fn refused_by_the_body(on: &Adapter) {
             body.len()
         );
         let response = session.ask(case, &[head.as_bytes(), body].concat());
-        check_refusal(case, &response, 400, Says::Error(code));
+        check_refusal(case, &response, 400, RefusalBody::Error(code));
         let chunked = format!(
             "POST ENDPOINT HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Transfer-Encoding: chunked\r\n\r\n{:x}\r\n",
@@ -218,7 +218,7 @@ fn refused_by_the_body(on: &Adapter) {
         if !body.is_empty() {
             let request = [chunked.as_bytes(), body, b"\r\n0\r\n\r\n"].concat();
             let response = session.ask(case, &request);
-            check_refusal(case, &response, 400, Says::Error(code));
+            check_refusal(case, &response, 400, RefusalBody::Error(code));
         }
     };
     let request = |member: &str| format!(r#"{{"jsonrpc":"2.0","method":"echo",{member}}}"#);
@@ -244,7 +244,7 @@ fn refused_by_the_body(on: &Adapter) {
         check(case, body, -32700);
     }
     let nested = |depth: usize| {
-        // The message itself is the first level.
+        // The message itself is the first level of nesting.
         let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
         request(&format!(r#""id":1,"params":{open}{close}"#))
     };
@@ -282,13 +282,13 @@ fn refused_by_the_body(on: &Adapter) {
     assert_eq!(response.status, 202, "nesting of 128");
 }
 
-fn strange_but_harmless(on: &Adapter) {
-    let mut session = Session::new(on, Config::default());
+fn unusual_json_does_not_harm_the_session(on: &Adapter) {
+    let mut session = SessionFixture::new(on, Config::default());
     let mut check = |case: &str, body: &str| {
         let response = session.ask(case, &post_request("ENDPOINT", body));
         assert!(response.status < 500, "{case}: {response:?}");
         if response.status == 202 {
-            // The echo is whatever it is; the session goes on behind it.
+            // The echo may be anything; the session must go on after it.
             session.stream.message();
             session.stream.check_alive(case);
         }
@@ -306,19 +306,19 @@ fn strange_but_harmless(on: &Adapter) {
     check("CR and LF between tokens", &call(1, "[1,\r\n2,\r3]"));
 }
 
-fn too_large(on: &Adapter) {
-    let mut session = Session::new(on, Config::default());
+fn bodies_over_the_limit_are_413(on: &Adapter) {
+    let mut session = SessionFixture::new(on, Config::default());
     let head = "POST ENDPOINT HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let mut check = |case: &str, rest: &[u8]| {
         let response = session.ask(case, &[head.as_bytes(), rest].concat());
-        check_refusal(case, &response, 413, Says::Text("4194304"));
+        check_refusal(case, &response, 413, RefusalBody::Text("4194304"));
         assert_eq!(response.field("Connection"), Some("close"), "{case}");
     };
-    // Not one byte of them is sent.
+    // The body is not sent.
     check("declared, one too many", b"Content-Length: 4194305\r\n\r\n");
     check("declared, absurdly", b"Content-Length: 9223372036854775807\r\n\r\n");
     check("declared and expected", b"Content-Length: 4194305\r\nExpect: 100-continue\r\n\r\n");
-    // The byte that crosses, and nothing behind it.
+    // The byte that exceeds the limit, and nothing after it.
     let mut chunks = b"Transfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..64 {
         chunks.extend_from_slice(b"10000\r\n");
@@ -332,7 +332,7 @@ fn too_large(on: &Adapter) {
         &[b"Transfer-Encoding: chunked\r\n\r\n500000\r\n", &*vec![b' '; 0x400001]].concat(),
     );
 
-    // As large as may be.
+    // The largest allowed body.
     let fill = "x".repeat((4 << 20) - call(1, "\"\"").len());
     let body = call(1, &format!("\"{fill}\""));
     assert_eq!(body.len(), 4 << 20);
@@ -340,13 +340,13 @@ fn too_large(on: &Adapter) {
     assert_eq!(session.stream.message().len(), answer(1, &format!("\"{fill}\"")).len());
 }
 
-fn no_such_session(on: &Adapter) {
+fn unknown_sessions_are_404(on: &Adapter) {
     let shard = Config::builder().shard(ShardId(7)).build().expect("good");
-    let other_shard = Server::start(on, shard, handlers::echo());
+    let other_shard = RunningServer::start(on, shard, handlers::echo());
     let instance = Config::builder().instance("west").build().expect("good");
-    let other_instance = Server::start(on, instance, handlers::echo());
-    let mut session = Session::new(on, Config::default());
-    let address = session.room.server.address();
+    let other_instance = RunningServer::start(on, instance, handlers::echo());
+    let mut session = SessionFixture::new(on, Config::default());
+    let address = session.fixture.server.address();
     let ended = {
         let mut stream = Stream::open(address);
         stream.client.end();
@@ -377,9 +377,9 @@ fn no_such_session(on: &Adapter) {
     check("another slot or shard", &format!("{}{}", another(first), &token[1..]));
     check("another secret", &format!("{}{}", &token[..token.len() - 1], another(last)));
     check("ended", &ended);
-    let unknown = session.room.server.metrics().fault(Fault::UnknownSession);
+    let unknown = session.fixture.server.metrics().fault(Fault::UnknownSession);
     assert!(unknown >= 8, "{unknown}");
-    let before = session.room.server.metrics().fault(Fault::Misrouted);
+    let before = session.fixture.server.metrics().fault(Fault::Misrouted);
     let mut check = |case: &str, token: &str| {
         let endpoint = format!("/messages?session_id={token}");
         let response = session.ask(case, &post_request(&endpoint, BODY)).without_date();
@@ -387,12 +387,12 @@ fn no_such_session(on: &Adapter) {
     };
     check("another shard", foreign.token());
     check("another instance", named.token());
-    let after = session.room.server.metrics().fault(Fault::Misrouted);
+    let after = session.fixture.server.metrics().fault(Fault::Misrouted);
     assert_eq!(after, before + 2, "both are counted as misrouted");
 }
 
-fn ids_come_back_exactly(on: &Adapter) {
-    let mut session = Session::new(on, Config::default());
+fn request_ids_are_echoed_exactly(on: &Adapter) {
+    let mut session = SessionFixture::new(on, Config::default());
     let long = format!("\"{}\"", "i".repeat(4 << 10));
     for id in [
         "0",
@@ -414,10 +414,11 @@ fn ids_come_back_exactly(on: &Adapter) {
     }
 }
 
-fn a_202_is_a_202(on: &Adapter) {
-    // It does not wait for the handler, and a connection that closes behind it takes nothing back.
+fn accepted_post_survives_its_connection(on: &Adapter) {
+    // The 202 does not wait for the handler, and closing the connection does not withdraw the
+    // message.
     let (sender, messages) = mpsc::channel();
-    let server = Server::start(on, Config::default(), handlers::record(sender));
+    let server = RunningServer::start(on, Config::default(), handlers::record(sender));
     let stream = Stream::open(server.address());
     for n in 0..20 {
         let body = call(n, "{}");
@@ -426,7 +427,7 @@ fn a_202_is_a_202(on: &Adapter) {
         drop(client);
         assert_eq!(messages.recv_timeout(PATIENCE), Ok(body));
     }
-    // The others, too: notifications, responses to requests of the server.
+    // The same for notifications, and responses to requests of the server.
     for body in [
         r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
@@ -438,13 +439,13 @@ fn a_202_is_a_202(on: &Adapter) {
     }
 }
 
-fn requests_in_flight(on: &Adapter) {
+fn requests_over_in_flight_max_wait_and_are_told_busy(on: &Adapter) {
     let mut builder = limits(|l| l.in_flight_max = Some(2));
     let timeouts =
         mcp_sse_core::Timeouts { hold: Some(Duration::from_secs(1)), ..Default::default() };
     builder = builder.timeouts(timeouts);
     let (sender, sessions) = mpsc::channel();
-    let server = Server::start(on, builder.build().expect("good"), handlers::give(sender));
+    let server = RunningServer::start(on, builder.build().expect("good"), handlers::give(sender));
     let mut stream = Stream::open(server.address());
     let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
     let sender = session.sender();
@@ -453,7 +454,8 @@ fn requests_in_flight(on: &Adapter) {
         assert_eq!(stream.post(&call(n, "{}")).status, 202);
         assert_eq!(receive(), call(n, "{}"));
     }
-    // The third is held, and when that is over told so on the stream; others pass meanwhile.
+    // The third request is queued, and then answered "busy" on the stream; other messages pass
+    // meanwhile.
     let mut held = Client::connect(server.address());
     held.send(stream.post_request(&call(3, "{}")));
     for body in [
@@ -468,7 +470,7 @@ fn requests_in_flight(on: &Adapter) {
     assert_eq!(busy.pointer("/id"), Some(&3.into()), "{busy}");
     assert_eq!(busy.pointer("/error/code"), Some(&(-32000).into()), "{busy}");
     assert_eq!(server.metrics().fault(Fault::Busy), 1);
-    // With an answer there is room again, also for one that is waiting already.
+    // A response makes room, also for a request that waits already.
     let mut waiting = Client::connect(server.address());
     waiting.send(stream.post_request(&call(4, "{}")));
     mcp_sse_tests::wait_until("a post is held", || server.metrics().posts_held == 2);
@@ -478,13 +480,13 @@ fn requests_in_flight(on: &Adapter) {
     assert_eq!(stream.message(), answer(1, "{}"));
 }
 
-fn a_full_queue(on: &Adapter) {
+fn posts_over_inbound_messages_max_are_refused(on: &Adapter) {
     let mut builder = limits(|l| l.inbound_messages_max = Some(8));
     let timeouts =
         mcp_sse_core::Timeouts { hold: Some(Duration::from_millis(100)), ..Default::default() };
     builder = builder.timeouts(timeouts);
     let (sender, sessions) = mpsc::channel();
-    let server = Server::start(on, builder.build().expect("good"), handlers::give(sender));
+    let server = RunningServer::start(on, builder.build().expect("good"), handlers::give(sender));
     let mut stream = Stream::open(server.address());
     let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
     let note = |n: u32| format!(r#"{{"jsonrpc":"2.0","method":"n","params":[{n}]}}"#);
@@ -492,7 +494,7 @@ fn a_full_queue(on: &Adapter) {
         assert_eq!(stream.post(&note(n)).status, 202, "{n} of 8");
     }
     let refused = stream.post(&note(100));
-    check_refusal("a notification", &refused, 503, Says::Text(""));
+    check_refusal("a notification", &refused, 503, RefusalBody::Text(""));
     let seconds = refused.field("Retry-After").expect("when to come again");
     assert!(seconds.parse::<u32>().is_ok(), "{seconds}");
     let response = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
@@ -501,7 +503,7 @@ fn a_full_queue(on: &Adapter) {
     let busy: serde_json::Value = serde_json::from_str(&stream.message()).expect("JSON");
     assert_eq!(busy.pointer("/error/code"), Some(&(-32000).into()), "{busy}");
     assert_eq!(busy.pointer("/id"), Some(&7.into()), "{busy}");
-    // What was accepted comes, in order; what was refused does not.
+    // Accepted messages are delivered in order, refused ones are not.
     for n in 0..8 {
         let message = finish("a message", session.recv()).expect("a message");
         assert_eq!(message.text(), note(n));

@@ -1,18 +1,23 @@
-//! WIRE 3: the other routes.
+//! The other routes: section 3 of the wire contract.
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{Adapter, Server};
+use mcp_sse_tests::adapter::{Adapter, RunningServer};
 use mcp_sse_tests::client::{Client, Stream, health};
 use mcp_sse_tests::{for_each_adapter, handlers, wait_until};
 
-use crate::{Room, limits};
+use crate::{Fixture, limits};
 
-for_each_adapter!(what_health_says, readiness, nothing_there, methods_everywhere);
+for_each_adapter!(
+    health_is_json_with_counts,
+    ready_is_503_while_sessions_are_full,
+    unknown_paths_are_404,
+    other_methods_are_405_or_501
+);
 
-fn what_health_says(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+fn health_is_json_with_counts(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |request: &str| {
-        let response = Client::connect(room.server.address()).ask(format!("{request}\r\n\r\n"));
+        let response = Client::connect(fixture.server.address()).ask(format!("{request}\r\n\r\n"));
         assert_eq!(response.status_line, "HTTP/1.1 200 OK", "{request}");
         assert_eq!(response.field("Content-Type"), Some("application/json"), "{request}");
         let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
@@ -25,18 +30,18 @@ fn what_health_says(on: &Adapter) {
         let shape: String =
             timestamp.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00T00:00:00Z", "{request}: {timestamp}");
-        room.bystander.check_alive(request);
+        fixture.other_session.check_alive(request);
     };
     check("GET /health HTTP/1.1\r\nHost: localhost");
     check("GET /health/ HTTP/1.1\r\nHost: localhost");
     check("GET /health?verbose HTTP/1.1\r\nHost: localhost");
     check("GET /health HTTP/1.0");
-    // In front of the guard.
+    // Health checks come before the guard.
     check("GET /health HTTP/1.1\r\nHost: 10.0.0.7:8000");
     check("GET /health HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example");
     check("GET http://evil.example/health HTTP/1.1\r\nHost: localhost");
 
-    let mut client = Client::connect(room.server.address());
+    let mut client = Client::connect(fixture.server.address());
     client.send("HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let head = client.head();
     assert_eq!((head.status, head.field("Content-Type")), (200, Some("application/json")));
@@ -45,8 +50,8 @@ fn what_health_says(on: &Adapter) {
     assert!(length > 50, "{length}");
     assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
 
-    // The counts follow what is there.
-    let address = room.server.address();
+    // The counts follow connections and sessions.
+    let address = fixture.server.address();
     drop(client);
     wait_until("connections end", || health(address).connections == 3);
     let streams: Vec<_> = (0..5).map(|_| Stream::open(address)).collect();
@@ -55,9 +60,9 @@ fn what_health_says(on: &Adapter) {
     wait_until("sessions end", || health(address).sessions == 1);
 }
 
-fn readiness(on: &Adapter) {
+fn ready_is_503_while_sessions_are_full(on: &Adapter) {
     let config = limits(|l| l.sessions_max = Some(2)).build().expect("good");
-    let server = Server::start(on, config, handlers::echo());
+    let server = RunningServer::start(on, config, handlers::echo());
     let ask = |path: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
         Client::connect(server.address()).ask(request)
@@ -69,7 +74,7 @@ fn readiness(on: &Adapter) {
     assert_eq!(full.status, 503, "{full:?}");
     assert!(full.field("Retry-After").is_some());
     assert_eq!(ask("/health").status, 200, "full is not unhealthy");
-    // One more is refused before anything is created, and the limit is named.
+    // Another session is refused before anything is created, and the refusal names the limit.
     let mut third = Client::connect(server.address());
     let refused = third.ask("GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(refused.status, 503);
@@ -81,19 +86,19 @@ fn readiness(on: &Adapter) {
     first.check_alive("a session gone");
 }
 
-fn nothing_there(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+fn unknown_paths_are_404(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |line: &str| {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         let response = client.ask(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(response.status_line, "HTTP/1.1 404 Not Found", "{line}");
         assert_eq!(response.field("Content-Type"), Some("application/json"), "{line}");
         assert_eq!(response.field("Location"), None, "{line}");
         let text = "{\"error\":\"not found\",\"hint\":\"the SSE stream is at /sse\"}\n";
         assert_eq!(response.text(), text, "{line}");
-        // Nothing is wrong with the connection.
+        // The connection stays open.
         assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 200);
-        room.bystander.check_alive(line);
+        fixture.other_session.check_alive(line);
     };
     check("GET /");
     check("POST /");
@@ -107,7 +112,7 @@ fn nothing_there(on: &Adapter) {
     check("GET /.well-known/oauth-protected-resource/sse");
     check("GET /.well-known/oauth-authorization-server");
     check("GET /.well-known/openid-configuration");
-    // Paths are octets.
+    // Paths are compared octet by octet.
     check("GET /sse%2F");
     check("GET /sse%00");
     check("GET /%73se");
@@ -131,14 +136,14 @@ fn nothing_there(on: &Adapter) {
     check("GET http://localhost?/sse");
 }
 
-fn methods_everywhere(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+fn other_methods_are_405_or_501(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |line: &str, status: u16, allow: Option<&str>| {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         let response = client.ask(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(response.status, status, "{line}");
         assert_eq!(response.field("Allow"), allow, "{line}");
-        room.bystander.check_alive(line);
+        fixture.other_session.check_alive(line);
     };
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         check(&format!("{method} /health"), 405, Some("GET, HEAD"));
@@ -146,17 +151,17 @@ fn methods_everywhere(on: &Adapter) {
     }
     for target in ["/sse", "/messages", "/health", "/x"] {
         let line = format!("TRACE {target}");
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         let response = client.ask(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(response.status, 405, "{line}");
         assert!(response.field("Allow").is_some_and(|allow| !allow.contains("TRACE")), "{line}");
         assert!(!response.text().contains("localhost"), "a trace: {response:?}");
     }
     let mut check_status = |line: &str, status: u16| {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         let response = client.ask(format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(response.status, status, "{line}");
-        room.bystander.check_alive(line);
+        fixture.other_session.check_alive(line);
     };
     check_status("CONNECT localhost:80", 405);
     check_status("OPTIONS *", 405);

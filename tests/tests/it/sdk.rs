@@ -1,4 +1,4 @@
-//! Services of the official SDK, by the wire.
+//! Services of the official SDK, tested with a plain client.
 
 use core::net::SocketAddr;
 use std::io;
@@ -33,17 +33,17 @@ fn listener(config: Config) -> Listener {
     Listener::bind("127.0.0.1:0", config).expect("a free port")
 }
 
-/// A toolbox that is served; it is stopped, in order, when this is dropped.
-pub(crate) struct Served {
+/// A served toolbox. Dropping this value shuts the server down.
+pub(crate) struct ServedToolbox {
     pub(crate) address: SocketAddr,
     toolbox: Toolbox,
     ct: CancellationToken,
     stopped: mpsc::Receiver<()>,
-    /// Last, so that it is dropped last.
+    /// The last field, so that it is dropped last.
     _runtime: Runtime,
 }
 
-impl Served {
+impl ServedToolbox {
     pub(crate) fn start() -> Self {
         Self::with(Config::default(), |server, toolbox| {
             server.with_service(move || toolbox.clone())
@@ -68,18 +68,18 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for ServedToolbox {
     fn drop(&mut self) {
         self.ct.cancel();
         if !std::thread::panicking() {
-            // Nothing comes if a test has waited for it.
+            // The channel is closed if the test has waited already.
             let stopped = self.stopped.recv_timeout(PATIENCE);
             assert_ne!(stopped, Err(mpsc::RecvTimeoutError::Timeout), "the server stops");
         }
     }
 }
 
-/// Says something once the server has stopped.
+/// Returns a channel that gets an item when the server has stopped.
 fn when_stopped(server: &SseServer) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     let stopped = server.stopped();
@@ -137,8 +137,8 @@ fn check_add(stream: &mut Stream, id: u32) {
 }
 
 #[test]
-fn a_handshake_and_a_call() {
-    let served = Served::start();
+fn handshake_and_call_are_answered() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     for (id, version) in [(1, "2024-11-05"), (2, "2025-11-25")] {
         let greeting = ask(&mut stream, &initialize(id, version));
@@ -149,10 +149,10 @@ fn a_handshake_and_a_call() {
     check_add(&mut stream, 3);
 }
 
-/// What a client that has reconnected by itself may say first.
+/// The first message of a session may be any that a client sends after it has reconnected.
 #[test]
-fn a_session_without_initialize() {
-    let served = Served::start();
+fn session_without_initialize_is_served() {
+    let served = ServedToolbox::start();
     let notification = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     let stale = [
         r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
@@ -175,7 +175,7 @@ fn a_session_without_initialize() {
             }
         }
         check_add(&mut stream, 1);
-        // Better late than never.
+        // A late `initialize` is answered too.
         let greeting = ask(&mut stream, &initialize(2, "2025-06-18"));
         assert_eq!(greeting["result"]["protocolVersion"], "2025-06-18", "{case}: {greeting}");
         check_add(&mut stream, 3);
@@ -183,8 +183,8 @@ fn a_session_without_initialize() {
 }
 
 #[test]
-fn a_ping_before_the_handshake() {
-    let served = Served::start();
+fn ping_before_initialize_is_answered() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     for id in 1..4 {
         let pong = ask(&mut stream, &request(id, "ping", &json!({})));
@@ -195,10 +195,10 @@ fn a_ping_before_the_handshake() {
     check_add(&mut stream, 5);
 }
 
-/// The revision that has no `initialize` is the SDK's to understand.
+/// The SDK itself handles the revision of MCP that has no `initialize`.
 #[test]
-fn a_session_of_a_later_revision() {
-    let served = Served::start();
+fn session_of_revision_without_initialize_is_served() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -210,11 +210,11 @@ fn a_session_of_a_later_revision() {
     let mut params = json!({ "name": "add", "arguments": { "a": 2, "b": 3 }, "_meta": meta });
     let sum = ask(&mut stream, &request(2, "tools/call", &params));
     assert_eq!(outcome(&sum, 2), "5", "{sum}");
-    // Nothing has to come before that.
+    // A tool call may be the first message.
     let mut other = Stream::open(served.address);
     let sum = ask(&mut other, &request(3, "tools/call", &params));
     assert_eq!(outcome(&sum, 3), "5", "{sum}");
-    // Had they been served directly, this would be answered.
+    // This would be answered if the sessions had been served directly.
     params["_meta"] = json!({});
     for stream in [&mut stream, &mut other] {
         let sum = ask(stream, &request(4, "tools/call", &params));
@@ -223,8 +223,8 @@ fn a_session_of_a_later_revision() {
 }
 
 #[test]
-fn served_directly() {
-    let served = Served::with(Config::default(), |server, toolbox| {
+fn service_served_directly_needs_no_initialize() {
+    let served = ServedToolbox::with(Config::default(), |server, toolbox| {
         server.with_service_directly(move || toolbox.clone())
     });
     let mut stream = Stream::open(served.address);
@@ -235,8 +235,8 @@ fn served_directly() {
 }
 
 #[test]
-fn handlers_see_the_get() {
-    let served = Served::start();
+fn handlers_see_the_get_request() {
+    let served = ServedToolbox::start();
     let get = "GET /sse?secret HTTP/1.1\r\nHost: localhost\r\nX-Who: me\r\nx-who: too\r\n\r\n";
     let mut stream = Stream::open_with(served.address, get);
     let field = ask(&mut stream, &call(1, "field", &json!({ "text": "x-who" })));
@@ -246,19 +246,19 @@ fn handlers_see_the_get() {
 }
 
 #[test]
-fn what_the_sdk_cannot_read() {
-    let served = Served::start();
+fn unreadable_messages_are_answered_or_ignored() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     check_add(&mut stream, 1);
-    // An id that JSON-RPC has and the SDK has not comes back as it was.
+    // An id that JSON-RPC allows and the SDK does not is returned unchanged.
     post(&mut stream, r#"{"jsonrpc":"2.0","id":18446744073709551615,"method":"tools/list"}"#);
     let text = stream.message();
     assert!(text.contains(r#""id":18446744073709551615,"error":{"code":-32600,"#), "{text}");
     check_add(&mut stream, 2);
-    // Unknown methods are the service's to refuse.
+    // The service refuses unknown methods.
     let unknown = ask(&mut stream, &request(3, "no/such", &json!({})));
     assert_eq!(outcome(&unknown, 3), "-32601", "{unknown}");
-    // Notifications that make no sense leave no trace.
+    // Invalid notifications have no effect.
     for body in [
         r#"{"jsonrpc":"2.0","method":"no/such","params":{}}"#,
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":[]}"#,
@@ -269,7 +269,7 @@ fn what_the_sdk_cannot_read() {
         post(&mut stream, body);
         check_add(&mut stream, 4);
     }
-    // A question of the server, answered in a way that cannot be understood: nobody waits for ever.
+    // An unreadable response to a request of the server ends the wait with an error.
     post(&mut stream, &call(5, "ask", &json!({ "text": "well?" })));
     let question = answer(&mut stream);
     assert_eq!(question["method"], "sampling/createMessage", "{question}");
@@ -280,10 +280,10 @@ fn what_the_sdk_cannot_read() {
 }
 
 #[test]
-fn a_result_too_large_for_any_queue() {
+fn result_too_large_for_any_queue_is_an_internal_error() {
     let config = limits(|limits| limits.queues_bytes_max = Some(64 << 10)).build().expect("valid");
     let served =
-        Served::with(config, |server, toolbox| server.with_service(move || toolbox.clone()));
+        ServedToolbox::with(config, |server, toolbox| server.with_service(move || toolbox.clone()));
     let mut stream = Stream::open(served.address);
     let filled = ask(&mut stream, &call(1, "fill", &json!({ "count": 100_000 })));
     assert_eq!(outcome(&filled, 1), "-32603", "{filled}");
@@ -292,8 +292,8 @@ fn a_result_too_large_for_any_queue() {
 }
 
 #[test]
-fn a_cancelled_call_is_not_answered() {
-    let served = Served::start();
+fn cancelled_call_is_not_answered() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     post(&mut stream, &call(1, "wait", &json!({})));
     wait_until("a call that waits", || served.toolbox.waiting() == 1);
@@ -305,18 +305,19 @@ fn a_cancelled_call_is_not_answered() {
 }
 
 #[test]
-fn a_client_that_leaves() {
-    let served = Served::start();
+fn client_disconnect_ends_its_session() {
+    let served = ServedToolbox::start();
     let mut stream = Stream::open(served.address);
     check_add(&mut stream, 1);
     drop(stream);
     wait_until("a session less", || health(served.address).sessions == 0);
 }
 
-/// What waits is cancelled and may answer; then every stream ends in order, and the port is free.
+/// Running calls are cancelled and may answer; then every stream ends in order, and the port is
+/// free.
 #[test]
-fn cancelled_in_order() {
-    let served = Served::start();
+fn cancel_ends_sessions_in_order() {
+    let served = ServedToolbox::start();
     let mut idle = Stream::open(served.address);
     let mut undecided = Stream::open(served.address);
     let mut waiting = Stream::open(served.address);
@@ -333,13 +334,13 @@ fn cancelled_in_order() {
     Listener::bind(served.address, Config::default()).expect("a free port");
 }
 
-/// Stopping again cuts nothing; an abort does, whatever a service still does.
+/// A second shutdown cuts nothing; an abort cuts a running call.
 #[test]
-fn server_that_is_stopped_again_goes_on_and_one_that_is_aborted_ends() {
+fn second_shutdown_waits_and_abort_ends_the_server() {
     for abort in [false, true] {
         let config = timeouts(|t| t.shutdown_grace = None).build().expect("valid");
         let mut handle = None;
-        let served = Served::with(config, |server, toolbox| {
+        let served = ServedToolbox::with(config, |server, toolbox| {
             handle = Some(server.handle());
             server.with_service(move || toolbox.clone())
         });
@@ -368,7 +369,7 @@ fn server_that_is_stopped_again_goes_on_and_one_that_is_aborted_ends() {
 }
 
 #[test]
-fn dropped_before_it_serves() {
+fn server_dropped_before_serving_stops() {
     let runtime = runtime();
     let _inside = runtime.enter();
     let server = SseServer::from_listener(listener(Config::default()), CancellationToken::new());
@@ -380,7 +381,7 @@ fn dropped_before_it_serves() {
 }
 
 #[test]
-fn configured() {
+fn config_paths_and_keep_alive_are_used() {
     let runtime = runtime();
     let config = |bind: &str, sse_path: &str, post_path: &str| SseServerConfig {
         bind: bind.parse().expect("an address"),
@@ -399,7 +400,7 @@ fn configured() {
     let mut stream = Stream::open_with(address, get);
     assert!(stream.endpoint.starts_with("/in?sessionId="), "{}", stream.endpoint);
     assert_eq!(stream.chunk().as_deref(), Some(&b":\n"[..]), "a heartbeat");
-    // Sessions can be served one by one.
+    // Sessions can be accepted one at a time.
     let transport = finish("a session", server.next_transport()).expect("a session");
     assert_eq!(transport.session().head().path(), "/events");
     drop(runtime.spawn(serve_alone(transport)));
@@ -422,7 +423,7 @@ async fn serve_alone<A>(session: impl IntoTransport<RoleServer, TransportError, 
 }
 
 #[test]
-fn who_may_use_a_service() {
+fn authorizer_decides_who_uses_a_service() {
     let runtime = runtime();
     let _inside = runtime.enter();
     let config = SseServerConfig {
@@ -452,9 +453,9 @@ fn who_may_use_a_service() {
     finish("the end", stopped);
 }
 
-/// Without `SseServer`: a session is a transport wherever it comes from.
+/// A session of a plain listener is a transport too.
 #[test]
-fn a_session_is_a_transport() {
+fn session_converts_into_a_transport() {
     let runtime = runtime();
     let listener = listener(Config::default());
     let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
@@ -470,10 +471,10 @@ fn a_session_is_a_transport() {
     finish("the end", served).expect("no panic").expect("the server ends well");
 }
 
-/// Nothing is lost when `receive` is dropped wherever it waits: for messages, and for room for an
-/// answer to one that cannot be read.
+/// Nothing is lost when `receive` is dropped while it waits: for messages, or for room for the
+/// answer to an unreadable message.
 #[test]
-fn receiving_is_cancel_safe() {
+fn receive_is_cancel_safe() {
     const MESSAGES: u32 = 30;
     let runtime = runtime();
     let listener = listener(Config::default());
@@ -481,7 +482,7 @@ fn receiving_is_cancel_safe() {
     let (sender, sessions) = mpsc::channel();
     let (go_on, stand_still) = mpsc::channel::<()>();
     let served = runtime.spawn(listener.serve(move |session| {
-        // The second session makes the thread of the sockets wait.
+        // The second session blocks the thread of the sockets.
         if sender.send(session).is_err() {
             stand_still.recv_timeout(PATIENCE).expect("it goes on");
         }
@@ -505,7 +506,7 @@ fn receiving_is_cancel_safe() {
         received += u32::from(receive.is_some());
         received
     };
-    // More calls than messages: the answers have filled all room that there is.
+    // There are more calls than messages, so the answers fill the queue.
     let blocked = (0..2 * MESSAGES).map(|_| receive()).max();
     assert!(blocked < Some(MESSAGES), "{blocked:?}");
     go_on.send(()).expect("it waits");

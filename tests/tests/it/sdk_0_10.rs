@@ -1,4 +1,4 @@
-//! The client of the official SDK's release 0.10, the last one with this transport.
+//! Tests with the client of the official SDK's release 0.10, the last release with this transport.
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -8,7 +8,7 @@ use std::{io, thread};
 
 use mcp_sse_core::Config;
 use mcp_sse_tests::PATIENCE;
-use mcp_sse_tests::adapter::{Adapter, SMOL, Server, TOKIO, handler};
+use mcp_sse_tests::adapter::{Adapter, RunningServer, SMOL, TOKIO, handler};
 use mcp_sse_tokio::Handle;
 use rmcp_0_10::model::{CallToolRequestParam, LoggingMessageNotificationParam};
 use rmcp_0_10::service::{NotificationContext, RunningService, ServiceError};
@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::sdk::{Served, runtime};
+use crate::sdk::{ServedToolbox, runtime};
 
 #[path = "../../../io-tokio/examples/axum_nest/app.rs"]
 mod application;
@@ -50,7 +50,7 @@ macro_rules! for_each_server {
             $(
                 #[test]
                 fn $test() {
-                    let server = super::Served::start();
+                    let server = super::ServedToolbox::start();
                     super::finish(super::$test(server.address, "/sse"));
                 }
             )+
@@ -60,7 +60,7 @@ macro_rules! for_each_server {
             $(
                 #[test]
                 fn $test() {
-                    let server = super::Nested::start();
+                    let server = super::NestedApp::start();
                     super::finish(super::$test(server.address, "/api/sse"));
                 }
             )+
@@ -69,17 +69,17 @@ macro_rules! for_each_server {
 }
 
 for_each_server!(
-    initialize_list_and_call,
-    notifications,
-    one_client_after_the_other,
-    two_clients,
-    the_stream_breaks,
+    client_initializes_lists_and_calls,
+    notifications_reach_the_client,
+    sequential_clients_are_served,
+    concurrent_clients_are_served,
+    client_reconnects_after_a_cut_stream,
 );
 
-fn serve_demo(on: &Adapter) -> Server {
+fn serve_demo(on: &Adapter) -> RunningServer {
     let reach = Arc::new(OnceLock::new());
     let handle = reach.clone();
-    let server = Server::start(
+    let server = RunningServer::start(
         on,
         Config::default(),
         handler(move |session| {
@@ -94,15 +94,15 @@ fn serve_demo(on: &Adapter) -> Server {
     server
 }
 
-/// The application of the example `axum_nest`; it is stopped, in order, when this is dropped.
-struct Nested {
+/// The application of the example `axum_nest`. Dropping this value shuts it down.
+struct NestedApp {
     address: SocketAddr,
     handle: Handle,
     served: Option<JoinHandle<io::Result<()>>>,
     runtime: Runtime,
 }
 
-impl Nested {
+impl NestedApp {
     fn start() -> Self {
         let runtime = runtime();
         let (app, handle) = {
@@ -117,7 +117,7 @@ impl Nested {
     }
 }
 
-impl Drop for Nested {
+impl Drop for NestedApp {
     fn drop(&mut self) {
         self.handle.shutdown();
         if let Some(served) = self.served.take() {
@@ -130,17 +130,18 @@ impl Drop for Nested {
 }
 
 fn finish(test: impl Future<Output = ()>) {
-    // Generous: the client waits between its attempts to connect, and all tests run at once.
+    // The client waits between its attempts to connect, and all tests run in parallel, so the limit
+    // is large.
     let test = async { tokio::time::timeout(8 * PATIENCE, test).await };
     runtime().block_on(test).expect("the test ends");
 }
 
-type Running = RunningService<RoleClient, Listener>;
+type Running = RunningService<RoleClient, RecordingClient>;
 
-/// A client that keeps what it is told.
-struct Listener(mpsc::UnboundedSender<Value>);
+/// A client that keeps log messages.
+struct RecordingClient(mpsc::UnboundedSender<Value>);
 
-impl ClientHandler for Listener {
+impl ClientHandler for RecordingClient {
     async fn on_logging_message(
         &self,
         params: LoggingMessageNotificationParam,
@@ -153,8 +154,8 @@ impl ClientHandler for Listener {
 async fn connect(address: SocketAddr, path: &str) -> (Running, mpsc::UnboundedReceiver<Value>) {
     let url = format!("http://{address}{path}");
     let transport = SseClientTransport::start(url).await.expect("a stream");
-    let (sender, told) = mpsc::unbounded_channel();
-    (Listener(sender).serve(transport).await.expect("a handshake"), told)
+    let (sender, log_messages) = mpsc::unbounded_channel();
+    (RecordingClient(sender).serve(transport).await.expect("a handshake"), log_messages)
 }
 
 async fn call(client: &Running, tool: &str, arguments: Value) -> Result<String, ServiceError> {
@@ -169,8 +170,8 @@ async fn add(client: &Running, a: i32, b: i32) -> Result<String, ServiceError> {
     call(client, "add", json!({ "a": a, "b": b })).await
 }
 
-async fn initialize_list_and_call(address: SocketAddr, path: &str) {
-    let (client, _told) = connect(address, path).await;
+async fn client_initializes_lists_and_calls(address: SocketAddr, path: &str) {
+    let (client, _log_messages) = connect(address, path).await;
     let server = client.peer_info().expect("a handshake has been");
     assert!(!server.server_info.name.is_empty(), "{server:?}");
     let tools = client.list_all_tools().await.expect("a list");
@@ -181,29 +182,29 @@ async fn initialize_list_and_call(address: SocketAddr, path: &str) {
     client.cancel().await.expect("it ends");
 }
 
-async fn notifications(address: SocketAddr, path: &str) {
-    let (client, mut told) = connect(address, path).await;
+async fn notifications_reach_the_client(address: SocketAddr, path: &str) {
+    let (client, mut log_messages) = connect(address, path).await;
     let tools = client.list_all_tools().await.expect("a list");
     let demo = tools.iter().any(|tool| tool.name == "broadcast");
     let (tool, parameter) = if demo { ("broadcast", "message") } else { ("log", "text") };
     for line in ["one", "two \u{2028} \u{1f980}", "three"] {
         call(&client, tool, json!({ parameter: line })).await.expect("it is said");
-        assert_eq!(told.recv().await, Some(line.into()));
+        assert_eq!(log_messages.recv().await, Some(line.into()));
     }
     client.cancel().await.expect("it ends");
 }
 
-async fn one_client_after_the_other(address: SocketAddr, path: &str) {
+async fn sequential_clients_are_served(address: SocketAddr, path: &str) {
     for n in 0..5 {
-        let (client, _told) = connect(address, path).await;
+        let (client, _log_messages) = connect(address, path).await;
         assert_eq!(add(&client, n, 1).await.expect("a sum"), (n + 1).to_string());
         client.cancel().await.expect("it ends");
     }
 }
 
-async fn two_clients(address: SocketAddr, path: &str) {
-    let (one, _told) = connect(address, path).await;
-    let (two, _told) = connect(address, path).await;
+async fn concurrent_clients_are_served(address: SocketAddr, path: &str) {
+    let (one, _log_messages) = connect(address, path).await;
+    let (two, _log_messages) = connect(address, path).await;
     for n in 0..20 {
         let (of_one, of_two) = tokio::join!(add(&one, n, 100), add(&two, n, 200));
         assert_eq!(of_one.expect("a sum"), (n + 100).to_string());
@@ -214,14 +215,14 @@ async fn two_clients(address: SocketAddr, path: &str) {
     two.cancel().await.expect("it ends");
 }
 
-/// This client then opens another stream, and goes on there without a handshake.
-async fn the_stream_breaks(address: SocketAddr, path: &str) {
-    let wire = Wire::to(address);
-    let (client, _told) = connect(wire.address, path).await;
+/// The client opens another stream after a cut, and goes on there without a handshake.
+async fn client_reconnects_after_a_cut_stream(address: SocketAddr, path: &str) {
+    let proxy = CutProxy::to(address);
+    let (client, _log_messages) = connect(proxy.address, path).await;
     assert_eq!(add(&client, 2, 3).await.expect("a sum"), "5");
     for n in 1..=3 {
-        wire.cut();
-        // Until it has the new endpoint it posts to the old one, and is told 404.
+        proxy.cut();
+        // Until it has the new endpoint, it posts to the old one and gets a 404.
         let sum = loop {
             match tokio::time::timeout(Duration::from_millis(500), add(&client, n, 1)).await {
                 Ok(Ok(sum)) => break sum,
@@ -233,19 +234,19 @@ async fn the_stream_breaks(address: SocketAddr, path: &str) {
     client.cancel().await.expect("it ends");
 }
 
-/// Carries connections to a server, and can cut them all.
-struct Wire {
+/// A TCP proxy that can cut all of its connections.
+struct CutProxy {
     address: SocketAddr,
     ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
-impl Wire {
+impl CutProxy {
     fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let ends = Arc::new(Mutex::new(Vec::new()));
         let kept = ends.clone();
-        // Ends with the process: nobody connects any more.
+        // The thread ends with the process.
         thread::spawn(move || {
             for near in listener.incoming() {
                 let (near, far) = (near.expect("a connection"), TcpStream::connect(server));

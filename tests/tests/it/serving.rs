@@ -1,5 +1,5 @@
-//! Where handlers run, by each form of `Listener::serve`, and that one of them that blocks its thread does
-//! not stop the server.
+//! The threads on which handlers run, for each form of `Listener::serve`; a handler that blocks its
+//! thread must not stop the server.
 
 use core::net::SocketAddr;
 use std::io;
@@ -12,57 +12,58 @@ use mcp_sse_tests::{PATIENCE, finish, handlers, timeouts, within};
 use mcp_sse_tokio::Config;
 use tokio::runtime::{Builder, Runtime};
 
-/// A handler's way to say that it blocks its thread, and to be told to go on.
-struct Gate {
+/// A handler that can block its thread until the test resumes it.
+struct BlockingHandler {
     blocked: mpsc::Sender<()>,
     go_on: std::sync::Mutex<mpsc::Receiver<()>>,
 }
 
-/// The other end.
-struct Gatekeeper {
+/// The test's side of a [`BlockingHandler`].
+struct BlockControl {
     blocked: mpsc::Receiver<()>,
     go_on: mpsc::Sender<()>,
 }
 
-fn gate() -> (std::sync::Arc<Gate>, Gatekeeper) {
+fn handler() -> (std::sync::Arc<BlockingHandler>, BlockControl) {
     let (blocks, blocked) = mpsc::channel();
     let (go_on, goes_on) = mpsc::channel();
-    let gate = Gate { blocked: blocks, go_on: std::sync::Mutex::new(goes_on) };
-    (std::sync::Arc::new(gate), Gatekeeper { blocked, go_on })
+    let handler = BlockingHandler { blocked: blocks, go_on: std::sync::Mutex::new(goes_on) };
+    (std::sync::Arc::new(handler), BlockControl { blocked, go_on })
 }
 
-impl Gate {
-    /// A handler that at the message `block` keeps its thread until it is told to go on.
+impl BlockingHandler {
+    /// Serves a session. The message `block` blocks the thread until the test resumes it.
     async fn serve(&self, mut session: Session) {
         while let Some(message) = session.recv().await {
             if message.method() == Some("block") {
                 self.blocked.send(()).expect("the test goes on");
-                // Longer than the test waits for anything.
+                // Longer than any wait of the test.
                 let _ = self.go_on.lock().expect("one").recv_timeout(4 * PATIENCE);
             }
         }
     }
 }
 
-/// While one session's handler blocks its thread, another's stream opens and its posts are answered.
+/// Checks that another session opens and its posts are answered while one session's handler blocks
+/// its thread.
 #[track_caller]
-fn check(address: SocketAddr, keeper: &Gatekeeper) {
+fn check(address: SocketAddr, control: &BlockControl) {
     let mut blocking = Stream::open(address);
     assert_eq!(blocking.post(r#"{"jsonrpc":"2.0","method":"block"}"#).status, 202);
-    keeper.blocked.recv_timeout(PATIENCE).expect("a handler that blocks");
+    control.blocked.recv_timeout(PATIENCE).expect("a handler that blocks");
     let mut other = Stream::open(address);
     for n in 0..3 {
         assert_eq!(other.post(&call(n, "[]")).status, 202);
         assert_eq!(blocking.post(&call(n, "[]")).status, 202, "its own posts as well");
     }
-    keeper.go_on.send(()).expect("it waits");
+    control.go_on.send(()).expect("it waits");
 }
 
 fn many_threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// What a thread returns that is about to end.
+/// Joins a thread that is about to end.
 #[track_caller]
 fn join<T: Send + 'static>(thread: thread::JoinHandle<T>) -> T {
     within(PATIENCE, "the end of a thread", || thread.join()).expect("no panic")
@@ -75,72 +76,72 @@ fn on_tokio() -> (mcp_sse_tokio::Listener, SocketAddr, Handle) {
     (listener, address, handle)
 }
 
-/// Checks a server, and ends it.
+/// Checks a server of the tokio adapter, and stops it.
 #[track_caller]
 fn check_on_tokio(
     serve: impl FnOnce(
         mcp_sse_tokio::Listener,
-        std::sync::Arc<Gate>,
+        std::sync::Arc<BlockingHandler>,
     ) -> tokio::task::JoinHandle<io::Result<()>>,
 ) {
     let (listener, address, handle) = on_tokio();
-    let (gate, keeper) = gate();
-    let served = serve(listener, gate);
-    check(address, &keeper);
+    let (handler, control) = handler();
+    let served = serve(listener, handler);
+    check(address, &control);
     handle.abort();
     finish("the end of the server", served).expect("no panic").expect("the server ends well");
 }
 
 #[test]
-fn task_that_blocks_does_not_stop_the_server_when_the_callback_spawns_it() {
+fn blocking_spawned_handler_does_not_stop_the_server() {
     let runtime = many_threads();
-    check_on_tokio(|listener, gate| {
+    check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
-            let gate = gate.clone();
-            tokio::spawn(async move { gate.serve(session).await });
+            let handler = handler.clone();
+            tokio::spawn(async move { handler.serve(session).await });
         }))
     });
-    // The same, with what `spawn` returns returned.
-    check_on_tokio(|listener, gate| {
+    // The same with a callback that returns the join handle.
+    check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
-            let gate = gate.clone();
-            tokio::spawn(async move { gate.serve(session).await })
+            let handler = handler.clone();
+            tokio::spawn(async move { handler.serve(session).await })
         }))
     });
 }
 
 #[test]
-fn async_handler_that_blocks_does_not_stop_the_server_on_tokio() {
+fn blocking_async_handler_does_not_stop_the_server_on_tokio() {
     let runtime = many_threads();
-    check_on_tokio(|listener, gate| {
+    check_on_tokio(|listener, handler| {
         runtime.spawn(listener.serve(move |session| {
-            let gate = gate.clone();
-            async move { gate.serve(session).await }
+            let handler = handler.clone();
+            async move { handler.serve(session).await }
         }))
     });
 }
 
 #[test]
-fn async_handler_that_blocks_does_not_stop_the_server_on_smol() {
+fn blocking_async_handler_does_not_stop_the_server_on_smol() {
     for workers in [1, 3] {
         let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", Config::default());
         let listener =
             listener.and_then(|listener| listener.workers(workers)).expect("a free port");
         let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
-        let (gate, keeper) = gate();
+        let (handler, control) = handler();
         let served = thread::spawn(move || {
             async_io::block_on(listener.serve(move |session| {
-                let gate = gate.clone();
-                async move { gate.serve(session).await }
+                let handler = handler.clone();
+                async move { handler.serve(session).await }
             }))
         });
-        check(address, &keeper);
+        check(address, &control);
         handle.abort();
         join(served).expect("the server ends well");
     }
 }
 
-/// The runtime that a handler finds itself on, by the name of its thread if it is none.
+/// Compares the runtime on which a handler runs, or the name of its thread if there is none.
 #[test]
 fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_thread() {
     let runtime = many_threads();
@@ -156,7 +157,7 @@ fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_t
                 drop(session);
             }
         };
-        // The future is made outside the runtime that runs it.
+        // The future is created outside the runtime that runs it.
         let served = if spawns {
             runtime.spawn(listener.serve(move |session| tokio::spawn(tell(session))))
         } else {
@@ -194,10 +195,10 @@ fn handlers_run_on_the_runtime_that_awaits_serve_and_without_one_on_the_socket_t
     }
 }
 
-/// On smol there is no runtime to be found: handlers are part of the future.
+/// smol has no current runtime, so handlers are part of the serve future.
 #[test]
 fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
-    // A shutdown would wait for the request in flight, for ever.
+    // With this grace, a shutdown would wait for the request in flight for ever.
     let config = timeouts(|t| t.shutdown_grace = None).build().expect("good");
     let listener = mcp_sse_smol::Listener::bind("127.0.0.1:0", config).expect("a free port");
     let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
@@ -206,7 +207,7 @@ fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
     let serving = thread::Builder::new().name("here".into());
     let serving = serving.spawn(move || {
         let served = listener.serve(move |mut session: Session| {
-            // What is in a handler is dropped with it.
+            // The sender is dropped with the handler.
             let sender = sender.clone();
             async move {
                 sender.send(thread::current().name().map(str::to_owned)).expect("a test");
@@ -233,9 +234,8 @@ fn async_handlers_on_smol_run_where_serve_is_awaited_and_go_with_it() {
     mcp_sse_tests::wait_until("the server has stopped", stopped);
 }
 
-/// What a session's future does to itself, it does to nobody else.
 #[test]
-fn panic_of_an_async_handler_ends_its_session_alone() {
+fn async_handler_panic_ends_only_its_session() {
     async fn handle(mut session: Session) {
         while let Some(message) = session.recv().await {
             assert_ne!(message.method(), Some("panic"), "as the test wants it");
@@ -267,9 +267,10 @@ fn panic_of_an_async_handler_ends_its_session_alone() {
     join(served).expect("the server ends well");
 }
 
-/// A function, a closure that returns a future, an async closure, and `drop`, on both adapters.
+/// A function, a closure that returns a future, an async closure, a closure that spawns, and
+/// `drop`, on both adapters.
 #[test]
-fn serve_takes_each_form_of_a_handler() {
+fn serve_accepts_every_handler_form() {
     async fn handle(mut session: Session) {
         while session.recv().await.is_some() {}
     }

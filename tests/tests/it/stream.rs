@@ -1,24 +1,26 @@
-//! WIRE 1: the stream.
+//! Streams: section 1 of the wire contract.
 
 use core::time::Duration;
 use std::sync::mpsc;
 
 use mcp_sse_core::{Config, Fault, Frame};
-use mcp_sse_tests::adapter::{Adapter, Server};
-use mcp_sse_tests::client::{Client, Next, Response, Stream, answer, call, health, post_request};
+use mcp_sse_tests::adapter::{Adapter, RunningServer};
+use mcp_sse_tests::client::{
+    Client, Response, Stream, StreamItem, answer, call, health, post_request,
+};
 use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, wait_until};
 
-use crate::{Room, timeouts};
+use crate::{Fixture, timeouts};
 
 for_each_adapter!(
-    requests_for_a_stream,
-    the_endpoint_as_configured,
-    the_greeting_and_each_event_are_one_segment,
-    other_methods,
-    events_byte_for_byte,
-    heartbeats,
-    input_behind_the_request,
-    a_half_close_may_be_allowed,
+    stream_requests_get_an_endpoint_or_a_refusal,
+    endpoint_follows_the_configuration,
+    head_with_endpoint_and_each_event_are_one_write,
+    other_methods_on_the_stream_path_are_405,
+    events_are_encoded_byte_for_byte,
+    heartbeats_follow_the_configuration,
+    input_after_a_stream_request_is_limited,
+    half_close_keeps_the_stream_if_allowed,
 );
 
 const CHUNKED: &[(&str, &str)] = &[
@@ -36,7 +38,7 @@ const UNTIL_CLOSE: &[(&str, &str)] = &[
     ("X-Accel-Buffering", "no"),
 ];
 
-/// The fields are these, and a date.
+/// Checks that the response is 200 with exactly these fields and a date.
 #[track_caller]
 fn check_fields(case: &str, head: &Response, expected: &[(&str, &str)]) {
     assert_eq!(head.status_line, "HTTP/1.1 200 OK", "{case}");
@@ -48,13 +50,13 @@ fn check_fields(case: &str, head: &Response, expected: &[(&str, &str)]) {
     assert_eq!(fields, expected, "{case}");
 }
 
-fn requests_for_a_stream(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+fn stream_requests_get_an_endpoint_or_a_refusal(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |request: &str, expected: Result<&[(&str, &str)], u16>| {
         let request = format!("{request}\r\n\r\n");
         match expected {
             Ok(fields) => {
-                let mut stream = Stream::open_with(room.server.address(), &request);
+                let mut stream = Stream::open_with(fixture.server.address(), &request);
                 check_fields(&request, &stream.head, fields);
                 let token = stream.endpoint.strip_prefix("/messages?session_id=");
                 let token = token.unwrap_or_else(|| panic!("{request}: {}", stream.endpoint));
@@ -63,11 +65,11 @@ fn requests_for_a_stream(on: &Adapter) {
                 stream.check_alive(&request);
             }
             Err(status) => {
-                let mut client = Client::connect(room.server.address());
+                let mut client = Client::connect(fixture.server.address());
                 assert_eq!(client.ask(&request).status, status, "{request}");
             }
         }
-        room.bystander.check_alive(&request);
+        fixture.other_session.check_alive(&request);
     };
     check("GET /sse HTTP/1.1\r\nHost: localhost", Ok(CHUNKED));
     check("GET /sse/ HTTP/1.1\r\nHost: localhost", Ok(CHUNKED));
@@ -95,9 +97,9 @@ fn requests_for_a_stream(on: &Adapter) {
     check("GET /SSE HTTP/1.1\r\nHost: localhost", Err(404));
 }
 
-fn the_endpoint_as_configured(on: &Adapter) {
+fn endpoint_follows_the_configuration(on: &Adapter) {
     let check = |config: Config, path: &str, expected: &str| {
-        let server = Server::start(on, config, handlers::echo());
+        let server = RunningServer::start(on, config, handlers::echo());
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let stream = Stream::open_with(server.address(), &request);
         let (before, token) = stream.endpoint.split_at(expected.len());
@@ -117,8 +119,8 @@ fn the_endpoint_as_configured(on: &Adapter) {
     check(build(b().instance("east-1")), "/sse", "/messages?session_id=east-1.");
 }
 
-fn the_greeting_and_each_event_are_one_segment(on: &Adapter) {
-    let server = Server::start(on, Config::default(), handlers::echo());
+fn head_with_endpoint_and_each_event_are_one_write(on: &Adapter) {
+    let server = RunningServer::start(on, Config::default(), handlers::echo());
     let mut client = Client::connect(server.address());
     client.send("GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let greeting = client.read_once();
@@ -142,18 +144,18 @@ fn the_greeting_and_each_event_are_one_segment(on: &Adapter) {
     }
 }
 
-fn other_methods(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+fn other_methods_on_the_stream_path_are_405(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |request: &str, status: u16, allow: Option<&str>| {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         client.send(request);
-        // What is announced as a body is never sent: the answer does not wait for it.
+        // The announced body is not sent: the response does not wait for it.
         let response = client.response();
         assert_eq!(response.status, status, "{request:?}");
         assert_eq!(response.field("Allow"), allow, "{request:?}");
         assert!(!response.text().contains("jsonrpc"), "{request:?}: {response:?}");
-        room.bystander.check_alive(request);
-        assert_eq!(health(room.server.address()).sessions, 1, "{request:?}");
+        fixture.other_session.check_alive(request);
+        assert_eq!(health(fixture.server.address()).sessions, 1, "{request:?}");
     };
     let allow = Some("GET, HEAD");
     for path in ["/sse", "/sse/", "/sse?x"] {
@@ -171,24 +173,24 @@ fn other_methods(on: &Adapter) {
             }
         }
     }
-    // The probe of a newer client, whole, and the connection goes on.
-    let mut client = Client::connect(room.server.address());
+    // The complete probe of a client of a later revision; the connection stays open.
+    let mut client = Client::connect(fixture.server.address());
     let probe = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
     assert_eq!(client.ask(post_request("/sse", probe)).status, 405);
     client.send("HEAD /sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
     check_fields("HEAD", &client.head(), CHUNKED);
-    // No body: what follows is the next response. And no session.
+    // A `HEAD` gets no body and opens no session: the next response follows.
     let next = client.ask("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(next.status, 404, "after a HEAD");
     client.send("HEAD /sse HTTP/1.0\r\n\r\n");
     check_fields("HEAD of 1.0", &client.head(), UNTIL_CLOSE);
     client.expect_end();
-    assert_eq!(health(room.server.address()).sessions, 1);
+    assert_eq!(health(fixture.server.address()).sessions, 1);
 }
 
-fn events_byte_for_byte(on: &Adapter) {
+fn events_are_encoded_byte_for_byte(on: &Adapter) {
     let (sender, sessions) = mpsc::channel();
-    let server = Server::start(on, Config::default(), handlers::give(sender));
+    let server = RunningServer::start(on, Config::default(), handlers::give(sender));
     let check = |request: &str, json: &str, expected: &str| {
         let mut stream = Stream::open_with(server.address(), request);
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
@@ -216,9 +218,9 @@ fn events_byte_for_byte(on: &Adapter) {
     check("GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n", &large, &large);
 }
 
-fn heartbeats(on: &Adapter) {
+fn heartbeats_follow_the_configuration(on: &Adapter) {
     let config = timeouts(|t| t.heartbeat = Some(Duration::from_millis(20)));
-    let server = Server::start(on, config.build().expect("good"), handlers::echo());
+    let server = RunningServer::start(on, config.build().expect("good"), handlers::echo());
     let mut stream = Stream::open(server.address());
     for _ in 0..3 {
         assert_eq!(stream.chunk().as_deref(), Some(&b":\n"[..]));
@@ -228,18 +230,18 @@ fn heartbeats(on: &Adapter) {
     assert!(bare.client.read_once().starts_with(b":\n"));
 
     let config = timeouts(|t| t.heartbeat = None);
-    let server = Server::start(on, config.build().expect("good"), handlers::echo());
+    let server = RunningServer::start(on, config.build().expect("good"), handlers::echo());
     Stream::open(server.address()).check_alive("a stream without");
     assert_eq!(server.metrics().heartbeats, 0);
 }
 
-fn input_behind_the_request(on: &Adapter) {
-    let mut room = Room::new(on, Config::default());
+fn input_after_a_stream_request_is_limited(on: &Adapter) {
+    let mut fixture = Fixture::new(on, Config::default());
     let mut check = |case: &str, input: &[u8], goes_on: bool| {
-        let mut client = Client::connect(room.server.address());
+        let mut client = Client::connect(fixture.server.address());
         let mut request = b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
         request.extend_from_slice(input);
-        // The server may have had enough before it has everything.
+        // The server may close the connection before everything was sent.
         let _ = client.try_send(&request);
         if goes_on {
             let response = client.head();
@@ -248,7 +250,7 @@ fn input_behind_the_request(on: &Adapter) {
             let (_, endpoint) = text.split_once("data: ").expect("an endpoint");
             let endpoint = endpoint.lines().next().expect("a line").to_owned();
             let body = call(1, "{}");
-            let mut poster = Client::connect(room.server.address());
+            let mut poster = Client::connect(fixture.server.address());
             let post = post_request(&endpoint, &body);
             assert_eq!(poster.ask(post).status, 202, "{case}");
             let text = String::from_utf8(client.read_once()).expect("text");
@@ -257,25 +259,25 @@ fn input_behind_the_request(on: &Adapter) {
             client.wait_for_end();
         }
         drop(client);
-        room.bystander.check_alive(case);
-        wait_until(case, || health(room.server.address()).sessions == 1);
+        fixture.other_session.check_alive(case);
+        wait_until(case, || health(fixture.server.address()).sessions == 1);
     };
     check("a few bytes", b"hello", true);
     check("another request", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", true);
     check("rubbish", b"\0\xff\r\n\r\n\r\n\r\n\r\n\r\n\r\n", true);
     check("5 KiB", &[b'x'; 5 << 10], false);
     check("1 MiB", &vec![b'\n'; 1 << 20], false);
-    assert_eq!(room.server.metrics().fault(Fault::StreamInput), 2);
+    assert_eq!(fixture.server.metrics().fault(Fault::StreamInput), 2);
 }
 
-fn a_half_close_may_be_allowed(on: &Adapter) {
+fn half_close_keeps_the_stream_if_allowed(on: &Adapter) {
     let config = Config::builder().allow_half_close(true).build().expect("good");
-    let server = Server::start(on, config, handlers::echo());
+    let server = RunningServer::start(on, config, handlers::echo());
     let mut stream = Stream::open(server.address());
     stream.client.end();
-    // The posts have a connection of their own.
+    // Posts use another connection.
     stream.check_alive("after half a close");
     stream.check_alive("and again");
     server.shutdown();
-    assert_eq!(stream.says(), Next::End);
+    assert_eq!(stream.next_item(), StreamItem::End);
 }

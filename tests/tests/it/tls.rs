@@ -1,4 +1,4 @@
-//! TLS: that it is HTTP as ever behind the handshake, and everything that can go wrong before.
+//! TLS: the same HTTP after the handshake, and everything that can go wrong before.
 
 use core::time::Duration;
 use std::io::{ErrorKind, Write};
@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use mcp_sse_core::{CloseReason, Config};
 use mcp_sse_driver::Tls;
-use mcp_sse_tests::adapter::{Adapter, Place, Server};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer};
 use mcp_sse_tests::certificate::Certificate;
-use mcp_sse_tests::client::{Client, Stream, Way, answer, call, health};
-use mcp_sse_tests::conformance::fairness::Busy;
+use mcp_sse_tests::client::{Client, ServerAddress, Stream, answer, call, health};
+use mcp_sse_tests::conformance::fairness::BusyHandlers;
 use mcp_sse_tests::scratch::Scratch;
 use mcp_sse_tests::{PATIENCE, for_each_adapter, handlers, wait_until};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned, version};
@@ -19,51 +19,52 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned, version}
 use crate::{limits, timeouts};
 
 for_each_adapter!(
-    sessions,
-    large_messages_both_ways,
-    protocols,
-    a_handshake_in_crumbs,
-    who_speaks_http_is_told,
-    the_silent_are_dropped,
-    the_slow_are_dropped,
-    who_leaves_in_the_middle,
-    nonsense,
+    tls_serves_sessions,
+    large_messages_pass_tls_both_ways,
+    alpn_selects_http_1_1,
+    handshake_byte_by_byte_succeeds,
+    plain_http_on_a_tls_port_is_400,
+    silent_connections_are_closed_at_the_deadline,
+    slow_handshakes_are_closed_at_the_deadline,
+    disconnect_during_handshake_frees_the_connection,
+    malformed_handshakes_are_closed,
     handshakes_count_as_connections,
-    many_handshakes,
-    ends_of_input,
-    a_reader_that_stalls,
-    shutdown,
-    the_scheme_of_a_target,
+    concurrent_handshakes_do_not_block_a_session,
+    end_of_input_with_or_without_close_notify_is_handled,
+    stalled_tls_reader_is_closed,
+    shutdown_closes_tls_connections_in_order,
+    target_scheme_must_match_tls,
     posts_are_read_while_handlers_are_always_ready,
 );
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A TLS server, and how to get to it.
-struct House {
-    server: Server,
+/// A TLS server with its certificate and address.
+struct TlsFixture {
+    server: RunningServer,
     certificate: Certificate,
-    way: Way,
+    address: ServerAddress,
 }
 
-impl House {
+impl TlsFixture {
     fn new(on: &Adapter, config: Config) -> Self {
-        Self::at(on, Place::Local, config, handlers::echo())
+        Self::at(on, HandlerThread::Local, config, handlers::echo())
     }
 
     fn at(
         on: &Adapter,
-        place: Place,
+        handler_thread: HandlerThread,
         config: Config,
         handler: mcp_sse_tests::adapter::Handler,
     ) -> Self {
         let certificate = Certificate::new();
-        let server = Server::start_tls(on, certificate.tls(), place, config, handler);
-        let way = Way::Tls(server.address(), certificate.client(&[]));
-        Self { server, certificate, way }
+        let server =
+            RunningServer::start_tls(on, certificate.tls(), handler_thread, config, handler);
+        let address = ServerAddress::Tls(server.address(), certificate.client(&[]));
+        Self { server, certificate, address }
     }
 
-    /// A connection on which nothing was said, not even a TLS hello.
+    /// Opens a TCP connection without TLS.
     #[track_caller]
     fn raw(&self) -> Client {
         Client::connect(self.server.address())
@@ -71,7 +72,7 @@ impl House {
 
     #[track_caller]
     fn check_alive(&self, case: &str) {
-        let mut client = Client::connect(&self.way);
+        let mut client = Client::connect(&self.address);
         assert_eq!(client.ask(READY).status, 200, "{case}");
     }
 
@@ -82,7 +83,7 @@ impl House {
     }
 }
 
-/// A client's first flight.
+/// The first bytes of a client's handshake.
 fn hello(config: Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
     let name = "localhost".try_into().expect("a name");
     let mut connection = ClientConnection::new(config, name).expect("a connection");
@@ -91,78 +92,84 @@ fn hello(config: Arc<ClientConfig>) -> (ClientConnection, Vec<u8>) {
     (connection, bytes)
 }
 
-fn sessions(on: &Adapter) {
-    for place in Place::ALL {
-        let house = House::at(on, place, Config::default(), handlers::echo());
+fn tls_serves_sessions(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
+        let fixture = TlsFixture::at(on, handler_thread, Config::default(), handlers::echo());
         for version in [&version::TLS12, &version::TLS13] {
-            let client = house.certificate.client_of(&[version], &[]);
-            let mut stream = Stream::open(Way::Tls(house.server.address(), client));
+            let client = fixture.certificate.client_of(&[version], &[]);
+            let mut stream = Stream::open(ServerAddress::Tls(fixture.server.address(), client));
             assert_eq!(stream.client.tls().protocol_version(), Some(version.version));
             for _ in 0..10 {
                 stream.check_alive("over TLS");
             }
-            let mut beside = Stream::open(&house.way);
+            let mut beside = Stream::open(&fixture.address);
             beside.check_alive("beside another");
             drop(beside);
-            wait_until("one is left", || health(&house.way).sessions == 1);
+            wait_until("one is left", || health(&fixture.address).sessions == 1);
             stream.check_alive("when another has left");
             drop(stream);
-            wait_until("all have left", || health(&house.way).sessions == 0);
+            wait_until("all have left", || health(&fixture.address).sessions == 0);
         }
     }
 }
 
-fn large_messages_both_ways(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let mut stream = Stream::open(&house.way);
+fn large_messages_pass_tls_both_ways(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let mut stream = Stream::open(&fixture.address);
     let params = format!("\"{}\"", "0123456789abcdef".repeat(200_000));
     for n in 0..4 {
         assert_eq!(stream.post(&call(n, &params)).status, 202);
     }
-    // Written before it is read: the sockets are full in between.
+    // The frames are written before they are read, so the sockets' buffers are full in between.
     for n in 0..4 {
         assert_eq!(stream.message(), answer(n, &params));
     }
     stream.check_alive("afterwards");
 }
 
-fn protocols(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let check = |house: &House, offered: &[&str], chosen: Option<&str>| {
-        let client = house.certificate.client(offered);
-        let mut client = Client::connect(Way::Tls(house.server.address(), client));
+fn alpn_selects_http_1_1(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let check = |fixture: &TlsFixture, offered: &[&str], chosen: Option<&str>| {
+        let client = fixture.certificate.client(offered);
+        let mut client = Client::connect(ServerAddress::Tls(fixture.server.address(), client));
         assert_eq!(client.ask(READY).status, 200, "{offered:?}");
         assert_eq!(client.tls().alpn_protocol(), chosen.map(str::as_bytes), "{offered:?}");
     };
-    check(&house, &[], None);
-    check(&house, &["http/1.1"], Some("http/1.1"));
-    check(&house, &["h2", "http/1.1"], Some("http/1.1"));
-    // Who can do nothing else is told so.
-    let client = house.certificate.client(&["h2"]);
-    let mut client = Client::connect(Way::Tls(house.server.address(), client));
+    check(&fixture, &[], None);
+    check(&fixture, &["http/1.1"], Some("http/1.1"));
+    check(&fixture, &["h2", "http/1.1"], Some("http/1.1"));
+    // A client that offers only HTTP/2 gets an alert.
+    let client = fixture.certificate.client(&["h2"]);
+    let mut client = Client::connect(ServerAddress::Tls(fixture.server.address(), client));
     let error = client.try_send(READY).expect_err("no protocol in common");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
 
-    // A configuration made elsewhere, with a protocol that is not spoken here.
+    // A configuration of the application, with a protocol that the server does not implement.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key =
-        rustls::pki_types::PrivateKeyDer::try_from(house.certificate.key_der()).expect("a key");
+        rustls::pki_types::PrivateKeyDer::try_from(fixture.certificate.key_der()).expect("a key");
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(vec![house.certificate.der()], key)
+        .with_single_cert(vec![fixture.certificate.der()], key)
         .expect("a pair");
     config.alpn_protocols = vec![b"h2".to_vec()];
     let tls = Tls::from_config(Arc::new(config));
-    let server = Server::start_tls(on, tls, Place::Local, Config::default(), handlers::echo());
-    check(&House { server, ..house }, &["h2", "http/1.1"], Some("http/1.1"));
+    let server = RunningServer::start_tls(
+        on,
+        tls,
+        HandlerThread::Local,
+        Config::default(),
+        handlers::echo(),
+    );
+    check(&TlsFixture { server, ..fixture }, &["h2", "http/1.1"], Some("http/1.1"));
 }
 
-fn a_handshake_in_crumbs(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let (connection, bytes) = hello(house.certificate.client(&[]));
-    let mut socket = TcpStream::connect(house.server.address()).expect("a connection");
+fn handshake_byte_by_byte_succeeds(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let (connection, bytes) = hello(fixture.certificate.client(&[]));
+    let mut socket = TcpStream::connect(fixture.server.address()).expect("a connection");
     socket.set_nodelay(true).expect("no delay");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     for byte in bytes {
@@ -172,13 +179,13 @@ fn a_handshake_in_crumbs(on: &Adapter) {
     assert_eq!(client.ask(READY).status, 200);
 }
 
-fn who_speaks_http_is_told(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let mut stream = Stream::open(&house.way);
+fn plain_http_on_a_tls_port_is_400(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let mut stream = Stream::open(&fixture.address);
     let post = stream.post_request(&call(1, &format!("\"{}\"", "x".repeat(40_000))));
     for request in [READY.as_bytes(), &post, b"\r\n", b"G", b"\x80\x2e\x01\x00\x02"] {
         let case = request[..request.len().min(20)].escape_ascii();
-        let mut client = house.raw();
+        let mut client = fixture.raw();
         client.send(request);
         let response = client.response();
         assert_eq!(response.status, 400, "{case}");
@@ -189,117 +196,117 @@ fn who_speaks_http_is_told(on: &Adapter) {
         client.expect_end();
     }
     stream.check_alive("afterwards");
-    house.wait_for_connections(2);
+    fixture.wait_for_connections(2);
 }
 
-fn the_silent_are_dropped(on: &Adapter) {
+fn silent_connections_are_closed_at_the_deadline(on: &Adapter) {
     let deadline = Duration::from_secs(1);
-    let house = House::new(on, timeouts(|t| t.head = Some(deadline)).build().expect("good"));
-    let mut stream = Stream::open(&house.way);
+    let fixture = TlsFixture::new(on, timeouts(|t| t.head = Some(deadline)).build().expect("good"));
+    let mut stream = Stream::open(&fixture.address);
     let start = Instant::now();
-    let mut silent: Vec<_> = (0..20).map(|_| house.raw()).collect();
+    let mut silent: Vec<_> = (0..20).map(|_| fixture.raw()).collect();
     for client in &mut silent {
         client.expect_end();
     }
     assert!(start.elapsed() >= deadline, "{:?}", start.elapsed());
     stream.check_alive("afterwards");
-    // And who speaks no TLS, was told, and stays.
-    let mut plain = house.raw();
+    // A client without TLS that got its refusal and does not close.
+    let mut plain = fixture.raw();
     plain.send(READY);
     assert_eq!(plain.response().status, 400);
     wait_until("it is gone", || plain.try_send("x").is_err());
 }
 
-fn the_slow_are_dropped(on: &Adapter) {
+fn slow_handshakes_are_closed_at_the_deadline(on: &Adapter) {
     let deadline = Duration::from_secs(1);
-    let house = House::new(on, timeouts(|t| t.head = Some(deadline)).build().expect("good"));
-    let (_, bytes) = hello(house.certificate.client(&[]));
+    let fixture = TlsFixture::new(on, timeouts(|t| t.head = Some(deadline)).build().expect("good"));
+    let (_, bytes) = hello(fixture.certificate.client(&[]));
     let start = Instant::now();
     for length in [1, 5, 6, bytes.len() / 2, bytes.len() - 1, bytes.len()] {
-        let mut client = house.raw();
+        let mut client = fixture.raw();
         client.send(&bytes[..length]);
         client.wait_for_end();
     }
     assert!(start.elapsed() >= 6 * deadline, "{:?}", start.elapsed());
-    // A handshake that is complete, and no request behind it: the same deadline.
-    let (connection, bytes) = hello(house.certificate.client(&[]));
-    let mut socket = TcpStream::connect(house.server.address()).expect("a connection");
+    // A complete handshake without a request has the same deadline.
+    let (connection, bytes) = hello(fixture.certificate.client(&[]));
+    let mut socket = TcpStream::connect(fixture.server.address()).expect("a connection");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket.write_all(&bytes).expect("the server reads");
     let mut client = Client::from(StreamOwned::new(connection, socket));
     client.expect_end();
-    house.wait_for_connections(0);
+    fixture.wait_for_connections(0);
 }
 
-fn who_leaves_in_the_middle(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let mut stream = Stream::open(&house.way);
-    let (_, bytes) = hello(house.certificate.client(&[]));
+fn disconnect_during_handshake_frees_the_connection(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let mut stream = Stream::open(&fixture.address);
+    let (_, bytes) = hello(fixture.certificate.client(&[]));
     for length in [0, 1, 5, bytes.len() / 2, bytes.len()] {
-        let mut ends = house.raw();
+        let mut ends = fixture.raw();
         ends.send(&bytes[..length]);
         ends.end();
         ends.wait_for_end();
-        let mut leaves = house.raw();
+        let mut leaves = fixture.raw();
         leaves.send(&bytes[..length]);
         drop(leaves);
     }
-    // The client that opened the stream does not trust another's certificate, and says so.
+    // A client that does not trust the certificate sends an alert.
     let stranger = Certificate::new().client(&[]);
-    let mut client = Client::connect(Way::Tls(house.server.address(), stranger));
+    let mut client = Client::connect(ServerAddress::Tls(fixture.server.address(), stranger));
     client.try_send(READY).expect_err("a certificate that nobody knows");
     drop(client);
-    house.wait_for_connections(1);
+    fixture.wait_for_connections(1);
     stream.check_alive("afterwards");
 }
 
-fn nonsense(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let (_, mut bytes) = hello(house.certificate.client(&[]));
+fn malformed_handshakes_are_closed(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let (_, mut bytes) = hello(fixture.certificate.client(&[]));
     bytes[9] ^= 0xff;
     for nonsense in [&[0x16; 100][..], b"\x16GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\0\0", &bytes] {
-        let mut client = house.raw();
+        let mut client = fixture.raw();
         client.send(nonsense);
         client.end();
         client.wait_for_end();
     }
-    house.wait_for_connections(0);
-    house.check_alive("afterwards");
+    fixture.wait_for_connections(0);
+    fixture.check_alive("afterwards");
 }
 
 fn handshakes_count_as_connections(on: &Adapter) {
     let config = limits(|l| l.connections_max = Some(4)).build().expect("good");
-    let house = House::new(on, config);
-    let mut stream = Stream::open(&house.way);
+    let fixture = TlsFixture::new(on, config);
+    let mut stream = Stream::open(&fixture.address);
     stream.check_alive("the connection for posts");
-    let (_, bytes) = hello(house.certificate.client(&[]));
-    let silent = house.raw();
-    let mut half = house.raw();
+    let (_, bytes) = hello(fixture.certificate.client(&[]));
+    let silent = fixture.raw();
+    let mut half = fixture.raw();
     half.send(&bytes[..20]);
-    house.wait_for_connections(4);
-    let (connection, bytes) = hello(house.certificate.client(&[]));
-    let mut socket = TcpStream::connect(house.server.address()).expect("a connection");
+    fixture.wait_for_connections(4);
+    let (connection, bytes) = hello(fixture.certificate.client(&[]));
+    let mut socket = TcpStream::connect(fixture.server.address()).expect("a connection");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket.write_all(&bytes).expect("the backlog");
-    // It waits, and holds up nobody.
+    // The waiting connection blocks no other.
     for _ in 0..50 {
         stream.check_alive("beside handshakes that hang");
     }
-    assert_eq!(house.server.metrics().connections_accepted, 4);
+    assert_eq!(fixture.server.metrics().connections_accepted, 4);
     drop(silent);
     let mut waiting = Client::from(StreamOwned::new(connection, socket));
     assert_eq!(waiting.ask(READY).status, 200);
 }
 
-fn many_handshakes(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    let mut stream = Stream::open(&house.way);
+fn concurrent_handshakes_do_not_block_a_session(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    let mut stream = Stream::open(&fixture.address);
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            let way = &house.way;
+            let address = &fixture.address;
             scope.spawn(move || {
                 for _ in 0..20 {
-                    assert_eq!(Client::connect(way).ask(READY).status, 200, "among many");
+                    assert_eq!(Client::connect(address).ask(READY).status, 200, "among many");
                 }
             });
         }
@@ -307,52 +314,53 @@ fn many_handshakes(on: &Adapter) {
             stream.check_alive("beside many handshakes");
         }
     });
-    house.wait_for_connections(2);
+    fixture.wait_for_connections(2);
 }
 
-fn ends_of_input(on: &Adapter) {
-    let house = House::new(on, Config::default());
-    // A client that ends its side behind a request gets its answer, whether it ends TLS or only TCP.
-    let mut ends = Client::connect(&house.way);
+fn end_of_input_with_or_without_close_notify_is_handled(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
+    // A client that ends its side after a request gets its response, whether it ends TLS or only
+    // TCP.
+    let mut ends = Client::connect(&fixture.address);
     ends.send(READY);
     ends.end();
     assert_eq!(ends.response().status, 200);
     ends.expect_end();
-    let mut stops = Client::connect(&house.way);
+    let mut stops = Client::connect(&fixture.address);
     stops.send(READY);
     stops.end_tcp();
     assert_eq!(stops.response().status, 200);
     stops.expect_end();
-    // A body that is cut short is not one, either way.
-    let stream = Stream::open(&house.way);
+    // An incomplete body is no message, either way.
+    let stream = Stream::open(&fixture.address);
     let post = stream.post_request(&call(1, "[]"));
     for end in [Client::end, Client::end_tcp] {
-        let mut client = Client::connect(&house.way);
+        let mut client = Client::connect(&fixture.address);
         client.send(&post[..post.len() - 1]);
         end(&mut client);
         client.wait_for_end();
     }
-    assert_eq!(house.server.metrics().messages_received, 0);
-    // And a stream whose client ends either way is over.
+    assert_eq!(fixture.server.metrics().messages_received, 0);
+    // A stream ends if its client ends either way.
     for end in [Client::end, Client::end_tcp] {
-        let mut stream = Stream::open(&house.way);
+        let mut stream = Stream::open(&fixture.address);
         end(&mut stream.client);
         stream.client.wait_for_end();
     }
-    wait_until("one is left", || house.server.metrics().sessions_open() == 1);
+    wait_until("one is left", || fixture.server.metrics().sessions_open() == 1);
 }
 
-/// Bytes that are encrypted and cannot be sent are not written: otherwise nobody would stall.
-fn a_reader_that_stalls(on: &Adapter) {
+/// Encrypted bytes that are not sent do not count as written; otherwise no client would ever stall.
+fn stalled_tls_reader_is_closed(on: &Adapter) {
     let config = timeouts(|t| t.stall = Some(Duration::from_millis(300))).build().expect("good");
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let (sender, sessions) = mpsc::channel();
-        let house = House::at(on, place, config.clone(), handlers::give(sender));
-        let mut other = Stream::open(&house.way);
+        let fixture = TlsFixture::at(on, handler_thread, config.clone(), handlers::give(sender));
+        let mut other = Stream::open(&fixture.address);
         let other_session = sessions.recv_timeout(PATIENCE).expect("a session");
-        let stream = Stream::open(&house.way);
+        let stream = Stream::open(&fixture.address);
         let session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // More than the sockets take.
+        // More than the sockets' buffers hold.
         let text = format!("\"{}\"", "x".repeat(30 << 20));
         mcp_sse_tests::finish("room", session.send(handlers::response("1", &text))).expect("open");
         wait_until("it has stalled", || session.closed().is_some());
@@ -365,45 +373,45 @@ fn a_reader_that_stalls(on: &Adapter) {
     }
 }
 
-fn shutdown(on: &Adapter) {
-    for place in Place::ALL {
-        let mut house = House::at(on, place, Config::default(), handlers::echo());
-        let mut streams: Vec<_> = (0..10).map(|_| Stream::open(&house.way)).collect();
-        let mut keep_alive = Client::connect(&house.way);
+fn shutdown_closes_tls_connections_in_order(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
+        let mut fixture = TlsFixture::at(on, handler_thread, Config::default(), handlers::echo());
+        let mut streams: Vec<_> = (0..10).map(|_| Stream::open(&fixture.address)).collect();
+        let mut keep_alive = Client::connect(&fixture.address);
         assert_eq!(keep_alive.ask(READY).status, 200);
-        let mut silent = house.raw();
-        let (_, bytes) = hello(house.certificate.client(&[]));
-        let mut half = house.raw();
+        let mut silent = fixture.raw();
+        let (_, bytes) = hello(fixture.certificate.client(&[]));
+        let mut half = fixture.raw();
         half.send(&bytes[..bytes.len() / 2]);
-        house.wait_for_connections(13);
-        house.server.shutdown();
+        fixture.wait_for_connections(13);
+        fixture.server.shutdown();
         for stream in &mut streams {
-            // The terminating chunk, `close_notify`, and the end of TCP, in this order.
+            // The terminating chunk, `close_notify` and the end of TCP come in this order.
             stream.expect_end();
         }
         keep_alive.expect_end();
         silent.wait_for_end();
         half.wait_for_end();
-        house.server.wait_for_end();
+        fixture.server.wait_for_end();
     }
 }
 
-fn the_scheme_of_a_target(on: &Adapter) {
-    let house = House::new(on, Config::default());
+fn target_scheme_must_match_tls(on: &Adapter) {
+    let fixture = TlsFixture::new(on, Config::default());
     for (target, status) in [
         ("https://localhost/ready", 200),
         ("HTTPS://127.0.0.1:1/ready", 200),
         ("http://localhost/ready", 421),
         ("https://evil.example/messages", 403),
     ] {
-        let mut client = Client::connect(&house.way);
+        let mut client = Client::connect(&fixture.address);
         let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(client.ask(request).status, status, "{target}");
     }
 }
 
 #[test]
-fn files_that_cannot_be_used() {
+fn unusable_pem_files_are_errors() {
     let scratch = Scratch::new();
     let (certificate, other) = (Certificate::new(), Certificate::new());
     let cert = scratch.file("cert.pem", certificate.pem());
@@ -452,7 +460,7 @@ fn files_that_cannot_be_used() {
         assert!(told.contains(&*blamed.to_string_lossy()), "{said}: {told}");
         assert_eq!(error.path(), blamed, "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
-        // Nothing of a key is ever told.
+        // No part of a key is printed.
         let secret = key_lines.lines().nth(1).expect("a line");
         assert!(!told.contains(&secret[..8]) && !format!("{error:?}").contains(&secret[..8]));
     }
@@ -462,11 +470,12 @@ fn files_that_cannot_be_used() {
     assert_eq!(source.map(std::io::Error::kind), Some(ErrorKind::NotFound));
 }
 
-/// The first byte, which says whether it is TLS, and all that comes behind it.
+/// Fairness holds for the first byte, by which the server recognises TLS, and for everything after
+/// it.
 fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
-    let (busy, handler) = Busy::new();
-    let house = House::at(on, Place::Local, Config::default(), handler);
-    let idle = House::new(on, Config::default());
-    busy.check_posts(&house.way);
+    let (busy, handler) = BusyHandlers::new();
+    let fixture = TlsFixture::at(on, HandlerThread::Local, Config::default(), handler);
+    let idle = TlsFixture::new(on, Config::default());
+    busy.check_posts(&fixture.address);
     idle.check_alive("beside a busy thread");
 }

@@ -1,5 +1,5 @@
-//! The transport as a service of tower: what is different from a socket of its own. The clients that
-//! run against `axum_nest` try the rest.
+//! The transport as a tower service: what differs from a listener. The clients that run against
+//! `axum_nest` test the rest.
 
 use core::cell::RefCell;
 use core::convert::Infallible;
@@ -24,13 +24,13 @@ use tower_service::Service;
 
 const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[7]}"#;
 
-/// A service that echoes, and the runtime that it and its callers run on.
-struct Desk {
+/// An echoing service, and the runtime that it and its callers run on.
+struct TowerFixture {
     runtime: tokio::runtime::Runtime,
     service: SseService,
 }
 
-impl Desk {
+impl TowerFixture {
     fn new(config: Config) -> Self {
         Self::build(SseService::builder(config), handlers::echo())
     }
@@ -56,7 +56,7 @@ impl Desk {
             .unwrap_or_else(|never: Infallible| match never {})
     }
 
-    /// The next bytes of an answer's body; `None` at its end.
+    /// The next bytes of a response body; `None` at its end.
     fn next(&self, response: &mut Response) -> Option<String> {
         let body = response.body_mut();
         let frame = core::future::poll_fn(|cx| poll_frame(Pin::new(&mut *body), cx));
@@ -88,37 +88,38 @@ fn post(target: &str, body: impl Into<Body>) -> Request {
     request.body(body.into()).expect("a request")
 }
 
-/// Where a session's client is told to post.
+/// The endpoint in the first event of a stream.
 fn endpoint(greeting: &str) -> String {
     let data = greeting.strip_prefix("event: endpoint\ndata: ").expect("an endpoint event");
     data.trim_end().to_owned()
 }
 
-/// Requests are dealt to shards in turn, so each of these meets every session's shard and others.
+/// Requests go to the shards in turn, so these requests meet each session's own shard and the
+/// others.
 #[test]
-fn several_shards_are_one_service() {
-    let mut desk = Desk::new(Config::default());
+fn service_with_several_shards_reaches_every_session() {
+    let mut fixture = TowerFixture::new(Config::default());
     let echo = handlers::echo();
-    let runtime = desk.runtime.handle().clone();
+    let runtime = fixture.runtime.handle().clone();
     let on_session = move |session| drop(runtime.spawn(echo(session)));
-    desk.service = SseService::with_workers(Config::default(), 3, on_session).expect("threads");
-    let mut app = Router::new().nest_service("/a", desk.service.clone());
+    fixture.service = SseService::with_workers(Config::default(), 3, on_session).expect("threads");
+    let mut app = Router::new().nest_service("/a", fixture.service.clone());
     let mut shards = std::collections::BTreeSet::new();
     for _ in 0..6 {
-        let mut stream = desk.ask(&mut app, get("/a/sse"));
-        let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+        let mut stream = fixture.ask(&mut app, get("/a/sse"));
+        let endpoint = endpoint(&fixture.next(&mut stream).expect("a greeting"));
         let (_, token) = endpoint.split_once('=').expect("a token");
         shards.insert(SessionToken::parse(token.as_bytes()).expect("a token").shard());
         for _ in 0..4 {
-            let accepted = desk.ask(&mut app, post(&endpoint, BODY));
+            let accepted = fixture.ask(&mut app, post(&endpoint, BODY));
             assert_eq!(accepted.status(), StatusCode::ACCEPTED);
-            let answer = desk.next(&mut stream).expect("an answer");
+            let answer = fixture.next(&mut stream).expect("an answer");
             assert!(answer.contains("[7]"), "{answer}");
         }
     }
     assert_eq!(shards.len(), 3);
-    let handle = desk.service.handle();
-    let metrics = desk.wait("counters", handle.metrics()).expect("it runs");
+    let handle = fixture.service.handle();
+    let metrics = fixture.wait("counters", handle.metrics()).expect("it runs");
     assert_eq!((metrics.sessions_opened, metrics.messages_received), (6, 24));
     for workers in [0, usize::MAX] {
         let none = SseService::with_workers(Config::default(), workers, drop);
@@ -127,23 +128,23 @@ fn several_shards_are_one_service() {
 }
 
 #[test]
-fn nested_routers_say_where_they_are() {
-    let desk = Desk::new(Config::default());
-    let nested = Router::new().nest_service("/b", desk.service.clone());
-    let mut app = Router::new().nest("/a", nested).nest_service("/c", desk.service.clone());
+fn endpoint_contains_the_nested_mount() {
+    let fixture = TowerFixture::new(Config::default());
+    let nested = Router::new().nest_service("/b", fixture.service.clone());
+    let mut app = Router::new().nest("/a", nested).nest_service("/c", fixture.service.clone());
     for (mount, target) in [("/a/b", "/a/b/sse"), ("/c", "/c/sse"), ("/c", "/c/sse/")] {
-        let mut stream = desk.ask(&mut app, get(target));
+        let mut stream = fixture.ask(&mut app, get(target));
         assert_eq!(stream.status(), StatusCode::OK, "{target}");
         assert_eq!(stream.headers()["content-type"], "text/event-stream");
         assert!(!stream.headers().contains_key("connection"), "that is the server's affair");
-        let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+        let endpoint = endpoint(&fixture.next(&mut stream).expect("a greeting"));
         assert!(endpoint.starts_with(&format!("{mount}/messages?session_id=")), "{endpoint}");
 
-        let mut accepted = desk.ask(&mut app, post(&endpoint, BODY));
+        let mut accepted = fixture.ask(&mut app, post(&endpoint, BODY));
         assert_eq!(accepted.status(), StatusCode::ACCEPTED);
-        assert_eq!(desk.next(&mut accepted).as_deref(), Some("Accepted\n"));
-        assert_eq!(desk.next(&mut accepted), None);
-        let answer = desk.next(&mut stream).expect("an answer");
+        assert_eq!(fixture.next(&mut accepted).as_deref(), Some("Accepted\n"));
+        assert_eq!(fixture.next(&mut accepted), None);
+        let answer = fixture.next(&mut stream).expect("an answer");
         assert!(
             answer.starts_with("event: message\ndata: {") && answer.contains("[7]"),
             "{answer}"
@@ -152,69 +153,69 @@ fn nested_routers_say_where_they_are() {
 }
 
 #[test]
-fn a_mount_can_be_said() {
-    let desk = Desk::new(Config::default());
-    let service = desk.service.clone().mounted_at("/else/where");
+fn configured_mount_is_in_the_endpoint() {
+    let fixture = TowerFixture::new(Config::default());
+    let service = fixture.service.clone().mounted_at("/else/where");
     let mut app = Router::new().fallback_service(service);
-    let mut stream = desk.ask(&mut app, get("/sse"));
-    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    let mut stream = fixture.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&fixture.next(&mut stream).expect("a greeting"));
     assert!(endpoint.starts_with("/else/where/messages?"), "{endpoint}");
 }
 
 #[test]
-fn a_client_that_leaves_ends_its_session() {
-    let desk = Desk::new(Config::default());
-    let mut app = Router::new().fallback_service(desk.service.clone());
-    let stream = desk.ask(&mut app, get("/sse"));
-    assert_eq!(desk.sessions_open(), 1);
+fn dropped_response_body_ends_its_session() {
+    let fixture = TowerFixture::new(Config::default());
+    let mut app = Router::new().fallback_service(fixture.service.clone());
+    let stream = fixture.ask(&mut app, get("/sse"));
+    assert_eq!(fixture.sessions_open(), 1);
     drop(stream);
-    wait_until("the session ends", || desk.sessions_open() == 0);
+    wait_until("the session ends", || fixture.sessions_open() == 0);
 }
 
 #[test]
-fn streams_end_with_the_server() {
-    let desk = Desk::new(Config::default());
-    let mut app = Router::new().fallback_service(desk.service.clone());
-    let mut stream = desk.ask(&mut app, get("/sse"));
-    desk.next(&mut stream).expect("a greeting");
-    desk.service.handle().shutdown();
-    assert_eq!(desk.next(&mut stream), None);
+fn shutdown_ends_streams() {
+    let fixture = TowerFixture::new(Config::default());
+    let mut app = Router::new().fallback_service(fixture.service.clone());
+    let mut stream = fixture.ask(&mut app, get("/sse"));
+    fixture.next(&mut stream).expect("a greeting");
+    fixture.service.handle().shutdown();
+    assert_eq!(fixture.next(&mut stream), None);
     drop(stream);
     wait_until("the server ends", || {
-        desk.ask(&mut app, get("/health")).status() == StatusCode::SERVICE_UNAVAILABLE
+        fixture.ask(&mut app, get("/health")).status() == StatusCode::SERVICE_UNAVAILABLE
     });
 }
 
 #[test]
-fn refusals_are_those_of_the_wire() {
+fn refusals_have_the_statuses_of_the_contract() {
     let limits = Limits { body_bytes_max: Some(1_000), ..Limits::default() };
     let config = Config::builder().limits(limits).build().expect("good");
-    let desk = Desk::new(config);
-    let mut app = Router::new().fallback_service(desk.service.clone());
-    let mut stream = desk.ask(&mut app, get("/sse"));
-    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    let fixture = TowerFixture::new(config);
+    let mut app = Router::new().fallback_service(fixture.service.clone());
+    let mut stream = fixture.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&fixture.next(&mut stream).expect("a greeting"));
     let check = |app: &mut Router, request: Request, status: u16| {
         let what = format!("{} {}", request.method(), request.uri().path());
-        assert_eq!(desk.ask(app, request).status().as_u16(), status, "{what}");
+        assert_eq!(fixture.ask(app, request).status().as_u16(), status, "{what}");
     };
     check(&mut app, get("/other"), 404);
     check(&mut app, post("/sse", BODY), 405);
     check(&mut app, post("/messages?session_id=x", BODY), 404);
     check(&mut app, post(&endpoint, "{"), 400);
     check(&mut app, post(&endpoint, "x".repeat(1_001)), 413);
-    // HTTP/2 has no Host; what it has instead is held to the same rule.
+    // HTTP/2 requests have an authority instead of `Host`, with the same rule.
     for (target, status) in [("http://localhost/sse", 200), ("http://evil.example/sse", 403)] {
         let request = http::Request::builder().uri(target).body(Body::empty());
         check(&mut app, request.expect("a request"), status);
     }
-    // And the session that all this was done beside is as it was.
+    // The session was not disturbed by any of this.
     check(&mut app, post(&endpoint, BODY), 202);
-    assert!(desk.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
+    assert!(fixture.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
 }
 
-/// With one worker and with two; the authorizer may use the runtime's timers.
+/// With one worker and with two. The authorizer uses the runtime's timers.
 #[test]
-fn whom_an_authorizer_lets_in() {
+fn authorizer_decides_who_is_served() {
     for workers in [1, 2] {
         let (sender, names) = std::sync::mpsc::channel();
         let echo = handlers::echo();
@@ -234,33 +235,33 @@ fn whom_an_authorizer_lets_in() {
                     Some(name) => Verdict::Allow(Principal::new(name)),
                 }
             });
-        let desk = Desk::build(builder, noting);
-        let mut app = Router::new().fallback_service(desk.service.clone());
+        let fixture = TowerFixture::build(builder, noting);
+        let mut app = Router::new().fallback_service(fixture.service.clone());
         let by = |token: &str, mut request: Request| {
             let value = format!("Bearer {token}").parse().expect("a field");
             request.headers_mut().insert("authorization", value);
             request
         };
-        let refused = desk.ask(&mut app, get("/sse"));
+        let refused = fixture.ask(&mut app, get("/sse"));
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(refused.headers()["www-authenticate"], "Bearer");
-        assert_eq!(desk.ask(&mut app, by("bad", get("/sse"))).status(), StatusCode::FORBIDDEN);
-        let mut stream = desk.ask(&mut app, by("alice", get("/sse")));
-        let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+        assert_eq!(fixture.ask(&mut app, by("bad", get("/sse"))).status(), StatusCode::FORBIDDEN);
+        let mut stream = fixture.ask(&mut app, by("alice", get("/sse")));
+        let endpoint = endpoint(&fixture.next(&mut stream).expect("a greeting"));
         assert_eq!(
             names.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session").as_deref(),
             Some("alice")
         );
         for (token, status) in [("alice", 202), ("bob", 404), ("bad", 403), ("alice", 202)] {
-            let answer = desk.ask(&mut app, by(token, post(&endpoint, BODY)));
+            let answer = fixture.ask(&mut app, by(token, post(&endpoint, BODY)));
             assert_eq!(answer.status().as_u16(), status, "{token}");
         }
-        assert!(desk.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
+        assert!(fixture.next(&mut stream).is_some_and(|answer| answer.contains("[7]")));
     }
 }
 
 #[test]
-fn authorizers_that_cannot_be() {
+fn missing_or_second_authorizer_is_an_error() {
     let tokens = mcp_sse_tokio::StaticTokens::builder().token("a", "t").build().expect("good");
     let build = |mode: Authorization, asks: bool| {
         let config = Config::builder().authorization(mode).build().expect("good");
@@ -276,7 +277,7 @@ fn authorizers_that_cannot_be() {
     assert_eq!(build(Authorization::Deferred, true), Ok(()));
 }
 
-/// A request that came from there, as axum says it.
+/// A request with the remote address as axum provides it.
 fn from(remote: &str, mut request: Request) -> Request {
     let remote: SocketAddr = remote.parse().expect("an address");
     request.extensions_mut().insert(ConnectInfo(remote));
@@ -293,7 +294,7 @@ fn proxy() -> Peer {
 #[test]
 fn limits_per_address_count_by_connect_info_or_by_the_default_peer() {
     let limits = Limits { sessions_per_address_max: Some(1), ..Limits::default() };
-    // Of two requests that each open a stream, whether the second is refused.
+    // The status of the second of two stream requests.
     let second = |default: Option<Peer>, known: bool| {
         let config = Config::builder().limits(limits.clone()).build().expect("good");
         let builder = SseService::builder(config);
@@ -301,17 +302,17 @@ fn limits_per_address_count_by_connect_info_or_by_the_default_peer() {
             Some(peer) => builder.default_peer(peer),
             None => builder,
         };
-        let desk = Desk::build(builder, handlers::echo());
-        let mut app = Router::new().fallback_service(desk.service.clone());
+        let fixture = TowerFixture::build(builder, handlers::echo());
+        let mut app = Router::new().fallback_service(fixture.service.clone());
         let ask = || if known { from(ELSEWHERE, get("/sse")) } else { get("/sse") };
-        let first = desk.ask(&mut app, ask());
+        let first = fixture.ask(&mut app, ask());
         assert_eq!(first.status(), StatusCode::OK);
-        desk.ask(&mut app, ask()).status().as_u16()
+        fixture.ask(&mut app, ask()).status().as_u16()
     };
     assert_eq!(second(None, true), 503);
     assert_eq!(second(Some(Peer::local()), true), 503);
     assert_eq!(second(Some(proxy()), false), 503);
-    // Whoever has no address cannot be counted.
+    // A client without an address is not counted.
     assert_eq!(second(None, false), 200);
     assert_eq!(second(Some(Peer::local()), false), 200);
 }
@@ -327,10 +328,10 @@ fn https_is_met_by_a_secure_default_peer_with_and_without_connect_info() {
             Some(peer) => builder.default_peer(peer),
             None => builder,
         };
-        let desk = Desk::build(builder, handlers::echo());
-        let mut app = Router::new().fallback_service(desk.service.clone());
+        let fixture = TowerFixture::build(builder, handlers::echo());
+        let mut app = Router::new().fallback_service(fixture.service.clone());
         for request in [get("/sse"), from(ELSEWHERE, get("/sse"))] {
-            assert_eq!(desk.ask(&mut app, request).status().as_u16(), status, "{peer:?}");
+            assert_eq!(fixture.ask(&mut app, request).status().as_u16(), status, "{peer:?}");
         }
     }
 }
@@ -339,17 +340,18 @@ fn https_is_met_by_a_secure_default_peer_with_and_without_connect_info() {
 fn forwarded_fields_of_a_default_peer_that_is_a_trusted_proxy_count() {
     let config = Config::builder().require_https(true).trusted_proxy("192.0.2.7");
     let config = config.build().expect("good");
-    let desk = Desk::build(SseService::builder(config).default_peer(proxy()), handlers::echo());
-    let mut app = Router::new().fallback_service(desk.service.clone());
-    assert_eq!(desk.ask(&mut app, get("/sse")).status().as_u16(), 403);
+    let fixture =
+        TowerFixture::build(SseService::builder(config).default_peer(proxy()), handlers::echo());
+    let mut app = Router::new().fallback_service(fixture.service.clone());
+    assert_eq!(fixture.ask(&mut app, get("/sse")).status().as_u16(), 403);
     let mut request = get("/sse");
     request.headers_mut().insert("x-forwarded-proto", "https".parse().expect("a field"));
     request.headers_mut().insert("x-forwarded-for", "203.0.113.9".parse().expect("a field"));
-    assert_eq!(desk.ask(&mut app, request).status().as_u16(), 200);
+    assert_eq!(fixture.ask(&mut app, request).status().as_u16(), 200);
 }
 
 thread_local! {
-    /// The warnings of this thread, on which a test calls its service.
+    /// The warnings that this thread has logged.
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -362,7 +364,7 @@ impl log::Log for Warnings {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            // A thread that ends has nobody to tell.
+            // It fails on a thread that is ending, whose storage is gone.
             let note =
                 |all: &RefCell<Vec<String>>| all.borrow_mut().push(record.args().to_string());
             let _ = WARNINGS.try_with(note);
@@ -373,18 +375,18 @@ impl log::Log for Warnings {
 }
 
 #[test]
-fn first_request_without_connect_info_is_warned_of_once_unless_a_default_peer_was_said() {
-    // One for the process; this is the only test here that has one.
+fn first_request_without_connect_info_warns_once_unless_default_peer_is_set() {
+    // A process has one logger, and this is the only test here that sets it.
     log::set_logger(&Warnings).expect("no other");
     log::set_max_level(log::LevelFilter::Warn);
     let warnings = |builder: SseServiceBuilder, known: bool| {
-        let desk = Desk::build(builder, handlers::echo());
-        let mut app = Router::new().fallback_service(desk.service.clone());
+        let fixture = TowerFixture::build(builder, handlers::echo());
+        let mut app = Router::new().fallback_service(fixture.service.clone());
         WARNINGS.take();
         for _ in 0..3 {
             let request = get("/health");
             let request = if known { from(ELSEWHERE, request) } else { request };
-            assert_eq!(desk.ask(&mut app, request).status(), StatusCode::OK);
+            assert_eq!(fixture.ask(&mut app, request).status(), StatusCode::OK);
         }
         WARNINGS.take()
     };
@@ -396,9 +398,10 @@ fn first_request_without_connect_info_is_warned_of_once_unless_a_default_peer_wa
     assert_eq!(warnings(builder().default_peer(Peer::local()), false), [""; 0]);
 }
 
-/// The callback is called on the service's thread, and what it spawns runs where the service was made.
+/// The callback is called on the service's thread; tasks that it spawns run on the runtime that
+/// made the service.
 #[test]
-fn sessions_that_a_callback_spawns_run_on_the_runtime_of_whoever_made_the_service() {
+fn spawned_sessions_run_on_the_runtime_that_made_the_service() {
     let (sender, runtimes) = std::sync::mpsc::channel();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -434,21 +437,21 @@ fn sessions_that_a_callback_spawns_run_on_the_runtime_of_whoever_made_the_servic
 }
 
 #[test]
-fn service_dropped_behind_a_shutdown_leaves_requests_under_way_their_grace() {
+fn service_dropped_after_shutdown_keeps_the_grace() {
     let (sender, sessions) = std::sync::mpsc::channel();
     let timeouts = Timeouts { shutdown_grace: None, ..Timeouts::default() };
     let config = Config::builder().timeouts(timeouts).build().expect("good");
-    let desk = Desk::build(SseService::builder(config), handlers::give(sender));
-    let mut app = Router::new().fallback_service(desk.service.clone());
-    let mut stream = desk.ask(&mut app, get("/sse"));
-    let endpoint = endpoint(&desk.next(&mut stream).expect("a greeting"));
+    let fixture = TowerFixture::build(SseService::builder(config), handlers::give(sender));
+    let mut app = Router::new().fallback_service(fixture.service.clone());
+    let mut stream = fixture.ask(&mut app, get("/sse"));
+    let endpoint = endpoint(&fixture.next(&mut stream).expect("a greeting"));
     let mut session = sessions.recv_timeout(mcp_sse_tests::PATIENCE).expect("a session");
-    assert_eq!(desk.ask(&mut app, post(&endpoint, BODY)).status(), StatusCode::ACCEPTED);
-    let request = desk.wait("a request", session.recv()).expect("a request");
-    let handle = desk.service.handle();
+    assert_eq!(fixture.ask(&mut app, post(&endpoint, BODY)).status(), StatusCode::ACCEPTED);
+    let request = fixture.wait("a request", session.recv()).expect("a request");
+    let handle = fixture.service.handle();
     handle.shutdown();
     handle.shutdown();
-    let Desk { runtime: _runtime, service } = desk;
+    let TowerFixture { runtime: _runtime, service } = fixture;
     drop((app, service));
     let metrics = finish("counters", handle.metrics()).expect("it runs");
     assert_eq!(metrics.sessions_open(), 1, "a request is in flight");

@@ -1,4 +1,4 @@
-//! Unix sockets: HTTP as ever, and a file that comes and goes.
+//! Unix sockets: the same HTTP, and the socket's file.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,54 +7,59 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 use mcp_sse_core::Config;
-use mcp_sse_tests::adapter::{Adapter, Listen, Place, Server};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, Listen, RunningServer};
 use mcp_sse_tests::certificate::Certificate;
-use mcp_sse_tests::client::{Client, Stream, Way};
+use mcp_sse_tests::client::{Client, ServerAddress, Stream};
 use mcp_sse_tests::scratch::Scratch;
 use mcp_sse_tests::{for_each_adapter, handlers, wait_until};
 
 for_each_adapter!(
-    sessions,
-    the_mode,
-    a_socket_that_nobody_listens_on,
-    a_socket_that_somebody_listens_on,
-    what_is_not_a_socket,
-    the_file_is_removed,
-    anothers_file_is_not,
-    paths_that_cannot_be,
-    no_tls,
+    unix_socket_serves_sessions,
+    socket_file_has_the_configured_mode,
+    stale_socket_file_is_replaced,
+    socket_in_use_is_an_error,
+    path_that_is_no_socket_is_an_error,
+    dropped_server_removes_its_socket_file,
+    replaced_socket_file_is_not_removed,
+    invalid_socket_paths_are_errors,
+    tls_on_unix_socket_is_unsupported,
 );
 
-fn start(on: &Adapter, path: &Path) -> std::io::Result<Server> {
-    start_at(on, path, None, Place::Local)
+fn start(on: &Adapter, path: &Path) -> std::io::Result<RunningServer> {
+    start_at(on, path, None, HandlerThread::Local)
 }
 
-fn start_at(on: &Adapter, path: &Path, mode: Option<u32>, place: Place) -> std::io::Result<Server> {
+fn start_at(
+    on: &Adapter,
+    path: &Path,
+    mode: Option<u32>,
+    handler_thread: HandlerThread,
+) -> std::io::Result<RunningServer> {
     let listen = Listen::Unix(path.into(), mode);
-    Server::try_start(on, listen, place, Config::default(), handlers::echo())
+    RunningServer::try_start(on, listen, handler_thread, Config::default(), handlers::echo())
 }
 
-fn way(path: &Path) -> Way {
-    Way::Unix(path.into())
+fn address(path: &Path) -> ServerAddress {
+    ServerAddress::Unix(path.into())
 }
 
 fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-fn sessions(on: &Adapter) {
-    for place in Place::ALL {
+fn unix_socket_serves_sessions(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let scratch = Scratch::new();
         let path = scratch.path("s");
-        let mut server = start_at(on, &path, None, place).expect("a server");
-        let mut streams: Vec<_> = (0..10).map(|_| Stream::open(way(&path))).collect();
+        let mut server = start_at(on, &path, None, handler_thread).expect("a server");
+        let mut streams: Vec<_> = (0..10).map(|_| Stream::open(address(&path))).collect();
         for stream in &mut streams {
             stream.check_alive("over a Unix socket");
         }
         streams.truncate(5);
         wait_until("half have left", || server.metrics().sessions_open() == 5);
-        // As on loopback: a web page may not come in by a relay.
-        let mut client = Client::connect(way(&path));
+        // The guard is that of loopback, so a web page cannot use the server through a relay.
+        let mut client = Client::connect(address(&path));
         let evil = "GET /sse HTTP/1.1\r\nHost: evil.example\r\n\r\n";
         assert_eq!(client.ask(evil).status, 403);
         let secure = "GET https://localhost/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -68,34 +73,34 @@ fn sessions(on: &Adapter) {
     }
 }
 
-fn the_mode(on: &Adapter) {
+fn socket_file_has_the_configured_mode(on: &Adapter) {
     let scratch = Scratch::new();
     for (mode, expected) in [(None, 0o600), (Some(0o660), 0o660), (Some(0o777), 0o777)] {
         let path = scratch.path("s");
-        let _server = start_at(on, &path, mode, Place::Local).expect("a server");
+        let _server = start_at(on, &path, mode, HandlerThread::Local).expect("a server");
         let data = fs::symlink_metadata(&path).expect("a file");
         assert!(data.file_type().is_socket());
         assert_eq!(data.permissions().mode() & 0o7777, expected);
-        // And there is nothing else.
+        // The directory has no other file.
         assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 1);
     }
 }
 
-fn a_socket_that_nobody_listens_on(on: &Adapter) {
+fn stale_socket_file_is_replaced(on: &Adapter) {
     let scratch = Scratch::new();
     let path = scratch.path("s");
     drop(UnixListener::bind(&path).expect("a socket"));
     assert!(UnixStream::connect(&path).is_err(), "nobody listens");
     let _server = start(on, &path).expect("a server");
-    Stream::open(way(&path)).check_alive("in the place of another");
+    Stream::open(address(&path)).check_alive("in the place of another");
     assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 1);
 }
 
-fn a_socket_that_somebody_listens_on(on: &Adapter) {
+fn socket_in_use_is_an_error(on: &Adapter) {
     let scratch = Scratch::new();
     let path = scratch.path("s");
     let server = start(on, &path).expect("a server");
-    let mut stream = Stream::open(way(&path));
+    let mut stream = Stream::open(address(&path));
     for _ in 0..3 {
         let error = start(on, &path).expect_err("it is in use");
         assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
@@ -103,10 +108,10 @@ fn a_socket_that_somebody_listens_on(on: &Adapter) {
         assert!(told.contains("is listening on") && told.contains(&*path.to_string_lossy()));
     }
     stream.check_alive("beside those that failed");
-    Stream::open(way(&path)).check_alive("still found");
+    Stream::open(address(&path)).check_alive("still found");
     drop(server);
 
-    // One that hangs, and takes nobody: its backlog is full.
+    // A server that hangs and accepts no connection: its backlog is full.
     let hangs = UnixListener::bind(&path).expect("a socket");
     let mut waiting = Vec::new();
     loop {
@@ -124,7 +129,7 @@ fn a_socket_that_somebody_listens_on(on: &Adapter) {
     drop((hangs, waiting));
 }
 
-fn what_is_not_a_socket(on: &Adapter) {
+fn path_that_is_no_socket_is_an_error(on: &Adapter) {
     let scratch = Scratch::new();
     let check = |path: &Path| {
         let error = start(on, path).expect_err("something is there");
@@ -138,7 +143,7 @@ fn what_is_not_a_socket(on: &Adapter) {
     let directory = scratch.path("directory");
     fs::create_dir(&directory).expect("a directory");
     check(&directory);
-    // A link is not followed, whatever is behind it.
+    // A symbolic link is not followed, whatever its target is.
     let stale = scratch.path("stale");
     drop(UnixListener::bind(&stale).expect("a socket"));
     let link = scratch.path("link");
@@ -148,19 +153,19 @@ fn what_is_not_a_socket(on: &Adapter) {
     let dangling = scratch.path("dangling");
     symlink(scratch.path("nothing"), &dangling).expect("a link");
     check(&dangling);
-    // A socket of another kind cannot be asked who listens.
+    // A datagram socket cannot be probed for a listener.
     let datagram = scratch.path("datagram");
     drop(UnixDatagram::bind(&datagram).expect("a socket"));
     start(on, &datagram).err();
 }
 
-fn the_file_is_removed(on: &Adapter) {
-    for place in Place::ALL {
+fn dropped_server_removes_its_socket_file(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let scratch = Scratch::new();
         let path = scratch.path("s");
         for _ in 0..2 {
-            let mut server = start_at(on, &path, None, place).expect("a server");
-            let mut stream = Stream::open(way(&path));
+            let mut server = start_at(on, &path, None, handler_thread).expect("a server");
+            let mut stream = Stream::open(address(&path));
             server.drop_future();
             server.wait_for_end();
             stream.client.wait_for_end();
@@ -169,21 +174,21 @@ fn the_file_is_removed(on: &Adapter) {
     }
 }
 
-fn anothers_file_is_not(on: &Adapter) {
+fn replaced_socket_file_is_not_removed(on: &Adapter) {
     let scratch = Scratch::new();
     let path = scratch.path("s");
     let mut server = start(on, &path).expect("a server");
-    // Somebody makes room by force.
+    // The file is removed while the server runs.
     fs::remove_file(&path).expect("a file");
     let successor = start(on, &path).expect("a server");
     server.shutdown();
     server.wait_for_end();
-    Stream::open(way(&path)).check_alive("the successor");
+    Stream::open(address(&path)).check_alive("the successor");
     drop(successor);
     assert!(!exists(&path));
 }
 
-fn paths_that_cannot_be(on: &Adapter) {
+fn invalid_socket_paths_are_errors(on: &Adapter) {
     let scratch = Scratch::new();
     let error = start(on, &scratch.path("no/s")).expect_err("no directory");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
@@ -194,12 +199,18 @@ fn paths_that_cannot_be(on: &Adapter) {
     assert_eq!(fs::read_dir(scratch.as_path()).expect("a directory").count(), 0);
 }
 
-fn no_tls(on: &Adapter) {
+fn tls_on_unix_socket_is_unsupported(on: &Adapter) {
     let scratch = Scratch::new();
     let path = scratch.path("s");
-    for place in Place::ALL {
+    for handler_thread in HandlerThread::ALL {
         let listen = Listen::UnixTls(path.clone(), Certificate::new().tls());
-        let server = Server::try_start(on, listen, place, Config::default(), handlers::echo());
+        let server = RunningServer::try_start(
+            on,
+            listen,
+            handler_thread,
+            Config::default(),
+            handlers::echo(),
+        );
         let error = server.expect("it binds").expect_failure();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         wait_until("the file is gone", || !exists(&path));

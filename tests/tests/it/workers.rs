@@ -1,4 +1,5 @@
-//! Several shards on threads of their own: nobody notices, on whichever of them a connection falls.
+//! Servers with several shards, each on its own thread: clients see one server, whichever shard
+//! gets their connection.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -8,57 +9,65 @@ use std::sync::mpsc;
 
 use mcp_sse_core::{CloseReason, Config, Frame, HealthExtras, SessionToken, Timeouts};
 use mcp_sse_driver::WORKERS_MAX;
-use mcp_sse_tests::adapter::{Adapter, Handler, Listen, Place, Server, handler};
+use mcp_sse_tests::adapter::{Adapter, Handler, HandlerThread, Listen, RunningServer, handler};
 use mcp_sse_tests::certificate::Certificate;
-use mcp_sse_tests::client::{Client, Response, Stream, Way, answer, call, post_request};
+use mcp_sse_tests::client::{Client, Response, ServerAddress, Stream, answer, call, post_request};
 use mcp_sse_tests::scratch::Scratch;
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, limits, timeouts, wait_until};
 
 for_each_adapter!(
     posts_reach_sessions_of_every_shard,
-    unknown_sessions_look_the_same_from_every_shard,
+    unknown_sessions_get_the_same_404_from_every_shard,
     broadcasts_reach_every_shard,
-    health_is_that_of_all,
-    a_shutdown_ends_every_shard,
-    a_shutdown_before_it_begins,
-    the_future_is_dropped,
-    a_panic_ends_all,
-    a_port_is_one_servers,
-    a_unix_socket,
-    tls,
-    a_full_shard_is_passed_over,
-    posts_that_find_no_room_wait,
-    posts_that_wait_in_vain,
-    reports_reach_every_shard,
-    numbers_that_cannot_be,
+    health_counts_all_shards,
+    shutdown_ends_every_shard,
+    shutdown_before_serve_ends_every_shard,
+    dropped_serve_future_ends_every_shard,
+    handler_panic_ends_every_shard,
+    port_in_use_by_another_server_is_an_error,
+    unix_socket_serves_every_shard,
+    tls_serves_every_shard,
+    full_shard_is_skipped_by_the_acceptor,
+    posts_to_full_session_wait_in_order,
+    posts_waiting_beyond_hold_are_told_busy,
+    health_extras_reach_every_shard,
+    worker_count_out_of_range_is_an_error,
 );
 
-/// What is there already.
+/// The result of a future that is ready now.
 fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     futures_lite::future::block_on(futures_lite::future::poll_once(future))
 }
 
 const SHARDS: u16 = 3;
 
-/// Connections enough to have come to every shard, wherever the system puts them: that one of three
-/// gets none of forty has a probability below one in a million.
+/// Enough connections to reach every shard, however the system distributes them: the probability
+/// that one of three shards gets none of forty is below one in a million.
 const CONNECTIONS: usize = 40;
 
-/// Every way for connections to get to shards: by a socket for each, and by one acceptor.
-fn everywhere(on: &Adapter, config: &Config, what: &Handler, test: impl Fn(Server)) {
+/// Runs a test for both ways of distributing connections: a socket for each shard, and one
+/// acceptor.
+fn for_each_listening(on: &Adapter, config: &Config, what: &Handler, test: impl Fn(RunningServer)) {
     let any: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0));
-    for place in Place::ALL {
-        let dealt = Listen::Bind(any);
-        let ushered = Listen::Tcp(TcpListener::bind(any).expect("a free port"));
-        for listen in [dealt, ushered] {
-            test(start(on, listen, place, config.clone(), what.clone()));
+    for handler_thread in HandlerThread::ALL {
+        let socket_each = Listen::Bind(any);
+        let one_socket = Listen::Tcp(TcpListener::bind(any).expect("a free port"));
+        for listen in [socket_each, one_socket] {
+            test(start(on, listen, handler_thread, config.clone(), what.clone()));
         }
     }
 }
 
-fn start(on: &Adapter, listen: Listen, place: Place, config: Config, what: Handler) -> Server {
+fn start(
+    on: &Adapter,
+    listen: Listen,
+    handler_thread: HandlerThread,
+    config: Config,
+    what: Handler,
+) -> RunningServer {
     let workers = SHARDS.into();
-    Server::try_start_workers(on, listen, workers, place, config, what).expect("a server")
+    RunningServer::try_start_workers(on, listen, workers, handler_thread, config, what)
+        .expect("a server")
 }
 
 fn shard_of(stream: &Stream) -> usize {
@@ -66,12 +75,12 @@ fn shard_of(stream: &Stream) -> usize {
     token.shard().0.into()
 }
 
-/// A stream on every shard, in their order.
+/// Opens a stream on every shard; returns them in the order of the shards.
 #[track_caller]
-fn streams(way: &Way) -> Vec<Stream> {
+fn streams(address: &ServerAddress) -> Vec<Stream> {
     let mut found: Vec<Option<Stream>> = (0..SHARDS).map(|_| None).collect();
     for _ in 0..10 * CONNECTIONS {
-        let stream = Stream::open(way);
+        let stream = Stream::open(address);
         let shard = shard_of(&stream);
         found[shard].get_or_insert(stream);
         if found.iter().all(Option::is_some) {
@@ -81,8 +90,8 @@ fn streams(way: &Way) -> Vec<Stream> {
     panic!("not every shard was hit: {found:?}")
 }
 
-fn connections(way: &Way) -> Vec<Client> {
-    (0..CONNECTIONS).map(|_| Client::connect(way)).collect()
+fn connections(address: &ServerAddress) -> Vec<Client> {
+    (0..CONNECTIONS).map(|_| Client::connect(address)).collect()
 }
 
 fn note(n: usize) -> Frame {
@@ -90,12 +99,13 @@ fn note(n: usize) -> Frame {
     Frame::message(text.as_bytes()).expect("JSON")
 }
 
-/// Posts to every session on every connection, and expects each once, in order.
+/// Posts to a session of every shard on every connection, and expects each response once and in
+/// order.
 #[track_caller]
-fn check_posts(way: &Way, messages: impl Fn() -> u64) {
-    let mut streams = streams(way);
+fn check_posts(address: &ServerAddress, messages: impl Fn() -> u64) {
+    let mut streams = streams(address);
     let before = messages();
-    let mut posters = connections(way);
+    let mut posters = connections(address);
     for (n, poster) in posters.iter_mut().enumerate() {
         for stream in &streams {
             let response = poster.ask(stream.post_request(&call(n, "[]")));
@@ -115,26 +125,26 @@ fn check_posts(way: &Way, messages: impl Fn() -> u64) {
 }
 
 fn posts_reach_sessions_of_every_shard(on: &Adapter) {
-    everywhere(on, &Config::default(), &handlers::echo(), |server| {
+    for_each_listening(on, &Config::default(), &handlers::echo(), |server| {
         check_posts(&server.address().into(), || server.metrics().messages_received);
     });
 }
 
-fn unknown_sessions_look_the_same_from_every_shard(on: &Adapter) {
-    everywhere(on, &Config::default(), &handlers::echo(), |server| {
-        let way = Way::from(server.address());
+fn unknown_sessions_get_the_same_404_from_every_shard(on: &Adapter) {
+    for_each_listening(on, &Config::default(), &handlers::echo(), |server| {
+        let address = ServerAddress::from(server.address());
         let ended: Vec<String> =
-            streams(&way).iter().map(|stream| stream.endpoint.clone()).collect();
+            streams(&address).iter().map(|stream| stream.endpoint.clone()).collect();
         wait_until("they have ended", || server.metrics().sessions_open() == 0);
         let mut endpoints = ended.clone();
-        // A secret that is wrong, a shard that does not exist, and what is no token.
+        // A wrong secret, a shard that does not exist, and a text that is no token.
         endpoints
             .extend(ended.iter().map(|endpoint| format!("{}x", &endpoint[..endpoint.len() - 1])));
         let (path, token) = ended[0].split_once('=').expect("a token");
         endpoints.push(format!("{path}=__{}", &token[2..]));
         endpoints.push(format!("{path}=nonsense"));
         let mut first: Option<Response> = None;
-        for mut poster in connections(&way) {
+        for mut poster in connections(&address) {
             for endpoint in &endpoints {
                 let response = poster.ask(post_request(endpoint, &call(1, "[]"))).without_date();
                 assert_eq!(response.status, 404, "{response:?}");
@@ -145,7 +155,7 @@ fn unknown_sessions_look_the_same_from_every_shard(on: &Adapter) {
 }
 
 fn broadcasts_reach_every_shard(on: &Adapter) {
-    everywhere(on, &Config::default(), &handlers::silent(), |server| {
+    for_each_listening(on, &Config::default(), &handlers::silent(), |server| {
         let mut streams = streams(&server.address().into());
         wait_until("the others have left", || server.metrics().sessions_open() == 3);
         for n in 0..20 {
@@ -160,26 +170,26 @@ fn broadcasts_reach_every_shard(on: &Adapter) {
     });
 }
 
-fn health_is_that_of_all(on: &Adapter) {
-    everywhere(on, &Config::default(), &handlers::silent(), |server| {
-        let way = Way::from(server.address());
-        let streams = streams(&way);
-        let mut askers = connections(&way);
-        let all = (streams.len() + askers.len()) as u64;
+fn health_counts_all_shards(on: &Adapter) {
+    for_each_listening(on, &Config::default(), &handlers::silent(), |server| {
+        let address = ServerAddress::from(server.address());
+        let streams = streams(&address);
+        let mut clients = connections(&address);
+        let all = (streams.len() + clients.len()) as u64;
         wait_until("all are there, and no others", || {
             let metrics = server.metrics();
             (metrics.connections_open(), metrics.sessions_open()) == (all, u64::from(SHARDS))
         });
-        for asker in &mut askers {
-            let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        for client in &mut clients {
+            let said = client.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
             let body: serde_json::Value = serde_json::from_slice(&said.body).expect("JSON");
             assert_eq!(body["active_sessions"], u64::from(SHARDS), "{body}");
             assert_eq!(body["active_connections"], all, "{body}");
         }
-        // A session is counted everywhere before its client knows of it.
-        for (n, asker) in askers.iter_mut().enumerate().take(12) {
-            let more = Stream::open(&way);
-            let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        // Every shard counts a session before its client has the endpoint.
+        for (n, client) in clients.iter_mut().enumerate().take(12) {
+            let more = Stream::open(&address);
+            let said = client.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
             let body: serde_json::Value = serde_json::from_slice(&said.body).expect("JSON");
             assert_eq!(body["active_sessions"], u64::from(SHARDS) + 1, "{n}: {body}");
             drop(more);
@@ -188,16 +198,17 @@ fn health_is_that_of_all(on: &Adapter) {
     });
 }
 
-fn a_shutdown_ends_every_shard(on: &Adapter) {
+fn shutdown_ends_every_shard(on: &Adapter) {
     let config = timeouts(|t| t.shutdown_grace = Some(Duration::from_secs(3_600)));
-    everywhere(on, &config.build().expect("good"), &handlers::silent(), |mut server| {
-        let way = Way::from(server.address());
-        let mut streams = streams(&way);
-        let mut idle = connections(&way);
+    for_each_listening(on, &config.build().expect("good"), &handlers::silent(), |mut server| {
+        let address = ServerAddress::from(server.address());
+        let mut streams = streams(&address);
+        let mut idle = connections(&address);
         wait_until("all are there", || {
             server.metrics().connections_open() == (streams.len() + idle.len()) as u64
         });
-        // On one shard a request is under way; that one goes on, and the counters of all remain.
+        // One shard has a request in flight and goes on; the counters of the ended shards remain in
+        // the sum.
         let mut busy = streams.remove(1);
         assert_eq!(busy.post(&call(1, "[]")).status, 202);
         let opened = server.metrics().sessions_opened;
@@ -217,22 +228,22 @@ fn a_shutdown_ends_every_shard(on: &Adapter) {
     });
 }
 
-fn a_shutdown_before_it_begins(on: &Adapter) {
-    // The handle is older than the number of workers, and every shard has to hear of it.
+fn shutdown_before_serve_ends_every_shard(on: &Adapter) {
+    // The handle is older than the workers; its shutdown must reach every shard.
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     for _ in 0..5 {
         let listen = Listen::Bind(address);
-        let mut server = start(on, listen, Place::Apart, Config::default(), handlers::echo());
+        let mut server = start(on, listen, HandlerThread::Own, Config::default(), handlers::echo());
         server.shutdown();
         server.wait_for_end();
     }
 }
 
-fn the_future_is_dropped(on: &Adapter) {
+fn dropped_serve_future_ends_every_shard(on: &Adapter) {
     let config = timeouts(|t| t.shutdown_grace = Some(Duration::from_millis(200)));
     let (sender, sessions) = mpsc::channel();
     let give = handlers::give(sender);
-    everywhere(on, &config.build().expect("good"), &give, |mut server| {
+    for_each_listening(on, &config.build().expect("good"), &give, |mut server| {
         let mut streams = streams(&server.address().into());
         assert_eq!(streams[2].post(&call(1, "[]")).status, 202);
         server.drop_future();
@@ -245,22 +256,22 @@ fn the_future_is_dropped(on: &Adapter) {
     });
 }
 
-fn a_panic_ends_all(on: &Adapter) {
+fn handler_panic_ends_every_shard(on: &Adapter) {
     let (sender, sessions) = mpsc::channel();
     let give = handlers::give(sender);
-    let clumsy = handler(move |session| {
+    let panicking = handler(move |session| {
         assert!(session.head().field("x-stumble").is_none(), "stumbled, as it was told to");
         give(session)
     });
-    everywhere(on, &Config::default(), &clumsy, |server| {
+    for_each_listening(on, &Config::default(), &panicking, |server| {
         let mut streams = streams(&server.address().into());
-        // Behind the panic none is given any more.
+        // After the panic no session is given to the handler.
         let opened = server.metrics().sessions_opened;
         let held: Vec<_> =
             (0..opened).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
-        let mut stumbling = Client::connect(server.address());
-        stumbling.send("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Stumble: 1\r\n\r\n");
-        stumbling.wait_for_end();
+        let mut panics = Client::connect(server.address());
+        panics.send("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Stumble: 1\r\n\r\n");
+        panics.wait_for_end();
         streams.iter_mut().for_each(|stream| stream.client.wait_for_end());
         server.expect_panic();
         let ended = held.iter().filter(|session| {
@@ -271,27 +282,28 @@ fn a_panic_ends_all(on: &Adapter) {
     });
 }
 
-fn a_port_is_one_servers(on: &Adapter) {
+fn port_in_use_by_another_server_is_an_error(on: &Adapter) {
     use socket2::{Domain, Socket, Type};
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let try_at = |address, workers| {
         let listen = Listen::Bind(address);
-        let server = Server::try_start_workers(
+        let server = RunningServer::try_start_workers(
             on,
             listen,
             workers,
-            Place::Local,
+            HandlerThread::Local,
             Config::default(),
             handlers::echo(),
         );
         server.err().map(|error| error.kind())
     };
-    let server = start(on, Listen::Bind(any), Place::Local, Config::default(), handlers::echo());
-    // All of it is up.
+    let server =
+        start(on, Listen::Bind(any), HandlerThread::Local, Config::default(), handlers::echo());
+    // Every shard is running.
     drop(streams(&server.address().into()));
     assert_eq!(try_at(server.address(), 2), Some(ErrorKind::AddrInUse));
     assert_eq!(try_at(server.address(), 1), Some(ErrorKind::AddrInUse));
-    // Others that would share their port are not joined.
+    // A port of another server is not shared, even if that server would share it.
     let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     other.set_reuse_port(true).expect("an option");
     other.bind(&any.into()).expect("a free port");
@@ -302,36 +314,36 @@ fn a_port_is_one_servers(on: &Adapter) {
     assert_eq!(try_at(theirs, 2), None);
 }
 
-fn a_unix_socket(on: &Adapter) {
-    for place in Place::ALL {
+fn unix_socket_serves_every_shard(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let scratch = Scratch::new();
         let path = scratch.path("s");
         let listen = Listen::Unix(path.clone(), None);
-        let mut server = start(on, listen, place, Config::default(), handlers::echo());
-        check_posts(&Way::Unix(path.clone()), || server.metrics().messages_received);
+        let mut server = start(on, listen, handler_thread, Config::default(), handlers::echo());
+        check_posts(&ServerAddress::Unix(path.clone()), || server.metrics().messages_received);
         server.shutdown();
         server.wait_for_end();
         wait_until("the file is gone", || !path.exists());
     }
 }
 
-fn tls(on: &Adapter) {
-    for place in Place::ALL {
+fn tls_serves_every_shard(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
         let certificate = Certificate::new();
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let listen = Listen::Tls(socket, certificate.tls());
-        let server = start(on, listen, place, Config::default(), handlers::echo());
-        let way = Way::Tls(server.address(), certificate.client(&[]));
-        check_posts(&way, || server.metrics().messages_received);
+        let server = start(on, listen, handler_thread, Config::default(), handlers::echo());
+        let address = ServerAddress::Tls(server.address(), certificate.client(&[]));
+        check_posts(&address, || server.metrics().messages_received);
     }
 }
 
-/// Where one acceptor serves all of them, limits are exact.
-fn a_full_shard_is_passed_over(on: &Adapter) {
+/// With one acceptor, the connection limit is exact.
+fn full_shard_is_skipped_by_the_acceptor(on: &Adapter) {
     let config = limits(|l| l.connections_max = Some(6)).build().expect("good");
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listen = Listen::Tcp(socket);
-    let server = start(on, listen, Place::Local, config, handlers::echo());
+    let server = start(on, listen, HandlerThread::Local, config, handlers::echo());
     drop(streams(&server.address().into()));
     wait_until("they have left", || server.metrics().connections_open() == 0);
     let mut open: Vec<Stream> = (0..6).map(|_| Stream::open(server.address())).collect();
@@ -342,7 +354,7 @@ fn a_full_shard_is_passed_over(on: &Adapter) {
     late.send("GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let reach = finish("a broadcast", server.handle().broadcast(note(1))).expect("it runs");
     assert_eq!(reach.queued, 6);
-    assert!(!late.hears_something());
+    assert!(!late.has_input());
     let leaves = open.remove(3);
     let shard = shard_of(&leaves);
     drop(leaves);
@@ -351,9 +363,9 @@ fn a_full_shard_is_passed_over(on: &Adapter) {
     assert_eq!(shard_of(&Stream::open(server.address())), shard);
 }
 
-/// A thousand requests, pipelined on connections of every shard, to a session whose handler begins when
-/// as many have had to wait as there are connections.
-fn posts_that_find_no_room_wait(on: &Adapter) {
+/// A thousand requests, pipelined on connections of every shard, to a session whose handler begins
+/// when at least one post of each connection is queued.
+fn posts_to_full_session_wait_in_order(on: &Adapter) {
     const EACH: usize = 1_000 / CONNECTIONS;
     let patient = Timeouts { hold: None, decision: None, ..Timeouts::default() };
     let config = limits(|l| {
@@ -362,16 +374,16 @@ fn posts_that_find_no_room_wait(on: &Adapter) {
     });
     let config = config.timeouts(patient).build().expect("good");
     let (sender, sessions) = mpsc::channel();
-    everywhere(on, &config, &handlers::give(sender), |server| {
-        let way = Way::from(server.address());
-        // Every shard takes connections by now.
-        drop(streams(&way));
+    for_each_listening(on, &config, &handlers::give(sender), |server| {
+        let address = ServerAddress::from(server.address());
+        // Every shard accepts connections now.
+        drop(streams(&address));
         wait_until("they have left", || server.metrics().sessions_open() == 0);
         sessions.try_iter().for_each(drop);
-        let mut stream = Stream::open(&way);
+        let mut stream = Stream::open(&address);
         let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
         let before = server.metrics().messages_received;
-        let mut posters = connections(&way);
+        let mut posters = connections(&address);
         for (n, poster) in posters.iter_mut().enumerate() {
             let posts = (0..EACH).map(|at| stream.post_request(&call(n * EACH + at, "[]")));
             poster.send(posts.collect::<Vec<_>>().concat());
@@ -398,20 +410,21 @@ fn posts_that_find_no_room_wait(on: &Adapter) {
     });
 }
 
-/// The time is over before there is room, on whichever shard a connection is.
-fn posts_that_wait_in_vain(on: &Adapter) {
+/// The session makes no room before `hold` ends, on connections of every shard.
+fn posts_waiting_beyond_hold_are_told_busy(on: &Adapter) {
     let brief = Timeouts { hold: Some(Duration::from_millis(50)), ..Timeouts::default() };
     let config = limits(|l| l.inbound_messages_max = Some(2)).timeouts(brief).build();
     let (sender, sessions) = mpsc::channel();
-    everywhere(on, &config.expect("good"), &handlers::give(sender), |server| {
-        let way = Way::from(server.address());
-        drop(streams(&way));
+    for_each_listening(on, &config.expect("good"), &handlers::give(sender), |server| {
+        let address = ServerAddress::from(server.address());
+        drop(streams(&address));
         wait_until("they have left", || server.metrics().sessions_open() == 0);
         sessions.try_iter().for_each(drop);
-        let mut stream = Stream::open(&way);
+        let mut stream = Stream::open(&address);
         let mut session = sessions.recv_timeout(PATIENCE).expect("a session");
-        // Nobody takes them: all but the first few requests are answered on the stream.
-        let mut posters = connections(&way);
+        // No message is received, so all but the first few requests are answered "busy" on the
+        // stream.
+        let mut posters = connections(&address);
         for (n, poster) in posters.iter_mut().enumerate() {
             assert_eq!(poster.ask(stream.post_request(&call(n, "[]"))).status, 202);
         }
@@ -427,32 +440,32 @@ fn posts_that_wait_in_vain(on: &Adapter) {
     });
 }
 
-fn reports_reach_every_shard(on: &Adapter) {
-    everywhere(on, &Config::default(), &handlers::silent(), |server| {
-        let way = Way::from(server.address());
-        drop(streams(&way));
-        let mut askers = connections(&way);
+fn health_extras_reach_every_shard(on: &Adapter) {
+    for_each_listening(on, &Config::default(), &handlers::silent(), |server| {
+        let address = ServerAddress::from(server.address());
+        drop(streams(&address));
+        let mut clients = connections(&address);
         for children in [3, 5] {
             server.handle().set_health_extras(
                 HealthExtras::new().gauge("children", children).not_ready("no child"),
             );
-            for asker in &mut askers {
+            for client in &mut clients {
                 wait_until("its shard knows", || {
-                    let said = asker.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+                    let said = client.ask("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
                     let body: serde_json::Value = serde_json::from_slice(&said.body).expect("JSON");
                     body["children"] == children
                 });
-                assert_eq!(asker.ask("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").status, 503);
+                assert_eq!(client.ask("GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").status, 503);
             }
         }
     });
 }
 
-fn numbers_that_cannot_be(on: &Adapter) {
+fn worker_count_out_of_range_is_an_error(on: &Adapter) {
     let try_with = |workers| {
         let listen = Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0)));
         let (config, what) = (Config::default(), handlers::echo());
-        Server::try_start_workers(on, listen, workers, Place::Local, config, what)
+        RunningServer::try_start_workers(on, listen, workers, HandlerThread::Local, config, what)
             .expect_err("too few, or too many")
     };
     for workers in [0, WORKERS_MAX + 1, usize::MAX] {
@@ -462,9 +475,9 @@ fn numbers_that_cannot_be(on: &Adapter) {
     }
 }
 
-/// One thread is not several.
+/// `serve_local` runs on one thread only.
 #[test]
-fn local_is_one_worker() {
+fn serve_local_with_several_workers_is_an_error() {
     let any = "127.0.0.1:0";
     let listener = mcp_sse_smol::Listener::bind(any, Config::default()).expect("a free port");
     let served = listener.workers(2).expect("good").serve_local(async |_| {});
@@ -478,9 +491,9 @@ fn local_is_one_worker() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
-/// Handlers on tokio's threads, sockets on others.
+/// Handlers run on tokio's threads, and sockets on threads of the workers.
 #[test]
-fn inside_a_runtime_of_many_threads() {
+fn workers_serve_inside_a_multi_thread_runtime() {
     let runtime = ::tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("one");
     let listener = mcp_sse_tokio::Listener::bind("127.0.0.1:0", Config::default());
     let listener = listener.and_then(|listener| listener.workers(SHARDS.into())).expect("good");

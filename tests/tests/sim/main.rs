@@ -1,16 +1,16 @@
-//! The simulator's runs, scenarios in which the nth thing fails, and what memory the core takes.
+//! Runs of the simulator, scenarios in which the nth operation fails, and the core's memory.
 //!
 //! `MCP_SSE_SIM_SEED=n` runs one seed and prints every step, `MCP_SSE_SIM_SEEDS=count` runs so many.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod herd;
 mod memory;
 mod nth;
+mod scenario;
 mod seeds;
-mod stage;
+mod timer_batches;
 
 use mcp_sse_tests::sim::meter;
 
-// A binary of its own, because it counts with the global allocator.
+// These tests are a binary of their own, because the counting allocator is global.
 #[global_allocator]
-static COUNTING: meter::Counting = meter::Counting;
+static COUNTING: meter::CountingAllocator = meter::CountingAllocator;

@@ -1,9 +1,9 @@
-//! The nth failure: a scenario for each verb, in which the first, the second, the nth draw of entropy fails,
-//! slots or places in queues run out, or a connection is cut after each byte of input and of output.
+//! The nth failure: each verb has a scenario in which the nth draw of entropy fails, a limit is
+//! reached, or a connection is cut after the nth byte of input or output.
 //!
-//! Whatever fails, the books balance after each call, every session that was opened is closed once, what was
-//! accepted has arrived, what arrived was not refused, every whole post that could be answered was, and when
-//! everybody has gone nothing is left.
+//! Whatever fails: counters balance after each call, every opened session is closed once, accepted
+//! messages were delivered, refused ones were not, every complete post that could be answered was
+//! answered, and nothing is left when all clients have disconnected.
 
 use core::cell::Cell;
 use core::time::Duration;
@@ -11,168 +11,168 @@ use std::rc::Rc;
 
 use mcp_sse_core::jsonrpc::Kind;
 use mcp_sse_core::{
-    Acknowledgement, Authorization, Config, ConfigBuilder, Exchange, Frame, Limits, Outcome,
-    Refusal, Server, SessionId, Verdict,
+    Authorization, Config, ConfigBuilder, Exchange, Frame, Limits, Outcome, Refusal, Server,
+    SessionId, Verdict,
 };
 use mcp_sse_tests::sim::meter;
 
-use super::stage::{Extent, Plan, Stage, post_head};
+use super::scenario::{FailurePoint, ScenarioRun, Totals, post_head};
 
 const CALL: Kind = Kind::Request;
 const NOTE: Kind = Kind::Notification;
-/// What the application says without being asked.
+/// A notification that the application sends.
 const WORDS: &str = r#"{"jsonrpc":"2.0","method":"say"}"#;
 
 // ── One scenario for each verb. ─────────────────────────────────────────────────────────────────
 
-fn opening(stage: &mut Stage) {
-    stage.opens(0, 1);
-    stage.opens(0, 1);
-    stage.opens(0, 2);
+fn opening(run: &mut ScenarioRun) {
+    run.open_session(0, 1);
+    run.open_session(0, 1);
+    run.open_session(0, 2);
 }
 
-fn posting(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
-    stage.posts(0, &client, CALL);
-    stage.posts(0, &client, NOTE);
+fn posting(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
+    run.post(0, &client, CALL);
+    run.post(0, &client, NOTE);
 }
 
-/// Two posts in one slice, and one in chunks behind an interim answer.
-fn pipelining(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
-    let Some(conn) = stage.posts(0, &client, CALL) else { return };
+/// Two posts in one slice, and a chunked one that waits for `100 Continue`.
+fn pipelining(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
+    let Some(conn) = run.post(0, &client, CALL) else { return };
     let mut all = Vec::new();
     for _ in 0..2 {
-        let (number, text) = stage.draft(NOTE);
+        let (number, text) = run.new_post(NOTE);
         let head = post_head(&client, &format!("Content-Length: {}\r\n", text.len()));
         all.push((Some(number), head + &text));
     }
-    let (number, text) = stage.draft(NOTE);
+    let (number, text) = run.new_post(NOTE);
     let head = post_head(&client, "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n");
     let chunks = format!("{:x};a=b\r\n{text}\r\n0\r\nT: t\r\n\r\n", text.len());
     all.push((Some(number), head + &chunks));
-    stage.says_all(0, conn, &all);
+    run.send_requests(0, conn, &all);
 }
 
-fn sending(stage: &mut Stage) {
-    let clients = [stage.opens(0, 1), stage.opens(0, 2)];
+fn sending(run: &mut ScenarioRun) {
+    let clients = [run.open_session(0, 1), run.open_session(0, 2)];
     let sessions: Vec<SessionId> =
         clients.iter().flatten().filter_map(|client| client.session).collect();
     for &session in &sessions {
         for _ in 0..3 {
-            stage.sends(0, session, WORDS);
+            run.send_frame(0, session, WORDS);
         }
     }
     let frame = meter::inside(|| Frame::message(WORDS.as_bytes()).unwrap());
     for session in sessions {
-        // One at a time, to know who took it.
-        let reach = stage.call(0, |server, now| server.broadcast([session], &frame, now));
+        // One session at a time, to know which one queued the frame.
+        let reach = run.call(0, |server, now| server.broadcast([session], &frame, now));
         if reach.queued == 1 {
-            stage.note_sent(0, session, WORDS);
+            run.record_sent(0, session, WORDS);
         }
     }
     drop(frame);
-    stage.pump();
+    run.pump();
 }
 
-fn closing(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
-    stage.opens(0, 2);
+fn closing(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
+    run.open_session(0, 2);
     if let Some(session) = client.session {
-        stage.sends(0, session, WORDS);
-        stage.call(0, |server, now| server.close(session, now));
+        run.send_frame(0, session, WORDS);
+        run.call(0, |server, now| server.close(session, now));
     }
-    stage.posts(0, &client, CALL);
+    run.post(0, &client, CALL);
 }
 
-/// A post is held, and goes on, or is answered busy.
-fn holding(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
+/// A post is queued, and then delivered or answered "busy".
+fn holding(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
     let Some(session) = client.session else { return };
-    stage.call(0, |server, now| server.set_backlog(session, 64, 10, now));
-    stage.posts(0, &client, CALL);
-    stage.posts(0, &client, NOTE);
-    stage.call(0, |server, now| server.set_backlog(session, 63, 10, now));
-    stage.pump();
-    stage.call(0, |server, now| server.set_backlog(session, 64, 10, now));
-    stage.posts(0, &client, CALL);
-    stage.waits(Duration::from_secs(5));
+    run.call(0, |server, now| server.set_backlog(session, 64, 10, now));
+    run.post(0, &client, CALL);
+    run.post(0, &client, NOTE);
+    run.call(0, |server, now| server.set_backlog(session, 63, 10, now));
+    run.pump();
+    run.call(0, |server, now| server.set_backlog(session, 64, 10, now));
+    run.post(0, &client, CALL);
+    run.wait(Duration::from_secs(5));
 }
 
-fn forwarding(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
-    stage.posts(1 - client.shard, &client, CALL);
-    stage.posts(1 - client.shard, &client, NOTE);
+fn forwarding(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
+    run.post(1 - client.shard, &client, CALL);
+    run.post(1 - client.shard, &client, NOTE);
 }
 
-fn exchanging(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
+fn exchanging(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
     let target = format!("/messages?session_id={}", client.token);
     let fields: &[(&str, &[u8])] = &[("Host", b"localhost"), ("Content-Type", b"application/json")];
-    let (number, text) = stage.draft(CALL);
+    let (number, text) = run.new_post(CALL);
     for (method, target, body) in
         [("GET", "/sse", (None, String::new())), ("POST", &*target, (Some(number), text))]
     {
         let exchange = Exchange { method, target, fields, mount: "" };
-        let Some(conn) = stage.exchange(0, exchange) else { continue };
-        stage.says_all(0, conn, &[body]);
-        stage.call(0, |server, now| server.handle_eof(conn, now));
-        stage.pump();
+        let Some(conn) = run.exchange(0, exchange) else { continue };
+        run.send_requests(0, conn, &[body]);
+        run.call(0, |server, now| server.handle_eof(conn, now));
+        run.pump();
     }
 }
 
-fn waiting(stage: &mut Stage) {
-    stage.answers = false;
-    let Some(client) = stage.opens(0, 1) else { return };
-    stage.posts(0, &client, CALL);
-    stage.connect(0, 3);
-    stage.waits(Duration::from_secs(100));
+fn waiting(run: &mut ScenarioRun) {
+    run.answers = false;
+    let Some(client) = run.open_session(0, 1) else { return };
+    run.post(0, &client, CALL);
+    run.connect(0, 3);
+    run.wait(Duration::from_secs(100));
 }
 
-fn stopping(stage: &mut Stage) {
-    stage.answers = false;
-    let Some(client) = stage.opens(0, 1) else { return };
-    stage.opens(0, 2);
-    stage.posts(0, &client, CALL);
-    stage.connect(0, 3);
-    stage.call(0, Server::shutdown);
-    stage.pump();
-    stage.posts(0, &client, CALL);
-    stage.waits(Duration::from_secs(2));
-    stage.call(0, Server::shutdown);
-    stage.pump();
-    stage.cut = true;
-    stage.call(0, Server::abort);
-    stage.pump();
+fn stopping(run: &mut ScenarioRun) {
+    run.answers = false;
+    let Some(client) = run.open_session(0, 1) else { return };
+    run.open_session(0, 2);
+    run.post(0, &client, CALL);
+    run.connect(0, 3);
+    run.call(0, Server::shutdown);
+    run.pump();
+    run.post(0, &client, CALL);
+    run.wait(Duration::from_secs(2));
+    run.call(0, Server::shutdown);
+    run.pump();
+    run.cut = true;
+    run.call(0, Server::abort);
+    run.pump();
 }
 
-/// The application vouches for nobody any more.
-fn refusing(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
+/// The application refuses all further requests.
+fn refusing(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
     for refusal in [Refusal::Unauthenticated, Refusal::Forbidden, Refusal::Unavailable] {
-        stage.verdict = Verdict::Refuse(refusal);
-        stage.posts(0, &client, NOTE);
-        stage.posts(1, &client, CALL);
+        run.verdict = Verdict::Refuse(refusal);
+        run.post(0, &client, NOTE);
+        run.post(1, &client, CALL);
     }
-    stage.opens(0, 2);
+    run.open_session(0, 2);
 }
 
-/// The application takes none of what it gets.
-fn declining(stage: &mut Stage) {
-    let Some(client) = stage.opens(0, 1) else { return };
+/// The other shard accepts none of the forwarded posts.
+fn declining(run: &mut ScenarioRun) {
+    let Some(client) = run.open_session(0, 1) else { return };
     let retry_after = Duration::from_millis(1_500);
     for outcome in [Outcome::Busy, Outcome::UnknownSession, Outcome::RateLimited { retry_after }] {
-        stage.outcome = outcome;
-        stage.posts(0, &client, NOTE);
-        stage.posts(0, &client, CALL);
+        run.declines = Some(outcome);
+        run.post(1, &client, NOTE);
+        run.post(1, &client, CALL);
     }
 }
 
-/// With the first of the configurations after each byte; with the others, which differ from it in a few
-/// places, after some.
-const STEPS: [usize; 3] = [1, 7, 7];
+/// The step between cuts, by configuration: the first is cut after each byte; the other differs
+/// from it in few places.
+const STEPS: [usize; 2] = [1, 7];
 
-type Scenario = fn(&mut Stage);
+type Scenario = fn(&mut ScenarioRun);
 
 const SCENARIOS: [(&str, Scenario); 12] = [
     ("opening", opening),
@@ -189,19 +189,20 @@ const SCENARIOS: [(&str, Scenario); 12] = [
     ("declining", declining),
 ];
 
-/// Nobody is asked; somebody is asked about requests; somebody is asked about posts.
-fn configs() -> [ConfigBuilder; 3] {
+/// Without an authorizer, and with one.
+fn configs() -> [ConfigBuilder; 2] {
     let config = || Config::builder().forwarding(true);
-    [
-        config(),
-        config().authorization(Authorization::Deferred),
-        config().acknowledgement(Acknowledgement::Deferred),
-    ]
+    [config(), config().authorization(Authorization::Deferred)]
 }
 
-fn play(name: &str, scenario: Scenario, config: &ConfigBuilder, plan: Plan) -> Extent {
-    struct Say<'a>(&'a str, Plan, Rc<Cell<bool>>);
-    impl Drop for Say<'_> {
+fn run_scenario(
+    name: &str,
+    scenario: Scenario,
+    config: &ConfigBuilder,
+    failure: FailurePoint,
+) -> Totals {
+    struct PrintOnPanic<'a>(&'a str, FailurePoint, Rc<Cell<bool>>);
+    impl Drop for PrintOnPanic<'_> {
         fn drop(&mut self) {
             if !self.2.get() {
                 eprintln!("── {} with {:?} ──", self.0, self.1);
@@ -209,90 +210,110 @@ fn play(name: &str, scenario: Scenario, config: &ConfigBuilder, plan: Plan) -> E
         }
     }
     let done = Rc::new(Cell::new(false));
-    let _say = Say(name, plan, done.clone());
+    let _print = PrintOnPanic(name, failure, done.clone());
     let before = meter::live();
-    let mut stage = Stage::new(config, plan);
-    scenario(&mut stage);
-    let extent = stage.ends();
+    let mut run = ScenarioRun::new(config, failure);
+    scenario(&mut run);
+    let totals = run.finish();
     assert_eq!(meter::live(), before, "6: memory is left");
     done.set(true);
-    extent
+    totals
 }
 
-/// Where nothing fails, every post of a scenario is answered as it says; by configuration.
+/// Without a failure, every post has the expected status, by configuration.
 #[test]
-fn nothing_fails() {
+fn scenarios_without_failure_get_expected_statuses() {
     type Answered = &'static [(u16, usize)];
-    const EXPECTED: [(&str, [Answered; 3]); 12] = [
-        ("opening", [&[], &[], &[]]),
-        ("posting", [&[(202, 2)], &[(202, 2)], &[(202, 2)]]),
-        ("pipelining", [&[(202, 4)], &[(202, 4)], &[(202, 4)]]),
-        ("sending", [&[], &[], &[]]),
-        ("closing", [&[(404, 1)], &[(404, 1)], &[(404, 1)]]),
-        ("holding", [&[(202, 3)], &[(202, 3)], &[(202, 3)]]),
-        ("forwarding", [&[(202, 2)], &[(202, 2)], &[(202, 2)]]),
-        ("exchanging", [&[(202, 1)], &[(202, 1)], &[(202, 1)]]),
-        ("waiting", [&[(202, 1)], &[(202, 1)], &[(202, 1)]]),
-        ("stopping", [&[(202, 1)], &[(202, 1)], &[(202, 1)]]),
-        ("refusing", [&[(202, 6)], &[(401, 2), (403, 2), (503, 2)], &[(202, 6)]]),
-        ("declining", [&[(202, 6)], &[(202, 6)], &[(404, 2), (429, 2), (503, 2)]]),
+    const EXPECTED: [(&str, [Answered; 2]); 12] = [
+        ("opening", [&[]; 2]),
+        ("posting", [&[(202, 2)]; 2]),
+        ("pipelining", [&[(202, 4)]; 2]),
+        ("sending", [&[]; 2]),
+        ("closing", [&[(404, 1)]; 2]),
+        ("holding", [&[(202, 3)]; 2]),
+        ("forwarding", [&[(202, 2)]; 2]),
+        ("exchanging", [&[(202, 1)]; 2]),
+        ("waiting", [&[(202, 1)]; 2]),
+        ("stopping", [&[(202, 1)]; 2]),
+        ("refusing", [&[(202, 6)], &[(401, 2), (403, 2), (503, 2)]]),
+        ("declining", [&[(404, 2), (429, 2), (503, 2)]; 2]),
     ];
     for ((name, scenario), (same, expected)) in SCENARIOS.into_iter().zip(EXPECTED) {
         assert_eq!(name, same);
         for (config, expected) in configs().iter().zip(expected) {
-            let mut stage = Stage::new(config, Plan::default());
-            scenario(&mut stage);
-            stage.pump();
-            let answered = |status| (status, stage.answered(status));
+            let mut run = ScenarioRun::new(config, FailurePoint::default());
+            scenario(&mut run);
+            run.pump();
+            let answered = |status| (status, run.answered(status));
             let found = [202, 401, 403, 404, 429, 503].map(answered);
             let found: Vec<_> = found.into_iter().filter(|(_, count)| *count > 0).collect();
             assert_eq!(found, expected, "{name}");
-            stage.ends();
+            run.finish();
         }
     }
 }
 
 #[test]
-fn the_nth_draw_of_entropy() {
+fn nth_entropy_failure_keeps_invariants() {
     for (name, scenario) in SCENARIOS {
         for config in configs() {
-            let whole = play(name, scenario, &config, Plan::default());
+            let whole = run_scenario(name, scenario, &config, FailurePoint::default());
             assert!(whole.draws > 0 && whole.input > 0 && whole.output > 0, "{name}: {whole:?}");
             for n in 0..whole.draws {
-                play(name, scenario, &config, Plan { entropy: Some(n), ..Plan::default() });
+                run_scenario(
+                    name,
+                    scenario,
+                    &config,
+                    FailurePoint { entropy: Some(n), ..FailurePoint::default() },
+                );
             }
         }
     }
 }
 
 #[test]
-fn a_cut_after_each_byte_of_input() {
+fn connection_cut_after_each_input_byte_keeps_invariants() {
     for (name, scenario) in SCENARIOS {
         for (config, step) in configs().iter().zip(STEPS) {
-            let whole = play(name, scenario, config, Plan::default());
+            let whole = run_scenario(name, scenario, config, FailurePoint::default());
             for n in (0..whole.input).step_by(step) {
-                play(name, scenario, config, Plan { input: Some(n), ..Plan::default() });
-                play(name, scenario, config, Plan { fin: Some(n), ..Plan::default() });
+                run_scenario(
+                    name,
+                    scenario,
+                    config,
+                    FailurePoint { input: Some(n), ..FailurePoint::default() },
+                );
+                run_scenario(
+                    name,
+                    scenario,
+                    config,
+                    FailurePoint { fin: Some(n), ..FailurePoint::default() },
+                );
             }
         }
     }
 }
 
 #[test]
-fn a_cut_after_each_byte_of_output() {
+fn connection_cut_after_each_output_byte_keeps_invariants() {
     for (name, scenario) in SCENARIOS {
         for (config, step) in configs().iter().zip(STEPS) {
-            let whole = play(name, scenario, config, Plan::default());
+            let whole = run_scenario(name, scenario, config, FailurePoint::default());
             for n in (0..whole.output).step_by(step) {
-                play(name, scenario, config, Plan { output: Some(n), ..Plan::default() });
+                run_scenario(
+                    name,
+                    scenario,
+                    config,
+                    FailurePoint { output: Some(n), ..FailurePoint::default() },
+                );
             }
         }
     }
 }
 
-/// Slots and places in queues: each limit at each size, up to where it no longer matters.
+/// Each limit at each size, up to where it makes no difference.
 #[test]
-fn the_nth_slot_and_place() {
+fn each_limit_at_each_size_keeps_invariants() {
     type Set = fn(&mut Limits, u64);
     const LIMITS: &[(u64, usize, Set)] = &[
         (5, 1, |limits, n| limits.connections_max = Some(n as u32)),
@@ -307,7 +328,7 @@ fn the_nth_slot_and_place() {
         (80, 1, |limits, n| limits.body_bytes_max = Some(n)),
         (600, 5, |limits, n| {
             limits.bodies_bytes_max = Some(n);
-            // Any that fits.
+            // One body may use the whole budget.
             limits.body_bytes_max = Some(n);
         }),
         (200, 7, |limits, n| limits.head_bytes_max = Some(n as u32)),
@@ -324,7 +345,12 @@ fn the_nth_slot_and_place() {
                 for n in (0..=most).step_by(step) {
                     let mut limits = Limits::default();
                     set(&mut limits, n);
-                    play(name, scenario, &config.clone().limits(limits), Plan::default());
+                    run_scenario(
+                        name,
+                        scenario,
+                        &config.clone().limits(limits),
+                        FailurePoint::default(),
+                    );
                 }
             }
         }

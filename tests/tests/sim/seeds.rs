@@ -1,68 +1,70 @@
-//! Runs by seed: the model holds, the same seed is the same run, and cuts change nothing.
+//! Runs by seed: the model holds, the same seed gives the same run, and cuts of input change
+//! nothing.
 
 use core::ops::Range;
 
-use mcp_sse_tests::sim::chance::Chance;
-use mcp_sse_tests::sim::model::Tour;
+use mcp_sse_tests::sim::model::Coverage;
+use mcp_sse_tests::sim::random::Random;
 use mcp_sse_tests::sim::setup::Cuts;
 use mcp_sse_tests::sim::{self, meter};
 
-/// How much happens in each run.
+/// The number of steps of each run.
 const STEPS: u64 = 600;
-/// Enough to go everywhere that the last test wants to have been, in a few seconds.
+/// Enough for the required coverage, in a few seconds.
 const SEEDS: u64 = 96;
 
-/// How near, in thousandths, some run must come to the sum that bounds its memory. In the sum each list is
-/// at its worst at once, doubled for its growth; a run in which much happens is at its worst in some.
+/// How near some run must come to its memory limit, in thousandths. The limit adds the worst case
+/// of every list, doubled for growth; a run reaches it in some lists at a time.
 const NEAR: i64 = 150;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Runs each of these seeds twice. Says as well how near one of them came to the sum that bounds its
-/// memory, in parts of a thousand.
-fn run(seeds: Range<u64>) -> (Tour, i64) {
-    let mut tour = Tour::default();
+/// Runs each seed twice. Returns the coverage, and how near a run came to its memory limit, in
+/// thousandths.
+fn run(seeds: Range<u64>) -> (Coverage, i64) {
+    let mut coverage = Coverage::default();
     let mut nearest = 0;
     for seed in seeds {
         let before = meter::live();
         let once = sim::run(seed, STEPS, false);
-        // 6, in the end: nothing is left behind.
+        // 6, at the end: all memory is freed.
         assert_eq!(meter::live(), before, "6: seed {seed} leaks");
         let again = sim::run(seed, STEPS, false);
-        assert_eq!(once.number, again.number, "2: seed {seed} went another way the second time");
-        tour.join(&once.tour);
+        assert_eq!(once.digest, again.digest, "2: seed {seed} went another way the second time");
+        coverage.join(&once.coverage);
         nearest = nearest.max(once.memory_peak * 1_000 / once.memory_max.max(1));
     }
-    (tour, nearest)
+    (coverage, nearest)
 }
 
 #[test]
-fn the_model_holds_and_a_seed_is_a_run() {
+fn seeds_hold_the_model_and_are_deterministic() {
     if let Some(seed) = variable("MCP_SSE_SIM_SEED") {
         let _ = sim::run(seed, STEPS, true);
         return;
     }
     let count = variable("MCP_SSE_SIM_SEEDS").unwrap_or(SEEDS);
-    let (tour, nearest) = std::thread::scope(|scope| {
+    let (coverage, nearest) = std::thread::scope(|scope| {
         let (low, high) = (0..count / 2, count / 2..count);
         let half = scope.spawn(move || run(low));
-        let (mut tour, nearest) = run(high);
+        let (mut coverage, nearest) = run(high);
         let (other, as_near) = half.join().expect("the other half");
-        tour.join(&other);
-        (tour, nearest.max(as_near))
+        coverage.join(&other);
+        (coverage, nearest.max(as_near))
     });
     if count >= SEEDS {
-        went_everywhere(&tour);
+        check_coverage(&coverage);
         println!("6: a run came to {nearest} thousandths of the memory that it might take");
         assert!(nearest >= NEAR, "6: {nearest} thousandths: a bound that nobody comes near");
     }
 }
 
-/// A simulator that refuses everything would find nothing wrong.
+/// Checks that runs cover what they should: a simulator in which everything is refused would find
+/// no fault.
 #[track_caller]
-fn went_everywhere(tour: &Tour) {
+fn check_coverage(coverage: &Coverage) {
     let mut enough = true;
     for (what, least) in [
         ("sessions", 800),
@@ -81,7 +83,7 @@ fn went_everywhere(tour: &Tour) {
         ("looked up: UnknownSession", 10),
         ("attacks", 300),
         ("corrupted", 20),
-        ("dawdling", 50),
+        ("stalled requests", 50),
         ("stale connections", 500),
         ("stale sessions", 200),
         ("streams ended", 200),
@@ -128,32 +130,32 @@ fn went_everywhere(tour: &Tour) {
         ("RateLimited", 10),
         ("SessionRateLimited", 1),
     ] {
-        if tour.of(what) < least {
-            eprintln!("only {} of {what}, and not {least}", tour.of(what));
+        if coverage.of(what) < least {
+            eprintln!("only {} of {what}, and not {least}", coverage.of(what));
             enough = false;
         }
     }
-    assert!(enough, "{tour:#?}");
+    assert!(enough, "{coverage:#?}");
 }
 
-/// Invariant 3, as far as runs can be compared.
+/// Invariant 3, as far as runs with different cuts can be compared.
 #[test]
-fn cuts_change_nothing() {
+fn input_cuts_change_no_result() {
     for seed in 0..16 {
-        let whole = sim::run_cut(seed, STEPS / 2, Cuts::Whole, false).number;
-        for cuts in [Cuts::Crumbs, Cuts::Pieces] {
-            let other = sim::run_cut(seed, STEPS / 2, cuts, false).number;
+        let whole = sim::run_cut(seed, STEPS / 2, Cuts::Whole, false).digest;
+        for cuts in [Cuts::SingleBytes, Cuts::Pieces] {
+            let other = sim::run_cut(seed, STEPS / 2, cuts, false).digest;
             assert_eq!(whole, other, "3: seed {seed}, {cuts:?}");
         }
     }
 }
 
-/// What the fuzz target `ops` does, with bytes of a seed.
+/// Does what the fuzz target `ops` does, with random bytes.
 #[test]
-fn bytes_decide_as_well() {
+fn runs_decided_by_bytes_hold_the_model() {
     for seed in 0..80 {
-        let mut chance = Chance::seeded(seed);
-        let data: Vec<u8> = (0..chance.below(2_000)).map(|_| chance.next() as u8).collect();
+        let mut random = Random::seeded(seed);
+        let data: Vec<u8> = (0..random.below(2_000)).map(|_| random.next() as u8).collect();
         sim::run_ops(&data);
     }
     sim::run_ops(&[]);

@@ -4,7 +4,7 @@ use std::format;
 #[track_caller]
 fn check(seconds: u64, http: &str, rfc: &str) {
     assert_eq!(HttpDate::from_unix(seconds).as_str(), http);
-    assert_eq!(rfc3339(seconds).as_str(), rfc);
+    assert_eq!(rfc3339(seconds), rfc);
 }
 
 #[test]
@@ -63,18 +63,9 @@ fn every_day_of_450_years_is_formatted_as_expected() {
                 let weekday = WEEKDAYS[(seconds / 86_400 % 7) as usize];
                 let http = format!("{weekday}, {day:02} {name} {year} 00:00:00 GMT");
                 assert_eq!(HttpDate::from_unix(seconds).as_str(), http);
-                assert_eq!(
-                    rfc3339(seconds).as_str(),
-                    format!("{year}-{month:02}-{day:02}T00:00:00Z")
-                );
+                assert_eq!(rfc3339(seconds), format!("{year}-{month:02}-{day:02}T00:00:00Z"));
                 seconds += 86_400;
             }
         }
     }
-}
-
-#[test]
-fn display_and_debug_show_the_formatted_time() {
-    assert_eq!(format!("{}", HttpDate::from_unix(0)), "Thu, 01 Jan 1970 00:00:00 GMT");
-    assert_eq!(format!("{:?}", rfc3339(0)), "Rfc3339(1970-01-01T00:00:00Z)");
 }

@@ -1,4 +1,4 @@
-//! What waits for what, and for how long: WIRE 2 ("held") and the outbound limits.
+//! Posts that are held until their session has room (WIRE 2), and frames that wait for room in queues.
 
 use super::*;
 use crate::error::{Fault, SendError};
@@ -25,7 +25,7 @@ fn check_held(bench: &Bench, conn: ConnId) {
 }
 
 #[test]
-fn posts_wait_for_room_in_the_queue_and_go_on_in_order() {
+fn posts_without_room_are_held_and_released_in_order() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(2)));
     let client = bench.open();
     let bodies = [&call(1), NOTE, &call(3), RESULT, &call(5)];
@@ -45,7 +45,7 @@ fn posts_wait_for_room_in_the_queue_and_go_on_in_order() {
 }
 
 #[test]
-fn the_applications_own_queue_counts() {
+fn backlog_of_the_application_counts_for_inbound_limits() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(3)));
     let client = bench.open();
     bench.server.set_backlog(client.session, 2, 500, bench.now);
@@ -63,7 +63,7 @@ fn the_applications_own_queue_counts() {
 }
 
 #[test]
-fn bytes_count_as_well_and_one_large_message_may_pass() {
+fn inbound_bytes_are_limited_but_one_large_message_passes() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(100)));
     let client = bench.open();
     let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
@@ -77,7 +77,7 @@ fn bytes_count_as_well_and_one_large_message_may_pass() {
 }
 
 #[test]
-fn a_post_that_leaves_lets_those_behind_it_go() {
+fn held_post_whose_client_leaves_releases_those_behind_it() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
     let client = bench.open();
     let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
@@ -90,7 +90,7 @@ fn a_post_that_leaves_lets_those_behind_it_go() {
 }
 
 #[test]
-fn nobody_overtakes_a_post_that_waits_for_room() {
+fn post_behind_a_held_post_is_held_too() {
     let named = |name: &str, len: usize| {
         let request = format!(r#"{{"jsonrpc":"2.0","id":"{name}","method":""}}"#);
         let filling = "x".repeat(len - request.len());
@@ -111,7 +111,7 @@ fn nobody_overtakes_a_post_that_waits_for_room() {
 }
 
 #[test]
-fn only_requests_wait_for_answers() {
+fn notification_passes_while_requests_wait_for_answers() {
     let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(2)));
     let client = bench.open();
     let bodies = [&call(1), &call(2), &call(3), RESULT, NOTE, &call(4)];
@@ -166,7 +166,7 @@ fn error_answer_releases_its_request_as_a_result_does() {
 }
 
 #[test]
-fn a_request_that_is_taken_back_makes_room() {
+fn cancelled_request_makes_room_for_a_held_one() {
     let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
     let client = bench.open();
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
@@ -176,7 +176,7 @@ fn a_request_that_is_taken_back_makes_room() {
 }
 
 #[test]
-fn a_held_request_that_is_taken_back_goes_nowhere() {
+fn cancelled_held_request_does_not_reach_the_application() {
     let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
     let client = bench.open();
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
@@ -191,7 +191,7 @@ fn a_held_request_that_is_taken_back_goes_nowhere() {
 }
 
 #[test]
-fn a_cancellation_that_waits_behind_its_request_takes_nothing_back() {
+fn held_cancellation_does_not_withdraw_its_request() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
     let client = bench.open();
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
@@ -201,7 +201,7 @@ fn a_cancellation_that_waits_behind_its_request_takes_nothing_back() {
 }
 
 #[test]
-fn what_cannot_wait_longer_is_answered_on_the_stream() {
+fn held_request_is_answered_server_busy_on_the_stream_at_its_deadline() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
     let client = bench.open();
     let request = r#"{"jsonrpc":"2.0","id":"a\"b","method":"m"}"#;
@@ -225,7 +225,7 @@ fn what_cannot_wait_longer_is_answered_on_the_stream() {
 }
 
 #[test]
-fn a_post_that_cannot_wait_longer_lets_those_behind_it_go() {
+fn held_post_at_its_deadline_releases_those_behind_it() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_bytes_max = Some(150)));
     let client = bench.open();
     let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(200));
@@ -240,7 +240,7 @@ fn a_post_that_cannot_wait_longer_lets_those_behind_it_go() {
 }
 
 #[test]
-fn a_held_request_whose_stream_is_full_is_told_503() {
+fn held_request_is_503_at_its_deadline_if_the_stream_is_full() {
     let mut bench = Bench::with(limited(|limits| {
         limits.inbound_messages_max = Some(1);
         limits.queue_bytes_max = Some(100);
@@ -254,7 +254,7 @@ fn a_held_request_whose_stream_is_full_is_told_503() {
 }
 
 #[test]
-fn a_held_posts_peer_may_have_ended_its_side() {
+fn held_post_of_a_half_closed_connection_is_answered() {
     let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
     let client = bench.open();
     let conns = posts(&mut bench, &client, &[NOTE, NOTE]);
@@ -269,7 +269,7 @@ fn a_held_posts_peer_may_have_ended_its_side() {
 }
 
 #[test]
-fn held_posts_of_a_session_that_ends_are_told_that_it_is_unknown() {
+fn held_posts_are_404_when_their_session_ends() {
     for close in [false, true] {
         let mut bench = Bench::with(limited(|limits| limits.inbound_messages_max = Some(1)));
         let client = bench.open();
@@ -286,7 +286,7 @@ fn held_posts_of_a_session_that_ends_are_told_that_it_is_unknown() {
 }
 
 #[test]
-fn a_thousand_pipelined_posts_are_all_answered_in_order() {
+fn thousand_pipelined_posts_are_answered_in_order() {
     let mut bench = Bench::with(timed(|timeouts| timeouts.heartbeat = None));
     let client = bench.open();
     let conn = bench.connect();
@@ -319,7 +319,7 @@ fn unblocked(bench: &mut Bench) -> usize {
 }
 
 #[test]
-fn a_full_queue_says_so_and_says_once_when_it_has_room() {
+fn full_queue_refuses_a_frame_and_unblocks_once() {
     let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(1_000)));
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -344,7 +344,7 @@ fn a_full_queue_says_so_and_says_once_when_it_has_room() {
 }
 
 #[test]
-fn one_frame_larger_than_the_queue_may_be_sent_alone() {
+fn frame_larger_than_the_queue_is_sent_alone() {
     let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(1_000)));
     let client = bench.open();
     let large = note(&"x".repeat(5_000));
@@ -365,7 +365,7 @@ fn one_frame_larger_than_the_queue_may_be_sent_alone() {
 }
 
 #[test]
-fn what_never_fits_is_too_large() {
+fn frame_that_never_fits_is_too_large() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(1_000)));
     let client = bench.open();
     let sent = bench.server.send(client.session, &note(&"x".repeat(1_000)), bench.now);
@@ -375,7 +375,7 @@ fn what_never_fits_is_too_large() {
 }
 
 #[test]
-fn a_broadcast_says_what_never_fits_and_what_is_full() {
+fn broadcast_counts_too_large_and_full_sessions() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(2_000)));
     let (a, b) = (bench.open(), bench.open());
     let all = [a.session, b.session];
@@ -390,7 +390,7 @@ fn a_broadcast_says_what_never_fits_and_what_is_full() {
 }
 
 #[test]
-fn a_broadcast_answer_settles_its_request_in_each_session() {
+fn broadcast_answer_releases_its_request_in_each_session() {
     let mut bench = Bench::new();
     let clients = [bench.open(), bench.open()];
     for client in &clients {
@@ -405,7 +405,7 @@ fn a_broadcast_answer_settles_its_request_in_each_session() {
 }
 
 #[test]
-fn the_application_is_not_told_of_room_that_it_did_not_ask_for() {
+fn session_without_a_refused_frame_is_not_unblocked() {
     let mut bench = Bench::with(limited(|limits| {
         limits.in_flight_max = Some(1);
         limits.queue_bytes_max = Some(400);
@@ -422,7 +422,7 @@ fn the_application_is_not_told_of_room_that_it_did_not_ask_for() {
 }
 
 #[test]
-fn an_answer_that_did_not_fit_leaves_its_request_in_flight() {
+fn answer_that_was_refused_leaves_its_request_in_flight() {
     let mut bench = Bench::with(limited(|limits| limits.queue_bytes_max = Some(100)));
     let client = bench.open();
     posts(&mut bench, &client, &[&call(1)]);
@@ -466,7 +466,7 @@ fn queues_limit_reached_wakes_waiting_sessions_in_turn() {
 }
 
 #[test]
-fn who_waits_for_both_limits_is_told_when_both_have_room() {
+fn session_that_waits_for_both_limits_is_unblocked_when_both_have_room() {
     let mut bench = Bench::with(limited(|limits| {
         limits.queues_bytes_max = Some(3_000);
         limits.queue_bytes_max = Some(1_000);
@@ -491,7 +491,7 @@ fn who_waits_for_both_limits_is_told_when_both_have_room() {
 }
 
 #[test]
-fn room_of_its_own_is_not_enough_while_all_queues_are_full() {
+fn session_with_room_waits_while_all_queues_are_full() {
     let mut bench = Bench::with(limited(|limits| {
         limits.queues_bytes_max = Some(2_400);
         limits.queue_bytes_max = Some(2_000);
@@ -520,36 +520,7 @@ fn room_of_its_own_is_not_enough_while_all_queues_are_full() {
 }
 
 #[test]
-fn a_large_frame_that_does_not_fit_keeps_nobody_waiting_behind_it() {
-    let mut bench = Bench::with(limited(|limits| {
-        limits.queues_bytes_max = Some(10_000);
-        limits.queue_bytes_max = Some(10_000);
-    }));
-    let (large, small, hog) = (bench.open(), bench.open(), bench.open());
-    bench.set_reading(hog.conn, false);
-    let frame = note(&"x".repeat(900));
-    while bench.server.send(hog.session, &frame, bench.now).is_ok() {}
-    let too_much = note(&"y".repeat(9_000));
-    assert_eq!(bench.server.send(large.session, &too_much, bench.now), Err(SendError::Full));
-    assert_eq!(bench.server.send(small.session, &frame, bench.now), Err(SendError::Full));
-    let told = |bench: &mut Bench| -> Vec<SessionId> {
-        let session = |event| match event {
-            Event::Unblocked { session } => session,
-            other => panic!("{other:?}"),
-        };
-        bench.events().into_iter().map(session).collect()
-    };
-    assert_eq!(told(&mut bench), []);
-    // Room for the small frame, and not for the large one.
-    let len = bench.server.transmit(hog.conn).len();
-    bench.takes(hog.conn, len / 4);
-    assert_eq!(told(&mut bench), [small.session]);
-    bench.set_reading(hog.conn, true);
-    assert!(told(&mut bench).contains(&large.session), "its turn comes");
-}
-
-#[test]
-fn a_write_that_completes_after_the_connection_was_cut_is_ignored() {
+fn write_that_completes_after_the_connection_was_cut_is_ignored() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -564,14 +535,14 @@ fn a_write_that_completes_after_the_connection_was_cut_is_ignored() {
 
 #[test]
 #[should_panic(expected = "more bytes written than were offered")]
-fn more_bytes_written_than_there_were() {
+fn written_count_above_what_was_queued_panics() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.server.handle_written(client.conn, 1, bench.now);
 }
 
 #[test]
-fn an_ending_session_is_not_told_of_room() {
+fn ending_session_is_not_unblocked() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(3_000)));
     let (hog, client) = (bench.open(), bench.open());
     bench.set_reading(hog.conn, false);
@@ -591,7 +562,7 @@ fn an_ending_session_is_not_told_of_room() {
 }
 
 #[test]
-fn a_completed_write_names_its_connection() {
+fn completed_write_wakes_its_connection() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.set_reading(client.conn, false);

@@ -1,9 +1,9 @@
-//! The budget of bodies of one address.
+//! The budget of request bytes, and the part of it that one address may have.
 
 use super::*;
+use crate::ShardId;
 use crate::error::Fault;
-use crate::event::{LookupAnswer, Outcome, PostTicket};
-use crate::{Acknowledgement, ShardId};
+use crate::event::{LookupAnswer, Outcome};
 
 const BODY: usize = 1_000;
 
@@ -37,7 +37,7 @@ fn begin(bench: &mut Bench, peer: Peer, request: &str) -> ConnId {
 }
 
 #[test]
-fn address_that_has_its_bodies_is_503_and_others_are_not() {
+fn address_over_its_body_budget_is_503_and_others_are_not() {
     let mut bench = bench(|_| {});
     let client = bench.open();
     let request = sized(&client.token, BODY);
@@ -65,7 +65,7 @@ fn address_that_has_its_bodies_is_503_and_others_are_not() {
 }
 
 #[test]
-fn loopback_and_trusted_proxies_have_no_budget_of_their_own_and_a_proxys_clients_do() {
+fn loopback_and_trusted_proxies_are_exempt_but_not_a_proxys_clients() {
     let config = limited(|limits| {
         limits.body_bytes_max = Some(BODY as u64);
         limits.bodies_bytes_per_address_max = Some(BODY as u64);
@@ -90,7 +90,7 @@ fn loopback_and_trusted_proxies_have_no_budget_of_their_own_and_a_proxys_clients
 }
 
 #[test]
-fn post_that_comes_whole_is_not_counted_unless_it_is_held() {
+fn post_that_arrives_whole_is_not_counted_unless_it_is_held() {
     let mut bench = bench(|limits| {
         limits.inbound_messages_max = Some(1);
         limits.bodies_bytes_max = None;
@@ -114,7 +114,7 @@ fn key(address: &str) -> crate::peer::AddressKey {
 }
 
 #[test]
-fn one_whole_message_is_always_allowed() {
+fn message_of_body_bytes_max_is_always_allowed() {
     let mut bench = bench(|limits| limits.bodies_bytes_per_address_max = Some(0));
     let client = bench.open();
     let conn = begin(&mut bench, from("192.0.2.1"), &sized(&client.token, BODY));
@@ -124,7 +124,7 @@ fn one_whole_message_is_always_allowed() {
 
 /// However much of its posts has come, and whether its end is orderly: what it held is its address's again.
 #[test]
-fn connection_that_leaves_gives_its_address_its_bytes_back() {
+fn disconnect_releases_the_bytes_of_its_address() {
     let mut bench = bench(|limits| limits.inbound_messages_max = Some(1));
     let client = bench.open();
     let request = sized(&client.token, BODY);
@@ -192,36 +192,29 @@ fn forwarded_post_counts_for_its_address_until_its_outcome_is_known() {
 }
 
 #[test]
-fn input_behind_an_answer_that_is_not_read_counts_for_the_proxys_next_client() {
+fn pending_input_counts_for_the_next_client_of_a_proxy() {
     let config = limited(|limits| limits.answers_bytes_max = Some(0));
-    let config = config.acknowledgement(Acknowledgement::Deferred);
+    let config = config.shard(ShardId(1)).forwarding(true);
+    let token = Bench::with(Config::builder().shard(ShardId(2))).open().token;
     let mut bench = Bench::with(config.trusted_proxy("192.0.2.9/32"));
-    let client = bench.open();
     let conn = bench.connect_from(from("192.0.2.9"));
-    let request = post_with(&client.token, "X-Forwarded-For: 203.0.113.1\r\n", NOTE);
+    let request = post_with(&token, "X-Forwarded-For: 203.0.113.1\r\n", NOTE);
     bench.says(conn, request.repeat(2));
     let first = request.len() as u64;
     assert_eq!(bench.server.body_addresses.count(&key("203.0.113.1")), first);
     bench.set_reading(conn, false);
-    let ticket = posted(&mut bench);
+    let ticket = bench.forwarded();
     bench.acknowledge(ticket, Outcome::Accepted).unwrap();
     assert_eq!(bench.server.body_addresses.total(), 0, "whose it is, is not known yet");
     bench.set_reading(conn, true);
-    let ticket = posted(&mut bench);
+    let ticket = bench.forwarded();
     bench.acknowledge(ticket, Outcome::Accepted).unwrap();
     assert_eq!(bench.statuses(conn), [202; 2]);
 }
 
-fn posted(bench: &mut Bench) -> PostTicket {
-    match bench.event() {
-        Some(Event::Message { ticket: Some(ticket), .. }) => ticket,
-        other => panic!("no message: {other:?}"),
-    }
-}
-
 /// What is read, held, asked about and forwarded counts for its address, and no end of a server keeps it.
 #[test]
-fn abort_and_shutdown_give_back_what_counted_for_an_address() {
+fn abort_and_shutdown_release_the_bytes_of_an_address() {
     for abort in [true, false] {
         let config = limited(|limits| limits.inbound_messages_max = Some(0));
         let mut here = Bench::with(config.shard(ShardId(1)).forwarding(true));

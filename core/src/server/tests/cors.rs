@@ -1,4 +1,4 @@
-//! What browsers are told about other origins (WIRE 4.6).
+//! CORS: what answers tell browsers about other origins (WIRE 4.6).
 
 use super::*;
 use crate::{Authorization, StaticTokens};
@@ -27,7 +27,7 @@ fn check(answer: &Answer, origin: Option<&str>) {
 }
 
 #[test]
-fn a_preflight_needs_no_token() {
+fn preflight_is_answered_without_a_token() {
     let config = shared().cors_header("x-trace").cors_max_age(secs(600));
     let wants =
         "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n";
@@ -87,7 +87,7 @@ fn preflight_of_a_public_page_for_a_private_network_is_granted_to_listed_origins
 }
 
 #[test]
-fn a_field_that_pages_may_send_is_listed_once() {
+fn preflight_lists_each_allowed_field_once() {
     let config = shared()
         .cors_header("X-Api-Key")
         .cors_header("x-api-key")
@@ -101,7 +101,7 @@ fn a_field_that_pages_may_send_is_listed_once() {
 }
 
 #[test]
-fn every_answer_says_who_may_read_it() {
+fn every_answer_has_the_cors_fields() {
     let config = shared();
     for (request, fields, status) in [
         ("GET /sse", "", 401),
@@ -142,7 +142,7 @@ fn every_answer_says_who_may_read_it() {
 }
 
 #[test]
-fn streams_and_posts_say_it_too() {
+fn streams_and_posts_have_the_cors_fields() {
     let mut bench = Bench::with(Config::builder().cors_origin("https://app.example"));
     let conn = bench.connect();
     bench.says(conn, GET.replace("\r\n\r\n", &format!("\r\n{APP}\r\n")));
@@ -180,7 +180,7 @@ fn streams_and_posts_say_it_too() {
 }
 
 #[test]
-fn any_origin() {
+fn any_origin_is_allowed_by_an_asterisk() {
     let config = Config::builder().cors_origin("*");
     for fields in ["", "Origin: https://anything.example\r\n", "Origin: chrome-extension://abc\r\n"]
     {
@@ -193,7 +193,7 @@ fn any_origin() {
 }
 
 #[test]
-fn credentials() {
+fn credentials_are_allowed_where_configured() {
     let config = Config::builder().cors_origin("https://app.example").cors_credentials(true);
     let answer = ask(&config, "GET /nothing", APP);
     check(&answer, Some("https://app.example"));
@@ -201,7 +201,7 @@ fn credentials() {
 }
 
 #[test]
-fn without_it_nothing_is_said() {
+fn answers_without_cors_have_no_cors_fields() {
     let config = Config::builder().allow_origin("https://app.example");
     let answer = ask(&config, "GET /nothing", APP);
     assert_eq!((answer.status, answer.field("Vary")), (404, None));

@@ -1,6 +1,7 @@
-//! Requests whose HTTP is spoken elsewhere: the same machine, without framing.
+//! Requests whose HTTP is spoken elsewhere: the same rules, without framing.
 
 use std::boxed::Box;
+use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -9,6 +10,7 @@ use crate::config::Config;
 use crate::error::AcceptError;
 use crate::event::{CloseReason, ConnId, Event, Interest, SessionId};
 use crate::exchange::Exchange;
+use crate::http1::{Error, FieldStorage, Head, HeadLimits, HeadScanner};
 use crate::peer::Peer;
 use crate::server::Server;
 use crate::testing::Random;
@@ -49,7 +51,7 @@ fn open(server: &mut Server, mount: &str) -> (ConnId, SessionId, String) {
 }
 
 #[test]
-fn a_stream_is_bare_events_and_its_head_is_apart() {
+fn exchange_stream_is_bare_events_with_its_head_apart() {
     let mut server = server();
     let (conn, session, endpoint) = open(&mut server, "/api/v1");
     assert!(endpoint.starts_with("/api/v1/messages?session_id="), "{endpoint}");
@@ -73,7 +75,7 @@ fn a_stream_is_bare_events_and_its_head_is_apart() {
 }
 
 #[test]
-fn a_client_that_goes_away_ends_its_session() {
+fn exchange_disconnect_ends_its_session() {
     let mut server = server();
     let (conn, session, _) = open(&mut server, "");
     server.handle_disconnect(conn, NOW);
@@ -84,7 +86,7 @@ fn a_client_that_goes_away_ends_its_session() {
 }
 
 #[test]
-fn a_post_ends_with_its_length_or_with_its_input() {
+fn exchange_post_ends_with_its_length_or_its_input() {
     let mut server = server();
     let (_, session, endpoint) = open(&mut server, "");
     let length = NOTE.len().to_string();
@@ -117,7 +119,7 @@ fn check(method: &str, target: &str, fields: &[(&str, &[u8])], expected: u16) {
 }
 
 #[test]
-fn refusals_are_the_same() {
+fn exchange_is_refused_with_the_same_status_as_a_connection() {
     check("GET", "/health", &[], 400);
     check("GET", "/health", &[HOST], 200);
     check("HEAD", "/sse", &[HOST], 200);
@@ -141,8 +143,62 @@ fn refusals_are_the_same() {
     check("GET", "/health x", &[HOST], 400);
 }
 
+/// What the same request is told on a connection of its own.
+fn fault_on_the_wire(request: &Exchange<'_>, limits: &HeadLimits) -> Option<Error> {
+    let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.target).into_bytes();
+    for (name, value) in request.fields {
+        text.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+    }
+    text.extend(b"\r\n");
+    let scan = HeadScanner::new().scan(&text, limits);
+    scan.and_then(|_| Head::parse(&text, &mut FieldStorage::new()).map(drop)).err()
+}
+
 #[test]
-fn a_mount_that_is_no_path_is_refused() {
+fn exchange_with_a_mistake_has_the_fault_that_it_has_on_the_wire() {
+    let limits = HeadLimits { head_bytes_max: 120, fields_max: 3, target_bytes_max: 20 };
+    let check = |method, target, fields: &[(&str, &[u8])], expected| {
+        let request = Exchange { method, target, fields, mount: "" };
+        let fault = request.head(&limits, &mut FieldStorage::new()).err();
+        assert_eq!(fault, expected, "{request:?}");
+        assert_eq!(fault, fault_on_the_wire(&request, &limits), "{request:?}");
+    };
+    check("GET", "/sse", &[HOST], None);
+    check("", "/", &[HOST], Some(Error::MalformedRequestLine));
+    check("G T", "/", &[HOST], Some(Error::MalformedRequestLine));
+    check("BREW", "/", &[HOST], Some(Error::UnknownMethod));
+    check("AMETHODOF17OCTETS", "/", &[HOST], Some(Error::UnknownMethod));
+    check("GET", "", &[HOST], Some(Error::MalformedRequestLine));
+    check("GET", "/ x", &[HOST], Some(Error::MalformedRequestLine));
+    check("GET", "/\"", &[HOST], Some(Error::MalformedTarget));
+    check("GET", "sse", &[HOST], Some(Error::MalformedTarget));
+    check("GET", "/0123456789012345678", &[HOST], None);
+    check("GET", "/01234567890123456789", &[HOST], Some(Error::TargetTooLong));
+    check("GET", "/", &[], Some(Error::MissingHost));
+    check("GET", "/", &[HOST, HOST], Some(Error::DuplicateHost));
+    check("GET", "/", &[("host", b"a b")], Some(Error::InvalidHost));
+    check("GET", "/", &[HOST, ("", b"x")], Some(Error::MalformedField));
+    check("GET", "/", &[HOST, ("a b", b"x")], Some(Error::MalformedField));
+    check("GET", "/", &[HOST, ("a", b"\x7f")], Some(Error::MalformedField));
+    let length = ("content-length", &b"x"[..]);
+    check("GET", "/", &[HOST, length], Some(Error::InvalidContentLength));
+    let field = ("a", &b""[..]);
+    check("GET", "/", &[HOST, field, field], None);
+    check("GET", "/", &[HOST, field, field, field], Some(Error::TooManyFields));
+    let long = |bytes| std::vec![b'x'; bytes];
+    let fixed = "GET / HTTP/1.1\r\nhost: localhost\r\na: \r\n\r\n".len();
+    check("GET", "/", &[HOST, ("a", &long(120 - fixed))], None);
+    check("GET", "/", &[HOST, ("a", &long(121 - fixed))], Some(Error::HeadTooLarge));
+
+    // On the wire it would be two fields; apart it is one, whose name has an octet too many.
+    let smuggled = [HOST, ("a: b\r\nc", &b"d"[..])];
+    let request = Exchange { method: "GET", target: "/", fields: &smuggled, mount: "" };
+    let fault = request.head(&limits, &mut FieldStorage::new()).err();
+    assert_eq!(fault, Some(Error::MalformedField));
+}
+
+#[test]
+fn exchange_with_an_unclean_mount_is_400() {
     for mount in ["api", "/", "/a//b", "/a/../b", "/a?b"] {
         let mut server = server();
         let exchange = Exchange { method: "GET", target: "/sse", fields: &[HOST], mount };
@@ -152,7 +208,7 @@ fn a_mount_that_is_no_path_is_refused() {
 }
 
 #[test]
-fn a_body_cut_short_has_no_answer_and_one_too_long_has() {
+fn exchange_body_cut_short_has_no_answer_and_one_too_long_is_413() {
     let mut server = Server::new(
         limited(|l| l.body_bytes_max = Some(64)).build().unwrap(),
         Box::new(Random::seeded(3)),
@@ -171,7 +227,7 @@ fn a_body_cut_short_has_no_answer_and_one_too_long_has() {
 }
 
 #[test]
-fn exchange_that_is_over_gives_its_address_its_places_back() {
+fn exchange_that_is_over_releases_the_places_of_its_address() {
     let limits = limited(|limits| {
         limits.connections_per_address_max = Some(2);
         limits.sessions_per_address_max = Some(1);

@@ -1,8 +1,8 @@
-//! Posts for sessions of another shard: `Foreign` here, `deliver` there, and held like all the others.
+//! Posts for sessions of another shard: `Foreign` on the one, `deliver` on the other, and held like others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tickets::{allow, asking};
+use super::authorize::{allow, asking};
 use super::*;
 use crate::ShardId;
 use crate::error::{Expired, Fault};
@@ -93,7 +93,7 @@ impl Pair {
 }
 
 #[test]
-fn posts_wait_in_one_line_wherever_they_came() {
+fn forwarded_and_local_posts_wait_in_one_line() {
     let mut pair = Pair::limited(|limits| limits.inbound_messages_max = Some(2));
     let client = pair.there.open();
     let first = [pair.post(&client, &call(1)), pair.post(&client, &call(2))];
@@ -118,7 +118,7 @@ fn posts_wait_in_one_line_wherever_they_came() {
 }
 
 #[test]
-fn only_requests_wait_for_answers_wherever_they_came() {
+fn forwarded_notification_passes_while_requests_wait_for_answers() {
     let mut pair = Pair::limited(|limits| limits.in_flight_max = Some(1));
     let client = pair.there.open();
     let conns = [&call(1), &call(2), RESULT, NOTE].map(|body| pair.post(&client, body));
@@ -130,7 +130,7 @@ fn only_requests_wait_for_answers_wherever_they_came() {
 }
 
 #[test]
-fn a_post_is_held_elsewhere_as_long_as_here_and_refused_for_good() {
+fn forwarded_post_is_held_for_hold_and_then_refused() {
     for hold in [Some(secs(4)), None] {
         let config = timed(|timeouts| timeouts.hold = hold)
             .limits(Limits { inbound_messages_max: Some(1), ..Limits::default() });
@@ -164,7 +164,7 @@ fn a_post_is_held_elsewhere_as_long_as_here_and_refused_for_good() {
 
 /// Room comes after the time, and is noticed before the time is.
 #[test]
-fn what_may_have_been_refused_is_not_taken_in() {
+fn forwarded_post_past_its_deadline_is_not_recorded() {
     let mut pair = Pair::limited(|limits| limits.inbound_messages_max = Some(1));
     let client = pair.there.open();
     pair.post(&client, NOTE);
@@ -176,7 +176,7 @@ fn what_may_have_been_refused_is_not_taken_in() {
 }
 
 #[test]
-fn held_posts_end_with_their_session() {
+fn held_forwards_are_settled_when_their_session_ends() {
     let (mut here, _) = shards();
     let unknown = here.ask(post("x", NOTE));
     for shutdown in [false, true] {
@@ -263,7 +263,7 @@ fn shards() -> (Bench, Bench) {
 }
 
 #[test]
-fn a_post_finds_its_session_on_another_shard() {
+fn post_reaches_its_session_on_another_shard() {
     let (mut here, mut there) = shards();
     let client = there.open();
     let conn = here.connect();
@@ -280,7 +280,7 @@ fn a_post_finds_its_session_on_another_shard() {
 }
 
 #[test]
-fn a_post_that_finds_nothing_there_is_told_what_it_would_be_told_here() {
+fn post_without_a_session_on_the_other_shard_is_404() {
     let (mut here, mut there) = shards();
     let client = there.open();
     there.reset(client.conn);
@@ -294,7 +294,7 @@ fn a_post_that_finds_nothing_there_is_told_what_it_would_be_told_here() {
 }
 
 #[test]
-fn a_shard_without_room_for_bodies_says_so() {
+fn forward_to_a_shard_without_body_budget_is_busy() {
     let (mut here, _) = shards();
     let room = limited(|limits| limits.bodies_bytes_max = Some(NOTE.len() as u64));
     let mut there = Bench::with(room.shard(ShardId(2)));
@@ -312,7 +312,7 @@ fn a_shard_without_room_for_bodies_says_so() {
 }
 
 #[test]
-fn a_shard_that_is_shutting_down_takes_no_forwarded_posts() {
+fn draining_shard_takes_no_forwarded_posts() {
     let (mut here, mut there) = shards();
     let client = there.open();
     there.ask(post(&client.token, &call(1)));
@@ -330,7 +330,7 @@ impl Bench {
 }
 
 #[test]
-fn a_forwarded_post_that_nobody_answers_is_told_so_in_time() {
+fn forwarded_post_without_an_outcome_is_503_at_its_deadline() {
     let shard = |number| Bench::with(Config::builder().shard(ShardId(number)).forwarding(true));
     let (mut here, mut there) = (shard(1), shard(2));
     let client = there.open();
@@ -346,7 +346,7 @@ fn a_forwarded_post_that_nobody_answers_is_told_so_in_time() {
 }
 
 #[test]
-fn a_principal_is_forwarded_too() {
+fn forward_carries_its_principal() {
     let shard = |number| Bench::with(asking().shard(ShardId(number)).forwarding(true));
     let (mut here, mut there) = (shard(1), shard(2));
     let client = there.open_for("alice");
@@ -361,7 +361,7 @@ fn a_principal_is_forwarded_too() {
 }
 
 #[test]
-fn without_forwarding_another_shards_session_is_unknown_and_counted_apart() {
+fn post_for_another_shard_without_forwarding_is_misrouted() {
     let mut there = Bench::with(Config::builder().shard(ShardId(2)));
     let token = there.open().token;
     let mut here = Bench::with(Config::builder().shard(ShardId(1)));

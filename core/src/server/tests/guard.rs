@@ -1,4 +1,4 @@
-//! Who may ask at all (WIRE 4), and the other routes (WIRE 3).
+//! The checks of `Host` and `Origin` (WIRE 4), and the routes beside streams and posts (WIRE 3).
 
 use super::*;
 use crate::{Authorization, StaticTokens};
@@ -38,7 +38,7 @@ fn check(config: ConfigBuilder, peer: Peer, fields: &str, status: u16, says: &st
 }
 
 #[test]
-fn hosts() {
+fn host_is_checked_against_loopback_names_and_allow_host() {
     let open = Config::builder;
     check(open(), loopback(), "Host: localhost:8000\r\n", 200, "");
     check(open(), loopback(), "Host: [::1]\r\n", 200, "");
@@ -59,7 +59,7 @@ fn hosts() {
 }
 
 #[test]
-fn an_absolute_target_replaces_the_host() {
+fn absolute_target_replaces_the_host() {
     let mut bench = Bench::new();
     let ask = |bench: &mut Bench, authority: &str| {
         let request = format!("GET http://{authority}/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -70,7 +70,7 @@ fn an_absolute_target_replaces_the_host() {
 }
 
 #[test]
-fn origins() {
+fn origin_is_checked_against_loopback_origins_and_allow_origin() {
     let host = |origin: &str| format!("Host: mcp.example\r\n{origin}");
     let check =
         |peer, origin: &str, status, says| check(guarded(), peer, &host(origin), status, says);
@@ -90,7 +90,7 @@ fn origins() {
 }
 
 #[test]
-fn what_a_peer_said_is_escaped_and_cut_before_it_is_repeated() {
+fn refused_origin_is_escaped_and_cut_in_the_answer() {
     let mut bench = Bench::new();
     let origin = format!("<script>\"{}", "x".repeat(500));
     let answer =
@@ -101,7 +101,7 @@ fn what_a_peer_said_is_escaped_and_cut_before_it_is_repeated() {
 }
 
 #[test]
-fn health_needs_no_name_and_counts() {
+fn health_is_answered_for_any_host_and_counts_sessions() {
     let mut bench = Bench::new();
     bench.open();
     bench.wait(secs(5));
@@ -129,7 +129,7 @@ fn health_needs_no_name_and_counts() {
 }
 
 #[test]
-fn readiness_is_room_for_a_session() {
+fn ready_is_503_without_room_for_a_session() {
     const READY: &str = "GET /ready HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     let mut bench = Bench::with(limited(|limits| limits.sessions_max = Some(1)));
     let answer = bench.ask(READY);
@@ -141,7 +141,7 @@ fn readiness_is_room_for_a_session() {
 }
 
 #[test]
-fn a_probe_with_a_huge_body_is_not_read_to_its_end() {
+fn probe_with_a_long_body_closes_the_connection() {
     let mut bench = Bench::new();
     for (length, closes) in [(65_536, false), (65_537, true)] {
         for path in ["/health", "/ready", "/nothing"] {
@@ -154,7 +154,7 @@ fn a_probe_with_a_huge_body_is_not_read_to_its_end() {
 }
 
 #[test]
-fn nothing_else_is_here() {
+fn unknown_path_is_404_and_not_repeated() {
     let mut bench = Bench::new();
     for request in [
         "GET /",
@@ -239,7 +239,7 @@ fn unknown_path_below_a_mount_is_answered_without_the_mount() {
 
 /// People ask with curl; programs pass over it.
 #[test]
-fn every_body_but_a_streams_ends_in_one_line_feed() {
+fn every_body_but_that_of_a_stream_ends_in_one_line_feed() {
     let tokens = StaticTokens::builder().token("alice", "alpha").build().unwrap();
     let config = Config::builder().authorization(Authorization::Static(tokens)).index_page("here");
     let mut bench = Bench::with(config);

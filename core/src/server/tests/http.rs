@@ -1,10 +1,10 @@
-//! Connections: WIRE 5.
+//! HTTP connections (WIRE 5): heads, persistence, half-closes, lingering.
 
 use super::*;
 use crate::error::Fault;
 
 #[test]
-fn requests_of_all_kinds_are_answered_in_their_order() {
+fn pipelined_requests_are_answered_in_order() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -41,7 +41,7 @@ fn check_persistence(request: &str, connection: Option<&str>, stays: bool) {
 }
 
 #[test]
-fn who_keeps_the_connection() {
+fn connection_is_kept_as_its_version_and_fields_say() {
     let check = check_persistence;
     check(
         "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".replace("Host: a", "Host: localhost").as_str(),
@@ -60,7 +60,7 @@ fn who_keeps_the_connection() {
 }
 
 #[test]
-fn heads_that_cannot_be_read_end_the_connection() {
+fn malformed_head_closes_the_connection() {
     for (request, status) in [
         ("GET /sse HTTP/1.1\nHost: localhost\n\n", 400),
         ("GET  /sse HTTP/1.1\r\n", 400),
@@ -89,7 +89,7 @@ fn heads_that_cannot_be_read_end_the_connection() {
 }
 
 #[test]
-fn an_absolute_target_has_the_scheme_of_its_connection() {
+fn absolute_target_with_another_scheme_is_421() {
     let plain = Peer::local();
     for (peer, target, status) in [
         (plain, "/health", 200),
@@ -111,7 +111,7 @@ fn an_absolute_target_has_the_scheme_of_its_connection() {
 }
 
 #[test]
-fn three_limits_of_a_head_have_three_codes() {
+fn head_limits_have_their_status_codes() {
     let config = || {
         limited(|limits| {
             limits.head_bytes_max = Some(300);
@@ -131,7 +131,7 @@ fn three_limits_of_a_head_have_three_codes() {
 }
 
 #[test]
-fn the_small_body_of_a_refused_request_is_read_past() {
+fn small_body_of_a_refused_request_is_discarded() {
     let mut bench = Bench::with(limited(|limits| limits.discard_bytes_max = 10));
     let client = bench.open();
     let refused = |length: usize| {
@@ -158,7 +158,7 @@ fn the_small_body_of_a_refused_request_is_read_past() {
 }
 
 #[test]
-fn a_refused_chunked_request_ends_the_connection() {
+fn refused_chunked_request_closes_the_connection() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(
@@ -171,7 +171,7 @@ fn a_refused_chunked_request_ends_the_connection() {
 }
 
 #[test]
-fn a_half_close_after_whole_requests_gets_every_answer() {
+fn half_close_after_whole_requests_gets_every_answer() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -186,7 +186,7 @@ fn a_half_close_after_whole_requests_gets_every_answer() {
 }
 
 #[test]
-fn a_request_cut_short_is_not_executed() {
+fn request_cut_short_is_not_executed() {
     let mut bench = Bench::new();
     let client = bench.open();
     let request = post(&client.token, NOTE);
@@ -210,7 +210,7 @@ fn a_request_cut_short_is_not_executed() {
 }
 
 #[test]
-fn a_peer_that_says_nothing_and_leaves_owes_and_is_owed_nothing() {
+fn connection_without_a_byte_ends_without_an_answer() {
     for said in ["", "\r\n"] {
         let mut bench = Bench::new();
         let conn = bench.connect();
@@ -222,7 +222,7 @@ fn a_peer_that_says_nothing_and_leaves_owes_and_is_owed_nothing() {
 }
 
 #[test]
-fn after_a_refusal_the_rest_is_read_so_that_no_reset_destroys_the_answer() {
+fn refused_connection_lingers_so_that_no_reset_destroys_the_answer() {
     let mut bench = Bench::with(limited(|limits| limits.linger_bytes_max = 1_000));
     let conn = bench.connect();
     bench.set_reading(conn, false);
@@ -238,7 +238,7 @@ fn after_a_refusal_the_rest_is_read_so_that_no_reset_destroys_the_answer() {
 }
 
 #[test]
-fn a_refused_peer_that_does_not_take_its_answer_is_not_read_for_ever() {
+fn refused_peer_that_takes_no_answer_is_read_up_to_linger_bytes_max() {
     let mut bench = Bench::with(limited(|limits| limits.linger_bytes_max = 1_000));
     let conn = bench.connect();
     bench.set_reading(conn, false);
@@ -252,7 +252,7 @@ fn a_refused_peer_that_does_not_take_its_answer_is_not_read_for_ever() {
 }
 
 #[test]
-fn answers_that_are_not_taken_hold_up_the_next_requests_and_nothing_is_lost() {
+fn queued_answers_over_the_limit_stop_reading_and_lose_nothing() {
     for fin in [false, true] {
         let mut bench = Bench::with(limited(|limits| limits.answers_bytes_max = Some(1_000)));
         let client = bench.open();
@@ -277,7 +277,7 @@ fn answers_that_are_not_taken_hold_up_the_next_requests_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_last_answer_to_a_peer_that_has_ended_its_side_needs_no_lingering() {
+fn half_closed_peer_does_not_linger() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.set_reading(conn, false);
@@ -291,13 +291,13 @@ fn a_last_answer_to_a_peer_that_has_ended_its_side_needs_no_lingering() {
 }
 
 #[test]
-fn half_a_head_is_not_kept_behind_its_refusal() {
+fn partial_head_is_dropped_when_it_is_refused() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     bench.says(conn, "GET /sse HTTP/1.1\r\nHost: ");
     bench.set_reading(conn, false);
     bench.wait(secs(10));
-    assert_eq!(bench.server.conns.get(conn.0).unwrap().partial.capacity(), 0);
+    assert_eq!(bench.server.conns.find(conn.0).unwrap().partial.capacity(), 0);
     bench.set_reading(conn, true);
     assert_eq!(bench.statuses(conn), [408]);
 }

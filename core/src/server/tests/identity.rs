@@ -1,4 +1,4 @@
-//! Who is who (WIRE 4.3, 4.4): tokens, challenges, and sessions that belong to whoever opened them.
+//! Principals (WIRE 4.3, 4.4): tokens, challenges, and sessions that belong to a principal.
 
 use super::*;
 use crate::error::Fault;
@@ -59,7 +59,7 @@ fn check(config: &ConfigBuilder, fields: &str, status: u16, challenge: Option<&s
 }
 
 #[test]
-fn challenges() {
+fn unauthorized_request_is_challenged() {
     let bad = Some("Bearer error=\"invalid_token\"");
     check(&locked(), "", 401, Some("Bearer"), "unauthorized");
     check(&locked(), "Authorization: Basic YWxwaGE=\r\n", 401, Some("Bearer"), "unauthorized");
@@ -81,7 +81,7 @@ fn challenges() {
 }
 
 #[test]
-fn an_authorizer_refuses_in_the_same_words() {
+fn refusal_by_an_authorizer_reads_like_one_by_static_tokens() {
     let resource = ProtectedResource::new("https://mcp.example");
     let config = |builder: ConfigBuilder| builder.protected_resource(resource.clone());
     let ask = |config: ConfigBuilder, fields: &str, refusal| {
@@ -106,7 +106,7 @@ fn an_authorizer_refuses_in_the_same_words() {
 }
 
 #[test]
-fn a_token_in_the_query_is_none() {
+fn token_in_the_query_is_ignored() {
     let mut bench = Bench::with(locked());
     for name in ["access_token", "token", "authorization"] {
         let answer =
@@ -116,7 +116,7 @@ fn a_token_in_the_query_is_none() {
 }
 
 #[test]
-fn what_is_in_front_of_the_guard_and_what_is_nowhere_needs_no_token() {
+fn probes_and_unknown_paths_need_no_token() {
     let mut bench = Bench::with(locked());
     for (request, status) in [
         ("GET /health", 200),
@@ -134,7 +134,7 @@ fn what_is_in_front_of_the_guard_and_what_is_nowhere_needs_no_token() {
 }
 
 #[test]
-fn the_principal_comes_with_the_session() {
+fn opened_event_carries_the_principal() {
     let mut bench = Bench::with(locked());
     let conn = bench.connect();
     bench.says(conn, GET.replace("\r\n\r\n", &format!("\r\n{BOB}\r\n")));
@@ -162,7 +162,7 @@ pub(super) fn misses(bench: &mut Bench) -> [String; 4] {
 }
 
 #[test]
-fn anothers_an_ended_an_unknown_and_a_malformed_id_are_answered_with_the_same_bytes() {
+fn foreign_ended_unknown_and_malformed_ids_are_answered_with_the_same_bytes() {
     let mut bench = Bench::with(locked());
     let misses = misses(&mut bench);
     let mut told = Vec::new();
@@ -196,7 +196,7 @@ fn anothers_an_ended_an_unknown_and_a_malformed_id_are_answered_with_the_same_by
 }
 
 #[test]
-fn every_way_to_miss_takes_the_same_steps() {
+fn every_miss_takes_the_same_steps() {
     let mut bench = Bench::with(locked());
     let [others, ended, unknown, _] = misses(&mut bench);
     let known = bench.open_with(BOB);
@@ -220,7 +220,7 @@ fn every_way_to_miss_takes_the_same_steps() {
 }
 
 #[test]
-fn principals_are_the_same_or_not() {
+fn principals_are_compared_whole() {
     let principal = |name: Option<&str>| name.map(Principal::new);
     let names =
         [None, Some(""), Some("a"), Some("b"), Some("ab"), Some("aa"), Some("\0"), Some("a\0")];
@@ -233,7 +233,7 @@ fn principals_are_the_same_or_not() {
 }
 
 #[test]
-fn the_metadata_of_the_resource() {
+fn resource_metadata_is_served() {
     let resource = ProtectedResource::new("https://mcp.example/sse")
         .authorization_server("https://login.example");
     let mut bench = Bench::with(locked().protected_resource(resource));

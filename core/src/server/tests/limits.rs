@@ -1,16 +1,17 @@
-//! Limits on how many there may be: WIRE 4.5 and 6. A refusal names its limit and leaves no trace.
+//! Limits of connections, sessions, events and bytes (WIRE 4.5 and 6). A refusal names its limit and changes
+//! nothing.
 
 use super::*;
 use crate::error::{AcceptError, Fault};
 use crate::event::{Outcome, Verdict};
-use crate::{Acknowledgement, Authorization, Entropy, EntropyUnavailable, Principal};
+use crate::{Authorization, Entropy, EntropyUnavailable, Principal, ShardId};
 
 fn peer(remote: &str) -> Peer {
     Peer::tcp(remote.parse().unwrap(), "192.0.2.1:80".parse().unwrap())
 }
 
 #[test]
-fn connections() {
+fn connection_over_connections_max_is_not_accepted() {
     let mut bench = Bench::with(limited(|limits| limits.connections_max = Some(2)));
     let first = bench.connect();
     assert!(bench.server.can_accept());
@@ -26,7 +27,7 @@ fn connections() {
 }
 
 #[test]
-fn connections_of_one_address() {
+fn connection_over_connections_per_address_max_is_not_accepted() {
     let config = limited(|limits| limits.connections_per_address_max = Some(1));
     let mut bench = Bench::with(config);
     let first = bench.connect_from(peer("198.51.100.1:1"));
@@ -59,7 +60,7 @@ fn check_refused(bench: &mut Bench, conn: ConnId, limit: &str) {
 }
 
 #[test]
-fn sessions() {
+fn session_over_sessions_max_is_503() {
     let mut bench = Bench::with(limited(|limits| limits.sessions_max = Some(1)));
     let first = bench.open();
     let conn = bench.connect();
@@ -73,7 +74,7 @@ fn sessions() {
 }
 
 #[test]
-fn sessions_of_one_address() {
+fn session_over_sessions_per_address_max_is_503() {
     let config = limited(|limits| limits.sessions_per_address_max = Some(1));
     let mut bench = Bench::with(config);
     let first = bench.connect_from(peer("198.51.100.1:1"));
@@ -92,7 +93,7 @@ fn sessions_of_one_address() {
 }
 
 #[test]
-fn sessions_of_one_principal() {
+fn session_over_sessions_per_principal_max_is_503() {
     let config = limited(|limits| limits.sessions_per_principal_max = Some(1));
     let mut bench = Bench::with(config.authorization(Authorization::Deferred));
     let open = |bench: &mut Bench, name: &str| {
@@ -117,7 +118,7 @@ fn sessions_of_one_principal() {
 }
 
 #[test]
-fn zero_is_zero() {
+fn limit_of_zero_allows_none() {
     let mut bench = Bench::with(limited(|limits| limits.sessions_max = Some(0)));
     let conn = bench.connect();
     check_refused(&mut bench, conn, "sessions_max");
@@ -139,7 +140,7 @@ impl Entropy for Failing {
 }
 
 #[test]
-fn entropy_that_fails_refuses_one_session() {
+fn failed_entropy_refuses_one_session() {
     let mut bench = Bench::new();
     let entropy = Box::new(Failing(Random::seeded(1), std::vec![1], 0));
     bench.server = Server::new(Config::default(), entropy, Time::ZERO);
@@ -150,7 +151,7 @@ fn entropy_that_fails_refuses_one_session() {
 }
 
 #[test]
-fn events_that_nobody_takes() {
+fn unpolled_events_over_events_max_refuse_sessions() {
     let mut bench = Bench::with(limited(|limits| limits.events_max = Some(1)));
     for _ in 0..2 {
         let conn = bench.connect();
@@ -164,7 +165,7 @@ fn events_that_nobody_takes() {
 }
 
 #[test]
-fn queues_that_are_full_refuse_sessions() {
+fn full_queues_refuse_sessions() {
     let mut bench = Bench::with(limited(|limits| limits.queues_bytes_max = Some(1_000)));
     let client = bench.open();
     bench.set_reading(client.conn, false);
@@ -178,7 +179,7 @@ fn queues_that_are_full_refuse_sessions() {
 }
 
 #[test]
-fn bodies_in_memory() {
+fn bodies_over_bodies_bytes_max_are_503() {
     let mut bench = Bench::with(limited(|limits| limits.bodies_bytes_max = Some(1_000)));
     let client = bench.open();
     let large = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(600));
@@ -208,7 +209,7 @@ fn bodies_in_memory() {
 }
 
 #[test]
-fn stashed_input_counts_as_well() {
+fn pending_input_counts_in_bodies_bytes_max() {
     let config = limited(|limits| {
         limits.bodies_bytes_max = Some(1_000);
         limits.inbound_messages_max = Some(1);
@@ -227,17 +228,15 @@ fn stashed_input_counts_as_well() {
 }
 
 #[test]
-fn a_delivered_message_is_not_refused_for_what_is_behind_it() {
+fn delivered_message_is_not_refused_for_input_behind_it() {
     let config = limited(|limits| limits.bodies_bytes_max = Some(100));
-    let mut bench = Bench::with(config.acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
+    let token = Bench::with(Config::builder().shard(ShardId(2))).open().token;
+    let mut bench = Bench::with(config.shard(ShardId(1)).forwarding(true));
     let conn = bench.connect();
-    bench.says(conn, post(&client.token, NOTE) + &"x".repeat(100));
+    bench.says(conn, post(&token, NOTE) + &"x".repeat(100));
     assert_eq!(bench.server.metrics().fault(Fault::BodiesFull), 1);
     assert!(bench.heard(conn).is_empty(), "its ticket answers it");
-    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else {
-        panic!("no message")
-    };
+    let ticket = bench.forwarded();
     bench.server.acknowledge(ticket, Outcome::Accepted, bench.now).unwrap();
     bench.pump();
     let answers = bench.answers(conn);
@@ -245,7 +244,7 @@ fn a_delivered_message_is_not_refused_for_what_is_behind_it() {
 }
 
 #[test]
-fn a_refused_request_is_answered_once() {
+fn refused_request_is_answered_once() {
     let mut bench = Bench::with(limited(|limits| {
         limits.bodies_bytes_max = Some(100);
         limits.answers_bytes_max = Some(10);
@@ -265,7 +264,7 @@ fn a_refused_request_is_answered_once() {
 }
 
 #[test]
-fn heads_in_events_count_as_well() {
+fn heads_in_events_count_in_bodies_bytes_max() {
     for config in [Config::builder(), Config::builder().authorization(Authorization::Deferred)] {
         let limits = Limits {
             body_bytes_max: Some(1_000),
@@ -287,7 +286,7 @@ fn heads_in_events_count_as_well() {
 }
 
 #[test]
-fn a_method_that_is_kept_decoded_counts_twice() {
+fn decoded_method_counts_twice_in_bodies_bytes_max() {
     let mut bench = Bench::with(limited(|limits| limits.bodies_bytes_max = Some(2_500)));
     let client = bench.open();
     let body = |escape| format!(r#"{{"jsonrpc":"2.0","method":"{escape}{}"}}"#, "x".repeat(1_000));
@@ -299,18 +298,18 @@ fn a_method_that_is_kept_decoded_counts_twice() {
 }
 
 #[test]
-fn half_a_head_has_no_more_room_than_a_head_may_have() {
+fn partial_head_has_no_more_capacity_than_head_bytes_max() {
     let mut bench = Bench::new();
     let conn = bench.connect();
     let long = format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(16_000));
     bench.says_in_pieces(conn, &long.as_bytes().chunks(900).collect::<Vec<_>>());
-    let partial = &bench.server.conns.get(conn.0).unwrap().partial;
+    let partial = &bench.server.conns.find(conn.0).unwrap().partial;
     assert_eq!(partial.len(), long.len());
     assert!(partial.capacity() <= 16 << 10, "{}", partial.capacity());
 }
 
 #[test]
-fn a_chunked_body_is_kept_without_slack() {
+fn chunked_body_is_kept_without_spare_capacity() {
     let mut bench = Bench::new();
     let client = bench.open();
     let conn = bench.connect();
@@ -327,7 +326,7 @@ fn a_chunked_body_is_kept_without_slack() {
 }
 
 #[test]
-fn what_a_burst_took_is_given_back() {
+fn burst_gives_its_memory_back() {
     let mut bench = Bench::new();
     let clients: Vec<_> = (0..40).map(|_| bench.open()).collect();
     for client in &clients {

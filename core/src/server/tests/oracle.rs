@@ -1,13 +1,13 @@
-//! Whether the work behind an answer tells anything about sessions: the whole way of a post, from its
-//! head to its 404, in steps that are counted.
+//! Whether the work behind an answer tells anything about sessions: that of a post, from its head to its 404,
+//! in steps that are counted.
 //!
 //! Steps are counted and not times measured: a shortcut in front of a comparison takes some tens of
 //! nanoseconds off a post of microseconds, which no measurement shows on a machine that does other things
 //! as well, and a count cannot miss. What is counted is each octet that is compared with a secret, a
 //! principal or a token. What a miss allocates is counted in `core/tests/allocations.rs`.
 
+use super::authorize::{allow, asking};
 use super::identity::{ALICE, BOB, locked, misses};
-use super::tickets::{allow, asking};
 use super::*;
 use crate::event::{Delivery, LookupAnswer, Outcome};
 use crate::exchange::Exchange;
@@ -41,7 +41,7 @@ fn all_misses(bench: &mut Bench) -> Vec<String> {
 }
 
 #[test]
-fn post_that_misses_takes_the_same_steps_from_head_to_404_whatever_there_is() {
+fn post_that_misses_takes_the_same_steps_whatever_sessions_there_are() {
     let mut bench = Bench::with(locked());
     let targets = all_misses(&mut bench);
     // Two tokens of five octets are known; then the secret; then the name "bob".
@@ -61,7 +61,7 @@ fn post_that_misses_takes_the_same_steps_from_head_to_404_whatever_there_is() {
 }
 
 #[test]
-fn post_that_misses_takes_the_same_steps_where_nobody_is_asked() {
+fn post_that_misses_takes_the_same_steps_without_authorization() {
     let mut bench = Bench::new();
     let client = bench.open();
     let ended = bench.open();

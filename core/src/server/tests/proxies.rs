@@ -1,4 +1,4 @@
-//! Whom a proxy speaks for (WIRE 4.7), and whether they came by https.
+//! What trusted proxies state about their clients (WIRE 4.7), and whether HTTPS is used.
 
 use core::net::IpAddr;
 use std::string::ToString;
@@ -44,7 +44,7 @@ fn check_client(from: Peer, fields: &str, expected: Option<&str>) {
 }
 
 #[test]
-fn clients() {
+fn client_is_the_address_that_a_trusted_proxy_states() {
     check_client(peer(PROXY), "", Some("10.0.0.1"));
     check_client(peer(PROXY), "X-Forwarded-For: 192.0.2.1\r\n", Some("192.0.2.1"));
     check_client(peer(PROXY), "Forwarded: for=192.0.2.1\r\n", Some("192.0.2.1"));
@@ -61,7 +61,7 @@ fn clients() {
 }
 
 #[test]
-fn peers_without_an_address_are_believed_when_that_is_said() {
+fn local_peer_is_trusted_where_configured() {
     let local = "GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
     for (config, expected) in [
         (Config::builder(), None),
@@ -77,7 +77,7 @@ fn peers_without_an_address_are_believed_when_that_is_said() {
 
 /// To trust whoever is on the Unix socket is not to trust whoever is on this machine.
 #[test]
-fn loopback_tcp_peer_is_not_believed_where_local_peers_are() {
+fn loopback_tcp_peer_is_not_trusted_as_a_local_peer() {
     let near = Peer::tcp("127.0.0.1:5".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
     let six = Peer::tcp("[::1]:5".parse().unwrap(), "[::1]:80".parse().unwrap());
     for (peer, own) in [(near, "127.0.0.1"), (six, "::1")] {
@@ -107,7 +107,7 @@ fn loopback_tcp_peer_is_not_believed_where_local_peers_are() {
 }
 
 #[test]
-fn what_a_proxy_says_has_to_make_sense() {
+fn malformed_forwarding_fields_are_400() {
     let mut bench = Bench::with(trusting());
     for fields in [
         "X-Forwarded-For: nonsense\r\n",
@@ -131,7 +131,7 @@ fn what_a_proxy_says_has_to_make_sense() {
 }
 
 #[test]
-fn limits_are_those_of_the_client() {
+fn limits_apply_to_the_forwarded_client() {
     let mut bench = Bench::with(trusting().limits(Limits {
         connections_per_address_max: Some(1),
         sessions_per_address_max: Some(1),
@@ -170,7 +170,7 @@ fn check_host(peer: Peer, host: &str, fields: &str, status: u16) {
 }
 
 #[test]
-fn the_forwarded_host_is_the_one_the_guard_looks_at() {
+fn forwarded_host_is_checked() {
     let says = "X-Forwarded-Host: mcp.example:8443\r\n";
     let evil = "X-Forwarded-Host: evil.example\r\n";
     check_host(peer(PROXY), "backend:8000", "", 403);
@@ -214,7 +214,7 @@ fn absolute_target_with_evil_host_on_loopback_is_403_whatever_host_is_forwarded(
 }
 
 #[test]
-fn the_forwarded_prefix_is_where_clients_post() {
+fn endpoint_begins_with_the_forwarded_prefix() {
     let mut bench = Bench::with(trusting().public_path_prefix("/static"));
     let mut endpoint = |from, fields: &str| {
         let (_, endpoint) = bench.opened(peer(from), fields);
@@ -260,7 +260,7 @@ fn check_https(peer: Peer, fields: &str, passes: bool) {
 }
 
 #[test]
-fn https_is_required() {
+fn request_without_https_is_refused_where_https_is_required() {
     check_https(peer(STRANGER), "", false);
     check_https(peer(STRANGER).secure(), "", true);
     check_https(peer(STRANGER), "X-Forwarded-Proto: https\r\n", false);

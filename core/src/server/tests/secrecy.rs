@@ -19,7 +19,7 @@ fn check(text: &str, token: &str) {
 }
 
 #[test]
-fn nothing_printable_holds_a_secret() {
+fn debug_output_holds_no_secret() {
     let tokens = StaticTokens::builder().token("alice", SECRET);
     check(&format!("{tokens:?} {tokens:#?}"), "no session token is in there");
     let tokens = tokens.build().unwrap();
@@ -58,16 +58,10 @@ fn nothing_printable_holds_a_secret() {
     bench.says(conns[3], request.repeat(2));
     let foreign = bench.connect();
     bench.says(foreign, post_with(&format!("AAE{}", &token[3..]), &credentials, &body));
-    for (key, conn) in bench.server.conns.iter() {
-        check(&format!("{key:?} {conn:?} {conn:#?}"), &token);
-    }
     for (_, session) in bench.server.sessions.iter() {
         check(&format!("{session:?}"), &token);
     }
     for view in bench.server.sessions() {
-        check(&format!("{view:?}"), &token);
-    }
-    for view in bench.server.principals() {
         check(&format!("{view:?}"), &token);
     }
     check(&format!("{:?}", bench.server), &token);
@@ -90,7 +84,7 @@ fn nothing_printable_holds_a_secret() {
 
 /// The public types that hold nothing of a peer's, and the ones that could and must not.
 #[test]
-fn nor_does_anything_else_that_is_public() {
+fn debug_output_of_public_types_holds_no_secret() {
     let secret = crate::token::Secret::draw(&mut Random::seeded(9)).unwrap();
     let token = SessionToken::new(ShardId(3), 4, secret);
     let text = String::from_utf8(token.encode().to_vec()).unwrap();
@@ -124,7 +118,7 @@ fn nor_does_anything_else_that_is_public() {
 }
 
 #[test]
-fn handles_print_well() {
+fn handles_print_slot_and_serial() {
     let mut bench = Bench::new();
     let client = bench.open();
     assert_eq!(format!("{} {:?}", client.conn, client.session), "c0v1 s0v1");

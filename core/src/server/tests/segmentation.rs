@@ -1,4 +1,4 @@
-//! How bytes are cut never changes what happens.
+//! How input is cut into calls never changes what happens.
 
 use super::*;
 use crate::event::Verdict;
@@ -83,7 +83,7 @@ fn check_bytes(config: &ConfigBuilder, script: &dyn Fn(&str) -> Vec<u8>) {
 const LATER: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn streams() {
+fn stream_input_cut_anywhere_has_one_outcome() {
     check(|_| GET.into());
     check(|_| format!("{GET}tail that nobody reads"));
     check(|_| format!("HEAD /sse HTTP/1.1\r\nHost: localhost\r\n\r\n{LATER}"));
@@ -95,7 +95,7 @@ fn streams() {
 }
 
 #[test]
-fn posts() {
+fn post_cut_anywhere_has_one_outcome() {
     check(|token| post(token, NOTE) + LATER);
     check(|token| post(token, &call(1)) + &post(token, &call(2)));
     check(|token| post(token, "nonsense") + LATER);
@@ -106,7 +106,7 @@ fn posts() {
 }
 
 #[test]
-fn refused_posts() {
+fn refused_post_cut_anywhere_has_one_outcome() {
     check(|_| post("nobody", NOTE) + LATER);
     check(|token| post_with(token, "Content-Type: text/plain\r\n", NOTE) + LATER);
     check(|token| post_with(token, "Expect: magic\r\n", NOTE) + LATER);
@@ -116,7 +116,7 @@ fn refused_posts() {
 }
 
 #[test]
-fn chunked_posts() {
+fn chunked_post_cut_anywhere_has_one_outcome() {
     let head = |token: &str| {
         let head = post(token, "");
         head.replace("Content-Length: 0", "Transfer-Encoding: chunked")
@@ -130,7 +130,7 @@ fn chunked_posts() {
 }
 
 #[test]
-fn what_is_no_http() {
+fn non_http_cut_anywhere_has_one_outcome() {
     check(|_| "\u{16}\u{3}\u{1}\u{2}".into());
     check(|_| format!("GET /x HTTP/1.1\nHost: localhost\n\n{LATER}"));
     check(|_| format!("\r\n\r\n{LATER}"));
@@ -140,7 +140,7 @@ fn what_is_no_http() {
 }
 
 #[test]
-fn every_piece_may_wait_in_the_socket_or_come_alone() {
+fn pieces_delivered_late_or_alone_have_one_outcome() {
     // All pieces are there before the server looks, as after a busy moment.
     let mut bench = Bench::new();
     let client = bench.open();

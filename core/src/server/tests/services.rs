@@ -1,4 +1,4 @@
-//! Several services behind one address, and what is told about all of them.
+//! Several services behind one address, and the page and the figures about all of them.
 
 use std::format;
 
@@ -33,7 +33,7 @@ impl Bench {
 }
 
 #[test]
-fn each_service_has_its_sessions() {
+fn session_belongs_to_its_service() {
     let mut bench = Bench::with(two());
     let (files, at_files, service) = bench.open_below("/files");
     assert!(at_files.starts_with("/files/messages?session_id="), "{at_files}");
@@ -53,7 +53,7 @@ fn each_service_has_its_sessions() {
 }
 
 #[test]
-fn a_forwarded_post_is_held_to_its_service_too() {
+fn forwarded_post_to_another_service_is_unknown() {
     let config = || two().forwarding(true);
     let mut owner = Bench::with(config().shard(crate::ShardId(1)));
     let mut other = Bench::with(config());
@@ -77,7 +77,7 @@ fn a_forwarded_post_is_held_to_its_service_too() {
 }
 
 #[test]
-fn nothing_is_served_beside_the_services() {
+fn path_beside_the_services_is_404() {
     let mut bench = Bench::with(two());
     for path in ["/sse", "/files", "/files/", "/files/health", "/time/sse/x", "/files/time/sse"] {
         let answer = bench.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -87,7 +87,7 @@ fn nothing_is_served_beside_the_services() {
 }
 
 #[test]
-fn the_page_at_the_root() {
+fn index_page_is_served_at_the_root() {
     let page = |bench: &mut Bench, request: &str| bench.ask(format!("{request}\r\n\r\n"));
     let mut bench = Bench::with(two());
     let answer = page(&mut bench, "GET / HTTP/1.1\r\nHost: localhost");
@@ -102,7 +102,7 @@ fn the_page_at_the_root() {
 }
 
 #[test]
-fn whoever_is_asked_about_requests_is_asked_about_the_page() {
+fn index_page_is_authorized() {
     let mut bench = Bench::with(two().authorization(crate::Authorization::Deferred));
     let conn = bench.connect();
     bench.says(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -115,7 +115,7 @@ fn whoever_is_asked_about_requests_is_asked_about_the_page() {
 }
 
 #[test]
-fn what_the_application_reports() {
+fn health_extras_are_in_health_and_ready() {
     let mut bench = Bench::new();
     let probe = |bench: &mut Bench, path: &str| {
         let answer = bench.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));

@@ -1,10 +1,10 @@
-//! The end of it all.
+//! Shutdown and abort.
 
 use super::*;
+use crate::Authorization;
 use crate::error::{AcceptError, SendError};
 use crate::event::{Outcome, ServerPhase};
 use crate::timers::TimerKind;
-use crate::{Acknowledgement, Authorization};
 
 /// Asserts that the server is empty, and that it said so once, last.
 #[track_caller]
@@ -21,7 +21,7 @@ fn check_drained(bench: &mut Bench) -> Vec<Event> {
 }
 
 #[test]
-fn an_empty_server_is_drained_at_once() {
+fn empty_server_is_drained_at_once() {
     let mut bench = Bench::new();
     bench.shutdown();
     check_drained(&mut bench);
@@ -48,7 +48,7 @@ fn idle_connections_and_idle_sessions_end_at_once() {
 }
 
 #[test]
-fn a_request_in_flight_is_answered_first() {
+fn shutdown_waits_for_a_request_in_flight() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.ask(post(&client.token, &call(1)));
@@ -71,7 +71,7 @@ fn a_request_in_flight_is_answered_first() {
 }
 
 #[test]
-fn while_draining() {
+fn draining_server_refuses_new_posts_and_finishes_begun_ones() {
     let mut bench = Bench::new();
     let client = bench.open();
     // Half a head, half a body, a whole head: all before.
@@ -108,7 +108,7 @@ fn while_draining() {
 }
 
 #[test]
-fn no_sessions_are_opened_and_nobody_is_ready_while_draining() {
+fn draining_server_opens_no_session_and_is_not_ready() {
     for (request, status) in [("GET /sse", 503), ("GET /ready", 503), ("HEAD /sse", 200)] {
         let mut bench = Bench::new();
         let client = bench.open();
@@ -124,7 +124,7 @@ fn no_sessions_are_opened_and_nobody_is_ready_while_draining() {
 }
 
 #[test]
-fn held_and_deferred_posts_are_answered_and_their_connections_closed() {
+fn held_and_forwarded_posts_are_answered_and_their_connections_closed() {
     let config = limited(|limits| limits.inbound_messages_max = Some(1));
     let mut bench = Bench::with(config);
     let client = bench.open();
@@ -135,11 +135,10 @@ fn held_and_deferred_posts_are_answered_and_their_connections_closed() {
     let answer = bench.answers(second).remove(0);
     assert!(answer.status == 503 && answer.closes(), "{answer:?}");
 
-    let mut bench = Bench::with(Config::builder().acknowledgement(Acknowledgement::Deferred));
-    let client = bench.open();
+    let (mut bench, token) = authorize::forwarding();
     let conn = bench.connect();
-    bench.says(conn, post(&client.token, &call(1)));
-    let Some(Event::Message { ticket: Some(ticket), .. }) = bench.event() else { panic!() };
+    bench.says(conn, post(&token, &call(1)));
+    let ticket = bench.forwarded();
     bench.shutdown();
     assert!(bench.is_open(conn));
     bench.server.acknowledge(ticket, Outcome::Accepted, bench.now).unwrap();
@@ -149,7 +148,7 @@ fn held_and_deferred_posts_are_answered_and_their_connections_closed() {
 }
 
 #[test]
-fn a_question_that_is_open_is_answered_with_503() {
+fn open_question_is_503_at_shutdown() {
     let mut bench = Bench::with(Config::builder().authorization(Authorization::Deferred));
     let conn = bench.connect();
     bench.says(conn, GET);
@@ -163,7 +162,7 @@ fn a_question_that_is_open_is_answered_with_503() {
 }
 
 #[test]
-fn the_last_request_may_be_taken_back() {
+fn cancelled_last_request_ends_its_session_while_draining() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.ask(post(&client.token, &call(1)));
@@ -179,7 +178,7 @@ fn the_last_request_may_be_taken_back() {
 }
 
 #[test]
-fn when_the_grace_is_over_the_rest_is_cut() {
+fn end_of_the_grace_cuts_what_is_left() {
     let mut bench = Bench::new();
     let client = bench.open();
     bench.ask(post(&client.token, &call(1)));
@@ -247,7 +246,7 @@ fn second_shutdown_does_not_lengthen_the_grace() {
 }
 
 #[test]
-fn abort_behind_a_shutdown_cuts_what_the_shutdown_left_time() {
+fn abort_after_a_shutdown_cuts_what_is_left() {
     let (mut bench, client) = busy();
     bench.shutdown();
     bench.abort();

@@ -139,7 +139,7 @@ fn thousand_clients_come_and_go_without_leftover_processes() {
                         if round % 8 < 4 {
                             stream.say(&call(1, "[]"));
                             if round % 8 < 2 {
-                                within(LONG, "an answer", || stream.client.hears_something());
+                                within(LONG, "an answer", || stream.client.has_input());
                                 stream.client.reset();
                             }
                         }

@@ -4,7 +4,7 @@ use core::fmt::Write;
 use core::time::Duration;
 use std::time::Instant;
 
-use mcp_sse_tests::client::{Client, Next, Stream, answer, call};
+use mcp_sse_tests::client::{Client, Stream, StreamItem, answer, call};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
@@ -433,13 +433,13 @@ fn requests_not_taken_yet_are_answered_at_the_end() {
     Client::connect(bridge.address()).send(requests.concat());
     let mut answered = 0;
     loop {
-        match stream.says() {
-            Next::Event(event) => {
+        match stream.next_item() {
+            StreamItem::Event(event) => {
                 assert!(event.data.contains("\"code\":-32603"), "{}", event.data);
                 answered += 1;
             }
-            Next::End => break,
-            Next::Cut => panic!("an end in order"),
+            StreamItem::End => break,
+            StreamItem::Cut => panic!("an end in order"),
         }
     }
     // Later posts were refused, because their session had ended.

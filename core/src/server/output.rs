@@ -1,0 +1,152 @@
+//! Output: what is queued for a peer, and what follows when bytes have left.
+//!
+//! Knows: outboxes, the stall timer and the heartbeat that depend on them, and how an answer is rendered
+//! for its request. Does not know: which answer is due, or what a connection goes on to behind it.
+
+use super::Server;
+use crate::answer::{Answer, Reply, ResponseContext};
+use crate::arena::Key;
+use crate::conn::ConnPhase;
+use crate::event::ConnId;
+use crate::http1::Persistence;
+use crate::outbox::Segment;
+use crate::request::Unread;
+use crate::timers::{Role, TimerKind};
+
+impl Server {
+    /// Queues bytes for a peer, and arms the stall timer if nothing was queued.
+    pub(super) fn push(&mut self, key: Key, segment: Segment) {
+        let conn = &mut self.conns[key];
+        let was_empty = conn.outbox.is_empty();
+        self.queues_cost += conn.queue_shared_by(segment.cost(), &self.config.limits);
+        conn.outbox.push(segment);
+        if was_empty {
+            conn.taken = 0;
+            self.arm(TimerKind::Stall, key);
+        }
+        self.wake(key);
+    }
+
+    /// Queues a rendered answer, or the beginning of a stream. The head of an exchange's answer is not
+    /// queued but kept for [`Server::response`].
+    pub(super) fn push_answer(&mut self, key: Key, answer: Answer) {
+        if let Some(response) = self.conns[key].exchange.as_deref_mut() {
+            *response = answer.head;
+        }
+        if answer.bytes.is_empty() {
+            self.wake(key);
+        } else {
+            self.push(key, Segment::Answer(answer.bytes));
+        }
+    }
+
+    /// Renders an answer for the request at hand, of which `unread` will be left.
+    pub(super) fn answering<T>(
+        &mut self,
+        key: Key,
+        unread: Unread,
+        render: impl FnOnce(&Self, &ResponseContext<'_>) -> T,
+    ) -> T {
+        self.reply_before(key, unread);
+        render(self, &self.conns[key].response_context(&self.config))
+    }
+
+    /// How an answer is framed. The connection is kept only if little of the request is left unread
+    /// ([`Limits::discard_bytes_max`](crate::Limits::discard_bytes_max)).
+    pub(super) fn reply_before(&mut self, key: Key, unread: Unread) -> Reply {
+        let conn = &mut self.conns[key];
+        let little = match unread {
+            Unread::Known(left) => left <= u64::from(self.config.limits.discard_bytes_max),
+            Unread::Unknown => false,
+        };
+        if !little {
+            conn.reply.persistence = Persistence::Close;
+        }
+        conn.reply
+    }
+
+    /// Queues the answer to a request, and moves the connection to what follows: the next request, or its
+    /// end.
+    pub(super) fn answer(&mut self, key: Key, answer: Answer, unread: Unread) {
+        self.push_answer(key, answer);
+        self.after_answer(key, unread);
+    }
+
+    /// Answers a post 202.
+    pub(super) fn accepted(&mut self, key: Key) {
+        let answer = self.answers.accepted(&self.conns[key].response_context(&self.config));
+        self.answer(key, answer, Unread::Known(0));
+    }
+
+    /// Drops what is queued for a peer. Returns how many SSE events were among it.
+    pub(super) fn clear_outbox(&mut self, key: Key) -> u32 {
+        let conn = &mut self.conns[key];
+        let frames = conn.outbox.frames();
+        self.queues_cost -= conn.queue_shared(&self.config.limits);
+        self.metrics.frames_undelivered += u64::from(frames);
+        conn.outbox.clear();
+        self.disarm(Role::Stall, key);
+        frames
+    }
+
+    /// Lists a connection for [`Server::poll_wake`].
+    pub(super) fn wake(&mut self, key: Key) {
+        let conn = &mut self.conns[key];
+        if !conn.woken {
+            conn.woken = true;
+            self.wakes.push_back(ConnId(key));
+        }
+    }
+
+    /// Notes that `count` queued bytes have left.
+    pub(super) fn take_written(&mut self, key: Key, count: usize) {
+        let full = self.queues_full();
+        let Some(conn) = self.conns.find_mut(key) else { return };
+        let was_read = conn.takes_input(&self.config.limits, full);
+        // The queue may have been dropped while a write of shares in it was under way.
+        let dropped = matches!(conn.phase, ConnPhase::Ended) && conn.outbox.is_empty();
+        if count == 0 || dropped {
+            return;
+        }
+        let before = conn.queue_shared(&self.config.limits);
+        let frames = conn.outbox.advance(count);
+        self.queues_cost -= before - conn.queue_shared(&self.config.limits);
+        self.metrics.frames_sent += u64::from(frames);
+        self.metrics.bytes_sent += count as u64;
+        conn.taken = conn.taken.saturating_add(count as u64);
+        let enough = self.config.limits.stall_bytes_min;
+        let progress = conn.taken >= enough || conn.outbox.cost() <= enough;
+        if progress {
+            conn.taken = 0;
+        }
+        if conn.outbox.is_empty() {
+            self.disarm(Role::Stall, key);
+        } else if progress {
+            self.arm(TimerKind::Stall, key);
+        }
+        if let ConnPhase::Streaming { session, ending, .. } = self.conns[key].phase {
+            if !ending {
+                self.arm(TimerKind::Heartbeat, key);
+                self.unblock(session);
+            }
+        } else {
+            self.resumable.push_back(key);
+            if !was_read {
+                self.read_again(key);
+            }
+        }
+        self.wake(key);
+        self.after_flush(key);
+    }
+
+    /// Restarts the input deadline of a connection that was not read, if it is read again now.
+    fn read_again(&mut self, key: Key) {
+        let conn = &self.conns[key];
+        let armed = self.timers.armed(Role::Phase, key.index());
+        if let Some(kind) = armed.filter(|kind| kind.is_for_input())
+            && conn.takes_input(&self.config.limits, self.queues_full())
+        {
+            self.arm(kind, key);
+        }
+    }
+}
