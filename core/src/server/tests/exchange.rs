@@ -107,6 +107,45 @@ fn exchange_post_ends_with_its_length_or_its_input() {
     }
 }
 
+#[test]
+fn exchange_closes_behind_its_answer_without_the_end_of_its_input() {
+    let mut server = server();
+    let (_, _, endpoint) = open(&mut server, "");
+    let length = NOTE.len().to_string();
+    let fields = [HOST, JSON, ("content-length", length.as_bytes())];
+    let posted = ask(&mut server, "POST", &endpoint, &fields);
+    server.handle_input(posted, NOTE.as_bytes(), NOW);
+    let health = ask(&mut server, "GET", "/health", &[HOST]);
+    let refused = ask(&mut server, "GET", "/other", &[HOST]);
+    for (conn, expected) in [(posted, 202), (health, 200), (refused, 404)] {
+        assert_eq!(status(&server, conn), expected);
+        assert!(!body(&mut server, conn).is_empty());
+        assert_eq!(server.interest(conn), Interest::Close, "{expected}");
+    }
+}
+
+#[test]
+fn exchange_and_connection_that_closes_have_each_their_own_202() {
+    let mut server = server();
+    let (_, _, endpoint) = open(&mut server, "");
+    let wire = format!(
+        "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{NOTE}",
+        NOTE.len()
+    );
+    for _ in 0..2 {
+        let conn = server.accept(Peer::local(), NOW).unwrap();
+        server.handle_input(conn, wire.as_bytes(), NOW);
+        let answer = body(&mut server, conn);
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        assert!(answer.ends_with("Connection: close\r\n\r\nAccepted\n"), "{answer}");
+        let conn = ask(&mut server, "POST", &endpoint, &[HOST, JSON]);
+        server.handle_input(conn, NOTE.as_bytes(), NOW);
+        server.handle_eof(conn, NOW);
+        assert_eq!((status(&server, conn), body(&mut server, conn).as_str()), (202, "Accepted\n"));
+    }
+}
+
 #[track_caller]
 fn check(method: &str, target: &str, fields: &[(&str, &[u8])], expected: u16) {
     let mut server = server();
