@@ -6,25 +6,21 @@ use crate::error_text::error_text;
 
 /// A source of unpredictable bytes, given to [`Server::new`](crate::Server::new).
 ///
-///
 /// Adapters use the generator of the operating system; tests use a seeded one, which makes a whole
 /// run reproducible. The server takes 18 bytes for each new session.
 ///
 /// ```
 /// use mcp_sse_core::{Config, Entropy, EntropyUnavailable, Server, Time};
 ///
-/// struct Urandom(std::fs::File);
+/// struct SystemRandom;
 ///
-/// impl Entropy for Urandom {
+/// impl Entropy for SystemRandom {
 ///     fn fill(&mut self, dest: &mut [u8]) -> Result<(), EntropyUnavailable> {
-///         std::io::Read::read_exact(&mut self.0, dest).map_err(|_| EntropyUnavailable)
+///         getrandom::fill(dest).map_err(|_| EntropyUnavailable)
 ///     }
 /// }
-/// # if cfg!(unix) {
-/// let entropy = Urandom(std::fs::File::open("/dev/urandom")?);
-/// let server = Server::new(Config::default(), Box::new(entropy), Time::ZERO);
-/// # }
-/// # Ok::<(), std::io::Error>(())
+///
+/// let server = Server::new(Config::default(), Box::new(SystemRandom), Time::ZERO);
 /// ```
 pub trait Entropy {
     /// Fills `dest` with unpredictable bytes.

@@ -87,6 +87,7 @@
 
 extern crate alloc;
 #[cfg(any(feature = "std", test))]
+#[cfg_attr(test, macro_use)]
 extern crate std;
 
 mod answer;

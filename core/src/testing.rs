@@ -9,11 +9,11 @@ use core::fmt::Debug;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 
-std::thread_local! {
+thread_local! {
     static STEPS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
 }
 
-std::thread_local! {
+thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
