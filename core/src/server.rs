@@ -525,7 +525,9 @@ impl Server {
     /// let mut server = server();
     /// let (_, session, _) = open(&mut server);
     /// server.set_backlog(session, 3, 4_096, now); // three messages wait
+    /// assert_eq!(server.session(session).map(|view| view.inbound_messages()), Some(3));
     /// server.set_backlog(session, 0, 0, now); // and are handled
+    /// assert_eq!(server.session(session).map(|view| view.inbound_messages()), Some(0));
     /// # Ok(())
     /// # }
     /// ```

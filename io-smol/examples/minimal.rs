@@ -1,8 +1,8 @@
-//! The smallest server: it shakes hands with every client and answers `ping`.
+//! The smallest server: it answers `initialize` and `ping`.
 //!
 //! `cargo run -p mcp-sse-smol --example minimal -- 127.0.0.1:8000`
 //!
-//! Without an address it takes a free port of 127.0.0.1. The URL for clients is printed.
+//! Without an address it listens on a free port of 127.0.0.1. It prints the URL for clients.
 
 use std::{env, io};
 
@@ -19,7 +19,7 @@ fn main() -> io::Result<()> {
     smol::block_on(listener.serve_local(serve))
 }
 
-/// Answers the requests of one client, until it leaves.
+/// Answers the requests of one client until it leaves.
 async fn serve(mut session: Session) {
     while let Some(message) = session.recv().await {
         let (Kind::Request, Some(id)) = (message.kind(), message.id()) else { continue };
@@ -35,7 +35,7 @@ async fn serve(mut session: Session) {
             Some("ping") => Frame::result(id, &json!({})),
             _ => Frame::error(id, code::METHOD_NOT_FOUND, "there is no such method"),
         };
-        // It fails if the client has left; then there is no further message either.
+        // This fails if the client has left. Then `recv` returns `None`.
         let _ = session.send(answer.expect("the id is JSON")).await;
     }
 }

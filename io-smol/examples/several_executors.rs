@@ -1,15 +1,15 @@
-//! The server as one task of an application that has executors of its own.
+//! A server as one task of an application with several executors.
 //!
 //! `cargo run -p mcp-sse-smol --example several_executors -- 127.0.0.1:8000`
 //!
-//! - A `LocalExecutor` on the main thread runs the server with its sessions, and beside it a task of the
-//!   application: it sends every line that is typed to all clients, as a log notification. Both share a count
-//!   of the answers in a plain `Rc<Cell<_>>`, because they run on one thread.
-//! - An `Executor` that two other threads run does the long work: the tool `primes`. The sessions await it,
-//!   so none of them waits for another one's, and neither do the sockets.
+//! - A `LocalExecutor` on the main thread runs the server with its sessions, and a task of the
+//!   application. That task sends each line of stdin to all clients, as a log notification. All of them run on one
+//!   thread, so sessions and `main` can share the number of answers in an `Rc<Cell<_>>`.
+//! - An `Executor`, which two other threads run, does the long work: the tool `primes`. The sessions await it,
+//!   so it delays neither other sessions nor the sockets.
 //!
-//! The end of the input shuts the server down. With `Listener::workers` and `Listener::serve_on_workers` the
-//! server has several threads too, with a `LocalExecutor` on each.
+//! The end of stdin shuts the server down. With `Listener::workers` and `Listener::serve_on_workers`, the
+//! server itself can have several threads, with a `LocalExecutor` on each.
 
 use core::cell::Cell;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use smol::io::{AsyncBufReadExt, BufReader};
 use smol::stream::StreamExt;
 use smol::{Executor, LocalExecutor, Unblock, future};
 
-/// For work that keeps a processor busy.
+/// The executor for work that keeps a processor busy.
 static LONG_WORK: Executor<'static> = Executor::new();
 const THREADS: usize = 2;
 
@@ -51,9 +51,9 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends every line of the input to all clients, and shuts the server down at its end.
+/// Sends each line of stdin to all clients, and shuts the server down at the end of stdin.
 async fn pass_lines_on(server: Handle) {
-    // Reading a terminal blocks a thread; `Unblock` has one for it.
+    // Reading stdin blocks a thread. `Unblock` reads it on a thread of its own.
     let mut lines = BufReader::new(Unblock::new(io::stdin())).lines();
     while let Some(Ok(line)) = lines.next().await {
         let params = json!({"level": "info", "logger": "console", "data": line});
@@ -66,7 +66,7 @@ async fn pass_lines_on(server: Handle) {
     server.shutdown();
 }
 
-/// Answers the requests of one client, until it leaves.
+/// Answers the requests of one client until it leaves.
 async fn serve(mut session: Session, answers: Rc<Cell<u64>>) {
     while let Some(message) = session.recv().await {
         let (Kind::Request, Some(id)) = (message.kind(), message.id()) else { continue };
@@ -75,7 +75,7 @@ async fn serve(mut session: Session, answers: Rc<Cell<u64>>) {
             Err((code, why)) => Frame::error(id, code, &why),
         };
         answers.set(answers.get() + 1);
-        // It fails if the client has left; then there is no further message either.
+        // This fails if the client has left. Then `recv` returns `None`.
         let _ = session.send(answer.expect("the id is JSON")).await;
     }
 }
@@ -114,7 +114,7 @@ async fn result_of(request: &Message) -> Result<Value, (i32, String)> {
             let Call { name, arguments: Arguments { below } } =
                 request.params().map_err(|error| wrong(error.to_string()))?;
             if name != "primes" || below > 10_000_000 {
-                return Err(wrong("there is no such tool, or not for such a number".into()));
+                return Err(wrong("the tool is unknown, or the number is too large".into()));
             }
             let count = LONG_WORK.spawn(async move { primes(below) }).await;
             Ok(json!({"content": [{"type": "text", "text": count.to_string()}]}))
@@ -123,7 +123,7 @@ async fn result_of(request: &Message) -> Result<Value, (i32, String)> {
     }
 }
 
-/// How many primes are below a number, by the sieve of Eratosthenes.
+/// Counts the primes below a number with the sieve of Eratosthenes.
 fn primes(below: u32) -> usize {
     let below = below as usize;
     let mut composite = vec![false; below];

@@ -1,7 +1,7 @@
 //! The Model Context Protocol HTTP+SSE server transport on smol.
 //!
-//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which
-//! has the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it.
+//! This crate provides smol's sockets, timer and tasks for `mcp-sse-driver`, which has the [`Session`] and [`Handle`]
+//! that an application uses. The protocol itself is in `mcp-sse-core`.
 //!
 //! ```no_run
 //! use mcp_sse_smol::{Config, Frame, Listener, jsonrpc::{Kind, code}};
@@ -21,21 +21,20 @@
 //! }
 //! ```
 //!
-//! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
-//! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
-//! on a thread of their own and runs the handlers where the application awaits it, or hands every
-//! [`Session`] to whatever executor it has. With [`Listener::workers`] there are several such threads,
+//! One thread owns the sockets and the state. [`Listener::serve_local`] also runs the handlers on that
+//! thread, so a message needs no wake-up of another thread. [`Listener::serve`] runs the sockets
+//! on a thread of their own, and the handlers where the application awaits it or on any executor of the application.
+//! With [`Listener::workers`] there are several threads with sockets,
 //! and [`Listener::serve_on_workers`] runs the handlers on them.
 //!
-//! The crate is built on `async-io` and `async-executor`, the parts of the crate `smol` that it needs, and
-//! not on `smol` itself, so that an application that has only these parts does not pay for file systems,
-//! processes and a thread pool. Applications can use `smol`, as the examples here do; it re-exports the
-//! same parts.
+//! The crate depends on `async-io` and `async-executor`, which are parts of `smol`, and not on `smol` itself. So an
+//! application that uses only these parts does not compile smol's file system, process and thread pool support.
+//! Applications can use `smol`, as the examples here do, because it re-exports the same parts.
 //!
 //! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
 //! axum and rmcp, and limits.
 //!
-//! The library installs no signal handler, and reads no environment.
+//! The library installs no signal handler, and reads no environment variables.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -63,20 +62,37 @@ pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};
 
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
-/// Its methods need no executor until the server serves. Then any executor will do: sockets are watched by
-/// `async-io`, and the tasks of a server run on an executor of their own, as a part of the future of
-/// [`serve_local`](mcp_sse_driver::Listener::serve_local) or on the server's threads.
-/// With [`serve`](mcp_sse_driver::Listener::serve), the futures of handlers run as a part of its future: on
-/// the thread that blocks on it, or on the executor on which it was spawned.
+/// Its methods need no executor until the server serves. The methods that serve work on any executor, because
+/// `async-io` watches the sockets, and the tasks of a server run on an executor of their own. That executor is part
+/// of the future of [`serve_local`](mcp_sse_driver::Listener::serve_local), or runs on the server's threads. With
+/// [`serve`](mcp_sse_driver::Listener::serve), the futures of handlers are part of its future: they run on the thread
+/// that blocks on it, or on the executor on which it was spawned.
 pub type Listener = mcp_sse_driver::Listener<runtime::Smol>;
 
-/// Binds `address` and serves on this thread: [`Listener::bind`](mcp_sse_driver::Listener::bind),
-/// then [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+/// Binds `address` and serves on this thread. This is [`Listener::bind`](mcp_sse_driver::Listener::bind)
+/// followed by [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
 ///
 /// # Errors
 ///
-/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// Returns the errors of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
 /// [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+///
+/// # Panics
+///
+/// Panics if `handler` panics.
+///
+/// # Examples
+///
+/// ```no_run
+/// use mcp_sse_smol::{Config, serve_local};
+///
+/// smol::block_on(serve_local("127.0.0.1:8000", Config::default(), async |mut session| {
+///     while let Some(message) = session.recv().await {
+///         println!("{:?}", message.method());
+///     }
+/// }))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub async fn serve_local<H, F>(
     address: impl ToSocketAddrs,
     config: Config,
@@ -89,14 +105,31 @@ where
     Listener::bind(address, config)?.serve_local(handler).await
 }
 
-/// Binds `address` and serves on a thread of its own:
-/// [`Listener::bind`](mcp_sse_driver::Listener::bind), then
+/// Binds `address` and serves on a thread of its own. This is
+/// [`Listener::bind`](mcp_sse_driver::Listener::bind) followed by
 /// [`Listener::serve`](mcp_sse_driver::Listener::serve).
 ///
 /// # Errors
 ///
-/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// Returns the errors of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
 /// [`Listener::serve`](mcp_sse_driver::Listener::serve).
+///
+/// # Panics
+///
+/// Panics if `handler` has panicked.
+///
+/// # Examples
+///
+/// ```no_run
+/// use mcp_sse_smol::{Config, serve};
+///
+/// smol::block_on(serve("127.0.0.1:8000", Config::default(), async |mut session| {
+///     while let Some(message) = session.recv().await {
+///         println!("{:?}", message.method());
+///     }
+/// }))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub async fn serve<Form, R: HandlerReturn<Form>>(
     address: impl ToSocketAddrs,
     config: Config,

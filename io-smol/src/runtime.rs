@@ -1,17 +1,15 @@
-//! What smol provides for the driver: sockets, a timer and two executors.
+//! The implementation of the driver's `Runtime` for smol: sockets, a timer and two executors.
 //!
-//! [`Smol`] is the whole of it; an application meets it in the type of a [`Listener`](crate::Listener)
-//! only.
+//! The runtime is [`Smol`]. An application uses it only as a part of the type [`Listener`](crate::Listener).
 //!
-//! A task that waits for a socket tries it each time it is polled, and never relies on what the reactor
-//! says alone. `async-io` does not count an event of a wait that was under way when interest was
-//! registered: it wakes the task, which then hears from `poll_readable` that nothing has come. While a
-//! thread is busy, another one of the process waits in the reactor, nearly every time; a task that
-//! relied on `poll_readable` read nothing for seconds. What was chosen for reading is to register
-//! interest, then to try, and to leave the try out only straight after a read that emptied the socket:
-//! interest is level-triggered, so whatever has come since then wakes the task. Considered and not
-//! taken: to try first always, which costs a call of the operating system that fails for each request;
-//! and to change `async-io`, whose issue 78 and pull request 156 are about this and were not merged.
+//! Decision: a task that waits for a socket tries to read it each time it is polled, and does not rely on
+//! `poll_readable` alone. `async-io` ignores an event of a wait that was already in progress when interest was
+//! registered: it wakes the task, but `poll_readable` then reports that the socket is not readable. While one thread
+//! is busy, another thread of the process nearly always waits in the reactor, so a task that relied on
+//! `poll_readable` read nothing for seconds. So a read first registers interest and then tries. It does not try
+//! directly after a read that has emptied the socket: interest is level-triggered, so bytes that have arrived since
+//! then wake the task. The alternatives were to always try first, which costs one failed system call for each
+//! request; and to change `async-io`, whose issue 78 and pull request 156 are about this and were not merged.
 
 use core::mem;
 use core::net::SocketAddr;
@@ -35,10 +33,10 @@ mod tls;
 #[cfg(feature = "tls")]
 pub use tls::{Handshake, TlsStream};
 
-/// The runtime of this crate: `async-io` and `async-executor`, the parts of smol.
+/// The runtime of this crate: `async-io` and `async-executor`, which are parts of smol.
 ///
-/// It starts no thread but those of a server: `async-io` has one of its own, which waits for sockets while
-/// no thread that runs futures does.
+/// Besides the threads of a server, there is only the thread of `async-io`, which waits for sockets while
+/// no thread that runs futures waits for them.
 #[derive(Debug)]
 pub enum Smol {}
 
@@ -50,7 +48,8 @@ impl driver::Runtime for Smol {
     #[cfg(unix)]
     type UnixStream = PlainStream<UnixStream>;
     type Timer = Timer;
-    // Both executors own their tasks, so a task that owned its executor would never be dropped.
+    // The handles are weak, because an executor owns its tasks: a task that owned its executor would never be
+    // dropped.
     type Tasks = rc::Weak<LocalExecutor<'static>>;
     type Handlers = sync::Weak<Executor<'static>>;
 
@@ -141,7 +140,7 @@ impl driver::Runtime for Smol {
 #[derive(Debug)]
 pub struct PlainStream<T> {
     stream: Async<T>,
-    /// The last read took all that there was.
+    /// Whether the last read has emptied the socket.
     emptied: bool,
 }
 
@@ -173,7 +172,7 @@ impl<T: ShutdownWrite> driver::Socket for PlainStream<T>
 where
     for<'a> &'a T: Read + Write,
 {
-    /// Registers interest, then tries; see the module's head.
+    /// Registers interest, and then tries to read: see the module's documentation.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let registered = self.stream.poll_readable(cx)?.is_pending();
@@ -197,7 +196,7 @@ where
         }
     }
 
-    /// Tries first: a socket nearly always takes what it is given.
+    /// Tries to write first, because a socket nearly always accepts bytes.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -217,7 +216,7 @@ where
     }
 }
 
-/// Tries until `attempt` is done or would block, and only then waits until the socket is readable.
+/// Calls `attempt`. If it would block, waits until the socket is readable and calls it again.
 fn poll_input<T, R>(
     socket: &Async<T>,
     cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! The examples, run as programs.
+//! Runs the examples as programs.
 
 use core::net::SocketAddr;
 use std::env;
@@ -15,7 +15,7 @@ struct Example {
 }
 
 impl Example {
-    /// Starts the example with this name on a free port, and waits until it says where it listens.
+    /// Starts the example with this name at a free port, and waits until it has printed its address.
     #[track_caller]
     fn start(name: &str) -> (Self, SocketAddr) {
         let test = env::current_exe().expect("the path of this test");
@@ -40,7 +40,7 @@ impl Example {
         (example, address.and_then(|address| address.parse().ok()).expect(&url))
     }
 
-    /// The next line that it prints.
+    /// The next line that the example prints.
     #[track_caller]
     fn line(&mut self) -> String {
         self.stdout.next().expect("a line").expect("text")
@@ -54,7 +54,7 @@ impl Drop for Example {
     }
 }
 
-/// Posts a request, and returns the message that comes next on the stream.
+/// Posts a request, and returns the next message on the stream.
 #[track_caller]
 fn ask(stream: &mut Stream, id: u32, method: &str, params: &str) -> String {
     let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);

@@ -1,4 +1,4 @@
-//! A server written with the official SDK, over HTTP+SSE. One tool: `add {a,b}`.
+//! A server that is written with the official SDK, over HTTP+SSE. It has one tool, `add`.
 //!
 //! `cargo run --release -p mcp-sse-tokio --features rmcp --example calculator -- --port 8002`
 
@@ -10,10 +10,10 @@ use mcp_sse_tokio::rmcp::SseServer;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::{schemars, tool, tool_router};
 
-/// Serve a calculator to clients of MCP.
+/// Serve a calculator over MCP.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The port to listen on, on 127.0.0.1; 0 is any free port.
+    /// The port to listen on, at 127.0.0.1; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8000)]
     port: u16,
 }

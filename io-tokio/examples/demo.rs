@@ -1,4 +1,4 @@
-//! The command `mcp-sse demo`, on tokio: the same tools, the same flags.
+//! The command `mcp-sse demo` on tokio, with the same tools and flags.
 //!
 //! `cargo run --release -p mcp-sse-tokio --example demo -- --port 8001`
 
@@ -12,7 +12,7 @@ use mcp_sse_demo::options::{ListenAddress, ServeFlags};
 use mcp_sse_demo::signals;
 use mcp_sse_tokio::Listener;
 
-/// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
+/// Serve a small MCP server for trying out clients, with the tools add, echo, burst and broadcast.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
@@ -43,12 +43,12 @@ async fn run(serve: &ServeFlags) -> Result<(), Box<dyn Error>> {
             Listener::bind_unix_with_mode(path, serve.unix_mode(), config.clone())?
         }
         #[cfg(not(unix))]
-        ListenAddress::Unix(_) => return Err("there are no Unix sockets here".into()),
+        ListenAddress::Unix(_) => return Err("this system has no Unix sockets".into()),
     };
     let addresses = listener.local_addrs().unwrap_or_default();
     let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
     let address = serve.address().bound(&ips, addresses.first().map_or(0, SocketAddr::port));
-    // A closed stdout is no reason not to serve.
+    // The server also serves if stdout is closed.
     let _ = write!(io::stdout(), "{}", serve.banner(&config, address));
     if let Some(tls) = tls {
         listener = listener.tls(tls);

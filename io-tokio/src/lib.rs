@@ -1,8 +1,8 @@
 //! The Model Context Protocol HTTP+SSE server transport on tokio.
 //!
-//! This crate is sockets, a timer and a way to spawn; everything else is `mcp-sse-driver`, which has
-//! the [`Session`] and [`Handle`] that an application holds, and `mcp-sse-core` below it. It has the
-//! names and the guarantees of `mcp-sse-smol`.
+//! This crate provides tokio's sockets, timer and tasks for `mcp-sse-driver`, which has the [`Session`] and
+//! [`Handle`] that an application uses. The protocol itself is in `mcp-sse-core`. The crate `mcp-sse-smol` has the
+//! same names.
 //!
 //! ```no_run
 //! use mcp_sse_tokio::{Config, Frame, Listener, jsonrpc::{Kind, code}};
@@ -23,19 +23,20 @@
 //! }
 //! ```
 //!
-//! One thread owns the sockets and the state. [`Listener::serve_local`] runs the handlers on that
-//! thread too, where a message costs no wake-up across threads; [`Listener::serve`] puts the sockets
-//! on a thread of their own and runs the handlers on the application's runtime, or hands it
-//! every [`Session`]. With [`Listener::workers`] there are several such threads, and
+//! One thread owns the sockets and the state. [`Listener::serve_local`] also runs the handlers on that
+//! thread, so a message needs no wake-up of another thread. [`Listener::serve`] runs the sockets
+//! on a thread of their own, and the handlers on the application's runtime.
+//! With [`Listener::workers`] there are several threads with sockets, and
 //! [`Listener::serve_on_workers`] runs the handlers on them.
 //!
-//! The feature `rmcp` adds a module of that name, which serves services written with the official Rust
-//! SDK.
+//! The feature `rmcp` adds the module `rmcp`, which serves services that are written with the official Rust SDK. The
+//! feature `tower` adds `SseService`, which serves inside another HTTP server such as axum. The feature `tls` adds
+//! [`Listener::tls`](mcp_sse_driver::Listener).
 //!
 //! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
 //! axum and rmcp, and limits.
 //!
-//! The library installs no signal handler, and reads no environment.
+//! The library installs no signal handler, and reads no environment variables.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -72,20 +73,20 @@ pub use tower::{SseService, SseServiceBuilder};
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
 /// Its methods need no runtime until the server serves.
-/// [`serve_local`](mcp_sse_driver::Listener::serve_local) needs one with I/O and time; its future is not
-/// `Send`, so give it to `block_on` or to a `LocalSet`.
+/// [`serve_local`](mcp_sse_driver::Listener::serve_local) needs a runtime with I/O and time. Its future is not
+/// `Send`, so it must be run with `block_on` or on a `LocalSet`.
 ///
 /// [`serve`](mcp_sse_driver::Listener::serve) and
-/// [`serve_on_workers`](mcp_sse_driver::Listener::serve_on_workers) have threads with current-thread
+/// [`serve_on_workers`](mcp_sse_driver::Listener::serve_on_workers) start threads with current-thread
 /// runtimes of their own. With `serve`, the futures of handlers are spawned on the runtime that runs
-/// the future of `serve`, so a handler that blocks its thread delays the other tasks of that runtime
-/// only. A handler may spawn a task itself and return its [`JoinHandle`]: that runtime is
-/// [entered](tokio::runtime::Handle::enter) meanwhile. If the future of `serve` runs on no tokio
-/// runtime, as under another executor's `block_on`, handlers run on the server's threads, and must not
-/// block.
+/// the future of `serve`, so a handler that blocks its thread delays only other tasks of that runtime.
+/// A handler may also spawn a task itself and return its [`JoinHandle`], because that runtime is
+/// [entered](tokio::runtime::Handle::enter) while the handler is called. If the future of `serve` does not run on a
+/// tokio runtime, for example in the `block_on` of another executor, handlers run on the server's threads, and must
+/// not block.
 ///
-/// An [authorizer](mcp_sse_driver::Listener::authorize) runs on the server's threads. To have it run on the
-/// application's runtime, take the runtime's [`Handle`](tokio::runtime::Handle) into the closure and spawn.
+/// An [authorizer](mcp_sse_driver::Listener::authorize) runs on the server's threads. To run it on the
+/// application's runtime, move the runtime's [`Handle`](tokio::runtime::Handle) into the closure and spawn a task.
 ///
 /// # Examples
 ///
@@ -112,8 +113,8 @@ pub use tower::{SseService, SseServiceBuilder};
 /// ```
 pub type Listener = mcp_sse_driver::Listener<runtime::Tokio>;
 
-/// The [form](HandlerReturn) of a handler that has spawned a task for its session and returns the task's
-/// [`JoinHandle`], for which the server does not wait.
+/// The [form](HandlerReturn) of a handler that spawns a task for its session and returns the task's
+/// [`JoinHandle`]. The server does not wait for the task.
 #[derive(Debug)]
 pub enum ReturnsJoinHandle {}
 
@@ -125,13 +126,33 @@ impl<T> HandlerReturn<ReturnsJoinHandle> for JoinHandle<T> {
     }
 }
 
-/// Binds `address` and serves on this thread: [`Listener::bind`](mcp_sse_driver::Listener::bind),
-/// then [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+/// Binds `address` and serves on this thread. This is [`Listener::bind`](mcp_sse_driver::Listener::bind)
+/// followed by [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
 ///
 /// # Errors
 ///
-/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// Returns the errors of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
 /// [`Listener::serve_local`](mcp_sse_driver::Listener::serve_local).
+///
+/// # Panics
+///
+/// Panics if `handler` panics, and outside a tokio runtime with I/O and time.
+///
+/// # Examples
+///
+/// ```no_run
+/// use mcp_sse_tokio::{Config, serve_local};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// serve_local("127.0.0.1:8000", Config::default(), async |mut session| {
+///     while let Some(message) = session.recv().await {
+///         println!("{:?}", message.method());
+///     }
+/// })
+/// .await
+/// # }
+/// ```
 pub async fn serve_local<H, F>(
     address: impl ToSocketAddrs,
     config: Config,
@@ -144,14 +165,34 @@ where
     Listener::bind(address, config)?.serve_local(handler).await
 }
 
-/// Binds `address` and serves on a thread of its own:
-/// [`Listener::bind`](mcp_sse_driver::Listener::bind), then
+/// Binds `address` and serves on a thread of its own. This is
+/// [`Listener::bind`](mcp_sse_driver::Listener::bind) followed by
 /// [`Listener::serve`](mcp_sse_driver::Listener::serve).
 ///
 /// # Errors
 ///
-/// Those of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
+/// Returns the errors of [`Listener::bind`](mcp_sse_driver::Listener::bind) and
 /// [`Listener::serve`](mcp_sse_driver::Listener::serve).
+///
+/// # Panics
+///
+/// Panics if `handler` has panicked.
+///
+/// # Examples
+///
+/// ```no_run
+/// use mcp_sse_tokio::{Config, serve};
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// serve("127.0.0.1:8000", Config::default(), async |mut session| {
+///     while let Some(message) = session.recv().await {
+///         println!("{:?}", message.method());
+///     }
+/// })
+/// .await
+/// # }
+/// ```
 pub async fn serve<Form, R: HandlerReturn<Form>>(
     address: impl ToSocketAddrs,
     config: Config,

@@ -1,7 +1,7 @@
 //! Services of `rmcp`, the official Rust SDK, over HTTP+SSE.
 //!
-//! The SDK had an SSE server until its release 0.10. [`SseServer`] has that one's shape, so moving
-//! over is a change of import:
+//! The SDK had an SSE server until its release 0.10. [`SseServer`] has the same interface, so a program only has to
+//! change the import:
 //!
 //! ```no_run
 //! use mcp_sse_tokio::rmcp::SseServer; // was: rmcp::transport::sse_server::SseServer
@@ -15,53 +15,68 @@
 //! let ct = server.with_service(|| Counter);
 //! tokio::signal::ctrl_c().await?;
 //! ct.cancel();
-//! stopped.await; // New: every stream has ended in order.
+//! stopped.await; // New: waits until every stream has ended.
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Below it is [`SessionTransport`], one session as the SDK's [`Transport`]; and as a [`Session`]
-//! turns into one by itself, `service.serve(session)` works wherever sessions come from, so with
-//! [`Listener::serve`](crate::Listener::serve) too.
+//! [`SessionTransport`] is one session as the SDK's [`Transport`]. A [`Session`] can be converted to it, so
+//! `service.serve(session)` also works with sessions of [`Listener::serve`](crate::Listener::serve):
 //!
-//! # What a handler sees of HTTP
+//! ```no_run
+//! use mcp_sse_tokio::{Config, Listener};
+//! use rmcp::ServiceExt;
+//! # struct Counter;
+//! # impl rmcp::ServerHandler for Counter {}
 //!
-//! As with the SDK's own HTTP service, the extensions of each request and notification hold an
-//! [`http::request::Parts`]. They are those of the GET that opened the session, the same for all
-//! its messages: method, path without the query, version and fields. Fields may hold credentials,
-//! so their values are marked sensitive and print as such. The parts' own extensions hold the
+//! # async fn serve() -> std::io::Result<()> {
+//! Listener::bind("127.0.0.1:8000", Config::default())?
+//!     .serve(async |session| {
+//!         if let Ok(running) = Counter.serve(session).await {
+//!             let _ = running.waiting().await;
+//!         }
+//!     })
+//!     .await
+//! # }
+//! ```
+//!
+//! # HTTP in a handler
+//!
+//! As with the SDK's own HTTP service, the extensions of each request and notification contain an
+//! [`http::request::Parts`]. It describes the GET request that opened the session, so it is the same for all
+//! messages of the session: method, path without the query, version and header fields. Header fields may contain
+//! credentials, so their values are marked sensitive and are not printed. The extensions of the parts contain the
 //! [`SessionId`](crate::SessionId) and, if there is one, the [`Principal`](crate::Principal).
 //!
-//! # What the SDK cannot read
+//! # Messages that the SDK cannot read
 //!
-//! Unknown methods are the service's to judge. A message that fits none of the SDK's types never
-//! ends the session: a request is answered with an error, a response becomes an error for whoever
-//! waits for it, a notification is dropped; and a line in the log says so. A result that cannot be
-//! encoded, or is larger than any queue, turns into an error for the client.
+//! A request with an unknown method is passed to the service. A message that fits none of the SDK's types does not
+//! end the session. If it is a request, the client gets an error; if it is a response, the request of the service
+//! fails with an error; if it is a notification, it is dropped. Each case is logged. If a result cannot be
+//! encoded, or is larger than the client's queue, the client gets an error instead.
 //!
 //! # A session without `initialize`
 //!
-//! Some clients open their stream again by themselves after it broke, and go on without a second
-//! handshake. The SDK's handshake would refuse them. [`SseServer::with_service`] looks at the first
-//! message that decides, and serves such a session as if the handshake had been: what the client
-//! can do is not known then (`peer_info` is `None`). A client that does greet later is listened to.
+//! Some clients reconnect after their stream broke, and continue without a second
+//! handshake. The SDK's handshake would refuse them. [`SseServer::with_service`] examines the first
+//! message, apart from pings and responses. If that message does not begin a handshake, the session is served without
+//! one, and the capabilities of the client are unknown (`peer_info` is `None`). If such a client sends `initialize`
+//! later, the service handles it like another request.
 //!
 //! # Differences from 0.10
 //!
-//! - The parts are those of the session's GET; 0.10 had those of each POST.
-//! - Sockets live on a thread of their own, handlers on the runtime that called.
-//! - On a loopback connection, `Host` and `Origin` are checked. Whatever [`Config`](crate::Config)
-//!   offers can be set with [`SseServer::from_listener`].
-//! - The SDK's handshake decided about first messages, so `with_service` refused what is described
-//!   above.
-//! - Cancelling gives handlers that run a moment to answer and then ends every stream in order;
-//!   [`SseServer::stopped`] waits for that.
-//! - A dropped `SseServer` stops; 0.10's went on to answer 500.
-//! - There is no `config` field; see [`SseServer::local_addr`] and
+//! - The parts are those of the session's GET request. In 0.10 they were those of each POST.
+//! - Sockets are served on a thread of their own, and services run on the runtime that has created the server.
+//! - On a loopback address, `Host` and `Origin` are checked. [`SseServer::from_listener`] allows every setting of
+//!   [`Config`](crate::Config).
+//! - `with_service` serves sessions without `initialize`, which 0.10 refused.
+//! - Cancelling gives services time to answer, and then ends every stream. [`SseServer::stopped`] waits for that.
+//! - Dropping an `SseServer` stops the server. In 0.10, the server continued to answer 500.
+//! - There is no `config` field. See [`SseServer::local_addr`] and
 //!   [`SseServer::cancellation_token`].
-//! - There is no `SseServer::new`, which gave an axum router, and no `Stream` of transports.
+//! - There is no `SseServer::new`, which returned an axum router, and `SseServer` is no `Stream` of transports.
 //!
-//! The SDK's feature `local`, which gives up `Send`, cannot be used together with this one.
+//! The SDK's feature `local`, which makes services `!Send`, cannot be used together with this module.
 
 mod lifecycle;
 mod server;

@@ -1,7 +1,6 @@
-//! What tokio provides for the driver: sockets, a timer and tasks.
+//! The implementation of the driver's `Runtime` for tokio: sockets, a timer and tasks.
 //!
-//! [`Tokio`] is the whole of it; an application meets it in the type of a [`Listener`](crate::Listener)
-//! only.
+//! The runtime is [`Tokio`]. An application uses it only as a part of the type [`Listener`](crate::Listener).
 
 use core::net::SocketAddr;
 use core::pin::Pin;
@@ -40,9 +39,9 @@ impl driver::Runtime for Tokio {
     #[cfg(unix)]
     type UnixStream = PlainStream<UnixStream>;
     type Timer = Timer;
-    // Tasks are spawned on the `LocalSet` that runs.
+    // No handle is necessary, because `spawn_local` uses the running `LocalSet`.
     type Tasks = ();
-    // The runtime of the application. Without one, handlers run on the threads of the server.
+    // The runtime of the application; `None` if there is none, and handlers run on the threads of the server.
     type Handlers = Option<runtime::Handle>;
 
     fn block_on(future: impl Future<Output = io::Result<()>>) -> io::Result<()> {
@@ -50,7 +49,8 @@ impl driver::Runtime for Tokio {
     }
 
     async fn run_tasks<F: Future<Output = ()> + 'static>(main: impl FnOnce(Self::Tasks) -> F) {
-        // A turn of the driver bounds itself; under tokio's budget it would write a hundred sockets only.
+        // The driver limits the work of a turn itself. With tokio's budget, a turn could write to about a hundred
+        // sockets only.
         let run = async { spawn_local(unconstrained(main(()))).await };
         if let Err(error) = LocalSet::new().run_until(run).await
             && error.is_panic()
@@ -77,7 +77,7 @@ impl driver::Runtime for Tokio {
         }
     }
 
-    /// Tokio's own: a task that wakes itself would go on accepting for long before sockets are looked at.
+    /// Uses tokio's function, because tokio polls a task that wakes itself again long before it checks the sockets.
     fn yield_now() -> impl Future<Output = ()> {
         task::yield_now()
     }
@@ -137,8 +137,8 @@ impl driver::Runtime for Tokio {
 pub struct PlainStream<T>(T);
 
 impl<T: AsyncRead + AsyncWrite + Unpin> driver::Socket for PlainStream<T> {
-    /// By `poll_read`, which remembers that a short read has emptied the socket: waiting for
-    /// readiness and then reading costs a failed call of the operating system for each request.
+    /// Uses tokio's `poll_read`, which remembers that a short read has emptied the socket. Waiting for
+    /// readiness and then reading would cost one failed system call for each request.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
@@ -158,7 +158,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> driver::Socket for PlainStream<T> {
     }
 }
 
-/// The timer of a thread. It is made when it is first set, because only a running runtime can make one.
+/// The timer of a thread. Tokio's timer is created when the time is first set, because that needs a running runtime.
 #[derive(Debug, Default)]
 pub struct Timer(Option<Pin<Box<Sleep>>>);
 

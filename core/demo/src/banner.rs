@@ -1,7 +1,7 @@
-//! The banner: what a program prints on start. It says what is served where, three commands that talk to it,
-//! what to put into a client's configuration, and what is not protected.
+//! The banner, which a program prints on start: the URLs, three `curl` commands for a first session, the lines for a
+//! client's configuration, and warnings about missing protection.
 //!
-//! Knows: how a client on this machine reaches the server, and how `curl` is told so.
+//! Knows: how a client on this machine reaches the server, and the flags of `curl` for that.
 //! Does not know: whether the server listens.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,7 @@ use mcp_sse_core::Config;
 
 use crate::listen_address::{ListenAddress, NamedAddress};
 
-/// Displays as what is printed on start.
+/// The banner of a server. It is printed with [`Display`](fmt::Display).
 ///
 /// ```
 /// use mcp_sse_core::Config;
@@ -34,7 +34,7 @@ pub struct Banner<'a> {
     asks_for_tokens: bool,
     prefix_len: usize,
     workers: usize,
-    /// Empty if the demo is served.
+    /// The services of the server; none if it serves the demo.
     services: Vec<BannerService>,
 }
 
@@ -46,8 +46,8 @@ struct BannerService {
 }
 
 impl<'a> Banner<'a> {
-    /// The banner of a server with this configuration that listens at this address. The port is the one that
-    /// the server has got.
+    /// Creates the banner of a server that has the configuration `config` and listens at `address`. The port of
+    /// `address` must be the port that was bound.
     #[must_use]
     pub const fn new(config: &'a Config, address: ListenAddress<'a>) -> Self {
         Self {
@@ -62,8 +62,8 @@ impl<'a> Banner<'a> {
         }
     }
 
-    /// Adds a service: the name that a client should give it, the path that its stream's path is below, and
-    /// what it is. Without any, the banner is the demo's.
+    /// Adds a service: its name in a client's configuration, the path in front of its stream path, and a description
+    /// of what is served. Without services, the banner is that of the demo.
     #[must_use]
     pub fn service(
         mut self,
@@ -76,32 +76,32 @@ impl<'a> Banner<'a> {
         self
     }
 
-    /// Sets the prefix that a proxy in front of the server cuts off from paths; nothing cuts it off for `curl`.
-    /// By default there is none.
+    /// Sets the prefix that a proxy in front of the server removes from paths; none by default. The `curl` commands
+    /// bypass the proxy, so they remove the prefix themselves.
     #[must_use]
     pub fn public_path_prefix(self, prefix: &str) -> Self {
         Self { prefix_len: prefix.len(), ..self }
     }
 
-    /// Sets the mode of the Unix socket's file, if the server listens on one. 0600 by default.
+    /// Sets the mode of the Unix socket's file; 0600 by default. Without a Unix socket it has no effect.
     #[must_use]
     pub fn unix_mode(self, unix_mode: u32) -> Self {
         Self { unix_mode, ..self }
     }
 
-    /// Sets whether the server speaks TLS. By default it does not.
+    /// Sets whether the server speaks TLS; false by default.
     #[must_use]
     pub fn tls(self, tls: bool) -> Self {
         Self { tls, ..self }
     }
 
-    /// Sets whether the server asks clients for a token. By default it does not.
+    /// Sets whether clients need a token; false by default.
     #[must_use]
     pub fn asks_for_tokens(self, asks_for_tokens: bool) -> Self {
         Self { asks_for_tokens, ..self }
     }
 
-    /// Sets the number of workers; 1 by default.
+    /// Sets the number of worker threads; 1 by default.
     #[must_use]
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
@@ -140,7 +140,7 @@ impl<'a> Banner<'a> {
         access
     }
 
-    /// What is served, and where.
+    /// Writes the URLs of all services.
     fn write_services(&self, f: &mut fmt::Formatter<'_>, access: &ClientAccess) -> fmt::Result {
         let stream = self.config.stream_path();
         let mut places = match self.address {
@@ -154,7 +154,7 @@ impl<'a> Banner<'a> {
         if self.workers > 1 {
             places.push_str(&format!(" ({} workers)", self.workers));
         }
-        // A URL can be clicked; a Unix socket has none.
+        // A Unix socket has no URL, so only the path is printed.
         let base = if self.is_on_unix_socket() { "" } else { &*access.base };
         match &*self.services {
             [] => writeln!(f, "MCP over HTTP+SSE: {base}{stream}{places}\n"),
@@ -171,7 +171,7 @@ impl<'a> Banner<'a> {
         }
     }
 
-    /// Three commands that talk to the first service.
+    /// Writes three commands for a first session with the first service.
     fn write_commands(&self, f: &mut fmt::Formatter<'_>, access: &ClientAccess) -> fmt::Result {
         let ClientAccess { base, curl_flags, events_file } = access;
         let stream = self.config.stream_path();
@@ -198,15 +198,15 @@ impl<'a> Banner<'a> {
 "#
         )?;
         if self.asks_for_tokens {
-            f.write_str("\nTOKEN is one that the server knows.\n")?;
+            f.write_str("\nThe variable TOKEN must contain a token that the server accepts.\n")?;
         }
         if self.tls {
-            f.write_str("\n-k takes any certificate; --cacert FILE instead takes those that FILE vouches for.\n")?;
+            f.write_str("\n-k accepts any certificate; with --cacert FILE instead, curl verifies the certificate.\n")?;
         }
         Ok(())
     }
 
-    /// What a client has in its configuration to access every service.
+    /// Writes the lines for a client's configuration, with an entry for each service.
     fn write_client_configuration(
         &self,
         f: &mut fmt::Formatter<'_>,
@@ -229,49 +229,52 @@ impl<'a> Banner<'a> {
             }
         };
         let entries = entries.join(", ");
-        write!(f, "\nOr tell a client about it:\n\n  {{\"mcpServers\": {{{entries}}}}}\n")
+        write!(
+            f,
+            "\nOr add it to a client's configuration:\n\n  {{\"mcpServers\": {{{entries}}}}}\n"
+        )
     }
 
-    /// Who may use the server, and who can read along.
+    /// Which programs can use the server, and whether messages are encrypted.
     fn protection(&self) -> String {
         if self.is_on_unix_socket() {
             let who = match self.unix_mode {
-                mode if mode & 0o002 != 0 => "every program on this machine, whoever runs it,",
+                mode if mode & 0o002 != 0 => "every program of every user on this machine",
                 mode if mode & 0o020 != 0 => "programs of this user and of the socket's group",
                 _ => "programs of this user",
             };
-            return format!("Not protected: {who} may use it.");
+            return format!("Not protected: {who} can use it.");
         }
         let exposed = self.address.exposed().is_some();
         let who = if exposed {
-            "everybody who can reach this machine"
+            "every program that can connect to this machine"
         } else {
-            "every program on this machine, whoever runs it,"
+            "every program of every user on this machine"
         };
         let wire = if self.tls || !exposed {
             ""
         } else {
-            " Nothing is encrypted: messages and header fields can be read on their way."
+            " Nothing is encrypted: messages and header fields can be read on the network."
         };
         if self.asks_for_tokens {
-            return format!("Who has a token may use it.{wire}");
+            return format!("Clients need a token.{wire}");
         }
-        format!("Not protected: {who} may use it. Nobody is asked who they are.{wire}")
+        format!("Not protected: {who} can use it, without a token.{wire}")
     }
 }
 
 /// How a client on this machine reaches the server.
 struct ClientAccess {
-    /// The beginning of URLs, as in `http://127.0.0.1:8000`.
+    /// The scheme, host and port of URLs, such as `http://127.0.0.1:8000`.
     base: String,
-    /// What follows `curl -s` on the command line, without a space if it is a short flag.
+    /// The text after `curl -s` on the command line: a further short flag, or flags with a space in front.
     curl_flags: String,
-    /// The file that the printed commands keep the stream's events in.
+    /// The file in which the printed commands store the stream's events.
     events_file: String,
 }
 
-/// The host and port as a client on this machine would say them: by a name only where the server allows
-/// it at each of its addresses, which it does for its own name on loopback, and for any elsewhere.
+/// The host and port for a client on this machine. It is the name, except if some of its addresses are loopback
+/// addresses and others are not: then the server does not allow the name as a `Host` on loopback.
 fn authority(named: &NamedAddress<'_>) -> String {
     let NamedAddress { name, ips, port } = *named;
     let loopback = ips.iter().filter(|ip| ip.is_loopback()).count();
@@ -281,7 +284,7 @@ fn authority(named: &NamedAddress<'_>) -> String {
     }
 }
 
-/// The address as a client on this machine would say it.
+/// The address to which a client on this machine connects. For an unspecified address it is the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -291,7 +294,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// A path as one word of a shell's.
+/// Formats a path as one word of a shell command.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
@@ -303,7 +306,7 @@ impl fmt::Display for Banner<'_> {
         let access = self.client_access();
         self.write_services(f, &access)?;
         self.write_commands(f, &access)?;
-        // No client takes a Unix socket in its configuration.
+        // Clients cannot have a Unix socket in their configuration.
         if !self.is_on_unix_socket() {
             self.write_client_configuration(f, &access)?;
         }
@@ -350,21 +353,21 @@ mod tests {
         says("localhost", &["127.0.0.1", "::1"], "http://localhost:8000", "127.0.0.1 and ::1");
         says("localhost", &["127.0.0.1"], "http://localhost:8000", "127.0.0.1");
         says("box", &["192.0.2.1"], "http://box:8000", "192.0.2.1");
-        // On loopback a name that other machines know is nobody's to say.
+        // On loopback, a name that also has other addresses is not allowed as a `Host`.
         let both = ["192.0.2.1", "127.0.1.1"];
         says("box", &both, "http://192.0.2.1:8000", "192.0.2.1 and 127.0.1.1");
     }
 
     #[test]
-    fn banner_names_who_may_use_a_unix_socket() {
+    fn banner_names_the_users_of_a_unix_socket() {
         let config = Config::default();
         let said = |mode| {
             let banner = Banner::new(&config, ListenAddress::Unix(Path::new("/s"))).unix_mode(mode);
             banner.service("time", "", "x").to_string()
         };
-        assert!(said(0o600).contains("Not protected: programs of this user may"));
-        assert!(said(0o660).contains("this user and of the socket's group may"));
-        assert!(said(0o666).contains("every program on this machine"));
+        assert!(said(0o600).contains("Not protected: programs of this user can"));
+        assert!(said(0o660).contains("this user and of the socket's group can"));
+        assert!(said(0o666).contains("every user on this machine"));
     }
 
     #[test]
@@ -384,17 +387,18 @@ mod tests {
             .service("time", "", "x")
             .to_string();
         let curl = r#"curl -sN -H "Authorization: Bearer $TOKEN" http://192.0.2.1:8000/sse |"#;
-        for part in [curl, r#""headers": {"Authorization": "Bearer ..."}}"#, "Who has a token"] {
+        let headers = r#""headers": {"Authorization": "Bearer ..."}}"#;
+        for part in [curl, headers, "Clients need a token"] {
             assert!(said.contains(part), "{said}");
         }
         assert!(
-            !said.contains("Nobody is asked") && said.contains("Nothing is encrypted"),
+            !said.contains("without a token") && said.contains("Nothing is encrypted"),
             "{said}"
         );
     }
 
     #[test]
-    fn banner_says_what_is_served_and_who_may_use_it() {
+    fn banner_names_the_service_and_its_protection() {
         let config = Config::default();
         let said = |address: &str| {
             let address = ListenAddress::Tcp(address.parse().expect("an address"));
@@ -405,10 +409,11 @@ mod tests {
         let here = said("127.0.0.1:8000");
         assert!(here.contains("Serves: mcp-server-time, a process a session\n"), "{here}");
         assert!(here.contains(r#""mcpServers": {"time": {"type""#), "{here}");
-        assert!(here.contains("every program on this machine") && !here.contains("encrypted"));
+        assert!(here.contains("every user on this machine") && !here.contains("encrypted"));
         assert!(here.contains(r#""method":"tools/list"}'"#), "{here}");
         let open = said("0.0.0.0:8000");
-        assert!(open.contains("everybody who can reach") && open.contains("Nothing is encrypted"));
+        assert!(open.contains("program that can connect to this machine"));
+        assert!(open.contains("Nothing is encrypted"));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! A small MCP server to try clients with, and what the programs that serve it share.
+//! A small MCP server for trying out clients, and the code that is shared by the programs that serve it.
 //!
-//! Knows: the demo's messages ([`protocol`]), the flags of a server (`options`), what is printed on start
-//! ([`banner`]), the log ([`logging`]), and the signals that end a program ([`signals`]). Does not know: a
-//! runtime, sockets; the programs do.
+//! Knows: the demo's messages ([`protocol`]), the flags of a server (`options`), the text that is printed on start
+//! ([`banner`]), the log ([`logging`]), and the signals that end a program ([`signals`]). Does not know: sockets or a
+//! runtime, which are the programs' own.
 //!
-//! It is used by the command `mcp-sse` and by the examples of `mcp-sse-core` and of the adapters.
+//! The command `mcp-sse` and the examples of `mcp-sse-core` and of the adapters use it.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

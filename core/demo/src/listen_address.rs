@@ -1,33 +1,33 @@
-//! Where a server listens.
+//! The address at which a server listens.
 
 use core::net::{IpAddr, SocketAddr};
 use std::fmt;
 use std::path::Path;
 
-/// Where a server listens, or is to.
+/// The address at which a server listens or should listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddress<'a> {
-    /// At a TCP address.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// At every TCP address of a name.
+    /// All TCP addresses of a name.
     Named(NamedAddress<'a>),
-    /// At a Unix socket.
+    /// The path of a Unix socket.
     Unix(&'a Path),
 }
 
-/// A name and its addresses.
+/// A name and the addresses that it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedAddress<'a> {
     /// The name, as in `localhost`.
     pub name: &'a str,
-    /// Its addresses.
+    /// The name's IP addresses.
     pub ips: &'a [IpAddr],
-    /// The port at all of them.
+    /// The port, which is the same at all addresses.
     pub port: u16,
 }
 
 impl<'a> ListenAddress<'a> {
-    /// Its TCP addresses; a Unix socket has none.
+    /// The TCP addresses; none for a Unix socket.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match *self {
@@ -39,8 +39,8 @@ impl<'a> ListenAddress<'a> {
         }
     }
 
-    /// The address with the IP addresses and the port that a server has bound: the system may have chosen the port, and
-    /// the machine may lack an address.
+    /// The same address with the IP addresses and the port that were bound. They may differ, because the operating
+    /// system chooses the port if it is 0, and because the machine may lack one of the IP addresses.
     #[must_use]
     pub const fn bound(self, ips: &'a [IpAddr], port: u16) -> Self {
         match (self, ips) {
@@ -52,7 +52,7 @@ impl<'a> ListenAddress<'a> {
         }
     }
 
-    /// An address at which other machines can connect, if there is one.
+    /// The first address at which other machines can connect, if there is one.
     #[must_use]
     pub fn exposed(&self) -> Option<SocketAddr> {
         self.addresses().into_iter().find(|address| !address.ip().is_loopback())

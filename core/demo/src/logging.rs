@@ -1,4 +1,4 @@
-//! The log, on stderr: for people, or a JSON object a line for programs that collect logs.
+//! The log on stderr: lines of text, or JSON objects for programs that collect logs.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -7,21 +7,21 @@ use clap::ValueEnum;
 use env_logger::Builder;
 use log::{LevelFilter, Record};
 
-/// How a line of the log looks.
+/// The format of a line of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
     /// A JSON object with the members time, level, target and message.
     Json,
 }
 
-/// Begins to log records of this level and of more important ones.
+/// Starts logging to stderr: records of `level` and of more severe levels, in the format `format`.
 ///
 /// # Panics
 ///
-/// If a logger was set before.
+/// Panics if a logger was set before.
 pub fn init(level: LevelFilter, format: Format) {
     let mut builder = Builder::new();
     builder.filter_level(level);

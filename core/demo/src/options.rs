@@ -1,4 +1,4 @@
-//! What the command line says, and the configuration it means.
+//! The command line flags of a server, and the configuration that they set.
 //!
 //! Knows: flags, their units, and how a mistake in one is reported.
 //! Does not know: what is served.
@@ -26,7 +26,7 @@ use values::{CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time}
 
 pub use crate::listen_address::{ListenAddress, NamedAddress};
 
-/// Where and how to listen: the same for everything that is served.
+/// The flags that every serving program has: where to listen, and how.
 #[derive(Args, Clone, Debug)]
 pub struct ServeFlags {
     /// The address to listen on: an IP address, or a name for all of its addresses; "localhost" is
@@ -36,16 +36,16 @@ pub struct ServeFlags {
     /// The port to listen on; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Listen on a Unix socket at this path instead, for this user alone unless --unix-mode says more.
+    /// Listen on a Unix socket at this path instead. Only this user can connect, see --unix-mode.
     #[cfg(unix)]
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
-    /// The mode of the Unix socket's file, in octal: 0660 lets its group in, as the workers of a proxy;
-    /// 0600 by default.
+    /// The mode of the Unix socket's file, in octal; 0600 by default. With 0660 its group can connect
+    /// too, for example the workers of a proxy.
     #[cfg(unix)]
     #[arg(long, value_name = "MODE", requires = "unix", value_parser = parse_mode)]
     unix_mode: Option<u32>,
-    /// Speak TLS, with the certificate (and the chain behind it) in this PEM file.
+    /// Speak TLS, with the certificate chain in this PEM file.
     #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     #[cfg_attr(unix, arg(conflicts_with = "unix"))]
@@ -60,11 +60,11 @@ pub struct ServeFlags {
     /// The path that messages are posted to.
     #[arg(long, value_name = "PATH", default_value = "/messages")]
     message_path: String,
-    /// What a proxy in front cuts off from paths, so that clients are told where to post as they see
-    /// it.
+    /// The prefix that a proxy in front removes from paths. It is added to the path that clients post
+    /// to.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     public_path_prefix: String,
-    /// Send a heartbeat after this much silence on a stream; "off" for none.
+    /// Send a heartbeat when nothing was sent on a stream for this time, or "off".
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     heartbeat: TimeFlag,
     /// The most connections at once, or "unlimited".
@@ -73,37 +73,37 @@ pub struct ServeFlags {
     /// The most sessions at once, or "unlimited".
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_count)]
     max_sessions: CountFlag,
-    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited". What such a body
-    /// and an answer as large need elsewhere is raised with it.
+    /// The largest body of a post, in bytes or as in 500KiB or 4MiB, or "unlimited". Limits of memory
+    /// and queues are raised with it, so that such a body and an answer of that size fit.
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size)]
     max_body: SizeFlag,
     /// Serve with this many threads, each with sockets and sessions of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
-    /// How long requests under way may take to finish when the server is stopped; "off" for as long
-    /// as they like. A second signal (Ctrl-C, SIGTERM) cuts them.
+    /// How long requests in flight may take when the server is stopped (Ctrl-C, SIGTERM), or "off" for
+    /// no limit. A second signal aborts them.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     shutdown_grace: TimeFlag,
-    /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace shows messages.
+    /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace logs messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
-    /// How a line of the log looks.
+    /// The format of the log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
     #[command(flatten)]
     access: Access,
 }
 
-/// What `--host` stands for.
+/// The value of `--host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
-    /// As it was typed, if that was a name.
+    /// The name, if a name was given.
     name: Option<String>,
     ips: Vec<IpAddr>,
 }
 
 impl ServeFlags {
-    /// Where to listen.
+    /// The address to listen on.
     #[must_use]
     pub fn address(&self) -> ListenAddress<'_> {
         #[cfg(unix)]
@@ -128,11 +128,11 @@ impl ServeFlags {
         self.unix_mode.unwrap_or(0o600)
     }
 
-    /// The TLS to speak, if any.
+    /// The TLS configuration, if the flags name a certificate.
     ///
     /// # Errors
     ///
-    /// What is wrong with the files.
+    /// Returns an error if the files cannot be read, or do not contain a certificate and its key.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
         match (&self.tls_cert, &self.tls_key) {
@@ -148,25 +148,25 @@ impl ServeFlags {
         false
     }
 
-    /// With how many threads to serve.
+    /// The number of worker threads.
     #[must_use]
     pub const fn workers(&self) -> usize {
         self.workers
     }
 
-    /// Whether clients are asked for a token.
+    /// Whether clients need a token.
     #[must_use]
     pub fn asks_for_tokens(&self) -> bool {
         self.access.asks()
     }
 
-    /// How much to log.
+    /// The level of the log.
     #[must_use]
     pub const fn log_level(&self) -> LevelFilter {
         self.log_level
     }
 
-    /// How a line of the log looks.
+    /// The format of the log.
     #[must_use]
     pub const fn log_format(&self) -> Format {
         self.log_format
@@ -178,7 +178,7 @@ impl ServeFlags {
         self.max_body.0
     }
 
-    /// The banner of a server with these flags and this configuration that listens here.
+    /// The banner of a server with these flags and the configuration `config` that listens at `address`.
     #[must_use]
     pub fn banner<'a>(&self, config: &'a Config, address: ListenAddress<'a>) -> Banner<'a> {
         let banner = Banner::new(config, address)
@@ -191,12 +191,11 @@ impl ServeFlags {
         banner
     }
 
-    /// The configuration that the flags mean.
+    /// The configuration that the flags set.
     ///
     /// # Errors
     ///
-    /// The first flag whose value makes no sense, and why; or that the server would be open to
-    /// everybody.
+    /// Returns the first invalid flag, or an error if other machines could connect without a token.
     pub fn config(&self) -> Result<Config, FlagError> {
         self.builder()?.build().map_err(FlagError::Setting)
     }
@@ -207,11 +206,11 @@ impl ServeFlags {
         &self.sse_path
     }
 
-    /// The configuration that the flags mean, to be added to.
+    /// The configuration that the flags set, as a builder for further settings.
     ///
     /// # Errors
     ///
-    /// As [`config`](Self::config), except for what building the configuration finds.
+    /// Returns the errors of [`config`](Self::config), except for those that [`ConfigBuilder::build`] returns.
     pub fn builder(&self) -> Result<ConfigBuilder, FlagError> {
         let address = self.address();
         if let Some(address) = address.exposed()
@@ -240,7 +239,8 @@ impl ServeFlags {
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
-        // The operator has typed this name, so it is allowed. Elsewhere every name is allowed until one is listed.
+        // The operator has named this host on the command line, so it is allowed. If the address is not loopback,
+        // every host is allowed until one is listed.
         if let ListenAddress::Named(NamedAddress { name, .. }) = address
             && name != LOCALHOST
             && address.exposed().is_none()
@@ -251,17 +251,17 @@ impl ServeFlags {
     }
 }
 
-/// What is wrong with the flags, in words for the person who typed them.
+/// A mistake in the flags. It displays as a message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlagError {
-    /// A value makes no sense.
+    /// A value is invalid.
     Setting(ConfigError),
-    /// Tokens cannot be used.
+    /// The tokens cannot be used.
     Tokens(TokensError),
-    /// Other machines could connect, and no token is asked for.
+    /// Other machines could connect to this address without a token.
     Exposed(SocketAddr),
-    /// https is required, and nothing can come by it.
+    /// HTTPS is required, but no request can arrive by HTTPS.
     NoHttps {
         /// Whether the server would listen on a Unix socket.
         on_unix_socket: bool,
@@ -278,18 +278,19 @@ impl fmt::Display for FlagError {
             Self::Tokens(error) => error.fmt(f),
             Self::Exposed(address) => write!(
                 f,
-                "{address} can be reached from other machines, and whoever reaches it could use \
-                 everything that is served: ask for a token with --auth-token-file FILE or \
-                 --auth-token-env NAME, or type --insecure-no-auth if that is what you want"
+                "{address} can be reached from other machines, which could use everything that is \
+                 served: require a token with --auth-token-file FILE or --auth-token-env NAME, or \
+                 serve without one with --insecure-no-auth"
             ),
             Self::NoHttps { on_unix_socket: false } => f.write_str(
-                "--require-https would refuse every request, because nothing here can come by https: \
+                "--require-https would refuse every request, because no request can arrive by https: \
                  add --tls-cert FILE --tls-key FILE, or --trusted-proxy ADDRESS with the address of a \
-                 proxy in front that speaks https and says so",
+                 proxy in front that speaks https and sends Forwarded or X-Forwarded-Proto",
             ),
             Self::NoHttps { on_unix_socket: true } => f.write_str(
-                "--require-https would refuse every request, because nothing here can come by https: \
-                 add --trusted-proxy unix, if a proxy in front speaks https and says so",
+                "--require-https would refuse every request, because no request can arrive by https: \
+                 add --trusted-proxy unix, if a proxy in front speaks https and sends Forwarded or \
+                 X-Forwarded-Proto",
             ),
         }
     }
@@ -297,12 +298,12 @@ impl fmt::Display for FlagError {
 
 impl core::error::Error for FlagError {}
 
-/// The flag that sets what a configuration error names, so that a person knows what to change.
+/// The flag that sets the setting in a configuration error.
 fn flag_for(error: &ConfigError) -> Option<&'static str> {
     if matches!(error, ConfigError::PathsCollide { .. }) {
         return Some("--sse-path or --message-path");
     }
-    // No flag asks for credentials of pages.
+    // There is no flag for this setting.
     let name = error.setting().filter(|_| *error != ConfigError::AnyOriginWithCredentials)?;
     let known = [
         ("trusted_proxy", "--trusted-proxy"),
@@ -324,7 +325,7 @@ fn parse_workers(text: &str) -> Result<usize, String> {
     known.ok_or_else(|| format!("expected a whole number from 1 to {WORKERS_MAX}"))
 }
 
-/// The name that is both loopback addresses, whatever the resolver of the machine makes of it.
+/// The name that stands for both loopback addresses. It is not resolved.
 const LOCALHOST: &str = "localhost";
 
 fn parse_host(text: &str) -> Result<Host, String> {
@@ -355,9 +356,9 @@ fn parse_host(text: &str) -> Result<Host, String> {
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0..=0o777).contains(mode));
     match mode {
-        // To connect to a Unix socket takes the permission to write.
+        // Connecting to a Unix socket requires the permission to write.
         Some(mode) if mode & 0o222 == 0 => {
-            Err("nobody could connect, which takes the permission to write, as in 0660".into())
+            Err("no user could connect, which requires the permission to write, as in 0660".into())
         }
         Some(mode) => Ok(mode),
         None => {
@@ -414,7 +415,7 @@ mod tests {
         assert_eq!(config.limits().connections_max, Some(7));
         assert_eq!(config.limits().sessions_max, None);
         assert_eq!(config.limits().body_bytes_max, Some(100 << 20));
-        // What it implies is raised with it.
+        // The other limits are raised with it.
         let raised = Limits::default().with_body_bytes_max(Some(100 << 20));
         assert_eq!(config.limits().bodies_bytes_max, raised.bodies_bytes_max);
         assert_eq!(config.limits().queues_bytes_max, raised.queues_bytes_max);
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn unlimited_body_is_unlimited_in_all_that_it_implies() {
+    fn unlimited_body_makes_the_limits_of_its_memory_unlimited() {
         let config = serve(&["--max-body=unlimited"]).unwrap().config().unwrap();
         let Limits { body_bytes_max, bodies_bytes_max, queues_bytes_max, .. } = config.limits();
         assert_eq!([body_bytes_max, bodies_bytes_max, queues_bytes_max], [&None; 3]);
@@ -430,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn flag_defaults_are_the_librarys() {
+    fn flag_defaults_equal_the_library_defaults() {
         let (said, own) = (serve(&[]).unwrap().config().unwrap(), Config::default());
         assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
         assert_eq!(said.stream_path(), own.stream_path());
@@ -486,7 +487,7 @@ mod tests {
         assert_eq!((&addresses[..], named.address().exposed()), (&expected[..], None));
         assert_eq!(named.address().to_string(), "localhost:7");
         assert!(named.config().is_ok());
-        // Of a name, each address counts; and the one that was typed may be asked for.
+        // Each address of a name is checked, and the given name is allowed as a `Host`.
         let of = |ips: &[&str]| {
             let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
             let host = Host { name: Some("box".into()), ips };
@@ -509,14 +510,14 @@ mod tests {
             assert!(error.contains("octal") && error.contains("--unix-mode"), "{error}");
         }
         let error = mode("--unix-mode=0440").unwrap_err().to_string();
-        assert!(error.contains("nobody could connect"), "{error}");
+        assert!(error.contains("no user could connect"), "{error}");
         let error = serve(&["--unix-mode=0660"]).unwrap_err().to_string();
         assert!(error.contains("--unix <PATH>"), "{error}");
     }
 
     #[cfg(feature = "tls")]
     #[test]
-    fn require_https_that_nothing_meets_is_a_flag_error() {
+    fn require_https_without_tls_or_proxy_is_a_flag_error() {
         let said = |args: &[&str]| {
             let args = [&["--require-https"], args].concat();
             serve(&args).unwrap().config().map_err(|error| error.to_string()).err()

@@ -1,8 +1,8 @@
-//! The demo's answers: four tools, every version of the protocol that has clients.
+//! The demo's answers to messages.
 //!
-//! Knows: MCP as far as `initialize`, `ping`, `logging/setLevel`, `tools/list` and `tools/call` go.
-//! Does not know: sockets, sessions or a runtime. [`answer`] makes the answer to one message;
-//! `mcp_sse_demo::serve` sends them for one session of an adapter.
+//! Knows: `initialize`, `ping`, `logging/setLevel`, `tools/list` and `tools/call` of MCP, with four tools.
+//! Does not know: sockets, sessions or a runtime. [`answer`] makes the answer to one message, and
+//! `mcp_sse_demo::serve` sends the answers in a session of an adapter.
 
 mod tools;
 
@@ -13,19 +13,20 @@ use serde_json::{Value, json};
 
 pub use tools::Burst;
 
-/// The protocol revisions that the demo agrees to; to any other it answers with the last of these.
+/// The protocol revisions that the demo supports. It answers an `initialize` with another revision with the last of
+/// these.
 pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
-/// What a message is answered with.
+/// The demo's answer to a message.
 #[derive(Debug)]
-pub enum Reply {
-    /// Nothing: it was a notification or a response.
+pub enum DemoReply {
+    /// No answer: the message was a notification or a response.
     None,
     /// One frame.
     Frame(Frame),
-    /// Many frames, made one after the other as the client takes them.
+    /// Many frames, which should be sent one after the other.
     Burst(Burst),
-    /// A frame for every session, and then an answer that says how many were reached.
+    /// A notification for every session, and then an answer with the number of sessions.
     Broadcast {
         /// The notification for every session.
         notice: Frame,
@@ -34,18 +35,18 @@ pub enum Reply {
     },
 }
 
-/// The request that an answer is for, by its raw id.
+/// The raw id of a request, from which its answer is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The answer to a [`Reply::Broadcast`] that reached this many sessions.
+    /// The answer to a [`DemoReply::Broadcast`] that has reached this many sessions.
     #[must_use]
     pub fn reached(&self, sessions: u32) -> Frame {
         self.result(&tools::text(&format!("reached {sessions} sessions")))
     }
 
-    /// The answer where the server failed to do what it should have.
+    /// The error response for a broadcast that has failed, for the reason `why`.
     #[must_use]
     pub fn failed(&self, why: &str) -> Frame {
         self.error(&RpcError { code: code::INTERNAL_ERROR, message: why.into() })
@@ -60,7 +61,7 @@ impl RequestId {
     }
 }
 
-/// The error that a request is answered with.
+/// The code and the message of an error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RpcError {
     code: i32,
@@ -74,21 +75,29 @@ impl RpcError {
 }
 
 /// Makes the answer to a message.
+///
+/// ```
+/// use mcp_sse_core::jsonrpc::Message;
+/// use mcp_sse_demo::protocol::{DemoReply, answer};
+///
+/// let ping = Message::read(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.to_vec(), None).unwrap();
+/// assert!(matches!(answer(&ping), DemoReply::Frame(frame) if frame.answered_id() == Some("1")));
+/// ```
 #[must_use]
-pub fn answer(message: &Message) -> Reply {
+pub fn answer(message: &Message) -> DemoReply {
     let (Kind::Request, Some(id), Some(method)) = (message.kind(), message.id(), message.method())
     else {
-        return Reply::None;
+        return DemoReply::None;
     };
     let id = RequestId(id.into());
     match call(&id, method, message) {
         Ok(reply) => reply,
-        Err(failure) => Reply::Frame(id.error(&failure)),
+        Err(failure) => DemoReply::Frame(id.error(&failure)),
     }
 }
 
-fn call(id: &RequestId, method: &str, message: &Message) -> Result<Reply, RpcError> {
-    let result = |value: Value| Ok(Reply::Frame(id.result(&value)));
+fn call(id: &RequestId, method: &str, message: &Message) -> Result<DemoReply, RpcError> {
+    let result = |value: Value| Ok(DemoReply::Frame(id.result(&value)));
     match method {
         "initialize" => result(initialize(&params(message)?)),
         "ping" => result(json!({})),
@@ -117,7 +126,7 @@ struct Initialize {
 
 #[derive(Deserialize)]
 struct SetLevel {
-    #[expect(dead_code, reason = "read so that a wrong one is refused; the tools log regardless")]
+    #[expect(dead_code, reason = "read so that an invalid level is refused; the tools ignore it")]
     level: Level,
 }
 

@@ -1,19 +1,19 @@
-//! The signals by which a person or a supervisor stops a program.
+//! The signals that stop a program.
 
 use std::io;
 
-/// Calls `shutdown` at the first termination signal, and `abort` at each further one. The signals are SIGINT, which is
-/// Ctrl-C, and SIGTERM; the handling of others, SIGHUP among them, is not changed.
+/// Calls `shutdown` at the first termination signal, and `abort` at each further one. The termination signals are
+/// SIGINT (Ctrl-C) and SIGTERM; the handling of other signals, such as SIGHUP, is not changed.
 ///
-/// Both functions run on a thread of their own. They are meant for [`Handle::shutdown`] and [`Handle::abort`]: the
-/// second Ctrl-C cuts what the first gave time to finish.
+/// Both functions are called on a thread of their own. They should call [`Handle::shutdown`] and [`Handle::abort`]:
+/// the second Ctrl-C then aborts the requests that the first one gave time to finish.
 ///
 /// [`Handle::shutdown`]: mcp_sse_driver::Handle::shutdown
 /// [`Handle::abort`]: mcp_sse_driver::Handle::abort
 ///
 /// # Errors
 ///
-/// Those of the operating system in setting up the signal handlers and the thread.
+/// Returns an error if the signal handlers or the thread cannot be set up.
 #[cfg(unix)]
 pub fn on_termination(
     shutdown: impl FnOnce() + Send + 'static,
@@ -36,7 +36,7 @@ pub fn on_termination(
 ///
 /// # Errors
 ///
-/// Those of the operating system in setting up the handler.
+/// Returns an error if the handler cannot be set up.
 #[cfg(not(unix))]
 pub fn on_termination(
     shutdown: impl FnOnce() + Send + 'static,
@@ -45,7 +45,7 @@ pub fn on_termination(
     ctrlc::set_handler(in_turn(shutdown, abort)).map_err(io::Error::other)
 }
 
-/// A function that calls `first` the first time, and `then` each further time.
+/// Returns a function that calls `first` the first time, and `then` each further time.
 fn in_turn(
     first: impl FnOnce() + Send + 'static,
     mut then: impl FnMut() + Send + 'static,

@@ -1,4 +1,5 @@
-//! One acceptor for several shards, where the operating system does not distribute connections.
+//! One acceptor for several shards, for systems and sockets whose connections the operating system does not
+//! distribute.
 //!
 //! Knows: which shards have room for a connection, and which is next. Does not know: how a connection is
 //! accepted.
@@ -20,11 +21,11 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 
-/// Accepted sockets that may wait for one shard. With a bound of one, a burst of connections would pass
-/// over each shard whose thread has not woken yet.
+/// The most accepted sockets that wait for one shard. With a bound of 1, a burst of connections would skip each shard
+/// whose thread has not woken yet.
 const QUEUE_MAX: usize = 16;
 
-/// A connection that was accepted and is not registered with a runtime.
+/// An accepted connection that is not registered with a runtime.
 #[derive(Debug)]
 pub(super) enum AcceptedSocket {
     /// A TCP stream, and the address of its peer.
@@ -34,7 +35,7 @@ pub(super) enum AcceptedSocket {
     Unix(UnixStream),
 }
 
-/// Distributes accepted sockets among the shards. The task that accepts has it.
+/// Distributes accepted sockets among the shards. The accepting task owns it.
 pub(super) struct Acceptor(Arc<Shared<AcceptQueue>>);
 
 /// The accepted sockets of one shard.
@@ -53,9 +54,9 @@ struct AcceptQueue {
 
 #[derive(Default)]
 struct ShardQueueState {
-    /// The number of connections that the shard has room for, those in `accepted` included.
+    /// The number of connections that the shard has room for, including those in `accepted`.
     room: usize,
-    /// The shard has ended, and takes no further connection.
+    /// Whether the shard has ended. It then accepts no further connection.
     ended: bool,
     accepted: VecDeque<AcceptedSocket>,
     shard: Option<Waker>,
@@ -67,7 +68,7 @@ impl ShardQueueState {
     }
 }
 
-/// Makes an acceptor, and a queue for each of `shards` shards.
+/// Creates an acceptor, and a queue for each of `shards` shards.
 pub(super) fn accept_queue(shards: usize) -> (Acceptor, Vec<ShardQueue>) {
     let queue = Arc::new(Shared::<AcceptQueue>::default());
     queue.lock().queues.resize_with(shards, ShardQueueState::default);
@@ -76,15 +77,15 @@ pub(super) fn accept_queue(shards: usize) -> (Acceptor, Vec<ShardQueue>) {
 }
 
 impl Acceptor {
-    /// Whether to accept now: pending while every shard is full, and false once all have ended. The
+    /// Whether to accept now: `Pending` while every shard is full, and false once all shards have ended. The
     /// task of `cx` is woken when the answer may have changed.
     pub(super) fn poll_accepting(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.0.lock();
         if state.queues.iter().all(|queue| queue.ended) {
             return Poll::Ready(false);
         }
-        // The waker is kept when the answer is true as well: the task then waits for its listening
-        // socket, which it has to close when the last shard ends.
+        // The waker is also stored if the answer is true: the task then waits for its listening
+        // socket, and has to close that socket when the last shard ends.
         state.acceptor = Some(cx.waker().clone());
         if state.queues.iter().any(ShardQueueState::has_room) {
             Poll::Ready(true)
@@ -93,8 +94,8 @@ impl Acceptor {
         }
     }
 
-    /// Gives a connection to the next shard that has room, or gives it back if none has room at the
-    /// moment; [`poll_accepting`](Self::poll_accepting) says when to try again.
+    /// Gives a connection to the next shard that has room. If none has room, the connection is returned, and
+    /// [`poll_accepting`](Self::poll_accepting) is ready when to try again.
     pub(super) fn give(&self, accepted: AcceptedSocket) -> Result<(), AcceptedSocket> {
         self.0.change(|AcceptQueue { queues, next, .. }| {
             let count = queues.len();
@@ -123,7 +124,7 @@ impl ShardQueue {
         })
     }
 
-    /// The next connection, for a shard with room for `room` of them.
+    /// The next connection, for a shard with room for `room` connections.
     pub(super) fn poll_take(&self, room: u32, cx: &Context<'_>) -> Poll<AcceptedSocket> {
         let room = usize::try_from(room).unwrap_or(QUEUE_MAX).min(QUEUE_MAX);
         let taken = self.change(|queue| {
@@ -136,7 +137,7 @@ impl ShardQueue {
         taken.flatten().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Says that the shard is full: the queue takes nothing until the next
+    /// Call this when the shard is full: the queue accepts no connection until the next
     /// [`poll_take`](Self::poll_take).
     pub(super) fn close(&self) {
         self.change(|queue| queue.room = 0);
@@ -167,8 +168,7 @@ mod tests {
         AcceptedSocket::Tcp(TcpStream::connect(address).unwrap(), address)
     }
 
-    /// Without this wake-up the acceptor would accept connections that no shard takes, while the
-    /// requests that were under way at the shutdown are answered.
+    /// Without this wake-up the acceptor would accept connections that no shard serves.
     #[test]
     fn acceptor_wakes_when_last_shard_ends() {
         let woken = Arc::new(Counted::default());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn shard_queues_are_filled_in_turn_and_full_ones_passed_over() {
+    fn shard_queues_are_filled_in_turn_and_full_ones_skipped() {
         let cx = &Context::from_waker(Waker::noop());
         let (acceptor, mut queues) = accept_queue(3);
         assert!(acceptor.poll_accepting(cx).is_pending(), "no shard has said that it has room");

@@ -1,13 +1,13 @@
-//! Binds every TCP address that a name stands for.
+//! Binds every TCP address of a name.
 //!
 //! Knows: what to do if one of several addresses cannot be bound, and how they share a free port.
 //! Does not know: what is served there.
 //!
-//! Decision: a name that resolves to several addresses is bound at all of them. Clients resolve the
-//! same name, and which address they try first differs: for `localhost` it is `::1` with some, and
-//! `127.0.0.1` with others that never try the second. The standard library's `bind` stops at the first
-//! address that can be bound, so half of those clients would find no server, or another one. One IPv6
-//! socket for both families was considered as well: it serves the wildcard address only, not loopback.
+//! Decision: a name that resolves to several addresses is bound at all of them. Clients that connect to the
+//! same name differ in the address that they try first: for `localhost` some try `::1`, and others try
+//! `127.0.0.1` and never `::1`. The standard library's `bind` stops at the first
+//! address that can be bound, so some clients would find no server, or another one. The alternative of one IPv6
+//! socket for both families works only for the unspecified address, and not for loopback.
 
 use core::cell::Cell;
 use core::net::SocketAddr;
@@ -15,13 +15,13 @@ use core::task::Poll;
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, ToSocketAddrs};
 
-/// The maximum number of addresses that one server listens on. A name with more addresses is refused.
+/// The maximum number of addresses that one server listens on: 16. A name with more addresses is an error.
 pub const ADDRESSES_MAX: usize = 16;
 
 /// The number of free ports that are tried for several addresses to share one.
 const PORTS_TRIED_MAX: usize = 16;
 
-/// The operating system's error for a family of addresses that it does not have. The standard library
+/// The error number of the operating system for an address family that it does not support. The standard library
 /// has no name for it.
 const FAMILY_UNSUPPORTED: i32 = if cfg!(windows) {
     10_047
@@ -33,38 +33,38 @@ const FAMILY_UNSUPPORTED: i32 = if cfg!(windows) {
 
 /// Binds each of `addresses` once. Those with port 0 get the same free port.
 pub(super) fn bind_all(addresses: impl ToSocketAddrs) -> io::Result<Vec<TcpListener>> {
-    let mut wanted: Vec<SocketAddr> = Vec::new();
+    let mut requested: Vec<SocketAddr> = Vec::new();
     for address in addresses.to_socket_addrs()? {
-        if wanted.contains(&address) {
+        if requested.contains(&address) {
             continue;
         }
-        if wanted.len() == ADDRESSES_MAX {
+        if requested.len() == ADDRESSES_MAX {
             let text = format!("there are more than {ADDRESSES_MAX} addresses to listen on");
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
-        wanted.push(address);
+        requested.push(address);
     }
     let bind = |address| {
         let socket = TcpListener::bind(address)?;
         let port = socket.local_addr()?.port();
         Ok((socket, port))
     };
-    bind_each(&wanted, bind)
+    bind_each(&requested, bind)
 }
 
-/// Binds each of `wanted` by `bind`, which also returns the port. An address that this machine does not
-/// have is passed over if another can be bound; any other error is returned.
+/// Binds each of `requested` with `bind`, which also returns the port. An address that this machine does not
+/// have is skipped if another can be bound; any other error is returned.
 fn bind_each<T>(
-    wanted: &[SocketAddr],
+    requested: &[SocketAddr],
     mut bind: impl FnMut(SocketAddr) -> io::Result<(T, u16)>,
 ) -> io::Result<Vec<T>> {
-    // Sockets at ports that are not free at every address: they are kept open, so that the next free port
-    // is another one.
+    // Sockets at ports that are not free at every address. They stay open, so that the next free port
+    // is a different one.
     let mut kept = Vec::new();
     'attempts: loop {
-        // `free_port` is the one that the system has picked.
+        // `free_port` is the port that the operating system has chosen.
         let (mut bound, mut missing, mut free_port) = (Vec::new(), Vec::new(), None);
-        for &address in wanted {
+        for &address in requested {
             match bind(with_port(address, free_port)) {
                 Ok((socket, port)) => {
                     if address.port() == 0 {
@@ -79,7 +79,7 @@ fn bind_each<T>(
                         kept.push(bound);
                         continue 'attempts;
                     }
-                    return Err(match wanted {
+                    return Err(match requested {
                         // A single address is known to the caller.
                         [_] => error,
                         _ => at(with_port(address, free_port), &error),
@@ -96,7 +96,7 @@ fn bind_each<T>(
         }
         for (address, error) in missing {
             let address = with_port(address, free_port);
-            log::info!("not listening on {address}, which is no address here: {error}");
+            log::info!("not listening on {address}, which this machine does not have: {error}");
         }
         return Ok(bound);
     }
@@ -119,8 +119,8 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(FAMILY_UNSUPPORTED)
 }
 
-/// Polls several listening sockets fairly: each in turn is polled first, so that a socket with an endless
-/// supply of connections does not delay those at the others.
+/// Polls several listening sockets fairly: each in turn is polled first, so that many connections at one socket do
+/// not delay those at the others.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin(Cell<usize>);
 
@@ -146,14 +146,15 @@ mod tests {
     const V4: &str = "127.0.0.1:0";
     const V6: &str = "[::1]:0";
 
-    /// Binds where `free` says that it can be done; port 0 is 9 at first, and then one more each time.
+    /// Binds an address if `free` returns `Ok`. The first free port is 9, and each further one is one more.
     fn check(
-        wanted: &[&str],
+        requested: &[&str],
         mut free: impl FnMut(SocketAddr) -> Result<(), ErrorKind>,
     ) -> Result<Vec<String>, String> {
-        let wanted: Vec<SocketAddr> = wanted.iter().map(|text| text.parse().unwrap()).collect();
+        let requested: Vec<SocketAddr> =
+            requested.iter().map(|text| text.parse().unwrap()).collect();
         let mut next = 9;
-        let bound = bind_each(&wanted, |mut address| {
+        let bound = bind_each(&requested, |mut address| {
             if address.port() == 0 {
                 address.set_port(next);
                 next += 1;
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn port_that_one_family_has_not_free_is_passed_over() {
+    fn port_that_is_not_free_in_one_family_is_skipped() {
         let busy = |below: u16| {
             move |address: SocketAddr| {
                 let taken = address.is_ipv6() && address.port() < below;
@@ -188,13 +189,13 @@ mod tests {
         });
         assert!(never.unwrap_err().contains("[::1]:"));
         assert_eq!(tries, PORTS_TRIED_MAX + 1);
-        // A port that was asked for is that one or none.
+        // A requested port is not replaced by another one.
         let said = check(&["127.0.0.1:11", "[::1]:11"], busy(12)).unwrap_err();
         assert!(said.contains("[::1]:11: "), "{said}");
     }
 
     #[test]
-    fn family_that_is_missing_is_passed_over() {
+    fn family_that_is_missing_is_skipped() {
         let missing = |address: SocketAddr| match address.is_ipv6() {
             true => Err(ErrorKind::AddrNotAvailable),
             false => Ok(()),

@@ -1,7 +1,7 @@
-//! Where the connections of a shard come from, as the shard's runtime sees it.
+//! The source of a shard's connections: a listening socket of its own, or a queue of accepted sockets.
 //!
-//! Knows: listening sockets and accepted streams of a [`Runtime`], and how a stream gets from the thread
-//! that accepted it to the one that serves it. Does not know: when to accept.
+//! Knows: listening sockets and accepted streams of a [`Runtime`], and how a stream is passed from the thread
+//! that accepted it to the thread that serves it. Does not know: when to accept.
 
 use core::net::SocketAddr;
 use core::task::{Context, Poll};
@@ -14,11 +14,11 @@ use super::runtime::Runtime;
 #[cfg(unix)]
 use super::unix::SocketFile;
 
-/// Where a shard gets its connections.
+/// The source of a shard's connections.
 pub(super) enum ConnectionSource<L> {
     /// A listening socket of its own: a [`ListenSocket`], or a [`RuntimeListener`] once it is watched.
     Own(L),
-    /// The acceptor, which runs on the thread of one of the shards.
+    /// The queue that the acceptor fills, which runs on the thread of one of the shards.
     Queue(ShardQueue),
 }
 
@@ -65,7 +65,7 @@ impl<R: Runtime> RuntimeListener<R> {
 }
 
 impl<R: Runtime> AcceptedStream<R> {
-    /// Takes a stream over that another thread has accepted.
+    /// Watches a stream that another thread has accepted.
     fn from_accepted(accepted: AcceptedSocket) -> io::Result<Self> {
         match accepted {
             AcceptedSocket::Tcp(stream, remote) => Ok(Self::Tcp(R::tcp_stream(stream)?, remote)),
@@ -74,7 +74,7 @@ impl<R: Runtime> AcceptedStream<R> {
         }
     }
 
-    /// Gives a stream up, for another thread to serve.
+    /// Stops watching a stream, so that another thread can serve it.
     pub(super) fn into_accepted(self) -> io::Result<AcceptedSocket> {
         match self {
             Self::Tcp(stream, remote) => Ok(AcceptedSocket::Tcp(R::tcp_into_std(stream)?, remote)),
@@ -92,7 +92,7 @@ impl<R: Runtime> ConnectionSource<RuntimeListener<R>> {
         })
     }
 
-    /// The next connection, for a shard with room for `room` of them.
+    /// The next connection, for a shard with room for `room` connections.
     pub(super) fn poll_accept(
         &self,
         room: u32,
@@ -104,7 +104,7 @@ impl<R: Runtime> ConnectionSource<RuntimeListener<R>> {
         }
     }
 
-    /// Says that the shard is full.
+    /// Call this when the shard is full.
     pub(super) fn close(&self) {
         match self {
             // Connections wait in the socket's backlog.

@@ -1,46 +1,49 @@
-//! How many connections the process has descriptors for.
+//! The number of connections for which the process has file descriptors.
 //!
-//! Knows: the limit of the process, what it has open, and what a server opens beside its connections.
-//! Does not know: what the application opens for its sessions.
+//! Knows: the limit of the process, its open descriptors, and those that a server needs besides its connections.
+//! Does not know: the descriptors that the application opens for its sessions.
 //!
-//! The core's reserve of connections for posts takes effect only if `connections_max` is reached before
-//! the limit of the process is. So a listener lowers `connections_max` to the descriptors that are
-//! available when it begins to serve. It never changes the limit of the process: that belongs to the
-//! application, and is inherited by the programs that it starts.
+//! The core reserves connections for posts, which works only if `connections_max` is reached before the limit of the
+//! operating system. So a listener lowers `connections_max` to the number of available descriptors when it begins to
+//! serve. It never changes the limit of the process, which belongs to the application and is inherited by the
+//! programs that it starts. The alternative, to refuse streams after the first `EMFILE`, is too late: no descriptor
+//! is left then on which a refusal could be sent.
 //!
-//! Decision: descriptors are counted when the server begins to serve. Refusing streams after the first
-//! `EMFILE` was considered; by then there is no descriptor left on which a client could be answered.
-//!
-//! Open descriptors are counted, because an application may have opened hundreds of files before it
-//! serves. The application has to plan for those that it opens later: [`SPARE`] is enough for a few,
-//! and a lower `connections_max` makes room for more. Several servers in one process do not know of
-//! each other.
+//! Open descriptors are counted, because an application may have opened hundreds of files before it serves. For
+//! those that it opens later, there are [`SPARE`] ones; an application that needs more has to set `connections_max`.
+//! Several servers in one process do not know of each other.
 
 use mcp_sse_core::Limits;
 
-/// Descriptors that are left to the process beside those of connections: for a log that is opened anew, a
-/// name that is looked up.
+/// Descriptors that are not used for connections, for example for reopening a log file or resolving a name.
 const SPARE: u64 = 16;
-/// What a worker may open, if it needs it: a listening socket, and what its runtime waits by. A
-/// connection too many for it, because shares are rounded up, is among them.
+/// Descriptors of a worker besides those of its connections: its listening sockets and its runtime's poller. One is
+/// for an additional connection, because the workers' shares of the connections are rounded up.
 const PER_WORKER: u64 = 8;
-/// With fewer connections a worker would have none in reserve, so it has as many in any case.
+/// The fewest connections of a worker. With fewer, none would be reserved for posts.
 const CONNECTIONS_MIN: u64 = 8;
-/// What is taken to be open where that cannot be counted.
+/// The assumed number of open descriptors if they cannot be counted.
 #[cfg(unix)]
 const OPEN_ASSUMED: u64 = 16;
 
-/// The descriptors of this process.
+/// The file descriptors of this process.
+///
+/// ```
+/// use mcp_sse_driver::Descriptors;
+///
+/// let descriptors = Descriptors { limit: 1_024, open: 10 };
+/// assert_eq!(descriptors.for_connections(1), 990);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// How many it may have open: the soft limit `RLIMIT_NOFILE`.
+    /// The most descriptors that the process may have open: the soft limit `RLIMIT_NOFILE`.
     pub limit: u64,
-    /// How many it has open.
+    /// The number of open descriptors.
     pub open: u64,
 }
 
 impl Descriptors {
-    /// Asks the system; `None` where there is no limit.
+    /// The limit and the open descriptors of this process; `None` if there is no limit.
     #[cfg(unix)]
     #[must_use]
     pub fn of_process() -> Option<Self> {
@@ -49,15 +52,15 @@ impl Descriptors {
         Some(Self { limit, open: count_open().unwrap_or(OPEN_ASSUMED) })
     }
 
-    /// Asks the system; `None`, because there is no limit.
+    /// Returns `None`, because this system has no limit on descriptors.
     #[cfg(not(unix))]
     #[must_use]
     pub const fn of_process() -> Option<Self> {
         None
     }
 
-    /// How many there are for the connections of a server with so many workers. Eight for each at least:
-    /// where there are not as many, accepting fails now and then.
+    /// The number of descriptors for the connections of a server with this number of workers: at least eight for each
+    /// worker. If the process does not have as many, accepting sometimes fails.
     #[must_use]
     pub fn for_connections(&self, workers: usize) -> u64 {
         let workers = workers as u64;
@@ -66,7 +69,7 @@ impl Descriptors {
     }
 }
 
-/// How many descriptors are open, but for the one that it takes to count them.
+/// The number of open descriptors, without the one that is open for counting.
 #[cfg(unix)]
 fn count_open() -> Option<u64> {
     let directory = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
@@ -74,7 +77,7 @@ fn count_open() -> Option<u64> {
     entries.checked_sub(1)
 }
 
-/// The limits of a server with so many workers that is about to serve in this process.
+/// Lowers `connections_max` to the available descriptors, for a server with this number of workers.
 pub(super) fn fit(limits: &Limits, workers: usize) -> Limits {
     let Some(descriptors) = Descriptors::of_process() else { return limits.clone() };
     let fitting = limits.within_descriptors(descriptors.for_connections(workers), 0);
@@ -97,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_open_is_not_for_connections() {
+    fn open_descriptors_are_not_available_for_connections() {
         let check = |limit, open, workers, connections| {
             assert_eq!(Descriptors { limit, open }.for_connections(workers), connections);
         };
@@ -112,11 +115,11 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn descriptors_that_are_opened_are_counted() {
-        // Other tests open and close some at the same time, but not as many as this.
+        // Other tests open and close descriptors at the same time, but fewer than this.
         let before = count_open().unwrap();
-        let held: Vec<_> = (0..100).map(|_| std::io::pipe().unwrap()).collect();
+        let pipes: Vec<_> = (0..100).map(|_| std::io::pipe().unwrap()).collect();
         assert!(count_open().unwrap() >= before + 100);
-        drop(held);
+        drop(pipes);
         assert!(Descriptors::of_process().is_none_or(|found| found.open < found.limit));
     }
 

@@ -1,5 +1,4 @@
-//! The runtime-independent half of an MCP HTTP+SSE server: everything between the sans-IO core and a
-//! runtime.
+//! The part of an MCP HTTP+SSE server between the sans-IO core (`mcp-sse-core`) and an asynchronous runtime.
 //!
 //! Knows: tasks, threads, wakers, TLS, and the [`Session`] and [`Handle`] that an application holds. Does
 //! not know: any runtime; an adapter implements [`Runtime`] for one. This is a crate of its own because
@@ -14,15 +13,15 @@
 //! An adapter for another runtime is an afternoon's work. It consists of
 //!
 //! - an `impl` of [`Runtime`]: sockets, a timer, and two ways to spawn;
-//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream, by the crate that puts
-//!   rustls on the runtime;
+//! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream. The handshake itself comes from the
+//!   crate that integrates rustls with the runtime, such as `futures-rustls` or `tokio-rustls`;
 //! - an alias, `pub type Listener = mcp_sse_driver::Listener<MyRuntime>;`.
 //!
 //! The adapters for smol and tokio have fewer than 300 lines of code each. The macro `conformance!`, in the
-//! repository's folder `tests`, tests over real sockets what an adapter alone can get wrong.
+//! repository's folder `tests`, tests an adapter over real sockets.
 //!
-//! This is a complete runtime on the standard library alone. It polls, so it is no match for a real
-//! one, but it serves:
+//! The following is a complete runtime that uses only the standard library. It polls once a millisecond, so it is
+//! slower than a real runtime:
 //!
 //! ```
 //! # #[cfg(unix)] mod example {
@@ -44,7 +43,7 @@
 //!
 //! type Task = Pin<Box<dyn Future<Output = ()>>>;
 //!
-//! /// A runtime that polls everything once a millisecond, and so needs no waker.
+//! /// A runtime that polls all tasks once a millisecond, so it needs no waker.
 //! enum Polling {}
 //!
 //! impl Runtime for Polling {
@@ -72,7 +71,7 @@
 //!         let mut tasks: Vec<Task> = Vec::new();
 //!         poll_fn(|cx| {
 //!             tasks.append(&mut new.borrow_mut());
-//!             // A runtime of yours should survive a panic of a task: see `catch_unwind`.
+//!             // A real runtime should survive a panic of a task: see `catch_unwind`.
 //!             tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
 //!             main.as_mut().poll(cx)
 //!         })
@@ -259,7 +258,6 @@ pub use handle::{Handle, Stopped};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use listener::Listener;
 pub use log_throttle::LogThrottle;
-/// How many lines of one cause were left out of the log.
 pub use mcp_sse_core::SuppressedLines;
 pub use runtime::{Runtime, ServeFunction, ServeFuture, Timer};
 /// The version of rustls whose configuration [`Tls::from_config`] takes.

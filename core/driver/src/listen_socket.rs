@@ -18,15 +18,15 @@ use std::net::TcpListener;
 #[cfg(unix)]
 use super::unix::UnixListenSocket;
 
-/// Connections that may wait in the backlog of each of several listening sockets; the standard library uses
-/// the same number for one.
+/// The most connections in the backlog of each of several listening sockets. The standard library uses the same
+/// number.
 #[cfg(target_os = "linux")]
 const BACKLOG: i32 = 128;
 
 /// The listening sockets of a server: all are of one kind.
 #[derive(Debug)]
 pub(super) enum ListenSocket {
-    /// TCP sockets, one at least.
+    /// TCP sockets, at least one.
     Tcp(Vec<TcpListener>),
     /// A Unix socket with its file.
     #[cfg(unix)]
@@ -41,13 +41,13 @@ impl ListenSocket {
             #[cfg(unix)]
             Self::Unix(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "a Unix socket has a path, and no address",
+                "a Unix socket has no address, only a path",
             )),
         }
     }
 
-    /// Makes listening sockets for each of `shards` shards, at the same addresses. Where that cannot be
-    /// done, these sockets are returned as the error, for one acceptor to serve all shards.
+    /// Makes listening sockets for each of `shards` shards, at the same addresses. If that is not possible,
+    /// `self` is returned as the error, and one acceptor has to serve all shards.
     pub(super) fn listen_sockets(self, shards: usize, bound_here: bool) -> Result<Vec<Self>, Self> {
         if shards == 1 {
             return Ok(vec![self]);
@@ -69,10 +69,10 @@ impl ListenSocket {
 /// Makes listening sockets for `shards` further shards at the addresses of `firsts`. The operating system
 /// distributes connections among all of them.
 ///
-/// With `SO_REUSEPORT` every server of a user may bind a port that another one has bound with the same
-/// option. So a socket that is bound here is bound without it, which fails if any process has the port,
-/// and gets the option afterwards: a second server that does likewise is refused, and does not silently
-/// get half of the connections.
+/// With `SO_REUSEPORT`, a user's process can bind a port that another of its processes has bound with the same
+/// option. So a socket is first bound without the option, which fails if any process uses the port,
+/// and gets the option afterwards. A second server then gets an error, instead of silently getting half of the
+/// connections.
 #[cfg(target_os = "linux")]
 fn siblings(
     firsts: &[TcpListener],
@@ -84,14 +84,14 @@ fn siblings(
     let before: Vec<bool> =
         firsts.iter().map(|first| SockRef::from(first).reuse_port()).collect::<io::Result<_>>()?;
     if !bound_here && before.contains(&false) {
-        let text = "the socket was not bound for several";
+        let text = "the socket was bound without SO_REUSEPORT";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     for first in firsts {
         SockRef::from(first).set_reuse_port(true)?;
     }
-    // No socket listens before all are bound: if one cannot be bound the others are closed, and with them
-    // the connections in their backlogs.
+    // No socket listens before all are bound. If one cannot be bound, the others are closed, and connections in their
+    // backlogs would be closed with them.
     let bound: io::Result<Vec<Vec<Socket>>> =
         (0..shards).map(|_| firsts.iter().map(sibling).collect()).collect();
     let listening = bound.and_then(|shards| {
@@ -122,9 +122,9 @@ fn sibling(first: &TcpListener) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-/// Other systems have no such option, or give all connections to one of the sockets.
+/// Other systems do not have such an option, or give all connections to one of the sockets.
 #[cfg(not(target_os = "linux"))]
 fn siblings(_: &[TcpListener], _: usize, _: bool) -> io::Result<Vec<Vec<TcpListener>>> {
-    let text = "this system does not deal connections out to several sockets";
+    let text = "this system does not distribute connections among several sockets";
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }

@@ -1,14 +1,13 @@
-//! A listening socket, and the ways to serve what it accepts.
+//! A listening socket, and the ways to serve its connections.
 //!
-//! Knows: what an application says about a server before it serves, how a server is split into workers, and
-//! where its handlers run. Does not know: any runtime; each adapter names its own in
+//! Knows: the settings of a server before it serves, how a server is split into workers, and where its handlers
+//! run. Does not know: any runtime; each adapter names its own in
 //! `pub type Listener = mcp_sse_driver::Listener<..>`.
 //!
-//! Decision: an adapter's listener is an alias. A type of each adapter that wraps this one was
-//! considered; it would repeat every method and its documentation. `Listener::bind(..)` through an alias
-//! leaves nothing to infer, because the alias has no parameter. The adapters' functions `serve` and
-//! `serve_local` are written out in each: the caller of a generic function would have to name the
-//! runtime.
+//! Decision: each adapter has an alias of [`Listener`] and not a type that wraps it, because a wrapper would repeat
+//! every method and its documentation. The alias has no type parameter, so `Listener::bind(..)` needs no type
+//! annotation. The functions `serve` and `serve_local` are written out in each adapter, because a generic function
+//! would need the runtime as an explicit type argument.
 //!
 //! Decision: `serve` calls its handler under a lock, because a handler is `FnMut` and sessions come from
 //! several threads. The future that the handler returns runs where `serve` is awaited (smol) or on that
@@ -50,15 +49,15 @@ use super::workers::{ShutdownOnDrop, run_each};
 /// A listening socket with a configuration: a server that does not serve yet.
 ///
 /// `R` is a runtime. Each adapter has an alias of this type, `mcp_sse_smol::Listener` or
-/// `mcp_sse_tokio::Listener`, whose page says what that runtime needs; the methods are the same. The
+/// `mcp_sse_tokio::Listener`, whose page describes the requirements of that runtime. The methods are the same. The
 /// examples here use smol.
 ///
 /// One thread owns the sockets and the state of a server, or several with [`workers`](Self::workers).
-/// Choose where handlers of sessions run by the method that serves:
+/// The method that serves determines where the handlers of sessions run:
 ///
 /// | method | threads of the server | handlers run |
 /// |---|---|---|
-/// | [`serve_local`](Self::serve_local) | the present one | on the present thread |
+/// | [`serve_local`](Self::serve_local) | the current one | on the current thread |
 /// | [`serve`](Self::serve) | one or more of its own | where the application awaits it |
 /// | [`serve_on_workers`](Self::serve_on_workers) | one or more of its own | on the thread of their session |
 ///
@@ -95,12 +94,12 @@ use super::workers::{ShutdownOnDrop, run_each};
 /// ```
 pub struct Listener<R: Runtime> {
     socket: ListenSocket,
-    /// The sockets were bound by this crate, so their options are known.
+    /// Whether this crate has bound the sockets, so that their options are known.
     bound_here: bool,
     config: Config,
     controls: ShardControl,
     workers: usize,
-    /// It is there if TLS is spoken on every connection.
+    /// Starts TLS on a connection; `None` if connections use plain HTTP.
     start_tls: Option<StartTls<R>>,
 }
 
@@ -110,18 +109,18 @@ impl<R: Runtime> Listener<R> {
         Self { socket, bound_here: false, config, controls, workers: 1, start_tls: None }
     }
 
-    /// Binds a TCP address; port 0 is any free port.
+    /// Binds a TCP address. Port 0 stands for any free port.
     ///
-    /// A name that stands for several addresses is bound at all of them, and so is a slice of several,
-    /// at most [`ADDRESSES_MAX`](crate::ADDRESSES_MAX): "localhost" is `127.0.0.1` with some clients
-    /// and `::1` with others. Those with port 0 get the same free port. An address that this machine
-    /// does not have is passed over if another can be bound, and the log says so at level info. One
-    /// server serves all of the addresses: limits and the [`Handle`] are of all together.
+    /// A name with several addresses is bound at all of them, because "localhost" is `127.0.0.1` for some clients and
+    /// `::1` for others. A slice of several addresses is bound at all of them as well. There may be at most
+    /// [`ADDRESSES_MAX`](crate::ADDRESSES_MAX). Addresses with port 0 get the same free port. An address that this
+    /// machine does not have is skipped if another can be bound, which is logged at level info. One server serves all
+    /// addresses: they share its limits and its [`Handle`].
     ///
     /// # Errors
     ///
-    /// The error of binding any of the addresses: it is in use, not this machine's, or not allowed.
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for more than `ADDRESSES_MAX` addresses.
+    /// Returns the error of binding an address: it is in use, does not belong to this machine, or is not permitted.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for more than `ADDRESSES_MAX` addresses.
     ///
     /// # Examples
     ///
@@ -139,7 +138,7 @@ impl<R: Runtime> Listener<R> {
         Ok(Self { bound_here: true, ..listener })
     }
 
-    /// Takes a TCP socket that is bound and listening already, as one that a process manager passed on.
+    /// Uses a TCP socket that is already bound and listening, for example one from a process manager.
     ///
     /// # Examples
     ///
@@ -161,15 +160,15 @@ impl<R: Runtime> Listener<R> {
         Self::new(ListenSocket::Tcp(vec![socket]), config)
     }
 
-    /// Listens on a Unix socket at `path`, for the present user alone: the file has mode 0600.
+    /// Listens on a Unix socket at `path`. The file has mode 0600, so only the current user can connect.
     ///
-    /// The file is removed when the server has ended. If there is a socket on which no process listens,
-    /// it is replaced; any other file is left alone. `Host` is checked as on loopback.
+    /// The file is removed when the server has ended. An existing socket file on which no process listens is
+    /// replaced; any other file is not touched. `Host` is checked as on a loopback address.
     ///
     /// # Errors
     ///
-    /// The error of binding; [`AddrInUse`](io::ErrorKind::AddrInUse) if a server listens there, and
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is a file that is not a socket.
+    /// Returns the error of binding: [`AddrInUse`](io::ErrorKind::AddrInUse) if a server listens at `path`, and
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if the file is not a socket.
     ///
     /// # Examples
     ///
@@ -190,12 +189,12 @@ impl<R: Runtime> Listener<R> {
         Self::bind_unix_with_mode(path, 0o600, config)
     }
 
-    /// Listens on a Unix socket whose file has the given mode, whatever the umask: 0660 lets a group
-    /// connect. All else is as with [`bind_unix`](Self::bind_unix).
+    /// Listens on a Unix socket like [`bind_unix`](Self::bind_unix), with another mode of its file. With 0660, the
+    /// file's group can connect as well. The umask has no effect on the mode.
     ///
     /// # Errors
     ///
-    /// As [`bind_unix`](Self::bind_unix).
+    /// Returns the errors of [`bind_unix`](Self::bind_unix).
     ///
     /// # Examples
     ///
@@ -222,30 +221,29 @@ impl<R: Runtime> Listener<R> {
         Ok(Self::new(ListenSocket::Unix(socket), config))
     }
 
-    /// Asks `authorizer` whether a request may proceed: each GET and POST of sessions, and each request
-    /// for the index page, before anything is looked up or made for it.
+    /// Sets a function that decides whether a request may proceed. It is called for each GET and POST of sessions,
+    /// and for each request for the index page, before any session is looked up or created.
     ///
     /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a
-    /// [`Decision`] that says how long the verdict holds. It is an `async` closure or function; a plain
+    /// [`Decision`], which limits how long the verdict is cached. It is an `async` closure or function; a plain
     /// closure that returns a future has to name its argument's type, `Arc<RequestHead>`. A verdict
-    /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal), to whom the session
-    /// belongs: no post of another principal reaches it.
+    /// allows a request on behalf of a [`Principal`](mcp_sse_core::Principal). A session belongs to the principal
+    /// that opened it: no post of another principal reaches it.
     ///
-    /// By default an allowed verdict holds for a minute for all requests with the same
-    /// `Authorization` field: see [`VerdictCache`] for what that means, and
+    /// By default a verdict that allows a request is cached for a minute, for all requests with the same
+    /// `Authorization` field. See [`VerdictCache`] for the consequences, and
     /// [`verdict_cache`](Self::verdict_cache) to change it.
     ///
-    /// The closure is called, and the future that it returns is polled, on a thread of the server;
-    /// so it must not block. Each thread works out at most [`DECISIONS_MAX`](crate::DECISIONS_MAX)
-    /// decisions at once, of which [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX)
-    /// for one address, and further requests wait. A decision that takes longer than
-    /// [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is given up, and its requests are
-    /// answered 503; so are those for which the closure or its future panics.
+    /// The closure is called, and its future is polled, on a thread of the server, so it must not block. At most
+    /// [`DECISIONS_MAX`](crate::DECISIONS_MAX) calls are in progress on each thread, at most
+    /// [`DECISIONS_PER_ADDRESS_MAX`](crate::DECISIONS_PER_ADDRESS_MAX) of them for one address, and further requests
+    /// wait. A call that takes longer than [`Timeouts::decision`](mcp_sse_core::Timeouts::decision) is dropped, and
+    /// its requests are answered 503. Requests for which the closure or its future panics are answered 503 as well.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError)
-    /// inside, if the configuration has static tokens as well.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError)
+    /// inside, if the configuration also has static tokens.
     ///
     /// # Examples
     ///
@@ -272,8 +270,8 @@ impl<R: Runtime> Listener<R> {
         Ok(self)
     }
 
-    /// Sets for how many credentials, and how long, verdicts of an [authorizer](Self::authorize) hold
-    /// without asking it again. The default is [`VerdictCache::new`].
+    /// Sets the cache of the [authorizer](Self::authorize)'s verdicts: for how many credentials, and for how long.
+    /// The default is [`VerdictCache::new`].
     ///
     /// # Examples
     ///
@@ -297,26 +295,25 @@ impl<R: Runtime> Listener<R> {
         self
     }
 
-    /// Serves with `workers` shards, each on a thread of its own: for machines with more work than one
-    /// processor can do. The default is 1, and the maximum [`WORKERS_MAX`](crate::WORKERS_MAX). A post
-    /// reaches the session that it names whichever shard has its connection, and the [`Handle`] reaches
-    /// all shards.
+    /// Sets the number of shards, each of which has a thread of its own. The default is 1, and the maximum is
+    /// [`WORKERS_MAX`](crate::WORKERS_MAX). Use several when one processor is not enough. A post
+    /// reaches its session also if another shard has its connection, and the [`Handle`] reaches all shards.
     ///
     /// On Linux each shard has a listening socket of its own at the same port, and the operating system
-    /// distributes connections; a port that another process has is refused as ever. On other systems,
-    /// on Unix sockets, and on a socket without `SO_REUSEPORT` that [`from_std`](Self::from_std) was
-    /// given, one shard accepts for all in turn.
+    /// distributes connections. Binding a port that another process uses is still an error. On other systems,
+    /// on Unix sockets, and on a socket without `SO_REUSEPORT` from [`from_std`](Self::from_std), one thread accepts
+    /// for all shards in turn.
     ///
-    /// [`Limits`](mcp_sse_core::Limits) are those of the whole server: each shard gets [its
-    /// share](mcp_sse_core::Limits::share_of), and connections may be distributed a little unevenly.
-    /// While a session has no room, a post for it that another shard has forwarded waits as one of its
-    /// own shard does, for [`Timeouts::hold`](mcp_sse_core::Timeouts::hold) at most. At most
-    /// [`Limits::forwarded_max`](mcp_sse_core::Limits::forwarded_max) of them wait, and further ones
+    /// [`Limits`](mcp_sse_core::Limits) are those of the whole server. Each shard gets [its
+    /// share](mcp_sse_core::Limits::share_of), although connections may be distributed a little unevenly.
+    /// A post that another shard has forwarded waits while its session has no room, for at most
+    /// [`Timeouts::hold`](mcp_sse_core::Timeouts::hold), like a post at the session's own shard. At most
+    /// [`Limits::forwarded_max`](mcp_sse_core::Limits::forwarded_max) forwarded posts wait; further ones
     /// are answered 503.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers, and for more than the maximum.
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers, and for more than the maximum.
     ///
     /// # Examples
     ///
@@ -335,11 +332,11 @@ impl<R: Runtime> Listener<R> {
         Ok(self)
     }
 
-    /// The address that clients connect to; the first, if there are several.
+    /// The address that clients connect to; the first one if there are several.
     ///
     /// # Errors
     ///
-    /// If the operating system cannot tell, or this is a Unix socket.
+    /// Returns an error for a Unix socket, and if the operating system does not know the address.
     ///
     /// # Examples
     ///
@@ -360,7 +357,7 @@ impl<R: Runtime> Listener<R> {
     ///
     /// # Errors
     ///
-    /// As [`local_addr`](Self::local_addr).
+    /// Returns the errors of [`local_addr`](Self::local_addr).
     ///
     /// # Examples
     ///
@@ -379,8 +376,8 @@ impl<R: Runtime> Listener<R> {
         self.socket.local_addrs()
     }
 
-    /// A handle to the server: it shuts the server down and reaches every session. Take it before the
-    /// server serves.
+    /// A handle to the server, which shuts the server down and sends to every session. Call this before the methods
+    /// that serve, because they consume the listener.
     ///
     /// # Examples
     ///
@@ -404,20 +401,20 @@ impl<R: Runtime> Listener<R> {
     }
 
     /// Serves on this thread. `handler` is called once for each session, and the future that it returns
-    /// runs on this thread as well; if it still runs when the server has ended, it is dropped.
+    /// runs on this thread as well. If that future still runs when the server has ended, it is dropped.
     ///
-    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped,
-    /// the server ends at once.
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the returned future is dropped,
+    /// the server ends immediately.
     ///
     /// # Errors
     ///
-    /// If the listening socket cannot be made non-blocking, and
+    /// Returns an error if the listening socket cannot be made non-blocking, and
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) with several [`workers`](Self::workers), for which
-    /// one thread is not enough: see [`serve_on_workers`](Self::serve_on_workers).
+    /// [`serve_on_workers`](Self::serve_on_workers) has to be used.
     ///
     /// # Panics
     ///
-    /// If `handler` does. A panic of the future that it returned ends that session alone.
+    /// Panics if `handler` panics. A panic of the future that it returned ends only that session.
     ///
     /// # Examples
     ///
@@ -445,28 +442,29 @@ impl<R: Runtime> Listener<R> {
     }
 
     /// Serves on a thread of its own, or on one for each of its [`workers`](Self::workers), and runs
-    /// the handlers outside of those.
+    /// the handlers on other threads.
     ///
-    /// `handler` is called once for each session, by one thread at a time. It is one of two:
+    /// `handler` is called once for each session, by one thread at a time. It is one of two kinds:
     ///
-    /// - an async closure or function. The future that it returns runs where this future runs: on smol
+    /// - an async closure or function. The future that it returns runs where the future of `serve` runs: on smol
     ///   as a part of it, and on tokio as a task of the runtime that runs it. So a handler that blocks
-    ///   its thread delays the other handlers only. On smol, a future that still runs when the server
-    ///   has ended, or when this future is dropped, is dropped.
-    /// - a closure that hands the session on, to a task on any executor, and returns `()` or, on tokio, a
+    ///   its thread delays only other handlers. On smol, a future that still runs when the server
+    ///   has ended, or when the future of `serve` is dropped, is dropped.
+    /// - a closure that passes the session to a task on any executor, and returns `()` or, on tokio, a
     ///   `JoinHandle`. It is called on a thread of the server, so it must not block.
     ///
-    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the future is dropped,
-    /// the server is shut down. If one worker fails, the others are shut down first.
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the returned future is dropped,
+    /// the server is shut down. If one worker fails, the others are shut down, and then the error is returned.
     ///
     /// # Errors
     ///
-    /// If a thread or its runtime cannot be started, or the listening socket cannot be made non-blocking.
+    /// Returns an error if a thread or its runtime cannot be started, or if the listening socket cannot be made
+    /// non-blocking.
     ///
     /// # Panics
     ///
-    /// If `handler` does, when all threads have ended. A panic of the future that it returned, or of a
-    /// task that it spawned, ends that session alone.
+    /// Panics if `handler` has panicked, after all threads have ended. A panic of the future that it returned, or of
+    /// a task that it spawned, ends only that session.
     ///
     /// # Examples
     ///
@@ -485,7 +483,7 @@ impl<R: Runtime> Listener<R> {
     /// # }
     /// ```
     ///
-    /// With an executor of the application's:
+    /// With an executor of the application:
     ///
     /// ```
     /// use mcp_sse_smol::{Config, Listener, Session};
@@ -513,21 +511,22 @@ impl<R: Runtime> Listener<R> {
         .await
     }
 
-    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers there:
+    /// Serves on a thread for each of its [`workers`](Self::workers), and runs the handlers on these threads.
     /// `handler` is called once for each session, on the thread of the session's connection, and the
     /// future that it returns runs on that thread as well. If that future still runs when the shard has
     /// ended, it is dropped. With one worker this is [`serve_local`](Self::serve_local) on a thread of
     /// its own.
     ///
-    /// Ends as [`serve`](Self::serve) does.
+    /// Ends after [`Handle::shutdown`], when the last connection has ended. If the returned future is dropped,
+    /// the server is shut down. If one worker fails, the others are shut down, and then the error is returned.
     ///
     /// # Errors
     ///
-    /// As [`serve`](Self::serve).
+    /// Returns the errors of [`serve`](Self::serve).
     ///
     /// # Panics
     ///
-    /// If `handler` does, when all threads have ended.
+    /// Panics if `handler` has panicked, after all threads have ended.
     ///
     /// # Examples
     ///
@@ -554,20 +553,20 @@ impl<R: Runtime> Listener<R> {
         self.on_threads(move |session, tasks: &_| R::spawn(tasks, handler(session))).await
     }
 
-    /// Serves each worker on a thread of its own, and waits until all threads have ended. If one fails or
-    /// panics, the server is shut down, and so it is if the future is dropped.
+    /// Serves each worker on a thread of its own, and waits until all threads have ended. The server is shut down
+    /// if one of them fails or panics, and if the returned future is dropped.
     async fn on_threads(
         self,
         on_session: impl Fn(Session, &R::Tasks) + Clone + Send + Sync + 'static,
     ) -> io::Result<()> {
-        let place = self.local_addr().map_or("unix".into(), |address| format!("{address}"));
+        let address = self.local_addr().map_or("unix".into(), |address| format!("{address}"));
         let handle = self.handle();
         let _stop = ShutdownOnDrop(handle.clone());
         let serve = move |worker: Worker<R>| R::block_on(worker.serve(on_session.clone()));
-        run_each(&place, &handle, self.into_workers()?, serve)?.await
+        run_each(&address, &handle, self.into_workers()?, serve)?.await
     }
 
-    /// The only worker, to be served on the present thread. Fails if there are to be several.
+    /// The only worker, which the current thread will serve. Fails if several workers are configured.
     fn into_worker(self) -> io::Result<Worker<R>> {
         if self.workers > 1 {
             let text = format!("one thread cannot serve with {} workers", self.workers);
@@ -581,7 +580,7 @@ impl<R: Runtime> Listener<R> {
         let Self { socket, bound_here, config, controls, workers, start_tls } = self;
         let on_unix_socket = !matches!(socket, ListenSocket::Tcp(_));
         if start_tls.is_some() && on_unix_socket {
-            let text = "TLS is for TCP, and not for a Unix socket";
+            let text = "TLS is not possible on a Unix socket";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         warn_of_impossible_https(&config, start_tls.is_some(), on_unix_socket);
@@ -611,21 +610,20 @@ fn warn_of_impossible_https(config: &Config, tls: bool, on_unix_socket: bool) {
     if !config.https_can_arrive(tls, on_unix_socket) {
         let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
         log::warn!(
-            "require_https refuses every request: this server speaks no TLS, and trusts no proxy \
-             that could say of a request that it came by https (see {proxies})"
+            "require_https refuses every request: this server has no TLS, and trusts no proxy that \
+             could forward https requests (see {proxies})"
         );
     }
 }
 
 #[cfg(feature = "tls")]
 impl<R: Runtime<TcpStream: TlsUpgrade>> Listener<R> {
-    /// Speaks TLS on every connection. Without this method, which needs the feature `tls` of the
-    /// adapter, a server speaks plain HTTP.
+    /// Uses TLS on every connection. By default, a server speaks plain HTTP. This method needs the feature `tls` of
+    /// the adapter.
     ///
     /// The handshake and the first request head have to be complete within
-    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) of the accept. A client that speaks plain HTTP
-    /// is told so, in HTTP. TLS is for TCP: a server with TLS and a Unix socket fails when it is to
-    /// serve.
+    /// [`Timeouts::head`](mcp_sse_core::Timeouts::head) after the accept. A client that speaks plain HTTP is answered
+    /// 400 in plain HTTP. TLS is not possible on a Unix socket: the methods that serve then return an error.
     ///
     /// # Examples
     ///
@@ -669,7 +667,7 @@ mod tests {
     use crate::testing::lines_in;
 
     #[test]
-    fn https_that_is_required_and_cannot_arrive_is_warned_of() {
+    fn require_https_that_no_request_can_satisfy_is_logged() {
         let said = |trusted: Option<&str>, require: bool| {
             let config = Config::builder().require_https(require);
             let config =

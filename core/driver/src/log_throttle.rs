@@ -1,17 +1,16 @@
-//! Limits how many lines of the log peers can cause, for adapters and programs.
+//! Limits how many log lines a peer can cause, for adapters and programs.
 //!
-//! Knows: a clock and a lock around the core's [`LineThrottle`], which decides when a line is due.
+//! Knows: a clock and a lock around the core's [`LineThrottle`], which decides when a line may be written.
 //! Does not know: the text of lines.
 
 use mcp_sse_core::{Clock, LineThrottle, SuppressedLines};
 
 use super::shared::Shared;
 
-/// Lets one line per second into the log, for one cause, and counts the lines that are left out.
+/// Allows one log line per second for one cause, and counts the lines that are suppressed.
 ///
-/// It is for adapters and programs, which have no [`Server`](mcp_sse_core::Server) that tells the
-/// time, and can be a `static`. Write the line if [`tell`](Self::tell) returns `Some`, with the
-/// value at its end:
+/// It has its own clock, so it can be a `static` in adapters and programs. Write the line if [`tell`](Self::tell)
+/// returns `Some`, with the value at the end of the line:
 ///
 /// ```
 /// use mcp_sse_driver::LogThrottle;
@@ -25,14 +24,14 @@ use super::shared::Shared;
 pub struct LogThrottle(Shared<Option<(Clock, LineThrottle)>>);
 
 impl LogThrottle {
-    /// Makes a throttle that lets the next line through.
+    /// Creates a throttle that allows the first line.
     #[must_use]
     pub const fn new() -> Self {
         Self(Shared::new(None))
     }
 
-    /// Decides about a line now. `Some` means that the line is to be written, with the value at its
-    /// end; `None` means that the line is left out and was counted.
+    /// Whether a line may be written now. `Some` means that the line has to be written, with the value at its
+    /// end, which displays the number of suppressed lines. `None` means that the line is suppressed; it was counted.
     pub fn tell(&self) -> Option<SuppressedLines> {
         let mut state = self.0.lock();
         let (clock, throttle) = state.get_or_insert_with(|| (Clock::start(), LineThrottle::new()));
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn log_throttle_lets_one_line_per_second_through() {
+    fn log_throttle_allows_one_line_per_second() {
         let throttle = LogThrottle::new();
         let start = Clock::start();
         let written = (0..1_000).filter_map(|_| throttle.tell()).count() as u64;

@@ -1,15 +1,15 @@
 //! The tasks of one thread of a server.
 //!
-//! Knows: what runs beside what, when to accept, and how long to pause when accepting fails. Does not know:
-//! any runtime, or what a turn does.
+//! Knows: which tasks there are, when to accept, and how long to pause when accepting fails.
+//! Does not know: any runtime, or the steps of a turn.
 //!
 //! Each thread runs three kinds of tasks:
 //!
 //! - one that accepts, while [`Shard::poll_accepting`] is true, and gives each stream to [`Shard::accept`];
 //! - one for each connection, which polls [`Shard::poll_connection`]: it reads;
-//! - one that polls [`Shard::poll_turn`]: it serves the clock, moves messages between the core and the
-//!   handles, and writes. Tasks that read only wake it, so that one turn writes what many reads brought
-//!   about: answers and events for one socket leave together.
+//! - one that polls [`Shard::poll_turn`]: it handles deadlines, moves messages between the core and the handles, and
+//!   writes. The tasks that read only wake it, so that one turn writes the results of many reads: answers and events
+//!   for one socket are written together.
 //!
 //! Where the operating system does not distribute connections, one of the threads also runs a task that
 //! accepts for all of them.
@@ -42,17 +42,17 @@ use super::verdicts::VerdictCache;
 use super::worker_count;
 use super::workers::run_each;
 
-/// Connections that one task accepts before the other tasks of its thread run. Without this bound, a peer
-/// that connects as fast as connections are accepted would have the thread for itself.
+/// The most connections that one task accepts before the other tasks of its thread run. Without this bound, a peer
+/// that connects as fast as connections are accepted would keep the other tasks from running.
 const ACCEPTED_MAX: u8 = 16;
-/// The pause after an error of accepting that is likely to come again, such as having no descriptor left.
+/// The pause after an error of accepting that is likely to occur again, such as having no descriptor left.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// One shard of a server before it runs: what its thread is given.
+/// The part of a server that one thread gets, from which it makes a shard.
 pub(super) struct Worker<R: Runtime> {
-    /// Where its connections come from; `None` if all requests are given to [`Handle::exchange`].
+    /// The source of its connections; `None` if all requests come from [`Handle::exchange`].
     pub(super) source: Option<ConnectionSource<ListenSocket>>,
-    /// What accepts for all workers, if this worker's thread is to run it.
+    /// The socket and the acceptor of all workers, if this worker's thread has to accept for all.
     pub(super) acceptor: Option<(ListenSocket, Acceptor)>,
     /// The configuration of the whole server.
     pub(super) config: Config,
@@ -88,19 +88,19 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Starts threads that serve requests whose HTTP is parsed by another server: those that
-/// [`Handle::exchange`] is given. They end after [`Handle::shutdown`].
+/// Starts threads that serve requests whose HTTP another server has parsed. The requests come from
+/// [`Handle::exchange`]. The threads end after [`Handle::shutdown`].
 ///
 /// Each of the `workers` threads has a shard of the server, as with
-/// [`Listener::workers`](crate::Listener::workers). `authorizer` and `cache` are what
+/// [`Listener::workers`](crate::Listener::workers). `authorizer` and `cache` have the meaning of
 /// [`Listener::authorize`](crate::Listener::authorize) and
-/// [`Listener::verdict_cache`](crate::Listener::verdict_cache) take. `handler` is called once for each
-/// session, on the session's thread, by one thread at a time; what it returns is run by `handlers`.
+/// [`Listener::verdict_cache`](crate::Listener::verdict_cache). `handler` is called once for each
+/// session, on the session's thread, by one thread at a time. If it returns a future, `handlers` runs that future.
 ///
 /// # Errors
 ///
-/// If a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for no worker, for
-/// more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer beside static tokens, and for a
+/// Returns an error if a thread cannot be started, and [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 workers,
+/// for more than [`WORKERS_MAX`](crate::WORKERS_MAX), for an authorizer together with static tokens, and for a
 /// configuration that needs an authorizer if there is none.
 pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     mut config: Config,
@@ -124,7 +124,7 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
         R::block_on(worker.serve(on_session.clone()))
             .inspect_err(|error| log::error!("the service cannot run: {error}"))
     };
-    // Nothing waits for the threads, which end by themselves.
+    // No task waits for the threads. They end after the shutdown.
     drop(run_each("service", &handle, controls.split(workers), serve)?);
     Ok(handle)
 }
@@ -137,7 +137,7 @@ pub(super) fn shared_handler<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     let handler = Arc::new(Mutex::new(handler));
     move |session, _: &R::Tasks| {
         R::run_handler(&handlers, || {
-            // The lock is poisoned when the handler has panicked, which ends the server.
+            // The lock is poisoned if the handler has panicked. The server then ends.
             let mut handler = handler.lock().ok()?;
             handler(session).serving()
         });
@@ -185,7 +185,7 @@ async fn accept<R: Runtime>(
             None => return,
             Some(Ok(Ok((stream, peer)))) => shard.accept(stream, peer),
             Some(Ok(Err(error))) => {
-                log::debug!("a connection was gone before it was served: {error}");
+                log::debug!("a connection ended before it was served: {error}");
             }
             Some(Err(error)) => pace.pause_after(&error).await,
         }
@@ -211,28 +211,28 @@ async fn accept_for_all<R: Runtime>(listener: RuntimeListener<R>, acceptor: Acce
         });
         match accepted.await {
             None => return,
-            // If the last shard with room has become full meanwhile, the connection waits here.
+            // If every shard has become full meanwhile, the connection waits here.
             Some(Ok(accepted)) => waiting = acceptor.give(accepted).err(),
             Some(Err(error)) => pace.pause_after(&error).await,
         }
     }
 }
 
-/// How fast a task accepts: it lets other tasks run now and then, and pauses when accepting fails.
+/// Slows an accepting task down: other tasks run between connections, and it pauses when accepting fails.
 struct AcceptBackoff<R: Runtime> {
     accepted: u8,
     timer: R::Timer,
-    /// When the log was last told of an error, and how many errors it has not been told of since.
+    /// The time of the last logged error, and the number of errors that were not logged since.
     warned: Option<Instant>,
-    unsaid: u32,
+    suppressed: u32,
 }
 
 impl<R: Runtime> AcceptBackoff<R> {
     fn new() -> Self {
-        Self { accepted: 0, timer: R::Timer::default(), warned: None, unsaid: 0 }
+        Self { accepted: 0, timer: R::Timer::default(), warned: None, suppressed: 0 }
     }
 
-    /// Call it before each connection that is accepted.
+    /// Lets other tasks run after [`ACCEPTED_MAX`] calls. Call it before each connection.
     async fn yield_now(&mut self) {
         self.accepted += 1;
         if self.accepted > ACCEPTED_MAX {
@@ -241,16 +241,16 @@ impl<R: Runtime> AcceptBackoff<R> {
         }
     }
 
-    /// Pauses, and warns of `error` at most once a second.
+    /// Pauses after `error`, which is logged at most once a second.
     async fn pause_after(&mut self, error: &io::Error) {
         let now = Instant::now();
         if self.warned.is_some_and(|warned| now.duration_since(warned) < Duration::from_secs(1)) {
-            self.unsaid += 1;
+            self.suppressed += 1;
         } else {
-            log::warn!("cannot accept a connection: {error} ({} times before)", self.unsaid);
-            (self.warned, self.unsaid) = (Some(now), 0);
+            log::warn!("cannot accept a connection: {error} ({} times before)", self.suppressed);
+            (self.warned, self.suppressed) = (Some(now), 0);
         }
-        // The peer has left before its connection was accepted, which says nothing about the next one.
+        // If the peer has left before its connection was accepted, the next accept may succeed: no pause.
         let left =
             matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted);
         self.timer.set(if left { now } else { now + BACKOFF });

@@ -1,7 +1,6 @@
 //! A stream of any kind that is served.
 //!
-//! Knows: what a stream tells of its peer, and on which streams TLS is spoken. Does not know: what is done
-//! in a handshake (`tls.rs`).
+//! Knows: the peer of a stream, and which streams use TLS. Does not know: the steps of a handshake (`tls.rs`).
 
 use core::task::{Context, Poll};
 use std::io::{self, IoSlice};
@@ -13,12 +12,12 @@ use super::connection_source::AcceptedStream;
 use super::runtime::Runtime;
 use super::socket::Socket;
 
-/// Puts TLS on an accepted TCP stream. It is called through a pointer, once for each connection, so that
+/// Starts TLS on an accepted TCP stream. It is a function pointer, called once for each connection, so that
 /// only `Listener::tls` needs a runtime with TLS.
 pub(super) type StartTls<R> =
     Arc<dyn Fn(<R as Runtime>::TcpStream, Peer) -> Box<dyn Socket> + Send + Sync>;
 
-/// A stream of any kind that is served.
+/// A stream of any kind that a shard serves.
 pub(super) enum ServedStream<R: Runtime> {
     Tcp(R::TcpStream),
     #[cfg(unix)]
@@ -27,7 +26,7 @@ pub(super) enum ServedStream<R: Runtime> {
 }
 
 impl<R: Runtime> ServedStream<R> {
-    /// The stream to be served, and its peer. Fails if the peer has left already.
+    /// Makes a stream ready to be served, and returns it with its peer. Fails if the peer has left already.
     pub(super) fn open(
         accepted: AcceptedStream<R>,
         start_tls: Option<&StartTls<R>>,

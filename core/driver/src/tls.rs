@@ -1,12 +1,12 @@
-//! TLS: certificates, and what can happen on a connection before its handshake is complete.
+//! TLS: certificates, and the handshake on a connection.
 //!
-//! Knows: PEM files and the errors in them; whether a client speaks TLS, and the answer to one that does
-//! not; that a byte counts as written when the kernel has it, and not when it is encrypted.
-//! Does not know: sockets, or how a handshake is driven; an adapter provides both, by the crate that
-//! puts rustls on its runtime.
+//! Knows: PEM files and the errors in them; whether a client speaks TLS, and the answer to a client that does
+//! not; that a byte counts as written when the kernel has it, and not when it was encrypted.
+//! Does not know: sockets, or the steps of a handshake. An adapter provides both, with the crate that
+//! integrates rustls with its runtime.
 //!
-//! A handshake takes place inside the reads of a connection that the core has accepted already. So
-//! no other connection waits for it, it counts against every limit on connections, and its deadline is that
+//! A handshake takes place inside the reads of a connection that the core has already accepted. So
+//! no other connection waits for it, the connection counts against every limit, and the deadline is that
 //! of a request head.
 //!
 //! Decision: the cryptography is `ring`, which needs a C compiler and nothing else. `aws-lc-rs`, the
@@ -47,38 +47,47 @@ use crate::log_throttle::LogThrottle;
 const ALPN: &[u8] = b"http/1.1";
 /// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 0x16;
-/// Bytes that are read and discarded from a peer that does not speak TLS.
+/// The most bytes that are read and discarded from a peer that does not speak TLS.
 const DISCARD_BYTES_MAX: usize = 64 << 10;
 
 /// A certificate with its private key, and the settings of TLS: versions 1.2 and 1.3, ALPN `http/1.1`.
+///
+/// The example of `Listener::tls` reads a certificate and serves with it.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    lines: Arc<Lines>,
+    throttles: Arc<TlsLogThrottles>,
 }
 
 /// Throttles of log lines about connections without a complete handshake: one line a second for each cause.
 #[derive(Default)]
-struct Lines {
+struct TlsLogThrottles {
     not_tls: LogThrottle,
     failed: LogThrottle,
 }
 
 impl Tls {
-    /// Reads a certificate chain, the server's own certificate first, and its private key: PEM, the
-    /// key in PKCS #8, PKCS #1 or SEC 1.
+    /// Reads a certificate chain and its private key from PEM files. The first certificate must be the server's own.
+    /// The key may be PKCS #8, PKCS #1 or SEC 1.
     ///
     /// # Errors
     ///
-    /// [`TlsError`], if a file cannot be read or has not the expected contents, or if the key does not
+    /// Returns a [`TlsError`] if a file cannot be read or does not have the expected contents, or if the key does not
     /// belong to the certificate.
+    ///
+    /// ```
+    /// use mcp_sse_driver::{Tls, TlsProblem};
+    ///
+    /// let error = Tls::from_pem_files("/no/cert.pem", "/no/key.pem").unwrap_err();
+    /// assert!(matches!(error.problem(), TlsProblem::Unreadable(_)));
+    /// ```
     pub fn from_pem_files(
         cert_path: impl AsRef<Path>,
         key_path: impl AsRef<Path>,
     ) -> Result<Self, TlsError> {
         let (cert_path, key_path) = (cert_path.as_ref(), key_path.as_ref());
-        let cert = File { what: "certificate", path: cert_path };
-        let key = File { what: "key", path: key_path };
+        let cert = PemFile { what: "certificate", path: cert_path };
+        let key = PemFile { what: "key", path: key_path };
         let cert_pem = cert.read()?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&cert_pem)
             .collect::<Result<_, _>>()
@@ -102,7 +111,7 @@ impl Tls {
             .map_err(|error| key.error(TlsProblem::Unusable(error.to_string())))?;
         let pair = CertifiedKey::new(chain, private);
         match pair.keys_match() {
-            // Some keys cannot tell their public half; then the pair is taken as it is.
+            // Some keys do not reveal their public half. Then the pair is accepted without this check.
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err(key.error(TlsProblem::KeyMismatch(cert_path.into())));
@@ -117,14 +126,14 @@ impl Tls {
         Ok(Self::from_config(Arc::new(config)))
     }
 
-    /// Takes a configuration of rustls: for client certificates, several names, certificates that
-    /// change, or another provider of cryptography. Its list of ALPN protocols is replaced by
+    /// Uses a configuration of rustls, for client certificates, several names, certificates that
+    /// change at run time, or another provider of cryptography. Its list of ALPN protocols is replaced by
     /// `http/1.1`.
     #[must_use]
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Self { config: Arc::new(config), lines: Arc::default() }
+        Self { config: Arc::new(config), throttles: Arc::default() }
     }
 }
 
@@ -136,12 +145,12 @@ impl fmt::Debug for Tls {
 
 /// One of the two files, for errors about it.
 #[derive(Clone, Copy)]
-struct File<'a> {
+struct PemFile<'a> {
     what: &'static str,
     path: &'a Path,
 }
 
-impl File<'_> {
+impl PemFile<'_> {
     fn read(self) -> Result<Vec<u8>, TlsError> {
         fs::read(self.path).map_err(|error| self.error(TlsProblem::Unreadable(error)))
     }
@@ -189,17 +198,17 @@ impl TlsError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TlsProblem {
-    /// The file is missing, or may not be read.
+    /// The file does not exist or cannot be read.
     Unreadable(io::Error),
-    /// The file is not sound PEM; the text says how.
+    /// The file is not valid PEM, for this reason.
     NotPem(&'static str),
-    /// The file has no certificate.
+    /// The file contains no certificate.
     NoCertificate,
-    /// The file has no private key.
+    /// The file contains no private key.
     NoKey,
-    /// The private key is encrypted. There is no way to give its password.
+    /// The private key is encrypted, which is not supported.
     EncryptedKey,
-    /// The certificate or key is broken, or of a kind that is not supported.
+    /// The certificate or key is invalid, or of a kind that is not supported.
     Unusable(String),
     /// The private key does not belong to the certificate in this other file.
     KeyMismatch(PathBuf),
@@ -240,20 +249,19 @@ impl core::error::Error for TlsError {
 
 /// A TCP stream of a runtime on which TLS can be started.
 pub trait TlsUpgrade: Socket + Sized {
-    /// A handshake under way.
+    /// The future of a handshake.
     type Handshake: Future<Output = io::Result<Self::TlsStream>> + Unpin;
     /// The stream after a complete handshake.
     type TlsStream: TlsStream;
 
-    /// Returns the first byte that was received and leaves it to be read; `None` if the peer has shut its
-    /// side down.
+    /// Returns the first received byte without consuming it; `None` if the peer has shut down its side.
     ///
     /// # Errors
     ///
     /// Any error ends the connection.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>>;
 
-    /// Begins the server's side of a handshake.
+    /// Starts the server's side of a handshake.
     fn handshake(self, config: Arc<ServerConfig>) -> Self::Handshake;
 }
 
@@ -267,18 +275,18 @@ pub trait TlsStream {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnexpectedEof`] if the peer has shut its side down without `close_notify`. Any
+    /// Returns [`ErrorKind::UnexpectedEof`] if the peer has shut down its side without `close_notify`. Any
     /// other error ends the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Gives all encrypted bytes to the kernel.
+    /// Writes all encrypted bytes to the kernel.
     ///
     /// # Errors
     ///
     /// Any error ends the connection.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sends `close_notify`, and shuts the write side of the TCP stream down.
+    /// Sends `close_notify`, and shuts down the write side of the TCP stream.
     ///
     /// # Errors
     ///
@@ -286,76 +294,79 @@ pub trait TlsStream {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-/// A [`Socket`] on which TLS is spoken, from the first byte of its handshake on.
+/// A [`Socket`] with TLS. Its first read does the handshake.
 ///
-/// A peer that speaks plain HTTP gets an answer in plain HTTP that says so.
+/// A peer that speaks plain HTTP is answered 400 in plain HTTP.
 pub(super) struct TlsSocket<P: TlsUpgrade> {
-    stage: Stage<P>,
+    stage: TlsStage<P>,
     tls: Tls,
     peer: Peer,
 }
 
-enum Stage<P: TlsUpgrade> {
-    /// Nothing was received yet.
+enum TlsStage<P: TlsUpgrade> {
+    /// No byte was received yet.
     Silent(P),
     Handshake(P::Handshake),
     Open {
         stream: P::TlsStream,
-        /// The number of bytes that were encrypted and have not all reached the kernel.
-        owed: usize,
+        /// The number of bytes that were encrypted and are not all written to the kernel.
+        unflushed: usize,
     },
-    /// The peer does not speak TLS, and gets an answer that says so.
-    Plain {
+    /// The peer does not speak TLS, and is answered in plain HTTP.
+    PlainHttp {
         socket: P,
         answer: Vec<u8>,
         sent: usize,
         shut: bool,
         discarded: usize,
     },
-    /// The handshake has failed. It is the stage between two others as well.
+    /// The handshake has failed. This is also the temporary value during a change of the stage.
     Failed,
 }
 
 impl<P: TlsUpgrade> TlsSocket<P> {
-    /// Takes an accepted stream on which nothing was read yet. `peer` is for log lines.
+    /// Creates a socket from an accepted stream on which no byte was read yet. `peer` is for log lines.
     pub(super) fn new(socket: P, tls: &Tls, peer: Peer) -> Self {
-        Self { stage: Stage::Silent(socket), tls: tls.clone(), peer }
+        Self { stage: TlsStage::Silent(socket), tls: tls.clone(), peer }
     }
 
-    /// Ready with true in the stages in which bytes are exchanged, and with false if the peer has shut its
-    /// side down before.
+    /// Completes the handshake. Ready with true if bytes can be exchanged, and with false if the peer has shut down
+    /// its side before it sent a byte.
     fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             match &mut self.stage {
-                Stage::Open { .. } | Stage::Plain { .. } => return Poll::Ready(Ok(true)),
-                Stage::Failed => return Poll::Ready(Err(ErrorKind::NotConnected.into())),
-                Stage::Silent(socket) => {
+                TlsStage::Open { .. } | TlsStage::PlainHttp { .. } => return Poll::Ready(Ok(true)),
+                TlsStage::Failed => return Poll::Ready(Err(ErrorKind::NotConnected.into())),
+                TlsStage::Silent(socket) => {
                     let Some(first) = ready!(socket.poll_first(cx))? else {
                         return Poll::Ready(Ok(false));
                     };
-                    let Stage::Silent(socket) = mem::replace(&mut self.stage, Stage::Failed) else {
+                    let TlsStage::Silent(socket) = mem::replace(&mut self.stage, TlsStage::Failed)
+                    else {
                         continue;
                     };
                     self.stage = if first == HANDSHAKE {
-                        Stage::Handshake(socket.handshake(self.tls.config.clone()))
+                        TlsStage::Handshake(socket.handshake(self.tls.config.clone()))
                     } else {
-                        if let Some(unsaid) = self.tls.lines.not_tls.tell() {
+                        if let Some(unsaid) = self.tls.throttles.not_tls.tell() {
                             let peer = &self.peer;
-                            log::info!("{peer} does not speak TLS, as this port does{unsaid}");
+                            log::info!(
+                                "{peer} does not speak TLS, which this port requires{unsaid}"
+                            );
                         }
                         let answer = not_plain();
-                        Stage::Plain { socket, answer, sent: 0, shut: false, discarded: 0 }
+                        TlsStage::PlainHttp { socket, answer, sent: 0, shut: false, discarded: 0 }
                     };
                 }
-                Stage::Handshake(handshake) => {
+                TlsStage::Handshake(handshake) => {
                     let done = ready!(core::pin::Pin::new(handshake).poll(cx));
-                    self.stage = Stage::Failed;
+                    self.stage = TlsStage::Failed;
                     match done {
-                        Ok(stream) => self.stage = Stage::Open { stream, owed: 0 },
+                        Ok(stream) => self.stage = TlsStage::Open { stream, unflushed: 0 },
                         Err(error) => {
                             // A peer may leave during a handshake; other failures are logged.
                             if error.kind() == ErrorKind::InvalidData
-                                && let Some(unsaid) = self.tls.lines.failed.tell()
+                                && let Some(unsaid) = self.tls.throttles.failed.tell()
                             {
                                 let peer = &self.peer;
                                 log::info!("{peer}: the TLS handshake failed: {error}{unsaid}");
@@ -387,21 +398,21 @@ impl<P: TlsUpgrade> Socket for TlsSocket<P> {
             return Poll::Ready(Ok(0));
         }
         match &mut self.stage {
-            Stage::Open { stream, .. } => {
-                // Tickets and alerts of TLS itself do not wait for the next write.
+            TlsStage::Open { stream, .. } => {
+                // Session tickets and alerts of TLS are written now, because the next write may be much later.
                 if stream.connection().wants_write()
                     && let Poll::Ready(Err(error)) = stream.poll_flush(cx)
                 {
                     return Poll::Ready(Err(error));
                 }
                 match ready!(stream.poll_read(cx, buffer)) {
-                    // Many clients end without `close_notify`. No request can be cut short by that
-                    // unnoticed, because each carries its length (RFC 9112 §9.8).
+                    // Many clients end without `close_notify`. This cannot truncate a request unnoticed, because each
+                    // request has its length (RFC 9112 §9.8).
                     Err(error) if error.kind() == ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
                     done => Poll::Ready(done),
                 }
             }
-            Stage::Plain { socket, answer, sent, shut, discarded } => {
+            TlsStage::PlainHttp { socket, answer, sent, shut, discarded } => {
                 while let Some(rest) = answer.get(*sent..).filter(|rest| !rest.is_empty()) {
                     match ready!(socket.poll_write(cx, &[IoSlice::new(rest)]))? {
                         0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
@@ -411,8 +422,8 @@ impl<P: TlsUpgrade> Socket for TlsSocket<P> {
                 if !mem::replace(shut, true) {
                     ready!(socket.poll_shutdown(cx))?;
                 }
-                // The rest of the request is read, because a reset would destroy the answer (RFC 9112
-                // §9.6). The core does not get these bytes, so its deadline for a request head applies.
+                // The rest of the request is read, because a reset could destroy the answer (RFC 9112
+                // §9.6). The core does not get these bytes, so its deadline for a request head limits this.
                 loop {
                     match ready!(socket.poll_read(cx, buffer))? {
                         0 => return Poll::Ready(Ok(0)),
@@ -423,48 +434,48 @@ impl<P: TlsUpgrade> Socket for TlsSocket<P> {
                     }
                 }
             }
-            Stage::Silent(_) | Stage::Handshake(_) | Stage::Failed => {
+            TlsStage::Silent(_) | TlsStage::Handshake(_) | TlsStage::Failed => {
                 Poll::Ready(Err(ErrorKind::NotConnected.into()))
             }
         }
     }
 
-    /// Ready when the kernel has every byte that is counted. If encrypted bytes counted before they are
-    /// sent, neither the core's limits nor its stall timer would cover them.
+    /// Ready when the kernel has all bytes that are reported as written. If encrypted bytes were reported earlier,
+    /// neither the core's limits nor its stall timer would cover them.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_begun(cx))?;
-        let Stage::Open { stream, owed } = &mut self.stage else {
+        let TlsStage::Open { stream, unflushed } = &mut self.stage else {
             return Poll::Ready(Err(ErrorKind::NotConnected.into()));
         };
-        if *owed == 0 {
-            *owed = stream.connection().writer().write_vectored(pieces)?;
+        if *unflushed == 0 {
+            *unflushed = stream.connection().writer().write_vectored(pieces)?;
         }
-        // Until the flush is complete the core offers the same bytes again, possibly with more behind them.
+        // Until the flush is complete, the core offers the same bytes again, possibly followed by more.
         ready!(stream.poll_flush(cx))?;
-        Poll::Ready(Ok(mem::take(owed)))
+        Poll::Ready(Ok(mem::take(unflushed)))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stage {
-            Stage::Open { stream, .. } => stream.poll_shutdown(cx),
-            Stage::Plain { socket, .. } => socket.poll_shutdown(cx),
-            // Nothing was sent, so nothing can be lost by closing at once.
-            Stage::Silent(_) | Stage::Handshake(_) | Stage::Failed => {
+            TlsStage::Open { stream, .. } => stream.poll_shutdown(cx),
+            TlsStage::PlainHttp { socket, .. } => socket.poll_shutdown(cx),
+            // No byte was sent, so closing immediately loses nothing.
+            TlsStage::Silent(_) | TlsStage::Handshake(_) | TlsStage::Failed => {
                 Poll::Ready(Err(ErrorKind::NotConnected.into()))
             }
         }
     }
 }
 
-/// Sends `close_notify` if the socket takes it now. A connection that has ended is closed without a
-/// shutdown, which TCP reports as an end, and TLS as a truncation.
+/// Sends `close_notify` if that is possible without waiting. Without it, the peer's TLS library would report a
+/// truncated connection.
 impl<P: TlsUpgrade> Drop for TlsSocket<P> {
     fn drop(&mut self) {
-        if let Stage::Open { stream, .. } = &mut self.stage {
+        if let TlsStage::Open { stream, .. } = &mut self.stage {
             let _ = stream.poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }

@@ -1,4 +1,4 @@
-//! A listening Unix socket with its file.
+//! A listening Unix socket and its file.
 //!
 //! Knows: whether a socket file is in use, and when it may be replaced and removed.
 //! Does not know: what is served on it.
@@ -27,8 +27,7 @@ pub(super) struct UnixListenSocket {
     pub(super) file: SocketFile,
 }
 
-/// The file of a listening socket. Dropping this removes the file, unless another socket has taken its
-/// place.
+/// The file of a listening socket. Dropping this removes the file if it still belongs to the socket.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -39,18 +38,18 @@ pub(super) struct SocketFile {
 type FileId = (u64, u64);
 
 impl UnixListenSocket {
-    /// Listens at `path`; users to whom `mode` gives write access may connect. Fails with
-    /// [`ErrorKind::AddrInUse`] if a server listens there, and with [`ErrorKind::AlreadyExists`] if
-    /// there is a file that is not a socket.
+    /// Listens at `path`. Users to whom `mode` gives write access can connect. Fails with
+    /// [`ErrorKind::AddrInUse`] if a server listens at `path`, and with [`ErrorKind::AlreadyExists`] if
+    /// the file is not a socket.
     pub(super) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        // The socket is bound under a shorter name first, so a path that is too long would not fail below,
-        // and no client could connect to it.
+        // The socket is first bound at a shorter path. So a path that is too long would not fail below, but no client
+        // could connect to it.
         SocketAddr::from_pathname(path)?;
         let stale = find_stale(path)?;
-        // Between `bind` and `chmod` every user may connect whom the umask admits. So the socket is
-        // bound in a directory that other users cannot enter, and moved.
-        let room = PrivateRoom::beside(path)?;
-        let inside = room.0.join("s");
+        // Between `bind` and `chmod`, the umask would determine which users can connect. So the socket is
+        // bound in a directory that other users cannot enter, and is moved afterwards.
+        let directory = PrivateDirectory::beside(path)?;
+        let inside = directory.0.join("s");
         let socket = UnixListener::bind(&inside)?;
         fs::set_permissions(&inside, Permissions::from_mode(mode))?;
         let id = file_id(&inside)?;
@@ -58,16 +57,16 @@ impl UnixListenSocket {
             && file_id(path).is_ok_and(|id| id == stale)
         {
             fs::remove_file(path)?;
-            log::info!("removed {}, on which nobody listened any more", path.display());
+            log::info!("removed {}, on which no process was listening", path.display());
         }
-        // Unlike a rename, a link fails if another process has made a file there meanwhile. Some file
-        // systems have no links.
+        // Unlike a rename, a link fails if another process has created a file there meanwhile. Some file
+        // systems do not support links.
         match fs::hard_link(&inside, path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(in_use(path)),
             Err(_) => fs::rename(&inside, path)?,
         }
-        // The file has to be found at the end even if the process has changed its directory by then.
+        // The file must be found at the end, also if the process has changed its working directory.
         let path = std::path::absolute(path)?;
         Ok(Self { socket, file: SocketFile { path, id } })
     }
@@ -103,30 +102,30 @@ fn find_stale(path: &Path) -> io::Result<Option<FileId>> {
         let text = format!("{} exists and is not a socket", path.display());
         return Err(io::Error::new(ErrorKind::AlreadyExists, text));
     }
-    // If a server hangs and its backlog is full, connecting blocks: so a thread does it.
+    // Connecting blocks if a server hangs and its backlog is full, so another thread connects.
     let (sender, connected) = mpsc::channel();
-    let there = path.to_path_buf();
-    thread::Builder::new().name("mcp-sse looks".into()).spawn(move || {
-        // The receiver is gone after the timeout.
-        let _ = sender.send(UnixStream::connect(there).map(drop));
+    let path_to_probe = path.to_path_buf();
+    thread::Builder::new().name("mcp-sse probe".into()).spawn(move || {
+        // The receiver is dropped after the timeout.
+        let _ = sender.send(UnixStream::connect(path_to_probe).map(drop));
     })?;
     match connected.recv_timeout(ANSWER_WITHIN) {
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
             Ok(Some((data.dev(), data.ino())))
         }
         Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // The server may be alive: a process that may not connect may not remove the file either.
+        // The server may be alive. A process without the permission to connect must not remove the file.
         Ok(Err(error)) => Err(error),
         Ok(Ok(())) | Err(_) => Err(in_use(path)),
     }
 }
 
 /// A directory that only this user can enter. Dropping it removes the directory.
-struct PrivateRoom(PathBuf);
+struct PrivateDirectory(PathBuf);
 
-impl PrivateRoom {
-    /// Makes a directory on the file system of `path`. Its name is short, because a socket's path may
-    /// not be long.
+impl PrivateDirectory {
+    /// Creates a directory on the file system of `path`. Its name is short, because the length of a socket's path is
+    /// limited.
     fn beside(path: &Path) -> io::Result<Self> {
         let parent = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -134,14 +133,15 @@ impl PrivateRoom {
         };
         let mut number = process::id();
         loop {
-            let room = parent.join(format!(".{number:x}"));
-            match DirBuilder::new().mode(0o700).create(&room) {
-                Ok(()) => return Ok(Self(room)),
+            let directory = parent.join(format!(".{number:x}"));
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Ok(()) => return Ok(Self(directory)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     number = number.wrapping_add(1);
                 }
                 Err(error) => {
-                    let text = format!("cannot make a directory in {}: {error}", parent.display());
+                    let text =
+                        format!("cannot create a directory in {}: {error}", parent.display());
                     return Err(io::Error::new(error.kind(), text));
                 }
             }
@@ -149,9 +149,9 @@ impl PrivateRoom {
     }
 }
 
-impl Drop for PrivateRoom {
+impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        // There is no socket in it any more if it was moved.
+        // The directory contains the socket only if it was not moved.
         let _ = fs::remove_file(self.0.join("s"));
         let _ = fs::remove_dir(&self.0);
     }

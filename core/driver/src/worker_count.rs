@@ -1,9 +1,9 @@
-//! How many shards one server may have.
+//! The number of shards that a server may have.
 
 use std::io;
 
-/// The maximum number of shards of one server. A session's token has room for more, but no machine has as
-/// many processors.
+/// The maximum number of shards of one server: 256.
+// A session's token has room for more, but more shards than processors are useless.
 pub const WORKERS_MAX: usize = 256;
 
 /// Returns `workers` if it is a possible number of shards, and an error of kind `InvalidInput` if it is

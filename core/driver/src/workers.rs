@@ -1,7 +1,6 @@
 //! The threads of one server.
 //!
-//! Knows: how the threads are started and named, and how they end together. Does not know: what a thread
-//! runs.
+//! Knows: how the threads are started and named, and how all of them end. Does not know: what a thread runs.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -22,13 +21,13 @@ impl Drop for ShutdownOnDrop {
 }
 
 /// Starts a thread for each of `jobs`, and shuts the server of `handle` down if one cannot be started, or
-/// fails or panics later. A thread's name has the `place` that is served; if there are several threads, a
-/// number comes before it, since some operating systems cut long names off.
+/// fails or panics later. A thread's name contains `address`. If there are several threads, a
+/// number precedes it, because some operating systems cut long names.
 ///
-/// The future that is returned waits until all threads have ended. It returns the first error that one of
-/// them has returned, and panics if one of them did.
+/// The returned future waits until all threads have ended. It returns the first error of a thread, and panics if a
+/// thread has panicked.
 pub(super) fn run_each<J: Send + 'static>(
-    place: &str,
+    address: &str,
     handle: &Handle,
     jobs: Vec<J>,
     run: impl Fn(J) -> io::Result<()> + Send + Sync + 'static,
@@ -39,21 +38,21 @@ pub(super) fn run_each<J: Send + 'static>(
     let mut joins = Vec::with_capacity(jobs.len());
     for (number, job) in jobs.into_iter().enumerate() {
         let number = if several { format!("{number} ") } else { String::new() };
-        let name = format!("mcp-sse {number}{place}");
+        let name = format!("mcp-sse {number}{address}");
         let (run, sender) = (run.clone(), sender.clone());
-        // It is dropped when the thread ends, or cannot be started. A thread that ends without an error or a
-        // panic has been shut down before, and then a second shutdown changes nothing.
+        // This is dropped when the thread ends or cannot be started. A thread ends without an error or a panic only
+        // after a shutdown, and a second shutdown has no effect.
         let stop = ShutdownOnDrop(handle.clone());
         let thread = thread::Builder::new().name(name).spawn(move || {
             let _stop = stop;
-            // The receiver is gone if the future that waited has been dropped.
+            // The receiver was dropped if the waiting future was dropped.
             let _ = sender.try_send(run(job));
         })?;
         joins.push(thread);
     }
     Ok(async move {
         let mut served = Ok(());
-        // The channel is closed when the last thread has ended, in whatever way.
+        // The channel is closed when the last thread has ended, also if it has panicked.
         while let Ok(end) = ends.recv().await {
             served = served.and(end);
         }
@@ -86,7 +85,7 @@ mod tests {
         }
     }
 
-    /// Polls on this thread whenever it is woken, for a minute at most.
+    /// Polls on this thread whenever it is woken, for at most a minute.
     fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let clock = Clock::start();

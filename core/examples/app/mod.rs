@@ -21,7 +21,7 @@ use mcp_sse_core::{
 };
 use mcp_sse_demo::banner::Banner;
 use mcp_sse_demo::listen_address::ListenAddress;
-use mcp_sse_demo::protocol::{Burst, Reply, answer};
+use mcp_sse_demo::protocol::{Burst, DemoReply, answer};
 use mcp_sse_demo::signals;
 
 /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
@@ -183,10 +183,10 @@ impl Desk {
         while self.flush(server, now) {
             let Some(message) = self.inbox.pop_front() else { break };
             match answer(&message) {
-                Reply::None => {}
-                Reply::Frame(frame) => self.unsent = Some(frame),
-                Reply::Burst(burst) => self.burst = Some(burst),
-                Reply::Broadcast { notice, then } => {
+                DemoReply::None => {}
+                DemoReply::Frame(frame) => self.unsent = Some(frame),
+                DemoReply::Burst(burst) => self.burst = Some(burst),
+                DemoReply::Broadcast { notice, then } => {
                     let all: Vec<_> = server.sessions().map(|session| session.id()).collect();
                     let reach = server.broadcast(all, &notice, now);
                     self.unsent = Some(then.reached(reach.queued));

@@ -71,13 +71,17 @@ impl Server {
 
     /// A session waits for room in all queues together, for the frame that was refused last.
     pub(super) fn wait_for_budget(&mut self, key: Key) {
-        if self.waiting_for_budget.is_empty() {
-            self.queues_looked_until = self.queues_looked_until.max(self.after_pause());
+        if core::mem::replace(&mut self.sessions[key].waiting_for_budget, true) {
+            return;
         }
-        let session = &mut self.sessions[key];
-        if !core::mem::replace(&mut session.waiting_for_budget, true) {
-            self.waiting_for_budget.push_back(key);
+        let soon = self.after_pause();
+        match self.waiting_for_budget.len() {
+            0 => self.queues_looked_until = self.queues_looked_until.max(soon),
+            // While one session waits, passes may be far apart; with another, that one may go first.
+            1 => self.queues_looked_until = self.queues_looked_until.min(soon),
+            _ => {}
         }
+        self.waiting_for_budget.push_back(key);
     }
 
     /// Tells the application if a session that has refused a frame has room for it. Says whether it did.

@@ -1,6 +1,6 @@
-//! Tries a server out: starts it, does the handshake, and reports what it is or what is wrong with it.
+//! Tries out a server: starts it, does the handshake, and reports what the server is or what is wrong with it.
 //!
-//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions; no client is served.
+//! Knows: `initialize`, `ping` and `tools/list`. Does not know: sessions, because no client is served.
 //!
 //! Decision: what is wrong or right is printed first, and the last lines of stderr once the process
 //! has ended. Up to eight servers of a file are tried at once, and reported in the file's order.
@@ -27,33 +27,34 @@ use super::output::ServerOutput;
 use super::printed::Printed;
 use super::stderr::printable;
 
-/// How long a server may take to answer everything, by default: time enough to download a package.
+/// Default time in which a server must answer all requests of a check: 60 s, because `npx` or `uvx` may have to
+/// download a package first.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is reported that a server has not answered yet; within a shorter timeout, at least twice.
+/// Interval between two reports that a server has not answered yet: 5 s, or half of the timeout if that is shorter.
 pub const PROGRESS: Duration = Duration::from_secs(5);
-/// How long a server may take to exit when its output has ended, for its status to be reported.
+/// How long the exit status is waited for when the server has closed its stdin or stdout.
 const EXIT: Duration = Duration::from_secs(1);
-/// The shortest time between two such reports.
+/// The shortest interval between two reports.
 const PROGRESS_MIN: Duration = Duration::from_millis(100);
-/// The first request.
+/// The method of the first request.
 const FIRST_ASKED: &str = "initialize";
-/// The most pages of tools that are counted.
+/// The most pages of `tools/list` that are requested.
 const PAGES_MAX: u32 = 100;
-/// Bytes read from the process at once.
+/// The most bytes of one read from the process.
 const READ_BYTES: usize = 64 << 10;
 
-/// What a working server is.
+/// What [`check`] has found out about a working server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
-    /// Its name and version.
+    /// The server's name and version.
     pub server: String,
-    /// The protocol revision that it agreed to.
+    /// The protocol revision in the server's answer to `initialize`.
     pub protocol_version: String,
-    /// How many tools it has; `None` if it has not the capability `tools`.
+    /// The number of the server's tools; `None` if the server does not have the capability `tools`.
     pub tools: Option<usize>,
-    /// Lines on its stdout that were no messages, which do no harm.
+    /// The number of lines on the server's stdout that were not messages. The bridge ignores such lines.
     pub lines_refused: u64,
-    /// How long all that took.
+    /// The time that the check took.
     pub took: Duration,
 }
 
@@ -73,31 +74,31 @@ impl fmt::Display for Findings {
     }
 }
 
-/// Why a server is of no use.
+/// Why a server cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckError {
-    /// There is no such program.
+    /// There is no program of this name.
     NotFound(String),
-    /// The system does not start it, for this reason.
+    /// The operating system could not start the process, for this reason.
     NotStarted(String),
-    /// It ended.
+    /// The process exited before it had answered.
     Exited(Exit),
-    /// It closed its stdout, and runs.
+    /// The process closed its stdout without exiting.
     ClosedOutput,
-    /// It closed its stdin, and runs.
+    /// The process closed its stdin without exiting.
     ClosedInput,
-    /// It has not answered in time.
+    /// The server did not answer in time.
     Silent {
-        /// The request that it has not answered.
+        /// The method of the unanswered request.
         asked: &'static str,
-        /// The time that it had for everything.
+        /// The time that the server had for all requests.
         timeout: Duration,
-        /// How many lines it printed that were no messages.
+        /// The number of lines on the server's stdout that were not messages.
         lines_refused: u64,
     },
-    /// It answered this request with this error.
+    /// The server answered a request of this method with this error.
     Refused(&'static str, String),
-    /// It answered this request with something else than its result.
+    /// The server answered a request of this method, and the answer is not a result of that method.
     Unexpected(&'static str),
 }
 
@@ -120,28 +121,27 @@ impl fmt::Display for CheckError {
                 Ok(())
             }
             Self::Refused(what, error) => write!(f, "answered {what} with an error: {error}"),
-            Self::Unexpected(what) => write!(f, "answered {what} with what is no answer to it"),
+            Self::Unexpected(what) => write!(f, "answered {what} with an invalid result"),
         }
     }
 }
 
 impl core::error::Error for CheckError {}
 
-/// A server that has not answered yet.
+/// A report that a server has not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StillWaiting {
-    /// The request that it has not answered.
+    /// The method of the unanswered request.
     pub asked: &'static str,
-    /// Time since it was started.
+    /// The time since the process was started.
     pub waited: Duration,
-    /// The time that it has for everything.
+    /// The time that the server has for all requests; `None` is unlimited.
     pub timeout: Option<Duration>,
-    /// The last line that it printed on stderr, if that is [kept](Children::keep_stderr).
+    /// The last line that the process printed on stderr, if stderr is [kept](Children::keep_stderr).
     pub last_stderr: Option<String>,
 }
 
 impl fmt::Display for StillWaiting {
-    /// Says what is known, and no more: what a launcher of packages does meanwhile is known from stderr only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, waited, timeout, last_stderr } = self;
         write!(f, "no answer to {asked} yet after {} s", waited.as_secs_f64())?;
@@ -159,12 +159,27 @@ impl fmt::Display for StillWaiting {
     }
 }
 
-/// Tries a server out, within `timeout` if there is one, and calls `progress` each [`PROGRESS`] until it
-/// has answered. Its process is being ended when this returns.
+/// Tries out a server: starts `command`, sends `initialize`, `ping` and `tools/list`, and ends the process.
+///
+/// `name` is the server's name in the log. `timeout` limits the whole check; `None` is unlimited, and [`TIMEOUT`]
+/// is a good default. `progress` is called every [`PROGRESS`] while the server has not answered. When this
+/// returns, the end of the process has begun; [`Children::finish`] waits until it has ended.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Returns a [`CheckError`] if the program is missing, exits, answers with an error or does not answer in time.
+///
+/// ```
+/// use mcp_sse_bridge::check::{CheckError, TIMEOUT, check};
+/// use mcp_sse_bridge::children::Children;
+/// use mcp_sse_bridge::command::ServerCommand;
+///
+/// let children = Children::new()?;
+/// let command = ServerCommand::new("no-such-program", ["--stdio"]);
+/// let checked = check(&children, &command, "files", Some(TIMEOUT), |waiting| eprintln!("{waiting}"));
+/// assert_eq!(smol::block_on(checked), Err(CheckError::NotFound("no-such-program".into())));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub async fn check(
     children: &Children,
     command: &ServerCommand,
@@ -221,14 +236,14 @@ pub async fn check(
     }
 }
 
-/// A server that is tried out.
+/// A server under check.
 struct CheckedServer<'w> {
     child: Child,
     output: ServerOutput,
     buffer: Box<[u8]>,
     asked: u32,
     waits_for: &'w Cell<&'static str>,
-    /// Set when the server has closed its input: its output is read until then.
+    /// Set when the server has closed its input: its output is read until this instant.
     ends_until: Option<Instant>,
 }
 
@@ -274,7 +289,7 @@ impl CheckedServer<'_> {
             Some(_) => Some(self.count_tools().await?),
             None => None,
         };
-        // Texts of the server go to a terminal.
+        // These texts of the server will be printed on a terminal.
         let said = |text: &str| printable(text.as_bytes());
         let server = format!("{} {}", said(&server_info.name), said(&server_info.version));
         let protocol_version = said(&protocol_version);
@@ -296,7 +311,8 @@ impl CheckedServer<'_> {
         Ok(count)
     }
 
-    /// Sends a request and waits for its answer. Requests of the server meanwhile are refused, except for its pings.
+    /// Sends a request and waits for the answer. Meanwhile, the server's pings are answered, and its other requests
+    /// are refused.
     async fn ask<T: for<'a> Deserialize<'a>>(
         &mut self,
         method: &'static str,
@@ -349,7 +365,7 @@ impl CheckedServer<'_> {
             error_body(
                 Some(id),
                 code::METHOD_NOT_FOUND,
-                "nobody is asked while the server is tried out",
+                "this server is only being checked: there is no client",
             )
         };
         self.write(body).await
@@ -371,8 +387,8 @@ impl CheckedServer<'_> {
         Ok(())
     }
 
-    /// The next message that was read already. There is one request at a time, so an answer that cannot be read is the
-    /// answer to it.
+    /// The next message in what was read already. An answer that cannot be read is the answer to the current request,
+    /// because there is only one request at a time.
     async fn said(&mut self) -> Option<Result<Message, CheckError>> {
         loop {
             return Some(match self.output.next_printed()? {
@@ -394,11 +410,11 @@ impl CheckedServer<'_> {
             }
             let (child, buffer, ends_until) = (&mut self.child, &mut self.buffer, self.ends_until);
             let read = poll_fn(|cx| {
-                // The exit is looked at before the output: what the server has printed last can then be read.
+                // The exit is polled before the output, so that everything printed before the exit is read.
                 let exit = child.poll_exit(cx);
                 match child.poll_read(cx, buffer) {
                     Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
-                    // Other processes may hold its stdout open when it has ended.
+                    // Other processes may hold the stdout of an exited server open.
                     Poll::Pending if exit.is_ready() => Poll::Ready(Some(0)),
                     Poll::Pending if ends_until.is_some() => Poll::Pending,
                     Poll::Pending => child.poll_input_closed(cx).map(|()| None),
@@ -412,12 +428,12 @@ impl CheckedServer<'_> {
                 None
             };
             match future::or(read, late).await {
-                // The pipes of a server that exits close one after the other, stdin first: its last output is still to
-                // be read.
+                // An exiting server closes its pipes one after the other, stdin first. Its last output is still to be
+                // read.
                 None if ends_until.is_none() => self.ends_until = Some(Instant::now() + EXIT),
                 None => return Err(self.end(CheckError::ClosedInput).await),
                 Some(0) => {
-                    // Its last line may have no end.
+                    // The last line may have no line feed.
                     self.output.end();
                     return match self.said().await {
                         Some(said) => said,
@@ -429,7 +445,8 @@ impl CheckedServer<'_> {
         }
     }
 
-    /// Why the server does not answer any more: it has exited, or else `otherwise`.
+    /// The reason why the server does not answer any more: its exit, or `otherwise` if it does not exit within
+    /// [`EXIT`].
     async fn end(&mut self, otherwise: CheckError) -> CheckError {
         let exit = async { Some(poll_fn(|cx| self.child.poll_exit(cx)).await) };
         let late = async {

@@ -1,6 +1,6 @@
-//! A process that was started, as its session has it: its pipes, and how it has ended.
+//! The session's side of a running process: its stdin, its stdout and its exit status.
 //!
-//! Knows: pipes, and that dropping the [`Child`] is the one way in which an ending begins.
+//! Knows: pipes, and that the end of a process begins when its [`Child`] is dropped.
 //! Does not know: how a process is started (see `supervisor`) or ended (see `ending`).
 //!
 //! Decision: an exit is noticed by a process descriptor of Linux, or by a check every 50 ms
@@ -22,12 +22,12 @@ use smol::stream::Stream;
 
 use super::guard;
 
-/// How a process ended.
+/// The exit status of a process, or the signal that ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub(super) ExitStatus);
 
 impl Exit {
-    /// Whether it is the status by which shells and the guard say that the program could not be run.
+    /// Whether this is status 126 or 127, by which shells and the [guard] report that a program could not be run.
     #[must_use]
     pub fn was_not_run(self) -> bool {
         let codes = [guard::STATUS_NOT_FOUND, guard::STATUS_NOT_RUN];
@@ -45,7 +45,10 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A process that was started. Its end begins when this is dropped, or by [`end`](Self::end).
+/// A process that was started by [`Children::spawn`](super::children::Children::spawn).
+///
+/// The process is ended when this value is dropped or passed to [`end`](Self::end): its stdin is closed, then its
+/// process group gets SIGTERM, then SIGKILL, two seconds apart.
 pub struct Child {
     pid: u32,
     pipes: Option<(Async<ChildStdin>, Async<ChildStdout>)>,
@@ -54,7 +57,7 @@ pub struct Child {
     ending: Sender<LastPipes>,
 }
 
-/// The pipes of a process that is to end, and what is still written to it.
+/// The pipes of a process that has to end, and the last bytes to write to it.
 pub(super) struct LastPipes {
     pub(super) stdin: Async<ChildStdin>,
     pub(super) stdout: Async<ChildStdout>,
@@ -62,8 +65,8 @@ pub(super) struct LastPipes {
 }
 
 impl Child {
-    /// A process with these pipes. Its exit comes by the one channel, and its pipes go by the other when its end
-    /// is to begin.
+    /// Creates a child with these pipes. It receives its exit status from `exit`, and sends its pipes to `ending`
+    /// when the process has to end.
     pub(super) fn new(
         pid: u32,
         stdin: Async<ChildStdin>,
@@ -74,17 +77,17 @@ impl Child {
         Self { pid, pipes: Some((stdin, stdout)), exit: Box::pin(exit), exited: None, ending }
     }
 
-    /// The number of the process, which is that of its group too.
+    /// The process id of the [guard], which is also the id of the process group.
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Writes to the stdin of the process.
+    /// Writes to the process's stdin, and returns how many bytes were written.
     ///
     /// # Errors
     ///
-    /// A broken pipe if the process has closed its stdin.
+    /// Returns [`io::ErrorKind::BrokenPipe`] if the process has closed its stdin.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some((stdin, _)) = &self.pipes else { return broken() };
         loop {
@@ -97,11 +100,11 @@ impl Child {
         }
     }
 
-    /// Reads from the stdout of the process; 0 bytes at the end.
+    /// Reads from the process's stdout into `buffer`, and returns how many bytes were read: 0 at the end.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Returns the error of the read.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -113,8 +116,8 @@ impl Child {
         }
     }
 
-    /// Waits until the other end of the process's stdin is closed: the process has closed it, or has ended. Some
-    /// systems do not report that; then the next write fails.
+    /// Waits until the process has closed its stdin or has ended. Some operating systems do not report this; there,
+    /// the next write fails instead.
     pub fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some((stdin, _)) = &self.pipes else { return Poll::Ready(()) };
         loop {
@@ -122,35 +125,36 @@ impl Child {
                 return Poll::Ready(());
             }
             match ready!(stdin.poll_readable(cx)) {
-                // It may have been reported wrongly.
+                // A spurious wake-up: poll once more.
                 Ok(()) => {}
-                // The next write notices it.
+                // The next write will fail, and report it.
                 Err(_) => return Poll::Pending,
             }
         }
     }
 
-    /// Waits until the process has ended. What it has left behind may still run, and is being ended.
+    /// Waits until the server has exited. Processes that the server has left behind may still run; they are being
+    /// ended.
     pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         if self.exited.is_none() {
             self.exited = ready!(self.exit.as_mut().poll_next(cx));
         }
         match self.exited {
             Some(exit) => Poll::Ready(exit),
-            // The task that looks after it always sends an exit, unless it has panicked.
+            // The supervising task always sends an exit status, unless it has panicked.
             None => Poll::Ready(Exit(ExitStatus::from_raw(0x7f00))),
         }
     }
 
-    /// Writes `last_words` to the process's stdin, closes that, and lets its end begin. What it still prints is
-    /// discarded. Returns at once.
+    /// Writes `last_words` to the process's stdin, closes it, and begins to end the process. Further output of the
+    /// process is discarded. Returns immediately.
     pub fn end(mut self, last_words: Vec<u8>) {
         self.begin_end(last_words);
     }
 
     fn begin_end(&mut self, last_words: Vec<u8>) {
         if let Some((stdin, stdout)) = self.pipes.take() {
-            // It fails if the process has ended before; there is nothing left to do then.
+            // This fails if the process has ended already.
             let _ = self.ending.try_send(LastPipes { stdin, stdout, last_words });
         }
     }
@@ -161,7 +165,7 @@ fn is_hung_up(pipe: &Async<ChildStdin>) -> bool {
     const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
     let mut fds = [PollFd::new(pipe, PollFlags::empty())];
-    // If the call fails, that is not known.
+    // If the call fails, assume that the pipe is open.
     rustix::event::poll(&mut fds, Some(&NOW)).is_ok()
         && fds.iter().any(|fd| fd.revents().intersects(gone))
 }

@@ -1,12 +1,12 @@
-//! All processes of a bridge: how one is started, how many there may be, and that every one ends.
+//! All processes of a bridge: starts them, limits their number, and waits for their end.
 //!
-//! Knows: the thread that looks after processes, and slots.
-//! Does not know: messages, sessions; what one process goes through (see `supervisor` and `ending`).
+//! Knows: the thread that supervises processes, and the slots that limit their number.
+//! Does not know: messages, sessions, or the life of one process (see `supervisor` and `ending`).
 //!
-//! Theory of operation. Each process has a task of its own, on one thread for all, from before it is started until
-//! it has been reaped. A [`Child`] is a hold on its pipes. Whatever becomes of the session (the client leaves or
-//! stalls, the process ends, the server stops, the future is dropped), the `Child` is dropped in the end, and
-//! that is the one way in which an ending begins.
+//! Theory of operation. Each process has a task of its own, from before its start until it has been reaped. All of
+//! these tasks run on one thread. A session owns a [`Child`], which has the process's pipes. However a session ends
+//! (the client leaves or stalls, the process exits, the server stops, the future is dropped), the `Child` is
+//! dropped, and dropping it is the only way in which the end of a process begins.
 //!
 //! Decision: there are at most as many processes as there may be sessions, those that are ending included.
 //! A process keeps its descriptors until it has been reaped, which may be seconds after its session has
@@ -37,14 +37,34 @@ use super::stderr::{LastLines, StderrRate};
 use super::supervisor::{SupervisedProcess, Surroundings};
 use super::{descriptors, guard};
 
-/// How many descriptors of the bridge a process takes while it runs: its three pipes, the socket to its guard, and
-/// one that is readable at its end.
+/// The number of the bridge's file descriptors that one running process takes: three pipes, the socket to its guard,
+/// and a process descriptor.
 pub const DESCRIPTORS: u32 = 5;
-/// How long [`Children::finish`] waits at most: two steps, the time that a guard has to kill, and some time for a busy
-/// machine.
+/// The longest time that [`Children::finish`] waits: 8 s. That is 2 s after the end of stdin, 2 s after SIGTERM, 2 s
+/// for the guard to kill, and 2 s for a busy machine.
 pub const FINISH: Duration = Duration::from_secs(8);
 
-/// All processes of a bridge. Cheap to clone.
+/// All processes of a bridge, and the thread that supervises them. Cheap to clone: clones share the processes.
+///
+/// `main` must call [`guard::run`] before anything else, because processes are started through the executable that
+/// is running.
+///
+/// ```no_run
+/// use mcp_sse_bridge::children::Children;
+/// use mcp_sse_bridge::command::ServerCommand;
+/// use mcp_sse_bridge::guard;
+///
+/// fn main() -> std::io::Result<()> {
+///     if guard::run().is_some() {
+///         return Ok(());
+///     }
+///     let children = Children::new()?;
+///     let child = smol::block_on(children.spawn(&ServerCommand::shell("exit 7"), None, "example"))?;
+///     drop(child);
+///     assert_eq!(children.finish(), 0);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Children {
     shared: Arc<ChildrenShared>,
@@ -53,39 +73,41 @@ pub struct Children {
 struct ChildrenShared {
     executor: Arc<Executor<'static>>,
     surroundings: Surroundings,
-    /// Closed when no step of an ending is to be waited for any more.
+    /// Closed when processes have to be killed without waiting for the steps of their end.
     hurry: Sender<Never>,
-    /// Tasks that are not done.
+    /// The number of tasks that are not done.
     supervised: Mutex<usize>,
     done: Condvar,
-    /// As many units as there may be processes; one that starts puts one in, and takes it out when it has
-    /// been reaped.
+    /// A channel with a capacity of as many units as there may be processes. A process puts a unit in before it
+    /// starts, and takes one out when it has been reaped.
     slots: OnceLock<(Sender<()>, Receiver<()>)>,
-    /// The thread ends when this is dropped.
+    /// Dropping this ends the thread.
     _thread: Sender<Never>,
 }
 
 impl Children {
-    /// No processes yet. What they print on stderr is logged at the default [`StderrRate`].
+    /// Starts the supervising thread, without any processes. Processes' stderr is logged at the default
+    /// [`StderrRate`].
     ///
     /// # Errors
     ///
-    /// If the thread that looks after them cannot be started.
+    /// Returns an error if the thread cannot be started.
     pub fn new() -> io::Result<Self> {
         Self::with_stderr_rate(StderrRate::default())
     }
 
-    /// No processes yet. What each of them prints on stderr is logged at this rate at most.
+    /// Starts the supervising thread, without any processes. `stderr_rate` limits how much of each process's stderr
+    /// is logged.
     ///
     /// # Errors
     ///
-    /// If the thread that looks after them cannot be started.
+    /// Returns an error if the thread cannot be started.
     pub fn with_stderr_rate(stderr_rate: StderrRate) -> io::Result<Self> {
         let executor = Arc::new(Executor::new());
         let (running, stopped) = bounded::<Never>(1);
         let thread_executor = executor.clone();
         thread::Builder::new().name("children".into()).spawn(move || {
-            // It ends with an error, when the last clone is gone.
+            // `recv` returns an error when the last clone of `Children` has been dropped.
             smol::block_on(thread_executor.run(stopped.recv())).ok();
         })?;
         let (hurry, hurried) = bounded(1);
@@ -107,9 +129,10 @@ impl Children {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Limits the number of processes of sessions at once, those that are being ended among them: each has
-    /// [`DESCRIPTORS`] until it has been reaped, which may be seconds after its session. Further sessions wait. The
-    /// first limit that is set holds; by default there is none.
+    /// Limits the number of concurrent processes of sessions, at least 1. Unlimited by default.
+    ///
+    /// Processes that are being ended count, because each keeps [`DESCRIPTORS`] until it has been reaped, which may
+    /// be seconds after the end of its session. Further sessions wait. Only the first call has an effect.
     pub fn limit(&self, processes: usize) {
         let _ = self.shared.slots.set(bounded(processes.max(1)));
     }
@@ -117,26 +140,29 @@ impl Children {
     /// Waits until there may be one more process. Cancel-safe.
     pub(super) async fn slot(&self) -> ProcessSlot {
         let Some((slots, _)) = self.shared.slots.get() else { return ProcessSlot(None) };
-        // Both ends are held here.
+        // `send` cannot fail: `shared` owns the receiver.
         let taken = slots.send(()).await.is_ok();
         ProcessSlot(taken.then(|| self.shared.clone()))
     }
 
-    /// Counts of the processes.
+    /// The counters of all processes.
     #[must_use]
     pub fn status(&self) -> &Arc<BridgeStatus> {
         &self.shared.surroundings.status
     }
 
-    /// Starts a process. `head` is the request whose header fields the command may take, and `name` is the name in the
-    /// log. The program itself is started by the [guard], so a missing program is known from the
-    /// [exit](super::child::Exit::was_not_run) only.
+    /// Starts a process.
     ///
-    /// A future that is dropped leaves no process behind.
+    /// `head` is the request whose header fields may become variables ([`ServerCommand::header_to_env`]). `name` is
+    /// the name of the process in the log. The program is started by the [guard], so a missing program is not an
+    /// error here: the process then [exits with status 127](super::child::Exit::was_not_run).
+    ///
+    /// If the returned future is dropped, a process that it has started is ended.
     ///
     /// # Errors
     ///
-    /// Those of the system: too many processes or descriptors, no such directory.
+    /// Returns the error of the operating system: there are too many processes or descriptors, or the directory does
+    /// not exist.
     pub async fn spawn(
         &self,
         command: &ServerCommand,
@@ -146,11 +172,7 @@ impl Children {
         self.spawn_in(ProcessSlot(None), command, head, name).await
     }
 
-    /// As [`spawn`](Self::spawn); the process has the slot until it has been reaped.
-    ///
-    /// # Errors
-    ///
-    /// As [`spawn`](Self::spawn).
+    /// Starts a process like [`spawn`](Self::spawn). The process keeps `slot` until it has been reaped.
     pub(super) async fn spawn_in(
         &self,
         slot: ProcessSlot,
@@ -181,8 +203,8 @@ impl Children {
             let done = TaskDone(&shared);
             match SupervisedProcess::start(command, &shared.surroundings.status) {
                 Ok((process, child)) => {
-                    // If the receiver is gone, the child is dropped here; if it goes later, the child is
-                    // dropped with the channel, whose sender must therefore be dropped here.
+                    // If the receiver has been dropped, the child is dropped here. If the receiver is dropped later,
+                    // the child is dropped with the channel; so the sender must not outlive this line.
                     drop(started.try_send(Ok(child)));
                     drop(started);
                     process.supervise(&name, &shared.surroundings).await;
@@ -197,30 +219,32 @@ impl Children {
         start.recv().await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
     }
 
-    /// Keeps the last lines of stderr from now on, for [`last_stderr`](Self::last_stderr), instead of
-    /// only logging them.
+    /// Keeps the last ten lines of stderr from now on, for [`last_stderr`](Self::last_stderr). They are logged as
+    /// well.
     pub fn keep_stderr(&self) {
         self.shared.surroundings.stderr.begin();
     }
 
-    /// The last ten lines of stderr of all processes together.
+    /// The last ten lines that all processes together have printed on stderr, oldest first. Empty unless
+    /// [`keep_stderr`](Self::keep_stderr) was called.
     #[must_use]
     pub fn last_stderr(&self) -> Vec<String> {
         self.shared.surroundings.stderr.last()
     }
 
-    /// Runs a task beside the processes. It should end when the bridge does.
+    /// Runs a task on the supervising thread.
     pub(super) fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.shared.executor.spawn(task).detach();
     }
 
-    /// Skips the waiting of endings: every process that is being ended, or will be, is killed at once.
+    /// Kills every process that is being ended, now and later, without waiting for it to react to SIGTERM.
     pub fn hurry(&self) {
         self.shared.hurry.close();
     }
 
-    /// Waits until every process has ended; every [`Child`] should have been dropped. Returns how many processes are left
-    /// after [`FINISH`]: 0, if the system can kill them.
+    /// Blocks until every process has ended, for at most [`FINISH`]. Drop every [`Child`] before.
+    ///
+    /// Returns the number of processes that still run; this is 0 if the operating system could kill all of them.
     #[must_use]
     pub fn finish(&self) -> usize {
         let until = Instant::now() + FINISH;
@@ -251,7 +275,7 @@ impl ChildrenShared {
     }
 }
 
-/// The right of one process to be there, if their number is limited. It is given back when this is dropped.
+/// One unit of the limit on the number of processes, if there is a limit. Dropping this frees the unit.
 pub(super) struct ProcessSlot(Option<Arc<ChildrenShared>>);
 
 impl Drop for ProcessSlot {
@@ -262,7 +286,7 @@ impl Drop for ProcessSlot {
     }
 }
 
-/// Counts a task as done when this is dropped, whatever way it went.
+/// Counts a task as done when this is dropped, also if the task has panicked.
 struct TaskDone<'s>(&'s ChildrenShared);
 
 impl Drop for TaskDone<'_> {
@@ -272,7 +296,7 @@ impl Drop for TaskDone<'_> {
     }
 }
 
-/// The file of the running program. It may have been replaced since the start; Linux can run it all the same.
+/// The running program's executable. On Linux this also works if the file was replaced since the start.
 fn own_program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { env::current_exe() }
 }
@@ -299,7 +323,7 @@ mod tests {
         let cat = process::Command::new("cat");
         let mut start = Box::pin(children.start(ProcessSlot(None), cat, "cat".into()));
         assert!(start.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        // It was started and waits to be taken; then its session is gone.
+        // The process was started, and its child waits in the channel when the session ends.
         telling.recv_timeout(Duration::from_secs(30)).unwrap();
         drop(start);
         assert_eq!(children.finish(), 0);
@@ -315,16 +339,16 @@ mod tests {
         children.limit(1);
         let cat = || process::Command::new("cat");
         smol::block_on(async {
-            let slot = future::or(children.slot(), in_time("a place")).await;
+            let slot = future::or(children.slot(), in_time("a slot")).await;
             let first = children.start(slot, cat(), "first".into()).await.unwrap();
             let mut second = Box::pin(children.slot());
             assert!(future::poll_once(second.as_mut()).await.is_none(), "there is one process");
             drop(first);
             let slot = future::or(second, in_time("the first one's end")).await;
             assert_eq!(children.status().running(), 0, "before it has been reaped");
-            // A place that nobody uses is given back as well.
+            // Dropping an unused slot frees it as well.
             drop(slot);
-            drop(future::or(children.slot(), in_time("the place again")).await);
+            drop(future::or(children.slot(), in_time("the slot again")).await);
         });
         assert_eq!(children.finish(), 0);
     }

@@ -1,7 +1,7 @@
-//! What to run: a program, its arguments, its directory, its environment.
+//! The command of a server: a program, its arguments, its directory and its environment.
 //!
-//! Knows: what an operator has configured, before the first request. Of a request it takes the values of header fields
-//! that the operator named, into variables that the operator named, and nothing else.
+//! Knows: what an operator has configured before the first request. From a request, only the header fields that the
+//! operator has named are read; their values become environment variables that the operator has named.
 //! Does not know: processes (see `children`), sessions.
 //!
 //! Decision: a variable that a header field may set is never inherited, so that no client gets the
@@ -19,13 +19,24 @@ use mcp_sse_driver::LogThrottle;
 
 use super::lines::LINE_BYTES_MAX;
 
-/// The variables of the bridge's own environment that a [clean](ServerCommand::clean_env) one has: those that the
-/// official SDKs hand down to the servers that they start.
+/// The variables that a [clean environment](ServerCommand::clean_env) inherits from the bridge. They are the ones
+/// that the official SDKs pass to the servers that they start.
 pub const CLEAN_ENV: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
-/// The longest value of a header field that becomes a variable, in bytes. A longer one does not.
+/// The longest value of a header field that becomes a variable: 8 KiB. A longer value is ignored, with a warning.
 pub const HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// How to start an MCP server that speaks on its standard input and output.
+///
+/// ```
+/// use mcp_sse_bridge::command::{ServerCommand, Variable};
+///
+/// let server = ServerCommand::new("npx", ["-y", "@modelcontextprotocol/server-everything"])
+///     .cwd(Some("/srv".into()))
+///     .env([Variable("LOG_LEVEL".into(), "debug".into())])
+///     .header_to_env(["X-Api-Key=API_KEY".parse()?]);
+/// assert_eq!(server.to_string(), "npx -y @modelcontextprotocol/server-everything");
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ServerCommand {
     program: OsString,
@@ -37,11 +48,13 @@ pub struct ServerCommand {
     line_bytes_max: usize,
 }
 
-/// A variable of the form `NAME=VALUE`, as the environment has them.
+/// An environment variable: its name and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable(pub OsString, pub OsString);
 
-/// A header field whose value becomes a variable: `X-Api-Key=API_KEY`.
+/// A header field whose value becomes an environment variable, parsed from text such as `X-Api-Key=API_KEY`.
+///
+/// Variables that decide what code is run (such as `PATH`, `LD_PRELOAD` or `NODE_OPTIONS`) cannot be named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderToEnv {
     field: String,
@@ -49,7 +62,9 @@ pub struct HeaderToEnv {
 }
 
 impl ServerCommand {
-    /// Runs a program with its arguments; no shell reads them.
+    /// Creates a command that runs `program` with `args`, without a shell.
+    ///
+    /// A `program` without a slash is looked up in `PATH`.
     pub fn new(
         program: impl Into<OsString>,
         args: impl IntoIterator<Item = impl Into<OsString>>,
@@ -65,67 +80,74 @@ impl ServerCommand {
         }
     }
 
-    /// Runs a line by the shell.
+    /// Creates a command that runs `line` with `sh -c`.
     #[must_use]
     pub fn shell(line: impl Into<OsString>) -> Self {
         Self::new("sh", [OsString::from("-c"), line.into()])
     }
 
-    /// Sets the directory to run in, the bridge's own by default. A relative program is looked for from there.
+    /// Sets the working directory. `None`, the default, is the bridge's own directory. A relative path of the program
+    /// starts at the working directory.
     #[must_use]
     pub fn cwd(mut self, cwd: Option<PathBuf>) -> Self {
         self.cwd = cwd;
         self
     }
 
-    /// Sets variables, on top of what is inherited; of two of one name the last counts.
+    /// Adds variables to the environment. A variable replaces an inherited one and an earlier one of the same name.
+    /// By default, the environment is inherited, with `PYTHONUNBUFFERED=1` in addition if it is not set.
     #[must_use]
     pub fn env(mut self, variables: impl IntoIterator<Item = Variable>) -> Self {
         self.env.extend(variables.into_iter().map(|Variable(name, value)| (name, value)));
         self
     }
 
-    /// Sets whether only [`CLEAN_ENV`] is inherited of the bridge's own environment. By default all of it is.
+    /// Sets whether the process inherits only the variables in [`CLEAN_ENV`] from the bridge. `false` by default: it
+    /// inherits all variables.
     #[must_use]
     pub const fn clean_env(mut self, clean: bool) -> Self {
         self.clean_env = clean;
         self
     }
 
-    /// Makes header fields of the request that opened a session variables of that session's process.
-    /// Such a variable is never inherited from the bridge; [`env`](Self::env) can give it a default.
+    /// Passes header fields of the request that opened a session to that session's process, as environment variables.
+    ///
+    /// Such a variable is never inherited from the bridge. [`env`](Self::env) can set a default for requests without
+    /// the field. A field is ignored with a warning if it is sent twice, is longer than [`HEADER_BYTES_MAX`], or
+    /// contains a NUL byte. A [shared process](super::SharedProcess) has no such variables.
     #[must_use]
     pub fn header_to_env(mut self, headers: impl IntoIterator<Item = HeaderToEnv>) -> Self {
         self.headers.extend(headers);
         self
     }
 
-    /// Sets the longest line of its output, in bytes; 16 MiB by default. Longer ones are passed over.
+    /// Sets the longest line that the server may print on stdout, in bytes; 16 MiB by default. A longer line is
+    /// dropped; if it was an answer, the client gets an error instead.
     #[must_use]
     pub const fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
         self.line_bytes_max = line_bytes_max;
         self
     }
 
-    /// The longest line of its output that is taken, in bytes.
+    /// The longest line that the server may print on stdout, in bytes.
     #[must_use]
     pub const fn longest_line(&self) -> usize {
         self.line_bytes_max
     }
 
-    /// The program, as it was configured.
+    /// The program, as it was given to [`new`](Self::new).
     #[must_use]
     pub fn program(&self) -> &OsStr {
         &self.program
     }
 
-    /// The directory that it runs in, if one was set.
+    /// The working directory, if one was set.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.cwd.as_deref()
     }
 
-    /// Whether there is such a program now.
+    /// Whether the program's file exists, at its path or in a directory of `PATH`.
     #[must_use]
     pub fn is_there(&self) -> bool {
         let here = self.cwd.clone().unwrap_or_default();
@@ -135,14 +157,14 @@ impl ServerCommand {
         }
         let environment = self.environment(env::vars_os(), &[]);
         let path = environment.into_iter().find(|(name, _)| name == "PATH").map(|(_, path)| path);
-        // Without a PATH the system has one of its own.
+        // Without a `PATH`, the operating system uses a default that is not known here.
         path.is_none_or(|path| {
             env::split_paths(&path).any(|entry| here.join(entry).join(program).is_file())
         })
     }
 
-    /// The process to start for a session that was opened by this request: `runner`, with the program
-    /// and its arguments as arguments.
+    /// The process to start for a session that was opened by the request `head`. It runs `runner`, which gets the
+    /// program and its arguments as arguments.
     pub(super) fn prepare(
         &self,
         runner: impl AsRef<OsStr>,
@@ -158,8 +180,8 @@ impl ServerCommand {
         command
     }
 
-    /// The whole environment of one process, of which `own` is the bridge's and `fields` the
-    /// session's.
+    /// The environment of one process. `own` is the bridge's environment, `fields` are the header fields of the
+    /// request.
     fn environment(
         &self,
         own: impl IntoIterator<Item = (OsString, OsString)>,
@@ -169,7 +191,7 @@ impl ServerCommand {
             let kept = !self.clean_env || CLEAN_ENV.iter().any(|clean| name == clean);
             kept && !self.headers.iter().any(|header| *name == *header.variable)
         });
-        // What Python prints would otherwise stay in its buffer.
+        // Without this, Python keeps its output in a buffer when stdout is a pipe.
         let unbuffered = ("PYTHONUNBUFFERED".into(), "1".into());
         let mut all: Vec<(OsString, OsString)> = vec![unbuffered];
         let from_fields = self
@@ -187,14 +209,18 @@ impl ServerCommand {
 }
 
 impl fmt::Display for ServerCommand {
-    /// The command as it would be typed, as far as that is possible.
+    /// Writes the command as it would be typed into a shell. Bytes that are not UTF-8 are replaced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&word(&self.program))?;
         self.args.iter().try_for_each(|arg| write!(f, " {}", word(arg)))
     }
 }
 
-/// A text as one word of a shell's: quoted where that is needed.
+/// Formats `text` as one word of a shell command, in single quotes if that is necessary.
+///
+/// ```
+/// assert_eq!(mcp_sse_bridge::command::word("a file".as_ref()), "'a file'");
+/// ```
 #[must_use]
 pub fn word(text: &OsStr) -> String {
     let text = text.to_string_lossy();
@@ -207,11 +233,11 @@ pub fn word(text: &OsStr) -> String {
 }
 
 impl Variable {
-    /// Reads `NAME=VALUE`.
+    /// Parses `NAME=VALUE`. The name ends at the first equals sign.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Returns a message if there is no equals sign, or no name in front of it.
     pub fn parse(text: &OsStr) -> Result<Self, &'static str> {
         let bytes = text.as_bytes();
         let Some(at) = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0) else {
@@ -224,13 +250,13 @@ impl Variable {
 }
 
 impl HeaderToEnv {
-    /// The name of the field.
+    /// The name of the header field.
     #[must_use]
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// The value that a request has for it.
+    /// The value of the field in a request with these fields, if it can be a variable.
     fn value(&self, fields: &[(&str, &[u8])]) -> Option<OsString> {
         let mut values = fields
             .iter()
@@ -242,7 +268,7 @@ impl HeaderToEnv {
         } else if value.len() > HEADER_BYTES_MAX {
             "is too long"
         } else if value.contains(&0) {
-            "has a NUL in it"
+            "contains a NUL byte"
         } else {
             return Some(OsString::from_vec(value.to_vec()));
         };
@@ -270,7 +296,9 @@ impl FromStr for HeaderToEnv {
         match text.split_once('=') {
             Some((field, variable)) if token(field) && name(variable) => {
                 if decides_what_runs(variable) {
-                    return Err(format!("{variable} decides what is run: no request may set it"));
+                    return Err(format!(
+                        "{variable} decides which code is run, so a request may not set it"
+                    ));
                 }
                 Ok(Self { field: field.into(), variable: variable.into() })
             }
@@ -279,7 +307,7 @@ impl FromStr for HeaderToEnv {
     }
 }
 
-/// Whether loaders, shells or the usual runtimes take code, or where to find it, from this variable.
+/// Whether loaders, shells or common language runtimes take code, or the place of code, from this variable.
 fn decides_what_runs(variable: &str) -> bool {
     const NAMES: [&str; 23] = [
         "BASH_ENV",
@@ -338,7 +366,7 @@ mod tests {
     const UNBUFFERED: (&str, &str) = ("PYTHONUNBUFFERED", "1");
 
     #[test]
-    fn environment_of_servers_is_the_operators() {
+    fn server_environment_is_inherited_and_extended() {
         let key = ("API_KEY", "own");
         let (home, path) = (("HOME", "/home"), ("PATH", "/bin"));
         check(&command(), &[], &[key, home, path, UNBUFFERED]);
@@ -354,7 +382,7 @@ mod tests {
         check(&command(), fields, &[("API_KEY", "own"), home, path, UNBUFFERED]);
         let open = command().header_to_env(["X-Api-Key=API_KEY".parse().unwrap()]);
         check(&open, fields, &[("API_KEY", "theirs"), home, path, UNBUFFERED]);
-        // Nobody gets the operator's own by leaving the field out.
+        // A request without the field does not get the operator's own value.
         check(&open, &[], &[home, path, UNBUFFERED]);
         let twice: &[(&str, &[u8])] = &[("X-API-KEY", b"a"), ("x-api-key", b"b")];
         check(&open, twice, &[home, path, UNBUFFERED]);

@@ -1,15 +1,16 @@
 //! The socket between the bridge and a server's [guard](super::guard).
 //!
-//! Knows: the bytes that pass on it. Does not know: when they are sent, and what follows.
+//! Knows: the bytes on the socket. Does not know: when they are sent, or what follows from them.
 //!
-//! The bridge puts the reading end of the server's stdin in before the guard is started, whose own stdin
-//! this socket is; [`KILL`] may follow. The guard sends one byte, the status with which the server has ended, before
-//! it has ended what the server left behind. The socket is closed when the process at the other end has ended.
+//! The socket is the guard's stdin. Before the bridge starts the guard, it sends the reading end of the server's
+//! stdin into the socket; later it may send [`KILL`]. When the server has exited, the guard sends one byte, the
+//! server's exit status, before it ends the processes that the server has left behind. Each end notices on the
+//! socket when the process at the other end has ended.
 //!
-//! Decision: a status has a way of its own, because the guard's exit comes later, up to seconds if helpers
-//! of the server do not heed SIGTERM, and because the guard may be killed. Standard library and `unsafe`-free
-//! code can hand down three descriptors and no fourth; so the server's stdin is passed on this socket
-//! (SCM_RIGHTS). Lines on stderr were the alternative: helpers write there too.
+//! Decision: the server's exit status is sent on this socket and is not the guard's own exit status. The guard exits
+//! seconds later if processes that the server left behind do not react to SIGTERM, and it may be killed. Lines on
+//! stderr were the alternative, but other processes write there as well. The server's stdin is passed on this socket
+//! (`SCM_RIGHTS`) because `std::process::Command` passes no more than three descriptors without `unsafe` code.
 
 use core::mem::MaybeUninit;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -21,12 +22,13 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
-/// The bridge tells the guard to kill all that the server started, now.
+/// Sent by the bridge: the guard has to kill all processes that the server has started.
 pub(super) const KILL: u8 = b'K';
-/// What comes with the server's stdin: a descriptor cannot be sent alone.
+/// The byte that accompanies the server's stdin, because a descriptor cannot be sent without a byte.
 const INPUT: u8 = b'I';
 
-/// A socket for the bridge, and one for the guard in which the server's stdin waits to be taken.
+/// Creates a pair of sockets, the first for the bridge and the second for the guard. The server's stdin `input` is
+/// already sent to the guard.
 pub(super) fn pair(input: OwnedFd) -> io::Result<(UnixStream, UnixStream)> {
     let (bridge, guard) = UnixStream::pair()?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -39,7 +41,7 @@ pub(super) fn pair(input: OwnedFd) -> io::Result<(UnixStream, UnixStream)> {
     Ok((bridge, guard))
 }
 
-/// Takes the server's stdin out of the guard's socket. Children do not inherit it.
+/// Receives the server's stdin from the guard's socket. Child processes do not inherit the descriptor.
 pub(super) fn take_input(guard: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

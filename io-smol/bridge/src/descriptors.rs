@@ -1,13 +1,13 @@
-//! The process's limit on descriptors, and what it leaves for connections and sessions.
+//! The process's limit on file descriptors (`RLIMIT_NOFILE`), and how many connections and sessions it allows.
 //!
-//! Knows: the limit, and how many descriptors each session takes beside its connection.
-//! Does not know: what opens them.
+//! Knows: the limit, and how many descriptors each session takes besides its connection.
+//! Does not know: what the descriptors are used for.
 //!
-//! The soft limit is raised to the hard one, as the runtimes of Go and of the JVM do it: it is 1,024 on most
-//! systems for programs that use `select`, and this one does not. A bridged server may use `select`, or may close
-//! every descriptor up to the limit; so it gets the limit that this program was started with ([`before_raise`]).
-//! Where the hard limit is too low as well, the limits on connections and sessions are lowered, and the operator is
-//! told so, with the numbers.
+//! The soft limit is raised to the hard limit, as the runtimes of Go and of the JVM do. Most systems set the soft
+//! limit to 1,024 for programs that use `select`, which this program does not. A bridged server may use `select`, or
+//! may close every descriptor up to the limit, so it gets the limit that this program was started with
+//! ([`before_raise`]). If the hard limit is too low for the configured limits, the limits on connections and sessions
+//! are lowered, and the log says so with the numbers.
 
 use std::sync::OnceLock;
 
@@ -15,17 +15,18 @@ use mcp_sse_core::Limits;
 use mcp_sse_driver::Descriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are opened between counting and serving, or for moments: the listener, those that wait for
-/// signals, the pipes of a process that is just being started.
+/// Descriptors that are opened after counting or only briefly: the listener, those that wait for signals, the pipes
+/// of a process during its start.
 const SPARE: u64 = 16;
 
 static BEFORE: OnceLock<u64> = OnceLock::new();
 
-/// Raises the soft limit to the hard one. Where the system does not allow that, nothing changes.
+/// Raises the process's soft limit on descriptors to the hard limit. If the system does not allow that, the limit
+/// stays as it is, which is logged at level debug.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     let Some(before) = limit.current.filter(|_| limit.current != limit.maximum) else { return };
-    // macOS says that there is no hard limit, and takes no more than this.
+    // macOS reports no hard limit, but accepts no soft limit above this.
     const MOST: u64 = 10_240;
     for to in [limit.maximum, limit.maximum.map_or(Some(MOST), |maximum| Some(maximum.min(MOST)))] {
         let raises = to.is_none_or(|to| to > before);
@@ -38,31 +39,31 @@ pub fn raise() {
     log::debug!("the soft limit on descriptors stays at {before}: the system does not raise it");
 }
 
-/// What the soft limit was before it was raised; `None` if it was not.
+/// The soft limit before [`raise`] raised it; `None` if it was not raised.
 #[must_use]
 pub fn before_raise() -> Option<u64> {
     BEFORE.get().copied()
 }
 
-/// Sets the soft limit of this process to what it was before the process that started this one raised
-/// it.
+/// Sets the soft limit of this process to `before`: the limit of its parent process before [`raise`].
 pub fn restore(before: u64) {
     let limit = getrlimit(Resource::Nofile);
-    // It is lower, which is always allowed.
+    // Lowering the limit is always allowed.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(before), ..limit });
 }
 
-/// The descriptors that a service takes beside those of connections.
+/// The number of descriptors that a service needs besides those of its connections. Both numbers are 0 by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReservedDescriptors {
-    /// For the whole service.
+    /// Descriptors of the whole service.
     pub once: u64,
-    /// For each session.
+    /// Descriptors of each session.
     pub per_session: u32,
 }
 
-/// The limits for so many workers, with no more connections and sessions than there are descriptors for; and a line
-/// for the operator, if anything was lowered.
+/// Lowers `connections_max` and `sessions_max` of `limits` to what the process's limit on descriptors allows.
+///
+/// `workers` is the number of threads that serve. Returns the new limits and, if any was lowered, a line for the log.
 #[must_use]
 pub fn fit(
     limits: &Limits,
@@ -98,7 +99,7 @@ fn fit_to(
     reserved: ReservedDescriptors,
 ) -> Limits {
     let ReservedDescriptors { once, per_session } = reserved;
-    // Shares are rounded up, so there may be a session more for each worker.
+    // Each worker's share of the sessions is rounded up, so there may be one more session for each worker.
     let rounded = u64::from(per_session) * workers as u64;
     let open = descriptors.open.saturating_add(once).saturating_add(rounded).saturating_add(SPARE);
     let left = Descriptors { open, ..descriptors }.for_connections(workers);

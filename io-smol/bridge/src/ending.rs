@@ -1,15 +1,15 @@
-//! How a process is ended: the steps, and how long each takes.
+//! Ends a process: the steps, and how long each may take.
 //!
-//! Knows: that a server ends when its input has ended, signals to its process group, and what its guard does
-//! when it is asked. Does not know: why the process is to end, or who waits for it.
+//! Knows: that a server exits at the end of its input, the signals to its process group, and the guard's
+//! `KILL` (see `control`). Does not know: why the process has to end.
 //!
 //! ```text
 //!  last words, stdin closed ──2 s──▶ SIGTERM to the group ──2 s──▶ the guard kills ──2 s──▶ SIGKILL
 //!        ╰──────────── the leader exits ───────┴──────────────────────┴───▶ SIGKILL to the group, reaped
 //! ```
 //!
-//! The leader of the group is the server's [guard], which alone can find what has left the group; so the guard
-//! is asked to kill before it is killed itself.
+//! The leader of the group is the server's [guard]. Only the guard can find processes that have left the group, so it
+//! is asked to kill them before it is killed itself.
 
 use core::time::Duration;
 use std::io::Write;
@@ -24,33 +24,34 @@ use super::child::LastPipes;
 use super::exit_watch::ExitWatch;
 use super::{control, guard};
 
-/// How long a process has to end after its input has, and again after SIGTERM.
+/// How long a process may take to exit after the end of its input, and again after SIGTERM: 2 s.
 pub const STEP: Duration = Duration::from_secs(2);
-/// How long a guard that was asked to kill what it guards is waited for: twice what it takes at most.
+/// How long a guard may take to kill the processes that it guards: twice the time after which it gives up.
 const GUARD_KILLS: Duration = Duration::from_secs(2);
 const _: () = assert!(GUARD_KILLS.as_secs() == 2 * guard::KILLING.as_secs());
-/// Bytes read from a pipe at once: as much as a pipe holds on most systems.
+/// The most bytes of one read from a pipe: the capacity of a pipe on most systems.
 const READ_BYTES: usize = 64 << 10;
 
-/// No value: what channels carry that say only that they were closed.
+/// The item type of channels on which nothing is ever sent: only their closing is a signal.
 pub(super) enum Never {}
 
-/// A process that is to end.
+/// A process that has to end.
 pub(super) struct EndingProcess<'a> {
     /// Its process group, whose leader is the guard.
     pub(super) group: Pid,
     /// The socket to the guard.
     pub(super) control: &'a Async<UnixStream>,
-    /// Notices the end of the leader.
+    /// Notices the exit of the leader.
     pub(super) watch: &'a ExitWatch,
-    /// Closed when no step is to be waited for any more.
+    /// Closed when the process has to be killed without waiting for the steps.
     pub(super) hurried: &'a Receiver<Never>,
 }
 
 impl EndingProcess<'_> {
-    /// Ends the process group, and whatever has left it. Returns when the leader has ended, or SIGKILL was sent.
+    /// Ends the process group, and the processes that have left it. Returns when the leader has exited or SIGKILL was
+    /// sent.
     pub(super) async fn end(&self, LastPipes { mut stdin, mut stdout, last_words }: LastPipes) {
-        // Neither is waited for: the process may not read or write.
+        // This runs beside the steps, because the process may never read or write.
         let pipes = async {
             let _ = stdin.write_all(&last_words).await;
             drop(stdin);
@@ -66,7 +67,7 @@ impl EndingProcess<'_> {
             if self.exits_in_a_step().await {
                 return;
             }
-            // One byte has room, and if the guard is gone, that is noticed.
+            // The socket's buffer has room for one byte. If the guard has ended, the wait below notices it.
             let _ = self.control.get_ref().write(&[control::KILL]);
             if !self.exits_within(GUARD_KILLS).await {
                 let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
@@ -75,7 +76,7 @@ impl EndingProcess<'_> {
         future::or(steps, pipes).await;
     }
 
-    /// Whether the leader exits before the next step is due.
+    /// Waits until the leader exits (true), or until the next step is due (false).
     async fn exits_in_a_step(&self) -> bool {
         let hurried = async {
             let _closed = self.hurried.recv().await;

@@ -1,6 +1,7 @@
-//! Reads the envelope of what may be neither whole nor JSON: whose answer, or whose request, it was.
+//! Scans text that may be incomplete or invalid JSON for a message's envelope: what kind of message it was, and its
+//! id.
 //!
-//! Knows: the names of the members of the outermost object, and the value of its id.
+//! Knows: the names of the members of the outermost object, and the value of `id`.
 //! Does not know: any other value.
 
 use mcp_sse_core::jsonrpc::code;
@@ -9,16 +10,16 @@ use serde_json::value::RawValue;
 use super::ids::{self, ID_BYTES_MAX};
 use super::printed::{Classified, LostAnswer, UnreadableRequest};
 
-/// A scan of one text, which comes in pieces. It takes little memory, however long the text is.
+/// A scan of one text, which may be fed in pieces. Its memory is bounded by the longest id, however long the text is.
 #[derive(Debug, Default)]
 pub(super) struct EnvelopeScan {
-    /// Not bounded: a line that is passed over may be of any length.
+    /// The number of open brackets. A `u64`, because a line that is too long may have any length.
     depth: u64,
     string: bool,
     escaped: bool,
     /// The outermost object has ended.
     done: bool,
-    /// A key is being read, or the value of `id`.
+    /// What is collected in `text`: a key, the value of `id`, or nothing.
     reads: ScanTarget,
     text: Vec<u8>,
     id: Option<Box<str>>,
@@ -110,13 +111,13 @@ impl EnvelopeScan {
         self.text.clear();
     }
 
-    /// Whether further text cannot change whose answer, or whose request, it is.
+    /// Whether the kind of message and its id are known, so that further text cannot change them.
     pub(super) const fn is_conclusive(&self) -> bool {
         self.has_version && (self.has_outcome || self.has_method) && self.id.is_some()
     }
 
-    /// The answer, or the request of the server, that the text was, if it was one; `why` is why it cannot be passed
-    /// on.
+    /// The answer or the server's request that the text was, if it was one. `why` is the reason why it cannot be
+    /// passed on.
     pub(super) fn found(&self, why: &str) -> Option<Classified> {
         let (id, why) = (self.id.clone(), || why.to_owned().into());
         match (self.has_method, self.has_outcome, id) {
@@ -124,7 +125,7 @@ impl EnvelopeScan {
             (false, true, id) => {
                 Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
             }
-            // Before its end a `method` may follow.
+            // Only at the end of the object is it certain that no `method` follows.
             (false, false, id @ Some(_)) if self.done => {
                 Some(Classified::LostAnswer(LostAnswer { id, why: why(), error: None }))
             }
@@ -155,7 +156,7 @@ mod tests {
         for size in 1..20 {
             let mut scan = EnvelopeScan::default();
             text.as_bytes().chunks(size).for_each(|piece| scan.feed(piece));
-            assert!(!scan.is_conclusive(), "the id may go on");
+            assert!(!scan.is_conclusive(), "the value of the id may continue");
             scan.feed(b"}");
             assert!(scan.is_conclusive());
             let Some(Classified::LostAnswer(lost)) = scan.found("x") else { panic!("{scan:?}") };
@@ -163,6 +164,6 @@ mod tests {
         }
         let mut scan = EnvelopeScan::default();
         scan.feed(br#"{"jsonrpc":"2.0","id":4,"res"#);
-        assert_eq!(scan.found("x"), None, "it may be a request");
+        assert_eq!(scan.found("x"), None, "a method may follow");
     }
 }

@@ -1,7 +1,7 @@
 //! Notices that a child process has ended, without reaping it.
 //!
-//! Knows: process descriptors of Linux, and what to do where there are none.
-//! Does not know: what the process is, or what follows its end.
+//! Knows: Linux's process descriptors, and how to poll on systems without them.
+//! Does not know: which process it is, or what follows its end.
 
 use core::time::Duration;
 #[cfg(target_os = "linux")]
@@ -19,20 +19,20 @@ pub(super) enum ExitWatch {
     /// A descriptor that is readable once the process has ended.
     #[cfg(target_os = "linux")]
     Descriptor(Pid, Async<OwnedFd>),
-    /// The process is looked at again and again.
+    /// The process is polled every [`POLL_INTERVAL`](Self::POLL_INTERVAL).
     Polling(Pid),
 }
 
 impl ExitWatch {
-    /// How often to look where the system does not tell.
+    /// The interval between two polls.
     const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-    /// A watch on the child with this number, which must not have been reaped.
+    /// Watches the child process `pid`, which must not have been reaped.
     pub(super) fn new(pid: Pid) -> Self {
         #[cfg(target_os = "linux")]
         {
             use rustix::process::{PidfdFlags, pidfd_open};
-            // Linux before 5.3 has none, and some sandboxes.
+            // Linux before 5.3 and some sandboxes have no process descriptors.
             let descriptor = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
             if let Ok(descriptor) = descriptor.and_then(Async::new) {
                 return Self::Descriptor(pid, descriptor);
@@ -41,9 +41,9 @@ impl ExitWatch {
         Self::Polling(pid)
     }
 
-    /// Waits until the process has ended. It is not reaped.
+    /// Waits until the process has ended, without reaping it.
     pub(super) async fn wait(&self) {
-        // The process is looked at first, and waited for then: an event from before may not be told.
+        // An exit before this call may not be reported by the descriptor, so the process is checked first.
         match self {
             #[cfg(target_os = "linux")]
             Self::Descriptor(pid, descriptor) => {
@@ -62,7 +62,7 @@ impl ExitWatch {
     }
 }
 
-/// Whether a child has ended; it is not reaped.
+/// Whether a child process has ended. It is not reaped.
 pub(super) fn has_ended(pid: Pid) -> bool {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// However an exit is noticed, there is still a process to be reaped.
+    /// The exit is noticed twice, and the process can still be reaped.
     #[track_caller]
     fn check(watch: impl FnOnce(Pid) -> ExitWatch) {
         let mut process = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();

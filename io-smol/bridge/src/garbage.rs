@@ -1,7 +1,7 @@
-//! Servers that print rubbish, chosen at random: each request is answered once all the same, with what
-//! every client can read.
+//! A randomized test with a server that prints invalid output. Each request must still be answered exactly once, with
+//! valid JSON.
 //!
-//! Knows: the ways in which real servers answer wrongly, and that any byte may be another.
+//! Knows: the mistakes that real servers make in their answers, and random bytes.
 //! Does not know: pipes, processes.
 
 use core::time::Duration;
@@ -19,14 +19,14 @@ use super::printed::Printed;
 use super::session_protocol::{ProcessOutput, SessionProtocol};
 use super::status::BridgeStatus;
 
-/// A server that answers as chance has it. It echoes nothing: what is in an answer does not matter.
-struct Child {
+/// A server that answers requests in random order and with random mistakes.
+struct GarbageServer {
     random: Random,
     /// Raw ids of requests that it has not answered.
     asked: Vec<String>,
 }
 
-impl Child {
+impl GarbageServer {
     fn hears(&mut self, line: &str) {
         assert!(
             !line.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']),
@@ -93,7 +93,7 @@ impl Child {
         format!("{text}\n").into_bytes()
     }
 
-    /// What is no answer.
+    /// Prints something that is not an answer.
     fn chatters(&mut self) -> Vec<u8> {
         match self.random.below(8) {
             0 => b"[INFO] {\n".to_vec(),
@@ -108,18 +108,18 @@ impl Child {
     }
 }
 
-/// One session's requests that were not answered, by raw id.
+/// A client, with the raw ids of its requests that were not answered.
 #[derive(Default)]
-struct Client {
+struct GarbageClient {
     open: Vec<String>,
-    /// Those that it has taken back; an answer to one does no harm.
+    /// Requests that the client has cancelled. They may still be answered.
     cancelled: Vec<String>,
     next: u32,
     answered: u32,
     failed: u32,
 }
 
-impl Client {
+impl GarbageClient {
     /// A request with an id that is not in use.
     fn asks(&mut self, random: &mut Random) -> Message {
         self.next += 1;
@@ -155,7 +155,7 @@ impl Client {
         if heard.get("method").is_some() {
             return assert_ne!(heard.get("id"), Some(&Value::Null));
         }
-        // Exactly as it was sent, but for the characters that no event may hold.
+        // The id comes back as it was sent, except that line separators are escaped.
         let id = frame.answered_id().expect("an answer").replace("\\u2028", "\u{2028}");
         if let Some(at) = self.cancelled.iter().position(|cancelled| *cancelled == id) {
             self.cancelled.swap_remove(at);
@@ -170,26 +170,27 @@ impl Client {
 
 fn session(seed: u64) -> (u32, u32) {
     let mut random = Random(seed);
-    let mut child = Child { random: Random(!seed), asked: Vec::new() };
+    let mut child = GarbageServer { random: Random(!seed), asked: Vec::new() };
     let mut output = ServerOutput::new("garbage", Arc::new(BridgeStatus::default()));
-    let (mut protocol, mut client) = (SessionProtocol::new(None), Client::default());
+    let (mut protocol, mut client) = (SessionProtocol::new(None), GarbageClient::default());
     let now = Instant::now();
     let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#;
     client.open.push("0".into());
     assert!(
         protocol.handle_message(Message::read(hello.into(), None).expect("JSON"), now).is_none()
     );
-    let hear = |output: &mut ServerOutput, protocol: &mut SessionProtocol, client: &mut Client| {
-        while let Some(printed) = output.next_printed() {
-            match protocol.handle_printed(printed) {
-                ProcessOutput::ForClient(message) => {
-                    client.hears(&Frame::message(message.body()).expect("an object"));
+    let hear =
+        |output: &mut ServerOutput, protocol: &mut SessionProtocol, client: &mut GarbageClient| {
+            while let Some(printed) = output.next_printed() {
+                match protocol.handle_printed(printed) {
+                    ProcessOutput::ForClient(message) => {
+                        client.hears(&Frame::message(message.body()).expect("an object"));
+                    }
+                    ProcessOutput::Unsolicited | ProcessOutput::Consumed => {}
+                    other @ ProcessOutput::HandshakeRefused(_) => panic!("{other:?}"),
                 }
-                ProcessOutput::Unsolicited | ProcessOutput::Consumed => {}
-                other @ ProcessOutput::HandshakeRefused(_) => panic!("{other:?}"),
             }
-        }
-    };
+        };
     for _ in 0..400 {
         if random.below(2) == 0 && client.open.len() < 8 {
             let message = client.asks(&mut random);
@@ -213,7 +214,7 @@ fn session(seed: u64) -> (u32, u32) {
     }
     output.end();
     hear(&mut output, &mut protocol, &mut client);
-    // The end of the session answers all that is left.
+    // The end of the session answers every request that is still open.
     protocol.abandon("it is gone").iter().for_each(|frame| client.hears(frame));
     assert_eq!(client.open, [""; 0]);
     (client.answered, client.failed)
@@ -231,10 +232,10 @@ fn every_request_of_a_session_is_answered_once_whatever_its_server_prints() {
 
 fn shared(seed: u64) -> (u32, u32) {
     let mut random = Random(seed);
-    let mut child = Child { random: Random(!seed), asked: Vec::new() };
+    let mut child = GarbageServer { random: Random(!seed), asked: Vec::new() };
     let mut output = ServerOutput::new("garbage", Arc::new(BridgeStatus::default()));
     let mut mux = Mux::new(MuxLimits::default());
-    let mut clients: Vec<Client> = (0..4).map(|_| Client::default()).collect();
+    let mut clients: Vec<GarbageClient> = (0..4).map(|_| GarbageClient::default()).collect();
     let mut now = Time::ZERO;
     (0..4).for_each(|key| mux.join(SessionKey(key)));
     mux.handle_started(now);
@@ -245,7 +246,7 @@ fn shared(seed: u64) -> (u32, u32) {
         now = now.saturating_add(Duration::from_millis(100));
         mux.handle_timeout(now);
         if step >= 1_000 {
-            // No more is asked, and it is seen to it that the process comes and goes.
+            // No more requests are sent, and enough time passes for each restart of the process.
             now = now.saturating_add(Duration::from_secs(20));
             mux.handle_timeout(now);
         } else if client.open.len() < 8 && random.below(2) == 0 {

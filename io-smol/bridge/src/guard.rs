@@ -1,16 +1,16 @@
-//! The process between the bridge and an MCP server: it leads the server's process group, and sees to
-//! it that everything that the server started ends when the server or the bridge does, however that ends.
+//! The guard process between the bridge and an MCP server. It leads the server's process group. When the server or
+//! the bridge has ended, it ends every process that the server has started.
 //!
 //! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
-//! Does not know: sessions, messages. Input and output of the server never pass through it.
+//! Does not know: sessions, messages. Input and output of the server do not pass through the guard.
 //!
-//! The bridge runs its own program once more, under another name. While this process exists, no other process group
-//! can have its number. When the bridge has ended, even by SIGKILL, the system closes the socket, and the group is
-//! ended.
+//! The bridge starts its own executable as the guard, under another name. While the guard exists, no other process
+//! group can have its number. When the bridge has ended, even by SIGKILL, the operating system closes the socket, and
+//! the guard ends the group.
 //!
-//! Theory of operation. On Linux the guard is a subreaper: it becomes the parent of each descendant whose
-//! own parent has ended, also of one that left the group by `setsid`. So "no children" means that nothing
-//! is left, and the ways to that are these:
+//! Theory of operation. On Linux the guard is a subreaper: it becomes the parent of each descendant whose parent has
+//! ended, also of one that left the group by `setsid`. So when the guard has no children, no process is left. It
+//! gets there in one of these ways:
 //!
 //! ```text
 //!  server exits ──▶ its status is sent ──▶ SIGTERM ──2 s──▶ SIGKILL, for 1 s ──▶ SIGKILL to the own group
@@ -18,15 +18,15 @@
 //!  the bridge asks for it ─────────────────▶ SIGKILL, ..
 //! ```
 //!
-//! SIGTERM goes to the group, and to children outside of it as they are adopted. SIGKILL goes to each child
-//! by its number, which no other process can have: a child is reaped here and nowhere else. Children of killed
-//! processes become children of the guard in turn, and are looked for until there is none. A program that leaves the
-//! group and forks faster than it is found can escape; then stderr says that something was left.
+//! SIGTERM is sent to the group, and to children outside of it when they are adopted. SIGKILL is sent to each child
+//! by its process id. No other process can have that id, because only the guard reaps its children. Children of
+//! killed processes become children of the guard in turn, until none is left. A program that leaves the group and
+//! forks faster than it is found can escape; the guard then says so on stderr.
 //!
-//! Decision: children are found in `/proc/*/stat`, because `/proc/self/task/*/children` is not there on every
-//! kernel. A cgroup would hold every descendant for certain, and takes privileges that few have.
+//! Decision: children are found in `/proc/*/stat`, because not every kernel has `/proc/self/task/*/children`. A cgroup
+//! would contain every descendant, but requires privileges that most operators do not have.
 //!
-//! On other systems nothing is adopted: the group is ended, and a helper that left it is not noticed.
+//! Other systems have no subreaper: there the group is ended, and a process that has left it is not noticed.
 //!
 //! Decision: a process leads each group, and not `PR_SET_PDEATHSIG`. That signal concerns the thread that
 //! forked, reaches the server and none of its children (under `npx` the server is a child), and cannot be
@@ -54,34 +54,49 @@ use super::control;
 
 use crate::descriptors;
 
-/// The name of the process when it is a guard. It is not the program's own name: if all processes of that name are
-/// killed, the guards are left to clean up.
+/// The name (`argv[0]`) of a guard process. It differs from the program's own name, so that killing all processes of
+/// that name leaves the guards to clean up.
 pub const NAME: &str = "mcp-guard";
 
-/// The variable with the soft limit on descriptors for the server, if the bridge has raised its own. The server does
-/// not get it.
+/// The environment variable with the soft limit on descriptors for the server, if the bridge has raised its own
+/// limit. The guard removes it from the server's environment.
 pub const DESCRIPTORS: &str = "MCP_GUARD_DESCRIPTORS";
 
-/// The exit status where there is no such program, as shells have it.
+/// The guard's exit status when the program does not exist, which is also that of shells.
 pub const STATUS_NOT_FOUND: u8 = 127;
-/// The exit status where a program cannot be run.
+/// The guard's exit status when the program cannot be run.
 pub const STATUS_NOT_RUN: u8 = 126;
 
-/// When the bridge has ended: how long a server may take to notice that its input has ended, and again to heed SIGTERM.
+/// After the end of the bridge: how long a server may take to exit at the end of its input, and again after SIGTERM.
 const STEP: Duration = Duration::from_millis(1_500);
-/// How long the processes that a server leaves behind may take to heed SIGTERM.
+/// After the exit of the server: how long the processes that it left behind may take to react to SIGTERM.
 const LEFTOVERS: Duration = Duration::from_secs(2);
-/// How long children are looked for and killed; then the group is killed, and the guard with it.
+/// How long children are searched for and killed. Then the group is killed, and the guard with it.
 pub(super) const KILLING: Duration = Duration::from_secs(1);
-/// How often to look for children that were adopted meanwhile.
+/// The interval at which adopted children are searched for after SIGTERM.
 const LOOK: Duration = Duration::from_millis(100);
-/// The same while they are killed: an exit is noticed at once, and the adoption of its children is not.
+/// The interval at which children are searched for while they are killed. It is short, because the exit of a child
+/// wakes the guard, but the adoption of that child's children does not.
 const LOOK_KILLING: Duration = Duration::from_millis(10);
 
-/// Runs a guard to its end, if this process was started as one.
+/// Runs this process as a guard until its end, if it was started as one.
 ///
-/// Call it first thing in `main`: [`Children`](super::children::Children) runs the program that it is in
-/// as a guard.
+/// `main` must call this before anything else, because [`Children`](super::children::Children) starts guards by
+/// running its own executable.
+///
+/// Returns the status with which `main` must exit, or `None` if this process is not a guard.
+///
+/// ```
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     if let Some(code) = mcp_sse_bridge::guard::run() {
+///         return code;
+///     }
+///     // The application follows.
+///     ExitCode::SUCCESS
+/// }
+/// ```
 #[must_use]
 pub fn run() -> Option<ExitCode> {
     let mut args = env::args_os();
@@ -89,7 +104,7 @@ pub fn run() -> Option<ExitCode> {
         return None;
     }
     let Some(program) = args.next() else {
-        log_line(format_args!("{NAME}: this is a part of mcp-sse bridge and of no use alone"));
+        log_line(format_args!("{NAME}: this is an internal part of mcp-sse bridge"));
         return Some(ExitCode::from(STATUS_NOT_RUN));
     };
     Some(ExitCode::from(match GuardDescriptors::prepare() {
@@ -101,7 +116,7 @@ pub fn run() -> Option<ExitCode> {
     }))
 }
 
-/// Writes a line to stderr, which the bridge reads. It may have ended; that is no reason to stop.
+/// Writes a line to stderr, which the bridge reads. Errors are ignored, because the bridge may have ended.
 fn log_line(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }
@@ -109,9 +124,9 @@ fn log_line(what: fmt::Arguments<'_>) {
 /// The descriptors of a guard.
 struct GuardDescriptors {
     control: UnixStream,
-    /// Readable when a child has ended or SIGTERM has come.
+    /// Readable after the exit of a child and after SIGTERM.
     woken: UnixStream,
-    /// SIGTERM has come.
+    /// Whether SIGTERM was received.
     terminated: Arc<AtomicBool>,
     /// The server's stdin and stdout.
     input: OwnedFd,
@@ -120,7 +135,7 @@ struct GuardDescriptors {
 
 impl GuardDescriptors {
     fn prepare() -> io::Result<Self> {
-        // For `ps` and `killall`, which would otherwise show the name of the file.
+        // `ps` and `killall` would otherwise use the name of the executable.
         rustix::thread::set_name(c"mcp-guard")?;
         let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         let input = control::take_input(&control)?;
@@ -129,8 +144,8 @@ impl GuardDescriptors {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
-        // Signals for the group reach this process too; it ends when the others have. A handler, because
-        // the server would inherit it if they were ignored.
+        // Signals for the group also reach the guard, which must outlive the other processes. They are handled and
+        // not ignored, because the server would inherit ignored signals.
         use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
         let terminated = Arc::<AtomicBool>::default();
         signal_hook::flag::register(SIGTERM, terminated.clone())?;
@@ -148,14 +163,14 @@ impl GuardDescriptors {
     }
 }
 
-/// Starts the server and waits until it and all that it leaves behind have ended.
+/// Starts the server, and waits until the server and all its descendants have ended. Returns the exit status.
 fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) -> u8 {
     let GuardDescriptors { control, woken, terminated, input, output } = descriptors;
     if let Some(before) = env::var(DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
         descriptors::restore(before);
     }
-    // The pipes must be the server's alone, or the bridge could not notice that it closes them: the copies here go
-    // with the command, behind this statement.
+    // Only the server may have the pipes open, or the bridge would not notice when the server closes them. The copies
+    // in this process are closed with the command at the end of the statement.
     let server = Command::new(program)
         .args(args)
         .env_remove(DESCRIPTORS)
@@ -185,16 +200,16 @@ fn guard(descriptors: GuardDescriptors, program: &OsStr, args: Vec<OsString>) ->
     .run()
 }
 
-/// How far the end has come.
+/// The step that the guard has reached.
 #[derive(Clone, Copy)]
 enum GuardStage {
-    /// The server runs, or may run.
+    /// Neither the server nor the bridge has ended.
     Running,
-    /// The bridge has ended; at this time comes SIGTERM.
+    /// The bridge has ended. SIGTERM is sent at this time.
     Orphaned(Instant),
-    /// SIGTERM was sent; at this time comes SIGKILL.
+    /// SIGTERM was sent. SIGKILL is sent at this time.
     Terminated(Instant),
-    /// What is left is killed; at this time the guard gives up.
+    /// The remaining processes are killed. The guard gives up at this time.
     Killing(Instant),
 }
 
@@ -203,7 +218,7 @@ struct Guard {
     woken: UnixStream,
     terminated: Arc<AtomicBool>,
     server: Pid,
-    /// How the server ended.
+    /// The server's exit status, once it has exited.
     status: Option<u8>,
     stage: GuardStage,
     bridge_gone: bool,
@@ -216,12 +231,12 @@ impl Guard {
         loop {
             let any = self.reap();
             self.read_control();
-            // Nothing is left. On systems other than Linux nothing is left that is known: the bridge kills the rest of
-            // the group, and if it has ended, the guard does.
+            // On Linux, no child means that no process is left. On other systems, processes of the group may be left:
+            // the bridge kills them or, if it has ended, the guard does.
             if !any && (cfg!(target_os = "linux") || !self.bridge_gone) {
                 return self.status.unwrap_or(STATUS_NOT_RUN);
             }
-            self.do_what_is_due();
+            self.handle_timeout();
             self.wait();
         }
     }
@@ -230,7 +245,7 @@ impl Guard {
     fn reap(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                // Once it has been reaped, another process may have its number.
+                // Only the first match is the server: once it is reaped, another process may get its id.
                 Ok(Some((pid, ended))) if pid == self.server && self.status.is_none() => {
                     self.server_ended(ended);
                 }
@@ -250,19 +265,19 @@ impl Guard {
         // The bridge may have ended.
         let _ = (&self.control).write(&[status]);
         match self.stage {
-            // What is left cannot be of use any more.
+            // The processes that the server has left behind have to end.
             GuardStage::Running | GuardStage::Orphaned(_) => self.terminate(LEFTOVERS),
             GuardStage::Terminated(_) | GuardStage::Killing(_) => {}
         }
     }
 
-    /// Sends SIGTERM; SIGKILL follows after so long.
-    fn terminate(&mut self, until: Duration) {
+    /// Sends SIGTERM to the group. SIGKILL follows after `time`.
+    fn terminate(&mut self, time: Duration) {
         let _ = rustix::process::kill_current_process_group(Signal::TERM);
-        self.stage = GuardStage::Terminated(Instant::now() + until);
+        self.stage = GuardStage::Terminated(Instant::now() + time);
     }
 
-    /// Takes in what the bridge asks for, and its end.
+    /// Reads the requests of the bridge, and notices its end.
     fn read_control(&mut self) {
         let mut byte = [0];
         while !self.bridge_gone {
@@ -289,15 +304,15 @@ impl Guard {
         self.stage = GuardStage::Killing(Instant::now() + KILLING);
     }
 
-    /// Does what is due.
-    fn do_what_is_due(&mut self) {
+    /// Takes the next step if its time has come, and sends the signals of the current step.
+    fn handle_timeout(&mut self) {
         let now = Instant::now();
         match self.stage {
             GuardStage::Orphaned(until) if now >= until => self.terminate(STEP),
             GuardStage::Terminated(until) if now >= until => {
                 if let Some(status) = self.status {
                     log_line(format_args!(
-                        "exited with status {status}; what it left behind is killed"
+                        "exited with status {status}; the processes that it left behind are killed"
                     ));
                 }
                 self.kill();
@@ -311,7 +326,7 @@ impl Guard {
         match self.stage {
             GuardStage::Terminated(_) => self.terminate_outsiders(),
             GuardStage::Running | GuardStage::Orphaned(_) => {
-                // The bridge has sent it to the group.
+                // The bridge has sent SIGTERM to the group.
                 if terminated {
                     self.terminate_outsiders();
                 }
@@ -324,7 +339,9 @@ impl Guard {
                 }
                 Ok(_) | Err(_) => {
                     if cfg!(target_os = "linux") {
-                        log_line(format_args!("not all that it left behind can be killed"));
+                        log_line(format_args!(
+                            "not all processes that it left behind can be killed"
+                        ));
                     }
                     let _ = rustix::process::kill_current_process_group(Signal::KILL);
                 }
@@ -332,7 +349,7 @@ impl Guard {
         }
     }
 
-    /// Sends SIGTERM, once, to children that it did not reach through the group.
+    /// Sends SIGTERM once to each child that is outside of the group.
     fn terminate_outsiders(&mut self) {
         let group = rustix::process::getpgrp();
         for child in children().unwrap_or_default() {
@@ -356,12 +373,12 @@ impl Guard {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds =
             [PollFd::new(&self.woken, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
-        // A socket whose other end is closed would always be readable.
+        // After the end of the bridge the socket is always readable, so it is not polled.
         let watched = if self.bridge_gone { 1 } else { 2 };
         let fds = fds.get_mut(..watched).unwrap_or_default();
         match rustix::event::poll(fds, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // For example, the system is short of memory. It is tried again later.
+            // For example, the system is short of memory: try again later.
             Err(_) => thread::sleep(LOOK),
         }
         let mut wakes = [0; 64];
@@ -369,19 +386,19 @@ impl Guard {
     }
 }
 
-/// The children of this process, those that it has adopted among them. Until a child is reaped, no other process has
-/// its number.
+/// The process ids of this process's children, adopted ones included. No other process gets the id of a child before
+/// that child is reaped.
 #[cfg(target_os = "linux")]
 fn children() -> io::Result<Vec<Pid>> {
     let own = rustix::process::getpid().as_raw_pid();
-    // `/proc` may be that of another namespace.
+    // `/proc` may belong to another PID namespace.
     if std::fs::read_link("/proc/self")?.to_str() != Some(&own.to_string()) {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let entries = std::fs::read_dir("/proc")?.map_while(Result::ok);
     let child = |entry: std::fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
-        // It may have ended.
+        // The process may have ended meanwhile.
         let stat = std::fs::read(entry.path().join("stat")).ok()?;
         (parent(&stat)? == own).then_some(pid)
     };
@@ -393,8 +410,7 @@ fn children() -> io::Result<Vec<Pid>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The parent in a line as `/proc/[pid]/stat` has it: number, (name), state, parent. A name may have
-/// anything in it.
+/// The parent's id in the text of `/proc/[pid]/stat`: id, (name), state, parent. A name may contain any character.
 #[cfg(target_os = "linux")]
 fn parent(stat: &[u8]) -> Option<i32> {
     let behind = stat.iter().rposition(|byte| *byte == b')')? + 1;

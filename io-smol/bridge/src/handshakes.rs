@@ -1,14 +1,14 @@
-//! The handshakes that the bridge does where clients leave them out.
+//! The params of the `initialize` request that the bridge sends when a client omits the handshake.
 //!
-//! Knows: the params that clients have sent in their own handshake, and which new session is likely to be of one of
-//! them. Does not know: sessions, processes, or when a handshake is missing.
+//! Knows: the params that each client has sent last, and how a client is recognized when it opens a new session.
+//! Does not know: sessions, processes, or when a handshake is missing.
 //!
-//! Decision: a client that reconnects goes on with the capabilities and the protocol revision that it had. So the
-//! params of its `initialize` are remembered, and sent once more to its new process. The client is recognized by what
-//! it always sends: its address, `User-Agent` and `Authorization`. Clients that share all of these share the last
-//! handshake; if a server then sends a request that one of them does not support, that client answers so. For an
-//! unknown client no capabilities are offered. An error instead, so that the client begins anew, was the alternative:
-//! the clients that reconnect ignore it.
+//! Decision: a client that reconnects continues with the capabilities and the protocol revision that it had. So the
+//! params of its `initialize` are stored, and sent again to its new process. The client is recognized by its address,
+//! `User-Agent` and `Authorization`. Clients that share all of these share the last handshake; if a server then sends
+//! a request that one of them does not support, that client answers with an error. For an unknown client no
+//! capabilities are offered. The alternative, an error that asks the client for a new handshake, does not work: the
+//! clients that omit the handshake ignore such an error.
 
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::IpAddr;
@@ -22,17 +22,17 @@ use mcp_sse_core::jsonrpc::{Kind, Message};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The protocol revision that the bridge offers on its own: the newest one.
+/// The protocol revision that the bridge offers for an unknown client: the newest one.
 pub(super) const PROTOCOL_VERSION: &str = "2025-11-25";
-/// How long a process may take to answer the bridge's own `initialize`: as long as the clients of both official SDKs
-/// wait for an answer.
+/// How long a process may take to answer the bridge's own `initialize`: 60 s, the request timeout of the clients in
+/// both official SDKs.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most handshakes that are remembered; the oldest are forgotten first.
+/// The most handshakes that are stored. The oldest is dropped first.
 const CLIENTS_MAX: usize = 256;
-/// The largest params that are remembered, in bytes of JSON.
+/// The largest params that are stored, in bytes of JSON.
 const PARAMS_BYTES_MAX: usize = 16 << 10;
 
-/// The params of the handshakes of clients. Cheap to clone.
+/// The params of each client's last handshake. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Handshakes(Arc<HandshakesShared>);
 
@@ -42,8 +42,7 @@ struct HandshakesShared {
     clients: Mutex<VecDeque<(ClientFingerprint, Arc<str>)>>,
 }
 
-/// What a client is recognized by. Header fields are kept as a hash under a random key, because there may be secrets
-/// in them.
+/// Identifies a client. The header fields are stored as a hash under a random key, because they may contain secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientFingerprint {
     address: Option<IpAddr>,
@@ -59,14 +58,14 @@ pub(super) fn unknown_client() -> String {
 }
 
 #[derive(Deserialize)]
-struct Body<'a> {
+struct InitializeRequest<'a> {
     #[serde(borrow)]
-    params: Params<'a>,
+    params: InitializeParams<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Params<'a> {
+struct InitializeParams<'a> {
     #[serde(borrow)]
     protocol_version: &'a RawValue,
     #[serde(borrow)]
@@ -77,11 +76,11 @@ struct Params<'a> {
 
 impl Handshakes {
     fn clients(&self) -> MutexGuard<'_, VecDeque<(ClientFingerprint, Arc<str>)>> {
-        // Nothing panics while it is held.
+        // No code panics while it has this lock.
         self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the client is recognized by that opened a session with this request.
+    /// The fingerprint of the client that opened a session with the request `head`.
     pub(super) fn client(&self, head: &RequestHead) -> ClientFingerprint {
         let mut hasher = self.0.hasher.build_hasher();
         for name in ["user-agent", "authorization"] {
@@ -90,12 +89,12 @@ impl Handshakes {
         ClientFingerprint { address: head.client(), fields: hasher.finish() }
     }
 
-    /// Remembers the params, if `message` is the client's `initialize`.
+    /// Stores the params of `message`, if it is an `initialize` request.
     pub(super) fn note(&self, client: ClientFingerprint, message: &Message) {
         if message.kind() != Kind::Request || message.method() != Some("initialize") {
             return;
         }
-        let Ok(Body { params }) = serde_json::from_str(message.text()) else { return };
+        let Ok(InitializeRequest { params }) = serde_json::from_str(message.text()) else { return };
         let text = format!(
             r#"{{"protocolVersion":{},"capabilities":{},"clientInfo":{}}}"#,
             params.protocol_version.get(),
@@ -113,7 +112,7 @@ impl Handshakes {
         clients.push_back((client, text.into()));
     }
 
-    /// The params of the handshake that the bridge does for this client.
+    /// The params of the `initialize` that the bridge sends for this client.
     pub(super) fn params(&self, client: ClientFingerprint) -> String {
         let clients = self.clients();
         let known = clients.iter().find(|(known, _)| *known == client);
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn remembered_handshakes_are_bounded() {
+    fn stored_handshakes_are_bounded() {
         let handshakes = Handshakes::default();
         let many = (0..=CLIENTS_MAX as u64).map(|fields| ClientFingerprint { fields, ..client(1) });
         many.for_each(|client| handshakes.note(client, &hello("2025-06-18")));

@@ -1,30 +1,29 @@
-//! Whether an answer's id is that of a request, for servers that do not give ids back as they came.
+//! Finds the request that an answer belongs to, also when the server has changed the spelling or the type of its id.
 //!
-//! Knows: how ids are compared where their spelling or their type has changed on the way.
-//! Does not know: whose requests they are.
+//! Knows: how ids are compared. Does not know: which client sent a request.
 //!
-//! The official clients number their requests and compare by value (TypeScript: `Number(response.id)`),
-//! so that servers that answer `4.0` or `"4"` to the request 4 work where they are started by a client.
-//! They have to work behind the bridge too. Its clients choose ids freely, so an exact match goes first, then a match
-//! by value among ids of the same type, then a match by value among all; each only if it is the only one.
+//! The official clients number their requests and compare ids by value (TypeScript: `Number(response.id)`). So a
+//! server that answers the request 4 with the id `4.0` or `"4"` works when a client starts it directly, and it has to
+//! work behind the bridge too. Clients of the bridge choose ids freely, so an exact match is preferred. Without one,
+//! the only match by value among ids of the same type is taken, or else the only match by value among all ids.
 
 use std::borrow::Cow;
 
 use mcp_sse_core::jsonrpc::same_id;
 
-/// The longest id of a request that is passed on, as JSON: it is kept until the answer.
+/// The longest id of a request, in bytes of JSON. It is limited because each id is stored until the answer.
 pub(super) const ID_BYTES_MAX: usize = 4 << 10;
-/// No longer id is taken for a number, as JSON: a client may have many long ones, and every one is compared with every
-/// answer that matches none.
+/// The longest id that is compared by value, in bytes of JSON. It is limited because an answer without an exact match
+/// is compared with every request, and a client may have many requests with long ids.
 const NUMBER_BYTES_MAX: usize = 64;
-/// The largest integer up to which each is a double of its own.
+/// 2^53: an `f64` represents every integer up to this one exactly.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 fn is_string(raw: &str) -> bool {
     raw.starts_with('"')
 }
 
-/// The number that a raw id is, or that its text spells.
+/// The value of a raw id that is a number, or a string that contains a number.
 fn value(raw: &str) -> Option<f64> {
     if raw.len() > NUMBER_BYTES_MAX {
         return None;
@@ -34,7 +33,7 @@ fn value(raw: &str) -> Option<f64> {
     } else {
         Cow::Borrowed(raw)
     };
-    // `parse` knows "inf" and "nan" as well.
+    // `parse` would also accept "inf" and "nan".
     let spelled = text.trim();
     let digits = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
     if !spelled.chars().all(digits) {
@@ -43,7 +42,8 @@ fn value(raw: &str) -> Option<f64> {
     spelled.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// Which of `asked`, raw ids of requests, an answer with the raw id `answered` is to.
+/// The position in `asked`, the raw ids of requests, of the request that an answer with the raw id `answered` belongs
+/// to.
 pub(super) fn find<'a>(
     asked: impl Iterator<Item = &'a str> + Clone,
     answered: &str,
@@ -57,13 +57,14 @@ pub(super) fn find<'a>(
             (!same_type || is_string(id) == is_string(answered)) && value(id) == Some(sought)
         });
         let (at, first) = found.next()?;
-        // If a client uses an id twice, its requests are answered in order.
+        // If a client uses an id twice, its requests are answered in the order in which they were sent.
         found.all(|(_, id)| same_id(id, first)).then_some(at)
     };
     only(true).or_else(|| only(false))
 }
 
-/// The number that a raw id or token stands for, where all that were given out are integers.
+/// The integer that a raw id or progress token stands for. For ids that the bridge has chosen, which are all
+/// integers.
 pub(super) fn number(raw: &str) -> Option<u64> {
     if let Ok(number) = raw.parse() {
         return Some(number);
@@ -72,7 +73,8 @@ pub(super) fn number(raw: &str) -> Option<u64> {
     (value.fract() == 0.0).then_some(value as u64)
 }
 
-/// The raw id as every reader takes it: a string, or an integer written as one. `None` if it is neither.
+/// The raw id in a form that every JSON-RPC library accepts: a string, or an integer without a fraction or exponent.
+/// `None` if the value is neither.
 pub(super) fn canonical(raw: &str) -> Option<Cow<'_, str>> {
     if is_string(raw) {
         return Some(Cow::Borrowed(raw));
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_canonical_ids() {
+    fn ids_are_read_by_value_and_made_canonical() {
         let numbers = ["7", "7.0", r#""7""#, "70e-1", "18446744073709551615"].map(number);
         assert_eq!(numbers, [Some(7), Some(7), Some(7), Some(7), Some(u64::MAX)]);
         assert_eq!(["-7", "7.5", "true", r#""x""#, "1e99", ""].map(number), [None; 6]);

@@ -1,7 +1,7 @@
-//! Finds JSON values in text that may be more than one value, or not quite JSON.
+//! Finds JSON values in text that may have several values, or values that are almost JSON.
 //!
-//! Knows: brackets, strings, and what in them has one meaning only though it is no JSON: control characters in
-//! strings, NaN and Infinity. Does not know: what a value means.
+//! Knows: brackets and strings, and how to correct raw control characters in strings, NaN and Infinity.
+//! Does not know: what a value means.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -9,19 +9,19 @@ use std::borrow::Cow;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Where the value at the beginning of a text ends.
+/// The value at the beginning of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FirstValue<'a> {
-    /// At this byte. The value is JSON if nothing is wrong with it but what is put right here.
+    /// The value ends in front of byte `end`. `value` is its corrected text, which may still be invalid JSON.
     Ends { value: Cow<'a, str>, end: usize },
-    /// Not in this text, at whose end brackets are open.
+    /// The text ends inside of the value.
     OpenBracket,
-    /// Not in this text, at whose end a string is open: JSON has no line ends in strings.
+    /// The text ends inside of a string of the value.
     OpenString,
 }
 
-/// Finds the end of the array or object that `text` begins with, and puts right what has one meaning
-/// only.
+/// Finds the end of the array or object that `text` begins with. Corrects raw control characters in strings, NaN and
+/// Infinity in it, because each of these has only one possible meaning.
 pub(super) fn first_value(text: &str) -> FirstValue<'_> {
     let bytes = text.as_bytes();
     let mut value = String::new();
@@ -72,8 +72,7 @@ pub(super) fn first_value(text: &str) -> FirstValue<'_> {
     if string { FirstValue::OpenString } else { FirstValue::OpenBracket }
 }
 
-/// Shows `each` the members of a JSON array, in order and as they are found. Returns false if the text is
-/// none.
+/// Calls `each` with each element of a JSON array, in order. Returns false if `text` is not a JSON array.
 pub(super) fn each_in_array<'a>(text: &'a str, each: impl FnMut(&'a str)) -> bool {
     struct Array<F>(F);
     impl<'de, F: FnMut(&'de str)> Visitor<'de> for Array<F> {

@@ -1,23 +1,23 @@
-//! Reads what a server prints as the official clients do, where the strict reader does not take it.
+//! Classifies one JSON value that a server has printed, as leniently as the official clients read it.
 //!
-//! Knows: what servers print that is not quite JSON-RPC, what of it has a meaning all the same, and which answer
-//! or request something is that cannot be passed on.
-//! Does not know: lines (see `output`), who waits for what.
+//! Knows: how servers deviate from JSON-RPC, how their output is understood, and which answer or request a value is
+//! that cannot be passed on. Does not know: lines (see `output`), or which client sent a request.
 //!
-//! Decision: the server is the operator's own program, and works where a client starts it directly. So what the
-//! official clients accept is accepted, with the meaning that they give it:
+//! Decision: the server is the operator's own program, and works when a client starts it directly. So the bridge
+//! accepts what the official clients accept, with the same meaning:
 //!
-//! - Invalid UTF-8 is replaced by U+FFFD, as TypeScript decodes it. A byte order mark is passed over.
-//! - NaN and Infinity, which Python's `json` prints, become `null`. The client in Python takes them as they are, the
-//!   one in TypeScript does not, and JSON has no other value for them.
-//! - `null` for a member that does not belong there counts as absent. Of several members of one name the last counts.
-//!   An id is an integer by value.
-//! - Raw control characters in strings are refused by all clients. They can mean nothing else, and are escaped.
-//! - Two objects on one line are taken apart.
+//! - Invalid UTF-8 is replaced by U+FFFD, as TypeScript decodes it. A byte order mark is ignored.
+//! - NaN and Infinity, which Python's `json` prints, become `null`. The Python client accepts them, the TypeScript
+//!   client does not, and JSON has no other value for them.
+//! - A member that is `null` and does not belong into the message counts as absent. Of several members with the same
+//!   name the last counts. An id may be any number whose value is an integer.
+//! - Raw control characters in strings are refused by all clients. They are escaped here, because they can have no
+//!   other meaning.
+//! - Several objects on one line are several messages.
 //!
-//! Nothing else is guessed: the request is answered that its answer cannot be passed on, and why; a request of the
-//! server likewise. A line that does not begin with a bracket is never searched for a message, because servers log
-//! what they send and receive.
+//! Nothing else is guessed. If an answer cannot be passed on, the client gets an error with the reason; if a request
+//! of the server cannot be passed on, the server gets one. A line that does not begin with a bracket is never
+//! searched for a message, because servers log the messages that they send and receive.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -30,13 +30,13 @@ use super::envelope_scan::EnvelopeScan;
 use super::ids::{self, ID_BYTES_MAX};
 use super::printed::{Classified, LostAnswer, UnreadableRequest};
 
-/// The most members of an object that is looked at closely; a message has six at most. Each member is kept in many
-/// times the memory of its text.
+/// The most members of an object that is classified by its members. A message has at most six. The number is limited
+/// because a stored member takes many times the memory of its text.
 const MEMBERS_MAX: usize = 1_024;
 
-/// Classifies one value that was printed.
+/// Classifies one value that a server has printed.
 pub(super) fn classify(text: &str) -> Classified {
-    // Most are messages as they are.
+    // Most values are valid messages.
     match Message::read(text.as_bytes().to_vec(), None) {
         Ok(message) => match lost_answer(&message) {
             Some(lost) => Classified::LostAnswer(lost),
@@ -46,12 +46,13 @@ pub(super) fn classify(text: &str) -> Classified {
     }
 }
 
-/// The lost answer that a message is, if it has no outcome: the strict reader does not look inside `error`.
+/// Returns a [`LostAnswer`] if `message` is a response with neither a result nor an error. [`Message::read`] accepts
+/// such a response if it has `"error": null`.
 pub(super) fn lost_answer(message: &Message) -> Option<LostAnswer> {
     if message.kind() != Kind::Response || !message.text().contains("\"error\"") {
         return None;
     }
-    let members = Members::read(message.text())?;
+    let members = MessageMembers::read(message.text())?;
     let outcome = members.last("result").is_some() || members.present("error").is_some();
     let id = message.id().map(Into::into);
     (!outcome).then(|| LostAnswer { id, why: NEITHER.into(), error: None })
@@ -60,7 +61,7 @@ pub(super) fn lost_answer(message: &Message) -> Option<LostAnswer> {
 const NEITHER: &str = "it has neither a result nor an error";
 
 fn classify_members(text: &str, invalid: Cow<'static, str>) -> Classified {
-    let Some(members) = Members::read(text) else {
+    let Some(members) = MessageMembers::read(text) else {
         let mut scan = EnvelopeScan::default();
         scan.feed(text.as_bytes());
         let found = scan.found(&invalid);
@@ -74,16 +75,16 @@ fn classify_members(text: &str, invalid: Cow<'static, str>) -> Classified {
 }
 
 /// Classifies an object with a `method`: a request or a notification.
-fn classify_call(members: &Members<'_>, invalid: Cow<'static, str>) -> Classified {
+fn classify_call(members: &MessageMembers<'_>, invalid: Cow<'static, str>) -> Classified {
     let not_a_message = |why| Classified::NotAMessage { why, object: true };
     let id = members.present("id").map(ids::canonical);
-    // With an invalid id it is no request, and no notification either.
+    // An object with an invalid id is neither a request nor a notification.
     let strange_id = matches!(id, Some(None));
     let id = id.flatten();
     let has_result = members.present("result").is_some();
     let has_error = members.present("error").is_some();
     let text = members.rebuilt(id.as_deref(), |name| match name {
-        // Some servers write every member that they know, with null for what is absent.
+        // Some servers write every member, with `null` for those that are absent.
         "result" => !has_result,
         "error" => !has_error,
         _ => false,
@@ -91,7 +92,7 @@ fn classify_call(members: &Members<'_>, invalid: Cow<'static, str>) -> Classifie
     match Message::read(text.into_bytes(), None) {
         Ok(message) if !strange_id => Classified::Message(message),
         Ok(_) => not_a_message(invalid),
-        // A line of a log may have a method and an id, and no version of JSON-RPC.
+        // A log line in JSON may have `method` and `id`, but it has no `jsonrpc`.
         Err((why, _)) => match id.filter(|id| id.len() <= ID_BYTES_MAX) {
             Some(id) if members.last("jsonrpc").is_some() => {
                 let (code, why) = (code::INVALID_REQUEST, why.to_string().into());
@@ -102,8 +103,8 @@ fn classify_call(members: &Members<'_>, invalid: Cow<'static, str>) -> Classifie
     }
 }
 
-/// Classifies an object without a `method`: a response, or what is no message.
-fn classify_answer(members: &Members<'_>, invalid: Cow<'static, str>) -> Classified {
+/// Classifies an object without a `method`, which is a response or not a message.
+fn classify_answer(members: &MessageMembers<'_>, invalid: Cow<'static, str>) -> Classified {
     let id = members.present("id").and_then(ids::canonical);
     let (has_result, error) = (members.last("result").is_some(), members.present("error"));
     let has_outcome = has_result || members.last("error").is_some();
@@ -137,14 +138,14 @@ fn classify_answer(members: &Members<'_>, invalid: Cow<'static, str>) -> Classif
     }
 }
 
-/// The members of an object, in order.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// The members of an object, in their order.
+struct MessageMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for MessageMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
+            type Value = MessageMembers<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
@@ -156,14 +157,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                     }
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(MessageMembers(members))
             }
         }
         deserializer.deserialize_map(Object)
     }
 }
 
-impl<'a> Members<'a> {
+impl<'a> MessageMembers<'a> {
     fn read(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
@@ -173,7 +174,7 @@ impl<'a> Members<'a> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, raw)| raw.get())
     }
 
-    /// The same, unless it is null.
+    /// The last member of this name, if it is not `null`.
     fn present(&self, name: &str) -> Option<&'a str> {
         self.last(name).filter(|raw| *raw != "null")
     }
@@ -182,8 +183,8 @@ impl<'a> Members<'a> {
         serde_json::from_str(self.last("jsonrpc")?).ok()
     }
 
-    /// The object as text, with this id, without the members that `left_out` names, and with each member of the
-    /// envelope once.
+    /// The object as JSON text with the id `id`, without the members for which `left_out` returns true. Of members of
+    /// the envelope that are repeated, only the last is kept.
     fn rebuilt(&self, id: Option<&str>, left_out: impl Fn(&str) -> bool) -> String {
         let envelope = ["jsonrpc", "method", "result", "error"];
         let mut text = String::from("{");
@@ -305,14 +306,14 @@ mod tests {
         check_unread(r#"{"jsonrpc":"2.0","id":1,"method":"m","result":{}}"#, "1", request);
         check_unread(r#"{"jsonrpc":"1.0","id":"a","method":"m"}"#, r#""a""#, request);
         check_unread(r#"{"jsonrpc":"2.0","id":4.0,"method":["m"]}"#, "4", request);
-        // What is logged is not asked, and too long an id is not kept.
+        // A log line is not a request, and an id that is too long is not stored.
         check_refused(r#"{"level":"info","id":1,"method":"GET"}"#);
         check_refused(r#"{"jsonrpc":"1.0","method":"m"}"#);
         let long = format!(r#"{{"jsonrpc":"1.0","id":"{}","method":"m"}}"#, "i".repeat(5_000));
         check_refused(&long);
     }
 
-    /// Members that mean something, each with many others behind it.
+    /// Repeated members of the envelope, each followed by many others.
     #[test]
     fn object_with_many_members_is_classified_in_one_pass() {
         let many = |member: &str| member.repeat(300_000);

@@ -1,11 +1,14 @@
-//! Serves MCP servers that speak on their standard input and output, as so many do.
+//! Serves MCP servers that speak on their standard input and output (stdio) to clients of HTTP+SSE.
 //!
-//! Knows: one process for each session, or one for all, how messages pass between them, and how every process
-//! ends. Does not know: HTTP and flags; of MCP only the handshake, and what the rules of sharing need.
+//! The crate starts the processes of a server, either one for each session ([`PerSession`]) or one for all sessions
+//! ([`SharedProcess`]). It passes messages between the processes and the sessions, and it ends every process. It
+//! does not parse HTTP or command line flags. Of MCP it reads the handshake; a shared process also needs progress
+//! tokens, cancellations and subscriptions.
 //!
-//! The bridge is a handler of sessions for an adapter that is built on `mcp-sse-driver`. It brings no
-//! executor that has to be run: [`children::Children`] has a thread that looks after the processes. A program
-//! has to call [`guard::run`] first thing in `main`, as every process is started through the program itself.
+//! The bridge is a handler of sessions for an adapter that is built on `mcp-sse-driver`. An application has no
+//! executor to run for it: [`children::Children`] has a thread of its own that supervises the processes.
+//! `main` must call [`guard::run`] before anything else, because every process is started through the
+//! application's own executable.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -27,13 +30,13 @@
 //!         let sessions = sessions.clone();
 //!         async move { sessions.serve(session).await }
 //!     }))?;
-//!     // Every process is given time to end.
+//!     // Wait until every process has ended.
 //!     let left = children.finish();
 //!     Ok(ExitCode::from(u8::from(left > 0)))
 //! }
 //! ```
 //!
-//! It works on Unix alone; elsewhere the crate is empty.
+//! The crate works on Unix only. On other systems it is empty.
 
 #![cfg(unix)]
 #![forbid(unsafe_code)]

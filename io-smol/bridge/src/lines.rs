@@ -1,9 +1,7 @@
-//! Cuts what a process prints into lines, whatever pieces it comes in.
+//! Splits the output of a process into lines, and writes a JSON text as one line.
 //!
-//! Knows: line feeds, a carriage return in front of one, and the longest line that is kept; and how a
-//! JSON text is written as one line, for readers that take more than a line feed for a line end.
-//! Does not know: what a line means, or its encoding; bytes are never cut inside a line, and so never
-//! inside a character.
+//! Knows: line feeds, a carriage return in front of one, the longest line that is kept, and the characters that some
+//! readers treat as line ends. Does not know: what a line means, or its encoding.
 //!
 //! Decision: U+2028, U+2029 and U+0085 are escaped in lines for a server, because common line readers
 //! end lines at these characters.
@@ -12,10 +10,10 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 
-/// The longest line of a bridged server's output, in bytes, with the largest body as it is by default.
+/// The default for the longest line of a bridged server's output: 16 MiB.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// A buffer that has grown beyond this for one line is shrunk behind that line.
+/// A buffer that has grown beyond this size for a long line is freed after that line.
 const CAPACITY_KEPT: usize = 64 << 10;
 
 /// One line, without its end.
@@ -23,11 +21,11 @@ const CAPACITY_KEPT: usize = 64 << 10;
 pub enum Line<'a> {
     /// A complete line.
     Complete(&'a [u8]),
-    /// The beginning of a line that is longer than allowed. The rest of it is passed over.
+    /// The beginning of a line that is longer than allowed. The rest of the line is dropped.
     TooLong(&'a [u8]),
 }
 
-/// Cuts bytes into lines. It holds the longest line allowed and one piece, at most.
+/// Splits bytes into lines. It stores at most the longest line and one fed piece.
 ///
 /// ```
 /// use mcp_sse_bridge::lines::{Line, Lines};
@@ -43,16 +41,23 @@ pub enum Line<'a> {
 pub struct Lines {
     line_bytes_max: usize,
     buffer: Vec<u8>,
-    /// The bytes in front of this were handed out.
+    /// The bytes in front of this index were returned.
     start: usize,
-    /// No line feed is between `start` and this.
+    /// There is no line feed between `start` and this index.
     scanned: usize,
-    /// In the middle of a line that is too long.
+    /// The current line is too long, and its rest is dropped.
     passing_over: bool,
 }
 
-/// The longest line that a bridged server may print, in bytes: four times the largest body of a post
-/// (`None` if that is unlimited), as the queues of the server are, and [`LINE_BYTES_MAX`] at least.
+/// The longest line that a bridged server may print, in bytes, if clients may send bodies of `body_bytes_max` (`None`
+/// is unlimited): four times as much, like the queue of a session, but at least [`LINE_BYTES_MAX`].
+///
+/// ```
+/// use mcp_sse_bridge::lines::{LINE_BYTES_MAX, line_bytes_max};
+///
+/// assert_eq!(line_bytes_max(Some(1_000)), LINE_BYTES_MAX);
+/// assert_eq!(line_bytes_max(Some(100 << 20)), 400 << 20);
+/// ```
 #[must_use]
 pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
     let several = body_bytes_max.map_or(u64::MAX, |bytes| bytes.saturating_mul(4));
@@ -60,14 +65,14 @@ pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
 }
 
 impl Lines {
-    /// Cuts into lines of so many bytes at most.
+    /// Creates a splitter for lines of at most `line_bytes_max` bytes, without their line ends.
     #[must_use]
     pub const fn new(line_bytes_max: usize) -> Self {
         Self { line_bytes_max, buffer: Vec::new(), start: 0, scanned: 0, passing_over: false }
     }
 
-    /// Takes in what was read. Then take every [`next_line`](Self::next_line) there is, before more is fed: lines
-    /// that are not taken are kept.
+    /// Adds bytes that were read. Call [`next_line`](Self::next_line) until it returns `None` before the next call,
+    /// because lines are stored until they are taken.
     pub fn feed(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
         self.scanned -= self.start;
@@ -78,13 +83,13 @@ impl Lines {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// The next line that is complete, or known to be too long.
+    /// The next line that is complete or too long; `None` if more bytes are needed.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         self.next_line_watched(|_, _| ())
     }
 
-    /// As [`next_line`](Self::next_line), and shows `watch` what is passed over of lines that are too long, in order:
-    /// each piece behind the beginning that was handed out, and whether the line ends with it.
+    /// Returns the next line like [`next_line`](Self::next_line), and calls `watch` with each dropped piece of a line
+    /// that is too long, and whether the line ends with that piece.
     pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
         loop {
             let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
@@ -103,7 +108,7 @@ impl Lines {
                 self.scanned = end + 1;
                 continue;
             }
-            // The rest of the line comes with the next call, as that of any line that is too long.
+            // The next call drops the rest of the line.
             if end - start > self.line_bytes_max {
                 return self.too_long();
             }
@@ -125,7 +130,7 @@ impl Lines {
         self.buffer.get(start..end).map(Line::TooLong)
     }
 
-    /// The line without an end that is left when no more bytes come.
+    /// The last line, if the output has ended without a line feed.
     pub fn last_line(&mut self) -> Option<&[u8]> {
         let rest = self.start..self.buffer.len();
         self.start = rest.end;
@@ -134,13 +139,13 @@ impl Lines {
     }
 }
 
-/// A JSON text as one line, however a reader finds line ends.
+/// Writes a valid JSON text as one line, for every common definition of a line end.
 ///
-/// A raw CR or LF in JSON is always between tokens, and dropped. U+0085, U+2028 and U+2029 are always
-/// in strings, and escaped: `readline` of Node 24 ends lines at the last two, `str.splitlines` of Python
-/// at all three. VT and FF, at which that ends lines too, cannot stand in JSON as they are.
+/// A raw CR or LF in JSON is always between tokens, and is removed. U+0085, U+2028 and U+2029 are always in strings,
+/// and are escaped: `readline` of Node 24 ends lines at the last two, `str.splitlines` of Python at all three.
+/// `str.splitlines` also ends lines at VT and FF, which cannot be raw in JSON.
 pub(super) fn on_one_line(text: &str) -> Cow<'_, str> {
-    // 0xC2 and 0xE2 are the first bytes of what is escaped, and of others.
+    // 0xC2 and 0xE2 are the first bytes of the three characters, and of others.
     let bytes = text.as_bytes();
     if memchr2(b'\n', b'\r', bytes).is_none() && memchr2(0xc2, 0xe2, bytes).is_none() {
         return Cow::Borrowed(text);
@@ -213,7 +218,7 @@ mod tests {
         }
     }
 
-    /// What comes out of pieces, one string a line; the last one may have no end.
+    /// The lines in `pieces`: `!` marks a line that is too long, `?` a last line without a line feed.
     fn cut<'a>(max: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let mut lines = Lines::new(max);
         let mut seen = Vec::new();
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn line_too_long_is_returned_once_and_passed_over() {
+    fn line_too_long_is_returned_once_and_dropped() {
         check(4, "1234\n", &["1234"]);
         check(4, "12345\nok\n", &["!1234", "ok"]);
         check(4, "1234567890123\nok\n12345", &["!1234", "ok", "!1234"]);

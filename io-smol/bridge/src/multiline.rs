@@ -1,8 +1,8 @@
-//! Puts lines together that may be one JSON text, as some servers print theirs for people.
+//! Joins lines that may be one JSON text, because some servers pretty-print their messages.
 //!
-//! Knows: which brackets are open behind a line. Does not know: what the text means.
+//! Knows: how many brackets are open after a line. Does not know: what the text means.
 
-/// Lines that may be one JSON text.
+/// The lines of what may be one JSON text.
 #[derive(Debug, Default)]
 pub(super) struct MultilineText {
     text: Vec<u8>,
@@ -10,22 +10,22 @@ pub(super) struct MultilineText {
 }
 
 pub(super) enum MultilineStep {
-    /// More lines are to come.
+    /// Brackets are open: more lines have to follow.
     Incomplete,
-    /// All brackets are closed: it may be JSON.
+    /// All brackets are closed: the text may be JSON.
     Complete(Vec<u8>),
-    /// No JSON text goes on like this, or it is too long.
+    /// The text is too long, or no JSON text begins like this.
     NotJson(Vec<u8>),
 }
 
 impl MultilineText {
-    /// Whether a text has begun.
+    /// Whether a text has begun and is incomplete.
     pub(super) const fn is_open(&self) -> bool {
         !self.text.is_empty()
     }
 
-    /// Adds a line. A text begins with a bracket, and ends when all are closed; JSON has no line ends
-    /// inside strings.
+    /// Adds a line. A text begins with a bracket, and ends when all brackets are closed. No JSON string continues on
+    /// the next line.
     pub(super) fn add(&mut self, line: Vec<u8>, bytes_max: usize) -> MultilineStep {
         let depth = depth_behind(self.depth, &line);
         if self.text.is_empty() {
@@ -49,15 +49,15 @@ impl MultilineText {
         core::mem::take(&mut self.text)
     }
 
-    /// Takes out what has begun, which was no JSON text.
+    /// Removes and returns the lines of an incomplete text.
     pub(super) fn clear(&mut self) -> Option<Vec<u8>> {
         let text = self.take();
         if text.is_empty() { None } else { Some(text) }
     }
 }
 
-/// How many brackets are open behind a line that begins inside so many; `None` if no JSON text can go
-/// on like this.
+/// The number of brackets that are open after `line`, if `depth` were open before it. `None` if no JSON text has such
+/// a line.
 fn depth_behind(mut depth: usize, line: &[u8]) -> Option<usize> {
     let (mut string, mut escaped) = (false, false);
     for byte in line {

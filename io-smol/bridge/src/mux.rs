@@ -1,15 +1,15 @@
-//! The multiplexer: many sessions over one server on stdio, without I/O.
+//! The multiplexer of a shared process: many sessions over one server on stdio, without I/O.
 //!
-//! Knows: which session an answer belongs to; what of MCP is a matter of one connection (the handshake, ids,
-//! progress tokens, cancellations, subscriptions) and therefore has to be divided among sessions; and what becomes
-//! of messages while there is no server.
-//! Does not know: processes, sockets, tasks, or the clock: the time is an argument.
+//! Knows: which session an answer belongs to; the parts of MCP that belong to one connection and have to be divided
+//! among sessions (the handshake, ids, progress tokens, cancellations, subscriptions); and what happens to messages
+//! while there is no server. Does not know: processes, sockets, tasks, or a clock: the time is an argument.
 //!
-//! Theory of operation. To the server the bridge is one client. Each request gets a number that was never used
-//! before; the answer to it goes to the session that sent the request, with the id put back as it was spelled. The
-//! number is the progress token too, so one table serves both. The first `initialize` is passed on and its result
-//! kept for every session that comes later. It speaks for all sessions, so it offers no capabilities, and requests
-//! of the server are refused here. What cannot be passed on yet is parked:
+//! Theory of operation. For the server, the bridge is one client. Each request is sent to the server under a number
+//! that was never used before. The answer goes to the session that sent the request, with the session's own id in
+//! its original spelling. The number is also the progress token, so one table serves both. The first `initialize` is
+//! passed on, and its result is stored as the answer for all later sessions. Because this handshake is shared by all
+//! sessions, it offers no capabilities, and requests of the server are refused by the bridge. Messages that cannot be
+//! passed on yet are parked:
 //!
 //! ```text
 //!  Down ──started──▶ Uninitialized ──initialize──▶ Initializing ──result──▶ Ready
@@ -18,8 +18,8 @@
 //!   ╰────────────── exited ──────────────────────────┴────────────────────────╯
 //! ```
 //!
-//! Call a `handle_` verb, then [`poll_output`](Mux::poll_output) until there is nothing, then look at
-//! [`poll_timeout`](Mux::poll_timeout).
+//! After each call of a `handle_` method, call [`poll_output`](Mux::poll_output) until it returns `None`, and then
+//! read the next deadline with [`poll_timeout`](Mux::poll_timeout).
 //!
 //! Decision: `notifications/initialized` is sent as soon as `initialize` is answered, because the client
 //! that should send it might leave. An `initialize` that the server refuses concerns its sender only, and
@@ -50,42 +50,44 @@ use super::printed::{LostAnswer, UnreadableRequest, lost_answer_body};
 use subscriptions::Subscriptions;
 use text::Ambiguous;
 
-/// What bounds a [`Mux`].
+/// The limits and timeouts of a [`Mux`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MuxLimits {
-    /// The most requests under way, of all sessions together.
+    /// The most unanswered requests of all sessions together. 65,536 by default.
     pub requests_max: usize,
-    /// The most bytes of one id or progress token, as JSON. Longer ones are refused, because each is kept until
-    /// the answer.
+    /// The longest id or progress token, in bytes of JSON. 4 KiB by default. A request with a longer one is refused,
+    /// because each is stored until the answer.
     pub id_bytes_max: usize,
-    /// The most bytes of ids and progress tokens that are kept until the answer, of all sessions together.
+    /// The most bytes of ids and progress tokens of all unanswered requests together. 16 MiB by default.
     pub ids_bytes_max: usize,
-    /// The most bytes of ids and progress tokens that are kept until the answer, of one session.
+    /// The most bytes of ids and progress tokens of one session's unanswered requests. 256 KiB by default.
     pub session_ids_bytes_max: usize,
-    /// The most messages that wait for the server to be ready, of all sessions together.
+    /// The most parked messages of all sessions together. 4,096 by default.
     pub parked_max: usize,
-    /// The most bytes of messages that wait for the server to be ready, of all sessions together.
+    /// The most bytes of parked messages of all sessions together. 16 MiB by default.
     pub parked_bytes_max: usize,
-    /// The most messages of one session that wait for the server to be ready.
+    /// The most parked messages of one session. 64 by default.
     pub session_parked_max: usize,
-    /// How long other messages wait for an `initialize` before the bridge does the handshake itself.
+    /// How long messages wait for a session's `initialize` before the bridge sends its own. 2 s by default.
     pub park: Duration,
-    /// How long after a server's end requests wait for the next one; later ones are refused at once.
+    /// How long after the end of a server requests wait for the next one. 5 s by default. Later requests are refused
+    /// immediately until there is a server again.
     pub outage: Duration,
-    /// How long the server may take to answer the `initialize` of a session. It is long because the first start may
+    /// How long the server may take to answer a session's `initialize`. 120 s by default, because the first start may
     /// install the server.
     pub initialize_timeout: Duration,
-    /// How long the server may take to answer the bridge's own `initialize`.
+    /// How long the server may take to answer the bridge's own `initialize`. 60 s by default.
     pub own_initialize_timeout: Duration,
-    /// The most bytes of the URIs that one session subscribes to, each counted with
-    /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES).
+    /// The most bytes of the URIs that one session is subscribed to, plus
+    /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES) for each. 512 KiB by default.
     pub session_subscriptions_bytes_max: usize,
-    /// The most bytes of the URIs that all sessions together subscribe to, counted likewise.
+    /// The most bytes of the URIs that all sessions together are subscribed to, plus
+    /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES) for each. 16 MiB by default.
     pub subscriptions_bytes_max: usize,
 }
 
 impl MuxLimits {
-    /// What a subscription counts for besides its URI, in bytes.
+    /// The bytes that a subscription counts besides its URI.
     pub const SUBSCRIPTION_BYTES: usize = 256;
 }
 
@@ -109,55 +111,55 @@ impl Default for MuxLimits {
     }
 }
 
-/// The key of one session: a number that no other session has or will have.
+/// The key of one session: a number that no other session of the same [`Mux`] ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u64);
 
-/// What has to be done next.
+/// What the caller of a [`Mux`] has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MuxOutput {
-    /// Write this line, without its end, to the server.
+    /// Write this line to the server, followed by a line feed.
     Server(String),
-    /// Write this line, without its end, to the server. It answers a request of the server, so the server decides
-    /// how many there are.
+    /// Write this line to the server, followed by a line feed. It answers a request of the server, so the server
+    /// determines how many such lines there are.
     Answer(String),
-    /// Send this to a session.
+    /// Send this frame to a session.
     Session(SessionKey, Frame),
-    /// End the server, which is of no use for this reason. Its exit is to be told like any other.
+    /// End the server for this reason, and then call [`Mux::handle_exit`].
     Abandon(String),
 }
 
-/// Counts of what was dropped or refused. They only grow.
+/// Counters of dropped and refused messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MuxCounts {
-    /// Answers to no pending request, and answers to the bridge's own requests: subscriptions that are undone, and
-    /// those that are made again with a new server.
+    /// Answers of the server that belong to no pending request. Answers to the bridge's own `resources/subscribe` and
+    /// `resources/unsubscribe` are counted here as well.
     pub answers_dropped: u64,
-    /// Progress of no pending request.
+    /// Progress notifications of the server that belong to no pending request.
     pub progress_dropped: u64,
-    /// Notifications of a session that concern that session alone, or came when there was no room.
+    /// Notifications of sessions that concern that session alone, or for which there was no room.
     pub notifications_dropped: u64,
-    /// Cancellations, by either side, of no pending request.
+    /// Cancellations by a session or by the server that belong to no pending request.
     pub cancellations_dropped: u64,
-    /// Responses of a session, to which no request was sent.
+    /// Responses of sessions. No session is sent a request, so every response is dropped.
     pub responses_dropped: u64,
-    /// Requests of the server, which were answered with an error.
+    /// Requests of the server that were answered with an error.
     pub server_requests_refused: u64,
-    /// Requests of sessions that were answered that there is no room for them.
+    /// Requests of sessions that were answered with an error because there was no room for them.
     pub requests_refused: u64,
 }
 
-/// A request that the server has not answered.
-struct PendingRequest {
+/// A session's request that the server has not answered.
+struct SharedRequest {
     by: SessionKey,
-    /// The raw id, as the session spelled it.
+    /// The raw id in the session's spelling.
     id: Box<str>,
     token: Option<Box<str>>,
-    /// The URI that it subscribes to.
+    /// The URI, if the request is `resources/subscribe`.
     subscribes: Option<Arc<str>>,
 }
 
-impl PendingRequest {
+impl SharedRequest {
     fn bytes(&self) -> usize {
         self.id.len() + self.token.as_deref().map_or(0, str::len)
     }
@@ -165,22 +167,24 @@ impl PendingRequest {
 
 #[derive(Default)]
 struct MuxSession {
-    /// It has had its handshake, or goes on without one: notifications are sent to it.
+    /// Whether the server's notifications are sent to this session: it has had its handshake, or has sent other
+    /// messages without one.
     receives_notifications: bool,
+    /// The numbers of the session's unanswered requests.
     pending: Vec<u64>,
     ids_bytes: usize,
     parked: usize,
-    /// The URIs that it has subscribed to, and their bytes.
+    /// The URIs that the session is subscribed to, and their bytes.
     subscribed: BTreeSet<Arc<str>>,
     subscribed_bytes: usize,
 }
 
 enum MuxPhase {
-    /// There is no server, for this reason.
+    /// No server is running, for this reason.
     Down { why: Box<str> },
-    /// There is a server, and it was not sent `initialize`.
+    /// A server is running, and `initialize` was not sent to it.
     Uninitialized { parked_since: Option<Time> },
-    /// The server was sent `initialize` under this number, for this session's request or for none.
+    /// `initialize` was sent under this number, for the request of a session (`requester`) or for the bridge itself.
     Initializing {
         number: u64,
         params: Box<str>,
@@ -192,21 +196,39 @@ enum MuxPhase {
     Ready,
 }
 
-/// Many sessions over one server.
+/// Many sessions over one server on stdio, as a state machine without I/O.
+///
+/// ```
+/// use mcp_sse_bridge::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
+/// use mcp_sse_core::Time;
+/// use mcp_sse_core::jsonrpc::Message;
+///
+/// let mut mux = Mux::new(MuxLimits::default());
+/// let now = Time::ZERO;
+/// mux.join(SessionKey(1));
+/// mux.handle_started(now);
+/// let text = r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+/// mux.handle_session(SessionKey(1), Message::read(text.into(), None).unwrap(), now);
+/// let Some(MuxOutput::Server(line)) = mux.poll_output() else { panic!("a line") };
+/// assert!(line.contains(r#""id":1,"method":"initialize""#));
+/// let answer = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+/// mux.handle_server(&Message::read(answer.to_vec(), None).unwrap(), now);
+/// assert!(mux.is_ready());
+/// ```
 pub struct Mux {
     limits: MuxLimits,
     phase: MuxPhase,
     sessions: BTreeMap<SessionKey, MuxSession>,
-    pending: BTreeMap<u64, PendingRequest>,
+    pending: BTreeMap<u64, SharedRequest>,
     ids_bytes: usize,
     subscriptions: Subscriptions,
     parked: VecDeque<(SessionKey, Message)>,
     parked_bytes: usize,
     /// The number of the last request to the server.
     last_number: u64,
-    /// Since when there is no server that has answered `initialize`; `None` also before the first one.
+    /// The time of the last server's end, until a server has answered `initialize` again.
     away_since: Option<Time>,
-    /// The params of `initialize` for the next server, and what the last one answered to them.
+    /// The params of `initialize` for the next server, and the last server's result.
     initialize_params: Option<Box<str>>,
     initialize_result: Box<str>,
     output: VecDeque<MuxOutput>,
@@ -228,7 +250,7 @@ impl fmt::Debug for Mux {
 const BUSY: &str = "server busy";
 
 impl Mux {
-    /// A multiplexer without sessions, whose server has not been started.
+    /// Creates a multiplexer without sessions and without a server.
     #[must_use]
     pub fn new(limits: MuxLimits) -> Self {
         Self {
@@ -249,18 +271,18 @@ impl Mux {
         }
     }
 
-    /// Adds a session. The caller bounds how many there are.
+    /// Adds a session. The caller must limit the number of sessions.
     ///
     /// # Panics
     ///
-    /// If there is a session with this key.
+    /// Panics if there is a session with this key.
     pub fn join(&mut self, key: SessionKey) {
         let known = self.sessions.insert(key, MuxSession::default());
         assert!(known.is_none(), "invariant: session keys are numbered");
     }
 
-    /// Removes a session that has ended: its requests are cancelled, and answers to them will be dropped. Messages
-    /// of a session that has left are not taken any more.
+    /// Removes a session that has ended. Its requests are cancelled, and their answers will be dropped. Further
+    /// messages of the session are ignored.
     pub fn leave(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         for uri in &session.subscribed {
@@ -285,14 +307,14 @@ impl Mux {
         }
     }
 
-    /// Takes in a message of a session's client.
+    /// Handles a message of a session's client.
     pub fn handle_session(&mut self, key: SessionKey, message: Message, now: Time) {
         if self.sessions.contains_key(&key) {
             self.handle_message(key, message, now);
         }
     }
 
-    /// The server was started.
+    /// Call this when the server was started.
     pub fn handle_started(&mut self, now: Time) {
         self.phase = MuxPhase::Uninitialized { parked_since: None };
         match self.initialize_params.clone() {
@@ -301,7 +323,7 @@ impl Mux {
         }
     }
 
-    /// Takes in a message of the server.
+    /// Handles a message of the server.
     pub fn handle_server(&mut self, message: &Message, now: Time) {
         match message.kind() {
             Kind::Response => self.handle_response(message, now),
@@ -310,13 +332,13 @@ impl Mux {
         }
     }
 
-    /// Takes in an answer of the server that cannot be passed on. Without an id it counts for the only pending
-    /// request.
+    /// Handles an answer of the server that cannot be passed on: the session that waits for it gets an error. An
+    /// answer without an id belongs to the pending request if there is exactly one.
     pub fn handle_lost_answer(&mut self, lost: &LostAnswer, now: Time) {
         let (number, error) = match (&lost.id, &self.phase) {
             (Some(id), _) => (ids::number(id), None),
             (None, MuxPhase::Initializing { number, .. }) => (Some(*number), lost.error.as_deref()),
-            // The text of its error may be about a request of another session, which has left.
+            // The error is not passed on: it may be about a request of another session that has left.
             (None, _) if self.pending.len() == 1 => (self.pending.keys().next().copied(), None),
             (None, _) => (None, None),
         };
@@ -334,7 +356,8 @@ impl Mux {
         self.answer_server(unread.answer());
     }
 
-    /// The server has ended, or could not be started. `why` goes on after "MCP server process".
+    /// Call this when the server has ended or could not be started. `why` completes the sentence "MCP server process
+    /// ..". Every pending request is answered with an error.
     pub fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
         // Lines for the server that has ended must not reach the next one.
@@ -358,7 +381,7 @@ impl Mux {
         self.handle_timeout(now);
     }
 
-    /// Does what is due, if anything is. Call it at [`poll_timeout`](Self::poll_timeout), or at any other time.
+    /// Handles the deadline of [`poll_timeout`](Self::poll_timeout), if it has passed.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return;
@@ -370,7 +393,7 @@ impl Mux {
             }
             MuxPhase::Uninitialized { .. } => self.initialize(unknown_client().into(), None, now),
             MuxPhase::Initializing { until, limit, .. } => {
-                // Only once: the exit that follows changes the phase.
+                // No second deadline: the exit that follows changes the phase.
                 *until = Time::MAX;
                 let why = format!("did not answer initialize within {limit:?}");
                 self.output.push_back(MuxOutput::Abandon(why));
@@ -379,7 +402,7 @@ impl Mux {
         }
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    /// The next deadline, at which [`handle_timeout`](Self::handle_timeout) has to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         match &self.phase {
@@ -398,12 +421,12 @@ impl Mux {
         Some(self.away_since?.saturating_add(self.limits.outage))
     }
 
-    /// What has to be done next, in this order.
+    /// The next thing that the caller has to do. Do all of them in this order.
     pub fn poll_output(&mut self) -> Option<MuxOutput> {
         self.output.pop_front()
     }
 
-    /// Whether a server should be running, which it should while there are sessions.
+    /// Whether a server should be running: there are sessions.
     #[must_use]
     pub fn wants_server(&self) -> bool {
         !self.sessions.is_empty()
@@ -415,35 +438,35 @@ impl Mux {
         matches!(self.phase, MuxPhase::Ready)
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// How many requests the server has not answered, a session's `initialize` included.
+    /// The number of sessions' requests that the server has not answered, `initialize` included.
     #[must_use]
     pub fn requests(&self) -> usize {
         let initializes = matches!(self.phase, MuxPhase::Initializing { requester: Some(_), .. });
         self.pending.len() + usize::from(initializes)
     }
 
-    /// What was dropped or refused so far.
+    /// The counters of dropped and refused messages.
     #[must_use]
     pub const fn counts(&self) -> &MuxCounts {
         &self.counts
     }
 
-    /// Asserts that the sums are those of their parts, and that everything belongs to a session.
+    /// Asserts that each sum equals the sum of its parts, and that every request and message belongs to a session.
     #[cfg(test)]
     fn check(&self) {
         let parked = || self.parked.iter().map(|(by, message)| (by, message.body().len()));
         assert_eq!(self.parked_bytes, parked().map(|(_, bytes)| bytes).sum::<usize>());
-        assert_eq!(self.ids_bytes, self.pending.values().map(PendingRequest::bytes).sum::<usize>());
+        assert_eq!(self.ids_bytes, self.pending.values().map(SharedRequest::bytes).sum::<usize>());
         let listed: usize = self.sessions.values().map(|session| session.pending.len()).sum();
         assert_eq!(listed, self.pending.len());
         for (key, session) in &self.sessions {
-            let pending: Vec<&PendingRequest> =
+            let pending: Vec<&SharedRequest> =
                 session.pending.iter().map(|n| &self.pending[n]).collect();
             assert!(pending.iter().all(|pending| pending.by == *key));
             assert_eq!(
@@ -454,7 +477,7 @@ impl Mux {
         }
         assert!(parked().all(|(by, _)| self.sessions.contains_key(by)));
         assert!(self.is_ready() || self.pending.is_empty(), "requests without a server");
-        assert!(!self.is_ready() || self.parked.is_empty(), "parked for no reason");
+        assert!(!self.is_ready() || self.parked.is_empty(), "parked although the server is ready");
         assert!(self.parked.len() <= self.limits.parked_max);
         assert!(self.parked_bytes <= self.limits.parked_bytes_max);
         assert!(self.pending.len() <= self.limits.requests_max);
@@ -462,7 +485,7 @@ impl Mux {
     }
 
     /// Removes a request that has been answered or cancelled.
-    fn finish_request(&mut self, number: u64) -> Option<PendingRequest> {
+    fn finish_request(&mut self, number: u64) -> Option<SharedRequest> {
         let pending = self.pending.remove(&number)?;
         self.ids_bytes -= pending.bytes();
         if let Some(session) = self.sessions.get_mut(&pending.by) {
@@ -482,7 +505,7 @@ impl Mux {
         self.output.push_back(MuxOutput::Server(text::on_one_line(text)));
     }
 
-    /// Sends the server a request of the bridge's own. Its answer is dropped.
+    /// Sends the server a request of the bridge itself. The answer will be dropped.
     fn ask_server(&mut self, method: &str, uri: &str) {
         self.last_number += 1;
         let number = self.last_number;
@@ -492,7 +515,7 @@ impl Mux {
         ));
     }
 
-    /// Sends a session the answer to its request with this raw id.
+    /// Sends a session `text`, which is the answer to its request with the raw id `id`.
     fn send_answer(&mut self, key: SessionKey, id: &str, text: &str) {
         match Frame::message(text.as_bytes()) {
             Ok(frame) => self.output.push_back(MuxOutput::Session(key, frame)),
@@ -534,7 +557,7 @@ fn log_unsendable(error: &dyn fmt::Display) {
     }
 }
 
-/// `text` with `slice`, which is a slice of it, replaced.
+/// Replaces `slice`, which must be a slice of `text`, by `instead`.
 pub(super) fn replaced(text: &str, slice: &str, instead: &str) -> String {
     text::replaced(text, [(slice, instead)])
 }

@@ -1,8 +1,8 @@
-//! Makes messages of what a server prints.
+//! Reads messages from the stdout of a server.
 //!
-//! Knows: that a message should be one line, that some servers print batches, several messages on one
-//! line, or one message over several lines, and that some print other things in between.
-//! Does not know: what a single text means (see `lenient`), or what messages are for.
+//! Knows: that a message should be one line, and that some servers print batches, several messages on one line, one
+//! message over several lines, or other text in between.
+//! Does not know: how one value is classified (see `lenient`), or where a message goes.
 //!
 //! Decision: lines are put together to a message where brackets balance, up to the limit of a line.
 //! An unindented line that begins with a bracket ends what was begun, so a banner with an open
@@ -27,45 +27,61 @@ use super::printed::{Classified, LostAnswer, Printed, UnreadableRequest};
 use super::status::BridgeStatus;
 use super::stderr::printable;
 
-/// How many bytes of a line that is no message are shown in the log.
+/// How many bytes of a line that is not a message are logged.
 const SHOWN_BYTES: usize = 200;
 
-/// The most values that are taken from one line, which are more than there can be requests; the rest of the line is
-/// passed over. They are looked at in one go, during which other tasks on this thread wait.
+/// The most values that are read from one line; the rest of the line is dropped. The number is limited because other
+/// tasks on this thread wait while a line is read. It is larger than the number of requests that can be in flight.
 const VALUES_MAX: usize = 65_536;
 
-/// Throttles of the log, each for the output of all servers together: clients decide how many servers are
-/// started.
+/// Throttles of the log. Each is shared by all servers, because clients decide how many servers are started.
 static NO_MESSAGE: LogThrottle = LogThrottle::new();
 static LOST: LogThrottle = LogThrottle::new();
 static UNREAD: LogThrottle = LogThrottle::new();
 static TOO_LONG: LogThrottle = LogThrottle::new();
 
-/// What one server prints, from bytes to messages.
+/// The stdout of one server: bytes go in, messages come out.
 ///
-/// Everything that is no message is counted, logged at level warn (one a second of each kind) or debug
-/// (the others), and does no harm.
+/// Output that is not a message is counted in [`BridgeStatus`], and logged: one line a second of each kind at level
+/// warn, the others at level debug.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use mcp_sse_bridge::output::ServerOutput;
+/// use mcp_sse_bridge::printed::Printed;
+/// use mcp_sse_bridge::status::BridgeStatus;
+///
+/// let status = Arc::new(BridgeStatus::default());
+/// let mut output = ServerOutput::new("files", status.clone());
+/// output.feed(b"Listening\n{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
+/// let Some(Printed::Message(message)) = output.next_printed() else { panic!("a message") };
+/// assert_eq!(message.id(), Some("1"));
+/// assert_eq!(status.lines_refused(), 1);
+/// ```
 #[derive(Debug)]
 pub struct ServerOutput {
     name: String,
     status: Arc<BridgeStatus>,
     line_bytes_max: usize,
     lines: Lines,
-    /// Lines that may become one message, from the first on.
+    /// The lines of an incomplete message.
     multiline: MultilineText,
-    /// What was found and was not taken yet.
+    /// Values that were found and not returned yet.
     ready: VecDeque<Printed>,
-    /// The scan of a line that is too long, until its end or until it is conclusive.
+    /// The scan of a line that is too long, until the line ends or the scan is conclusive.
     too_long: Option<EnvelopeScan>,
     /// The output has ended.
     ended: bool,
-    /// Lines that were no messages, and are not counted yet: there may be thousands at once.
+    /// Lines that were not messages and are not counted in `status` yet. They are counted together, because there may
+    /// be thousands at once.
     refused: u64,
     has_spoken: bool,
 }
 
 impl ServerOutput {
-    /// The output of a server that is called `name` in the log.
+    /// Creates the empty output of a server. `name` is the server's name in the log, and `status` counts invalid
+    /// lines.
     #[must_use]
     pub fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
         Self {
@@ -82,8 +98,8 @@ impl ServerOutput {
         }
     }
 
-    /// Sets the longest line in bytes, which is also the longest message over several lines; longer ones are passed
-    /// over. 16 MiB by default.
+    /// Sets the longest line and the longest message over several lines, in bytes; 16 MiB by default. Longer ones are
+    /// dropped. Call it before [`feed`](Self::feed).
     #[must_use]
     pub fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
         self.line_bytes_max = line_bytes_max;
@@ -91,24 +107,25 @@ impl ServerOutput {
         self
     }
 
-    /// Whether there has been a message.
+    /// Whether the server has printed at least one message.
     #[must_use]
     pub const fn has_spoken(&self) -> bool {
         self.has_spoken
     }
 
-    /// Takes in what was read. Then take [everything](Self::next_printed) there is before more is fed.
+    /// Adds bytes that were read. Call [`next_printed`](Self::next_printed) until it returns `None` before the next
+    /// call.
     pub fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
     }
 
-    /// Ends the output, and with it its last line. Then take [everything](Self::next_printed) there is.
+    /// Ends the output and its last line. Then call [`next_printed`](Self::next_printed) until it returns `None`.
     pub fn end(&mut self) {
         self.lines.feed(b"\n");
         self.ended = true;
     }
 
-    /// The next thing that the server has printed, of what was fed.
+    /// The next message or other value in the bytes that were fed; `None` if more bytes are needed.
     pub fn next_printed(&mut self) -> Option<Printed> {
         let printed = self.find();
         self.count_refused();
@@ -154,7 +171,7 @@ impl ServerOutput {
                         scan => self.too_long = scan,
                     }
                 }
-                // What was found of a line that was passed over.
+                // The rest of a line that is too long has just yielded a value.
                 None if !self.ready.is_empty() => {}
                 None if self.ended && self.multiline.is_open() => self.refuse_multiline(),
                 None => return None,
@@ -165,7 +182,7 @@ impl ServerOutput {
     fn read(&mut self, line: Vec<u8>) {
         let text = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line);
         let Some(first) = text.trim_ascii_start().first() else { return };
-        // What is indented belongs to what it is inside of; an unindented bracket begins anew.
+        // An indented line continues the text that has begun. An unindented bracket begins a new text.
         let indented = text.first().is_some_and(u8::is_ascii_whitespace);
         let opens = matches!(first, b'{' | b'[');
         if self.multiline.is_open() && (indented || !opens) {
@@ -188,7 +205,7 @@ impl ServerOutput {
         }
     }
 
-    /// Reads one JSON value or several behind each other, or the beginning of one.
+    /// Reads one JSON value, several consecutive ones, or the beginning of one.
     fn read_values(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let mut rest = text.trim_start_matches('\u{feff}').trim();
@@ -233,7 +250,7 @@ impl ServerOutput {
             left -= 1;
             let classified = classify(&value);
             if let Classified::NotAMessage { why, object: false } = &classified {
-                // For example a bracket that begins a line of a log.
+                // For example a log line that begins with a bracket.
                 return self.refuse(why, text.trim().as_bytes());
             }
             self.take(classified, printed.as_bytes());
@@ -258,7 +275,7 @@ impl ServerOutput {
         self.ready.extend(classified.into_printed());
     }
 
-    /// Refuses what is not JSON; it may have been an answer or a request all the same.
+    /// Refuses text that is not JSON. If it has the envelope of an answer or a request, it is reported as such.
     fn refuse_text(&mut self, why: &str, text: &[u8]) {
         match scan_of(text).and_then(|scan| scan.found(why)) {
             Some(found) => self.take(found, text),
@@ -266,7 +283,7 @@ impl ServerOutput {
         }
     }
 
-    /// Refuses what was taken for the beginning of a message.
+    /// Refuses the lines of an incomplete message.
     fn refuse_multiline(&mut self) {
         if let Some(text) = self.multiline.clear() {
             self.refuse_text("it never ends", &text);
@@ -284,14 +301,14 @@ impl ServerOutput {
         }
     }
 
-    /// Logs what is passed over: at level warn if the throttle allows that, and else at level debug.
+    /// Logs output that is not a message: at level warn if the throttle allows it, otherwise at level debug.
     fn warn(&self, throttle: &LogThrottle, what: impl FnOnce() -> String) {
         let name = &self.name;
         match throttle.tell() {
             Some(unsaid) => {
-                log::warn!("{name}: the server printed what is passed over, {}{unsaid}", what());
+                log::warn!("{name}: invalid output of the server: {}{unsaid}", what());
             }
-            None => log::debug!("{name}: the server printed what is passed over, {}", what()),
+            None => log::debug!("{name}: invalid output of the server: {}", what()),
         }
     }
 }
@@ -302,7 +319,7 @@ fn too_long_why(bytes_max: usize) -> String {
     format!("it is longer than {bytes_max} bytes")
 }
 
-/// Scans the envelope of what begins like this, if it may have one.
+/// Scans the envelope of a text or of its beginning, if it is an object.
 fn scan_of(text: &[u8]) -> Option<EnvelopeScan> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start();
     let mut scan = EnvelopeScan::default();
@@ -314,7 +331,7 @@ fn scan_of(text: &[u8]) -> Option<EnvelopeScan> {
 fn shown(text: &[u8]) -> String {
     match text.get(..SHOWN_BYTES) {
         Some(beginning) if text.len() > SHOWN_BYTES => {
-            // A character that is cut is left out, instead of being shown as an invalid one.
+            // An incomplete character at the end is left out, instead of being shown as an invalid one.
             let whole = beginning.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len());
             let end = if whole + 4 > SHOWN_BYTES { whole } else { SHOWN_BYTES };
             format!("{}..", printable(beginning.get(..end).unwrap_or_default()))
@@ -323,7 +340,7 @@ fn shown(text: &[u8]) -> String {
     }
 }
 
-/// Whether this is a JSON array with an object in it. Others begin lines of a log: `[1234] {..}`.
+/// Whether `text` is a JSON array with an object in it. Log lines may begin with other arrays: `[1234] {..}`.
 fn is_batch(text: &str) -> bool {
     let mut any = false;
     text.starts_with('[') && each_in_array(text, |member| any |= member.starts_with('{')) && any
@@ -345,7 +362,7 @@ mod tests {
     use super::*;
 
     impl ServerOutput {
-        /// The next message; what is lost is passed over.
+        /// The next message. Lost answers and unreadable requests are skipped.
         fn next_message(&mut self) -> Option<Message> {
             loop {
                 if let Printed::Message(message) = self.next_printed()? {
@@ -355,7 +372,7 @@ mod tests {
         }
     }
 
-    /// What becomes of some output: the messages, and how many lines were refused.
+    /// Checks the messages in some output, and how many lines were refused.
     #[track_caller]
     fn check(printed: &str, messages: &[&str], refused: u64) {
         for size in [1, 7, printed.len().max(1)] {
@@ -384,7 +401,8 @@ mod tests {
         check(&format!("{ONE}\n{TWO}\r\n\n  \n"), &[ONE, TWO], 0);
     }
 
-    /// The messages, and the ids and reasons of answers that are lost; how many lines were refused.
+    /// Checks the values in some output (`?` marks a lost answer, `!` an unreadable request), and how many lines were
+    /// refused.
     #[track_caller]
     fn check_bytes(printed: &[u8], found: &[&str], refused: u64) {
         for size in [1, 7, printed.len().max(1)] {
@@ -445,7 +463,7 @@ mod tests {
         check(&format!("{{\"level\":\"info\"}}{ONE}\n"), &[ONE], 1);
         check(&format!("{ONE}and more\n"), &[ONE], 1);
         check(&format!("{ONE}{{\n  \"jsonrpc\": 1\n}}\n{TWO}\n"), &[ONE, TWO], 1);
-        // What is logged of a message is not one.
+        // A message in a log line is not read.
         check(&format!("[INFO] {ONE}\n> {ONE}\n"), &[], 2);
         check(&format!("[1234] {ONE}\n[\"info\", 7] {ONE}\n[]{ONE}\n"), &[], 3);
     }
@@ -532,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn line_without_a_message_is_passed_over() {
+    fn line_without_a_message_is_skipped() {
         check(&format!("Listening on stdio\n{ONE}\n"), &[ONE], 1);
         check(&format!("[INFO] ready\n{{ not json\n{ONE}\n{{}}\n"), &[ONE], 3);
         check(&format!("{{\"jsonrpc\":\"1.0\"}}\n\"text\"\n17\n]\n{ONE}\n"), &[ONE], 4);
@@ -558,7 +576,7 @@ mod tests {
         let pretty =
             "{\n  \"jsonrpc\": \"2.0\",\n  \"id\": \"}\\\"{\",\n  \"result\": [\n    {}\n  ]\n}";
         check(&format!("{pretty}\n{ONE}\n{pretty}\n"), &[pretty, ONE, pretty], 0);
-        // A message on a line of its own ends what never did.
+        // A complete message on one line ends an incomplete one.
         check(&format!("{{\n\"a\": 1,\n{ONE}\n}}\n{TWO}\n"), &[ONE, TWO], 2);
         check(&format!("{{\n\"a\": \"unended\n{ONE}\n"), &[ONE], 1);
         check("{\n\"a\": 1\n}\n", &[], 1);
@@ -592,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn line_too_long_is_passed_over() {
+    fn line_too_long_is_dropped() {
         let status = Arc::new(BridgeStatus::default());
         let mut output = ServerOutput::new("test", status.clone());
         for _ in 0..20 {

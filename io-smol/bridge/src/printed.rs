@@ -1,68 +1,69 @@
-//! What a server has printed, as a value.
+//! The values that a server prints: messages, and answers and requests that cannot be passed on.
 //!
-//! Knows: messages, answers and requests that cannot be passed on, and what is sent instead of them.
-//! Does not know: how text is read as such a value (see `lenient`), or who waits for what.
+//! Knows: what the peer that waits for such an answer or request gets instead.
+//! Does not know: how text is classified (see `lenient`), or which client sent a request.
 
 use std::borrow::Cow;
 
 use mcp_sse_core::jsonrpc::{Message, code, error_body};
 
-/// What a server has printed and a peer has to be told of.
+/// One thing that a server has printed and that concerns a client or the server itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Printed {
     /// A message.
     Message(Message),
-    /// An answer that cannot be passed on; a client waits for it.
+    /// An answer that cannot be passed on. A client waits for it.
     LostAnswer(LostAnswer),
-    /// A request that cannot be passed on; the server waits for its answer.
+    /// A request that cannot be passed on. The server waits for its answer.
     UnreadableRequest(UnreadableRequest),
 }
 
-/// An answer of a server that cannot be passed on.
+/// An answer of a server that cannot be passed on. A client waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostAnswer {
-    /// The raw id that it has, if one can be read.
+    /// The answer's id as raw JSON, if it could be read.
     pub id: Option<Box<str>>,
-    /// Why it cannot be passed on.
+    /// Why the answer cannot be passed on.
     pub why: Cow<'static, str>,
-    /// The raw error, if it is one and lacks nothing but the id.
+    /// The value of `error` as raw JSON, if the answer is a valid error response except for its missing id.
     pub error: Option<Box<str>>,
 }
 
 /// A request of a server that cannot be passed on. The server waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableRequest {
-    /// The raw id, of 4 KiB at most.
+    /// The request's id as raw JSON, at most 4 KiB.
     pub id: Box<str>,
-    /// The error code of JSON-RPC for what is wrong with it.
+    /// The JSON-RPC error code for the server.
     pub code: i32,
-    /// Why it cannot be passed on.
+    /// Why the request cannot be passed on.
     pub why: Cow<'static, str>,
 }
 
 impl UnreadableRequest {
-    /// The answer to the server.
+    /// The error response for the server.
     pub(crate) fn answer(&self) -> Vec<u8> {
         let why = format!("the request cannot be passed on: {}", self.why);
         error_body(Some(&self.id), self.code, &why)
     }
 }
 
-/// What one value is that a server printed.
+/// The classification of one value that a server has printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Classified {
     Message(Message),
     LostAnswer(LostAnswer),
     UnreadableRequest(UnreadableRequest),
-    /// No message, and no peer waits for it. `object` says whether it is a JSON object.
+    /// Not a message: no peer waits for it.
     NotAMessage {
         why: Cow<'static, str>,
+        /// Whether the value is a JSON object.
         object: bool,
     },
 }
 
 impl Classified {
-    /// What a peer has to be told of, if there is anything.
+    /// The value for the peers, if it concerns one.
     pub(super) fn into_printed(self) -> Option<Printed> {
         match self {
             Self::Message(message) => Some(Printed::Message(message)),
@@ -73,7 +74,7 @@ impl Classified {
     }
 }
 
-/// The answer to the request `id` instead of one that cannot be passed on.
+/// The error response to the request `id` that replaces an answer that cannot be passed on.
 pub(super) fn lost_answer_body(id: &str, why: &str, error: Option<&str>) -> Vec<u8> {
     match error {
         Some(error) => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes(),

@@ -1,11 +1,12 @@
-//! The file that names several servers, in the shape that clients of MCP keep theirs.
+//! Reads the configuration file that names several servers, in the format of MCP clients.
 //!
-//! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how a mistake in it is reported. Does not know: how they are served.
+//! Knows: `{"mcpServers": {"name": {"command", "args", "env", "cwd"}}}`, and how a mistake in the file is reported.
+//! Does not know: how servers are served.
 //!
-//! Decision: what an object means does not depend on the order of its members, so each is looked up by its
-//! name, and a member that is there twice is a mistake. A member that is `null` is absent. An entry that is not
-//! served (`disabled`, or with a `url`, which clients have for servers on the network) is left out with a
-//! line in the log, whatever else is in it: the file is the client's too, and has to suit both.
+//! Decision: the meaning of an object does not depend on the order of its members. So a member that is given twice is
+//! a mistake, and a member that is `null` counts as absent. An entry that is disabled, or that has a `url` (a server
+//! on the network), is skipped with a line in the log, and its other members are not checked: the same file may be
+//! used by a client, for which such an entry is valid.
 
 use core::fmt;
 use std::fs;
@@ -19,16 +20,16 @@ use super::command::{ServerCommand, Variable};
 /// The longest name of a server, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// A server to be run, and its name.
+/// The name and the command of one server.
 #[derive(Clone, Debug)]
 pub struct BridgedServer {
-    /// Its name, for people and, where there are several, in the path.
+    /// The server's name, for the log and, if there are several servers, for its path.
     pub name: String,
-    /// What to run.
+    /// The command that starts the server.
     pub command: ServerCommand,
 }
 
-/// What is wrong with a file of servers: the file, the server and the field, as far as they are to blame.
+/// A mistake in a servers file. It displays the file and, if the mistake is in an entry, the server and the field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServersFileError {
     file: PathBuf,
@@ -52,14 +53,32 @@ impl fmt::Display for ServersFileError {
 
 impl core::error::Error for ServersFileError {}
 
-/// Reads the servers in a file, in their order. Those that are `disabled` or have a `url` are left out,
-/// and the log says which. A byte order mark in front is passed over.
+/// Reads the servers in the file at `path`, in their order.
 ///
-/// Members that mean nothing here are passed over, with a warning.
+/// Entries that are `disabled` or have a `url` are skipped, and unknown members are ignored, each with a warning in
+/// the log. A byte order mark at the beginning is ignored.
 ///
 /// # Errors
 ///
-/// The first thing that is wrong.
+/// Returns the first mistake: the file cannot be read, is not JSON, or contains no server that can be served; or a
+/// member of an entry is missing, invalid or given twice.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use mcp_sse_bridge::servers_file;
+///
+/// # let path = std::env::temp_dir().join(format!("servers-{}.json", std::process::id()));
+/// # let path = path.as_path();
+/// std::fs::write(path, r#"{"mcpServers": {"time": {"command": "uvx", "args": ["mcp-server-time"]}}}"#)?;
+/// let servers = servers_file::read(path).expect("a valid file");
+/// assert_eq!(servers[0].name, "time");
+/// assert_eq!(servers[0].command.to_string(), "uvx mcp-server-time");
+/// # std::fs::remove_file(path)?;
+/// let missing = servers_file::read(Path::new("/no/servers.json")).unwrap_err();
+/// assert!(missing.to_string().starts_with("/no/servers.json: cannot be read: "));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn read(path: &Path) -> Result<Vec<BridgedServer>, ServersFileError> {
     let fail = |why: String| ServersFileError { file: path.into(), server: None, field: None, why };
     let text =
@@ -71,7 +90,7 @@ pub fn read(path: &Path) -> Result<Vec<BridgedServer>, ServersFileError> {
     })
 }
 
-/// What is wrong with an entry of the file, whose name is added later.
+/// A mistake in a file whose path is added later.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct EntryError {
     server: Option<String>,
@@ -93,45 +112,45 @@ impl EntryError {
     }
 }
 
-/// The members of an object, in their order, with repeated ones.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// All members of an object, in their order. Repeated members are kept.
+struct EntryMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for EntryMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
         impl<'de> Visitor<'de> for Collect {
-            type Value = Members<'de>;
+            type Value = EntryMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(EntryMembers(members))
             }
         }
         deserializer.deserialize_map(Collect)
     }
 }
 
-/// The members of an object; those that are `null` are absent.
+/// The members of an object that are not `null`.
 fn present(text: &str) -> Result<Vec<(String, &RawValue)>, EntryError> {
-    let Members(mut members) =
+    let EntryMembers(mut members) =
         serde_json::from_str(text).map_err(|_| EntryError::new("expected an object"))?;
     members.retain(|(_, raw)| raw.get() != "null");
     Ok(members)
 }
 
-/// The same, and none is there twice.
+/// The members of an object that are not `null`. A repeated member is an error.
 fn members(text: &str) -> Result<Vec<(String, &RawValue)>, EntryError> {
     let members = present(text)?;
     for (at, (name, _)) in members.iter().enumerate() {
         if members.iter().take(at).any(|(known, _)| known == name) {
-            return Err(EntryError::new(format!("{name:?} is there twice")));
+            return Err(EntryError::new(format!("{name:?} is given twice")));
         }
     }
     Ok(members)
@@ -148,24 +167,24 @@ fn value<'a, T: Deserialize<'a>>(
 
 fn parse(text: &str) -> Result<Vec<BridgedServer>, EntryError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // Read in one go first, for an error with a line and a column.
+    // The whole text is parsed first, so that an error has a line and a column.
     serde_json::from_str::<&RawValue>(text)
         .map_err(|error| EntryError::new(format!("is not JSON: {error}")))?;
     let mut servers = None;
     for (name, raw) in members(text)? {
         match &*name {
             "mcpServers" => servers = Some(raw),
-            other => log::warn!("{other:?} beside \"mcpServers\" means nothing here"),
+            other => log::warn!("the member {other:?} beside \"mcpServers\" is ignored"),
         }
     }
-    let servers = servers.ok_or_else(|| EntryError::new("there is no \"mcpServers\" in it"))?;
+    let servers = servers.ok_or_else(|| EntryError::new("\"mcpServers\" is missing"))?;
     let servers = members(servers.get()).map_err(|entry_error| entry_error.field("mcpServers"))?;
     let all = servers.len();
     let mut found = Vec::new();
     for (name, raw) in servers {
         let entry_error = |entry_error: EntryError| entry_error.server(&name);
-        match left_out(raw.get()).map_err(entry_error)? {
-            Some(why) => log::warn!("server {name:?} is left out: {why}"),
+        match skip_reason(raw.get()).map_err(entry_error)? {
+            Some(why) => log::warn!("server {name:?} is skipped: {why}"),
             None => {
                 let command = server(&name, raw.get()).map_err(entry_error)?;
                 found.push(BridgedServer { name, command });
@@ -173,32 +192,32 @@ fn parse(text: &str) -> Result<Vec<BridgedServer>, EntryError> {
         }
     }
     match (found.len(), all) {
-        (0, 0) => Err(EntryError::new("there is no server in it").field("mcpServers")),
+        (0, 0) => Err(EntryError::new("it contains no server").field("mcpServers")),
         (0, _) => {
-            let why = format!("none of the {all} in it is to be served: see the log");
+            let why = format!("all of its {all} servers are skipped: see the log");
             Err(EntryError::new(why).field("mcpServers"))
         }
         _ => Ok(found),
     }
 }
 
-/// Why an entry is not served, whatever else is in it; `None` if it is.
-fn left_out(text: &str) -> Result<Option<&'static str>, EntryError> {
+/// The reason why an entry is skipped; `None` if it has to be served.
+fn skip_reason(text: &str) -> Result<Option<&'static str>, EntryError> {
     let fields = present(text)?;
     let all = |field: &'static str| fields.iter().filter(move |(name, _)| name == field);
-    // If it is there twice, that is a mistake, unless both say the same.
+    // It may be given twice with the same value.
     let mut disabled = false;
     for (at, (field, raw)) in all("disabled").enumerate() {
         let found = value(raw, field, "true or false")?;
         if at > 0 && found != disabled {
-            return Err(EntryError::new(format!("{field:?} is there twice")));
+            return Err(EntryError::new(format!("{field:?} is given twice")));
         }
         disabled = found;
     }
     Ok(if disabled {
         Some("it is disabled")
     } else if all("url").next().is_some() {
-        Some("it has a url, and only servers on stdio are bridged")
+        Some("it has a \"url\", and only servers on stdio can be bridged")
     } else {
         None
     })
@@ -209,14 +228,14 @@ fn server(name: &str, text: &str) -> Result<ServerCommand, EntryError> {
     const KNOWN: [&str; 7] = ["command", "args", "env", "cwd", "disabled", "type", "transport"];
     let fields = members(text)?;
     for (field, _) in fields.iter().filter(|(field, _)| !KNOWN.contains(&field.as_str())) {
-        log::warn!("{name}: {field:?} means nothing here");
+        log::warn!("{name}: the member {field:?} is ignored");
     }
     let get = |field: &str| fields.iter().find(|(name, _)| name == field).map(|(_, raw)| *raw);
     for field in ["type", "transport"] {
         if let Some(raw) = get(field) {
             let kind: String = value(raw, field, "a string")?;
             if kind != "stdio" {
-                let why = format!("{kind:?} is not bridged, only \"stdio\"");
+                let why = format!("{kind:?} cannot be bridged, only \"stdio\" can");
                 return Err(EntryError::new(why).field(field));
             }
         }
@@ -234,7 +253,7 @@ fn server(name: &str, text: &str) -> Result<ServerCommand, EntryError> {
         None => return Err(EntryError::new("is missing").field("command")),
     };
     if let Some(word) = core::iter::once(&program).chain(&args).find(|word| word.contains('\0')) {
-        return Err(EntryError::new(format!("{word:?} has a NUL in it")).field("command or args"));
+        return Err(EntryError::new(format!("{word:?} contains NUL")).field("command or args"));
     }
     if let Some(cwd) = &cwd
         && !cwd.is_dir()
@@ -246,13 +265,13 @@ fn server(name: &str, text: &str) -> Result<ServerCommand, EntryError> {
 }
 
 fn variables(raw: &RawValue) -> Result<Vec<Variable>, EntryError> {
-    const WHAT: &str = "an object with strings in it";
-    let _: Members<'_> = value(raw, "env", WHAT)?;
+    const WHAT: &str = "an object of strings";
+    let _: EntryMembers<'_> = value(raw, "env", WHAT)?;
     let mut variables = Vec::new();
     for (name, raw) in members(raw.get()).map_err(|entry_error| entry_error.field("env"))? {
         let text: String = value(raw, "env", WHAT)?;
         if name.is_empty() || name.contains(['=', '\0']) || text.contains('\0') {
-            // Not the value, which may be a secret.
+            // The message does not contain the value, which may be a secret.
             return Err(EntryError::new(format!("{name:?} cannot be a variable")).field("env"));
         }
         variables.push(Variable(name.into(), text.into()));
@@ -260,7 +279,7 @@ fn variables(raw: &RawValue) -> Result<Vec<Variable>, EntryError> {
     Ok(variables)
 }
 
-/// Checks a name, which is used as it is in paths and in lines of the log.
+/// Checks a server's name, which is used in paths and log lines without escaping.
 fn check_name(name: &str) -> Result<(), EntryError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     if name.is_empty() || !name.chars().all(plain) || matches!(name, "." | "..") {
@@ -269,7 +288,7 @@ fn check_name(name: &str) -> Result<(), EntryError> {
         return Err(EntryError::new(why));
     }
     if name.len() > NAME_BYTES_MAX {
-        return Err(EntryError::new(format!("a name has {NAME_BYTES_MAX} characters at most")));
+        return Err(EntryError::new(format!("a name has at most {NAME_BYTES_MAX} characters")));
     }
     Ok(())
 }
@@ -287,7 +306,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// What a person is told about a file.
+    /// The error message for a file.
     fn told(text: &str) -> String {
         let EntryError { server, field, why } = parse(text).expect_err("a mistake");
         ServersFileError { file: "f.json".into(), server, field, why }.to_string()
@@ -319,22 +338,22 @@ mod tests {
     fn servers_file_errors_name_server_and_field() {
         assert!(told("{").starts_with("f.json: is not JSON: EOF"));
         entry_error("[]", "f.json: expected an object");
-        entry_error("{}", "f.json: there is no \"mcpServers\" in it");
+        entry_error("{}", "f.json: \"mcpServers\" is missing");
         entry_error(r#"{"mcpServers": []}"#, "f.json: mcpServers: expected an object");
-        entry_error(r#"{"mcpServers": {}}"#, "f.json: mcpServers: there is no server in it");
+        entry_error(r#"{"mcpServers": {}}"#, "f.json: mcpServers: it contains no server");
         let twice = r#"{"mcpServers": {"a": {"command": "x"}, "a": {"command": "y"}}}"#;
-        entry_error(twice, "f.json: mcpServers: \"a\" is there twice");
+        entry_error(twice, "f.json: mcpServers: \"a\" is given twice");
         entry_error(&one(""), "f.json: server \"a\": command: is missing");
         entry_error(&one(r#""command": """#), "f.json: server \"a\": command: is empty");
         entry_error(&one(r#""command": 1"#), "f.json: server \"a\": command: expected a string");
         entry_error(
             &one(r#""command": "x", "command": "y""#),
-            "f.json: server \"a\": \"command\" is there twice",
+            "f.json: server \"a\": \"command\" is given twice",
         );
         let args = "f.json: server \"a\": args: expected a list of strings";
         entry_error(&one(r#""command": "x", "args": "y""#), args);
         entry_error(&one(r#""command": "x", "args": [1]"#), args);
-        let env = "f.json: server \"a\": env: expected an object with strings in it";
+        let env = "f.json: server \"a\": env: expected an object of strings";
         entry_error(&one(r#""command": "x", "env": {"A": 1}"#), env);
         entry_error(
             &one(r#""command": "x", "env": {"A=B": "secret"}"#),
@@ -346,11 +365,11 @@ mod tests {
         );
         entry_error(
             &one(r#""command": "x", "type": "sse""#),
-            "f.json: server \"a\": type: \"sse\" is not bridged, only \"stdio\"",
+            "f.json: server \"a\": type: \"sse\" cannot be bridged, only \"stdio\" can",
         );
         entry_error(
             &one(r#""command": "x", "env": {"A": "1", "A": "2"}"#),
-            "f.json: server \"a\": env: \"A\" is there twice",
+            "f.json: server \"a\": env: \"A\" is given twice",
         );
         entry_error(
             &one(r#""command": "x", "disabled": "yes""#),
@@ -358,7 +377,7 @@ mod tests {
         );
         entry_error(
             &one(r#""command": "x", "disabled": true, "disabled": false"#),
-            "f.json: server \"a\": \"disabled\" is there twice",
+            "f.json: server \"a\": \"disabled\" is given twice",
         );
     }
 
@@ -392,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_disabled_or_with_url_is_left_out_in_any_member_order() {
+    fn entry_disabled_or_with_url_is_skipped_in_any_member_order() {
         let off = r#""disabled": true"#;
         let url = r#""url": "http://localhost/sse""#;
         for entry_error in [
@@ -411,7 +430,7 @@ mod tests {
             check_orders(name, &[off, r#""command": "x""#], &[]);
             check_orders(name, &[url], &[]);
         }
-        let none = "f.json: mcpServers: none of the 1 in it is to be served: see the log";
+        let none = "f.json: mcpServers: all of its 1 servers are skipped: see the log";
         entry_error(&one(off), none);
         entry_error(&one(url), none);
     }
@@ -430,11 +449,8 @@ mod tests {
         check(&one(r#""command": "x", "env": {"A": null, "B": "c"}"#), &[("a", "x")]);
         check(r#"{"mcpServers": {"a": null, "b": {"command": "y"}}, "c": null}"#, &[("b", "y")]);
         entry_error(&one(r#""command": null"#), "f.json: server \"a\": command: is missing");
-        entry_error(r#"{"mcpServers": null}"#, "f.json: there is no \"mcpServers\" in it");
-        entry_error(
-            r#"{"mcpServers": {"a": null}}"#,
-            "f.json: mcpServers: there is no server in it",
-        );
+        entry_error(r#"{"mcpServers": null}"#, "f.json: \"mcpServers\" is missing");
+        entry_error(r#"{"mcpServers": {"a": null}}"#, "f.json: mcpServers: it contains no server");
     }
 
     #[test]
@@ -452,7 +468,7 @@ mod tests {
         }
         let long = "x".repeat(NAME_BYTES_MAX + 1);
         let text = format!(r#"{{"mcpServers": {{"{long}": {{"command": "x"}}}}}}"#);
-        assert!(told(&text).ends_with("a name has 64 characters at most"));
+        assert!(told(&text).ends_with("a name has at most 64 characters"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Everything that one bridge serves, each server at a path of its own.
+//! The servers of one bridge and their paths.
 //!
-//! Knows: which server a session is for, and how servers are described to a person.
-//! Does not know: how a session is served by a process (see `session` and `shared`).
+//! Knows: which server a session belongs to, and how servers are described to the operator.
+//! Does not know: how a process serves a session (see `session` and `shared`).
 //!
 //! Decision: the paths of `--config` are services of the core, so a session knows the service
 //! of its GET. A name is part of a path as it stands: only unreserved characters are accepted,
@@ -19,28 +19,51 @@ use super::servers_file::BridgedServer;
 use super::session::PerSession;
 use super::shared::SharedProcess;
 
-/// How processes are shared.
+/// Whether the sessions of a server share one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessSharing {
     /// Each session has a process of its own.
     PerSession {
-        /// Whether the bridge does the handshake where a client leaves it out.
+        /// Whether the bridge initializes the server when a client omits the handshake.
         auto_initialize: bool,
     },
     /// All sessions of a server share one process.
     Shared,
 }
 
-/// Which paths servers have.
+/// The paths at which servers are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServicePaths {
-    /// The only server is at the root.
+    /// The only server is served at the root: `/sse`.
     Root,
-    /// Each server is below a path of its name.
+    /// Each server is served below its name: `/name/sse`.
     PerName,
 }
 
 /// The servers of one bridge. Cheap to clone.
+///
+/// ```
+/// use mcp_sse_bridge::children::Children;
+/// use mcp_sse_bridge::command::ServerCommand;
+/// use mcp_sse_bridge::servers_file::BridgedServer;
+/// use mcp_sse_bridge::services::{BridgedServices, ProcessSharing, ServicePaths};
+/// use mcp_sse_smol::Config;
+///
+/// let children = Children::new()?;
+/// let server = |name: &str, program: &str| BridgedServer {
+///     name: name.into(),
+///     command: ServerCommand::new(program, ["--stdio"]),
+/// };
+/// let servers = vec![server("files", "file-server"), server("time", "time-server")];
+/// let services =
+///     BridgedServices::new(&children, servers, ProcessSharing::Shared, ServicePaths::PerName);
+/// let paths: Vec<&str> = services.iter().map(|service| service.path()).collect();
+/// assert_eq!(paths, ["/files", "/time"]);
+/// let config = services.configure(Config::builder(), "/sse");
+/// // Serve the config with a listener whose handler calls `services.serve(session)`.
+/// # let _ = config;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BridgedServices {
     services: Arc<[BridgedService]>,
@@ -61,7 +84,7 @@ enum ServiceKind {
 }
 
 impl BridgedServices {
-    /// Serves these servers, whose processes `children` looks after. Nothing is started yet.
+    /// Creates the services of `servers`. Their processes will be started by `children`; none is started yet.
     #[must_use]
     pub fn new(
         children: &Children,
@@ -87,7 +110,9 @@ impl BridgedServices {
         Self { services: services.collect() }
     }
 
-    /// Adds the paths of the servers to a configuration, if they have any, and a page that lists them.
+    /// Adds the path of each server to a configuration, and a page at `/` that lists them. Without paths
+    /// ([`ServicePaths::Root`]), `builder` is returned unchanged. `stream_path` is the path of streams, `/sse` by
+    /// default.
     pub fn configure(&self, mut builder: ConfigBuilder, stream_path: &str) -> ConfigBuilder {
         let mut page = String::from("MCP servers, each over HTTP+SSE:\n\n");
         for BridgedService { name, path, .. } in
@@ -103,12 +128,12 @@ impl BridgedServices {
         builder
     }
 
-    /// Every server.
+    /// All servers, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &BridgedService> {
         self.services.iter()
     }
 
-    /// Serves one session, until it has ended.
+    /// Serves one session with the server at the session's path. Returns when the session has ended.
     pub async fn serve(&self, session: Session) {
         let path = session.head().service_path();
         match self.iter().find(|service| service.path == path).map(|service| &service.sessions) {
@@ -120,19 +145,20 @@ impl BridgedServices {
 }
 
 impl BridgedService {
-    /// What a client should call it.
+    /// The server's name, which a client may use in its configuration.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The path that its stream and messages are below; empty at the root.
+    /// The path in front of the server's stream and message paths; empty at the root.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What is run and how it is shared, for the operator.
+    /// The command and whether sessions share its process, as a text for the operator. The command may contain
+    /// secrets.
     #[must_use]
     pub fn description(&self) -> String {
         match &self.sessions {

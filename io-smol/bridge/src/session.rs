@@ -1,11 +1,11 @@
 //! Serves one session with a process of its own.
 //!
-//! Knows: the two pipes and the stream, who waits for whom, and every way in which it can end.
-//! Does not know: what is said (see `session_protocol`), how a process is ended (see `ending`).
+//! Knows: the two pipes and the stream, their backpressure, and every way in which the session can end.
+//! Does not know: the order of messages (see `session_protocol`), how a process is ended (see `ending`).
 //!
-//! Theory of operation: backpressure both ways. Nothing is read for which there is no room. While a client does not
-//! take what it is sent, its process's stdout is not read, which stops the process in the end. While a process
-//! does not read, its client's messages are not taken, and the server holds that client's posts.
+//! Theory of operation: backpressure in both directions. While a client does not read, the process's stdout is not
+//! read, so the process blocks when its pipe is full. While a process does not read, its client's messages are not
+//! received, and the server holds that client's posts.
 //!
 //! Decision: the end of a pipe is not yet an exit. The process has 1 s to report how it exited; then its
 //! session ends without knowing. A process that cannot be started is known by the statuses 126 and 127, as
@@ -40,22 +40,24 @@ use super::printed::Printed;
 use super::session_protocol::{ProcessOutput, SessionProtocol};
 use super::stderr::printable;
 
-/// How long a process may take to exit once it has closed its output or its input. Then the session ends without
-/// its exit status.
+/// How long a process may take to exit after it has closed its stdout or stdin. Then the session ends without the
+/// exit status.
 pub(super) const EXIT: Duration = Duration::from_secs(1);
-/// So many steps are taken for one session before other tasks have their turn; or as many as read [`READ_BYTES`]
-/// of what its process prints.
+/// The most steps that a session takes before it lets other tasks run. It also stops after [`READ_BYTES`] were read.
 const STEPS_PER_TURN: u32 = 64;
-/// Bytes read from a process at once, and in one turn: a pipe full of the shortest lines would keep the other tasks
-/// on this thread waiting for long.
+/// The most bytes that are read from a process at once, and between two turns of other tasks on this thread. A full
+/// pipe of short lines would otherwise take long.
 const READ_BYTES: usize = 8 << 10;
 
 thread_local! {
-    /// The buffer of every read on this thread; no session holds one of its own.
+    /// The buffer for reads, shared by all sessions on this thread.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-/// Serves sessions, each with a process of its own that is started at its first message.
+/// Serves sessions, each with a process of its own. The process is started at the session's first message. Cheap to
+/// clone.
+///
+/// The example at the [head of the crate](crate) serves a command with it.
 #[derive(Clone, Debug)]
 pub struct PerSession {
     children: Children,
@@ -73,12 +75,12 @@ enum SessionEnd {
     OutputClosed,
     InputClosed,
     Refused(String),
-    /// The process has missed a deadline; the text goes on after "MCP server process".
+    /// The process has missed a deadline. The text completes the sentence "MCP server process ..".
     Late(String),
 }
 
 impl fmt::Display for SessionEnd {
-    /// As the client is told.
+    /// Writes the reason for the client.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClientGone => f.write_str("the client has gone"),
@@ -96,28 +98,41 @@ impl fmt::Display for SessionEnd {
 }
 
 impl PerSession {
-    /// Serves sessions with this command. `auto_initialize` says whether the bridge does the handshake where a
-    /// client leaves it out, as those do that lost their stream and opened another.
+    /// Creates a handler that runs `command` for each session.
+    ///
+    /// If `auto_initialize` is true, the bridge initializes the server when a client omits the handshake. Clients
+    /// that have lost their stream and open another one do that.
+    ///
+    /// ```
+    /// use mcp_sse_bridge::PerSession;
+    /// use mcp_sse_bridge::children::Children;
+    /// use mcp_sse_bridge::command::ServerCommand;
+    ///
+    /// let sessions = PerSession::new(Children::new()?, ServerCommand::shell("my-server"), true);
+    /// assert_eq!(sessions.command().to_string(), "sh -c my-server");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn new(children: Children, command: ServerCommand, auto_initialize: bool) -> Self {
         Self { children, command, auto_initialize, handshakes: Handshakes::default() }
     }
 
-    /// What is run for each session.
+    /// The command that is run for each session.
     #[must_use]
     pub const fn command(&self) -> &ServerCommand {
         &self.command
     }
 
-    /// All processes, those of other commands among them.
+    /// The processes of the bridge, including those of other commands.
     #[must_use]
     pub const fn children(&self) -> &Children {
         &self.children
     }
 
-    /// Serves one session until its client leaves or its process ends.
+    /// Serves one session until its client leaves or its process ends. When the process ends, the client's unanswered
+    /// requests are answered with an error.
     pub async fn serve(&self, mut session: Session) {
-        // Clients open streams that they never use: those cost no process.
+        // The process starts with the first message, because clients open streams that they never use.
         let Some(first) = session.recv().await else { return };
         let client = self.handshakes.client(session.head());
         let own_handshake = self.auto_initialize.then(|| self.handshakes.params(client));
@@ -153,7 +168,7 @@ impl PerSession {
         if end == SessionEnd::ClientGone {
             return;
         }
-        // The reason may be in the words of the process.
+        // The reason may contain text of the process.
         static OVER: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = OVER.tell() {
             log::warn!("{name}: {}{unsaid}", printable(end.to_string().as_bytes()));
@@ -164,8 +179,8 @@ impl PerSession {
         relay.answer_abandoned(&end.to_string()).await;
     }
 
-    /// Starts the process of a session, once there may be one more. `None` if the client leaves before; an error
-    /// was logged.
+    /// Starts the process of a session when a slot is free. Returns `None` if the client leaves before. An error has
+    /// been logged.
     async fn start_process(&self, session: &mut Session) -> Option<io::Result<Child>> {
         let name = session.id().to_string();
         let head = session.head().clone();
@@ -196,27 +211,27 @@ struct SessionRelay {
     child: Option<Child>,
     protocol: SessionProtocol,
     output: ServerOutput,
-    /// Bytes read from the process in this turn, whether they were messages or not.
+    /// The bytes read from the process in this turn.
     turn_bytes: usize,
-    /// The line that is being written, and how much of it has been.
+    /// The line that is being written to the process, and the number of bytes written.
     writing: Vec<u8>,
     written: usize,
-    /// What the client is told besides what the process prints.
+    /// Frames for the client that the bridge itself has made.
     outgoing: VecDeque<Frame>,
-    /// A frame that waits for room.
+    /// A frame that waits for room in the session's queue.
     sending: Option<PendingSend>,
     timer: Timer,
     timer_at: Option<Instant>,
-    /// The process has closed its stdin, or its stdout.
+    /// Whether the process has closed its stdin, and its stdout.
     input_closed: bool,
     output_closed: bool,
-    /// When the process is to have exited, if one of them is closed.
+    /// The deadline for the exit of the process, once one of them is closed.
     exits_until: Option<Instant>,
 }
 
 type PendingSend = Pin<Box<dyn Future<Output = Result<(), SendError>>>>;
 
-/// Whether anything could be done; or how the session has ended.
+/// Whether the step made progress, or how the session has ended.
 type RelayStep = ControlFlow<SessionEnd, bool>;
 
 impl SessionRelay {
@@ -237,10 +252,10 @@ impl SessionRelay {
     }
 
     fn poll_once(&mut self, cx: &mut Context<'_>) -> RelayStep {
-        // The exit is looked at before the output: what the process has printed last can then be read.
+        // The exit is polled before the output, so that everything printed before the exit is read.
         let exit = self.child.as_mut().map(|child| child.poll_exit(cx));
         if matches!(exit, Some(Poll::Ready(_))) {
-            // What the process has printed before takes the time that its client takes.
+            // The rest of the output is delivered without a deadline, at the speed of the client.
             self.exits_until = None;
         }
         let up = self.poll_client_to_process(cx)?;
@@ -249,10 +264,10 @@ impl SessionRelay {
         if up || down || time || self.poll_input_closed(cx) {
             return Continue(true);
         }
-        // An exit counts when nothing is left that the process has printed.
+        // The exit is handled when all output has been delivered.
         match exit {
             Some(Poll::Ready(_)) if self.is_sending() => Continue(false),
-            // Other processes may hold its stdout: then its last line ends here.
+            // Another process may hold its stdout open. The output ends here nevertheless.
             Some(Poll::Ready(_)) if !self.output_closed => {
                 self.output_closed = true;
                 self.output.end();
@@ -267,7 +282,7 @@ impl SessionRelay {
         self.sending.is_some() || !self.outgoing.is_empty()
     }
 
-    /// From the client to the process.
+    /// Passes messages of the client to the process.
     fn poll_client_to_process(&mut self, cx: &mut Context<'_>) -> RelayStep {
         if self.written < self.writing.len() {
             let rest = self.writing.get(self.written..).unwrap_or_default();
@@ -306,7 +321,7 @@ impl SessionRelay {
         Continue(false)
     }
 
-    /// From the process to the client.
+    /// Passes output of the process to the client.
     fn poll_process_to_client(&mut self, cx: &mut Context<'_>) -> RelayStep {
         if let Some(sending) = &mut self.sending {
             let Poll::Ready(sent) = sending.as_mut().poll(cx) else { return Continue(false) };
@@ -341,7 +356,7 @@ impl SessionRelay {
         Continue(true)
     }
 
-    /// Passes on what the process has printed.
+    /// Passes on one value that the process has printed.
     fn relay_printed(&mut self, printed: Printed) -> RelayStep {
         match self.protocol.handle_printed(printed) {
             ProcessOutput::ForClient(message) => {
@@ -349,7 +364,7 @@ impl SessionRelay {
                 let asked = message.id().filter(|_| message.kind() == Kind::Request);
                 match Frame::message(message.body()) {
                     Ok(frame) => self.send(frame, asked),
-                    // 4 GiB are the one thing that a message can have too much of.
+                    // The only possible error is a message of more than 4 GiB.
                     Err(_) => {
                         self.refuse_large(message.body().len(), answered, asked);
                         Continue(true)
@@ -358,14 +373,14 @@ impl SessionRelay {
             }
             ProcessOutput::Consumed => Continue(true),
             ProcessOutput::Unsolicited => {
-                log::debug!("{}: an answer that nobody waits for", self.session.id());
+                log::debug!("{}: an answer to no pending request is dropped", self.session.id());
                 Continue(true)
             }
             ProcessOutput::HandshakeRefused(why) => Break(SessionEnd::Refused(why)),
         }
     }
 
-    /// Sends the client a frame. `asked` is the raw id of the process's request, if it is one.
+    /// Sends the client a frame. `asked` is the raw id of the request, if the frame is a request of the process.
     fn send(&mut self, frame: Frame, asked: Option<&str>) -> RelayStep {
         match self.session.try_send(frame.clone()) {
             Ok(()) => Continue(true),
@@ -382,12 +397,13 @@ impl SessionRelay {
         }
     }
 
-    /// Something is too large for the client's queue. The peer that waits for it, or for its answer, is told.
+    /// Handles a message of the process that is too large for the client's queue. If it is an answer, the client gets
+    /// an error; if it is a request, the process gets one.
     fn refuse_large(&mut self, length: usize, answered: Option<&str>, asked: Option<&str>) {
         static TOO_LARGE: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = TOO_LARGE.tell() {
             log::error!(
-                "{}: {length} bytes are too many for the client{unsaid}",
+                "{}: a message of {length} bytes is too large for the client's queue{unsaid}",
                 self.session.id()
             );
         }
@@ -401,7 +417,8 @@ impl SessionRelay {
         }
     }
 
-    /// Whether the process was found to have closed its stdin. It is noticed at once, not only by a write.
+    /// Checks whether the process has closed its stdin, which is noticed here without a write. Returns true if it
+    /// has.
     fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(child) = self.child.as_mut().filter(|_| !self.input_closed) else { return false };
         if child.poll_input_closed(cx).is_pending() {
@@ -440,16 +457,16 @@ impl SessionRelay {
         }
     }
 
-    /// Answers every request of the client that the process has not answered, as long as the client reads.
+    /// Answers every unanswered request of the client with an error, until the client has left.
     async fn answer_abandoned(mut self, why: &str) {
-        // The process's end begins now, and does not wait for a client that does not read.
+        // The end of the process begins now, because the client may not read for a long time.
         drop(self.child.take());
         if let Some(sending) = self.sending.take() {
             let _gone = sending.await;
         }
         let mut frames = core::mem::take(&mut self.outgoing);
         frames.extend(self.protocol.abandon(why));
-        // Messages that were accepted before, and not looked at yet.
+        // Messages that were accepted before and not received yet.
         let now = Instant::now();
         while let Some(Some(message)) = future::poll_once(self.session.recv()).await {
             frames.extend(self.protocol.handle_message(message, now));
@@ -463,7 +480,7 @@ impl SessionRelay {
 }
 
 impl Drop for SessionRelay {
-    /// However the session ends, the process is told that its client has gone, and then its input ends.
+    /// Cancels the requests in flight at the process, and begins to end the process.
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
             let mut last_words = self.writing.split_off(self.written);
@@ -487,7 +504,7 @@ mod tests {
     use crate::handshakes::HANDSHAKE_TIMEOUT;
     use crate::session_protocol::PARK;
 
-    /// The time of the handshake has passed already, as nobody wants to wait for it here.
+    /// The deadline of the handshake is in the past, so the test does not wait for it.
     #[test]
     fn handshake_deadline_missed_ends_the_session_with_answers() {
         let (sender, sessions) = mpsc::channel();

@@ -3,11 +3,11 @@
 //! Knows: JSON-RPC, and of MCP that a session begins with `initialize`, and how a request is cancelled.
 //! Does not know: pipes, streams, or a clock; the time is an argument.
 //!
-//! Theory of operation. Messages of the client go in and lines for the process come out. Posts may overtake each
-//! other, so until `initialize` has gone out all other messages are parked, for [`PARK`] at most. If `initialize`
-//! does not come, the client has lost its stream, has opened another by itself and goes on without a handshake,
-//! which its new process needs. Then the bridge does the handshake: with an integer for an id, because some servers
-//! know no other, and with a deadline for the answer. The answer to it is never passed on to the client.
+//! Theory of operation. Messages of the client go in, and lines for the process come out. Posts on several
+//! connections may overtake each other, so all other messages are parked until `initialize` has arrived, for at most
+//! [`PARK`]. If no `initialize` arrives, the client has probably lost its stream and has opened another one without a
+//! handshake. Its new process needs one, so the bridge sends `initialize` itself. The id is an integer, because some
+//! servers accept no other, and the answer has a deadline and is not passed on to the client.
 //!
 //! ```text
 //!            initialize                          PARK over, a request waits
@@ -17,11 +17,11 @@
 //!                                                        Open: "initialized", then what was parked
 //! ```
 //!
-//! Each request that is taken is answered once: by the process, with the id as the client spelled it; by the
-//! bridge, where the answer of the process cannot be passed on (an answer without an id counts for the only
-//! request under way); or by the end of the session. Answers to no pending request are dropped, because one that
-//! comes after the bridge's would be a second one. A request of the process that cannot be passed on is answered
-//! by the bridge as well.
+//! Each request of the client is answered exactly once: by the process, with the id in the client's spelling; by the
+//! bridge, if the process's answer cannot be passed on (an answer without an id belongs to the only request in
+//! flight); or by the bridge at the end of the session. Answers to no pending request are dropped, because the bridge
+//! may have answered that request before. A request of the process that cannot be passed on is answered by the
+//! bridge.
 //!
 //! Decision: a request whose id is longer than 4 KiB is refused (-32600), because each id is kept until its
 //! answer.
@@ -42,45 +42,59 @@ use super::lines::on_one_line;
 use super::printed::Printed;
 use super::printed::{LostAnswer, lost_answer_body};
 
-/// How long messages wait for an `initialize` that may have been overtaken.
+/// How long other messages wait for an `initialize` that they may have overtaken: 2 s.
 pub const PARK: Duration = Duration::from_secs(2);
-/// While so many messages are parked, no more are taken from the client; the server holds its posts.
+/// The most parked messages. At this number, no message of the client is received, and the server holds its posts.
 pub const PARKED_MAX: usize = 64;
-/// While so many bytes are parked, likewise; one larger message alone is parked.
+/// The most bytes of parked messages: 1 MiB, or one larger message. At this number, no message of the client is
+/// received.
 pub const PARKED_BYTES_MAX: usize = 1 << 20;
 
-/// While so many lines wait for the process, its requests are not answered: it does not read.
+/// While this many lines wait for the process, its requests are not answered, because it does not read.
 const ANSWERED_LINES_MAX: usize = 64;
 
-/// How many characters of the reason are told with which a process refuses the handshake.
+/// The most characters of a process's reason for refusing the handshake that are passed on.
 pub(super) const REASON_CHARS_MAX: usize = 200;
 
-/// The id of the bridge's own `initialize`: an integer that any server can hold, and none that clients
-/// begin to count at.
+/// The id of the bridge's own `initialize`: an integer of 32 bits that no client is likely to use.
 const OWN_ID: &str = "2147483647";
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-/// The state of the protocol between one client and its process.
+/// The state of the protocol between one client and its process, without I/O.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use mcp_sse_bridge::session_protocol::SessionProtocol;
+/// use mcp_sse_core::jsonrpc::Message;
+///
+/// let mut protocol = SessionProtocol::new(None);
+/// let text = br#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
+/// let message = Message::read(text.to_vec(), None).unwrap();
+/// assert!(protocol.handle_message(message, Instant::now()).is_none());
+/// assert_eq!(protocol.poll_line(), Some([text.as_slice(), b"\n"].concat()));
+/// assert_eq!(protocol.abandon("MCP server process exited").len(), 1, "the request is answered");
+/// ```
 #[derive(Debug)]
 pub struct SessionProtocol {
-    /// The params of the `initialize` that the bridge sends where the client leaves it out.
+    /// The params of the `initialize` that the bridge sends when the client omits it.
     own_handshake: Option<String>,
     phase: ProtocolPhase,
     /// Lines for the process.
     lines: VecDeque<Vec<u8>>,
-    /// Raw ids of requests that were taken from the client and not answered.
-    pending: Vec<PendingRequest>,
+    /// The client's requests that were not answered.
+    pending: Vec<SessionRequest>,
 }
 
 #[derive(Debug)]
 enum ProtocolPhase {
-    /// `initialize` has not come yet; messages wait until `until`.
+    /// `initialize` has not arrived yet. Messages are parked until `until`.
     AwaitingInitialize { parked: ParkedMessages, until: Option<Instant> },
-    /// The process was sent an `initialize` of the bridge's own.
+    /// The bridge has sent its own `initialize`. The answer is due at `until`.
     Initializing { parked: ParkedMessages, until: Instant },
     /// Every message is passed on.
     Open,
-    /// No message is passed on any more, for this reason.
+    /// The process has ended or cannot be used, for this reason. No message is passed on.
     Failed(String),
 }
 
@@ -90,29 +104,33 @@ struct ParkedMessages {
     bytes: usize,
 }
 
+/// A client's request that was not answered.
 #[derive(Debug)]
-struct PendingRequest {
+struct SessionRequest {
+    /// The raw id in the client's spelling.
     id: Box<str>,
-    /// It was put among the lines for the process.
+    /// Whether the request was added to the lines for the process.
     passed_on: bool,
 }
 
-/// What is to be done with what the process has printed.
+/// What the caller has to do with a value that the process has printed.
 #[derive(Debug)]
 pub enum ProcessOutput {
-    /// It is to be sent to the client.
+    /// Send this message to the client.
     ForClient(Message),
-    /// It was for the bridge, and there is nothing left to do.
+    /// Nothing: the value was for the bridge.
     Consumed,
-    /// It is an answer to no pending request.
+    /// Nothing: the value is an answer to no pending request.
     Unsolicited,
-    /// The process has refused the handshake, for this reason; it is of no use.
+    /// End the session: the process has refused the handshake, for this reason.
     HandshakeRefused(String),
 }
 
 impl SessionProtocol {
-    /// The protocol with a process that has just been started. `own_handshake` has the params of the `initialize`
-    /// that is sent where the client leaves it out, as JSON; `None` if none is to be sent.
+    /// Creates the protocol for a process that has just been started.
+    ///
+    /// `own_handshake` has the params, as JSON, of the `initialize` that the bridge sends when the client omits it.
+    /// With `None`, the bridge sends none: after [`PARK`], parked messages are passed on without a handshake.
     #[must_use]
     pub fn new(own_handshake: Option<String>) -> Self {
         let phase =
@@ -120,7 +138,8 @@ impl SessionProtocol {
         Self { own_handshake, phase, lines: VecDeque::new(), pending: Vec::new() }
     }
 
-    /// Whether a message of the client can be taken in. It cannot while lines wait for the process.
+    /// Whether [`handle_message`](Self::handle_message) may be called now: too few messages are parked, and no line
+    /// waits for the process.
     #[must_use]
     pub fn takes_message(&self) -> bool {
         let room = match &self.phase {
@@ -133,7 +152,7 @@ impl SessionProtocol {
         room && self.lines.is_empty()
     }
 
-    /// Takes in a message of the client. Returns its answer if anything is wrong with it.
+    /// Handles a message of the client. Returns an error response for the client if the message is refused.
     pub fn handle_message(&mut self, message: Message, now: Instant) -> Option<Frame> {
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
             if id.len() > ID_BYTES_MAX {
@@ -143,7 +162,7 @@ impl SessionProtocol {
             if let ProtocolPhase::Failed(why) = &self.phase {
                 return frame(&error_body(Some(id), code::INTERNAL_ERROR, why));
             }
-            self.pending.push(PendingRequest { id: id.into(), passed_on: false });
+            self.pending.push(SessionRequest { id: id.into(), passed_on: false });
         }
         match &mut self.phase {
             ProtocolPhase::AwaitingInitialize { .. } if is_initialize(&message) => {
@@ -161,7 +180,7 @@ impl SessionProtocol {
         None
     }
 
-    /// Takes in what the process has printed.
+    /// Handles a value that the process has printed.
     pub fn handle_printed(&mut self, printed: Printed) -> ProcessOutput {
         match printed {
             Printed::Message(message) if message.kind() == Kind::Response => {
@@ -176,9 +195,10 @@ impl SessionProtocol {
         }
     }
 
-    /// Answers a request of the process, with this raw id, that it cannot be passed on, and why.
+    /// Answers the process's request with the raw id `id` with an error, because the request cannot be passed on for
+    /// the reason `why`. A request with an id of more than 4 KiB is not answered.
     pub fn refuse_process(&mut self, id: &str, why: &str) {
-        // The answer repeats it.
+        // The answer contains the id, so its length is limited.
         if id.len() <= ID_BYTES_MAX {
             self.answer_process(error_body(Some(id), code::INTERNAL_ERROR, why));
         }
@@ -201,12 +221,12 @@ impl SessionProtocol {
         if *id == *answered {
             return ProcessOutput::ForClient(message);
         }
-        // The process spells the id in another way than the client.
+        // The process has changed the spelling of the id: restore the client's spelling.
         let body = with_id(&message, &id);
         Message::read(body, None).map_or(ProcessOutput::Unsolicited, ProcessOutput::ForClient)
     }
 
-    /// An answer that cannot be passed on.
+    /// Handles an answer of the process that cannot be passed on.
     fn handle_lost_answer(&mut self, LostAnswer { id, why, error }: &LostAnswer) -> ProcessOutput {
         let own = match id {
             Some(id) => self.is_own(id),
@@ -224,47 +244,48 @@ impl SessionProtocol {
         Message::read(body, None).map_or(ProcessOutput::Unsolicited, ProcessOutput::ForClient)
     }
 
-    /// Whether this id is that of the bridge's own `initialize`, and that has not been answered.
+    /// Whether `id` is the id of the bridge's own `initialize`, which has not been answered.
     fn is_own(&self, id: &str) -> bool {
         matches!(self.phase, ProtocolPhase::Initializing { .. })
             && ids::find([OWN_ID].into_iter(), id).is_some()
     }
 
-    /// Removes the pending request that is answered under this id. Returns the id as the client spelled it.
+    /// Removes the pending request that an answer with the id `answered` belongs to. Returns its id in the client's
+    /// spelling.
     fn finish_request(&mut self, answered: &str) -> Option<Box<str>> {
-        // The process answers only what it was sent.
+        // Only requests that were passed on can be answered.
         let request = self.pending.iter().filter(|pending| pending.passed_on);
         let at = ids::find(request.map(|pending| &*pending.id), answered)?;
         self.finish_nth_request(at)
     }
 
-    /// The same for the only request under way, if there is one.
+    /// Removes the only request in flight, if there is exactly one. Returns its id.
     fn finish_only_request(&mut self) -> Option<Box<str>> {
         let under_way = self.pending.iter().filter(|pending| pending.passed_on).count();
         if under_way == 1 { self.finish_nth_request(0) } else { None }
     }
 
-    /// The same for the request that is under way behind so many others.
+    /// Removes the request in flight at position `nth`. Returns its id.
     fn finish_nth_request(&mut self, nth: usize) -> Option<Box<str>> {
         let mut request = self.pending.iter().enumerate().filter(|(_, pending)| pending.passed_on);
         let (at, _) = request.nth(nth)?;
         Some(self.pending.remove(at).id)
     }
 
-    /// The process has answered the bridge's own `initialize`.
+    /// Handles the answer to the bridge's own `initialize`.
     fn handle_initialize_response(&mut self, answer: &Message) -> ProcessOutput {
         #[derive(Deserialize)]
-        struct Answer<'m> {
+        struct InitializeResponse<'m> {
             #[serde(borrow)]
             error: Option<&'m RawValue>,
         }
         match serde_json::from_str(answer.text()) {
-            Ok(Answer { error: None }) => {
+            Ok(InitializeResponse { error: None }) => {
                 self.lines.push_back(format!("{INITIALIZED}\n").into_bytes());
                 self.open();
                 ProcessOutput::Consumed
             }
-            Ok(Answer { error: Some(error) }) => self.handle_refusal(error.get()),
+            Ok(InitializeResponse { error: Some(error) }) => self.handle_refusal(error.get()),
             Err(error) => self.handle_refusal(&error.to_string()),
         }
     }
@@ -275,7 +296,7 @@ impl SessionProtocol {
         ProcessOutput::HandshakeRefused(why)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// The next deadline, at which [`handle_timeout`](Self::handle_timeout) has to be called.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
@@ -285,8 +306,9 @@ impl SessionProtocol {
         }
     }
 
-    /// Ends the wait for `initialize`, or for the answer to the bridge's own. Returns why the process is of no use,
-    /// if it has not answered.
+    /// Handles the deadline of [`poll_timeout`](Self::poll_timeout), if it has passed: the end of the wait for the
+    /// client's `initialize`, or for the answer to the bridge's own. In the second case the session must end, and the
+    /// reason is returned; it completes the sentence "MCP server process ..".
     #[must_use]
     pub fn handle_timeout(&mut self, now: Instant) -> Option<String> {
         if self.poll_timeout().is_none_or(|until| now < until) {
@@ -300,7 +322,7 @@ impl SessionProtocol {
         *until = None;
         let asks = parked.messages.iter().any(|message| message.kind() == Kind::Request);
         if !asks {
-            // Only a request says that the client goes on without a handshake.
+            // Only a request shows that the client omits the handshake.
             let parked = core::mem::take(parked);
             parked.messages.into_iter().for_each(|message| self.pass_on(message));
         } else if let Some(params) = &self.own_handshake {
@@ -313,16 +335,17 @@ impl SessionProtocol {
         None
     }
 
-    /// The next line for the process, its line feed included.
+    /// The next line for the process, with its line feed.
     pub fn poll_line(&mut self) -> Option<Vec<u8>> {
         self.lines.pop_front()
     }
 
-    /// What the process is told when the client has gone: that each request under way is cancelled.
+    /// The last lines for the process when the client has left: those that still wait, and a cancellation for each
+    /// request in flight.
     #[must_use]
     pub fn last_words(&self) -> Vec<u8> {
         let mut words: Vec<u8> = self.lines.iter().flatten().copied().collect();
-        for PendingRequest { id, .. } in self.pending.iter().filter(|pending| pending.passed_on) {
+        for SessionRequest { id, .. } in self.pending.iter().filter(|pending| pending.passed_on) {
             let params = format!(r#"{{"requestId":{id},"reason":"the client has gone"}}"#);
             let text = format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#
@@ -333,18 +356,18 @@ impl SessionProtocol {
         words
     }
 
-    /// Ends the protocol because the process has gone. Returns an error for each pending request, in the order in
-    /// which they came.
+    /// Ends the protocol because the process has ended, for the reason `why`. Returns an error response for each
+    /// pending request, in the order of the requests.
     pub fn abandon(&mut self, why: &str) -> Vec<Frame> {
         self.phase = ProtocolPhase::Failed(why.to_owned());
         self.lines.clear();
         let pending = core::mem::take(&mut self.pending);
         let answer =
-            |PendingRequest { id, .. }| frame(&error_body(Some(&id), code::INTERNAL_ERROR, why));
+            |SessionRequest { id, .. }| frame(&error_body(Some(&id), code::INTERNAL_ERROR, why));
         pending.into_iter().filter_map(answer).collect()
     }
 
-    /// Passes every message on from now on, what was parked first.
+    /// Passes on the parked messages, and every message from now on.
     fn open(&mut self) {
         let phase = core::mem::replace(&mut self.phase, ProtocolPhase::Open);
         if let ProtocolPhase::AwaitingInitialize { parked, .. }
@@ -381,7 +404,7 @@ fn is_initialize(message: &Message) -> bool {
     message.kind() == Kind::Request && message.method() == Some("initialize")
 }
 
-/// A message as one line, its line feed included.
+/// A message as one line, with its line feed.
 fn line(message: Message) -> Vec<u8> {
     let mut line = match on_one_line(message.text()) {
         Cow::Owned(line) => line.into_bytes(),
@@ -391,7 +414,7 @@ fn line(message: Message) -> Vec<u8> {
     line
 }
 
-/// The response `message` with another id.
+/// The response `message` with the id `id` instead of its own.
 fn with_id(message: &Message, id: &str) -> Vec<u8> {
     let old = message.id().unwrap_or_default();
     super::mux::replaced(message.text(), old, id).into_bytes()
@@ -406,7 +429,7 @@ fn own_initialize(params: &str) -> Vec<u8> {
 }
 
 fn frame(body: &[u8]) -> Option<Frame> {
-    // Too long an id is the one thing that could make it fail.
+    // Only a body of more than 4 GiB could fail, and the lengths of ids and reasons are limited.
     Frame::message(body).ok()
 }
 

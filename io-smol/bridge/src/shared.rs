@@ -1,14 +1,14 @@
-//! One process for all sessions.
+//! Serves all sessions with one process.
 //!
-//! Knows: the task that owns the process, and the way from each session to it and back, over threads.
-//! Does not know: the rules by which sessions share (see [`mux`](super::mux)).
+//! Knows: the task that owns the process, and the queues between that task and the sessions on other threads.
+//! Does not know: how sessions share the server's protocol state (see [`mux`](super::mux)).
 //!
-//! Theory of operation. One task owns the process; it runs beside the processes. It takes the messages of sessions
-//! from one bounded queue: while the process does not read, that fills, sessions wait, and their clients' posts
-//! are held. What the process prints goes into a queue of frames for each session, which that session's own task
-//! empties. A full one stops the reading of the process, and so all sessions: a session may do so for
-//! [`SLOW_MAX`] in all, and is closed when that is spent. So no message is left out without an error, and no
-//! session waits for long for another one.
+//! Theory of operation. One task, the *owner*, has the process; it runs on the thread that supervises processes. It
+//! receives the messages of all sessions from one bounded queue. While the process does not read, that queue fills,
+//! sessions wait, and the server holds their clients' posts. Messages of the process go into a queue of frames for
+//! each session, which the session's own task empties. While one of these queues is full, the process is not read, so
+//! all sessions wait. A session may cause this for [`SLOW_MAX`] in each [`SLOW_PERIOD`], and is closed then. So no
+//! message is dropped without an error, and no session waits long for another.
 
 mod frame_queue;
 mod joined_session;
@@ -36,11 +36,39 @@ pub use frame_queue::{BYTES_MAX as QUEUE_BYTES_MAX, FRAMES_MAX as QUEUE_FRAMES_M
 pub use joined_session::{SLOW_MAX, SLOW_PERIOD};
 pub use restart_backoff::{PAUSE_FIRST, PAUSE_MAX, STABLE_AFTER};
 
-/// How many messages of all sessions may wait for the owner. Sessions that find no room wait.
+/// The capacity of the queue from all sessions to the owner, in messages. Sessions wait while it is full.
 const INPUT_MAX: usize = 256;
 
-/// Serves sessions with one process for all, which is started at the first message of the first session, and
-/// again whenever it has ended. Cheap to clone; the process ends with the last clone.
+/// Serves all sessions with one process.
+///
+/// The process is started at the first message of the first session, and again while there are sessions after it has
+/// ended: after 1 s, then after pauses that double up to 30 s. Cheap to clone; the process ends when the last clone
+/// has been dropped and the last session has ended.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use mcp_sse_bridge::children::Children;
+/// use mcp_sse_bridge::command::ServerCommand;
+/// use mcp_sse_bridge::{SharedProcess, guard};
+/// use mcp_sse_smol::{Config, Listener};
+///
+/// fn main() -> std::io::Result<ExitCode> {
+///     if let Some(code) = guard::run() {
+///         return Ok(code);
+///     }
+///     let children = Children::new()?;
+///     let server = ServerCommand::new("my-server", ["--stdio"]);
+///     let sessions = SharedProcess::new(children.clone(), server, "my-server");
+///     let listener = Listener::bind("127.0.0.1:8000", Config::default())?;
+///     smol::block_on(listener.serve_local(move |session| {
+///         let sessions = sessions.clone();
+///         async move { sessions.serve(session).await }
+///     }))?;
+///     let left = children.finish();
+///     Ok(ExitCode::from(u8::from(left > 0)))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SharedProcess {
     command: Arc<ServerCommand>,
@@ -48,14 +76,15 @@ pub struct SharedProcess {
     owner: OwnerHandle,
 }
 
-/// The way from sessions to the owner.
+/// The senders by which sessions reach the owner.
 #[derive(Clone)]
 struct OwnerHandle {
     input: Sender<SessionInput>,
-    /// Sessions that have left. Unbounded, because a session leaves when its future is dropped, where nothing can
-    /// wait for room; each session leaves once, so it holds no more than there are sessions.
+    /// The keys of sessions that have ended. The channel is unbounded, because a key is sent when the session's
+    /// future is dropped, where it is not possible to wait for room. Each session sends one key, so the channel never
+    /// contains more keys than there are sessions.
     departures: Sender<SessionKey>,
-    /// The next session's key.
+    /// The key of the next session.
     keys_given: Arc<AtomicU64>,
 }
 
@@ -66,7 +95,8 @@ enum SessionInput {
 }
 
 impl SharedProcess {
-    /// Serves sessions with this command; `name` is what the process is called in the log. Nothing is started yet.
+    /// Creates a handler that runs `command` once for all sessions. `name` is the name of the process in the log. The
+    /// process is not started yet.
     #[must_use]
     pub fn new(children: Children, command: ServerCommand, name: impl Into<String>) -> Self {
         let (sender, input) = bounded(INPUT_MAX);
@@ -79,21 +109,21 @@ impl SharedProcess {
         Self { command, children, owner }
     }
 
-    /// What is run.
+    /// The command of the process.
     #[must_use]
     pub fn command(&self) -> &ServerCommand {
         &self.command
     }
 
-    /// All processes; one of them is this one's.
+    /// The processes of the bridge, including those of other commands.
     #[must_use]
     pub const fn children(&self) -> &Children {
         &self.children
     }
 
-    /// Serves one session until its client leaves, or it was slow for too long.
+    /// Serves one session until its client leaves, or until the client has kept other sessions waiting for too long.
     pub async fn serve(&self, mut session: Session) {
-        // Clients open streams that they never use: those do not join.
+        // A session joins with its first message, because clients open streams that they never use.
         let Some(first) = session.recv().await else { return };
         let Some((key, frames)) = self.owner.join(session.id().to_string()).await else { return };
         let sender = session.sender();
@@ -111,12 +141,12 @@ impl fmt::Debug for SharedProcess {
     }
 }
 
-/// Tells the owner that a session has left, when this is dropped.
+/// Tells the owner that a session has ended when this is dropped.
 struct LeaveOnDrop(SessionKey, Sender<SessionKey>);
 
 impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
-        // The owner may have ended.
+        // The send fails if the owner has ended.
         let _ = self.1.try_send(self.0);
     }
 }
@@ -130,12 +160,12 @@ impl OwnerHandle {
         Some((leaves, receiver))
     }
 
-    /// Passes on the messages of a session's client, until it leaves.
+    /// Passes the messages of a session's client on to the owner until the client leaves.
     async fn pass_on(&self, key: SessionKey, session: &mut Session, first: Message) {
         let mut message = first;
         loop {
             let say = async { self.input.send(SessionInput::Message(key, message)).await.is_ok() };
-            // While it waits for room, it must not miss the end of the session.
+            // The end of the session must be noticed also while the queue is full.
             let gone = async {
                 poll_fn(|cx| session.poll_closed(cx)).await;
                 false
@@ -151,7 +181,7 @@ impl OwnerHandle {
     }
 }
 
-/// Sends a session the frames in its queue, until that is closed.
+/// Sends the frames in a session's queue to its client until the queue is closed.
 async fn deliver(frames: &FrameReceiver, sender: &SessionSender) {
     while let Some(frame) = frames.next().await {
         let sent = match sender.send(frame.clone()).await {
@@ -164,12 +194,13 @@ async fn deliver(frames: &FrameReceiver, sender: &SessionSender) {
     }
 }
 
-/// What is sent instead of a frame that no queue can hold.
+/// The error that replaces a frame that is too large for the client's queue.
 fn too_large(sender: &SessionSender, frame: &Frame) -> Frame {
     let len = frame.wire_len();
     static TOO_LARGE: LogThrottle = LogThrottle::new();
     if let Some(unsaid) = TOO_LARGE.tell() {
-        log::error!("{}: {len} bytes are too many for the client{unsaid}", sender.id());
+        let what = "is too large for the client's queue";
+        log::error!("{}: a message of {len} bytes {what}{unsaid}", sender.id());
     }
     let why = format!("a message of {len} bytes is larger than any queue");
     let body = match frame.answered_id() {

@@ -1,6 +1,6 @@
-//! What the bridge reports of its processes: counts, and whether they can be started at all.
+//! The status of a bridge's processes: counters, and whether processes can be started.
 //!
-//! Knows: numbers, and when `/health` and `/ready` change. Does not know: how they are served.
+//! Knows: the numbers, and when `/health` and `/ready` change. Does not know: how those are served.
 
 use core::fmt;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -10,10 +10,20 @@ use std::sync::OnceLock;
 use mcp_sse_core::HealthExtras;
 use mcp_sse_driver::{Handle, LogThrottle};
 
-/// When so many processes in a row could not be started, the bridge is not ready.
+/// The bridge is not ready after this many processes in a row could not be started: 3.
 pub const FAILURES_MAX: u32 = 3;
 
-/// Counts that are kept as things happen, and can be looked at from any thread.
+/// Counters of a bridge's processes. They can be read and written by any thread.
+///
+/// ```
+/// use mcp_sse_bridge::status::BridgeStatus;
+///
+/// let status = BridgeStatus::default();
+/// (0..3).for_each(|_| status.note_failure());
+/// assert!(!status.is_ready());
+/// status.note_success();
+/// assert!(status.is_ready());
+/// ```
 #[derive(Default)]
 pub struct BridgeStatus {
     running: AtomicU32,
@@ -23,9 +33,9 @@ pub struct BridgeStatus {
     lines_too_long: AtomicU64,
     /// Called whenever `/health` or `/ready` change.
     listener: OnceLock<Box<dyn Fn(HealthExtras) + Send + Sync>>,
-    /// Changes that were not reported yet. The thread that makes the first one reports all of them, and the others need
-    /// not wait: if two reported at once, the older report could be the last.
-    untold: AtomicU32,
+    /// The number of changes that were not reported yet. The thread that makes the first change reports all of them;
+    /// if two threads reported at once, the older report could arrive last.
+    unreported: AtomicU32,
 }
 
 impl fmt::Debug for BridgeStatus {
@@ -41,7 +51,7 @@ impl fmt::Debug for BridgeStatus {
 }
 
 impl BridgeStatus {
-    /// Reports to this server from now on, for its `/health` and `/ready`. Only the first server is reported to.
+    /// Reports the status to `/health` and `/ready` of this server from now on. Only the first call has an effect.
     pub fn report_to(&self, server: Handle) {
         self.listen(move |report| server.set_health_extras(report));
     }
@@ -51,16 +61,16 @@ impl BridgeStatus {
         self.report_change();
     }
 
-    /// Reports to the listener. What changes meanwhile is reported by the thread that is reporting.
+    /// Reports a change to the listener. If another thread is reporting, it reports this change too.
     fn report_change(&self) {
         let Some(listener) = self.listener.get() else { return };
-        if self.untold.fetch_add(1, AcqRel) > 0 {
+        if self.unreported.fetch_add(1, AcqRel) > 0 {
             return;
         }
-        let mut seen = self.untold.load(Acquire);
+        let mut seen = self.unreported.load(Acquire);
         loop {
             listener(self.report());
-            match self.untold.compare_exchange(seen, 0, AcqRel, Acquire) {
+            match self.unreported.compare_exchange(seen, 0, AcqRel, Acquire) {
                 Ok(_) => return,
                 Err(more) => seen = more,
             }
@@ -76,38 +86,38 @@ impl BridgeStatus {
         if self.is_ready() { report } else { report.not_ready("no server can be started") }
     }
 
-    /// Processes that run now, those that are being ended among them.
+    /// The number of running processes, including those that are being ended.
     #[must_use]
     pub fn running(&self) -> u32 {
         self.running.load(Relaxed)
     }
 
-    /// Processes that were started since the beginning.
+    /// The number of processes that were started so far.
     #[must_use]
     pub fn started(&self) -> u64 {
         self.started.load(Relaxed)
     }
 
-    /// How many processes in a row could not be started, or ended by themselves before they had printed a message. It
-    /// is 0 again after the first message.
+    /// The number of consecutive processes that could not be started, or exited before they had printed a message.
+    /// The first message of a process resets it to 0.
     #[must_use]
     pub fn failures_in_row(&self) -> u32 {
         self.failures_in_row.load(Relaxed)
     }
 
-    /// Whether clients should be sent here.
+    /// Whether `/ready` reports that this bridge can serve clients: fewer than [`FAILURES_MAX`] consecutive failures.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.failures_in_row() < FAILURES_MAX
     }
 
-    /// Lines of servers that were no messages.
+    /// The number of lines of servers that were not messages.
     #[must_use]
     pub fn lines_refused(&self) -> u64 {
         self.lines_refused.load(Relaxed)
     }
 
-    /// Lines of servers that were longer than allowed.
+    /// The number of lines of servers that were longer than allowed.
     #[must_use]
     pub fn lines_too_long(&self) -> u64 {
         self.lines_too_long.load(Relaxed)
@@ -124,7 +134,7 @@ impl BridgeStatus {
         self.report_change();
     }
 
-    /// Counts a process that could not be started, or ended by itself before it had printed a message.
+    /// Counts a process that could not be started, or that exited before it had printed a message.
     pub fn note_failure(&self) {
         let before = self.failures_in_row.fetch_add(1, Relaxed);
         if before + 1 == FAILURES_MAX {
@@ -148,7 +158,7 @@ impl BridgeStatus {
         }
     }
 
-    /// Counts lines of a server that were no messages.
+    /// Counts lines of a server that were not messages.
     pub fn note_lines_refused(&self, lines: u64) {
         self.lines_refused.fetch_add(lines, Relaxed);
         self.report_change();
@@ -172,7 +182,7 @@ mod tests {
         let told = Arc::<Mutex<Vec<HealthExtras>>>::default();
         let (changing, telling) = (Arc::downgrade(&status), told.clone());
         status.listen(move |report| {
-            // Another thread, while this report is on its way.
+            // Another thread changes the status during this report.
             let status = changing.upgrade().unwrap();
             if status.lines_refused() < 3 {
                 std::thread::spawn(move || status.note_lines_refused(1)).join().unwrap();

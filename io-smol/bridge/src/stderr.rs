@@ -1,10 +1,10 @@
-//! What servers print on stderr, in the log.
+//! Logs the stderr of servers.
 //!
-//! Knows: lines, how many of them may be logged, and what must not reach a terminal.
+//! Knows: lines, how many of them may be logged, and which characters must not reach a terminal.
 //! Does not know: what the lines mean.
 //!
-//! Decision: beyond its rate a server's stderr is read on, counted and not logged. To stop reading instead
-//! would stop a server that does nothing worse than to print much.
+//! Decision: stderr beyond its rate is read, counted and not logged. If it were not read, a server that prints a lot
+//! would block.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -17,33 +17,42 @@ use smol::{Async, Timer, future};
 
 use super::lines::{Line, Lines};
 
-/// The longest line that is logged completely, in bytes.
+/// The longest line that is logged completely, in bytes. Longer lines are cut.
 const LINE_BYTES_MAX: usize = 8 << 10;
-/// The most lines that are kept.
+/// The number of last lines that are kept.
 pub(super) const LINES_KEPT: usize = 10;
 
-/// What one process prints on stderr is logged in spans of this length, each with limits of its own.
+/// The period to which the limits of a [`StderrRate`] apply.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How much of what one process prints on stderr is logged in each second. The rest is counted, and the
-/// count is logged once a second.
+/// How much of one process's stderr is logged in each second. The rest is counted, and the count is logged once a
+/// second.
+///
+/// ```
+/// use mcp_sse_bridge::children::Children;
+/// use mcp_sse_bridge::stderr::StderrRate;
+///
+/// // At most 100 lines a second, of any length.
+/// let children = Children::with_stderr_rate(StderrRate::new(Some(100), None))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StderrRate {
-    /// Lines in a second; `None` is unlimited. By default [`LINES_PER_SECOND`](Self::LINES_PER_SECOND).
+    /// The most lines in a second; `None` is unlimited. The default is [`LINES_PER_SECOND`](Self::LINES_PER_SECOND).
     pub lines_per_second: Option<u32>,
-    /// Bytes in a second, without line ends; `None` is unlimited. A line that is larger is logged if it is
-    /// the first in its second. By default [`BYTES_PER_SECOND`](Self::BYTES_PER_SECOND).
+    /// The most bytes in a second, without line ends; `None` is unlimited. The first line of each second is logged
+    /// whatever its length. The default is [`BYTES_PER_SECOND`](Self::BYTES_PER_SECOND).
     pub bytes_per_second: Option<u64>,
 }
 
 impl StderrRate {
-    /// The default of [`lines_per_second`](Self::lines_per_second).
+    /// The default of [`lines_per_second`](Self::lines_per_second): 1,000.
     pub const LINES_PER_SECOND: u32 = 1_000;
     /// The default of [`bytes_per_second`](Self::bytes_per_second): 1 MiB.
     pub const BYTES_PER_SECOND: u64 = 1 << 20;
 
-    /// A rate with these limits; `None` is unlimited.
+    /// Creates a rate with these limits; `None` is unlimited.
     #[must_use]
     pub const fn new(lines_per_second: Option<u32>, bytes_per_second: Option<u64>) -> Self {
         Self { lines_per_second, bytes_per_second }
@@ -63,13 +72,13 @@ struct Unlogged {
     bytes: u64,
 }
 
-/// Decides which lines of one process are logged.
+/// Decides which stderr lines of one process are logged.
 #[derive(Debug)]
 struct StderrThrottle {
     rate: StderrRate,
-    /// The beginning of the current period, if there is one.
+    /// The start of the current period, if there is one.
     since: Option<Instant>,
-    /// The lines and bytes that were logged in it.
+    /// The lines and bytes that were logged in the current period.
     lines: u32,
     bytes: u64,
     unlogged: Unlogged,
@@ -81,24 +90,24 @@ impl StderrThrottle {
         Self { rate, since: None, lines: 0, bytes: 0, unlogged }
     }
 
-    /// When the count of the current period is to be logged; see [`take`](Self::take).
+    /// When the count of unlogged lines has to be logged; then call [`take`](Self::take).
     fn due(&self) -> Option<Instant> {
         self.since.filter(|_| self.unlogged.lines > 0).map(|since| since + PERIOD)
     }
 
-    /// Ends a period that is over. Returns the count of what was not logged in it, which is to be logged.
+    /// Ends the current period if its time is over. Returns the count of lines that were not logged in it.
     fn take(&mut self, now: Instant) -> Option<Unlogged> {
         self.since.take_if(|since| now.saturating_duration_since(*since) >= PERIOD)?;
         (self.lines, self.bytes) = (0, 0);
         self.take_rest()
     }
 
-    /// The count of what was not logged, if that was not logged yet.
+    /// Takes the count of unlogged lines, if there are any.
     fn take_rest(&mut self) -> Option<Unlogged> {
         Some(core::mem::take(&mut self.unlogged)).filter(|unlogged| unlogged.lines > 0)
     }
 
-    /// Whether a line is logged. Periods that are over were taken before.
+    /// Whether a line may be logged. Call [`take`](Self::take) before, so that a period that is over has ended.
     fn admits(&mut self, line: &[u8], now: Instant) -> bool {
         self.since.get_or_insert(now);
         let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
@@ -115,14 +124,14 @@ impl StderrThrottle {
     }
 }
 
-/// The last lines of all processes together, for a report of why one failed.
+/// The last stderr lines of all processes together, for reports about a process that failed.
 #[derive(Debug, Default)]
 pub(super) struct LastLines {
     lines: OnceLock<Mutex<VecDeque<String>>>,
 }
 
 impl LastLines {
-    /// Keeps lines from now on.
+    /// Starts keeping lines.
     pub(super) fn begin(&self) {
         self.lines.get_or_init(Mutex::default);
     }
@@ -146,7 +155,7 @@ impl LastLines {
     }
 }
 
-/// Puts a server's stderr into the log, line by line.
+/// Logs a server's stderr line by line.
 pub(super) struct StderrLog<'n> {
     name: &'n str,
     kept: &'n LastLines,
@@ -159,7 +168,7 @@ impl<'n> StderrLog<'n> {
         Self { name, kept, throttle: StderrThrottle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
     }
 
-    /// Logs what comes, and never returns.
+    /// Logs stderr until its end, and then never returns.
     pub(super) async fn follow(&mut self, stderr: &mut Async<ChildStderr>) {
         self.read_to_end(stderr).await;
         future::pending().await
@@ -195,7 +204,7 @@ impl<'n> StderrLog<'n> {
                     }
                 }
             }
-            // Other tasks have their turn, however much the process prints.
+            // Lets other tasks run, however much the process prints.
             future::yield_now().await;
         }
     }
@@ -218,7 +227,7 @@ impl<'n> StderrLog<'n> {
         let Some(Unlogged { lines, bytes }) = unlogged else { return };
         let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |max| max.to_string());
         let StderrRate { lines_per_second, bytes_per_second } = self.throttle.rate;
-        // At the level of the lines: where those are not logged, their number is not either.
+        // The level is that of the lines, so the count is logged only where lines are.
         log::info!(
             target: "mcp_sse::stderr",
             "{}: {lines} lines on stderr were not logged, {bytes} bytes: beyond \
@@ -239,7 +248,7 @@ fn log_line(
     now: Instant,
 ) {
     let admitted = throttle.admits(line, now);
-    // Lines that are kept are reported, whether they are logged or not.
+    // The last lines are kept also if they are not logged.
     if !admitted && !kept.keeps() {
         return;
     }
@@ -250,7 +259,8 @@ fn log_line(
     kept.add(line);
 }
 
-/// Foreign bytes as text without control characters, which could do something to a terminal.
+/// Converts bytes of a server to text in which control characters are escaped, because they could control the
+/// terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for c in String::from_utf8_lossy(bytes).chars() {
@@ -303,7 +313,7 @@ mod tests {
         assert_eq!(throttle.take(after(999)), None);
         assert_eq!(throttle.take(after(1_000)), Some(Unlogged { lines: 5, bytes: 50 }));
         assert_eq!((throttle.due(), throttle.take(after(5_000))), (None, None));
-        // The first of a second, however large, and no more bytes than there may be.
+        // The first line of a second is logged whatever its length, and uses up the bytes of that second.
         assert_eq!(logged(&mut throttle, &"x".repeat(101), 2, after(6_000)), 1);
         assert_eq!(throttle.take_rest(), Some(Unlogged { lines: 1, bytes: 101 }));
         assert_eq!(throttle.take_rest(), None);

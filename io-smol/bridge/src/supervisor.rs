@@ -1,11 +1,11 @@
-//! A process, as the task has it that looks after it: from its start until it has been reaped.
+//! The task that supervises one process from its start until it has been reaped.
 //!
-//! Knows: in which order a start, the log of stderr, an end and the reaping come.
-//! Does not know: what is said on the pipes, which the [`Child`] has; the steps of an ending (see `ending`).
+//! Knows: the order of start, logging of stderr, end and reaping.
+//! Does not know: stdin and stdout, which the [`Child`] has; the steps of the end (see `ending`).
 //!
-//! The process group is signalled before its leader is reaped, always: until then no other process can have its
-//! number. The leader is the server's [guard](super::guard), which also says how the server has ended, on the
-//! `control` socket, before what the server left behind has ended.
+//! The process group is always signalled before its leader is reaped, because until then no other group can have its
+//! number. The leader is the server's [guard](super::guard). The guard reports the server's exit status on the
+//! `control` socket, before the processes that the server has left behind have ended.
 
 use core::time::Duration;
 use std::io;
@@ -27,19 +27,20 @@ use super::exit_watch::ExitWatch;
 use super::status::BridgeStatus;
 use super::stderr::{LastLines, StderrLog, StderrRate};
 
-/// How long the rest of stderr is read when a process has ended, in case another process holds it.
+/// How long the rest of stderr is read after the exit. The time is limited because another process may hold stderr
+/// open.
 const STDERR_REST: Duration = Duration::from_millis(500);
 
-/// What all processes of a bridge have in common.
+/// The state that all processes of a bridge share.
 pub(super) struct Surroundings {
     pub(super) status: Arc<BridgeStatus>,
     pub(super) stderr: LastLines,
     pub(super) stderr_rate: StderrRate,
-    /// Closed when no step of an ending is to be waited for any more.
+    /// Closed when processes have to be killed without waiting for the steps of their end.
     pub(super) hurried: Receiver<Never>,
 }
 
-/// A process that is looked after.
+/// A process under supervision.
 pub(super) struct SupervisedProcess {
     process: process::Child,
     group: Pid,
@@ -50,11 +51,11 @@ pub(super) struct SupervisedProcess {
 }
 
 impl SupervisedProcess {
-    /// Starts a process, whose stdout and stderr are piped and whose group is its own.
+    /// Starts a process. `command` must pipe stdout and stderr, and set a new process group.
     ///
     /// # Errors
     ///
-    /// Those of the system; no process is left behind.
+    /// Returns the error of the operating system. No process is left behind.
     pub(super) fn start(
         mut command: process::Command,
         status: &BridgeStatus,
@@ -63,13 +64,13 @@ impl SupervisedProcess {
         let (control, guard) = control::pair(input.into())?;
         command.stdin(OwnedFd::from(guard));
         let mut process = command.spawn()?;
-        // The command has copies of what is to be the process's alone.
+        // The command has copies of descriptors that only the process may have open.
         drop(command);
         let group = Pid::from_child(&process);
         let pipes = (process.stdout.take(), process.stderr.take());
-        let (Some(stdout), Some(stderr)) = pipes else { unreachable!("both were asked for") };
+        let (Some(stdout), Some(stderr)) = pipes else { unreachable!("both are piped") };
         let pipes = || {
-            // These fail where the system has no more room for watching descriptors.
+            // These fail if the operating system cannot watch more descriptors.
             let stdin = Async::new(ChildStdin::from(OwnedFd::from(stdin)))?;
             let stdout = Async::new(stdout)?;
             Ok::<_, io::Error>((stdin, stdout, Async::new(stderr)?, Async::new(control)?))
@@ -89,14 +90,14 @@ impl SupervisedProcess {
         Ok((Self { process, group, control, stderr, ending, exit }, child))
     }
 
-    /// Looks after the process until it has been reaped.
+    /// Supervises the process until it has been reaped. `name` is its name in the log.
     pub(super) async fn supervise(self, name: &str, surroundings: &Surroundings) {
         let Self { mut process, group, control, mut stderr, ending, exit } = self;
         let Surroundings { stderr: last_lines, stderr_rate, hurried, .. } = surroundings;
         let watch = ExitWatch::new(group);
         let life = async {
             let end = async {
-                // The other end is held until the end begins.
+                // The `Child` sends the pipes when the end has to begin.
                 if let Ok(pipes) = ending.recv().await {
                     EndingProcess { group, control: &control, watch: &watch, hurried }
                         .end(pipes)
@@ -109,7 +110,7 @@ impl SupervisedProcess {
         let mut reported = None;
         let report = async {
             reported = status_from_guard(&control).await;
-            // The session may be gone.
+            // The send fails if the session has ended.
             if let Some(status) = reported {
                 let _ = exit.try_send(status);
             }
@@ -117,7 +118,7 @@ impl SupervisedProcess {
         };
         let mut log = StderrLog::new(name, last_lines, *stderr_rate);
         future::or(life, future::or(report, log.follow(&mut stderr))).await;
-        // Kills what is left of the group. The leader is still there, as a zombie.
+        // Kills the rest of the group. Its number is still valid, because the leader is a zombie.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
         let rest = async {
             Timer::after(STDERR_REST).await;
@@ -129,19 +130,21 @@ impl SupervisedProcess {
             Some(reported) => Some(reported),
             None => future::poll_once(status_from_guard(&control)).await.flatten(),
         };
-        // The guard may have been killed, which says little of the server; without its report it counts.
+        // Without a report (the guard may have been killed), the guard's own exit status is used.
         match reported.map_or_else(|| status.map(Exit), Ok) {
             Ok(status) => {
                 log::debug!("{name}: the server has ended: {status}");
-                // The session may be gone, or know.
+                // The send fails if the session has ended or has received the status before.
                 let _ = exit.try_send(status);
             }
-            Err(error) => log::error!("{name}: a process was reaped by somebody else: {error}"),
+            Err(error) => {
+                log::error!("{name}: another part of the program reaped a process: {error}")
+            }
         }
     }
 }
 
-/// What the guard reports of how the server has ended; `None` if it is gone and has reported nothing.
+/// The server's exit status from the guard's report; `None` if the guard has ended without a report.
 async fn status_from_guard(mut control: &Async<UnixStream>) -> Option<Exit> {
     let mut status = [0];
     match control.read(&mut status).await {
@@ -160,7 +163,7 @@ mod tests {
     use super::*;
     use crate::exit_watch::has_ended;
 
-    /// More than is read at once, in the pipe of a process that had ended before it was looked at.
+    /// The pipe contains more than one read takes when the process is first polled.
     #[test]
     fn stderr_of_a_process_that_has_ended_is_read_to_its_end() {
         let (_hurry, hurried) = bounded(1);

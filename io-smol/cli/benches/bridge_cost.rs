@@ -1,8 +1,8 @@
-//! What the bridge adds to a message there and back: time, and work of its own.
+//! Measures what the bridge adds to a request and its answer: latency, and processor time.
 //!
-//! `cargo bench -p mcp-sse --bench bridge_cost`. The server is this program again: it answers each line
-//! with the line, as the result. The same is measured over its bare pipes, of one and of as many servers
-//! as there are sessions, each with a request on the way all the time.
+//! `cargo bench -p mcp-sse --bench bridge_cost`. The server is this same program: it answers each request with the
+//! request's params. For comparison, the server is also measured directly over its pipes. There is always one request
+//! in flight for each session.
 
 use core::time::Duration;
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ use std::{env, fs, thread};
 
 use mcp_sse_tests::client::{Stream, answer, call};
 
-/// Set in a process that is the server.
+/// The environment variable that makes this program the server.
 const SERVER: &str = "BRIDGE_COST_SERVER";
 const CALLS: usize = 5_000;
 const SESSIONS: usize = 50;
@@ -77,7 +77,7 @@ fn bare(servers: usize, calls: usize) -> io::Result<()> {
         ended.collect::<io::Result<Vec<_>>>()
     })?;
     report(&name("bare pipe", servers), times.concat(), start.elapsed(), None);
-    // Their stdin is closed.
+    // The servers end, because their stdin is closed.
     processes.iter_mut().try_for_each(|process| process.wait().map(drop))
 }
 
@@ -140,7 +140,7 @@ fn bridged(sessions: usize, calls: usize, flag: Option<&str>) -> io::Result<()> 
     let what = name(if flag.is_some() { "bridged, shared" } else { "bridged" }, sessions);
     report(&what, times, took, after.checked_sub(before));
     drop(streams);
-    // Its guards see to the servers.
+    // The guards end the servers.
     bridge.kill()?;
     bridge.wait().map(drop)
 }
@@ -154,7 +154,7 @@ fn address(bridge: &mut Child) -> io::Result<core::net::SocketAddr> {
     found.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// The processor time that a process has taken, where the system tells it like Linux.
+/// The processor time that a process has used; only known on Linux.
 fn work(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit(')').next().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The command `bridge`: serves programs that speak MCP on their standard input and output.
 //!
-//! Knows: what the flags mean for the servers, their processes and the limits. Does not know: how a session
-//! is served by a process, which is `mcp-sse-bridge`'s.
+//! Knows: what the flags mean for the servers, their processes and the limits. Does not know: how a process serves a
+//! session, which `mcp-sse-bridge` does.
 
 pub(crate) mod mistyped;
 mod options;
@@ -20,27 +20,27 @@ use mcp_sse_demo::options::ServeFlags;
 use mcp_sse_smol::{Handle, Session};
 
 use crate::failure::Failure;
-use crate::serving::{self, Service};
+use crate::serving::{self, CommandService};
 use options::Run;
 
-/// Where to listen, and what to run.
+/// The flags of the command `bridge`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bridge {
     #[command(flatten)]
     run: Run,
-    // The heading of what stands before it would be its own.
+    // Without this, the flags would get the heading of the flags before them.
     #[command(flatten, next_help_heading = None::<&str>)]
     serve: ServeFlags,
 }
 
-/// The servers, as something to serve.
+/// The bridged servers as a service of the command.
 #[derive(Clone)]
 struct Bridged {
     services: BridgedServices,
     children: Children,
 }
 
-impl Service for Bridged {
+impl CommandService for Bridged {
     fn describe<'g>(&self, banner: Banner<'g>) -> Banner<'g> {
         self.services.iter().fold(banner, |banner, service| {
             banner.service(service.name(), service.path(), service.description())
@@ -61,7 +61,7 @@ impl Service for Bridged {
     }
 }
 
-/// Runs the command, of which `args` is what was typed and `cli` its parser.
+/// Runs the command. `args` are all arguments of the program, and `cli` is their parser.
 pub(crate) fn run(
     Bridge { serve, run }: &Bridge,
     args: &[OsString],
@@ -74,7 +74,7 @@ pub(crate) fn run(
         return Err(Failure::Flags(format!("{error}, {advice}")));
     }
     if run.checks() {
-        // What a server prints is told with the verdict.
+        // A server's stderr is not logged, because its last lines are printed with the result.
         logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
         return try_servers::try_all(run.servers().map_err(Failure::Flags)?, run.check_timeout());
     }
@@ -90,24 +90,24 @@ fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
     let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
     let (once, per_session) = match run.sharing() {
         ProcessSharing::PerSession { .. } => (0, children::DESCRIPTORS),
-        // Of each server, one process that is there and one that is ending.
+        // Each server may have one running process, and one that is being ended.
         ProcessSharing::Shared => (2 * u64::from(children::DESCRIPTORS) * servers.len() as u64, 0),
     };
     let services = BridgedServices::new(&children, servers, run.sharing(), run.paths());
     let builder = run.allow_headers(serve.builder()?);
     let builder = services.configure(builder, serve.stream_path());
     let prepared = serving::prepare(serve, builder, once, per_session)?;
-    // No system has more processes than that, and their descriptors are not what it is short of.
+    // No system runs more processes than this, so a larger limit is useless.
     const PROCESSES_MAX: u32 = 1 << 16;
     let sessions = prepared.config.limits().sessions_max;
     if let Some(sessions) = sessions.filter(|sessions| *sessions <= PROCESSES_MAX) {
-        // Shares of it are rounded up.
+        // Each worker's share of the sessions is rounded up, so there may be one more for each worker.
         children.limit(sessions as usize + serve.workers());
     }
     let bridged = Bridged { services, children: children.clone() };
     let served = serving::serve_until_stopped(serve, prepared, &bridged);
     drop(bridged);
-    // Sessions have ended; what they leave behind has some seconds more.
+    // The sessions have ended. Their processes have some seconds to end.
     match children.finish() {
         0 => served,
         left => Err(Failure::Start(format!("{left} processes cannot be ended"))),
@@ -115,5 +115,5 @@ fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
 }
 
 fn no_processes(error: io::Error) -> Failure {
-    Failure::Start(format!("cannot look after processes: {error}"))
+    Failure::Start(format!("cannot supervise processes: {error}"))
 }

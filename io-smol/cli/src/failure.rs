@@ -1,27 +1,27 @@
-//! Why the command ends with an error.
+//! The errors of the command.
 
 use std::process::ExitCode;
 
 use mcp_sse_demo::options::FlagError;
 
-/// Why the command ends before its time, in words for people.
+/// An error that ends the command, with its message.
 pub(crate) enum Failure {
-    /// What was typed makes no sense.
+    /// The command line is invalid.
     Flags(String),
-    /// It makes sense, and cannot be done.
+    /// The command line is valid, but the command cannot do it.
     Start(String),
-    /// Everything was printed already.
+    /// The message was printed already.
     #[cfg(unix)]
     Printed,
 }
 
 impl Failure {
-    /// Prints it on stderr, and returns the status to exit with.
+    /// Prints the message on stderr, and returns the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
             Self::Flags(message) => {
                 eprintln!("mcp-sse: {message}");
-                // As for every other mistake on the command line.
+                // `clap` uses this status for invalid command lines too.
                 ExitCode::from(2)
             }
             Self::Start(message) => {

@@ -1,7 +1,6 @@
 //! The command `mcp-sse`.
 //!
-//! Knows: what a person typed, and what is to be run for it.
-//! Does not know: HTTP, sessions, MCP.
+//! Knows: the command line, and which command it names. Does not know: HTTP, sessions, MCP.
 
 #![forbid(unsafe_code)]
 
@@ -38,14 +37,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve a small MCP server with the tools add, echo, burst and broadcast, to try clients with.
+    /// Serve a small MCP server for trying out clients, with the tools add, echo, burst and broadcast.
     Demo(Box<ServeFlags>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
-    /// As in: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
+    /// Example: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
     #[cfg(unix)]
     Bridge(Box<bridge::Bridge>),
-    /// Serve a program that speaks MCP on its standard input and output. On this system it cannot.
+    /// Serve a program that speaks MCP on its standard input and output (not available on this system).
     #[cfg(not(unix))]
     Bridge {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -60,7 +59,7 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
-    // Every bridged server is started through a guard, which is this same program.
+    // The guard of a bridged server is this same program.
     #[cfg(unix)]
     if let Some(code) = mcp_sse_bridge::guard::run() {
         return code;
@@ -75,9 +74,9 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Command::Bridge(bridge) => bridge::run(&bridge, &args, &Cli::command()),
         #[cfg(not(unix))]
-        Command::Bridge { .. } => {
-            Err(Failure::Start("bridge needs process groups, which this system has not".into()))
-        }
+        Command::Bridge { .. } => Err(Failure::Start(
+            "bridge needs process groups, which this system does not have".into(),
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,7 +90,7 @@ fn serve_demo(serve: &ServeFlags) -> Result<(), Failure> {
     serving::serve_until_stopped(serve, prepared, &Demo)
 }
 
-/// Puts flags that stand in front of the command's name behind it, where its parser knows them.
+/// Moves flags in front of the command's name behind it, because only the parser of the command knows them.
 fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> {
     let takes_value = |name: &str| {
         let all = iter::once(cli).chain(cli.get_subcommands());
@@ -114,12 +113,12 @@ fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> 
     args
 }
 
-/// Prints what is wrong with the command line, with the line to type instead if that is known.
-#[cfg_attr(not(unix), expect(unused_variables, reason = "there is no bridge to be typed"))]
+/// Prints what is wrong with the command line, and the line to type instead if it is known. Returns the exit status.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there is no bridge on this system"))]
 fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
     #[cfg(unix)]
     if error.use_stderr()
-        // The parser knows what was meant.
+        // If the parser suggests a command, its message is better.
         && error.get(ContextKind::SuggestedSubcommand).is_none()
         && let Some(advice) = bridge::mistyped::advice(args, &Cli::command())
     {

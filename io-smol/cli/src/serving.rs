@@ -1,7 +1,7 @@
-//! Serves until a signal comes, whatever it is that is served.
+//! Serves a [`CommandService`] until a termination signal.
 //!
-//! Knows: the limits that there are descriptors for, where to listen, what is printed on start, how a server
-//! is stopped. Does not know: what is served, which a [`Service`] says.
+//! Knows: the limit on descriptors, where to listen, the banner, and how a server is stopped.
+//! Does not know: what is served.
 
 use core::net::{IpAddr, SocketAddr};
 use std::io::{self, Write};
@@ -14,17 +14,17 @@ use mcp_sse_smol::{Config, Handle, Listener, Session};
 
 use crate::failure::Failure;
 
-/// Something to serve.
-pub(crate) trait Service: Clone + Send + Sync + 'static {
-    /// Adds to the banner what is served.
+/// What a command serves: the demo or bridged servers.
+pub(crate) trait CommandService: Clone + Send + Sync + 'static {
+    /// Adds the services to the banner.
     fn describe<'g>(&self, banner: Banner<'g>) -> Banner<'g> {
         banner
     }
 
-    /// Is called once, before the first session.
+    /// Is called once before the first session.
     fn begin(&self, _server: &Handle) {}
 
-    /// What else happens when the server is told to stop at once.
+    /// Returns a function that is called in addition when the server is aborted.
     fn aborter(&self) -> impl Fn() + Send + 'static {
         || {}
     }
@@ -33,24 +33,24 @@ pub(crate) trait Service: Clone + Send + Sync + 'static {
     fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static;
 }
 
-/// The tools to try clients with.
+/// The demo, a server for trying out clients.
 #[derive(Clone)]
 pub(crate) struct Demo;
 
-impl Service for Demo {
+impl CommandService for Demo {
     fn serve(self, session: Session, server: Handle) -> impl Future<Output = ()> + 'static {
         mcp_sse_demo::serve(session, server)
     }
 }
 
-/// A configuration, and what has to be said of it once it is served.
+/// A configuration, and a line for the log if its limits were lowered.
 pub(crate) struct Prepared {
     pub(crate) config: Config,
     lowered: Option<String>,
 }
 
-/// Builds a configuration, with limits for which there are descriptors. What is served takes some `once`, and
-/// some `per_session` beside each session's connection.
+/// Builds a configuration whose limits fit the process's limit on descriptors. The service takes `once` descriptors,
+/// and `per_session` for each session besides its connection.
 pub(crate) fn prepare(
     options: &ServeFlags,
     builder: ConfigBuilder,
@@ -75,13 +75,13 @@ pub(crate) fn prepare(
     Ok(Prepared { config, lowered })
 }
 
-/// Listens as the options say and serves sessions until a signal comes.
+/// Listens at the address in `options`, and serves sessions until a termination signal.
 pub(crate) fn serve_until_stopped(
     options: &ServeFlags,
     Prepared { config, lowered }: Prepared,
-    service: &impl Service,
+    service: &impl CommandService,
 ) -> Result<(), Failure> {
-    // Before anything is bound: a mistake in the files is told alone.
+    // The files are read before a socket is bound, so that a mistake in them is reported first.
     #[cfg(feature = "tls")]
     let tls = options
         .tls()
@@ -94,12 +94,14 @@ pub(crate) fn serve_until_stopped(
     if let Some(address) = address.exposed()
         && !options.asks_for_tokens()
     {
-        log::warn!("{address} can be reached from other machines, and anybody who does may use it");
+        log::warn!(
+            "{address} can be reached from other machines, which can use it without a token"
+        );
     }
     if let Some(lowered) = lowered {
         log::info!("{lowered}");
     }
-    // A closed stdout is no reason not to serve.
+    // The server also serves if stdout is closed.
     let _ = write!(io::stdout(), "{}", service.describe(options.banner(&config, address)));
     let _ = io::stdout().flush();
     #[cfg(feature = "tls")]
@@ -122,13 +124,13 @@ pub(crate) fn serve_until_stopped(
     served.map_err(|error| Failure::Start(format!("cannot serve: {error}")))
 }
 
-/// Stops the server at the first signal to end, and cuts what is under way at each further one.
-fn stop_on_signals(listener: &Listener, service: &impl Service) -> Result<(), Failure> {
+/// Shuts the server down at the first termination signal, and aborts it at each further one.
+fn stop_on_signals(listener: &Listener, service: &impl CommandService) -> Result<(), Failure> {
     let (stopping, aborting) = (listener.handle(), listener.handle());
     let aborter = service.aborter();
     signals::on_termination(
         move || {
-            log::info!("stopping; a second signal cuts what is under way");
+            log::info!("stopping; a second signal aborts requests in flight");
             stopping.shutdown();
         },
         move || {

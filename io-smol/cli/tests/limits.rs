@@ -1,4 +1,4 @@
-//! The real command at its limits: bodies as large as it was told to take, and few descriptors.
+//! The command at its limits: large bodies, and few descriptors.
 #![cfg(unix)]
 
 use core::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::thread;
 use mcp_sse_tests::client::{Client, Stream};
 use mcp_sse_tests::{PATIENCE, wait_until};
 
-/// The command, started by a shell that has run a line before.
+/// The command, started by a shell that runs another line first.
 struct Program {
     process: Child,
     address: SocketAddr,
@@ -24,7 +24,7 @@ impl Program {
         Self::start_behind(":", args)
     }
 
-    /// Starts it behind a line like `ulimit -n 64`.
+    /// Starts the command after a line such as `ulimit -n 64`.
     #[track_caller]
     fn start_behind(line: &str, args: &[&str]) -> Self {
         let mut process = Command::new("sh")
@@ -45,7 +45,7 @@ impl Program {
         });
         let stdout = BufReader::new(process.stdout.take().expect("a pipe"));
         let (sender, lines) = mpsc::channel();
-        // What it says is read to the end, or it could not say it.
+        // stdout is read to its end, so that the command never blocks on a full pipe.
         thread::spawn(move || {
             stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
@@ -69,7 +69,7 @@ impl Program {
         wait_until(&format!("{text:?} in the log"), || self.log().contains(text));
     }
 
-    /// Opens streams until one is refused, and says what that one was told.
+    /// Opens streams until one is refused. Returns the open streams and the text of the refusal.
     #[track_caller]
     fn streams_until_refused(&self, begin: impl Fn(&mut Stream)) -> (Vec<Stream>, String) {
         let mut streams = Vec::new();
@@ -78,7 +78,7 @@ impl Program {
                 Ok(mut stream) => {
                     begin(&mut stream);
                     streams.push(stream);
-                    assert!(streams.len() < 1_000, "none is ever refused");
+                    assert!(streams.len() < 1_000, "no stream is refused");
                 }
                 Err(refusal) => {
                     assert_eq!(refusal.status, 503, "{refusal:?}");
@@ -99,12 +99,12 @@ impl Drop for Program {
     }
 }
 
-/// More than any default limit.
+/// A size that exceeds every default limit.
 const LARGE: usize = 70 << 20;
-/// For how long to wait for a server without optimizations that reads and writes as much, on a busy machine.
+/// How long to wait for an unoptimized server that reads and writes [`LARGE`] bytes on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Posts a large body on a connection of its own, and returns the message that comes back.
+/// Posts a large body on a connection of its own, and returns the next message on the stream.
 #[track_caller]
 fn answer_to_large_post(program: &Program, stream: &mut Stream, body: &str) -> String {
     let mut poster = Client::connect(program.address);
@@ -115,7 +115,7 @@ fn answer_to_large_post(program: &Program, stream: &mut Stream, body: &str) -> S
     stream.message()
 }
 
-/// Has `LARGE` characters and a call around them posted to the demo's echo, and expects them back.
+/// Posts a call of the demo's `echo` with `LARGE` characters, and expects them in the answer.
 #[track_caller]
 fn check_echo_of_large_body(args: &[&str]) {
     let program = Program::start(&[&["demo", "--port=0"], args].concat());
@@ -138,8 +138,8 @@ fn body_without_limit_may_be_larger_than_every_default() {
     check_echo_of_large_body(&["--max-body=unlimited", "--workers=2"]);
 }
 
-/// A server for the shell that answers `initialize`, and then says of a long line how long it was, and
-/// as many characters as it is told to by COUNT.
+/// A server as a shell script. It answers `initialize`, and then answers a long line with the length of that line and
+/// with COUNT characters.
 const LONG_LINES: &str = r#"
 IFS= read -r line; id=${line#*\"id\":}; id=${id%%,*}
 printf '{"jsonrpc":"2.0","id":%s,"result":{}}\n' "$id"
@@ -151,7 +151,7 @@ printf '"]}\n'
 cat >/dev/null
 "#;
 
-/// Posts a long message to a bridged server, which gives back an answer as long.
+/// Posts a long message to a bridged server, which answers with a message of the same length.
 #[track_caller]
 fn check_bridge_passes_large_body(max_body: &str, flags: &[&str], next: u32) {
     let count = format!("COUNT={LARGE}");
@@ -189,7 +189,7 @@ fn shared_bridge_without_limit_passes_longer_lines_on() {
     check_bridge_passes_large_body("--max-body=unlimited", &["--shared"], 2);
 }
 
-/// As often as this a post comes on a connection of its own, each of which stays open.
+/// The number of posts. Each has a connection of its own, which stays open.
 const POSTERS: usize = 40;
 
 #[track_caller]
@@ -205,7 +205,7 @@ fn check_posts_on_new_connections(program: &Program, stream: &Stream) {
 }
 
 #[test]
-fn posts_are_answered_when_streams_have_all_descriptors_they_may_have() {
+fn posts_are_answered_when_streams_use_all_their_descriptors() {
     let program = Program::start_behind("ulimit -n 64", &["--port=0"]);
     program.wait_for_log("64 descriptors");
     let (streams, told) = program.streams_until_refused(|_| {});
@@ -223,13 +223,13 @@ fn posts_are_answered_by_workers_that_share_few_descriptors() {
 }
 
 #[test]
-fn posts_are_answered_when_processes_have_all_descriptors_they_may_have() {
+fn posts_are_answered_when_processes_use_all_their_descriptors() {
     let answer = r#"{"jsonrpc":"2.0","id":0,"result":{}}"#;
     let server = format!("while read -r line; do echo '{answer}'; done");
     let flags = ["bridge", "--port=0", "--shell", &server];
     let program = Program::start_behind("ulimit -n 128", &flags);
     let (streams, told) = program.streams_until_refused(|stream| {
-        // The process is there when it has said something.
+        // The process runs when it has answered.
         let begin = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
         assert_eq!(stream.post(begin).status, 202);
         assert_eq!(stream.message(), answer);
@@ -240,8 +240,8 @@ fn posts_are_answered_when_processes_have_all_descriptors_they_may_have() {
     assert!(!program.log().contains("cannot start"), "{}", program.log());
 }
 
-/// A process that heeds neither the end of its input nor SIGTERM has its descriptors for seconds after
-/// its session; whoever comes meanwhile waits for them, and is served.
+/// A process that reacts neither to the end of its stdin nor to SIGTERM keeps its descriptors for seconds after the
+/// end of its session. A new session waits for them, and is then served.
 #[test]
 fn sessions_wait_for_ending_processes_when_descriptors_are_few() {
     let answer = r#"{"jsonrpc":"2.0","id":0,"result":{}}"#;

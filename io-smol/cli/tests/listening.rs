@@ -1,4 +1,4 @@
-//! Where the command listens, as whoever connects there has it.
+//! The addresses at which the command listens.
 #![cfg(unix)]
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use std::thread;
 use mcp_sse_tests::PATIENCE;
 use mcp_sse_tests::scratch::Scratch;
 
-/// A server that runs until this is dropped, and what it said on start.
+/// A server that runs until this is dropped, and its banner.
 struct Program {
     process: Child,
     banner: String,
@@ -31,7 +31,7 @@ impl Program {
         let stdout = BufReader::new(process.stdout.take().expect("piped"));
         let mut server = Self { process, banner: String::new() };
         let (sender, lines) = mpsc::channel();
-        // Ends with the process, at the latest.
+        // This thread ends with the process at the latest.
         thread::spawn(move || stdout.lines().try_for_each(|line| sender.send(line.ok()).ok()));
         while !server.banner.contains("Ctrl-C stops it") {
             let Ok(Some(line)) = lines.recv_timeout(PATIENCE) else {
@@ -46,7 +46,7 @@ impl Program {
         server
     }
 
-    /// The port in the first URL that was printed.
+    /// The port in the first printed URL.
     #[track_caller]
     fn port(&self) -> u16 {
         let url = self.banner.split_once("://").expect("a URL").1;
@@ -62,7 +62,7 @@ impl Drop for Program {
     }
 }
 
-/// The head that a GET of the stream is answered with.
+/// The head of the response to a GET of the stream.
 #[track_caller]
 fn opened(ip: impl Into<IpAddr>, port: u16, host: &str) -> String {
     let mut socket = TcpStream::connect((ip.into(), port)).expect("somebody listens there");
@@ -115,10 +115,9 @@ fn unix_mode_is_set_on_the_socket_file() {
     }
 }
 
-/// What a peer that is no trusted proxy says of others is ignored, and the log says so one time, by the
-/// flag that changes it.
+/// Forwarded fields of an untrusted peer are ignored. The log has one warning, which names the flag.
 #[test]
-fn fields_of_a_proxy_that_is_not_trusted_are_warned_of_once() {
+fn fields_of_an_untrusted_proxy_are_logged_once() {
     let mut server = Program::start(&["--port=0", "--workers=3"]);
     let port = server.port();
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! What the command says when it cannot do what it was told, and how it ends.
+//! The error messages and exit statuses of the command.
 
 use core::net::Ipv6Addr;
 use core::time::Duration;
@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Instant;
 
-/// What the command says until it ends. It is killed where it does not, as it would if it served.
+/// The output of the command, which must end. It is killed if it does not, for example because it serves.
 #[track_caller]
 fn output(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
@@ -17,7 +17,7 @@ fn output(args: &[&str]) -> Output {
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
     let until = Instant::now() + Duration::from_secs(60);
-    // All that it says fits into a pipe.
+    // The whole output fits into a pipe.
     while child.try_wait().expect("it can be waited for").is_none() {
         if Instant::now() > until {
             let _ = child.kill();
@@ -28,7 +28,7 @@ fn output(args: &[&str]) -> Output {
     child.wait_with_output().expect("its output")
 }
 
-/// The command fails with this code and one line that says this.
+/// The command fails with this exit status and one line that contains this text.
 #[track_caller]
 fn check_code(code: i32, args: &[&str], said: &str) {
     let output = output(args);
@@ -59,7 +59,7 @@ fn servers_that_cannot_be_run_are_start_errors() {
     check_code(2, &["bridge", "--sse-path", "sse", "--", "sh"], "see --sse-path");
 }
 
-/// The line that an error says to type, which is the last thing in it.
+/// The error message contains `said`, and ends with the line to type.
 #[cfg(unix)]
 #[track_caller]
 fn check_line(args: &[&str], said: &str, line: &str) {
@@ -83,7 +83,7 @@ fn command_as_one_word_is_answered_with_the_lines_to_type() {
     let args = ["--port", "0", "bridge", "--env=A=b c", "--", "npx -y foo"];
     let apart = "type mcp-sse bridge --port 0 '--env=A=b c' npx -y foo, or";
     check_line(&args, apart, "mcp-sse bridge --port 0 '--env=A=b c' --shell 'npx -y foo'");
-    // What no shell has read, only a shell can read.
+    // A command with quotes or a pipe needs a shell.
     let args = ["bridge", "--", "a 'b c' | d"];
     check_line(
         &args,
@@ -132,7 +132,7 @@ fn flags_of_other_bridges_are_answered_with_the_line_to_type() {
         "mcp-sse bridge --sse-path /s sh --stdio",
     );
     check(&["bridge", "--env", "A", "b", "sh", "--", "-c"], "mcp-sse bridge --env A=b sh -- -c");
-    // Without something to run, no line works.
+    // Without a command to run, the line has a placeholder.
     check(&["bridge", "--env", "A", "sh"], "mcp-sse bridge --env A=sh COMMAND");
     check(&["bridge", "--stateful", "--port", "9"], "mcp-sse bridge --port 9 COMMAND");
     check(&["--ssePath", "/s"], "mcp-sse --sse-path /s");
@@ -154,7 +154,7 @@ fn command_without_bridge_is_answered_with_the_line_to_type() {
     check(&["--check", "--config=f.json"], "mcp-sse bridge --check --config=f.json");
 }
 
-/// As its own parser has it, with what it suggests.
+/// These errors have the parser's own message and suggestion.
 #[test]
 fn other_errors_are_left_to_the_parser() {
     let told = |args: &[&str]| {
@@ -179,7 +179,7 @@ fn flags_in_front_of_the_command_are_accepted() {
     let args = ["--port=0", "--cwd", "/nothing", "--workers", "2", "bridge", "sh"];
     check_code(2, &args, "no such directory");
     check_code(2, &["--heartbeat", "0", "demo"], "see --heartbeat");
-    // What is said in front and behind is checked together.
+    // Flags in front of the command and after it are checked together.
     let output = output(&["--port=1", "bridge", "--unix=/s", "sh"]);
     let told = String::from_utf8(output.stderr).expect("text");
     assert!(told.contains("cannot be used with"), "{told}");
@@ -190,7 +190,7 @@ fn flags_in_front_of_the_command_are_accepted() {
 fn bridge_help_lists_its_flags_under_a_heading() {
     let output = output(&["bridge", "--help"]);
     let help = String::from_utf8(output.stdout).expect("text");
-    // Flags by the heading that they stand under.
+    // Each flag with the heading above it.
     let mut under = std::collections::BTreeMap::new();
     let mut heading = "";
     for line in help.lines() {
@@ -207,7 +207,7 @@ fn bridge_help_lists_its_flags_under_a_heading() {
         assert_eq!(under.get(flag), Some(&"What to run:"), "{flag}: {help}");
     }
     for flag in ["--auth-token-file", "--max-sessions-per-peer"] {
-        assert_eq!(under.get(flag), Some(&"Who may come in:"), "{flag}: {help}");
+        assert_eq!(under.get(flag), Some(&"Access control:"), "{flag}: {help}");
     }
     for flag in ["--host", "--log-level"] {
         assert_eq!(under.get(flag), Some(&"Options:"), "{flag}: {help}");
@@ -227,7 +227,7 @@ fn localhost_port_taken_in_one_family_is_an_error() {
 }
 
 #[test]
-fn require_https_that_nothing_meets_is_refused() {
+fn require_https_without_tls_or_proxy_is_refused() {
     check_code(2, &["--require-https"], "add --tls-cert FILE --tls-key FILE, or --trusted-proxy");
 }
 

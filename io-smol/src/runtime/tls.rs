@@ -1,4 +1,5 @@
-//! TLS on smol, by `futures-rustls`. Everything that is decided about TLS is decided in the driver.
+//! TLS on smol with `futures-rustls`. The driver (`mcp-sse-driver`) has the settings of TLS and the handling of
+//! errors.
 
 use core::fmt;
 use core::pin::Pin;
@@ -32,7 +33,7 @@ impl driver::TlsUpgrade for PlainStream<TcpStream> {
     }
 }
 
-/// A TLS handshake under way.
+/// The future of a TLS handshake.
 pub struct Handshake(Accept<Async<TcpStream>>);
 
 impl Future for Handshake {
@@ -67,7 +68,7 @@ impl driver::TlsStream for TlsStream {
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Closing an `Async` only flushes it.
+        // `poll_close` of an `Async` only flushes it, so the write side is shut down here.
         ready!(Pin::new(&mut self.0).poll_close(cx))?;
         Poll::Ready(self.0.get_ref().0.get_ref().shutdown_write())
     }

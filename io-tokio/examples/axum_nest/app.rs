@@ -1,4 +1,4 @@
-//! The application: the transport under `/api`, another route, and middleware over both.
+//! The application: the transport at `/api`, another route, and middleware for both.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::{Router, routing::get};
 use mcp_sse_tokio::{Config, Handle, SseService};
 
-/// The application, and the hold on the transport in it.
+/// Creates the application. Returns it with the handle of the transport.
 pub(crate) fn app() -> io::Result<(Router, Handle)> {
     let mcp = SseService::new(Config::default(), async |session| {
         let server = session.server().clone();
@@ -23,7 +23,7 @@ pub(crate) fn app() -> io::Result<(Router, Handle)> {
 }
 
 async fn log_request(request: Request, next: Next) -> Response {
-    // The path alone: the query names the session.
+    // Only the path is logged, because the query contains the session id.
     let what = format!("{} {}", request.method(), request.uri().path());
     let response = next.run(request).await;
     log::info!("{what}: {}", response.status());

@@ -1,4 +1,4 @@
-//! The demo's MCP server inside an axum application, beside other routes and behind its middleware.
+//! The demo's MCP server inside an axum application, with another route and middleware.
 //!
 //! `cargo run --release -p mcp-sse-tokio --features tower --example axum_nest -- --port 8003`
 //! Clients connect to `/api/sse`.
@@ -13,7 +13,7 @@ use clap::Parser;
 use mcp_sse_demo::signals;
 use tokio::net::TcpListener;
 
-/// Serve the demo of mcp-sse under /api of an axum application.
+/// Serve the demo of mcp-sse at /api of an axum application.
 #[derive(Debug, Parser)]
 struct Options {
     /// The port to listen on; 0 picks a free one and prints it.
@@ -28,10 +28,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let (app, handle) = app::app()?;
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;
-    // A closed stdout is no reason not to serve.
+    // The server also serves if stdout is closed.
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE: http://{}/api/sse", listener.local_addr()?);
 
-    // Streams end when the transport does, and with them the requests that axum waits for.
+    // axum's graceful shutdown waits for all requests, and streams end only when the transport is shut down.
     let (stopped, stop) = tokio::sync::watch::channel(false);
     let aborting = handle.clone();
     let shutdown = move || {
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let mut stop = stop;
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    // So that clients' addresses are known: limits per address count by them.
+    // Passes the clients' addresses to the transport, which needs them for limits per address.
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stopping).await?;
     Ok(())

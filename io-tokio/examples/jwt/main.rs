@@ -1,4 +1,4 @@
-//! The demo's MCP server for those who have a JSON Web Token.
+//! The demo's MCP server for clients with a JSON Web Token.
 //!
 //! ```sh
 //! export SECRET=$(openssl rand -hex 32)
@@ -6,8 +6,8 @@
 //!     --issuer https://login.example.com --audience mcp
 //! ```
 //!
-//! Or `--rs256-public-key key.pem`. Tokens need the claims `iss`, `aud`, `exp` and `sub`; the last is
-//! the principal. What clients need to know to get one is at
+//! For tokens that are signed with RS256, use `--rs256-public-key key.pem`. Tokens need the claims `iss`, `aud`,
+//! `exp` and `sub`; `sub` is the principal. The metadata that tells clients where to get a token is at
 //! `/.well-known/oauth-protected-resource/sse`.
 //!
 //! Decision: the cryptography is Rust Crypto, which the token library offers beside AWS-LC. It needs
@@ -34,7 +34,7 @@ use tokens::Tokens;
 /// Serve the demo of mcp-sse to clients with a JSON Web Token.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The environment variable that holds the secret of tokens signed with HS256.
+    /// The environment variable that contains the secret of tokens signed with HS256.
     #[arg(long, value_name = "NAME", conflicts_with = "rs256_public_key")]
     hs256_secret_env: Option<String>,
 
@@ -42,15 +42,15 @@ struct Options {
     #[arg(long, value_name = "FILE", required_unless_present = "hs256_secret_env")]
     rs256_public_key: Option<PathBuf>,
 
-    /// Who issues tokens: a URL.
+    /// The URL of the issuer of tokens.
     #[arg(long)]
     issuer: String,
 
-    /// Whom tokens have to be for.
+    /// The audience that tokens must have.
     #[arg(long)]
     audience: String,
 
-    /// The port to listen on, on 127.0.0.1; 0 picks a free one and prints it.
+    /// The port to listen on, at 127.0.0.1; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8004)]
     port: u16,
 }
@@ -89,7 +89,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let listener =
         Listener::from_std(socket, config).authorize(async move |head| tokens.decide(&head))?;
-    // A closed stdout is no reason not to serve.
+    // The server also serves if stdout is closed.
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n\nCtrl-C stops it.");
 
     let (stopping, aborting) = (listener.handle(), listener.handle());

@@ -1,4 +1,4 @@
-//! Whom a JSON Web Token speaks for.
+//! Verifies JSON Web Tokens.
 
 use core::time::Duration;
 
@@ -6,11 +6,10 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, get_current_timestamp};
 use mcp_sse_tokio::{Decision, Principal, Refusal, RequestHead, Verdict};
 
-/// The least that RFC 7518 section 3.2 allows for HS256.
+/// The shortest secret that RFC 7518 section 3.2 allows for HS256.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// What a token has to be: signed by one key with one algorithm, by one issuer, for one audience, and
-/// not expired.
+/// Verifies tokens of one issuer for one audience, which are signed with one key and one algorithm.
 pub(crate) struct Tokens {
     key: DecodingKey,
     validation: Validation,
@@ -23,7 +22,7 @@ struct Claims {
 }
 
 impl Tokens {
-    /// Tokens that are signed with a secret that the issuer and this server share.
+    /// Accepts tokens that are signed with a secret that the issuer and this server share.
     pub(crate) fn hs256(secret: &[u8], issuer: &str, audience: &str) -> Result<Self, Error> {
         if secret.len() < SECRET_BYTES_MIN {
             let text = format!("the secret is shorter than {SECRET_BYTES_MIN} bytes");
@@ -32,13 +31,13 @@ impl Tokens {
         Ok(Self::new(Algorithm::HS256, DecodingKey::from_secret(secret), issuer, audience))
     }
 
-    /// Tokens that are signed with an RSA key, of which this is the public half.
+    /// Accepts tokens that are signed with an RSA key. `pem` is the public key.
     pub(crate) fn rs256(pem: &[u8], issuer: &str, audience: &str) -> Result<Self, Error> {
         Ok(Self::new(Algorithm::RS256, DecodingKey::from_rsa_pem(pem)?, issuer, audience))
     }
 
     fn new(algorithm: Algorithm, key: DecodingKey, issuer: &str, audience: &str) -> Self {
-        // The one algorithm that the key is for: what a token's own header says decides nothing.
+        // Only the algorithm of the key is accepted, whatever algorithm a token's header names.
         let mut validation = Validation::new(algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.set_issuer(&[issuer]);
@@ -47,7 +46,7 @@ impl Tokens {
         Self { key, validation }
     }
 
-    /// The authorizer.
+    /// Decides whether a request may proceed.
     pub(crate) fn decide(&self, head: &RequestHead) -> Decision {
         let Some(token) = head.bearer_token() else {
             return Verdict::Refuse(Refusal::Unauthenticated).into();
@@ -59,7 +58,7 @@ impl Tokens {
                 Decision::new(Verdict::Allow(principal)).valid_for(Duration::from_secs(left))
             }
             Err(error) => {
-                // The server itself says at level info that one was, at most once a second.
+                // The server also logs refusals, at level info and at most one line a second.
                 log::debug!("a token was refused: {error}");
                 Verdict::Refuse(Refusal::InvalidToken).into()
             }

@@ -1,5 +1,5 @@
-//! Serves [`Toolbox`](service::Toolbox), which does everything that a server may do to a client, on a
-//! free port of 127.0.0.1, or on the one that is given. The service is also what the tests use.
+//! Serves [`Toolbox`](service::Toolbox) at the given port of 127.0.0.1, or at a free port. The service sends every
+//! kind of message that a server can send to a client. The tests use it as well.
 
 mod service;
 

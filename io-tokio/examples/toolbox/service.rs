@@ -1,6 +1,6 @@
-//! A service written with the official SDK that does everything a server may do to a client.
+//! A service, written with the official SDK, that sends every kind of message that a server can send to a client.
 #![expect(deprecated, reason = "the revisions that have this transport have sampling and logging")]
-#![allow(unreachable_pub, reason = "public in the tests, which use it too")]
+#![allow(unreachable_pub, reason = "the tests include this file and use it")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rmcp::service::{RequestContext, ServiceError};
 use rmcp::{Peer, RoleServer, ServerHandler, schemars, tool, tool_handler, tool_router};
 use tokio_util::sync::CancellationToken;
 
-/// The service; clones share what they count.
+/// The service. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct Toolbox {
     waiting: Arc<AtomicU64>,
@@ -37,20 +37,20 @@ struct Text {
     text: String,
 }
 
-/// How much of it.
+/// A number of bytes or of notifications.
 #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 struct Count {
     count: u32,
 }
 
 impl Toolbox {
-    /// How many calls of `wait` are waiting.
+    /// The number of calls of `wait` that are waiting.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// How many calls of `wait` were cancelled.
+    /// The number of calls of `wait` that were cancelled.
     #[must_use]
     pub fn cancelled(&self) -> u64 {
         self.cancelled.load(Ordering::SeqCst)
@@ -65,13 +65,13 @@ impl Toolbox {
         (a + b).to_string()
     }
 
-    /// So many bytes of text.
+    /// Returns a text of this many bytes.
     #[tool]
     fn fill(&self, Parameters(Count { count }): Parameters<Count>) -> String {
         "f".repeat(count as usize)
     }
 
-    /// What the client's model says to a text.
+    /// Sends a text to the client's model, and returns its answer.
     #[tool]
     async fn ask(
         &self,
@@ -106,7 +106,7 @@ impl Toolbox {
         Ok(format!("counted to {count}"))
     }
 
-    /// Sends the client a line of a log.
+    /// Sends the client a log notification.
     #[tool]
     async fn log(
         &self,
@@ -128,13 +128,13 @@ impl Toolbox {
         "cancelled".into()
     }
 
-    /// How many calls of `wait` wait, and how many were cancelled.
+    /// Returns how many calls of `wait` are waiting, and how many were cancelled.
     #[tool]
     fn waits(&self) -> String {
         format!("{} {}", self.waiting(), self.cancelled())
     }
 
-    /// What the session's GET said: its path, and the value of one of its fields.
+    /// Returns the method, the path and one header field of the session's GET request.
     #[tool]
     fn field(
         &self,

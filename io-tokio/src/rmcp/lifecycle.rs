@@ -1,9 +1,9 @@
-//! How a session begins, as its first messages tell.
+//! Decides by the first messages of a session whether it is served with the SDK's handshake.
 //!
-//! Knows: which openings the SDK's handshake understands. Does not know: what a handshake is made of.
+//! Knows: the first messages that the SDK's handshake accepts. Does not know: the steps of a handshake.
 //!
-//! Theory of operation: messages that leave it open are dealt with here; the first that does not is
-//! put back, and whoever serves the session receives it as its first.
+//! Theory of operation: pings and responses do not decide, and are handled here. The first other message decides, and
+//! is put back, so that the service receives it as the first.
 //!
 //! Decision: a session without `initialize` is served. A client whose stream broke opens another by
 //! itself (`EventSource` does, and rmcp 0.10's client) and goes on calling; the SDK's handshake would
@@ -25,9 +25,9 @@ use rmcp::{RoleServer, Service, ServiceExt};
 use super::{CancellationToken, SessionTransport};
 
 enum Opening {
-    /// With a greeting that the SDK answers.
+    /// The session begins with a message that the SDK's handshake accepts.
     Handshake,
-    /// In the midst of things.
+    /// The session begins with another message.
     Directly,
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn serve<S: Service<RoleServer>>(
         }
         Some(Opening::Handshake) => match service.serve_with_ct(transport, ct).await {
             Ok(running) => running,
-            // Without the error: it may quote the message.
+            // The error is not logged, because it may quote the message.
             Err(_) => {
                 static UNFINISHED: LogThrottle = LogThrottle::new();
                 if let Some(unsaid) = UNFINISHED.tell() {
@@ -69,12 +69,12 @@ pub(super) async fn serve<S: Service<RoleServer>>(
     }
 }
 
-/// `None` if the session ends first.
+/// How the session begins; `None` if it ends before that is known.
 async fn opening(transport: &mut SessionTransport) -> Option<Opening> {
     loop {
         let message = transport.receive().await?;
         let opening = match &message {
-            // A ping is allowed before the handshake, and as good without one.
+            // A ping is allowed before the handshake and in a session without one, so it does not decide.
             JsonRpcMessage::Request(ping)
                 if matches!(ping.request, ClientRequest::PingRequest(_)) =>
             {
@@ -83,9 +83,11 @@ async fn opening(transport: &mut SessionTransport) -> Option<Opening> {
                 transport.send(pong).await.ok()?;
                 continue;
             }
-            // They answer what another session asked, if anything.
+            // A response at the beginning of a session belongs to an earlier session of the client.
             JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => continue,
-            JsonRpcMessage::Request(request) if greets(&request.request) => Opening::Handshake,
+            JsonRpcMessage::Request(request) if begins_handshake(&request.request) => {
+                Opening::Handshake
+            }
             JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => Opening::Directly,
         };
         transport.put_back(message);
@@ -93,8 +95,9 @@ async fn opening(transport: &mut SessionTransport) -> Option<Opening> {
     }
 }
 
-/// Revisions after 2025-11-25 have no `initialize`: each request names its version instead.
-fn greets(request: &ClientRequest) -> bool {
+/// Whether the SDK's handshake accepts this request. Revisions after 2025-11-25 have no `initialize`: each request
+/// names its version instead.
+fn begins_handshake(request: &ClientRequest) -> bool {
     let names_version = request.get_meta().protocol_version().is_some();
     names_version
         || matches!(

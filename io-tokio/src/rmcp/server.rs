@@ -1,6 +1,6 @@
-//! A server of the shape that the SDK's own SSE server had.
+//! A server with the interface of the SDK's former SSE server.
 //!
-//! Knows: that shape, and the order in which things stop. Does not know: what sessions say.
+//! Knows: that interface, and the order of a shutdown. Does not know: the messages of sessions.
 
 use core::net::SocketAddr;
 use core::pin::pin;
@@ -16,30 +16,48 @@ use tokio::sync::mpsc;
 use super::{CancellationToken, SessionTransport, lifecycle};
 use crate::Listener;
 
-/// So many sessions may wait for [`SseServer::next_transport`]; further ones end at once.
+/// The most sessions that wait for [`SseServer::next_transport`]. Further sessions end immediately.
 const SESSIONS_WAITING_MAX: usize = 1_024;
 
-/// One session, under the name that it had in the SDK.
+/// One session as a transport, under the name that the SDK had for it.
 pub type SseServerTransport = SessionTransport;
 
-/// What an [`SseServer`] can be told, with the fields that it had in the SDK.
+/// The settings of an [`SseServer`], with the fields that the SDK had.
+///
+/// ```
+/// use mcp_sse_tokio::rmcp::{CancellationToken, SseServer, SseServerConfig};
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let config = SseServerConfig {
+///     bind: ([127, 0, 0, 1], 0).into(),
+///     sse_path: "/sse".into(),
+///     post_path: "/message".into(),
+///     ct: CancellationToken::new(),
+///     sse_keep_alive: None,
+/// };
+/// let server = SseServer::serve_with_config(config).await?;
+/// assert!(server.local_addr().is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SseServerConfig {
-    /// The address to listen on; port 0 is any free port, see [`SseServer::local_addr`].
+    /// The address to listen on. Port 0 stands for any free port: see [`SseServer::local_addr`].
     pub bind: SocketAddr,
-    /// Where the event stream is.
+    /// The path of the event stream.
     pub sse_path: String,
-    /// Where posts go.
+    /// The path that messages are posted to.
     pub post_path: String,
-    /// Cancelling it stops the server.
+    /// The token that stops the server when it is cancelled.
     pub ct: CancellationToken,
-    /// The silence after which a stream gets a heartbeat; 15 s if `None`.
+    /// The time without an event after which a heartbeat is sent on a stream. `None` means the default, 15 s.
     pub sse_keep_alive: Option<Duration>,
 }
 
 impl SseServerConfig {
-    /// Listens as the configuration has it, and does not serve yet: for what a [`Listener`] can be
-    /// told and this cannot, such as who may use it. [`SseServer::from_listener`] serves it.
+    /// Binds the address and returns a [`Listener`] that does not serve yet, for settings that `SseServerConfig` does
+    /// not have, such as an authorizer. Then call [`SseServer::from_listener`].
     ///
     /// ```no_run
     /// # use mcp_sse_tokio::rmcp::{SseServer, SseServerConfig};
@@ -58,14 +76,14 @@ impl SseServerConfig {
     ///
     /// # Errors
     ///
-    /// As [`SseServer::serve_with_config`].
+    /// Returns the errors of [`SseServer::serve_with_config`].
     pub fn listen(&self) -> io::Result<Listener> {
         let mut timeouts = Timeouts::default();
         timeouts.heartbeat = self.sse_keep_alive.or(timeouts.heartbeat);
         let core = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.post_path)
-            // As it was in the SDK: a proxy may route by it.
+            // The SDK had this name, and a proxy may route by it.
             .session_parameter("sessionId")
             .timeouts(timeouts)
             .build()
@@ -74,10 +92,27 @@ impl SseServerConfig {
     }
 }
 
-/// A server that listens, and the sessions that are opened on it.
+/// A running server, from which services get their sessions.
 ///
-/// The sockets are served on a thread of their own, everything else on the tokio runtime on which
-/// this was made. Dropping it stops the server, unless one of the `with_` methods has taken it.
+/// The sockets are served on a thread of their own, and services run on the tokio runtime on which this was created.
+/// Dropping this value stops the server; the `with_` methods consume it without stopping the server.
+///
+/// ```
+/// use mcp_sse_tokio::rmcp::SseServer;
+/// # #[derive(Clone)]
+/// # struct Counter;
+/// # impl rmcp::ServerHandler for Counter {}
+///
+/// # #[tokio::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let server = SseServer::serve(([127, 0, 0, 1], 0).into()).await?;
+/// let stopped = server.stopped();
+/// let ct = server.with_service(|| Counter);
+/// ct.cancel(); // For example after `tokio::signal::ctrl_c()`.
+/// stopped.await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SseServer {
     sessions: mpsc::Receiver<Session>,
@@ -88,15 +123,15 @@ pub struct SseServer {
 }
 
 impl SseServer {
-    /// Listens on an address and serves `/sse` and `/message`.
+    /// Listens at the address `bind`, and serves the stream at `/sse` and posts at `/message`.
     ///
     /// # Errors
     ///
-    /// As [`serve_with_config`](Self::serve_with_config).
+    /// Returns the errors of [`serve_with_config`](Self::serve_with_config).
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub async fn serve(bind: SocketAddr) -> io::Result<Self> {
         Self::serve_with_config(SseServerConfig {
             bind,
@@ -108,27 +143,40 @@ impl SseServer {
         .await
     }
 
-    /// Listens, and serves as the configuration has it.
+    /// Listens and serves with this configuration.
     ///
     /// # Errors
     ///
-    /// Those of binding, and [`InvalidInput`](io::ErrorKind::InvalidInput) for settings that make no
-    /// sense, such as one path for both purposes.
+    /// Returns the error of binding the address, and [`InvalidInput`](io::ErrorKind::InvalidInput) for invalid
+    /// settings, such as the same path for the stream and for posts.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     #[expect(clippy::unused_async, reason = "it was async in the SDK")]
     pub async fn serve_with_config(config: SseServerConfig) -> io::Result<Self> {
         Ok(Self::from_listener(config.listen()?, config.ct))
     }
 
-    /// Serves a listener, whose configuration may set everything that there is to set; cancelling
-    /// `ct` stops it.
+    /// Serves a listener, which may have any configuration. Cancelling `ct` stops the server.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
+    ///
+    /// ```
+    /// use mcp_sse_tokio::rmcp::{CancellationToken, SseServer};
+    /// use mcp_sse_tokio::{Config, Listener};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::builder().allow_host("mcp.example").build()?;
+    /// let listener = Listener::bind("127.0.0.1:0", config)?;
+    /// let server = SseServer::from_listener(listener, CancellationToken::new());
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "dropping it stops the server"]
     pub fn from_listener(listener: Listener, ct: CancellationToken) -> Self {
         let (sender, sessions) = mpsc::channel(SESSIONS_WAITING_MAX);
@@ -150,11 +198,11 @@ impl SseServer {
         server
     }
 
-    /// Serves every session with a service of its own, until the token that this returns is
-    /// cancelled, which is the one of the configuration.
+    /// Serves every session with a service of its own, which `service_provider` creates. Returns the cancellation
+    /// token of the configuration, which stops the server.
     ///
     /// A session that does not begin with a handshake is served without one: see
-    /// [the module](super#a-session-without-initialize).
+    /// [the module's documentation](super#a-session-without-initialize).
     pub fn with_service<S, F>(self, service_provider: F) -> CancellationToken
     where
         S: Service<RoleServer>,
@@ -163,8 +211,8 @@ impl SseServer {
         self.each(move |transport, ct| lifecycle::serve(service_provider(), transport, ct))
     }
 
-    /// As [`with_service`](Self::with_service), always without the SDK's handshake: a service gets
-    /// whatever comes first, `initialize` among it, as any other request.
+    /// Serves every session like [`with_service`](Self::with_service), but always without the SDK's handshake: the
+    /// service gets the first message, also `initialize`, like any other message.
     pub fn with_service_directly<S, F>(self, service_provider: F) -> CancellationToken
     where
         S: Service<RoleServer>,
@@ -200,49 +248,50 @@ impl SseServer {
         ct
     }
 
-    /// The next session that a client has opened; `None` once the server has stopped.
+    /// Waits for the next session; `None` once the server has stopped. Cancel-safe.
     ///
-    /// For those who serve sessions themselves, `service.serve(transport)` for one. Cancel-safe.
+    /// Use it instead of [`with_service`](Self::with_service) to serve sessions yourself, for example with
+    /// `service.serve(transport)`.
     pub async fn next_transport(&mut self) -> Option<SseServerTransport> {
         self.sessions.recv().await.map(SessionTransport::new)
     }
 
-    /// Stops the server: services are cancelled and may still answer, then streams end. To cut them
-    /// instead, call [`Handle::abort`] on its [`handle`](Self::handle). Either may be called again.
+    /// Stops the server: services are cancelled but may still answer, and then streams end. To end streams
+    /// immediately, call [`Handle::abort`] of the [`handle`](Self::handle). Both may be called more than once.
     pub fn cancel(&self) {
         self.ct.cancel();
     }
 
-    /// What stops the server when it is cancelled.
+    /// The token that stops the server when it is cancelled.
     #[must_use]
     pub const fn cancellation_token(&self) -> &CancellationToken {
         &self.ct
     }
 
-    /// Waits until the server has stopped and its last connection has ended. Ask for it before
-    /// [`with_service`](Self::with_service), and await it before the runtime ends, or clients see
-    /// their streams break.
+    /// Returns a future that waits until the server has stopped and its last connection has ended. Call this before
+    /// [`with_service`](Self::with_service), which consumes the server, and await the future before the runtime ends;
+    /// otherwise streams are aborted.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         self.stopped.clone().cancelled_owned()
     }
 
-    /// A hold on the server: to reach every session, to look at counters, to stop it at once. Its
-    /// [`shutdown`](Handle::shutdown) ends sessions without cancelling services first; see
+    /// A handle to the server, which sends to every session, reads counters, and aborts the server. Its
+    /// [`shutdown`](Handle::shutdown) ends sessions without cancelling their services before, unlike
     /// [`cancel`](Self::cancel).
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// The address that clients connect to; `None` if it is not one of TCP.
+    /// The address that clients connect to; `None` if the server listens on a Unix socket.
     #[must_use]
     pub const fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addr
     }
 }
 
-/// Serves until cancelled, or until nobody takes sessions any more. The same token cancels services,
-/// and the shutdown waits for what they still answer.
+/// Serves until `ct` is cancelled, or until the receiver of sessions is dropped. `ct` also cancels services, and the
+/// shutdown waits for their answers.
 async fn run(
     listener: Listener,
     sender: mpsc::Sender<Session>,

@@ -1,7 +1,7 @@
 //! One session as a transport of the SDK.
 //!
-//! Knows: how the SDK's messages become frames and the client's messages the SDK's; what is said
-//! about those that do not. Does not know: handshakes, servers, where sessions come from.
+//! Knows: how messages are converted between the SDK's types and frames, and how a message is answered that cannot be
+//! converted. Does not know: handshakes, servers, or how sessions are opened.
 //!
 //! Decision: messages carry the head of the session's GET, and not of each POST. A post's head
 //! is gone before its message reaches the application, and credentials are checked when a stream
@@ -24,30 +24,46 @@ use rmcp::transport::{IntoTransport, Transport};
 
 /// One session as the SDK's [`Transport`].
 ///
-/// Receiving is cancel-safe. Closing ends the session in order: what was sent still leaves, then the
-/// stream ends; dropping it does the same.
+/// Receiving is cancel-safe. Closing or dropping the transport ends the session: messages that were sent are still
+/// written, and then the stream ends.
+///
+/// ```no_run
+/// use mcp_sse_tokio::Session;
+/// use mcp_sse_tokio::rmcp::SessionTransport;
+/// use rmcp::ServiceExt;
+/// # struct Counter;
+/// # impl rmcp::ServerHandler for Counter {}
+///
+/// async fn serve(session: Session) {
+///     let transport = SessionTransport::new(session);
+///     println!("{}", transport.session().id());
+///     if let Ok(running) = Counter.serve(transport).await {
+///         let _ = running.waiting().await;
+///     }
+/// }
+/// ```
 pub struct SessionTransport {
     session: Session,
-    /// Of the GET; every message gets a copy.
+    /// The parts of the GET request. Every message gets a copy.
     parts: Parts,
-    /// Received already, and put back.
+    /// A message that was received and put back.
     next: Option<ClientJsonRpcMessage>,
-    /// Answers a message that was taken and could not be read. It is kept here while it is being
-    /// sent, so that a dropped `receive` loses nothing.
+    /// The error response to a message that could not be read. It is stored here while it is being
+    /// sent, so that dropping the future of `receive` does not lose it.
     refusal: Option<Frame>,
 }
 
-/// Why a message did not go out.
+/// The error of [`SessionTransport`]'s `send`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The session did not take it.
+    /// The session did not accept the message.
     Send(SendError),
-    /// It cannot be written as JSON.
+    /// The message cannot be encoded as JSON.
     Encode(FrameError),
 }
 
-/// Names the way from a [`Session`] to a transport, as [`IntoTransport`] demands. Has no values.
+/// A type without values that distinguishes this implementation of [`IntoTransport`], which requires such a type.
 #[derive(Debug)]
 pub enum SessionAdapter {}
 
@@ -58,26 +74,27 @@ impl IntoTransport<RoleServer, TransportError, SessionAdapter> for Session {
 }
 
 impl SessionTransport {
-    /// Takes a session over.
+    /// Creates the transport of a session.
     #[must_use]
     pub fn new(session: Session) -> Self {
         let parts = parts(&session);
         Self { session, parts, next: None, refusal: None }
     }
 
-    /// The session: its id, its principal, the head of its GET, how it ended.
+    /// The session, for its id, its principal, the head of its GET request, and the reason of its end.
     #[must_use]
     pub const fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Makes `message` the next that is received.
+    /// Makes `message` the next message that `receive` returns.
     pub(super) fn put_back(&mut self, message: ClientJsonRpcMessage) {
         debug_assert!(self.next.is_none(), "a message would be lost");
         self.next = Some(message);
     }
 
-    /// What the SDK makes of a message; what is refused is answered by the next `receive`.
+    /// Converts a message to the SDK's type. If that is not possible and it is a request, the next `receive` sends an
+    /// error response.
     fn read(&mut self, message: &Message) -> Option<ClientJsonRpcMessage> {
         let error = match serde_json::from_str::<ClientJsonRpcMessage>(message.text()) {
             Ok(mut message) => {
@@ -86,7 +103,7 @@ impl SessionTransport {
             }
             Err(error) => error,
         };
-        // Not what is wrong with it: that may quote the message.
+        // The error is not logged, because it may quote the message.
         static UNREADABLE: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = UNREADABLE.tell() {
             log::warn!("{}: the SDK cannot read {message:?}{unsaid}", self.session.id());
@@ -94,13 +111,13 @@ impl SessionTransport {
         let id = message.id().and_then(|id| serde_json::from_str::<RequestId>(id).ok());
         match message.kind() {
             Kind::Request => {
-                // The SDK's ids are narrower than JSON-RPC's; all else that can be wrong is below.
+                // The SDK does not accept every id of JSON-RPC. If it accepts the id, the params are invalid.
                 let code = if id.is_none() { code::INVALID_REQUEST } else { code::INVALID_PARAMS };
                 let answer = error_body(message.id(), code, &error.to_string());
                 self.refusal = Frame::message(&answer).ok();
                 None
             }
-            // Whoever asked must not wait for ever.
+            // The service waits for this response, so it gets an error.
             Kind::Response => id.map(|id| {
                 let error = ErrorData::internal_error("the client's response is unreadable", None);
                 ClientJsonRpcMessage::error(error, Some(id))
@@ -130,7 +147,7 @@ impl Transport<RoleServer> for SessionTransport {
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         loop {
             if let Some(refusal) = &self.refusal {
-                // A session that is gone says so below.
+                // If the session has ended, `recv` returns `None` below.
                 let _ = self.session.send(refusal.clone()).await;
                 self.refusal = None;
             }
@@ -158,7 +175,7 @@ async fn send(sender: &SessionSender, item: ServerJsonRpcMessage) -> Result<(), 
         },
         Err(error) => TransportError::Encode(error),
     };
-    // The client waits for an answer, if this was one, so it gets another.
+    // If this was a response, the client waits for it, so it gets an error instead.
     let answered = match item {
         JsonRpcMessage::Response(response) => Some(response.id),
         JsonRpcMessage::Error(error) => error.id,
@@ -169,14 +186,14 @@ async fn send(sender: &SessionSender, item: ServerJsonRpcMessage) -> Result<(), 
         if let Some(unsaid) = REPLACED.tell() {
             log::warn!("{}: an answer was replaced by an error: {error}{unsaid}", sender.id());
         }
-        let apology = ErrorData::internal_error("the result could not be sent", None);
-        let apology = ServerJsonRpcMessage::error(apology, Some(id));
-        sender.send(Frame::from_json(&apology)?).await?;
+        let error_data = ErrorData::internal_error("the result could not be sent", None);
+        let response = ServerJsonRpcMessage::error(error_data, Some(id));
+        sender.send(Frame::from_json(&response)?).await?;
     }
     Err(error)
 }
 
-/// The GET's head in the types that handlers know.
+/// Converts the head of the session's GET request to the type that the SDK's handlers use.
 fn parts(session: &Session) -> Parts {
     let head = session.head();
     let mut request = Request::new(());

@@ -1,4 +1,5 @@
-//! TLS on tokio, by `tokio-rustls`. Everything that is decided about TLS is decided in the driver.
+//! TLS on tokio with `tokio-rustls`. The driver (`mcp-sse-driver`) has the settings of TLS and the handling of
+//! errors.
 
 use core::fmt;
 use core::pin::Pin;
@@ -30,7 +31,7 @@ impl driver::TlsUpgrade for PlainStream<TcpStream> {
     }
 }
 
-/// A TLS handshake under way.
+/// The future of a TLS handshake.
 pub struct Handshake(Accept<TcpStream>);
 
 impl Future for Handshake {

@@ -1,6 +1,6 @@
-//! Who may come in, and how often: flags, the tokens they name, and the settings they mean.
+//! The flags of access control: tokens, hosts, origins, proxies and rates.
 //!
-//! Knows: flags and files of tokens. Does not know: how the guard decides, which is the core's.
+//! Knows: the flags, and the format of token files. Does not know: how a request is checked, which the core does.
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -16,74 +16,77 @@ use mcp_sse_core::{
 
 use super::values::{CountFlag, SizeFlag, parse_count, parse_size};
 
-/// The largest file of tokens: as many as there may be, each as long as it may be, and some words.
+/// The largest token file, in bytes: the most tokens, each of the greatest length, and room for comments.
 const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The principal of a token without a name.
+/// The principal of a token that is given without one.
 const NAMELESS: &str = "default";
 
-/// Who may come in, and how often.
+/// The flags of access control.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Who may come in")]
+#[command(next_help_heading = "Access control")]
 pub(super) struct Access {
-    /// Ask for a bearer token, and take those in this file: one "principal:token" a line; empty lines
-    /// and lines that begin with # say nothing. A session belongs to the principal that opened it.
+    /// Require a bearer token, and accept those in this file: one "principal:token" on each line; empty
+    /// lines and lines that begin with # are ignored. A session belongs to the principal that opened it.
     #[arg(long, value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
-    /// Take the bearer token in this environment variable too: "token" or "principal:token". May be
-    /// repeated. (Never give a token itself as an argument: everybody on the machine can read those.)
+    /// Require a bearer token, and accept the one in this environment variable: "token" or
+    /// "principal:token". May be repeated. (Never give a token itself as an argument: every user of the
+    /// machine can read arguments.)
     #[arg(long, value_name = "NAME")]
     auth_token_env: Vec<String>,
-    /// Listen where other machines can connect though nobody is asked for a token.
+    /// Listen at an address that other machines can reach without requiring a token.
     #[arg(long, conflicts_with_all = ["auth_token_file", "auth_token_env"])]
     insecure_no_auth: bool,
-    /// Allow this Host, with a port or for any port. On loopback, loopback names are always allowed;
-    /// elsewhere every name is, until one is listed. May be repeated.
+    /// Allow requests with this Host, at this port or at any port. At a loopback address, loopback names
+    /// are always allowed; at other addresses every name is allowed until one is listed. May be repeated.
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_host: Vec<String>,
-    // Not a doc comment: the tools for those see links in it.
+    // This help is not a doc comment, because rustdoc would see links in it.
     #[arg(
         long,
         value_name = "ORIGIN",
-        help = "Allow this Origin, as in https://app.example.com or http://localhost:*. May be repeated"
+        help = "Allow requests with this Origin, as in https://app.example.com or http://localhost:*. May be \
+                repeated"
     )]
     allow_origin: Vec<String>,
     #[arg(
         long,
         value_name = "ORIGIN",
-        help = "Let pages of this origin use the server from a browser (CORS): as for --allow-origin, \
-                which this implies, or * for any. May be repeated"
+        help = "Let pages of this origin use the server from a browser (CORS). The value is that of \
+                --allow-origin, which this implies, or * for any origin. May be repeated"
     )]
     cors_origin: Vec<String>,
-    /// Let such pages send this header field too, besides Authorization, Content-Type, Last-Event-ID,
-    /// Mcp-Protocol-Version and Mcp-Session-Id (and the fields of --header-to-env). May be repeated.
+    /// Let such pages also send this header field. Authorization, Content-Type, Last-Event-ID,
+    /// Mcp-Protocol-Version, Mcp-Session-Id and the fields of --header-to-env are always allowed. May be
+    /// repeated.
     #[arg(long, value_name = "NAME", requires = "cors_origin")]
     cors_header: Vec<String>,
-    /// Believe what proxies at these addresses say about whom they speak for (Forwarded and
-    /// X-Forwarded-*): as in 10.0.0.0/8, or "unix" for whoever is on the Unix socket. May be repeated.
+    /// Trust proxies at these addresses to name the client and its scheme (Forwarded, X-Forwarded-*):
+    /// a range as in 10.0.0.0/8, or "unix" for proxies on the Unix socket. May be repeated.
     #[arg(long, value_name = "RANGE")]
     trusted_proxy: Vec<String>,
-    /// Refuse what did not come by https, on TLS here or by the word of a trusted proxy.
+    /// Refuse requests that did not arrive by https, on TLS here or at a trusted proxy.
     #[arg(long)]
     require_https: bool,
-    /// How often posts may come in one session, as in 10/second or 100/minute,burst=20; or, with
-    /// "principal=" in front, from one principal; or, with "new-sessions=", how often one address may
-    /// open a session. May be repeated.
+    /// The most posts of one session in a time, as in 10/second or 100/minute,burst=20. With
+    /// "principal=" in front, the most posts of one principal; with "new-sessions=" in front, the most
+    /// sessions that one address opens. May be repeated.
     #[arg(long, value_name = "[WHAT=]RATE", value_parser = parse_rate_limit)]
     rate_limit: Vec<RateFlag>,
-    /// The most sessions of one address at once, or "unlimited". Loopback and trusted proxies have no
-    /// such limit: they speak for others.
+    /// The most sessions of one address at once, or "unlimited". Loopback addresses and trusted proxies
+    /// have no such limit, because many clients may connect through them.
     #[arg(long, value_name = "N", default_value = "128", value_parser = parse_count)]
     max_sessions_per_peer: CountFlag,
     /// The most bytes of request bodies of one address in memory at once, as in 16MiB, or "unlimited".
     /// By default 16MiB, or twice --max-body if that is more; one message of --max-body is always
-    /// allowed. Loopback and trusted proxies have no such limit.
+    /// allowed. Loopback addresses and trusted proxies have no such limit.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_bodies_per_peer: Option<SizeFlag>,
 }
 
 impl Access {
-    /// Sets the limits.
+    /// Sets the limits that the flags name.
     pub(super) fn limit(&self, limits: &mut Limits) {
         limits.sessions_per_address_max = self.max_sessions_per_peer.0;
         if let Some(bytes) = &self.max_bodies_per_peer {
@@ -99,7 +102,7 @@ impl Access {
         }
     }
 
-    /// Sets everything else.
+    /// Sets the hosts, origins, proxies and tokens that the flags name.
     pub(super) fn apply(&self, mut builder: ConfigBuilder) -> Result<ConfigBuilder, TokensError> {
         for host in &self.allow_host {
             builder = builder.allow_host(host);
@@ -126,19 +129,19 @@ impl Access {
         })
     }
 
-    /// Whether clients are asked for a token.
+    /// Whether clients need a token.
     pub(super) fn asks(&self) -> bool {
         self.auth_token_file.is_some() || !self.auth_token_env.is_empty()
     }
 
-    /// Whether a server may listen at this address: where other machines can connect, clients are asked for a token, or
-    /// the operator has said that they are not.
+    /// Whether a server may listen at `address`: other machines cannot reach it, or clients need a token, or the
+    /// operator has given `--insecure-no-auth`.
     pub(super) fn admits(&self, address: SocketAddr) -> bool {
         address.ip().is_loopback() || self.asks() || self.insecure_no_auth
     }
 
-    /// Whether requests can meet `--require-https` on a server without TLS of its own: by a trusted proxy, which connects
-    /// by an address or on a Unix socket.
+    /// Whether a request to a server without TLS can satisfy `--require-https`: a trusted proxy can connect, by TCP
+    /// or on the Unix socket.
     pub(super) fn can_meet_https(&self, on_unix_socket: bool) -> bool {
         let connects = |range: &String| (range == "unix") == on_unix_socket;
         !self.require_https || self.trusted_proxy.iter().any(connects)
@@ -169,7 +172,7 @@ impl Access {
     }
 }
 
-/// Adds a token, if it is valid.
+/// Adds a token if it is valid.
 fn add(
     tokens: StaticTokensBuilder,
     principal: &str,
@@ -226,7 +229,7 @@ fn warn_if_public(path: &Path, file: &File) {
 #[cfg(not(unix))]
 fn warn_if_public(_: &Path, _: &File) {}
 
-/// Why tokens cannot be used, and where they come from. It never has a token in it.
+/// A mistake in the tokens, and the file or variable that has it. It never contains a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokensError {
     source: TokenSource,
@@ -260,14 +263,14 @@ impl fmt::Display for TokensError {
             TokenSource::File { path, line: Some(line) } => {
                 write!(f, "line {line} of the tokens in {}: ", path.display())?;
             }
-            TokenSource::Env(name) => write!(f, "the token in the environment's {name}: ")?,
+            TokenSource::Env(name) => write!(f, "the token in the environment variable {name}: ")?,
             TokenSource::All => {}
         }
         match &self.problem {
             TokenProblem::Unreadable(why) => write!(f, "cannot be read: {why}")?,
             TokenProblem::TooLarge => write!(f, "larger than {TOKEN_FILE_BYTES_MAX} bytes")?,
             TokenProblem::Empty => {
-                f.write_str("there are none; write one \"principal:token\" a line")?
+                f.write_str("there are none; write one \"principal:token\" on each line")?
             }
             TokenProblem::NoColon => f.write_str("expected \"principal:token\"")?,
             TokenProblem::Unset => f.write_str("it is not set")?,
@@ -284,7 +287,7 @@ impl fmt::Display for TokensError {
 
 impl core::error::Error for TokensError {}
 
-/// How often something may happen.
+/// The value of `--rate-limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RateFlag {
     scope: RateScope,
@@ -310,7 +313,7 @@ fn parse_rate_limit(text: &str) -> Result<RateFlag, String> {
         .unwrap_or((RateScope::Session, text));
     rate.parse()
         .map(|rate| RateFlag { scope, rate })
-        .map_err(|error| format!("{error}; \"principal=\" or \"new-sessions=\" may stand in front"))
+        .map_err(|error| format!("{error}; \"principal=\" or \"new-sessions=\" may be in front"))
 }
 
 #[cfg(test)]

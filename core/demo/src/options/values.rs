@@ -1,24 +1,33 @@
-//! What flags have for values: times, counts and sizes, each with a word for "no limit".
+//! The values of flags: times, counts and sizes, each with a word for "no limit".
 
 use core::time::Duration;
 
-/// A time, or none for "off".
+/// A time, or `None` for "off".
 pub type TimeFlag = OrNone<Duration>;
-/// A number of at least 1, or none for "unlimited".
+/// A number of at least 1, or `None` for "unlimited".
 pub type CountFlag = OrNone<u32>;
-/// A number of bytes of at least 1, or none for "unlimited".
+/// A number of bytes of at least 1, or `None` for "unlimited".
 pub type SizeFlag = OrNone<u64>;
 
-/// A value that a flag can do without. It is a type of its own because clap takes an [`Option`] for a flag that
-/// may be left out.
+/// A value, or `None` for "no limit". It is a type of its own because `clap` gives [`Option`] another meaning: a flag
+/// that may be omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrNone<T>(pub Option<T>);
 
-/// Reads a time as in `15s`, `500ms`, `2m` or `15`, which is in seconds; or `off`.
+/// Parses a time such as `15s`, `500ms`, `2m` or `15` (seconds), or `off`.
 ///
 /// # Errors
 ///
-/// What was expected.
+/// Returns a message that describes the expected value.
+///
+/// ```
+/// use core::time::Duration;
+///
+/// use mcp_sse_demo::options::values::{OrNone, parse_time};
+///
+/// assert_eq!(parse_time("500ms"), Ok(OrNone(Some(Duration::from_millis(500)))));
+/// assert_eq!(parse_time("off"), Ok(OrNone(None)));
+/// ```
 pub fn parse_time(text: &str) -> Result<TimeFlag, String> {
     if text == "off" {
         return Ok(OrNone(None));
@@ -31,25 +40,25 @@ pub fn parse_time(text: &str) -> Result<TimeFlag, String> {
         .map_err(|_| "expected a time as in 15s, 500ms or 2m, or \"off\"".into())
 }
 
-/// Reads a number of at least 1, or `unlimited`.
+/// Parses a number of at least 1, or `unlimited`.
 ///
 /// # Errors
 ///
-/// What was expected.
+/// Returns a message that describes the expected value.
 pub fn parse_count(text: &str) -> Result<CountFlag, String> {
     match text.parse() {
         _ if text == "unlimited" => Ok(OrNone(None)),
-        // With none at all nobody could be served.
+        // With a limit of 0 no client could be served.
         Ok(count) if count > 0 => Ok(OrNone(Some(count))),
         Ok(_) | Err(_) => Err("expected a whole number of at least 1, or \"unlimited\"".into()),
     }
 }
 
-/// Reads a size as in `4MiB` or `65536`, which is in bytes; or `unlimited`.
+/// Parses a size such as `4MiB` or `65536` (bytes), or `unlimited`.
 ///
 /// # Errors
 ///
-/// What was expected.
+/// Returns a message that describes the expected value.
 pub fn parse_size(text: &str) -> Result<SizeFlag, String> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
     if text == "unlimited" {

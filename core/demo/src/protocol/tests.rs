@@ -8,10 +8,10 @@ fn frames(body: &str) -> Vec<Value> {
         serde_json::from_str(data.trim_end()).expect("JSON")
     };
     match answer(&message) {
-        Reply::None => vec![],
-        Reply::Frame(frame) => vec![json(&frame)],
-        Reply::Burst(burst) => burst.map(|frame| json(&frame)).collect(),
-        Reply::Broadcast { notice, then } => vec![json(&notice), json(&then.reached(3))],
+        DemoReply::None => vec![],
+        DemoReply::Frame(frame) => vec![json(&frame)],
+        DemoReply::Burst(burst) => burst.map(|frame| json(&frame)).collect(),
+        DemoReply::Broadcast { notice, then } => vec![json(&notice), json(&then.reached(3))],
     }
 }
 
@@ -134,7 +134,9 @@ fn ids_are_returned_as_spelled() {
             format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#).into_bytes(),
             None,
         );
-        let Reply::Frame(frame) = answer(&message.expect("a message")) else { panic!("an answer") };
+        let DemoReply::Frame(frame) = answer(&message.expect("a message")) else {
+            panic!("an answer")
+        };
         assert_eq!(frame.answered_id(), Some(id));
     }
 }

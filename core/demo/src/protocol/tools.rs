@@ -1,15 +1,15 @@
-//! The four tools: what they are called, what they take, what they do.
+//! The four tools: their names, their arguments, and their results.
 
 use mcp_sse_core::Frame;
 use mcp_sse_core::jsonrpc::code;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
-use super::{Reply, RequestId, RpcError};
+use super::{DemoReply, RequestId, RpcError};
 
-/// Most notifications of one burst.
+/// The most notifications of one burst.
 const COUNT_MAX: u64 = 10_000_000;
-/// Longest string of one notification.
+/// The longest string in a notification of a burst, in bytes.
 const BYTES_MAX: u64 = 16 << 20;
 
 #[derive(Deserialize)]
@@ -65,15 +65,15 @@ pub(super) fn list() -> Value {
     ]})
 }
 
-pub(super) fn call(id: &RequestId, Call { name, arguments }: Call) -> Result<Reply, RpcError> {
+pub(super) fn call(id: &RequestId, Call { name, arguments }: Call) -> Result<DemoReply, RpcError> {
     match name.as_str() {
         "add" => {
             let Add { a, b } = arguments_of(&name, arguments)?;
-            Ok(Reply::Frame(id.result(&text(&sum(&a, &b)?))))
+            Ok(DemoReply::Frame(id.result(&text(&sum(&a, &b)?))))
         }
         "echo" => {
             let Text { message } = arguments_of(&name, arguments)?;
-            Ok(Reply::Frame(id.result(&text(&message))))
+            Ok(DemoReply::Frame(id.result(&text(&message))))
         }
         "burst" => {
             let BurstOf { count, bytes } = arguments_of(&name, arguments)?;
@@ -82,11 +82,11 @@ pub(super) fn call(id: &RequestId, Call { name, arguments }: Call) -> Result<Rep
                     "burst takes a count of up to {COUNT_MAX} and up to {BYTES_MAX} bytes"
                 )));
             }
-            Ok(Reply::Burst(Burst::new(id.clone(), count, bytes)))
+            Ok(DemoReply::Burst(Burst::new(id.clone(), count, bytes)))
         }
         "broadcast" => {
             let Text { message } = arguments_of(&name, arguments)?;
-            Ok(Reply::Broadcast { notice: notice(&message), then: id.clone() })
+            Ok(DemoReply::Broadcast { notice: notice(&message), then: id.clone() })
         }
         _ => Err(RpcError::invalid_params(format!("unknown tool {name:?}"))),
     }
@@ -100,7 +100,7 @@ fn arguments_of<A: for<'a> Deserialize<'a>>(
         .map_err(|error| RpcError::invalid_params(format!("bad arguments for {tool}: {error}")))
 }
 
-/// Whole numbers are added exactly; where that cannot be, as floating-point numbers.
+/// Adds integers exactly if possible, and other numbers as floating-point numbers.
 fn sum(a: &Number, b: &Number) -> Result<String, RpcError> {
     if let (Some(a), Some(b)) = (a.as_i128(), b.as_i128())
         && let Some(sum) = a.checked_add(b)
@@ -110,7 +110,7 @@ fn sum(a: &Number, b: &Number) -> Result<String, RpcError> {
     let sum = a.as_f64().zip(b.as_f64()).map(|(a, b)| a + b);
     sum.filter(|sum| sum.is_finite()).map(|sum| sum.to_string()).ok_or_else(|| RpcError {
         code: code::INTERNAL_ERROR,
-        message: "the sum is too large to be said".into(),
+        message: "the sum is too large".into(),
     })
 }
 
@@ -126,10 +126,10 @@ fn notice(data: &str) -> Frame {
     Frame::message(json.as_bytes()).expect("a notification is a JSON object")
 }
 
-/// The frames of one call of `burst`: that many notifications, then the answer. Each is made when it
-/// is asked for, so a burst of any size takes the memory of one frame.
+/// The frames of one call of `burst`: the notifications, and then the answer. Each frame is made by
+/// [`next`](Iterator::next), so a burst of any size takes the memory of one frame.
 ///
-/// Each notification's string begins with its number, as far as there is room for it.
+/// The string in each notification begins with the notification's number, cut to the length of the string.
 #[derive(Debug)]
 pub struct Burst {
     id: RequestId,

@@ -157,6 +157,12 @@ impl DecisionsHarness {
     }
 }
 
+/// A peer whose requests count for its address.
+fn peer(address: &str) -> Peer {
+    let remote = format!("{address}:5").parse().unwrap();
+    Peer::tcp(remote, "192.0.2.1:80".parse().unwrap())
+}
+
 fn after(millis: u64) -> Time {
     NOW.saturating_add(core::time::Duration::from_millis(millis))
 }
@@ -184,12 +190,8 @@ fn decisions_beyond_the_limit_wait_and_each_wake_polls_one() {
 #[test]
 fn one_address_leaves_slots_to_others_and_is_answered_in_order() {
     let mut harness = DecisionsHarness::new(VerdictCache::new());
-    let from = |address: &str| {
-        let remote = format!("{address}:5").parse().unwrap();
-        Peer::tcp(remote, "192.0.2.1:80".parse().unwrap())
-    };
     let tokens: Vec<String> = (0..DECISIONS_MAX + 10).map(|n| format!("t{n}")).collect();
-    let network = |n: usize| from(&format!("[2001:db8::{n:x}]"));
+    let network = |n: usize| peer(&format!("[2001:db8::{n:x}]"));
     let conns: Vec<_> = tokens
         .iter()
         .enumerate()
@@ -198,7 +200,7 @@ fn one_address_leaves_slots_to_others_and_is_answered_in_order() {
     assert_eq!(harness.authorizer.count().0, DECISIONS_PER_ADDRESS_MAX);
     // Further requests of the address delay no other, and request no turn.
     harness.authorizer.allow("u");
-    let other = harness.request_stream_from(from("203.0.113.9"), "u", NOW);
+    let other = harness.request_stream_from(peer("203.0.113.9"), "u", NOW);
     assert_eq!(harness.status(other), "200");
     let asked = harness.authorizer.count().0;
     harness.turn(after(1));
@@ -206,9 +208,9 @@ fn one_address_leaves_slots_to_others_and_is_answered_in_order() {
     assert_eq!(harness.decisions.considered, 0, "no slot of the address is free");
     // Requests of another address wait behind them, and get a slot before them.
     let others: Vec<_> = (asked - 1..DECISIONS_MAX)
-        .map(|n| harness.request_stream_from(from("127.0.0.1"), &format!("l{n}"), NOW))
+        .map(|n| harness.request_stream_from(peer("127.0.0.1"), &format!("l{n}"), NOW))
         .collect();
-    let late = harness.request_stream_from(from("203.0.113.9"), "v", NOW);
+    let late = harness.request_stream_from(peer("203.0.113.9"), "v", NOW);
     assert_eq!(harness.authorizer.count().2, DECISIONS_MAX);
     harness.authorizer.allow("v");
     harness.authorizer.decide(&format!("l{}", asked - 1), Verdict::Refuse(Refusal::Forbidden));
@@ -224,6 +226,49 @@ fn one_address_leaves_slots_to_others_and_is_answered_in_order() {
     assert_eq!(opened, tokens.iter().collect::<Vec<_>>());
     assert_eq!(harness.authorizer.count().2, others.len() - 1);
     harness.server.check();
+}
+
+#[test]
+fn end_of_a_decision_frees_one_slot_of_its_address() {
+    let mut harness = DecisionsHarness::new(VerdictCache::new());
+    let tokens: Vec<String> = (0..DECISIONS_PER_ADDRESS_MAX + 5).map(|n| format!("t{n}")).collect();
+    for token in &tokens {
+        harness.request_stream_from(peer("203.0.113.9"), token, NOW);
+    }
+    for (ended, token) in tokens.iter().enumerate() {
+        let unfinished = DECISIONS_PER_ADDRESS_MAX.min(tokens.len() - ended);
+        assert_eq!(harness.authorizer.count().2, unfinished, "{ended} have ended");
+        harness.authorizer.allow(token);
+        harness.turn(after(1));
+    }
+    assert_eq!(harness.opened, tokens);
+    assert_eq!(harness.authorizer.count().2, 0);
+}
+
+#[test]
+fn overtaken_request_stays_before_those_that_came_after_it() {
+    let mut harness = DecisionsHarness::new(VerdictCache::new());
+    for n in 0..DECISIONS_PER_ADDRESS_MAX {
+        harness.request_stream_from(peer("203.0.113.9"), &format!("t{n}"), NOW);
+    }
+    for n in DECISIONS_PER_ADDRESS_MAX..DECISIONS_MAX {
+        harness.request_stream(&format!("l{n}"), NOW);
+    }
+    harness.request_stream_from(peer("203.0.113.9"), "overtaken", NOW);
+    harness.request_stream("first", NOW);
+    harness.request_stream("second", NOW);
+    let started = |harness: &DecisionsHarness| {
+        let tokens = ["overtaken", "first", "second"];
+        tokens.map(|token| harness.authorizer.0.lock().unwrap().waiting.contains_key(token))
+    };
+    // A slot that the address may not use goes to the next request that may use it.
+    harness.authorizer.decide("l16", Verdict::Refuse(Refusal::Forbidden));
+    harness.turn(after(1));
+    assert_eq!(started(&harness), [false, true, false]);
+    // A slot that it may use goes to the request that has waited for longest.
+    harness.authorizer.decide("t0", Verdict::Refuse(Refusal::Forbidden));
+    harness.turn(after(2));
+    assert_eq!(started(&harness), [true, true, false]);
 }
 
 #[test]

@@ -66,6 +66,23 @@ fn connection_without_a_request_for_longest_is_closed() {
 }
 
 #[test]
+fn no_second_connection_is_closed_until_the_first_is_gone() {
+    let evicted = |server: &Server| server.metrics().fault(Fault::ConnectionEvicted);
+    let now = Time::ZERO;
+    let mut server = Server::new(small().build().unwrap(), Box::new(Random::seeded(1)), now);
+    let conns: Vec<_> = (0..16).map(|_| server.accept(Peer::local(), now).unwrap()).collect();
+    assert_eq!((evicted(&server), server.interest(conns[0])), (1, Interest::Close));
+    // Another one leaves by itself, and its place is taken, before the driver has closed the first.
+    server.handle_disconnect(conns[5], now);
+    server.accept(Peer::local(), now).unwrap();
+    assert_eq!(evicted(&server), 1);
+    assert_eq!(server.accept(Peer::local(), now), Err(AcceptError::AtCapacity));
+    server.handle_disconnect(conns[0], now);
+    server.accept(Peer::local(), now).unwrap();
+    assert_eq!((evicted(&server), server.interest(conns[1])), (2, Interest::Close));
+}
+
+#[test]
 fn request_under_way_is_not_closed_for_room() {
     let mut bench = Bench::with(small());
     let client = bench.open();

@@ -107,6 +107,45 @@ fn exchange_post_ends_with_its_length_or_its_input() {
     }
 }
 
+#[test]
+fn exchange_closes_behind_its_answer_without_the_end_of_its_input() {
+    let mut server = server();
+    let (_, _, endpoint) = open(&mut server, "");
+    let length = NOTE.len().to_string();
+    let fields = [HOST, JSON, ("content-length", length.as_bytes())];
+    let posted = ask(&mut server, "POST", &endpoint, &fields);
+    server.handle_input(posted, NOTE.as_bytes(), NOW);
+    let health = ask(&mut server, "GET", "/health", &[HOST]);
+    let refused = ask(&mut server, "GET", "/other", &[HOST]);
+    for (conn, expected) in [(posted, 202), (health, 200), (refused, 404)] {
+        assert_eq!(status(&server, conn), expected);
+        assert!(!body(&mut server, conn).is_empty());
+        assert_eq!(server.interest(conn), Interest::Close, "{expected}");
+    }
+}
+
+#[test]
+fn exchange_and_connection_that_closes_have_each_their_own_202() {
+    let mut server = server();
+    let (_, _, endpoint) = open(&mut server, "");
+    let wire = format!(
+        "POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{NOTE}",
+        NOTE.len()
+    );
+    for _ in 0..2 {
+        let conn = server.accept(Peer::local(), NOW).unwrap();
+        server.handle_input(conn, wire.as_bytes(), NOW);
+        let answer = body(&mut server, conn);
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        assert!(answer.ends_with("Connection: close\r\n\r\nAccepted\n"), "{answer}");
+        let conn = ask(&mut server, "POST", &endpoint, &[HOST, JSON]);
+        server.handle_input(conn, NOTE.as_bytes(), NOW);
+        server.handle_eof(conn, NOW);
+        assert_eq!((status(&server, conn), body(&mut server, conn).as_str()), (202, "Accepted\n"));
+    }
+}
+
 #[track_caller]
 fn check(method: &str, target: &str, fields: &[(&str, &[u8])], expected: u16) {
     let mut server = server();
@@ -190,11 +229,21 @@ fn exchange_with_a_mistake_has_the_fault_that_it_has_on_the_wire() {
     check("GET", "/", &[HOST, ("a", &long(120 - fixed))], None);
     check("GET", "/", &[HOST, ("a", &long(121 - fixed))], Some(Error::HeadTooLarge));
 
-    // On the wire it would be two fields; apart it is one, whose name has an octet too many.
-    let smuggled = [HOST, ("a: b\r\nc", &b"d"[..])];
-    let request = Exchange { method: "GET", target: "/", fields: &smuggled, mount: "" };
-    let fault = request.head(&limits, &mut FieldStorage::new()).err();
-    assert_eq!(fault, Some(Error::MalformedField));
+    // On the wire these would be more fields, or more than one head; here each is one part.
+    let refused = |target, field, expected| {
+        let fields = [HOST, field];
+        let request = Exchange { method: "GET", target, fields: &fields, mount: "" };
+        let fault = request.head(&HeadLimits::default(), &mut FieldStorage::new()).err();
+        assert_eq!(fault, Some(expected), "{target:?} {field:?}");
+    };
+    refused("/", ("a: b\r\nc", b"d"), Error::MalformedField);
+    refused("/", ("a:", b"b"), Error::MalformedField);
+    for value in ["b\r\nc: d", "b\r\n", "b\r\n\r\n", "b\r", "b\n", "b\0"] {
+        refused("/", ("a", value.as_bytes()), Error::MalformedField);
+    }
+    for target in ["/ HTTP/1.1\r\na: b", "/ HTTP/1.1\r\n\r\nGET /", "/\r\n", "/\r", "/\n", "/\0"] {
+        refused(target, ("a", b"b"), Error::MalformedTarget);
+    }
 }
 
 #[test]

@@ -159,6 +159,25 @@ fn first_in_line_for_which_no_room_can_be_made_goes_to_its_end() {
 }
 
 #[test]
+fn second_session_in_line_waits_no_longer_than_a_pause() {
+    let mut bench = reserving(10_000);
+    let slow = hog(&mut bench, 6_000);
+    bench.send(slow.session, &costing(5_000));
+    let (large, small) = (bench.open(), bench.open());
+    let sent = bench.server.send(large.session, &costing(11_500), bench.now);
+    assert_eq!(sent, Err(SendError::Full));
+    // The first pass ends no queue, and no further one can for nearly as long as `stall_when_full`.
+    bench.wait(PAUSE);
+    let sent = bench.server.send(small.session, &costing(5_000), bench.now);
+    assert_eq!(sent, Err(SendError::Full));
+    bench.takes(slow.conn, 6_000);
+    bench.wait(PAUSE);
+    let Some(Event::Unblocked { session }) = bench.event() else { panic!("it is told of room") };
+    assert_eq!(session, small.session);
+    assert!(bench.is_open(slow.conn));
+}
+
+#[test]
 fn frame_waits_for_a_pause_before_stalled_queues_end() {
     let mut bench = reserving(100_000);
     let hogs: Vec<_> = (0..80).map(|_| hog(&mut bench, 2_000 + 1_250)).collect();

@@ -146,3 +146,46 @@ fn forwarded_post_over_the_rate_of_its_session_is_429() {
         assert_eq!((answer.status, answer.field("Retry-After")), (status, seconds));
     }
 }
+
+#[test]
+fn session_refused_for_want_of_memory_does_not_count_in_the_rate_of_its_address() {
+    let mut bench = Bench::with(limited(|limits| {
+        limits.sessions_rate_per_address = "1/hour".parse().ok();
+        limits.bodies_bytes_max = Some(10_000);
+    }));
+    let client = bench.open();
+    let mut status = |backlog| {
+        bench.server.set_backlog(client.session, 1, backlog, bench.now);
+        let remote = "[2001:db8::1]:1".parse().unwrap();
+        let conn = bench.connect_from(Peer::tcp(remote, "192.0.2.1:80".parse().unwrap()));
+        bench.says(conn, GET);
+        bench.events();
+        bench.heard(conn)[9..12].to_vec()
+    };
+    assert_eq!(status(10_000), b"503");
+    assert_eq!(status(0), b"200");
+    assert_eq!(status(0), b"503");
+    assert_eq!(bench.server.metrics().fault(Fault::BodiesFull), 1);
+    assert_eq!(bench.server.metrics().fault(Fault::SessionRateLimited), 1);
+}
+
+#[test]
+fn forwarded_post_that_is_refused_busy_counts_in_the_rate_of_its_session() {
+    let config = limited(|limits| {
+        limits.posts_rate_per_session = "1/minute".parse().ok();
+        limits.bodies_bytes_max = Some(10_000);
+    });
+    let mut owner = Bench::with(config.shard(crate::ShardId(1)));
+    let mut other = Bench::with(Config::builder().forwarding(true));
+    let client = owner.open();
+    let mut outcome = |backlog| {
+        owner.server.set_backlog(client.session, 1, backlog, owner.now);
+        let conn = other.connect();
+        other.says(conn, post(&client.token, NOTE));
+        let Some(Event::Foreign { post, .. }) = other.event() else { panic!("a post") };
+        owner.deliver(post)
+    };
+    assert_eq!(outcome(10_000), Outcome::Busy);
+    assert_eq!(outcome(10_000), Outcome::RateLimited { retry_after: secs(60) });
+    assert_eq!(outcome(0), Outcome::RateLimited { retry_after: secs(60) });
+}

@@ -1,4 +1,4 @@
-//! Messages of the server to the sessions that they concern, and the handshake with the server.
+//! Passes messages of the server on to the sessions that they concern, and does the handshake with the server.
 
 use core::mem;
 
@@ -62,15 +62,15 @@ impl Mux {
         }
         self.initialize_params = None;
         match (requester, message.id()) {
-            // The params of that session may be at fault: the next session's may do better.
+            // The params of that session may be the reason, so the next session's `initialize` is tried.
             (Some((key, pending)), Some(id)) => {
                 let text = text::replaced(message.text(), [(id, &pending)]);
                 self.send_answer(key, &pending, &text);
             }
-            // The bridge's own. It would be refused for each of the parked messages, without an end.
+            // The bridge's own `initialize` was refused. Parked messages would cause the same again, without an end.
             _ => {
                 let said = text::error(message.text()).unwrap_or_default();
-                // Each session is told.
+                // The reason is shortened, because each session gets it.
                 let said: String = said.chars().take(REASON_CHARS_MAX).collect();
                 self.fail_parked(&format!("refused initialize: {said}"));
             }
@@ -107,15 +107,15 @@ impl Mux {
     pub(super) fn handle_notification(&mut self, message: &Message) {
         match message.method() {
             Some("notifications/progress") => self.handle_progress(message.text()),
-            // It is of a request that was refused at once.
+            // Each request of the server was refused immediately, so there is nothing to cancel.
             Some("notifications/cancelled") => self.counts.cancellations_dropped += 1,
             method => match Frame::message(message.body()) {
                 Ok(frame) => {
                     let updated = method == Some("notifications/resources/updated");
                     let uri = if updated { text::uri(message.text()).ok().flatten() } else { None };
                     let only = uri.map(|uri| self.subscriptions.subscribers(&uri));
-                    // An update to which no session subscribed under its name goes to all: the server may
-                    // spell the URI in another way, or send updates unasked.
+                    // An update of a URI without subscribers goes to all sessions: the server may spell the URI
+                    // differently, or send updates without a subscription.
                     let only = only.filter(|only| !only.is_empty());
                     let all = self.sessions.iter().filter(|(key, session)| {
                         session.receives_notifications
@@ -145,7 +145,8 @@ impl Mux {
         }
     }
 
-    /// Answers a request of the server. It cannot be passed on, because it does not say which session it is about.
+    /// Answers a request of the server: a ping with a result, any other with an error. It cannot be passed on,
+    /// because it does not say which session it concerns.
     pub(super) fn refuse_server(&mut self, message: &Message) {
         let id = message.id().unwrap_or_default();
         let method = message.method().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Messages of sessions to the server: what is passed on, parked, answered here or dropped.
+//! Handles messages of sessions: they are passed on to the server, parked, answered by the bridge, or dropped.
 
 use core::mem;
 use std::collections::VecDeque;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 use mcp_sse_core::Time;
 use mcp_sse_core::jsonrpc::{Kind, Message, code, same_id};
 
-use super::{Mux, MuxPhase, PendingRequest, SessionKey, text};
+use super::{Mux, MuxPhase, SessionKey, SharedRequest, text};
 
 impl Mux {
     pub(super) fn handle_message(&mut self, key: SessionKey, message: Message, now: Time) {
         let method = message.method().unwrap_or_default();
         let initializes = message.kind() == Kind::Request && method == "initialize";
         match (message.kind(), method) {
-            // No request of the server is passed on.
+            // No request of the server is passed on, so no response is expected.
             (Kind::Response, _) => return self.counts.responses_dropped += 1,
-            // The bridge sends it itself, once, when the server has answered `initialize`.
+            // The bridge sends this notification itself, once, when the server has answered `initialize`.
             (Kind::Notification, "notifications/initialized") => return,
-            // No roots were offered, as the server could not tell whose they are. Progress is of requests of the
-            // server.
+            // The bridge offers no roots, because the server could not distinguish the sessions' roots. A progress
+            // notification of a session would be about a request of the server, and none was passed on.
             (Kind::Notification, "notifications/roots/list_changed" | "notifications/progress") => {
                 return self.counts.notifications_dropped += 1;
             }
@@ -61,7 +61,7 @@ impl Mux {
         }
     }
 
-    /// Passes a message on to the server, under a number of its own if it is a request.
+    /// Passes a message on to the server. A request gets a new number.
     fn forward(&mut self, key: SessionKey, message: &Message) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.receives_notifications = true;
@@ -100,13 +100,13 @@ impl Mux {
         if let Some(uri) = &unsubscribes
             && self.subscriptions.is_of_others(key, uri)
         {
-            // To the server all sessions are one client.
+            // Other sessions are still subscribed, and for the server all sessions are one client.
             self.forget_subscription(key, uri);
             let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
             return self.send_answer(key, id, &text);
         }
         let subscribes: Option<Arc<str>> = subscribes.map(Into::into);
-        let request = PendingRequest {
+        let request = SharedRequest {
             by: key,
             id: id.into(),
             token: token.map(Into::into),
@@ -132,15 +132,15 @@ impl Mux {
     }
 
     /// Whether the limits allow one more pending request.
-    fn has_room_for(&self, request: &PendingRequest) -> bool {
+    fn has_room_for(&self, request: &SharedRequest) -> bool {
         let own = self.sessions.get(&request.by).map_or(0, |session| session.ids_bytes);
         self.pending.len() < self.limits.requests_max
             && self.ids_bytes + request.bytes() <= self.limits.ids_bytes_max
             && own + request.bytes() <= self.limits.session_ids_bytes_max
     }
 
-    /// Adds a pending request, and returns the number that it has from now on.
-    fn add_request(&mut self, request: PendingRequest) -> u64 {
+    /// Adds a pending request, and returns its number.
+    fn add_request(&mut self, request: SharedRequest) -> u64 {
         self.last_number += 1;
         if let Some(session) = self.sessions.get_mut(&request.by) {
             session.pending.push(self.last_number);
@@ -160,7 +160,7 @@ impl Mux {
             })
         });
         let (Some(id), Some(number)) = (id, number) else {
-            // It was answered meanwhile, or there never was such a request.
+            // The request was answered meanwhile, or it never existed.
             return self.counts.cancellations_dropped += 1;
         };
         self.finish_request(number);
@@ -185,7 +185,7 @@ impl Mux {
         self.parked.push_back((key, message));
     }
 
-    /// Handles parked messages once more, in their order; some of them may be parked again.
+    /// Handles the parked messages again, in their order. Some may be parked again.
     pub(super) fn unpark(&mut self, now: Time) {
         for (key, message) in self.take_parked() {
             self.handle_message(key, message, now);

@@ -1,16 +1,17 @@
-//! Which session has subscribed to which resource, as the server knows one client only.
+//! The subscriptions of each session. For the server, all sessions are one client with one set of subscriptions.
 //!
-//! Knows: which sessions an update goes to, and when the server can be told that it goes to none any more.
+//! Knows: which sessions receive an update, and when the server has to be sent `resources/unsubscribe`.
 //! Does not know: what a URI names.
 //!
-//! Theory of operation. Each `resources/subscribe` is passed on, as the server says whether there is
-//! such a resource, and a second one for the same URI changes nothing for it. From then on the session
-//! counts as a subscriber, until the server refuses or the session unsubscribes or ends. An
-//! `unsubscribe` is passed on for the last subscriber of a URI, and answered by the bridge for others. A
-//! server that is started anew is asked for all that is subscribed to; its answers to that are dropped.
+//! Theory of operation. Each `resources/subscribe` is passed on, because only the server knows whether the resource
+//! exists; subscribing twice to the same URI has no effect on the server. From the moment of its request a session
+//! counts as a subscriber, until the server refuses the request, or the session unsubscribes or ends. A
+//! `resources/unsubscribe` is passed on for the last subscriber of a URI; for other subscribers the bridge answers
+//! it. A restarted server is sent `resources/subscribe` for each URI that has subscribers, and its answers are
+//! dropped.
 //!
-//! To count what the server has granted only was the alternative: then an `unsubscribe` that crosses
-//! the answer to another session's `subscribe` would end that subscription.
+//! Decision: a session counts as a subscriber before the server has answered. If it counted only afterwards, an
+//! `unsubscribe` that crosses the answer to another session's `subscribe` would end that subscription.
 //!
 //! Decision: an update goes to the sessions that subscribed to that URI or to one above it, and to all
 //! sessions if none did, because servers spell URIs in ways of their own.
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use super::{Mux, MuxLimits, MuxPhase, SessionKey};
 
-/// Updates of longer URIs go to subscribers of exactly that URI, and not to those of what it is a part of.
+/// An update of a longer URI goes only to subscribers of exactly that URI, and not to subscribers of its parents.
 const PARENTS_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Debug, Default)]
@@ -31,28 +32,28 @@ pub(super) struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct SubscribedResource {
-    /// The server has granted a subscription, and was not sent an `unsubscribe` since.
+    /// The server has accepted a subscription, and was not sent `unsubscribe` since.
     granted: bool,
     subscribers: BTreeMap<SessionKey, Subscriber>,
 }
 
 #[derive(Debug)]
 struct Subscriber {
-    /// The numbers of its first and its last request for this resource.
+    /// The numbers of the session's first and last `resources/subscribe` for this resource.
     first: u64,
     last: u64,
     granted: bool,
 }
 
 impl Subscriptions {
-    /// Whether others than `key` have subscribed to this.
+    /// Whether sessions other than `key` are subscribed to `uri`.
     pub(super) fn is_of_others(&self, key: SessionKey, uri: &str) -> bool {
         let resource = self.uris.get(uri);
         resource.is_some_and(|resource| resource.subscribers.keys().any(|other| *other != key))
     }
 
-    /// The sessions that an update of `uri` goes to: those that subscribed to it, or to what it is a part of. (MCP: an
-    /// update may name a sub-resource of the one that was subscribed to.)
+    /// The sessions that receive an update of `uri`: those that are subscribed to it or to a parent of it. (MCP: an
+    /// update may name a sub-resource of the subscribed resource.)
     pub(super) fn subscribers(&self, uri: &str) -> BTreeSet<SessionKey> {
         let mut subscribers = BTreeSet::new();
         let mut add = |uri: &str| {
@@ -70,7 +71,7 @@ impl Subscriptions {
         subscribers
     }
 
-    /// The server that has granted the subscriptions has ended.
+    /// Call this when the server that has accepted the subscriptions has ended.
     pub(super) fn handle_exit(&mut self) {
         self.uris.values_mut().for_each(|resource| resource.granted = false);
     }
@@ -81,7 +82,7 @@ fn bytes_of(uri: &str) -> usize {
 }
 
 impl Mux {
-    /// Subscribes a session by the request of this number. Fails with a reason if there is no room.
+    /// Adds a subscription for the request with this number. Returns a reason if there is no room.
     pub(super) fn subscribe(
         &mut self,
         key: SessionKey,
@@ -109,7 +110,7 @@ impl Mux {
         Ok(())
     }
 
-    /// The server has granted the subscription by the request of this number.
+    /// Call this when the server has accepted the `subscribe` request with this number.
     pub(super) fn subscribe_succeeded(&mut self, key: SessionKey, uri: &str, number: u64) {
         if let Some(resource) = self.subscriptions.uris.get_mut(uri)
             && let Some(subscriber) = resource.subscribers.get_mut(&key)
@@ -120,7 +121,8 @@ impl Mux {
         }
     }
 
-    /// The server has refused the subscription, or will never answer.
+    /// Call this when the server has refused the `subscribe` request with this number, or has ended without an
+    /// answer.
     pub(super) fn subscribe_failed(&mut self, key: SessionKey, uri: &str, number: u64) {
         let resource = self.subscriptions.uris.get(uri);
         let subscriber = resource.and_then(|resource| resource.subscribers.get(&key));
@@ -130,25 +132,26 @@ impl Mux {
         }
     }
 
-    /// A session has ended that had subscribed to this.
+    /// Removes a subscription of a session that has ended.
     pub(super) fn unsubscribe_departed(&mut self, key: SessionKey, uri: &str) {
         let granted = self.subscriptions.uris.get(uri).is_some_and(|resource| {
-            // A subscription under way may still be granted.
+            // The server may still accept a subscription that it has not answered.
             resource.granted || resource.subscribers.values().any(|known| !known.granted)
         });
         self.drop_subscription(key, uri, granted);
     }
 
-    /// Forgets a subscription. If it was the last, and the server has granted one, that is undone.
+    /// Removes a subscription. If it was the last one of `uri`, and the server has accepted one (`granted`), the
+    /// server is sent `resources/unsubscribe`.
     fn drop_subscription(&mut self, key: SessionKey, uri: &str, granted: bool) {
         self.forget_subscription(key, uri);
-        let wanted = self.subscriptions.uris.contains_key(uri);
-        if granted && !wanted && matches!(self.phase, MuxPhase::Ready) {
+        let has_subscribers = self.subscriptions.uris.contains_key(uri);
+        if granted && !has_subscribers && matches!(self.phase, MuxPhase::Ready) {
             self.ask_server("resources/unsubscribe", uri);
         }
     }
 
-    /// Forgets a subscription of one session. The caller tells the server, if it has to be told.
+    /// Removes a subscription of one session. The caller sends `resources/unsubscribe` if that is necessary.
     pub(super) fn forget_subscription(&mut self, key: SessionKey, uri: &str) {
         let Some(resource) = self.subscriptions.uris.get_mut(uri) else { return };
         if resource.subscribers.remove(&key).is_none() {
@@ -159,14 +162,14 @@ impl Mux {
         }
         let bytes = bytes_of(uri);
         self.subscriptions.bytes -= bytes;
-        // A session that is leaving was removed before.
+        // A session that has ended is not in the table any more.
         if let Some(session) = self.sessions.get_mut(&key) {
             session.subscribed.remove(uri);
             session.subscribed_bytes -= bytes;
         }
     }
 
-    /// Asks a new server for all that sessions have subscribed to.
+    /// Sends a restarted server `resources/subscribe` for each URI that has subscribers.
     pub(super) fn resubscribe(&mut self) {
         let uris: Vec<Arc<str>> = self.subscriptions.uris.keys().cloned().collect();
         for uri in uris {
@@ -177,7 +180,7 @@ impl Mux {
         }
     }
 
-    /// Asserts that both sides of the table agree, and the sums with them.
+    /// Asserts that the tables of URIs and of sessions agree, and that the sums are right.
     #[cfg(test)]
     pub(super) fn check_subscriptions(&self) {
         let pairs: BTreeSet<(SessionKey, &str)> = self

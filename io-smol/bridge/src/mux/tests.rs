@@ -3,7 +3,7 @@ mod subscriptions;
 
 use super::*;
 
-/// A mux, what it says, and the time.
+/// A mux and the current time.
 struct MuxTest {
     mux: Mux,
     now: Time,
@@ -41,7 +41,7 @@ impl MuxTest {
         Self { mux: Mux::new(limits), now: Time::from_micros(7), members: 0 }
     }
 
-    /// One whose server has greeted one session, whose number is 1. The server's next number is 2.
+    /// A mux that is ready, with one session, whose key is returned. The next request to the server has the number 2.
     fn ready() -> (Self, SessionKey) {
         let mut test = Self::new();
         let first = test.join();
@@ -84,7 +84,7 @@ impl MuxTest {
         self.mux.check();
     }
 
-    /// What was put out since, as `> text` to the server and `3: text` to session 3.
+    /// The outputs since the last call: `> text` for the server, `3: text` for session 3.
     fn heard(&mut self) -> Vec<String> {
         core::iter::from_fn(|| self.mux.poll_output())
             .map(|output| match output {
@@ -133,7 +133,7 @@ fn first_initialize_is_sent_and_its_result_replayed() {
     test.hears::<&str>(&[]);
     test.starts();
     test.hears(&[initialize(1)]);
-    // Both wait for the one handshake.
+    // Both sessions wait for the same handshake.
     test.says(b, &initialize_of("0"));
     test.says(a, &m(r#""method":"notifications/initialized""#));
     test.says(b, &m(r#""id":1,"method":"tools/list""#));
@@ -145,7 +145,7 @@ fn first_initialize_is_sent_and_its_result_replayed() {
         format!("2: {}", initialize_result("0")),
         format!("> {}", m(r#""id":2,"method":"tools/list""#)),
     ]);
-    // Later ones are answered here, and nothing reaches the server.
+    // The bridge answers a later `initialize` itself.
     let c = test.join();
     test.says(c, &initialize_of("123456789012345678901234567890"));
     test.says(c, &m(r#""method":"notifications/initialized""#));
@@ -308,7 +308,7 @@ fn exit_fails_pending_requests_and_next_server_is_initialized_alike() {
     test.heard();
     test.exits();
     test.hears(&[away(1, "1"), away(2, "1"), away(1, r#""2""#)]);
-    // What comes meanwhile waits for the handshake, in order.
+    // Messages wait for the handshake, in their order.
     test.says(b, &m(r#""id":3,"method":"b""#));
     test.wait(1_000);
     test.starts();
@@ -316,7 +316,7 @@ fn exit_fails_pending_requests_and_next_server_is_initialized_alike() {
     test.says(a, &m(r#""id":4,"method":"a""#));
     let c = test.join();
     test.says(c, &initialize_of("5"));
-    // The last server's answers come too late.
+    // Answers of the previous server are too late.
     test.answers(&m(r#""id":2,"result":{}"#));
     test.hears::<&str>(&[]);
     test.answers(&m(r#""id":5,"result":{"new":1}"#));
@@ -336,7 +336,7 @@ fn exit_during_handshake_fails_the_requester() {
     test.says(a, &initialize_of("1"));
     test.says(b, &initialize_of("2"));
     test.heard();
-    assert_eq!(test.mux.requests(), 1, "it is lost with the process; the other waits");
+    assert_eq!(test.mux.requests(), 1, "the other request is parked");
     test.exits();
     test.hears(&[away(1, "1")]);
     test.starts();
@@ -352,7 +352,7 @@ fn requests_during_a_long_outage_fail_at_once() {
     test.says(a, &m(r#""id":1,"method":"a""#));
     test.says(a, &m(r#""method":"notifications/x""#));
     test.wait(4_000);
-    // Trying again and failing does not begin the time anew.
+    // A failed restart does not extend the wait.
     test.starts();
     test.heard();
     test.exits();
@@ -364,7 +364,7 @@ fn requests_during_a_long_outage_fail_at_once() {
     test.wait(1_000);
     test.says(a, &m(r#""id":3,"method":"a""#));
     test.hears(&[away(1, "3")]);
-    // Back in order: the next outage has its own time.
+    // After a successful restart, the next outage has a wait of its own.
     test.starts();
     test.heard();
     test.answers(&initialize_result("3"));
@@ -419,11 +419,11 @@ fn kept_ids_are_bounded() {
     test.says(b, &ask("0123"));
     assert_eq!(test.mux.requests(), 3);
     test.heard();
-    // All together.
+    // The limit for all sessions together.
     let c = test.join();
     test.says(c, &ask("0123456"));
     test.hears(&[busy(3, r#""0123456""#)]);
-    // Tokens count as well.
+    // Progress tokens count as well.
     test.answers(&m(r#""id":2,"result":{}"#));
     test.heard();
     let token = r#""params":{"_meta":{"progressToken":"0123456789"}}"#;
@@ -468,7 +468,7 @@ fn parked_messages_are_bounded() {
     test.hears(&[busy(2, "2")]);
     test.says(b, &m(r#""method":"notifications/x""#));
     assert_eq!(test.mux.counts().notifications_dropped, 1);
-    // The places of a session that leaves are free.
+    // When a session leaves, its parked messages are removed.
     test.mux.leave(a);
     test.mux.check();
     let long = "x".repeat(1_000);

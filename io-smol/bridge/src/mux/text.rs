@@ -1,10 +1,10 @@
-//! What the multiplexer reads of a message beyond its envelope, and how it changes a message's text.
+//! Reads the members of a message that the multiplexer needs, and replaces some of them.
 //!
-//! Knows: where MCP keeps progress tokens and the ids of cancelled requests; that stdio wants one line.
-//! Does not know: whose message it is, or what the numbers stand for.
+//! Knows: where MCP has progress tokens, the ids of cancelled requests and the URIs of resources, and that a message
+//! on stdio is one line. Does not know: which session sent a message.
 //!
-//! Values are found as slices of the text and replaced there, so that everything else stays as it was
-//! spelled. Nothing is built that is as large as the message but the message.
+//! Values are found as slices of the text and are replaced in the text, so everything else keeps its spelling, and no
+//! second representation of a large message is built.
 //!
 //! Decision: params in which a member occurs twice are refused (-32602), because the value that is
 //! replaced here and the one that the server reads could differ.
@@ -18,8 +18,8 @@ use serde_json::value::RawValue;
 
 use crate::lines;
 
-/// A member is given more than once, or a key spells no text: parsers would read the message
-/// differently, and one of them would see what another replaced.
+/// The message has a member more than once, or a key that is not valid Unicode. Parsers differ in how they read such
+/// a message, so the server could read a value that was not replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous;
 
@@ -31,7 +31,7 @@ impl fmt::Display for Ambiguous {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Body<'a> {
+struct MessageParts<'a> {
     #[serde(borrow)]
     params: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -42,7 +42,7 @@ struct Body<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Params<'a> {
+struct ParamsParts<'a> {
     #[serde(borrow, rename = "_meta")]
     meta: Option<&'a RawValue>,
     #[serde(borrow, rename = "requestId")]
@@ -55,14 +55,15 @@ struct Params<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Initialize<'a> {
+struct InitializeParts<'a> {
     #[serde(borrow, rename = "protocolVersion")]
     protocol_version: Option<&'a RawValue>,
     #[serde(borrow, rename = "clientInfo")]
     client_info: Option<&'a RawValue>,
 }
 
-/// Reads the members of an object; none of anything else. (Derived readers take arrays too.)
+/// Reads the members of an object. Another value counts as an object without members; a derived `Deserialize` would
+/// also accept an array.
 fn members<'a, T: Default + Deserialize<'a>>(raw: Option<&'a str>) -> Result<T, Ambiguous> {
     match raw {
         Some(raw) if raw.trim_start().starts_with('{') => {
@@ -72,56 +73,55 @@ fn members<'a, T: Default + Deserialize<'a>>(raw: Option<&'a str>) -> Result<T, 
     }
 }
 
-fn params(text: &str) -> Result<Params<'_>, Ambiguous> {
-    let body: Body<'_> = members(Some(text))?;
+fn params(text: &str) -> Result<ParamsParts<'_>, Ambiguous> {
+    let body: MessageParts<'_> = members(Some(text))?;
     members(body.params.map(RawValue::get))
 }
 
-/// Whether a key of `text` may be `name`. Reading a large message once more only to find that it has
-/// no such key is what this saves.
+/// Whether `text` may contain the key `name`. This saves parsing a large message that does not.
 fn may_have(text: &str, name: &str) -> bool {
     text.contains(name) || text.contains("\\u")
 }
 
-/// The raw progress token that a request wants to be told its progress under.
+/// The raw progress token of a request, under which it asks for progress notifications.
 pub(super) fn wanted_token(text: &str) -> Result<Option<&str>, Ambiguous> {
     if !may_have(text, "progressToken") {
         return Ok(None);
     }
-    let meta: Params<'_> = members(params(text)?.meta.map(RawValue::get))?;
+    let meta: ParamsParts<'_> = members(params(text)?.meta.map(RawValue::get))?;
     Ok(meta.progress_token.map(RawValue::get))
 }
 
-/// The raw progress token that a notification of progress is about.
+/// The raw progress token of a progress notification.
 pub(super) fn reported_token(text: &str) -> Result<Option<&str>, Ambiguous> {
     Ok(params(text)?.progress_token.map(RawValue::get))
 }
 
-/// The raw id of the request that a notification takes back.
+/// The raw id of the request that a cancellation names.
 pub(super) fn cancelled_id(text: &str) -> Result<Option<&str>, Ambiguous> {
     Ok(params(text)?.request_id.map(RawValue::get))
 }
 
-/// The URI that a message is about, decoded; `None` if it has none that is a text.
+/// The URI in the params of a message, decoded; `None` if there is none, or it is not a string.
 pub(super) fn uri(text: &str) -> Result<Option<String>, Ambiguous> {
     Ok(params(text)?.uri.and_then(|raw| serde_json::from_str(raw.get()).ok()))
 }
 
-/// The raw result of a response; an error has none.
+/// The raw result of a response; `None` for an error response.
 pub(super) fn result(text: &str) -> Option<&str> {
-    members::<Body<'_>>(Some(text)).ok()?.result.map(RawValue::get)
+    members::<MessageParts<'_>>(Some(text)).ok()?.result.map(RawValue::get)
 }
 
 /// The raw error of a response.
 pub(super) fn error(text: &str) -> Option<&str> {
-    members::<Body<'_>>(Some(text)).ok()?.error.map(RawValue::get)
+    members::<MessageParts<'_>>(Some(text)).ok()?.error.map(RawValue::get)
 }
 
-/// The params of an `initialize` that is to speak for many clients: the version and the name of the
-/// one who asks first, and no capabilities, since what the server would ask by them nobody answers.
+/// The params of the `initialize` that is shared by all sessions: the protocol version and the name of the client
+/// whose `initialize` is `text`, and no capabilities, because the bridge refuses the requests that they would allow.
 pub(super) fn initialize_params(text: &str) -> Result<String, Ambiguous> {
-    let body: Body<'_> = members(Some(text))?;
-    let pending: Initialize<'_> = members(body.params.map(RawValue::get))?;
+    let body: MessageParts<'_> = members(Some(text))?;
+    let pending: InitializeParts<'_> = members(body.params.map(RawValue::get))?;
     let member = |name: &str, raw: Option<&RawValue>| {
         raw.map(|raw| format!(r#","{name}":{}"#, raw.get())).unwrap_or_default()
     };
@@ -132,7 +132,7 @@ pub(super) fn initialize_params(text: &str) -> Result<String, Ambiguous> {
     ))
 }
 
-/// `text` with each of `slices`, which are slices of it, replaced.
+/// Replaces each slice of `text` in `slices` by the text beside it.
 pub(super) fn replaced<const N: usize>(text: &str, slices: [(&str, &str); N]) -> String {
     let mut edits = slices.map(|(slice, instead)| (range_in(text, slice), instead));
     edits.sort_by_key(|(range, _)| range.start);
@@ -155,7 +155,7 @@ fn range_in(text: &str, slice: &str) -> Range<usize> {
     range
 }
 
-/// A JSON text on one line: stdio ends a message at a line end.
+/// Writes a JSON text as one line, because a message on stdio ends at the end of its line.
 pub(super) fn on_one_line(text: String) -> String {
     match lines::on_one_line(&text) {
         Cow::Owned(line) => line,

@@ -1,5 +1,5 @@
-//! Random walks: many sessions that all use the same ids and tokens, against a model that knows whose
-//! is what because it says so in the params.
+//! Random walks: many sessions that all use the same ids and progress tokens, compared with a model. The model
+//! recognizes each request by a unique name in its params.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// A request as the model knows it: who made it, and a name that no other has.
+/// A request in the model: its session, its id and its progress token.
 #[derive(Clone, Debug)]
 struct Known {
     by: SessionKey,
@@ -32,15 +32,15 @@ struct Known {
     token: Option<Value>,
 }
 
-/// A request to subscribe to a URI or not to be told of it any more.
+/// A request to subscribe to a URI, or to unsubscribe from it.
 #[derive(Clone, Copy, Debug)]
 struct Change {
     by: SessionKey,
     uri: usize,
     subscribes: bool,
-    /// The session had subscribed before.
+    /// Whether the session was subscribed before.
     had: bool,
-    /// The server has heard it.
+    /// Whether the server has received the request.
     heard: bool,
 }
 
@@ -50,18 +50,19 @@ struct World {
     now: Time,
     up: bool,
     names: u64,
-    /// Requests that are somewhere between, by name.
+    /// The sessions' unanswered requests, by name.
     open: BTreeMap<u64, Known>,
-    /// What the server has been asked, by its number: name, and token if it was to report.
+    /// The requests that the server has received, by number: the name, and the progress token if there is one.
     pending: BTreeMap<u64, (u64, Option<Value>)>,
     initialize_under_way: Option<u64>,
-    /// Names of requests whose sessions do not want them any more.
+    /// The names of requests that were cancelled, or whose sessions have ended.
     taken_back: BTreeSet<u64>,
-    /// What the server has been asked to subscribe to or not, and has not answered, by its number.
+    /// The server's unanswered `subscribe` and `unsubscribe` requests, by number: the name, and whether it is
+    /// refused.
     subscribing: BTreeMap<u64, (u64, bool)>,
-    /// Open requests of that kind, by name.
+    /// The sessions' unanswered `subscribe` and `unsubscribe` requests, by name.
     changes: BTreeMap<u64, Change>,
-    /// What the server has granted, and what sessions know that they have.
+    /// The subscriptions that the server has accepted, and those that sessions know of.
     granted: BTreeSet<usize>,
     subscribed: BTreeSet<(SessionKey, usize)>,
     members: Vec<SessionKey>,
@@ -127,7 +128,7 @@ impl World {
 
     fn ask(&mut self) {
         let (by, id) = (self.key(), self.id());
-        // A client does not use an id again that is in flight.
+        // A client does not reuse an id that is in flight.
         if self.open.values().any(|known| known.by == by && known.id == id) {
             return;
         }
@@ -143,8 +144,8 @@ impl World {
         self.says(by, &ask);
     }
 
-    /// Subscribes, or ends a subscription. One at a time of each session and URI, so that the order of
-    /// answers does not matter.
+    /// Subscribes or unsubscribes. There is at most one such request in flight of each session and URI, so that the
+    /// order of answers does not matter.
     fn change(&mut self) {
         let (by, id, at) = (self.key(), self.id(), self.random.below(4));
         let used = self.open.values().any(|known| known.by == by && known.id == id);
@@ -176,7 +177,7 @@ impl World {
         self.says(by, &ask);
     }
 
-    /// Takes something back: mostly what is open, sometimes another's or nothing.
+    /// Cancels a request: mostly an open one, sometimes one of another session or one that does not exist.
     fn cancel(&mut self) {
         let open: Vec<(u64, Known)> = self
             .open
@@ -229,7 +230,7 @@ impl World {
         self.initialize_under_way = None;
     }
 
-    /// The server answers what it was asked, in any order, or what it was not.
+    /// The server answers a random pending request, or one that does not exist.
     fn answer(&mut self) {
         if !self.up {
             return;
@@ -317,9 +318,9 @@ impl World {
                 if self.subscribing.contains_key(&number) {
                     return;
                 }
-                let (name, _) = self.pending.get(&number).expect("cancelled what was asked");
-                assert!(self.taken_back.contains(name), "cancelled by who asked, or who left");
-                // From here on no answer is passed on, and the session expects none.
+                let (name, _) = self.pending.get(&number).expect("a pending request");
+                assert!(self.taken_back.contains(name), "cancelled by its own session");
+                // No answer is passed on from now on, and the session expects none.
                 self.open.remove(name);
                 self.cancelled += 1;
             }
@@ -327,7 +328,7 @@ impl World {
                 let subscribes = method == "resources/subscribe";
                 let uri = heard["params"]["uri"].as_str().expect("a URI");
                 let at: usize = uri["r:".len()..].parse().expect("a number");
-                // 0 is what the bridge asks on nobody's behalf.
+                // 0 stands for a request of the bridge itself.
                 let name = heard["params"]["name"].as_u64().unwrap_or(0);
                 let refused = subscribes && name > 0 && self.random.below(4) == 0;
                 if let Some(change) = self.changes.get_mut(&name) {
@@ -335,7 +336,7 @@ impl World {
                 }
                 if !subscribes {
                     let others = self.subscribed.iter().filter(|(_, uri)| *uri == at).count();
-                    assert_eq!(others, 0, "somebody wants to be told of {uri}");
+                    assert_eq!(others, 0, "another session is subscribed to {uri}");
                     self.granted.remove(&at);
                 } else if !refused {
                     self.granted.insert(at);
@@ -352,7 +353,7 @@ impl World {
         let event = core::str::from_utf8(frame.bare()).expect("UTF-8");
         let text = event.strip_prefix("event: message\ndata: ").expect("a message");
         let heard: Value = serde_json::from_str(text).expect("JSON");
-        assert!(self.members.contains(&key), "nobody is told who has left");
+        assert!(self.members.contains(&key), "a frame for a session that has left");
         if heard["method"] == "notifications/progress" {
             let name = heard["params"]["name"].as_u64().expect("a name");
             let known = &self.open[&name];
@@ -363,7 +364,7 @@ impl World {
         }
         let mut mine =
             self.open.iter().filter(|(_, known)| known.by == key && known.id == heard["id"]);
-        let (&name, _) = mine.next().expect("answered what was asked, once");
+        let (&name, _) = mine.next().expect("an answer to an open request");
         let granted = heard.get("error").is_none();
         if let Some(change) = self.changes.remove(&name) {
             let Change { by, uri, subscribes, had, heard } = change;
@@ -371,7 +372,7 @@ impl World {
                 self.subscribed.insert((by, uri));
                 self.subscriptions += 1;
             } else if !subscribes && !granted && had && !heard {
-                // It came to nothing while the server was away.
+                // The unsubscribe failed because no server was running.
                 self.subscribed.insert((by, uri));
             }
             self.open.remove(&name);
@@ -380,7 +381,7 @@ impl World {
         if heard.get("error").is_some() {
             self.failed += 1;
         } else {
-            // 0 is what `initialize` is answered with.
+            // 0 is the name in the result of `initialize`.
             let said = &heard["result"]["name"];
             assert!(*said == json!(name) || *said == json!(0), "{said} for {name}");
             self.answered += 1;
@@ -388,12 +389,12 @@ impl World {
         self.open.remove(&name);
     }
 
-    /// Everything that was asked comes to an end.
-    fn finish_request(&mut self) {
+    /// Runs until every request is answered, and checks the subscriptions.
+    fn finish_requests(&mut self) {
         for _ in 0..10_000 {
             if self.open.is_empty() && self.mux.requests() == 0 && self.up && self.mux.is_ready() {
-                let wanted: BTreeSet<usize> = self.subscribed.iter().map(|(_, at)| *at).collect();
-                assert_eq!(self.granted, wanted, "the server tells what somebody wants to hear");
+                let expected: BTreeSet<usize> = self.subscribed.iter().map(|(_, at)| *at).collect();
+                assert_eq!(self.granted, expected, "the server has the sessions' subscriptions");
                 return;
             }
             if !self.up {
@@ -437,7 +438,7 @@ fn walk(seed: u64, steps: usize) -> [u64; 5] {
     for _ in 0..steps {
         world.step();
     }
-    world.finish_request();
+    world.finish_requests();
     [world.answered, world.failed, world.reported, world.cancelled, world.subscriptions]
 }
 
@@ -448,6 +449,6 @@ fn shared_answers_reach_their_own_sessions_only() {
         let counts = walk(seed, 2_500);
         sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
-    // The walk goes everywhere.
+    // Each outcome occurs often.
     assert!(sums.iter().all(|sum| *sum > 300), "{sums:?}");
 }

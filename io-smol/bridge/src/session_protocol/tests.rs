@@ -3,7 +3,7 @@ use core::time::Duration;
 use super::*;
 use crate::printed::UnreadableRequest;
 
-/// A protocol, and the time.
+/// A protocol and the current time.
 struct ProtocolTest {
     protocol: SessionProtocol,
     now: Instant,
@@ -32,13 +32,13 @@ impl ProtocolTest {
         assert!(answer.is_none(), "{answer:?}");
     }
 
-    /// The process says something that is the client's.
+    /// The process prints a message, which the client receives unchanged.
     #[track_caller]
     fn process_says(&mut self, text: &str) {
         self.client_hears(text, text);
     }
 
-    /// The process says something, of which the client is to hear this.
+    /// The process prints `text`, and the client receives `expected`.
     #[track_caller]
     fn client_hears(&mut self, text: &str, expected: &str) {
         match self.says(text) {
@@ -93,7 +93,7 @@ fn initialize_first_is_sent_at_once() {
     protocol.client_says(INITIALIZE);
     protocol.process_hears(&[INITIALIZE]);
     protocol.client_says(INITIALIZED);
-    assert!(!protocol.protocol.takes_message(), "one at a time");
+    assert!(!protocol.protocol.takes_message(), "a line waits for the process");
     protocol.process_hears(&[INITIALIZED]);
     protocol.client_says(LIST);
     protocol.process_hears(&[LIST]);
@@ -121,11 +121,11 @@ fn missing_initialize_is_sent_by_the_bridge() {
     protocol.wait(PARK);
     let own =
         format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"method":"initialize","params":{OWN_PARAMS}}}"#);
-    assert!(OWN_ID.parse::<i32>().is_ok(), "some servers know integers only");
+    assert!(OWN_ID.parse::<i32>().is_ok(), "some servers accept only integers");
     protocol.process_hears(&[&own]);
     protocol.client_says(CALL);
     protocol.wait(HANDSHAKE_TIMEOUT - Duration::from_millis(1));
-    // Only the answer to ours is ours.
+    // Only the answer to the bridge's own request is consumed.
     protocol.process_says(PROGRESS);
     assert!(matches!(
         protocol.says(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#),
@@ -136,7 +136,7 @@ fn missing_initialize_is_sent_by_the_bridge() {
     assert!(matches!(protocol.says(&answer), ProcessOutput::Consumed));
     protocol.process_hears(&[INITIALIZED, PROGRESS, LIST, CALL]);
     assert_eq!(protocol.protocol.poll_timeout(), None);
-    // And the client never hears of it.
+    // The client does not receive it.
     assert!(matches!(protocol.says(&answer), ProcessOutput::Unsolicited));
 }
 
@@ -173,7 +173,7 @@ fn own_initialize_answer_with_respelled_or_missing_id_is_not_passed_on() {
     }
 }
 
-/// What the client is told of the request with this raw id, whose answer is lost.
+/// The error response for the request with this raw id, whose answer is lost.
 fn lost(id: &str) -> String {
     let why = "the server's answer cannot be passed on: why";
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"{why}"}}}}"#)
@@ -196,9 +196,9 @@ fn lost_answer_fails_its_request_by_id_or_the_only_one() {
     assert_eq!(said(protocol.loses(Some("9"), None)), "Unsolicited");
     assert_eq!(said(protocol.loses(Some(r#""0""#), None)), lost("0"));
     assert_eq!(said(protocol.loses(Some("1"), None)), lost("1"));
-    // The rest of what has been answered so comes too late.
+    // A later answer to the same request is dropped.
     assert_eq!(said(protocol.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)), "Unsolicited");
-    // An error without an id is the only one's.
+    // An error without an id belongs to the only request in flight.
     let error = r#"{"code":-32700,"message":"?"}"#;
     let told = format!(r#"{{"jsonrpc":"2.0","id":"two","error":{error}}}"#);
     assert_eq!(said(protocol.loses(None, Some(error))), told);
@@ -222,7 +222,7 @@ fn process_request_not_passed_on_is_answered() {
         r#"{"jsonrpc":"2.0","id":"\u2028","error":{"code":-32700,"message":"the request cannot be passed on: why"}}"#,
         r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"too large"}}"#,
     ]);
-    // One that does not read is not answered for ever.
+    // A process that does not read gets only a limited number of answers.
     for _ in 0..2 * ANSWERED_LINES_MAX {
         assert!(matches!(protocol.protocol.handle_printed(unread()), ProcessOutput::Consumed));
     }
@@ -302,7 +302,7 @@ fn parked_messages_are_bounded() {
 }
 
 #[test]
-fn last_words_cancel_requests_under_way() {
+fn last_words_cancel_requests_in_flight() {
     let mut protocol = ProtocolTest::new(true);
     for text in [INITIALIZE, LIST, CALL] {
         protocol.client_says(text);
@@ -313,14 +313,14 @@ fn last_words_cancel_requests_under_way() {
     let ids: Vec<_> =
         words.lines().map(|line| message(line).cancelled_id().map(str::to_owned)).collect();
     assert_eq!(ids, [Some("1".into()), Some(r#""two""#.into())]);
-    // The client took one back by itself; the other is answered.
+    // The client cancels one request; the other is answered.
     protocol.client_says(
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
     );
     while protocol.protocol.poll_line().is_some() {}
     protocol.process_says(r#"{"jsonrpc":"2.0","id":"two","error":{}}"#);
     assert_eq!(protocol.protocol.last_words(), b"");
-    // What the process never heard of needs no taking back.
+    // A request that was not passed on needs no cancellation.
     let mut protocol = ProtocolTest::new(true);
     protocol.client_says(LIST);
     assert_eq!(protocol.protocol.last_words(), b"");
@@ -373,7 +373,7 @@ fn ids_respelled_by_the_server_match_their_request() {
     }
     let answer = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
     protocol.client_hears(&answer(r#""a""#), &answer(r#""\u0061""#));
-    // An exact match goes before one by value.
+    // An exact match is preferred to a match by value.
     protocol.client_hears(&answer(r#""\u0031""#), &answer(r#""1""#));
     protocol.client_hears(&answer("-0"), &answer("0"));
     let cancelled =

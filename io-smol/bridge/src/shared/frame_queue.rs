@@ -1,8 +1,8 @@
-//! A bounded queue of frames, from the task that owns the process to the task of one session.
+//! A bounded queue of frames from the task that owns the process to the task of one session.
 //!
-//! Knows: its bounds, and which end waits. Does not know: what a session is.
+//! Knows: its bounds, and the wakers of both ends. Does not know: sessions.
 //!
-//! A channel of `async-channel` is bounded by messages; this one is bounded by bytes too.
+//! It exists because a channel of `async-channel` is bounded by messages only, and this queue also by bytes.
 
 use core::fmt;
 use core::future::poll_fn;
@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcp_sse_core::Frame;
 
-/// The most frames that wait for one session.
+/// The most frames in the queue of one session: 4,096.
 pub const FRAMES_MAX: usize = 4_096;
-/// The most bytes of frames that wait for one session; one larger frame alone is taken.
+/// The most bytes of frames in the queue of one session: 4 MiB, or one larger frame.
 pub const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Default)]
@@ -22,9 +22,9 @@ struct QueueState {
     frames: VecDeque<Frame>,
     bytes: usize,
     closed: bool,
-    /// The sender waits for room.
+    /// The waker of a sender that waits for room.
     sender_waker: Option<Waker>,
-    /// The receiver waits for a frame.
+    /// The waker of a receiver that waits for a frame.
     receiver_waker: Option<Waker>,
 }
 
@@ -35,29 +35,29 @@ impl QueueState {
     }
 }
 
-/// The sending end. Dropping it closes the queue: what is in it still comes out.
+/// The sending end. Dropping it closes the queue; frames in the queue can still be received.
 pub(super) struct FrameSender(Arc<Mutex<QueueState>>);
 
-/// The receiving end. Dropping it closes the queue, and what is in it is lost.
+/// The receiving end. Dropping it closes the queue; frames in the queue are lost.
 pub(super) struct FrameReceiver(Arc<Mutex<QueueState>>);
 
-/// The receiver is gone.
+/// The receiver was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceiverGone;
 
-/// An empty queue.
+/// Creates an empty queue.
 pub(super) fn frame_queue() -> (FrameSender, FrameReceiver) {
     let state = Arc::<Mutex<QueueState>>::default();
     (FrameSender(state.clone()), FrameReceiver(state))
 }
 
 fn lock(state: &Mutex<QueueState>) -> MutexGuard<'_, QueueState> {
-    // Nothing panics while it is held.
+    // No code panics while it has this lock.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FrameSender {
-    /// Puts a frame in. While it is pending there is no room: it is to be called again with the same frame.
+    /// Adds a frame. Returns `Pending` while there is no room; then call it again with the same frame.
     pub(super) fn poll_send(
         &self,
         cx: &Context<'_>,
@@ -69,7 +69,7 @@ impl FrameSender {
         }
         if !state.has_room(frame) {
             let old = state.sender_waker.replace(cx.waker().clone());
-            // A waker is foreign code, even when it is dropped: not under the lock.
+            // Dropping a waker runs foreign code, so the lock is released before.
             drop(state);
             drop(old);
             return Poll::Pending;
@@ -82,12 +82,12 @@ impl FrameSender {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the receiver is gone.
+    /// Whether the receiver was dropped.
     pub(super) fn is_closed(&self) -> bool {
         lock(&self.0).closed
     }
 
-    /// Closes the queue and drops what is in it. Returns how many frames that were.
+    /// Closes the queue and drops its frames. Returns the number of dropped frames.
     pub(super) fn discard(self) -> usize {
         core::mem::take(&mut lock(&self.0).frames).len()
     }
@@ -100,7 +100,7 @@ impl Drop for FrameSender {
 }
 
 impl FrameReceiver {
-    /// The next frame; `None` when there will be none.
+    /// Waits for the next frame; `None` when the queue is closed and empty.
     pub(super) async fn next(&self) -> Option<Frame> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -160,7 +160,7 @@ mod tests {
         Frame::message(format!(r#"{{"x":"{}"}}"#, "x".repeat(len)).as_bytes()).expect("JSON")
     }
 
-    /// Whether a frame was taken; `None` where it has to wait.
+    /// Adds a frame; `None` if there is no room.
     fn put(frame_queue: &FrameSender, frame: &Frame) -> Option<Result<(), ReceiverGone>> {
         block_on(poll_once(poll_fn(|cx| frame_queue.poll_send(cx, frame))))
     }
@@ -216,7 +216,7 @@ mod tests {
             }
         };
         finish("both", smol::future::zip(taking, filling));
-        // Also of the end.
+        // The end of the receiver wakes a waiting sender.
         put(&frame_queue, &large);
         let waits = poll_fn(|cx| frame_queue.poll_send(cx, &small));
         let goes = async { drop(frames) };

@@ -1,7 +1,7 @@
-//! A session that has joined, as the owner of the shared process has it.
+//! The owner's record of a session that uses the shared process.
 //!
-//! Knows: how long a session may still keep the process from being read.
-//! Does not know: why it does.
+//! Knows: for how long the session may still block the reading of the process.
+//! Does not know: why it blocks it.
 
 use core::time::Duration;
 
@@ -9,28 +9,28 @@ use mcp_sse_core::Time;
 
 use super::frame_queue::FrameSender;
 
-/// How long in all, in each [`SLOW_PERIOD`], a session may keep the process from being read, by not taking what
-/// it is sent. Then it is closed.
+/// How long a session's full queue may block the reading of the process in each [`SLOW_PERIOD`]: 1 s. Then the
+/// session is closed.
 pub const SLOW_MAX: Duration = Duration::from_secs(1);
-/// See [`SLOW_MAX`]; what was spent comes back evenly.
+/// The time in which a session that does not block the process regains all of [`SLOW_MAX`], at a constant rate: 30 s.
 pub const SLOW_PERIOD: Duration = Duration::from_secs(30);
 
-/// What the owner knows of a session.
+/// The owner's record of one session.
 pub(super) struct JoinedSession {
     pub(super) name: String,
     pub(super) frames: FrameSender,
-    /// What is left of [`SLOW_MAX`], and as of when.
+    /// What was left of [`SLOW_MAX`] at `slack_at`.
     slack: Duration,
     slack_at: Time,
 }
 
 impl JoinedSession {
-    /// A session that has joined now.
+    /// Creates the record of a session that joins at `now`.
     pub(super) const fn new(name: String, frames: FrameSender, now: Time) -> Self {
         Self { name, frames, slack: SLOW_MAX, slack_at: now }
     }
 
-    /// What is left now.
+    /// What is left of [`SLOW_MAX`] at `now`.
     pub(super) fn slack(&self, now: Time) -> Duration {
         let ratio = SLOW_PERIOD.as_secs() / SLOW_MAX.as_secs();
         let back = now.saturating_since(self.slack_at) / u32::try_from(ratio).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
 //! The task that owns the shared process.
 //!
-//! Knows: what comes from sessions and goes to them, which session keeps the others waiting, and when anything is
-//! due. Does not know: what is said, and on whose behalf (see [`mux`](crate::mux)).
+//! Knows: the queues from and to sessions, which session keeps the others waiting, and the deadlines.
+//! Does not know: the content of messages, or which session they belong to (see [`mux`](crate::mux)).
 //!
 //! Decision: a process that sends requests and does not read the answers is ended when 1 MiB of answers
 //! wait. To stop reading its output instead could leave both waiting for ever.
@@ -27,19 +27,18 @@ use crate::command::ServerCommand;
 use crate::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
 use process::ProcessState;
 
-/// So many steps are taken before other tasks have their turn; or as many as read [`READ_BYTES`] of what the
-/// process prints.
+/// The most steps before other tasks run. The task also stops after [`READ_BYTES`] were read.
 const STEPS_PER_TURN: u32 = 64;
-/// No more is taken from sessions while so many bytes wait for the process.
+/// While this many bytes wait for the process, no message is received from sessions.
 const WRITING_BYTES_MAX: usize = 64 << 10;
-/// With so many bytes of answers that the process asked for and does not read, it is given up. To stop
-/// reading instead could leave both waiting for each other for ever.
+/// The process is abandoned when this many bytes of answers to its own requests wait for it. If the bridge stopped
+/// reading instead, the bridge and the process could wait for each other forever.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
-/// Bytes read from the process at once, and in one turn: a pipe full of the shortest lines would keep the other
-/// tasks on this thread waiting for long.
+/// The most bytes that are read from the process at once, and between two turns of other tasks on this thread. A full
+/// pipe of short lines would otherwise take long.
 const READ_BYTES: usize = 8 << 10;
 
-/// The time. In tests it stands still until they set it forward.
+/// The clock of the owner. In tests the time changes only when the test sets it.
 struct OwnerClock {
     clock: Clock,
     #[cfg(test)]
@@ -66,12 +65,12 @@ impl OwnerClock {
     }
 }
 
-/// A frame for which its session has no room.
+/// A frame that does not fit into its session's queue.
 struct BlockedFrame {
     key: SessionKey,
     frame: Frame,
     since: Time,
-    /// When the session is closed for it.
+    /// When the session is closed because of it.
     until: Time,
 }
 
@@ -86,13 +85,13 @@ pub(super) struct ProcessOwner {
     departed: Pin<Box<Receiver<SessionKey>>>,
     server: ProcessState,
     backoff: RestartBackoff,
-    /// Lines for the process, and how much of them it has.
+    /// Lines for the process, and the number of bytes written.
     writing: Vec<u8>,
     written: usize,
-    /// How much of them at most answers what the process asked.
+    /// The bytes in `writing` that answer requests of the process, or an upper bound of them.
     answers_bytes: usize,
     blocked: Option<BlockedFrame>,
-    /// Bytes read from the process in this turn: most of them may have been no messages.
+    /// The bytes read from the process in this turn.
     turn_bytes: usize,
     buffer: Box<[u8]>,
     timer: Timer,
@@ -108,7 +107,7 @@ impl ProcessOwner {
         departed: Receiver<SessionKey>,
     ) -> Self {
         let limits = MuxLimits::default();
-        // What a client may post at once has to find room, as what the process prints has.
+        // The largest message must fit among the parked messages.
         let parked_bytes_max = limits.parked_bytes_max.max(command.longest_line());
         Self {
             children,
@@ -132,7 +131,7 @@ impl ProcessOwner {
         }
     }
 
-    /// Runs until no session is left and none can come.
+    /// Runs until no session is left and no handle exists that could add one.
     pub(super) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
         log::debug!("{}: {:?}", self.name, self.mux);
@@ -154,12 +153,13 @@ impl ProcessOwner {
         Poll::Pending
     }
 
-    /// Takes what comes from sessions. Returns whether anything came; `None` if nothing will.
+    /// Receives from sessions. Returns whether there was progress; `None` if no session is left and none can be
+    /// added.
     fn poll_sessions(&mut self, cx: &mut Context<'_>) -> Option<bool> {
         let mut moved = false;
         while let Poll::Ready(departed) = self.departed.as_mut().poll_next(cx) {
-            // The channel is closed when no session is left and none can come. That is seen here even while
-            // nothing is taken below.
+            // `None`: no session is left and none can be added. This is checked here because `input` may not be
+            // polled below.
             self.leave(departed?);
             moved = true;
         }
@@ -170,7 +170,7 @@ impl ProcessOwner {
             Poll::Pending => Some(moved),
             Poll::Ready(None) => None,
             Poll::Ready(Some(SessionInput::Join { key, name, frames })) => {
-                // The session may have left before it joined: departures have a channel of their own.
+                // The departure of a session may be received before its `Join`, because it has another channel.
                 if frames.is_closed() {
                     return Some(true);
                 }
@@ -192,13 +192,13 @@ impl ProcessOwner {
         self.blocked.take_if(|blocked| blocked.key == key);
     }
 
-    /// Hands on what the mux has decided: to sessions, and to what is written to the process.
+    /// Passes the outputs of the mux on to sessions and to the process. Returns whether there was progress.
     fn poll_outputs(&mut self, cx: &Context<'_>) -> bool {
         let mut moved = false;
         loop {
             if let Some(BlockedFrame { key, frame, since, until }) = self.blocked.take() {
                 let now = self.clock.now();
-                // No other session waits: then only the client's own pace counts.
+                // If no other session waits, this one may be slow.
                 let alone = self.sessions.len() == 1 && self.input.is_empty();
                 let Some(session) = self.sessions.get_mut(&key) else { continue };
                 match session.frames.poll_send(cx, &frame) {
@@ -220,7 +220,7 @@ impl ProcessOwner {
                     self.write_line(&line);
                     self.answers_bytes += line.len();
                     if self.answers_bytes > ANSWERS_BYTES_MAX {
-                        self.give_up("asks and does not read the answers");
+                        self.give_up("sends requests and does not read the answers");
                     }
                 }
                 Some(MuxOutput::Session(key, frame)) => {
@@ -244,7 +244,7 @@ impl ProcessOwner {
         self.writing.push(b'\n');
     }
 
-    /// Closes a session that keeps all others waiting.
+    /// Closes a session that has kept the others waiting for too long.
     fn close(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.remove(&key) {
             let frames = session.frames.discard() + 1;
@@ -298,7 +298,7 @@ mod tests {
     use crate::shared::frame_queue::{BYTES_MAX, FrameReceiver, frame_queue};
     use crate::shared::restart_backoff::{PAUSE_FIRST, STABLE_AFTER};
 
-    /// An owner that no executor runs, and the ends that sessions have.
+    /// An owner that is polled by the test, and the sessions' ends of its channels.
     struct OwnerTest {
         owner: ProcessOwner,
         input: Sender<SessionInput>,
@@ -309,7 +309,7 @@ mod tests {
         fn new() -> Self {
             let (sender, input) = bounded(16);
             let (departures, departed) = unbounded();
-            // Run under the name of a guard, this test program runs no test of that name, and ends.
+            // The guard is this test executable. It finds no test of this name, and exits.
             let command = ServerCommand::new("no-test-has-this-name", [""; 0]);
             let children = Children::new().expect("a thread");
             let owner =
@@ -317,7 +317,7 @@ mod tests {
             Self { owner, input: sender, departures }
         }
 
-        /// A session that has joined.
+        /// Adds a session.
         fn join(&mut self, key: u64) -> FrameReceiver {
             let (sender, frames) = frame_queue();
             let join =
@@ -342,8 +342,8 @@ mod tests {
             self.owner.clock.now = self.owner.clock.now.saturating_add(time);
         }
 
-        /// A process runs for so long, having said something, and ends. Returns the pause before the
-        /// next, in whole seconds.
+        /// Runs a process that prints a message and ends after `lived`. Returns the pause before the next start, in
+        /// whole seconds.
         fn pause_after(&mut self, lived: Duration) -> u64 {
             let (children, command) = (self.owner.children.clone(), self.owner.command.clone());
             let child = block_on(children.spawn(&command, None, "test")).expect("a process");
@@ -360,7 +360,7 @@ mod tests {
             not_before.saturating_since(now).as_secs()
         }
 
-        /// The process says something.
+        /// The process prints a message.
         fn says(&mut self, text: &str) {
             let message = Message::read(text.into(), None).expect("JSON");
             self.owner.mux.handle_server(&message, self.owner.clock.now());
@@ -393,7 +393,7 @@ mod tests {
         test.says(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         let takes = || block_on(smol::future::poll_once(slow.next())).flatten().is_some();
         assert!(takes(), "the answer");
-        // Each of these fills its queue.
+        // One such message fills the queue.
         let large = "x".repeat(BYTES_MAX);
         let large = format!(r#"{{"jsonrpc":"2.0","method":"m","params":["{large}"]}}"#);
         for wait in 1..=5 {
@@ -421,11 +421,11 @@ mod tests {
         let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
         let hello = Message::read(hello.into(), None).expect("JSON");
         test.input.try_send(SessionInput::Message(key, hello)).expect("room");
-        // Departures have a way of their own, which is looked at first.
+        // Departures have their own channel, which is received first.
         drop(frames);
         test.departures.try_send(key).expect("room");
         test.poll_sessions();
         assert_eq!((test.owner.mux.sessions(), test.owner.sessions.len()), (0, 0));
-        assert!(!test.owner.mux.wants_server(), "no process is started for nobody");
+        assert!(!test.owner.mux.wants_server(), "no process is started without a session");
     }
 }

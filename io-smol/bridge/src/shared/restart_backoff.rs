@@ -1,22 +1,22 @@
-//! How long to wait before a server that has ended is started again.
+//! The pause before a server that has ended is started again.
 
 use core::time::Duration;
 
-/// The pause after the first end; it doubles with each further one.
+/// The first pause: 1 s. Each further pause is twice as long, up to [`PAUSE_MAX`].
 pub const PAUSE_FIRST: Duration = Duration::from_secs(1);
-/// The longest pause.
+/// The longest pause: 30 s.
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// After a server that was of use for so long, the pauses begin anew.
+/// After a server that has run for this time (30 s), the next pause is [`PAUSE_FIRST`] again.
 pub const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// Pauses between starts.
+/// The sequence of pauses between starts.
 #[derive(Debug, Default)]
 pub(super) struct RestartBackoff {
     last: Option<Duration>,
 }
 
 impl RestartBackoff {
-    /// The pause after a server that was of use for so long: zero if it could not be started.
+    /// The pause after a server that has run for `lived`; zero if it could not be started.
     pub(super) fn next(&mut self, lived: Duration) -> Duration {
         let before = self.last.filter(|_| lived < STABLE_AFTER);
         let next = before.map_or(PAUSE_FIRST, |before| PAUSE_MAX.min(before * 2));

@@ -1,11 +1,11 @@
-//! The line to type instead of one that cannot be understood.
+//! Advice for a command line that cannot be parsed: the equivalent line to type.
 //!
-//! Knows: what supergateway and the programs named mcp-proxy call their flags, and what is the same
-//! here; how a command looks that was quoted as one word. Does not know: what flags do.
+//! Knows: the flags of supergateway and of the programs named mcp-proxy, and their equivalents here; how a command
+//! looks that was quoted as one word. Does not know: what flags do.
 //!
-//! Decision: those flags are answered with the line to type and are not taken as aliases. Several of
-//! them mean something else here (`--header`, `--baseUrl`), and a line that half works is harder to mend
-//! than one that says what to type.
+//! Decision: flags of other programs are answered with the line to type, and are not accepted as aliases. Several of
+//! them have no equivalent here (`--header`, `--baseUrl`), and a line that works only in part is harder to correct
+//! than one that is refused with its replacement.
 
 use core::{iter, slice};
 use std::ffi::{OsStr, OsString};
@@ -13,30 +13,32 @@ use std::ffi::{OsStr, OsString};
 use clap::{Arg, Command};
 use mcp_sse_bridge::command::word;
 
-/// How many values a flag has.
+/// The number of values of a flag.
 #[derive(Clone, Copy)]
 enum Values {
     None,
     One,
-    /// One, if what follows is no flag.
+    /// One value, if the next argument is not a flag.
     Optional,
     Two,
 }
 
-/// What another program's flag is here.
+/// The equivalent of another program's flag.
 #[derive(Clone, Copy)]
 enum Meaning {
     /// This flag, with the same value.
     Flag(&'static str),
-    /// These words, whatever its value.
+    /// These words. The value is dropped.
     Words(&'static [&'static str]),
-    /// The command to run, as a line for the shell.
+    /// The value is the command to run, as a line for the shell.
     Line,
+    /// `--log-level`.
     Level,
+    /// `--cors-origin`.
     Origin,
-    /// How to serve, of which there is one way.
+    /// The value names a transport. Only HTTP+SSE is possible.
     Transport,
-    /// A client of other servers, which this program is not.
+    /// The flag connects to another server, which is impossible here.
     Connect,
 }
 
@@ -82,29 +84,29 @@ const FOREIGN: [(&str, Values, Meaning); 33] = [
 /// The arguments that were not read yet.
 type Rest<'a> = iter::Peekable<iter::Skip<slice::Iter<'a, OsString>>>;
 
-/// What was typed, as far as it is understood.
+/// A command line that was parsed leniently.
 #[derive(Default)]
 struct ParsedLine {
-    /// What stands in front of the command to run, each word as a shell wants it.
+    /// The words in front of the command to run, quoted for a shell.
     flags: Vec<String>,
     /// The command to run.
     command: Vec<OsString>,
     /// The command to run, as a line for the shell.
     line: Option<String>,
-    /// Flags of other programs.
+    /// The flags of other programs that were given.
     foreign: Vec<String>,
-    /// What of them cannot be had here, and why.
+    /// A message about a flag of another program that has no equivalent.
     impossible: Option<String>,
-    /// `bridge` was typed.
+    /// Whether the command `bridge` was given.
     names_bridge: bool,
-    /// `bridge` was typed, or must be.
+    /// Whether the line to type has the command `bridge`.
     bridge: bool,
-    /// The first word that is no flag and no command of this program, without `bridge` in front.
+    /// The first word that is neither a flag nor a command of this program, if `bridge` was not given in front of it.
     stray: Option<String>,
 }
 
-/// What to print about `args`, which `cli` could not parse: the line to type, or why there is none. `None` if the
-/// parser's own message is better. `args` begins with the program's name.
+/// The message about `args`, which `cli` could not parse: the line to type, or why there is none. `None` if the
+/// message of the parser is better. `args` begins with the program's name.
 #[must_use]
 pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
     let read = ParsedLine::of(args, cli)?;
@@ -128,8 +130,8 @@ pub(crate) fn advice(args: &[OsString], cli: &Command) -> Option<String> {
     }
 }
 
-/// What to print if the whole command to run is one word that no program has for a name: the same line with the words
-/// apart, and for a shell to read. `None` if there is no white space in the word.
+/// The message if the whole command to run is one word that does not name a program: the line to type with separate
+/// words, and the line to type with a shell. `None` if the word contains no white space.
 #[must_use]
 pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<String> {
     let mut read = ParsedLine::of(args, cli)?;
@@ -145,16 +147,16 @@ pub(crate) fn advice_on_one_word(args: &[OsString], cli: &Command) -> Option<Str
     })
 }
 
-/// Whether a shell splits a line at white space and does nothing else with it.
+/// Whether a shell would only split `line` at white space.
 fn splits(line: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || " \t/._-+,:@=%".contains(c);
-    // A word with "=" in front of a program's name would set a variable.
+    // A first word with "=" would set a variable.
     let first = line.split_whitespace().next();
     line.chars().all(plain) && first.is_some_and(|word| !word.contains('='))
 }
 
 impl ParsedLine {
-    /// Reads what was typed. `None` if there is a flag that no known program has.
+    /// Parses a command line. `None` if it has a flag that no known program has.
     fn of(args: &[OsString], cli: &Command) -> Option<Self> {
         let mut read = Self::default();
         let mut rest = args.iter().skip(1).peekable();
@@ -184,7 +186,7 @@ impl ParsedLine {
         Some(read)
     }
 
-    /// Reads a flag, which is `arg` without its dashes, and its values.
+    /// Reads the flag `arg` (`flag` is the text without dashes) and its values.
     fn read_flag(
         &mut self,
         arg: &OsString,
@@ -208,7 +210,7 @@ impl ParsedLine {
         }
     }
 
-    /// Reads the value of a flag of this program's.
+    /// Reads the value of a flag of this program.
     fn read_own_value(&mut self, name: &str, rest: &mut Rest<'_>) -> Option<()> {
         let mut value = next_value(rest)?;
         if name == "shell" {
@@ -223,7 +225,7 @@ impl ParsedLine {
         Some(())
     }
 
-    /// Reads a flag of another program's, and what it is here.
+    /// Reads a flag of another program and its values, and adds its equivalent.
     fn read_foreign_flag(
         &mut self,
         name: &str,
@@ -268,12 +270,11 @@ impl ParsedLine {
             Meaning::Transport if given.eq_ignore_ascii_case("sse") => {}
             Meaning::Line => self.line = value,
             Meaning::Transport => {
-                let why = "mcp-sse serves HTTP+SSE, and by no other transport";
+                let why = "mcp-sse serves HTTP+SSE and no other transport";
                 self.impossible = Some(format!("--{name} {given}: {why}"));
             }
             Meaning::Connect => {
-                let why =
-                    "mcp-sse serves a program on this machine, and connects to no other server";
+                let why = "mcp-sse serves a program on this machine, and does not connect to other servers";
                 self.impossible = Some(format!("--{name}: {why}"));
             }
         }
@@ -284,7 +285,7 @@ impl ParsedLine {
         match &self.line {
             Some(line) if !splits(line) => self.typed_for_shell(line),
             Some(line) => self.typed_with(line.split_whitespace().map(str::to_owned)),
-            // What the bridge is to run was not typed, or not as a word of its own.
+            // The command to run was not given, or not as a separate word.
             None if self.bridge && !self.says_what_to_run() => {
                 self.typed_with(["COMMAND".to_owned()])
             }
@@ -311,7 +312,7 @@ fn is_flag(arg: &OsStr) -> bool {
     arg.as_encoded_bytes().starts_with(b"-")
 }
 
-/// A flag of this program's, or of one of its commands.
+/// The flag of this program or of one of its commands that has this name.
 fn own_flag<'c>(cli: &'c Command, name: &str) -> Option<&'c Arg> {
     let all = iter::once(cli).chain(cli.get_subcommands());
     all.flat_map(Command::get_arguments).find(|arg| arg.get_long() == Some(name))

@@ -1,6 +1,6 @@
-//! The flags of the bridge: what to run, and how.
+//! The flags of the bridge that name the servers and how they run.
 //!
-//! Knows: what a person typed. Does not know: where to listen (those flags are `mcp-sse-demo`'s).
+//! Knows: the command line. Does not know: the flags for listening, which are in `mcp-sse-demo`.
 
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
@@ -17,42 +17,44 @@ use mcp_sse_demo::options::values::{
     CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time,
 };
 
-/// The flags that say what to run, and how.
+/// The flags that name the servers and how they run.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What to run")]
 pub(super) struct Run {
-    /// Run this line by the shell (sh -c) instead of a command.
+    /// Run this line with the shell (sh -c) instead of a command.
     #[arg(long, value_name = "LINE", conflicts_with = "command")]
     shell: Option<OsString>,
-    /// The directory to run in. By default the current one.
+    /// The working directory of the process. By default the current one.
     #[arg(long, value_name = "DIRECTORY")]
     cwd: Option<PathBuf>,
     /// Set a variable of the process's environment. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
     env: Vec<Variable>,
-    /// Hand down only HOME, LOGNAME, PATH, SHELL, TERM and USER, and what --env says.
+    /// Let the process inherit only HOME, LOGNAME, PATH, SHELL, TERM and USER, besides the variables
+    /// of --env.
     #[arg(long)]
     clean_env: bool,
-    /// Make a header field of the request that opens a session a variable of that session's process,
-    /// as in X-Api-Key=API_KEY. Nothing else of any request gets there. May be repeated.
+    /// Pass a header field of the request that opens a session to that session's process, as an
+    /// environment variable: X-Api-Key=API_KEY. No other field is passed. May be repeated.
     #[arg(long, value_name = "FIELD=VARIABLE")]
     header_to_env: Vec<HeaderToEnv>,
-    /// Do not make up for the handshake of clients that reconnect without one.
+    /// Do not initialize the server for clients that reconnect without a handshake.
     #[arg(long)]
     no_auto_initialize: bool,
-    /// Run one process for all sessions instead of one for each. They then share its state, its log
-    /// level and its notifications, and it cannot ask their clients anything.
+    /// Run one process for all sessions instead of one for each. The sessions then share its state, its
+    /// log level and its notifications, and it cannot send requests to their clients.
     #[arg(long, conflicts_with_all = ["header_to_env", "no_auto_initialize"])]
     shared: bool,
     /// Serve the servers in this file, {"mcpServers": {"name": {"command", "args", "env", "cwd"}}},
     /// each at /name/sse.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["shell", "command", "cwd", "env"])]
     config: Option<PathBuf>,
-    /// Start the server, shake hands with it, say what it is or what is wrong with it, and end.
+    /// Try out the servers instead of serving them: start each, do the handshake, list its tools, and
+    /// print what it is or what is wrong with it.
     #[arg(long)]
     check: bool,
-    /// With --check: how long each server may take for everything that it is asked, the download of its
-    /// package included, or "off".
+    /// With --check: how long each server may take to answer all requests, or "off". The time includes
+    /// the download of its package.
     #[arg(
         long,
         value_name = "TIME",
@@ -61,15 +63,15 @@ pub(super) struct Run {
         value_parser = parse_time
     )]
     check_timeout: TimeFlag,
-    /// The most lines that one process prints on stderr and that are logged, in each second, or
-    /// "unlimited". The rest is counted.
+    /// The most lines of one process's stderr that are logged in each second, or "unlimited". The rest is
+    /// counted.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count)]
     stderr_lines_per_second: CountFlag,
-    /// The most bytes of such lines, in each second, or "unlimited".
+    /// The most bytes of one process's stderr that are logged in each second, or "unlimited".
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_size)]
     stderr_bytes_per_second: SizeFlag,
-    /// The program to run and its arguments, all that follows it. No shell looks at them. A "--" may
-    /// stand in front.
+    /// The program to run, and all its arguments. They are run without a shell. A "--" may be in
+    /// front.
     #[arg(
         trailing_var_arg = true,
         value_name = "COMMAND",
@@ -84,11 +86,11 @@ fn variable() -> impl TypedValueParser<Value = Variable> {
 }
 
 impl Run {
-    /// What the flags say to run. Whether there are such programs, [`ServerCommand::is_there`] tells.
+    /// The servers that the flags name. It is not checked whether their programs exist.
     ///
     /// # Errors
     ///
-    /// What cannot be run, and why not.
+    /// Returns the message of an invalid servers file or directory.
     pub(super) fn servers(&self) -> Result<Vec<BridgedServer>, String> {
         let mut servers = match &self.config {
             Some(file) => servers_file::read(file).map_err(|error| format!("--config {error}"))?,
@@ -103,11 +105,11 @@ impl Run {
         Ok(servers)
     }
 
-    /// The same, and each of them can be found.
+    /// The servers that the flags name, after a check that their programs exist.
     ///
     /// # Errors
     ///
-    /// As [`servers`](Self::servers), and which program there is not.
+    /// Returns the errors of [`servers`](Self::servers), and a message if a program does not exist.
     pub(super) fn runnable_servers(&self) -> Result<Vec<BridgedServer>, String> {
         let servers = self.servers()?;
         match servers.iter().find(|server| !server.command.is_there()) {
@@ -137,31 +139,32 @@ impl Run {
         Ok(command.cwd(self.cwd.clone()).env(self.env.iter().cloned()))
     }
 
-    /// Allows pages of other origins to send the fields of `--header-to-env`, which would otherwise fail in a preflight.
+    /// Allows pages of other origins to send the fields of `--header-to-env`. Without this, the browser's preflight
+    /// request would be refused.
     pub(super) fn allow_headers(&self, builder: ConfigBuilder) -> ConfigBuilder {
         let fields = self.header_to_env.iter().map(HeaderToEnv::field);
         fields.fold(builder, |builder, field| builder.cors_header(field))
     }
 
-    /// Whether the servers are only to be tried out.
+    /// Whether the servers have to be tried out instead of being served.
     #[must_use]
     pub(super) const fn checks(&self) -> bool {
         self.check
     }
 
-    /// How long a trial of one server may take; `None` if there is no limit.
+    /// How long the check of one server may take; `None` is unlimited.
     #[must_use]
     pub(super) const fn check_timeout(&self) -> Option<Duration> {
         self.check_timeout.0
     }
 
-    /// How much of what each process prints on stderr is logged.
+    /// How much of each process's stderr is logged.
     #[must_use]
     pub(super) const fn stderr_rate(&self) -> StderrRate {
         StderrRate::new(self.stderr_lines_per_second.0, self.stderr_bytes_per_second.0)
     }
 
-    /// How processes are shared.
+    /// Whether sessions share a process.
     #[must_use]
     pub(super) const fn sharing(&self) -> ProcessSharing {
         if self.shared {
@@ -171,13 +174,13 @@ impl Run {
         }
     }
 
-    /// Which paths servers have.
+    /// The paths at which the servers are served.
     #[must_use]
     pub(super) const fn paths(&self) -> ServicePaths {
         if self.config.is_some() { ServicePaths::PerName } else { ServicePaths::Root }
     }
 
-    /// Whether the command is one word with white space in it, and no program has it for a name.
+    /// Whether the command is one word that contains white space and does not name a program.
     #[must_use]
     pub(super) fn is_one_word(&self) -> bool {
         let [one] = &*self.command else { return false };
@@ -185,7 +188,7 @@ impl Run {
         spaced && self.command().is_ok_and(|command| !command.is_there())
     }
 
-    /// What to call the server in a client's configuration.
+    /// The name of the server in a client's configuration.
     fn name(&self) -> String {
         let program = self.command.first().map(Path::new);
         let stem = program.and_then(Path::file_stem);
@@ -193,7 +196,7 @@ impl Run {
     }
 }
 
-/// How a command is written in a file, if it was written as one word.
+/// A hint how to write a command in a servers file, if it was written as one word.
 fn apart(program: &OsStr) -> Option<String> {
     let mut words = program.to_str()?.split_whitespace();
     let (command, args) = (words.next()?, words.collect::<Vec<_>>());
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         assert_eq!(given.name(), "sh");
         assert_eq!(given.sharing(), ProcessSharing::PerSession { auto_initialize: true });
-        // And what is behind its name, with or without them.
+        // Words after the program's name are its arguments, also without "--" in front.
         let given = run(&["--cwd", "/", "sh", "--cwd", "--", "-c"]).unwrap();
         assert_eq!(given.command().unwrap().to_string(), "sh --cwd -- -c");
         let shell = run(&["--shell", "a | b", "--no-auto-initialize"]).unwrap();
@@ -259,7 +262,7 @@ mod tests {
         refused(&[], "<COMMAND>");
         refused(&["--shell", "x", "--", "sh"], "cannot be used with");
         refused(&["--env", "x", "--", "sh"], "expected NAME=VALUE");
-        refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides what is run");
+        refused(&["--header-to-env", "X-Y=PATH", "--", "sh"], "decides which code is run");
         refused(&["--cwd", "/nothing", "--", "sh"], "--cwd /nothing: there is no such directory");
         refused(&["--", "no-such-program"], "there is no program no-such-program");
         refused(&["--shared", "--header-to-env", "X-Y=Y", "--", "sh"], "cannot be used with");

@@ -1,4 +1,4 @@
-//! `bridge --check`: tries servers out, several at once, and says in their order what comes of each.
+//! `bridge --check`: tries out servers, several at once, and prints the results in the servers' order.
 
 use core::time::Duration;
 use std::thread;
@@ -10,18 +10,18 @@ use mcp_sse_bridge::servers_file::BridgedServer;
 
 use crate::failure::Failure;
 
-/// So many servers are tried out at once.
+/// The most servers that are tried out at once.
 const TRIED_AT_ONCE: usize = 8;
 
-/// A line to print about a server that is tried out.
+/// A line to print about a server.
 enum ReportLine {
     Works(String),
     Fails(String),
-    /// On stderr, and no verdict.
+    /// A line for stderr that is not a result.
     Note(String),
 }
 
-/// Tries every server out. Fails if one of them does.
+/// Tries out every server. Fails if one of them fails.
 pub(super) fn try_all(
     servers: Vec<BridgedServer>,
     timeout: Option<Duration>,
@@ -32,7 +32,7 @@ pub(super) fn try_all(
     for server in servers {
         let (lines, printed) = unbounded();
         results.push(printed);
-        // The queue is read until it is empty.
+        // `send_blocking` cannot fail: the receiver exists, and the channel is unbounded.
         let _ = work.send_blocking((server, lines));
     }
     work.close();
@@ -62,20 +62,20 @@ pub(super) fn try_all(
     if failed { Err(Failure::Printed) } else { Ok(()) }
 }
 
-/// Tries one server out. Its lines are printed when its turn has come, except that it is waited for, which is
-/// printed at once.
+/// Tries out one server. Its lines are sent to `lines` and printed after those of earlier servers. Reports that it
+/// has not answered yet are printed immediately.
 fn try_one(
     BridgedServer { name, command }: &BridgedServer,
     timeout: Option<Duration>,
     lines: &Sender<ReportLine>,
 ) {
-    // They are read to the end.
+    // The receiver reads until the sender is dropped.
     let tell = |line| drop(lines.send_blocking(line));
-    // Of its own: counts and last lines are this server's.
+    // Each server has its own `Children`, so that the counters and last stderr lines are those of this server.
     let children = match Children::new() {
         Ok(children) => children,
         Err(error) => {
-            let why = format!("mcp-sse: {name}: cannot look after its process: {error}");
+            let why = format!("mcp-sse: {name}: cannot supervise its process: {error}");
             return tell(ReportLine::Fails(why));
         }
     };
@@ -90,7 +90,7 @@ fn try_one(
         tell(ReportLine::Note(format!("mcp-sse: {name}: its process cannot be ended")));
     }
     if found.is_err() {
-        // All of it is there only now.
+        // stderr is complete only after the process has ended.
         let last = children.last_stderr();
         if !last.is_empty() {
             tell(ReportLine::Note("its stderr ended with:".into()));

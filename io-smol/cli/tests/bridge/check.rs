@@ -1,4 +1,4 @@
-//! `--check`: the first thing that a user runs.
+//! `mcp-sse bridge --check`.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::output;
 
-/// A server that has three tools on two pages, asks something meanwhile, and fails as MODE says.
+/// A server that has three tools on two pages, sends a request of its own, and fails as the variable MODE says.
 const SERVER: &str = r#"
 echo "$MODE: a line of stderr" >&2
 [ "$MODE" = exits ] && exit 7
@@ -38,7 +38,7 @@ while IFS= read -r line; do
 done
 "#;
 
-/// What the command says on stdout and stderr, and how it ends.
+/// Runs the command to its end. Returns its output and its exit status.
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sse"));
     command.args(["bridge", "--check"]).args(args);
@@ -72,7 +72,7 @@ fn last_line_without_an_end_is_read() {
     assert_eq!((code, &*told), (Some(0), ""));
 }
 
-/// As a server's stdin is when it exits, a moment before its stdout.
+/// A server that exits closes its stdin shortly before its stdout.
 #[test]
 fn last_line_of_a_server_that_has_closed_its_input_is_read() {
     let (code, said, told) = mode("leaving");
@@ -92,12 +92,12 @@ fn check_of_a_failing_server_says_why() {
     check("dies", "exited with status 137 before it had answered");
     check("refuses", "answered initialize with an error: not you (-1)");
     let (code, _, told) = mode("broken");
-    let why = "answered initialize with what is no answer to it";
+    let why = "answered initialize with an invalid result";
     assert!(
         code == Some(1) && told.contains(why) && told.contains("cannot be passed on"),
         "{told}"
     );
-    check("odd", "answered initialize with what is no answer to it");
+    check("odd", "answered initialize with an invalid result");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn server_that_closes_its_input_fails_the_check() {
     assert!(told.starts_with("mcp-sse: sh: closed its stdin"), "{told}");
 }
 
-/// Each waits for what the other does, the first until the second has answered everything.
+/// The first server answers only after the second has answered everything, so both must run at once.
 #[test]
 fn check_of_a_file_runs_at_once_and_reports_in_order() {
     let scratch = Scratch::new();

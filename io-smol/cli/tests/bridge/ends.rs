@@ -1,4 +1,4 @@
-//! Every process ends, whatever becomes of its session or of the bridge.
+//! Every process ends, however its session or the bridge ends.
 
 use core::time::Duration;
 use std::io::Read;
@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
 
-/// By when no process of a session that has ended is looked for any more. By design it is 5 s, and so
-/// it is measured, where nothing else keeps the machine busy.
+/// How long the processes of an ended session may still run. By design they end within 5 s; the rest is for a busy
+/// machine.
 const GONE: Duration = Duration::from_secs(10);
 const _: () = assert!(2 * mcp_sse_bridge::ending::STEP.as_secs() < 5);
 
@@ -22,7 +22,7 @@ fn grandchild_ignoring_sigterm_is_killed() {
     for mode in ["stubborn", "immortal", "leaver", "forker"] {
         let mut stream = bridge.open(mode);
         stream.begin();
-        // The guard, the server, and for "stubborn" a shell with its sleep.
+        // At least the guard and the server. "stubborn" also has a shell with its `sleep`.
         within(LONG, "all of them", || bridge.descendants().len() >= 2);
         drop(stream);
         bridge.wait_for_no_descendants(GONE);
@@ -37,13 +37,13 @@ fn server_killed_leaves_no_processes() {
     let mut stream = bridge.open("stubborn");
     stream.begin();
     within(LONG, "all of them", || bridge.descendants().len() == 4);
-    // The guard is first, and the server second.
+    // The guard has the lowest process id, and the server the next.
     let mut pids = bridge.descendants();
     pids.sort_unstable();
     kill(pids[1], Signal::KILL);
     stream.expect_end();
     bridge.wait_for_no_descendants(GONE);
-    // If somebody kills the guard itself, the others follow.
+    // If the guard is killed, the other processes end too.
     let mut stream = bridge.open("stubborn");
     stream.begin();
     within(LONG, "all of them", || bridge.descendants().len() == 4);
@@ -62,12 +62,12 @@ fn kill(pid: u32, signal: Signal) {
 fn connection_cut_at_every_byte_leaves_no_processes() {
     let bridge = Bridge::start(&["--log-level", "warn"]);
     let request = get("stubborn");
-    // In the middle of the request that opens a stream.
+    // The connection ends in the middle of the request that opens a stream.
     for at in 0..request.len() {
         let mut client = Client::connect(bridge.address());
         client.send(&request[..at]);
     }
-    // In the middle of a post, with its stream.
+    // The connections end in the middle of a post.
     let length = post_request(&bridge.open("stubborn").endpoint, INITIALIZE).len();
     for at in 0..=length {
         let stream = bridge.open("stubborn");
@@ -76,7 +76,7 @@ fn connection_cut_at_every_byte_leaves_no_processes() {
         poster.send(&post[..at]);
         if at % 2 == 0 { drop((stream, poster)) } else { drop((poster, stream)) }
     }
-    // In the middle of what the stream says.
+    // The connection ends in the middle of an event.
     let exchange = {
         let mut whole = Vec::new();
         let mut socket = exchange(&bridge);
@@ -103,8 +103,7 @@ fn connection_cut_at_every_byte_leaves_no_processes() {
     bystander.check_alive("afterwards");
 }
 
-/// The connection of a stream that says its endpoint and the answer to an `initialize`, of which
-/// nothing has been read that is not to be read again.
+/// Opens a stream and initializes its session. No byte of the response has been read from the returned connection.
 fn exchange(bridge: &Bridge) -> TcpStream {
     use std::io::Write;
     let mut socket = TcpStream::connect(bridge.address()).expect("a connection");
@@ -136,7 +135,7 @@ fn thousand_clients_come_and_go_without_leftover_processes() {
                     for round in (0..rounds).filter(|round| round % 4 == worker) {
                         let mut stream = bridge.open("");
                         stream.begin();
-                        // Half of them have something under way when they leave.
+                        // Half of the clients leave with a request in flight.
                         if round % 8 < 4 {
                             stream.say(&call(1, "[]"));
                             if round % 8 < 2 {
@@ -158,7 +157,7 @@ fn thousand_clients_come_and_go_without_leftover_processes() {
     come_and_go(ROUNDS);
     within(LONG, "descriptors as before", || bridge.descriptors() <= descriptors);
     let grown = bridge.resident().saturating_sub(resident);
-    // An allocator keeps some; a leak of a kilobyte a session would be more.
+    // The allocator keeps some memory. A leak of a kilobyte for each session would be more.
     assert!(grown < ROUNDS as u64, "{grown} KiB in {ROUNDS} sessions");
 }
 
@@ -191,10 +190,10 @@ fn bridge_stopped_ends_all_processes() {
     idle.expect_end();
     stubborn.expect_end();
     leaver.expect_end();
-    // A request is under way in this one.
+    // This session has a request in flight.
     deaf.client.wait_for_end();
     assert_eq!(bridge.wait_for_end(), Some(0));
-    assert_eq!(bridge.descendants(), [0; 0], "the bridge waits for them");
+    assert_eq!(bridge.descendants(), [0; 0], "the bridge has waited for its processes");
 }
 
 #[test]
@@ -210,11 +209,14 @@ fn bridge_signalled_twice_kills_processes_at_once() {
     bridge.signal(Signal::TERM);
     bridge.wait_for_log("shutting down");
     within(LONG, "the end of the idle session", || bridge.descendants().len() == 2);
-    // A request is under way in the other, and there is no end to the grace.
+    // The other session has a request in flight, and the shutdown grace is unlimited.
     let again = Instant::now();
     bridge.signal(Signal::TERM);
     assert_eq!(bridge.wait_for_end(), Some(0));
-    // Whoever waits does so twice: for an end behind that of its input, and for one behind SIGTERM.
-    assert!(again.elapsed() < 2 * mcp_sse_bridge::ending::STEP, "nobody is waited for");
+    // Without the second signal, the bridge would wait for both steps of an end.
+    assert!(
+        again.elapsed() < 2 * mcp_sse_bridge::ending::STEP,
+        "the bridge does not wait for the steps of an end"
+    );
     assert_eq!(bridge.descendants(), [0; 0]);
 }

@@ -1,4 +1,4 @@
-//! What a request can influence: a variable that the operator named, of its own process.
+//! A request can only set variables that the operator has named, and only in its own session's process.
 
 use std::time::Instant;
 
@@ -7,7 +7,8 @@ use mcp_sse_tests::scratch::Scratch;
 
 use crate::support::{Bridge, INITIALIZE, StreamExt};
 
-/// What a process sees that was started for a session with these header fields and this query.
+/// The directory, variables and arguments of a process that was started for a session with these header fields and
+/// this target.
 fn seen(bridge: &Bridge, target: &str, fields: &str) -> String {
     let request =
         format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Mode: environment\r\n{fields}\r\n");
@@ -19,7 +20,7 @@ fn seen(bridge: &Bridge, target: &str, fields: &str) -> String {
 }
 
 #[test]
-fn nothing_in_a_request_influences_what_runs() {
+fn request_does_not_influence_the_command() {
     let scratch = Scratch::new();
     let directory = scratch.as_path().canonicalize().expect("a directory");
     let directory = directory.to_str().expect("a name");
@@ -29,7 +30,7 @@ fn nothing_in_a_request_influences_what_runs() {
     let evil = "EVIL: yes\r\nX-EVIL: yes\r\nPWD: /\r\nX-Forwarded-Prefix: /x\r\nCwd: /\r\n";
     let target = "/sse?command=evil&args=evil&cwd=/&env=EVIL=yes&EVIL=yes&url=x";
     assert_eq!(seen(&bridge, target, evil), usual);
-    // What was named, and for this session alone.
+    // The named field becomes a variable, only for this session.
     let named = format!(r#"["{directory}","k; $(id)","none","1","fixed argument"]"#);
     assert_eq!(seen(&bridge, "/sse", "x-api-key: k; $(id)\r\n"), named);
     assert_eq!(seen(&bridge, "/sse", ""), usual);
@@ -38,7 +39,7 @@ fn nothing_in_a_request_influences_what_runs() {
 }
 
 #[test]
-fn operators_environment_wins() {
+fn env_flag_overrides_inherited_variables() {
     let flags = ["--clean-env", "--env", "EVIL=good", "--env", "PYTHONUNBUFFERED="];
     let bridge = Bridge::start(&flags);
     let seen = seen(&bridge, "/sse", "");
@@ -52,8 +53,8 @@ fn shell_line_is_run_by_the_shell() {
     bridge.bystander();
 }
 
-/// What was named for one session is not there for the next, whether the first has ended or not, and
-/// whether the operator gave a default or not.
+/// A session without the header field does not get the variable of another session, whether the other session has
+/// ended or not, and whether the operator has set a default or not.
 #[test]
 fn header_variable_of_one_session_is_absent_from_the_next() {
     let variable = |seen: &str| seen.split(',').nth(1).expect("a variable").to_owned();
@@ -65,7 +66,7 @@ fn header_variable_of_one_session_is_absent_from_the_next() {
         let with = |key: &str| variable(&seen(&bridge, "/sse", &format!("X-Api-Key: {key}\r\n")));
         let without = || variable(&seen(&bridge, "/sse", ""));
         assert_eq!(with("first"), r#""first""#);
-        assert_eq!(without(), otherwise, "behind a session that has ended");
+        assert_eq!(without(), otherwise, "after a session that has ended");
         let mut open = Stream::open_with(
             bridge.address(),
             "GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Mode:\r\nX-Api-Key: second\r\n\r\n",
@@ -77,7 +78,7 @@ fn header_variable_of_one_session_is_absent_from_the_next() {
     }
 }
 
-/// What `--header-to-env` asks for is not to fail in a browser's preflight.
+/// A browser's preflight allows the fields of `--header-to-env`.
 #[test]
 fn preflight_allows_the_fields_that_become_variables() {
     let cors = ["--cors-origin", "http://localhost:*", "--cors-header", "X-Trace"];
@@ -100,7 +101,7 @@ fn preflight_allows_the_fields_that_become_variables() {
     }
 }
 
-/// Who opens sessions one after the other does not fill the log with what becomes of each.
+/// A client that opens many failing sessions causes one log line a second.
 #[test]
 fn failing_sessions_are_logged_once_a_second() {
     const SESSIONS: u64 = 60;

@@ -39,7 +39,7 @@ fn fifty_clients(flags: &[&str]) {
 fn many_requests_at_once_are_answered_in_order() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.bystander();
-    // As many as may be under way, and then some that are held.
+    // More requests than may be in flight: the others are held.
     let calls: Vec<_> = (1..=200).map(|id| stream.post_request(&call(id, "[]"))).collect();
     let mut poster = mcp_sse_tests::client::Client::connect(bridge.address());
     poster.send(calls.concat());
@@ -58,7 +58,7 @@ fn stream_without_messages_starts_no_process() {
     let mut used = bridge.bystander();
     used.check_alive("ghosts");
     assert_eq!(health(bridge.address()).sessions, 11);
-    // Its guard and itself.
+    // The server and its guard.
     assert_eq!(bridge.descendants().len(), 2);
     drop(ghosts);
     used.check_alive("ghosts that left");

@@ -1,5 +1,5 @@
-//! `mcp-sse bridge`, the whole command, with servers that are scripts of the shell.
-#![cfg(target_os = "linux")] // What is left of processes is looked for in /proc.
+//! Tests of the command `mcp-sse bridge` with servers that are shell scripts.
+#![cfg(target_os = "linux")] // The tests look for processes in /proc.
 
 mod check;
 mod ends;

@@ -1,4 +1,4 @@
-//! Order, and clients without memory.
+//! The order of messages, and clients that omit the handshake.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, within};
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-/// A bridge whose servers write down what they hear.
+/// A bridge whose servers write their input to a file.
 fn recording(flags: &[&str]) -> (Bridge, impl Fn() -> Vec<String>) {
     let scratch = Scratch::new();
     let file = scratch.path("record");
@@ -40,7 +40,7 @@ fn missing_initialize_is_sent_by_the_bridge() {
     let bridge = Bridge::start(&[]);
     let mut stream = bridge.open("");
     stream.say(&call(7, "[\"lost\"]"));
-    // Not the answer to our initialize, which the server gives first.
+    // The server's answer to the bridge's own `initialize` is not passed on.
     assert_eq!(stream.message(), answer(7, "[\"lost\"]"));
     stream.check_alive("later");
 }
@@ -57,7 +57,7 @@ fn process_of_a_client_without_handshake_gets_one() {
     assert!(hello.contains(r#""id":2147483647,"#), "{hello}");
     assert!(hello.contains(r#""protocolVersion":"2025-11-25""#), "{hello}");
     assert!(hello.contains(r#""name":"mcp-sse-bridge""#), "{hello}");
-    // This server never answers, so nothing else is passed on.
+    // This server does not answer `initialize`, so no other message is passed on.
     assert_eq!(heard().len(), 1);
     let (bridge, heard) = recording(&["--no-auto-initialize"]);
     let mut stream = bridge.open("record");
@@ -67,7 +67,7 @@ fn process_of_a_client_without_handshake_gets_one() {
 }
 
 #[test]
-fn requests_under_way_are_cancelled_when_the_client_leaves() {
+fn requests_in_flight_are_cancelled_when_the_client_leaves() {
     let (bridge, heard) = recording(&[]);
     let mut stream = bridge.open("record");
     stream.say(INITIALIZE);

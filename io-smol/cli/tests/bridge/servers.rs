@@ -1,4 +1,4 @@
-//! Several servers of one file.
+//! Several servers in one file.
 
 use std::process::Command;
 
@@ -38,7 +38,7 @@ fn each_has_its_own(flags: &[&str]) {
         assert!(told.contains(&format!(r#""{name}","1","#)), "{name}: {told}");
         stream.say(&call(2, "[]"));
         assert_eq!(stream.message(), answer(2, "[]"));
-        // Below another's path it is nobody's.
+        // A session of one server does not exist below the path of another.
         let post = stream.post_request(&call(3, "[]"));
         let post = String::from_utf8(post).expect("text");
         let path = format!("/{name}/messages");
@@ -72,7 +72,7 @@ fn several_servers_can_each_be_shared() {
         assert_eq!(stream.message(), answer(1, r#"{"capabilities":{}}"#));
         streams.push(stream);
     }
-    // Two processes and their guards.
+    // Two servers and their guards.
     assert_eq!(bridge.descendants().len(), 4);
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bridge, LONG, StreamExt, within};
 
-/// A server for the shell that answers with params, and does more where the method says so. It writes
-/// down what it hears, and does not start while a file is there.
+/// A server as a shell script. It answers each request with its params, and has a special behaviour for some methods.
+/// It writes its input to a file, and does not start while a certain file exists.
 const SERVER: &str = r#"
 [ -e "$BROKEN" ] && exit 3
 while IFS= read -r line; do
@@ -64,7 +64,7 @@ impl Shared {
         Stream::open(self.bridge.address())
     }
 
-    /// A session that has shaken hands.
+    /// A session after its handshake.
     #[track_caller]
     fn begin(&self) -> Stream {
         let mut stream = self.open();
@@ -76,7 +76,7 @@ impl Shared {
         stream
     }
 
-    /// What the server has heard, without what each handshake ends with.
+    /// The messages that the server has received, without `notifications/initialized`.
     fn heard(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.scratch.path("RECORD")).unwrap_or_default();
         let values = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
@@ -108,7 +108,7 @@ fn fifty_clients_with_equal_ids_get_their_own_answers() {
                 let mut stream = shared.begin();
                 let mut poster = Client::connect(shared.bridge.address());
                 let params = |id: u32| format!("\"client {client} call {id}\"");
-                // All at once: as many are in flight as may be.
+                // All requests are sent at once.
                 let calls: Vec<_> =
                     (1..=100).map(|id| stream.post_request(&call(id, &params(id)))).collect();
                 poster.send(calls.concat());
@@ -121,15 +121,15 @@ fn fifty_clients_with_equal_ids_get_their_own_answers() {
             });
         }
     });
-    // Its guard and itself.
+    // The server and its guard.
     assert_eq!(shared.bridge.descendants().len(), 2);
     assert!(!shared.bridge.log().contains(" WARN "));
     let heard = shared.heard();
     assert_eq!(heard.len(), 1 + 50 * 100);
-    assert_eq!(heard[0]["params"]["capabilities"], json!({}), "nobody's");
+    assert_eq!(heard[0]["params"]["capabilities"], json!({}), "no capabilities");
 }
 
-/// Sessions, their posts and the process are each on another thread, and the process is still one.
+/// The sessions, their posts and the process are on different threads, and there is only one process.
 #[test]
 fn clients_of_two_workers_share_one_process() {
     let shared = Shared::start_with(&["--workers", "2"]);
@@ -146,7 +146,7 @@ fn clients_of_two_workers_share_one_process() {
             });
         }
     });
-    assert_eq!(shared.bridge.descendants().len(), 2, "its guard and itself");
+    assert_eq!(shared.bridge.descendants().len(), 2, "the server and its guard");
     let mut streams: Vec<_> = (0..8).map(|_| shared.begin()).collect();
     streams[0].say(&method("loud", 2));
     for stream in &mut streams {
@@ -183,7 +183,7 @@ fn sessions_survive_an_exit_of_the_shared_process() {
     assert_eq!(one.message(), died(8));
     assert_eq!(other.message(), died(7));
     shared.bridge.wait_for_log("MCP server process exited (status 5); 2 requests are lost");
-    // The next one is greeted like the last, and asked what was said meanwhile.
+    // The next process gets the same `initialize`, and then the messages that have arrived meanwhile.
     other.say(&call(9, "[1]"));
     assert_eq!(other.message(), answer(9, "[1]"));
     one.say(&call(9, "[2]"));
@@ -245,7 +245,7 @@ fn subscriptions_belong_to_their_session() {
     one.say(&ask(3, "resources/unsubscribe"));
     assert_eq!(one.message(), answer(3, "{}"));
     one.say(&ask(4, "update"));
-    // Only to the one that still wants it.
+    // Only the session that is still subscribed gets the update.
     assert_eq!(one.message(), answer(4, params));
     let told = other.message();
     assert!(told.contains("notifications/resources/updated"), "{told}");
@@ -268,7 +268,7 @@ fn shared_server_failing_to_restart_is_reported_and_retried() {
     shared.set_broken(true);
     stream.say(&method("die", 2));
     assert_eq!(stream.message(), died(2));
-    // Nobody waits for longer than this outage may take.
+    // Requests wait for at most the time of an outage.
     stream.say(&call(3, "[]"));
     let told = stream.message();
     assert!(
@@ -286,11 +286,11 @@ fn shared_server_failing_to_restart_is_reported_and_retried() {
 fn session_not_reading_is_closed_and_others_go_on() {
     let shared = Shared::start();
     let (deaf, mut other) = (shared.begin(), shared.begin());
-    // Each time everybody is sent 256 KiB, until no buffer on the way to the deaf takes more.
+    // Each notification of 256 KiB goes to all sessions, until all buffers to the client that does not read are full.
     let mut id = 1;
     while health(shared.bridge.address()).sessions == 2 {
         id += 1;
-        assert!(id < 400, "this much has no place");
+        assert!(id < 400, "the buffers are never full");
         other.say(&method("loud", id));
         assert!(other.message().contains("noise"));
         assert_eq!(other.message(), answer(id, "{}"));
@@ -372,7 +372,7 @@ fn process_not_reading_ends_with_the_bridge() {
     let mut stream = shared.begin();
     stream.say(&method("deaf", 2));
     let before = shared.bridge.written();
-    // Larger than a pipe and what is taken while it is full.
+    // Larger than a pipe and the bytes that are accepted while it is full.
     stream.say(&call(3, &format!("\"{}\"", "x".repeat(400 << 10))));
     within(LONG, "a full pipe", || shared.bridge.written() >= before + (64 << 10));
     shared.bridge.signal(rustix::process::Signal::TERM);

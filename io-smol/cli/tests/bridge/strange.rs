@@ -1,4 +1,4 @@
-//! Servers that do strange things: what comes of it, for their own session alone.
+//! Servers that behave strangely affect only their own session.
 
 use core::fmt::Write;
 use core::time::Duration;
@@ -18,7 +18,7 @@ fn expect_error(stream: &mut Stream, why: &str) {
     stream.expect_end();
 }
 
-/// A server in this mode ends its session like this, and another session goes on.
+/// A server in this mode ends its session with this error, and another session continues.
 #[track_caller]
 fn check_end(mode: &str, why: &str) {
     let bridge = Bridge::start(&[]);
@@ -27,7 +27,7 @@ fn check_end(mode: &str, why: &str) {
     stream.say(INITIALIZE);
     expect_error(&mut stream, why);
     bystander.check_alive(mode);
-    // A second time, because the first one must not have broken anything.
+    // A second session, because the first one must not have broken the bridge.
     let mut stream = bridge.open(mode);
     stream.say(INITIALIZE);
     expect_error(&mut stream, why);
@@ -35,7 +35,7 @@ fn check_end(mode: &str, why: &str) {
     within(LONG, "its end", || bridge.descendants().len() == 2);
 }
 
-/// A server in this mode is of use all the same.
+/// A server in this mode works nevertheless.
 #[track_caller]
 fn check_use(mode: &str, logged: &[&str]) {
     let bridge = Bridge::start(&[]);
@@ -68,12 +68,12 @@ fn program_not_executable_is_reported() {
 }
 
 #[test]
-fn endless_rubbish_on_stdout_does_no_harm() {
+fn endless_invalid_output_does_not_end_the_session() {
     let bridge = Bridge::start(&[]);
     let mut bystander = bridge.bystander();
     let mut stream = bridge.open("rubbish");
     stream.say(INITIALIZE);
-    bridge.wait_for_log("the server printed what is passed over");
+    bridge.wait_for_log("invalid output of the server");
     for _ in 0..10 {
         bystander.check_alive("rubbish");
     }
@@ -81,7 +81,7 @@ fn endless_rubbish_on_stdout_does_no_harm() {
     within(LONG, "its end", || bridge.descendants().len() == 2);
 }
 
-/// However much others print, a post is taken within so many turns of theirs. A turn reads 8 KiB.
+/// However much other servers print, a post is accepted within [`TURNS_MAX`] of their turns. A turn reads 8 KiB.
 #[test]
 fn posts_are_taken_while_servers_print_without_end() {
     const TURN_BYTES: u64 = 8 << 10;
@@ -114,12 +114,12 @@ fn server_closing_its_output_ends_the_session() {
     check_end("closes-output", "MCP server process closed its output");
 }
 
-/// The session in this mode ends with this reason for each request that was taken, though nothing more
-/// is written to its server after the first `posts`.
+/// A session in the mode "closes-input" ends with an error for each accepted request, although nothing is written to
+/// its server after the first `posts`.
 #[track_caller]
 fn check_closed_input(bridge: &Bridge, posts: u32) {
     let mut stream = bridge.open("closes-input");
-    // The session may end between two posts; what was taken is answered.
+    // The session may end between two posts. Every accepted request is answered.
     let taken: Vec<u32> =
         (0..posts).filter(|id| stream.post(&initialize(*id)).status == 202).collect();
     assert_eq!(taken.first(), Some(&0), "the first post finds a session");
@@ -141,7 +141,7 @@ fn initialize(id: u32) -> String {
 fn server_closing_its_input_ends_the_session() {
     let bridge = Bridge::start(&[]);
     let mut bystander = bridge.bystander();
-    // The first may go into the pipe before that is closed, and no other is written.
+    // The first message may be written before the pipe is closed. No other is written.
     check_closed_input(&bridge, 1);
     check_closed_input(&bridge, 2);
     bystander.check_alive("closes-input");
@@ -195,7 +195,7 @@ fn banner_lines_on_stdout_are_ignored() {
     }
 }
 
-/// Lines that are no messages, of many servers in turn and of one without end, are told of once a second.
+/// Invalid lines of many servers, and of one server without end, cause one log line a second.
 #[test]
 fn lines_without_messages_do_not_flood_the_log() {
     const SERVERS: usize = 30;
@@ -209,14 +209,14 @@ fn lines_without_messages_do_not_flood_the_log() {
     stream.say(INITIALIZE);
     bridge.wait_for_log("more since this was last logged");
     drop(stream);
-    let logged = bridge.log().matches("the server printed what is passed over").count() as u64;
-    // One for each second that has begun, the last of them not at the same time as it is looked.
+    let logged = bridge.log().matches("invalid output of the server").count() as u64;
+    // One line for each second that has begun. The last one may be written after the log is read.
     let most = start.elapsed().as_secs() + 2;
     assert!((1..=most).contains(&logged), "{logged} lines in {most} s");
     within(LONG, "their end", || bridge.descendants().is_empty());
 }
 
-/// Each of so many workers has a small share of what may be queued.
+/// Each of many workers has a small share of the limit on queues.
 #[test]
 fn server_request_larger_than_the_queue_is_answered_with_an_error() {
     let bridge = Bridge::start(&["--workers", "16"]);
@@ -245,7 +245,7 @@ fn lines_split_at_every_byte_are_read() {
 }
 
 #[test]
-fn line_of_twenty_mebibytes_is_passed_over() {
+fn line_of_twenty_mebibytes_is_dropped() {
     check_use("endless", &["a line of more than 16777216 bytes"]);
 }
 
@@ -282,7 +282,7 @@ fn batches_on_stdout_are_taken_apart() {
     stream.check_alive("batch");
 }
 
-/// As many requests one behind the other as no session may have in flight.
+/// More requests in sequence than a session may have in flight.
 #[test]
 fn lost_answers_are_reported_and_free_their_request() {
     let bridge = Bridge::start(&[]);
@@ -314,7 +314,7 @@ fn server_not_reading_ends_with_its_session() {
     let mut bystander = bridge.bystander();
     let mut stream = bridge.open("deaf");
     stream.say(INITIALIZE);
-    // More notifications than pipe and queue hold: the posts are held, and then refused.
+    // More notifications than fit into the pipe and the queue: posts are held, and then refused.
     let mut large = String::from(r#"{"jsonrpc":"2.0","method":"large","params":""#);
     let _ = write!(large, "{}\"}}", "x".repeat(1 << 20));
     let post = stream.post_request(&large);
@@ -325,7 +325,7 @@ fn server_not_reading_ends_with_its_session() {
             response if response.status == 202 => accepted += 1,
             response => break response,
         }
-        assert!(accepted < 10, "somebody keeps all of it");
+        assert!(accepted < 10, "posts are accepted without a limit");
     };
     assert_eq!(refused.status, 503);
     assert!(refused.field("Retry-After").is_some());
@@ -359,21 +359,21 @@ fn server_printing_more_than_its_client_reads_is_paused() {
         assert_eq!(listener.message(), expected);
     }
     bystander.check_alive("a flood");
-    // Whoever does not read has its server wait; nobody keeps what it could say.
+    // The server of a client that does not read has to wait, and the bridge stores only a limited part of its output.
     let grown = bridge.resident().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB");
     drop((slow, listener));
     within(LONG, "their end", || bridge.descendants().len() == 2);
 }
 
-/// What is still in the pipe of a server that was killed reaches a client that is slow, and how the server
-/// ended is told behind it, however long that takes.
+/// A slow client gets the output that was still in the pipe of a killed server, and then the reason of its end,
+/// however long that takes.
 #[test]
 fn slow_client_gets_all_that_a_killed_server_printed() {
     let bridge = Bridge::start(&["--log-level", "warn"]);
     let mut slow = bridge.open("flood");
     slow.say(INITIALIZE);
-    // Nobody reads: in the end the bridge does not either, and writes nothing more.
+    // The client does not read, so the bridge stops reading and writing.
     let mut written = bridge.written();
     let mut same = 0;
     within(LONG, "a bridge that waits", || {
@@ -383,12 +383,13 @@ fn slow_client_gets_all_that_a_killed_server_printed() {
         written = now;
         same > 20
     });
-    // The guard is first, and the server second.
+    // The guard has the lowest process id, and the server the next.
     let mut pids = bridge.descendants();
     pids.sort_unstable();
     let server = Pid::from_raw(pids[1] as i32).expect("a process id");
     kill_process(server, Signal::KILL).expect("it runs");
-    // Longer than a server whose output or input is closed has to exit. If it is not, nothing is shown.
+    // Longer than a server may take to exit after it has closed its stdout or stdin. A shorter time would test
+    // nothing.
     std::thread::sleep(Duration::from_secs(2));
     let mut said = 0;
     let last = loop {
@@ -441,6 +442,6 @@ fn requests_not_taken_yet_are_answered_at_the_end() {
             StreamItem::Cut => panic!("an end in order"),
         }
     }
-    // Those that came later were refused: their session was gone.
+    // Later posts were refused, because their session had ended.
     assert!((1..=20).contains(&answered), "{answered}");
 }

@@ -1,4 +1,4 @@
-//! A bridge to test, the servers behind it, and a look at what processes there are.
+//! A bridge under test, its servers, and functions that find its processes.
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -14,11 +14,11 @@ use mcp_sse_tests::TEST_MAX;
 use mcp_sse_tests::client::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// For how long to wait for what takes several seconds by design.
+/// How long to wait for events that take several seconds by design.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// A server for the shell: answers each request with its params. What it does before depends on the
-/// variable MODE.
+/// A server as a shell script. It answers each request with its params. The variable MODE selects a special
+/// behaviour.
 pub(crate) const SERVER: &str = r#"
 answer() {
     while IFS= read -r line; do
@@ -91,7 +91,7 @@ esac
 
 pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
 
-/// A bridge that runs, with its descendants told from all others by a variable that they have.
+/// A running bridge. Its descendants are recognized by an environment variable.
 pub(crate) struct Bridge {
     process: Child,
     address: SocketAddr,
@@ -100,7 +100,7 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    /// Starts one for [`SERVER`].
+    /// Starts a bridge for [`SERVER`].
     #[track_caller]
     pub(crate) fn start(flags: &[&str]) -> Self {
         Self::start_with(flags, &["--", "sh", "-c", SERVER, "server", "fixed argument"])
@@ -111,7 +111,7 @@ impl Bridge {
         Self::launch(&[&["--header-to-env", "X-Mode=MODE"], flags, command].concat())
     }
 
-    /// Starts one with these arguments and no others but the port.
+    /// Starts a bridge with these arguments and `--port`.
     #[track_caller]
     pub(crate) fn launch(args: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -137,11 +137,11 @@ impl Bridge {
         let stdout = BufReader::new(process.stdout.take().expect("a pipe"));
         let (says, said) = mpsc::channel();
         thread::spawn(move || {
-            // What it says is read to the end, or it could not say it.
+            // stdout is read to its end, so that the command never blocks on a full pipe.
             for line in stdout.lines().map_while(Result::ok) {
                 let address = line.split_once("http://").and_then(|(_, rest)| rest.split_once('/'));
                 if let Some(address) = address.and_then(|(address, _)| address.parse().ok()) {
-                    // Of several servers the first line is enough.
+                    // With several servers, the first URL is enough.
                     let _ = says.send(address);
                 }
             }
@@ -159,13 +159,13 @@ impl Bridge {
         self.process.id()
     }
 
-    /// A session whose server is in this mode.
+    /// Opens a session whose server is in this mode.
     #[track_caller]
     pub(crate) fn open(&self, mode: &str) -> Stream {
         Stream::open_with(self.address, &get(mode))
     }
 
-    /// A session with a server that echoes, and that has been initialized.
+    /// Opens and initializes a session with a server that echoes.
     #[track_caller]
     pub(crate) fn bystander(&self) -> Stream {
         let mut stream = self.open("");
@@ -182,7 +182,7 @@ impl Bridge {
         within(LONG, &format!("{text:?} in the log"), || self.log().contains(text));
     }
 
-    /// The processes behind it, guards included.
+    /// The ids of the bridge's descendants, guards included.
     pub(crate) fn descendants(&self) -> Vec<u32> {
         let marked = |pid: &u32| {
             let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -201,7 +201,7 @@ impl Bridge {
         kill_process(pid, signal).expect("it runs");
     }
 
-    /// Waits for its end, and says with which status.
+    /// Waits for the end of the bridge, and returns its exit status.
     #[track_caller]
     pub(crate) fn wait_for_end(&mut self) -> Option<i32> {
         let mut status = None;
@@ -216,12 +216,12 @@ impl Bridge {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("descriptors").count()
     }
 
-    /// Bytes that it has written to pipes, files and sockets so far.
+    /// The bytes that the bridge has written to pipes, files and sockets so far.
     pub(crate) fn written(&self) -> u64 {
         self.counter("wchar: ")
     }
 
-    /// Bytes that it has read so far from pipes and files, and not from sockets.
+    /// The bytes that the bridge has read from pipes and files so far. Reads from sockets do not count.
     pub(crate) fn read(&self) -> u64 {
         self.counter("rchar: ")
     }
@@ -232,7 +232,7 @@ impl Bridge {
         line.parse().expect("a number")
     }
 
-    /// Resident memory in KiB.
+    /// The bridge's resident memory in KiB.
     pub(crate) fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a status");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
@@ -243,7 +243,7 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
-            // The second has no patience.
+            // The second signal kills processes without waiting.
             self.signal(Signal::TERM);
             self.signal(Signal::TERM);
             let start = Instant::now();
@@ -261,7 +261,7 @@ impl Drop for Bridge {
     }
 }
 
-/// Runs a command to its end, which has to come.
+/// Runs a command to its end.
 #[track_caller]
 pub(crate) fn output(mut command: Command) -> Output {
     let what = format!("the end of {command:?}");
@@ -269,9 +269,9 @@ pub(crate) fn output(mut command: Command) -> Output {
 }
 
 pub(crate) trait StreamExt {
-    /// Initializes, and reads the answer.
+    /// Initializes the session and reads the answer.
     fn begin(&mut self);
-    /// Posts what is to be accepted.
+    /// Posts a message, which must be accepted.
     fn say(&mut self, body: &str);
 }
 
@@ -294,7 +294,7 @@ pub(crate) fn get(mode: &str) -> String {
     format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nX-Mode: {mode}\r\n\r\n")
 }
 
-/// Looks until `condition` holds.
+/// Waits until `condition` holds.
 #[track_caller]
 pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();

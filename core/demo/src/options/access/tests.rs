@@ -4,7 +4,7 @@ use std::fs;
 use super::super::tests::serve;
 use super::*;
 
-/// A file that is there for one test.
+/// A file that exists during one test.
 struct Written(PathBuf);
 
 impl Written {
@@ -76,10 +76,10 @@ fn token_variables_are_read_or_refused() {
     let error = |flag: &str| serve(&[flag]).unwrap().config().unwrap_err().to_string();
     let unset = error("--auth-token-env=MCP_SSE_SURELY_NOT_SET");
     assert!(unset.contains("MCP_SSE_SURELY_NOT_SET") && unset.contains("not set"), "{unset}");
-    // Every run of tests has this one; as a token its slashes are fine.
+    // This variable is set in every run of tests, and its value is valid as a token.
     let options = serve(&["--auth-token-env=CARGO_MANIFEST_DIR"]).unwrap();
     assert_eq!(options.access.tokens().unwrap().unwrap().len(), 1);
-    // Both have it: one token is nobody's twice.
+    // Two principals cannot have the same token.
     let twice = error_of_two("CARGO_MANIFEST_DIR");
     assert!(twice.contains("have the same token"), "{twice}");
 }
@@ -90,7 +90,7 @@ fn error_of_two(name: &str) -> String {
 }
 
 #[test]
-fn listening_where_others_connect_needs_a_token() {
+fn exposed_address_without_token_is_refused() {
     let file = Written::new(b"alice:s3cret\n");
     let check = |args: &[&str], fine: bool| {
         let config = serve(args).unwrap().config();

@@ -1,4 +1,4 @@
-//! Whose is what the server says, and what a client says of what it asked.
+//! Which session receives a message of the server, and which request a message of a client refers to.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn answers_go_to_the_requester_with_the_id_as_spelled() {
             format!("> {}", m(&format!(r#""id":{number},"method":"a","params":{{"id":{id}}}"#))),
             format!("> {}", m(&format!(r#""method":"b", "id" : {} "#, number + 1))),
         ]);
-        // In the other order, and spelled as the server likes.
+        // The server answers in the other order, with another spelling.
         test.answers(&m(&format!(r#""result" : {{"id":7}} , "id": {}"#, number + 1)));
         test.answers(&m(&format!(r#""id":{number},"error":{{"code":1,"message":"é"}}"#)));
         test.hears(&[
@@ -51,7 +51,7 @@ fn answers_to_no_request_are_counted() {
     test.says(a, &m(r#""id":1,"method":"a""#));
     test.heard();
     for id in ["1", "3", r#""02x""#, "02", "-2", "+2", "99999999999999999999999"] {
-        // Not every one of these is JSON; those that are not never get here.
+        // Ids that are not JSON never reach the mux.
         if let Ok(message) = Message::read(m(&format!(r#""id":{id},"result":{{}}"#)).into(), None) {
             test.mux.handle_server(&message, test.now);
         }
@@ -87,7 +87,7 @@ fn progress_goes_to_the_requester_under_its_own_token() {
     test.answers(&report("3"));
     test.answers(&report("2"));
     test.hears(&[format!("2: {}", report(r#""1\n""#)), format!("1: {}", report("1"))]);
-    // Not a number that was given out, or not any more, or not for progress.
+    // Numbers that are unknown, finished, or of a request without a progress token.
     test.answers(&m(r#""id":2,"result":{}"#));
     test.heard();
     test.says(a, &m(r#""id":1,"method":"a""#));
@@ -125,7 +125,7 @@ fn cancellation_matches_requests_of_its_own_session_only() {
     test.says(a, &m(r#""id":1,"method":"a""#));
     test.says(b, &m(r#""id":"a","method":"b""#));
     test.heard();
-    // Another's, and one that was never made.
+    // A request of another session, and one that does not exist.
     test.says(b, &cancel("1"));
     test.says(a, &cancel("2"));
     test.says(a, &cancel("3"));
@@ -133,17 +133,17 @@ fn cancellation_matches_requests_of_its_own_session_only() {
     test.says(a, &cancel(r#"1,"requestId":1"#));
     test.hears::<&str>(&[]);
     assert_eq!(test.mux.counts().cancellations_dropped, 5);
-    // Spelled in another way.
+    // The id in another spelling.
     test.says(b, &cancel(r#""\u0061""#));
     test.says(a, &cancel("1"));
     test.hears(&[format!("> {}", cancel("3")), format!("> {}", cancel("2"))]);
-    // An answer that crossed is not passed on, as the client was promised none.
+    // The answer to a cancelled request is not passed on.
     test.answers(&m(r#""id":3,"result":{}"#));
     test.says(a, &cancel("1"));
     test.hears::<&str>(&[]);
     assert_eq!(test.mux.counts().answers_dropped, 1);
     assert_eq!(test.mux.requests(), 0);
-    // The server's, of what was refused long ago.
+    // The server cancels a request that was refused before.
     test.answers(&cancel("1"));
     test.hears::<&str>(&[]);
     assert_eq!(test.mux.counts().cancellations_dropped, 7);
@@ -193,9 +193,7 @@ fn server_requests_are_refused_and_pings_answered() {
     assert_eq!(test.mux.counts().server_requests_refused, 1);
 }
 
-// ---- ends --------------------------------------------------------------------------------------
-
-// ---- answers that are not as they should be ----------------------------------------------------
+// ---- invalid answers ---------------------------------------------------------------------------
 
 impl MuxTest {
     fn loses(&mut self, id: Option<&str>, error: Option<&str>) {
@@ -242,7 +240,7 @@ fn lost_answer_fails_its_request_by_number_or_the_only_one() {
     test.loses(Some("2"), None);
     test.hears(&[lost(1, "1")]);
     let error = r#"{"code":-32700,"message":"?"}"#;
-    // It may have been meant for somebody else, and so is not shown.
+    // The error may belong to another session, so its text is not passed on.
     test.loses(None, Some(error));
     test.hears(&[lost(2, r#""1""#)]);
     test.loses(None, None);
@@ -260,7 +258,7 @@ fn lost_answer_to_initialize_fails_its_requester_or_all_parked() {
         test.heard();
         test.loses(id, None);
         test.hears(&[lost(1, "7")]);
-        // Without one who asked.
+        // The bridge's own `initialize`.
         test.says(a, &m(r#""id":8,"method":"a""#));
         test.wait(2_000);
         test.heard();
@@ -273,7 +271,7 @@ fn lost_answer_to_initialize_fails_its_requester_or_all_parked() {
 }
 
 #[test]
-fn initialize_refusal_reason_is_told_in_part() {
+fn initialize_refusal_reason_is_shortened() {
     let mut test = MuxTest::new();
     let a = test.join();
     test.starts();

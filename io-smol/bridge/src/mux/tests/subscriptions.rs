@@ -1,4 +1,4 @@
-//! Who is told of updates, and what the one server is told of who wants them.
+//! Which sessions receive updates, and which subscription requests the server receives.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn refusal(id: u32) -> String {
 }
 
 impl MuxTest {
-    /// Subscribes, by the request of this number, and is granted it.
+    /// Subscribes with the request of this number, which the server accepts.
     #[track_caller]
     fn subscribes(&mut self, key: SessionKey, uri: &str, number: u32) {
         self.says(key, &subscribe(9, uri));
@@ -32,7 +32,7 @@ impl MuxTest {
         self.hears(&[format!("{}: {}", key.0, ok(9))]);
     }
 
-    /// Who hears of an update.
+    /// The sessions that receive an update.
     fn told(&mut self, uri: &str) -> Vec<u64> {
         self.answers(&updated(uri));
         let heard = self.heard();
@@ -49,20 +49,20 @@ fn unsubscribe_is_sent_for_the_last_subscriber_only() {
     test.says(a, &unsubscribe(5, "r:x"));
     test.hears(&[format!("1: {}", ok(5))]);
     assert_eq!(test.told("r:x"), [2]);
-    // Once more, and by one who never was.
+    // Unsubscribing again, and by a session that was never subscribed.
     test.says(a, &unsubscribe(6, r"\u0072:x"));
     test.hears(&[format!("1: {}", ok(6))]);
     test.says(b, &unsubscribe(7, "r:x"));
     test.hears(&[format!("> {}", unsubscribe(4, "r:x"))]);
     test.answers(&ok(4));
     test.hears(&[format!("2: {}", ok(7))]);
-    // Nobody is left, and the server decides what to say to that.
+    // No subscriber is left: the request is passed on, and the server answers it.
     test.says(a, &unsubscribe(8, "r:x"));
     test.hears(&[format!("> {}", unsubscribe(5, "r:x"))]);
 }
 
 #[test]
-fn last_subscription_ended_with_its_session_is_undone() {
+fn last_subscription_ended_with_its_session_is_unsubscribed() {
     let (mut test, a) = MuxTest::ready();
     let (b, c) = (test.join(), test.join());
     test.subscribes(a, "r:x", 2);
@@ -74,11 +74,11 @@ fn last_subscription_ended_with_its_session_is_undone() {
     test.mux.leave(b);
     test.mux.check();
     test.hears(&[format!("> {}", unsubscribe(5, "r:x")), format!("> {}", unsubscribe(6, "r:y"))]);
-    // What is answered to that is nobody's.
+    // The answer to the bridge's own request is dropped.
     test.answers(&ok(5));
     test.answers(&refusal(6));
     test.hears::<&str>(&[]);
-    // One that was still being asked for.
+    // A subscription that the server has not answered yet.
     test.says(c, &subscribe(1, "r:z"));
     test.heard();
     test.mux.leave(c);
@@ -98,7 +98,7 @@ fn unsubscribe_crossing_an_answer_ends_no_other_subscription() {
     test.answers(&ok(3));
     test.hears(&[format!("2: {}", ok(1))]);
     assert_eq!(test.told("r:x"), [2]);
-    // The other one's is refused in the end: then nobody wants what the first had been granted.
+    // The second subscription is refused, so the accepted one has no subscriber any more.
     test.subscribes(a, "r:y", 4);
     test.says(b, &subscribe(2, "r:y"));
     test.says(a, &unsubscribe(6, "r:y"));
@@ -144,7 +144,7 @@ fn updates_go_to_subscribers_or_without_any_to_all() {
     assert_eq!(test.told("file:///a/b"), [2]);
     assert_eq!(test.told("file:///a/b/c"), [2, 3]);
     assert_eq!(test.told("file:///a#x"), [2]);
-    assert_eq!(test.told("file:///ab"), [1, 2, 3], "spelled in another way, perhaps");
+    assert_eq!(test.told("file:///ab"), [1, 2, 3], "no subscriber: all sessions");
     assert_eq!(test.told(&format!("file:///a/{}", "x/".repeat(8 << 10))), [1, 2, 3]);
     let other = m(r#""method":"notifications/message","params":{"uri":"file:///a"}"#);
     test.answers(&other);
@@ -194,7 +194,7 @@ fn subscriptions_are_bounded() {
     test.subscribes(b, "r:z", 5);
     test.says(b, &subscribe(1, "r:x"));
     test.hears(&[format!("2: {}", refused("all sessions", 3 * bytes))]);
-    // What is given back can be had again.
+    // Unsubscribing makes room.
     test.says(a, &unsubscribe(1, "r:y"));
     test.heard();
     test.subscribes(b, "r:x", 7);

@@ -1,7 +1,7 @@
-//! The shared process, as its owner has it: its start, its pipes, its end.
+//! The owner's part that handles the shared process: its start, its pipes and its end.
 //!
-//! Knows: when the process is started, what is written to it and read from it, when it is given up.
-//! Does not know: sessions, and what becomes of messages (see [`mux`](crate::mux)).
+//! Knows: when the process is started, written to, read, and abandoned.
+//! Does not know: sessions, or where messages go (see [`mux`](crate::mux)).
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -16,9 +16,9 @@ use crate::output::ServerOutput;
 use crate::printed::Printed;
 use crate::session::EXIT;
 
-/// What the process is doing.
+/// The state of the shared process.
 pub(super) enum ProcessState {
-    /// There is none. It is started for a session, and not before this time.
+    /// There is no process. It is started when there is a session, but not before `not_before`.
     Stopped {
         not_before: Time,
     },
@@ -32,12 +32,12 @@ pub(super) struct RunningProcess {
     pub(super) since: Time,
     pub(super) input_closed: bool,
     pub(super) output_closed: bool,
-    /// When the process is to have exited, if its input or its output is closed.
+    /// The deadline for the exit, once the process has closed its stdin or stdout.
     pub(super) exits_until: Option<Time>,
 }
 
 impl RunningProcess {
-    /// Nothing more is read from the process. What it has printed last may have no line end.
+    /// Ends the output. Nothing more is read from the process; its last line may have no line feed.
     fn end_output(&mut self) {
         self.output_closed = true;
         self.output.end();
@@ -49,7 +49,7 @@ impl RunningProcess {
 }
 
 impl ProcessOwner {
-    /// Starts the process, serves its pipes and takes in its end. Returns whether anything was done.
+    /// Starts the process, reads and writes its pipes, and handles its exit. Returns whether there was progress.
     pub(super) fn poll_server(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.server {
             ProcessState::Stopped { not_before } => {
@@ -77,10 +77,10 @@ impl ProcessOwner {
                 true
             }
             ProcessState::Running(running) => {
-                // The exit is looked at before the output: what the process has printed last can then be read.
+                // The exit is polled before the output, so that everything printed before the exit is read.
                 let exit = running.child.poll_exit(cx);
                 if exit.is_ready() {
-                    // What the process has printed before is read, however long that takes.
+                    // The rest of the output is read without a deadline.
                     running.exits_until = None;
                 }
                 self.poll_write(cx) | self.poll_read(cx)
@@ -128,7 +128,8 @@ impl ProcessOwner {
         true
     }
 
-    /// Whether the process was found to have closed its stdin. It is noticed at once, not only by a write.
+    /// Checks whether the process has closed its stdin, which is noticed here without a write. Returns true if it
+    /// has.
     fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let ProcessState::Running(running) = &mut self.server else { return false };
         if running.input_closed || running.child.poll_input_closed(cx).is_pending() {
@@ -141,7 +142,7 @@ impl ProcessOwner {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         let ProcessState::Running(running) = &mut self.server else { return false };
-        // Nothing is read for which there is no room.
+        // While a frame waits for room in a session's queue, the process is not read.
         if self.blocked.is_some() {
             return false;
         }
@@ -171,7 +172,7 @@ impl ProcessOwner {
         true
     }
 
-    /// Takes in the exit, once nothing is left that the process has printed.
+    /// Handles the exit when all output of the process has been handled.
     fn handle_exit(&mut self, exit: Poll<Exit>) -> bool {
         if self.blocked.is_some() {
             return false;
@@ -180,7 +181,7 @@ impl ProcessOwner {
         if let ProcessState::Running(running) = &mut self.server
             && !running.output_closed
         {
-            // Other processes may hold its stdout: then its last line ends here.
+            // Another process may hold its stdout open. The output ends here nevertheless.
             running.end_output();
             return true;
         }
@@ -189,7 +190,8 @@ impl ProcessOwner {
         true
     }
 
-    /// Gives the process up, whether it has ended or not. `why` goes on after "MCP server process".
+    /// Abandons the process, which may still run: it is ended, and sessions get errors. `why` completes the sentence
+    /// "MCP server process ..".
     pub(super) fn give_up(&mut self, why: &str) {
         let now = self.clock.now();
         let stopped = ProcessState::Stopped { not_before: now };
@@ -204,17 +206,18 @@ impl ProcessOwner {
         } else {
             Duration::ZERO
         };
-        // Dropping the child brings about its end.
+        // Dropping the child begins the end of the process.
         drop(running);
         self.handle_stop(why, lived);
     }
 
-    /// Tells sessions that the process is gone, which has been of use for so long, and sets the next start.
+    /// Answers pending requests with an error, and sets the time of the next start. `lived` is how long the process
+    /// has run; zero if it was not usable.
     fn handle_stop(&mut self, why: &str, lived: Duration) {
         let now = self.clock.now();
         let pause = self.backoff.next(lived);
         log::warn!(
-            "{}: MCP server process {why}; {} requests are lost, and it is not started again for {pause:?}",
+            "{}: MCP server process {why}; {} requests are lost; the next start is in {pause:?}",
             self.name,
             self.mux.requests()
         );
