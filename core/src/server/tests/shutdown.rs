@@ -48,6 +48,19 @@ fn idle_connections_and_idle_sessions_end_at_once() {
 }
 
 #[test]
+fn connection_whose_answer_has_not_left_closes_behind_it() {
+    let mut bench = Bench::new();
+    let conn = bench.connect();
+    bench.set_reading(conn, false);
+    bench.says(conn, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    bench.shutdown();
+    assert_eq!(bench.server.interest(conn), Interest::Io { read: true, write: true });
+    bench.set_reading(conn, true);
+    assert_eq!(bench.statuses(conn), [200]);
+    assert_eq!(bench.server.interest(conn), Interest::Linger, "no further request is awaited");
+}
+
+#[test]
 fn shutdown_waits_for_a_request_in_flight() {
     let mut bench = Bench::new();
     let client = bench.open();
