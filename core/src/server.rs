@@ -45,7 +45,7 @@ use alloc::collections::VecDeque;
 use crate::answer::Answers;
 use crate::arena::{Arena, Key};
 use crate::config::Config;
-use crate::conn::Conn;
+use crate::conn::{Conn, Stage};
 use crate::counter::Counter;
 use crate::entropy::Entropy;
 use crate::error::{AcceptError, Expired, Fault, SendError};
@@ -569,7 +569,8 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        let key = self.redeem(ticket.0).inspect_err(|_| self.metrics.verdicts_late += 1)?;
+        let key = self.redeem(ticket.0, Stage::Deciding);
+        let key = key.inspect_err(|_| self.metrics.verdicts_late += 1)?;
         self.take_verdict(key, verdict);
         self.settle();
         Ok(())
@@ -622,7 +623,7 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        let key = self.redeem(ticket.0)?;
+        let key = self.redeem(ticket.0, Stage::Locating)?;
         self.take_lookup_answer(key, answer);
         self.settle();
         Ok(())
@@ -675,7 +676,7 @@ impl Server {
         now: Time,
     ) -> Result<(), Expired> {
         self.advance(now);
-        let key = self.redeem(ticket.0)?;
+        let key = self.redeem(ticket.0, Stage::Awaiting)?;
         self.take_outcome(key, outcome);
         self.settle();
         Ok(())
@@ -876,7 +877,7 @@ impl Server {
     /// not return [`Expired`]. For a driver that keeps tickets in a queue.
     #[must_use]
     pub fn expects(&self, ticket: &AuthTicket) -> bool {
-        self.awaits(&ticket.0)
+        self.awaits(&ticket.0, Stage::Deciding)
     }
 
     /// A look at a session; `None` once it has ended.

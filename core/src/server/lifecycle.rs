@@ -47,20 +47,17 @@ impl Server {
         Ticket { conn: key, number: conn.tickets }
     }
 
-    /// The connection that a ticket was given out for, if it still waits for this ticket.
-    pub(super) fn redeem(&self, ticket: Ticket) -> Result<Key, Expired> {
-        if self.awaits(&ticket) { Ok(ticket.conn) } else { Err(Expired) }
+    /// The connection that a ticket was given out for, if it still waits for this ticket in `stage`.
+    pub(super) fn redeem(&self, ticket: Ticket, stage: Stage) -> Result<Key, Expired> {
+        if self.awaits(&ticket, stage) { Ok(ticket.conn) } else { Err(Expired) }
     }
 
-    /// Whether a connection still waits for this ticket.
-    pub(super) fn awaits(&self, ticket: &Ticket) -> bool {
-        self.conns.find(ticket.conn).is_some_and(|conn| {
-            let waits = matches!(
-                conn.phase,
-                ConnPhase::Deciding(_) | ConnPhase::Locating(_) | ConnPhase::Awaiting
-            );
-            waits && conn.tickets == ticket.number
-        })
+    /// Whether a connection still waits for this ticket in `stage`. The stage is compared because a caller
+    /// may give a ticket of another server, whose connection can have the same key and number.
+    pub(super) fn awaits(&self, ticket: &Ticket, stage: Stage) -> bool {
+        self.conns
+            .find(ticket.conn)
+            .is_some_and(|conn| conn.phase.stage() == stage && conn.tickets == ticket.number)
     }
 
     /// Moves on from a request that has been answered: to the rest of its body, to the next request, or to

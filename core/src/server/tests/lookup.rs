@@ -54,6 +54,22 @@ fn chunked(token: &str) -> String {
 }
 
 #[test]
+fn ticket_of_another_server_is_expired_and_harms_no_connection() {
+    let (mut here, mut there) = shards();
+    let client = there.open();
+    let mut other = Bench::with(asking().shard(ShardId(1)));
+    let conn = other.connect();
+    other.says(conn, GET);
+    let foreign = other.asked();
+    // The same connection and the same number, which waits for something else.
+    let conn = here.connect();
+    here.says(conn, &chunked(&client.token)[..chunked(&client.token).len() - 10]);
+    let (lookup, ticket) = here.looked_for();
+    assert_eq!(here.authorize(foreign, allow("a")), Err(Expired));
+    here.answer_lookup(ticket, there.server.look_up(&lookup)).unwrap();
+}
+
+#[test]
 fn body_is_read_after_its_shard_has_found_the_session() {
     let (mut here, mut there) = shards();
     let client = there.open();
