@@ -24,8 +24,8 @@ use crate::token::ShardId;
 
 /// How requests are authorized.
 ///
-/// Every GET that opens a session and every POST to one is authorized, before a session is created
-/// or looked up. A session belongs to the principal that opened it: a POST of another principal is
+/// Every GET of an event stream or of the index page and every POST of a message is authorized,
+/// before a session is created or looked up. A session belongs to the principal that opened it: a POST of another principal is
 /// answered as if the session did not exist.
 ///
 /// ```
@@ -131,7 +131,7 @@ impl Config {
         &self.paths.message
     }
 
-    /// The name of the query parameter that contains the session's token.
+    /// The name of the query parameter that contains the session token.
     #[must_use]
     pub fn session_parameter(&self) -> &str {
         &self.session_parameter
@@ -156,6 +156,9 @@ impl Config {
     /// Session tokens then name `shard`, the limits are its [share](Limits::share_of) of these
     /// limits, and a post for another shard becomes [`Event::Foreign`](crate::Event::Foreign),
     /// which the driver has to forward.
+    ///
+    /// `shard` is a number from 0 to `shards - 1`, which is not checked. If `shards` is 0, the limits
+    /// are those of one shard.
     ///
     /// ```
     /// # use mcp_sse_core::{Config, Limits, ShardId};
@@ -247,8 +250,11 @@ pub struct ConfigBuilder {
 impl ConfigBuilder {
     /// Sets the path of the event stream. Default: `/sse`.
     ///
-    /// The path must start with `/` and must not have empty, `.` or `..` segments. Requests may
-    /// have one additional trailing slash.
+    /// The path must start with `/`, must not have empty, `.` or `..` segments, and must not be
+    /// longer than 256 octets. Its segments consist of letters, digits, `-._~`, `!$&'()*+,;=`, `:`
+    /// and `@`, and contain no `%`. Another path is [`ConfigError::InvalidPath`]. If two routes have
+    /// the same path, which may also be `/health` or `/ready`, [`build`](Self::build) returns
+    /// [`ConfigError::PathsCollide`]. Requests may have one additional trailing slash.
     pub fn stream_path(mut self, path: &str) -> Self {
         self.require_path("stream_path", path);
         self.config.paths.stream = path.into();
@@ -272,7 +278,8 @@ impl ConfigBuilder {
 
     /// Adds a service: the stream and message paths are served below `path` instead of at the root,
     /// so that several MCP servers can share one address. With `/files` and `/time` there are
-    /// streams at `/files/sse` and `/time/sse`. There can be up to 65,535 services. Default: one
+    /// streams at `/files/sse` and `/time/sse`. `path` must have the form that
+    /// [`stream_path`](Self::stream_path) requires. There can be up to 65,535 services. Default: one
     /// service at the root.
     ///
     /// The sessions of different services are separate: a post below the path of another service is
@@ -285,8 +292,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the text with which `GET /` is answered, as `text/plain`. Default: none, and `GET /` is
-    /// answered 404.
+    /// Sets the text with which `GET /` is answered, as `text/plain`. The request must be authorized
+    /// like that for a stream. Default: none, and `GET /` is answered 404.
     ///
     /// ```
     /// # use mcp_sse_core::Config;
@@ -298,8 +305,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the name of the query parameter that identifies the session. Default: `session_id`. It
-    /// must consist of letters, digits, `-`, `_` and `.`.
+    /// Sets the name of the query parameter that contains the session token. Default: `session_id`.
+    /// It must consist of letters, digits, `-`, `_` and `.`.
     ///
     /// ```
     /// # use mcp_sse_core::Config;
@@ -318,7 +325,8 @@ impl ConfigBuilder {
     }
 
     /// Sets the path prefix that a proxy in front of the server removes from requests. The endpoint
-    /// event then contains the path as clients have to request it. Default: `""`, no prefix.
+    /// event then contains the path as clients have to request it. A prefix must have the form that
+    /// [`stream_path`](Self::stream_path) requires. Default: `""`, no prefix.
     ///
     /// ```
     /// # use mcp_sse_core::Config;
@@ -334,8 +342,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the reconnection time that the endpoint event tells browsers, in its `retry:` field.
-    /// Default: `None`, no such field, because some clients treat an unknown field as an error.
+    /// Sets the reconnection time that the endpoint event tells browsers, in its `retry:` field. It
+    /// is rounded down to whole milliseconds. Default: `None`, no such field, because some clients
+    /// treat an unknown field as an error.
     pub fn endpoint_retry(mut self, retry: Option<Duration>) -> Self {
         self.config.endpoint_retry = retry;
         self
@@ -367,8 +376,9 @@ impl ConfigBuilder {
 
     /// Allows a value of `Origin`: an origin such as `https://app.example.com`, or
     /// `http://localhost:*` for any port. On connections to a loopback address loopback origins are
-    /// always allowed. Requests of other origins are answered 403; requests without `Origin` do not
-    /// come from a browser and are allowed.
+    /// always allowed. Requests of other origins are answered 403. Requests without `Origin` are
+    /// allowed: they do not come from a browser, come from a page of this server, or are GETs whose
+    /// answers the page that causes them cannot read.
     ///
     /// ```
     /// # use mcp_sse_core::Config;
@@ -533,7 +543,8 @@ impl ConfigBuilder {
     }
 
     /// Sets a name of this process, which becomes the prefix of every session token, so that a load
-    /// balancer can route posts by it. It must be 1 to 16 characters of `a-z0-9-`. Default: none.
+    /// balancer can route posts by it. Clients see it in the URI of the `endpoint` event. It must be
+    /// 1 to 16 characters of `a-z0-9-`. Default: none.
     ///
     /// ```
     /// # use mcp_sse_core::Config;

@@ -78,7 +78,7 @@ pub(crate) enum ConnPhase {
     Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
     /// A complete post waits for room in its session.
     Held { session: Key, message: Message },
-    /// A whole request is acted on: within one verb, or until its ticket is answered.
+    /// A whole request is acted on: during one call of a method of `Server`, or until its ticket is answered.
     Awaiting,
     /// The rest of a refused request is read and thrown away.
     Discarding { left: u64 },
@@ -164,7 +164,7 @@ impl ConnPhase {
 /// The session that a post is for.
 #[derive(Debug)]
 pub(crate) enum PostTarget {
-    /// A session of this server.
+    /// A session of this shard.
     Here(Key),
     /// A session of another shard. `unasked` is what is unread of the request, as long as that shard has not
     /// been asked whether it has the session; see `server/lookup.rs`.

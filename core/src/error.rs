@@ -172,10 +172,10 @@ faults! {
     /// A post does not have the query parameter that identifies its session, or has it more than
     /// once.
     MissingSessionId = 400 Keep "missing session id";
-    /// The session id is malformed or unknown, or the session has ended or belongs to another
+    /// The session token is malformed or unknown, or the session has ended or belongs to another
     /// principal.
     UnknownSession = 404 Keep "unknown session";
-    /// The session id belongs to another shard or instance, and posts to it are not forwarded. The
+    /// The session token names another shard or instance, and posts to it are not forwarded. The
     /// answer is identical to that of [`Fault::UnknownSession`]; only the counter differs.
     Misrouted = 404 Keep "unknown session";
 

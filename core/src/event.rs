@@ -406,7 +406,7 @@ pub struct ForwardedPost {
 }
 
 impl ForwardedPost {
-    /// The shard that the session's token names. It may not exist.
+    /// The shard that the session token names. It may not exist.
     #[must_use]
     pub const fn shard(&self) -> ShardId {
         self.claim.token.shard()

@@ -4,11 +4,13 @@
 //! Does not know: what happens when a limit is reached. `None` always means unlimited, and zero
 //! means zero.
 //!
-//! Decision: a limit that is divided among workers is rounded up, so that no shard has a limit
-//! of zero and refuses all that it gets. So all shards together may exceed the limit by up to
-//! one for each shard. [`Limits::memory_bytes_max_of`] says how much memory this allows; it
-//! also counts the mailboxes between shards, each of which may hold as many bytes as a shard's
-//! budget of bodies, so that a client that posts two large messages at once is not refused.
+//! Decision: a limit that is divided among shards is rounded up, so that no shard has a limit of
+//! zero and refuses everything. All shards together may therefore exceed a limit on a number of
+//! things by less than one for each shard. They may exceed a limit on bytes by more, because the
+//! share of `bodies_bytes_max` and of `queues_bytes_max` has room for at least one of the longest
+//! messages. [`Limits::memory_bytes_max_of`] says how much memory this allows. It also counts the
+//! mailboxes between shards. Each of them may hold as many bytes as a shard's budget of bodies, so
+//! that a client that posts two large messages at once is not refused.
 
 use core::time::Duration;
 
@@ -42,7 +44,9 @@ settings! {
     /// for the memory they take. A number in parentheses is the status code with which a request
     /// over the limit is answered.
     ///
-    /// Each limit applies to the whole server. If the server has several shards, each of them gets
+    /// A limit applies to the whole server, unless its description names one address, one principal,
+    /// one session, one connection or one request. If the server has several shards, the limits on
+    /// the server, on an address and on a principal are divided, except rates: each shard has
     /// [its share](Self::share_of).
     ///
     /// Use `..Limits::default()` for the fields that you do not change: a minor release may add
@@ -59,19 +63,27 @@ settings! {
     /// ```
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Limits {
-        /// Open connections. Further connections are not accepted. Default: 10,240.
+        /// Open connections of the server. While so many are open, no further connection is
+        /// accepted, and one without a request in progress is closed, as
+        /// [`connections_reserve`](Self::connections_reserve) describes. Default: 10,240.
         ///
-        /// A listener of an adapter lowers this to the number of file descriptors that the process
-        /// may open when the listener starts to serve, less those that are open and a few more. It
-        /// does not know which descriptors the application will need for its sessions.
+        /// When a listener of an adapter starts to serve, it lowers this to the number of file
+        /// descriptors that the process can still open, and leaves a few of them free. It does not
+        /// know how many descriptors the application will need for its sessions.
         pub connections_max: Option<u32> = Some(10_240),
         /// Connections that are reserved for requests, so that streams cannot take all of them. It
         /// is never more than an eighth of `connections_max`. Default: 1,024.
         ///
-        /// A GET for a stream is answered 503 while streams have all connections but these. When
-        /// `connections_max` connections are open, the one that has had no request in progress for
-        /// the longest time is closed: one that has sent nothing or an incomplete head, one between
-        /// two requests, or one that is about to close. Zero switches off both.
+        /// A GET for a stream is answered 503 while streams have all connections but these.
+        ///
+        /// While `connections_max` connections are open, the connection that has been without a
+        /// request in progress for the longest time is closed. Such a connection has sent nothing
+        /// or an incomplete head, is between two requests, or is reading and discarding input after
+        /// its last answer. It must have been in this state for 1 s, or another connection must
+        /// have just been accepted into the last place and nothing may be queued for its peer.
+        ///
+        /// With zero, with fewer than 8 in `connections_max`, and with unlimited connections, no
+        /// connection is reserved, and none is closed to make room.
         // A tenth of all connections.
         pub connections_reserve: u32 = 1_024,
         /// Connections from one address (for IPv6, one /64). Loopback peers and trusted proxies are
@@ -94,9 +106,10 @@ settings! {
         /// Rate of posts of one principal, including refused ones (429). Each shard counts
         /// separately. Default: `None`, unlimited.
         pub posts_rate_per_principal: Option<Rate> = None,
-        /// Addresses whose rate is stored, and principals without a session whose rate is stored.
-        /// When that many have not recovered their full burst, the rate is not enforced for further
-        /// ones. Default: 16,384 of each.
+        /// Addresses for which `sessions_rate_per_address` is counted, and principals without a
+        /// session for which `posts_rate_per_principal` is counted. An address or a principal that
+        /// may use its full burst again is removed when there are too many. If none can be removed,
+        /// the rate does not apply to further ones. Default: 16,384 of each.
         pub rate_entries_max: Option<u32> = Some(16_384),
         /// Bytes of one request head, from the request line to the blank line (431). Default: 16
         /// KiB.
@@ -155,10 +168,10 @@ settings! {
         /// Bytes queued for all peers together, not counting what `queue_reserve_bytes` allows each
         /// session. Default: 64 MiB.
         ///
-        /// A frame larger than this and that reserve together can never be sent, so an answer as
-        /// long as the longest post needs a little more than `body_bytes_max`. While a frame waits
-        /// for room, the connections with the largest queues whose peers take no bytes are closed:
-        /// see [`Timeouts::stall_when_full`].
+        /// A frame larger than the sum of this and `queue_reserve_bytes` can never be sent. To send
+        /// an answer as long as the longest post, this sum must be a little more than
+        /// `body_bytes_max`. While a frame waits for room, the connections with the largest queues
+        /// whose peers take no bytes are closed: see [`Timeouts::stall_when_full`].
         pub queues_bytes_max: Option<u64> = Some(64 << 20),
         /// Bytes that a peer must take to restart the [stall timer](Timeouts::stall) while more
         /// than this is queued for it. A frame counts with its full length until all of it was
@@ -181,9 +194,11 @@ settings! {
         // SDKs lose the 413 for a post of 5 MiB on loopback. `Timeouts::linger` limits it as
         // well.
         pub linger_bytes_max: u32 = 16 << 20,
-        /// Events that the application has not polled. With more, new sessions, authorization
-        /// questions and forwarded posts are answered 503. Messages are limited per session, and
-        /// the event that a session has ended is never refused. Default: 65,536.
+        /// Events that the application has not polled. With more, new sessions are answered 503,
+        /// and so are requests that need an authorizer's decision, posts that would be forwarded to
+        /// another shard, and posts whose session would be looked up there. Messages are limited
+        /// for each session, and the event that a session has ended is never refused. Default:
+        /// 65,536.
         pub events_max: Option<u32> = Some(65_536),
     }
 }
@@ -295,8 +310,9 @@ impl Limits {
     /// their sum.
     ///
     /// Limits per address and per principal are divided as well. Connections are distributed over
-    /// the shards by chance, so such a limit can be reached on one shard slightly before the sum
-    /// reaches it. Rates are not divided, and each shard counts them separately.
+    /// the shards by chance, so one shard can reach its share of such a limit before all shards
+    /// together reach the limit; with many shards, long before. Rates are not divided, and each
+    /// shard counts them separately.
     ///
     /// ```
     /// # use mcp_sse_core::Limits;
@@ -347,10 +363,10 @@ impl Limits {
     /// The largest amount of memory of `shards` shards that each have a [share](Self::share_of) of
     /// these limits, in bytes.
     ///
-    /// It is larger than [`memory_bytes_max`](Self::memory_bytes_max), because each shard may hold
-    /// one body beyond its budget, because shares are rounded up, and because each of several
-    /// shards has a mailbox for posts and lookups of the others. With so many shards that a share
-    /// would be less than one message, it includes several messages for each.
+    /// With several shards it is larger than [`memory_bytes_max`](Self::memory_bytes_max). Each
+    /// shard may hold one body beyond its budget, shares are rounded up, and each shard has a
+    /// mailbox for posts and lookups of the others. With many shards, the shares of the byte
+    /// budgets no longer become smaller, because each has room for one of the longest messages.
     ///
     /// ```
     /// # use mcp_sse_core::Limits;
@@ -517,29 +533,36 @@ settings! {
         /// Time without output on a stream, after which a heartbeat is sent. Default: 15 s, shorter
         /// than the idle timeouts of known intermediaries (55 s and more).
         pub heartbeat: Option<Duration> = Some(Duration::from_secs(15)),
-        /// Time without progress, after which a connection is closed: bytes are queued, and the
-        /// peer takes none of them, or fewer than [`Limits::stall_bytes_min`] of many. While a
-        /// connection is not read because of [`Limits::answers_bytes_max`], this is its only
-        /// timeout. Default: 30 s.
+        /// Time without progress, after which a connection is closed; if it has a stream, its
+        /// session ends. The time runs while bytes are queued for the peer. It starts again when
+        /// the peer takes bytes and no more than [`Limits::stall_bytes_min`] is still queued, or
+        /// when the peer has taken that many bytes since the last start. While a connection is not
+        /// read because of [`Limits::answers_bytes_max`], this is its only timeout. Default: 30 s.
         pub stall: Option<Duration> = Some(Duration::from_secs(30)),
-        /// Like `stall`, but while a frame of another session waits for room in all queues together
-        /// ([`Limits::queues_bytes_max`]). Of the peers that have taken no bytes for this long, or
-        /// fewer than [`Limits::stall_bytes_min`] of many, those with the largest queues lose their
-        /// connections until the frame has room. The frame waits for at least an eighth of this
-        /// time first. With `None` only `stall` closes connections. Default: 2 s.
+        /// Like `stall`, but only while a frame waits because all queues together have reached
+        /// [`Limits::queues_bytes_max`]. Connections whose peers have made no progress for this
+        /// long are closed, the largest queue first, until the frame has room. The first one is
+        /// closed no earlier than an eighth of this time after frames began to wait. With `None`
+        /// only `stall` closes connections. Default: 2 s.
         // Less than the 5 s after which the client of the Python SDK gives up.
         pub stall_when_full: Option<Duration> = Some(Duration::from_secs(2)),
-        /// Waiting for a decision that is made elsewhere: authorization, or whether another shard
-        /// has the session of a post whose body has not been read (503). The outcome of a forwarded
-        /// post may take this long in addition to `hold`. Default: 4 s.
+        /// Waiting for the application to authorize a request, or for another shard to say whether
+        /// it has the session of a post whose body has not been read (503). A post that has been
+        /// forwarded to another shard is answered 503 if its outcome is not known after the sum of
+        /// `hold` and this time; if one of the two is `None`, it has no timeout here. Default: 4 s.
         pub decision: Option<Duration> = Some(Duration::from_secs(4)),
-        /// How long a post is held while its session has no room (503). With `None` a forwarded
-        /// post has no timeout in this shard either, because the other shard may hold it, so its
-        /// ticket must be answered. Default: 4 s, less than the 5 s after which the client of the
-        /// Python SDK gives up.
+        /// How long a post is held while its session has no room. When the time is over, a request
+        /// is answered with the JSON-RPC error -32000 on the stream, and its post 202. The post of a
+        /// response or a notification is answered 503, and so is that of a request whose id is
+        /// longer than 4 KiB or whose error has no room in the session's queue. Default: 4 s, less
+        /// than the 5 s after which the client of the Python SDK gives up.
+        ///
+        /// With `None` a post that has been forwarded to another shard has no timeout here either,
+        /// because the other shard may hold it. The driver must then answer its ticket in every
+        /// case.
         pub hold: Option<Duration> = Some(Duration::from_secs(4)),
-        /// Reading and discarding input after a refusal, before the connection is closed, so that a
-        /// TCP reset does not destroy the answer. Default: 2 s.
+        /// Reading and discarding input after the last answer of a connection, before the connection
+        /// is closed, so that a TCP reset does not destroy the answer. Default: 2 s.
         pub linger: Option<Duration> = Some(Duration::from_secs(2)),
         /// Time from the start of a shutdown until all connections are closed. Default: 5 s.
         pub shutdown_grace: Option<Duration> = Some(Duration::from_secs(5)),

@@ -35,9 +35,9 @@ use crate::policy::{host, media, origin};
 use crate::route::{Route, STREAMS_NAMED_MAX, Service, applies, is_never};
 use crate::token::{SessionToken, TokenError};
 
-/// What an acceptable request asks for.
+/// What a request asks for, once it has passed all checks that need no state.
 #[derive(Debug)]
-pub(crate) enum Asked {
+pub(crate) enum RoutedRequest {
     Health,
     Ready,
     Metadata,
@@ -186,7 +186,7 @@ pub(crate) fn route_request(
     peer: &Peer,
     exchange: Option<&str>,
     config: &Config,
-) -> Result<Asked, Refused> {
+) -> Result<RoutedRequest, Refused> {
     let (method, target) = (head.method(), head.target());
     // `https` may not be answered on plain TCP (RFC 9110 §7.4); `http` on TLS was meant for another
     // server.
@@ -212,18 +212,18 @@ pub(crate) fn route_request(
     match applies(route, method, config.cors.is_on()) {
         Ok(()) => {}
         Err(allow) if config.cors.is_on() && method == Method::Options => {
-            return Ok(Asked::Options { allow, preflight: Preflight::of(head) });
+            return Ok(RoutedRequest::Options { allow, preflight: Preflight::of(head) });
         }
         Err(allow) => return Err(Refused::method(allow)),
     }
     match route {
         Route::Unknown => Err(not_found(client_info, exchange, config)),
-        Route::Health => Ok(Asked::Health),
-        Route::Ready => Ok(Asked::Ready),
-        Route::Metadata => Ok(Asked::Metadata),
+        Route::Health => Ok(RoutedRequest::Health),
+        Route::Ready => Ok(RoutedRequest::Ready),
+        Route::Metadata => Ok(RoutedRequest::Metadata),
         Route::Index => {
             head.check_expectation()?;
-            Ok(Asked::Action(Action::Index { unread: Unread::of(head) }))
+            Ok(RoutedRequest::Action(Action::Index { unread: Unread::of(head) }))
         }
         Route::Stream(service) => {
             if !media::accepts_event_stream(head.fields_named("accept")) {
@@ -231,11 +231,11 @@ pub(crate) fn route_request(
             }
             head.check_expectation()?;
             let plan = StreamPlan::of(service, head, client_info, exchange, config);
-            Ok(Asked::Action(Action::Stream(plan)))
+            Ok(RoutedRequest::Action(Action::Stream(plan)))
         }
         Route::Message(service) => {
             let plan = PostPlan::of(service, head, exchange.is_some(), config);
-            Ok(Asked::Action(Action::Post(plan)))
+            Ok(RoutedRequest::Action(Action::Post(plan)))
         }
     }
 }
@@ -307,8 +307,8 @@ fn guard(
         allowed(head.host())?;
     }
     let origins = || head.fields_named("origin");
-    let shared = |origin: &Origin<'_>| config.cors.allows(origin);
-    origin::check(origins(), loopback, &config.allow_origin, shared).map_err(|fault| {
+    let cors_allows = |origin: &Origin<'_>| config.cors.allows(origin);
+    origin::check(origins(), loopback, &config.allow_origin, cors_allows).map_err(|fault| {
         let origin = shown(origins().next().unwrap_or_default());
         Refused::saying(fault, format!("Origin {origin} is not allowed here; see allow_origin"))
     })

@@ -1,11 +1,12 @@
 //! The server: one value that owns every connection and every session of one shard.
 //!
-//! Knows: the public verbs, and which part serves each. Does not know: sockets, clocks, randomness.
+//! Knows: the public methods, and which part serves each. Does not know: sockets, clocks, randomness.
 //!
-//! Its methods come in four kinds. `handle_*`: the network or the clock speaks. Plain verbs: the
-//! application speaks. `poll_*`: the core speaks. The rest: anyone may look. Each verb that changes
-//! something notes the time, does its work in one of the parts, and then settles what that work has made
-//! possible.
+//! Its methods come in four kinds. `accept`, `exchange` and `handle_*` report what the network or the clock has
+//! done. Methods such as `send`, `close` and `shutdown` are requests of the application. `poll_*` take what
+//! the core has for the driver and the application. Methods that take `&self` read the state and change
+//! nothing. Each method that changes something notes the time, does its work in one of the parts, and calls
+//! `settle`, which releases held posts and resumes connections that can proceed after that work.
 //!
 //! The parts, in the order in which a request passes them:
 //!
@@ -939,7 +940,7 @@ impl Server {
         &self.config
     }
 
-    // ── Around every verb. ──────────────────────────────────────────────────────────────────────
+    // ── Around every method. ────────────────────────────────────────────────────────────────────
 
     fn advance(&mut self, now: Time) {
         if now < self.now {
@@ -949,7 +950,8 @@ impl Server {
         }
     }
 
-    /// Ends every verb: releases held posts that have room now, and lets connections use pending input.
+    /// Ends every method that changes something: releases held posts that have room now, and lets connections
+    /// use pending input.
     fn settle(&mut self) {
         self.make_room(None);
         loop {

@@ -7,8 +7,8 @@
 //!
 //! Decision: a post's token is compared in full with the session in its slot, or with a decoy
 //! if there is none: secret, service, principal and whether the session is ending. The number
-//! of steps depends on the post alone, so the time of an answer does not tell which session ids
-//! exist. Tests count the steps, here and from a post's head to its 404.
+//! of steps depends on the post alone, so the time of an answer does not tell which session
+//! tokens exist. Tests count the steps, here and from a post's head to its 404.
 //!
 //! Decision: requests in flight are remembered as fingerprints of 16 bytes, which are exact for
 //! short ids. Ids are strings whose length the client chooses: in 8,192 sessions, 64 long ids

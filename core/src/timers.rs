@@ -36,7 +36,8 @@ pub enum TimerKind {
     /// Deadline for the outcome of a post that was forwarded to another shard ([`Timeouts::hold`]
     /// and [`Timeouts::decision`] together).
     Forward,
-    /// End of reading and discarding input after a refusal ([`Timeouts::linger`]).
+    /// End of reading and discarding input after the last answer of a connection
+    /// ([`Timeouts::linger`]).
     Linger,
     /// Time of the next heartbeat on a silent stream ([`Timeouts::heartbeat`]).
     Heartbeat,
@@ -57,8 +58,9 @@ const ROLES: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Phase,
-    /// The owners in this role are not connections but posts that were forwarded by another shard.
-    Forward,
+    /// The owners in this role are not connections but posts that another shard has received and
+    /// forwarded to this one.
+    ReceivedPost,
     Heartbeat,
     Stall,
     SessionIdle,
@@ -97,7 +99,7 @@ impl TimerKind {
             | Self::Forward
             | Self::Linger
             | Self::Shutdown => Role::Phase,
-            Self::HoldForwarded => Role::Forward,
+            Self::HoldForwarded => Role::ReceivedPost,
             Self::Heartbeat => Role::Heartbeat,
             Self::Stall => Role::Stall,
             Self::SessionIdle => Role::SessionIdle,

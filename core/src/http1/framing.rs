@@ -1,4 +1,4 @@
-//! Decides where a request's body ends, the decision that request smuggling attacks.
+//! Decides where a request's body ends. Request smuggling is an attack on this decision.
 //!
 //! Knows: RFC 9112 §6. Where it lets a server accept or refuse, this module refuses.
 //! Does not know: the body itself (see `body`), or any field but `Content-Length` and
@@ -26,7 +26,7 @@ pub enum Framing {
 /// `Content-Length` fields of the request, in order. Optional white space around a value is
 /// ignored.
 ///
-/// The method is no argument: RFC 9112 §6.3 frames requests of every method alike, and a server
+/// The method is not a parameter: RFC 9112 §6.3 frames requests of every method alike, and a server
 /// that treated `GET` differently would disagree with the proxies in front of it.
 ///
 /// # Errors

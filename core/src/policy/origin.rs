@@ -63,6 +63,7 @@ impl<'a> Origin<'a> {
     }
 
     fn is_loopback(&self) -> bool {
+        // Only `http` and `https` have a default port here, so this tests for these schemes.
         default_port(self.scheme).is_some() && self.authority.is_loopback()
     }
 }
@@ -79,15 +80,16 @@ fn default_port(scheme: &str) -> Option<u16> {
 
 /// Checks whether a request with these `Origin` fields is allowed on its connection.
 ///
-/// A request without the field is allowed: it does not come from a browser or is not cross-origin.
-/// A single origin is allowed if it is a loopback origin on a connection to a loopback address, if
-/// it is in `allowed`, or if `shared` is true for it. `null`, several origins, and text that is not
-/// an origin are refused.
+/// A request without the field is allowed. It does not come from a browser, or its origin is the
+/// server's own, or it is a cross-origin GET whose answer the page cannot read: browsers send no
+/// `Origin` with a GET in the mode `no-cors` and with a navigation. A single origin is allowed if it
+/// is a loopback origin on a connection to a loopback address, if it is in `allowed`, or if
+/// `cors_allows` is true for it. `null`, several origins, and text that is not an origin are refused.
 pub(crate) fn check<'a>(
     mut origins: impl Iterator<Item = &'a [u8]>,
     arrived_on_loopback: bool,
     allowed: &[OriginPattern],
-    shared: impl Fn(&Origin<'_>) -> bool,
+    cors_allows: impl Fn(&Origin<'_>) -> bool,
 ) -> Result<(), Fault> {
     let Some(origin) = origins.next() else { return Ok(()) };
     let single = origins.next().is_none();
@@ -95,7 +97,7 @@ pub(crate) fn check<'a>(
     let passes = |origin: Origin<'_>| {
         (arrived_on_loopback && origin.is_loopback())
             || allowed.iter().any(|pattern| pattern.matches(&origin))
-            || shared(&origin)
+            || cors_allows(&origin)
     };
     if single && origin.is_some_and(passes) { Ok(()) } else { Err(Fault::OriginNotAllowed) }
 }

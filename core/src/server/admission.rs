@@ -8,9 +8,9 @@
 //! places are taken, the connection that has been without a request for longest is closed, so that a
 //! client with a session can connect for its next post. It is a connection without a complete head,
 //! between two requests, or about to close; never a stream, and never one whose request is in progress.
-//! Until its socket is closed, the next connection waits in the backlog. Closing connections earlier, so
-//! that half of the reserve is always free, was considered: it saves the next connection this wait, and
-//! takes one more count.
+//! Until its socket is closed, the next connection waits in the backlog of the listening socket. It was
+//! considered to close such connections as soon as less than half of the reserve is free. The next connection
+//! would not wait then, but one more count would have to be kept.
 //!
 //! Decision: finished messages count in the budget of bodies, and a post that finds it full is refused and
 //! not held. Holding would need a second queue, across sessions and in front of bodies that are still
@@ -211,8 +211,7 @@ impl Server {
         service: Service,
         principal: Option<Principal>,
     ) -> Result<PostTarget, Refused> {
-        // First, so that bad posts and guesses at session ids are limited as well, and the answer tells
-        // nothing about them.
+        // The rate of the principal is applied first: see the head of `server/post.rs`.
         if let Some(principal) = &principal {
             let late = |wait| Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
             self.principals.post(principal, self.now).map_err(late)?;
@@ -247,7 +246,7 @@ impl Server {
         let token = match token {
             Ok(token) => token,
             Err(error) => {
-                // A malformed id takes as long as any other miss.
+                // A malformed token takes as long as any other miss.
                 self.find_session(&SessionRef { token: SessionToken::UNUSED, service, principal });
                 return Err(match error {
                     TokenError::Malformed => Fault::UnknownSession,
@@ -289,6 +288,6 @@ impl Server {
 
     /// Whether the budget of request bytes has room for a head that an event carries.
     pub(super) fn admit_head(&self, head: &RequestHead) -> Result<(), Fault> {
-        if self.bodies_take(head.memory_bytes()) { Ok(()) } else { Err(Fault::BodiesFull) }
+        if self.bodies_have_room_for(head.memory_bytes()) { Ok(()) } else { Err(Fault::BodiesFull) }
     }
 }

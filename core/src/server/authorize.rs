@@ -3,11 +3,12 @@
 //! Knows: credentials, the question to the application, and its verdict. Does not know: whether there is
 //! room for what the request asks for.
 //!
-//! Every request passes [`Server::authenticate`], unless it is for a probe or a public document, whether
-//! it was read from a connection or by another HTTP server.
+//! Every GET of an event stream or of the index page and every POST of a message passes
+//! [`Server::authenticate`] once its host, its route and its method are accepted, whether it was read from a
+//! connection or by another HTTP server.
 //!
 //! Decision: a request is authorized before its session is looked up, so that no answer tells an
-//! unauthorized client anything about session ids. Routes and methods are checked before, because
+//! unauthorized client anything about session tokens. Routes and methods are checked before, because
 //! clients probe for 404 and 405 without credentials. The 406 and 417 of a GET, CORS preflights and the
 //! metadata of the resource need no credentials either.
 

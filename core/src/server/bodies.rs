@@ -1,12 +1,13 @@
-//! Request bytes in memory: the budget for the whole server, and the part of it that one address may have.
+//! Request bytes in memory: the budget of this shard, and the part of it that one address may have.
 //!
 //! Knows: which of a connection's bytes count for the client's address, and when they are too many.
 //! Does not know: what the bytes are.
 //!
 //! Decision: the bytes of a connection count for its client's address if they are still in memory when a
 //! method returns. So a post that arrives whole and goes to its session at once is looked up in no map. The
-//! bytes of a post that had to wait count until it is answered, and those of a forwarded post until its
-//! outcome is known. Messages that the application has not taken count for their session
+//! bytes of a post that had to wait count until it is answered. If a post is forwarded to another shard, its
+//! bytes count until its outcome is known, but only if some of them were counted before the body was complete.
+//! Messages that the application has not taken count for their session
 //! (`inbound_bytes_max`), and not for an address.
 
 use alloc::vec::Vec;
@@ -18,13 +19,13 @@ use crate::limits::within;
 
 impl Server {
     /// Whether `more` request bytes fit into the budget that all connections and sessions share.
-    pub(super) fn bodies_take(&self, more: u64) -> bool {
+    pub(super) fn bodies_have_room_for(&self, more: u64) -> bool {
         let bytes = self.bodies_bytes.saturating_add(more);
         within(self.config.limits.bodies_bytes_max, bytes)
     }
 
-    /// Counts the request bytes that a connection holds now for its client's address, in place of those
-    /// that were counted before. Says whether the address may have so many.
+    /// Replaces what this connection contributes to its address's count by the request bytes that it holds
+    /// now. Returns whether the address is within its limit.
     pub(super) fn count_bodies(&mut self, key: Key) -> bool {
         let conn = &mut self.conns[key];
         let bytes = conn.body_bytes().saturating_add(conn.forwarded);
@@ -46,6 +47,7 @@ impl Server {
     pub(super) fn charge_bodies(&mut self, key: Key) {
         if !self.count_bodies(key) {
             self.refuse_wherever(key, Fault::BodiesPerAddressFull);
+            // The refusal has freed bytes.
             self.count_bodies(key);
         }
     }

@@ -1,4 +1,4 @@
-//! The invariants: what holds between the parts of a server after every verb.
+//! The invariants: what holds between the parts of a server after every call of a method.
 //!
 //! Knows: every sum and list, and the parts that they are made of. Does not know: how they came about.
 
@@ -25,7 +25,7 @@ impl Server {
     pub fn check(&self) {
         let mut frames = 0;
         let (mut queues_cost, mut bodies_bytes) = (0, 0);
-        let (mut held, mut armed) = (0, self.timers.count(Role::Forward));
+        let (mut held, mut armed) = (0, self.timers.count(Role::ReceivedPost));
         let mut addresses = Counter::new();
         let mut body_addresses = Counter::new();
         let wakes: BTreeSet<ConnId> = self.wakes.iter().copied().collect();
@@ -75,7 +75,7 @@ impl Server {
             "an evicted connection has ended"
         );
         let undone = self.resumable.len() + self.releasable.len();
-        assert_eq!(undone, 0, "a verb returned with work undone");
+        assert_eq!(undone, 0, "a method returned with work undone");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);
     }
 
@@ -95,7 +95,7 @@ impl Server {
                 on(TimerKind::Body, timeouts.body.is_some())
             }
             ConnPhase::Held { .. } => on(TimerKind::Hold, timeouts.hold.is_some()),
-            // With another shard; with this server's own application no verb leaves it.
+            // It waits for another shard. For this server's own application it does not wait in this phase.
             ConnPhase::Awaiting => on(TimerKind::Forward, timeouts.forward().is_some()),
             ConnPhase::Streaming { .. } | ConnPhase::Closing { .. } | ConnPhase::Ended => None,
         };
@@ -221,7 +221,7 @@ impl Server {
     pub(super) fn check_forwards(&self) -> u64 {
         let (mut bytes, mut waiting, mut settled) = (0, 0, 0);
         for (key, forward) in self.forwards.iter() {
-            let armed = self.timers.armed(Role::Forward, key.index()).is_some();
+            let armed = self.timers.armed(Role::ReceivedPost, key.index()).is_some();
             let Some(message) = &forward.message else {
                 assert!(!armed, "a forward without a message waits for nothing");
                 settled += 1;

@@ -2,8 +2,8 @@
 //!
 //! Knows: what each kind of timer is for. Does not know: how timers are kept (see `timers`).
 //!
-//! Decision: input deadlines restart when reading resumes; until then only `stall` applies.
-//! While a client leaves its answers unread (`answers_bytes_max`), its next requests are not
+//! Decision: the deadlines for input (`head`, `body` and `idle`) restart when reading resumes; until then
+//! only `stall` applies. While a client leaves its answers unread (`answers_bytes_max`), its next requests are not
 //! read. If its input deadlines ran meanwhile, a request that waits in the socket would be lost
 //! because its client seems idle.
 //!

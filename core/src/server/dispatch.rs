@@ -14,7 +14,7 @@ use crate::event::{CloseReason, ServerPhase};
 use crate::exchange::Exchange;
 use crate::http1::{FieldStorage, Head, Persistence, Scan};
 use crate::policy::cors::CorsOrigin;
-use crate::request::{Asked, Unread, reply_to, route_of, route_request};
+use crate::request::{RoutedRequest, Unread, reply_to, route_of, route_request};
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -36,7 +36,7 @@ impl Server {
         let needed = conn.pending_input.len().saturating_add(rest.len());
         let grown = if needed > before { needed.max(before.saturating_mul(2)) } else { 0 };
         // The old buffer and the new one are in memory together for a moment.
-        if !self.bodies_take(grown as u64) {
+        if !self.bodies_have_room_for(grown as u64) {
             return self.refuse_wherever(key, Fault::BodiesFull);
         }
         let conn = &mut self.conns[key];
@@ -198,15 +198,19 @@ impl Server {
         self.disarm(Role::Phase, key);
         let unread = Unread::of(head);
         let asked = match asked {
-            Ok(Asked::Action(action)) => return self.authenticate(key, action, head),
+            Ok(RoutedRequest::Action(action)) => return self.authenticate(key, action, head),
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };
         let answer = self.answering(key, unread, |server, to| match asked {
-            Asked::Ready => server.answers.ready(server.readiness(), to),
-            Asked::Metadata => server.answers.metadata(to),
-            Asked::Options { allow, preflight } => server.answers.options(allow, preflight, to),
-            Asked::Health | Asked::Action(_) => server.answers.health(&server.snapshot(), to),
+            RoutedRequest::Ready => server.answers.ready(server.readiness(), to),
+            RoutedRequest::Metadata => server.answers.metadata(to),
+            RoutedRequest::Options { allow, preflight } => {
+                server.answers.options(allow, preflight, to)
+            }
+            RoutedRequest::Health | RoutedRequest::Action(_) => {
+                server.answers.health(&server.snapshot(), to)
+            }
         });
         self.answer(key, answer, unread);
     }

@@ -5,11 +5,12 @@
 //!
 //! Decision: a post whose body arrives whole with its head is forwarded to the other shard at once, and is
 //! answered with its outcome there. Before the body of any other post is read, the other shard is asked
-//! whether it has the session, and the connection is not read meanwhile. So an invented id of another shard
-//! is answered 404 before a body takes room in the budget of request bytes, like an invented id of this
-//! shard; and a small post passes between shards once and not twice. To ask about each post was considered;
-//! it doubles the latency of all. So was a budget of its own for bodies for other shards; posts to real ids
-//! would share it with posts to invented ones.
+//! whether it has the session, and the connection is not read meanwhile. So a post with an invented token of
+//! another shard is answered 404 before its body takes room in the budget of request bytes, like one with an
+//! invented token of this shard. A small post takes one exchange of messages between shards, and a large post
+//! takes two. Two alternatives were considered. To ask before every post would double the time that small
+//! posts take. With a separate budget for the bodies of posts to other shards, posts with invented tokens
+//! could use up the room of posts to sessions that exist.
 
 use alloc::boxed::Box;
 
@@ -34,12 +35,13 @@ impl Server {
     /// Whether another shard has to be asked before `input`, which continues a post's body, is used.
     pub(super) fn must_be_located(&self, key: Key, input: &[u8]) -> bool {
         let Some(decoder) = self.conns[key].phase.unasked() else { return false };
-        // A malformed body is refused when it is read.
+        // If this input makes the body malformed, no lookup is needed: `run_body` refuses the post.
         let end = decoder.clone().decode(input, &self.body_limits, &mut |_| {});
         end.is_ok_and(|progress| !progress.done)
     }
 
-    /// Asks the other shard about a post of whose body nothing has been used, unless it has been asked.
+    /// Asks the other shard about the post that this connection has begun to receive, unless that shard has
+    /// been asked already. Before that no input is used for the body, so no byte of it is lost here.
     pub(super) fn locate_unread(&mut self, key: Key) {
         if self.conns[key].phase.unasked().is_some()
             && let ConnPhase::Body {

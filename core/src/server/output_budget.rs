@@ -17,9 +17,10 @@
 //!
 //! Decision: all connections are looked at in one pass, only while a session waits. An index of queues by
 //! size was considered; every frame and every write would have to update it. The next pass follows after an
-//! eighth of `stall_when_full` (0.25 s if that is off), or at once if a pass has ended as many queues as
-//! one pass may. The first pass comes as long after a session began to wait: a server that was delayed has
-//! not tried to write meanwhile, and must not take that for clients that do not read.
+//! eighth of `stall_when_full` (0.25 s if that is off), or at once if a pass has ended 16 queues, which is the
+//! most that one pass may end. The first pass follows an eighth of `stall_when_full` after a session began to
+//! wait. A server that was delayed has written nothing in the meantime, so this time shows which clients do
+//! not read.
 
 use core::time::Duration;
 
@@ -47,7 +48,7 @@ impl Server {
     }
 
     /// Whether all queues together have room for `shared` more bytes of cost.
-    pub(super) fn queues_take(&self, shared: u64) -> bool {
+    pub(super) fn queues_have_room_for(&self, shared: u64) -> bool {
         shared == 0
             || within(self.config.limits.queues_bytes_max, self.queues_cost.saturating_add(shared))
     }
@@ -61,7 +62,7 @@ impl Server {
 
     /// Whether there is room for the frame that a session was refused, if it still waits with one.
     fn has_room(&self, session: Key) -> bool {
-        self.refused_shared_cost(session).is_none_or(|cost| self.queues_take(cost))
+        self.refused_shared_cost(session).is_none_or(|cost| self.queues_have_room_for(cost))
     }
 
     /// Whether the first session that waits for room in all queues together finds too little of it.
@@ -99,7 +100,7 @@ impl Server {
         if !low {
             return false;
         }
-        if !self.queues_take(shared) {
+        if !self.queues_have_room_for(shared) {
             // The session's own queue has room: from here on it waits for room in all queues together.
             self.wait_for_budget(key);
             return false;

@@ -3,13 +3,16 @@
 //! Knows: how a body is read, and what a message changes in its session's counts.
 //! Does not know: how a post waits for room in its session (see `queue`).
 //!
-//! The messages of one session reach the application in the order in which their bodies were complete.
+//! The messages of one session reach the application in the order in which their bodies were complete, or in
+//! which other shards forwarded them, with one exception. While a session has `in_flight_max` unanswered
+//! requests, further requests are held, and responses and notifications pass them.
 //!
-//! Decision: the rate of the principal is applied before anything else is said about a post. So bad
-//! posts and guesses at session ids are limited as well, and a 429 tells nothing about them.
+//! Decision: the rate of the principal is applied before a post is checked in any other way. So posts with a
+//! bad head and guesses at session tokens are limited as well, and a 429 does not tell the client whether its
+//! head or its token was right.
 //!
-//! Decision: an accepted message is delivered even if its session has ended before the application
-//! polls it, because the client was told 202. The application learns of the end when it sends.
+//! Decision: an accepted message is delivered even if its session has ended before the application polls it,
+//! because the client was told 202. `Event::Closed` follows the message.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,8 +42,8 @@ impl Server {
                 self.locate(key, Unlocated { claim, decoder, unread, expects_continue });
             }
             Ok(PostTarget::Elsewhere { claim, .. }) => {
-                // Input that came with the head is used first: if it completes the body, the other shard
-                // is not asked.
+                // Input that arrived with the head is looked at first. If it contains the whole body, the
+                // post is forwarded without a lookup. See `must_be_located`.
                 self.resumable.push_back(key);
                 let target = PostTarget::Elsewhere { claim, unasked: Some(unread) };
                 self.begin_body(key, decoder, target, false);
@@ -84,7 +87,7 @@ impl Server {
         let decoded = decoder.decode(input, &self.body_limits, sink);
         self.bodies_bytes += (body.capacity() - before) as u64;
         let refused = match decoded {
-            Ok(progress) if self.bodies_take(0) => {
+            Ok(progress) if self.bodies_have_room_for(0) => {
                 if progress.done {
                     self.finish_body(key);
                 }
@@ -101,7 +104,7 @@ impl Server {
     /// Reads the envelope of a complete body, and passes the message on.
     pub(super) fn finish_body(&mut self, key: Key) {
         self.disarm(Role::Phase, key);
-        let waited = self.conns[key].counted > 0;
+        let was_counted = self.conns[key].counted > 0;
         let ConnPhase::Body { mut body, target, .. } = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: only a connection that reads a body finishes one");
         };
@@ -123,7 +126,7 @@ impl Server {
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
             PostTarget::Elsewhere { claim, .. } => {
-                if waited {
+                if was_counted {
                     self.conns[key].forwarded = message.memory_bytes();
                     self.count_bodies(key);
                 }
@@ -138,7 +141,7 @@ impl Server {
         if !open {
             return self.refuse(key, self.no_session(), Unread::Known(0));
         }
-        if self.session_takes(session, &message) {
+        if self.session_has_room_for(session, &message) {
             self.record(session, message);
             self.accepted(key);
         } else {
@@ -147,7 +150,7 @@ impl Server {
     }
 
     /// Whether a session has room for a message that has just arrived.
-    pub(super) fn session_takes(&self, session: Key, message: &Message) -> bool {
+    pub(super) fn session_has_room_for(&self, session: Key, message: &Message) -> bool {
         let len = message.body().len() as u64;
         self.sessions[session].admits_new(message.kind(), len, &self.config.limits)
     }

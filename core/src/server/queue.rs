@@ -1,19 +1,20 @@
 //! Posts that wait for room in their session: those of this shard's own connections, and forwarded posts,
 //! which another shard has received.
 //!
-//! Knows: how a post is held, released, given up or answered "server busy". Both kinds wait in one line, in
-//! the order in which they came. Does not know: how a post gets to another shard. The connection of a
-//! forwarded post, and its answer, belong to another shard.
+//! Knows: how a post is held, released, given up or answered "server busy". Does not know: how a post gets to
+//! another shard, or the connection of a forwarded post, which belongs to the shard that has received it.
+//!
+//! Posts of both kinds wait in one list for each session. They are released in the order in which they came,
+//! except that responses and notifications pass requests that wait because of `in_flight_max`.
 //!
 //! Decision: a post is held by not reading its connection, so TCP slows the client down. At the limit of
 //! requests in flight only requests wait: the client's responses must pass, or server and client could wait
 //! for each other.
 //!
-//! Decision: a forwarded post is queued by the shard that owns its session, in one line with the posts that
-//! arrived there directly. `deliver` returns `Held`, and `Event::Settled` tells the outcome, once. A
-//! forwarded post keeps its slot until that event has been polled: its handle must not refer to another
-//! post while a driver still keeps the ticket under that handle. `forwarded_max` bounds such posts, and
-//! their bytes count in the budget of all bodies.
+//! Decision: a forwarded post is queued by the shard that owns its session. `deliver` returns `Held`, and one
+//! `Event::Settled` tells the outcome. A driver stores the ticket of the post under the post's handle until
+//! it has polled that event. The post keeps its slot as long, so that its handle does not refer to another
+//! post meanwhile. `forwarded_max` bounds such posts, and their bytes count in the budget of all bodies.
 //!
 //! Decision: a post that was answered 503 is not accepted afterwards. The ticket of a forwarded post is
 //! valid for `hold` and `decision` together. The driver of the owning shard rejects a post that has taken
@@ -21,9 +22,10 @@
 //! room is noticed before the timer. So a post can be both accepted and answered 503 only if a thread is
 //! stopped for the other half of `decision`.
 //!
-//! Decision: a forwarded post whose connection has closed is delivered all the same. A post that is held by
-//! its own shard is dropped then, but this is rarely noticed, because its connection is not read. To tell
-//! the other shard would take one more kind of message, and would race with the outcome.
+//! Decision: a forwarded post is delivered even if its connection has closed. A post that is held by the shard
+//! that has received it is dropped when its connection closes, but a close is rarely noticed, because the
+//! connection is not read. To tell the other shard of a close would take one more kind of message between
+//! shards, which could arrive after the post was accepted.
 //!
 //! Decision: a held request that is cancelled is answered 202 and dropped. Only requests wait while too
 //! many are in flight, so a cancellation can overtake its own request, and nothing would withdraw the
@@ -89,9 +91,11 @@ impl Server {
         };
         if let Err(retry_after) = self.admit_to_session(session) {
             Delivery::Done(Outcome::RateLimited { retry_after })
-        } else if self.phase != ServerPhase::Running || !self.bodies_take(message.memory_bytes()) {
+        } else if self.phase != ServerPhase::Running
+            || !self.bodies_have_room_for(message.memory_bytes())
+        {
             Delivery::Done(Outcome::Busy)
-        } else if self.session_takes(session, &message) {
+        } else if self.session_has_room_for(session, &message) {
             self.record(session, message);
             Delivery::Done(Outcome::Accepted)
         } else {
@@ -152,7 +156,7 @@ impl Server {
     fn release_forward(&mut self, forward: Key) {
         // Past its deadline the other shard may have refused it: then it must not reach the application.
         let late =
-            self.timers.due(Role::Forward, forward.index()).is_some_and(|due| due < self.now);
+            self.timers.due(Role::ReceivedPost, forward.index()).is_some_and(|due| due < self.now);
         if late {
             return self.forward_hold_is_over(forward);
         }
@@ -270,7 +274,7 @@ impl Server {
             message.take().expect("invariant: a forwarded post that waits has its message");
         let session = *session;
         self.bodies_bytes -= message.memory_bytes();
-        self.timers.disarm(Role::Forward, forward.index());
+        self.timers.disarm(Role::ReceivedPost, forward.index());
         // A session that has ended has no list any more.
         if let Some(found) = self.sessions.find_mut(session) {
             found.unhold(PostOrigin::Forward(forward));

@@ -164,7 +164,7 @@ impl Server {
         if queued > 0 && !within(limits.queue_bytes_max, queued.saturating_add(cost)) {
             return Err(Unqueued::Full { cost, everywhere: false });
         }
-        if !self.queues_take(conn.queue_shared_by(cost, limits)) {
+        if !self.queues_have_room_for(conn.queue_shared_by(cost, limits)) {
             return Err(Unqueued::Full { cost, everywhere: true });
         }
         let session = &mut self.sessions[key];

@@ -3,7 +3,7 @@
 //! [`Bench`] is the smallest driver there is, with a virtual clock. It obeys `interest` and looks at a
 //! connection only when it has touched it or `poll_wake` has named it, and then holds what it
 //! remembers against the present truth: a forgotten wake-up fails every test here. `Server::check`
-//! runs after every verb.
+//! runs after every method.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a test wants one outcome and fails at the rest"

@@ -8,7 +8,7 @@ use mcp_sse_core::{Entropy, EntropyUnavailable};
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
-    /// The bytes that are left, if bytes decide; the next one is the last.
+    /// The bytes that are left, if bytes decide, in reverse order: the next byte is the last element.
     bytes: Option<Vec<u8>>,
 }
 
@@ -32,7 +32,8 @@ impl Random {
         self.bytes.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// The next 64 bits.
+    /// The next 64 bits of SplitMix64. The bytes of [`from_bytes`](Self::from_bytes) do not change
+    /// them, and none is consumed.
     pub const fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -52,11 +53,11 @@ impl Random {
         drawn % end
     }
 
-    /// Returns `true` once in `times` calls on average.
+    /// Returns `true` once in `times` calls on average. `times` is not zero.
     pub fn one_in(&mut self, times: usize) -> bool {
         // It is the last choice and not the first, so that a source whose bytes are used up causes
         // no more faults.
-        self.below(times) == times - 1 && times > 0
+        self.below(times) == times - 1
     }
 
     /// One of `choices`.

@@ -1,4 +1,4 @@
-//! The reserve of connections: neither streams nor silent connections can keep posts out (WIRE 6).
+//! The reserve of connections: neither streams nor silent connections can keep posts out.
 
 use super::*;
 use crate::error::{AcceptError, Fault};

@@ -1,4 +1,4 @@
-//! Posts that are held until their session has room (WIRE 2), and frames that wait for room in queues.
+//! Posts that are held until their session has room, and frames that wait for room in queues.
 
 use super::*;
 use crate::error::{Fault, SendError};

@@ -1,4 +1,4 @@
-//! CORS: what answers tell browsers about other origins (WIRE 4.6).
+//! CORS: what answers tell browsers about other origins.
 
 use super::*;
 use crate::{Authorization, StaticTokens};

@@ -1,4 +1,4 @@
-//! Deadlines (WIRE 6), on the virtual clock.
+//! Deadlines, on the virtual clock.
 
 use super::*;
 use crate::Authorization;

@@ -1,4 +1,4 @@
-//! The checks of `Host` and `Origin` (WIRE 4), and the routes beside streams and posts (WIRE 3).
+//! The checks of `Host` and `Origin`, and the routes beside streams and posts.
 
 use super::*;
 use crate::{Authorization, StaticTokens};

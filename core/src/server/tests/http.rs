@@ -1,4 +1,4 @@
-//! HTTP connections (WIRE 5): heads, persistence, half-closes, lingering.
+//! HTTP connections: heads, persistence, half-closes, lingering.
 
 use super::*;
 use crate::error::Fault;

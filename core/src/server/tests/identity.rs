@@ -1,4 +1,4 @@
-//! Principals (WIRE 4.3, 4.4): tokens, challenges, and sessions that belong to a principal.
+//! Principals: tokens, challenges, and sessions that belong to a principal.
 
 use super::*;
 use crate::error::Fault;
@@ -147,7 +147,7 @@ fn opened_event_carries_the_principal() {
 }
 
 /// The targets of four posts that all miss: another's session, one that has ended, one that never
-/// was, and what is no session id.
+/// was, and what is no session token.
 pub(super) fn misses(bench: &mut Bench) -> [String; 4] {
     let ended = bench.open_with(BOB);
     bench.reset(ended.conn);

@@ -1,4 +1,4 @@
-//! Limits of connections, sessions, events and bytes (WIRE 4.5 and 6). A refusal names its limit and changes
+//! Limits of connections, sessions, events and bytes. A refusal names its limit and changes
 //! nothing.
 
 use super::*;

@@ -1,4 +1,4 @@
-//! Posts (WIRE 2).
+//! Posts.
 
 use super::*;
 use crate::error::Fault;

@@ -1,4 +1,4 @@
-//! What trusted proxies state about their clients (WIRE 4.7), and whether HTTPS is used.
+//! What trusted proxies state about their clients, and whether HTTPS is used.
 
 use core::net::IpAddr;
 use std::string::ToString;

@@ -1,4 +1,4 @@
-//! Rates of posts and of sessions (WIRE 2 and 4.5).
+//! Rates of posts and of sessions.
 
 use super::*;
 use crate::error::Fault;

@@ -1,4 +1,4 @@
-//! Streams (WIRE 1).
+//! Streams.
 
 use super::*;
 use crate::error::{Fault, SendError};

@@ -1,4 +1,4 @@
-//! Random walks over the whole API: nothing panics, `check` holds after every verb, all counts are zero in
+//! Random walks over the whole API: nothing panics, `check` holds after every method, all counts are zero in
 //! the end, and the same seed is the same run.
 
 use std::collections::{BTreeMap, BTreeSet};
