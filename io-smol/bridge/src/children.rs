@@ -51,7 +51,6 @@ pub const FINISH: Duration = Duration::from_secs(8);
 ///
 /// ```no_run
 /// use mcp_sse_bridge::children::Children;
-/// use mcp_sse_bridge::command::ServerCommand;
 /// use mcp_sse_bridge::guard;
 ///
 /// fn main() -> std::io::Result<()> {
@@ -59,8 +58,7 @@ pub const FINISH: Duration = Duration::from_secs(8);
 ///         return Ok(());
 ///     }
 ///     let children = Children::new()?;
-///     let child = smol::block_on(children.spawn(&ServerCommand::shell("exit 7"), None, "example"))?;
-///     drop(child);
+///     // Serve sessions, and then wait until every process has ended.
 ///     assert_eq!(children.finish(), 0);
 ///     Ok(())
 /// }
@@ -163,7 +161,7 @@ impl Children {
     ///
     /// Returns the error of the operating system: there are too many processes or descriptors, or the directory does
     /// not exist.
-    pub async fn spawn(
+    pub(super) async fn spawn(
         &self,
         command: &ServerCommand,
         head: Option<&RequestHead>,
