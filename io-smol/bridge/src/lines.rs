@@ -39,7 +39,7 @@ pub(crate) struct Lines {
 }
 
 /// The longest line that a bridged server may print, in bytes, if clients may send bodies of `body_bytes_max` (`None`
-/// is unlimited): four times as much, like the queue of a session, but at least [`LINE_BYTES_MAX`].
+/// is unlimited): four times as much, like the queue of a session, but at least 16 MiB.
 #[must_use]
 pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
     let several = body_bytes_max.map_or(u64::MAX, |bytes| bytes.saturating_mul(4));

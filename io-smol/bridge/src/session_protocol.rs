@@ -10,11 +10,13 @@
 //! servers accept no other, and the answer has a deadline and is not passed on to the client.
 //!
 //! ```text
-//!            initialize                          PARK over, a request waits
-//!  Open ◀──────────────── AwaitingInitialize ───────────────────────────▶ Initializing
-//!    ▲                       │ PARK over, no request waits: all is sent        │ answered
-//!    ╰── no auto-initialize ─┴────────▶ AwaitingInitialize                     ▼
-//!                                                        Open: "initialized", then what was parked
+//! state               input                                    next state
+//! AwaitingInitialize  the client's `initialize`                Open: it is sent, then what was parked
+//! AwaitingInitialize  PARK is over, no request is parked       AwaitingInitialize: what was parked is sent
+//! AwaitingInitialize  PARK is over, a request is parked        Initializing: the bridge's `initialize` is sent
+//! AwaitingInitialize  the same, without auto-initialize        Open: what was parked is sent
+//! Initializing        the server's result                      Open: `initialized` is sent, then what was parked
+//! Initializing        the server's error, or no answer in 60 s Failed: the session ends
 //! ```
 //!
 //! Each request of the client is answered exactly once: by the process, with the id in the client's spelling; by the
