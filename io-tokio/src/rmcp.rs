@@ -1,7 +1,7 @@
 //! Services of `rmcp`, the official Rust SDK, over HTTP+SSE.
 //!
-//! The SDK had an SSE server until its release 0.10. [`SseServer`] has the same interface, so a program only has to
-//! change the import:
+//! The SDK had an SSE server until its release 0.10. [`SseServer`] has the same interface. Most programs for rmcp 3
+//! only have to change the import; the section [Differences](#differences-from-010) lists what may need more:
 //!
 //! ```no_run
 //! use mcp_sse_tokio::rmcp::SseServer; // was: rmcp::transport::sse_server::SseServer
@@ -57,9 +57,8 @@
 //!
 //! # A session without `initialize`
 //!
-//! Some clients reconnect after their stream broke, and continue without a second
-//! handshake. The SDK's handshake would refuse them. [`SseServer::with_service`] examines the first
-//! message, apart from pings and responses. If that message does not begin a handshake, the session is served without
+//! Some clients reconnect after their stream broke, and continue without a second handshake. The SDK's handshake would
+//! refuse them, as 0.10 did. [`SseServer::with_service`] examines the first message, apart from pings and responses. If that message does not begin a handshake, the session is served without
 //! one, and the capabilities of the client are unknown (`peer_info` is `None`). If such a client sends `initialize`
 //! later, the service handles it like another request.
 //!
@@ -69,7 +68,7 @@
 //! - Sockets are served on a thread of their own, and services run on the runtime that has created the server.
 //! - On a loopback address, `Host` and `Origin` are checked. [`SseServer::from_listener`] allows every setting of
 //!   [`Config`](crate::Config).
-//! - `with_service` serves sessions without `initialize`, which 0.10 refused.
+//! - `with_service` serves sessions without `initialize` (see above).
 //! - Cancelling gives services time to answer, and then ends every stream. [`SseServer::stopped`] waits for that.
 //! - Dropping an `SseServer` stops the server. In 0.10, the server continued to answer 500.
 //! - There is no `config` field. See [`SseServer::local_addr`] and

@@ -1,5 +1,7 @@
 //! The implementation of the driver's `Runtime` for tokio: sockets, a timer and tasks.
 //!
+//! Knows: tokio's sockets, timers, tasks and runtimes. Does not know: HTTP, sessions, or what the tasks do.
+//!
 //! The runtime is [`Tokio`]. An application uses it only as a part of the type [`Listener`](crate::Listener).
 
 use core::net::SocketAddr;
@@ -41,7 +43,8 @@ impl driver::Runtime for Tokio {
     type Timer = Timer;
     // No handle is necessary, because `spawn_local` uses the running `LocalSet`.
     type Tasks = ();
-    // The runtime of the application; `None` if there is none, and handlers run on the threads of the server.
+    // The runtime of the application. If the application has none, this is `None`, and handlers run on the threads of
+    // the server.
     type Handlers = Option<runtime::Handle>;
 
     fn block_on(future: impl Future<Output = io::Result<()>>) -> io::Result<()> {
@@ -77,7 +80,7 @@ impl driver::Runtime for Tokio {
         }
     }
 
-    /// Uses tokio's function, because tokio polls a task that wakes itself again long before it checks the sockets.
+    /// Uses tokio's function. Tokio polls a task that only wakes itself many times before it checks the sockets again.
     fn yield_now() -> impl Future<Output = ()> {
         task::yield_now()
     }

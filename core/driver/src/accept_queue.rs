@@ -7,8 +7,8 @@
 //! Each shard has a queue of accepted sockets, which takes as many as the shard has room for, up to
 //! [`QUEUE_MAX`]. The [`Acceptor`] gives sockets to the queues that have room, in turn.
 //!
-//! Decision: nothing is accepted while no queue has room. So few accepted sockets wait at any moment,
-//! none of them for a full shard, and further connections stay in the listening socket's backlog. A queue
+//! Decision: nothing is accepted while no queue has room. Therefore only few accepted sockets
+//! wait at any moment, none of them for a full shard, and further connections stay in the listening socket's backlog. A queue
 //! of one socket was considered: in a burst it would pass over each shard whose thread has not woken yet.
 
 use core::net::SocketAddr;
@@ -21,8 +21,7 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 
-/// The most accepted sockets that wait for one shard. With a bound of 1, a burst of connections would skip each shard
-/// whose thread has not woken yet.
+/// The most accepted sockets that wait for one shard.
 const QUEUE_MAX: usize = 16;
 
 /// An accepted connection that is not registered with a runtime.

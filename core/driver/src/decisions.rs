@@ -4,8 +4,8 @@
 //! Does not know: what makes a credential valid, or any runtime: a turn polls the futures.
 //!
 //! A request is answered by a cached verdict ([`Verdicts`]). Otherwise it joins a running decision
-//! about the same credential; or it starts one in a free slot, of which there are [`DECISIONS_MAX`];
-//! or it waits for a slot, first come, first served. Each slot has its own waker, so that a turn polls
+//! about the same credential, so that many clients with one token cause one call; or it starts one in a free
+//! slot, of which there are [`DECISIONS_MAX`]; or it waits for a slot, first come, first served. Each slot has its own waker, so that a turn polls
 //! the futures that were woken and no others.
 //!
 //! Decision: a request of an address that has [`DECISIONS_PER_ADDRESS_MAX`] slots waits until one of
@@ -15,14 +15,11 @@
 //! Decision: futures are polled by the turn, and not spawned. The driver knows no runtime, and a
 //! future that is polled where it was made need not be `Send`. At most [`DECISIONS_MAX`] futures are
 //! started in one turn. At most `events_max` requests wait, one for each connection; those whose
-//! clients have left are removed when the number of waiting requests has doubled.
+//! clients have left are removed when the number of waiting requests has doubled since the last removal.
 //!
 //! Decision: a slot is freed when its decision is made or its time (`decision`) is over, and not when
 //! the client leaves: the verdict is cached all the same. The core's deadline for a request starts
 //! when the request arrives, the driver's for a decision when the decision starts.
-//!
-//! Decision: requests with the same key wait for one decision, so that many clients with one token
-//! cause one call.
 //!
 //! Decision: if the authorizer panics, or the function that makes cache keys, the request is answered
 //! 503. A panic of a handler ends its session, and a panic of any other function that a turn calls

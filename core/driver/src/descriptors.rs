@@ -9,8 +9,9 @@
 //! programs that it starts. The alternative, to refuse streams after the first `EMFILE`, is too late: no descriptor
 //! is left then on which a refusal could be sent.
 //!
-//! Open descriptors are counted, because an application may have opened hundreds of files before it serves. For
-//! those that it opens later, there are [`SPARE`] ones; an application that needs more has to set `connections_max`.
+//! Open descriptors are counted, because an application may have opened hundreds of files before it serves. 16
+//! descriptors ([`SPARE`]) are kept free for files that it opens later; an application that needs more has to set
+//! `connections_max`.
 //! Several servers in one process do not know of each other.
 
 use mcp_sse_core::Limits;

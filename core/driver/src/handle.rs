@@ -172,9 +172,10 @@ fn invalid(error: ConfigError) -> io::Error {
 impl Handle {
     /// Shuts the server down in order.
     ///
-    /// Idle connections and sessions end at once, and requests in progress are answered. Connections
-    /// that are left after [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) are
-    /// cut; [`abort`](Self::abort) cuts them earlier.
+    /// Idle connections and sessions without a request in flight end at once. Requests in flight can still be
+    /// answered, and new requests get 503. Connections that are left after
+    /// [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) are cut;
+    /// [`abort`](Self::abort) cuts them earlier.
     ///
     /// Returns immediately; the listener's `serve` returns when every connection has ended. Calling it
     /// again, on any clone of the handle, changes nothing.
@@ -231,7 +232,7 @@ impl Handle {
     /// Sends one frame to every open session, and returns how many sessions queued it.
     ///
     /// The frame is encoded once and shared. A session whose queue is full does not get it and is
-    /// counted in [`Reach::full`].
+    /// counted in [`Reach::full`]. If the server does not serve yet, this waits until it does.
     ///
     /// # Errors
     ///
@@ -283,7 +284,8 @@ impl Handle {
             .for_each(|shard| shard.mailbox.set_health_extras(extras.clone()));
     }
 
-    /// Returns a copy of the counters, summed over all shards.
+    /// Returns a copy of the counters, summed over all shards. If the server does not serve yet, this waits until it
+    /// does.
     ///
     /// # Errors
     ///
@@ -318,8 +320,8 @@ impl Handle {
     /// Gives the server a request that the caller's own HTTP server has read, from the client `peer`.
     ///
     /// The caller then passes the body to the returned [`ExchangeClient`] and writes the response that
-    /// it yields. Requests are dealt to the shards in turn; a shard without room for a connection is
-    /// skipped.
+    /// it yields. Requests are given to the shards in turn; a shard without room for a connection is
+    /// skipped. If the server does not serve yet, the request is only queued, and is handled when the server serves.
     ///
     /// # Errors
     ///

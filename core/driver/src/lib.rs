@@ -10,18 +10,19 @@
 //!
 //! # A third runtime
 //!
-//! An adapter for another runtime is an afternoon's work. It consists of
+//! An adapter for another runtime is an afternoon's work. It needs at least
 //!
 //! - an `impl` of [`Runtime`]: sockets, a timer, and two ways to spawn;
 //! - with the feature `tls`, an `impl` of [`TlsUpgrade`] for its TCP stream. The handshake itself comes from the
 //!   crate that integrates rustls with the runtime, such as `futures-rustls` or `tokio-rustls`;
 //! - an alias, `pub type Listener = mcp_sse_driver::Listener<MyRuntime>;`.
 //!
-//! The adapters for smol and tokio have fewer than 300 lines of code each. The macro `conformance!`, in the
+//! The adapters for smol and tokio have fewer than 300 lines of code each, without the features `tower` and `rmcp` of
+//! the one for tokio. The macro `conformance!`, in the
 //! repository's folder `tests`, tests an adapter over real sockets.
 //!
-//! The following is a complete runtime that uses only the standard library. It polls once a millisecond, so it is
-//! slower than a real runtime:
+//! The following is a complete runtime that uses only the standard library. It polls every task once a millisecond,
+//! also a task that was not woken, so it is slower than a real runtime:
 //!
 //! ```
 //! # #[cfg(unix)] mod example {

@@ -6,8 +6,8 @@
 //!
 //! Decision: each adapter has an alias of [`Listener`] and not a type that wraps it, because a wrapper would repeat
 //! every method and its documentation. The alias has no type parameter, so `Listener::bind(..)` needs no type
-//! annotation. The functions `serve` and `serve_local` are written out in each adapter, because a generic function
-//! would need the runtime as an explicit type argument.
+//! annotation. The free functions `serve(address, ..)` and `serve_local(address, ..)` are written out in each adapter,
+//! because a generic function would need the runtime as an explicit type argument.
 //!
 //! Decision: `serve` calls its handler under a lock, because a handler is `FnMut` and sessions come from
 //! several threads. The future that the handler returns runs where `serve` is awaited (smol) or on that
@@ -115,12 +115,13 @@ impl<R: Runtime> Listener<R> {
     /// `::1` for others. A slice of several addresses is bound at all of them as well. There may be at most
     /// [`ADDRESSES_MAX`](crate::ADDRESSES_MAX). Addresses with port 0 get the same free port. An address that this
     /// machine does not have is skipped if another can be bound, which is logged at level info. One server serves all
-    /// addresses: they share its limits and its [`Handle`].
+    /// addresses: they share its limits and its [`Handle`]. Looking up a name blocks this thread.
     ///
     /// # Errors
     ///
-    /// Returns the error of binding an address: it is in use, does not belong to this machine, or is not permitted.
-    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for more than `ADDRESSES_MAX` addresses.
+    /// Returns the error of looking up a name, or of binding an address: it is in use, does not belong to this
+    /// machine, or is not permitted. Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for more than
+    /// `ADDRESSES_MAX` addresses, and for none.
     ///
     /// # Examples
     ///
@@ -138,7 +139,9 @@ impl<R: Runtime> Listener<R> {
         Ok(Self { bound_here: true, ..listener })
     }
 
-    /// Uses a TCP socket that is already bound and listening, for example one from a process manager.
+    /// Uses a TCP socket that is already bound and listening, for example one from a process manager. The methods that
+    /// serve make it non-blocking. With several [`workers`](Self::workers), one thread accepts for all of them if the
+    /// socket was bound without `SO_REUSEPORT`.
     ///
     /// # Examples
     ///
@@ -221,8 +224,8 @@ impl<R: Runtime> Listener<R> {
         Ok(Self::new(ListenSocket::Unix(socket), config))
     }
 
-    /// Sets a function that decides whether a request may proceed. It is called for each GET and POST of sessions,
-    /// and for each request for the index page, before any session is looked up or created.
+    /// Sets a function that decides whether a request may proceed. It is called for each GET of a stream, for each GET
+    /// of the index page, and for each POST of a message, before any session is looked up or created.
     ///
     /// `authorizer` gets the request's head and returns a [`Verdict`](mcp_sse_core::Verdict), or a
     /// [`Decision`], which limits how long the verdict is cached. It is an `async` closure or function; a plain
@@ -408,9 +411,12 @@ impl<R: Runtime> Listener<R> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the listening socket cannot be made non-blocking, and
+    /// Returns an error if the listening socket cannot be made non-blocking. Returns
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) with several [`workers`](Self::workers), for which
-    /// [`serve_on_workers`](Self::serve_on_workers) has to be used.
+    /// [`serve_on_workers`](Self::serve_on_workers) has to be used, and, with a
+    /// [`ConfigError`](mcp_sse_core::ConfigError) inside, for
+    /// [`Authorization::Deferred`](mcp_sse_core::Authorization::Deferred) without an [authorizer](Self::authorize).
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) for TLS on a Unix socket.
     ///
     /// # Panics
     ///
@@ -459,7 +465,10 @@ impl<R: Runtime> Listener<R> {
     /// # Errors
     ///
     /// Returns an error if a thread or its runtime cannot be started, or if the listening socket cannot be made
-    /// non-blocking.
+    /// non-blocking. Returns [`InvalidInput`](io::ErrorKind::InvalidInput), with a
+    /// [`ConfigError`](mcp_sse_core::ConfigError) inside, for
+    /// [`Authorization::Deferred`](mcp_sse_core::Authorization::Deferred) without an [authorizer](Self::authorize).
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) for TLS on a Unix socket.
     ///
     /// # Panics
     ///

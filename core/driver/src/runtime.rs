@@ -59,8 +59,8 @@ pub trait Runtime: Sized + 'static {
     /// Calls `main` with a handle for [`spawn`](Self::spawn), and runs the future that `main` returns and all spawned
     /// tasks. Ends when that future ends, and panics if it panics. Tasks that still run are then dropped.
     ///
-    /// The future must be a task of its own that is polled only when it was woken. It writes to all sockets of a
-    /// server, once for all reads that have woken it.
+    /// The future should be a task of its own that is polled only when it was woken. It writes to all sockets of a
+    /// server, once for all reads that have woken it. To poll it more often is correct but slower.
     fn run_tasks<F: Future<Output = ()> + 'static>(
         main: impl FnOnce(Self::Tasks) -> F,
     ) -> impl Future<Output = ()>;
@@ -76,7 +76,8 @@ pub trait Runtime: Sized + 'static {
     ) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Calls `handler` on this thread. If it returns a future, that future runs where the application awaits
-    /// [`run_handlers`](Self::run_handlers). A panic of that future ends only that future.
+    /// [`run_handlers`](Self::run_handlers) if there is an executor, and otherwise wherever the implementation spawns
+    /// it. A panic of that future ends only that future.
     fn run_handler<F: Future<Output = ()> + Send + 'static>(
         handlers: &Self::Handlers,
         handler: impl FnOnce() -> Option<F>,
@@ -95,7 +96,7 @@ pub trait Runtime: Sized + 'static {
         })
     }
 
-    /// Watches a listening TCP socket. If it is in blocking mode, it must be made non-blocking.
+    /// Watches a listening TCP socket. The implementation makes it non-blocking if it is in blocking mode.
     ///
     /// # Errors
     ///

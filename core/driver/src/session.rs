@@ -41,7 +41,8 @@ const CAPACITY_KEPT: usize = 8;
 pub struct Closed {
     /// Why it ended.
     pub reason: CloseReason,
-    /// How many frames were accepted by `send` and not written to the socket in full.
+    /// How many frames were accepted for this session, by `send`, `try_send` or a broadcast, and were not written to
+    /// the socket in full.
     pub frames_undelivered: u32,
 }
 
@@ -357,7 +358,7 @@ impl Session {
         self.sender.clone()
     }
 
-    /// Sends a frame and waits while the session's queue is full, as [`SessionSender::send`] does.
+    /// Sends a frame and waits while the session's mailbox is full, as [`SessionSender::send`] does.
     ///
     /// # Errors
     ///
@@ -384,7 +385,7 @@ impl Session {
         self.sender.send(frame).await
     }
 
-    /// Sends a frame if there is room for it now, as [`SessionSender::try_send`] does.
+    /// Sends a frame if the session's mailbox has room for it now, as [`SessionSender::try_send`] does.
     ///
     /// # Errors
     ///
@@ -542,9 +543,14 @@ impl Session {
 }
 
 impl SessionSender {
-    /// Sends a frame and waits while the session's queue is full.
+    /// Sends a frame: puts it into the session's mailbox, and waits while the mailbox is full, which it is with 16
+    /// frames or 256 KiB.
     ///
-    /// `Ok` means that the frame is queued; HTTP has no acknowledgement of its arrival. Frames of one
+    /// The server moves frames from the mailbox to the queue of the session. It leaves them in the mailbox while the
+    /// queue has no room ([`Limits::queue_bytes_max`](mcp_sse_core::Limits::queue_bytes_max)), or all queues together
+    /// have none ([`Limits::queues_bytes_max`](mcp_sse_core::Limits::queues_bytes_max)).
+    ///
+    /// `Ok` means that the frame is in the mailbox; HTTP has no acknowledgement of its arrival. Frames of one
     /// sender are written in the order in which they were sent. Cancel-safe: a future that is dropped
     /// before it is ready has sent nothing.
     ///
@@ -591,7 +597,7 @@ impl SessionSender {
         .await
     }
 
-    /// Sends a frame if there is room for it now.
+    /// Sends a frame if the session's mailbox has room for it now. `Ok` means the same as for [`send`](Self::send).
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@
 //! sessions and connections each shard has open. Does not know: threads, or what a session is.
 //!
 //! Decision: each worker is a complete server. Its thread has a shard with a `Server`, sockets
-//! and a share of the limits; threads share a [`ShardHandle`] for each shard, and no lock that
-//! is held across other work. A post for another shard's session goes into that shard's
+//! and a share of the limits. All threads share one [`ShardHandle`] for each shard; its locks are
+//! held only for the time of one access. A post for another shard's session goes into that shard's
 //! mailbox, which takes as many as `forwarded_max` and `bodies_bytes_max` allow one shard; the
 //! post is answered 503 beyond that. In its next turn that shard passes the post to
 //! [`Server::deliver`], and the outcome returns the same way to [`Server::acknowledge`]. The
@@ -19,8 +19,8 @@
 //! (`handle_elsewhere`), so it stays a function of its inputs. None of this happens with one
 //! worker.
 //!
-//! Decision: the serial numbers of session ids begin 2^24 apart on different shards, so that an
-//! application may use session ids of all shards as keys.
+//! Decision: the serial numbers of [`SessionId`](mcp_sse_core::SessionId)s begin 2^24 apart on
+//! different shards, so that an application may use those of all shards as keys.
 
 use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};

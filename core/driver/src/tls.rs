@@ -1,7 +1,7 @@
 //! TLS: certificates, and the handshake on a connection.
 //!
 //! Knows: PEM files and the errors in them; whether a client speaks TLS, and the answer to a client that does
-//! not; that a byte counts as written when the kernel has it, and not when it was encrypted.
+//! not; when a byte counts as written.
 //! Does not know: sockets, or the steps of a handshake. An adapter provides both, with the crate that
 //! integrates rustls with its runtime.
 //!

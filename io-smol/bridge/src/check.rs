@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use smol::{Timer, future};
 
-use super::child::{Child, Exit};
+use super::child::Child;
 use super::children::Children;
 use super::command::ServerCommand;
 use super::handshakes::PROTOCOL_VERSION;
@@ -26,6 +26,8 @@ use super::ids;
 use super::output::ServerOutput;
 use super::printed::Printed;
 use super::stderr::printable;
+
+pub use super::child::Exit;
 
 /// Default time in which a server must answer all requests of a check: 60 s, because `npx` or `uvx` may have to
 /// download a package first.

@@ -29,7 +29,7 @@ pub struct Exit(pub(super) ExitStatus);
 impl Exit {
     /// Whether this is status 126 or 127, by which shells and the [guard] report that a program could not be run.
     #[must_use]
-    pub fn was_not_run(self) -> bool {
+    pub(crate) fn was_not_run(self) -> bool {
         let codes = [guard::STATUS_NOT_FOUND, guard::STATUS_NOT_RUN];
         self.0.code().is_some_and(|code| codes.iter().any(|known| code == i32::from(*known)))
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Exit {
 ///
 /// The process is ended when this value is dropped or passed to [`end`](Self::end): its stdin is closed, then its
 /// process group gets SIGTERM, then SIGKILL, two seconds apart.
-pub struct Child {
+pub(crate) struct Child {
     pid: u32,
     pipes: Option<(Async<ChildStdin>, Async<ChildStdout>)>,
     exit: Pin<Box<Receiver<Exit>>>,
@@ -79,7 +79,7 @@ impl Child {
 
     /// The process id of the [guard], which is also the id of the process group.
     #[must_use]
-    pub const fn pid(&self) -> u32 {
+    pub(crate) const fn pid(&self) -> u32 {
         self.pid
     }
 
@@ -88,7 +88,7 @@ impl Child {
     /// # Errors
     ///
     /// Returns [`io::ErrorKind::BrokenPipe`] if the process has closed its stdin.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some((stdin, _)) = &self.pipes else { return broken() };
         loop {
             match (&mut stdin.get_ref()).write(bytes) {
@@ -105,7 +105,7 @@ impl Child {
     /// # Errors
     ///
     /// Returns the error of the read.
-    pub fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
@@ -118,7 +118,7 @@ impl Child {
 
     /// Waits until the process has closed its stdin or has ended. Some operating systems do not report this; there,
     /// the next write fails instead.
-    pub fn poll_input_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_input_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Some((stdin, _)) = &self.pipes else { return Poll::Ready(()) };
         loop {
             if is_hung_up(stdin) {
@@ -135,7 +135,7 @@ impl Child {
 
     /// Waits until the server has exited. Processes that the server has left behind may still run; they are being
     /// ended.
-    pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
+    pub(crate) fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
         if self.exited.is_none() {
             self.exited = ready!(self.exit.as_mut().poll_next(cx));
         }
@@ -148,7 +148,7 @@ impl Child {
 
     /// Writes `last_words` to the process's stdin, closes it, and begins to end the process. Further output of the
     /// process is discarded. Returns immediately.
-    pub fn end(mut self, last_words: Vec<u8>) {
+    pub(crate) fn end(mut self, last_words: Vec<u8>) {
         self.begin_end(last_words);
     }
 
@@ -205,7 +205,7 @@ mod tests {
         let stdin = Async::new(ChildStdin::from(OwnedFd::from(writer))).unwrap();
         let (stdout, _) = io::pipe().unwrap();
         let stdout = Async::new(ChildStdout::from(OwnedFd::from(stdout))).unwrap();
-        let mut child = Child::new(0, stdin, stdout, exited, end);
+        let child = Child::new(0, stdin, stdout, exited, end);
         let late = async {
             Timer::after(Duration::from_secs(30)).await;
             panic!("waited in vain");

@@ -4,17 +4,19 @@
 //! Does not know: messages, sessions, or the life of one process (see `supervisor` and `ending`).
 //!
 //! Theory of operation. Each process has a task of its own, from before its start until it has been reaped. All of
-//! these tasks run on one thread. A session owns a [`Child`], which has the process's pipes. However a session ends
-//! (the client leaves or stalls, the process exits, the server stops, the future is dropped), the `Child` is
-//! dropped, and dropping it is the only way in which the end of a process begins.
+//! these tasks run on one thread. A session, or the owner of a shared process, owns a `Child`, which has the process's
+//! pipes. The end of a process begins when its `Child` is dropped or `Child::end` is called. However a session ends
+//! (the client leaves or stalls, the process exits, the server stops, the future is dropped), one of the two happens.
 //!
-//! Decision: there are at most as many processes as there may be sessions, those that are ending included.
-//! A process keeps its descriptors until it has been reaped, which may be seconds after its session has
-//! ended. A new session waits for a short time for one to end; otherwise clients that come and go would use
-//! up the descriptors that posts need.
+//! Decision: the processes of sessions are limited by slots, and a process that is being ended keeps its slot. It
+//! keeps its descriptors until it has been reaped, which may be seconds after its session has ended. A new session
+//! waits until a process has ended, or its client leaves; otherwise clients that come and go would use up the
+//! descriptors that posts need. The command sets as many slots as it has sessions and workers, and no limit for more
+//! than 65,536 sessions. A shared process takes no slot.
 //!
-//! Decision: the command waits for this thread before it ends, for [`FINISH`]: two steps of 2 s, 2 s in
-//! which guards kill, and some slack. A second signal shortens that.
+//! Decision: the command `mcp-sse` waits for these tasks before it exits, for at most [`FINISH`]: two steps of 2 s,
+//! 2 s in which guards kill, and 2 s for a busy machine. A second signal skips the waits after the end of stdin and
+//! after SIGTERM.
 
 use core::fmt;
 use core::time::Duration;
@@ -51,7 +53,6 @@ pub const FINISH: Duration = Duration::from_secs(8);
 ///
 /// ```no_run
 /// use mcp_sse_bridge::children::Children;
-/// use mcp_sse_bridge::command::ServerCommand;
 /// use mcp_sse_bridge::guard;
 ///
 /// fn main() -> std::io::Result<()> {
@@ -59,8 +60,7 @@ pub const FINISH: Duration = Duration::from_secs(8);
 ///         return Ok(());
 ///     }
 ///     let children = Children::new()?;
-///     let child = smol::block_on(children.spawn(&ServerCommand::shell("exit 7"), None, "example"))?;
-///     drop(child);
+///     // Serve sessions, and then wait until every process has ended.
 ///     assert_eq!(children.finish(), 0);
 ///     Ok(())
 /// }
@@ -78,8 +78,8 @@ struct ChildrenShared {
     /// The number of tasks that are not done.
     supervised: Mutex<usize>,
     done: Condvar,
-    /// A channel with a capacity of as many units as there may be processes. A process puts a unit in before it
-    /// starts, and takes one out when it has been reaped.
+    /// A semaphore made of a bounded channel, whose capacity is the number of processes that there may be. A process
+    /// puts a unit in before it starts, and takes one out when it has been reaped.
     slots: OnceLock<(Sender<()>, Receiver<()>)>,
     /// Dropping this ends the thread.
     _thread: Sender<Never>,
@@ -163,7 +163,7 @@ impl Children {
     ///
     /// Returns the error of the operating system: there are too many processes or descriptors, or the directory does
     /// not exist.
-    pub async fn spawn(
+    pub(super) async fn spawn(
         &self,
         command: &ServerCommand,
         head: Option<&RequestHead>,
@@ -204,7 +204,7 @@ impl Children {
             match SupervisedProcess::start(command, &shared.surroundings.status) {
                 Ok((process, child)) => {
                     // If the receiver has been dropped, the child is dropped here. If the receiver is dropped later,
-                    // the child is dropped with the channel; so the sender must not outlive this line.
+                    // the child is dropped with the channel, so drop the sender before `supervise`.
                     drop(started.try_send(Ok(child)));
                     drop(started);
                     process.supervise(&name, &shared.surroundings).await;
@@ -237,12 +237,14 @@ impl Children {
         self.shared.executor.spawn(task).detach();
     }
 
-    /// Kills every process that is being ended, now and later, without waiting for it to react to SIGTERM.
+    /// Kills every process that is being ended, now and later: the waits after the end of its stdin and after SIGTERM
+    /// are skipped.
     pub fn hurry(&self) {
         self.shared.hurry.close();
     }
 
-    /// Blocks until every process has ended, for at most [`FINISH`]. Drop every [`Child`] before.
+    /// Blocks until every process has ended, for at most [`FINISH`]. Call this when the sessions have
+    /// ended and every [`PerSession`](crate::PerSession) and [`SharedProcess`](crate::SharedProcess) has been dropped.
     ///
     /// Returns the number of processes that still run; this is 0 if the operating system could kill all of them.
     #[must_use]

@@ -1,5 +1,4 @@
-//! The guard process between the bridge and an MCP server. It leads the server's process group. When the server or
-//! the bridge has ended, it ends every process that the server has started.
+//! The guard process between the bridge and an MCP server: it leads the server's process group, and ends it.
 //!
 //! Knows: its own group, its children, and the socket to the bridge (see `control`), which is its stdin.
 //! Does not know: sessions, messages. Input and output of the server do not pass through the guard.

@@ -3,9 +3,8 @@
 //! Knows: the params that each client has sent last, and how a client is recognized when it opens a new session.
 //! Does not know: sessions, processes, or when a handshake is missing.
 //!
-//! Decision: a client that reconnects continues with the capabilities and the protocol revision that it had. So the
-//! params of its `initialize` are stored, and sent again to its new process. The client is recognized by its address,
-//! `User-Agent` and `Authorization`. Clients that share all of these share the last handshake; if a server then sends
+//! Decision: a client that reconnects continues with the capabilities and the protocol revision that it had. It is
+//! recognized by its address, `User-Agent` and `Authorization`. Clients that share all of these share the last handshake; if a server then sends
 //! a request that one of them does not support, that client answers with an error. For an unknown client no
 //! capabilities are offered. The alternative, an error that asks the client for a new handshake, does not work: the
 //! clients that omit the handshake ignore such an error.

@@ -43,7 +43,7 @@
 #![deny(missing_docs)]
 
 pub mod check;
-pub mod child;
+mod child;
 pub mod children;
 pub mod command;
 mod control;
@@ -58,19 +58,20 @@ mod handshakes;
 mod ids;
 mod json_values;
 mod lenient;
-pub mod lines;
+mod lines;
 mod multiline;
-pub mod mux;
-pub mod output;
-pub mod printed;
+mod mux;
+mod output;
+mod printed;
 pub mod servers_file;
 pub mod services;
 mod session;
-pub mod session_protocol;
-pub mod shared;
+mod session_protocol;
+mod shared;
 pub mod status;
 pub mod stderr;
 mod supervisor;
 
+pub use lines::line_bytes_max;
 pub use session::PerSession;
 pub use shared::SharedProcess;

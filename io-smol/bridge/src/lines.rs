@@ -11,14 +11,14 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 
 /// The default for the longest line of a bridged server's output: 16 MiB.
-pub const LINE_BYTES_MAX: usize = 16 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// A buffer that has grown beyond this size for a long line is freed after that line.
 const CAPACITY_KEPT: usize = 64 << 10;
 
 /// One line, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// A complete line.
     Complete(&'a [u8]),
     /// The beginning of a line that is longer than allowed. The rest of the line is dropped.
@@ -26,19 +26,8 @@ pub enum Line<'a> {
 }
 
 /// Splits bytes into lines. It stores at most the longest line and one fed piece.
-///
-/// ```
-/// use mcp_sse_bridge::lines::{Line, Lines};
-///
-/// let mut lines = Lines::new(100);
-/// lines.feed(b"one\r\ntw");
-/// assert_eq!(lines.next_line(), Some(Line::Complete(b"one")));
-/// assert_eq!(lines.next_line(), None);
-/// lines.feed(b"o\n");
-/// assert_eq!(lines.next_line(), Some(Line::Complete(b"two")));
-/// ```
 #[derive(Debug)]
-pub struct Lines {
+pub(crate) struct Lines {
     line_bytes_max: usize,
     buffer: Vec<u8>,
     /// The bytes in front of this index were returned.
@@ -50,14 +39,7 @@ pub struct Lines {
 }
 
 /// The longest line that a bridged server may print, in bytes, if clients may send bodies of `body_bytes_max` (`None`
-/// is unlimited): four times as much, like the queue of a session, but at least [`LINE_BYTES_MAX`].
-///
-/// ```
-/// use mcp_sse_bridge::lines::{LINE_BYTES_MAX, line_bytes_max};
-///
-/// assert_eq!(line_bytes_max(Some(1_000)), LINE_BYTES_MAX);
-/// assert_eq!(line_bytes_max(Some(100 << 20)), 400 << 20);
-/// ```
+/// is unlimited): four times as much, like the queue of a session, but at least 16 MiB.
 #[must_use]
 pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
     let several = body_bytes_max.map_or(u64::MAX, |bytes| bytes.saturating_mul(4));
@@ -67,13 +49,13 @@ pub fn line_bytes_max(body_bytes_max: Option<u64>) -> usize {
 impl Lines {
     /// Creates a splitter for lines of at most `line_bytes_max` bytes, without their line ends.
     #[must_use]
-    pub const fn new(line_bytes_max: usize) -> Self {
+    pub(crate) const fn new(line_bytes_max: usize) -> Self {
         Self { line_bytes_max, buffer: Vec::new(), start: 0, scanned: 0, passing_over: false }
     }
 
     /// Adds bytes that were read. Call [`next_line`](Self::next_line) until it returns `None` before the next call,
     /// because lines are stored until they are taken.
-    pub fn feed(&mut self, piece: &[u8]) {
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
         self.scanned -= self.start;
         self.start = 0;
@@ -84,13 +66,16 @@ impl Lines {
     }
 
     /// The next line that is complete or too long; `None` if more bytes are needed.
-    pub fn next_line(&mut self) -> Option<Line<'_>> {
+    pub(crate) fn next_line(&mut self) -> Option<Line<'_>> {
         self.next_line_watched(|_, _| ())
     }
 
     /// Returns the next line like [`next_line`](Self::next_line), and calls `watch` with each dropped piece of a line
     /// that is too long, and whether the line ends with that piece.
-    pub fn next_line_watched(&mut self, mut watch: impl FnMut(&[u8], bool)) -> Option<Line<'_>> {
+    pub(crate) fn next_line_watched(
+        &mut self,
+        mut watch: impl FnMut(&[u8], bool),
+    ) -> Option<Line<'_>> {
         loop {
             let Some(found) = memchr(b'\n', self.buffer.get(self.scanned..)?) else {
                 self.scanned = self.buffer.len();
@@ -131,7 +116,7 @@ impl Lines {
     }
 
     /// The last line, if the output has ended without a line feed.
-    pub fn last_line(&mut self) -> Option<&[u8]> {
+    pub(crate) fn last_line(&mut self) -> Option<&[u8]> {
         let rest = self.start..self.buffer.len();
         self.start = rest.end;
         self.scanned = rest.end;

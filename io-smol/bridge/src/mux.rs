@@ -52,43 +52,43 @@ use text::Ambiguous;
 
 /// The limits and timeouts of a [`Mux`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MuxLimits {
+pub(crate) struct MuxLimits {
     /// The most unanswered requests of all sessions together. 65,536 by default.
-    pub requests_max: usize,
+    pub(crate) requests_max: usize,
     /// The longest id or progress token, in bytes of JSON. 4 KiB by default. A request with a longer one is refused,
     /// because each is stored until the answer.
-    pub id_bytes_max: usize,
+    pub(crate) id_bytes_max: usize,
     /// The most bytes of ids and progress tokens of all unanswered requests together. 16 MiB by default.
-    pub ids_bytes_max: usize,
+    pub(crate) ids_bytes_max: usize,
     /// The most bytes of ids and progress tokens of one session's unanswered requests. 256 KiB by default.
-    pub session_ids_bytes_max: usize,
+    pub(crate) session_ids_bytes_max: usize,
     /// The most parked messages of all sessions together. 4,096 by default.
-    pub parked_max: usize,
+    pub(crate) parked_max: usize,
     /// The most bytes of parked messages of all sessions together. 16 MiB by default.
-    pub parked_bytes_max: usize,
+    pub(crate) parked_bytes_max: usize,
     /// The most parked messages of one session. 64 by default.
-    pub session_parked_max: usize,
+    pub(crate) session_parked_max: usize,
     /// How long messages wait for a session's `initialize` before the bridge sends its own. 2 s by default.
-    pub park: Duration,
+    pub(crate) park: Duration,
     /// How long after the end of a server requests wait for the next one. 5 s by default. Later requests are refused
     /// immediately until there is a server again.
-    pub outage: Duration,
+    pub(crate) outage: Duration,
     /// How long the server may take to answer a session's `initialize`. 120 s by default, because the first start may
     /// install the server.
-    pub initialize_timeout: Duration,
+    pub(crate) initialize_timeout: Duration,
     /// How long the server may take to answer the bridge's own `initialize`. 60 s by default.
-    pub own_initialize_timeout: Duration,
+    pub(crate) own_initialize_timeout: Duration,
     /// The most bytes of the URIs that one session is subscribed to, plus
     /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES) for each. 512 KiB by default.
-    pub session_subscriptions_bytes_max: usize,
+    pub(crate) session_subscriptions_bytes_max: usize,
     /// The most bytes of the URIs that all sessions together are subscribed to, plus
     /// [`SUBSCRIPTION_BYTES`](Self::SUBSCRIPTION_BYTES) for each. 16 MiB by default.
-    pub subscriptions_bytes_max: usize,
+    pub(crate) subscriptions_bytes_max: usize,
 }
 
 impl MuxLimits {
     /// The bytes that a subscription counts besides its URI.
-    pub const SUBSCRIPTION_BYTES: usize = 256;
+    pub(crate) const SUBSCRIPTION_BYTES: usize = 256;
 }
 
 impl Default for MuxLimits {
@@ -113,11 +113,11 @@ impl Default for MuxLimits {
 
 /// The key of one session: a number that no other session of the same [`Mux`] ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionKey(pub u64);
+pub(crate) struct SessionKey(pub(crate) u64);
 
 /// What the caller of a [`Mux`] has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MuxOutput {
+pub(crate) enum MuxOutput {
     /// Write this line to the server, followed by a line feed.
     Server(String),
     /// Write this line to the server, followed by a line feed. It answers a request of the server, so the server
@@ -131,22 +131,22 @@ pub enum MuxOutput {
 
 /// Counters of dropped and refused messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MuxCounts {
+pub(crate) struct MuxCounts {
     /// Answers of the server that belong to no pending request. Answers to the bridge's own `resources/subscribe` and
     /// `resources/unsubscribe` are counted here as well.
-    pub answers_dropped: u64,
+    pub(crate) answers_dropped: u64,
     /// Progress notifications of the server that belong to no pending request.
-    pub progress_dropped: u64,
+    pub(crate) progress_dropped: u64,
     /// Notifications of sessions that concern that session alone, or for which there was no room.
-    pub notifications_dropped: u64,
+    pub(crate) notifications_dropped: u64,
     /// Cancellations by a session or by the server that belong to no pending request.
-    pub cancellations_dropped: u64,
+    pub(crate) cancellations_dropped: u64,
     /// Responses of sessions. No session is sent a request, so every response is dropped.
-    pub responses_dropped: u64,
+    pub(crate) responses_dropped: u64,
     /// Requests of the server that were answered with an error.
-    pub server_requests_refused: u64,
+    pub(crate) server_requests_refused: u64,
     /// Requests of sessions that were answered with an error because there was no room for them.
-    pub requests_refused: u64,
+    pub(crate) requests_refused: u64,
 }
 
 /// A session's request that the server has not answered.
@@ -197,25 +197,7 @@ enum MuxPhase {
 }
 
 /// Many sessions over one server on stdio, as a state machine without I/O.
-///
-/// ```
-/// use mcp_sse_bridge::mux::{Mux, MuxLimits, MuxOutput, SessionKey};
-/// use mcp_sse_core::Time;
-/// use mcp_sse_core::jsonrpc::Message;
-///
-/// let mut mux = Mux::new(MuxLimits::default());
-/// let now = Time::ZERO;
-/// mux.join(SessionKey(1));
-/// mux.handle_started(now);
-/// let text = r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
-/// mux.handle_session(SessionKey(1), Message::read(text.into(), None).unwrap(), now);
-/// let Some(MuxOutput::Server(line)) = mux.poll_output() else { panic!("a line") };
-/// assert!(line.contains(r#""id":1,"method":"initialize""#));
-/// let answer = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-/// mux.handle_server(&Message::read(answer.to_vec(), None).unwrap(), now);
-/// assert!(mux.is_ready());
-/// ```
-pub struct Mux {
+pub(crate) struct Mux {
     limits: MuxLimits,
     phase: MuxPhase,
     sessions: BTreeMap<SessionKey, MuxSession>,
@@ -252,7 +234,7 @@ const BUSY: &str = "server busy";
 impl Mux {
     /// Creates a multiplexer without sessions and without a server.
     #[must_use]
-    pub fn new(limits: MuxLimits) -> Self {
+    pub(crate) fn new(limits: MuxLimits) -> Self {
         Self {
             limits,
             phase: MuxPhase::Down { why: "is not running".into() },
@@ -276,14 +258,14 @@ impl Mux {
     /// # Panics
     ///
     /// Panics if there is a session with this key.
-    pub fn join(&mut self, key: SessionKey) {
+    pub(crate) fn join(&mut self, key: SessionKey) {
         let known = self.sessions.insert(key, MuxSession::default());
         assert!(known.is_none(), "invariant: session keys are numbered");
     }
 
     /// Removes a session that has ended. Its requests are cancelled, and their answers will be dropped. Further
     /// messages of the session are ignored.
-    pub fn leave(&mut self, key: SessionKey) {
+    pub(crate) fn leave(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         for uri in &session.subscribed {
             self.unsubscribe_departed(key, uri);
@@ -308,14 +290,14 @@ impl Mux {
     }
 
     /// Handles a message of a session's client.
-    pub fn handle_session(&mut self, key: SessionKey, message: Message, now: Time) {
+    pub(crate) fn handle_session(&mut self, key: SessionKey, message: Message, now: Time) {
         if self.sessions.contains_key(&key) {
             self.handle_message(key, message, now);
         }
     }
 
     /// Call this when the server was started.
-    pub fn handle_started(&mut self, now: Time) {
+    pub(crate) fn handle_started(&mut self, now: Time) {
         self.phase = MuxPhase::Uninitialized { parked_since: None };
         match self.initialize_params.clone() {
             Some(params) => self.initialize(params, None, now),
@@ -324,7 +306,7 @@ impl Mux {
     }
 
     /// Handles a message of the server.
-    pub fn handle_server(&mut self, message: &Message, now: Time) {
+    pub(crate) fn handle_server(&mut self, message: &Message, now: Time) {
         match message.kind() {
             Kind::Response => self.handle_response(message, now),
             Kind::Request => self.refuse_server(message),
@@ -334,7 +316,7 @@ impl Mux {
 
     /// Handles an answer of the server that cannot be passed on: the session that waits for it gets an error. An
     /// answer without an id belongs to the pending request if there is exactly one.
-    pub fn handle_lost_answer(&mut self, lost: &LostAnswer, now: Time) {
+    pub(crate) fn handle_lost_answer(&mut self, lost: &LostAnswer, now: Time) {
         let (number, error) = match (&lost.id, &self.phase) {
             (Some(id), _) => (ids::number(id), None),
             (None, MuxPhase::Initializing { number, .. }) => (Some(*number), lost.error.as_deref()),
@@ -351,14 +333,14 @@ impl Mux {
     }
 
     /// Answers a request of the server that cannot be passed on.
-    pub fn handle_unreadable_request(&mut self, unread: &UnreadableRequest) {
+    pub(crate) fn handle_unreadable_request(&mut self, unread: &UnreadableRequest) {
         self.counts.server_requests_refused += 1;
         self.answer_server(unread.answer());
     }
 
     /// Call this when the server has ended or could not be started. `why` completes the sentence "MCP server process
     /// ..". Every pending request is answered with an error.
-    pub fn handle_exit(&mut self, why: &str, now: Time) {
+    pub(crate) fn handle_exit(&mut self, why: &str, now: Time) {
         self.away_since.get_or_insert(now);
         // Lines for the server that has ended must not reach the next one.
         self.output.retain(|output| matches!(output, MuxOutput::Session(..)));
@@ -382,7 +364,7 @@ impl Mux {
     }
 
     /// Handles the deadline of [`poll_timeout`](Self::poll_timeout), if it has passed.
-    pub fn handle_timeout(&mut self, now: Time) {
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return;
         }
@@ -404,7 +386,7 @@ impl Mux {
 
     /// The next deadline, at which [`handle_timeout`](Self::handle_timeout) has to be called.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Time> {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
         match &self.phase {
             MuxPhase::Down { .. } if self.parked.is_empty() => None,
             MuxPhase::Down { .. } => self.outage_over(),
@@ -422,39 +404,33 @@ impl Mux {
     }
 
     /// The next thing that the caller has to do. Do all of them in this order.
-    pub fn poll_output(&mut self) -> Option<MuxOutput> {
+    pub(crate) fn poll_output(&mut self) -> Option<MuxOutput> {
         self.output.pop_front()
     }
 
     /// Whether a server should be running: there are sessions.
     #[must_use]
-    pub fn wants_server(&self) -> bool {
+    pub(crate) fn wants_server(&self) -> bool {
         !self.sessions.is_empty()
     }
 
     /// Whether the server has answered `initialize`.
     #[must_use]
-    pub const fn is_ready(&self) -> bool {
+    pub(crate) const fn is_ready(&self) -> bool {
         matches!(self.phase, MuxPhase::Ready)
     }
 
     /// The number of sessions.
     #[must_use]
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
     /// The number of sessions' requests that the server has not answered, `initialize` included.
     #[must_use]
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         let initializes = matches!(self.phase, MuxPhase::Initializing { requester: Some(_), .. });
         self.pending.len() + usize::from(initializes)
-    }
-
-    /// The counters of dropped and refused messages.
-    #[must_use]
-    pub const fn counts(&self) -> &MuxCounts {
-        &self.counts
     }
 
     /// Asserts that each sum equals the sum of its parts, and that every request and message belongs to a session.

@@ -44,23 +44,8 @@ static TOO_LONG: LogThrottle = LogThrottle::new();
 ///
 /// Output that is not a message is counted in [`BridgeStatus`], and logged: one line a second of each kind at level
 /// warn, the others at level debug.
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use mcp_sse_bridge::output::ServerOutput;
-/// use mcp_sse_bridge::printed::Printed;
-/// use mcp_sse_bridge::status::BridgeStatus;
-///
-/// let status = Arc::new(BridgeStatus::default());
-/// let mut output = ServerOutput::new("files", status.clone());
-/// output.feed(b"Listening\n{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
-/// let Some(Printed::Message(message)) = output.next_printed() else { panic!("a message") };
-/// assert_eq!(message.id(), Some("1"));
-/// assert_eq!(status.lines_refused(), 1);
-/// ```
 #[derive(Debug)]
-pub struct ServerOutput {
+pub(crate) struct ServerOutput {
     name: String,
     status: Arc<BridgeStatus>,
     line_bytes_max: usize,
@@ -83,7 +68,7 @@ impl ServerOutput {
     /// Creates the empty output of a server. `name` is the server's name in the log, and `status` counts invalid
     /// lines.
     #[must_use]
-    pub fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
         Self {
             name: name.into(),
             status,
@@ -101,7 +86,7 @@ impl ServerOutput {
     /// Sets the longest line and the longest message over several lines, in bytes; 16 MiB by default. Longer ones are
     /// dropped. Call it before [`feed`](Self::feed).
     #[must_use]
-    pub fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
+    pub(crate) fn line_bytes_max(mut self, line_bytes_max: usize) -> Self {
         self.line_bytes_max = line_bytes_max;
         self.lines = Lines::new(line_bytes_max);
         self
@@ -109,24 +94,24 @@ impl ServerOutput {
 
     /// Whether the server has printed at least one message.
     #[must_use]
-    pub const fn has_spoken(&self) -> bool {
+    pub(crate) const fn has_spoken(&self) -> bool {
         self.has_spoken
     }
 
     /// Adds bytes that were read. Call [`next_printed`](Self::next_printed) until it returns `None` before the next
     /// call.
-    pub fn feed(&mut self, piece: &[u8]) {
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
         self.lines.feed(piece);
     }
 
     /// Ends the output and its last line. Then call [`next_printed`](Self::next_printed) until it returns `None`.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.lines.feed(b"\n");
         self.ended = true;
     }
 
     /// The next message or other value in the bytes that were fed; `None` if more bytes are needed.
-    pub fn next_printed(&mut self) -> Option<Printed> {
+    pub(crate) fn next_printed(&mut self) -> Option<Printed> {
         let printed = self.find();
         self.count_refused();
         if matches!(printed, Some(Printed::Message(_))) && !self.has_spoken {

@@ -9,7 +9,7 @@ use mcp_sse_core::jsonrpc::{Message, code, error_body};
 
 /// One thing that a server has printed and that concerns a client or the server itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Printed {
+pub(crate) enum Printed {
     /// A message.
     Message(Message),
     /// An answer that cannot be passed on. A client waits for it.
@@ -20,24 +20,24 @@ pub enum Printed {
 
 /// An answer of a server that cannot be passed on. A client waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LostAnswer {
+pub(crate) struct LostAnswer {
     /// The answer's id as raw JSON, if it could be read.
-    pub id: Option<Box<str>>,
+    pub(crate) id: Option<Box<str>>,
     /// Why the answer cannot be passed on.
-    pub why: Cow<'static, str>,
+    pub(crate) why: Cow<'static, str>,
     /// The value of `error` as raw JSON, if the answer is a valid error response except for its missing id.
-    pub error: Option<Box<str>>,
+    pub(crate) error: Option<Box<str>>,
 }
 
 /// A request of a server that cannot be passed on. The server waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnreadableRequest {
+pub(crate) struct UnreadableRequest {
     /// The request's id as raw JSON, at most 4 KiB.
-    pub id: Box<str>,
+    pub(crate) id: Box<str>,
     /// The JSON-RPC error code for the server.
-    pub code: i32,
+    pub(crate) code: i32,
     /// Why the request cannot be passed on.
-    pub why: Cow<'static, str>,
+    pub(crate) why: Cow<'static, str>,
 }
 
 impl UnreadableRequest {

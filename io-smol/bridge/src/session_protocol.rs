@@ -10,11 +10,13 @@
 //! servers accept no other, and the answer has a deadline and is not passed on to the client.
 //!
 //! ```text
-//!            initialize                          PARK over, a request waits
-//!  Open ◀──────────────── AwaitingInitialize ───────────────────────────▶ Initializing
-//!    ▲                       │ PARK over, no request waits: all is sent        │ answered
-//!    ╰── no auto-initialize ─┴────────▶ AwaitingInitialize                     ▼
-//!                                                        Open: "initialized", then what was parked
+//! state               input                                    next state
+//! AwaitingInitialize  the client's `initialize`                Open: it is sent, then what was parked
+//! AwaitingInitialize  PARK is over, no request is parked       AwaitingInitialize: what was parked is sent
+//! AwaitingInitialize  PARK is over, a request is parked        Initializing: the bridge's `initialize` is sent
+//! AwaitingInitialize  the same, without auto-initialize        Open: what was parked is sent
+//! Initializing        the server's result                      Open: `initialized` is sent, then what was parked
+//! Initializing        the server's error, or no answer in 60 s Failed: the session ends
 //! ```
 //!
 //! Each request of the client is answered exactly once: by the process, with the id in the client's spelling; by the
@@ -43,12 +45,12 @@ use super::printed::Printed;
 use super::printed::{LostAnswer, lost_answer_body};
 
 /// How long other messages wait for an `initialize` that they may have overtaken: 2 s.
-pub const PARK: Duration = Duration::from_secs(2);
+pub(crate) const PARK: Duration = Duration::from_secs(2);
 /// The most parked messages. At this number, no message of the client is received, and the server holds its posts.
-pub const PARKED_MAX: usize = 64;
+pub(crate) const PARKED_MAX: usize = 64;
 /// The most bytes of parked messages: 1 MiB, or one larger message. At this number, no message of the client is
 /// received.
-pub const PARKED_BYTES_MAX: usize = 1 << 20;
+pub(crate) const PARKED_BYTES_MAX: usize = 1 << 20;
 
 /// While this many lines wait for the process, its requests are not answered, because it does not read.
 const ANSWERED_LINES_MAX: usize = 64;
@@ -61,22 +63,8 @@ const OWN_ID: &str = "2147483647";
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// The state of the protocol between one client and its process, without I/O.
-///
-/// ```
-/// use std::time::Instant;
-///
-/// use mcp_sse_bridge::session_protocol::SessionProtocol;
-/// use mcp_sse_core::jsonrpc::Message;
-///
-/// let mut protocol = SessionProtocol::new(None);
-/// let text = br#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#;
-/// let message = Message::read(text.to_vec(), None).unwrap();
-/// assert!(protocol.handle_message(message, Instant::now()).is_none());
-/// assert_eq!(protocol.poll_line(), Some([text.as_slice(), b"\n"].concat()));
-/// assert_eq!(protocol.abandon("MCP server process exited").len(), 1, "the request is answered");
-/// ```
 #[derive(Debug)]
-pub struct SessionProtocol {
+pub(crate) struct SessionProtocol {
     /// The params of the `initialize` that the bridge sends when the client omits it.
     own_handshake: Option<String>,
     phase: ProtocolPhase,
@@ -115,7 +103,7 @@ struct SessionRequest {
 
 /// What the caller has to do with a value that the process has printed.
 #[derive(Debug)]
-pub enum ProcessOutput {
+pub(crate) enum ProcessOutput {
     /// Send this message to the client.
     ForClient(Message),
     /// Nothing: the value was for the bridge.
@@ -132,7 +120,7 @@ impl SessionProtocol {
     /// `own_handshake` has the params, as JSON, of the `initialize` that the bridge sends when the client omits it.
     /// With `None`, the bridge sends none: after [`PARK`], parked messages are passed on without a handshake.
     #[must_use]
-    pub fn new(own_handshake: Option<String>) -> Self {
+    pub(crate) fn new(own_handshake: Option<String>) -> Self {
         let phase =
             ProtocolPhase::AwaitingInitialize { parked: ParkedMessages::default(), until: None };
         Self { own_handshake, phase, lines: VecDeque::new(), pending: Vec::new() }
@@ -141,7 +129,7 @@ impl SessionProtocol {
     /// Whether [`handle_message`](Self::handle_message) may be called now: too few messages are parked, and no line
     /// waits for the process.
     #[must_use]
-    pub fn takes_message(&self) -> bool {
+    pub(crate) fn takes_message(&self) -> bool {
         let room = match &self.phase {
             ProtocolPhase::AwaitingInitialize { parked, .. }
             | ProtocolPhase::Initializing { parked, .. } => {
@@ -153,7 +141,7 @@ impl SessionProtocol {
     }
 
     /// Handles a message of the client. Returns an error response for the client if the message is refused.
-    pub fn handle_message(&mut self, message: Message, now: Instant) -> Option<Frame> {
+    pub(crate) fn handle_message(&mut self, message: Message, now: Instant) -> Option<Frame> {
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
             if id.len() > ID_BYTES_MAX {
                 let why = format!("the id is longer than {ID_BYTES_MAX} bytes");
@@ -181,7 +169,7 @@ impl SessionProtocol {
     }
 
     /// Handles a value that the process has printed.
-    pub fn handle_printed(&mut self, printed: Printed) -> ProcessOutput {
+    pub(crate) fn handle_printed(&mut self, printed: Printed) -> ProcessOutput {
         match printed {
             Printed::Message(message) if message.kind() == Kind::Response => {
                 self.handle_response(message)
@@ -197,7 +185,7 @@ impl SessionProtocol {
 
     /// Answers the process's request with the raw id `id` with an error, because the request cannot be passed on for
     /// the reason `why`. A request with an id of more than 4 KiB is not answered.
-    pub fn refuse_process(&mut self, id: &str, why: &str) {
+    pub(crate) fn refuse_process(&mut self, id: &str, why: &str) {
         // The answer contains the id, so its length is limited.
         if id.len() <= ID_BYTES_MAX {
             self.answer_process(error_body(Some(id), code::INTERNAL_ERROR, why));
@@ -298,7 +286,7 @@ impl SessionProtocol {
 
     /// The next deadline, at which [`handle_timeout`](Self::handle_timeout) has to be called.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             ProtocolPhase::AwaitingInitialize { until, .. } => *until,
             ProtocolPhase::Initializing { until, .. } => Some(*until),
@@ -310,7 +298,7 @@ impl SessionProtocol {
     /// client's `initialize`, or for the answer to the bridge's own. In the second case the session must end, and the
     /// reason is returned; it completes the sentence "MCP server process ..".
     #[must_use]
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<String> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<String> {
         if self.poll_timeout().is_none_or(|until| now < until) {
             return None;
         }
@@ -336,14 +324,14 @@ impl SessionProtocol {
     }
 
     /// The next line for the process, with its line feed.
-    pub fn poll_line(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn poll_line(&mut self) -> Option<Vec<u8>> {
         self.lines.pop_front()
     }
 
     /// The last lines for the process when the client has left: those that still wait, and a cancellation for each
     /// request in flight.
     #[must_use]
-    pub fn last_words(&self) -> Vec<u8> {
+    pub(crate) fn last_words(&self) -> Vec<u8> {
         let mut words: Vec<u8> = self.lines.iter().flatten().copied().collect();
         for SessionRequest { id, .. } in self.pending.iter().filter(|pending| pending.passed_on) {
             let params = format!(r#"{{"requestId":{id},"reason":"the client has gone"}}"#);
@@ -358,7 +346,7 @@ impl SessionProtocol {
 
     /// Ends the protocol because the process has ended, for the reason `why`. Returns an error response for each
     /// pending request, in the order of the requests.
-    pub fn abandon(&mut self, why: &str) -> Vec<Frame> {
+    pub(crate) fn abandon(&mut self, why: &str) -> Vec<Frame> {
         self.phase = ProtocolPhase::Failed(why.to_owned());
         self.lines.clear();
         let pending = core::mem::take(&mut self.pending);

@@ -32,10 +32,6 @@ use super::mux::SessionKey;
 use frame_queue::{FrameReceiver, FrameSender, frame_queue};
 use owner::ProcessOwner;
 
-pub use frame_queue::{BYTES_MAX as QUEUE_BYTES_MAX, FRAMES_MAX as QUEUE_FRAMES_MAX};
-pub use joined_session::{SLOW_MAX, SLOW_PERIOD};
-pub use restart_backoff::{PAUSE_FIRST, PAUSE_MAX, STABLE_AFTER};
-
 /// The capacity of the queue from all sessions to the owner, in messages. Sessions wait while it is full.
 const INPUT_MAX: usize = 256;
 

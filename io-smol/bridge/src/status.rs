@@ -13,17 +13,7 @@ use mcp_sse_driver::{Handle, LogThrottle};
 /// The bridge is not ready after this many processes in a row could not be started: 3.
 pub const FAILURES_MAX: u32 = 3;
 
-/// Counters of a bridge's processes. They can be read and written by any thread.
-///
-/// ```
-/// use mcp_sse_bridge::status::BridgeStatus;
-///
-/// let status = BridgeStatus::default();
-/// (0..3).for_each(|_| status.note_failure());
-/// assert!(!status.is_ready());
-/// status.note_success();
-/// assert!(status.is_ready());
-/// ```
+/// Counters of a bridge's processes. They can be read by any thread.
 #[derive(Default)]
 pub struct BridgeStatus {
     running: AtomicU32,
@@ -135,7 +125,7 @@ impl BridgeStatus {
     }
 
     /// Counts a process that could not be started, or that exited before it had printed a message.
-    pub fn note_failure(&self) {
+    pub(super) fn note_failure(&self) {
         let before = self.failures_in_row.fetch_add(1, Relaxed);
         if before + 1 == FAILURES_MAX {
             static UNREADY: LogThrottle = LogThrottle::new();
@@ -148,7 +138,7 @@ impl BridgeStatus {
     }
 
     /// Notes that a process has printed its first message.
-    pub fn note_success(&self) {
+    pub(super) fn note_success(&self) {
         if self.failures_in_row.swap(0, Relaxed) >= FAILURES_MAX {
             static READY: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = READY.tell() {
@@ -159,13 +149,13 @@ impl BridgeStatus {
     }
 
     /// Counts lines of a server that were not messages.
-    pub fn note_lines_refused(&self, lines: u64) {
+    pub(super) fn note_lines_refused(&self, lines: u64) {
         self.lines_refused.fetch_add(lines, Relaxed);
         self.report_change();
     }
 
     /// Counts a line of a server that was longer than allowed.
-    pub fn note_line_too_long(&self) {
+    pub(super) fn note_line_too_long(&self) {
         self.lines_too_long.fetch_add(1, Relaxed);
         self.report_change();
     }

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::io;
 
 use mcp_sse_bridge::children::{self, Children};
-use mcp_sse_bridge::lines::line_bytes_max;
+use mcp_sse_bridge::line_bytes_max;
 use mcp_sse_bridge::servers_file::BridgedServer;
 use mcp_sse_bridge::services::{BridgedServices, ProcessSharing};
 use mcp_sse_demo::banner::Banner;

@@ -2,15 +2,14 @@
 //!
 //! Knows: the first messages that the SDK's handshake accepts. Does not know: the steps of a handshake.
 //!
-//! Theory of operation: pings and responses do not decide, and are handled here. The first other message decides, and
-//! is put back, so that the service receives it as the first.
+//! Theory of operation: pings are answered here, and responses to requests of an earlier session are dropped. The
+//! first other message decides, and is put back, so that the service receives it as the first. `initialize`,
+//! `server/discover` and requests that name their revision get the SDK's handshake. With any other message the session
+//! is served directly, and the client's capabilities are unknown.
 //!
 //! Decision: a session without `initialize` is served. A client whose stream broke opens another by
 //! itself (`EventSource` does, and rmcp 0.10's client) and goes on calling; the SDK's handshake would
-//! refuse it, or answer each call with an error. So messages are read up to the first that decides.
-//! `initialize`, `server/discover` and requests that name their revision get the SDK's handshake;
-//! pings are answered; responses to requests of an earlier session are dropped; with anything else
-//! the session is served directly, with the client's capabilities unknown. A setting was considered:
+//! refuse it, or answer each call with an error. A setting was considered:
 //! users of 0.10 would have to choose, for all their clients, between two behaviours that each break
 //! some of them.
 

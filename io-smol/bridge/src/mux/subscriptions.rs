@@ -10,8 +10,8 @@
 //! it. A restarted server is sent `resources/subscribe` for each URI that has subscribers, and its answers are
 //! dropped.
 //!
-//! Decision: a session counts as a subscriber before the server has answered. If it counted only afterwards, an
-//! `unsubscribe` that crosses the answer to another session's `subscribe` would end that subscription.
+//! Decision: the session's request counts, and not the server's answer. Otherwise an `unsubscribe` that crosses the
+//! answer to another session's `subscribe` would end that subscription.
 //!
 //! Decision: an update goes to the sessions that subscribed to that URI or to one above it, and to all
 //! sessions if none did, because servers spell URIs in ways of their own.

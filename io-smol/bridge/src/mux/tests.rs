@@ -232,7 +232,7 @@ fn own_handshake_refused_fails_parked_requests_only() {
     let error = format!(r#"{{"code":-32603,"message":"{said}"}}"#);
     test.hears(&[format!("1: {}", m(&format!(r#""id":5,"error":{error}"#)))]);
     assert_eq!(test.mux.poll_timeout(), None);
-    assert_eq!(test.mux.counts().notifications_dropped, 1);
+    assert_eq!(test.mux.counts.notifications_dropped, 1);
     test.says(a, &initialize_of("6"));
     test.hears(&[initialize(2)]);
 }
@@ -277,7 +277,7 @@ fn session_leaving_cancels_its_requests() {
     test.says(a, &m(r#""id":9,"method":"late""#));
     test.answers(&m(r#""id":3,"result":{}"#));
     test.hears(&[format!("2: {}", m(r#""id":1,"result":{}"#))]);
-    assert_eq!(test.mux.counts().answers_dropped, 1);
+    assert_eq!(test.mux.counts.answers_dropped, 1);
     assert_eq!((test.mux.requests(), test.mux.sessions()), (1, 1));
 }
 
@@ -360,7 +360,7 @@ fn requests_during_a_long_outage_fail_at_once() {
     test.hears::<&str>(&[]);
     test.wait(1_000);
     test.hears(&[away(1, "1"), away(1, "2")]);
-    assert_eq!(test.mux.counts().notifications_dropped, 1);
+    assert_eq!(test.mux.counts.notifications_dropped, 1);
     test.wait(1_000);
     test.says(a, &m(r#""id":3,"method":"a""#));
     test.hears(&[away(1, "3")]);
@@ -401,7 +401,7 @@ fn pending_requests_are_bounded() {
     test.heard();
     test.says(a, &m(r#""id":4,"method":"a""#));
     test.hears(&[format!("> {}", m(r#""id":4,"method":"a""#))]);
-    assert_eq!(test.mux.counts().requests_refused, 1);
+    assert_eq!(test.mux.counts.requests_refused, 1);
 }
 
 #[test]
@@ -467,7 +467,7 @@ fn parked_messages_are_bounded() {
     test.says(b, &m(r#""id":2,"method":"b""#));
     test.hears(&[busy(2, "2")]);
     test.says(b, &m(r#""method":"notifications/x""#));
-    assert_eq!(test.mux.counts().notifications_dropped, 1);
+    assert_eq!(test.mux.counts.notifications_dropped, 1);
     // When a session leaves, its parked messages are removed.
     test.mux.leave(a);
     test.mux.check();

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mcp_sse_core::Frame;
 
 /// The most frames in the queue of one session: 4,096.
-pub const FRAMES_MAX: usize = 4_096;
+pub(super) const FRAMES_MAX: usize = 4_096;
 /// The most bytes of frames in the queue of one session: 4 MiB, or one larger frame.
-pub const BYTES_MAX: usize = 4 << 20;
+pub(super) const BYTES_MAX: usize = 4 << 20;
 
 #[derive(Default)]
 struct QueueState {

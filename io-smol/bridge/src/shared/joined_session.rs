@@ -11,9 +11,9 @@ use super::frame_queue::FrameSender;
 
 /// How long a session's full queue may block the reading of the process in each [`SLOW_PERIOD`]: 1 s. Then the
 /// session is closed.
-pub const SLOW_MAX: Duration = Duration::from_secs(1);
+pub(super) const SLOW_MAX: Duration = Duration::from_secs(1);
 /// The time in which a session that does not block the process regains all of [`SLOW_MAX`], at a constant rate: 30 s.
-pub const SLOW_PERIOD: Duration = Duration::from_secs(30);
+pub(super) const SLOW_PERIOD: Duration = Duration::from_secs(30);
 
 /// The owner's record of one session.
 pub(super) struct JoinedSession {

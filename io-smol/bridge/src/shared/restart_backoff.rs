@@ -3,11 +3,11 @@
 use core::time::Duration;
 
 /// The first pause: 1 s. Each further pause is twice as long, up to [`PAUSE_MAX`].
-pub const PAUSE_FIRST: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause: 30 s.
-pub const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// After a server that has run for this time (30 s), the next pause is [`PAUSE_FIRST`] again.
-pub const STABLE_AFTER: Duration = Duration::from_secs(30);
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// The sequence of pauses between starts.
 #[derive(Debug, Default)]

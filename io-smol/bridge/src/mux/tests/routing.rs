@@ -57,11 +57,11 @@ fn answers_to_no_request_are_counted() {
         }
     }
     test.hears::<&str>(&[]);
-    assert_eq!(test.mux.counts().answers_dropped, 5);
+    assert_eq!(test.mux.counts.answers_dropped, 5);
     test.answers(&m(r#""id":2,"result":{}"#));
     test.answers(&m(r#""id":2,"result":{}"#));
     test.hears(&[format!("1: {}", m(r#""id":1,"result":{}"#))]);
-    assert_eq!(test.mux.counts().answers_dropped, 6);
+    assert_eq!(test.mux.counts.answers_dropped, 6);
 }
 
 // ---- progress, cancellation, notifications -----------------------------------------------------
@@ -99,7 +99,7 @@ fn progress_goes_to_the_requester_under_its_own_token() {
     let twice = r#"{"progressToken":3,"progressToken":3}"#;
     test.answers(&m(&format!(r#""method":"notifications/progress","params":{twice}"#)));
     test.hears::<&str>(&[]);
-    assert_eq!(test.mux.counts().progress_dropped, 8);
+    assert_eq!(test.mux.counts.progress_dropped, 8);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn cancellation_matches_requests_of_its_own_session_only() {
     test.says(a, &m(r#""method":"notifications/cancelled""#));
     test.says(a, &cancel(r#"1,"requestId":1"#));
     test.hears::<&str>(&[]);
-    assert_eq!(test.mux.counts().cancellations_dropped, 5);
+    assert_eq!(test.mux.counts.cancellations_dropped, 5);
     // The id in another spelling.
     test.says(b, &cancel(r#""\u0061""#));
     test.says(a, &cancel("1"));
@@ -141,12 +141,12 @@ fn cancellation_matches_requests_of_its_own_session_only() {
     test.answers(&m(r#""id":3,"result":{}"#));
     test.says(a, &cancel("1"));
     test.hears::<&str>(&[]);
-    assert_eq!(test.mux.counts().answers_dropped, 1);
+    assert_eq!(test.mux.counts.answers_dropped, 1);
     assert_eq!(test.mux.requests(), 0);
     // The server cancels a request that was refused before.
     test.answers(&cancel("1"));
     test.hears::<&str>(&[]);
-    assert_eq!(test.mux.counts().cancellations_dropped, 7);
+    assert_eq!(test.mux.counts.cancellations_dropped, 7);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn session_only_notifications_are_dropped() {
     test.says(a, &m(r#""method":"notifications/progress","params":{"progressToken":1}"#));
     test.says(a, &m(r#""id":1,"result":{}"#));
     test.hears::<&str>(&[]);
-    let counts = test.mux.counts();
+    let counts = test.mux.counts;
     assert_eq!((counts.notifications_dropped, counts.responses_dropped), (2, 1));
 }
 
@@ -190,7 +190,7 @@ fn server_requests_are_refused_and_pings_answered() {
         format!("> {}", m(&format!(r#""id":"x\u0061","error":{error}"#))),
         format!("> {}", m(r#""id":0,"result":{}"#)),
     ]);
-    assert_eq!(test.mux.counts().server_requests_refused, 1);
+    assert_eq!(test.mux.counts.server_requests_refused, 1);
 }
 
 // ---- invalid answers ---------------------------------------------------------------------------
@@ -245,7 +245,7 @@ fn lost_answer_fails_its_request_by_number_or_the_only_one() {
     test.hears(&[lost(2, r#""1""#)]);
     test.loses(None, None);
     test.hears::<&str>(&[]);
-    assert_eq!((test.mux.requests(), test.mux.counts().answers_dropped), (0, 4));
+    assert_eq!((test.mux.requests(), test.mux.counts.answers_dropped), (0, 4));
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn unreadable_server_request_is_answered() {
     let why = "the request cannot be passed on: why";
     let error = format!(r#""error":{{"code":-32600,"message":"{why}"}}"#);
     test.hears(&[format!("> {}", m(&format!(r#""id":"\u2028",{error}"#)))]);
-    assert_eq!(test.mux.counts().server_requests_refused, 1);
+    assert_eq!(test.mux.counts.server_requests_refused, 1);
 }
 
 #[test]
