@@ -37,7 +37,8 @@ impl HealthExtras {
         self
     }
 
-    /// Makes `/ready` answer 503 with `why` as its status, even if the server itself is ready.
+    /// Makes `/ready` answer 503 with `why` as the member `status` of its JSON. If the server
+    /// itself is full or shutting down, the answer names that reason instead.
     pub fn not_ready(mut self, why: &'static str) -> Self {
         self.not_ready = Some(why);
         self

@@ -30,8 +30,8 @@ use super::shared::Shared;
 /// The limits are small because no budget of the core counts these frames yet.
 const FRAMES_MAX: usize = 16;
 const FRAMES_BYTES_MAX: usize = 256 << 10;
-/// Up to this many waiting messages are not reported to the core: reporting each would wake the
-/// shard's thread for each.
+/// Up to this many waiting messages are not reported to the core; otherwise each `recv` would wake the
+/// shard's thread to report that one message fewer waits. Their bytes are not in the core's budgets.
 const MESSAGES_UNREPORTED: u32 = 3;
 /// An empty queue keeps its memory if it has room for no more items than this.
 const CAPACITY_KEPT: usize = 8;
@@ -78,10 +78,10 @@ struct SessionShared {
 /// The limits of a session's mailbox, derived from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MailboxLimits {
-    /// The largest frame that any queue can hold.
+    /// The most that a frame may cost in a queue, [`Limits::SEGMENT_COST`] included.
     frame_bytes_max: u64,
     /// [`MESSAGES_UNREPORTED`], or fewer if `inbound_messages_max` is small, so that the core still
-    /// enforces that limit exactly.
+    /// enforces that number exactly.
     unreported: usize,
 }
 
@@ -761,7 +761,8 @@ impl fmt::Debug for SessionSender {
 
 /// The shard's side of a session.
 pub(super) struct SessionSlot {
-    /// A frame that the session's full queue refused; it is offered again first.
+    /// A frame that the core did not take, because the queue is full or the session is ending. It is
+    /// offered again first.
     refused: Option<Frame>,
     shared: Arc<SessionShared>,
 }
@@ -822,8 +823,8 @@ impl SessionSlot {
         self.queue_frames(server, now);
     }
 
-    /// Moves frames from the mailbox to the core's queue of the session, until none is left or the
-    /// queue is full.
+    /// Moves frames from the mailbox to the core's queue of the session, until none is left, the
+    /// queue is full, or the session is ending.
     pub(super) fn queue_frames(&mut self, server: &mut Server, now: Time) {
         let shared = &*self.shared;
         let mut mailbox = shared.mailbox.lock();
