@@ -72,6 +72,9 @@ const STEP: Duration = Duration::from_millis(1_500);
 const LEFTOVERS: Duration = Duration::from_secs(2);
 /// How long children are searched for and killed. Then the group is killed, and the guard with it.
 pub(super) const KILLING: Duration = Duration::from_secs(1);
+/// How often they are searched for at least, however long that takes: on a busy machine the guard may not run for
+/// longer than [`KILLING`], and the children of a killed process are found in the next search only.
+const SEARCHES_MIN: u32 = 20;
 /// The interval at which adopted children are searched for after SIGTERM.
 const LOOK: Duration = Duration::from_millis(100);
 /// The interval at which children are searched for while they are killed. It is short, because the exit of a child
@@ -208,8 +211,8 @@ enum GuardStage {
     Orphaned(Instant),
     /// SIGTERM was sent. SIGKILL is sent at this time.
     Terminated(Instant),
-    /// The remaining processes are killed. The guard gives up at this time.
-    Killing(Instant),
+    /// The remaining processes are killed. The guard gives up at this time, after [`SEARCHES_MIN`] searches.
+    Killing { until: Instant, searches: u32 },
 }
 
 struct Guard {
@@ -266,7 +269,7 @@ impl Guard {
         match self.stage {
             // The processes that the server has left behind have to end.
             GuardStage::Running | GuardStage::Orphaned(_) => self.terminate(LEFTOVERS),
-            GuardStage::Terminated(_) | GuardStage::Killing(_) => {}
+            GuardStage::Terminated(_) | GuardStage::Killing { .. } => {}
         }
     }
 
@@ -282,7 +285,7 @@ impl Guard {
         while !self.bridge_gone {
             match (&self.control).read(&mut byte) {
                 Ok(1..) => match self.stage {
-                    GuardStage::Killing(_) => {}
+                    GuardStage::Killing { .. } => {}
                     GuardStage::Running | GuardStage::Orphaned(_) | GuardStage::Terminated(_) => {
                         self.kill()
                     }
@@ -300,7 +303,7 @@ impl Guard {
     }
 
     fn kill(&mut self) {
-        self.stage = GuardStage::Killing(Instant::now() + KILLING);
+        self.stage = GuardStage::Killing { until: Instant::now() + KILLING, searches: 0 };
     }
 
     /// Takes the next step if its time has come, and sends the signals of the current step.
@@ -319,7 +322,7 @@ impl Guard {
             GuardStage::Running
             | GuardStage::Orphaned(_)
             | GuardStage::Terminated(_)
-            | GuardStage::Killing(_) => {}
+            | GuardStage::Killing { .. } => {}
         }
         let terminated = self.terminated.swap(false, Relaxed);
         match self.stage {
@@ -330,11 +333,12 @@ impl Guard {
                     self.terminate_outsiders();
                 }
             }
-            GuardStage::Killing(until) => match children() {
-                Ok(children) if now < until => {
+            GuardStage::Killing { until, searches } => match children() {
+                Ok(children) if now < until || searches < SEARCHES_MIN => {
                     for child in children {
                         let _ = rustix::process::kill_process(child, Signal::KILL);
                     }
+                    self.stage = GuardStage::Killing { until, searches: searches + 1 };
                 }
                 Ok(_) | Err(_) => {
                     if cfg!(target_os = "linux") {
@@ -367,7 +371,7 @@ impl Guard {
             GuardStage::Running => None,
             GuardStage::Orphaned(until) => Some(until.saturating_duration_since(now)),
             GuardStage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
-            GuardStage::Killing(_) => Some(LOOK_KILLING),
+            GuardStage::Killing { .. } => Some(LOOK_KILLING),
         };
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds =
