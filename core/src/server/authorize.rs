@@ -65,7 +65,11 @@ impl Server {
         self.enter(key, ConnPhase::Deciding(Box::new(plan)));
         self.arm(TimerKind::Decision, key);
         let ticket = self.ticket(key);
-        log::trace!("{} waits for a decision", ConnId(key));
+        log::trace!(
+            event = "decision_awaited",
+            connection = ConnId(key);
+            "connection {} waits for a decision of the authorizer", ConnId(key)
+        );
         self.metrics.questions_asked += 1;
         self.bodies_bytes += captured.memory_bytes();
         self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
@@ -91,6 +95,7 @@ impl Server {
 
     /// Carries out a request that may proceed, on behalf of `principal` if there is one.
     fn proceed(&mut self, key: Key, plan: Action, principal: Option<Principal>) {
+        self.conns[key].request.principal = principal.clone();
         match plan {
             Action::Stream(plan) => {
                 let unread = plan.unread;

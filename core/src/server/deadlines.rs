@@ -15,6 +15,7 @@
 use alloc::vec::Vec;
 
 use super::Server;
+use super::refuse::Told;
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
@@ -117,7 +118,7 @@ impl Server {
 
     /// Ends a connection on which nothing happened for too long.
     fn lapse(&mut self, key: Key) {
-        self.note(Some(key), Fault::ConnectionIdle);
+        self.note(key, Fault::ConnectionIdle);
         self.end_quietly(key);
     }
 
@@ -135,7 +136,7 @@ impl Server {
 
     /// Gives up a connection whose peer takes nothing.
     pub(super) fn stalled(&mut self, key: Key, text: &str) {
-        self.note_saying(Some(key), Fault::Stalled, text);
+        self.note_telling(Some(key), Fault::Stalled, text, Told::Closing);
         self.give_up(key, CloseReason::Stalled);
     }
 
@@ -154,7 +155,11 @@ impl Server {
         self.phase =
             ServerPhase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
         log::info!(
-            "shutting down: {} connections, {} sessions",
+            event = "shutdown_started",
+            shard = self.config.shard,
+            connections = self.conns.len(),
+            sessions = self.sessions.len();
+            "the server shuts down: {} connections and {} sessions are open",
             self.conns.len(),
             self.sessions.len()
         );
