@@ -27,6 +27,7 @@ mod output_budget;
 mod post;
 mod proxies;
 mod rates;
+mod records;
 mod refuse;
 mod secrecy;
 mod segmentation;
