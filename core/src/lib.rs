@@ -105,6 +105,7 @@ pub mod guide;
 mod health_extras;
 pub mod http1;
 mod instance_id;
+mod jitter;
 pub mod jsonrpc;
 mod limits;
 mod line_throttle;

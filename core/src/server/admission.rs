@@ -192,8 +192,10 @@ impl Server {
 
     /// What `/ready` says: whether a session could be opened, and if not, the word for why.
     pub(super) fn readiness(&self) -> Result<(), &str> {
+        if self.is_stopping() {
+            return Err("draining");
+        }
         match self.has_place_for_session() {
-            Err(Fault::ShuttingDown) => Err("draining"),
             Err(_) => Err("full"),
             Ok(()) => self.health_extras.not_ready.map_or(Ok(()), Err),
         }

@@ -24,8 +24,11 @@ use crate::session_ref::ExplainedMisrouting;
 impl Server {
     /// Answers a request with a fault, counts it, and writes it into the log.
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
-        let refused = refused.into();
+        let mut refused = refused.into();
         let fault = refused.fault;
+        if fault.status() == Some(503) && refused.retry_after.is_none() {
+            refused.retry_after = Some(self.draw_retry_after());
+        }
         self.note_refusal(key, &refused);
         if fault.disposition() == Disposition::Close {
             self.conns[key].reply.persistence = Persistence::Close;
@@ -34,6 +37,11 @@ impl Server {
             Some(answer) => self.answer(key, answer, unread),
             None => self.end_quietly(key),
         }
+    }
+
+    /// After how many seconds the client of a request that is answered 503 may repeat it.
+    pub(super) fn draw_retry_after(&mut self) -> u64 {
+        self.retry_after.draw(self.config.retry_after, &mut *self.entropy)
     }
 
     /// Refuses what a connection sends, in whatever phase it is. A request that has been answered, or whose

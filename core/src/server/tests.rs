@@ -29,6 +29,7 @@ mod post;
 mod proxies;
 mod rates;
 mod refuse;
+mod restart;
 mod secrecy;
 mod segmentation;
 mod services;
