@@ -330,7 +330,8 @@ pub enum LookupAnswer {
 /// The phase of a server's life. [`Server::phase`](crate::Server::phase) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerPhase {
-    /// The server accepts connections and requests.
+    /// The server accepts connections and requests. A shutdown may have been asked for and wait for
+    /// [`Timeouts::drain_delay`](crate::Timeouts::drain_delay).
     Running,
     /// The server is shutting down: requests in progress may finish, and remaining connections are
     /// closed at `until`.

@@ -52,11 +52,13 @@ impl Server {
         let address = self.config.address_key(plan.client);
         self.admit_stream(&plan.head, address, principal.as_ref())?;
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
+        let retry = self.config.retry.map(|range| range.draw(&mut *self.entropy)).transpose();
+        let retry_ms = retry.map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
         let token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
         let service = plan.service;
-        let endpoint = EndpointInfo { token: &token, mount: &plan.mount, service };
+        let endpoint = EndpointInfo { token: &token, mount: &plan.mount, service, retry_ms };
         let greet = |server: &Self, to: &ResponseContext<'_>| {
             server.answers.stream(plan.framing, Some(endpoint), to)
         };
