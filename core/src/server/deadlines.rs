@@ -54,8 +54,9 @@ impl Server {
             }
             ServerPhase::Running | ServerPhase::Draining { .. } | ServerPhase::Drained => None,
         };
-        let all = [timers, shutdown, self.room_deadline(), self.queue_room_deadline()];
-        all.into_iter().flatten().min_by_key(|deadline| deadline.at)
+        let room = [self.room_deadline(), self.queue_room_deadline()];
+        let all = [timers, shutdown, self.tokens_deadline()].into_iter().chain(room);
+        all.flatten().min_by_key(|deadline| deadline.at)
     }
 
     /// Acts on deadlines that have passed, as many as one call may.
@@ -66,6 +67,7 @@ impl Server {
             self.cut_everything();
         }
         self.make_queue_room();
+        self.end_sessions_without_token();
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
@@ -110,8 +112,8 @@ impl Server {
             TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
-            // The one belongs to no connection, the other to none alone: see `take_timeouts`.
-            TimerKind::HoldForwarded | TimerKind::Shutdown => {}
+            // These do not belong to one connection: see `take_timeouts`.
+            TimerKind::HoldForwarded | TimerKind::Shutdown | TimerKind::TokenRemoval => {}
         }
     }
 
