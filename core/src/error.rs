@@ -297,6 +297,13 @@ pub struct Expired;
 
 error_text!(Expired, |_| "the ticket has expired");
 
+/// Tokens were replaced in a server that has no static tokens.
+/// [`Server::replace_tokens`](crate::Server::replace_tokens) returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStaticTokens;
+
+error_text!(NoStaticTokens, |_| "the server does not authorize requests by static tokens");
+
 /// What is invalid in a configuration. [`ConfigBuilder::build`](crate::ConfigBuilder::build)
 /// returns it.
 ///

@@ -361,6 +361,9 @@ pub enum CloseReason {
     /// The session's lifetime is over
     /// ([`Timeouts::session_lifetime`](crate::Timeouts::session_lifetime)).
     Expired,
+    /// The token with which the session was opened is no longer valid
+    /// ([`Server::replace_tokens`](crate::Server::replace_tokens)).
+    TokenRemoved,
     /// The server is shutting down.
     Shutdown,
     /// The client violated the protocol on its stream.
@@ -392,6 +395,7 @@ impl fmt::Display for CloseReason {
             Self::Stalled => f.write_str("the client takes no bytes"),
             Self::Idle => f.write_str("idle for too long"),
             Self::Expired => f.write_str("its lifetime is over"),
+            Self::TokenRemoved => f.write_str("its token was removed"),
             Self::Shutdown => f.write_str("shutting down"),
             Self::Fault(fault) => fmt::Display::fmt(fault, f),
         }

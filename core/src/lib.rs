@@ -129,7 +129,7 @@ mod token;
 
 pub use config::{Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
-pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, SendError};
+pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, NoStaticTokens, SendError};
 pub use event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
     LookupAnswer, LookupTicket, Outcome, PostTicket, QueuedPostId, Reach, Refusal, RequestHead,

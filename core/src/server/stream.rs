@@ -3,8 +3,8 @@
 //! Knows: what each does to the session's connection and to the counts, and what the log says about it.
 //! Does not know: whether there is room for a session (see `admission`), or how bytes leave.
 
-use super::Server;
 use super::refuse::Source;
+use super::{Server, TokenSerial};
 use crate::answer::{EndpointInfo, Refused, ResponseContext};
 use crate::arena::Key;
 use crate::conn::ConnPhase;
@@ -44,6 +44,7 @@ impl Server {
         key: Key,
         plan: StreamPlan,
         principal: Option<Principal>,
+        token: Option<TokenSerial>,
     ) -> Result<(), Refused> {
         if plan.head_only {
             self.answer_head(key, &plan);
@@ -55,10 +56,11 @@ impl Server {
         let retry = self.config.retry.map(|range| range.draw(&mut *self.entropy)).transpose();
         let retry_ms = retry.map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
-        let token =
+        let session_token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
         let service = plan.service;
-        let endpoint = EndpointInfo { token: &token, mount: &plan.mount, service, retry_ms };
+        let endpoint =
+            EndpointInfo { token: &session_token, mount: &plan.mount, service, retry_ms };
         let greet = |server: &Self, to: &ResponseContext<'_>| {
             server.answers.stream(plan.framing, Some(endpoint), to)
         };
@@ -69,7 +71,9 @@ impl Server {
         if let Some(principal) = principal.clone() {
             self.principals.opened(&principal, self.now);
         }
-        let session = SessionState::new(key, secret, service, principal.clone(), address, self.now);
+        let mut session =
+            SessionState::new(key, secret, service, principal.clone(), address, self.now);
+        session.token = token;
         let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
