@@ -25,6 +25,7 @@
 //! - `server/deadlines.rs`: timers.
 //! - `server/shutdown.rs`: the shutdown, from its delay to the end of its grace.
 //! - `server/refuse.rs`: from a fault to an answer, a counter and the log.
+//! - `server/records.rs`: what the log says about each request and each session.
 //! - `server/check.rs`: what must hold between all of these.
 
 mod admission;
@@ -39,6 +40,7 @@ mod output;
 mod output_budget;
 mod post;
 mod queue;
+mod records;
 mod refuse;
 mod shutdown;
 mod stream;
@@ -825,7 +827,12 @@ impl Server {
     pub fn abort(&mut self, now: Time) {
         self.advance(now);
         if self.phase != ServerPhase::Drained {
-            log::info!("stopping at once: {} connections are cut", self.conns.len());
+            log::info!(
+                event = "shutdown_aborted",
+                shard = self.config.shard,
+                connections = self.conns.len();
+                "the server stops at once: {} connections are cut", self.conns.len()
+            );
             self.cut_everything();
         }
         self.settle();

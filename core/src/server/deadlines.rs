@@ -9,6 +9,7 @@
 //! because its client seems idle.
 
 use super::Server;
+use super::refuse::Told;
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
@@ -107,7 +108,7 @@ impl Server {
 
     /// Ends a connection on which nothing happened for too long.
     fn lapse(&mut self, key: Key) {
-        self.note(Some(key), Fault::ConnectionIdle);
+        self.note(key, Fault::ConnectionIdle);
         self.end_quietly(key);
     }
 
@@ -125,7 +126,7 @@ impl Server {
 
     /// Gives up a connection whose peer takes nothing.
     pub(super) fn stalled(&mut self, key: Key, text: &str) {
-        self.note_saying(Some(key), Fault::Stalled, text);
+        self.note_telling(Some(key), Fault::Stalled, &text, Told::Closing);
         self.give_up(key, CloseReason::Stalled);
     }
 
