@@ -336,12 +336,19 @@ pub struct Expired;
 
 error_text!(Expired, |_| "the ticket has expired");
 
+/// Tokens were replaced in a server that has no static tokens.
+/// [`Server::replace_tokens`](crate::Server::replace_tokens) returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStaticTokens;
+
+error_text!(NoStaticTokens, |_| "the server does not authorize requests by static tokens");
+
 /// What is invalid in a configuration. [`ConfigBuilder::build`](crate::ConfigBuilder::build)
 /// returns it.
 ///
 /// In all variants `setting` is the name of a method of [`ConfigBuilder`](crate::ConfigBuilder), or
 /// of a field of [`Limits`](crate::Limits) or [`Timeouts`](crate::Timeouts), and `unit` is the unit
-/// of the numbers: `"bytes"`, `"ms"`, `"fields"` or `"paths"`.
+/// of the numbers: `"bytes"`, `"ms"`, `"s"`, `"fields"` or `"paths"`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -409,6 +416,17 @@ pub enum ConfigError {
         /// The unit of the number.
         unit: &'static str,
     },
+    /// The first bound of a range is above the second.
+    EmptyRange {
+        /// The setting.
+        setting: &'static str,
+        /// The first bound.
+        low: u64,
+        /// The second bound.
+        high: u64,
+        /// The unit of both.
+        unit: &'static str,
+    },
     /// A number is larger than that of another setting, so that it could never be reached.
     AboveOther {
         /// The setting.
@@ -433,6 +451,7 @@ impl ConfigError {
             | Self::Invalid { setting, .. }
             | Self::BelowMinimum { setting, .. }
             | Self::AboveMaximum { setting, .. }
+            | Self::EmptyRange { setting, .. }
             | Self::AboveOther { setting, .. } => Some(*setting),
             Self::InvalidRange { .. } => Some("trusted_proxy"),
             Self::AnyOriginWithCredentials => Some("cors_origin"),
@@ -469,6 +488,10 @@ impl fmt::Display for ConfigError {
             Self::AboveMaximum { setting, maximum, unit } => {
                 write!(f, "{setting} must be at most {maximum} {unit}")
             }
+            Self::EmptyRange { setting, low, high, unit } => write!(
+                f,
+                "{setting} must not begin with {low} {unit} and end with {high} {unit}: the smaller comes first"
+            ),
             Self::AboveOther { setting, value, other, maximum, unit } => {
                 match value {
                     Some(value) => write!(f, "{setting} ({value} {unit})")?,

@@ -331,7 +331,8 @@ pub enum LookupAnswer {
 /// The phase of a server's life. [`Server::phase`](crate::Server::phase) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerPhase {
-    /// The server accepts connections and requests.
+    /// The server accepts connections and requests. A shutdown may have been asked for and wait for
+    /// [`Timeouts::drain_delay`](crate::Timeouts::drain_delay).
     Running,
     /// The server is shutting down: requests in progress may finish, and remaining connections are
     /// closed at `until`.
@@ -361,6 +362,9 @@ pub enum CloseReason {
     /// The session's lifetime is over
     /// ([`Timeouts::session_lifetime`](crate::Timeouts::session_lifetime)).
     Expired,
+    /// The token with which the session was opened is no longer valid
+    /// ([`Server::replace_tokens`](crate::Server::replace_tokens)).
+    TokenRemoved,
     /// The server is shutting down.
     Shutdown,
     /// The client violated the protocol on its stream.
@@ -401,6 +405,7 @@ impl CloseReason {
             Self::Stalled => "stalled",
             Self::Idle => "idle",
             Self::Expired => "expired",
+            Self::TokenRemoved => "token_removed",
             Self::Shutdown => "shutdown",
             Self::Fault(fault) => fault.label(),
         }
@@ -415,6 +420,7 @@ impl fmt::Display for CloseReason {
             Self::Stalled => f.write_str("the client takes no bytes"),
             Self::Idle => f.write_str("idle for too long"),
             Self::Expired => f.write_str("its lifetime is over"),
+            Self::TokenRemoved => f.write_str("its token was removed"),
             Self::Shutdown => f.write_str("shutting down"),
             Self::Fault(fault) => fmt::Display::fmt(fault, f),
         }

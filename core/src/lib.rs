@@ -104,6 +104,8 @@ mod exchange;
 pub mod guide;
 mod health_extras;
 pub mod http1;
+mod instance_id;
+mod jitter;
 pub mod jsonrpc;
 mod limits;
 mod line_throttle;
@@ -129,7 +131,7 @@ mod trace_context;
 
 pub use config::{Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
-pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, SendError};
+pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, NoStaticTokens, SendError};
 pub use event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
     LookupAnswer, LookupTicket, Outcome, PostTicket, QueuedPostId, Reach, Refusal, RequestHead,
@@ -137,6 +139,7 @@ pub use event::{
 };
 pub use exchange::{Exchange, ResponseHead};
 pub use health_extras::HealthExtras;
+pub use instance_id::InstanceId;
 pub use limits::{Limits, Timeouts};
 pub use line_throttle::{LineThrottle, SuppressedLines};
 pub use metrics::Metrics;

@@ -26,6 +26,7 @@ use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
 use crate::principal::Principal;
 use crate::route::Service;
+use crate::server::TokenSerial;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
 use crate::token::Secret;
@@ -36,6 +37,8 @@ pub(crate) struct SessionState {
     pub(crate) conn: Key,
     pub(crate) service: Service,
     pub(crate) principal: Option<Principal>,
+    /// The static token with which it was opened.
+    pub(crate) token: Option<TokenSerial>,
     pub(crate) address: Option<AddressKey>,
     secret: Secret,
     /// The time at which the session was opened.
@@ -130,6 +133,7 @@ impl SessionState {
             conn,
             service,
             principal,
+            token: None,
             address,
             secret,
             opened,

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use env_logger::Builder;
 use env_logger::fmt::ConfigurableFormat;
-use log::kv::{self, Key, Source, VisitSource, VisitValue};
+use log::kv::{self, Key, VisitSource, VisitValue};
 use log::{LevelFilter, Record};
 use serde_json::{Map, Value};
 
@@ -176,7 +176,7 @@ impl<'v> VisitValue<'v> for &mut ReadValue {
 #[cfg(test)]
 mod tests {
     use log::Level;
-    use log::kv::ToValue;
+    use log::kv::{Source, ToValue};
     use mcp_sse_core::{LineThrottle, Peer, Principal, Time, TraceParent};
     use serde_json::json as object;
 

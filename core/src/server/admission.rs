@@ -35,7 +35,7 @@ use crate::peer::{AddressKey, Peer};
 use crate::principal::Principal;
 use crate::route::Service;
 use crate::session::SessionState;
-use crate::session_ref::SessionRef;
+use crate::session_ref::{Misrouting, SessionRef};
 use crate::timers::TimerKind;
 use crate::token::{SessionToken, TokenError};
 
@@ -198,8 +198,10 @@ impl Server {
 
     /// What `/ready` says: whether a session could be opened, and if not, the word for why.
     pub(super) fn readiness(&self) -> Result<(), &str> {
+        if self.is_stopping() {
+            return Err("draining");
+        }
         match self.has_place_for_session() {
-            Err(Fault::ShuttingDown) => Err("draining"),
             Err(_) => Err("full"),
             Ok(()) => self.health_extras.not_ready.map_or(Ok(()), Err),
         }
@@ -248,33 +250,28 @@ impl Server {
         token: Result<SessionToken, TokenError>,
         service: Service,
         principal: Option<Principal>,
-    ) -> Result<PostTarget, Fault> {
+    ) -> Result<PostTarget, Refused> {
         let token = match token {
             Ok(token) => token,
             Err(error) => {
                 // A malformed token takes as long as any other miss.
                 self.find_session(&SessionRef { token: SessionToken::UNUSED, service, principal });
                 return Err(match error {
-                    TokenError::Malformed => Fault::UnknownSession,
-                    TokenError::OtherInstance => Fault::Misrouted,
+                    TokenError::Malformed => Fault::UnknownSession.into(),
+                    TokenError::OtherInstance(named) => {
+                        Refused::misrouted(Misrouting::Instance(named))
+                    }
                 });
             }
         };
         let shard = token.shard();
         let claim = SessionRef { token, service, principal };
         if shard == self.config.shard {
-            self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession)
+            self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession.into())
         } else if self.config.forwarding {
             Ok(PostTarget::Elsewhere { claim: Box::new(claim), unasked: None })
         } else {
-            log::debug!(
-                event = "post_misrouted",
-                shard = shard,
-                own_shard = self.config.shard;
-                "a post for a session of shard {shard} came to shard {}, which forwards none",
-                self.config.shard
-            );
-            Err(Fault::Misrouted)
+            Err(Refused::misrouted(Misrouting::Shard(shard)))
         }
     }
 

@@ -209,8 +209,9 @@ impl Server {
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };
+        let retry_after = self.draw_retry_after();
         let answer = self.answering(key, unread, |server, to| match asked {
-            RoutedRequest::Ready => server.answers.ready(server.readiness(), to),
+            RoutedRequest::Ready => server.answers.ready(server.readiness(), retry_after, to),
             RoutedRequest::Metadata => server.answers.metadata(to),
             RoutedRequest::Options { allow, preflight } => {
                 server.answers.options(allow, preflight, to)
@@ -228,7 +229,7 @@ impl Server {
             sessions: self.sessions.len().saturating_add(self.elsewhere.0),
             connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
-            draining: self.phase != ServerPhase::Running,
+            draining: self.is_stopping(),
             extras: &self.health_extras,
         }
     }

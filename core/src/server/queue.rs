@@ -231,7 +231,7 @@ impl Server {
     pub(super) fn hold_is_over(&mut self, key: Key) {
         let (session, message) = self.unhold(key);
         if self.tell_busy(session, &message) {
-            self.note_telling(Some(key), Fault::Busy, Fault::Busy.text(), Told::Stream);
+            self.note_telling(Some(key), Fault::Busy, &Fault::Busy.text(), Told::Stream);
             self.accepted(key);
         } else {
             self.refuse(key, Fault::Busy, Unread::Known(0));
@@ -244,7 +244,7 @@ impl Server {
         let (session, message) = self.unqueue_forward(forward);
         let told = self.tell_busy(session, &message);
         if told {
-            self.note_telling(None, Fault::Busy, Fault::Busy.text(), Told::Stream);
+            self.note_telling(None, Fault::Busy, &Fault::Busy.text(), Told::Stream);
         }
         // Where the client could not be told, the other shard refuses the post, and counts the refusal.
         self.settle_forward(forward, if told { Outcome::Accepted } else { Outcome::Busy });

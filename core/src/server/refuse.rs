@@ -12,6 +12,7 @@ use super::Server;
 use super::records::{Asked, Named, Source, proxied};
 use crate::answer::Refused;
 use crate::arena::Key;
+use crate::config::Config;
 use crate::conn::{Conn, ConnPhase};
 use crate::error::{AcceptError, Disposition, Fault};
 use crate::event::{ConnId, Outcome, ServerPhase, SessionId};
@@ -20,20 +21,18 @@ use crate::line_throttle::SuppressedLines;
 use crate::peer::Peer;
 use crate::request::Unread;
 use crate::route::Route;
+use crate::session_ref::ExplainedMisrouting;
 
 impl Server {
     /// Answers a request with a fault, counts it, and writes it into the log.
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
-        let refused = refused.into();
+        let mut refused = refused.into();
         let fault = refused.fault;
-        // A text of the program itself names the limit; any other repeats what the peer sent, and is not
-        // for the log.
-        let text = match refused.text {
-            Some(Cow::Borrowed(text)) => text,
-            Some(Cow::Owned(_)) | None => fault.text(),
-        };
+        if fault.status() == Some(503) && refused.retry_after.is_none() {
+            refused.retry_after = Some(self.draw_retry_after());
+        }
         let told = if fault.status().is_some() { Told::Answer } else { Told::Closing };
-        self.note_telling(Some(key), fault, text, told);
+        self.note_refusal(key, &refused, told);
         if fault.disposition() == Disposition::Close {
             self.conns[key].reply.persistence = Persistence::Close;
         }
@@ -41,6 +40,11 @@ impl Server {
             Some(answer) => self.answer(key, answer, unread),
             None => self.end_quietly(key),
         }
+    }
+
+    /// After how many seconds the client of a request that is answered 503 may repeat it.
+    pub(super) fn draw_retry_after(&mut self) -> u64 {
+        self.retry_after.draw(self.config.retry_after, &mut *self.entropy)
     }
 
     /// Refuses what a connection sends, in whatever phase it is. A request that has been answered, or whose
@@ -89,14 +93,39 @@ impl Server {
         }
     }
 
+    /// Counts a refusal, and writes it into the log.
+    fn note_refusal(&mut self, key: Key, refused: &Refused, told: Told) {
+        let fault = refused.fault;
+        // A text of the program itself names the limit; any other repeats what the peer sent, and is not
+        // for the log.
+        let text = match refused.text {
+            Some(Cow::Borrowed(text)) => text,
+            Some(Cow::Owned(_)) | None => fault.text(),
+        };
+        match refused.misrouting {
+            Some(misrouting) => {
+                let Config { instance_id: own_instance, shard: own_shard, .. } = self.config;
+                let explained = ExplainedMisrouting { misrouting, own_instance, own_shard };
+                self.note_telling(Some(key), fault, &format_args!("{text}: {explained}"), told);
+            }
+            None => self.note_telling(Some(key), fault, &text, told),
+        }
+    }
+
     /// Counts a fault because of which a connection is closed without an answer, and writes it into the log.
     pub(super) fn note(&mut self, key: Key, fault: Fault) {
-        self.note_telling(Some(key), fault, fault.text(), Told::Closing);
+        self.note_telling(Some(key), fault, &fault.text(), Told::Closing);
     }
 
     /// Counts a fault, and writes it into the log with this text, each fault at most once a second. `key` is
     /// the connection of the request, unless another shard has it.
-    pub(super) fn note_telling(&mut self, key: Option<Key>, fault: Fault, text: &str, told: Told) {
+    pub(super) fn note_telling(
+        &mut self,
+        key: Option<Key>,
+        fault: Fault,
+        text: &dyn fmt::Display,
+        told: Told,
+    ) {
         self.metrics.count_fault(fault);
         // Ends that the peer or the network caused are not refusals.
         let mishap = matches!(fault, Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated);
@@ -180,7 +209,7 @@ pub(super) enum Told {
 struct RefusalText<'a> {
     conn: Option<&'a Conn>,
     fault: Fault,
-    text: &'a str,
+    text: &'a dyn fmt::Display,
     told: Told,
 }
 

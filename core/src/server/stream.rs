@@ -3,7 +3,7 @@
 //! Knows: what each does to the session's connection and to the counts, and what the log says about it.
 //! Does not know: whether there is room for a session (see `admission`), or how bytes leave.
 
-use super::Server;
+use super::{Server, TokenSerial};
 use crate::answer::{EndpointInfo, Refused, ResponseContext};
 use crate::arena::Key;
 use crate::conn::ConnPhase;
@@ -43,6 +43,7 @@ impl Server {
         key: Key,
         plan: StreamPlan,
         principal: Option<Principal>,
+        token: Option<TokenSerial>,
     ) -> Result<(), Refused> {
         if plan.head_only {
             self.answer_head(key, &plan);
@@ -51,11 +52,14 @@ impl Server {
         let address = self.config.address_key(plan.client);
         self.admit_stream(&plan.head, address, principal.as_ref())?;
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
+        let retry = self.config.retry.map(|range| range.draw(&mut *self.entropy)).transpose();
+        let retry_ms = retry.map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
-        let token =
+        let session_token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
         let service = plan.service;
-        let endpoint = EndpointInfo { token: &token, mount: &plan.mount, service };
+        let endpoint =
+            EndpointInfo { token: &session_token, mount: &plan.mount, service, retry_ms };
         let greet = |server: &Self, to: &ResponseContext<'_>| {
             server.answers.stream(plan.framing, Some(endpoint), to)
         };
@@ -66,7 +70,9 @@ impl Server {
         if let Some(principal) = principal.clone() {
             self.principals.opened(&principal, self.now);
         }
-        let session = SessionState::new(key, secret, service, principal.clone(), address, self.now);
+        let mut session =
+            SessionState::new(key, secret, service, principal.clone(), address, self.now);
+        session.token = token;
         let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
