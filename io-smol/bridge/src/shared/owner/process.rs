@@ -72,7 +72,9 @@ impl ProcessOwner {
                         log::error!(
                             event = "process_unstarted",
                             owner = self.name,
-                            error:% = error;
+                            error:% = error,
+                            // The pause before the next start limits these lines.
+                            suppressed = None::<u64>;
                             "{}: cannot start the server process: {error}",
                             self.name
                         );
