@@ -22,6 +22,7 @@ mod serving;
 mod stream;
 mod tls;
 mod tower;
+mod trace;
 mod unix;
 mod workers;
 
