@@ -177,6 +177,11 @@ impl Handle {
     /// [`Timeouts::shutdown_grace`](mcp_sse_core::Timeouts::shutdown_grace) are cut;
     /// [`abort`](Self::abort) cuts them earlier.
     ///
+    /// With [`Timeouts::drain_delay`](mcp_sse_core::Timeouts::drain_delay) the server first goes on as before for
+    /// that time, and only `/ready` is answered 503. With
+    /// [`Timeouts::drain_spread`](mcp_sse_core::Timeouts::drain_spread) sessions without a request in flight end
+    /// one by one over that time.
+    ///
     /// Returns immediately; the listener's `serve` returns when every connection has ended. Calling it
     /// again, on any clone of the handle, changes nothing.
     ///
