@@ -117,6 +117,7 @@ pub(crate) struct ResponseContext<'a> {
 /// An answer that is ready to be queued.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// The head of the answer to an exchange. Any other answer has its head among `bytes`.
     pub(crate) head: Option<ResponseHead>,
     /// What is queued for the peer.
@@ -161,9 +162,10 @@ impl Answers {
         if to.exchange {
             let body = response.body.filter(|_| !head_only).unwrap_or_default();
             let head = Some(ResponseHead::of(&response, self.date()));
-            return Answer { head, bytes: body.into() };
+            return Answer { status: response.status, head, bytes: body.into() };
         }
-        Answer { head: None, bytes: response.render(self.date(), persistence, head_only).into() }
+        let bytes = response.render(self.date(), persistence, head_only).into();
+        Answer { status: response.status, head: None, bytes }
     }
 
     /// The 202 of an accepted post.
@@ -333,7 +335,7 @@ impl Answers {
                 StreamFraming::UntilClose => event.bare(),
             });
         }
-        Answer { head, bytes: bytes.into() }
+        Answer { status: response.status, head, bytes: bytes.into() }
     }
 }
 

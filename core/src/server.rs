@@ -12,6 +12,7 @@
 //!
 //! - `server/dispatch.rs`: from bytes to a request head, and from the head to what it asks for.
 //! - `server/authorize.rs`: whether the request may proceed.
+//! - `server/tokens.rs`: replacing the static tokens, and the sessions whose token was removed.
 //! - `server/admission.rs`: whether there is room for it, and whether a rate allows it.
 //! - `server/bodies.rs`: request bytes in memory, in all and by address.
 //! - `server/post.rs`: a post's body and envelope, and its message's way to the application.
@@ -24,6 +25,7 @@
 //! - `server/deadlines.rs`: timers.
 //! - `server/shutdown.rs`: the shutdown, from its delay to the end of its grace.
 //! - `server/refuse.rs`: from a fault to an answer, a counter and the log.
+//! - `server/records.rs`: what the log says about each request and each session.
 //! - `server/check.rs`: what must hold between all of these.
 
 mod admission;
@@ -38,9 +40,11 @@ mod output;
 mod output_budget;
 mod post;
 mod queue;
+mod records;
 mod refuse;
 mod shutdown;
 mod stream;
+mod tokens;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -51,7 +55,7 @@ use crate::config::Config;
 use crate::conn::{Conn, Stage};
 use crate::counter::Counter;
 use crate::entropy::Entropy;
-use crate::error::{AcceptError, Expired, Fault, SendError};
+use crate::error::{AcceptError, Expired, Fault, NoStaticTokens, SendError};
 use crate::event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
     LookupAnswer, LookupTicket, Outcome, PostTicket, Reach, ServerPhase, SessionId, SessionLookup,
@@ -65,6 +69,7 @@ use crate::line_throttle::LineThrottle;
 use crate::metrics::Metrics;
 use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
+use crate::policy::bearer::StaticTokens;
 use crate::principal_table::{PrincipalTable, Rates};
 use crate::session::{SessionState, SessionView};
 use crate::sse::Frame;
@@ -74,6 +79,8 @@ use crate::timers::Timers;
 pub(crate) use queue::Forward;
 use shutdown::IdleSessions;
 use stream::SessionLines;
+pub(crate) use tokens::TokenSerial;
+use tokens::TokenSerials;
 
 /// The MCP HTTP+SSE server transport of one shard, as a state machine.
 ///
@@ -123,6 +130,7 @@ pub struct Server {
     body_addresses: Counter<AddressKey>,
     session_rates: Rates<AddressKey>,
     principals: PrincipalTable,
+    token_serials: TokenSerials,
     /// For each fault, the lines of the log about requests that were refused with it.
     fault_lines: [LineThrottle; Fault::ALL.len()],
     session_lines: SessionLines,
@@ -172,6 +180,7 @@ impl Server {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
             sessions: Arena::of_shard(config.shard),
+            token_serials: TokenSerials::new(&config.authorization),
             config,
             entropy,
             started: now,
@@ -718,6 +727,48 @@ impl Server {
         self.health_extras = extras;
     }
 
+    /// Replaces the static tokens of [`Authorization::Static`](crate::Authorization::Static), for example after a
+    /// change of the file that they are from.
+    ///
+    /// From here on, requests are accepted with the new tokens only. Sessions that were opened with a token that is
+    /// not among them, or that belongs to another principal now, end with [`CloseReason::TokenRemoved`]: they take no
+    /// further posts and frames, and end when what is queued has left. The other sessions stay, also those of
+    /// a principal that has lost another token. A post whose head was accepted before is still accepted.
+    ///
+    /// One call looks at a limited number of sessions. [`poll_timeout`](Self::poll_timeout) is then due at once, and
+    /// [`handle_timeout`](Self::handle_timeout) looks at further ones, so that other clients need not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`NoStaticTokens`] if the configuration has no static tokens. Nothing has changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_core::{Authorization, Config, Server, StaticTokens, Time};
+    ///
+    /// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+    /// let before = StaticTokens::builder().token("alice", "first").build()?;
+    /// let config = Config::builder().authorization(Authorization::Static(before)).build()?;
+    /// let mut server = Server::new(config, entropy, Time::ZERO);
+    /// // While clients change over, both are valid. Later, the first is removed.
+    /// let both = StaticTokens::builder().token("alice", "first").token("alice", "second");
+    /// server.replace_tokens(both.build()?, Time::ZERO)?;
+    /// let after = StaticTokens::builder().token("alice", "second").build()?;
+    /// server.replace_tokens(after, Time::ZERO)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_tokens(
+        &mut self,
+        tokens: StaticTokens,
+        now: Time,
+    ) -> Result<(), NoStaticTokens> {
+        self.advance(now);
+        let replaced = self.take_tokens(tokens);
+        self.settle();
+        replaced
+    }
+
     /// Stops serving, in order.
     ///
     /// With [`Timeouts::drain_delay`](crate::Timeouts::drain_delay) the server goes on as before for that
@@ -776,7 +827,12 @@ impl Server {
     pub fn abort(&mut self, now: Time) {
         self.advance(now);
         if self.phase != ServerPhase::Drained {
-            log::info!("stopping at once: {} connections are cut", self.conns.len());
+            log::info!(
+                event = "shutdown_aborted",
+                shard = self.config.shard,
+                connections = self.conns.len();
+                "the server stops at once: {} connections are cut", self.conns.len()
+            );
             self.cut_everything();
         }
         self.settle();

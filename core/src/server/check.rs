@@ -189,7 +189,7 @@ impl Server {
                     conns += 1;
                     match self.conns.find(conn).map(|conn| &conn.phase) {
                         Some(ConnPhase::Held { session, message }) if *session == key => {
-                            Some(message)
+                            Some(&**message)
                         }
                         _ => None,
                     }

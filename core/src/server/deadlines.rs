@@ -9,6 +9,7 @@
 //! because its client seems idle.
 
 use super::Server;
+use super::refuse::Told;
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
@@ -41,8 +42,13 @@ impl Server {
     /// When the clock has to be looked at next, and what for.
     pub(super) fn next_deadline(&self) -> Option<Deadline> {
         let timers = self.timers.earliest().map(|(at, cause)| Deadline { at, cause });
-        let all =
-            [timers, self.shutdown_deadline(), self.room_deadline(), self.queue_room_deadline()];
+        let all = [
+            timers,
+            self.shutdown_deadline(),
+            self.tokens_deadline(),
+            self.room_deadline(),
+            self.queue_room_deadline(),
+        ];
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
@@ -50,6 +56,7 @@ impl Server {
     pub(super) fn take_timeouts(&mut self) {
         self.continue_shutdown();
         self.make_queue_room();
+        self.end_sessions_without_token();
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
@@ -94,14 +101,14 @@ impl Server {
             TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
-            // The one belongs to no connection, the other to none alone: see `take_timeouts`.
-            TimerKind::HoldForwarded | TimerKind::Shutdown => {}
+            // These do not belong to one connection: see `take_timeouts`.
+            TimerKind::HoldForwarded | TimerKind::Shutdown | TimerKind::TokenRemoval => {}
         }
     }
 
     /// Ends a connection on which nothing happened for too long.
     fn lapse(&mut self, key: Key) {
-        self.note(Some(key), Fault::ConnectionIdle);
+        self.note(key, Fault::ConnectionIdle);
         self.end_quietly(key);
     }
 
@@ -119,7 +126,7 @@ impl Server {
 
     /// Gives up a connection whose peer takes nothing.
     pub(super) fn stalled(&mut self, key: Key, text: &str) {
-        self.note_saying(Some(key), Fault::Stalled, text);
+        self.note_telling(Some(key), Fault::Stalled, &text, Told::Closing);
         self.give_up(key, CloseReason::Stalled);
     }
 

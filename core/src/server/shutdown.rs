@@ -72,7 +72,12 @@ impl Server {
         }
         match self.config.timeouts.drain_delay {
             Some(delay) if !delay.is_zero() => {
-                log::info!("not ready any more; the shutdown begins in {delay:?} (drain_delay)");
+                log::info!(
+                    event = "shutdown_announced",
+                    shard = self.config.shard,
+                    delay_ms = delay.as_millis() as u64;
+                    "the server is not ready any more; its shutdown starts in {delay:?} (drain_delay)"
+                );
                 self.drain_at = Some(self.now.saturating_add(delay));
             }
             Some(_) | None => self.drain(),
@@ -115,7 +120,11 @@ impl Server {
         self.phase =
             ServerPhase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
         log::info!(
-            "shutting down: {} connections, {} sessions",
+            event = "shutdown_started",
+            shard = self.config.shard,
+            connections = self.conns.len(),
+            sessions = self.sessions.len();
+            "the server shuts down: {} connections and {} sessions are open",
             self.conns.len(),
             self.sessions.len()
         );

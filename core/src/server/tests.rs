@@ -35,6 +35,7 @@ mod segmentation;
 mod services;
 mod shutdown;
 mod stream;
+mod tokens;
 mod walk;
 mod work;
 
