@@ -31,8 +31,8 @@
 //! application that uses only these parts does not compile smol's file system, process and thread pool support.
 //! Applications can use `smol`, as the examples here do, because it re-exports the same parts.
 //!
-//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
-//! axum and rmcp, and limits.
+//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies, replicas,
+//! reconnection, axum and rmcp, and limits.
 //!
 //! The library installs no signal handler, and reads no environment variables.
 

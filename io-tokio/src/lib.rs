@@ -33,8 +33,8 @@
 //! feature `tower` adds `SseService`, which serves inside another HTTP server such as axum. The feature `tls` adds
 //! [`Listener::tls`](mcp_sse_driver::Listener).
 //!
-//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
-//! axum and rmcp, and limits.
+//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies, replicas,
+//! reconnection, axum and rmcp, and limits.
 //!
 //! The library installs no signal handler, and reads no environment variables.
 

@@ -39,6 +39,8 @@ mod documents {
         UnixSockets = "../../core/driver/src/guide/unix_sockets.md";
         Workers = "../../core/driver/src/guide/workers.md";
         Proxies = "../../core/driver/src/guide/proxies.md";
+        Replicas = "../../core/driver/src/guide/replicas.md";
+        Reconnection = "../../core/driver/src/guide/reconnection.md";
         AxumAndRmcp = "../../core/driver/src/guide/axum_and_rmcp.md";
     }
 }
