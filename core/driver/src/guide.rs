@@ -33,6 +33,11 @@ pub mod unix_sockets {}
 #[cfg_attr(not(doctest), doc = include_str!("guide/workers.md"))]
 pub mod workers {}
 
+/// Log records: every event with its level and keys, and distributed traces.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/logs.md"))]
+pub mod logs {}
+
 /// Serving behind nginx or HAProxy.
 #[cfg_attr(not(doctest), doc = "")]
 #[cfg_attr(not(doctest), doc = include_str!("guide/proxies.md"))]

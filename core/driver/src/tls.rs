@@ -351,6 +351,9 @@ impl<P: TlsUpgrade> TlsSocket<P> {
                         if let Some(unsaid) = self.tls.throttles.not_tls.tell() {
                             let peer = &self.peer;
                             log::info!(
+                                event = "tls_expected",
+                                peer = peer,
+                                suppressed = unsaid;
                                 "{peer} does not speak TLS, which this port requires{unsaid}"
                             );
                         }
@@ -369,7 +372,13 @@ impl<P: TlsUpgrade> TlsSocket<P> {
                                 && let Some(unsaid) = self.tls.throttles.failed.tell()
                             {
                                 let peer = &self.peer;
-                                log::info!("{peer}: the TLS handshake failed: {error}{unsaid}");
+                                log::info!(
+                                    event = "tls_handshake_failed",
+                                    peer = peer,
+                                    error:% = error,
+                                    suppressed = unsaid;
+                                    "the TLS handshake failed with {peer}: {error}{unsaid}"
+                                );
                             }
                             return Poll::Ready(Err(error));
                         }

@@ -133,12 +133,22 @@ impl SupervisedProcess {
         // Without a report (the guard may have been killed), the guard's own exit status is used.
         match reported.map_or_else(|| status.map(Exit), Ok) {
             Ok(status) => {
-                log::debug!("{name}: the server has ended: {status}");
+                log::debug!(
+                    event = "process_ended",
+                    owner = name,
+                    status:% = status;
+                    "{name}: the server process has ended: {status}"
+                );
                 // The send fails if the session has ended or has received the status before.
                 let _ = exit.try_send(status);
             }
             Err(error) => {
-                log::error!("{name}: another part of the program reaped a process: {error}")
+                log::error!(
+                    event = "process_lost",
+                    owner = name,
+                    error:% = error;
+                    "{name}: another part of the program reaped the server process: {error}"
+                );
             }
         }
     }

@@ -287,10 +287,16 @@ impl Environment {
     /// Logs what may surprise about the variables. `tokens` are the variables with tokens, which may have any name.
     pub(crate) fn log(&self, tokens: &[String]) {
         for name in self.unknown.iter().filter(|name| !tokens.contains(name)) {
-            log::warn!("the environment variable {name} sets no flag; --help lists those that do");
+            log::warn!(
+                event = "variable_unknown",
+                variable = name;
+                "the environment variable {name} sets no flag; --help lists those that do"
+            );
         }
         if self.only_loopback_at_assigned_port {
             log::info!(
+                event = "port_from_environment",
+                variable = PORT;
                 "the port is the one in the environment variable {PORT}; other machines, and the platform that \
                  has set it, can connect if --host or MCP_SSE_HOST is 0.0.0.0 or ::"
             );

@@ -95,11 +95,13 @@ pub(crate) fn serve_until_stopped(
         && !options.asks_for_tokens()
     {
         log::warn!(
+            event = "open_without_token",
+            address:% = address;
             "{address} can be reached from other machines, which can use it without a token"
         );
     }
     if let Some(lowered) = lowered {
-        log::info!("{lowered}");
+        log::info!(event = "limits_lowered"; "{lowered}");
     }
     // The server also serves if stdout is closed.
     let _ = write!(io::stdout(), "{}", service.describe(options.banner(&config, address)));
@@ -130,7 +132,10 @@ fn stop_on_signals(listener: &Listener, service: &impl CommandService) -> Result
     let aborter = service.aborter();
     signals::on_termination(
         move || {
-            log::info!("stopping; a second signal aborts requests in flight");
+            log::info!(
+                event = "stopping";
+                "the server stops; a second signal aborts requests in flight"
+            );
             stopping.shutdown();
         },
         move || {

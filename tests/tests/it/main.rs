@@ -10,6 +10,7 @@ mod handle;
 mod http;
 mod jwt;
 mod limits;
+mod log_events;
 mod names;
 mod passed_sockets;
 mod post;
@@ -21,6 +22,7 @@ mod serving;
 mod stream;
 mod tls;
 mod tower;
+mod trace;
 mod unix;
 mod workers;
 

@@ -227,7 +227,11 @@ fn warn_if_public(path: &Path, file: &File) {
         && metadata.permissions().mode() & 0o004 != 0
     {
         let path = path.display();
-        log::warn!("every user of this machine can read the tokens in {path}; chmod 600 {path}");
+        log::warn!(
+            event = "tokens_readable",
+            path:% = path;
+            "every user of this machine can read the tokens in {path}; chmod 600 {path}"
+        );
     }
 }
 
