@@ -13,12 +13,12 @@ import traceback
 
 from client import PATIENCE, Connection, Server, Stream, head, message, post, until
 
-TOKENS = {"demo": os.environ["MCP_TOKEN"]}
+TOKENS = {"demo": os.environ["MCP_TOKEN"], "jwt": os.environ["MCP_TOKEN_JWT"]}
 SERVERS = {}
 for argument in sys.argv[1:]:
     name, urls = argument.split("=", 1)
     SERVERS[name] = Server(*urls.split(","), token=TOKENS.get(name))
-demo, small, bridge, shared = (SERVERS[name] for name in ("demo", "small", "bridge", "shared"))
+demo, small, bridge, shared, jwt = (SERVERS[name] for name in ("demo", "small", "bridge", "shared", "jwt"))
 
 KINDS = []
 
@@ -142,6 +142,19 @@ def posts_held_by_a_server_that_does_not_read(kept):
     stream.close()
     for connection in [*asked, other]:
         connection.close()
+
+
+@kind
+def questions_to_the_authorizer(kept):
+    stream = Stream(jwt)
+    stream.initialize()
+    stream.call("ping", 1)
+    assert jwt.ask(head("/sse", method="GET")) == 401
+    counted(jwt, "mcp_sse_decision_seconds_count")
+    counted(jwt, "mcp_sse_decisions_asked_total")
+    counted(jwt, "mcp_sse_decisions_cached_total")
+    counted(jwt, 'mcp_sse_refusals_total{cause="Unauthorized"')
+    stream.close()
 
 
 # ---- what is refused, and why ------------------------------------------------------------------------
