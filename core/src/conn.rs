@@ -45,7 +45,10 @@ pub(crate) struct Conn {
     /// The route of the request at hand, and the session that it is for. For the log.
     pub(crate) route: Option<Route>,
     pub(crate) session: Option<Key>,
-    /// Since when the connection waits for a request or for its end; meaningful only while it does.
+    /// The request at hand is a post that has no answer yet. For the metrics.
+    pub(crate) unanswered_post: bool,
+    /// Since when the connection waits for a request, for its end or for a decision; meaningful only while
+    /// it does.
     pub(crate) waiting_since: Time,
     /// When the stall timer was armed; meaningful only while something is queued.
     pub(crate) stalled_since: Time,
@@ -196,6 +199,7 @@ impl Conn {
             client: peer.ip(),
             route: None,
             session: None,
+            unanswered_post: false,
             waiting_since: Time::ZERO,
             stalled_since: Time::ZERO,
             counted: 0,

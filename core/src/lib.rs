@@ -137,7 +137,7 @@ pub use exchange::{Exchange, ResponseHead};
 pub use health_extras::HealthExtras;
 pub use limits::{Limits, Timeouts};
 pub use line_throttle::{LineThrottle, SuppressedLines};
-pub use metrics::Metrics;
+pub use metrics::{DurationHistogram, Metrics, SizeHistogram};
 pub use outbox::{Detached, Transmit};
 pub use peer::Peer;
 pub use policy::bearer::{StaticTokens, StaticTokensBuilder, StaticTokensError};

@@ -62,6 +62,7 @@ use crate::line_throttle::LineThrottle;
 use crate::metrics::Metrics;
 use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
+use crate::principal::Principal;
 use crate::principal_table::{PrincipalTable, Rates};
 use crate::session::{SessionState, SessionView};
 use crate::sse::Frame;
@@ -926,6 +927,12 @@ impl Server {
     #[must_use]
     pub fn sessions_open(&self) -> u32 {
         self.sessions.len()
+    }
+
+    /// The principals that have open sessions, in the order of their names, and how many sessions each
+    /// has.
+    pub fn principals(&self) -> impl Iterator<Item = (&Principal, u32)> {
+        self.principals.with_sessions()
     }
 
     /// The counters.

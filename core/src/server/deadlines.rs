@@ -29,10 +29,14 @@ use crate::timers::{Role, TimerKind};
 const TIMEOUTS_BATCH: usize = 256;
 
 impl Server {
-    /// Arms a timer of a connection, and notes the time that capacity decisions go by.
+    /// Arms a timer of a connection, and notes the time that capacity decisions go by, and the time of a
+    /// question.
     pub(super) fn arm(&mut self, kind: TimerKind, key: Key) {
         self.timers.arm(kind, key.index(), self.now, &self.config.timeouts);
-        if matches!(kind, TimerKind::Head | TimerKind::Idle | TimerKind::Linger) {
+        if matches!(
+            kind,
+            TimerKind::Head | TimerKind::Idle | TimerKind::Linger | TimerKind::Decision
+        ) {
             self.conns[key].waiting_since = self.now;
         }
         if kind == TimerKind::Stall {

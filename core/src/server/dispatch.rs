@@ -12,9 +12,10 @@ use crate::conn::ConnPhase;
 use crate::error::Fault;
 use crate::event::{CloseReason, ServerPhase};
 use crate::exchange::Exchange;
-use crate::http1::{FieldStorage, Head, Persistence, Scan};
+use crate::http1::{FieldStorage, Head, Method, Persistence, Scan};
 use crate::policy::cors::CorsOrigin;
 use crate::request::{RoutedRequest, Unread, reply_to, route_of, route_request};
+use crate::route::Route;
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -193,6 +194,7 @@ impl Server {
         conn.client = client_info.map_or(conn.peer.ip(), |client_info| client_info.client);
         let route = route_of(head, &self.config);
         conn.route = Some(route);
+        conn.unanswered_post = matches!(route, Route::Message(_)) && head.method() == Method::Post;
         conn.session = None;
         let asked = route_request(route, head, &client_info, &conn.peer, exchange, &self.config);
         self.disarm(Role::Phase, key);

@@ -23,6 +23,9 @@ impl Server {
             conn.forwarded = 0;
         }
         debug_assert!(from.followers().contains(&to), "{from:?} became {to:?}");
+        if from == Stage::Deciding {
+            self.metrics.decision_times.observe(self.now.saturating_since(conn.waiting_since));
+        }
         let before = (conn.body_bytes(), conn.queue_shared(&self.config.limits));
         let old = core::mem::replace(&mut conn.phase, phase);
         self.bodies_bytes = self.bodies_bytes - before.0 + conn.body_bytes();
@@ -85,6 +88,7 @@ impl Server {
         conn.reply = Reply::CLOSE;
         // The next request of a proxy may be another client's.
         (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
+        conn.unanswered_post = false;
         // Pending input belongs to that request, and no longer counts for this client's address.
         if conn.counted > 0 {
             self.count_bodies(key);

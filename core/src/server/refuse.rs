@@ -31,6 +31,9 @@ impl Server {
             Some(Cow::Owned(_)) | None => fault.text(),
         };
         self.note_saying(Some(key), fault, text);
+        if core::mem::take(&mut self.conns[key].unanswered_post) {
+            self.metrics.count_post_fault(fault);
+        }
         if fault.disposition() == Disposition::Close {
             self.conns[key].reply.persistence = Persistence::Close;
         }

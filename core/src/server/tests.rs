@@ -22,6 +22,7 @@ mod http;
 mod identity;
 mod limits;
 mod lookup;
+mod metrics;
 mod oracle;
 mod output_budget;
 mod post;
