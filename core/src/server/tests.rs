@@ -23,6 +23,7 @@ mod identity;
 mod limits;
 mod lookup;
 mod metrics;
+mod metrics_page;
 mod oracle;
 mod output_budget;
 mod post;
