@@ -25,7 +25,9 @@ macro_rules! histograms {
             /// bucket.
             pub const BOUNDS: &'static [u64] = &$bounds;
 
-            pub(crate) const fn new() -> Self {
+            /// Makes a histogram without values.
+            #[must_use]
+            pub const fn new() -> Self {
                 Self { counts: [0; Self::BOUNDS.len() + 1], sum: 0 }
             }
 
@@ -94,15 +96,15 @@ histograms! {
 }
 
 impl DurationHistogram {
-    /// Counts a duration.
-    pub(crate) fn observe(&mut self, took: Duration) {
+    /// Counts a duration, for applications that measure something themselves.
+    pub fn observe(&mut self, took: Duration) {
         self.count_value(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
 impl SizeHistogram {
-    /// Counts a size in bytes.
-    pub(crate) fn observe(&mut self, bytes: usize) {
+    /// Counts a size in bytes, for applications that measure something themselves.
+    pub fn observe(&mut self, bytes: usize) {
         self.count_value(bytes as u64);
     }
 }

@@ -201,7 +201,7 @@ fn refusals_are_counted(watched: &Watched, stream: &Stream) {
     let before = watched.scrape();
     let mut client = Client::connect(watched.server.address());
     let wrong = "/messages?session_id=00000000000000000000000000000000";
-    assert_eq!(client.ask(post_request(wrong, "{}")).status, 404);
+    assert_eq!(client.ask(post_request(wrong, CANCEL_1)).status, 404);
     assert_eq!(client.ask(stream.post_request("[")).status, 400);
     assert_eq!(client.ask(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").status, 403);
     client.send("POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-");
