@@ -30,8 +30,16 @@ use crate::error::Fault;
 use crate::event::CloseReason;
 
 /// Why sessions end, as [`Metrics::sessions_ended`] names it.
-const REASONS: [&str; 7] =
-    ["peer", "application", "stalled", "idle", "expired", "shutdown", "fault"];
+const REASONS: [&str; 8] = [
+    CloseReason::Peer.label(),
+    CloseReason::Application.label(),
+    CloseReason::Stalled.label(),
+    CloseReason::Idle.label(),
+    CloseReason::Expired.label(),
+    CloseReason::TokenRemoved.label(),
+    CloseReason::Shutdown.label(),
+    "fault",
+];
 
 const fn reason_number(reason: CloseReason) -> usize {
     match reason {
@@ -40,8 +48,9 @@ const fn reason_number(reason: CloseReason) -> usize {
         CloseReason::Stalled => 2,
         CloseReason::Idle => 3,
         CloseReason::Expired => 4,
-        CloseReason::Shutdown => 5,
-        CloseReason::Fault(_) => 6,
+        CloseReason::TokenRemoved => 5,
+        CloseReason::Shutdown => 6,
+        CloseReason::Fault(_) => 7,
     }
 }
 
@@ -189,10 +198,8 @@ impl Metrics {
         self.post_faults.get(fault as usize).copied().unwrap_or(0)
     }
 
-    /// How many sessions have ended, by reason. The number for [`CloseReason::Fault`] is that for all
-    /// faults.
-    ///
-    /// Each reason has a name in lower case, for logs and for labels of metrics.
+    /// How many sessions have ended, by the [label](CloseReason::label) of the reason. Those that have
+    /// ended because of any [`CloseReason::Fault`] are together, as "fault".
     pub fn sessions_ended(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REASONS.into_iter().zip(self.ended)
     }
@@ -354,13 +361,14 @@ mod tests {
             CloseReason::Stalled,
             CloseReason::Idle,
             CloseReason::Expired,
+            CloseReason::TokenRemoved,
             CloseReason::Shutdown,
             CloseReason::Fault(Fault::StreamInput),
         ] {
             metrics.count_end(reason);
         }
         assert!(metrics.sessions_ended().all(|(_, count)| count == 1));
-        assert_eq!(metrics.sessions_closed, 7);
+        assert_eq!(metrics.sessions_closed, 8);
     }
 
     #[test]

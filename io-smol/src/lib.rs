@@ -49,7 +49,7 @@ pub use mcp_sse_core::{
     DurationHistogram, Fault, Frame, HealthExtras, Limits, Metrics, MetricsPage, Peer, Principal,
     ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
     SessionId, ShardId, SizeHistogram, StaticTokens, StaticTokensBuilder, StaticTokensError,
-    Timeouts, Verdict, http1, jsonrpc, sse,
+    Timeouts, TraceParent, Verdict, http1, jsonrpc, sse,
 };
 #[doc(inline)]
 pub use mcp_sse_driver::guide;

@@ -247,7 +247,7 @@ impl Families<'_> {
             "mcp_sse_refusals",
             "Requests and connections that were refused, by cause",
             "cause",
-            refusals.map(|fault| (fault.name(), metrics.fault(*fault))),
+            refusals.map(|fault| (fault.label(), metrics.fault(*fault))),
         )?;
         self.counters(
             "mcp_sse_limit_refusals",

@@ -80,6 +80,8 @@ impl Server {
     /// Queues the answer to a request, and moves the connection to what follows: the next request, or its
     /// end.
     pub(super) fn answer(&mut self, key: Key, answer: Answer, unread: Unread) {
+        // The record has what the phase knows, so it is written before the phase changes.
+        self.note_answer(key, answer.status, answer.bytes.len());
         self.push_answer(key, answer);
         self.after_answer(key, unread);
     }
@@ -87,7 +89,6 @@ impl Server {
     /// Answers a post 202.
     pub(super) fn accepted(&mut self, key: Key) {
         self.metrics.posts_accepted += 1;
-        self.conns[key].unanswered_post = false;
         let answer = self.answers.accepted(&self.conns[key].response_context(&self.config));
         self.answer(key, answer, Unread::Known(0));
     }

@@ -12,6 +12,7 @@ mod jwt;
 mod limits;
 mod metrics;
 mod names;
+mod passed_sockets;
 mod post;
 mod round_trips;
 mod routes;

@@ -181,7 +181,7 @@ fn each_metric_moves_when_its_thing_happens(on: &Adapter) {
         &[
             ("mcp_sse_posts_held_total", 1.0),
             ("mcp_sse_posts_waiting", 0.0),
-            ("mcp_sse_refusals_total{cause=\"Busy\"}", 1.0),
+            ("mcp_sse_refusals_total{cause=\"busy\"}", 1.0),
             ("mcp_sse_limit_refusals_total{limit=\"in_flight_max\"}", 1.0),
             ("mcp_sse_request_seconds_count{method=\"ping\"}", 0.0),
         ],
@@ -212,9 +212,9 @@ fn refusals_are_counted(watched: &Watched, stream: &Stream) {
             ("mcp_sse_posts_total{status=\"404\"}", 1.0),
             ("mcp_sse_posts_total{status=\"400\"}", 1.0),
             ("mcp_sse_posts_total{status=\"403\"}", 0.0),
-            ("mcp_sse_refusals_total{cause=\"UnknownSession\"}", 1.0),
-            ("mcp_sse_refusals_total{cause=\"NotJson\"}", 1.0),
-            ("mcp_sse_refusals_total{cause=\"HostNotAllowed\"}", 1.0),
+            ("mcp_sse_refusals_total{cause=\"unknown_session\"}", 1.0),
+            ("mcp_sse_refusals_total{cause=\"not_json\"}", 1.0),
+            ("mcp_sse_refusals_total{cause=\"host_not_allowed\"}", 1.0),
             ("mcp_sse_requests_truncated_total", 1.0),
         ],
     );

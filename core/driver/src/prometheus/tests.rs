@@ -58,7 +58,7 @@ fn every_series_occurs_once_and_is_zero_before_anything_happens() {
         "mcp_sse_sessions_ended_total{reason=\"expired\"}",
         "mcp_sse_posts_total{status=\"202\"}",
         "mcp_sse_posts_total{status=\"none\"}",
-        "mcp_sse_refusals_total{cause=\"HostNotAllowed\"}",
+        "mcp_sse_refusals_total{cause=\"host_not_allowed\"}",
         "mcp_sse_limit_refusals_total{limit=\"in_flight_max\"}",
         "mcp_sse_received_bytes_total",
         "mcp_sse_queue_high_bytes",
