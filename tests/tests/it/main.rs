@@ -10,6 +10,7 @@ mod handle;
 mod http;
 mod jwt;
 mod limits;
+mod metrics;
 mod names;
 mod passed_sockets;
 mod post;

@@ -92,6 +92,9 @@ impl ProcessOwner {
 
     pub(super) fn started(&mut self, child: Child) {
         log::debug!("{}: process {} was started", self.name, child.pid());
+        if core::mem::replace(&mut self.was_started, true) {
+            self.children.status().note_restart();
+        }
         let now = self.clock.now();
         self.server = ProcessState::Running(Box::new(RunningProcess {
             child,
