@@ -38,6 +38,7 @@ mod documents {
         Tls = "../../core/driver/src/guide/tls.md";
         UnixSockets = "../../core/driver/src/guide/unix_sockets.md";
         Workers = "../../core/driver/src/guide/workers.md";
+        Metrics = "../../core/driver/src/guide/metrics.md";
         Proxies = "../../core/driver/src/guide/proxies.md";
         AxumAndRmcp = "../../core/driver/src/guide/axum_and_rmcp.md";
     }
