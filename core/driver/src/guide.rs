@@ -38,6 +38,11 @@ pub mod workers {}
 #[cfg_attr(not(doctest), doc = include_str!("guide/logs.md"))]
 pub mod logs {}
 
+/// Metrics for Prometheus.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/metrics.md"))]
+pub mod metrics {}
+
 /// Serving behind nginx or HAProxy.
 #[cfg_attr(not(doctest), doc = "")]
 #[cfg_attr(not(doctest), doc = include_str!("guide/proxies.md"))]

@@ -236,7 +236,7 @@ impl Families<'_> {
             ),
             (
                 "misrouted",
-                "Posts for a session of another instance or worker",
+                "Posts for a session of another instance",
                 metrics.fault(Fault::Misrouted),
             ),
         ] {
