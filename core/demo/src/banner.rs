@@ -36,6 +36,7 @@ pub struct Banner<'a> {
     workers: usize,
     /// The services of the server; none if it serves the demo.
     services: Vec<BannerService>,
+    metrics: Option<String>,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl<'a> Banner<'a> {
             prefix_len: 0,
             workers: 1,
             services: Vec::new(),
+            metrics: None,
         }
     }
 
@@ -105,6 +107,19 @@ impl<'a> Banner<'a> {
     #[must_use]
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
+    }
+
+    /// Sets the URL of the server's metrics; none by default.
+    #[must_use]
+    pub fn metrics(self, metrics: Option<String>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// The scheme and the authority of the URLs by which a client on this machine reaches the server. On a Unix
+    /// socket, the authority is `localhost`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        self.client_access().base
     }
 
     const fn is_on_unix_socket(&self) -> bool {
@@ -315,6 +330,9 @@ impl fmt::Display for Banner<'_> {
         }
         if !self.services.is_empty() {
             writeln!(f, "\n{}", self.protection())?;
+        }
+        if let Some(url) = &self.metrics {
+            writeln!(f, "\nMetrics for Prometheus: {url}")?;
         }
         f.write_str("\nCtrl-C stops it.\n")
     }

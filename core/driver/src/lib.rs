@@ -232,6 +232,10 @@ mod handler;
 mod listen_socket;
 mod listener;
 mod log_throttle;
+mod metrics_watch;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
+mod published;
 mod runtime;
 mod serve;
 mod served_stream;
@@ -260,6 +264,7 @@ pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use listener::Listener;
 pub use log_throttle::LogThrottle;
 pub use mcp_sse_core::SuppressedLines;
+pub use metrics_watch::MetricsWatch;
 pub use runtime::{Runtime, ServeFunction, ServeFuture, Timer};
 /// The version of rustls whose configuration [`Tls::from_config`] takes.
 #[cfg(feature = "tls")]

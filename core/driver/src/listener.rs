@@ -26,7 +26,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use mcp_sse_core::{Config, RequestHead};
+use mcp_sse_core::{Config, MetricsPage, RequestHead};
 
 use super::accept_queue::accept_queue;
 use super::addresses::{ADDRESSES_MAX, bind_all};
@@ -358,6 +358,35 @@ impl<R: Runtime> Listener<R> {
     pub fn verdict_cache(mut self, cache: VerdictCache) -> Self {
         self.controls.cache = cache;
         self
+    }
+
+    /// Serves `page` at `/metrics`, to clients that may open a stream. By default there is no such path.
+    ///
+    /// With the feature `prometheus`, the module `prometheus` makes a page of this server's metrics, and its
+    /// documentation says how to serve one at an address of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError)
+    /// inside, if another route has this path.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener, MetricsPage};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let page = MetricsPage::new(|| "# TYPE up gauge\nup 1\n".into());
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?.serve_metrics(page)?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve_metrics(mut self, page: MetricsPage) -> io::Result<Self> {
+        self.config
+            .serve_metrics(page)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok(self)
     }
 
     /// Sets the number of shards, each of which has a thread of its own. The default is 1, and the maximum is

@@ -17,6 +17,7 @@ use mcp_sse_core::{
 use super::decisions::Decisions;
 use super::exchange::{ExchangeRequest, ExchangeSocket};
 use super::handle::{ControlReceiver, Handle, ShardControl};
+use super::published::Publisher;
 use super::session::{MailboxLimits, Session, SessionSlot};
 use super::shard_set::ShardSet;
 use super::slots::put;
@@ -70,6 +71,7 @@ pub(super) struct ShardState<S> {
     pub(super) timer_at: Option<Instant>,
     /// Until this time, timers that are due wait while sockets are drained; see `tick`.
     pub(super) drain_until: Option<Time>,
+    pub(super) publisher: Publisher,
 }
 
 struct Conn<S> {
@@ -184,6 +186,7 @@ impl<S: Socket> Shard<S> {
                 accept_reported: Poll::Pending,
                 timer_at: None,
                 drain_until: None,
+                publisher: Publisher::default(),
             }),
         }
     }

@@ -23,6 +23,8 @@ mod identity;
 mod instances;
 mod limits;
 mod lookup;
+mod metrics;
+mod metrics_page;
 mod oracle;
 mod output_budget;
 mod post;

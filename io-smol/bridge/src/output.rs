@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_driver::LogThrottle;
@@ -62,10 +63,12 @@ pub(crate) struct ServerOutput {
     /// be thousands at once.
     refused: u64,
     has_spoken: bool,
+    /// When the server was started.
+    started: Instant,
 }
 
 impl ServerOutput {
-    /// Creates the empty output of a server. `name` is the server's name in the log, and `status` counts invalid
+    /// Creates the empty output of a server that was started just now. `name` is the server's name in the log, and `status` counts invalid
     /// lines.
     #[must_use]
     pub(crate) fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
@@ -80,6 +83,7 @@ impl ServerOutput {
             ended: false,
             refused: 0,
             has_spoken: false,
+            started: Instant::now(),
         }
     }
 
@@ -116,7 +120,7 @@ impl ServerOutput {
         self.count_refused();
         if matches!(printed, Some(Printed::Message(_))) && !self.has_spoken {
             self.has_spoken = true;
-            self.status.note_success();
+            self.status.note_success(self.started.elapsed());
         }
         printed
     }

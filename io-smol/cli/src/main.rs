@@ -8,6 +8,7 @@
 mod bridge;
 mod environment;
 mod failure;
+mod metrics;
 mod serving;
 
 use core::iter;
@@ -17,12 +18,13 @@ use std::process::ExitCode;
 
 #[cfg(unix)]
 use clap::error::ContextKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mcp_sse_demo::logging;
 use mcp_sse_demo::options::ServeFlags;
 
 use environment::Environment;
 use failure::Failure;
+use metrics::MetricsFlags;
 use serving::Demo;
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
@@ -34,13 +36,22 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    demo: ServeFlags,
+    demo: DemoFlags,
+}
+
+/// The flags of the command `demo`.
+#[derive(Debug, Args)]
+struct DemoFlags {
+    #[command(flatten)]
+    serve: ServeFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a small MCP server for trying out clients, with the tools add, echo, burst and broadcast.
-    Demo(Box<ServeFlags>),
+    Demo(Box<DemoFlags>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
     /// Example: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
@@ -72,7 +83,7 @@ fn main() -> ExitCode {
         Err(error) => return explain(&error, &args),
     };
     let done = match cli.command_to_run() {
-        Command::Demo(serve) => serve_demo(&serve, &environment),
+        Command::Demo(flags) => serve_demo(&flags, &environment),
         #[cfg(unix)]
         Command::Bridge(bridge) => bridge::run(&bridge, &args, &Cli::command(), &environment),
         #[cfg(not(unix))]
@@ -86,19 +97,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_demo(serve: &ServeFlags, environment: &Environment) -> Result<(), Failure> {
+fn serve_demo(
+    DemoFlags { serve, metrics }: &DemoFlags,
+    environment: &Environment,
+) -> Result<(), Failure> {
     logging::init(serve.log_level(), serve.log_format());
     environment.log(serve.token_variables());
-    let prepared = serving::prepare(serve, serve.builder()?, 0, 0)?;
+    let prepared = serving::prepare(serve, metrics, serve.builder()?, 0, 0)?;
     serving::serve_until_stopped(serve, prepared, &Demo)
 }
 
 /// Moves flags in front of the command's name behind it, because only the parser of the command knows them.
 fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> {
+    // Whether the flag's value is the next argument, and not part of this one.
     let takes_value = |name: &str| {
         let all = iter::once(cli).chain(cli.get_subcommands());
         let mut all = all.flat_map(clap::Command::get_arguments);
-        all.find(|arg| arg.get_long() == Some(name)).map(|arg| arg.get_action().takes_values())
+        let arg = all.find(|arg| arg.get_long() == Some(name))?;
+        Some(arg.get_action().takes_values() && !arg.is_require_equals_set())
     };
     let mut at = 1;
     while let Some(flag) = args.get(at).and_then(|arg| arg.to_str()?.strip_prefix("--")) {
@@ -146,7 +162,7 @@ mod tests {
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
         let serve = match cli.command_to_run() {
-            Command::Demo(serve) => serve,
+            Command::Demo(flags) => flags.serve,
             other => panic!("{other:?}"),
         };
         assert_eq!(serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
@@ -157,5 +173,18 @@ mod tests {
         check(&[], "127.0.0.1:8000");
         check(&["--port", "9"], "127.0.0.1:9");
         check(&["demo", "--port", "9"], "127.0.0.1:9");
+    }
+
+    #[test]
+    fn command_behind_a_flag_whose_value_needs_an_equals_sign_is_found() {
+        let moved = |args: &[&str]| {
+            let args = args.iter().map(OsString::from).collect();
+            command_first(args, &Cli::command())
+        };
+        assert_eq!(
+            moved(&["x", "--metrics-principals", "demo"]),
+            ["x", "demo", "--metrics-principals"]
+        );
+        assert_eq!(moved(&["x", "--port", "1", "demo"]), ["x", "demo", "--port", "1"]);
     }
 }

@@ -10,9 +10,11 @@ use mcp_sse_core::ConfigBuilder;
 use mcp_sse_demo::banner::Banner;
 use mcp_sse_demo::options::{FlagError, ListenAddress, ServeFlags};
 use mcp_sse_demo::signals;
+use mcp_sse_smol::prometheus::prometheus_client::registry::Registry;
 use mcp_sse_smol::{Config, Handle, Listener, Session};
 
 use crate::failure::Failure;
+use crate::metrics::MetricsFlags;
 
 /// What a command serves: the demo or bridged servers.
 pub(crate) trait CommandService: Clone + Send + Sync + 'static {
@@ -23,6 +25,9 @@ pub(crate) trait CommandService: Clone + Send + Sync + 'static {
 
     /// Is called once before the first session.
     fn begin(&self, _server: &Handle) {}
+
+    /// Adds metrics to those of the server.
+    fn register_metrics(&self, _: &mut Registry) {}
 
     /// Returns a function that is called in addition when the server is aborted.
     fn aborter(&self) -> impl Fn() + Send + 'static {
@@ -43,20 +48,24 @@ impl CommandService for Demo {
     }
 }
 
-/// A configuration, and a line for the log if its limits were lowered.
+/// A configuration, a line for the log if its limits were lowered, and how metrics are served.
 pub(crate) struct Prepared {
     pub(crate) config: Config,
     lowered: Option<String>,
+    metrics: MetricsFlags,
 }
 
 /// Builds a configuration whose limits fit the process's limit on descriptors. The service takes `once` descriptors,
 /// and `per_session` for each session besides its connection.
 pub(crate) fn prepare(
     options: &ServeFlags,
+    metrics: &MetricsFlags,
     builder: ConfigBuilder,
     once: u64,
     per_session: u32,
 ) -> Result<Prepared, Failure> {
+    metrics.check()?;
+    let once = once + metrics.descriptors();
     let build = |builder: ConfigBuilder| builder.build().map_err(FlagError::Setting);
     let config = build(builder.clone())?;
     #[cfg(unix)]
@@ -72,13 +81,13 @@ pub(crate) fn prepare(
         let _ = (options, once, per_session);
         None
     };
-    Ok(Prepared { config, lowered })
+    Ok(Prepared { config, lowered, metrics: metrics.clone() })
 }
 
 /// Listens at the address in `options`, and serves sessions until a termination signal.
 pub(crate) fn serve_until_stopped(
     options: &ServeFlags,
-    Prepared { config, lowered }: Prepared,
+    Prepared { config, lowered, metrics }: Prepared,
     service: &impl CommandService,
 ) -> Result<(), Failure> {
     // The files are read before a socket is bound, so that a mistake in them is reported first.
@@ -103,8 +112,12 @@ pub(crate) fn serve_until_stopped(
     if let Some(lowered) = lowered {
         log::info!(event = "limits_lowered"; "{lowered}");
     }
+    let (listener, metrics_server) =
+        metrics.serve(listener, |registry| service.register_metrics(registry))?;
+    let banner = service.describe(options.banner(&config, address));
+    let metrics_url = metrics.url(&metrics_server, &banner.base_url());
     // The server also serves if stdout is closed.
-    let _ = write!(io::stdout(), "{}", service.describe(options.banner(&config, address)));
+    let _ = write!(io::stdout(), "{}", banner.metrics(metrics_url));
     let _ = io::stdout().flush();
     #[cfg(feature = "tls")]
     let listener = match tls {
@@ -123,6 +136,8 @@ pub(crate) fn serve_until_stopped(
             .workers(workers)
             .and_then(|listener| smol::block_on(listener.serve_on_workers(handler))),
     };
+    // Until here, metrics show the shutdown.
+    drop(metrics_server);
     served.map_err(|error| Failure::Start(format!("cannot serve: {error}")))
 }
 

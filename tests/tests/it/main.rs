@@ -11,6 +11,7 @@ mod http;
 mod jwt;
 mod limits;
 mod log_events;
+mod metrics;
 mod names;
 mod passed_sockets;
 mod post;

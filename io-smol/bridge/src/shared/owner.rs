@@ -84,6 +84,8 @@ pub(super) struct ProcessOwner {
     input: Pin<Box<Receiver<SessionInput>>>,
     departed: Pin<Box<Receiver<SessionKey>>>,
     server: ProcessState,
+    /// Whether a process was started before.
+    was_started: bool,
     backoff: RestartBackoff,
     /// Lines for the process, and the number of bytes written.
     writing: Vec<u8>,
@@ -119,6 +121,7 @@ impl ProcessOwner {
             input: Box::pin(input),
             departed: Box::pin(departed),
             server: ProcessState::Stopped { not_before: Time::ZERO },
+            was_started: false,
             backoff: RestartBackoff::default(),
             writing: Vec::new(),
             written: 0,

@@ -3,4 +3,5 @@
 
 mod environment;
 mod logs;
+mod metrics;
 mod support;

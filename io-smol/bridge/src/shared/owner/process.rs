@@ -107,6 +107,9 @@ impl ProcessOwner {
             self.name,
             child.pid()
         );
+        if core::mem::replace(&mut self.was_started, true) {
+            self.children.status().note_restart();
+        }
         let now = self.clock.now();
         self.server = ProcessState::Running(Box::new(RunningProcess {
             child,
