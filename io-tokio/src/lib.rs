@@ -61,8 +61,8 @@ pub use mcp_sse_core::{
 pub use mcp_sse_driver::guide;
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
-    ExchangeRequest, Handle, HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender,
-    Stopped, VerdictCache, WORKERS_MAX,
+    ExchangeRequest, Handle, HandlerReturn, ReplaceTokensError, ReturnsFuture, ReturnsNothing,
+    Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};
