@@ -21,7 +21,7 @@ use mcp_sse_smol::{Handle, Session};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::serving::{self, CommandService};
+use crate::serving::{self, CommandService, Startup};
 use options::Run;
 
 /// The flags of the command `bridge`.
@@ -32,6 +32,13 @@ pub(crate) struct Bridge {
     // Without this, the flags would get the heading of the flags before them.
     #[command(flatten, next_help_heading = None::<&str>)]
     serve: ServeFlags,
+}
+
+impl Bridge {
+    /// The flags of every serving command.
+    pub(crate) const fn serve_flags(&mut self) -> &mut ServeFlags {
+        &mut self.serve
+    }
 }
 
 /// The bridged servers as a service of the command.
@@ -62,13 +69,14 @@ impl CommandService for Bridged {
     }
 }
 
-/// Runs the command. `args` are all arguments of the program, `cli` is their parser, and `environment` are the
-/// variables that have set flags.
+/// Runs the command. `args` are all arguments of the program, `cli` is their parser, `environment` are the variables
+/// that have set flags, and `startup` is what [`serving`] needs.
 pub(crate) fn run(
     Bridge { serve, run }: &Bridge,
     args: &[OsString],
     cli: &clap::Command,
     environment: &Environment,
+    startup: Startup,
 ) -> Result<(), Failure> {
     let withheld = environment.withheld(serve.token_variables());
     if run.is_one_word()
@@ -88,11 +96,16 @@ pub(crate) fn run(
     }
     logging::init(serve.log_level(), serve.log_format());
     environment.log(serve.token_variables());
-    serve_servers(serve, run, &withheld)
+    serve_servers(serve, run, &withheld, startup)
 }
 
 /// Serves the servers. Their processes do not inherit the variables `withheld`.
-fn serve_servers(serve: &ServeFlags, run: &Run, withheld: &[OsString]) -> Result<(), Failure> {
+fn serve_servers(
+    serve: &ServeFlags,
+    run: &Run,
+    withheld: &[OsString],
+    startup: Startup,
+) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
     for BridgedServer { command, .. } in &mut servers {
         *command = command
@@ -118,7 +131,7 @@ fn serve_servers(serve: &ServeFlags, run: &Run, withheld: &[OsString]) -> Result
         children.limit(sessions as usize + serve.workers());
     }
     let bridged = Bridged { services, children: children.clone() };
-    let served = serving::serve_until_stopped(serve, prepared, &bridged);
+    let served = serving::serve_until_stopped(serve, prepared, startup, &bridged);
     drop(bridged);
     // The sessions have ended. Their processes have some seconds to end.
     match children.finish() {

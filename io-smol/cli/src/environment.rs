@@ -73,13 +73,23 @@ pub(crate) struct Environment {
 ///
 /// # Errors
 ///
-/// Returns the parser's error. If the wrong value is that of a variable, the error names the variable.
+/// Returns the parser's error. If the wrong value is that of a variable, the error names the variable. Returns an error
+/// for flags that say where to listen if `sockets_passed` is true.
 pub(crate) fn parse<C: CommandFactory + FromArgMatches>(
     args: &[OsString],
     sockets_passed: bool,
 ) -> Result<(C, Environment), clap::Error> {
     // Without variables, to find out which flags are on the command line. Mistakes in it are reported below.
     let typed = C::command().ignore_errors(true).try_get_matches_from(args);
+    if let (true, Ok(typed)) = (sockets_passed, &typed)
+        && let Some(flag) = ADDRESS_FLAGS.iter().find(|id| is_typed(innermost(typed), id))
+    {
+        let flag = flag.replace('_', "-");
+        let text = format!(
+            "--{flag} cannot be used, because the service manager has passed sockets to listen on (LISTEN_FDS)"
+        );
+        return Err(C::command().error(ErrorKind::ArgumentConflict, text));
+    }
     let (command, applied) = match &typed {
         Ok(typed) => with_variables(C::command(), typed, sockets_passed),
         // The help shows all variables.

@@ -2,4 +2,8 @@
 #![cfg(unix)]
 
 mod environment;
+#[cfg(feature = "tls")]
+mod rotation;
+mod service_manager;
+mod signals;
 mod support;
