@@ -216,7 +216,8 @@ fn variables_to_apply(command: &Command, typed: &ArgMatches, sockets_passed: boo
     // A platform sets `PORT` for every program, so it does not contradict a socket's path.
     let on_unix_socket = found.iter().any(|(arg, _)| arg.get_id() == "unix");
     found.retain(|(arg, variable)| {
-        !ignored.contains(&arg.get_id().as_str()) && !(*variable == PORT && on_unix_socket)
+        let id = arg.get_id().as_str();
+        !ignored.contains(&id) && (*variable != PORT || !on_unix_socket)
     });
     let applied = found.into_iter().map(|(arg, variable)| Applied {
         id: arg.get_id().to_string(),
@@ -230,10 +231,12 @@ fn variables_to_apply(command: &Command, typed: &ArgMatches, sockets_passed: boo
 /// commas and colons occur in them.
 fn set_by(arg: Arg, variable: &'static str) -> Arg {
     let arg = arg.env(variable).hide_env_values(true);
-    match arg.get_action() {
-        ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
-        ArgAction::Append => arg.value_delimiter(' '),
-        _ => arg,
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        arg.value_parser(BoolishValueParser::new())
+    } else if matches!(arg.get_action(), ArgAction::Append) {
+        arg.value_delimiter(' ')
+    } else {
+        arg
     }
 }
 
