@@ -22,8 +22,10 @@
 //! - `server/output.rs`: what is queued for a peer, and what has left.
 //! - `server/output_budget.rs`: the budget that all output queues share.
 //! - `server/lifecycle.rs`: the phases of a connection, from request to request and to its end.
-//! - `server/deadlines.rs`: timers, and the shutdown.
+//! - `server/deadlines.rs`: timers.
+//! - `server/shutdown.rs`: the shutdown, from its delay to the end of its grace.
 //! - `server/refuse.rs`: from a fault to an answer, a counter and the log.
+//! - `server/records.rs`: what the log says about each request and each session.
 //! - `server/check.rs`: what must hold between all of these.
 
 mod admission;
@@ -38,7 +40,9 @@ mod output;
 mod output_budget;
 mod post;
 mod queue;
+mod records;
 mod refuse;
+mod shutdown;
 mod stream;
 mod tokens;
 
@@ -60,6 +64,7 @@ use crate::event::{
 use crate::exchange::{Exchange, ResponseHead};
 use crate::health_extras::HealthExtras;
 use crate::http1::{BodyLimits, HeadLimits};
+use crate::jitter::Jitter;
 use crate::line_throttle::LineThrottle;
 use crate::metrics::Metrics;
 use crate::outbox::Transmit;
@@ -72,6 +77,7 @@ use crate::time::Time;
 use crate::timers::Timers;
 
 pub(crate) use queue::Forward;
+use shutdown::IdleSessions;
 use stream::SessionLines;
 pub(crate) use tokens::TokenSerial;
 use tokens::TokenSerials;
@@ -140,6 +146,12 @@ pub struct Server {
     /// How many sessions and connections other shards have.
     elsewhere: (u32, u32),
     phase: ServerPhase,
+    /// When a shutdown that was asked for begins, while the server is still running.
+    drain_at: Option<Time>,
+    /// What is idle during a shutdown, and ends little by little.
+    idle_sessions: IdleSessions,
+    /// What `Retry-After` is drawn from.
+    retry_after: Jitter,
 }
 
 /// A list whose capacity is above this gives its memory back when it is empty.
@@ -197,6 +209,9 @@ impl Server {
             metrics: Metrics::default(),
             elsewhere: (0, 0),
             phase: ServerPhase::Running,
+            drain_at: None,
+            idle_sessions: IdleSessions::default(),
+            retry_after: Jitter::default(),
         }
     }
 
@@ -756,14 +771,18 @@ impl Server {
 
     /// Stops serving, in order.
     ///
-    /// No connection is accepted from here on and idle ones close. Requests under way are answered;
-    /// sessions with requests in flight go on until those have their answers, the others end at
-    /// once: what is queued leaves, then the stream ends. When the grace
-    /// ([`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace)) is over, or at
-    /// [`abort`](Self::abort), the rest is cut. [`Event::Drained`] follows when no connection is left.
+    /// With [`Timeouts::drain_delay`](crate::Timeouts::drain_delay) the server goes on as before for that
+    /// time, and is only not ready: `/ready` is answered 503. Then the shutdown begins.
+    ///
+    /// From then on no connection is accepted and idle ones close. Requests under way are answered;
+    /// sessions with requests in flight go on until those have their answers. The others end at once, or
+    /// spread over [`Timeouts::drain_spread`](crate::Timeouts::drain_spread): what is queued leaves, then
+    /// the stream ends. When the grace ([`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace)) is
+    /// over, or at [`abort`](Self::abort), the rest is cut. [`Event::Drained`] follows when no connection is
+    /// left.
     ///
     /// A server that is stopping already goes on as it does: calling this again changes nothing, and
-    /// does not lengthen the grace.
+    /// does not lengthen the delay or the grace.
     ///
     /// # Examples
     ///
@@ -780,9 +799,7 @@ impl Server {
     /// ```
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
-        if self.phase == ServerPhase::Running {
-            self.drain();
-        }
+        self.begin_shutdown();
         self.settle();
     }
 
@@ -810,7 +827,12 @@ impl Server {
     pub fn abort(&mut self, now: Time) {
         self.advance(now);
         if self.phase != ServerPhase::Drained {
-            log::info!("stopping at once: {} connections are cut", self.conns.len());
+            log::info!(
+                event = "shutdown_aborted",
+                shard = self.config.shard,
+                connections = self.conns.len();
+                "the server stops at once: {} connections are cut", self.conns.len()
+            );
             self.cut_everything();
         }
         self.settle();
@@ -1017,10 +1039,7 @@ impl Server {
                 *list = VecDeque::new();
             }
         }
-        if self.conns.len() == 0 && matches!(self.phase, ServerPhase::Draining { .. }) {
-            self.phase = ServerPhase::Drained;
-            self.events.push_back(Event::Drained);
-        }
+        self.end_shutdown_if_drained();
         #[cfg(test)]
         self.check();
     }

@@ -47,7 +47,9 @@ pub enum TimerKind {
     SessionIdle,
     /// End of the lifetime of a session ([`Timeouts::session_lifetime`]).
     SessionLifetime,
-    /// End of the grace period of a shutdown ([`Timeouts::shutdown_grace`]).
+    /// The next step of a shutdown: its beginning ([`Timeouts::drain_delay`]), the end of an idle
+    /// session ([`Timeouts::drain_spread`]), or the end of its grace period
+    /// ([`Timeouts::shutdown_grace`]).
     Shutdown,
     /// There are sessions to compare with replaced tokens
     /// ([`Server::replace_tokens`](crate::Server::replace_tokens)). This is due at once.

@@ -66,7 +66,11 @@ impl Server {
         self.enter(key, ConnPhase::Deciding(Box::new(plan)));
         self.arm(TimerKind::Decision, key);
         let ticket = self.ticket(key);
-        log::trace!("{} waits for a decision", ConnId(key));
+        log::trace!(
+            event = "decision_awaited",
+            connection = ConnId(key);
+            "connection {} waits for a decision of the authorizer", ConnId(key)
+        );
         self.metrics.questions_asked += 1;
         self.bodies_bytes += captured.memory_bytes();
         self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
@@ -99,6 +103,7 @@ impl Server {
         principal: Option<Principal>,
         token: Option<TokenSerial>,
     ) {
+        self.conns[key].request.principal = principal.clone();
         match plan {
             Action::Stream(plan) => {
                 let unread = plan.unread;

@@ -87,6 +87,11 @@ impl Server {
         *current = tokens;
         self.token_serials.replace(&before);
         log::info!(
+            event = "tokens_replaced",
+            shard = self.config.shard,
+            added = added as u64,
+            removed = removed as u64,
+            kept = kept as u64;
             "the tokens were replaced: {added} are new, {removed} were removed, {kept} stay"
         );
         self.end_sessions_without_token();

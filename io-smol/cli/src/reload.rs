@@ -200,9 +200,10 @@ impl FileSet {
         self.seen = now;
         let failed = read();
         match &failed {
-            Ok(so) => log::info!("{what} was read again: {so}"),
+            Ok(so) => log::info!(event = "files_read"; "{what} was read again: {so}"),
             Err(error) if anyway || changed || self.failed.as_ref() != Some(error) => {
                 log::error!(
+                    event = "files_faulty";
                     "{error}. What was read before stays in use, and {what} is tried again"
                 );
             }

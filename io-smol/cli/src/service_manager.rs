@@ -213,6 +213,7 @@ async fn while_answering(server: &Handle, interval: Duration, alive: impl Fn()) 
             Some(Err(_)) => return,
             None => {
                 log::error!(
+                    event = "worker_hangs";
                     "a worker does not answer; the service manager's watchdog is not notified"
                 );
                 continue;
