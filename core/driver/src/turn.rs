@@ -151,6 +151,10 @@ impl<S: Socket> ShardState<S> {
                 // The send fails if the caller no longer waits for the reply.
                 Control::Broadcast(frame, reply) => drop(reply.try_send(self.broadcast(&frame))),
                 Control::Exchange(request, peer, socket) => self.exchange(&request, peer, socket),
+                Control::ReplaceTokens(tokens, reply) => {
+                    let replaced = self.server.replace_tokens(tokens, self.clock.now());
+                    let _ = reply.try_send(replaced);
+                }
                 Control::Metrics(reply) => {
                     drop(reply.try_send(self.server.metrics().clone()));
                 }

@@ -3,4 +3,8 @@
 
 mod environment;
 mod metrics;
+#[cfg(feature = "tls")]
+mod rotation;
+mod service_manager;
+mod signals;
 mod support;
