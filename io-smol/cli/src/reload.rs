@@ -103,6 +103,7 @@ impl Reloader {
         self.replaceable.manager.reloading();
         if self.is_empty() {
             log::info!(
+                event = "no_files_to_read";
                 "there is nothing to read again: neither --tls-cert nor --auth-token-file is given"
             );
         } else {

@@ -195,7 +195,12 @@ impl ServiceManager {
     fn notify(&self, text: &str) {
         let Some(name) = &self.notify_socket else { return };
         if let Err(error) = send(name.as_bytes(), text.as_bytes()) {
-            log::warn!("cannot notify the service manager at {}: {error}", name.display());
+            log::warn!(
+                event = "service_manager_not_notified",
+                error = error.to_string();
+                "the service manager at {} cannot be notified: {error}",
+                name.display()
+            );
         }
     }
 }
