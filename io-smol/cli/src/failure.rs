@@ -11,7 +11,6 @@ pub(crate) enum Failure {
     /// The command line is valid, but the command cannot do it.
     Start(String),
     /// The message was printed already.
-    #[cfg(unix)]
     Printed,
 }
 
@@ -28,7 +27,6 @@ impl Failure {
                 eprintln!("mcp-sse: {message}");
                 ExitCode::FAILURE
             }
-            #[cfg(unix)]
             Self::Printed => ExitCode::FAILURE,
         }
     }
