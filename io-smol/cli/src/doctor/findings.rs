@@ -215,6 +215,9 @@ findings! {
     PostNoAnswer = "post-no-answer", Problem:
         "A post gets no response."
         => "The server must answer 202 as soon as it has the message, and not when the result is ready. Clients give up after some seconds.";
+    PostLate = "post-late", Warning:
+        "The response to a post arrives late. Some clients give up after 5 s."
+        => "The server must answer 202 as soon as it has the message, and not when the result is ready.";
     AnswerMissing = "answer-missing", Problem:
         "The post was accepted, and the answer never arrives on the stream."
         => "If there is a proxy, it may be holding events back: switch its buffering off. If not, the server has not processed the message, or answers on another stream: look into its log.";

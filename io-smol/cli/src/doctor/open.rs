@@ -210,6 +210,10 @@ async fn no_stream_here(visitor: &Visitor<'_>, code: Code, sentence: &str, repor
     let advice = match probe::other_stream(visitor).await {
         Some((place, 401)) => format!("{place} exists and asks for a token: try it with one."),
         Some((place, _)) => format!("There is an event stream at {place}: use that URL."),
+        None if let Some(place) = probe::other_streamable(visitor).await => format!(
+            "There is a server of the Streamable HTTP transport at {place}: a client for that \
+             transport can use it."
+        ),
         None => {
             let places = probe::places(target).join(", ");
             format!("There is no event stream at {places} either.")

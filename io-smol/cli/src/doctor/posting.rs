@@ -4,7 +4,7 @@
 
 use super::findings::Code;
 use super::messages::{self, Incoming, Method};
-use super::report::{Mark, Report};
+use super::report::{Mark, Report, in_words};
 use super::secrets::excerpt;
 use super::visit::{Answer, Visitor};
 use crate::client::target::{Target, masked};
@@ -38,6 +38,10 @@ pub(super) async fn post(
     };
     let (status, said) = (head.status, excerpt(&text));
     report.measure(&format!("post_{step}_ms"), took);
+    if took > visitor.settings.late {
+        let sentence = format!("The post of {step} was answered after {}.", in_words(took));
+        report.find(Code::PostLate, &sentence);
+    }
     if status == 202 {
         report.step(&name, Mark::Good, "202", Some(took));
         return Some(Posted::Accepted);

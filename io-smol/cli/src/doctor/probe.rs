@@ -48,6 +48,19 @@ pub(super) async fn other_stream(visitor: &Visitor<'_>) -> Option<(Target, u16)>
     guarded
 }
 
+/// The first other path that speaks Streamable HTTP.
+pub(super) async fn other_streamable(visitor: &Visitor<'_>) -> Option<Target> {
+    let target = &visitor.settings.target;
+    let beside = format!("{}/mcp", target.folder());
+    for place in [&*beside, "/mcp"].into_iter().filter(|place| *place != target.path()) {
+        let place = target.with_path(place);
+        if let Streamable::Yes = streamable(visitor, &place).await {
+            return Some(place);
+        }
+    }
+    None
+}
+
 /// What a POST of initialize to the stream's URL gives.
 pub(super) enum Streamable {
     /// The transport Streamable HTTP.

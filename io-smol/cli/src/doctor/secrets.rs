@@ -5,6 +5,8 @@
 
 /// The shortest value that is replaced, in bytes. Shorter ones are not secrets, and would blot out ordinary words.
 const SECRET_BYTES_MIN: usize = 4;
+/// Words of values that are no secrets themselves, in lower case.
+const PUBLIC_WORDS: [&str; 4] = ["basic", "bearer", "digest", "token"];
 /// What replaces a secret.
 const MASK: &str = "…";
 /// The longest part of a server's text that is printed, in characters.
@@ -19,6 +21,9 @@ impl Secrets {
     pub(crate) fn add(&mut self, value: &str) {
         for part in core::iter::once(value).chain(value.split([' ', ',', ';', '='])) {
             let part = part.trim_matches(['"', ' ']);
+            if PUBLIC_WORDS.contains(&&*part.to_ascii_lowercase()) {
+                continue;
+            }
             if part.len() >= SECRET_BYTES_MIN && !self.0.iter().any(|known| known == part) {
                 self.0.push(part.to_owned());
             }
@@ -58,7 +63,8 @@ mod tests {
         secrets.add("Bearer abcd-token");
         secrets.add("abcd");
         secrets.add("no");
-        assert_eq!(secrets.scrub("got abcd-token\u{1b}[2J, no"), "got … [2J, no");
+        let scrubbed = secrets.scrub("Bearer realm, not abcd-token\u{1b}[2J, no");
+        assert_eq!(scrubbed, "Bearer realm, not … [2J, no");
     }
 
     #[test]

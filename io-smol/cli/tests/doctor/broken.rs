@@ -115,6 +115,20 @@ fn stream_elsewhere_is_found() {
     let place = format!("There is an event stream at http://127.0.0.1:{}/api/sse", server.port());
     assert!(advice.starts_with(&place), "{advice}");
 
+    let moved = Scripted::start(Script {
+        path: "/nowhere",
+        other: &[("POST /mcp ", STREAMABLE)],
+        ..Script::GOOD
+    });
+    let (codes, report) = examine(&[&PATIENT[..], &[&moved.url()]].concat(), &[]);
+    assert_eq!(codes, ["not-found"]);
+    let advice = report["findings"][0]["advice"].as_str().expect("an advice");
+    let place = format!(
+        "There is a server of the Streamable HTTP transport at http://127.0.0.1:{}/mcp:",
+        moved.port()
+    );
+    assert!(advice.starts_with(&place), "{advice}");
+
     let nothing = Scripted::start(Script { path: "/nowhere", ..Script::GOOD });
     let (codes, report) = examine(&[&PATIENT[..], &[&nothing.url()]].concat(), &[]);
     assert_eq!(codes, ["not-found"]);
@@ -263,7 +277,14 @@ fn status_of_a_post_is_told() {
         let (codes, report) = examine(&[flags, &[&server.url()]].concat(), &[]);
         assert_eq!(codes, [code], "{report:#}");
     }
-    check(&[(Script::posting(""), &WAITS, &["post-no-answer"])]);
+    check(&[
+        (Script::posting(""), &WAITS, &["post-no-answer"]),
+        (
+            Script { post_wait: 4, ..Script::GOOD },
+            &["--quick", "--timeout=60s", "--late=2s"],
+            &["post-late"],
+        ),
+    ]);
 }
 
 /// With several servers and no routing by session, only some of the posts arrive.

@@ -52,6 +52,8 @@ pub(crate) struct Script {
     pub(crate) later_posts: Option<(usize, &'static str)>,
     /// The answer to a POST of the stream's path.
     pub(crate) post_to_stream: &'static str,
+    /// How many seconds pass before a post is answered.
+    pub(crate) post_wait: u64,
     /// The answers to OPTIONS of the stream and of `/messages`.
     pub(crate) options: [&'static str; 2],
     /// Other answers, each by the beginning of its request.
@@ -65,6 +67,7 @@ impl Script {
         post: ACCEPTED,
         later_posts: None,
         post_to_stream: NO_METHOD,
+        post_wait: 0,
         options: [NO_METHOD; 2],
         other: &[],
     };
@@ -252,6 +255,7 @@ fn serve(
         ("POST", _) if path == script.path => say(&mut *wire, script.post_to_stream)?,
         ("POST", _) if path.starts_with("/messages") => {
             let before = posts.add(&body);
+            wait(&raw, Duration::from_secs(script.post_wait))?;
             let later = script.later_posts.filter(|(from, _)| before >= *from);
             say(&mut *wire, later.map_or(script.post, |(_, answer)| answer))?;
             if script.post.is_empty() {
