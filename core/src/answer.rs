@@ -19,10 +19,12 @@ use crate::error::Fault;
 use crate::exchange::ResponseHead;
 use crate::health_extras::HealthExtras;
 use crate::http1::{self, HttpDate, Persistence, Response, StreamFraming, rfc3339};
+use crate::instance_id::InstanceId;
 use crate::jsonrpc;
 use crate::policy::cors::{CorsOrigin, Preflight};
 use crate::policy::rate::whole_seconds;
 use crate::route::Service;
+use crate::session_ref::Misrouting;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
 
@@ -36,8 +38,10 @@ pub(crate) struct Refused {
     pub(crate) allow: Option<&'static str>,
     /// For a 401, whether there were credentials, and they are not valid.
     pub(crate) invalid_token: bool,
-    /// After how many seconds to try again, where that is known. For 429 and 503.
+    /// After how many seconds to try again. For 429 and 503.
     pub(crate) retry_after: Option<u64>,
+    /// Where a misrouted post should have gone. The log says it, the answer does not.
+    pub(crate) misrouting: Option<Misrouting>,
 }
 
 impl From<http1::Error> for Refused {
@@ -48,7 +52,14 @@ impl From<http1::Error> for Refused {
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { fault, text: None, allow: None, invalid_token: false, retry_after: None }
+        Self {
+            fault,
+            text: None,
+            allow: None,
+            invalid_token: false,
+            retry_after: None,
+            misrouting: None,
+        }
     }
 }
 
@@ -68,6 +79,11 @@ impl Refused {
             retry_after: Some(whole_seconds(wait)),
             ..Self::from(fault)
         }
+    }
+
+    /// A post whose session belongs to another instance or shard.
+    pub(crate) fn misrouted(misrouting: Misrouting) -> Self {
+        Self { misrouting: Some(misrouting), ..Self::from(Fault::Misrouted) }
     }
 
     fn text(&self) -> &str {
@@ -101,6 +117,7 @@ pub(crate) struct ResponseContext<'a> {
 /// An answer that is ready to be queued.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// The head of the answer to an exchange. Any other answer has its head among `bytes`.
     pub(crate) head: Option<ResponseHead>,
     /// What is queued for the peer.
@@ -109,9 +126,6 @@ pub(crate) struct Answer {
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-
-/// A 503 asks the client to try again after so many seconds.
-const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
 /// Renders answers, and caches the one that every accepted post gets.
 #[derive(Debug, Default)]
@@ -148,9 +162,10 @@ impl Answers {
         if to.exchange {
             let body = response.body.filter(|_| !head_only).unwrap_or_default();
             let head = Some(ResponseHead::of(&response, self.date()));
-            return Answer { head, bytes: body.into() };
+            return Answer { status: response.status, head, bytes: body.into() };
         }
-        Answer { head: None, bytes: response.render(self.date(), persistence, head_only).into() }
+        let bytes = response.render(self.date(), persistence, head_only).into();
+        Answer { status: response.status, head: None, bytes }
     }
 
     /// The 202 of an accepted post.
@@ -176,11 +191,7 @@ impl Answers {
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
         let seconds = refused.retry_after.map(|seconds| seconds.to_string());
-        match &seconds {
-            Some(seconds) => fields.push(("Retry-After", seconds)),
-            None if status == 503 => fields.push(RETRY_AFTER),
-            None => {}
-        }
+        fields.extend(seconds.as_deref().map(|seconds| ("Retry-After", seconds)));
         let oauth = |error: &str, description: &str| {
             let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
             (JSON, Cow::from(body))
@@ -247,6 +258,9 @@ impl Answers {
             body.push_str(&rfc3339(seconds));
             body.push('"');
         }
+        if let Some(instance) = &to.config.instance_id {
+            body.push_str(&format!(",\"instance_id\":\"{instance}\""));
+        }
         for (name, value) in &extras.gauges {
             body.push(',');
             body.push_str(&serde_json::Value::from(*name).to_string());
@@ -256,13 +270,19 @@ impl Answers {
         self.json(200, &body, to)
     }
 
-    /// What `/ready` answers: 200, or 503 with the word for why not.
-    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Answer {
+    /// What `/ready` answers: 200, or 503 with the word for why not, and after how many seconds to ask again.
+    pub(crate) fn ready(
+        &self,
+        ready: Result<(), &str>,
+        retry_after: u64,
+        to: &ResponseContext<'_>,
+    ) -> Answer {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
             Err(why) => {
-                let why = serde_json::Value::from(why);
-                self.json(503, &format!("{{\"status\":{why}}}"), to)
+                let body = format!("{{\"status\":{}}}", serde_json::Value::from(why));
+                let seconds = retry_after.to_string();
+                self.text(503, JSON, &[("Retry-After", &seconds)], body.into(), to)
             }
         }
     }
@@ -286,8 +306,7 @@ impl Answers {
     }
 
     fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Answer {
-        let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
-        self.text(status, JSON, fields, body.into(), to)
+        self.text(status, JSON, &[], body.into(), to)
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that both leave in one write.
@@ -316,7 +335,7 @@ impl Answers {
                 StreamFraming::UntilClose => event.bare(),
             });
         }
-        Answer { head, bytes: bytes.into() }
+        Answer { status: response.status, head, bytes: bytes.into() }
     }
 }
 
@@ -327,6 +346,8 @@ pub(crate) struct EndpointInfo<'a> {
     /// The front of the path, as the client sees it: a proxy's prefix and a mount.
     pub(crate) mount: &'a str,
     pub(crate) service: Service,
+    /// After what time the client reconnects, if it is told.
+    pub(crate) retry_ms: Option<u64>,
 }
 
 /// What `/health` reports.
@@ -376,16 +397,17 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
 /// The `endpoint` event: the URI reference that a session's client posts to, as an absolute path, because
 /// clients disagree about every other form.
 fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
-    let EndpointInfo { token, mount, service } = endpoint;
+    let EndpointInfo { token, mount, service, .. } = endpoint;
     let text = token.encode();
     let text = core::str::from_utf8(&text).unwrap_or_default();
-    let (instance, dot) = config.instance.as_deref().map_or(("", ""), |name| (name, "."));
+    let instance = config.instance_id.as_ref().map_or("", InstanceId::as_str);
+    let dot = if instance.is_empty() { "" } else { "." };
     let uri = format!(
         "{mount}{}{}?{}={instance}{dot}{text}",
         config.paths.service(*service),
         config.paths.message,
         config.session_parameter
     );
-    Frame::event_with_retry(EventName::ENDPOINT, uri.as_bytes(), config.endpoint_retry)
+    Frame::event_with_retry(EventName::ENDPOINT, uri.as_bytes(), endpoint.retry_ms)
         .expect("invariant: a validated path and a token are visible ASCII")
 }

@@ -4,6 +4,7 @@
 //! Does not know: what is served.
 
 mod access;
+mod restarts;
 pub mod values;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,6 +23,7 @@ use crate::banner::Banner;
 use crate::logging::Format;
 use access::Access;
 pub use access::TokensError;
+use restarts::Restarts;
 use values::{CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time};
 
 pub use crate::listen_address::{ListenAddress, NamedAddress};
@@ -64,6 +66,11 @@ pub struct ServeFlags {
     /// to.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     public_path_prefix: String,
+    /// A name of this process among several behind one load balancer: 1 to 16 characters of a-z, 0-9 and
+    /// "-". Session ids start with it and a dot, so that the load balancer can send posts to the process that
+    /// has the session.
+    #[arg(long, value_name = "ID")]
+    instance_id: Option<String>,
     /// Send a heartbeat when nothing was sent on a stream for this time, or "off".
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     heartbeat: TimeFlag,
@@ -80,16 +87,14 @@ pub struct ServeFlags {
     /// Serve with this many threads, each with sockets and sessions of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
-    /// How long requests in flight may take when the server is stopped (Ctrl-C, SIGTERM), or "off" for
-    /// no limit. A second signal aborts them.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
-    shutdown_grace: TimeFlag,
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace logs messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
     /// The format of the log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
+    #[command(flatten)]
+    restarts: Restarts,
     #[command(flatten)]
     access: Access,
 }
@@ -160,6 +165,12 @@ impl ServeFlags {
         self.access.asks()
     }
 
+    /// The names of the environment variables that contain tokens (`--auth-token-env`).
+    #[must_use]
+    pub fn token_variables(&self) -> &[String] {
+        self.access.token_variables()
+    }
+
     /// The level of the log.
     #[must_use]
     pub const fn log_level(&self) -> LevelFilter {
@@ -228,17 +239,17 @@ impl ServeFlags {
             ..Limits::default().with_body_bytes_max(self.max_body.0)
         };
         self.access.limit(&mut limits);
-        let timeouts = Timeouts {
-            heartbeat: self.heartbeat.0,
-            shutdown_grace: self.shutdown_grace.0,
-            ..Timeouts::default()
-        };
+        let mut timeouts = Timeouts { heartbeat: self.heartbeat.0, ..Timeouts::default() };
+        self.restarts.time(&mut timeouts);
         let mut builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
+        if let Some(id) = &self.instance_id {
+            builder = builder.instance_id(id);
+        }
         // The operator has named this host on the command line, so it is allowed. If the address is not loopback,
         // every host is allowed until one is listed.
         if let ListenAddress::Named(NamedAddress { name, .. }) = address
@@ -247,7 +258,7 @@ impl ServeFlags {
         {
             builder = builder.allow_host(name);
         }
-        self.access.apply(builder).map_err(FlagError::Tokens)
+        self.access.apply(self.restarts.apply(builder)).map_err(FlagError::Tokens)
     }
 }
 
@@ -316,6 +327,10 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ("cors_origin", "--cors-origin"),
         ("cors_header", "--cors-header"),
         ("heartbeat", "--heartbeat"),
+        ("instance_id", "--instance-id"),
+        ("drain_spread", "--drain-spread"),
+        ("retry_after", "--retry-after"),
+        ("retry", "--retry"),
     ];
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
 }
@@ -377,6 +392,7 @@ mod tests {
     use std::path::Path;
 
     use clap::Parser;
+    use mcp_sse_core::InstanceId;
 
     use super::*;
 
@@ -401,6 +417,7 @@ mod tests {
             "--max-sessions=unlimited",
             "--max-body=100MiB",
             "--public-path-prefix=/mcp",
+            "--instance-id=eu-1",
             "--allow-host=mcp.example:443",
             "--allow-origin=http://localhost:*",
         ])
@@ -408,6 +425,7 @@ mod tests {
         .config()
         .unwrap();
         assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(config.instance_id(), InstanceId::parse(b"eu-1"));
         assert_eq!(serve(&[]).unwrap().workers(), 1);
         assert_eq!(serve(&["--workers=4"]).unwrap().workers(), 4);
         assert_eq!(config.timeouts().heartbeat, None);
@@ -436,6 +454,8 @@ mod tests {
         assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
         assert_eq!(said.stream_path(), own.stream_path());
         assert_eq!(said.message_path(), own.message_path());
+        assert_eq!(said.instance_id(), own.instance_id());
+        assert_eq!((said.retry(), said.retry_after()), (own.retry(), own.retry_after()));
     }
 
     #[track_caller]
@@ -470,6 +490,9 @@ mod tests {
         check_mistake("--max-connections=0", "--max-connections");
         check_mistake("--max-body=4MB", "--max-body");
         check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--instance-id=", "--instance-id");
+        check_mistake("--instance-id=EU_1", "--instance-id");
+        check_mistake("--instance-id=seventeen-letters", "--instance-id");
         check_mistake("--log-format=xml", "--log-format");
         check_mistake("--port=65536", "--port");
         check_mistake("--workers=0", "--workers");

@@ -8,6 +8,7 @@
 //! connection is used for one request, so that a proxy in front of several servers can send each to another one.
 
 pub(crate) mod connect;
+pub(crate) mod connection;
 pub(crate) mod exchange;
 mod framing;
 pub(crate) mod target;

@@ -23,8 +23,6 @@ mod report;
 mod secrets;
 mod visit;
 
-#[cfg(feature = "tls")]
-use crate::client::tls::Trust;
 use crate::failure::Failure;
 use findings::Code;
 use handshake::Session;
@@ -37,24 +35,12 @@ use visit::Visitor;
 /// Runs the command. It fails if something was found.
 pub(crate) fn run(flags: &DoctorFlags) -> Result<(), Failure> {
     let settings = flags.settings().map_err(Failure::Flags)?;
-    let roots = roots(&settings).map_err(Failure::Flags)?;
+    let roots = Roots::load(&settings).map_err(Failure::Flags)?;
     let url = settings.target.to_string();
     let mut report = Report::new(&url, settings.json, settings.secrets.clone());
     smol::block_on(examine(&settings, &roots, &mut report));
     report.finish();
     if report.faults() == 0 { Ok(()) } else { Err(Failure::Printed) }
-}
-
-#[cfg(feature = "tls")]
-fn roots(settings: &Settings) -> Result<Roots, String> {
-    let https = settings.target.is_https();
-    https.then(|| Trust::load(settings.insecure)).transpose()
-}
-
-#[cfg(not(feature = "tls"))]
-#[expect(clippy::unnecessary_wraps, reason = "with TLS this can fail")]
-fn roots(_: &Settings) -> Result<Roots, String> {
-    Ok(())
 }
 
 async fn examine(settings: &Settings, roots: &Roots, report: &mut Report) {

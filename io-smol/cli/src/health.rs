@@ -3,11 +3,13 @@
 //! Knows: one GET, and what exit status follows from it. Does not know: what the server reports in its body.
 
 use core::time::Duration;
+use std::env;
 #[cfg(unix)]
 use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::client::connect::{self, ConnectFault, Dialer};
+use crate::client::connection::until;
 use crate::client::exchange::{AnswerFault, Request};
 use crate::client::target::Target;
 #[cfg(feature = "tls")]
@@ -18,10 +20,10 @@ use crate::flags::parse_wait;
 /// The flags of the command `health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HealthFlags {
-    /// The URL of the server: http://127.0.0.1:8000, for example. If it has a path, that is the prefix of /health.
+    /// The URL of the server, as in <http://127.0.0.1:8000>. If it has a path, that is the prefix of /health.
+    /// Without a URL, the port of 127.0.0.1 is that of MCP_SSE_PORT or PORT, as for the server, or 8000.
     #[arg(value_name = "URL", value_parser = Target::parse)]
-    #[arg(default_value = "http://127.0.0.1:8000")]
-    url: Target,
+    url: Option<Target>,
     /// Ask whether the server takes new sessions (/ready), and not whether it runs (/health).
     #[arg(long)]
     ready: bool,
@@ -41,12 +43,16 @@ pub(crate) struct HealthFlags {
 /// Runs the command.
 pub(crate) fn run(flags: &HealthFlags) -> Result<(), Failure> {
     let name = if flags.ready { "ready" } else { "health" };
-    let prefix = flags.url.path().trim_end_matches('/');
-    let target = flags.url.with_path(format!("{prefix}/{name}"));
+    let url = match &flags.url {
+        Some(url) => url.clone(),
+        None => Target::parse(&format!("http://127.0.0.1:{}", port()?)).map_err(Failure::Flags)?,
+    };
+    let prefix = url.path().trim_end_matches('/');
+    let target = url.with_path(format!("{prefix}/{name}"));
     let began = Instant::now();
     let asked = smol::block_on(async {
         let deadline = began + flags.timeout;
-        let asked = connect::until(deadline, ask(flags, &target));
+        let asked = until(deadline, ask(flags, &target));
         asked.await.unwrap_or_else(|| Err(Reason::Probe("no answer in time".into())))
     });
     match asked {
@@ -58,6 +64,19 @@ pub(crate) fn run(flags: &HealthFlags) -> Result<(), Failure> {
         Err(Reason::Usage(why)) => Err(Failure::Flags(why)),
         Err(Reason::Probe(why)) => Err(Failure::Start(format!("{target}: {why}"))),
     }
+}
+
+/// The port at which a server with the same environment and no flags listens.
+fn port() -> Result<u16, Failure> {
+    // Kubernetes sets the first variable to a URL of another kind beside a Service of this name.
+    let is_port = |value: &String| !value.is_empty() && !value.starts_with("tcp://");
+    for name in ["MCP_SSE_PORT", "PORT"] {
+        if let Some(value) = env::var(name).ok().filter(is_port) {
+            let why = || Failure::Flags(format!("the environment variable {name} is no port"));
+            return value.parse().map_err(|_| why());
+        }
+    }
+    Ok(8000)
 }
 
 /// Why there is no status.

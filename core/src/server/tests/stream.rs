@@ -50,8 +50,8 @@ fn endpoint_has_the_configured_paths() {
         .message_path("/in/box")
         .public_path_prefix("/mcp")
         .session_parameter("sessionId")
-        .instance("a1")
-        .endpoint_retry(Some(secs(3)));
+        .instance_id("a1")
+        .retry(secs(3)..=secs(3));
     let mut bench = Bench::with(config);
     let conn = bench.connect();
     bench.says(conn, GET);

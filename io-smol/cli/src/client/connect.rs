@@ -4,32 +4,21 @@
 
 use core::fmt;
 use core::net::SocketAddr;
-use core::pin::Pin;
 use core::time::Duration;
 use std::io;
 #[cfg(unix)]
 use std::path::PathBuf;
 use std::time::Instant;
 
-use smol::Timer;
-use smol::future::or;
-use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
+use super::connection::{Connection, until};
 use super::target::Target;
 #[cfg(feature = "tls")]
 use super::tls::{TlsFault, Trust};
 
 /// The most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 8;
-
-/// A stream of bytes in both directions.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
-
-/// A connection. Dropping it closes it.
-pub(crate) type Connection = Pin<Box<dyn Duplex>>;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -61,15 +50,6 @@ impl fmt::Display for ConnectFault {
             Self::Tls(fault) => fault.fmt(f),
         }
     }
-}
-
-/// Waits for `future` until `deadline`. `None` means that the time has passed.
-pub(crate) async fn until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-    or(async { Some(future.await) }, async {
-        Timer::at(deadline).await;
-        None
-    })
-    .await
 }
 
 /// The addresses of the target's name, at most [`ADDRESSES_MAX`].

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connect::{Connection, until};
-use super::framing::{Framing, Taken};
+use super::connection::{Connection, until};
+use super::framing::{Framing, Malformed, Taken};
 use super::target::Target;
 
 /// The largest accepted head of a response, in bytes.
@@ -114,6 +114,12 @@ pub(crate) enum AnswerFault {
     NotHttp(Vec<u8>),
     /// The head or the framing of the body is invalid or over a limit.
     Malformed,
+}
+
+impl From<Malformed> for AnswerFault {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
 }
 
 impl fmt::Display for AnswerFault {

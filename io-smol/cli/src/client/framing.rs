@@ -2,10 +2,12 @@
 //!
 //! Knows: RFC 9112 §6.3 for responses: a length, chunks, or the end of the connection. Does not know: sockets.
 
-use super::exchange::AnswerFault;
-
 /// The longest line between chunks, in bytes.
 const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// The framing is invalid, or a line of it is over the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
 
 /// How a body ends, and where in it the reader is.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl Framing {
         empty: bool,
         length: Option<&str>,
         coding: Option<&str>,
-    ) -> Result<Self, AnswerFault> {
+    ) -> Result<Self, Malformed> {
         if empty {
             return Ok(Self::Ended);
         }
@@ -52,7 +54,7 @@ impl Framing {
         }
         match length {
             Some(length) => {
-                let length = length.trim().parse().map_err(|_| AnswerFault::Malformed)?;
+                let length = length.trim().parse().map_err(|_| Malformed)?;
                 Ok(if length == 0 { Self::Ended } else { Self::Length(length) })
             }
             None => Ok(Self::UntilClosed),
@@ -65,7 +67,7 @@ impl Framing {
     }
 
     /// Takes the next part of the body out of `buffer`.
-    pub(super) fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, AnswerFault> {
+    pub(super) fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, Malformed> {
         loop {
             match self {
                 Self::Ended => return Ok(Taken::End),
@@ -90,7 +92,7 @@ impl Framing {
                 Self::ChunkEnd => match line(buffer)? {
                     None => return Ok(Taken::NeedsMore),
                     Some(line) if line.is_empty() => *self = Self::ChunkSize,
-                    Some(_) => return Err(AnswerFault::Malformed),
+                    Some(_) => return Err(Malformed),
                 },
                 Self::ChunkSize => match line(buffer)? {
                     None => return Ok(Taken::NeedsMore),
@@ -100,7 +102,7 @@ impl Framing {
                             Ok(httparse::Status::Complete((_, 0))) => Self::Trailer,
                             Ok(httparse::Status::Complete((_, size))) => Self::Chunk(size),
                             Ok(httparse::Status::Partial) | Err(_) => {
-                                return Err(AnswerFault::Malformed);
+                                return Err(Malformed);
                             }
                         };
                     }
@@ -123,13 +125,9 @@ fn split(buffer: &mut Vec<u8>, left: &mut u64) -> Vec<u8> {
 }
 
 /// Takes a line, without its end.
-fn line(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, AnswerFault> {
+fn line(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, Malformed> {
     let Some(end) = buffer.windows(2).position(|pair| pair == b"\r\n") else {
-        return if buffer.len() > CHUNK_LINE_BYTES_MAX {
-            Err(AnswerFault::Malformed)
-        } else {
-            Ok(None)
-        };
+        return if buffer.len() > CHUNK_LINE_BYTES_MAX { Err(Malformed) } else { Ok(None) };
     };
     let line = buffer.drain(..end).collect();
     buffer.drain(..2);
@@ -146,7 +144,7 @@ mod tests {
         length: Option<&str>,
         wire: &[u8],
         size: usize,
-    ) -> Result<(String, bool), AnswerFault> {
+    ) -> Result<(String, bool), Malformed> {
         let mut framing = Framing::of(false, length, coding)?;
         let (mut buffer, mut content, mut ended) = (Vec::new(), Vec::new(), false);
         for piece in wire.chunks(size) {
@@ -181,8 +179,8 @@ mod tests {
     #[test]
     fn malformed_framing_is_refused() {
         for wire in [&b"x\r\n"[..], b"1\r\nab\r\n", &[b'1'; 2 * CHUNK_LINE_BYTES_MAX]] {
-            assert_eq!(decode(Some("chunked"), None, wire, 4096), Err(AnswerFault::Malformed));
+            assert_eq!(decode(Some("chunked"), None, wire, 4096), Err(Malformed));
         }
-        assert_eq!(decode(None, Some("5x"), b"", 1), Err(AnswerFault::Malformed));
+        assert_eq!(decode(None, Some("5x"), b"", 1), Err(Malformed));
     }
 }

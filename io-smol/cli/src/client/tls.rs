@@ -26,7 +26,7 @@ use smol::net::TcpStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use super::connect::{Connection, until};
+use super::connection::{Connection, until};
 
 /// The only ALPN protocol that is offered (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";

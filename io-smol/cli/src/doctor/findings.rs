@@ -29,6 +29,10 @@ macro_rules! findings {
     ($($code:ident = $text:literal, $level:ident: $meaning:literal => $advice:literal;)+) => {
         /// What a finding is about.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(
+            all(not(feature = "tls"), not(test)),
+            expect(dead_code, reason = "without TLS, nothing is found about certificates")
+        )]
         pub(crate) enum Code {
             $($code,)+
         }

@@ -13,7 +13,7 @@ use mcp_sse_core::sse::{DecodedEvent, Decoder};
 use smol::Task;
 use smol::channel::{Receiver, Sender, bounded};
 
-use crate::client::connect::until;
+use crate::client::connection::until;
 use crate::client::exchange::{AnswerFault, Body};
 
 /// The largest event that is read, in bytes.

@@ -13,7 +13,7 @@ use super::reach;
 use super::report::{Mark, Report};
 use super::secrets::excerpt;
 use super::visit::{Answer, RequestFault, Visitor};
-use crate::client::connect::Connection;
+use crate::client::connection::Connection;
 use crate::client::exchange::{AnswerFault, Head, Response};
 use crate::client::target::masked;
 

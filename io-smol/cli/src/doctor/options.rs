@@ -39,7 +39,7 @@ const PUBLIC_HEADERS: [&str; 10] = [
 /// The flags of the command `doctor`.
 #[derive(clap::Args)]
 pub(crate) struct DoctorFlags {
-    /// The URL of the event stream, as clients use it: http://127.0.0.1:8000/sse, for example.
+    /// The URL of the event stream, as clients use it: <http://127.0.0.1:8000/sse>, for example.
     #[arg(value_name = "URL")]
     url: String,
     /// Send this header with every request, as clients do: 'X-Api-Key: abc'. Can be given several times. It replaces a
@@ -49,7 +49,7 @@ pub(crate) struct DoctorFlags {
     /// Send the token in this environment variable: Authorization: Bearer ...
     #[arg(long, value_name = "VARIABLE")]
     bearer_env: Option<String>,
-    /// Check that web pages of this origin can use the server: https://app.example.com, for example.
+    /// Check that web pages of this origin can use the server: <https://app.example.com>, for example.
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
     /// Do not wait for a heartbeat.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::messages::Method;
 use super::visit::{RequestFault, Visitor};
-use crate::client::connect::until;
+use crate::client::connection::until;
 use crate::client::exchange::{Head, Response, TEXT_BYTES_MAX};
 use crate::client::target::Target;
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 use super::findings::Code;
 use super::options::Settings;
 use super::report::{Mark, Report};
-use crate::client::connect::{self, ConnectFault, Connection, Dialer};
+use crate::client::connect::{self, ConnectFault, Dialer};
+use crate::client::connection::Connection;
 #[cfg(feature = "tls")]
 use crate::client::exchange::{AnswerFault, Request};
 #[cfg(feature = "tls")]
@@ -26,11 +27,27 @@ const EXPIRY_DAYS: i64 = 14;
 #[cfg(feature = "tls")]
 const ALERT: u8 = 0x15;
 
-/// What certificates are checked with; nothing without TLS.
-#[cfg(feature = "tls")]
-pub(super) type Roots = Option<Trust>;
-#[cfg(not(feature = "tls"))]
-pub(super) type Roots = ();
+/// What certificates are checked with, if the URL says `https`.
+pub(super) struct Roots {
+    #[cfg(feature = "tls")]
+    trust: Option<Trust>,
+}
+
+impl Roots {
+    /// Reads the roots of the system. The error says why there are none.
+    pub(super) fn load(settings: &Settings) -> Result<Self, String> {
+        #[cfg(not(feature = "tls"))]
+        let _ = settings;
+        Ok(Self {
+            #[cfg(feature = "tls")]
+            trust: settings
+                .target
+                .is_https()
+                .then(|| Trust::load(settings.insecure))
+                .transpose()?,
+        })
+    }
+}
 
 /// Connects to the server. `None` if that failed, which is reported.
 pub(super) async fn reach(
@@ -68,12 +85,12 @@ pub(super) async fn reach(
         target,
         vec![address],
         #[cfg(feature = "tls")]
-        roots.as_ref(),
+        roots.trust.as_ref(),
     );
     #[cfg(not(feature = "tls"))]
-    let () = roots;
+    let Roots {} = roots;
     #[cfg(feature = "tls")]
-    if let Some(trust) = roots {
+    if let Some(trust) = &roots.trust {
         let began = Instant::now();
         let handshake = trust.handshake(stream, target.host(), began + settings.timeout).await;
         let (stream, certificate) = match handshake {

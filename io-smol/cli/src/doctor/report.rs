@@ -97,6 +97,7 @@ impl Report {
     }
 
     /// Adds a finding that the user has said is no problem.
+    #[cfg(any(feature = "tls", test))]
     pub(crate) fn note(&mut self, code: Code, sentence: &str) {
         self.push(code, Level::Note, sentence, "");
     }

@@ -7,7 +7,8 @@ use core::time::Duration;
 use std::time::Instant;
 
 use super::options::Settings;
-use crate::client::connect::{ConnectFault, Connection, Dialer};
+use crate::client::connect::{ConnectFault, Dialer};
+use crate::client::connection::Connection;
 use crate::client::exchange::{AnswerFault, Head, Request, Response};
 use crate::client::target::Target;
 

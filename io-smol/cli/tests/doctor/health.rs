@@ -28,6 +28,17 @@ fn running_server_is_healthy_and_ready() {
 }
 
 #[test]
+fn port_without_a_url_is_that_of_the_environment() {
+    let server = Server::start(&["--port=0"], &[]);
+    let port = server.port().to_string();
+    let ask = |variables: &[(&str, &str)]| run(&["health", "--timeout=60s"], variables).status;
+    assert_eq!(ask(&[("PORT", &port), ("MCP_SSE_PORT", "tcp://10.0.0.1:80")]).code(), Some(0));
+    assert_eq!(ask(&[("PORT", "1"), ("MCP_SSE_PORT", &port)]).code(), Some(0));
+    assert_eq!(ask(&[("PORT", "1"), ("MCP_SSE_PORT", "")]).code(), Some(1));
+    assert_eq!(ask(&[("PORT", "http"), ("MCP_SSE_PORT", "")]).code(), Some(2));
+}
+
+#[test]
 fn unix_socket_is_asked() {
     let scratch = Scratch::new();
     let path = scratch.path("s");

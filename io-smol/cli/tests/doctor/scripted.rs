@@ -117,6 +117,7 @@ impl Scripted {
     }
 
     /// Starts a server that speaks TLS.
+    #[cfg(feature = "tls")]
     pub(crate) fn start_tls(script: Script, config: Arc<ServerConfig>) -> Self {
         Self::start_with(script, Some(config))
     }
