@@ -284,7 +284,9 @@ fn with_sources(mut error: clap::Error, applied: &[Applied]) -> clap::Error {
 
 /// Variables that look as if they set a flag, but belong to none.
 fn unknown_variables(program: &Command) -> Vec<String> {
-    let commands = program.get_subcommands().chain([program]);
+    let commands =
+        program.get_subcommands().filter(|command| COMMANDS.contains(&command.get_name()));
+    let commands = commands.chain([program]);
     let known: Vec<&str> =
         commands.flat_map(Command::get_arguments).filter_map(variable_of).collect();
     let mut unknown: Vec<String> = env::vars_os()

@@ -28,7 +28,6 @@ pub(crate) enum Failure {
     /// The command line is valid, but the command cannot do it.
     Start(String),
     /// The message was printed already.
-    #[cfg(unix)]
     Printed,
     /// A further signal, with this number, has aborted the server while it was stopping.
     Aborted(u8),
@@ -48,7 +47,6 @@ impl Failure {
                 eprintln!("mcp-sse: {message}{}", environment.sources_of(message));
                 ExitCode::FAILURE
             }
-            #[cfg(unix)]
             Self::Printed => ExitCode::FAILURE,
             // Shells use these statuses for programs that a signal has ended.
             Self::Aborted(signal) => ExitCode::from(128 + signal),

@@ -6,8 +6,12 @@
 
 #[cfg(unix)]
 mod bridge;
+mod client;
+mod doctor;
 mod environment;
 mod failure;
+mod flags;
+mod health;
 mod metrics;
 mod reload;
 #[cfg(unix)]
@@ -70,6 +74,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         _ignored: Vec<OsString>,
     },
+    /// Connect to a server as a client does, and say what is wrong and what to do.
+    ///
+    /// Exit status: 0 if nothing is wrong, 1 if something was found, 2 if the command could not run. It calls no
+    /// tools, and leaves no session behind. Root certificates are the system's, or those in the file SSL_CERT_FILE.
+    Doctor(Box<doctor::DoctorFlags>),
+    /// Ask a server whether it is healthy: exit status 0 if /health answers 200, else 1.
+    Health(Box<health::HealthFlags>),
 }
 
 impl Cli {
@@ -115,6 +126,8 @@ fn main() -> ExitCode {
         Command::Bridge { .. } => Err(Failure::Start(
             "bridge needs process groups, which this system does not have".into(),
         )),
+        Command::Doctor(flags) => doctor::run(&flags),
+        Command::Health(flags) => health::run(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -187,11 +200,10 @@ mod tests {
     #[track_caller]
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
-        let serve = match cli.command_to_run() {
-            Command::Demo(flags) => flags.serve,
-            other => panic!("{other:?}"),
+        let Command::Demo(flags) = cli.command_to_run() else {
+            panic!("{args:?} is another command")
         };
-        assert_eq!(serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
+        assert_eq!(flags.serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
     }
 
     #[test]
