@@ -145,6 +145,7 @@ fn record_of_a_held_post_has_how_long_it_was_held() {
     bench.ask(post(&client.token, NOTE));
     let record = request_in(|| {
         let conn = bench.connect();
+        bench.wait(secs(3)); // the request comes later than its connection
         bench.says(conn, post_with(&client.token, &traced(), NOTE));
         bench.wait(Duration::from_millis(2_345));
         bench.server.handle_timeout(bench.now); // polling does not tell the time

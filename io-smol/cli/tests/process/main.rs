@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod environment;
+mod logs;
 mod metrics;
 #[cfg(feature = "tls")]
 mod rotation;
