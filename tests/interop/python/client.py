@@ -10,6 +10,8 @@
     client.py SSE_URL guarded       the demo, by the token MCP_TOKEN: the same, and what happens without it,
                                     or with MCP_TOKEN_OTHER, which is somebody else's. MCP_METADATA is
                                     the URL of the resource's metadata, if it has any
+    client.py SSE_URL endpoint      the demo, in short: behind a proxy, does the endpoint lead back to the session?
+    client.py SSE_URL traffic NAME  the demo, three instances of it behind a balancer, of which NAME will be killed
     client.py SSE_URL hold          any: opens idle sessions, prints `holding`, and expects the server to
                                     end them
 """
@@ -36,6 +38,7 @@ from sdk import (
     server_of,
 )
 from shared import shared
+from traffic import traffic
 
 INVALID_PARAMS, METHOD_NOT_FOUND, INTERNAL_ERROR = -32602, -32601, -32603
 UNICODE = 'h\u00e9llo "\\ \r\n\t w\u00f6rld | \u2028 | \u2029 | \u0085 | \U0001f980 \U0001f469\u200d\U0001f680 | e\u0301 | \ufeff'
@@ -293,6 +296,15 @@ async def demo(checks, url):
     await checks("20 concurrent calls", concurrent_calls, url)
     await checks("10 concurrent sessions", concurrent_sessions, url)
     await checks("POST to the stream is 405", post_to_the_stream, url)
+
+
+async def endpoint(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("list_tools", list_tools, url, "add", "broadcast", "burst", "echo")
+    await checks("add", add, url)
+    await checks("echo: unicode, 100 KiB", echo, url)
+    await checks("burst of 200 x 1000 bytes", burst, url, 200, 1000)
+    await checks("reconnect; the old endpoint is dead", reconnect, url)
 
 
 async def calculator(checks, url):
@@ -635,10 +647,12 @@ async def hold(checks, url):
 async def main():
     modes = {"demo": demo, "guarded": guarded, "calculator": calculator, "toolbox": toolbox, "hold": hold}
     modes |= {"everything": everything, "filesystem": filesystem, "time": time, "shared": shared}
-    if len(sys.argv) != 3 or sys.argv[2] not in modes:
+    modes |= {"endpoint": endpoint, "traffic": traffic}
+    url, mode, *arguments = sys.argv[1:] if len(sys.argv) >= 3 else ("", "")
+    if mode not in modes or len(arguments) != (mode == "traffic"):
         sys.exit(__doc__)
     checks = Checks(f"mcp {VERSION}")
-    await modes[sys.argv[2]](checks, sys.argv[1])
+    await modes[mode](checks, url, *arguments)
     sys.exit(1 if checks.failed else 0)
 
 
