@@ -19,10 +19,12 @@ use crate::error::Fault;
 use crate::exchange::ResponseHead;
 use crate::health_extras::HealthExtras;
 use crate::http1::{self, HttpDate, Persistence, Response, StreamFraming, rfc3339};
+use crate::instance_id::InstanceId;
 use crate::jsonrpc;
 use crate::policy::cors::{CorsOrigin, Preflight};
 use crate::policy::rate::whole_seconds;
 use crate::route::Service;
+use crate::session_ref::Misrouting;
 use crate::sse::{EventName, Frame};
 use crate::token::SessionToken;
 
@@ -38,6 +40,8 @@ pub(crate) struct Refused {
     pub(crate) invalid_token: bool,
     /// After how many seconds to try again, where that is known. For 429 and 503.
     pub(crate) retry_after: Option<u64>,
+    /// Where a misrouted post should have gone. The log says it, the answer does not.
+    pub(crate) misrouting: Option<Misrouting>,
 }
 
 impl From<http1::Error> for Refused {
@@ -48,7 +52,14 @@ impl From<http1::Error> for Refused {
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { fault, text: None, allow: None, invalid_token: false, retry_after: None }
+        Self {
+            fault,
+            text: None,
+            allow: None,
+            invalid_token: false,
+            retry_after: None,
+            misrouting: None,
+        }
     }
 }
 
@@ -68,6 +79,11 @@ impl Refused {
             retry_after: Some(whole_seconds(wait)),
             ..Self::from(fault)
         }
+    }
+
+    /// A post whose session belongs to another instance or shard.
+    pub(crate) fn misrouted(misrouting: Misrouting) -> Self {
+        Self { misrouting: Some(misrouting), ..Self::from(Fault::Misrouted) }
     }
 
     fn text(&self) -> &str {
@@ -247,6 +263,9 @@ impl Answers {
             body.push_str(&rfc3339(seconds));
             body.push('"');
         }
+        if let Some(instance) = &to.config.instance_id {
+            body.push_str(&format!(",\"instance_id\":\"{instance}\""));
+        }
         for (name, value) in &extras.gauges {
             body.push(',');
             body.push_str(&serde_json::Value::from(*name).to_string());
@@ -379,7 +398,8 @@ fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
     let EndpointInfo { token, mount, service } = endpoint;
     let text = token.encode();
     let text = core::str::from_utf8(&text).unwrap_or_default();
-    let (instance, dot) = config.instance.as_deref().map_or(("", ""), |name| (name, "."));
+    let instance = config.instance_id.as_ref().map_or("", InstanceId::as_str);
+    let dot = if instance.is_empty() { "" } else { "." };
     let uri = format!(
         "{mount}{}{}?{}={instance}{dot}{text}",
         config.paths.service(*service),

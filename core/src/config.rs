@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::http1::{self, FIELDS_CAP};
+use crate::instance_id::InstanceId;
 use crate::limits::{Limits, Timeouts, settings};
 use crate::policy::bearer::StaticTokens;
 use crate::policy::cidr::Cidr;
@@ -93,7 +94,7 @@ settings! {
         pub(crate) metadata: Option<Metadata> = None,
         pub(crate) authorization: Authorization = Authorization::None,
         pub(crate) shard: ShardId = ShardId(0),
-        pub(crate) instance: Option<String> = None,
+        pub(crate) instance_id: Option<InstanceId> = None,
         pub(crate) forwarding: bool = false,
         pub(crate) allow_half_close: bool = false,
         pub(crate) limits: Limits = Limits::default(),
@@ -135,6 +136,12 @@ impl Config {
     #[must_use]
     pub fn session_parameter(&self) -> &str {
         &self.session_parameter
+    }
+
+    /// The name of this process, which is the prefix of every session token.
+    #[must_use]
+    pub const fn instance_id(&self) -> Option<InstanceId> {
+        self.instance_id
     }
 
     /// How requests are authorized.
@@ -220,7 +227,8 @@ impl Config {
         } else {
             PATH_BYTES_MAX
         };
-        let endpoint = prefix + service + message.len() + self.session_parameter.len();
+        let instance = self.instance_id.map_or(0, |id| id.as_str().len() + 1);
+        let endpoint = prefix + service + message.len() + self.session_parameter.len() + instance;
         // A response to an unknown path lists them, separated by a comma and a space.
         let streams = services.len().min(STREAMS_NAMED_MAX);
         let hint = streams * (prefix + service + stream.len() + 2);
@@ -542,23 +550,27 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets a name of this process, which becomes the prefix of every session token, so that a load
-    /// balancer can route posts by it. Clients see it in the URI of the `endpoint` event. It must be
-    /// 1 to 16 characters of `a-z0-9-`. Default: none.
+    /// Sets a name of this process among several that serve the same URL. It becomes the prefix of
+    /// every session token, as in `eu-1.<32 characters>`, so that a load balancer can route posts by
+    /// it. Clients see it in the URI of the `endpoint` event, and `/health` has it as
+    /// `"instance_id"`. It must be 1 to 16 characters of `a-z0-9-`. Default: none.
+    ///
+    /// Each process needs a name of its own; the shards of one process share it. A post whose token
+    /// has the name of another process, or none, is answered like one to an unknown session. It is
+    /// counted as [`Fault::Misrouted`](crate::Fault::Misrouted), and the log names the process that
+    /// has the session.
     ///
     /// ```
     /// # use mcp_sse_core::Config;
-    /// let config = Config::builder().instance("eu-1").build()?;
-    /// assert!(Config::builder().instance("EU 1").build().is_err());
+    /// let config = Config::builder().instance_id("eu-1").build()?;
+    /// assert!(Config::builder().instance_id("EU 1").build().is_err());
     /// # Ok::<(), mcp_sse_core::ConfigError>(())
     /// ```
-    pub fn instance(mut self, instance: &str) -> Self {
-        let is_valid = (1..=16).contains(&instance.len())
-            && instance.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if !is_valid {
-            self.invalid("instance", instance, "1 to 16 of a-z, 0-9 and '-'");
+    pub fn instance_id(mut self, id: &str) -> Self {
+        match InstanceId::parse(id.as_bytes()) {
+            Some(id) => self.config.instance_id = Some(id),
+            None => self.invalid("instance_id", id, "1 to 16 of a-z, 0-9 and '-'"),
         }
-        self.config.instance = Some(instance.into());
         self
     }
 

@@ -104,6 +104,7 @@ mod exchange;
 pub mod guide;
 mod health_extras;
 pub mod http1;
+mod instance_id;
 pub mod jsonrpc;
 mod limits;
 mod line_throttle;
@@ -135,6 +136,7 @@ pub use event::{
 };
 pub use exchange::{Exchange, ResponseHead};
 pub use health_extras::HealthExtras;
+pub use instance_id::InstanceId;
 pub use limits::{Limits, Timeouts};
 pub use line_throttle::{LineThrottle, SuppressedLines};
 pub use metrics::Metrics;

@@ -128,7 +128,7 @@ impl PostPlan {
         Self {
             refusal: post_refusal(head, ids, unframed, config),
             unread: Unread::of(head),
-            token: SessionToken::parse_for(id.as_bytes(), config.instance.as_deref()),
+            token: SessionToken::parse_for(id.as_bytes(), config.instance_id),
             service,
             decoder: if unframed {
                 BodyDecoder::until_end()

@@ -11,6 +11,7 @@ use core::hint::black_box;
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 use crate::error_text::error_text;
+use crate::instance_id::InstanceId;
 
 /// The number of a shard: one [`Server`](crate::Server) of several that serve one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,15 +68,17 @@ impl Secret {
 /// session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// The text is not 32 base64url characters.
+    /// The text is not 32 base64url characters, or what is before them is not an instance id and a
+    /// dot.
     Malformed,
-    /// The token has the prefix of another instance, or has no prefix although one is configured.
-    OtherInstance,
+    /// The token has the prefix of this other instance, or with `None` it has no prefix although one
+    /// is configured.
+    OtherInstance(Option<InstanceId>),
 }
 
 error_text!(TokenError, |error| match error {
     TokenError::Malformed => "not a session token",
-    TokenError::OtherInstance => "a session token of another instance",
+    TokenError::OtherInstance(_) => "a session token of another instance",
 });
 
 /// A session token: 24 bytes, written as 32 base64url characters. It identifies a session on the
@@ -138,31 +141,30 @@ impl SessionToken {
     ///
     /// # Errors
     ///
-    /// [`TokenError::OtherInstance`] if the token has another prefix, or none although `instance`
-    /// is `Some`; [`TokenError::Malformed`] if the text contains no token.
+    /// [`TokenError::OtherInstance`] if the token has the prefix of another instance, or none
+    /// although `instance` is `Some`; [`TokenError::Malformed`] if the text contains no token, or
+    /// has a prefix that is not an instance id.
     ///
     /// ```
-    /// use mcp_sse_core::{SessionToken, TokenError};
+    /// use mcp_sse_core::{InstanceId, SessionToken, TokenError};
     ///
-    /// let text = b"eu-1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
-    /// assert!(SessionToken::parse_for(text, Some("eu-1")).is_ok());
-    /// let error = SessionToken::parse_for(text, Some("us-1")).unwrap_err();
-    /// assert_eq!(error, TokenError::OtherInstance);
+    /// let (east, west) = (InstanceId::parse(b"east-1"), InstanceId::parse(b"west-1"));
+    /// let text = b"east-1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
+    /// assert!(SessionToken::parse_for(text, east).is_ok());
+    /// let error = SessionToken::parse_for(text, west).unwrap_err();
+    /// assert_eq!(error, TokenError::OtherInstance(east));
     /// ```
-    pub fn parse_for(text: &[u8], instance: Option<&str>) -> Result<Self, TokenError> {
-        let (prefix, bare) = match text.iter().position(|&octet| octet == b'.') {
+    pub fn parse_for(text: &[u8], instance: Option<InstanceId>) -> Result<Self, TokenError> {
+        let (named, bare) = match text.iter().position(|&octet| octet == b'.') {
             Some(dot) => {
                 let (prefix, rest) = text.split_at(dot);
-                (Some(prefix), rest.get(1..).unwrap_or_default())
+                let named = InstanceId::parse(prefix).ok_or(TokenError::Malformed)?;
+                (Some(named), rest.get(1..).unwrap_or_default())
             }
             None => (None, text),
         };
         let token = Self::parse(bare)?;
-        if prefix == instance.map(str::as_bytes) {
-            Ok(token)
-        } else {
-            Err(TokenError::OtherInstance)
-        }
+        if named == instance { Ok(token) } else { Err(TokenError::OtherInstance(named)) }
     }
 
     /// The shard that owns the session.
@@ -236,7 +238,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &[u8], instance: Option<&str>, expected: Result<(u16, u32), TokenError>) {
-        let read = SessionToken::parse_for(text, instance);
+        let read =
+            SessionToken::parse_for(text, instance.and_then(|id| InstanceId::parse(id.as_bytes())));
         assert_eq!(read.map(|t| (t.shard.0, t.slot)), expected);
     }
 
@@ -253,12 +256,19 @@ mod tests {
     #[test]
     fn token_is_parsed_only_with_the_expected_prefix() {
         let good = b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA";
+        let other = |name: &str| Err(TokenError::OtherInstance(InstanceId::parse(name.as_bytes())));
         check(good, None, Ok((1, 2)));
         check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a1"), Ok((1, 2)));
-        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a2"), Err(TokenError::OtherInstance));
-        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::OtherInstance));
-        check(good, Some("a1"), Err(TokenError::OtherInstance));
-        check(b".AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::OtherInstance));
+        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a2"), other("a1"));
+        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a"), other("a1"));
+        check(b"a.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", Some("a1"), other("a"));
+        check(b"a1.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA", None, other("a1"));
+        check(good, Some("a1"), Err(TokenError::OtherInstance(None)));
+        for prefix in ["", "A1", "a_1", "a1.a1", "abcdefghijklmnopq"] {
+            let text = format!("{prefix}.AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAA");
+            check(text.as_bytes(), None, Err(TokenError::Malformed));
+            check(text.as_bytes(), Some("a1"), Err(TokenError::Malformed));
+        }
         check(b"", None, Err(TokenError::Malformed));
         check(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::Malformed));
         check(b"AAEAAAACAAAAAAAAAAAAAAAAAAAAAAAAA", None, Err(TokenError::Malformed));
@@ -295,7 +305,7 @@ mod tests {
         assert_eq!(format!("{token:?} {}", token.shard()), "SessionToken(1:2, ..) 1");
         assert_eq!(token.slot(), 2);
         assert_eq!(TokenError::Malformed.to_string(), "not a session token");
-        let other = TokenError::OtherInstance.to_string();
+        let other = TokenError::OtherInstance(None).to_string();
         assert_eq!(other, "a session token of another instance");
     }
 

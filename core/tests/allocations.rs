@@ -78,7 +78,7 @@ fn open(config: Config) -> (Server, ConnId, SessionId, String) {
     let head_and_endpoint = server.transmit(stream).chunks().collect::<Vec<_>>().concat();
     let head_and_endpoint = String::from_utf8(head_and_endpoint).unwrap();
     let (_, token) = head_and_endpoint.split_once("session_id=").unwrap();
-    let token = token[..32].to_owned();
+    let token = token[..token.find('\n').unwrap()].to_owned();
     flush(&mut server, stream);
     let Some(Event::Opened { session, .. }) = server.poll_event() else { panic!("no session") };
     (server, stream, session, token)
@@ -91,6 +91,11 @@ const FIELDS: &str = "Origin: https://app.example\r\nForwarded: for=192.0.2.1;pr
 #[test]
 fn post_allocates_its_body_and_event_allocates_nothing() {
     check_posts(Config::default(), "");
+}
+
+#[test]
+fn post_to_a_session_with_an_instance_id_allocates_only_its_body() {
+    check_posts(Config::builder().instance_id("eu-west-1").build().unwrap(), "");
 }
 
 #[test]
@@ -164,11 +169,12 @@ fn posts_answered_404_allocate_equally_for_every_reason() {
     while server.poll_event().is_some() {}
     let unknown = format!("{}AAAA", &others[..28]);
     let malformed = format!("{}$", &others[..31]);
+    let misrouted = format!("a2.{others}");
     // bob posts on one connection, whose buffers are warm after some rounds.
     let conn = server.accept(Peer::local(), Time::ZERO).unwrap();
     for round in 0..20 {
-        let mut counts = Vec::with_capacity(4);
-        for target in [&others, &ended, &unknown, &malformed] {
+        let mut counts = Vec::with_capacity(5);
+        for target in [&others, &ended, &unknown, &malformed, &misrouted] {
             let request = format!(
                 "POST /messages?session_id={target} HTTP/1.1\r\nHost: localhost\r\n\
                  Content-Type: application/json\r\nAuthorization: Bearer beta\r\n\
@@ -181,7 +187,7 @@ fn posts_answered_404_allocate_equally_for_every_reason() {
             counts.push(count);
         }
         // One allocation each for the answer, its body, and the name of the principal.
-        assert!(round < 10 || counts == [3; 4], "{counts:?} in round {round}");
+        assert!(round < 10 || counts == [3; 5], "{counts:?} in round {round}");
     }
 }
 

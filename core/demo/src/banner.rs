@@ -151,8 +151,11 @@ impl<'a> Banner<'a> {
             }
             ListenAddress::Unix(path) => format!(" on the Unix socket {}", path.display()),
         };
-        if self.workers > 1 {
-            places.push_str(&format!(" ({} workers)", self.workers));
+        let instance = self.config.instance_id().map(|id| format!("instance {id}"));
+        let workers = (self.workers > 1).then(|| format!("{} workers", self.workers));
+        let notes: Vec<String> = instance.into_iter().chain(workers).collect();
+        if !notes.is_empty() {
+            places.push_str(&format!(" ({})", notes.join(", ")));
         }
         // A Unix socket has no URL, so only the path is printed.
         let base = if self.is_on_unix_socket() { "" } else { &*access.base };
@@ -376,6 +379,14 @@ mod tests {
         let config = Config::default();
         let said = Banner::new(&config, address).public_path_prefix("/mcp").to_string();
         assert!(said.contains(r"$(sed -n '2s/data: .\{4\}//p' /tmp/"), "{said}");
+    }
+
+    #[test]
+    fn banner_names_the_instance() {
+        let address = ListenAddress::Tcp("127.0.0.1:8000".parse().expect("an address"));
+        let config = Config::builder().instance_id("a1").build().expect("a configuration");
+        let said = Banner::new(&config, address).workers(2).to_string();
+        assert!(said.contains("/sse (instance a1, 2 workers)\n"), "{said}");
     }
 
     #[test]

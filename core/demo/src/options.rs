@@ -64,6 +64,11 @@ pub struct ServeFlags {
     /// to.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     public_path_prefix: String,
+    /// A name of this process among several behind one load balancer: 1 to 16 characters of a-z, 0-9 and
+    /// "-". Session ids start with it and a dot, so that the load balancer can send posts to the process that
+    /// has the session.
+    #[arg(long, value_name = "ID")]
+    instance_id: Option<String>,
     /// Send a heartbeat when nothing was sent on a stream for this time, or "off".
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     heartbeat: TimeFlag,
@@ -239,6 +244,9 @@ impl ServeFlags {
             .public_path_prefix(&self.public_path_prefix)
             .limits(limits)
             .timeouts(timeouts);
+        if let Some(id) = &self.instance_id {
+            builder = builder.instance_id(id);
+        }
         // The operator has named this host on the command line, so it is allowed. If the address is not loopback,
         // every host is allowed until one is listed.
         if let ListenAddress::Named(NamedAddress { name, .. }) = address
@@ -316,6 +324,7 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ("cors_origin", "--cors-origin"),
         ("cors_header", "--cors-header"),
         ("heartbeat", "--heartbeat"),
+        ("instance_id", "--instance-id"),
     ];
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
 }
@@ -377,6 +386,7 @@ mod tests {
     use std::path::Path;
 
     use clap::Parser;
+    use mcp_sse_core::InstanceId;
 
     use super::*;
 
@@ -401,6 +411,7 @@ mod tests {
             "--max-sessions=unlimited",
             "--max-body=100MiB",
             "--public-path-prefix=/mcp",
+            "--instance-id=eu-1",
             "--allow-host=mcp.example:443",
             "--allow-origin=http://localhost:*",
         ])
@@ -408,6 +419,7 @@ mod tests {
         .config()
         .unwrap();
         assert_eq!((config.stream_path(), config.message_path()), ("/s", "/m"));
+        assert_eq!(config.instance_id(), InstanceId::parse(b"eu-1"));
         assert_eq!(serve(&[]).unwrap().workers(), 1);
         assert_eq!(serve(&["--workers=4"]).unwrap().workers(), 4);
         assert_eq!(config.timeouts().heartbeat, None);
@@ -436,6 +448,7 @@ mod tests {
         assert_eq!((said.limits(), said.timeouts()), (own.limits(), own.timeouts()));
         assert_eq!(said.stream_path(), own.stream_path());
         assert_eq!(said.message_path(), own.message_path());
+        assert_eq!(said.instance_id(), own.instance_id());
     }
 
     #[track_caller]
@@ -470,6 +483,9 @@ mod tests {
         check_mistake("--max-connections=0", "--max-connections");
         check_mistake("--max-body=4MB", "--max-body");
         check_mistake("--public-path-prefix=mcp", "--public-path-prefix");
+        check_mistake("--instance-id=", "--instance-id");
+        check_mistake("--instance-id=EU_1", "--instance-id");
+        check_mistake("--instance-id=seventeen-letters", "--instance-id");
         check_mistake("--log-format=xml", "--log-format");
         check_mistake("--port=65536", "--port");
         check_mistake("--workers=0", "--workers");

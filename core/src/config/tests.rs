@@ -42,8 +42,8 @@ fn settings_are_accepted_or_reported_by_name() {
     check(b().trusted_proxy("10.0.0.1/8"), Some("trusted_proxy \"10.0.0.1/8\""));
     check(b().protected_resource(ProtectedResource::new("https://a.example/sse")), None);
     check(b().protected_resource(ProtectedResource::new("a")), Some("protected_resource \"a\""));
-    check(b().instance("a1"), None);
-    check(b().instance("A1"), Some("instance"));
+    check(b().instance_id("a1"), None);
+    check(b().instance_id("A1"), Some("instance_id \"A1\""));
     check(b().limits(Limits { fields_max: 129, ..Limits::default() }), Some("at most 128"));
     let timeouts = Timeouts { heartbeat: Some(Duration::ZERO), ..Timeouts::default() };
     check(b().timeouts(timeouts), Some("heartbeat"));

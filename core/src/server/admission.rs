@@ -34,7 +34,7 @@ use crate::peer::{AddressKey, Peer};
 use crate::principal::Principal;
 use crate::route::Service;
 use crate::session::SessionState;
-use crate::session_ref::SessionRef;
+use crate::session_ref::{Misrouting, SessionRef};
 use crate::timers::TimerKind;
 use crate::token::{SessionToken, TokenError};
 
@@ -242,27 +242,28 @@ impl Server {
         token: Result<SessionToken, TokenError>,
         service: Service,
         principal: Option<Principal>,
-    ) -> Result<PostTarget, Fault> {
+    ) -> Result<PostTarget, Refused> {
         let token = match token {
             Ok(token) => token,
             Err(error) => {
                 // A malformed token takes as long as any other miss.
                 self.find_session(&SessionRef { token: SessionToken::UNUSED, service, principal });
                 return Err(match error {
-                    TokenError::Malformed => Fault::UnknownSession,
-                    TokenError::OtherInstance => Fault::Misrouted,
+                    TokenError::Malformed => Fault::UnknownSession.into(),
+                    TokenError::OtherInstance(named) => {
+                        Refused::misrouted(Misrouting::Instance(named))
+                    }
                 });
             }
         };
         let shard = token.shard();
         let claim = SessionRef { token, service, principal };
         if shard == self.config.shard {
-            self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession)
+            self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession.into())
         } else if self.config.forwarding {
             Ok(PostTarget::Elsewhere { claim: Box::new(claim), unasked: None })
         } else {
-            log::debug!("a post for shard {shard} came to shard {}", self.config.shard);
-            Err(Fault::Misrouted)
+            Err(Refused::misrouted(Misrouting::Shard(shard)))
         }
     }
 

@@ -11,6 +11,7 @@ use core::fmt;
 use super::Server;
 use crate::answer::Refused;
 use crate::arena::Key;
+use crate::config::Config;
 use crate::conn::{Conn, ConnPhase};
 use crate::error::{AcceptError, Disposition, Fault};
 use crate::event::{ConnId, Outcome, ServerPhase, SessionId};
@@ -18,19 +19,14 @@ use crate::http1::Persistence;
 use crate::line_throttle::SuppressedLines;
 use crate::peer::Peer;
 use crate::request::Unread;
+use crate::session_ref::ExplainedMisrouting;
 
 impl Server {
     /// Answers a request with a fault, counts it, and writes it into the log.
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
         let refused = refused.into();
         let fault = refused.fault;
-        // A text of the program itself names the limit; any other repeats what the peer sent, and is not
-        // for the log.
-        let text = match refused.text {
-            Some(Cow::Borrowed(text)) => text,
-            Some(Cow::Owned(_)) | None => fault.text(),
-        };
-        self.note_saying(Some(key), fault, text);
+        self.note_refusal(key, &refused);
         if fault.disposition() == Disposition::Close {
             self.conns[key].reply.persistence = Persistence::Close;
         }
@@ -86,13 +82,32 @@ impl Server {
         }
     }
 
+    /// Counts a refusal, and writes it into the log.
+    fn note_refusal(&mut self, key: Key, refused: &Refused) {
+        let fault = refused.fault;
+        // A text of the program itself names the limit; any other repeats what the peer sent, and is not
+        // for the log.
+        let text = match refused.text {
+            Some(Cow::Borrowed(text)) => text,
+            Some(Cow::Owned(_)) | None => fault.text(),
+        };
+        match refused.misrouting {
+            Some(misrouting) => {
+                let Config { instance_id: own_instance, shard: own_shard, .. } = self.config;
+                let misrouting = ExplainedMisrouting { misrouting, own_instance, own_shard };
+                self.note_saying(Some(key), fault, format_args!("{text}: {misrouting}"));
+            }
+            None => self.note_saying(Some(key), fault, text),
+        }
+    }
+
     /// Counts a fault, and writes it into the log, each at most once a second.
     pub(super) fn note(&mut self, key: Option<Key>, fault: Fault) {
         self.note_saying(key, fault, fault.text());
     }
 
     /// Like [`note`](Self::note), with another text for the log.
-    pub(super) fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: &str) {
+    pub(super) fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: impl fmt::Display) {
         self.metrics.count_fault(fault);
         // Ends that the peer or the network caused are not refusals.
         let mishap = matches!(fault, Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated);

@@ -20,6 +20,7 @@ mod forwarding;
 mod guard;
 mod http;
 mod identity;
+mod instances;
 mod limits;
 mod lookup;
 mod oracle;

@@ -1,9 +1,9 @@
 //! Session tokens.
 
-use mcp_sse_core::{SessionToken, TokenError};
+use mcp_sse_core::{InstanceId, SessionToken, TokenError};
 
 /// Checks that exactly the texts of 32 base64url characters are tokens, that a token is encoded as
-/// it was read, and that only the expected instance prefix is removed.
+/// it was read, that only the expected instance prefix is removed, and that another one is named.
 pub fn token(input: &[u8]) {
     let base64url = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     let good = |text: &[u8]| text.len() == 32 && text.iter().all(base64url);
@@ -31,13 +31,20 @@ pub fn token(input: &[u8]) {
         Some(dot) => (Some(&input[..dot]), &input[dot + 1..]),
         None => (None, input),
     };
+    let id_octet = |octet: &u8| matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    let is_id = |text: &[u8]| (1..=16).contains(&text.len()) && text.iter().all(id_octet);
     for instance in [None, Some("a1")] {
-        let expected = match good(bare) {
-            false => Err(TokenError::Malformed),
-            true if prefix == instance.map(str::as_bytes) => Ok(bare.to_vec()),
-            true => Err(TokenError::OtherInstance),
+        let expected = match prefix {
+            Some(prefix) if !is_id(prefix) => Err(TokenError::Malformed),
+            _ if !good(bare) => Err(TokenError::Malformed),
+            _ if prefix == instance.map(str::as_bytes) => Ok(bare.to_vec()),
+            named => Err(TokenError::OtherInstance(named.and_then(InstanceId::parse))),
         };
-        let read = SessionToken::parse_for(input, instance).map(|token| token.encode().to_vec());
+        let own = instance.and_then(|id| InstanceId::parse(id.as_bytes()));
+        let read = SessionToken::parse_for(input, own).map(|token| token.encode().to_vec());
         assert_eq!(read, expected);
+        if let Err(TokenError::OtherInstance(Some(named))) = read {
+            assert_eq!(Some(named.as_str().as_bytes()), prefix);
+        }
     }
 }

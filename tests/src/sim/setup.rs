@@ -96,7 +96,7 @@ impl Setup {
                 .limits(limits.clone())
                 .timeouts(timeouts.clone());
             if instance {
-                config = config.instance("a1");
+                config = config.instance_id("a1");
             }
             config.build().expect("a configuration that makes sense")
         });

@@ -343,7 +343,7 @@ fn bodies_over_the_limit_are_413(on: &Adapter) {
 fn unknown_sessions_are_404(on: &Adapter) {
     let shard = Config::builder().shard(ShardId(7)).build().expect("good");
     let other_shard = RunningServer::start(on, shard, handlers::echo());
-    let instance = Config::builder().instance("west").build().expect("good");
+    let instance = Config::builder().instance_id("west").build().expect("good");
     let other_instance = RunningServer::start(on, instance, handlers::echo());
     let mut session = SessionFixture::new(on, Config::default());
     let address = session.fixture.server.address();

@@ -116,7 +116,7 @@ fn endpoint_follows_the_configuration(on: &Adapter) {
         "/events",
         "/in/box?session_id=",
     );
-    check(build(b().instance("east-1")), "/sse", "/messages?session_id=east-1.");
+    check(build(b().instance_id("east-1")), "/sse", "/messages?session_id=east-1.");
 }
 
 fn head_with_endpoint_and_each_event_are_one_write(on: &Adapter) {

@@ -289,18 +289,6 @@ fn answered_question_leaves_no_deadline() {
 }
 
 #[test]
-fn token_of_another_instance_is_misrouted() {
-    let mut bench = Bench::with(Config::builder().instance("a1"));
-    let client = bench.open();
-    let bare = client.token.strip_prefix("a1.").unwrap();
-    assert_eq!(bench.ask(post(&client.token, NOTE)).status, 202);
-    let unknown = bench.ask(post("x", NOTE));
-    assert_eq!(bench.ask(post(bare, NOTE)), unknown);
-    assert_eq!(bench.ask(post(&format!("a2.{bare}"), NOTE)), unknown);
-    assert_eq!(bench.server.metrics().fault(Fault::Misrouted), 2);
-}
-
-#[test]
 fn question_over_events_max_is_503() {
     let config =
         limited(|limits| limits.events_max = Some(1)).authorization(Authorization::Deferred);

@@ -30,13 +30,14 @@ fn post_steps(bench: &mut Bench, request: &str, piece: usize) -> (u64, u16) {
     (sum, bench.statuses(conn)[0])
 }
 
-/// Targets that all miss, each in another way: those of [`misses`], a slot that there never was, and a
-/// text of the right length that is no token.
+/// Targets that all miss, each in another way: those of [`misses`], a slot that there never was, a text of the
+/// right length that is no token, and a token of another instance.
 fn all_misses(bench: &mut Bench) -> Vec<String> {
     let mut targets = misses(bench).to_vec();
     let others = targets[0].clone();
     targets.push(format!("AAD_____{}", &others[8..]));
     targets.push(format!("{}$", &others[..31]));
+    targets.push(format!("a2.{others}"));
     targets
 }
 

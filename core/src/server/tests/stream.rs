@@ -50,7 +50,7 @@ fn endpoint_has_the_configured_paths() {
         .message_path("/in/box")
         .public_path_prefix("/mcp")
         .session_parameter("sessionId")
-        .instance("a1")
+        .instance_id("a1")
         .endpoint_retry(Some(secs(3)));
     let mut bench = Bench::with(config);
     let conn = bench.connect();
