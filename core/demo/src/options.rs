@@ -165,6 +165,12 @@ impl ServeFlags {
         self.access.asks()
     }
 
+    /// The names of the environment variables that contain tokens (`--auth-token-env`).
+    #[must_use]
+    pub fn token_variables(&self) -> &[String] {
+        self.access.token_variables()
+    }
+
     /// The level of the log.
     #[must_use]
     pub const fn log_level(&self) -> LevelFilter {

@@ -44,6 +44,7 @@ pub struct ServerCommand {
     cwd: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
     clean_env: bool,
+    withheld: Vec<OsString>,
     headers: Vec<HeaderToEnv>,
     line_bytes_max: usize,
 }
@@ -75,6 +76,7 @@ impl ServerCommand {
             cwd: None,
             env: Vec::new(),
             clean_env: false,
+            withheld: Vec::new(),
             headers: Vec::new(),
             line_bytes_max: LINE_BYTES_MAX,
         }
@@ -107,6 +109,20 @@ impl ServerCommand {
     #[must_use]
     pub const fn clean_env(mut self, clean: bool) -> Self {
         self.clean_env = clean;
+        self
+    }
+
+    /// Names variables that the process does not inherit from the bridge, because they are the bridge's own, such as
+    /// those with its tokens. [`env`](Self::env) can set a variable of the same name. By default there are none.
+    ///
+    /// ```
+    /// use mcp_sse_bridge::command::ServerCommand;
+    ///
+    /// let server = ServerCommand::new("uvx", ["mcp-server-time"]).withhold(["BRIDGE_TOKEN".into()]);
+    /// ```
+    #[must_use]
+    pub fn withhold(mut self, names: impl IntoIterator<Item = OsString>) -> Self {
+        self.withheld.extend(names);
         self
     }
 
@@ -189,7 +205,8 @@ impl ServerCommand {
     ) -> Vec<(OsString, OsString)> {
         let inherited = own.into_iter().filter(|(name, _)| {
             let kept = !self.clean_env || CLEAN_ENV.iter().any(|clean| name == clean);
-            kept && !self.headers.iter().any(|header| *name == *header.variable)
+            kept && !self.withheld.contains(name)
+                && !self.headers.iter().any(|header| *name == *header.variable)
         });
         // Without this, Python keeps its output in a buffer when stdout is a pipe.
         let unbuffered = ("PYTHONUNBUFFERED".into(), "1".into());
@@ -373,6 +390,14 @@ mod tests {
         check(&command().clean_env(true), &[], &[home, path, UNBUFFERED]);
         let changed = command().env([set("HOME=a"), set("HOME=b=c"), set("PYTHONUNBUFFERED=")]);
         check(&changed, &[], &[key, ("HOME", "b=c"), path, ("PYTHONUNBUFFERED", "")]);
+    }
+
+    #[test]
+    fn withheld_variable_is_not_inherited_but_can_be_set() {
+        let withheld = command().withhold(["API_KEY".into(), "HOME".into()]);
+        check(&withheld, &[], &[("PATH", "/bin"), UNBUFFERED]);
+        let set_anyway = withheld.env([set("API_KEY=theirs")]);
+        check(&set_anyway, &[], &[("API_KEY", "theirs"), ("PATH", "/bin"), UNBUFFERED]);
     }
 
     #[test]

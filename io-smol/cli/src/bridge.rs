@@ -19,6 +19,7 @@ use mcp_sse_demo::logging;
 use mcp_sse_demo::options::ServeFlags;
 use mcp_sse_smol::{Handle, Session};
 
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::serving::{self, CommandService};
 use options::Run;
@@ -61,12 +62,15 @@ impl CommandService for Bridged {
     }
 }
 
-/// Runs the command. `args` are all arguments of the program, and `cli` is their parser.
+/// Runs the command. `args` are all arguments of the program, `cli` is their parser, and `environment` are the
+/// variables that have set flags.
 pub(crate) fn run(
     Bridge { serve, run }: &Bridge,
     args: &[OsString],
     cli: &clap::Command,
+    environment: &Environment,
 ) -> Result<(), Failure> {
+    let withheld = environment.withheld(serve.token_variables());
     if run.is_one_word()
         && let Err(error) = run.runnable_servers()
         && let Some(advice) = mistyped::advice_on_one_word(args, cli)
@@ -76,16 +80,25 @@ pub(crate) fn run(
     if run.checks() {
         // A server's stderr is not logged, because its last lines are printed with the result.
         logging::init(serve.log_level().min(log::LevelFilter::Warn), serve.log_format());
-        return try_servers::try_all(run.servers().map_err(Failure::Flags)?, run.check_timeout());
+        let mut servers = run.servers().map_err(Failure::Flags)?;
+        for BridgedServer { command, .. } in &mut servers {
+            *command = command.clone().withhold(withheld.iter().cloned());
+        }
+        return try_servers::try_all(servers, run.check_timeout());
     }
     logging::init(serve.log_level(), serve.log_format());
-    serve_servers(serve, run)
+    environment.log(serve.token_variables());
+    serve_servers(serve, run, &withheld)
 }
 
-fn serve_servers(serve: &ServeFlags, run: &Run) -> Result<(), Failure> {
+/// Serves the servers. Their processes do not inherit the variables `withheld`.
+fn serve_servers(serve: &ServeFlags, run: &Run, withheld: &[OsString]) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
     for BridgedServer { command, .. } in &mut servers {
-        *command = command.clone().line_bytes_max(line_bytes_max(serve.body_bytes_max()));
+        *command = command
+            .clone()
+            .line_bytes_max(line_bytes_max(serve.body_bytes_max()))
+            .withhold(withheld.iter().cloned());
     }
     let children = Children::with_stderr_rate(run.stderr_rate()).map_err(no_processes)?;
     let (once, per_session) = match run.sharing() {

@@ -6,6 +6,7 @@
 
 #[cfg(unix)]
 mod bridge;
+mod environment;
 mod failure;
 mod serving;
 
@@ -20,6 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use mcp_sse_demo::logging;
 use mcp_sse_demo::options::ServeFlags;
 
+use environment::Environment;
 use failure::Failure;
 use serving::Demo;
 
@@ -65,14 +67,14 @@ fn main() -> ExitCode {
         return code;
     }
     let args = command_first(env::args_os().collect(), &Cli::command());
-    let cli = match Cli::try_parse_from(&args) {
-        Ok(cli) => cli,
+    let (cli, environment) = match environment::parse::<Cli>(&args, false) {
+        Ok(parsed) => parsed,
         Err(error) => return explain(&error, &args),
     };
     let done = match cli.command_to_run() {
-        Command::Demo(serve) => serve_demo(&serve),
+        Command::Demo(serve) => serve_demo(&serve, &environment),
         #[cfg(unix)]
-        Command::Bridge(bridge) => bridge::run(&bridge, &args, &Cli::command()),
+        Command::Bridge(bridge) => bridge::run(&bridge, &args, &Cli::command(), &environment),
         #[cfg(not(unix))]
         Command::Bridge { .. } => Err(Failure::Start(
             "bridge needs process groups, which this system does not have".into(),
@@ -80,12 +82,13 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(&environment),
     }
 }
 
-fn serve_demo(serve: &ServeFlags) -> Result<(), Failure> {
+fn serve_demo(serve: &ServeFlags, environment: &Environment) -> Result<(), Failure> {
     logging::init(serve.log_level(), serve.log_format());
+    environment.log(serve.token_variables());
     let prepared = serving::prepare(serve, serve.builder()?, 0, 0)?;
     serving::serve_until_stopped(serve, prepared, &Demo)
 }

@@ -134,6 +134,11 @@ impl Access {
         self.auth_token_file.is_some() || !self.auth_token_env.is_empty()
     }
 
+    /// The names of the environment variables that contain tokens.
+    pub(super) fn token_variables(&self) -> &[String] {
+        &self.auth_token_env
+    }
+
     /// Whether a server may listen at `address`: other machines cannot reach it, or clients need a token, or the
     /// operator has given `--insecure-no-auth`.
     pub(super) fn admits(&self, address: SocketAddr) -> bool {
