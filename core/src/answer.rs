@@ -38,7 +38,7 @@ pub(crate) struct Refused {
     pub(crate) allow: Option<&'static str>,
     /// For a 401, whether there were credentials, and they are not valid.
     pub(crate) invalid_token: bool,
-    /// After how many seconds to try again, where that is known. For 429 and 503.
+    /// After how many seconds to try again. For 429 and 503.
     pub(crate) retry_after: Option<u64>,
     /// Where a misrouted post should have gone. The log says it, the answer does not.
     pub(crate) misrouting: Option<Misrouting>,
@@ -117,6 +117,7 @@ pub(crate) struct ResponseContext<'a> {
 /// An answer that is ready to be queued.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// The head of the answer to an exchange. Any other answer has its head among `bytes`.
     pub(crate) head: Option<ResponseHead>,
     /// What is queued for the peer.
@@ -125,9 +126,6 @@ pub(crate) struct Answer {
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-
-/// A 503 asks the client to try again after so many seconds.
-const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
 /// Renders answers, and caches the one that every accepted post gets.
 #[derive(Debug, Default)]
@@ -164,9 +162,10 @@ impl Answers {
         if to.exchange {
             let body = response.body.filter(|_| !head_only).unwrap_or_default();
             let head = Some(ResponseHead::of(&response, self.date()));
-            return Answer { head, bytes: body.into() };
+            return Answer { status: response.status, head, bytes: body.into() };
         }
-        Answer { head: None, bytes: response.render(self.date(), persistence, head_only).into() }
+        let bytes = response.render(self.date(), persistence, head_only).into();
+        Answer { status: response.status, head: None, bytes }
     }
 
     /// The 202 of an accepted post.
@@ -192,11 +191,7 @@ impl Answers {
         let mut fields = Vec::new();
         fields.extend(refused.allow.map(|allow| ("Allow", allow)));
         let seconds = refused.retry_after.map(|seconds| seconds.to_string());
-        match &seconds {
-            Some(seconds) => fields.push(("Retry-After", seconds)),
-            None if status == 503 => fields.push(RETRY_AFTER),
-            None => {}
-        }
+        fields.extend(seconds.as_deref().map(|seconds| ("Retry-After", seconds)));
         let oauth = |error: &str, description: &str| {
             let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
             (JSON, Cow::from(body))
@@ -275,13 +270,19 @@ impl Answers {
         self.json(200, &body, to)
     }
 
-    /// What `/ready` answers: 200, or 503 with the word for why not.
-    pub(crate) fn ready(&self, ready: Result<(), &str>, to: &ResponseContext<'_>) -> Answer {
+    /// What `/ready` answers: 200, or 503 with the word for why not, and after how many seconds to ask again.
+    pub(crate) fn ready(
+        &self,
+        ready: Result<(), &str>,
+        retry_after: u64,
+        to: &ResponseContext<'_>,
+    ) -> Answer {
         match ready {
             Ok(()) => self.json(200, r#"{"status":"ready"}"#, to),
             Err(why) => {
-                let why = serde_json::Value::from(why);
-                self.json(503, &format!("{{\"status\":{why}}}"), to)
+                let body = format!("{{\"status\":{}}}", serde_json::Value::from(why));
+                let seconds = retry_after.to_string();
+                self.text(503, JSON, &[("Retry-After", &seconds)], body.into(), to)
             }
         }
     }
@@ -305,8 +306,7 @@ impl Answers {
     }
 
     fn json(&self, status: u16, body: &str, to: &ResponseContext<'_>) -> Answer {
-        let fields: &[_] = if status == 503 { &[RETRY_AFTER] } else { &[] };
-        self.text(status, JSON, fields, body.into(), to)
+        self.text(status, JSON, &[], body.into(), to)
     }
 
     /// The head of an event stream, and behind it the `endpoint` event, so that both leave in one write.
@@ -335,7 +335,7 @@ impl Answers {
                 StreamFraming::UntilClose => event.bare(),
             });
         }
-        Answer { head, bytes: bytes.into() }
+        Answer { status: response.status, head, bytes: bytes.into() }
     }
 }
 
@@ -346,6 +346,8 @@ pub(crate) struct EndpointInfo<'a> {
     /// The front of the path, as the client sees it: a proxy's prefix and a mount.
     pub(crate) mount: &'a str,
     pub(crate) service: Service,
+    /// After what time the client reconnects, if it is told.
+    pub(crate) retry_ms: Option<u64>,
 }
 
 /// What `/health` reports.
@@ -395,7 +397,7 @@ fn json_rpc(code: i32, reason: &str) -> Cow<'static, str> {
 /// The `endpoint` event: the URI reference that a session's client posts to, as an absolute path, because
 /// clients disagree about every other form.
 fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
-    let EndpointInfo { token, mount, service } = endpoint;
+    let EndpointInfo { token, mount, service, .. } = endpoint;
     let text = token.encode();
     let text = core::str::from_utf8(&text).unwrap_or_default();
     let instance = config.instance_id.as_ref().map_or("", InstanceId::as_str);
@@ -406,6 +408,6 @@ fn endpoint_event(config: &Config, endpoint: &EndpointInfo<'_>) -> Frame {
         config.paths.message,
         config.session_parameter
     );
-    Frame::event_with_retry(EventName::ENDPOINT, uri.as_bytes(), config.endpoint_retry)
+    Frame::event_with_retry(EventName::ENDPOINT, uri.as_bytes(), endpoint.retry_ms)
         .expect("invariant: a validated path and a token are visible ASCII")
 }

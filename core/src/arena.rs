@@ -98,6 +98,11 @@ impl<T> Arena<T> {
         (*serial == key.serial).then_some(value)
     }
 
+    /// The number of slots, used or not: every value is in a slot with a smaller index.
+    pub(crate) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.capacity()).unwrap_or(u32::MAX)
+    }
+
     /// The value in slot `index` and its key.
     pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
         let (serial, value) = self.slots.get(index as usize)?;

@@ -65,6 +65,12 @@ impl Config {
         if self.ignored_fields_said.load(Relaxed) || self.trusts(peer) {
             return;
         }
+        // Most requests have no field whose name begins like one of these, and are not searched for each.
+        let candidate = |field: &str| matches!(field.as_bytes(), [b'f' | b'F' | b'x' | b'X', ..]);
+        debug_assert!(forwarded::FIELDS.into_iter().all(candidate), "no field is passed over");
+        if !head.fields().any(|(field, _)| candidate(field)) {
+            return;
+        }
         let named =
             |name: &&'static str| head.fields().any(|(field, _)| name.eq_ignore_ascii_case(field));
         let Some(name) = forwarded::FIELDS.into_iter().find(named) else { return };
@@ -76,10 +82,16 @@ impl Config {
                    if this is your proxy, set";
         match peer.ip() {
             Some(ip) => log::warn!(
+                event = "forwarded_fields_ignored",
+                field = name,
+                peer = *peer;
                 "{name} from {peer} {why} trusted_proxy(\"{ip}\"), or on the command line \
                  --trusted-proxy {ip}"
             ),
             None => log::warn!(
+                event = "forwarded_fields_ignored",
+                field = name,
+                peer = *peer;
                 "{name} from a local peer {why} trust_local_peers(true), or on the command line \
                  --trusted-proxy unix"
             ),

@@ -7,12 +7,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::sync::atomic::AtomicBool;
 use core::time::Duration;
 
 use crate::error::ConfigError;
 use crate::http1::{self, FIELDS_CAP};
 use crate::instance_id::InstanceId;
+use crate::jitter::JitterRange;
 use crate::limits::{Limits, Timeouts, settings};
 use crate::policy::bearer::StaticTokens;
 use crate::policy::cidr::Cidr;
@@ -22,6 +24,9 @@ use crate::policy::origin::{Origin, OriginPattern};
 use crate::policy::resource::{Metadata, ProtectedResource};
 use crate::route::{PATH_BYTES_MAX, Paths, STREAMS_NAMED_MAX, Service, is_clean_path};
 use crate::token::ShardId;
+
+/// The largest bound of times after which clients come back. A longer one is a mistake in a unit.
+const DAY_SECONDS: u64 = 86_400;
 
 /// How requests are authorized.
 ///
@@ -81,7 +86,10 @@ settings! {
         },
         pub(crate) session_parameter: String = "session_id".into(),
         pub(crate) public_path_prefix: String = String::new(),
-        pub(crate) endpoint_retry: Option<Duration> = None,
+        /// In milliseconds.
+        pub(crate) retry: Option<JitterRange> = None,
+        /// In seconds.
+        pub(crate) retry_after: JitterRange = JitterRange::one(1),
         pub(crate) allow_host: Vec<HostPattern> = Vec::new(),
         pub(crate) allow_origin: Vec<OriginPattern> = Vec::new(),
         pub(crate) cors: Cors = Cors::new(),
@@ -142,6 +150,19 @@ impl Config {
     #[must_use]
     pub const fn instance_id(&self) -> Option<InstanceId> {
         self.instance_id
+    }
+
+    /// The range of reconnection times in endpoint events, if they have one.
+    #[must_use]
+    pub fn retry(&self) -> Option<RangeInclusive<Duration>> {
+        let JitterRange { low, high } = self.retry?;
+        Some(Duration::from_millis(low)..=Duration::from_millis(high))
+    }
+
+    /// The range of `Retry-After` in 503 responses, in seconds.
+    #[must_use]
+    pub const fn retry_after(&self) -> RangeInclusive<u64> {
+        self.retry_after.low..=self.retry_after.high
     }
 
     /// How requests are authorized.
@@ -228,7 +249,9 @@ impl Config {
             PATH_BYTES_MAX
         };
         let instance = self.instance_id.map_or(0, |id| id.as_str().len() + 1);
-        let endpoint = prefix + service + message.len() + self.session_parameter.len() + instance;
+        let retry = self.retry.map_or(0, |_| "retry: 86400000\n".len());
+        let parameter = self.session_parameter.len();
+        let endpoint = prefix + service + message.len() + parameter + instance + retry;
         // A response to an unknown path lists them, separated by a comma and a space.
         let streams = services.len().min(STREAMS_NAMED_MAX);
         let hint = streams * (prefix + service + stream.len() + 2);
@@ -350,11 +373,52 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the reconnection time that the endpoint event tells browsers, in its `retry:` field. It
-    /// is rounded down to whole milliseconds. Default: `None`, no such field, because some clients
-    /// treat an unknown field as an error.
-    pub fn endpoint_retry(mut self, retry: Option<Duration>) -> Self {
-        self.config.endpoint_retry = retry;
+    /// Sets after what time clients reconnect when their stream has ended. For each stream a time is
+    /// drawn from the range, and its endpoint event has it in a `retry:` field in milliseconds, so
+    /// that the clients of a server that restarts do not all come back at the same moment. Bounds
+    /// are rounded down to whole milliseconds; they must be from 1 ms to one day. Default: no such
+    /// field.
+    ///
+    /// Browsers and the client of the TypeScript SDK reconnect by themselves, and obey it. The client
+    /// of the Python SDK ignores it. Clients of the Go and the Java SDK treat a field that they do
+    /// not know as an error and cannot connect, so set it only if there are none.
+    /// The guide `reconnection` of the adapters says more.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mcp_sse_core::Config;
+    /// let seconds = Duration::from_secs;
+    /// let config = Config::builder().retry(seconds(1)..=seconds(5)).build()?;
+    /// assert_eq!(config.retry(), Some(seconds(1)..=seconds(5)));
+    /// assert!(Config::builder().retry(seconds(5)..=seconds(1)).build().is_err());
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    pub fn retry(mut self, range: RangeInclusive<Duration>) -> Self {
+        let [low, high] = [range.start(), range.end()]
+            .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.config.retry = self.jitter("retry", low, high, DAY_SECONDS * 1_000, "ms");
+        self
+    }
+
+    /// Sets after how many seconds a client may repeat a request that was answered 503. For each
+    /// such answer a number is drawn from the range, and its `Retry-After` field has it, so that
+    /// clients that were refused together do not come back together. Bounds must be from 1 to
+    /// 86,400, one day. Default: `1..=1`. Where a rate is exceeded, the field has the time until the
+    /// rate allows the next request instead.
+    ///
+    /// ```
+    /// # use mcp_sse_core::Config;
+    /// let config = Config::builder().retry_after(1..=5).build()?;
+    /// assert_eq!(config.retry_after(), 1..=5);
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    // The default is a range of one: a refused client that could be served after a second should not
+    // wait longer unless the operator knows of a crowd, and equal requests get equal bytes.
+    pub fn retry_after(mut self, seconds: RangeInclusive<u64>) -> Self {
+        let (low, high) = seconds.into_inner();
+        if let Some(range) = self.jitter("retry_after", low, high, DAY_SECONDS, "s") {
+            self.config.retry_after = range;
+        }
         self
     }
 
@@ -661,10 +725,44 @@ impl ConfigBuilder {
                 self.report(ConfigError::BelowMinimum { setting, minimum: 1, unit: "ms" });
             }
         }
+        let Timeouts { drain_spread, shutdown_grace, .. } = self.config.timeouts;
+        if let (Some(spread), Some(grace)) = (drain_spread, shutdown_grace)
+            && spread > grace
+        {
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            self.report(ConfigError::AboveOther {
+                setting: "drain_spread",
+                value: Some(millis(spread)),
+                other: "shutdown_grace",
+                maximum: millis(grace),
+                unit: "ms",
+            });
+        }
         match self.fault {
             Some(fault) => Err(fault),
             None => Ok(self.config),
         }
+    }
+
+    /// The range from `low` to `high`, if both are from 1 to `maximum` and in this order.
+    fn jitter(
+        &mut self,
+        setting: &'static str,
+        low: u64,
+        high: u64,
+        maximum: u64,
+        unit: &'static str,
+    ) -> Option<JitterRange> {
+        if low > high {
+            self.report(ConfigError::EmptyRange { setting, low, high, unit });
+        } else if low < 1 {
+            self.report(ConfigError::BelowMinimum { setting, minimum: 1, unit });
+        } else if high > maximum {
+            self.report(ConfigError::AboveMaximum { setting, maximum, unit });
+        } else {
+            return Some(JitterRange { low, high });
+        }
+        None
     }
 
     fn require_path(&mut self, setting: &'static str, path: &str) {

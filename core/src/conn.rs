@@ -13,16 +13,18 @@ use crate::arena::Key;
 use crate::config::Config;
 use crate::event::Interest;
 use crate::exchange::ResponseHead;
-use crate::http1::{BodyDecoder, HeadScanner};
+use crate::http1::{BodyDecoder, HeadScanner, Method};
 use crate::jsonrpc::Message;
 use crate::limits::{Limits, within};
 use crate::outbox::Outbox;
 use crate::peer::{AddressKey, Peer};
 use crate::policy::cors::CorsOrigin;
+use crate::principal::Principal;
 use crate::request::{Action, Unread};
 use crate::route::Route;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
+use crate::trace_context::TraceParent;
 
 pub(crate) struct Conn {
     pub(crate) peer: Peer,
@@ -42,10 +44,9 @@ pub(crate) struct Conn {
     pub(crate) cors_origin: CorsOrigin,
     /// The client's address: the peer's, or the one that a trusted proxy names.
     pub(crate) client: Option<IpAddr>,
-    /// The route of the request at hand, and the session that it is for. For the log.
-    pub(crate) route: Option<Route>,
-    pub(crate) session: Option<Key>,
-    /// Since when the connection waits for a request or for its end; meaningful only while it does.
+    /// The request at hand, for the log.
+    pub(crate) request: RequestInfo,
+    /// Since when the connection waits for a request or for its end; while it has a request, since when.
     pub(crate) waiting_since: Time,
     /// When the stall timer was armed; meaningful only while something is queued.
     pub(crate) stalled_since: Time,
@@ -66,6 +67,22 @@ pub(crate) struct Conn {
     pub(crate) tickets: u32,
 }
 
+/// What log records show of the request at hand. Without a `method` there is none, or its head could not be
+/// read.
+#[derive(Debug, Default)]
+pub(crate) struct RequestInfo {
+    pub(crate) method: Option<Method>,
+    pub(crate) route: Option<Route>,
+    /// The session of this shard that the request is for, or that it has opened.
+    pub(crate) session: Option<Key>,
+    pub(crate) principal: Option<Principal>,
+    pub(crate) traceparent: Option<TraceParent>,
+    /// The length of the body, once all of it has arrived.
+    pub(crate) body_bytes: u32,
+    /// Whether the request has been received and not been answered.
+    pub(crate) unanswered: bool,
+}
+
 /// Where a connection is. Every timer of the phase role belongs to one of these.
 pub(crate) enum ConnPhase {
     /// Waiting for a request head, or in the middle of one.
@@ -76,8 +93,9 @@ pub(crate) enum ConnPhase {
     Locating(Box<Unlocated>),
     /// The body of a post is coming in.
     Body { decoder: BodyDecoder, body: Vec<u8>, target: PostTarget },
-    /// A complete post waits for room in its session.
-    Held { session: Key, message: Message },
+    /// A complete post waits for room in its session. Boxed, so that connections are small; the memory formula
+    /// has room for one boxed action or message.
+    Held { session: Key, message: Box<Message> },
     /// A whole request is acted on: during one call of a method of `Server`, or until its ticket is answered.
     Awaiting,
     /// The rest of a refused request is read and thrown away.
@@ -194,8 +212,7 @@ impl Conn {
             reply: Reply::CLOSE,
             cors_origin: CorsOrigin::Off,
             client: peer.ip(),
-            route: None,
-            session: None,
+            request: RequestInfo::default(),
             waiting_since: Time::ZERO,
             stalled_since: Time::ZERO,
             counted: 0,

@@ -7,7 +7,9 @@ use crate::error_text::error_text;
 /// A source of unpredictable bytes, given to [`Server::new`](crate::Server::new).
 ///
 /// Adapters use the generator of the operating system; tests use a seeded one, which makes a whole
-/// run reproducible. The server takes 18 bytes for each new session.
+/// run reproducible. The server takes 18 bytes for each new session, and 8 more
+/// for the time in its [`retry`](crate::ConfigBuilder::retry) field, if that is drawn. If
+/// [`retry_after`](crate::ConfigBuilder::retry_after) is a range, it takes 8 bytes once.
 ///
 /// ```
 /// use mcp_sse_core::{Config, Entropy, EntropyUnavailable, Server, Time};

@@ -44,6 +44,7 @@ macro_rules! faults {
         /// assert_eq!(Fault::BodyTooLarge.disposition(), Disposition::Close);
         /// assert_eq!(Fault::Stalled.status(), None); // the connection is closed without an answer
         /// assert_eq!(Fault::NotFound.name(), "NotFound");
+        /// assert_eq!(Fault::NotFound.label(), "not_found");
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
@@ -74,10 +75,16 @@ macro_rules! faults {
                 match self { $( Self::$name => $($text)? $(http1::Error::$error.text())?, )+ }
             }
 
-            /// The name of the variant, for logs and for labels of metrics.
+            /// The name of the variant.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$name => stringify!($name), )+ }
+            }
+
+            /// The name of the variant in `snake_case`, for log records and for labels of metrics.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $( Self::$name => const { &SnakeCase::of(stringify!($name)) }.as_str(), )+ }
             }
         }
 
@@ -87,6 +94,38 @@ macro_rules! faults {
             }
         }
     };
+}
+
+/// The name of a variant in `snake_case`, made while the crate is compiled.
+struct SnakeCase {
+    octets: [u8; 48],
+    len: usize,
+}
+
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time, where a panic is an error")]
+impl SnakeCase {
+    const fn of(name: &str) -> Self {
+        let name = name.as_bytes();
+        let mut snake = Self { octets: [0; 48], len: 0 };
+        let mut at = 0;
+        while at < name.len() {
+            if name[at].is_ascii_uppercase() && at > 0 {
+                snake.octets[snake.len] = b'_';
+                snake.len += 1;
+            }
+            snake.octets[snake.len] = name[at].to_ascii_lowercase();
+            snake.len += 1;
+            at += 1;
+        }
+        snake
+    }
+
+    const fn as_str(&self) -> &str {
+        match core::str::from_utf8(self.octets.split_at(self.len).0) {
+            Ok(name) => name,
+            Err(_) => "",
+        }
+    }
 }
 
 faults! {
@@ -297,12 +336,19 @@ pub struct Expired;
 
 error_text!(Expired, |_| "the ticket has expired");
 
+/// Tokens were replaced in a server that has no static tokens.
+/// [`Server::replace_tokens`](crate::Server::replace_tokens) returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoStaticTokens;
+
+error_text!(NoStaticTokens, |_| "the server does not authorize requests by static tokens");
+
 /// What is invalid in a configuration. [`ConfigBuilder::build`](crate::ConfigBuilder::build)
 /// returns it.
 ///
 /// In all variants `setting` is the name of a method of [`ConfigBuilder`](crate::ConfigBuilder), or
 /// of a field of [`Limits`](crate::Limits) or [`Timeouts`](crate::Timeouts), and `unit` is the unit
-/// of the numbers: `"bytes"`, `"ms"`, `"fields"` or `"paths"`.
+/// of the numbers: `"bytes"`, `"ms"`, `"s"`, `"fields"` or `"paths"`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -370,6 +416,17 @@ pub enum ConfigError {
         /// The unit of the number.
         unit: &'static str,
     },
+    /// The first bound of a range is above the second.
+    EmptyRange {
+        /// The setting.
+        setting: &'static str,
+        /// The first bound.
+        low: u64,
+        /// The second bound.
+        high: u64,
+        /// The unit of both.
+        unit: &'static str,
+    },
     /// A number is larger than that of another setting, so that it could never be reached.
     AboveOther {
         /// The setting.
@@ -394,6 +451,7 @@ impl ConfigError {
             | Self::Invalid { setting, .. }
             | Self::BelowMinimum { setting, .. }
             | Self::AboveMaximum { setting, .. }
+            | Self::EmptyRange { setting, .. }
             | Self::AboveOther { setting, .. } => Some(*setting),
             Self::InvalidRange { .. } => Some("trusted_proxy"),
             Self::AnyOriginWithCredentials => Some("cors_origin"),
@@ -430,6 +488,10 @@ impl fmt::Display for ConfigError {
             Self::AboveMaximum { setting, maximum, unit } => {
                 write!(f, "{setting} must be at most {maximum} {unit}")
             }
+            Self::EmptyRange { setting, low, high, unit } => write!(
+                f,
+                "{setting} must not begin with {low} {unit} and end with {high} {unit}: the smaller comes first"
+            ),
             Self::AboveOther { setting, value, other, maximum, unit } => {
                 match value {
                     Some(value) => write!(f, "{setting} ({value} {unit})")?,
@@ -456,6 +518,18 @@ mod tests {
                 assert_eq!(fault.disposition(), Disposition::Close, "{fault:?} has no answer");
             }
             assert!(!fault.text().is_empty() && fault.text().is_ascii(), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct_and_in_snake_case() {
+        assert_eq!(Fault::NotJsonRpc.label(), "not_json_rpc");
+        assert_eq!(Fault::BodiesPerAddressFull.label(), "bodies_per_address_full");
+        let labels: alloc::collections::BTreeSet<_> =
+            Fault::ALL.iter().map(|fault| fault.label()).collect();
+        assert_eq!(labels.len(), Fault::ALL.len());
+        for label in labels {
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{label}");
         }
     }
 

@@ -21,6 +21,7 @@ use crate::session_ref::SessionRef;
 use crate::time::Time;
 use crate::timers::TimerKind;
 use crate::token::ShardId;
+use crate::trace_context::{self, TraceParent};
 
 macro_rules! handle {
     ($(#[$doc:meta])+ $name:ident $letter:literal) => {
@@ -330,7 +331,8 @@ pub enum LookupAnswer {
 /// The phase of a server's life. [`Server::phase`](crate::Server::phase) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerPhase {
-    /// The server accepts connections and requests.
+    /// The server accepts connections and requests. A shutdown may have been asked for and wait for
+    /// [`Timeouts::drain_delay`](crate::Timeouts::drain_delay).
     Running,
     /// The server is shutting down: requests in progress may finish, and remaining connections are
     /// closed at `until`.
@@ -360,6 +362,9 @@ pub enum CloseReason {
     /// The session's lifetime is over
     /// ([`Timeouts::session_lifetime`](crate::Timeouts::session_lifetime)).
     Expired,
+    /// The token with which the session was opened is no longer valid
+    /// ([`Server::replace_tokens`](crate::Server::replace_tokens)).
+    TokenRemoved,
     /// The server is shutting down.
     Shutdown,
     /// The client violated the protocol on its stream.
@@ -383,6 +388,30 @@ impl Event {
     }
 }
 
+impl CloseReason {
+    /// The name of the variant in `snake_case`, for log records and for labels of metrics. That of
+    /// [`Fault`](Self::Fault) is the [label of the fault](Fault::label).
+    ///
+    /// ```
+    /// # use mcp_sse_core::{CloseReason, Fault};
+    /// assert_eq!(CloseReason::Peer.label(), "peer");
+    /// assert_eq!(CloseReason::Fault(Fault::StreamInput).label(), "stream_input");
+    /// ```
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Application => "application",
+            Self::Stalled => "stalled",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::TokenRemoved => "token_removed",
+            Self::Shutdown => "shutdown",
+            Self::Fault(fault) => fault.label(),
+        }
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -391,6 +420,7 @@ impl fmt::Display for CloseReason {
             Self::Stalled => f.write_str("the client takes no bytes"),
             Self::Idle => f.write_str("idle for too long"),
             Self::Expired => f.write_str("its lifetime is over"),
+            Self::TokenRemoved => f.write_str("its token was removed"),
             Self::Shutdown => f.write_str("shutting down"),
             Self::Fault(fault) => fmt::Display::fmt(fault, f),
         }
@@ -401,7 +431,9 @@ impl fmt::Display for CloseReason {
 /// [`Server::deliver`](crate::Server::deliver) of that shard.
 #[derive(Debug)]
 pub struct ForwardedPost {
-    pub(crate) claim: SessionRef,
+    /// Boxed, so that an event is small. The connection that waits for the outcome has no boxed action, so
+    /// the memory formula has room for it.
+    pub(crate) claim: Box<SessionRef>,
     pub(crate) message: Message,
 }
 
@@ -571,6 +603,16 @@ impl RequestHead {
         let fields = self.fields().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
         let token = bearer_token(fields.map(|(_, value)| value)).ok()??;
         core::str::from_utf8(token).ok()
+    }
+
+    /// The position of the request in a distributed trace: the value of its field `traceparent`.
+    /// `None` if there is no such field, more than one, or an invalid one.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<TraceParent> {
+        let named = |(name, value): (&str, _)| {
+            name.eq_ignore_ascii_case(trace_context::FIELD).then_some(value)
+        };
+        TraceParent::of_fields(self.fields().filter_map(named))
     }
 
     fn part(&self, at: usize) -> &[u8] {

@@ -41,6 +41,8 @@ pub(crate) use string::fingerprint;
 pub use string::same_id;
 use string::{decode, is_id};
 
+use crate::trace_context::TraceParent;
+
 /// The error codes of JSON-RPC 2.0 (section 5.1) that a transport or a server uses.
 pub mod code {
     /// The text is not exactly one JSON value in UTF-8.
@@ -238,6 +240,7 @@ pub struct Message {
     kind: Kind,
     id: Option<Range<u32>>,
     method: MethodText,
+    traceparent: Option<TraceParent>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -264,6 +267,15 @@ impl Message {
     /// The errors of [`Envelope::read`], together with the body. A body of 4 GiB or more is
     /// [`Invalid::Parse`].
     pub fn read(body: Vec<u8>, nesting_max: Option<usize>) -> Result<Self, (Invalid, Vec<u8>)> {
+        Self::read_traced(body, nesting_max, None)
+    }
+
+    /// Like [`read`](Self::read), with a position in a distributed trace.
+    pub(crate) fn read_traced(
+        body: Vec<u8>,
+        nesting_max: Option<usize>,
+        traceparent: Option<TraceParent>,
+    ) -> Result<Self, (Invalid, Vec<u8>)> {
         if u32::try_from(body.len()).is_err() {
             return Err((Invalid::parse("a text of 4 GiB or more"), body));
         }
@@ -282,7 +294,7 @@ impl Message {
             Some(Cow::Borrowed(method)) => MethodText::InBody(range_in(&text, method)),
             Some(Cow::Owned(method)) => MethodText::Decoded(method.into()),
         };
-        Ok(Self { text, kind, id, method })
+        Ok(Self { text, kind, id, method, traceparent })
     }
 
     /// The kind of the message.
@@ -358,6 +370,21 @@ impl Message {
         }
         let params = member(&self.text, "params")?;
         member(params, "requestId").filter(|id| is_id(id))
+    }
+
+    /// The position of the message's post in a distributed trace, as the client stated it in the field
+    /// `traceparent` of the request. `None` if the request had no such field, more than one, or an
+    /// invalid one. It is not read from the message: `_meta` is MCP's own.
+    #[must_use]
+    pub const fn traceparent(&self) -> Option<TraceParent> {
+        self.traceparent
+    }
+
+    /// The message with this position in a distributed trace, for messages that the application has
+    /// parsed itself.
+    #[must_use]
+    pub fn with_traceparent(self, traceparent: Option<TraceParent>) -> Self {
+        Self { traceparent, ..self }
     }
 
     /// The bytes of the message as they were received.

@@ -105,9 +105,11 @@ pub mod guide;
 mod health_extras;
 pub mod http1;
 mod instance_id;
+mod jitter;
 pub mod jsonrpc;
 mod limits;
 mod line_throttle;
+mod log_values;
 mod metrics;
 mod outbox;
 mod peer;
@@ -125,10 +127,11 @@ mod testing;
 mod time;
 mod timers;
 mod token;
+mod trace_context;
 
 pub use config::{Authorization, Config, ConfigBuilder};
 pub use entropy::{Entropy, EntropyUnavailable};
-pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, SendError};
+pub use error::{AcceptError, ConfigError, Disposition, Expired, Fault, NoStaticTokens, SendError};
 pub use event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
     LookupAnswer, LookupTicket, Outcome, PostTicket, QueuedPostId, Reach, Refusal, RequestHead,
@@ -155,3 +158,4 @@ pub use time::Clock;
 pub use time::Time;
 pub use timers::TimerKind;
 pub use token::{SessionToken, ShardId, TokenError};
+pub use trace_context::TraceParent;

@@ -564,7 +564,16 @@ settings! {
         /// Reading and discarding input after the last answer of a connection, before the connection
         /// is closed, so that a TCP reset does not destroy the answer. Default: 2 s.
         pub linger: Option<Duration> = Some(Duration::from_secs(2)),
-        /// Time from the start of a shutdown until all connections are closed. Default: 5 s.
+        /// Time from when a shutdown is asked for until it begins. The server goes on as before, but
+        /// `/ready` is answered 503, so that a load balancer can notice and send new clients
+        /// elsewhere. `None` and zero begin at once. Default: `None`.
+        pub drain_delay: Option<Duration> = None,
+        /// Time over which a shutdown spreads the ends of sessions without requests in flight, so
+        /// that their clients do not all come back at the same moment. The first ends at once, and
+        /// the others follow at equal intervals. Posts are answered 503 meanwhile. It cannot be above
+        /// `shutdown_grace`. `None` and zero end all of them at once. Default: `None`.
+        pub drain_spread: Option<Duration> = None,
+        /// Time from the beginning of a shutdown until all connections are closed. Default: 5 s.
         pub shutdown_grace: Option<Duration> = Some(Duration::from_secs(5)),
         /// Time without a post after which a session is closed. Default: `None`.
         pub session_idle: Option<Duration> = None,

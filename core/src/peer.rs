@@ -1,9 +1,12 @@
-//! The peer of a connection, and the local address at which the connection arrived.
+//! The peer of a connection, and whether the connection arrived at a loopback address.
+//!
+//! The local address itself is not kept: each connection would take 32 bytes more.
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
-/// The remote and the local address of an accepted connection, and whether it uses TLS.
+/// The remote address of an accepted connection, whether it arrived at a loopback address, and whether it
+/// uses TLS.
 /// [`Server::accept`](crate::Server::accept) takes it.
 ///
 /// ```
@@ -17,7 +20,8 @@ use core::net::{IpAddr, SocketAddr};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    addresses: Option<(SocketAddr, SocketAddr)>,
+    remote: Option<SocketAddr>,
+    loopback: bool,
     secure: bool,
 }
 
@@ -25,13 +29,14 @@ impl Peer {
     /// Makes a peer that connected by TCP from `remote` to `local`.
     #[must_use]
     pub const fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
-        Self { addresses: Some((remote, local)), secure: false }
+        let loopback = local.ip().to_canonical().is_loopback();
+        Self { remote: Some(remote), loopback, secure: false }
     }
 
     /// Makes a peer on this machine without an address: a Unix socket, a pipe, a test.
     #[must_use]
     pub const fn local() -> Self {
-        Self { addresses: None, secure: false }
+        Self { remote: None, loopback: true, secure: false }
     }
 
     /// Marks the connection as TLS. Its request targets have the scheme `https`.
@@ -48,15 +53,15 @@ impl Peer {
 
     /// The address and port of the peer; `None` for [`local`](Self::local).
     #[must_use]
-    pub fn remote(&self) -> Option<SocketAddr> {
-        self.addresses.map(|(remote, _)| remote)
+    pub const fn remote(&self) -> Option<SocketAddr> {
+        self.remote
     }
 
     /// Whether the connection arrived at a loopback address, where only loopback host names are
     /// allowed by default. True for [`local`](Self::local).
     #[must_use]
-    pub fn arrived_on_loopback(&self) -> bool {
-        self.addresses.is_none_or(|(_, local)| local.ip().to_canonical().is_loopback())
+    pub const fn arrived_on_loopback(&self) -> bool {
+        self.loopback
     }
 
     /// The IP address of the peer in canonical form.
@@ -67,8 +72,8 @@ impl Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addresses {
-            Some((remote, _)) => fmt::Display::fmt(&remote, f),
+        match self.remote {
+            Some(remote) => fmt::Display::fmt(&remote, f),
             None => f.write_str("local"),
         }
     }

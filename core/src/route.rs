@@ -65,7 +65,20 @@ impl Route {
             Self::Metadata => "metadata",
             Self::Health => "health",
             Self::Ready => "ready",
-            Self::Unknown => "no route",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// What is requested, in a sentence of the log.
+    pub(crate) const fn noun(self) -> &'static str {
+        match self {
+            Self::Stream(_) => "an event stream",
+            Self::Message(_) => "a message",
+            Self::Index => "the index page",
+            Self::Metadata => "the resource metadata",
+            Self::Health => Paths::HEALTH,
+            Self::Ready => Paths::READY,
+            Self::Unknown => "an unknown path",
         }
     }
 }

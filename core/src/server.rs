@@ -12,6 +12,7 @@
 //!
 //! - `server/dispatch.rs`: from bytes to a request head, and from the head to what it asks for.
 //! - `server/authorize.rs`: whether the request may proceed.
+//! - `server/tokens.rs`: replacing the static tokens, and the sessions whose token was removed.
 //! - `server/admission.rs`: whether there is room for it, and whether a rate allows it.
 //! - `server/bodies.rs`: request bytes in memory, in all and by address.
 //! - `server/post.rs`: a post's body and envelope, and its message's way to the application.
@@ -21,8 +22,10 @@
 //! - `server/output.rs`: what is queued for a peer, and what has left.
 //! - `server/output_budget.rs`: the budget that all output queues share.
 //! - `server/lifecycle.rs`: the phases of a connection, from request to request and to its end.
-//! - `server/deadlines.rs`: timers, and the shutdown.
+//! - `server/deadlines.rs`: timers.
+//! - `server/shutdown.rs`: the shutdown, from its delay to the end of its grace.
 //! - `server/refuse.rs`: from a fault to an answer, a counter and the log.
+//! - `server/records.rs`: what the log says about each request and each session.
 //! - `server/check.rs`: what must hold between all of these.
 
 mod admission;
@@ -37,8 +40,11 @@ mod output;
 mod output_budget;
 mod post;
 mod queue;
+mod records;
 mod refuse;
+mod shutdown;
 mod stream;
+mod tokens;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -49,7 +55,7 @@ use crate::config::Config;
 use crate::conn::{Conn, Stage};
 use crate::counter::Counter;
 use crate::entropy::Entropy;
-use crate::error::{AcceptError, Expired, Fault, SendError};
+use crate::error::{AcceptError, Expired, Fault, NoStaticTokens, SendError};
 use crate::event::{
     AuthTicket, CloseReason, ConnId, Deadline, Delivery, Event, ForwardedPost, Interest,
     LookupAnswer, LookupTicket, Outcome, PostTicket, Reach, ServerPhase, SessionId, SessionLookup,
@@ -58,10 +64,12 @@ use crate::event::{
 use crate::exchange::{Exchange, ResponseHead};
 use crate::health_extras::HealthExtras;
 use crate::http1::{BodyLimits, HeadLimits};
+use crate::jitter::Jitter;
 use crate::line_throttle::LineThrottle;
 use crate::metrics::Metrics;
 use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
+use crate::policy::bearer::StaticTokens;
 use crate::principal_table::{PrincipalTable, Rates};
 use crate::session::{SessionState, SessionView};
 use crate::sse::Frame;
@@ -69,7 +77,10 @@ use crate::time::Time;
 use crate::timers::Timers;
 
 pub(crate) use queue::Forward;
+use shutdown::IdleSessions;
 use stream::SessionLines;
+pub(crate) use tokens::TokenSerial;
+use tokens::TokenSerials;
 
 /// The MCP HTTP+SSE server transport of one shard, as a state machine.
 ///
@@ -119,6 +130,7 @@ pub struct Server {
     body_addresses: Counter<AddressKey>,
     session_rates: Rates<AddressKey>,
     principals: PrincipalTable,
+    token_serials: TokenSerials,
     /// For each fault, the lines of the log about requests that were refused with it.
     fault_lines: [LineThrottle; Fault::ALL.len()],
     session_lines: SessionLines,
@@ -134,6 +146,12 @@ pub struct Server {
     /// How many sessions and connections other shards have.
     elsewhere: (u32, u32),
     phase: ServerPhase,
+    /// When a shutdown that was asked for begins, while the server is still running.
+    drain_at: Option<Time>,
+    /// What is idle during a shutdown, and ends little by little.
+    idle_sessions: IdleSessions,
+    /// What `Retry-After` is drawn from.
+    retry_after: Jitter,
 }
 
 /// A list whose capacity is above this gives its memory back when it is empty.
@@ -162,6 +180,7 @@ impl Server {
             head_limits: config.limits.head(),
             body_limits: config.limits.body(),
             sessions: Arena::of_shard(config.shard),
+            token_serials: TokenSerials::new(&config.authorization),
             config,
             entropy,
             started: now,
@@ -190,6 +209,9 @@ impl Server {
             metrics: Metrics::default(),
             elsewhere: (0, 0),
             phase: ServerPhase::Running,
+            drain_at: None,
+            idle_sessions: IdleSessions::default(),
+            retry_after: Jitter::default(),
         }
     }
 
@@ -705,16 +727,62 @@ impl Server {
         self.health_extras = extras;
     }
 
+    /// Replaces the static tokens of [`Authorization::Static`](crate::Authorization::Static), for example after a
+    /// change of the file that they are from.
+    ///
+    /// From here on, requests are accepted with the new tokens only. Sessions that were opened with a token that is
+    /// not among them, or that belongs to another principal now, end with [`CloseReason::TokenRemoved`]: they take no
+    /// further posts and frames, and end when what is queued has left. The other sessions stay, also those of
+    /// a principal that has lost another token. A post whose head was accepted before is still accepted.
+    ///
+    /// One call looks at a limited number of sessions. [`poll_timeout`](Self::poll_timeout) is then due at once, and
+    /// [`handle_timeout`](Self::handle_timeout) looks at further ones, so that other clients need not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`NoStaticTokens`] if the configuration has no static tokens. Nothing has changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_core::{Authorization, Config, Server, StaticTokens, Time};
+    ///
+    /// # let entropy = Box::new(|dest: &mut [u8]| { dest.fill(1); Ok(()) });
+    /// let before = StaticTokens::builder().token("alice", "first").build()?;
+    /// let config = Config::builder().authorization(Authorization::Static(before)).build()?;
+    /// let mut server = Server::new(config, entropy, Time::ZERO);
+    /// // While clients change over, both are valid. Later, the first is removed.
+    /// let both = StaticTokens::builder().token("alice", "first").token("alice", "second");
+    /// server.replace_tokens(both.build()?, Time::ZERO)?;
+    /// let after = StaticTokens::builder().token("alice", "second").build()?;
+    /// server.replace_tokens(after, Time::ZERO)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_tokens(
+        &mut self,
+        tokens: StaticTokens,
+        now: Time,
+    ) -> Result<(), NoStaticTokens> {
+        self.advance(now);
+        let replaced = self.take_tokens(tokens);
+        self.settle();
+        replaced
+    }
+
     /// Stops serving, in order.
     ///
-    /// No connection is accepted from here on and idle ones close. Requests under way are answered;
-    /// sessions with requests in flight go on until those have their answers, the others end at
-    /// once: what is queued leaves, then the stream ends. When the grace
-    /// ([`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace)) is over, or at
-    /// [`abort`](Self::abort), the rest is cut. [`Event::Drained`] follows when no connection is left.
+    /// With [`Timeouts::drain_delay`](crate::Timeouts::drain_delay) the server goes on as before for that
+    /// time, and is only not ready: `/ready` is answered 503. Then the shutdown begins.
+    ///
+    /// From then on no connection is accepted and idle ones close. Requests under way are answered;
+    /// sessions with requests in flight go on until those have their answers. The others end at once, or
+    /// spread over [`Timeouts::drain_spread`](crate::Timeouts::drain_spread): what is queued leaves, then
+    /// the stream ends. When the grace ([`Timeouts::shutdown_grace`](crate::Timeouts::shutdown_grace)) is
+    /// over, or at [`abort`](Self::abort), the rest is cut. [`Event::Drained`] follows when no connection is
+    /// left.
     ///
     /// A server that is stopping already goes on as it does: calling this again changes nothing, and
-    /// does not lengthen the grace.
+    /// does not lengthen the delay or the grace.
     ///
     /// # Examples
     ///
@@ -731,9 +799,7 @@ impl Server {
     /// ```
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
-        if self.phase == ServerPhase::Running {
-            self.drain();
-        }
+        self.begin_shutdown();
         self.settle();
     }
 
@@ -761,7 +827,12 @@ impl Server {
     pub fn abort(&mut self, now: Time) {
         self.advance(now);
         if self.phase != ServerPhase::Drained {
-            log::info!("stopping at once: {} connections are cut", self.conns.len());
+            log::info!(
+                event = "shutdown_aborted",
+                shard = self.config.shard,
+                connections = self.conns.len();
+                "the server stops at once: {} connections are cut", self.conns.len()
+            );
             self.cut_everything();
         }
         self.settle();
@@ -968,10 +1039,7 @@ impl Server {
                 *list = VecDeque::new();
             }
         }
-        if self.conns.len() == 0 && matches!(self.phase, ServerPhase::Draining { .. }) {
-            self.phase = ServerPhase::Drained;
-            self.events.push_back(Event::Drained);
-        }
+        self.end_shutdown_if_drained();
         #[cfg(test)]
         self.check();
     }

@@ -26,6 +26,7 @@ use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
 use crate::principal::Principal;
 use crate::route::Service;
+use crate::server::TokenSerial;
 use crate::session_ref::SessionRef;
 use crate::time::Time;
 use crate::token::Secret;
@@ -36,14 +37,20 @@ pub(crate) struct SessionState {
     pub(crate) conn: Key,
     pub(crate) service: Service,
     pub(crate) principal: Option<Principal>,
+    /// The static token with which it was opened.
+    pub(crate) token: Option<TokenSerial>,
     pub(crate) address: Option<AddressKey>,
     secret: Secret,
     /// The time at which the session was opened.
     pub(crate) opened: Time,
     /// Number of accepted posts, for the log.
     pub(crate) messages_received: u64,
+    /// The bytes of their messages, for the log.
+    pub(crate) bytes_received: u64,
     /// Number of queued frames, for the log.
     pub(crate) frames_sent: u64,
+    /// The bytes of these frames on the wire, for the log.
+    pub(crate) bytes_sent: u64,
     /// Set when the session is ending: it takes no more frames and no more posts.
     pub(crate) ending: Option<CloseReason>,
     /// Messages in the event queue that the application has not polled, and their bytes.
@@ -126,11 +133,14 @@ impl SessionState {
             conn,
             service,
             principal,
+            token: None,
             address,
             secret,
             opened,
             messages_received: 0,
+            bytes_received: 0,
             frames_sent: 0,
+            bytes_sent: 0,
             ending: None,
             unpolled: MessageTotals::default(),
             backlog: MessageTotals::default(),
@@ -200,6 +210,7 @@ impl SessionState {
     /// Records that a message was put into the event queue.
     pub(crate) fn admitted(&mut self, len: u64) {
         self.messages_received += 1;
+        self.bytes_received += len;
         self.unpolled.messages += 1;
         self.unpolled.bytes += len;
     }

@@ -2,10 +2,13 @@
 //! and captured log lines. Compiled for tests only.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt::Debug;
+
+use log::LevelFilter;
+use log::kv::{self, Key, Value};
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 
@@ -14,36 +17,110 @@ thread_local! {
 }
 
 thread_local! {
-    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    static CAPTURED: RefCell<Option<(LevelFilter, Vec<LogRecord>)>> = const { RefCell::new(None) };
 }
 
-/// A logger that captures the lines of threads that asked for it.
+/// A captured record of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogRecord {
+    pub(crate) level: log::Level,
+    pub(crate) sentence: String,
+    /// Keys and values, in their order: a number as itself, anything else in quotes, and null.
+    pub(crate) keys: Vec<(String, String)>,
+}
+
+impl LogRecord {
+    fn of(record: &log::Record<'_>) -> Self {
+        struct Pairs(Vec<(String, String)>);
+        impl<'kvs> kv::VisitSource<'kvs> for Pairs {
+            fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+                let mut written = String::new();
+                value.visit(Written(&mut written))?;
+                self.0.push((key.as_str().into(), written));
+                Ok(())
+            }
+        }
+        let mut pairs = Pairs(Vec::new());
+        record.key_values().visit(&mut pairs).expect("never fails");
+        let sentence = record.args().to_string();
+        Self { level: record.level(), sentence, keys: pairs.0 }
+    }
+
+    /// The value of `event`, without quotes.
+    pub(crate) fn event(&self) -> &str {
+        self.value("event").trim_matches('"')
+    }
+
+    /// The value of a key, which is there.
+    #[track_caller]
+    pub(crate) fn value(&self, key: &str) -> &str {
+        let found = self.keys.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| &**value).unwrap_or_else(|| panic!("no {key} in {self:?}"))
+    }
+
+    /// All keys whose value is not null, as `key=value` with spaces between.
+    pub(crate) fn pairs(&self) -> String {
+        let known = self.keys.iter().filter(|(_, value)| value != "null");
+        known.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Writes a value such that its type can be seen.
+struct Written<'a>(&'a mut String);
+
+impl<'v> kv::VisitValue<'v> for Written<'_> {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        self.visit_str(&value.to_string())
+    }
+    fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
+        *self.0 = format!("{value:?}");
+        Ok(())
+    }
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        *self.0 = value.to_string();
+        Ok(())
+    }
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        *self.0 = "null".into();
+        Ok(())
+    }
+}
+
+/// A logger that captures the records of threads that asked for it.
 struct CapturedLog;
 
 impl log::Log for CapturedLog {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        LINES.with_borrow(Option::is_some)
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        CAPTURED.with_borrow(|captured| {
+            captured.as_ref().is_some_and(|(level, _)| metadata.level() <= *level)
+        })
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        LINES.with_borrow_mut(|lines| {
-            if let Some(lines) = lines {
-                lines.push(format!("{} {}", record.level(), record.args()));
-            }
-        });
+        if self.enabled(record.metadata()) {
+            let record = LogRecord::of(record);
+            CAPTURED.with_borrow_mut(|captured| captured.as_mut().expect("enabled").1.push(record));
+        }
     }
 
     fn flush(&self) {}
 }
 
-/// The lines that `run` logs on this thread at level info and above.
-pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
-    // Another test may have set the logger already.
+/// The records that `run` logs on this thread at `level` and above.
+pub(crate) fn records_in(level: LevelFilter, run: impl FnOnce()) -> Vec<LogRecord> {
+    // Another test may have set the logger already. The level of other tests may be another one, so it is
+    // compared for each thread.
     let _ = log::set_logger(&CapturedLog);
-    log::set_max_level(log::LevelFilter::Info);
-    LINES.set(Some(Vec::new()));
+    log::set_max_level(LevelFilter::Trace);
+    CAPTURED.set(Some((level, Vec::new())));
     run();
-    LINES.take().unwrap_or_default()
+    CAPTURED.take().map(|(_, records)| records).unwrap_or_default()
+}
+
+/// The sentences that `run` logs on this thread at level info and above, each behind its level.
+pub(crate) fn lines_in(run: impl FnOnce()) -> Vec<String> {
+    let records = records_in(LevelFilter::Info, run);
+    records.iter().map(|record| format!("{} {}", record.level, record.sentence)).collect()
 }
 
 /// Counts one step of work, so that tests can compare the work of different inputs: one octet of a

@@ -47,8 +47,13 @@ pub enum TimerKind {
     SessionIdle,
     /// End of the lifetime of a session ([`Timeouts::session_lifetime`]).
     SessionLifetime,
-    /// End of the grace period of a shutdown ([`Timeouts::shutdown_grace`]).
+    /// The next step of a shutdown: its beginning ([`Timeouts::drain_delay`]), the end of an idle
+    /// session ([`Timeouts::drain_spread`]), or the end of its grace period
+    /// ([`Timeouts::shutdown_grace`]).
     Shutdown,
+    /// There are sessions to compare with replaced tokens
+    /// ([`Server::replace_tokens`](crate::Server::replace_tokens)). This is due at once.
+    TokenRemoval,
 }
 
 const LANES: usize = 12;
@@ -98,7 +103,8 @@ impl TimerKind {
             | Self::Hold
             | Self::Forward
             | Self::Linger
-            | Self::Shutdown => Role::Phase,
+            | Self::Shutdown
+            | Self::TokenRemoval => Role::Phase,
             Self::HoldForwarded => Role::ReceivedPost,
             Self::Heartbeat => Role::Heartbeat,
             Self::Stall => Role::Stall,
@@ -127,6 +133,7 @@ impl TimerKind {
             Self::SessionIdle => timeouts.session_idle,
             Self::SessionLifetime => timeouts.session_lifetime,
             Self::Shutdown => timeouts.shutdown_grace,
+            Self::TokenRemoval => None,
         }
     }
 }

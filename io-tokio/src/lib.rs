@@ -55,7 +55,8 @@ pub use mcp_sse_core::{
     Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder, ConfigError, Disposition,
     Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
     RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
-    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, Verdict, http1, jsonrpc, sse,
+    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, TraceParent, Verdict, http1,
+    jsonrpc, sse,
 };
 #[doc(inline)]
 pub use mcp_sse_driver::guide;

@@ -13,6 +13,7 @@ use core::pin::Pin;
 use core::time::Duration;
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -75,6 +76,10 @@ pub enum Listen {
     Bind(SocketAddr),
     /// Several TCP addresses that the adapter binds; the server's address is the first.
     BindAll(Vec<SocketAddr>, Option<Tls>),
+    /// TCP sockets that are bound and listening.
+    Passed(Vec<TcpListener>),
+    /// Unix sockets that are bound and listening.
+    PassedUnix(Vec<UnixListener>),
     /// A Unix socket that the adapter binds at this path, with this file mode or the default.
     Unix(PathBuf, Option<u32>),
     /// A Unix socket with TLS, which no adapter supports.
@@ -244,7 +249,12 @@ impl RunningServer {
     ) -> io::Result<Self> {
         let known = match &listen {
             Listen::Tcp(socket) | Listen::Tls(socket, _) => Some(socket.local_addr()?),
-            Listen::Bind(_) | Listen::BindAll(..) | Listen::Unix(..) | Listen::UnixTls(..) => None,
+            Listen::Passed(sockets) => sockets.iter().find_map(|socket| socket.local_addr().ok()),
+            Listen::Bind(_)
+            | Listen::BindAll(..)
+            | Listen::PassedUnix(_)
+            | Listen::Unix(..)
+            | Listen::UnixTls(..) => None,
         };
         let (handle_sender, handle) = mpsc::channel();
         let (bound_sender, bound) = mpsc::channel();

@@ -4,7 +4,7 @@
 use core::fmt;
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child as Process, ChildStdin, Command, Stdio};
+use std::process::{Child as Process, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -108,6 +108,24 @@ impl ChildProcess {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Waits until the child has exited, and returns its status.
+    ///
+    /// # Panics
+    ///
+    /// If it does not exit in time.
+    #[track_caller]
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        // The thread that reads the child's output ends with it.
+        let ended = loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(ended, mpsc::RecvTimeoutError::Disconnected, "the child's exit");
+        self.process.wait().expect("a process")
     }
 
     /// Prints the child's lines until it ends.

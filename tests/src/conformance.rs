@@ -101,6 +101,8 @@ macro_rules! conformance {
                     shutdown {
                         shutdown_ends_idle_streams_at_once,
                         stalled_reader_is_cut_after_shutdown_grace,
+                        hundred_stalled_readers_end_with_the_shutdown_grace,
+                        result_during_the_shutdown_grace_passes_stalled_readers,
                         abort_cuts_stalled_readers,
                         shutdown_waits_for_requests_in_flight,
                         post_completed_during_shutdown_is_503,

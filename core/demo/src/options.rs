@@ -4,6 +4,7 @@
 //! Does not know: what is served.
 
 mod access;
+mod restarts;
 pub mod values;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,6 +23,7 @@ use crate::banner::Banner;
 use crate::logging::Format;
 use access::Access;
 pub use access::TokensError;
+use restarts::Restarts;
 use values::{CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time};
 
 pub use crate::listen_address::{ListenAddress, NamedAddress};
@@ -85,16 +87,14 @@ pub struct ServeFlags {
     /// Serve with this many threads, each with sockets and sessions of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_workers)]
     workers: usize,
-    /// How long requests in flight may take when the server is stopped (Ctrl-C, SIGTERM), or "off" for
-    /// no limit. A second signal aborts them.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
-    shutdown_grace: TimeFlag,
     /// How much to log to stderr: off, error, warn, info, debug or trace. Only trace logs messages.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     log_level: LevelFilter,
     /// The format of the log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
+    #[command(flatten)]
+    restarts: Restarts,
     #[command(flatten)]
     access: Access,
 }
@@ -239,11 +239,8 @@ impl ServeFlags {
             ..Limits::default().with_body_bytes_max(self.max_body.0)
         };
         self.access.limit(&mut limits);
-        let timeouts = Timeouts {
-            heartbeat: self.heartbeat.0,
-            shutdown_grace: self.shutdown_grace.0,
-            ..Timeouts::default()
-        };
+        let mut timeouts = Timeouts { heartbeat: self.heartbeat.0, ..Timeouts::default() };
+        self.restarts.time(&mut timeouts);
         let mut builder = Config::builder()
             .stream_path(&self.sse_path)
             .message_path(&self.message_path)
@@ -261,7 +258,7 @@ impl ServeFlags {
         {
             builder = builder.allow_host(name);
         }
-        self.access.apply(builder).map_err(FlagError::Tokens)
+        self.access.apply(self.restarts.apply(builder)).map_err(FlagError::Tokens)
     }
 }
 
@@ -331,6 +328,9 @@ fn flag_for(error: &ConfigError) -> Option<&'static str> {
         ("cors_header", "--cors-header"),
         ("heartbeat", "--heartbeat"),
         ("instance_id", "--instance-id"),
+        ("drain_spread", "--drain-spread"),
+        ("retry_after", "--retry-after"),
+        ("retry", "--retry"),
     ];
     known.into_iter().find(|(setting, _)| name.starts_with(setting)).map(|(_, flag)| flag)
 }
@@ -455,6 +455,7 @@ mod tests {
         assert_eq!(said.stream_path(), own.stream_path());
         assert_eq!(said.message_path(), own.message_path());
         assert_eq!(said.instance_id(), own.instance_id());
+        assert_eq!((said.retry(), said.retry_after()), (own.retry(), own.retry_after()));
     }
 
     #[track_caller]

@@ -27,8 +27,9 @@ pub(super) enum RuntimeListener<R: Runtime> {
     Tcp(Vec<R::TcpListener>, RoundRobin),
     #[cfg(unix)]
     Unix(
-        R::UnixListener,
-        #[expect(dead_code, reason = "it is dropped with the socket")] SocketFile,
+        Vec<R::UnixListener>,
+        RoundRobin,
+        #[expect(dead_code, reason = "they are dropped with the sockets")] Vec<SocketFile>,
     ),
 }
 
@@ -48,7 +49,13 @@ impl<R: Runtime> RuntimeListener<R> {
                 Self::Tcp(sockets, RoundRobin::default())
             }
             #[cfg(unix)]
-            ListenSocket::Unix(unix) => Self::Unix(R::unix_listener(unix.socket)?, unix.file),
+            ListenSocket::Unix(sockets) => {
+                let (sockets, files): (Vec<_>, Vec<_>) =
+                    sockets.into_iter().map(|unix| (unix.socket, unix.file)).unzip();
+                let sockets =
+                    sockets.into_iter().map(R::unix_listener).collect::<io::Result<_>>()?;
+                Self::Unix(sockets, RoundRobin::default(), files.into_iter().flatten().collect())
+            }
         })
     }
 
@@ -59,7 +66,9 @@ impl<R: Runtime> RuntimeListener<R> {
                     .map_ok(|(stream, remote)| AcceptedStream::Tcp(stream, remote))
             }),
             #[cfg(unix)]
-            Self::Unix(socket, _) => R::poll_accept_unix(socket, cx).map_ok(AcceptedStream::Unix),
+            Self::Unix(sockets, turns, _) => turns.poll(sockets, |socket| {
+                R::poll_accept_unix(socket, cx).map_ok(AcceptedStream::Unix)
+            }),
         }
     }
 }

@@ -28,9 +28,9 @@ const BACKLOG: i32 = 128;
 pub(super) enum ListenSocket {
     /// TCP sockets, at least one.
     Tcp(Vec<TcpListener>),
-    /// A Unix socket with its file.
+    /// Unix sockets, at least one.
     #[cfg(unix)]
-    Unix(UnixListenSocket),
+    Unix(Vec<UnixListenSocket>),
 }
 
 impl ListenSocket {

@@ -21,13 +21,15 @@ use core::{fmt, iter};
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 #[cfg(unix)]
+use std::os::unix::net::UnixListener;
+#[cfg(unix)]
 use std::path::Path;
 use std::sync::Arc;
 
 use mcp_sse_core::{Config, RequestHead};
 
 use super::accept_queue::accept_queue;
-use super::addresses::bind_all;
+use super::addresses::{ADDRESSES_MAX, bind_all};
 use super::connection_source::ConnectionSource;
 use super::decisions::Authorizer;
 use super::descriptors;
@@ -163,6 +165,66 @@ impl<R: Runtime> Listener<R> {
         Self::new(ListenSocket::Tcp(vec![socket]), config)
     }
 
+    /// Uses several TCP sockets that are already bound and listening, like [`from_std`](Self::from_std): for example
+    /// all sockets that a service manager has passed. One server serves all of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for no socket, and for more than
+    /// [`ADDRESSES_MAX`](crate::ADDRESSES_MAX).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    ///
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sockets = vec![TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    /// let listener = Listener::from_std_sockets(sockets, Config::default())?;
+    /// assert_eq!(listener.local_addrs()?.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_std_sockets(sockets: Vec<TcpListener>, config: Config) -> io::Result<Self> {
+        check_number(sockets.len())?;
+        Ok(Self::new(ListenSocket::Tcp(sockets), config))
+    }
+
+    /// Uses Unix sockets that are already bound and listening, for example those that a service manager has passed.
+    /// The methods that serve make them non-blocking. Their files are not removed when the server has ended, because
+    /// they belong to the program that has bound them. `Host` is checked as on a loopback address.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for no socket, and for more than
+    /// [`ADDRESSES_MAX`](crate::ADDRESSES_MAX).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// use mcp_sse_smol::{Config, Listener};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let path = std::env::temp_dir().join(format!("example-passed-{}.sock", std::process::id()));
+    /// let socket = UnixListener::bind(&path)?;
+    /// let listener = Listener::from_std_unix_sockets(vec![socket], Config::default())?;
+    /// drop(listener);
+    /// assert!(path.exists());
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub fn from_std_unix_sockets(sockets: Vec<UnixListener>, config: Config) -> io::Result<Self> {
+        check_number(sockets.len())?;
+        let sockets = sockets.into_iter().map(UnixListenSocket::bound_elsewhere).collect();
+        Ok(Self::new(ListenSocket::Unix(sockets), config))
+    }
+
     /// Listens on a Unix socket at `path`. The file has mode 0600, so only the current user can connect.
     ///
     /// The file is removed when the server has ended. An existing socket file on which no process listens is
@@ -221,7 +283,7 @@ impl<R: Runtime> Listener<R> {
         config: Config,
     ) -> io::Result<Self> {
         let socket = UnixListenSocket::bind(path.as_ref(), mode)?;
-        Ok(Self::new(ListenSocket::Unix(socket), config))
+        Ok(Self::new(ListenSocket::Unix(vec![socket]), config))
     }
 
     /// Sets a function that decides whether a request may proceed. It is called for each GET of a stream, for each GET
@@ -612,6 +674,16 @@ impl<R: Runtime> Listener<R> {
         };
         Ok(parts.map(worker).collect())
     }
+}
+
+/// Fails if this is not a number of sockets on which one server can listen.
+fn check_number(sockets: usize) -> io::Result<()> {
+    if (1..=ADDRESSES_MAX).contains(&sockets) {
+        return Ok(());
+    }
+    let text =
+        format!("expected 1 to {ADDRESSES_MAX} sockets to listen on, and there are {sockets}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// Warns if `require_https` will refuse every request.

@@ -20,11 +20,11 @@ use std::{process, thread};
 /// Probe timeout: a server that has not refused a connection by then is considered alive.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// A listening Unix socket, and its file.
+/// A listening Unix socket, and its file if this crate has created it.
 #[derive(Debug)]
 pub(super) struct UnixListenSocket {
     pub(super) socket: UnixListener,
-    pub(super) file: SocketFile,
+    pub(super) file: Option<SocketFile>,
 }
 
 /// The file of a listening socket. Dropping this removes the file if it still belongs to the socket.
@@ -68,7 +68,12 @@ impl UnixListenSocket {
         }
         // The file must be found at the end, also if the process has changed its working directory.
         let path = std::path::absolute(path)?;
-        Ok(Self { socket, file: SocketFile { path, id } })
+        Ok(Self { socket, file: Some(SocketFile { path, id }) })
+    }
+
+    /// A socket whose file, if there is one, belongs to another program and is not removed.
+    pub(super) const fn bound_elsewhere(socket: UnixListener) -> Self {
+        Self { socket, file: None }
     }
 }
 

@@ -11,6 +11,7 @@
 //! challenge. Two `Authorization` fields are 400 `invalid_request` (RFC 6750 §3.1).
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -69,13 +70,13 @@ impl StaticTokens {
         self.0.principals.is_empty()
     }
 
-    /// The principal to whom the presented token belongs.
+    /// The position of the presented token, and the principal to whom it belongs.
     ///
     /// The presented token is compared with every token in full length, whatever earlier
     /// comparisons gave, so the duration depends on the configuration only. This holds for a
     /// presented token of any length. Hashing the tokens first was considered: a hash costs more
     /// than a thousand comparisons and hides nothing that padding does not.
-    pub(crate) fn principal(&self, presented: &[u8]) -> Option<&Principal> {
+    pub(crate) fn find(&self, presented: &[u8]) -> Option<(usize, &Principal)> {
         let Table { padded, width, principals } = &*self.0;
         let mut room = [0; Self::TOKEN_BYTES_MAX];
         let candidate = room.get_mut(..*width).unwrap_or_default();
@@ -95,7 +96,26 @@ impl StaticTokens {
             // A mask of all ones if nothing differs.
             found |= usize::from(differs == 0).wrapping_neg() & (at + 1);
         }
-        principals.get(black_box(found).checked_sub(1)?)
+        let position = black_box(found).checked_sub(1)?;
+        Some((position, principals.get(position)?))
+    }
+
+    /// For each token, the position of the same token of the same principal in `other`.
+    ///
+    /// This comparison is between tokens of the operator, and its duration is no secret.
+    pub(crate) fn positions_in(&self, other: &Self) -> Vec<Option<usize>> {
+        let known: BTreeMap<(&[u8], &str), usize> =
+            other.entries().enumerate().map(|(position, entry)| (entry, position)).collect();
+        self.entries().map(|entry| known.get(&entry).copied()).collect()
+    }
+
+    /// Each token without its padding, with the name of its principal.
+    fn entries(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        let tokens = self.0.padded.chunks_exact(self.0.width).map(|padded| {
+            let end = padded.iter().position(|&octet| octet == 0).unwrap_or(padded.len());
+            padded.get(..end).unwrap_or_default()
+        });
+        tokens.zip(self.0.principals.iter().map(Principal::name))
     }
 }
 
@@ -305,7 +325,8 @@ mod tests {
             .token("alice", "alpha-2==")
             .build()
             .unwrap();
-        let principal_of = |token: &str| tokens.principal(token.as_bytes()).map(Principal::name);
+        let principal_of =
+            |token: &str| tokens.find(token.as_bytes()).map(|(_, principal)| principal.name());
         assert_eq!(principal_of("alpha"), Some("alice"));
         assert_eq!(principal_of("alpha-2=="), Some("alice"));
         assert_eq!(principal_of("beta"), Some("bob"));
@@ -314,6 +335,25 @@ mod tests {
         }
         assert_eq!(principal_of(&"x".repeat(10_000)), None);
         assert_eq!(principal_of(&("alpha-2==".to_string() + &"\0".repeat(600))), None);
+    }
+
+    #[test]
+    fn token_is_known_from_other_tokens_if_its_principal_is_the_same() {
+        let of = |all: &[(&str, &str)]| {
+            let add = |tokens: StaticTokensBuilder, (principal, token): &(&str, &str)| {
+                tokens.token(principal, token)
+            };
+            all.iter().fold(StaticTokens::builder(), add).build().unwrap()
+        };
+        let before = of(&[("alice", "one"), ("bob", "two"), ("alice", "three")]);
+        let after = of(&[
+            ("alice", "three"),
+            ("carol", "two"),
+            ("alice", "a-longer-one"),
+            ("alice", "one"),
+        ]);
+        assert_eq!(after.positions_in(&before), [Some(2), None, None, Some(0)]);
+        assert_eq!(before.positions_in(&before), [Some(0), Some(1), Some(2)]);
     }
 
     #[test]
@@ -330,7 +370,7 @@ mod tests {
             ["alpha", "beta", "gamma-gamma", "alph", "blpha", "gamma-gamma=", "", "beta\0"]
         {
             let (steps, _) =
-                crate::testing::steps_in(|| tokens.principal(presented.as_bytes()).is_some());
+                crate::testing::steps_in(|| tokens.find(presented.as_bytes()).is_some());
             assert_eq!(steps, 3 * 11, "{presented:?}: three tokens, padded to eleven octets");
         }
     }
@@ -343,8 +383,8 @@ mod tests {
         }
         let tokens = builder.clone().build().unwrap();
         for at in 0..StaticTokens::TOKENS_MAX {
-            let found = tokens.principal(format!("token-{at:x}").as_bytes()).unwrap();
-            assert_eq!(found.name(), format!("p{at}"));
+            let (position, found) = tokens.find(format!("token-{at:x}").as_bytes()).unwrap();
+            assert_eq!((position, found.name()), (at, &*format!("p{at}")));
         }
         assert_eq!(builder.token("p", "more").build().unwrap_err(), StaticTokensError::TooMany);
     }

@@ -24,6 +24,7 @@ use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::Server;
+use super::records::Named;
 use crate::answer::Refused;
 use crate::arena::Key;
 use crate::conn::{Conn, PostTarget};
@@ -68,7 +69,12 @@ impl Server {
         let key = self.conns.insert(Conn::new(peer));
         self.metrics.connections_accepted += 1;
         self.arm(TimerKind::Head, key);
-        log::debug!("{} from {peer}", ConnId(key));
+        log::debug!(
+            event = "connection_accepted",
+            connection = ConnId(key),
+            peer = peer;
+            "connection {} from {} is accepted", ConnId(key), Named(&peer)
+        );
         self.make_room(Some(key));
         Ok(key)
     }
@@ -107,7 +113,7 @@ impl Server {
             })
             .min_by_key(|(_, conn)| conn.waiting_since);
         if let Some((key, _)) = oldest {
-            self.note(Some(key), Fault::ConnectionEvicted);
+            self.note(key, Fault::ConnectionEvicted);
             self.evicted = Some(key);
             self.cut(key);
         }
@@ -192,8 +198,10 @@ impl Server {
 
     /// What `/ready` says: whether a session could be opened, and if not, the word for why.
     pub(super) fn readiness(&self) -> Result<(), &str> {
+        if self.is_stopping() {
+            return Err("draining");
+        }
         match self.has_place_for_session() {
-            Err(Fault::ShuttingDown) => Err("draining"),
             Err(_) => Err("full"),
             Ok(()) => self.health_extras.not_ready.map_or(Ok(()), Err),
         }
@@ -224,7 +232,7 @@ impl Server {
         }
         let target = self.target(token, service, principal)?;
         if let PostTarget::Here(session) = target {
-            self.conns[key].session = Some(session);
+            self.conns[key].request.session = Some(session);
             self.admit_to_session(session).map_err(session_rate)?;
         }
         Ok(target)

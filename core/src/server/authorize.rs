@@ -15,7 +15,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use super::Server;
+use super::{Server, TokenSerial};
 use crate::answer::Refused;
 use crate::arena::Key;
 use crate::config::Authorization;
@@ -32,15 +32,16 @@ impl Server {
     /// Lets a request proceed, asks the application about it first, or refuses it.
     pub(super) fn authenticate(&mut self, key: Key, plan: Action, head: &Head<'_>) {
         let tokens = match &self.config.authorization {
-            Authorization::None => return self.proceed(key, plan, None),
+            Authorization::None => return self.proceed(key, plan, None, None),
             Authorization::Deferred => return self.ask(key, plan, head),
             Authorization::Static(tokens) => tokens,
         };
         let refused = match bearer_token(head.fields_named("authorization")) {
-            Ok(Some(token)) => match tokens.principal(token) {
-                Some(principal) => {
+            Ok(Some(token)) => match tokens.find(token) {
+                Some((position, principal)) => {
                     let principal = principal.clone();
-                    return self.proceed(key, plan, Some(principal));
+                    let serial = self.token_serials.of(position);
+                    return self.proceed(key, plan, Some(principal), serial);
                 }
                 None => Refused { invalid_token: true, ..Fault::Unauthorized.into() },
             },
@@ -65,7 +66,11 @@ impl Server {
         self.enter(key, ConnPhase::Deciding(Box::new(plan)));
         self.arm(TimerKind::Decision, key);
         let ticket = self.ticket(key);
-        log::trace!("{} waits for a decision", ConnId(key));
+        log::trace!(
+            event = "decision_awaited",
+            connection = ConnId(key);
+            "connection {} waits for a decision of the authorizer", ConnId(key)
+        );
         self.metrics.questions_asked += 1;
         self.bodies_bytes += captured.memory_bytes();
         self.events.push_back(Event::Asked { ticket: AuthTicket(ticket), head: captured });
@@ -77,7 +82,7 @@ impl Server {
             unreachable!("invariant: this kind of ticket belongs to this phase");
         };
         let refusal = match verdict {
-            Verdict::Allow(principal) => return self.proceed(key, *plan, Some(principal)),
+            Verdict::Allow(principal) => return self.proceed(key, *plan, Some(principal), None),
             Verdict::Refuse(refusal) => refusal,
         };
         let mut refused = Refused::from(match refusal {
@@ -89,12 +94,20 @@ impl Server {
         self.refuse(key, refused, plan.unread());
     }
 
-    /// Carries out a request that may proceed, on behalf of `principal` if there is one.
-    fn proceed(&mut self, key: Key, plan: Action, principal: Option<Principal>) {
+    /// Carries out a request that may proceed, on behalf of `principal` if there is one. `token` is the static token
+    /// that it has presented.
+    fn proceed(
+        &mut self,
+        key: Key,
+        plan: Action,
+        principal: Option<Principal>,
+        token: Option<TokenSerial>,
+    ) {
+        self.conns[key].request.principal = principal.clone();
         match plan {
             Action::Stream(plan) => {
                 let unread = plan.unread;
-                if let Err(fault) = self.open(key, plan, principal) {
+                if let Err(fault) = self.open(key, plan, principal, token) {
                     self.refuse(key, fault, unread);
                 }
             }

@@ -8,7 +8,7 @@ use super::Server;
 use crate::arena::Key;
 use crate::conn::{Conn, ConnPhase, Stage};
 use crate::counter::Counter;
-use crate::event::{ConnId, Event};
+use crate::event::{ConnId, Event, ServerPhase};
 use crate::jsonrpc::Kind;
 use crate::limits::within;
 use crate::principal::Principal;
@@ -76,6 +76,10 @@ impl Server {
         );
         let undone = self.resumable.len() + self.releasable.len();
         assert_eq!(undone, 0, "a method returned with work undone");
+        let delayed = self.phase == ServerPhase::Running || self.drain_at.is_none();
+        assert!(delayed, "a shutdown that has begun is not awaited");
+        let draining = matches!(self.phase, ServerPhase::Draining { .. });
+        assert!(draining || self.idle_sessions.left() == 0, "sessions end in a shutdown only");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);
     }
 
@@ -185,7 +189,7 @@ impl Server {
                     conns += 1;
                     match self.conns.find(conn).map(|conn| &conn.phase) {
                         Some(ConnPhase::Held { session, message }) if *session == key => {
-                            Some(message)
+                            Some(&**message)
                         }
                         _ => None,
                     }

@@ -1,25 +1,19 @@
-//! Deadlines: which is next, what each does when it has come, and the shutdown.
+//! Deadlines: which is next, and what each does when it has come.
 //!
-//! Knows: what each kind of timer is for. Does not know: how timers are kept (see `timers`).
+//! Knows: what each kind of timer is for. Does not know: how timers are kept (see `timers`), or what a
+//! shutdown does (see `shutdown`).
 //!
 //! Decision: the deadlines for input (`head`, `body` and `idle`) restart when reading resumes; until then
 //! only `stall` applies. While a client leaves its answers unread (`answers_bytes_max`), its next requests are not
 //! read. If its input deadlines ran meanwhile, a request that waits in the socket would be lost
 //! because its client seems idle.
-//!
-//! Decision: a shutdown ends sessions without requests in flight at once, and waits for the
-//! others as long as `shutdown_grace` allows. Posts are answered 503 meanwhile. A second
-//! `shutdown` changes nothing, because dropping the last owner of a server calls it as well;
-//! `abort` closes everything.
-
-use alloc::vec::Vec;
 
 use super::Server;
+use super::refuse::Told;
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
-use crate::event::{CloseReason, Deadline, ServerPhase};
-use crate::http1::Persistence;
+use crate::event::{CloseReason, Deadline};
 use crate::outbox::Segment;
 use crate::request::Unread;
 use crate::sse::{HEARTBEAT_BARE, HEARTBEAT_CHUNKED};
@@ -48,24 +42,21 @@ impl Server {
     /// When the clock has to be looked at next, and what for.
     pub(super) fn next_deadline(&self) -> Option<Deadline> {
         let timers = self.timers.earliest().map(|(at, cause)| Deadline { at, cause });
-        let shutdown = match self.phase {
-            ServerPhase::Draining { until: Some(at) } if self.conns.len() > 0 => {
-                Some(Deadline { at, cause: TimerKind::Shutdown })
-            }
-            ServerPhase::Running | ServerPhase::Draining { .. } | ServerPhase::Drained => None,
-        };
-        let all = [timers, shutdown, self.room_deadline(), self.queue_room_deadline()];
+        let all = [
+            timers,
+            self.shutdown_deadline(),
+            self.tokens_deadline(),
+            self.room_deadline(),
+            self.queue_room_deadline(),
+        ];
         all.into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 
     /// Acts on deadlines that have passed, as many as one call may.
     pub(super) fn take_timeouts(&mut self) {
-        if let ServerPhase::Draining { until: Some(until) } = self.phase
-            && until <= self.now
-        {
-            self.cut_everything();
-        }
+        self.continue_shutdown();
         self.make_queue_room();
+        self.end_sessions_without_token();
         for _ in 0..TIMEOUTS_BATCH {
             let Some((kind, owner)) = self.timers.pop_due(self.now) else { return };
             if kind == TimerKind::HoldForwarded {
@@ -110,14 +101,14 @@ impl Server {
             TimerKind::Stall => self.stalled(key, Fault::Stalled.text()),
             TimerKind::SessionIdle => self.outlived(key, CloseReason::Idle),
             TimerKind::SessionLifetime => self.outlived(key, CloseReason::Expired),
-            // The one belongs to no connection, the other to none alone: see `take_timeouts`.
-            TimerKind::HoldForwarded | TimerKind::Shutdown => {}
+            // These do not belong to one connection: see `take_timeouts`.
+            TimerKind::HoldForwarded | TimerKind::Shutdown | TimerKind::TokenRemoval => {}
         }
     }
 
     /// Ends a connection on which nothing happened for too long.
     fn lapse(&mut self, key: Key) {
-        self.note(Some(key), Fault::ConnectionIdle);
+        self.note(key, Fault::ConnectionIdle);
         self.end_quietly(key);
     }
 
@@ -135,7 +126,7 @@ impl Server {
 
     /// Gives up a connection whose peer takes nothing.
     pub(super) fn stalled(&mut self, key: Key, text: &str) {
-        self.note_saying(Some(key), Fault::Stalled, text);
+        self.note_telling(Some(key), Fault::Stalled, &text, Told::Closing);
         self.give_up(key, CloseReason::Stalled);
     }
 
@@ -144,45 +135,5 @@ impl Server {
         if let Some(session) = self.conns[key].streamed_session() {
             self.begin_end(session, reason);
         }
-    }
-
-    // ── The shutdown. ───────────────────────────────────────────────────────────────────────────
-
-    /// Begins to shut down: ends what is idle, and leaves the rest until the grace is over.
-    pub(super) fn drain(&mut self) {
-        let grace = self.config.timeouts.shutdown_grace;
-        self.phase =
-            ServerPhase::Draining { until: grace.map(|grace| self.now.saturating_add(grace)) };
-        log::info!(
-            "shutting down: {} connections, {} sessions",
-            self.conns.len(),
-            self.sessions.len()
-        );
-        for key in self.connection_keys() {
-            let conn = &mut self.conns[key];
-            conn.reply.persistence = Persistence::Close;
-            if conn.is_idle() {
-                self.end_quietly(key);
-            } else if matches!(conn.phase, ConnPhase::Head) && conn.scanner.is_idle() {
-                self.close_after_flush(key);
-            }
-        }
-        let sessions = self.sessions.iter();
-        let idle = sessions.filter(|(_, session)| session.requests_in_flight() == 0);
-        for key in idle.map(|(key, _)| key).collect::<Vec<_>>() {
-            self.begin_end(key, CloseReason::Shutdown);
-        }
-    }
-
-    /// Ends the shutdown: cuts every connection.
-    pub(super) fn cut_everything(&mut self) {
-        self.phase = ServerPhase::Draining { until: None };
-        for key in self.connection_keys() {
-            self.give_up(key, CloseReason::Shutdown);
-        }
-    }
-
-    fn connection_keys(&self) -> Vec<Key> {
-        self.conns.iter().map(|(key, _)| key).collect()
     }
 }

@@ -8,7 +8,7 @@ use super::bodies::reserve;
 use crate::answer::{HealthSnapshot, Reply};
 use crate::arena::Key;
 use crate::client_info::ClientInfo;
-use crate::conn::ConnPhase;
+use crate::conn::{ConnPhase, RequestInfo};
 use crate::error::Fault;
 use crate::event::{CloseReason, ServerPhase};
 use crate::exchange::Exchange;
@@ -16,6 +16,7 @@ use crate::http1::{FieldStorage, Head, Persistence, Scan};
 use crate::policy::cors::CorsOrigin;
 use crate::request::{RoutedRequest, Unread, reply_to, route_of, route_request};
 use crate::timers::{Role, TimerKind};
+use crate::trace_context::{self, TraceParent};
 
 impl Server {
     /// Uses input, or keeps it behind input that is pending already.
@@ -101,7 +102,7 @@ impl Server {
                     *input = input.saturating_add(len);
                     if *input > self.config.limits.stream_input_bytes_max && !*ending {
                         let session = *session;
-                        self.note(Some(key), Fault::StreamInput);
+                        self.note(key, Fault::StreamInput);
                         // Queued frames still leave: how many had left must not depend on how the
                         // input was cut.
                         self.begin_end(session, CloseReason::Fault(Fault::StreamInput));
@@ -192,8 +193,14 @@ impl Server {
         let client_info = ClientInfo::of(head, &conn.peer, &self.config);
         conn.client = client_info.map_or(conn.peer.ip(), |client_info| client_info.client);
         let route = route_of(head, &self.config);
-        conn.route = Some(route);
-        conn.session = None;
+        conn.waiting_since = self.now;
+        conn.request = RequestInfo {
+            method: Some(head.method()),
+            route: Some(route),
+            traceparent: TraceParent::of_fields(head.fields_named(trace_context::FIELD)),
+            unanswered: true,
+            ..RequestInfo::default()
+        };
         let asked = route_request(route, head, &client_info, &conn.peer, exchange, &self.config);
         self.disarm(Role::Phase, key);
         let unread = Unread::of(head);
@@ -202,8 +209,9 @@ impl Server {
             Err(refused) => return self.refuse(key, refused, unread),
             Ok(asked) => asked,
         };
+        let retry_after = self.draw_retry_after();
         let answer = self.answering(key, unread, |server, to| match asked {
-            RoutedRequest::Ready => server.answers.ready(server.readiness(), to),
+            RoutedRequest::Ready => server.answers.ready(server.readiness(), retry_after, to),
             RoutedRequest::Metadata => server.answers.metadata(to),
             RoutedRequest::Options { allow, preflight } => {
                 server.answers.options(allow, preflight, to)
@@ -221,7 +229,7 @@ impl Server {
             sessions: self.sessions.len().saturating_add(self.elsewhere.0),
             connections: self.conns.len().saturating_add(self.elsewhere.1),
             uptime_seconds: self.now.saturating_since(self.started).as_secs(),
-            draining: self.phase != ServerPhase::Running,
+            draining: self.is_stopping(),
             extras: &self.health_extras,
         }
     }

@@ -4,9 +4,10 @@
 //! Does not know: which answer is due, or why.
 
 use super::Server;
+use super::records::Named;
 use crate::answer::Reply;
 use crate::arena::Key;
-use crate::conn::{ConnPhase, Stage};
+use crate::conn::{ConnPhase, RequestInfo, Stage};
 use crate::error::Expired;
 use crate::event::{CloseReason, ConnId, ServerPhase, Ticket};
 use crate::http1::Persistence;
@@ -17,6 +18,9 @@ impl Server {
     /// Moves a connection to another phase, updates the budgets by what the two hold, and returns the old
     /// one. No phase changes but here.
     pub(super) fn enter(&mut self, key: Key, phase: ConnPhase) -> ConnPhase {
+        if phase.stage() == Stage::Ended {
+            self.note_unanswered(key);
+        }
         let conn = &mut self.conns[key];
         let (from, to) = (conn.phase.stage(), phase.stage());
         if to != Stage::Awaiting {
@@ -84,7 +88,8 @@ impl Server {
         conn.scanner = Default::default();
         conn.reply = Reply::CLOSE;
         // The next request of a proxy may be another client's.
-        (conn.client, conn.route, conn.session) = (conn.peer.ip(), None, None);
+        conn.client = conn.peer.ip();
+        conn.request = RequestInfo::default();
         // Pending input belongs to that request, and no longer counts for this client's address.
         if conn.counted > 0 {
             self.count_bodies(key);
@@ -178,6 +183,11 @@ impl Server {
         }
         self.evicted = self.evicted.filter(|&evicted| evicted != key);
         self.metrics.connections_ended += 1;
-        log::debug!("{} is gone", ConnId(key));
+        log::debug!(
+            event = "connection_closed",
+            connection = ConnId(key),
+            peer = conn.peer;
+            "connection {} from {} is closed", ConnId(key), Named(&conn.peer)
+        );
     }
 }

@@ -79,6 +79,8 @@ impl Server {
     /// Queues the answer to a request, and moves the connection to what follows: the next request, or its
     /// end.
     pub(super) fn answer(&mut self, key: Key, answer: Answer, unread: Unread) {
+        // The record has what the phase knows, so it is written before the phase changes.
+        self.note_answer(key, answer.status, answer.bytes.len());
         self.push_answer(key, answer);
         self.after_answer(key, unread);
     }

@@ -111,7 +111,10 @@ impl Server {
         // The capacity is what counts in the budget; only a chunked body has some to spare.
         body.shrink_to_fit();
         let nesting_max = self.config.limits.nesting_max.map(|max| max as usize);
-        let message = match Message::read(body, nesting_max) {
+        let request = &mut self.conns[key].request;
+        request.body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let traceparent = request.traceparent;
+        let message = match Message::read_traced(body, nesting_max, traceparent) {
             Ok(message) => message,
             Err((invalid, _)) => {
                 let fault = match invalid {
@@ -122,7 +125,13 @@ impl Server {
                 return self.refuse(key, Refused::saying(fault, text), Unread::Known(0));
             }
         };
-        log::trace!("{} posts {}", ConnId(key), message.text());
+        log::trace!(
+            event = "message_received",
+            connection = ConnId(key),
+            bytes = message.body().len(),
+            traceparent = traceparent;
+            "connection {} posts {}", ConnId(key), message.text()
+        );
         match target {
             PostTarget::Here(session) => self.submit(key, session, message),
             PostTarget::Elsewhere { claim, .. } => {
@@ -130,7 +139,7 @@ impl Server {
                     self.conns[key].forwarded = message.memory_bytes();
                     self.count_bodies(key);
                 }
-                self.forward(key, ForwardedPost { claim: *claim, message });
+                self.forward(key, ForwardedPost { claim, message });
             }
         }
     }

@@ -35,7 +35,10 @@
 //! 503, and the request is not answered on the stream. That answer would repeat the id, which may be as
 //! long as a body, outside of any budget.
 
+use alloc::boxed::Box;
+
 use super::Server;
+use super::refuse::Told;
 use crate::arena::Key;
 use crate::conn::ConnPhase;
 use crate::error::Fault;
@@ -76,9 +79,18 @@ impl Server {
     /// Holds a post of a connection until its session has room.
     pub(super) fn hold(&mut self, key: Key, session: Key, message: Message) {
         self.metrics.posts_held += 1;
-        log::debug!("{} is held: {} has no room", ConnId(key), SessionId(session));
+        log::debug!(
+            event = "post_held",
+            connection = ConnId(key),
+            session = SessionId(session),
+            bytes = message.body().len(),
+            traceparent = message.traceparent();
+            "a post on connection {} is held, because session {} has no room for it",
+            ConnId(key),
+            SessionId(session)
+        );
         self.sessions[session].hold(PostOrigin::Conn(key), WaitingPost::of(&message));
-        self.enter(key, ConnPhase::Held { session, message });
+        self.enter(key, ConnPhase::Held { session, message: Box::new(message) });
         self.arm(TimerKind::Hold, key);
     }
 
@@ -86,9 +98,27 @@ impl Server {
     /// refused.
     pub(super) fn take_forward(&mut self, post: ForwardedPost) -> Delivery {
         let ForwardedPost { claim, message } = post;
-        let Some(session) = self.find_session(&claim) else {
-            return Delivery::Done(self.no_session_outcome());
+        let session = self.find_session(&claim);
+        let (bytes, traceparent) = (message.body().len(), message.traceparent());
+        let delivery = match session {
+            Some(session) => self.deliver_to(session, message),
+            None => Delivery::Done(self.no_session_outcome()),
         };
+        let outcome = outcome_label(&delivery);
+        log::debug!(
+            event = "forwarded_post",
+            outcome = outcome,
+            bytes = bytes,
+            session = session.map(SessionId),
+            principal = claim.principal,
+            traceparent = traceparent;
+            "a post that another shard forwarded: {outcome}"
+        );
+        delivery
+    }
+
+    /// Gives a forwarded post to its session, holds it, or refuses it.
+    fn deliver_to(&mut self, session: Key, message: Message) -> Delivery {
         if let Err(retry_after) = self.admit_to_session(session) {
             Delivery::Done(Outcome::RateLimited { retry_after })
         } else if self.phase != ServerPhase::Running
@@ -172,7 +202,11 @@ impl Server {
     pub(super) fn withdraw_held(&mut self, session: Key, id: &str) {
         let Some(post) = self.sessions[session].held_request(id) else { return };
         self.metrics.requests_withdrawn += 1;
-        log::debug!("{}: a held request was cancelled", SessionId(session));
+        log::debug!(
+            event = "held_request_cancelled",
+            session = SessionId(session);
+            "a held request of session {} was cancelled", SessionId(session)
+        );
         match post {
             PostOrigin::Conn(conn) => {
                 self.unhold(conn);
@@ -197,7 +231,7 @@ impl Server {
     pub(super) fn hold_is_over(&mut self, key: Key) {
         let (session, message) = self.unhold(key);
         if self.tell_busy(session, &message) {
-            self.note(Some(key), Fault::Busy);
+            self.note_telling(Some(key), Fault::Busy, &Fault::Busy.text(), Told::Stream);
             self.accepted(key);
         } else {
             self.refuse(key, Fault::Busy, Unread::Known(0));
@@ -210,7 +244,7 @@ impl Server {
         let (session, message) = self.unqueue_forward(forward);
         let told = self.tell_busy(session, &message);
         if told {
-            self.note(None, Fault::Busy);
+            self.note_telling(None, Fault::Busy, &Fault::Busy.text(), Told::Stream);
         }
         // Where the client could not be told, the other shard refuses the post, and counts the refusal.
         self.settle_forward(forward, if told { Outcome::Accepted } else { Outcome::Busy });
@@ -226,7 +260,14 @@ impl Server {
         let told = answerable
             && Frame::message(&body()).is_ok_and(|frame| self.queue_frame(session, &frame).is_ok());
         if told {
-            log::debug!("{}: a request was answered \"server busy\"", SessionId(session));
+            log::debug!(
+                event = "answered_busy",
+                session = SessionId(session),
+                bytes = message.body().len(),
+                traceparent = message.traceparent();
+                "a request of session {} was answered \"server busy\" on its stream",
+                SessionId(session)
+            );
         }
         told
     }
@@ -258,7 +299,7 @@ impl Server {
         let ConnPhase::Held { session, message } = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: a connection that a session lists holds a post");
         };
-        (session, message)
+        (session, *message)
     }
 
     /// Drops the message of a forwarded post.
@@ -285,5 +326,16 @@ impl Server {
     /// Tells the driver what became of a forwarded post.
     fn settle_forward(&mut self, forward: Key, outcome: Outcome) {
         self.events.push_back(Event::Settled { post: QueuedPostId(forward), outcome });
+    }
+}
+
+/// What was done with a forwarded post, for the log.
+const fn outcome_label(delivery: &Delivery) -> &'static str {
+    match delivery {
+        Delivery::Held(_) => "held",
+        Delivery::Done(Outcome::Accepted) => "accepted",
+        Delivery::Done(Outcome::UnknownSession) => "unknown_session",
+        Delivery::Done(Outcome::Busy) => "busy",
+        Delivery::Done(Outcome::RateLimited { .. }) => "rate_limited",
     }
 }

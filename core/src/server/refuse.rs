@@ -9,6 +9,7 @@ use alloc::borrow::Cow;
 use core::fmt;
 
 use super::Server;
+use super::records::{Asked, Named, Source, proxied};
 use crate::answer::Refused;
 use crate::arena::Key;
 use crate::config::Config;
@@ -19,14 +20,19 @@ use crate::http1::Persistence;
 use crate::line_throttle::SuppressedLines;
 use crate::peer::Peer;
 use crate::request::Unread;
+use crate::route::Route;
 use crate::session_ref::ExplainedMisrouting;
 
 impl Server {
     /// Answers a request with a fault, counts it, and writes it into the log.
     pub(super) fn refuse(&mut self, key: Key, refused: impl Into<Refused>, unread: Unread) {
-        let refused = refused.into();
+        let mut refused = refused.into();
         let fault = refused.fault;
-        self.note_refusal(key, &refused);
+        if fault.status() == Some(503) && refused.retry_after.is_none() {
+            refused.retry_after = Some(self.draw_retry_after());
+        }
+        let told = if fault.status().is_some() { Told::Answer } else { Told::Closing };
+        self.note_refusal(key, &refused, told);
         if fault.disposition() == Disposition::Close {
             self.conns[key].reply.persistence = Persistence::Close;
         }
@@ -36,6 +42,11 @@ impl Server {
         }
     }
 
+    /// After how many seconds the client of a request that is answered 503 may repeat it.
+    pub(super) fn draw_retry_after(&mut self) -> u64 {
+        self.retry_after.draw(self.config.retry_after, &mut *self.entropy)
+    }
+
     /// Refuses what a connection sends, in whatever phase it is. A request that has been answered, or whose
     /// message has been delivered, is not refused; what is behind it is dropped.
     pub(super) fn refuse_wherever(&mut self, key: Key, fault: Fault) {
@@ -43,11 +54,11 @@ impl Server {
         match conn.phase {
             ConnPhase::Awaiting => {
                 conn.reply.persistence = Persistence::Close;
-                self.note(Some(key), fault);
+                self.note(key, fault);
                 self.drop_input(key);
             }
             ConnPhase::Discarding { .. } => {
-                self.note(Some(key), fault);
+                self.note(key, fault);
                 self.close_after_flush(key);
             }
             ConnPhase::Head
@@ -83,7 +94,7 @@ impl Server {
     }
 
     /// Counts a refusal, and writes it into the log.
-    fn note_refusal(&mut self, key: Key, refused: &Refused) {
+    fn note_refusal(&mut self, key: Key, refused: &Refused, told: Told) {
         let fault = refused.fault;
         // A text of the program itself names the limit; any other repeats what the peer sent, and is not
         // for the log.
@@ -94,20 +105,27 @@ impl Server {
         match refused.misrouting {
             Some(misrouting) => {
                 let Config { instance_id: own_instance, shard: own_shard, .. } = self.config;
-                let misrouting = ExplainedMisrouting { misrouting, own_instance, own_shard };
-                self.note_saying(Some(key), fault, format_args!("{text}: {misrouting}"));
+                let explained = ExplainedMisrouting { misrouting, own_instance, own_shard };
+                self.note_telling(Some(key), fault, &format_args!("{text}: {explained}"), told);
             }
-            None => self.note_saying(Some(key), fault, text),
+            None => self.note_telling(Some(key), fault, &text, told),
         }
     }
 
-    /// Counts a fault, and writes it into the log, each at most once a second.
-    pub(super) fn note(&mut self, key: Option<Key>, fault: Fault) {
-        self.note_saying(key, fault, fault.text());
+    /// Counts a fault because of which a connection is closed without an answer, and writes it into the log.
+    pub(super) fn note(&mut self, key: Key, fault: Fault) {
+        self.note_telling(Some(key), fault, &fault.text(), Told::Closing);
     }
 
-    /// Like [`note`](Self::note), with another text for the log.
-    pub(super) fn note_saying(&mut self, key: Option<Key>, fault: Fault, text: impl fmt::Display) {
+    /// Counts a fault, and writes it into the log with this text, each fault at most once a second. `key` is
+    /// the connection of the request, unless another shard has it.
+    pub(super) fn note_telling(
+        &mut self,
+        key: Option<Key>,
+        fault: Fault,
+        text: &dyn fmt::Display,
+        told: Told,
+    ) {
         self.metrics.count_fault(fault);
         // Ends that the peer or the network caused are not refusals.
         let mishap = matches!(fault, Fault::ConnectionIdle | Fault::Stalled | Fault::Truncated);
@@ -116,8 +134,40 @@ impl Server {
             return;
         }
         let Some(suppressed) = self.fault_line(fault) else { return };
-        let context = LogContext { server: self, key };
-        log::log!(level, "{}{context}: {text}{suppressed}", fault.name());
+        let conn = key.map(|key| &self.conns[key]);
+        let request = conn.map(|conn| &conn.request);
+        let sentence = RefusalText { conn, fault, text, told };
+        if told == Told::Closing {
+            return log::log!(
+                level,
+                event = "connection_fault",
+                reason = fault.label(),
+                connection = key.map(ConnId),
+                peer = conn.map(|conn| conn.peer),
+                client = conn.and_then(proxied).as_ref(),
+                session = request.and_then(|request| request.session.map(SessionId)),
+                principal = request.and_then(|request| request.principal.as_ref()),
+                traceparent = request.and_then(|request| request.traceparent),
+                suppressed = suppressed;
+                "{sentence}{suppressed}"
+            );
+        }
+        log::info!(
+            event = "refused",
+            reason = fault.label(),
+            status = fault.status().filter(|_| told == Told::Answer),
+            method = request.and_then(|request| request.method),
+            route = request.and_then(|request| request.route.map(Route::name)),
+            service = request.and_then(|request| self.service_of(request)),
+            connection = key.map(ConnId),
+            peer = conn.map(|conn| conn.peer),
+            client = conn.and_then(proxied).as_ref(),
+            session = request.and_then(|request| request.session.map(SessionId)),
+            principal = request.and_then(|request| request.principal.as_ref()),
+            traceparent = request.and_then(|request| request.traceparent),
+            suppressed = suppressed;
+            "{sentence}{suppressed}"
+        );
     }
 
     /// Whether a line about this fault is due, as `LineThrottle::tell` says.
@@ -133,43 +183,52 @@ impl Server {
         if log::log_enabled!(log::Level::Info)
             && let Some(suppressed) = self.fault_line(fault)
         {
-            log::info!("{} from {peer}: {}{suppressed}", fault.name(), fault.text());
+            log::info!(
+                event = "connection_refused",
+                reason = fault.label(),
+                peer = *peer,
+                suppressed = suppressed;
+                "refused a connection from {}: {}{suppressed}", Named(peer), fault.text()
+            );
         }
     }
 }
 
-/// What the log says about a refused request: connection, peer, route and session; no tokens, no payloads,
-/// no query.
-struct LogContext<'a> {
-    server: &'a Server,
-    key: Option<Key>,
+/// How a peer learns of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The request is answered with the fault's status.
+    Answer,
+    /// The request's post is answered 202, and the request itself with an error on its session's stream.
+    Stream,
+    /// The connection is closed without an answer to a request, or the session ends.
+    Closing,
 }
 
-impl fmt::Display for LogContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(key) = self.key else { return Ok(()) };
-        let conn = &self.server.conns[key];
-        write!(f, " to {}", ConnId(key))?;
-        write!(f, " from {}", Source(conn))?;
-        if let Some(route) = conn.route {
-            write!(f, ", {}", route.name())?;
-        }
-        match conn.session {
-            Some(session) => write!(f, ", {}", SessionId(session)),
-            None => Ok(()),
-        }
-    }
+/// The sentence about a fault: no tokens, no payloads, no paths, no query.
+struct RefusalText<'a> {
+    conn: Option<&'a Conn>,
+    fault: Fault,
+    text: &'a dyn fmt::Display,
+    told: Told,
 }
 
-/// Where a connection's requests come from.
-pub(super) struct Source<'a>(pub(super) &'a Conn);
-
-impl fmt::Display for Source<'_> {
+impl fmt::Display for RefusalText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Conn { client, peer, .. } = self.0;
-        match client {
-            Some(client) if peer.ip() != Some(*client) => write!(f, "{client} by {peer}"),
-            _ => write!(f, "{peer}"),
+        let Some(conn) = self.conn else {
+            return write!(f, "refused a forwarded request on its stream: {}", self.text);
+        };
+        let (asked, source, text) = (Asked(&conn.request), Source(conn), self.text);
+        match (self.told, self.fault.status()) {
+            (Told::Answer, Some(status)) => {
+                write!(f, "refused {asked} from {source}: {text} ({status})")
+            }
+            (Told::Stream, _) => {
+                write!(f, "refused a request from {source} on its stream: {text}")
+            }
+            (Told::Answer, None) | (Told::Closing, _) => {
+                write!(f, "closed the connection from {source}: {text}")
+            }
         }
     }
 }

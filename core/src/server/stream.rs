@@ -3,8 +3,7 @@
 //! Knows: what each does to the session's connection and to the counts, and what the log says about it.
 //! Does not know: whether there is room for a session (see `admission`), or how bytes leave.
 
-use super::Server;
-use super::refuse::Source;
+use super::{Server, TokenSerial};
 use crate::answer::{EndpointInfo, Refused, ResponseContext};
 use crate::arena::Key;
 use crate::conn::ConnPhase;
@@ -12,7 +11,7 @@ use crate::error::{Fault, SendError};
 use crate::event::{CloseReason, ConnId, Event, Reach, ServerPhase, SessionId};
 use crate::http1::{Persistence, StreamFraming};
 use crate::limits::within;
-use crate::line_throttle::{LineThrottle, SESSION_LINES_PER_SECOND};
+use crate::line_throttle::LineThrottle;
 use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::StreamPlan;
@@ -44,6 +43,7 @@ impl Server {
         key: Key,
         plan: StreamPlan,
         principal: Option<Principal>,
+        token: Option<TokenSerial>,
     ) -> Result<(), Refused> {
         if plan.head_only {
             self.answer_head(key, &plan);
@@ -52,11 +52,14 @@ impl Server {
         let address = self.config.address_key(plan.client);
         self.admit_stream(&plan.head, address, principal.as_ref())?;
         let secret = Secret::draw(&mut *self.entropy).map_err(|_| Fault::EntropyUnavailable)?;
+        let retry = self.config.retry.map(|range| range.draw(&mut *self.entropy)).transpose();
+        let retry_ms = retry.map_err(|_| Fault::EntropyUnavailable)?;
         // Nothing below this line can fail.
-        let token =
+        let session_token =
             SessionToken::new(self.config.shard, self.sessions.vacant_index(), secret.clone());
         let service = plan.service;
-        let endpoint = EndpointInfo { token: &token, mount: &plan.mount, service };
+        let endpoint =
+            EndpointInfo { token: &session_token, mount: &plan.mount, service, retry_ms };
         let greet = |server: &Self, to: &ResponseContext<'_>| {
             server.answers.stream(plan.framing, Some(endpoint), to)
         };
@@ -67,16 +70,20 @@ impl Server {
         if let Some(principal) = principal.clone() {
             self.principals.opened(&principal, self.now);
         }
-        let session = SessionState::new(key, secret, service, principal.clone(), address, self.now);
+        let mut session =
+            SessionState::new(key, secret, service, principal.clone(), address, self.now);
+        session.token = token;
         let session = self.sessions.insert(session);
         let chunked = plan.framing != StreamFraming::UntilClose;
         self.enter(key, ConnPhase::Streaming { session, chunked, input: 0, ending: false });
         self.disarm(Role::Phase, key);
         self.arm(TimerKind::SessionIdle, key);
         self.arm(TimerKind::SessionLifetime, key);
+        self.conns[key].request.session = Some(session);
+        self.note_answer(key, greeting.status, greeting.bytes.len());
         self.push_answer(key, greeting);
         self.metrics.sessions_opened += 1;
-        log::debug!("{} opened on {}", SessionId(session), ConnId(key));
+        self.note_opening(session);
         self.bodies_bytes += plan.head.memory_bytes();
         self.events.push_back(Event::Opened {
             session: SessionId(session),
@@ -169,18 +176,29 @@ impl Server {
         }
         let session = &mut self.sessions[key];
         session.frames_sent += 1;
+        session.bytes_sent += frame.wire_len() as u64;
         if frame.wire_len() > LARGE_FRAME_BYTES
             && !core::mem::replace(&mut session.warned_large, true)
             && log::log_enabled!(log::Level::Warn)
             && let Some(suppressed) = self.session_lines.large.tell(self.now)
         {
             log::warn!(
-                "{}: a message of {} bytes; some clients give up on messages over 1 MiB{suppressed}",
+                event = "large_message",
+                session = SessionId(key),
+                bytes = frame.wire_len(),
+                suppressed = suppressed;
+                "session {} is sent a message of {} bytes, and some clients give up on messages over \
+                 1 MiB{suppressed}",
                 SessionId(key),
                 frame.wire_len()
             );
         }
-        log::trace!("{} is sent {} bytes", SessionId(key), frame.wire_len());
+        log::trace!(
+            event = "message_queued",
+            session = SessionId(key),
+            bytes = frame.wire_len();
+            "a message of {} bytes is queued for session {}", frame.wire_len(), SessionId(key)
+        );
         self.push(stream, segment);
         self.metrics.frames_queued += 1;
         Ok(())
@@ -254,51 +272,15 @@ impl Server {
         });
         self.refuse_held(session.take_held());
     }
-
-    /// Writes into the log how a session ended, and whether messages were exchanged. The number of such
-    /// lines is limited.
-    fn note_end(
-        &mut self,
-        key: Key,
-        session: &SessionState,
-        reason: CloseReason,
-        undelivered: u32,
-    ) {
-        if !log::log_enabled!(log::Level::Info) {
-            return;
-        }
-        let (received, sent) = (session.messages_received, session.frames_sent);
-        let unused = received == 0 && sent == 0;
-        let suppressed = if unused {
-            self.session_lines.unused.tell(self.now)
-        } else {
-            self.session_lines.used.tell_some(SESSION_LINES_PER_SECOND, self.now)
-        };
-        let Some(suppressed) = suppressed else { return };
-        let (id, source) = (SessionId(key), Source(&self.conns[session.conn]));
-        let tenths = self.now.saturating_since(session.opened).as_millis() / 100;
-        let (seconds, tenths) = (tenths / 10, tenths % 10);
-        if unused {
-            log::info!(
-                "{id} from {source} ended after {seconds}.{tenths} s, without a message: \
-                 {reason}{suppressed}"
-            );
-        } else {
-            log::info!(
-                "{id} from {source} ended after {seconds}.{tenths} s, {received} messages in, \
-                 {sent} out, {undelivered} undelivered: {reason}{suppressed}"
-            );
-        }
-    }
 }
 
 /// How often the log has lines about sessions; each kind of line is limited on its own.
 #[derive(Debug)]
 pub(super) struct SessionLines {
     /// Ends of sessions without a message.
-    unused: LineThrottle,
+    pub(super) unused: LineThrottle,
     /// Ends of the others.
-    used: LineThrottle,
+    pub(super) used: LineThrottle,
     /// Messages that are too large for some clients.
     large: LineThrottle,
 }

@@ -29,11 +29,13 @@ mod post;
 mod proxies;
 mod rates;
 mod refuse;
+mod restart;
 mod secrecy;
 mod segmentation;
 mod services;
 mod shutdown;
 mod stream;
+mod tokens;
 mod walk;
 mod work;
 

@@ -17,7 +17,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use core::time::Duration;
 
 use memchr::{memchr, memchr2};
 
@@ -217,15 +216,15 @@ impl Frame {
         Self::event_with_retry(name, data, None)
     }
 
-    /// Like [`event`](Self::event), with a `retry:` field, which sets the reconnection time of the
-    /// client.
+    /// Like [`event`](Self::event), with a `retry:` field behind the data, which sets the reconnection
+    /// time of the client.
     pub(crate) fn event_with_retry(
         name: EventName<'_>,
         data: &[u8],
-        retry: Option<Duration>,
+        retry_ms: Option<u64>,
     ) -> Result<Self, FrameError> {
         core::str::from_utf8(data).map_err(|_| FrameError::NotUtf8)?;
-        let retry = retry.map(|retry| format!("retry: {}\n", retry.as_millis()));
+        let retry = retry_ms.map(|retry| format!("retry: {retry}\n"));
         let retry = retry.as_deref().unwrap_or_default().as_bytes();
         let mut event_len = (b"event: \n\n".len() + name.0.len() + retry.len()) as u64;
         each_line(data, |line| event_len += b"data: \n".len() as u64 + line.len() as u64);
@@ -233,12 +232,12 @@ impl Frame {
             writer.put(b"event: ");
             writer.put(name.0.as_bytes());
             writer.put(b"\n");
-            writer.put(retry);
             each_line(data, |line| {
                 writer.put(b"data: ");
                 writer.put(line);
                 writer.put(b"\n");
             });
+            writer.put(retry);
             writer.put(b"\n");
         })?;
         Ok(Self { chunk, id_start: 0, id_end: 0 })

@@ -211,8 +211,28 @@ enum GuardStage {
     Orphaned(Instant),
     /// SIGTERM was sent. SIGKILL is sent at this time.
     Terminated(Instant),
-    /// The remaining processes are killed. The guard gives up at this time, after [`SEARCHES_MIN`] searches.
-    Killing { until: Instant, searches: u32 },
+    /// The remaining processes are killed.
+    Killing(KillSearch),
+}
+
+/// How long children have been searched for, to kill them.
+#[derive(Clone, Copy)]
+struct KillSearch {
+    until: Instant,
+    searches: u32,
+}
+
+impl KillSearch {
+    fn begin(now: Instant) -> Self {
+        Self { until: now + KILLING, searches: 0 }
+    }
+
+    /// The state after one more search at `now`, or `None` if it is time to give up: both [`KILLING`] has passed and
+    /// [`SEARCHES_MIN`] searches were made.
+    fn next(self, now: Instant) -> Option<Self> {
+        let searches = self.searches + 1;
+        (now < self.until || self.searches < SEARCHES_MIN).then_some(Self { searches, ..self })
+    }
 }
 
 struct Guard {
@@ -269,7 +289,7 @@ impl Guard {
         match self.stage {
             // The processes that the server has left behind have to end.
             GuardStage::Running | GuardStage::Orphaned(_) => self.terminate(LEFTOVERS),
-            GuardStage::Terminated(_) | GuardStage::Killing { .. } => {}
+            GuardStage::Terminated(_) | GuardStage::Killing(_) => {}
         }
     }
 
@@ -285,7 +305,7 @@ impl Guard {
         while !self.bridge_gone {
             match (&self.control).read(&mut byte) {
                 Ok(1..) => match self.stage {
-                    GuardStage::Killing { .. } => {}
+                    GuardStage::Killing(_) => {}
                     GuardStage::Running | GuardStage::Orphaned(_) | GuardStage::Terminated(_) => {
                         self.kill()
                     }
@@ -303,7 +323,7 @@ impl Guard {
     }
 
     fn kill(&mut self) {
-        self.stage = GuardStage::Killing { until: Instant::now() + KILLING, searches: 0 };
+        self.stage = GuardStage::Killing(KillSearch::begin(Instant::now()));
     }
 
     /// Takes the next step if its time has come, and sends the signals of the current step.
@@ -322,7 +342,7 @@ impl Guard {
             GuardStage::Running
             | GuardStage::Orphaned(_)
             | GuardStage::Terminated(_)
-            | GuardStage::Killing { .. } => {}
+            | GuardStage::Killing(_) => {}
         }
         let terminated = self.terminated.swap(false, Relaxed);
         match self.stage {
@@ -333,14 +353,14 @@ impl Guard {
                     self.terminate_outsiders();
                 }
             }
-            GuardStage::Killing { until, searches } => match children() {
-                Ok(children) if now < until || searches < SEARCHES_MIN => {
+            GuardStage::Killing(search) => match (children(), search.next(now)) {
+                (Ok(children), Some(next)) => {
                     for child in children {
                         let _ = rustix::process::kill_process(child, Signal::KILL);
                     }
-                    self.stage = GuardStage::Killing { until, searches: searches + 1 };
+                    self.stage = GuardStage::Killing(next);
                 }
-                Ok(_) | Err(_) => {
+                (Ok(_) | Err(_), _) => {
                     if cfg!(target_os = "linux") {
                         log_line(format_args!(
                             "not all processes that it left behind can be killed"
@@ -371,7 +391,7 @@ impl Guard {
             GuardStage::Running => None,
             GuardStage::Orphaned(until) => Some(until.saturating_duration_since(now)),
             GuardStage::Terminated(until) => Some(LOOK.min(until.saturating_duration_since(now))),
-            GuardStage::Killing { .. } => Some(LOOK_KILLING),
+            GuardStage::Killing(_) => Some(LOOK_KILLING),
         };
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds =
@@ -432,6 +452,28 @@ mod tests {
         check("7 (a) S 9 (b) R 6 7", Some(6));
         check("7 (sh) S", None);
         check("", None);
+    }
+
+    #[test]
+    fn guard_that_was_held_up_searches_on_before_it_gives_up() {
+        let begin = Instant::now();
+        let late = begin + KILLING * 10;
+        let mut search = Some(KillSearch::begin(begin));
+        for made in 0..SEARCHES_MIN {
+            search = search.unwrap_or_else(|| panic!("gave up after {made} searches")).next(late);
+        }
+        assert!(search.is_some_and(|search| search.next(late).is_none()));
+    }
+
+    #[test]
+    fn guard_that_is_quick_searches_for_the_whole_time() {
+        let begin = Instant::now();
+        let early = begin + KILLING - Duration::from_millis(1);
+        let mut search = KillSearch::begin(begin);
+        for _ in 0..=SEARCHES_MIN {
+            search = search.next(early).expect("the time has not passed");
+        }
+        assert!(search.next(begin + KILLING).is_none());
     }
 
     #[test]

@@ -44,6 +44,10 @@ macro_rules! serve {
                     None => listener,
                 }
             }
+            Listen::Passed(sockets) => $adapter::Listener::from_std_sockets(sockets, config)?,
+            Listen::PassedUnix(sockets) => {
+                $adapter::Listener::from_std_unix_sockets(sockets, config)?
+            }
             Listen::Unix(path, None) => $adapter::Listener::bind_unix(path, config)?,
             Listen::Unix(path, Some(mode)) => {
                 $adapter::Listener::bind_unix_with_mode(path, mode, config)?

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use mcp_sse_core::{CloseReason, Config, Frame};
+use mcp_sse_core::{CloseReason, Config, Frame, Limits, Timeouts};
 use mcp_sse_driver::{Session, Stopped};
 
 use crate::adapter::{Adapter, HandlerThread, RunningServer, handler};
@@ -72,6 +72,104 @@ pub fn stalled_reader_is_cut_after_shutdown_grace(on: &Adapter) {
         let closed = idle_session.closed().expect("closed");
         assert_eq!((closed.reason, closed.frames_undelivered), (CloseReason::Shutdown, 0));
         stream.client.wait_for_end();
+    }
+}
+
+/// A hundred streams whose clients do not read, each with one frame larger than the socket's
+/// buffers. No timeout but the grace can end them.
+struct StalledReaders {
+    streams: Vec<Stream>,
+    sessions: Vec<Session>,
+}
+
+impl StalledReaders {
+    const COUNT: usize = 100;
+
+    fn config(grace: Option<Duration>) -> Config {
+        let limits = Limits { queues_bytes_max: None, ..Limits::default() };
+        let timeouts = Timeouts {
+            heartbeat: None,
+            stall: None,
+            stall_when_full: None,
+            shutdown_grace: grace,
+            ..Timeouts::default()
+        };
+        Config::builder().limits(limits).timeouts(timeouts).build().expect("good")
+    }
+
+    /// Opens the streams on a server whose handler gives its sessions to `sessions`.
+    fn open(server: &RunningServer, sessions: &mpsc::Receiver<Session>) -> Self {
+        let open = |_| {
+            let client = Client::connect_with_receive_buffer(server.address(), 4 << 10);
+            let request = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            Stream::open_on(client, server.address(), request)
+        };
+        let streams: Vec<_> = (0..Self::COUNT).map(open).collect();
+        let take = |_| sessions.recv_timeout(PATIENCE).expect("a session");
+        let sessions: Vec<_> = (0..Self::COUNT).map(take).collect();
+        let large = handlers::response("1", &format!("[\"{}\"]", "x".repeat(16 << 20)));
+        for session in &sessions {
+            finish("room", session.send(large.clone())).expect("a stream");
+        }
+        let all = Self::COUNT as u64;
+        wait_until("all are on their way", || server.metrics().frames_queued == all);
+        Self { streams, sessions }
+    }
+
+    /// Checks that every session was ended by the shutdown with its frame undelivered.
+    fn check_cut(self) {
+        for session in &self.sessions {
+            let closed = session.closed().expect("closed");
+            assert_eq!((closed.reason, closed.frames_undelivered), (CloseReason::Shutdown, 1));
+        }
+        // What the system still holds for these clients takes long to pass their small buffers, so
+        // it is not read.
+        drop(self.streams);
+    }
+}
+
+/// A hundred clients that do not read hold a shutdown up for its grace, and no longer.
+pub fn hundred_stalled_readers_end_with_the_shutdown_grace(on: &Adapter) {
+    // More than it takes to close all of them.
+    let grace = Duration::from_secs(2);
+    for handler_thread in HandlerThread::ALL {
+        let (sender, sessions) = mpsc::channel();
+        let config = StalledReaders::config(Some(grace));
+        let handler = handlers::give(sender);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
+        let stalled = StalledReaders::open(&server, &sessions);
+        let start = Instant::now();
+        server.shutdown();
+        server.wait_for_end();
+        assert!(start.elapsed() >= grace, "{:?}", start.elapsed());
+        stalled.check_cut();
+    }
+}
+
+/// A result that a handler produces during the grace reaches its client, however many others stall.
+pub fn result_during_the_shutdown_grace_passes_stalled_readers(on: &Adapter) {
+    for handler_thread in HandlerThread::ALL {
+        let (sender, sessions) = mpsc::channel();
+        let config = StalledReaders::config(LONG);
+        let handler = handlers::give(sender);
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handler);
+        let stalled = StalledReaders::open(&server, &sessions);
+        let mut reading = Stream::open(server.address());
+        let session = sessions.recv_timeout(PATIENCE).expect("a session");
+        assert_eq!(reading.post(&call(7, "[]")).status, 202);
+        let mut idle = Stream::open(server.address());
+        server.shutdown();
+        // The shutdown has begun before the result is there.
+        idle.expect_end();
+        finish("room", session.send(handlers::response("7", "\"done\""))).expect("a stream");
+        assert_eq!(reading.message(), answer(7, "\"done\""));
+        reading.expect_end();
+        assert!(!server.has_ended(), "the others are waited for");
+        server.abort();
+        server.wait_for_end();
+        stalled.check_cut();
     }
 }
 

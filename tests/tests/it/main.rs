@@ -11,6 +11,7 @@ mod http;
 mod jwt;
 mod limits;
 mod names;
+mod passed_sockets;
 mod post;
 mod round_trips;
 mod routes;

@@ -20,7 +20,7 @@ pub(super) fn locked() -> ConfigBuilder {
 
 impl Bench {
     /// Opens a session with these fields in the GET.
-    fn open_with(&mut self, fields: &str) -> Client {
+    pub(super) fn open_with(&mut self, fields: &str) -> Client {
         let conn = self.connect();
         self.says(conn, GET.replace("\r\n\r\n", &format!("\r\n{fields}\r\n")));
         match self.events().as_slice() {

@@ -25,9 +25,9 @@ fn refusals_are_logged_once_a_second_for_each_fault() {
     assert_eq!(
         lines,
         [
-            "INFO NotFound to c0v1 from 192.0.2.7:50000, no route: not found",
-            "INFO MethodNotAllowed to c0v1 from 192.0.2.7:50000, stream: method not allowed",
-            "INFO NotFound to c0v1 from 192.0.2.7:50000, no route: not found \
+            "INFO refused GET of an unknown path from 192.0.2.7:50000: not found (404)",
+            "INFO refused DELETE of an event stream from 192.0.2.7:50000: method not allowed (405)",
+            "INFO refused GET of an unknown path from 192.0.2.7:50000: not found (404) \
              (2 more since this was last logged)",
         ]
     );
@@ -70,7 +70,7 @@ fn forwarding_fields_on_a_unix_socket_are_warned_of_and_those_of_trusted_proxies
 }
 
 #[test]
-fn refusal_line_names_connection_client_route_and_session() {
+fn refusal_sentence_says_what_was_refused_to_whom_and_why() {
     let rate = "1/hour".parse().ok();
     let config = limited(|limits| {
         limits.posts_rate_per_session = rate;
@@ -92,10 +92,10 @@ fn refusal_line_names_connection_client_route_and_session() {
     assert_eq!(
         lines,
         [
-            "INFO RateLimited to c1v2 from 192.0.2.7 by 10.0.0.1:5, message, s0v1: \
-             too many posts to this session (limit posts_rate_per_session)",
-            "INFO NotFound to c1v2 from 192.0.2.7 by 10.0.0.1:5, no route: not found",
-            "INFO ConnectionsFull from local: too many connections (limit connections_max)",
+            "INFO refused POST of a message from 192.0.2.7 through 10.0.0.1:5: \
+             too many posts to this session (limit posts_rate_per_session) (429)",
+            "INFO refused GET of an unknown path from 192.0.2.7 through 10.0.0.1:5: not found (404)",
+            "INFO refused a connection from a local peer: too many connections (limit connections_max)",
         ]
     );
     assert_eq!(bench.server.metrics().connections_refused, 2);
@@ -302,9 +302,9 @@ fn session_is_one_line_at_its_end() {
     assert_eq!(
         lines,
         [
-            "INFO s0v1 from 192.0.2.7:50000 ended after 2.3 s, 2 messages in, 1 out, \
+            "INFO session s0v1 of 192.0.2.7:50000 ended after 2.3 s, 2 messages in, 1 out, \
              0 undelivered: closed by the application",
-            "INFO s0v2 from local ended after 90.0 s, without a message: closed by the client",
+            "INFO session s0v2 of a local peer ended after 90.0 s without a message: closed by the client",
         ]
     );
 }

@@ -51,7 +51,7 @@ fn endpoint_has_the_configured_paths() {
         .public_path_prefix("/mcp")
         .session_parameter("sessionId")
         .instance_id("a1")
-        .endpoint_retry(Some(secs(3)));
+        .retry(secs(3)..=secs(3));
     let mut bench = Bench::with(config);
     let conn = bench.connect();
     bench.says(conn, GET);

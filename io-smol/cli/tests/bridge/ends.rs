@@ -1,12 +1,14 @@
 //! Every process ends, however its session or the bridge ends.
 
 use core::time::Duration;
+use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 use std::thread;
 use std::time::Instant;
 
-use mcp_sse_tests::client::{Client, Stream, call, post_request};
+use mcp_sse_tests::client::{Client, Stream, answer, call, post_request};
+use mcp_sse_tests::scratch::Scratch;
 use rustix::process::Signal;
 
 use crate::support::{Bridge, INITIALIZE, LONG, StreamExt, get, within};
@@ -194,6 +196,26 @@ fn bridge_stopped_ends_all_processes() {
     deaf.client.wait_for_end();
     assert_eq!(bridge.wait_for_end(), Some(0));
     assert_eq!(bridge.descendants(), [0; 0], "the bridge has waited for its processes");
+}
+
+#[test]
+fn result_during_the_grace_is_delivered() {
+    let scratch = Scratch::new();
+    let go = scratch.path("go");
+    let variable = format!("GO={}", go.display());
+    let mut bridge = Bridge::start(&["--shutdown-grace", "off", "--env", &variable]);
+    let mut idle = bridge.bystander();
+    let mut stream = bridge.open("waits");
+    stream.begin();
+    stream.say(&call(7, "[]"));
+    bridge.signal(Signal::TERM);
+    // The shutdown has begun before the server answers.
+    idle.expect_end();
+    fs::write(&go, "").expect("a file");
+    assert_eq!(stream.message(), answer(7, "[]"));
+    stream.expect_end();
+    assert_eq!(bridge.wait_for_end(), Some(0));
+    assert_eq!(bridge.descendants(), [0; 0]);
 }
 
 #[test]

@@ -83,6 +83,9 @@ stderr line $n of many, which are some sixty kilobytes in all, more than is read
         n=0; while [ $n -lt 3000 ]; do echo "shout $n"; n=$((n + 1)); done >&2
         answer ;;
     immortal) trap '' TERM; answer; while :; do sleep 1000; done ;;
+    waits)
+        IFS= read -r line; echo '{"jsonrpc":"2.0","id":0,"result":{}}'
+        while [ ! -e "$GO" ]; do sleep 0.05; done; answer ;;
     record) answer() { tee -a "$RECORD"; }; answer >/dev/null ;;
     environment) IFS= read -r line; printf '{"jsonrpc":"2.0","id":1,"result":["%s","%s","%s","%s","%s"]}\n' "$PWD" "${API_KEY-none}" "${EVIL-none}" "${PYTHONUNBUFFERED-none}" "$*"; answer ;;
     *) answer ;;
