@@ -3,6 +3,7 @@
     files.py check NODE_FOLDER     a line for each check; NODE_FOLDER has the packages of package.json
     files.py context               the files that the image is built from, without those in Dockerfile.dockerignore
     files.py steps                 the Dockerfile's build stage as lines `copy`, `packages NAME..`, `run COMMAND`
+    files.py syscalls TRACE        a line for each check: the service's filter allows the system calls that strace saw
     files.py commands              each file's arguments to mcp-sse, one command a line: NAME, and a JSON array
     files.py image                 the final stage: lines `env NAME=VALUE`, `user UID`, `health JSON`, `command JSON`
 """
@@ -300,6 +301,32 @@ def image():
     print("command", last(final, "CMD"))
 
 
+# ---- systemd ----------------------------------------------------------------------------------------
+
+
+def members(group: str) -> set:
+    """The system calls of a group such as @system-service, as systemd knows them."""
+    shown = subprocess.run(["systemd-analyze", "--no-pager", "syscall-filter", group], capture_output=True, text=True,
+                           check=True).stdout.split("\n")[1:]
+    names = [line.strip() for line in shown if line.strip() and not line.strip().startswith("#")]
+    found = {name for name in names if not name.startswith("@")}
+    return found.union(*(members(name) for name in names if name.startswith("@")))
+
+
+def syscalls(trace: Path):
+    """`SystemCallFilter=` as systemd reads it: first what is allowed, then what is taken out again."""
+    allowed = set()
+    for line in (deploy / "systemd/mcp-sse.service").read_text().splitlines():
+        if line.startswith("SystemCallFilter="):
+            value = line.partition("=")[2]
+            groups = [members(name) for name in value.removeprefix("~").split()]
+            allowed = allowed.difference(*groups) if value.startswith("~") else allowed.union(*groups)
+    allowed |= members("@default")
+    used = set(re.findall(r"^(?:\d+ +)?([a-z0-9_]+)\(", trace.read_text(errors="replace"), re.M))
+    check("systemd: the server was traced", {"execve", "accept4"} <= used, sorted(used))
+    check("systemd: the filter allows every system call of the server", used <= allowed, sorted(used - allowed))
+
+
 match sys.argv[1:]:
     case ["check", folder]:
         dockerfile()
@@ -310,6 +337,8 @@ match sys.argv[1:]:
         context()
     case ["steps"]:
         steps()
+    case ["syscalls", trace]:
+        syscalls(Path(trace))
     case ["commands"]:
         commands()
     case ["image"]:
