@@ -31,8 +31,8 @@
 //! application that uses only these parts does not compile smol's file system, process and thread pool support.
 //! Applications can use `smol`, as the examples here do, because it re-exports the same parts.
 //!
-//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
-//! axum and rmcp, and limits.
+//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies, replicas,
+//! reconnection, axum and rmcp, and limits.
 //!
 //! The library installs no signal handler, and reads no environment variables.
 
@@ -46,17 +46,20 @@ use std::net::ToSocketAddrs;
 
 pub use mcp_sse_core::{
     Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder, ConfigError, Disposition,
-    Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
-    RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
-    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, TraceParent, Verdict, http1,
-    jsonrpc, sse,
+    DurationHistogram, Fault, Frame, HealthExtras, Limits, Metrics, MetricsPage, Peer, Principal,
+    ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
+    SessionId, ShardId, SizeHistogram, StaticTokens, StaticTokensBuilder, StaticTokensError,
+    Timeouts, TraceParent, Verdict, http1, jsonrpc, sse,
 };
 #[doc(inline)]
 pub use mcp_sse_driver::guide;
+#[cfg(feature = "prometheus")]
+#[doc(inline)]
+pub use mcp_sse_driver::prometheus;
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
-    ExchangeRequest, Handle, HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender,
-    Stopped, VerdictCache, WORKERS_MAX,
+    ExchangeRequest, Handle, HandlerReturn, MetricsWatch, ReplaceTokensError, ReturnsFuture,
+    ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

@@ -19,6 +19,7 @@ use core::time::Duration;
 use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
 
 use super::control::Control;
+use super::published::Wanted;
 use super::runtime::Timer;
 use super::session::{Session, SessionSlot};
 use super::shard::{Shard, ShardState};
@@ -76,6 +77,7 @@ impl<S: Socket> Shard<S> {
             served += state.serve_sockets(WAKES_BATCH - before);
             state.shard_set.sync_counts(&mut state.server);
             state.wake_acceptor();
+            state.publish();
             if drained {
                 return Poll::Ready(Turn::Drained);
             }
@@ -149,6 +151,10 @@ impl<S: Socket> ShardState<S> {
                 // The send fails if the caller no longer waits for the reply.
                 Control::Broadcast(frame, reply) => drop(reply.try_send(self.broadcast(&frame))),
                 Control::Exchange(request, peer, socket) => self.exchange(&request, peer, socket),
+                Control::ReplaceTokens(tokens, reply) => {
+                    let replaced = self.server.replace_tokens(tokens, self.clock.now());
+                    let _ = reply.try_send(replaced);
+                }
                 Control::Metrics(reply) => {
                     drop(reply.try_send(self.server.metrics().clone()));
                 }
@@ -243,11 +249,21 @@ impl<S: Socket> ShardState<S> {
         served
     }
 
+    /// Publishes the counters for other threads, if somebody reads them and it is time.
+    fn publish(&mut self) {
+        let wanted = self.handle.wanted();
+        if wanted > Wanted::Nothing {
+            let published = &self.shard_set.own().published;
+            self.publisher.publish(wanted, published, &self.server, self.clock.now());
+        }
+    }
+
     /// Pending until the next deadline, or until a turn is requested.
     fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
         let deadline = self.server.poll_timeout().map(|deadline| deadline.at);
         let deadline = deadline.map(|at| self.drain_until.map_or(at, |until| at.max(until)));
-        let deadline = [deadline, self.decisions.deadline()].into_iter().flatten().min();
+        let others = [self.decisions.deadline(), self.publisher.deadline()];
+        let deadline = others.into_iter().chain([deadline]).flatten().min();
         let deadline = deadline.and_then(|at| self.clock.instant(at));
         let Some(deadline) = deadline else { return Poll::Pending };
         // Most deadlines are extended before they pass. So a timer that will fire too early is left as

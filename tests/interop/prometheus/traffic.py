@@ -13,12 +13,12 @@ import traceback
 
 from client import PATIENCE, Connection, Server, Stream, head, message, post, until
 
-TOKENS = {"demo": os.environ["MCP_TOKEN"]}
+TOKENS = {"demo": os.environ["MCP_TOKEN"], "jwt": os.environ["MCP_TOKEN_JWT"]}
 SERVERS = {}
 for argument in sys.argv[1:]:
     name, urls = argument.split("=", 1)
     SERVERS[name] = Server(*urls.split(","), token=TOKENS.get(name))
-demo, small, bridge, shared = (SERVERS[name] for name in ("demo", "small", "bridge", "shared"))
+demo, small, bridge, shared, jwt = (SERVERS[name] for name in ("demo", "small", "bridge", "shared", "jwt"))
 
 KINDS = []
 
@@ -66,7 +66,6 @@ def connections_beyond_the_limit(kept):
     # The longest-waiting connection without a request is closed for another one.
     connections = [Connection(small) for _ in range(20)]
     counted(small, "mcp_sse_evictions_total")
-    counted(small, 'mcp_sse_refusals_total{cause="ConnectionEvicted"')
     for connection in connections:
         connection.close()
 
@@ -138,10 +137,23 @@ def posts_held_by_a_server_that_does_not_read(kept):
     assert stream.post(message("notifications/cancelled", requestId=id)) == 202
     counted(bridge, "mcp_sse_requests_withdrawn_total")
     assert other.status() == 503
-    counted(bridge, 'mcp_sse_refusals_total{cause="Busy"')
+    counted(bridge, 'mcp_sse_refusals_total{cause="busy"')
     stream.close()
     for connection in [*asked, other]:
         connection.close()
+
+
+@kind
+def questions_to_the_authorizer(kept):
+    stream = Stream(jwt)
+    stream.initialize()
+    stream.call("ping", 1)
+    assert jwt.ask(head("/sse", method="GET")) == 401
+    counted(jwt, "mcp_sse_decision_seconds_count")
+    counted(jwt, "mcp_sse_decisions_asked_total")
+    counted(jwt, "mcp_sse_decisions_cached_total")
+    counted(jwt, 'mcp_sse_refusals_total{cause="Unauthorized"')
+    stream.close()
 
 
 # ---- what is refused, and why ------------------------------------------------------------------------
@@ -172,8 +184,11 @@ def posts_of_each_status(kept):
     for status, data in cases:
         found = demo.ask(data)
         assert found == status, f"{found} instead of {status}: {data[:200]!r}"
-    for status in sorted({status for status, _ in cases}):
+    # What has a head that cannot be read is not known to be a post: it is counted by cause only.
+    for status in sorted({status for status, _ in cases} - {431, 501}):
         counted(demo, f'mcp_sse_posts_total{{status="{status}"')
+    for cause in ("head_too_large", "unsupported_transfer_coding"):
+        counted(demo, f'mcp_sse_refusals_total{{cause="{cause}"')
     stream.close()
 
 
@@ -185,7 +200,7 @@ def requests_for_other_paths(kept):
         (406, head("/sse", "Accept: text/html", *demo.fields, method="GET")),
     ]:
         assert demo.ask(data) == status, data
-    for cause in ("NotFound", "MethodNotAllowed", "NotAcceptable"):
+    for cause in ("not_found", "method_not_allowed", "not_acceptable"):
         counted(demo, f'mcp_sse_refusals_total{{cause="{cause}"')
 
 
@@ -195,7 +210,7 @@ def slow_head(kept):
     connection.send(b"POST /messages HTTP/1.1\r\nHost:")
     assert connection.status() == 408
     connection.close()
-    counted(demo, 'mcp_sse_refusals_total{cause="HeadTimeout"')
+    counted(demo, 'mcp_sse_refusals_total{cause="head_timeout"')
 
 
 @kind

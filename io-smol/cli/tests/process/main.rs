@@ -2,4 +2,9 @@
 #![cfg(unix)]
 
 mod environment;
+mod metrics;
+#[cfg(feature = "tls")]
+mod rotation;
+mod service_manager;
+mod signals;
 mod support;
