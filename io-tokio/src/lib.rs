@@ -33,8 +33,8 @@
 //! feature `tower` adds `SseService`, which serves inside another HTTP server such as axum. The feature `tls` adds
 //! [`Listener::tls`](mcp_sse_driver::Listener).
 //!
-//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies,
-//! axum and rmcp, and limits.
+//! The module [`guide`] has a guide each to handlers, authentication, TLS, Unix sockets, workers, proxies, replicas,
+//! reconnection, axum and rmcp, and limits.
 //!
 //! The library installs no signal handler, and reads no environment variables.
 
@@ -65,8 +65,8 @@ pub use mcp_sse_driver::guide;
 pub use mcp_sse_driver::prometheus;
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
-    ExchangeRequest, Handle, HandlerReturn, MetricsWatch, ReturnsFuture, ReturnsNothing, Session,
-    SessionSender, Stopped, VerdictCache, WORKERS_MAX,
+    ExchangeRequest, Handle, HandlerReturn, MetricsWatch, ReplaceTokensError, ReturnsFuture,
+    ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

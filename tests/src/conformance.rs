@@ -106,6 +106,8 @@ macro_rules! conformance {
                         abort_cuts_stalled_readers,
                         shutdown_waits_for_requests_in_flight,
                         post_completed_during_shutdown_is_503,
+                        delayed_shutdown_serves_on_and_is_not_ready,
+                        drain_spread_ends_idle_streams_one_by_one,
                         second_shutdown_changes_nothing_and_abort_ends_at_once,
                         dropped_serve_future_closes_everything,
                     }

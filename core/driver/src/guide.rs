@@ -33,10 +33,30 @@ pub mod unix_sockets {}
 #[cfg_attr(not(doctest), doc = include_str!("guide/workers.md"))]
 pub mod workers {}
 
+/// Log records: every event with its level and keys, and distributed traces.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/logs.md"))]
+pub mod logs {}
+
+/// Metrics for Prometheus.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/metrics.md"))]
+pub mod metrics {}
+
 /// Serving behind nginx or HAProxy.
 #[cfg_attr(not(doctest), doc = "")]
 #[cfg_attr(not(doctest), doc = include_str!("guide/proxies.md"))]
 pub mod proxies {}
+
+/// Several processes behind one URL, and how many machines a number of clients needs.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/replicas.md"))]
+pub mod replicas {}
+
+/// Restarts, and clients that come back all at once.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/reconnection.md"))]
+pub mod reconnection {}
 
 /// The transport inside axum, and for services of the official Rust SDK.
 #[cfg_attr(not(doctest), doc = "")]

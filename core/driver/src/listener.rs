@@ -720,6 +720,8 @@ fn warn_of_impossible_https(config: &Config, tls: bool, on_unix_socket: bool) {
     if !config.https_can_arrive(tls, on_unix_socket) {
         let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
         log::warn!(
+            event = "https_impossible",
+            setting = proxies;
             "require_https refuses every request: this server has no TLS, and trusts no proxy that \
              could forward https requests (see {proxies})"
         );

@@ -94,7 +94,7 @@ pub fn metrics_page(registry: impl Into<Arc<Registry>>) -> MetricsPage {
     MetricsPage::new(move || {
         let mut text = String::new();
         if prometheus_client::encoding::prometheus_text::encode(&mut text, &registry).is_err() {
-            log::error!("the metrics cannot be encoded");
+            log::error!(event = "metrics_not_encoded"; "the metrics cannot be encoded");
             text.clear();
         }
         text
@@ -236,7 +236,7 @@ impl Families<'_> {
             ),
             (
                 "misrouted",
-                "Posts for a session of another instance or worker",
+                "Posts for a session of another instance",
                 metrics.fault(Fault::Misrouted),
             ),
         ] {

@@ -30,6 +30,7 @@ mod output_budget;
 mod post;
 mod proxies;
 mod rates;
+mod records;
 mod refuse;
 mod restart;
 mod secrecy;

@@ -105,6 +105,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn readme_lists_every_metric() {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(BridgeCollector::new(Arc::default())));
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).unwrap();
+        let exported = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let exported: Vec<_> = exported.filter_map(|metric| metric.split(' ').next()).collect();
+        let readme = include_str!("../README.md");
+        for name in &exported {
+            assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in the README");
+        }
+        assert_eq!(readme.matches("| `mcp_sse_bridge_").count(), exported.len());
+    }
+
+    #[test]
     fn each_counter_of_the_bridge_is_a_metric() {
         let status = Arc::new(BridgeStatus::default());
         status.process_started();

@@ -223,7 +223,12 @@ impl BridgeStatus {
             static UNREADY: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = UNREADY.tell() {
                 let why = "servers in a row could not be started";
-                log::error!("{FAILURES_MAX} {why}: not ready any more{unsaid}");
+                log::error!(
+                    event = "bridge_not_ready",
+                    failures = FAILURES_MAX,
+                    suppressed = unsaid;
+                    "{FAILURES_MAX} {why}: not ready any more{unsaid}"
+                );
             }
             self.report_change();
         }
@@ -235,7 +240,11 @@ impl BridgeStatus {
         if self.failures_in_row.swap(0, Relaxed) >= FAILURES_MAX {
             static READY: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = READY.tell() {
-                log::info!("a server could be started: ready again{unsaid}");
+                log::info!(
+                    event = "bridge_ready",
+                    suppressed = unsaid;
+                    "a server could be started: ready again{unsaid}"
+                );
             }
             self.report_change();
         }

@@ -240,6 +240,10 @@ impl<'n> StderrLog<'n> {
         // The level is that of the lines, so the count is logged only where lines are.
         log::info!(
             target: "mcp_sse::stderr",
+            event = "stderr_suppressed",
+            owner = self.name,
+            lines = lines,
+            bytes = bytes;
             "{}: {lines} lines on stderr were not logged, {bytes} bytes: beyond \
              --stderr-lines-per-second {} or --stderr-bytes-per-second {}",
             self.name,
@@ -264,7 +268,12 @@ fn log_line(
     }
     let line = printable(line);
     if admitted {
-        log::info!(target: "mcp_sse::stderr", "{name}: {line}{more}");
+        log::info!(
+            target: "mcp_sse::stderr",
+            event = "stderr_line",
+            owner = name;
+            "{name}: {line}{more}"
+        );
     }
     kept.add(line);
 }

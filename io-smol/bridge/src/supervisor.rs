@@ -136,12 +136,22 @@ impl SupervisedProcess {
         counters.note_exit(status.as_ref().ok().copied());
         match status {
             Ok(status) => {
-                log::debug!("{name}: the server has ended: {status}");
+                log::debug!(
+                    event = "process_ended",
+                    owner = name,
+                    status:% = status;
+                    "{name}: the server process has ended: {status}"
+                );
                 // The send fails if the session has ended or has received the status before.
                 let _ = exit.try_send(status);
             }
             Err(error) => {
-                log::error!("{name}: another part of the program reaped a process: {error}")
+                log::error!(
+                    event = "process_lost",
+                    owner = name,
+                    error:% = error;
+                    "{name}: another part of the program reaped the server process: {error}"
+                );
             }
         }
     }

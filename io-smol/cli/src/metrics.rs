@@ -154,7 +154,11 @@ impl MetricsServer {
         let run = move || {
             let serve = async {
                 if let Err(error) = listener.serve_local(async |_| {}).await {
-                    log::error!("metrics are not served any more: {error}");
+                    log::error!(
+                        event = "metrics_not_served",
+                        error = error.to_string();
+                        "metrics are not served any more: {error}"
+                    );
                 }
             };
             let stopped = async {

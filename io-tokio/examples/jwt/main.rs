@@ -98,7 +98,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let listener =
         Listener::from_std(socket, config).authorize(async move |head| tokens.decide(&head))?;
-    let metrics = options.metrics_port.map(|port| metrics_of(&listener.handle(), port)).transpose()?;
+    let metrics =
+        options.metrics_port.map(|port| metrics_of(&listener.handle(), port)).transpose()?;
     // The server also serves if stdout is closed.
     let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n");
     if let Some(metrics) = &metrics {

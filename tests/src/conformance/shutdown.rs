@@ -292,6 +292,60 @@ pub fn post_completed_during_shutdown_is_503(on: &Adapter) {
     server.wait_for_end();
 }
 
+/// Until the delay is over everything is served, except that `/ready` is answered 503. An abort does not
+/// wait for the delay.
+pub fn delayed_shutdown_serves_on_and_is_not_ready(on: &Adapter) {
+    let status = |client: &mut Client, path: &str| {
+        client.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    };
+    for handler_thread in HandlerThread::ALL {
+        let config = timeouts(|t| t.drain_delay = LONG).build().expect("good");
+        let mut server =
+            RunningServer::start_at(on, "127.0.0.1:0", handler_thread, config, handlers::echo());
+        let mut stream = Stream::open(server.address());
+        let mut client = Client::connect(server.address());
+        assert_eq!(status(&mut client, "/ready").status, 200);
+        server.shutdown();
+        wait_until("it is not ready", || status(&mut client, "/ready").status == 503);
+        let health = status(&mut client, "/health");
+        assert_eq!(health.status, 200);
+        assert!(health.text().contains("\"status\":\"draining\""), "{health:?}");
+        stream.check_alive("the old stream");
+        Stream::open(server.address()).check_alive("a new stream");
+        server.shutdown();
+        assert!(!server.has_ended(), "a second shutdown does not end the delay");
+        server.abort();
+        stream.client.wait_for_end();
+        server.wait_for_end();
+    }
+    let delay = Duration::from_millis(300);
+    let config = timeouts(|t| t.drain_delay = Some(delay)).build().expect("good");
+    let mut server = RunningServer::start(on, config, handlers::echo());
+    let mut stream = Stream::open(server.address());
+    let start = Instant::now();
+    server.shutdown();
+    stream.expect_end();
+    assert!(start.elapsed() >= delay, "{:?}", start.elapsed());
+    server.wait_for_end();
+}
+
+/// Streams without a request in flight end at equal distances.
+pub fn drain_spread_ends_idle_streams_one_by_one(on: &Adapter) {
+    const STREAMS: u32 = 4;
+    let spread = Duration::from_millis(600);
+    let config = timeouts(|t| (t.shutdown_grace, t.drain_spread) = (LONG, Some(spread)));
+    let config = config.build().expect("good");
+    let mut server = RunningServer::start(on, config, handlers::echo());
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| Stream::open(server.address())).collect();
+    let start = Instant::now();
+    server.shutdown();
+    for (place, stream) in (0..).zip(&mut streams) {
+        stream.expect_end();
+        assert!(start.elapsed() >= spread * place / STREAMS, "{place}: {:?}", start.elapsed());
+    }
+    server.wait_for_end();
+}
+
 /// A second shutdown changes nothing, and an abort does not wait.
 pub fn second_shutdown_changes_nothing_and_abort_ends_at_once(on: &Adapter) {
     for handler_thread in HandlerThread::ALL {

@@ -20,6 +20,7 @@ pub mod client;
 pub mod connection;
 pub mod driver;
 pub mod faults;
+pub mod fleet;
 pub mod hostile;
 pub mod invariants;
 pub mod meter;

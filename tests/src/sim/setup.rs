@@ -86,7 +86,14 @@ impl Setup {
         // A configuration in which one body exceeds the budget of all bodies is invalid.
         let body_bytes_max = limits.body_bytes_max.min(limits.bodies_bytes_max);
         let limits = Limits { body_bytes_max, ..limits };
-        let timeouts = if default_limits { Timeouts::default() } else { timeouts(random) };
+        let mut timeouts = if default_limits { Timeouts::default() } else { timeouts(random) };
+        // Drawn from a copy, so that seeds and stored inputs keep their meaning.
+        let restarts = random.clone().next();
+        if !default_limits {
+            let least = |time: Duration| timeouts.shutdown_grace.map_or(time, |it| it.min(time));
+            timeouts.drain_spread = (restarts & 1 == 0).then(|| least(Duration::from_secs(3)));
+            timeouts.drain_delay = (restarts & 2 == 0).then(|| Duration::from_secs(2));
+        }
         let configs = (0..shards).map(|shard| {
             let mut config = Config::builder()
                 .shard(ShardId(shard as u16))
@@ -95,6 +102,12 @@ impl Setup {
                 .allow_half_close(half_close)
                 .limits(limits.clone())
                 .timeouts(timeouts.clone());
+            if restarts & 12 == 0 {
+                config = config.retry(Duration::from_secs(1)..=Duration::from_secs(5));
+            }
+            if restarts & 48 == 0 {
+                config = config.retry_after(1..=5);
+            }
             if instance {
                 config = config.instance_id("a1");
             }

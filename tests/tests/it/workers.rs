@@ -21,6 +21,7 @@ for_each_adapter!(
     broadcasts_reach_every_shard,
     health_counts_all_shards,
     shutdown_ends_every_shard,
+    delayed_shutdown_makes_every_shard_not_ready,
     shutdown_before_serve_ends_every_shard,
     dropped_serve_future_ends_every_shard,
     handler_panic_ends_every_shard,
@@ -225,6 +226,34 @@ fn shutdown_ends_every_shard(on: &Adapter) {
         server.wait_for_end();
         assert!(std::net::TcpStream::connect_timeout(&server.address(), PATIENCE).is_err());
         assert!(finish("an answer", server.handle().metrics()).is_err());
+    });
+}
+
+fn delayed_shutdown_makes_every_shard_not_ready(on: &Adapter) {
+    let config = timeouts(|t| t.drain_delay = Some(Duration::from_secs(3_600)));
+    let config = config.instance_id("a1").build().expect("good");
+    for_each_listening(on, &config, &handlers::echo(), |mut server| {
+        let address = ServerAddress::from(server.address());
+        let mut clients = connections(&address);
+        let ask = |client: &mut Client, path: &str| {
+            client.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        };
+        assert!(clients.iter_mut().all(|client| ask(client, "/ready").status == 200));
+        server.shutdown();
+        for client in &mut clients {
+            wait_until("its shard is not ready", || ask(client, "/ready").status == 503);
+            let health = ask(client, "/health");
+            assert!(health.text().contains("\"draining\""), "{health:?}");
+            assert!(health.text().contains("\"instance_id\":\"a1\""), "{health:?}");
+        }
+        // Posts still reach sessions of every shard. The sessions' ids have the same instance.
+        for _ in 0..10 {
+            let mut stream = Stream::open(&address);
+            assert!(stream.token().starts_with("a1."), "{}", stream.token());
+            stream.check_alive("a new stream");
+        }
+        server.abort();
+        server.wait_for_end();
     });
 }
 

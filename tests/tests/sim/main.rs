@@ -3,6 +3,7 @@
 //! `MCP_SSE_SIM_SEED=n` runs one seed and prints every step, `MCP_SSE_SIM_SEEDS=count` runs so many.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod comeback;
 mod memory;
 mod nth;
 mod scenario;

@@ -73,6 +73,24 @@ fn every_series_occurs_once_and_is_zero_before_anything_happens() {
 }
 
 #[test]
+fn guide_lists_every_metric_with_its_type_and_no_other() {
+    let (handle, _controls) = shard_control();
+    let text = text(MetricsCollector::new(&handle).with_principals(1));
+    let exported = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let exported: BTreeSet<(&str, &str)> =
+        exported.filter_map(|metric| metric.split_once(' ')).collect();
+    let rows = include_str!("../guide/metrics.md").lines();
+    let rows = rows.filter_map(|line| line.strip_prefix("| `mcp_sse_"));
+    let listed = rows.map(|row| {
+        let (name, rest) = row.split_once("` | ").expect("a type");
+        (format!("mcp_sse_{name}"), rest.split([',', ' ']).next().expect("a type"))
+    });
+    let listed: BTreeSet<(String, &str)> = listed.collect();
+    let exported = exported.into_iter().map(|(name, kind)| (name.to_owned(), kind)).collect();
+    assert_eq!(listed, exported);
+}
+
+#[test]
 fn principals_beyond_the_limit_are_counted_together() {
     let sessions = |names: &[&str]| names.iter().map(|name| (Principal::new(name), 1)).collect();
     let principals = KnownPrincipals { most: 2, known: Mutex::default() };

@@ -206,6 +206,21 @@ fn delayed_shutdown_is_not_ready_and_serves_everything_until_it_begins() {
 }
 
 #[test]
+fn exchanges_are_served_and_told_that_the_server_is_not_ready_during_the_delay() {
+    let mut bench = Bench::with(delayed_by(secs(10)));
+    bench.shutdown();
+    let mut status = |target: &str| {
+        let fields: &[(&str, &[u8])] = &[("host", b"localhost")];
+        let request = crate::Exchange { method: "GET", target, fields, mount: "" };
+        let conn = bench.server.exchange(request, Peer::local(), bench.now).unwrap();
+        let status = bench.server.response(conn).unwrap().status();
+        bench.server.handle_disconnect(conn, bench.now);
+        status
+    };
+    assert_eq!(["/ready", "/health", "/sse"].map(&mut status), [503, 200, 200]);
+}
+
+#[test]
 fn second_shutdown_does_not_lengthen_the_delay_and_the_grace_follows_it() {
     let mut bench = Bench::with(delayed_by(secs(10)));
     let client = bench.open();

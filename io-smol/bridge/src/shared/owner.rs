@@ -137,7 +137,13 @@ impl ProcessOwner {
     /// Runs until no session is left and no handle exists that could add one.
     pub(super) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
-        log::debug!("{}: {:?}", self.name, self.mux);
+        log::debug!(
+            event = "server_unused",
+            owner = self.name;
+            "{}: no session is left and none can come: {:?}",
+            self.name,
+            self.mux
+        );
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -252,6 +258,10 @@ impl ProcessOwner {
         if let Some(session) = self.sessions.remove(&key) {
             let frames = session.frames.discard() + 1;
             log::warn!(
+                event = "session_too_slow",
+                owner = self.name,
+                session = session.name,
+                messages = frames;
                 "{}: closed, because {} waited for it for {SLOW_MAX:?}; {frames} messages are lost",
                 session.name,
                 self.name

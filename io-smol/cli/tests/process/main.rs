@@ -2,5 +2,10 @@
 #![cfg(unix)]
 
 mod environment;
+mod logs;
 mod metrics;
+#[cfg(feature = "tls")]
+mod rotation;
+mod service_manager;
+mod signals;
 mod support;
