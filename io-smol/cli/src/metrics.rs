@@ -156,7 +156,7 @@ impl MetricsServer {
                 if let Err(error) = listener.serve_local(async |_| {}).await {
                     log::error!(
                         event = "metrics_not_served",
-                        error = error.to_string();
+                        error:% = error;
                         "metrics are not served any more: {error}"
                     );
                 }
