@@ -197,7 +197,7 @@ impl ServiceManager {
         if let Err(error) = send(name.as_bytes(), text.as_bytes()) {
             log::warn!(
                 event = "service_manager_not_notified",
-                error = error.to_string();
+                error:% = error;
                 "the service manager at {} cannot be notified: {error}",
                 name.display()
             );
