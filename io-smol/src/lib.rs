@@ -58,8 +58,8 @@ pub use mcp_sse_driver::guide;
 pub use mcp_sse_driver::prometheus;
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
-    ExchangeRequest, Handle, HandlerReturn, MetricsWatch, ReturnsFuture, ReturnsNothing, Session,
-    SessionSender, Stopped, VerdictCache, WORKERS_MAX,
+    ExchangeRequest, Handle, HandlerReturn, MetricsWatch, ReplaceTokensError, ReturnsFuture,
+    ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

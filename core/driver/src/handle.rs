@@ -12,7 +12,8 @@ use std::sync::Arc;
 use async_channel::{Receiver, Sender, bounded};
 
 use mcp_sse_core::{
-    Authorization, Config, ConfigError, HealthExtras, Metrics, Peer, Reach, sse::Frame,
+    Authorization, Config, ConfigError, HealthExtras, Metrics, NoStaticTokens, Peer, Reach,
+    StaticTokens, sse::Frame,
 };
 
 use super::control::Control;
@@ -330,6 +331,46 @@ impl Handle {
         Ok(sum)
     }
 
+    /// Replaces the static tokens of every shard, for example after a change of the file that they are from.
+    ///
+    /// From here on, requests are accepted with the new tokens only. Sessions that were opened with a token that is
+    /// not among them end, with the reason [`CloseReason::TokenRemoved`](mcp_sse_core::CloseReason::TokenRemoved);
+    /// [`Server::replace_tokens`](mcp_sse_core::Server::replace_tokens) describes which. If the server does not serve
+    /// yet, this waits until it does.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceTokensError::NoStaticTokens`] if the configuration has no
+    /// [static tokens](mcp_sse_core::Authorization::Static), and [`ReplaceTokensError::Stopped`] once the server has
+    /// ended.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
+    /// # use mcp_sse_core::StaticTokens;
+    /// # use mcp_sse_driver::{Handle, ReplaceTokensError};
+    /// async fn admit_only_bob(server: &Handle) -> Result<(), ReplaceTokensError> {
+    ///     let tokens = StaticTokens::builder().token("bob", "s3cr3t-for-bob").build();
+    ///     server.replace_tokens(tokens.expect("a valid token")).await
+    /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     let replaced = admit_only_bob(session.server()).await;
+    /// #     assert_eq!(replaced, Err(ReplaceTokensError::NoStaticTokens));
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn replace_tokens(&self, tokens: StaticTokens) -> Result<(), ReplaceTokensError> {
+        let replies = self.request(|reply| Control::ReplaceTokens(tokens.clone(), reply)).await;
+        let replies = replies.into_iter().filter_map(|(_, replaced)| replaced);
+        // All shards have the same configuration, so all of them give the same reply.
+        match replies.reduce(Result::and) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(NoStaticTokens)) => Err(ReplaceTokensError::NoStaticTokens),
+            None => Err(ReplaceTokensError::Stopped),
+        }
+    }
+
     /// Gives the server a request that the caller's own HTTP server has read, from the client `peer`.
     ///
     /// The caller then passes the body to the returned [`ExchangeClient`] and writes the response that
@@ -434,6 +475,27 @@ impl fmt::Debug for Handle {
         f.debug_struct("Handle").field("shards", &shards.len()).field("stopped", &stopped).finish()
     }
 }
+
+/// The error of [`Handle::replace_tokens`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplaceTokensError {
+    /// The server does not authorize requests by static tokens.
+    NoStaticTokens,
+    /// The server has ended.
+    Stopped,
+}
+
+impl fmt::Display for ReplaceTokensError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStaticTokens => NoStaticTokens.fmt(f),
+            Self::Stopped => Stopped.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ReplaceTokensError {}
 
 /// The error of a call to a server that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

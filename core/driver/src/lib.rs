@@ -259,7 +259,7 @@ pub use addresses::ADDRESSES_MAX;
 pub use decisions::{Authorizer, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX};
 pub use descriptors::Descriptors;
 pub use exchange::{ExchangeClient, ExchangeRequest};
-pub use handle::{Handle, Stopped};
+pub use handle::{Handle, ReplaceTokensError, Stopped};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use listener::Listener;
 pub use log_throttle::LogThrottle;

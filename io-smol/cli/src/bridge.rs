@@ -24,7 +24,7 @@ use mcp_sse_smol::{Handle, Session};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::metrics::MetricsFlags;
-use crate::serving::{self, CommandService};
+use crate::serving::{self, CommandService, Startup};
 use options::Run;
 
 /// The flags of the command `bridge`.
@@ -37,6 +37,13 @@ pub(crate) struct Bridge {
     serve: ServeFlags,
     #[command(flatten)]
     metrics: MetricsFlags,
+}
+
+impl Bridge {
+    /// The flags of every serving command.
+    pub(crate) const fn serve_flags(&mut self) -> &mut ServeFlags {
+        &mut self.serve
+    }
 }
 
 /// The bridged servers as a service of the command.
@@ -72,13 +79,14 @@ impl CommandService for Bridged {
     }
 }
 
-/// Runs the command. `args` are all arguments of the program, `cli` is their parser, and `environment` are the
-/// variables that have set flags.
+/// Runs the command. `args` are all arguments of the program, `cli` is their parser, `environment` are the variables
+/// that have set flags, and `startup` is what [`serving`] needs.
 pub(crate) fn run(
     Bridge { serve, run, metrics }: &Bridge,
     args: &[OsString],
     cli: &clap::Command,
     environment: &Environment,
+    startup: Startup,
 ) -> Result<(), Failure> {
     let withheld = environment.withheld(serve.token_variables());
     if run.is_one_word()
@@ -98,7 +106,7 @@ pub(crate) fn run(
     }
     logging::init(serve.log_level(), serve.log_format());
     environment.log(serve.token_variables());
-    serve_servers(serve, run, metrics, &withheld)
+    serve_servers(serve, run, metrics, &withheld, startup)
 }
 
 /// Serves the servers. Their processes do not inherit the variables `withheld`.
@@ -107,6 +115,7 @@ fn serve_servers(
     run: &Run,
     metrics: &MetricsFlags,
     withheld: &[OsString],
+    startup: Startup,
 ) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
     for BridgedServer { command, .. } in &mut servers {
@@ -133,7 +142,7 @@ fn serve_servers(
         children.limit(sessions as usize + serve.workers());
     }
     let bridged = Bridged { services, children: children.clone() };
-    let served = serving::serve_until_stopped(serve, prepared, &bridged);
+    let served = serving::serve_until_stopped(serve, prepared, startup, &bridged);
     drop(bridged);
     // The sessions have ended. Their processes have some seconds to end.
     match children.finish() {

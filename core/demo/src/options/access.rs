@@ -152,7 +152,13 @@ impl Access {
         !self.require_https || self.trusted_proxy.iter().any(connects)
     }
 
-    fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
+    /// The file with tokens.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        self.auth_token_file.as_deref()
+    }
+
+    /// The tokens of the flags; `None` if there is no such flag. The file is read.
+    pub(super) fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
         if !self.asks() {
             return Ok(None);
         }

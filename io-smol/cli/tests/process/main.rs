@@ -4,4 +4,8 @@
 mod environment;
 mod logs;
 mod metrics;
+#[cfg(feature = "tls")]
+mod rotation;
+mod service_manager;
+mod signals;
 mod support;
