@@ -2,4 +2,5 @@
 #![cfg(unix)]
 
 mod environment;
+mod restarts;
 mod support;
