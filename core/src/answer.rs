@@ -21,6 +21,7 @@ use crate::health_extras::HealthExtras;
 use crate::http1::{self, HttpDate, Persistence, Response, StreamFraming, rfc3339};
 use crate::instance_id::InstanceId;
 use crate::jsonrpc;
+use crate::metrics_page::MetricsPage;
 use crate::policy::cors::{CorsOrigin, Preflight};
 use crate::policy::rate::whole_seconds;
 use crate::route::Service;
@@ -290,6 +291,11 @@ impl Answers {
     /// A page for a person.
     pub(crate) fn page(&self, text: &str, to: &ResponseContext<'_>) -> Answer {
         self.text(200, PLAIN, &[], text.into(), to)
+    }
+
+    /// The metrics of the server.
+    pub(crate) fn metrics(&self, text: Cow<'_, str>, to: &ResponseContext<'_>) -> Answer {
+        self.text(200, MetricsPage::CONTENT_TYPE, &[], text, to)
     }
 
     /// An answer whose body is a line of text.

@@ -16,6 +16,7 @@ use crate::http1::{self, FIELDS_CAP};
 use crate::instance_id::InstanceId;
 use crate::jitter::JitterRange;
 use crate::limits::{Limits, Timeouts, settings};
+use crate::metrics_page::MetricsPage;
 use crate::policy::bearer::StaticTokens;
 use crate::policy::cidr::Cidr;
 use crate::policy::cors::Cors;
@@ -83,6 +84,7 @@ settings! {
             message: "/messages".into(),
             services: vec![String::new()],
             index_page: None,
+            metrics: false,
         },
         pub(crate) session_parameter: String = "session_id".into(),
         pub(crate) public_path_prefix: String = String::new(),
@@ -99,6 +101,7 @@ settings! {
         /// Whether the log already has the warning that forwarding fields of an untrusted peer are
         /// ignored. Clones of a configuration share it, and so do the shards of a server.
         pub(crate) ignored_fields_said: Arc<AtomicBool> = Arc::default(),
+        pub(crate) metrics_page: Option<MetricsPage> = None,
         pub(crate) metadata: Option<Metadata> = None,
         pub(crate) authorization: Authorization = Authorization::None,
         pub(crate) shard: ShardId = ShardId(0),
@@ -220,6 +223,21 @@ impl Config {
         Ok(())
     }
 
+    /// Serves `page` at `/metrics`. The request must pass the checks of `Host` and `Origin`, and must be
+    /// authorized like that for a stream. Default: none, and `GET /metrics` is answered 404.
+    ///
+    /// While it is queued, the text counts towards
+    /// [`Limits::queues_bytes_max`](Limits::queues_bytes_max); without room the request is answered 503.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::PathsCollide`] if another route has this path.
+    pub fn serve_metrics(&mut self, page: MetricsPage) -> Result<(), ConfigError> {
+        self.metrics_page = Some(page);
+        self.paths.metrics = true;
+        self.paths.collision().map_or(Ok(()), |value| Err(ConfigError::PathsCollide { value }))
+    }
+
     /// The largest amount of memory that a server with this configuration can hold, in bytes:
     /// [`Limits::memory_bytes_max`], and for each connection a response that contains the longest
     /// text of this configuration. For one of several shards, it is the amount of that shard.
@@ -320,6 +338,21 @@ impl ConfigBuilder {
     pub fn service_path(mut self, path: &str) -> Self {
         self.require_path("service_path", path);
         self.services.push(path.into());
+        self
+    }
+
+    /// Serves no sessions: there are no streams, and no path takes posts. What is left are `/health`,
+    /// `/ready` and what else is configured, such as [metrics](Config::serve_metrics) on an address of
+    /// their own. A [`service_path`](Self::service_path) has precedence.
+    ///
+    /// ```
+    /// # use mcp_sse_core::{Config, MetricsPage};
+    /// let mut config = Config::builder().without_sessions().build()?;
+    /// config.serve_metrics(MetricsPage::new(String::new))?;
+    /// # Ok::<(), mcp_sse_core::ConfigError>(())
+    /// ```
+    pub fn without_sessions(mut self) -> Self {
+        self.config.paths.services.clear();
         self
     }
 
@@ -683,10 +716,7 @@ impl ConfigBuilder {
                 unit: "paths",
             });
         }
-        let mut paths = self.config.paths.all();
-        paths.sort_unstable();
-        let twice = paths.iter().zip(paths.iter().skip(1)).find(|(a, b)| a == b);
-        if let Some(value) = twice.map(|(path, _)| path.clone()) {
+        if let Some(value) = self.config.paths.collision() {
             self.report(ConfigError::PathsCollide { value });
         }
         if self.config.limits.fields_max as usize > FIELDS_CAP {

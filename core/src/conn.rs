@@ -44,7 +44,7 @@ pub(crate) struct Conn {
     pub(crate) cors_origin: CorsOrigin,
     /// The client's address: the peer's, or the one that a trusted proxy names.
     pub(crate) client: Option<IpAddr>,
-    /// The request at hand, for the log.
+    /// The request at hand, for the log and the metrics.
     pub(crate) request: RequestInfo,
     /// Since when the connection waits for a request or for its end; while it has a request, since when.
     pub(crate) waiting_since: Time,
@@ -81,6 +81,14 @@ pub(crate) struct RequestInfo {
     pub(crate) body_bytes: u32,
     /// Whether the request has been received and not been answered.
     pub(crate) unanswered: bool,
+}
+
+impl RequestInfo {
+    /// Whether the request is a post that has not been answered.
+    pub(crate) fn is_unanswered_post(&self) -> bool {
+        let is_post = self.method == Some(Method::Post);
+        self.unanswered && is_post && matches!(self.route, Some(Route::Message(_)))
+    }
 }
 
 /// Where a connection is. Every timer of the phase role belongs to one of these.

@@ -102,6 +102,11 @@ impl Invalid {
         }
     }
 
+    /// Whether the text is nested deeper than the limit.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.reason().ends_with("(limit nesting_max)")
+    }
+
     /// A description of the mistake. It never contains a part of the message.
     #[must_use]
     pub fn reason(&self) -> &str {

@@ -280,8 +280,9 @@ impl Limits {
         for rate in [self.sessions_rate_per_address, self.posts_rate_per_principal] {
             add(rate.map_or(0, |_| or_unlimited(self.rate_entries_max)), RATE_BYTES);
         }
-        // The ids of unanswered requests, doubled because the list grows by doubling.
-        add(sessions.saturating_mul(or_unlimited(self.in_flight_max)), 2 * 16);
+        // The unanswered requests. One list more, because a list grows into a new one.
+        let in_flight = or_unlimited(self.in_flight_max);
+        add(sessions.saturating_add(1).saturating_mul(in_flight), IN_FLIGHT_BYTES);
         // The slots of posts of other shards, their list entries and their events.
         add(or_unlimited(self.forwarded_max), FORWARD_BYTES);
         // Request bytes: bodies, input after them, heads in events. Then one more body or head,
@@ -468,6 +469,8 @@ const CONN_BYTES: u64 = 2 * 640 + 512 + RATE_BYTES / 2;
 const HEAD_BYTES: u64 = 4 * (1 + 2 * FIELDS_CAP as u64) + 64;
 /// The slot and list entries of a session, doubled because they grow by doubling, and its counts.
 const SESSION_BYTES: u64 = 2 * 320 + 128;
+/// A request that has not been answered. Its list is no longer than `in_flight_max`.
+const IN_FLIGHT_BYTES: u64 = 24;
 /// The most that encloses the text of an answer as long as the longest post: the JSON-RPC envelope,
 /// the event, the chunk, and a queue entry.
 const WRAPPING_BYTES: u64 = 64 << 10;
@@ -610,6 +613,11 @@ mod tests {
         use crate::server::Forward;
         use crate::session::{PostOrigin, WaitingPost};
         assert!(size_of::<Forward>() + 8 <= 192 && size_of::<(PostOrigin, WaitingPost)>() <= 64);
+    }
+
+    #[test]
+    fn request_in_flight_is_as_large_as_the_memory_formula_assumes() {
+        assert_eq!(crate::session::IN_FLIGHT_BYTES, IN_FLIGHT_BYTES);
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl PrincipalTable {
         self.known.get(principal).map_or(0, |entry| entry.sessions)
     }
 
+    /// The principals that have sessions, and how many each has.
+    pub(crate) fn with_sessions(&self) -> impl Iterator<Item = (&Principal, u32)> {
+        let all = self.known.iter().map(|(principal, entry)| (principal, entry.sessions));
+        all.filter(|(_, sessions)| *sessions > 0)
+    }
+
     pub(crate) fn opened(&mut self, principal: &Principal, now: Time) {
         if let Some(entry) = self.known.get_mut(principal) {
             self.without_session -= u32::from(entry.sessions == 0);

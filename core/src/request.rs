@@ -55,6 +55,7 @@ pub(crate) enum Action {
     Stream(StreamPlan),
     Post(PostPlan),
     Index { unread: Unread },
+    Metrics { unread: Unread },
 }
 
 impl Action {
@@ -63,7 +64,7 @@ impl Action {
         match self {
             Self::Stream(plan) => plan.unread,
             Self::Post(plan) => plan.unread,
-            Self::Index { unread } => *unread,
+            Self::Index { unread } | Self::Metrics { unread } => *unread,
         }
     }
 }
@@ -225,6 +226,10 @@ pub(crate) fn route_request(
             head.check_expectation()?;
             Ok(RoutedRequest::Action(Action::Index { unread: Unread::of(head) }))
         }
+        Route::Metrics => {
+            head.check_expectation()?;
+            Ok(RoutedRequest::Action(Action::Metrics { unread: Unread::of(head) }))
+        }
         Route::Stream(service) => {
             if !media::accepts_event_stream(head.fields_named("accept")) {
                 return Err(Fault::NotAcceptable.into());
@@ -260,6 +265,8 @@ fn not_found(client_info: &ClientInfo<'_>, exchange: Option<&str>, config: &Conf
     let mut hint = String::new();
     if services.len() > 1 && config.paths.index_page.is_some() {
         hint.push_str(&format!("GET {prefix}/ lists the SSE streams that are served here"));
+    } else if services.is_empty() {
+        hint.push_str("no SSE streams are served here");
     } else {
         let one = services.len() == 1;
         hint.push_str(if one { "the SSE stream is at " } else { "the SSE streams are at " });

@@ -28,6 +28,8 @@ pub(crate) enum Route {
     Message(Service),
     /// `GET`: a page for people that lists what is served here, where one is configured.
     Index,
+    /// `GET`: the metrics of the server, where they are configured.
+    Metrics,
     /// `GET`: the metadata of a protected resource (RFC 9728), where it is configured.
     Metadata,
     /// `GET`: whether the process is alive. Answered without a check of `Host` and `Origin`.
@@ -42,7 +44,12 @@ pub(crate) enum Route {
 /// with that value.
 pub(crate) fn applies(route: Route, method: Method, cors: bool) -> Result<(), &'static str> {
     let (fits, without, with) = match route {
-        Route::Stream(_) | Route::Index | Route::Metadata | Route::Health | Route::Ready => {
+        Route::Stream(_)
+        | Route::Index
+        | Route::Metrics
+        | Route::Metadata
+        | Route::Health
+        | Route::Ready => {
             (matches!(method, Method::Get | Method::Head), "GET, HEAD", "GET, HEAD, OPTIONS")
         }
         Route::Message(_) => (method == Method::Post, "POST", "POST, OPTIONS"),
@@ -62,6 +69,7 @@ impl Route {
             Self::Stream(_) => "stream",
             Self::Message(_) => "message",
             Self::Index => "index",
+            Self::Metrics => "metrics",
             Self::Metadata => "metadata",
             Self::Health => "health",
             Self::Ready => "ready",
@@ -75,6 +83,7 @@ impl Route {
             Self::Stream(_) => "an event stream",
             Self::Message(_) => "a message",
             Self::Index => "the index page",
+            Self::Metrics => "the metrics",
             Self::Metadata => "the resource metadata",
             Self::Health => Paths::HEALTH,
             Self::Ready => Paths::READY,
@@ -95,15 +104,19 @@ pub(crate) struct Paths {
     pub(crate) stream: String,
     /// The path that a service's messages are posted to, below the service's own path.
     pub(crate) message: String,
-    /// The path of each service; one empty text if there is only the service at the root.
+    /// The path of each service; one empty text if there is only the service at the root, and none if
+    /// there are no sessions.
     pub(crate) services: Vec<String>,
     /// The text with which the root is answered; `None` if there is no such page.
     pub(crate) index_page: Option<String>,
+    /// Whether there are metrics.
+    pub(crate) metrics: bool,
 }
 
 impl Paths {
     pub(crate) const HEALTH: &str = "/health";
     pub(crate) const READY: &str = "/ready";
+    pub(crate) const METRICS: &str = "/metrics";
 
     /// The path of a service.
     pub(crate) fn service(&self, service: Service) -> &str {
@@ -116,8 +129,17 @@ impl Paths {
             let path = path.clone();
             self.services.iter().map(move |service| service.clone() + &path)
         };
-        let fixed = [Self::HEALTH, Self::READY].map(String::from);
-        fixed.into_iter().chain(below(&self.stream)).chain(below(&self.message)).collect()
+        let metrics = self.metrics.then_some(Self::METRICS);
+        let fixed = [Self::HEALTH, Self::READY].into_iter().chain(metrics).map(String::from);
+        fixed.chain(below(&self.stream)).chain(below(&self.message)).collect()
+    }
+
+    /// A path that two routes have, if there is one.
+    pub(crate) fn collision(&self) -> Option<String> {
+        let mut paths = self.all();
+        paths.sort_unstable();
+        let twice = paths.iter().zip(paths.iter().skip(1)).find(|(a, b)| a == b);
+        twice.map(|(path, _)| path.clone())
     }
 
     /// The service, if any, for which `path` is its own path followed by `route`.
@@ -143,6 +165,8 @@ impl Paths {
             Route::Health
         } else if bare == Self::READY {
             Route::Ready
+        } else if bare == Self::METRICS && self.metrics {
+            Route::Metrics
         } else {
             Route::Unknown
         }
@@ -179,7 +203,8 @@ mod tests {
     fn paths(services: &[&str], index: bool) -> Paths {
         let services = services.iter().map(|&service| service.into()).collect();
         let index_page = index.then(String::new);
-        Paths { stream: "/sse".into(), message: "/messages".into(), services, index_page }
+        let (stream, message) = ("/sse".into(), "/messages".into());
+        Paths { stream, message, services, index_page, metrics: false }
     }
 
     #[track_caller]
@@ -226,6 +251,21 @@ mod tests {
         check("/", Route::Index);
         check("//", Route::Unknown);
         assert_eq!(paths.service(Service(1)), "/b/c");
+    }
+
+    #[test]
+    fn metrics_have_a_route_where_they_are_configured() {
+        let without = paths(&[""], false);
+        assert_eq!(without.route("/metrics"), Route::Unknown);
+        let with = Paths { metrics: true, ..without };
+        assert_eq!(with.route("/metrics"), Route::Metrics);
+        assert_eq!(with.route("/metrics/"), Route::Metrics);
+        assert_eq!(with.route("/metrics/x"), Route::Unknown);
+        assert_eq!(with.route("/sse"), Route::Stream(Service(0)));
+        let alone = Paths { services: Vec::new(), ..with };
+        assert_eq!(alone.route("/sse"), Route::Unknown);
+        assert_eq!(alone.route("/messages"), Route::Unknown);
+        assert_eq!(alone.route("/metrics"), Route::Metrics);
     }
 
     #[test]

@@ -70,6 +70,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Transmit;
 use crate::peer::{AddressKey, Peer};
 use crate::policy::bearer::StaticTokens;
+use crate::principal::Principal;
 use crate::principal_table::{PrincipalTable, Rates};
 use crate::session::{SessionState, SessionView};
 use crate::sse::Frame;
@@ -997,6 +998,12 @@ impl Server {
     #[must_use]
     pub fn sessions_open(&self) -> u32 {
         self.sessions.len()
+    }
+
+    /// The principals that have open sessions, in the order of their names, and how many sessions each
+    /// has.
+    pub fn principals(&self) -> impl Iterator<Item = (&Principal, u32)> {
+        self.principals.with_sessions()
     }
 
     /// The counters.

@@ -12,7 +12,8 @@
 //!
 //! Decision: requests in flight are remembered as fingerprints of 16 bytes, which are exact for
 //! short ids. Ids are strings whose length the client chooses: in 8,192 sessions, 64 long ids
-//! each would take gigabytes.
+//! each would take gigabytes. The time and the method of each, for the metrics, are stored beside it
+//! in 8 bytes: a second list would need as much, and another search.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -22,6 +23,7 @@ use crate::arena::Key;
 use crate::event::{CloseReason, SessionId};
 use crate::jsonrpc::{Kind, Message, fingerprint};
 use crate::limits::{Limits, is_full, within};
+use crate::metrics::{McpMethod, ReachedLimit};
 use crate::peer::AddressKey;
 use crate::policy::rate::{Bucket, Rate};
 use crate::principal::Principal;
@@ -58,12 +60,8 @@ pub(crate) struct SessionState {
     /// Messages that the application has polled but not processed, as it reports with
     /// `set_backlog`. Their bytes count towards `bodies_bytes_max`.
     pub(crate) backlog: MessageTotals,
-    /// The unanswered requests, as fingerprints of their ids.
-    ///
-    /// Ids are strings of any length chosen by a peer, so their fingerprints, which have a fixed
-    /// size, are stored. Fingerprints of short ids are unique. A collision of two long ids would
-    /// only make the count of this session wrong.
-    in_flight: Vec<u128>,
+    /// The unanswered requests.
+    in_flight: Vec<InFlight>,
     /// Posts that wait for room, in the order in which their bodies were complete or in which other
     /// shards forwarded them.
     held: VecDeque<(PostOrigin, WaitingPost)>,
@@ -77,6 +75,42 @@ pub(crate) struct SessionState {
     posts: Option<Bucket>,
     /// Whether the log has the warning about a frame over 1 MiB.
     pub(crate) warned_large: bool,
+}
+
+/// An unanswered request.
+///
+/// Ids are strings of any length chosen by a peer, so their fingerprints, which have a fixed size, are
+/// stored. Fingerprints of short ids are unique. A collision of two long ids would only make the count
+/// of this session wrong.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    /// The two halves of the fingerprint. A `u128` would make this larger, because it has to be aligned.
+    fingerprint: [u64; 2],
+    /// When the request was accepted, in microseconds, and in the lowest octet its method. They
+    /// overflow after two thousand years.
+    accepted: u64,
+}
+
+/// The bytes of one request in flight.
+#[cfg(test)]
+pub(crate) const IN_FLIGHT_BYTES: u64 = size_of::<InFlight>() as u64;
+
+impl InFlight {
+    fn new(id: &str, method: McpMethod, now: Time) -> Self {
+        let accepted = now.as_micros() << 8 | method as u64;
+        Self { fingerprint: halves(fingerprint(id)), accepted }
+    }
+}
+
+const fn halves(fingerprint: u128) -> [u64; 2] {
+    [(fingerprint >> 64) as u64, fingerprint as u64]
+}
+
+/// A request that was in flight until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) method: McpMethod,
+    pub(crate) accepted: Time,
 }
 
 /// Where a waiting post came from.
@@ -221,19 +255,33 @@ impl SessionState {
         self.unpolled.bytes -= len;
     }
 
-    pub(crate) fn asked(&mut self, id: &str) {
-        self.in_flight.push(fingerprint(id));
+    /// Records that a request was put into the event queue. The list of requests grows by doubling, but
+    /// not beyond `in_flight_max`, so that its memory is that of the requests it may have.
+    pub(crate) fn asked(
+        &mut self,
+        id: &str,
+        method: McpMethod,
+        now: Time,
+        in_flight_max: Option<u32>,
+    ) {
+        let len = self.in_flight.len();
+        if len == self.in_flight.capacity() {
+            let most = in_flight_max.map_or(usize::MAX, |max| max as usize);
+            let room = len.saturating_mul(2).max(4).min(most).max(len + 1);
+            self.in_flight.reserve_exact(room - len);
+        }
+        self.in_flight.push(InFlight::new(id, method, now));
     }
 
-    /// Records that a request was answered or cancelled. Returns whether the request was known.
-    pub(crate) fn settled(&mut self, id: &str) -> bool {
-        let wanted = fingerprint(id);
+    /// Records that a request was answered or cancelled. Returns what is known of the request, if it was
+    /// in flight.
+    pub(crate) fn settled(&mut self, id: &str) -> Option<Settled> {
+        let wanted = halves(fingerprint(id));
         // The search starts at the front, because answers come roughly in the order of requests.
-        let found = self.in_flight.iter().position(|&known| known == wanted);
-        if let Some(at) = found {
-            self.in_flight.remove(at);
-        }
-        found.is_some()
+        let at = self.in_flight.iter().position(|known| known.fingerprint == wanted)?;
+        let InFlight { accepted, .. } = self.in_flight.remove(at);
+        let method = McpMethod::numbered(accepted as u8);
+        Some(Settled { method, accepted: Time::from_micros(accepted >> 8) })
     }
 
     pub(crate) fn requests_in_flight(&self) -> u32 {
@@ -255,6 +303,18 @@ impl SessionState {
             if self.held.len() <= self.held.capacity() / 4 {
                 self.held.shrink_to(2 * self.held.len());
             }
+        }
+    }
+
+    /// The limit because of which a post that waits has no room.
+    pub(crate) fn lacks(&self, message: &Message, limits: &Limits) -> ReachedLimit {
+        if is_full(limits.inbound_messages_max, self.inbound().messages) {
+            ReachedLimit::InboundMessages
+        } else if self.has_inbound_room(message.body().len() as u64, limits) {
+            // It waits for this, or behind a post that does.
+            ReachedLimit::InFlight
+        } else {
+            ReachedLimit::InboundBytes
         }
     }
 
@@ -367,6 +427,8 @@ impl SessionView<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
     use crate::arena::Arena;
     use crate::testing::Random;
@@ -404,7 +466,7 @@ mod tests {
     #[test]
     fn post_other_than_a_request_is_admitted_while_requests_wait() {
         let (mut session, conn) = session();
-        session.asked("1");
+        session.asked("1", McpMethod::Other, Time::ZERO, Some(1));
         assert!(!session.admits(Kind::Request, 1, &limits()));
         assert!(session.admits(Kind::Response, 1, &limits()));
         let post = PostOrigin::Conn(conn);
@@ -413,7 +475,7 @@ mod tests {
         session.hold(post, request);
         assert!(session.admits_new(Kind::Response, 1, &limits()));
         assert_eq!(session.next_admissible(&limits()), None);
-        assert!(session.settled("1") && !session.settled("1"));
+        assert!(session.settled("1").is_some() && session.settled("1").is_none());
         assert_eq!(session.next_admissible(&limits()), Some(post));
         assert_eq!((session.held_request("2"), session.held_request("1")), (Some(post), None));
         assert!(!session.admits_new(Kind::Request, 1, &limits()), "another was there first");
@@ -433,9 +495,28 @@ mod tests {
     #[test]
     fn answer_with_differently_escaped_id_settles_the_request() {
         let (mut session, _) = session();
-        session.asked(r#""\u0061\u00e9""#);
-        assert!(!session.settled("\"a\""));
-        assert!(session.settled("\"aé\""));
+        let accepted = Time::from_micros(1 << 40);
+        session.asked(r#""\u0061\u00e9""#, McpMethod::ToolsCall, accepted, None);
+        assert_eq!(session.settled("\"a\""), None);
+        let settled = session.settled("\"aé\"");
+        assert_eq!(settled, Some(Settled { method: McpMethod::ToolsCall, accepted }));
+    }
+
+    #[test]
+    fn list_of_requests_is_never_longer_than_the_limit() {
+        for most in [1, 3, 4, 64, 100] {
+            let (mut session, _) = session();
+            for id in 0..most {
+                session.asked(&id.to_string(), McpMethod::Other, Time::ZERO, Some(most));
+                let capacity = session.in_flight.capacity();
+                assert!(capacity <= most as usize, "{capacity} of {most}");
+            }
+            assert_eq!(session.requests_in_flight(), most);
+        }
+        let (mut session, _) = session();
+        (0..1_000_u32)
+            .for_each(|id| session.asked(&id.to_string(), McpMethod::Other, Time::ZERO, None));
+        assert_eq!(session.in_flight.capacity(), 1_024);
     }
 
     #[test]

@@ -46,17 +46,20 @@ use std::net::ToSocketAddrs;
 
 pub use mcp_sse_core::{
     Authorization, Cidr, CidrError, CloseReason, Config, ConfigBuilder, ConfigError, Disposition,
-    Fault, Frame, HealthExtras, Limits, Metrics, Peer, Principal, ProtectedResource, Rate,
-    RateError, Reach, Refusal, RequestHead, ResponseHead, SendError, SessionId, ShardId,
-    StaticTokens, StaticTokensBuilder, StaticTokensError, Timeouts, TraceParent, Verdict, http1,
-    jsonrpc, sse,
+    DurationHistogram, Fault, Frame, HealthExtras, Limits, Metrics, MetricsPage, Peer, Principal,
+    ProtectedResource, Rate, RateError, Reach, Refusal, RequestHead, ResponseHead, SendError,
+    SessionId, ShardId, SizeHistogram, StaticTokens, StaticTokensBuilder, StaticTokensError,
+    Timeouts, TraceParent, Verdict, http1, jsonrpc, sse,
 };
 #[doc(inline)]
 pub use mcp_sse_driver::guide;
+#[cfg(feature = "prometheus")]
+#[doc(inline)]
+pub use mcp_sse_driver::prometheus;
 pub use mcp_sse_driver::{
     ADDRESSES_MAX, Closed, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX, Decision, ExchangeClient,
-    ExchangeRequest, Handle, HandlerReturn, ReturnsFuture, ReturnsNothing, Session, SessionSender,
-    Stopped, VerdictCache, WORKERS_MAX,
+    ExchangeRequest, Handle, HandlerReturn, MetricsWatch, ReplaceTokensError, ReturnsFuture,
+    ReturnsNothing, Session, SessionSender, Stopped, VerdictCache, WORKERS_MAX,
 };
 #[cfg(feature = "tls")]
 pub use mcp_sse_driver::{Tls, TlsError, TlsProblem, rustls};

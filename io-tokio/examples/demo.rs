@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
 async fn run(serve: &ServeFlags) -> Result<(), Box<dyn Error>> {
     let (config, tls) = (serve.config()?, serve.tls()?);
     let mut listener = match serve.address() {
-        address @ (ListenAddress::Tcp(_) | ListenAddress::Named(_)) => {
+        address @ (ListenAddress::Tcp(_) | ListenAddress::Named(_) | ListenAddress::Passed(_)) => {
             Listener::bind(&address.addresses()[..], config.clone())?
         }
         #[cfg(unix)]

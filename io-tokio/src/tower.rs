@@ -122,6 +122,7 @@ impl ServiceShared {
     fn unknown_peer(&self) -> Peer {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(
+                event = "peer_unknown";
                 "requests have no client address: limits per address do not apply, and require_https \
                  refuses requests without a forwarded field that says https; serve with \
                  into_make_service_with_connect_info::<SocketAddr>(), or set \

@@ -52,14 +52,12 @@ fn serve(adapter: &Adapter) {
         ..Timeouts::default()
     };
     let config = Config::builder().limits(limits).timeouts(timeouts).build().expect("good");
-    let mut server = RunningServer::start(adapter, config, handlers::echo());
+    let server = RunningServer::start(adapter, config, handlers::echo());
     let (stopping, aborting) = (server.handle().clone(), server.handle().clone());
     signals::on_termination(move || stopping.shutdown(), move || aborting.abort())
         .expect("signal handlers");
     child::send_to_parent(server.address());
-    while !server.has_ended() {
-        server.wait_for_end();
-    }
+    server.run_to_end();
 }
 
 fn run_clients(adapter: &Adapter) {

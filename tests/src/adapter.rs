@@ -378,6 +378,18 @@ impl RunningServer {
         }
         start.elapsed()
     }
+
+    /// Waits until the server has ended, however long that takes: for a process whose parent stops
+    /// it.
+    ///
+    /// # Panics
+    ///
+    /// If it ends in an error.
+    pub fn run_to_end(mut self) {
+        let served = self.end.recv().expect("the server ends");
+        self.ended = true;
+        served.expect("the server ends well");
+    }
 }
 
 impl Drop for RunningServer {

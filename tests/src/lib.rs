@@ -38,6 +38,8 @@ mod documents {
         Tls = "../../core/driver/src/guide/tls.md";
         UnixSockets = "../../core/driver/src/guide/unix_sockets.md";
         Workers = "../../core/driver/src/guide/workers.md";
+        Logs = "../../core/driver/src/guide/logs.md";
+        Metrics = "../../core/driver/src/guide/metrics.md";
         Proxies = "../../core/driver/src/guide/proxies.md";
         Replicas = "../../core/driver/src/guide/replicas.md";
         Reconnection = "../../core/driver/src/guide/reconnection.md";

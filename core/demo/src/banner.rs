@@ -34,8 +34,10 @@ pub struct Banner<'a> {
     asks_for_tokens: bool,
     prefix_len: usize,
     workers: usize,
+    passed: bool,
     /// The services of the server; none if it serves the demo.
     services: Vec<BannerService>,
+    metrics: Option<String>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,9 @@ impl<'a> Banner<'a> {
             asks_for_tokens: false,
             prefix_len: 0,
             workers: 1,
+            passed: false,
             services: Vec::new(),
+            metrics: None,
         }
     }
 
@@ -107,6 +111,25 @@ impl<'a> Banner<'a> {
         Self { workers, ..self }
     }
 
+    /// Sets whether the service manager has bound the sockets; false by default.
+    #[must_use]
+    pub fn passed(self, passed: bool) -> Self {
+        Self { passed, ..self }
+    }
+
+    /// Sets the URL of the server's metrics; none by default.
+    #[must_use]
+    pub fn metrics(self, metrics: Option<String>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// The scheme and the authority of the URLs by which a client on this machine reaches the server. On a Unix
+    /// socket, the authority is `localhost`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        self.client_access().base
+    }
+
     const fn is_on_unix_socket(&self) -> bool {
         matches!(self.address, ListenAddress::Unix(_))
     }
@@ -124,6 +147,11 @@ impl<'a> Banner<'a> {
         let mut access = match self.address {
             ListenAddress::Tcp(address) => tcp(reachable(address).to_string(), address.port()),
             ListenAddress::Named(named) => tcp(authority(&named), named.port),
+            ListenAddress::Passed(addresses) => {
+                let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+                let address = reachable(addresses.first().copied().unwrap_or(any));
+                tcp(address.to_string(), address.port())
+            }
             ListenAddress::Unix(path) => {
                 let name = path.file_name().map(Path::new).unwrap_or(path);
                 let events_file = format!("/tmp/mcp-sse-{}.events", name.display());
@@ -149,8 +177,12 @@ impl<'a> Banner<'a> {
                 let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
                 format!(" on {}", ips.join(" and "))
             }
+            ListenAddress::Passed(_) => format!(" on {}", self.address),
             ListenAddress::Unix(path) => format!(" on the Unix socket {}", path.display()),
         };
+        if self.passed {
+            places.push_str(", bound by the service manager");
+        }
         let instance = self.config.instance_id().map(|id| format!("instance {id}"));
         let workers = (self.workers > 1).then(|| format!("{} workers", self.workers));
         let notes: Vec<String> = instance.into_iter().chain(workers).collect();
@@ -316,6 +348,9 @@ impl fmt::Display for Banner<'_> {
         if !self.services.is_empty() {
             writeln!(f, "\n{}", self.protection())?;
         }
+        if let Some(url) = &self.metrics {
+            writeln!(f, "\nMetrics for Prometheus: {url}")?;
+        }
         f.write_str("\nCtrl-C stops it.\n")
     }
 }
@@ -359,6 +394,18 @@ mod tests {
         // On loopback, a name that also has other addresses is not allowed as a `Host`.
         let both = ["192.0.2.1", "127.0.1.1"];
         says("box", &both, "http://192.0.2.1:8000", "192.0.2.1 and 127.0.1.1");
+    }
+
+    #[test]
+    fn banner_names_all_sockets_of_the_service_manager() {
+        let addresses = ["0.0.0.0:80", "[::1]:81"].map(|text| text.parse().expect("an address"));
+        let config = Config::default();
+        let said = |address| Banner::new(&config, address).passed(true).to_string();
+        let tcp = said(ListenAddress::Passed(&addresses));
+        let first = "MCP over HTTP+SSE: http://127.0.0.1:80/sse on 0.0.0.0:80 and [::1]:81, bound by the service";
+        assert!(tcp.starts_with(first), "{tcp}");
+        let unix = said(ListenAddress::Unix(Path::new("/s")));
+        assert!(unix.contains("/sse on the Unix socket /s, bound by the service manager\n"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The address at which a server listens or should listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +11,24 @@ pub enum ListenAddress<'a> {
     Tcp(SocketAddr),
     /// All TCP addresses of a name.
     Named(NamedAddress<'a>),
+    /// The addresses of TCP sockets that the service manager has bound.
+    Passed(&'a [SocketAddr]),
     /// The path of a Unix socket.
     Unix(&'a Path),
+}
+
+/// The addresses of listening sockets that the service manager has bound and passed to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PassedAddresses {
+    /// TCP sockets, at least one.
+    Tcp(Vec<SocketAddr>),
+    /// Unix sockets.
+    Unix {
+        /// The path of the first one, or its name if it is not in the file system, with `@` in front.
+        path: PathBuf,
+        /// The mode of its file.
+        mode: u32,
+    },
 }
 
 /// A name and the addresses that it stands for.
@@ -35,6 +51,7 @@ impl<'a> ListenAddress<'a> {
             Self::Named(NamedAddress { ips, port, .. }) => {
                 ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect()
             }
+            Self::Passed(addresses) => addresses.to_vec(),
             Self::Unix(_) => Vec::new(),
         }
     }
@@ -48,7 +65,7 @@ impl<'a> ListenAddress<'a> {
             (Self::Named(NamedAddress { name, .. }), _) => {
                 Self::Named(NamedAddress { name, ips, port })
             }
-            (Self::Tcp(_) | Self::Unix(_), _) => self,
+            (Self::Tcp(_) | Self::Passed(_) | Self::Unix(_), _) => self,
         }
     }
 
@@ -64,6 +81,10 @@ impl fmt::Display for ListenAddress<'_> {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Named(NamedAddress { name, port, .. }) => write!(f, "{name}:{port}"),
+            Self::Passed(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+                f.write_str(&addresses.join(" and "))
+            }
             Self::Unix(path) => path.display().fmt(f),
         }
     }

@@ -8,13 +8,14 @@ mod restarts;
 pub mod values;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 use std::fmt;
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use log::LevelFilter;
-use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, Timeouts};
+use mcp_sse_core::{Config, ConfigBuilder, ConfigError, Limits, StaticTokens, Timeouts};
 use mcp_sse_driver::WORKERS_MAX;
 #[cfg(feature = "tls")]
 use mcp_sse_driver::{Tls, TlsError};
@@ -26,7 +27,7 @@ pub use access::TokensError;
 use restarts::Restarts;
 use values::{CountFlag, SizeFlag, TimeFlag, parse_count, parse_size, parse_time};
 
-pub use crate::listen_address::{ListenAddress, NamedAddress};
+pub use crate::listen_address::{ListenAddress, NamedAddress, PassedAddresses};
 
 /// The flags that every serving program has: where to listen, and how.
 #[derive(Args, Clone, Debug)]
@@ -93,10 +94,17 @@ pub struct ServeFlags {
     /// The format of the log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
+    /// How often to look whether the files of --tls-cert, --tls-key and --auth-token-file have changed, or
+    /// "off". Files that have changed are read again, as they are after SIGHUP.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    reload_interval: TimeFlag,
     #[command(flatten)]
     restarts: Restarts,
     #[command(flatten)]
     access: Access,
+    /// The sockets that the service manager has passed, which are used instead of an address.
+    #[arg(skip)]
+    passed: Option<PassedAddresses>,
 }
 
 /// The value of `--host`.
@@ -111,6 +119,11 @@ impl ServeFlags {
     /// The address to listen on.
     #[must_use]
     pub fn address(&self) -> ListenAddress<'_> {
+        match &self.passed {
+            Some(PassedAddresses::Tcp(addresses)) => return ListenAddress::Passed(addresses),
+            Some(PassedAddresses::Unix { path, .. }) => return ListenAddress::Unix(path),
+            None => {}
+        }
         #[cfg(unix)]
         if let Some(path) = &self.unix {
             return ListenAddress::Unix(path);
@@ -130,7 +143,44 @@ impl ServeFlags {
     #[cfg(unix)]
     #[must_use]
     pub fn unix_mode(&self) -> u32 {
-        self.unix_mode.unwrap_or(0o600)
+        match self.passed {
+            Some(PassedAddresses::Unix { mode, .. }) => mode,
+            Some(PassedAddresses::Tcp(_)) | None => self.unix_mode.unwrap_or(0o600),
+        }
+    }
+
+    /// Sets that the server will listen on sockets that the service manager has bound, instead of at the address that
+    /// the flags name.
+    pub fn listen_on_passed(&mut self, passed: PassedAddresses) {
+        self.passed = Some(passed);
+    }
+
+    /// The files of the certificate and of its key.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_files(&self) -> Option<[&Path; 2]> {
+        Some([self.tls_cert.as_deref()?, self.tls_key.as_deref()?])
+    }
+
+    /// The file with tokens.
+    #[must_use]
+    pub fn token_file(&self) -> Option<&Path> {
+        self.access.token_file()
+    }
+
+    /// The tokens that clients may present; `None` if they need none. The file with tokens is read.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be read, or if a token is invalid.
+    pub fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
+        self.access.tokens()
+    }
+
+    /// How often to look whether files have changed; `None` for never.
+    #[must_use]
+    pub const fn reload_interval(&self) -> Option<Duration> {
+        self.reload_interval.0
     }
 
     /// The TLS configuration, if the flags name a certificate.
@@ -146,7 +196,9 @@ impl ServeFlags {
         }
     }
 
-    fn speaks_tls(&self) -> bool {
+    /// Whether connections use TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls_cert.is_some();
         #[cfg(not(feature = "tls"))]
@@ -196,7 +248,8 @@ impl ServeFlags {
             .workers(self.workers)
             .public_path_prefix(&self.public_path_prefix)
             .asks_for_tokens(self.asks_for_tokens())
-            .tls(self.speaks_tls());
+            .tls(self.speaks_tls())
+            .passed(self.passed.is_some());
         #[cfg(unix)]
         let banner = banner.unix_mode(self.unix_mode());
         banner
@@ -388,9 +441,6 @@ fn parse_level(text: &str) -> Result<LevelFilter, String> {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-    use std::path::Path;
-
     use clap::Parser;
     use mcp_sse_core::InstanceId;
 
@@ -498,6 +548,7 @@ mod tests {
         check_mistake("--workers=0", "--workers");
         check_mistake("--workers=257", "--workers");
         check_mistake("--host=nowhere.invalid", "--host");
+        check_mistake("--reload-interval=often", "--reload-interval");
         check_mistake("--log-level=loud", "--log-level");
     }
 

@@ -32,6 +32,40 @@ pub fn on_termination(
     Ok(())
 }
 
+/// Calls `shutdown` at the first termination signal, and `abort` with its number at each further one, as
+/// [`on_termination`] does. In addition, calls `hangup` at each SIGHUP, which would end the program otherwise. If
+/// `hangup` returns true, SIGHUP counts as a termination signal.
+///
+/// All functions are called on a thread of their own, one at a time.
+///
+/// # Errors
+///
+/// Returns an error if the signal handlers or the thread cannot be set up.
+#[cfg(unix)]
+pub fn on_signals(
+    shutdown: impl FnOnce() + Send + 'static,
+    mut abort: impl FnMut(i32) + Send + 'static,
+    mut hangup: impl FnMut() -> bool + Send + 'static,
+) -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut shutdown = Some(shutdown);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGHUP && !hangup() {
+                continue;
+            }
+            match shutdown.take() {
+                Some(shutdown) => shutdown(),
+                None => abort(signal),
+            }
+        }
+    })?;
+    Ok(())
+}
+
 /// Calls `shutdown` at the first Ctrl-C, and `abort` at each further one, on a thread of their own.
 ///
 /// # Errors

@@ -96,7 +96,12 @@ fn bind_each<T>(
         }
         for (address, error) in missing {
             let address = with_port(address, free_port);
-            log::info!("not listening on {address}, which this machine does not have: {error}");
+            log::info!(
+                event = "address_skipped",
+                address:% = address,
+                error:% = error;
+                "not listening on {address}, which this machine does not have: {error}"
+            );
         }
         return Ok(bound);
     }

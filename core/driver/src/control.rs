@@ -2,7 +2,7 @@
 //! health extras go through the shard's mailbox instead, because they must never wait.
 
 use async_channel::Sender;
-use mcp_sse_core::{Metrics, Peer, Reach, sse::Frame};
+use mcp_sse_core::{Metrics, NoStaticTokens, Peer, Reach, StaticTokens, sse::Frame};
 
 use super::exchange::{ExchangeRequest, ExchangeSocket};
 
@@ -10,5 +10,6 @@ use super::exchange::{ExchangeRequest, ExchangeSocket};
 pub(super) enum Control {
     Broadcast(Frame, Sender<Reach>),
     Metrics(Sender<Metrics>),
+    ReplaceTokens(StaticTokens, Sender<Result<(), NoStaticTokens>>),
     Exchange(ExchangeRequest, Peer, ExchangeSocket),
 }

@@ -232,7 +232,11 @@ impl Decisions {
                 && running.until.is_some_and(|until| until <= now)
             {
                 let waited = running.tickets.len();
-                log::debug!("a decision timed out; {waited} requests waited for it");
+                log::debug!(
+                    event = "decision_timed_out",
+                    requests = waited;
+                    "a decision of the authorizer timed out; {waited} requests waited for it"
+                );
                 self.finish(at, Verdict::Refuse(Refusal::Unavailable).into(), server, now);
             }
         }
@@ -423,13 +427,20 @@ pub(super) fn catch_panic<T>(run: impl FnOnce() -> T) -> Option<T> {
     if done.is_none()
         && let Some(unsaid) = PANICS.tell()
     {
-        log::error!("the authorizer panicked; the request is refused{unsaid}");
+        log::error!(
+            event = "authorizer_panicked",
+            suppressed = unsaid;
+            "the authorizer panicked; the request is refused{unsaid}"
+        );
     }
     done
 }
 
 fn answer(server: &mut Server, ticket: AuthTicket, verdict: Verdict, now: Time) {
     if server.authorize(ticket, verdict, now).is_err() {
-        log::debug!("a verdict came after its request had ended");
+        log::debug!(
+            event = "verdict_late";
+            "a verdict of the authorizer came after its request had ended"
+        );
     }
 }

@@ -88,6 +88,10 @@ pub(super) fn fit(limits: &Limits, workers: usize) -> Limits {
         let before = before.map_or("unlimited".into(), |before| format!("{before}"));
         let Descriptors { limit, open } = descriptors;
         log::info!(
+            event = "connections_max_lowered",
+            connections_max = after,
+            descriptors_max = limit,
+            descriptors_open = open;
             "connections_max is {after} instead of {before}: this process may have {limit} descriptors \
              open, and has {open} (ulimit -n)"
         );

@@ -33,6 +33,16 @@ pub mod unix_sockets {}
 #[cfg_attr(not(doctest), doc = include_str!("guide/workers.md"))]
 pub mod workers {}
 
+/// Log records: every event with its level and keys, and distributed traces.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/logs.md"))]
+pub mod logs {}
+
+/// Metrics for Prometheus.
+#[cfg_attr(not(doctest), doc = "")]
+#[cfg_attr(not(doctest), doc = include_str!("guide/metrics.md"))]
+pub mod metrics {}
+
 /// Serving behind nginx or HAProxy.
 #[cfg_attr(not(doctest), doc = "")]
 #[cfg_attr(not(doctest), doc = include_str!("guide/proxies.md"))]

@@ -4,7 +4,7 @@
 //! Knows: the shards of a server, and how to reach each. Does not know: threads, or what a shard does
 //! with a [`Control`].
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use core::{fmt, iter};
 use std::io;
 use std::sync::Arc;
@@ -12,12 +12,14 @@ use std::sync::Arc;
 use async_channel::{Receiver, Sender, bounded};
 
 use mcp_sse_core::{
-    Authorization, Config, ConfigError, HealthExtras, Metrics, Peer, Reach, sse::Frame,
+    Authorization, Config, ConfigError, HealthExtras, Metrics, NoStaticTokens, Peer, Reach,
+    StaticTokens, sse::Frame,
 };
 
 use super::control::Control;
 use super::decisions::Authorizer;
 use super::exchange::{ExchangeClient, ExchangeRequest, exchange_pair};
+use super::published::Wanted;
 use super::shard_mailbox::{ShardMailbox, StopKind};
 use super::shard_set::{ShardHandle, ShardSet};
 use super::shared::Shared;
@@ -59,6 +61,8 @@ struct ShardHandles {
     handles: Shared<Arc<[Arc<ShardHandle>]>>,
     /// The shard that gets the next exchange.
     next: AtomicUsize,
+    /// What the shards have to publish: a [`Wanted`].
+    wanted: AtomicU8,
 }
 
 /// A shard's end of a [`Handle`]: what a [`Shard`](super::shard::Shard) is made with.
@@ -97,7 +101,11 @@ fn new_shard(mailbox: ShardMailbox) -> (Arc<ShardHandle>, ControlReceiver) {
 pub(super) fn shard_control() -> (Handle, ShardControl) {
     let (shard, receiver) = new_shard(ShardMailbox::default());
     let handles: Arc<[_]> = Arc::from([shard.clone()]);
-    let shards = ShardHandles { handles: Shared::new(handles.clone()), next: AtomicUsize::new(0) };
+    let shards = ShardHandles {
+        handles: Shared::new(handles.clone()),
+        next: AtomicUsize::new(0),
+        wanted: AtomicU8::new(Wanted::Nothing as u8),
+    };
     let handle = Handle { shards: Arc::new(shards) };
     let shard_set = ShardSet::new(handles, 0, shard);
     let controls = ShardControl {
@@ -316,10 +324,51 @@ impl Handle {
         }
         let mut sum = Metrics::default();
         // Shards end one after the other; the last counters of an ended shard still count.
-        let counted =
-            replies.into_iter().filter_map(|(shard, now)| now.or_else(|| shard.last_metrics()));
+        let counted = replies
+            .into_iter()
+            .filter_map(|(shard, now)| now.or_else(|| shard.last_metrics().cloned()));
         counted.for_each(|metrics| sum += &metrics);
         Ok(sum)
+    }
+
+    /// Replaces the static tokens of every shard, for example after a change of the file that they are from.
+    ///
+    /// From here on, requests are accepted with the new tokens only. Sessions that were opened with a token that is
+    /// not among them end, with the reason [`CloseReason::TokenRemoved`](mcp_sse_core::CloseReason::TokenRemoved);
+    /// [`Server::replace_tokens`](mcp_sse_core::Server::replace_tokens) describes which. If the server does not serve
+    /// yet, this waits until it does.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceTokensError::NoStaticTokens`] if the configuration has no
+    /// [static tokens](mcp_sse_core::Authorization::Static), and [`ReplaceTokensError::Stopped`] once the server has
+    /// ended.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/doc_setup.rs"));
+    /// # use mcp_sse_core::StaticTokens;
+    /// # use mcp_sse_driver::{Handle, ReplaceTokensError};
+    /// async fn admit_only_bob(server: &Handle) -> Result<(), ReplaceTokensError> {
+    ///     let tokens = StaticTokens::builder().token("bob", "s3cr3t-for-bob").build();
+    ///     server.replace_tokens(tokens.expect("a valid token")).await
+    /// }
+    /// # fn main() -> std::io::Result<()> {
+    /// # serve_client(&[], async |session| {
+    /// #     let replaced = admit_only_bob(session.server()).await;
+    /// #     assert_eq!(replaced, Err(ReplaceTokensError::NoStaticTokens));
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn replace_tokens(&self, tokens: StaticTokens) -> Result<(), ReplaceTokensError> {
+        let replies = self.request(|reply| Control::ReplaceTokens(tokens.clone(), reply)).await;
+        let replies = replies.into_iter().filter_map(|(_, replaced)| replaced);
+        // All shards have the same configuration, so all of them give the same reply.
+        match replies.reduce(Result::and) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(NoStaticTokens)) => Err(ReplaceTokensError::NoStaticTokens),
+            None => Err(ReplaceTokensError::Stopped),
+        }
     }
 
     /// Gives the server a request that the caller's own HTTP server has read, from the client `peer`.
@@ -370,9 +419,25 @@ impl Handle {
         Ok(client)
     }
 
+    /// Makes every shard publish this from now on.
+    pub(super) fn want(&self, wanted: Wanted) {
+        self.shards.wanted.fetch_max(wanted as u8, Ordering::Relaxed);
+        self.shards().iter().for_each(|shard| shard.mailbox.wake());
+    }
+
+    /// What every shard has to publish.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted::numbered(self.shards.wanted.load(Ordering::Relaxed))
+    }
+
+    /// The shards of the server.
+    pub(super) fn shards(&self) -> Arc<[Arc<ShardHandle>]> {
+        self.shards.handles.lock().clone()
+    }
+
     /// The next shard in turn that has room; if none has, the next that has not ended.
     fn next_shard(&self) -> Option<Arc<ShardHandle>> {
-        let shards = self.shards.handles.lock().clone();
+        let shards = self.shards();
         let first = self.shards.next.fetch_add(1, Ordering::Relaxed) % shards.len();
         let turns = || shards.iter().cycle().skip(first).take(shards.len());
         let found = turns().find(|shard| shard.has_room());
@@ -385,7 +450,7 @@ impl Handle {
         &self,
         control: impl Fn(Sender<T>) -> Control,
     ) -> Vec<(Arc<ShardHandle>, Option<T>)> {
-        let shards = self.shards.handles.lock().clone();
+        let shards = self.shards();
         let mut pending = Vec::with_capacity(shards.len());
         for shard in shards.iter() {
             let (reply, replied) = bounded(1);
@@ -405,11 +470,32 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shards = self.shards.handles.lock().clone();
+        let shards = self.shards();
         let stopped = shards.iter().all(|shard| shard.controls.is_closed());
         f.debug_struct("Handle").field("shards", &shards.len()).field("stopped", &stopped).finish()
     }
 }
+
+/// The error of [`Handle::replace_tokens`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplaceTokensError {
+    /// The server does not authorize requests by static tokens.
+    NoStaticTokens,
+    /// The server has ended.
+    Stopped,
+}
+
+impl fmt::Display for ReplaceTokensError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStaticTokens => NoStaticTokens.fmt(f),
+            Self::Stopped => Stopped.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ReplaceTokensError {}
 
 /// The error of a call to a server that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

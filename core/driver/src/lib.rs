@@ -232,6 +232,10 @@ mod handler;
 mod listen_socket;
 mod listener;
 mod log_throttle;
+mod metrics_watch;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
+mod published;
 mod runtime;
 mod serve;
 mod served_stream;
@@ -255,11 +259,12 @@ pub use addresses::ADDRESSES_MAX;
 pub use decisions::{Authorizer, DECISIONS_MAX, DECISIONS_PER_ADDRESS_MAX};
 pub use descriptors::Descriptors;
 pub use exchange::{ExchangeClient, ExchangeRequest};
-pub use handle::{Handle, Stopped};
+pub use handle::{Handle, ReplaceTokensError, Stopped};
 pub use handler::{HandlerReturn, ReturnsFuture, ReturnsNothing};
 pub use listener::Listener;
 pub use log_throttle::LogThrottle;
 pub use mcp_sse_core::SuppressedLines;
+pub use metrics_watch::MetricsWatch;
 pub use runtime::{Runtime, ServeFunction, ServeFuture, Timer};
 /// The version of rustls whose configuration [`Tls::from_config`] takes.
 #[cfg(feature = "tls")]

@@ -56,7 +56,13 @@ impl ListenSocket {
             Self::Tcp(firsts) => match siblings(&firsts, shards - 1, bound_here) {
                 Ok(siblings) => Ok(iter::once(firsts).chain(siblings).map(Self::Tcp).collect()),
                 Err(error) => {
-                    log::info!("one acceptor for {shards} workers: {error}");
+                    log::info!(
+                        event = "acceptor_shared",
+                        workers = shards,
+                        error:% = error;
+                        "one acceptor serves {shards} workers, because the system cannot distribute \
+                         connections: {error}"
+                    );
                     Err(Self::Tcp(firsts))
                 }
             },

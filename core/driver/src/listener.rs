@@ -26,7 +26,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use mcp_sse_core::{Config, RequestHead};
+use mcp_sse_core::{Config, MetricsPage, RequestHead};
 
 use super::accept_queue::accept_queue;
 use super::addresses::{ADDRESSES_MAX, bind_all};
@@ -360,6 +360,35 @@ impl<R: Runtime> Listener<R> {
         self
     }
 
+    /// Serves `page` at `/metrics`, to clients that may open a stream. By default there is no such path.
+    ///
+    /// With the feature `prometheus`, the module `prometheus` makes a page of this server's metrics, and its
+    /// documentation says how to serve one at an address of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput), with a [`ConfigError`](mcp_sse_core::ConfigError)
+    /// inside, if another route has this path.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use mcp_sse_smol::{Config, Listener, MetricsPage};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let page = MetricsPage::new(|| "# TYPE up gauge\nup 1\n".into());
+    /// let listener = Listener::bind("127.0.0.1:0", Config::default())?.serve_metrics(page)?;
+    /// # drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve_metrics(mut self, page: MetricsPage) -> io::Result<Self> {
+        self.config
+            .serve_metrics(page)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok(self)
+    }
+
     /// Sets the number of shards, each of which has a thread of its own. The default is 1, and the maximum is
     /// [`WORKERS_MAX`](crate::WORKERS_MAX). Use several when one processor is not enough. A post
     /// reaches its session also if another shard has its connection, and the [`Handle`] reaches all shards.
@@ -691,6 +720,8 @@ fn warn_of_impossible_https(config: &Config, tls: bool, on_unix_socket: bool) {
     if !config.https_can_arrive(tls, on_unix_socket) {
         let proxies = if on_unix_socket { "trust_local_peers" } else { "trusted_proxy" };
         log::warn!(
+            event = "https_impossible",
+            setting = proxies;
             "require_https refuses every request: this server has no TLS, and trusts no proxy that \
              could forward https requests (see {proxies})"
         );

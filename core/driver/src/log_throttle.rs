@@ -17,7 +17,7 @@ use super::shared::Shared;
 ///
 /// static UNREADABLE: LogThrottle = LogThrottle::new();
 /// if let Some(suppressed) = UNREADABLE.tell() {
-///     log::warn!("a message cannot be read{suppressed}");
+///     log::warn!(suppressed = suppressed; "a message cannot be read{suppressed}");
 /// }
 /// ```
 #[derive(Debug, Default)]

@@ -33,6 +33,7 @@ use super::decisions::Authorizer;
 use super::handle::{Handle, ShardControl, shard_control};
 use super::handler::HandlerReturn;
 use super::listen_socket::ListenSocket;
+use super::log_throttle::LogThrottle;
 use super::runtime::{Runtime, Timer};
 use super::served_stream::{ServedStream, StartTls};
 use super::session::Session;
@@ -121,8 +122,13 @@ pub fn serve_exchanges<R: Runtime, Form, Returned: HandlerReturn<Form>>(
     let serve = move |controls| {
         let (source, acceptor, config, start_tls) = (None, None, config.clone(), None);
         let worker = Worker::<R> { source, acceptor, config, controls, start_tls };
-        R::block_on(worker.serve(on_session.clone()))
-            .inspect_err(|error| log::error!("the service cannot run: {error}"))
+        R::block_on(worker.serve(on_session.clone())).inspect_err(|error| {
+            log::error!(
+                event = "service_failed",
+                error:% = error;
+                "the service cannot run: {error}"
+            );
+        })
     };
     // No task waits for the threads. They end after the shutdown.
     drop(run_each("service", &handle, controls.split(workers), serve)?);
@@ -185,7 +191,11 @@ async fn accept<R: Runtime>(
             None => return,
             Some(Ok(Ok((stream, peer)))) => shard.accept(stream, peer),
             Some(Ok(Err(error))) => {
-                log::debug!("a connection ended before it was served: {error}");
+                log::debug!(
+                    event = "connection_unserved",
+                    error:% = error;
+                    "a connection ended before it was served: {error}"
+                );
             }
             Some(Err(error)) => pace.pause_after(&error).await,
         }
@@ -222,14 +232,12 @@ async fn accept_for_all<R: Runtime>(listener: RuntimeListener<R>, acceptor: Acce
 struct AcceptBackoff<R: Runtime> {
     accepted: u8,
     timer: R::Timer,
-    /// The time of the last logged error, and the number of errors that were not logged since.
-    warned: Option<Instant>,
-    suppressed: u32,
+    throttle: LogThrottle,
 }
 
 impl<R: Runtime> AcceptBackoff<R> {
     fn new() -> Self {
-        Self { accepted: 0, timer: R::Timer::default(), warned: None, suppressed: 0 }
+        Self { accepted: 0, timer: R::Timer::default(), throttle: LogThrottle::new() }
     }
 
     /// Lets other tasks run after [`ACCEPTED_MAX`] calls. Call it before each connection.
@@ -244,11 +252,13 @@ impl<R: Runtime> AcceptBackoff<R> {
     /// Pauses after `error`, which is logged at most once a second.
     async fn pause_after(&mut self, error: &io::Error) {
         let now = Instant::now();
-        if self.warned.is_some_and(|warned| now.duration_since(warned) < Duration::from_secs(1)) {
-            self.suppressed += 1;
-        } else {
-            log::warn!("cannot accept a connection: {error} ({} times before)", self.suppressed);
-            (self.warned, self.suppressed) = (Some(now), 0);
+        if let Some(suppressed) = self.throttle.tell() {
+            log::warn!(
+                event = "accept_failed",
+                error:% = error,
+                suppressed = suppressed;
+                "cannot accept a connection: {error}{suppressed}"
+            );
         }
         // If the peer has left before its connection was accepted, the next accept may succeed: no pause.
         let left =

@@ -851,7 +851,14 @@ impl SessionSlot {
                 // Too large for any queue, or an error of a later version of the core.
                 Err(error) => {
                     let bytes = frame.wire_len();
-                    log::error!("{}: a frame of {bytes} bytes was dropped: {error}", shared.id);
+                    log::error!(
+                        event = "frame_dropped",
+                        session = shared.id,
+                        bytes = bytes,
+                        error:% = error;
+                        "a frame of {bytes} bytes for session {} was dropped: {error}",
+                        shared.id
+                    );
                     moved = true;
                 }
             }

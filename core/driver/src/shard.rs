@@ -17,6 +17,7 @@ use mcp_sse_core::{
 use super::decisions::Decisions;
 use super::exchange::{ExchangeRequest, ExchangeSocket};
 use super::handle::{ControlReceiver, Handle, ShardControl};
+use super::published::Publisher;
 use super::session::{MailboxLimits, Session, SessionSlot};
 use super::shard_set::ShardSet;
 use super::slots::put;
@@ -70,6 +71,7 @@ pub(super) struct ShardState<S> {
     pub(super) timer_at: Option<Instant>,
     /// Until this time, timers that are due wait while sockets are drained; see `tick`.
     pub(super) drain_until: Option<Time>,
+    pub(super) publisher: Publisher,
 }
 
 struct Conn<S> {
@@ -184,6 +186,7 @@ impl<S: Socket> Shard<S> {
                 accept_reported: Poll::Pending,
                 timer_at: None,
                 drain_until: None,
+                publisher: Publisher::default(),
             }),
         }
     }
@@ -217,7 +220,12 @@ impl<S: Socket> Shard<S> {
             Ok(id) => id,
             Err(error) => {
                 // The core has logged it at a higher level, at a limited rate.
-                return log::debug!("a connection from {peer} was closed at once: {error}");
+                return log::debug!(
+                    event = "connection_closed_at_once",
+                    peer = peer,
+                    error:% = error;
+                    "a connection from {peer} was closed at once: {error}"
+                );
             }
         };
         put(&mut state.conns, id.slot(), Conn::new(id, Io::Socket(socket)));
@@ -243,6 +251,15 @@ impl<S: Socket> Shard<S> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+fn log_socket_error(id: ConnId, error: &io::Error) {
+    log::debug!(
+        event = "socket_failed",
+        connection = id,
+        error:% = error;
+        "the socket of connection {id} failed: {error}"
+    );
 }
 
 impl<S: Socket> ShardState<S> {
@@ -277,7 +294,7 @@ impl<S: Socket> ShardState<S> {
             }
             ended => {
                 if let Err(error) = ended {
-                    log::debug!("{id}: {error}");
+                    log_socket_error(id, &error);
                 }
                 // `handle_disconnect` requires that the socket is closed already.
                 if let Some(slot) = conns.get_mut(id.slot()) {
@@ -314,7 +331,12 @@ impl<S: Socket> ShardState<S> {
                 self.accepted.push_back(id);
             }
             // Dropping `socket` tells the HTTP side; the core has logged it at a higher level.
-            Err(error) => log::debug!("a request from {peer} was not taken: {error}"),
+            Err(error) => log::debug!(
+                event = "exchange_not_taken",
+                peer = peer,
+                error:% = error;
+                "a request from {peer} was not taken: {error}"
+            ),
         }
     }
 
@@ -352,7 +374,7 @@ impl<S: Socket> ShardState<S> {
                 Poll::Ready(Ok(count)) => server.handle_written(id, count, now),
                 Poll::Pending => conn.blocked = true,
                 Poll::Ready(Err(error)) => {
-                    log::debug!("{id}: {error}");
+                    log_socket_error(id, &error);
                     conn.failed = true;
                 }
             }

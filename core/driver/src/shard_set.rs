@@ -35,6 +35,7 @@ use mcp_sse_core::{
 };
 
 use super::control::Control;
+use super::published::Published;
 use super::shard_mailbox::{ForwardRequest, LookupRequest, ShardMailbox};
 use super::slots::put;
 
@@ -50,6 +51,8 @@ pub(super) struct ShardHandle {
     connections: AtomicU32,
     /// Whether the shard has room for a connection.
     room: AtomicBool,
+    /// The counters for readers that must not wait.
+    pub(super) published: Published,
     /// The last counters of a shard that has ended.
     last: OnceLock<Metrics>,
 }
@@ -62,6 +65,7 @@ impl ShardHandle {
             sessions: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             room: AtomicBool::new(true),
+            published: Published::default(),
             last: OnceLock::new(),
         })
     }
@@ -70,8 +74,8 @@ impl ShardHandle {
         self.room.load(Ordering::Acquire) && !self.controls.is_closed()
     }
 
-    pub(super) fn last_metrics(&self) -> Option<Metrics> {
-        self.last.get().cloned()
+    pub(super) fn last_metrics(&self) -> Option<&Metrics> {
+        self.last.get()
     }
 }
 

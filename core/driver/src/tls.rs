@@ -18,6 +18,10 @@
 //! sent; if those counted, the stall timer would not see that a client has stopped reading, and the last
 //! bytes of a burst would not be flushed.
 //!
+//! Decision: a certificate is replaced by another `ServerConfig`, and not by a resolver inside the one in use. The
+//! configuration also has the store of TLS sessions. With a resolver, a client that resumes an earlier session would
+//! go on without seeing the new certificate.
+//!
 //! Decision: an end of TCP without `close_notify` is an end of input. Many clients end so, and it cannot
 //! truncate a message unnoticed, because requests state their length.
 
@@ -27,7 +31,7 @@ use core::task::{Context, Poll, Waker, ready};
 use std::fs;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use memchr::memmem;
 use rustls::pki_types::pem::{self, PemObject};
@@ -52,10 +56,11 @@ const DISCARD_BYTES_MAX: usize = 64 << 10;
 
 /// A certificate with its private key, and the settings of TLS: versions 1.2 and 1.3, ALPN `http/1.1`.
 ///
-/// The example of `Listener::tls` reads a certificate and serves with it.
+/// The example of `Listener::tls` reads a certificate and serves with it. A clone is the same value: after
+/// [`replace`](Self::replace) on one, all use the new certificate.
 #[derive(Clone)]
 pub struct Tls {
-    config: Arc<ServerConfig>,
+    config: Arc<Mutex<Arc<ServerConfig>>>,
     throttles: Arc<TlsLogThrottles>,
 }
 
@@ -133,7 +138,33 @@ impl Tls {
     pub fn from_config(config: Arc<ServerConfig>) -> Self {
         let mut config = Arc::unwrap_or_clone(config);
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Self { config: Arc::new(config), throttles: Arc::default() }
+        Self { config: Arc::new(Mutex::new(Arc::new(config))), throttles: Arc::default() }
+    }
+
+    /// Replaces the certificate, its key and all other settings by those of `other`, for handshakes that begin from
+    /// here on. Connections whose handshake has begun are not affected. Keep a clone of the value that a listener was
+    /// given, and call this on the clone, from any thread: all workers use the new certificate at once.
+    ///
+    /// A client cannot resume a TLS session that it began before, so it sees the new certificate in its next handshake.
+    /// (It can if both are [from configurations](Self::from_config) that share a store of sessions or a ticketer.)
+    ///
+    /// ```
+    /// use mcp_sse_driver::{Tls, TlsError};
+    ///
+    /// /// Call this when the files were renewed. If they are faulty, the old certificate stays in use.
+    /// fn renew(in_use: &Tls) -> Result<(), TlsError> {
+    ///     in_use.replace(&Tls::from_pem_files("cert.pem", "key.pem")?);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn replace(&self, other: &Self) {
+        let config = other.config();
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The settings for a handshake that begins now.
+    fn config(&self) -> Arc<ServerConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -346,11 +377,14 @@ impl<P: TlsUpgrade> TlsSocket<P> {
                         continue;
                     };
                     self.stage = if first == HANDSHAKE {
-                        TlsStage::Handshake(socket.handshake(self.tls.config.clone()))
+                        TlsStage::Handshake(socket.handshake(self.tls.config()))
                     } else {
                         if let Some(unsaid) = self.tls.throttles.not_tls.tell() {
                             let peer = &self.peer;
                             log::info!(
+                                event = "tls_expected",
+                                peer = peer,
+                                suppressed = unsaid;
                                 "{peer} does not speak TLS, which this port requires{unsaid}"
                             );
                         }
@@ -369,7 +403,13 @@ impl<P: TlsUpgrade> TlsSocket<P> {
                                 && let Some(unsaid) = self.tls.throttles.failed.tell()
                             {
                                 let peer = &self.peer;
-                                log::info!("{peer}: the TLS handshake failed: {error}{unsaid}");
+                                log::info!(
+                                    event = "tls_handshake_failed",
+                                    peer = peer,
+                                    error:% = error,
+                                    suppressed = unsaid;
+                                    "the TLS handshake failed with {peer}: {error}{unsaid}"
+                                );
                             }
                             return Poll::Ready(Err(error));
                         }

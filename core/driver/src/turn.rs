@@ -16,9 +16,10 @@
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use mcp_sse_core::{ConnId, Event, SessionId, sse::Frame};
+use mcp_sse_core::{ConnId, Event, SessionId, Time, sse::Frame};
 
 use super::control::Control;
+use super::published::Wanted;
 use super::runtime::Timer;
 use super::session::{Session, SessionSlot};
 use super::shard::{Shard, ShardState};
@@ -70,12 +71,13 @@ impl<S: Socket> Shard<S> {
             // Before timers, because an outcome in the mailbox has arrived in time.
             state.serve_mailbox(cx);
             state.serve_decisions();
-            state.tick();
+            let now = state.tick();
             let drained = state.serve_events();
             let before = served;
             served += state.serve_sockets(WAKES_BATCH - before);
             state.shard_set.sync_counts(&mut state.server);
             state.wake_acceptor();
+            state.publish(now);
             if drained {
                 return Poll::Ready(Turn::Drained);
             }
@@ -92,13 +94,13 @@ impl<S: Socket> Shard<S> {
 }
 
 impl<S: Socket> ShardState<S> {
-    /// Fires the timers that are due.
-    fn tick(&mut self) {
+    /// Fires the timers that are due. Returns the time.
+    fn tick(&mut self) -> Time {
         let now = self.clock.now();
         self.server.handle_wall_clock(self.clock.unix_seconds());
         let Some(due) = self.server.poll_timeout().filter(|deadline| deadline.at <= now) else {
             self.drain_until = None;
-            return;
+            return now;
         };
         match self.drain_until {
             // If this thread was delayed, sockets are drained before timers fire, so that no peer is
@@ -109,6 +111,7 @@ impl<S: Socket> ShardState<S> {
             Some(until) if now < until => {}
             None | Some(_) => self.server.handle_timeout(now),
         }
+        now
     }
 
     /// Serves the shard's mailbox and the controls: what handles and other shards have sent.
@@ -149,6 +152,10 @@ impl<S: Socket> ShardState<S> {
                 // The send fails if the caller no longer waits for the reply.
                 Control::Broadcast(frame, reply) => drop(reply.try_send(self.broadcast(&frame))),
                 Control::Exchange(request, peer, socket) => self.exchange(&request, peer, socket),
+                Control::ReplaceTokens(tokens, reply) => {
+                    let replaced = self.server.replace_tokens(tokens, self.clock.now());
+                    let _ = reply.try_send(replaced);
+                }
                 Control::Metrics(reply) => {
                     drop(reply.try_send(self.server.metrics().clone()));
                 }
@@ -243,11 +250,22 @@ impl<S: Socket> ShardState<S> {
         served
     }
 
+    /// Publishes the counters for other threads, if somebody reads them and it is time. `now` is the time at which
+    /// the turn began, because this is done in every turn.
+    fn publish(&mut self, now: Time) {
+        let wanted = self.handle.wanted();
+        if wanted > Wanted::Nothing {
+            let published = &self.shard_set.own().published;
+            self.publisher.publish(wanted, published, &self.server, now);
+        }
+    }
+
     /// Pending until the next deadline, or until a turn is requested.
     fn wait(&mut self, cx: &mut Context<'_>, timer: &mut impl Timer) -> Poll<()> {
         let deadline = self.server.poll_timeout().map(|deadline| deadline.at);
         let deadline = deadline.map(|at| self.drain_until.map_or(at, |until| at.max(until)));
-        let deadline = [deadline, self.decisions.deadline()].into_iter().flatten().min();
+        let others = [self.decisions.deadline(), self.publisher.deadline()];
+        let deadline = others.into_iter().chain([deadline]).flatten().min();
         let deadline = deadline.and_then(|at| self.clock.instant(at));
         let Some(deadline) = deadline else { return Poll::Pending };
         // Most deadlines are extended before they pass. So a timer that will fire too early is left as

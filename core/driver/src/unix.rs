@@ -57,7 +57,12 @@ impl UnixListenSocket {
             && file_id(path).is_ok_and(|id| id == stale)
         {
             fs::remove_file(path)?;
-            log::info!("removed {}, on which no process was listening", path.display());
+            log::info!(
+                event = "socket_file_removed",
+                path:% = path.display();
+                "removed {}, on which no process was listening",
+                path.display()
+            );
         }
         // Unlike a rename, a link fails if another process has created a file there meanwhile. Some file
         // systems do not support links.

@@ -31,6 +31,7 @@ use crate::conn::{Conn, PostTarget};
 use crate::error::{AcceptError, Fault};
 use crate::event::{ConnId, Deadline, RequestHead, ServerPhase};
 use crate::limits::{is_full, within};
+use crate::metrics::ReachedLimit;
 use crate::peer::{AddressKey, Peer};
 use crate::principal::Principal;
 use crate::route::Service;
@@ -221,8 +222,10 @@ impl Server {
     ) -> Result<PostTarget, Refused> {
         // The rate of the principal is applied first: see the head of `server/post.rs`.
         if let Some(principal) = &principal {
-            let late = |wait| Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait);
-            self.principals.post(principal, self.now).map_err(late)?;
+            self.principals.post(principal, self.now).map_err(|wait| {
+                self.metrics.count_limit(ReachedLimit::PrincipalRate);
+                Refused::limited(Fault::RateLimited, Some(PRINCIPAL_RATE), wait)
+            })?;
         }
         if let Some(refused) = refusal {
             return Err(refused);
@@ -241,7 +244,8 @@ impl Server {
     /// Counts a post to a session, or says for how long there may be none.
     pub(super) fn admit_to_session(&mut self, session: Key) -> Result<(), Duration> {
         let Some(rate) = self.config.limits.posts_rate_per_session else { return Ok(()) };
-        self.sessions[session].post(rate, self.now)
+        let admitted = self.sessions[session].post(rate, self.now);
+        admitted.inspect_err(|_| self.metrics.count_limit(ReachedLimit::SessionRate))
     }
 
     /// The session that a post names: of this shard, or of another one.

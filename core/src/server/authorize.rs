@@ -3,7 +3,7 @@
 //! Knows: credentials, the question to the application, and its verdict. Does not know: whether there is
 //! room for what the request asks for.
 //!
-//! Every GET of an event stream or of the index page and every POST of a message passes
+//! Every GET of an event stream, of the index page or of the metrics and every POST of a message passes
 //! [`Server::authenticate`] once its host, its route and its method are accepted, whether it was read from a
 //! connection or by another HTTP server.
 //!
@@ -23,6 +23,7 @@ use crate::conn::ConnPhase;
 use crate::error::Fault;
 use crate::event::{AuthTicket, ConnId, Event, Refusal, RequestHead, Verdict};
 use crate::http1::Head;
+use crate::metrics_page::MetricsPage;
 use crate::policy::bearer::bearer_token;
 use crate::principal::Principal;
 use crate::request::{Action, Unread};
@@ -58,7 +59,7 @@ impl Server {
         let captured = match &plan {
             Action::Stream(plan) => plan.head.clone(),
             Action::Post(plan) => capture(self.config.paths.service(plan.service)),
-            Action::Index { .. } => capture(""),
+            Action::Index { .. } | Action::Metrics { .. } => capture(""),
         };
         if let Err(fault) = self.admit_event().and_then(|()| self.admit_head(&captured)) {
             return self.refuse(key, fault, Unread::of(head));
@@ -119,6 +120,19 @@ impl Server {
                 });
                 self.answer(key, answer, unread);
             }
+            Action::Metrics { unread } => self.answer_metrics(key, unread),
         }
+    }
+
+    /// Answers with the metrics. Their text is longer than other answers, so it needs room in the budget of
+    /// all queues.
+    fn answer_metrics(&mut self, key: Key, unread: Unread) {
+        let text = self.config.metrics_page.as_ref().map(MetricsPage::text).unwrap_or_default();
+        if !self.queues_have_room_for(text.len() as u64) {
+            return self.refuse(key, Fault::QueuesFull, unread);
+        }
+        let answer =
+            self.answering(key, unread, |server, to| server.answers.metrics(text.into(), to));
+        self.answer(key, answer, unread);
     }
 }

@@ -81,6 +81,17 @@ impl Server {
         let draining = matches!(self.phase, ServerPhase::Draining { .. });
         assert!(draining || self.idle_sessions.left() == 0, "sessions end in a shutdown only");
         self.metrics.check(self.conns.len(), self.sessions.len(), frames);
+        self.check_gauges();
+    }
+
+    /// Checks that the gauges are the sums of what they count.
+    fn check_gauges(&self) {
+        let queued: u64 = self.conns.iter().map(|(_, conn)| conn.outbox.cost()).sum();
+        assert_eq!(self.metrics.queue_bytes, queued, "bytes of all queues");
+        let in_flight = self.sessions.iter().map(|(_, it)| u64::from(it.requests_in_flight()));
+        assert_eq!(self.metrics.requests_in_flight, in_flight.sum::<u64>(), "requests in flight");
+        let waiting = self.sessions.iter().map(|(_, session)| session.held().count() as u64);
+        assert_eq!(self.metrics.posts_waiting, waiting.sum::<u64>(), "posts that wait");
     }
 
     /// Checks that a connection has the timers of its phase, and no others. Returns how many those are.

@@ -27,6 +27,10 @@ impl Server {
             conn.forwarded = 0;
         }
         debug_assert!(from.followers().contains(&to), "{from:?} became {to:?}");
+        if from == Stage::Deciding {
+            // The question was asked as soon as the request was there.
+            self.metrics.decision_times.observe(self.now.saturating_since(conn.waiting_since));
+        }
         let before = (conn.body_bytes(), conn.queue_shared(&self.config.limits));
         let old = core::mem::replace(&mut conn.phase, phase);
         self.bodies_bytes = self.bodies_bytes - before.0 + conn.body_bytes();

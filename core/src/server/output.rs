@@ -30,6 +30,7 @@ impl Server {
         let conn = &mut self.conns[key];
         let was_empty = conn.outbox.is_empty();
         self.queues_cost += conn.queue_shared_by(segment.cost(), &self.config.limits);
+        self.metrics.count_queued(segment.cost());
         conn.outbox.push(segment);
         if was_empty {
             conn.taken = 0;
@@ -87,6 +88,7 @@ impl Server {
 
     /// Answers a post 202.
     pub(super) fn accepted(&mut self, key: Key) {
+        self.metrics.posts_accepted += 1;
         let answer = self.answers.accepted(&self.conns[key].response_context(&self.config));
         self.answer(key, answer, Unread::Known(0));
     }
@@ -96,6 +98,7 @@ impl Server {
         let conn = &mut self.conns[key];
         let frames = conn.outbox.frames();
         self.queues_cost -= conn.queue_shared(&self.config.limits);
+        self.metrics.queue_bytes -= conn.outbox.cost();
         self.metrics.frames_undelivered += u64::from(frames);
         conn.outbox.clear();
         self.disarm(Role::Stall, key);
@@ -121,9 +124,10 @@ impl Server {
         if count == 0 || dropped {
             return;
         }
-        let before = conn.queue_shared(&self.config.limits);
+        let (before, cost) = (conn.queue_shared(&self.config.limits), conn.outbox.cost());
         let frames = conn.outbox.advance(count);
         self.queues_cost -= before - conn.queue_shared(&self.config.limits);
+        self.metrics.queue_bytes -= cost - conn.outbox.cost();
         self.metrics.frames_sent += u64::from(frames);
         self.metrics.bytes_sent += count as u64;
         conn.taken = conn.taken.saturating_add(count as u64);

@@ -27,6 +27,7 @@ use crate::error::Fault;
 use crate::event::{ConnId, Event, ForwardedPost, Outcome, PostTicket, SessionId};
 use crate::http1::{self, BodyDecoder, CONTINUE};
 use crate::jsonrpc::{Invalid, Kind, Message};
+use crate::metrics::{McpMethod, ReachedLimit};
 use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::{PostPlan, Unread, body_too_large};
@@ -121,6 +122,9 @@ impl Server {
                     Invalid::Parse(_) => Fault::NotJson,
                     Invalid::Request(_) => Fault::NotJsonRpc,
                 };
+                if invalid.is_too_deep() {
+                    self.metrics.count_limit(ReachedLimit::Nesting);
+                }
                 let text = alloc::format!("{}: {}", fault.text(), invalid.reason());
                 return self.refuse(key, Refused::saying(fault, text), Unread::Known(0));
             }
@@ -170,10 +174,13 @@ impl Server {
         let len = message.body().len() as u64;
         found.admitted(len);
         if let (Kind::Request, Some(id)) = (message.kind(), message.id()) {
-            found.asked(id);
+            let method = McpMethod::of(message.method().unwrap_or_default());
+            found.asked(id, method, self.now, self.config.limits.in_flight_max);
+            self.metrics.requests_in_flight += 1;
         }
         self.bodies_bytes += message.memory_bytes();
         self.metrics.messages_received += 1;
+        self.metrics.received_sizes.observe(message.body().len());
         let conn = found.conn;
         self.arm(TimerKind::SessionIdle, conn);
         let cancelled = message.cancelled_id().map(String::from);
@@ -181,7 +188,7 @@ impl Server {
         // MCP says that a cancelled request gets no answer. Without this, cancelled requests would stay
         // in flight for ever and in the end block the session.
         if let Some(id) = cancelled
-            && !self.settle_request(session, &id)
+            && self.settle_request(session, &id).is_none()
         {
             self.withdraw_held(session, &id);
         }
@@ -193,6 +200,7 @@ impl Server {
             return self.refuse(key, fault, Unread::Known(0));
         }
         self.arm(TimerKind::Forward, key);
+        self.metrics.posts_forwarded += 1;
         let ticket = PostTicket(self.ticket(key));
         self.bodies_bytes += post.message.memory_bytes();
         self.events.push_back(Event::Foreign { shard: post.shard(), post, ticket });
@@ -204,6 +212,7 @@ impl Server {
             Outcome::Accepted => return self.accepted(key),
             Outcome::UnknownSession => Fault::UnknownSession.into(),
             Outcome::Busy => Fault::Busy.into(),
+            // The other shard has counted the limit.
             Outcome::RateLimited { retry_after } => session_rate(retry_after),
         };
         self.refuse(key, refused, Unread::Known(0));

@@ -47,6 +47,7 @@ use crate::event::{
 };
 use crate::jsonrpc::{self, Kind, Message};
 use crate::limits::is_full;
+use crate::metrics::ReachedLimit;
 use crate::request::Unread;
 use crate::session::{MessageTotals, PostOrigin, WaitingPost};
 use crate::sse::Frame;
@@ -79,6 +80,7 @@ impl Server {
     /// Holds a post of a connection until its session has room.
     pub(super) fn hold(&mut self, key: Key, session: Key, message: Message) {
         self.metrics.posts_held += 1;
+        self.metrics.posts_waiting += 1;
         log::debug!(
             event = "post_held",
             connection = ConnId(key),
@@ -121,9 +123,7 @@ impl Server {
     fn deliver_to(&mut self, session: Key, message: Message) -> Delivery {
         if let Err(retry_after) = self.admit_to_session(session) {
             Delivery::Done(Outcome::RateLimited { retry_after })
-        } else if self.phase != ServerPhase::Running
-            || !self.bodies_have_room_for(message.memory_bytes())
-        {
+        } else if self.phase != ServerPhase::Running || self.lacks_room_for_forward(&message) {
             Delivery::Done(Outcome::Busy)
         } else if self.session_has_room_for(session, &message) {
             self.record(session, message);
@@ -133,9 +133,19 @@ impl Server {
         }
     }
 
+    /// Whether the budget of request bytes has no room for a forwarded post, which is then counted.
+    fn lacks_room_for_forward(&mut self, message: &Message) -> bool {
+        let full = !self.bodies_have_room_for(message.memory_bytes());
+        if full {
+            self.metrics.count_limit(ReachedLimit::ForwardedBodies);
+        }
+        full
+    }
+
     /// Holds a forwarded post until its session has room.
     fn queue_forward(&mut self, session: Key, message: Message) -> Delivery {
         if is_full(self.config.limits.forwarded_max, self.forwards.len()) {
+            self.metrics.count_limit(ReachedLimit::Forwarded);
             return Delivery::Done(Outcome::Busy);
         }
         self.bodies_bytes += message.memory_bytes();
@@ -145,6 +155,7 @@ impl Server {
         let timeouts = &self.config.timeouts;
         self.timers.arm(TimerKind::HoldForwarded, forward.index(), self.now, timeouts);
         self.metrics.posts_held += 1;
+        self.metrics.posts_waiting += 1;
         Delivery::Held(QueuedPostId(forward))
     }
 
@@ -230,6 +241,7 @@ impl Server {
     /// the stream if that can be done, and its post 202: an error status makes some clients end their session.
     pub(super) fn hold_is_over(&mut self, key: Key) {
         let (session, message) = self.unhold(key);
+        self.count_lack(session, &message);
         if self.tell_busy(session, &message) {
             self.note_telling(Some(key), Fault::Busy, &Fault::Busy.text(), Told::Stream);
             self.accepted(key);
@@ -242,6 +254,7 @@ impl Server {
     /// Gives up a forwarded post that was held for as long.
     pub(super) fn forward_hold_is_over(&mut self, forward: Key) {
         let (session, message) = self.unqueue_forward(forward);
+        self.count_lack(session, &message);
         let told = self.tell_busy(session, &message);
         if told {
             self.note_telling(None, Fault::Busy, &Fault::Busy.text(), Told::Stream);
@@ -249,6 +262,12 @@ impl Server {
         // Where the client could not be told, the other shard refuses the post, and counts the refusal.
         self.settle_forward(forward, if told { Outcome::Accepted } else { Outcome::Busy });
         self.releasable.push_back(session);
+    }
+
+    /// Counts the limit because of which a post has waited in vain.
+    fn count_lack(&mut self, session: Key, message: &Message) {
+        let lacking = self.sessions[session].lacks(message, &self.config.limits);
+        self.metrics.count_limit(lacking);
     }
 
     /// Answers a request "server busy" on the stream. Says whether that could be done.
@@ -299,6 +318,7 @@ impl Server {
         let ConnPhase::Held { session, message } = self.enter(key, ConnPhase::Awaiting) else {
             unreachable!("invariant: a connection that a session lists holds a post");
         };
+        self.metrics.posts_waiting -= 1;
         (session, *message)
     }
 
@@ -314,6 +334,7 @@ impl Server {
         let message =
             message.take().expect("invariant: a forwarded post that waits has its message");
         let session = *session;
+        self.metrics.posts_waiting -= 1;
         self.bodies_bytes -= message.memory_bytes();
         self.timers.disarm(Role::ReceivedPost, forward.index());
         // A session that has ended has no list any more.

@@ -148,7 +148,12 @@ impl Server {
     pub(super) fn service_of(&self, request: &RequestInfo) -> Option<&str> {
         match request.route? {
             Route::Stream(service) | Route::Message(service) => self.service_path(service),
-            Route::Index | Route::Metadata | Route::Health | Route::Ready | Route::Unknown => None,
+            Route::Index
+            | Route::Metrics
+            | Route::Metadata
+            | Route::Health
+            | Route::Ready
+            | Route::Unknown => None,
         }
     }
 

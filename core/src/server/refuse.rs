@@ -33,6 +33,9 @@ impl Server {
         }
         let told = if fault.status().is_some() { Told::Answer } else { Told::Closing };
         self.note_refusal(key, &refused, told);
+        if self.conns[key].request.is_unanswered_post() {
+            self.metrics.count_post_fault(fault);
+        }
         if fault.disposition() == Disposition::Close {
             self.conns[key].reply.persistence = Persistence::Close;
         }

@@ -124,7 +124,7 @@ impl Server {
             shard = self.config.shard,
             connections = self.conns.len(),
             sessions = self.sessions.len();
-            "the server shuts down: {} connections and {} sessions are open",
+            "the server is shutting down: {} connections and {} sessions are open",
             self.conns.len(),
             self.sessions.len()
         );

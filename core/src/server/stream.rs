@@ -15,7 +15,7 @@ use crate::line_throttle::LineThrottle;
 use crate::outbox::Segment;
 use crate::principal::Principal;
 use crate::request::StreamPlan;
-use crate::session::SessionState;
+use crate::session::{SessionState, Settled};
 use crate::sse::{Frame, LAST_CHUNK};
 use crate::timers::{Role, TimerKind};
 use crate::token::{Secret, SessionToken};
@@ -116,8 +116,10 @@ impl Server {
     /// Queues a frame from the application. A response releases the request that it answers.
     pub(super) fn send_frame(&mut self, key: Key, frame: &Frame) -> Result<(), SendError> {
         self.offer(key, frame)?;
-        if let Some(id) = frame.answered_id() {
-            self.settle_request(key, id);
+        if let Some(id) = frame.answered_id()
+            && let Some(Settled { method, accepted }) = self.settle_request(key, id)
+        {
+            self.metrics.count_answer(method, self.now.saturating_since(accepted));
         }
         Ok(())
     }
@@ -201,21 +203,21 @@ impl Server {
         );
         self.push(stream, segment);
         self.metrics.frames_queued += 1;
+        self.metrics.sent_sizes.observe(frame.wire_len());
         Ok(())
     }
 
-    /// Counts a request of the session as answered. Says whether it was in flight.
-    pub(super) fn settle_request(&mut self, key: Key, id: &str) -> bool {
+    /// Removes a request of the session from those in flight. Returns it, if it was one of them.
+    pub(super) fn settle_request(&mut self, key: Key, id: &str) -> Option<Settled> {
         let session = &mut self.sessions[key];
-        if !session.settled(id) {
-            return false;
-        }
+        let settled = session.settled(id)?;
+        self.metrics.requests_in_flight -= 1;
         let last = session.requests_in_flight() == 0;
         self.releasable.push_back(key);
         if last && self.phase != ServerPhase::Running {
             self.begin_end(key, CloseReason::Shutdown);
         }
-        true
+        Some(settled)
     }
 
     // ── Ending. ─────────────────────────────────────────────────────────────────────────────────
@@ -264,7 +266,8 @@ impl Server {
         if let Some(principal) = &session.principal {
             self.principals.closed(principal, self.now);
         }
-        self.metrics.sessions_closed += 1;
+        self.metrics.requests_in_flight -= u64::from(session.requests_in_flight());
+        self.metrics.count_end(reason);
         self.events.push_back(Event::Closed {
             session: SessionId(key),
             reason,

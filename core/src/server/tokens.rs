@@ -87,6 +87,11 @@ impl Server {
         *current = tokens;
         self.token_serials.replace(&before);
         log::info!(
+            event = "tokens_replaced",
+            shard = self.config.shard,
+            added = added,
+            removed = removed,
+            kept = kept;
             "the tokens were replaced: {added} are new, {removed} were removed, {kept} stay"
         );
         self.end_sessions_without_token();

@@ -27,6 +27,11 @@ use super::guard;
 pub struct Exit(pub(super) ExitStatus);
 
 impl Exit {
+    /// The exit status; `None` if the process was ended by a signal.
+    pub(crate) fn code(self) -> Option<i32> {
+        self.0.code()
+    }
+
     /// Whether this is status 126 or 127, by which shells and the [guard] report that a program could not be run.
     #[must_use]
     pub(crate) fn was_not_run(self) -> bool {

@@ -291,7 +291,14 @@ impl HeaderToEnv {
         };
         static UNFIT: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = UNFIT.tell() {
-            log::warn!("{} {fault} and is not passed on{unsaid}", self.field);
+            log::warn!(
+                event = "field_not_passed_on",
+                field = self.field,
+                reason = fault,
+                suppressed = unsaid;
+                "the request field {} {fault} and is not passed on{unsaid}",
+                self.field
+            );
         }
         None
     }

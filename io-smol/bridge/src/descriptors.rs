@@ -33,10 +33,19 @@ pub fn raise() {
         if raises && setrlimit(Resource::Nofile, Rlimit { current: to, ..limit }).is_ok() {
             let _ = BEFORE.set(before);
             let to = to.map_or("no limit".into(), |to| to.to_string());
-            return log::debug!("the soft limit on descriptors is raised from {before} to {to}");
+            return log::debug!(
+                event = "descriptors_raised",
+                before = before,
+                after = to;
+                "the soft limit on descriptors is raised from {before} to {to}"
+            );
         }
     }
-    log::debug!("the soft limit on descriptors stays at {before}: the system does not raise it");
+    log::debug!(
+        event = "descriptors_not_raised",
+        before = before;
+        "the soft limit on descriptors stays at {before}: the system does not raise it"
+    );
 }
 
 /// The soft limit before [`raise`] raised it; `None` if it was not raised.

@@ -50,7 +50,11 @@ impl ExitWatch {
                 if !has_ended(*pid)
                     && let Err(error) = descriptor.readable().await
                 {
-                    log::error!("cannot wait for a process: {error}");
+                    log::error!(
+                        event = "process_unwatched",
+                        error:% = error;
+                        "cannot wait for a server process: {error}"
+                    );
                 }
             }
             Self::Polling(pid) => {

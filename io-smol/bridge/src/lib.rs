@@ -63,6 +63,8 @@ mod multiline;
 mod mux;
 mod output;
 mod printed;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod servers_file;
 pub mod services;
 mod session;

@@ -529,7 +529,12 @@ impl Mux {
 fn log_unsendable(error: &dyn fmt::Display) {
     static UNSENDABLE: LogThrottle = LogThrottle::new();
     if let Some(unsaid) = UNSENDABLE.tell() {
-        log::error!("a message of a server cannot be sent: {error}{unsaid}");
+        log::error!(
+            event = "message_unsendable",
+            error:% = error,
+            suppressed = unsaid;
+            "a message of a server cannot be sent: {error}{unsaid}"
+        );
     }
 }
 

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mcp_sse_core::jsonrpc::Message;
 use mcp_sse_driver::LogThrottle;
@@ -62,10 +63,12 @@ pub(crate) struct ServerOutput {
     /// be thousands at once.
     refused: u64,
     has_spoken: bool,
+    /// When the server was started.
+    started: Instant,
 }
 
 impl ServerOutput {
-    /// Creates the empty output of a server. `name` is the server's name in the log, and `status` counts invalid
+    /// Creates the empty output of a server that was started just now. `name` is the server's name in the log, and `status` counts invalid
     /// lines.
     #[must_use]
     pub(crate) fn new(name: impl Into<String>, status: Arc<BridgeStatus>) -> Self {
@@ -80,6 +83,7 @@ impl ServerOutput {
             ended: false,
             refused: 0,
             has_spoken: false,
+            started: Instant::now(),
         }
     }
 
@@ -116,7 +120,7 @@ impl ServerOutput {
         self.count_refused();
         if matches!(printed, Some(Printed::Message(_))) && !self.has_spoken {
             self.has_spoken = true;
-            self.status.note_success();
+            self.status.note_success(self.started.elapsed());
         }
         printed
     }
@@ -146,7 +150,9 @@ impl ServerOutput {
                 Some(Err((shown, scan))) => {
                     self.status.note_line_too_long();
                     self.refuse_multiline();
-                    self.warn(&TOO_LONG, || format!("a line of more than {most} bytes: {shown}"));
+                    self.warn((&TOO_LONG, "line_too_long"), || {
+                        format!("a line of more than {most} bytes: {shown}")
+                    });
                     match scan {
                         Some(scan) if scan.is_conclusive() => {
                             self.ready.extend(
@@ -249,12 +255,14 @@ impl ServerOutput {
             Classified::LostAnswer(LostAnswer { why, .. }) => {
                 self.refused += 1;
                 let what = "an answer that cannot be passed on";
-                self.warn(&LOST, || format!("{what} ({why}): {}", shown(text)));
+                self.warn((&LOST, "answer_lost"), || format!("{what} ({why})"));
+                self.trace(text);
             }
             Classified::UnreadableRequest(UnreadableRequest { why, .. }) => {
                 self.refused += 1;
                 let what = "a request that cannot be passed on";
-                self.warn(&UNREAD, || format!("{what} ({why}): {}", shown(text)));
+                self.warn((&UNREAD, "request_unreadable"), || format!("{what} ({why})"));
+                self.trace(text);
             }
         }
         self.ready.extend(classified.into_printed());
@@ -277,7 +285,9 @@ impl ServerOutput {
 
     fn refuse(&mut self, why: &dyn core::fmt::Display, text: &[u8]) {
         self.refused += 1;
-        self.warn(&NO_MESSAGE, || format!("not a message ({why}): {}", shown(text)));
+        self.warn((&NO_MESSAGE, "not_a_message"), || {
+            format!("not a message ({why}): {}", shown(text))
+        });
     }
 
     fn count_refused(&mut self) {
@@ -287,14 +297,31 @@ impl ServerOutput {
     }
 
     /// Logs output that is not a message: at level warn if the throttle allows it, otherwise at level debug.
-    fn warn(&self, throttle: &LogThrottle, what: impl FnOnce() -> String) {
-        let name = &self.name;
-        match throttle.tell() {
-            Some(unsaid) => {
-                log::warn!("{name}: invalid output of the server: {}{unsaid}", what());
-            }
-            None => log::debug!("{name}: invalid output of the server: {}", what()),
-        }
+    fn warn(&self, (throttle, reason): (&LogThrottle, &str), what: impl FnOnce() -> String) {
+        let unsaid = throttle.tell();
+        let level = if unsaid.is_some() { log::Level::Warn } else { log::Level::Debug };
+        let more = unsaid.map(|unsaid| unsaid.to_string()).unwrap_or_default();
+        log::log!(
+            level,
+            event = "invalid_output",
+            owner = self.name,
+            reason = reason,
+            suppressed = unsaid;
+            "{}: invalid output of the server: {}{more}",
+            self.name,
+            what()
+        );
+    }
+
+    /// Logs the text of a message that cannot be passed on. Messages are shown at level trace only.
+    fn trace(&self, text: &[u8]) {
+        log::trace!(
+            event = "invalid_output_text",
+            owner = self.name;
+            "{}: invalid output of the server is {}",
+            self.name,
+            shown(text)
+        );
     }
 }
 

@@ -174,7 +174,11 @@ fn parse(text: &str) -> Result<Vec<BridgedServer>, EntryError> {
     for (name, raw) in members(text)? {
         match &*name {
             "mcpServers" => servers = Some(raw),
-            other => log::warn!("the member {other:?} beside \"mcpServers\" is ignored"),
+            other => log::warn!(
+                event = "member_ignored",
+                member = other;
+                "the member {other:?} beside \"mcpServers\" is ignored"
+            ),
         }
     }
     let servers = servers.ok_or_else(|| EntryError::new("\"mcpServers\" is missing"))?;
@@ -184,7 +188,12 @@ fn parse(text: &str) -> Result<Vec<BridgedServer>, EntryError> {
     for (name, raw) in servers {
         let entry_error = |entry_error: EntryError| entry_error.server(&name);
         match skip_reason(raw.get()).map_err(entry_error)? {
-            Some(why) => log::warn!("server {name:?} is skipped: {why}"),
+            Some(why) => log::warn!(
+                event = "server_skipped",
+                server = name,
+                reason = why;
+                "server {name:?} is skipped: {why}"
+            ),
             None => {
                 let command = server(&name, raw.get()).map_err(entry_error)?;
                 found.push(BridgedServer { name, command });
@@ -228,7 +237,12 @@ fn server(name: &str, text: &str) -> Result<ServerCommand, EntryError> {
     const KNOWN: [&str; 7] = ["command", "args", "env", "cwd", "disabled", "type", "transport"];
     let fields = members(text)?;
     for (field, _) in fields.iter().filter(|(field, _)| !KNOWN.contains(&field.as_str())) {
-        log::warn!("{name}: the member {field:?} is ignored");
+        log::warn!(
+            event = "server_member_ignored",
+            server = name,
+            member = field;
+            "{name}: the member {field:?} is ignored"
+        );
     }
     let get = |field: &str| fields.iter().find(|(name, _)| name == field).map(|(_, raw)| *raw);
     for field in ["type", "transport"] {

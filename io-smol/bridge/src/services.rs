@@ -139,7 +139,13 @@ impl BridgedServices {
         match self.iter().find(|service| service.path == path).map(|service| &service.sessions) {
             Some(ServiceKind::PerSession(sessions)) => sessions.serve(session).await,
             Some(ServiceKind::Shared(sessions)) => sessions.serve(session).await,
-            None => log::error!("{}: a session of {path:?}, which is not served", session.id()),
+            None => log::error!(
+                event = "session_without_server",
+                session = session.id(),
+                service = path;
+                "session {} is of {path:?}, where no server is",
+                session.id()
+            ),
         }
     }
 }

@@ -171,7 +171,15 @@ impl PerSession {
         // The reason may contain text of the process.
         static OVER: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = OVER.tell() {
-            log::warn!("{name}: {}{unsaid}", printable(end.to_string().as_bytes()));
+            let reason = printable(end.to_string().as_bytes());
+            log::warn!(
+                event = "session_failed",
+                session = relay.session.id(),
+                reason = reason,
+                traceparent = relay.session.head().traceparent(),
+                suppressed = unsaid;
+                "session {name} is ended: {reason}{unsaid}"
+            );
         }
         if !relay.output.has_spoken() {
             self.children.status().note_failure();
@@ -191,11 +199,23 @@ impl PerSession {
         let slot = future::or(async { Some(self.children.slot().await) }, gone).await?;
         let spawned = self.children.spawn_in(slot, &self.command, Some(&head), &*name).await;
         match &spawned {
-            Ok(child) => log::debug!("{name}: process {} was started", child.pid()),
+            Ok(child) => log::debug!(
+                event = "process_started",
+                owner = name,
+                pid = child.pid();
+                "{name}: server process {} was started",
+                child.pid()
+            ),
             Err(error) => {
                 static UNSTARTED: LogThrottle = LogThrottle::new();
                 if let Some(unsaid) = UNSTARTED.tell() {
-                    log::error!("{name}: cannot start a process: {error}{unsaid}");
+                    log::error!(
+                        event = "process_unstarted",
+                        owner = name,
+                        error:% = error,
+                        suppressed = unsaid;
+                        "{name}: cannot start the server process: {error}{unsaid}"
+                    );
                 }
             }
         }
@@ -373,7 +393,12 @@ impl SessionRelay {
             }
             ProcessOutput::Consumed => Continue(true),
             ProcessOutput::Unsolicited => {
-                log::debug!("{}: an answer to no pending request is dropped", self.session.id());
+                log::debug!(
+                    event = "answer_unexpected",
+                    session = self.session.id();
+                    "session {}: an answer to no pending request is dropped",
+                    self.session.id()
+                );
                 Continue(true)
             }
             ProcessOutput::HandshakeRefused(why) => Break(SessionEnd::Refused(why)),
@@ -403,7 +428,11 @@ impl SessionRelay {
         static TOO_LARGE: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = TOO_LARGE.tell() {
             log::error!(
-                "{}: a message of {length} bytes is too large for the client's queue{unsaid}",
+                event = "message_too_large",
+                session = self.session.id(),
+                bytes = length,
+                suppressed = unsaid;
+                "session {}: a message of {length} bytes is too large for the client's queue{unsaid}",
                 self.session.id()
             );
         }

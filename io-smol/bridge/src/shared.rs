@@ -196,7 +196,14 @@ fn too_large(sender: &SessionSender, frame: &Frame) -> Frame {
     static TOO_LARGE: LogThrottle = LogThrottle::new();
     if let Some(unsaid) = TOO_LARGE.tell() {
         let what = "is too large for the client's queue";
-        log::error!("{}: a message of {len} bytes {what}{unsaid}", sender.id());
+        log::error!(
+            event = "message_too_large",
+            session = sender.id(),
+            bytes = len,
+            suppressed = unsaid;
+            "session {}: a message of {len} bytes {what}{unsaid}",
+            sender.id()
+        );
     }
     let why = format!("a message of {len} bytes is larger than any queue");
     let body = match frame.answered_id() {

@@ -5,13 +5,61 @@
 use core::fmt;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::OnceLock;
+use core::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use mcp_sse_core::HealthExtras;
+use mcp_sse_core::{DurationHistogram, HealthExtras};
 use mcp_sse_driver::{Handle, LogThrottle};
+
+use super::child::Exit;
 
 /// The bridge is not ready after this many processes in a row could not be started: 3.
 pub const FAILURES_MAX: u32 = 3;
+
+/// How a process has ended.
+///
+/// Exit statuses are counted in these groups, because a server may exit with any of 256 statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExitKind {
+    /// It exited with status 0.
+    Success,
+    /// It exited with another status.
+    Failure,
+    /// The program could not be run: status 126 or 127.
+    NotRun,
+    /// It was ended by a signal, or its guard reports status 128 or above, which stands for a signal.
+    Signal,
+    /// Its status is not known.
+    Unknown,
+}
+
+impl ExitKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::Success, Self::Failure, Self::NotRun, Self::Signal, Self::Unknown];
+
+    /// The name of the kind in lower case, for logs and for labels of metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::NotRun => "not_run",
+            Self::Signal => "signal",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn of(exit: Exit) -> Self {
+        match exit.code() {
+            Some(0) => Self::Success,
+            Some(_) if exit.was_not_run() => Self::NotRun,
+            Some(1..=127) => Self::Failure,
+            Some(_) | None => Self::Signal,
+        }
+    }
+}
 
 /// Counters of a bridge's processes. They can be read by any thread.
 #[derive(Default)]
@@ -21,6 +69,10 @@ pub struct BridgeStatus {
     failures_in_row: AtomicU32,
     lines_refused: AtomicU64,
     lines_too_long: AtomicU64,
+    exited: [AtomicU64; ExitKind::ALL.len()],
+    restarts: AtomicU64,
+    stderr_lines: AtomicU64,
+    startups: Mutex<DurationHistogram>,
     /// Called whenever `/health` or `/ready` change.
     listener: OnceLock<Box<dyn Fn(HealthExtras) + Send + Sync>>,
     /// The number of changes that were not reported yet. The thread that makes the first change reports all of them;
@@ -113,6 +165,46 @@ impl BridgeStatus {
         self.lines_too_long.load(Relaxed)
     }
 
+    /// The number of processes that have ended in this way.
+    #[must_use]
+    pub fn exited(&self, kind: ExitKind) -> u64 {
+        self.exited.get(kind as usize).map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// The number of shared processes that were started because the one before has ended.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Relaxed)
+    }
+
+    /// The number of lines that servers have printed on stderr, whether or not they were logged.
+    #[must_use]
+    pub fn stderr_lines(&self) -> u64 {
+        self.stderr_lines.load(Relaxed)
+    }
+
+    /// How long processes took from their start to their first message. One that ended before is not counted.
+    #[must_use]
+    pub fn startups(&self) -> DurationHistogram {
+        self.startups.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts the end of a process. `exit` is its status, if it is known.
+    pub(super) fn note_exit(&self, exit: Option<Exit>) {
+        let kind = exit.map_or(ExitKind::Unknown, ExitKind::of);
+        if let Some(count) = self.exited.get(kind as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn note_restart(&self) {
+        self.restarts.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn note_stderr_line(&self) {
+        self.stderr_lines.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn process_started(&self) {
         self.running.fetch_add(1, Relaxed);
         self.started.fetch_add(1, Relaxed);
@@ -131,18 +223,28 @@ impl BridgeStatus {
             static UNREADY: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = UNREADY.tell() {
                 let why = "servers in a row could not be started";
-                log::error!("{FAILURES_MAX} {why}: not ready any more{unsaid}");
+                log::error!(
+                    event = "bridge_not_ready",
+                    failures = FAILURES_MAX,
+                    suppressed = unsaid;
+                    "{FAILURES_MAX} {why}: not ready any more{unsaid}"
+                );
             }
             self.report_change();
         }
     }
 
-    /// Notes that a process has printed its first message.
-    pub(super) fn note_success(&self) {
+    /// Notes that a process has printed its first message, so long after its start.
+    pub(super) fn note_success(&self, took: Duration) {
+        self.startups.lock().unwrap_or_else(PoisonError::into_inner).observe(took);
         if self.failures_in_row.swap(0, Relaxed) >= FAILURES_MAX {
             static READY: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = READY.tell() {
-                log::info!("a server could be started: ready again{unsaid}");
+                log::info!(
+                    event = "bridge_ready",
+                    suppressed = unsaid;
+                    "a server could be started: ready again{unsaid}"
+                );
             }
             self.report_change();
         }
@@ -185,17 +287,39 @@ mod tests {
     }
 
     #[test]
+    fn exits_are_counted_by_kind() {
+        use std::os::unix::process::ExitStatusExt;
+        use std::process::ExitStatus;
+        let status = BridgeStatus::default();
+        let check = |exit: Option<i32>, kind: ExitKind| {
+            let before = status.exited(kind);
+            status.note_exit(exit.map(|raw| Exit(ExitStatus::from_raw(raw))));
+            assert_eq!(status.exited(kind), before + 1, "{exit:?}");
+        };
+        check(Some(0), ExitKind::Success);
+        check(Some(1 << 8), ExitKind::Failure);
+        check(Some(125 << 8), ExitKind::Failure);
+        check(Some(126 << 8), ExitKind::NotRun);
+        check(Some(127 << 8), ExitKind::NotRun);
+        check(Some(137 << 8), ExitKind::Signal);
+        check(Some(9), ExitKind::Signal);
+        check(None, ExitKind::Unknown);
+        let all: u64 = ExitKind::ALL.into_iter().map(|kind| status.exited(kind)).sum();
+        assert_eq!(all, 8);
+    }
+
+    #[test]
     fn three_start_failures_in_a_row_are_not_ready() {
         let status = BridgeStatus::default();
         status.note_failure();
         status.note_failure();
-        status.note_success();
+        status.note_success(Duration::ZERO);
         status.note_failure();
         status.note_failure();
         assert!(status.is_ready());
         status.note_failure();
         assert!(!status.is_ready());
-        status.note_success();
+        status.note_success(Duration::ZERO);
         assert!(status.is_ready());
     }
 }

@@ -16,6 +16,7 @@ use smol::io::AsyncReadExt;
 use smol::{Async, Timer, future};
 
 use super::lines::{Line, Lines};
+use super::status::BridgeStatus;
 
 /// The longest line that is logged completely, in bytes. Longer lines are cut.
 const LINE_BYTES_MAX: usize = 8 << 10;
@@ -159,13 +160,20 @@ impl LastLines {
 pub(super) struct StderrLog<'n> {
     name: &'n str,
     kept: &'n LastLines,
+    status: &'n BridgeStatus,
     throttle: StderrThrottle,
     lines: Lines,
 }
 
 impl<'n> StderrLog<'n> {
-    pub(super) const fn new(name: &'n str, kept: &'n LastLines, rate: StderrRate) -> Self {
-        Self { name, kept, throttle: StderrThrottle::new(rate), lines: Lines::new(LINE_BYTES_MAX) }
+    pub(super) const fn new(
+        name: &'n str,
+        kept: &'n LastLines,
+        status: &'n BridgeStatus,
+        rate: StderrRate,
+    ) -> Self {
+        let throttle = StderrThrottle::new(rate);
+        Self { name, kept, status, throttle, lines: Lines::new(LINE_BYTES_MAX) }
     }
 
     /// Logs stderr until its end, and then never returns.
@@ -195,6 +203,7 @@ impl<'n> StderrLog<'n> {
                 Some(count) => self.lines.feed(buffer.get(..count).unwrap_or_default()),
             }
             while let Some(line) = self.lines.next_line() {
+                self.status.note_stderr_line();
                 match line {
                     Line::Complete(line) => {
                         log_line(self.name, self.kept, &mut self.throttle, line, "", now);
@@ -212,6 +221,7 @@ impl<'n> StderrLog<'n> {
     pub(super) fn finish(&mut self) {
         let now = Instant::now();
         if let Some(line) = self.lines.last_line() {
+            self.status.note_stderr_line();
             log_line(self.name, self.kept, &mut self.throttle, line, "", now);
         }
         let rest = self.throttle.take_rest();
@@ -230,6 +240,10 @@ impl<'n> StderrLog<'n> {
         // The level is that of the lines, so the count is logged only where lines are.
         log::info!(
             target: "mcp_sse::stderr",
+            event = "stderr_suppressed",
+            owner = self.name,
+            lines = lines,
+            bytes = bytes;
             "{}: {lines} lines on stderr were not logged, {bytes} bytes: beyond \
              --stderr-lines-per-second {} or --stderr-bytes-per-second {}",
             self.name,
@@ -254,7 +268,12 @@ fn log_line(
     }
     let line = printable(line);
     if admitted {
-        log::info!(target: "mcp_sse::stderr", "{name}: {line}{more}");
+        log::info!(
+            target: "mcp_sse::stderr",
+            event = "stderr_line",
+            owner = name;
+            "{name}: {line}{more}"
+        );
     }
     kept.add(line);
 }

@@ -93,7 +93,8 @@ impl SupervisedProcess {
     /// Supervises the process until it has been reaped. `name` is its name in the log.
     pub(super) async fn supervise(self, name: &str, surroundings: &Surroundings) {
         let Self { mut process, group, control, mut stderr, ending, exit } = self;
-        let Surroundings { stderr: last_lines, stderr_rate, hurried, .. } = surroundings;
+        let Surroundings { status: counters, stderr: last_lines, stderr_rate, hurried } =
+            surroundings;
         let watch = ExitWatch::new(group);
         let life = async {
             let end = async {
@@ -116,7 +117,7 @@ impl SupervisedProcess {
             }
             future::pending().await
         };
-        let mut log = StderrLog::new(name, last_lines, *stderr_rate);
+        let mut log = StderrLog::new(name, last_lines, counters, *stderr_rate);
         future::or(life, future::or(report, log.follow(&mut stderr))).await;
         // Kills the rest of the group. Its number is still valid, because the leader is a zombie.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
@@ -131,14 +132,26 @@ impl SupervisedProcess {
             None => future::poll_once(status_from_guard(&control)).await.flatten(),
         };
         // Without a report (the guard may have been killed), the guard's own exit status is used.
-        match reported.map_or_else(|| status.map(Exit), Ok) {
+        let status = reported.map_or_else(|| status.map(Exit), Ok);
+        counters.note_exit(status.as_ref().ok().copied());
+        match status {
             Ok(status) => {
-                log::debug!("{name}: the server has ended: {status}");
+                log::debug!(
+                    event = "process_ended",
+                    owner = name,
+                    status:% = status;
+                    "{name}: the server process has ended: {status}"
+                );
                 // The send fails if the session has ended or has received the status before.
                 let _ = exit.try_send(status);
             }
             Err(error) => {
-                log::error!("{name}: another part of the program reaped a process: {error}")
+                log::error!(
+                    event = "process_lost",
+                    owner = name,
+                    error:% = error;
+                    "{name}: another part of the program reaped the server process: {error}"
+                );
             }
         }
     }

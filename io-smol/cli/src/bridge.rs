@@ -12,16 +12,19 @@ use std::io;
 
 use mcp_sse_bridge::children::{self, Children};
 use mcp_sse_bridge::line_bytes_max;
+use mcp_sse_bridge::prometheus::BridgeCollector;
 use mcp_sse_bridge::servers_file::BridgedServer;
 use mcp_sse_bridge::services::{BridgedServices, ProcessSharing};
 use mcp_sse_demo::banner::Banner;
 use mcp_sse_demo::logging;
 use mcp_sse_demo::options::ServeFlags;
+use mcp_sse_smol::prometheus::prometheus_client::registry::Registry;
 use mcp_sse_smol::{Handle, Session};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::serving::{self, CommandService};
+use crate::metrics::MetricsFlags;
+use crate::serving::{self, CommandService, Startup};
 use options::Run;
 
 /// The flags of the command `bridge`.
@@ -32,6 +35,15 @@ pub(crate) struct Bridge {
     // Without this, the flags would get the heading of the flags before them.
     #[command(flatten, next_help_heading = None::<&str>)]
     serve: ServeFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
+}
+
+impl Bridge {
+    /// The flags of every serving command.
+    pub(crate) const fn serve_flags(&mut self) -> &mut ServeFlags {
+        &mut self.serve
+    }
 }
 
 /// The bridged servers as a service of the command.
@@ -52,6 +64,11 @@ impl CommandService for Bridged {
         self.children.status().report_to(server.clone());
     }
 
+    fn register_metrics(&self, registry: &mut Registry) {
+        let status = self.children.status().clone();
+        registry.register_collector(Box::new(BridgeCollector::new(status)));
+    }
+
     fn aborter(&self) -> impl Fn() + Send + 'static {
         let children = self.children.clone();
         move || children.hurry()
@@ -62,13 +79,14 @@ impl CommandService for Bridged {
     }
 }
 
-/// Runs the command. `args` are all arguments of the program, `cli` is their parser, and `environment` are the
-/// variables that have set flags.
+/// Runs the command. `args` are all arguments of the program, `cli` is their parser, `environment` are the variables
+/// that have set flags, and `startup` is what [`serving`] needs.
 pub(crate) fn run(
-    Bridge { serve, run }: &Bridge,
+    Bridge { serve, run, metrics }: &Bridge,
     args: &[OsString],
     cli: &clap::Command,
     environment: &Environment,
+    startup: Startup,
 ) -> Result<(), Failure> {
     let withheld = environment.withheld(serve.token_variables());
     if run.is_one_word()
@@ -88,11 +106,17 @@ pub(crate) fn run(
     }
     logging::init(serve.log_level(), serve.log_format());
     environment.log(serve.token_variables());
-    serve_servers(serve, run, &withheld)
+    serve_servers(serve, run, metrics, &withheld, startup)
 }
 
 /// Serves the servers. Their processes do not inherit the variables `withheld`.
-fn serve_servers(serve: &ServeFlags, run: &Run, withheld: &[OsString]) -> Result<(), Failure> {
+fn serve_servers(
+    serve: &ServeFlags,
+    run: &Run,
+    metrics: &MetricsFlags,
+    withheld: &[OsString],
+    startup: Startup,
+) -> Result<(), Failure> {
     let mut servers = run.runnable_servers().map_err(Failure::Flags)?;
     for BridgedServer { command, .. } in &mut servers {
         *command = command
@@ -109,7 +133,7 @@ fn serve_servers(serve: &ServeFlags, run: &Run, withheld: &[OsString]) -> Result
     let services = BridgedServices::new(&children, servers, run.sharing(), run.paths());
     let builder = run.allow_headers(serve.builder()?);
     let builder = services.configure(builder, serve.stream_path());
-    let prepared = serving::prepare(serve, builder, once, per_session)?;
+    let prepared = serving::prepare(serve, metrics, builder, once, per_session)?;
     // No system runs more processes than this, so a larger limit is useless.
     const PROCESSES_MAX: u32 = 1 << 16;
     let sessions = prepared.config.limits().sessions_max;
@@ -118,7 +142,7 @@ fn serve_servers(serve: &ServeFlags, run: &Run, withheld: &[OsString]) -> Result
         children.limit(sessions as usize + serve.workers());
     }
     let bridged = Bridged { services, children: children.clone() };
-    let served = serving::serve_until_stopped(serve, prepared, &bridged);
+    let served = serving::serve_until_stopped(serve, prepared, startup, &bridged);
     drop(bridged);
     // The sessions have ended. Their processes have some seconds to end.
     match children.finish() {

@@ -73,13 +73,23 @@ pub(crate) struct Environment {
 ///
 /// # Errors
 ///
-/// Returns the parser's error. If the wrong value is that of a variable, the error names the variable.
+/// Returns the parser's error. If the wrong value is that of a variable, the error names the variable. Returns an error
+/// for flags that say where to listen if `sockets_passed` is true.
 pub(crate) fn parse<C: CommandFactory + FromArgMatches>(
     args: &[OsString],
     sockets_passed: bool,
 ) -> Result<(C, Environment), clap::Error> {
     // Without variables, to find out which flags are on the command line. Mistakes in it are reported below.
     let typed = C::command().ignore_errors(true).try_get_matches_from(args);
+    if let (true, Ok(typed)) = (sockets_passed, &typed)
+        && let Some(flag) = ADDRESS_FLAGS.iter().find(|id| is_typed(innermost(typed), id))
+    {
+        let flag = flag.replace('_', "-");
+        let text = format!(
+            "--{flag} cannot be used, because the service manager has passed sockets to listen on (LISTEN_FDS)"
+        );
+        return Err(C::command().error(ErrorKind::ArgumentConflict, text));
+    }
     let (command, applied) = match &typed {
         Ok(typed) => with_variables(C::command(), typed, sockets_passed),
         // The help shows all variables.
@@ -206,7 +216,8 @@ fn variables_to_apply(command: &Command, typed: &ArgMatches, sockets_passed: boo
     // A platform sets `PORT` for every program, so it does not contradict a socket's path.
     let on_unix_socket = found.iter().any(|(arg, _)| arg.get_id() == "unix");
     found.retain(|(arg, variable)| {
-        !ignored.contains(&arg.get_id().as_str()) && !(*variable == PORT && on_unix_socket)
+        let id = arg.get_id().as_str();
+        !ignored.contains(&id) && (*variable != PORT || !on_unix_socket)
     });
     let applied = found.into_iter().map(|(arg, variable)| Applied {
         id: arg.get_id().to_string(),
@@ -220,10 +231,12 @@ fn variables_to_apply(command: &Command, typed: &ArgMatches, sockets_passed: boo
 /// commas and colons occur in them.
 fn set_by(arg: Arg, variable: &'static str) -> Arg {
     let arg = arg.env(variable).hide_env_values(true);
-    match arg.get_action() {
-        ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
-        ArgAction::Append => arg.value_delimiter(' '),
-        _ => arg,
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        arg.value_parser(BoolishValueParser::new())
+    } else if matches!(arg.get_action(), ArgAction::Append) {
+        arg.value_delimiter(' ')
+    } else {
+        arg
     }
 }
 
@@ -271,7 +284,9 @@ fn with_sources(mut error: clap::Error, applied: &[Applied]) -> clap::Error {
 
 /// Variables that look as if they set a flag, but belong to none.
 fn unknown_variables(program: &Command) -> Vec<String> {
-    let commands = program.get_subcommands().chain([program]);
+    let commands =
+        program.get_subcommands().filter(|command| COMMANDS.contains(&command.get_name()));
+    let commands = commands.chain([program]);
     let known: Vec<&str> =
         commands.flat_map(Command::get_arguments).filter_map(variable_of).collect();
     let mut unknown: Vec<String> = env::vars_os()
@@ -287,10 +302,16 @@ impl Environment {
     /// Logs what may surprise about the variables. `tokens` are the variables with tokens, which may have any name.
     pub(crate) fn log(&self, tokens: &[String]) {
         for name in self.unknown.iter().filter(|name| !tokens.contains(name)) {
-            log::warn!("the environment variable {name} sets no flag; --help lists those that do");
+            log::warn!(
+                event = "variable_unknown",
+                variable = name;
+                "the environment variable {name} sets no flag; --help lists those that do"
+            );
         }
         if self.only_loopback_at_assigned_port {
             log::info!(
+                event = "port_from_environment",
+                variable = PORT;
                 "the port is the one in the environment variable {PORT}; other machines, and the platform that \
                  has set it, can connect if --host or MCP_SSE_HOST is 0.0.0.0 or ::"
             );

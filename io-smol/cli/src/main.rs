@@ -6,8 +6,16 @@
 
 #[cfg(unix)]
 mod bridge;
+mod client;
+mod doctor;
 mod environment;
 mod failure;
+mod flags;
+mod health;
+mod metrics;
+mod reload;
+#[cfg(unix)]
+mod service_manager;
 mod serving;
 
 use core::iter;
@@ -17,34 +25,48 @@ use std::process::ExitCode;
 
 #[cfg(unix)]
 use clap::error::ContextKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mcp_sse_demo::logging;
 use mcp_sse_demo::options::ServeFlags;
 
 use environment::Environment;
-use failure::Failure;
-use serving::Demo;
+use failure::{EXIT_STATUSES, Failure};
+use metrics::MetricsFlags;
+#[cfg(unix)]
+use service_manager::PassedSockets;
+use serving::{Demo, Startup};
 
 /// Serve the Model Context Protocol over HTTP+SSE (protocol revision 2024-11-05).
 ///
 /// Without a command, `demo` is run.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_STATUSES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    demo: ServeFlags,
+    demo: DemoFlags,
+}
+
+/// The flags of the command `demo`.
+#[derive(Debug, Args)]
+struct DemoFlags {
+    #[command(flatten)]
+    serve: ServeFlags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a small MCP server for trying out clients, with the tools add, echo, burst and broadcast.
-    Demo(Box<ServeFlags>),
+    #[command(after_help = EXIT_STATUSES)]
+    Demo(Box<DemoFlags>),
     /// Serve a program that speaks MCP on its standard input and output: one process for each session.
     ///
     /// Example: mcp-sse bridge npx -y @modelcontextprotocol/server-everything
     #[cfg(unix)]
+    #[command(after_help = EXIT_STATUSES)]
     Bridge(Box<bridge::Bridge>),
     /// Serve a program that speaks MCP on its standard input and output (not available on this system).
     #[cfg(not(unix))]
@@ -52,6 +74,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         _ignored: Vec<OsString>,
     },
+    /// Connect to a server as a client does, and say what is wrong and what to do.
+    ///
+    /// Exit status: 0 if nothing is wrong, 1 if something was found, 2 if the command could not run. It calls no
+    /// tools, and leaves no session behind. Root certificates are the system's, or those in the file SSL_CERT_FILE.
+    Doctor(Box<doctor::DoctorFlags>),
+    /// Ask a server whether it is healthy: exit status 0 if /health answers 200, else 1.
+    Health(Box<health::HealthFlags>),
 }
 
 impl Cli {
@@ -67,18 +96,38 @@ fn main() -> ExitCode {
         return code;
     }
     let args = command_first(env::args_os().collect(), &Cli::command());
-    let (cli, environment) = match environment::parse::<Cli>(&args, false) {
+    // This changes the environment, so no other thread may run yet.
+    #[cfg(unix)]
+    let sockets = PassedSockets::take();
+    #[cfg(unix)]
+    let sockets_passed = !sockets.as_ref().is_ok_and(PassedSockets::is_none);
+    #[cfg(not(unix))]
+    let sockets_passed = false;
+    let (cli, environment) = match environment::parse::<Cli>(&args, sockets_passed) {
         Ok(parsed) => parsed,
         Err(error) => return explain(&error, &args),
     };
     let done = match cli.command_to_run() {
-        Command::Demo(serve) => serve_demo(&serve, &environment),
         #[cfg(unix)]
-        Command::Bridge(bridge) => bridge::run(&bridge, &args, &Cli::command(), &environment),
+        Command::Demo(mut flags) => {
+            let startup = Startup::with_sockets(&mut flags.serve, sockets);
+            startup.and_then(|startup| serve_demo(&flags, &environment, startup))
+        }
+        #[cfg(not(unix))]
+        Command::Demo(flags) => serve_demo(&flags, &environment, Startup::new(&flags.serve)),
+        #[cfg(unix)]
+        Command::Bridge(mut bridge) => {
+            let startup = Startup::with_sockets(bridge.serve_flags(), sockets);
+            startup.and_then(|startup| {
+                bridge::run(&bridge, &args, &Cli::command(), &environment, startup)
+            })
+        }
         #[cfg(not(unix))]
         Command::Bridge { .. } => Err(Failure::Start(
             "bridge needs process groups, which this system does not have".into(),
         )),
+        Command::Doctor(flags) => doctor::run(&flags),
+        Command::Health(flags) => health::run(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,19 +135,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_demo(serve: &ServeFlags, environment: &Environment) -> Result<(), Failure> {
+fn serve_demo(
+    DemoFlags { serve, metrics }: &DemoFlags,
+    environment: &Environment,
+    startup: Startup,
+) -> Result<(), Failure> {
     logging::init(serve.log_level(), serve.log_format());
     environment.log(serve.token_variables());
-    let prepared = serving::prepare(serve, serve.builder()?, 0, 0)?;
-    serving::serve_until_stopped(serve, prepared, &Demo)
+    let prepared = serving::prepare(serve, metrics, serve.builder()?, 0, 0)?;
+    serving::serve_until_stopped(serve, prepared, startup, &Demo)
 }
 
 /// Moves flags in front of the command's name behind it, because only the parser of the command knows them.
 fn command_first(mut args: Vec<OsString>, cli: &clap::Command) -> Vec<OsString> {
+    // Whether the flag's value is the next argument, and not part of this one.
     let takes_value = |name: &str| {
         let all = iter::once(cli).chain(cli.get_subcommands());
         let mut all = all.flat_map(clap::Command::get_arguments);
-        all.find(|arg| arg.get_long() == Some(name)).map(|arg| arg.get_action().takes_values())
+        let arg = all.find(|arg| arg.get_long() == Some(name))?;
+        Some(arg.get_action().takes_values() && !arg.is_require_equals_set())
     };
     let mut at = 1;
     while let Some(flag) = args.get(at).and_then(|arg| arg.to_str()?.strip_prefix("--")) {
@@ -145,11 +200,10 @@ mod tests {
     #[track_caller]
     fn check(args: &[&str], address: &str) {
         let cli = Cli::try_parse_from([&["mcp-sse"], args].concat()).unwrap();
-        let serve = match cli.command_to_run() {
-            Command::Demo(serve) => serve,
-            other => panic!("{other:?}"),
+        let Command::Demo(flags) = cli.command_to_run() else {
+            panic!("{args:?} is another command")
         };
-        assert_eq!(serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
+        assert_eq!(flags.serve.address(), ListenAddress::Tcp(address.parse().unwrap()));
     }
 
     #[test]
@@ -157,5 +211,18 @@ mod tests {
         check(&[], "127.0.0.1:8000");
         check(&["--port", "9"], "127.0.0.1:9");
         check(&["demo", "--port", "9"], "127.0.0.1:9");
+    }
+
+    #[test]
+    fn command_behind_a_flag_whose_value_needs_an_equals_sign_is_found() {
+        let moved = |args: &[&str]| {
+            let args = args.iter().map(OsString::from).collect();
+            command_first(args, &Cli::command())
+        };
+        assert_eq!(
+            moved(&["x", "--metrics-principals", "demo"]),
+            ["x", "demo", "--metrics-principals"]
+        );
+        assert_eq!(moved(&["x", "--port", "1", "demo"]), ["x", "demo", "--port", "1"]);
     }
 }

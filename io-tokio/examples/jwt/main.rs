@@ -10,6 +10,9 @@
 //! `exp` and `sub`; `sub` is the principal. The metadata that tells clients where to get a token is at
 //! `/.well-known/oauth-protected-resource/sse`.
 //!
+//! With `--metrics-port 9465`, Prometheus can scrape `/metrics` there. The metrics have an address of their own, because
+//! Prometheus has no token, and clients should not read them.
+//!
 //! Decision: the cryptography is Rust Crypto, which the token library offers beside AWS-LC. It needs
 //! no C build, verifying an RSA signature involves no secret that timing could reveal, and only this
 //! example and its tests depend on it.
@@ -27,7 +30,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mcp_sse_demo::signals;
-use mcp_sse_tokio::{Config, Listener, ProtectedResource};
+use mcp_sse_tokio::prometheus::prometheus_client::registry::Registry;
+use mcp_sse_tokio::prometheus::{MetricsCollector, metrics_page};
+use mcp_sse_tokio::{Config, Handle, Listener, ProtectedResource};
 
 use tokens::Tokens;
 
@@ -53,6 +58,10 @@ struct Options {
     /// The port to listen on, at 127.0.0.1; 0 picks a free one and prints it.
     #[arg(long, default_value_t = 8004)]
     port: u16,
+
+    /// The port of `/metrics`, at 127.0.0.1; 0 picks a free one and prints it.
+    #[arg(long)]
+    metrics_port: Option<u16>,
 }
 
 impl Options {
@@ -89,12 +98,37 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let listener =
         Listener::from_std(socket, config).authorize(async move |head| tokens.decide(&head))?;
+    let metrics =
+        options.metrics_port.map(|port| metrics_of(&listener.handle(), port)).transpose()?;
     // The server also serves if stdout is closed.
-    let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n\nCtrl-C stops it.");
+    let _ = writeln!(io::stdout(), "MCP over HTTP+SSE, with a token: {url}\n");
+    if let Some(metrics) = &metrics {
+        let _ = writeln!(io::stdout(), "metrics: http://{}/metrics", metrics.local_addr()?);
+    }
+    let _ = writeln!(io::stdout(), "Ctrl-C stops it.");
 
     let (stopping, aborting) = (listener.handle(), listener.handle());
     signals::on_termination(move || stopping.shutdown(), move || aborting.abort())?;
     let handle = listener.handle();
-    listener.serve_local(move |session| mcp_sse_demo::serve(session, handle.clone())).await?;
+    let serve = listener.serve_local(move |session| mcp_sse_demo::serve(session, handle.clone()));
+    match metrics {
+        None => serve.await?,
+        Some(metrics) => {
+            let scraped = metrics.handle();
+            // The metrics can be scraped until the last session has ended.
+            let serve = async { serve.await.inspect(|()| scraped.shutdown()) };
+            tokio::try_join!(serve, metrics.serve_local(|_| async {}))?;
+        }
+    }
     Ok(())
+}
+
+/// A listener that serves the metrics of `server` and nothing else. A program with metrics of its own registers them
+/// in the same registry.
+fn metrics_of(server: &Handle, port: u16) -> Result<Listener, Box<dyn Error>> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(MetricsCollector::new(server)));
+    let config = Config::builder().without_sessions().build()?;
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, port), config)?;
+    Ok(listener.serve_metrics(metrics_page(registry))?)
 }

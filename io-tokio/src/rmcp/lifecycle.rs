@@ -13,6 +13,7 @@
 //! users of 0.10 would have to choose, for all their clients, between two behaviours that each break
 //! some of them.
 
+use mcp_sse_core::SessionId;
 use mcp_sse_driver::LogThrottle;
 use rmcp::model::{
     ClientRequest, EmptyResult, GetMeta, JsonRpcMessage, ServerJsonRpcMessage, ServerResult,
@@ -43,7 +44,10 @@ pub(super) async fn serve<S: Service<RoleServer>>(
             static DIRECT: LogThrottle = LogThrottle::new();
             if let Some(unsaid) = DIRECT.tell() {
                 log::info!(
-                    "{id}: served without `initialize`, which the client did not send{unsaid}"
+                    event = "handshake_skipped",
+                    session = id,
+                    suppressed = unsaid;
+                    "session {id} is served without `initialize`, which its client did not send{unsaid}"
                 );
             }
             serve_directly_with_ct(service, transport, None, ct)
@@ -54,17 +58,33 @@ pub(super) async fn serve<S: Service<RoleServer>>(
             Err(_) => {
                 static UNFINISHED: LogThrottle = LogThrottle::new();
                 if let Some(unsaid) = UNFINISHED.tell() {
-                    log::info!("{id}: ended during the handshake{unsaid}");
+                    log::info!(
+                        event = "handshake_unfinished",
+                        session = id,
+                        suppressed = unsaid;
+                        "session {id} ended during the handshake{unsaid}"
+                    );
                 }
                 return;
             }
         },
     };
+    if let Err(error) = running.waiting().await {
+        log_failed_service(id, &error);
+    }
+}
+
+/// Logs that the service of a session has failed, at a limited rate.
+pub(super) fn log_failed_service(id: SessionId, error: &dyn core::error::Error) {
     static FAILED: LogThrottle = LogThrottle::new();
-    if let Err(error) = running.waiting().await
-        && let Some(unsaid) = FAILED.tell()
-    {
-        log::error!("{id}: {error}{unsaid}");
+    if let Some(unsaid) = FAILED.tell() {
+        log::error!(
+            event = "session_service_failed",
+            session = id,
+            error:% = error,
+            suppressed = unsaid;
+            "the service of session {id} failed: {error}{unsaid}"
+        );
     }
 }
 

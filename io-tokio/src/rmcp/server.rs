@@ -192,7 +192,11 @@ impl SseServer {
         tokio::spawn(async move {
             let _stopped = stopped;
             if let Err(error) = run.await {
-                log::error!("the server has ended: {error}");
+                log::error!(
+                    event = "server_failed",
+                    error:% = error;
+                    "the server has ended: {error}"
+                );
             }
         });
         server
@@ -219,13 +223,11 @@ impl SseServer {
         F: Fn() -> S + Send + 'static,
     {
         self.each(move |transport, ct| {
+            let id = transport.session().id();
             let running = serve_directly_with_ct(service_provider(), transport, None, ct);
             async move {
-                static FAILED: LogThrottle = LogThrottle::new();
-                if let Err(error) = running.waiting().await
-                    && let Some(unsaid) = FAILED.tell()
-                {
-                    log::error!("a session's service has ended: {error}{unsaid}");
+                if let Err(error) = running.waiting().await {
+                    lifecycle::log_failed_service(id, &error);
                 }
             }
         })
@@ -305,7 +307,12 @@ async fn run(
         if let Err(error) = sender.try_send(session)
             && let Some(unsaid) = ENDED.tell()
         {
-            log::warn!("a session was ended: {error}{unsaid}");
+            log::warn!(
+                event = "session_not_served",
+                error:% = error,
+                suppressed = unsaid;
+                "a session was ended, because it was not taken in time: {error}{unsaid}"
+            );
         }
     }));
     tokio::select! {

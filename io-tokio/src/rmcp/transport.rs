@@ -5,7 +5,7 @@
 //!
 //! Decision: messages carry the head of the session's GET, and not of each POST. A post's head
 //! is gone before its message reaches the application, and credentials are checked when a stream
-//! opens.
+//! opens. What a post has of its own is the position in a distributed trace, `TraceParent`.
 
 use core::fmt;
 
@@ -97,16 +97,27 @@ impl SessionTransport {
     /// error response.
     fn read(&mut self, message: &Message) -> Option<ClientJsonRpcMessage> {
         let error = match serde_json::from_str::<ClientJsonRpcMessage>(message.text()) {
-            Ok(mut message) => {
-                message.insert_extension(self.parts.clone());
-                return Some(message);
+            Ok(mut sdk_message) => {
+                sdk_message.insert_extension(self.parts.clone());
+                if let Some(traceparent) = message.traceparent() {
+                    sdk_message.insert_extension(traceparent);
+                }
+                return Some(sdk_message);
             }
             Err(error) => error,
         };
         // The error is not logged, because it may quote the message.
         static UNREADABLE: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = UNREADABLE.tell() {
-            log::warn!("{}: the SDK cannot read {message:?}{unsaid}", self.session.id());
+            log::warn!(
+                event = "message_unreadable",
+                session = self.session.id(),
+                bytes = message.body().len(),
+                traceparent = message.traceparent(),
+                suppressed = unsaid;
+                "the SDK cannot read a message of session {}: {message:?}{unsaid}",
+                self.session.id()
+            );
         }
         let id = message.id().and_then(|id| serde_json::from_str::<RequestId>(id).ok());
         match message.kind() {
@@ -184,7 +195,14 @@ async fn send(sender: &SessionSender, item: ServerJsonRpcMessage) -> Result<(), 
     if let Some(id) = answered.filter(|_| error != TransportError::Send(SendError::Gone)) {
         static REPLACED: LogThrottle = LogThrottle::new();
         if let Some(unsaid) = REPLACED.tell() {
-            log::warn!("{}: an answer was replaced by an error: {error}{unsaid}", sender.id());
+            log::warn!(
+                event = "answer_replaced",
+                session = sender.id(),
+                error:% = error,
+                suppressed = unsaid;
+                "an answer of session {} was replaced by an error: {error}{unsaid}",
+                sender.id()
+            );
         }
         let error_data = ErrorData::internal_error("the result could not be sent", None);
         let response = ServerJsonRpcMessage::error(error_data, Some(id));

@@ -14,7 +14,7 @@ if mode == "killed":
     os.kill(os.getpid(), 9)
 if mode == "prints":
     print("this is no message", flush=True)
-    print("x" * 200_000, flush=True)
+    print(json.dumps({"jsonrpc": "2.0", "method": "x" * (17 << 20)}), flush=True)  # longer than a line may be
 print("started", file=sys.stderr, flush=True)
 
 for line in sys.stdin:

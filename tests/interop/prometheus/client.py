@@ -121,9 +121,8 @@ class Server:
 
     def sum_of(self, series):
         """The sum of the samples that begin with `series`: a name, or a name with one label, `name{label="value"`."""
-        found = [value for name, value in self.scraped().items() if name == series or name.startswith((series, series + "{"))]
-        assert found, f"{series} is not exported"
-        return sum(found)
+        of_series = lambda name: name == series or name.startswith(series if "{" in series else series + "{")
+        return sum(value for name, value in self.scraped().items() if of_series(name))
 
 
 class Stream:
@@ -133,6 +132,8 @@ class Stream:
         self.server, self.fields = server, [*server.fields, *fields]
         self.connection = Connection(server, receive_bytes)
         self.connection.send(head("/sse", *self.fields, method="GET"))
+        status = self.connection.line()
+        assert b" 200 " in status, status
         self.endpoint = self.data()
 
     def data(self):

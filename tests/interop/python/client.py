@@ -10,6 +10,8 @@
     client.py SSE_URL guarded       the demo, by the token MCP_TOKEN: the same, and what happens without it,
                                     or with MCP_TOKEN_OTHER, which is somebody else's. MCP_METADATA is
                                     the URL of the resource's metadata, if it has any
+    client.py SSE_URL endpoint      the demo, in short: behind a proxy, does the endpoint lead back to the session?
+    client.py SSE_URL traffic NAME  the demo, three instances of it behind a balancer, of which NAME will be killed
     client.py SSE_URL hold          any: opens idle sessions, prints `holding`, and expects the server to
                                     end them
 """
@@ -36,6 +38,7 @@ from sdk import (
     server_of,
 )
 from shared import shared
+from traffic import traffic
 
 INVALID_PARAMS, METHOD_NOT_FOUND, INTERNAL_ERROR = -32602, -32601, -32603
 UNICODE = 'h\u00e9llo "\\ \r\n\t w\u00f6rld | \u2028 | \u2029 | \u0085 | \U0001f980 \U0001f469\u200d\U0001f680 | e\u0301 | \ufeff'
@@ -70,12 +73,18 @@ async def active_sessions(url: str) -> int:
     return answer.json()["active_sessions"]
 
 
+async def all_accepted(conn):
+    """Every post of the SDK was answered 202. The last of these answers may follow its message's answer on the stream."""
+    await until("an answer to every post", lambda: all(status for _, status in conn.posts))
+    equal({status for _, status in conn.posts}, {202}, "statuses of the SDK's posts")
+
+
 async def initialize(url):
     async with connect(url, initialize=False) as conn:
         version, name, release = server_of(await conn.session.initialize())
         equal(version, LATEST, "negotiated version")
         assert name and release, "the server names neither itself nor its version"
-        equal([status for _, status in conn.posts], [202] * len(conn.posts), "statuses of the posts")
+        await all_accepted(conn)
 
 
 async def versions(url):
@@ -182,11 +191,11 @@ async def unknown_method(url):
 async def oversized(url):
     """The SDK hears 413, tells nobody, and posts no more; the server's session must live on."""
     async with connect(url) as other, connect(url, read_timeout=2) as conn:
-        before = await active_sessions(url)
         code = await rpc_error(conn.session.call_tool("echo", {"message": "x" * 5 * MIB}))
         equal(code, REQUEST_TIMEOUT, "what the SDK surfaces")
         equal(conn.posts[-1][1], 413, "status of the post")
-        equal(await active_sessions(url), before, "active sessions")
+        # Behind a proxy there may be more: some notice a client's end with the next heartbeat.
+        assert await active_sessions(url) >= 2, "one of the two sessions is gone"
         # What this client can no longer do, another post to its session still can.
         ping = {"jsonrpc": "2.0", "id": 777, "method": "ping"}
         equal((await post(conn.endpoint, ping)).status_code, 202, "a raw post to the session")
@@ -293,6 +302,15 @@ async def demo(checks, url):
     await checks("20 concurrent calls", concurrent_calls, url)
     await checks("10 concurrent sessions", concurrent_sessions, url)
     await checks("POST to the stream is 405", post_to_the_stream, url)
+
+
+async def endpoint(checks, url):
+    await checks("initialize", initialize, url)
+    await checks("list_tools", list_tools, url, "add", "broadcast", "burst", "echo")
+    await checks("add", add, url)
+    await checks("echo: unicode, 100 KiB", echo, url)
+    await checks("burst of 200 x 1000 bytes", burst, url, 200, 1000)
+    await checks("reconnect; the old endpoint is dead", reconnect, url)
 
 
 async def calculator(checks, url):
@@ -455,7 +473,7 @@ async def session_of_another(url):
         async with connect(url, headers=other) as another:
             equal(await call(another, "add", a=1, b=2), "3", "a session of the other's own")
         equal(await call(conn, "add", a=2, b=3), "5", "the session afterwards")
-        equal({status for _, status in conn.posts}, {202}, "statuses of the SDK's posts")
+        await all_accepted(conn)
 
 
 async def guarded(checks, url):
@@ -635,10 +653,12 @@ async def hold(checks, url):
 async def main():
     modes = {"demo": demo, "guarded": guarded, "calculator": calculator, "toolbox": toolbox, "hold": hold}
     modes |= {"everything": everything, "filesystem": filesystem, "time": time, "shared": shared}
-    if len(sys.argv) != 3 or sys.argv[2] not in modes:
+    modes |= {"endpoint": endpoint, "traffic": traffic}
+    url, mode, *arguments = sys.argv[1:] if len(sys.argv) >= 3 else ("", "")
+    if mode not in modes or len(arguments) != (mode == "traffic"):
         sys.exit(__doc__)
     checks = Checks(f"mcp {VERSION}")
-    await modes[sys.argv[2]](checks, sys.argv[1])
+    await modes[mode](checks, url, *arguments)
     sys.exit(1 if checks.failed else 0)
 
 

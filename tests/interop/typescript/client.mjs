@@ -10,6 +10,8 @@
 //   client.mjs SSE_URL guarded       the demo, by the token MCP_TOKEN: the same, and what happens without
 //                                    it, or with MCP_TOKEN_OTHER, which is somebody else's. MCP_METADATA
 //                                    is the URL of the resource's metadata, if it has any
+//   client.mjs SSE_URL endpoint      the demo, in short: behind a proxy, does the endpoint lead back to the session?
+//   client.mjs SSE_URL traffic NAME  the demo, three instances of it behind a balancer, of which NAME will be killed
 //   client.mjs SSE_URL hold          any: opens idle sessions, prints `holding`, expects the server to
 //                                    end them and another to come back on the same URL, and goes on
 //                                    with that one
@@ -331,6 +333,15 @@ async function demo(checks, url) {
   await checks.check('POST to the stream is 405', () => postToTheStream(url));
 }
 
+async function endpoint(checks, url) {
+  await checks.check('initialize', () => initialize(url));
+  await checks.check('listTools', () => listTools(url, 'add', 'broadcast', 'burst', 'echo'));
+  await checks.check('add', () => add(url));
+  await checks.check('echo: unicode, 100 KiB', () => echo(url));
+  await checks.check('burst of 200 x 1000 bytes', () => burst(url, 200, 1000));
+  await checks.check('reconnect; the old endpoint is dead', () => reconnect(url));
+}
+
 async function withoutAToken(url) {
   const expected = process.env.MCP_METADATA;
   for (const [headers, error] of [
@@ -579,13 +590,100 @@ const hold = (checks, url) =>
     await checks.check('EventSource reconnects to the new server', comesBack, 45);
   });
 
-const [url, mode] = process.argv.slice(2);
-const modes = { demo, guarded, calculator, toolbox, everything, filesystem, time, shared, hold };
-if (!url || !(mode in modes)) {
-  console.error(`usage: client.mjs SSE_URL ${Object.keys(modes).join('|')}`);
+const INSTANCES = 3;
+const EACH = 2;
+const OPENED_MAX = 60;
+const CALLS_AFTERWARDS = 20;
+
+// One session, and what became of its calls until its stream ended.
+class Caller {
+  calls = 0;
+
+  async run(url) {
+    this.connection = new Connection(url);
+    try {
+      await this.connection.client.connect(this.connection.transport, WAIT);
+      // The id of a session begins with its instance.
+      this.instance = new URL(this.connection.endpoint).searchParams.get('session_id').split('.')[0];
+      while (!this.stopped) {
+        // EventSource would open a new session by itself, without `initialize`: a lost stream is the end here.
+        const lost = new Promise((_, reject) => {
+          this.connection.transport.onerror = fault => reject(fault);
+          if (this.connection.faults.length) reject(this.connection.faults[0]);
+        });
+        equal(await Promise.race([this.connection.call('add', { a: this.calls, b: 1 }), lost]), `${this.calls + 1}`);
+        equal(this.connection.posts.at(-1).status, 202, 'status of the post');
+        this.calls += 1;
+        await new Promise(resolve => setTimeout(resolve, 20));
+      }
+    } catch (fault) {
+      this.fault = String(fault);
+    } finally {
+      this.ended = true;
+      await this.connection.client.close().catch(() => {});
+    }
+  }
+}
+
+async function traffic(checks, url, victim) {
+  const callers = [];
+  const running = [];
+  const at = name => callers.filter(({ instance }) => instance === name);
+  const enough = () => {
+    const names = [...new Set(callers.map(({ instance }) => instance).filter(Boolean))];
+    return names.length === INSTANCES && names.every(name => at(name).length >= EACH);
+  };
+  const spread = async () => {
+    while (!enough() && callers.length < OPENED_MAX) {
+      const caller = new Caller();
+      callers.push(caller);
+      running.push(caller.run(url));
+      await until('a session', () => caller.instance || caller.fault, 30);
+    }
+    truth(enough(), `sessions at ${callers.map(({ instance, fault }) => instance ?? fault)}`);
+    await until('a call on each', () => callers.every(({ calls }) => calls > 0), 30);
+  };
+  await checks.check('sessions at each of three instances', spread, 60);
+  const victims = at(victim);
+  const others = callers.filter(caller => !victims.includes(caller));
+  console.log('ready');
+
+  const victimsFail = async () => {
+    await until('the end of its sessions', () => victims.every(({ ended }) => ended), 50);
+    truth(victims.every(({ fault }) => fault), 'a session ended without an error');
+  };
+  const othersGoOn = async () => {
+    const before = others.map(({ calls }) => calls);
+    const wentOn = ({ ended, calls }, n) => ended || calls >= before[n] + CALLS_AFTERWARDS;
+    await until('calls afterwards', () => others.every(wentOn), 50);
+    const faults = others.filter(({ ended }) => ended).map(({ instance, fault }) => `${instance}: ${fault}`);
+    equal(faults, [], 'errors of other sessions');
+  };
+  await checks.check('sessions of the killed instance fail', victimsFail, 60);
+  await checks.check('sessions of the others have no error', othersGoOn, 60);
+  for (const caller of callers) caller.stopped = true;
+  await Promise.all(running);
+
+  const newSessions = async () => {
+    for (let count = 0; count < 4; count += 1) {
+      await connected(url, 1, async connection => {
+        await connection.ping();
+        truth(!connection.endpoint.includes(`session_id=${victim}.`), 'a session at the killed instance');
+      });
+    }
+  };
+  await checks.check('new sessions open at the others', newSessions, 60);
+}
+
+const [url, mode, ...rest] = process.argv.slice(2);
+const modes = {
+  demo, endpoint, guarded, calculator, toolbox, everything, filesystem, time, shared, traffic, hold,
+};
+if (!url || !(mode in modes) || rest.length !== Number(mode === 'traffic')) {
+  console.error(`usage: client.mjs SSE_URL ${Object.keys(modes).join('|')} [NAME]`);
   process.exit(2);
 }
 const sdk = new URL('./node_modules/@modelcontextprotocol/sdk/package.json', import.meta.url);
 const checks = new Checks(`typescript ${JSON.parse(readFileSync(sdk)).version}`);
-await modes[mode](checks, url);
+await modes[mode](checks, url, ...rest);
 process.exit(checks.failed ? 1 : 0);

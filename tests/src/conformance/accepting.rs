@@ -166,10 +166,12 @@ impl log::Log for WarningCounter {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            // The line ends with the number of failures since the last line: "(9 times before)".
-            let said = record.args().to_string();
-            let before = said.rsplit_once('(').and_then(|(_, count)| count.split_once(' '));
-            let before = before.and_then(|(count, _)| count.parse().ok()).unwrap_or(1_000_000);
+            let pairs = record.key_values();
+            let event = pairs.get("event".into()).map(|event| event.to_string());
+            assert_eq!(event.as_deref(), Some("accept_failed"), "{}", record.args());
+            // The number of failures since the last line, if there were any.
+            let before = pairs.get("suppressed".into()).and_then(|count| count.to_u64());
+            let before = before.map_or(0, |count| u32::try_from(count).unwrap_or(1_000_000));
             ATTEMPTS.fetch_add(before + 1, Ordering::Relaxed);
             WARNINGS.fetch_add(1, Ordering::Relaxed);
         }

@@ -3,9 +3,11 @@
 use core::net::SocketAddr;
 use std::sync::mpsc;
 
-use mcp_sse_core::{CloseReason, Config, Frame, HealthExtras, SendError, Timeouts};
-use mcp_sse_driver::Session;
-use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer};
+use mcp_sse_core::{
+    Authorization, CloseReason, Config, Frame, HealthExtras, SendError, StaticTokens, Timeouts,
+};
+use mcp_sse_driver::{ReplaceTokensError, Session};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, Listen, RunningServer};
 use mcp_sse_tests::client::{Client, Stream, StreamItem, call};
 use mcp_sse_tests::{PATIENCE, finish, for_each_adapter, handlers, wait_until};
 
@@ -22,6 +24,8 @@ for_each_adapter!(
     senders_keep_their_session_open,
     flooded_client_reads_beside_stalled_ones,
     health_extras_are_in_the_responses,
+    replaced_tokens_end_sessions_on_every_worker,
+    tokens_of_a_server_without_static_tokens_cannot_be_replaced,
 );
 
 fn note(n: usize) -> Frame {
@@ -362,4 +366,65 @@ fn health_extras_are_in_the_responses(on: &Adapter) {
         session.server().set_health_extras(HealthExtras::new());
         wait_until("it is taken back", || probe("/ready").status == 200);
     });
+}
+
+fn tokens(all: &[(&str, &str)]) -> StaticTokens {
+    let tokens = all
+        .iter()
+        .fold(StaticTokens::builder(), |tokens, (principal, token)| tokens.token(principal, token));
+    tokens.build().expect("valid tokens")
+}
+
+fn get(token: &str) -> String {
+    format!("GET /sse HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n")
+}
+
+fn replaced_tokens_end_sessions_on_every_worker(on: &Adapter) {
+    for workers in [1, 3] {
+        let (old, kept) = (("alice", "old"), ("alice", "kept"));
+        let authorization = Authorization::Static(tokens(&[old, kept]));
+        let config = Config::builder().authorization(authorization).build().expect("valid");
+        let (sender, sessions) = mpsc::channel();
+        let server = RunningServer::try_start_workers(
+            on,
+            Listen::Bind(SocketAddr::from(([127, 0, 0, 1], 0))),
+            workers,
+            HandlerThread::Local,
+            config,
+            handlers::give(sender),
+        );
+        let server = server.expect("a server");
+        let open = |token| Stream::open_with(server.address(), &get(token));
+        let mut ending: Vec<Stream> = (0..12).map(|_| open("old")).collect();
+        let staying: Vec<Stream> = (0..12).map(|_| open("kept")).collect();
+        let sessions: Vec<Session> =
+            (0..24).map(|_| sessions.recv_timeout(PATIENCE).expect("a session")).collect();
+        let replaced = server.handle().replace_tokens(tokens(&[kept, ("bob", "new")]));
+        assert_eq!(finish("new tokens", replaced), Ok(()));
+        ending.iter_mut().for_each(Stream::expect_end);
+        let ended = |session: &&Session| session.closed().is_some();
+        wait_until("their sessions have ended", || sessions.iter().filter(ended).count() == 12);
+        for session in sessions.iter().filter(ended) {
+            let closed = session.closed().expect("it has ended");
+            assert_eq!(closed.reason, CloseReason::TokenRemoved);
+        }
+        assert_eq!(server.metrics().sessions_open(), staying.len() as u64);
+        for (token, status) in [("old", 401), ("kept", 200), ("new", 200)] {
+            let mut client = Client::connect(server.address());
+            client.send(get(token));
+            assert_eq!(client.head().status, status, "{token}");
+        }
+        server.abort();
+    }
+}
+
+fn tokens_of_a_server_without_static_tokens_cannot_be_replaced(on: &Adapter) {
+    let mut server = RunningServer::start(on, Config::default(), handlers::echo());
+    let replace = |server: &RunningServer| {
+        finish("a reply", server.handle().replace_tokens(tokens(&[("alice", "one")])))
+    };
+    assert_eq!(replace(&server), Err(ReplaceTokensError::NoStaticTokens));
+    server.shutdown();
+    server.wait_for_end();
+    assert_eq!(replace(&server), Err(ReplaceTokensError::Stopped));
 }

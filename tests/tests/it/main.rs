@@ -10,6 +10,8 @@ mod handle;
 mod http;
 mod jwt;
 mod limits;
+mod log_events;
+mod metrics;
 mod names;
 mod passed_sockets;
 mod post;
@@ -21,6 +23,7 @@ mod serving;
 mod stream;
 mod tls;
 mod tower;
+mod trace;
 mod unix;
 mod workers;
 

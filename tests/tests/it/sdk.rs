@@ -12,8 +12,8 @@ use mcp_sse_tests::{PATIENCE, finish, timeouts, wait_until};
 use mcp_sse_tokio::rmcp::{
     CancellationToken, SessionTransport, SseServer, SseServerConfig, Transport, TransportError,
 };
-use mcp_sse_tokio::{Listener, Principal, Refusal, Verdict};
-use rmcp::model::JsonRpcMessage;
+use mcp_sse_tokio::{Listener, Principal, Refusal, TraceParent, Verdict};
+use rmcp::model::{GetExtensions, GetMeta, JsonRpcMessage};
 use rmcp::transport::IntoTransport;
 use rmcp::{RoleServer, ServiceExt};
 use serde_json::{Value, json};
@@ -468,6 +468,38 @@ fn session_converts_into_a_transport() {
     check_add(&mut stream, 2);
     handle.shutdown();
     stream.expect_end();
+    finish("the end", served).expect("no panic").expect("the server ends well");
+}
+
+/// A message has the `TraceParent` of its post among its extensions, and its `_meta` is as the client sent it.
+#[test]
+fn trace_of_a_post_is_an_extension_of_its_message() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let runtime = runtime();
+    let listener = listener(Config::default());
+    let (address, handle) = (listener.local_addr().expect("an address"), listener.handle());
+    let (sender, sessions) = mpsc::channel();
+    let served = runtime.spawn(listener.serve(move |session| drop(sender.send(session))));
+    let stream = Stream::open(address);
+    let session = sessions.recv_timeout(PATIENCE).expect("a session");
+    let mut transport = SessionTransport::new(session);
+    for (fields, expected) in
+        [(format!("traceparent: {PARENT}\r\n"), Some(PARENT)), (String::new(), None)]
+    {
+        let ping =
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"traceparent":"x"}}}"#;
+        let request = String::from_utf8(stream.post_request(ping)).expect("text");
+        let request = request.replacen("\r\n", &format!("\r\n{fields}"), 1);
+        assert_eq!(Client::connect(address).ask(request).status, 202);
+        let message = finish("a message", transport.receive()).expect("a message");
+        let JsonRpcMessage::Request(request) = message else { panic!("{message:?}") };
+        let request = request.request;
+        let found = request.extensions().get::<TraceParent>().map(ToString::to_string);
+        assert_eq!(found.as_deref(), expected);
+        let meta = request.get_meta();
+        assert_eq!(meta.get("traceparent"), Some(&json!("x")));
+    }
+    handle.shutdown();
     finish("the end", served).expect("no panic").expect("the server ends well");
 }
 

@@ -2,13 +2,13 @@
 
 use core::time::Duration;
 use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use mcp_sse_core::{CloseReason, Config};
 use mcp_sse_driver::Tls;
-use mcp_sse_tests::adapter::{Adapter, HandlerThread, RunningServer};
+use mcp_sse_tests::adapter::{Adapter, HandlerThread, Listen, RunningServer};
 use mcp_sse_tests::certificate::Certificate;
 use mcp_sse_tests::client::{Client, ServerAddress, Stream, answer, call, health};
 use mcp_sse_tests::conformance::fairness::BusyHandlers;
@@ -35,6 +35,7 @@ for_each_adapter!(
     shutdown_closes_tls_connections_in_order,
     target_scheme_must_match_tls,
     posts_are_read_while_handlers_are_always_ready,
+    replaced_certificate_is_that_of_every_later_handshake,
 );
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -478,4 +479,44 @@ fn posts_are_read_while_handlers_are_always_ready(on: &Adapter) {
     let idle = TlsFixture::new(on, Config::default());
     busy.check_posts(&fixture.address);
     idle.check_alive("beside a busy thread");
+}
+
+/// A TLS connection from before goes on. A client that trusts the old certificate alone is not let through by a
+/// resumed session.
+fn replaced_certificate_is_that_of_every_later_handshake(on: &Adapter) {
+    for workers in [1, 3] {
+        let (first, second) = (Certificate::new(), Certificate::new());
+        let tls = first.tls();
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let server = RunningServer::try_start_workers(
+            on,
+            Listen::Tls(socket, tls.clone()),
+            workers,
+            HandlerThread::Local,
+            Config::default(),
+            handlers::echo(),
+        );
+        let server = server.expect("a server");
+        let trusting =
+            |config: &Arc<ClientConfig>| ServerAddress::Tls(server.address(), config.clone());
+        let (of_first, of_second) = (first.client(&[]), second.client(&[]));
+        let mut stream = Stream::open(trusting(&of_first));
+        // The client gets tickets with the first answer.
+        stream.check_alive("before");
+        tls.replace(&second.tls());
+        for _ in 0..2 * workers {
+            let mut client = Client::connect(trusting(&of_second));
+            assert_eq!(client.ask(READY).status, 200);
+            let name = "localhost".try_into().expect("a name");
+            let connection = ClientConnection::new(of_first.clone(), name).expect("a connection");
+            let tcp = TcpStream::connect(server.address()).expect("the server listens");
+            tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let mut late = StreamOwned::new(connection, tcp);
+            let refused = late.write_all(READY.as_bytes()).expect_err("another certificate");
+            assert!(refused.to_string().contains("certificate"), "{refused}");
+        }
+        // Its posts need new connections, whose certificate it does not trust, so only the stream is used.
+        server.shutdown();
+        stream.expect_end();
+    }
 }

@@ -152,7 +152,13 @@ impl Access {
         !self.require_https || self.trusted_proxy.iter().any(connects)
     }
 
-    fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
+    /// The file with tokens.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        self.auth_token_file.as_deref()
+    }
+
+    /// The tokens of the flags; `None` if there is no such flag. The file is read.
+    pub(super) fn tokens(&self) -> Result<Option<StaticTokens>, TokensError> {
         if !self.asks() {
             return Ok(None);
         }
@@ -227,7 +233,11 @@ fn warn_if_public(path: &Path, file: &File) {
         && metadata.permissions().mode() & 0o004 != 0
     {
         let path = path.display();
-        log::warn!("every user of this machine can read the tokens in {path}; chmod 600 {path}");
+        log::warn!(
+            event = "tokens_readable",
+            path:% = path;
+            "every user of this machine can read the tokens in {path}; chmod 600 {path}"
+        );
     }
 }
 

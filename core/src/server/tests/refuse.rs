@@ -1,9 +1,11 @@
 //! What is counted and what the log has when something is refused: no token, no payload, no query.
 
+use log::LevelFilter;
+
 use super::*;
 use crate::error::{AcceptError, Fault};
 use crate::line_throttle::SESSION_LINES_PER_SECOND;
-use crate::testing::lines_in;
+use crate::testing::{lines_in, records_in};
 use crate::{Authorization, StaticTokens};
 
 fn network(remote: &str) -> Peer {
@@ -103,7 +105,7 @@ fn refusal_sentence_says_what_was_refused_to_whom_and_why() {
 }
 
 #[test]
-fn log_lines_hold_no_secret() {
+fn log_records_hold_no_secret() {
     let tokens = StaticTokens::builder().token("alice", "alpha-hunter2").build().unwrap();
     let config = Config::builder().authorization(Authorization::Static(tokens));
     let mut bench = Bench::with(config);
@@ -111,12 +113,12 @@ fn log_lines_hold_no_secret() {
     let conn = bench.connect();
     bench.says(conn, GET.replace("\r\n\r\n", &format!("\r\n{good}\r\n")));
     let token = bench.stream(conn).token();
-    let lines = lines_in(|| {
+    let records = records_in(LevelFilter::Debug, || {
         let bad = "Authorization: Bearer wrong-hunter2\r\n";
         for request in [
             post_with(&token, bad, NOTE),
             post_with(&token, &good.repeat(2), NOTE),
-            post_with(&token, good, "hunter2"),
+            post_with(&token, &format!("{good}traceparent: hunter2\r\n"), "hunter2"),
             post_with(&token, good, r#"{"hunter2":1}"#),
             post_with(&token.replace(&token[30..], "xx"), good, NOTE),
             post_with(&token, &format!("{good}Origin: http://hunter2.example\r\n"), NOTE),
@@ -127,9 +129,12 @@ fn log_lines_hold_no_secret() {
             assert!((400..500).contains(&bench.ask(request).status));
         }
     });
-    assert_eq!(lines.len(), 9, "{lines:#?}");
-    for line in &lines {
-        assert!(!line.contains("hunter2") && !line.contains(&token[8..]), "{line}");
+    let refused = records.iter().filter(|record| record.event() == "refused");
+    assert_eq!(refused.count(), 9, "{records:#?}");
+    // Sentences, keys and values.
+    for record in &records {
+        let all = format!("{record:?}");
+        assert!(!all.contains("hunter2") && !all.contains(&token[8..]), "{all}");
     }
 }
 

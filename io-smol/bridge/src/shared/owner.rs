@@ -84,6 +84,8 @@ pub(super) struct ProcessOwner {
     input: Pin<Box<Receiver<SessionInput>>>,
     departed: Pin<Box<Receiver<SessionKey>>>,
     server: ProcessState,
+    /// Whether a process was started before.
+    was_started: bool,
     backoff: RestartBackoff,
     /// Lines for the process, and the number of bytes written.
     writing: Vec<u8>,
@@ -119,6 +121,7 @@ impl ProcessOwner {
             input: Box::pin(input),
             departed: Box::pin(departed),
             server: ProcessState::Stopped { not_before: Time::ZERO },
+            was_started: false,
             backoff: RestartBackoff::default(),
             writing: Vec::new(),
             written: 0,
@@ -134,7 +137,13 @@ impl ProcessOwner {
     /// Runs until no session is left and no handle exists that could add one.
     pub(super) async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
-        log::debug!("{}: {:?}", self.name, self.mux);
+        log::debug!(
+            event = "server_unused",
+            owner = self.name;
+            "{}: no session is left and none can come: {:?}",
+            self.name,
+            self.mux
+        );
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -249,6 +258,10 @@ impl ProcessOwner {
         if let Some(session) = self.sessions.remove(&key) {
             let frames = session.frames.discard() + 1;
             log::warn!(
+                event = "session_too_slow",
+                owner = self.name,
+                session = session.name,
+                messages = frames;
                 "{}: closed, because {} waited for it for {SLOW_MAX:?}; {frames} messages are lost",
                 session.name,
                 self.name

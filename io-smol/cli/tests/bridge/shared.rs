@@ -361,8 +361,10 @@ fn shared_process_ends_with_the_bridge() {
     stream.say(&method("hang", 2));
     within(LONG, "the request", || shared.heard().len() == 2);
     shared.bridge.signal(rustix::process::Signal::TERM);
+    // Two pending signals of one kind may count as one.
+    shared.bridge.wait_for_log("a second signal aborts");
     shared.bridge.signal(rustix::process::Signal::TERM);
-    assert_eq!(shared.bridge.wait_for_end(), Some(0));
+    assert_eq!(shared.bridge.wait_for_end(), Some(143));
     shared.bridge.wait_for_no_descendants(LONG);
 }
 
@@ -376,8 +378,10 @@ fn process_not_reading_ends_with_the_bridge() {
     stream.say(&call(3, &format!("\"{}\"", "x".repeat(400 << 10))));
     within(LONG, "a full pipe", || shared.bridge.written() >= before + (64 << 10));
     shared.bridge.signal(rustix::process::Signal::TERM);
+    // Two pending signals of one kind may count as one.
+    shared.bridge.wait_for_log("a second signal aborts");
     shared.bridge.signal(rustix::process::Signal::TERM);
-    assert_eq!(shared.bridge.wait_for_end(), Some(0), "{}", shared.bridge.log());
+    assert_eq!(shared.bridge.wait_for_end(), Some(143), "{}", shared.bridge.log());
     shared.bridge.wait_for_no_descendants(LONG);
 }
 

@@ -2,5 +2,11 @@
 #![cfg(unix)]
 
 mod environment;
+mod logs;
+mod metrics;
 mod restarts;
+#[cfg(feature = "tls")]
+mod rotation;
+mod service_manager;
+mod signals;
 mod support;

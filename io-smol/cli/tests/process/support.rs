@@ -85,10 +85,6 @@ impl Program {
         url.split_once('/').expect("a path").0.parse().expect("an address")
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.process.id()
-    }
-
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.process.id().cast_signed()).expect("a process id");

@@ -69,7 +69,15 @@ impl ProcessOwner {
                 match started {
                     Ok(child) => self.started(child),
                     Err(error) => {
-                        log::error!("{}: cannot start a process: {error}", self.name);
+                        log::error!(
+                            event = "process_unstarted",
+                            owner = self.name,
+                            error:% = error,
+                            // The pause before the next start limits these lines.
+                            suppressed = None::<u64>;
+                            "{}: cannot start the server process: {error}",
+                            self.name
+                        );
                         self.children.status().note_failure();
                         self.handle_stop("could not be started", Duration::ZERO);
                     }
@@ -91,7 +99,17 @@ impl ProcessOwner {
     }
 
     pub(super) fn started(&mut self, child: Child) {
-        log::debug!("{}: process {} was started", self.name, child.pid());
+        log::debug!(
+            event = "process_started",
+            owner = self.name,
+            pid = child.pid();
+            "{}: server process {} was started",
+            self.name,
+            child.pid()
+        );
+        if core::mem::replace(&mut self.was_started, true) {
+            self.children.status().note_restart();
+        }
         let now = self.clock.now();
         self.server = ProcessState::Running(Box::new(RunningProcess {
             child,
@@ -217,6 +235,11 @@ impl ProcessOwner {
         let now = self.clock.now();
         let pause = self.backoff.next(lived);
         log::warn!(
+            event = "server_stopped",
+            owner = self.name,
+            reason = why,
+            requests = self.mux.requests(),
+            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             "{}: MCP server process {why}; {} requests are lost; the next start is in {pause:?}",
             self.name,
             self.mux.requests()
