@@ -9,6 +9,12 @@ fn status(client: &mut Client, path: &str) -> u16 {
     client.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).status
 }
 
+#[track_caller]
+fn check_answered(stream: &mut Stream) {
+    assert_eq!(stream.post(r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#).status, 202);
+    assert!(stream.message().contains(r#""id":7,"result""#));
+}
+
 #[test]
 fn first_signal_delays_the_shutdown_and_the_second_one_aborts() {
     for (first, second, code) in
@@ -24,8 +30,8 @@ fn first_signal_delays_the_shutdown_and_the_second_one_aborts() {
         server.wait_for_log("drain_delay");
         assert_eq!(status(&mut client, "/health"), 200);
         // The old stream goes on, and new ones are opened.
-        stream.check_alive("the old stream");
-        Stream::open(server.address()).check_alive("a new stream");
+        check_answered(&mut stream);
+        check_answered(&mut Stream::open(server.address()));
         server.signal(second);
         assert_eq!(server.wait().code(), Some(code), "{}", server.log());
         stream.client.wait_for_end();
