@@ -22,10 +22,12 @@ fn first_signal_delays_the_shutdown_and_the_second_one_aborts() {
         server.wait_for_log("drain_delay");
         assert_eq!(status(&mut client, "/health"), 200);
         // The old stream goes on, and new ones are opened.
-        stream.check_alive("the old stream");
-        Stream::open(server.address()).check_alive("a new stream");
+        for stream in [&mut stream, &mut Stream::open(server.address())] {
+            assert_eq!(stream.post(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).status, 202);
+            assert!(stream.message().contains("\"id\":1"));
+        }
         server.signal(signals[1]);
-        assert!(server.wait().success(), "{}", server.log());
+        assert_eq!(server.wait().code(), Some(143), "{}", server.log());
         stream.client.wait_for_end();
     }
 }
