@@ -72,7 +72,7 @@ fn passed_tcp_sockets_are_served_and_named() {
         }
         let both = server.banner.lines().next().expect("a line").to_owned();
         assert!(both.contains(" and 127.0.0.1:") && both.contains("service manager"), "{both}");
-        server.wait_for_log("listening on sockets of the service manager: 127.0.0.1:");
+        server.wait_for_log("listens on sockets of the service manager: 127.0.0.1:");
         server.signal(Signal::TERM);
         assert_eq!(server.wait().code(), Some(0));
     }
@@ -246,7 +246,7 @@ fn watchdog_is_notified_if_it_is_enabled_for_this_process() {
 fn service_manager_that_cannot_be_reached_does_not_stop_the_server() {
     for name in ["/nothing/notify", "vsock:2:1234"] {
         let server = Program::launch(command(&["--port=0"]).env("NOTIFY_SOCKET", name));
-        server.wait_for_log(&format!("cannot notify the service manager at {name}"));
+        server.wait_for_log(&format!("the service manager at {name} cannot be notified"));
         check(&server.address().into());
     }
 }
