@@ -37,6 +37,9 @@ use smol::{Timer, future};
 
 /// The number of the first descriptor that is passed.
 const FIRST_DESCRIPTOR: usize = 3;
+/// The longest wait for a service manager whose socket is full. Without a limit, one that reads nothing would keep the
+/// server from stopping.
+const NOTIFY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The listening sockets that the service manager has passed: all are of one kind.
 #[derive(Debug)]
@@ -231,6 +234,7 @@ async fn while_answering(server: &Handle, interval: Duration, alive: impl Fn()) 
 /// Sends a datagram to a Unix socket: at a path, or at an abstract name if the first character is `@`.
 fn send(name: &[u8], datagram: &[u8]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(NOTIFY_WAIT_MAX))?;
     match name.split_first() {
         Some((b'/', _)) => {
             socket.send_to(datagram, Path::new(std::ffi::OsStr::from_bytes(name)))?
