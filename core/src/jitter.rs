@@ -42,7 +42,7 @@ impl JitterRange {
     fn pick(self, bits: u64) -> u64 {
         let count = u128::from(self.high - self.low) + 1;
         // The product is below `count << 64`, so the quotient fits.
-        self.low + (u128::from(bits) * count >> 64) as u64
+        self.low + ((u128::from(bits) * count) >> 64) as u64
     }
 }
 

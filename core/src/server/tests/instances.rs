@@ -37,8 +37,8 @@ fn check_misrouted(own: Option<&str>) {
         let lines = lines_in(|| assert_eq!(bench.ask(post(token, NOTE)), unknown, "{token}"));
         assert_eq!(lines.len(), 1, "{lines:?}");
         let line = &lines[0];
-        assert!(line.starts_with("INFO Misrouted to c"), "{line}");
-        assert!(line.ends_with(&format!(": unknown session: {meant}")), "{line}");
+        let begin = "INFO refused POST of a message from a local peer: unknown session: ";
+        assert_eq!(*line, format!("{begin}{meant} (404)"));
         assert!(!line.contains(&bare[8..]), "{line}");
         bench.wait(secs(2));
     }
@@ -135,10 +135,8 @@ fn shard_to_which_nothing_forwards_is_named_in_the_log() {
     });
     assert_eq!(
         lines,
-        [
-            "INFO Misrouted to c0v1 from local, message: unknown session: the session is of shard 1, and \
-          this is shard 3"
-        ]
+        ["INFO refused POST of a message from a local peer: unknown session: the session is of \
+             shard 1, and this is shard 3 (404)"]
     );
 }
 

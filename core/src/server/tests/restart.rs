@@ -182,7 +182,10 @@ fn delayed_shutdown_is_not_ready_and_serves_everything_until_it_begins() {
     let client = bench.open();
     assert_eq!(bench.ask(READY).status, 200);
     let lines = lines_in(|| bench.shutdown());
-    assert_eq!(lines, ["INFO not ready any more; the shutdown begins in 10s (drain_delay)"]);
+    assert_eq!(
+        lines,
+        ["INFO the server is not ready any more; its shutdown starts in 10s (drain_delay)"]
+    );
     assert_eq!(bench.server.phase(), ServerPhase::Running);
     bench.wait(secs(10) - Duration::from_micros(1));
     let ready = bench.ask(READY);

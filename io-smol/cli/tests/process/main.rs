@@ -4,6 +4,7 @@
 mod environment;
 mod logs;
 mod metrics;
+mod restarts;
 #[cfg(feature = "tls")]
 mod rotation;
 mod service_manager;
