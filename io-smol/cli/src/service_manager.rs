@@ -189,9 +189,11 @@ impl ServiceManager {
         };
         let manager = self.clone();
         let alive = move || manager.notify("WATCHDOG=1");
+        // An answer that takes this long, after a pause as long, is still in time.
+        let pause = interval / 3;
         thread::Builder::new()
             .name("watchdog".into())
-            .spawn(move || smol::block_on(while_answering(&server, interval / 2, alive)))?;
+            .spawn(move || smol::block_on(while_answering(&server, pause, alive)))?;
         Ok(())
     }
 
