@@ -250,3 +250,18 @@ fn service_manager_that_cannot_be_reached_does_not_stop_the_server() {
         check(&server.address().into());
     }
 }
+
+/// A notification waits while the socket is full. SIGTERM is handled on the thread that would wait.
+#[test]
+fn service_manager_that_reads_nothing_does_not_keep_the_server_from_stopping() {
+    let scratch = Scratch::new();
+    let (_manager, name) = manager_at(&scratch, false);
+    let filler = UnixDatagram::unbound().expect("a socket");
+    filler.set_nonblocking(true).expect("a socket that does not block");
+    let full = (0..100_000).any(|_| filler.send_to(b"WATCHDOG=1", &name).is_err());
+    assert!(full, "the socket takes everything");
+    let mut server = Program::launch(command(&["--port=0"]).env("NOTIFY_SOCKET", &name));
+    server.wait_for_log("cannot be notified");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
