@@ -63,11 +63,11 @@ fn text(record: &Record<'_>) -> String {
         line.push(' ');
         push_escaped(&mut line, &key);
         line.push('=');
-        match value {
-            Value::String(text) if is_plain(&text) => line.push_str(&text),
+        match value.as_str() {
+            Some(text) if is_plain(text) => line.push_str(text),
             // A quoted string of Rust escapes control characters, quotes and backslashes.
-            Value::String(text) => line.extend(format!("{text:?}").chars()),
-            other => line.extend(other.to_string().chars()),
+            Some(text) => line.push_str(&format!("{text:?}")),
+            None => line.push_str(&value.to_string()),
         }
     }
     line
