@@ -1,7 +1,7 @@
 //! The `traceparent` of a GET and of each POST, from a client to the handler, over sockets and through axum, to sessions
 //! of the shard that has the request and of the other one.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use axum::Router;
 use mcp_sse_core::{Config, SessionToken, TraceParent};
