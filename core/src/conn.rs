@@ -182,7 +182,7 @@ impl ConnPhase {
     /// The decoder of a post's body, as long as its session's shard has not been asked about it.
     pub(crate) const fn unasked(&self) -> Option<&BodyDecoder> {
         let Self::Body { decoder, target, .. } = self else { return None };
-        let unasked = matches!(target, PostTarget::Elsewhere { unasked: Some(_), .. });
+        let unasked = matches!(target, PostTarget::Elsewhere { asked: false, .. });
         if unasked { Some(decoder) } else { None }
     }
 }
@@ -192,9 +192,9 @@ impl ConnPhase {
 pub(crate) enum PostTarget {
     /// A session of this shard.
     Here(Key),
-    /// A session of another shard. `unasked` is what is unread of the request, as long as that shard has not
-    /// been asked whether it has the session; see `server/lookup.rs`.
-    Elsewhere { claim: Box<SessionRef>, unasked: Option<Unread> },
+    /// A session of another shard, and whether that shard has been asked whether it has the session; see
+    /// `server/lookup.rs`.
+    Elsewhere { claim: Box<SessionRef>, asked: bool },
 }
 
 /// A post whose body is not read until another shard has said that it has the session.

@@ -160,6 +160,16 @@ impl Unread {
             Framing::Chunked => Self::Unknown,
         }
     }
+
+    /// What is unread of a post of whose body nothing has been decoded, and whose client does not wait for
+    /// `100 Continue`. The end of an exchange's body needs no reading.
+    pub(crate) fn of_body(decoder: &BodyDecoder) -> Self {
+        match decoder.declared() {
+            _ if decoder.ends_with_input() => Self::Known(0),
+            Some(length) => Self::Known(length),
+            None => Self::Unknown,
+        }
+    }
 }
 
 /// How the answer to a request is framed, as far as the request decides.

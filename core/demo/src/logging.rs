@@ -66,8 +66,12 @@ fn text(record: &Record<'_>) -> String {
         match value {
             Value::String(text) if is_plain(&text) => line.push_str(&text),
             // A quoted string of Rust escapes control characters, quotes and backslashes.
-            Value::String(text) => line.extend(format!("{text:?}").chars()),
-            other => line.extend(other.to_string().chars()),
+            Value::String(text) => line.push_str(&format!("{text:?}")),
+            other @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_)) => line.push_str(&other.to_string()),
         }
     }
     line

@@ -66,7 +66,8 @@ impl Default for HeadLimits {
 pub struct HeadScanner {
     position: HeadPosition,
     head_bytes: usize,
-    target_bytes: usize,
+    /// Four bytes, so that connections are small: a longer target than these can count is refused.
+    target_bytes: u32,
 }
 
 /// Which part of the grammar the next octet belongs to.
@@ -164,10 +165,12 @@ impl HeadScanner {
                     0 => self.after_target(octet)?,
                     run => {
                         used = run;
-                        self.target_bytes += run;
-                        if self.target_bytes > limits.target_bytes_max {
+                        let bytes = self.target_bytes as usize + run;
+                        if bytes > limits.target_bytes_max {
                             return Err(Error::TargetTooLong);
                         }
+                        self.target_bytes =
+                            u32::try_from(bytes).map_err(|_| Error::TargetTooLong)?;
                         HeadPosition::Target
                     }
                 },

@@ -273,7 +273,7 @@ impl Server {
         if shard == self.config.shard {
             self.find_session(&claim).map(PostTarget::Here).ok_or(Fault::UnknownSession.into())
         } else if self.config.forwarding {
-            Ok(PostTarget::Elsewhere { claim: Box::new(claim), unasked: None })
+            Ok(PostTarget::Elsewhere { claim: Box::new(claim), asked: false })
         } else {
             Err(Refused::misrouted(Misrouting::Shard(shard)))
         }

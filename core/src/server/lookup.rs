@@ -19,6 +19,7 @@ use crate::arena::Key;
 use crate::conn::{ConnPhase, PostTarget, Unlocated};
 use crate::error::Fault;
 use crate::event::{Event, LookupAnswer, LookupTicket, ServerPhase, SessionLookup};
+use crate::request::Unread;
 use crate::timers::{Role, TimerKind};
 
 impl Server {
@@ -46,10 +47,11 @@ impl Server {
         if self.conns[key].phase.unasked().is_some()
             && let ConnPhase::Body {
                 decoder,
-                target: PostTarget::Elsewhere { claim, unasked: Some(unread) },
+                target: PostTarget::Elsewhere { claim, asked: false },
                 ..
             } = self.enter(key, ConnPhase::Awaiting)
         {
+            let unread = Unread::of_body(&decoder);
             self.locate(key, Unlocated { claim, decoder, unread, expects_continue: false });
         }
     }
@@ -75,7 +77,7 @@ impl Server {
         let Unlocated { claim, decoder, unread, expects_continue } = *post;
         match answer {
             LookupAnswer::Found => {
-                let target = PostTarget::Elsewhere { claim, unasked: None };
+                let target = PostTarget::Elsewhere { claim, asked: true };
                 self.begin_body(key, decoder, target, expects_continue);
             }
             LookupAnswer::UnknownSession => self.refuse(key, Fault::UnknownSession, unread),

@@ -46,7 +46,7 @@ impl Server {
                 // Input that arrived with the head is looked at first. If it contains the whole body, the
                 // post is forwarded without a lookup. See `must_be_located`.
                 self.resumable.push_back(key);
-                let target = PostTarget::Elsewhere { claim, unasked: Some(unread) };
+                let target = PostTarget::Elsewhere { claim, asked: false };
                 self.begin_body(key, decoder, target, false);
             }
             Ok(target) => self.begin_body(key, decoder, target, expects_continue),
