@@ -66,17 +66,8 @@ fn text(record: &Record<'_>) -> String {
         match value.as_str() {
             Some(text) if is_plain(text) => line.push_str(text),
             // A quoted string of Rust escapes control characters, quotes and backslashes.
-<<<<<<< HEAD
-            Value::String(text) => line.push_str(&format!("{text:?}")),
-            other @ (Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::Array(_)
-            | Value::Object(_)) => line.push_str(&other.to_string()),
-=======
             Some(text) => line.push_str(&format!("{text:?}")),
             None => line.push_str(&value.to_string()),
->>>>>>> logs
         }
     }
     line

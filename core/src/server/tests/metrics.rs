@@ -166,6 +166,12 @@ fn answered_posts_and_other_requests_are_not_unanswered() {
     bench.reset(conn);
     bench.reset(client.conn);
     assert_eq!(bench.server.metrics().posts_unanswered, 0);
+    let mut bench = Bench::with(asking());
+    let conn = bench.connect();
+    bench.says(conn, GET);
+    let _ticket = bench.asked();
+    bench.reset(conn);
+    assert_eq!(bench.server.metrics().posts_unanswered, 0, "a GET is no post");
 }
 
 #[test]
@@ -250,8 +256,10 @@ fn forwarded_posts_are_counted_where_they_came_and_limits_where_they_were_reache
     let metrics = there.server.metrics();
     assert_eq!((metrics.posts_held, metrics.posts_waiting, metrics.posts_accepted), (1, 1, 0));
     assert_eq!((number(metrics, "forwarded_max"), metrics.fault(Fault::Busy)), (1, 0));
-    there.reset(client.conn);
-    assert_eq!(there.server.metrics().posts_waiting, 0);
+    there.wait(secs(5));
+    let metrics = there.server.metrics();
+    assert_eq!((metrics.posts_waiting, number(metrics, "in_flight_max")), (0, 1));
+    assert_eq!(metrics.fault(Fault::Busy), 1, "the request was answered on the stream");
 }
 
 #[test]

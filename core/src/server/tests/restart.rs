@@ -356,6 +356,19 @@ fn post_that_was_held_at_the_shutdown_keeps_its_stream_until_its_answer() {
 }
 
 #[test]
+fn server_whose_idle_streams_have_all_ended_waits_for_its_grace_alone() {
+    let mut bench = Bench::with(spread_over(secs(2)));
+    let (busy, _idle) = (bench.open(), bench.open());
+    bench.ask(post(&busy.token, &call(1)));
+    bench.inbox();
+    bench.shutdown();
+    bench.wait(secs(3));
+    let next = bench.server.poll_timeout().expect("the end of the grace, or a heartbeat");
+    assert!(next.at > bench.now, "it is not woken for nothing: {next:?}");
+    assert!(bench.is_open(busy.conn));
+}
+
+#[test]
 fn abort_during_the_spread_is_immediate() {
     let mut bench = Bench::with(spread_over(secs(4)));
     let clients: Vec<Client> = (0..3).map(|_| bench.open()).collect();
