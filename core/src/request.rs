@@ -232,14 +232,8 @@ pub(crate) fn route_request(
         Route::Health => Ok(RoutedRequest::Health),
         Route::Ready => Ok(RoutedRequest::Ready),
         Route::Metadata => Ok(RoutedRequest::Metadata),
-        Route::Index => {
-            head.check_expectation()?;
-            Ok(RoutedRequest::Action(Action::Index { unread: Unread::of(head) }))
-        }
-        Route::Metrics => {
-            head.check_expectation()?;
-            Ok(RoutedRequest::Action(Action::Metrics { unread: Unread::of(head) }))
-        }
+        Route::Index => text(head, |unread| Action::Index { unread }),
+        Route::Metrics => text(head, |unread| Action::Metrics { unread }),
         Route::Stream(service) => {
             if !media::accepts_event_stream(head.fields_named("accept")) {
                 return Err(Fault::NotAcceptable.into());
@@ -253,6 +247,12 @@ pub(crate) fn route_request(
             Ok(RoutedRequest::Action(Action::Post(plan)))
         }
     }
+}
+
+/// A request for a text.
+fn text(head: &Head<'_>, action: impl FnOnce(Unread) -> Action) -> Result<RoutedRequest, Refused> {
+    head.check_expectation()?;
+    Ok(RoutedRequest::Action(action(Unread::of(head))))
 }
 
 /// The route of a request, whatever its method and its client.

@@ -80,12 +80,13 @@ impl Server {
         assert!(delayed, "a shutdown that has begun is not awaited");
         let draining = matches!(self.phase, ServerPhase::Draining { .. });
         assert!(draining || self.idle_sessions.left() == 0, "sessions end in a shutdown only");
-        self.metrics.check(self.conns.len(), self.sessions.len(), frames);
-        self.check_gauges();
+        self.check_metrics(frames);
     }
 
-    /// Checks that the gauges are the sums of what they count.
-    fn check_gauges(&self) {
+    /// Checks that the counters balance, and that the gauges are the sums of what they count. `frames` is how
+    /// many wait for their clients.
+    fn check_metrics(&self, frames: u64) {
+        self.metrics.check(self.conns.len(), self.sessions.len(), frames);
         let queued: u64 = self.conns.iter().map(|(_, conn)| conn.outbox.cost()).sum();
         assert_eq!(self.metrics.queue_bytes, queued, "bytes of all queues");
         let in_flight = self.sessions.iter().map(|(_, it)| u64::from(it.requests_in_flight()));
