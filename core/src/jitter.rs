@@ -69,9 +69,9 @@ impl Jitter {
         let Some(state) = seeded else { return range.low };
         let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.state = Some(state);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        range.pick(mixed ^ mixed >> 31)
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        range.pick(mixed ^ (mixed >> 31))
     }
 }
 

@@ -152,6 +152,8 @@ counters! {
     verdicts_late;
     /// Posts that were accepted: answered 202.
     posts_accepted;
+    /// Posts whose connection ended before they were answered, whoever ended it.
+    posts_unanswered;
     /// Posts that were held because their session had no room.
     posts_held;
     /// Posts that are held now, those that another shard has forwarded included.
@@ -192,7 +194,8 @@ impl Metrics {
         self.faults.get(fault as usize).copied().unwrap_or(0)
     }
 
-    /// How many posts were refused with `fault`, or, if the fault has no answer, left without one.
+    /// How many posts were refused with `fault`. Those whose fault has no answer are among
+    /// `posts_unanswered` as well.
     #[must_use]
     pub fn posts_refused(&self, fault: Fault) -> u64 {
         self.post_faults.get(fault as usize).copied().unwrap_or(0)

@@ -2,7 +2,7 @@
 //! health extras go through the shard's mailbox instead, because they must never wait.
 
 use async_channel::Sender;
-use mcp_sse_core::{Metrics, NoStaticTokens, Peer, Reach, StaticTokens, sse::Frame};
+use mcp_sse_core::{Metrics, NoStaticTokens, Peer, Reach, sse::Frame};
 
 use super::exchange::{ExchangeRequest, ExchangeSocket};
 
@@ -10,6 +10,7 @@ use super::exchange::{ExchangeRequest, ExchangeSocket};
 pub(super) enum Control {
     Broadcast(Frame, Sender<Reach>),
     Metrics(Sender<Metrics>),
-    ReplaceTokens(StaticTokens, Sender<Result<(), NoStaticTokens>>),
+    /// To take the tokens that the handle has now.
+    ReplaceTokens(Sender<Result<(), NoStaticTokens>>),
     Exchange(ExchangeRequest, Peer, ExchangeSocket),
 }

@@ -63,6 +63,10 @@ struct ShardHandles {
     next: AtomicUsize,
     /// What the shards have to publish: a [`Wanted`].
     wanted: AtomicU8,
+    /// The static tokens that replace those of the configuration. They are kept here, and not sent to each
+    /// shard, so that they also reach a shard that is made later, and so that all shards end with the same
+    /// tokens if two callers replace them at the same time.
+    tokens: Shared<Option<StaticTokens>>,
 }
 
 /// A shard's end of a [`Handle`]: what a [`Shard`](super::shard::Shard) is made with.
@@ -105,6 +109,7 @@ pub(super) fn shard_control() -> (Handle, ShardControl) {
         handles: Shared::new(handles.clone()),
         next: AtomicUsize::new(0),
         wanted: AtomicU8::new(Wanted::Nothing as u8),
+        tokens: Shared::new(None),
     };
     let handle = Handle { shards: Arc::new(shards) };
     let shard_set = ShardSet::new(handles, 0, shard);
@@ -336,7 +341,8 @@ impl Handle {
     /// From here on, requests are accepted with the new tokens only. Sessions that were opened with a token that is
     /// not among them end, with the reason [`CloseReason::TokenRemoved`](mcp_sse_core::CloseReason::TokenRemoved);
     /// [`Server::replace_tokens`](mcp_sse_core::Server::replace_tokens) describes which. If the server does not serve
-    /// yet, this waits until it does.
+    /// yet, this waits until it does. If the future is dropped before it is ready, some shards may have the new tokens
+    /// and others not, until the next call.
     ///
     /// # Errors
     ///
@@ -354,14 +360,14 @@ impl Handle {
     /// }
     /// # fn main() -> std::io::Result<()> {
     /// # serve_client(&[], async |session| {
-    /// #     let replaced = admit_only_bob(session.server()).await;
-    /// #     assert_eq!(replaced, Err(ReplaceTokensError::NoStaticTokens));
+    /// #     assert_eq!(admit_only_bob(session.server()).await, Ok(()));
     /// # })?;
     /// # Ok(())
     /// # }
     /// ```
     pub async fn replace_tokens(&self, tokens: StaticTokens) -> Result<(), ReplaceTokensError> {
-        let replies = self.request(|reply| Control::ReplaceTokens(tokens.clone(), reply)).await;
+        *self.shards.tokens.lock() = Some(tokens);
+        let replies = self.request(Control::ReplaceTokens).await;
         let replies = replies.into_iter().filter_map(|(_, replaced)| replaced);
         // All shards have the same configuration, so all of them give the same reply.
         match replies.reduce(Result::and) {
@@ -423,6 +429,11 @@ impl Handle {
     pub(super) fn want(&self, wanted: Wanted) {
         self.shards.wanted.fetch_max(wanted as u8, Ordering::Relaxed);
         self.shards().iter().for_each(|shard| shard.mailbox.wake());
+    }
+
+    /// The static tokens of the last [`replace_tokens`](Self::replace_tokens), if there was one.
+    pub(super) fn replaced_tokens(&self) -> Option<StaticTokens> {
+        self.shards.tokens.lock().clone()
     }
 
     /// What every shard has to publish.

@@ -220,7 +220,7 @@ impl Families<'_> {
     fn posts_and_refusals(&mut self, metrics: &Metrics) -> fmt::Result {
         self.counters(
             "mcp_sse_posts",
-            "Posts that were answered, by status; none was closed without an answer",
+            "Posts, by the status of their answer; with the status none the connection ended before",
             "status",
             posts_by_status(metrics),
         )?;
@@ -388,12 +388,16 @@ fn bound_in(bound: Option<u64>, unit: f64) -> f64 {
     bound.map_or(f64::INFINITY, |bound| bound as f64 / unit)
 }
 
-/// How many posts were answered with each status.
+/// How many posts were answered with each status, and how many were not answered.
 fn posts_by_status(metrics: &Metrics) -> BTreeMap<String, u64> {
-    let mut posts = BTreeMap::from([("202".to_owned(), metrics.posts_accepted)]);
-    for &fault in Fault::ALL.iter().filter(|fault| is_of_posts(**fault)) {
-        let status = fault.status().map_or("none".to_owned(), |status| status.to_string());
-        *posts.entry(status).or_default() += metrics.posts_refused(fault);
+    let mut posts = BTreeMap::from([
+        ("202".to_owned(), metrics.posts_accepted),
+        ("none".to_owned(), metrics.posts_unanswered),
+    ]);
+    for &fault in Fault::ALL {
+        if let Some(status) = fault.status() {
+            *posts.entry(status.to_string()).or_default() += metrics.posts_refused(fault);
+        }
     }
     posts
 }
@@ -408,11 +412,6 @@ fn is_refusal(fault: Fault) -> bool {
         Fault::Truncated,
     ];
     !ends.contains(&fault)
-}
-
-/// Whether a post can be refused with a fault, after its request was recognized as a post.
-fn is_of_posts(fault: Fault) -> bool {
-    fault == Fault::Truncated || fault.status().is_some()
 }
 
 #[cfg(test)]

@@ -166,6 +166,11 @@ impl<S: Socket> Shard<S> {
         let mailbox_limits = MailboxLimits::new(config.limits());
         let mut server = Server::new(config, entropy, clock.now());
         server.handle_wall_clock(clock.unix_seconds());
+        // Tokens that were replaced before this shard was made. Without static tokens nothing changes; the
+        // caller learns that from the reply.
+        if let Some(tokens) = handle.replaced_tokens() {
+            let _ = server.replace_tokens(tokens, clock.now());
+        }
         Self {
             state: RefCell::new(ShardState {
                 server,

@@ -4,6 +4,7 @@
 mod decisions;
 mod forwarding;
 mod sockets;
+mod tokens;
 
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicUsize, Ordering};

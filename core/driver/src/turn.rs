@@ -16,7 +16,7 @@
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use mcp_sse_core::{ConnId, Event, SessionId, Time, sse::Frame};
+use mcp_sse_core::{ConnId, Event, NoStaticTokens, SessionId, Time, sse::Frame};
 
 use super::control::Control;
 use super::published::Wanted;
@@ -152,10 +152,7 @@ impl<S: Socket> ShardState<S> {
                 // The send fails if the caller no longer waits for the reply.
                 Control::Broadcast(frame, reply) => drop(reply.try_send(self.broadcast(&frame))),
                 Control::Exchange(request, peer, socket) => self.exchange(&request, peer, socket),
-                Control::ReplaceTokens(tokens, reply) => {
-                    let replaced = self.server.replace_tokens(tokens, self.clock.now());
-                    let _ = reply.try_send(replaced);
-                }
+                Control::ReplaceTokens(reply) => drop(reply.try_send(self.take_tokens())),
                 Control::Metrics(reply) => {
                     drop(reply.try_send(self.server.metrics().clone()));
                 }
@@ -163,6 +160,12 @@ impl<S: Socket> ShardState<S> {
         }
         // More controls may wait; they are served in the next turn.
         self.want_turn();
+    }
+
+    /// Takes the tokens that the handle has now.
+    fn take_tokens(&mut self) -> Result<(), NoStaticTokens> {
+        let Some(tokens) = self.handle.replaced_tokens() else { return Ok(()) };
+        self.server.replace_tokens(tokens, self.clock.now())
     }
 
     fn broadcast(&mut self, frame: &Frame) -> mcp_sse_core::Reach {

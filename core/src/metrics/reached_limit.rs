@@ -35,6 +35,9 @@ reached_limits! {
     Forwarded = "forwarded_max";
     // `Fault::Busy` for a forwarded post. For others it is `Fault::BodiesFull`.
     ForwardedBodies = "bodies_bytes_max";
+    // `Fault::Stalled` of a peer whose queue was ended for others. A stream that finds no room is
+    // `Fault::QueuesFull`.
+    Queues = "queues_bytes_max";
     // `Fault::NotJson`
     Nesting = "nesting_max";
 }

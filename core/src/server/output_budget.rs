@@ -28,6 +28,7 @@ use super::Server;
 use crate::arena::Key;
 use crate::event::{Deadline, Event, SessionId};
 use crate::limits::within;
+use crate::metrics::ReachedLimit;
 use crate::time::Time;
 use crate::timers::TimerKind;
 
@@ -177,6 +178,7 @@ impl Server {
             if !self.wants_queue_room() {
                 break;
             }
+            self.metrics.count_limit(ReachedLimit::Queues);
             self.stalled(self.conns.key_at(key), STALLED_WHILE_FULL);
             ended += 1;
         }

@@ -37,7 +37,9 @@ impl Server {
 
     /// Notes that the request at hand, if there is one, will not be answered.
     pub(super) fn note_unanswered(&mut self, key: Key) {
-        let pending = core::mem::take(&mut self.conns[key].request.unanswered);
+        let request = &mut self.conns[key].request;
+        self.metrics.posts_unanswered += u64::from(request.is_unanswered_post());
+        let pending = core::mem::take(&mut request.unanswered);
         if pending && log::log_enabled!(log::Level::Debug) {
             self.log_request(key, None, 0);
         }

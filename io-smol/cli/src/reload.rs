@@ -12,7 +12,12 @@
 //! Decision: files that cannot be used leave everything as it was. They are read again in each interval until they
 //! can, because a certificate and its key are two files, which do not change at the same moment. The error
 //! is logged when the files have changed or the error is another one, and not in each interval.
+//!
+//! Decision: files that have changed are looked at twice, because the beginning of a file with tokens is a valid file,
+//! in which the other tokens are missing. Files that are still being written wait for the next interval. SIGHUP says
+//! that they are complete.
 
+use core::time::Duration;
 use std::fs;
 #[cfg(unix)]
 use std::os::unix::fs::MetadataExt;
@@ -27,6 +32,9 @@ use mcp_sse_smol::{Handle, ReplaceTokensError};
 
 #[cfg(unix)]
 use crate::service_manager::ServiceManager;
+
+/// A file that changes within this time is still being written.
+const SETTLED_AFTER: Duration = Duration::from_millis(250);
 
 /// The files that the flags name, as they were before they were first read. Make this before.
 #[derive(Debug)]
@@ -181,6 +189,12 @@ impl FileSet {
         self.paths.is_empty()
     }
 
+    /// Whether the files are still the same after `pause`.
+    fn have_settled(&self, before: &[Option<Fingerprint>], pause: impl FnOnce()) -> bool {
+        pause();
+        fingerprints(&self.paths) == before
+    }
+
     /// Calls `read` if the files have changed or could not be used, or if `anyway` is true. `read` returns what
     /// follows from the new contents, or why they cannot be used.
     fn read(
@@ -196,6 +210,9 @@ impl FileSet {
         let now = fingerprints(&self.paths);
         let changed = now != self.seen;
         if !(anyway || changed || self.failed.is_some()) {
+            return;
+        }
+        if changed && !anyway && !self.have_settled(&now, || thread::sleep(SETTLED_AFTER)) {
             return;
         }
         self.seen = now;
@@ -216,4 +233,22 @@ impl FileSet {
 
 fn fingerprints(paths: &[PathBuf]) -> Vec<Option<Fingerprint>> {
     paths.iter().map(|path| Fingerprint::of(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_sse_tests::scratch::Scratch;
+
+    use super::*;
+
+    #[test]
+    fn files_that_are_being_written_have_not_settled() {
+        let scratch = Scratch::new();
+        let path = scratch.file("tokens", "alice:alpha");
+        let files = FileSet::new([&*path]);
+        let before = fingerprints(&files.paths);
+        assert!(files.have_settled(&before, || ()));
+        let more = || fs::write(&path, "alice:alpha-123456\nbob:beta-1234567").expect("a file");
+        assert!(!files.have_settled(&before, more));
+    }
 }

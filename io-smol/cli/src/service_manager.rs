@@ -37,6 +37,9 @@ use smol::{Timer, future};
 
 /// The number of the first descriptor that is passed.
 const FIRST_DESCRIPTOR: usize = 3;
+/// The longest wait for a service manager whose socket is full. Without a limit, one that reads nothing would keep the
+/// server from stopping.
+const NOTIFY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The listening sockets that the service manager has passed: all are of one kind.
 #[derive(Debug)]
@@ -186,9 +189,11 @@ impl ServiceManager {
         };
         let manager = self.clone();
         let alive = move || manager.notify("WATCHDOG=1");
+        // An answer that takes this long, after a pause as long, is still in time.
+        let pause = interval / 3;
         thread::Builder::new()
             .name("watchdog".into())
-            .spawn(move || smol::block_on(while_answering(&server, interval / 2, alive)))?;
+            .spawn(move || smol::block_on(while_answering(&server, pause, alive)))?;
         Ok(())
     }
 
@@ -231,6 +236,7 @@ async fn while_answering(server: &Handle, interval: Duration, alive: impl Fn()) 
 /// Sends a datagram to a Unix socket: at a path, or at an abstract name if the first character is `@`.
 fn send(name: &[u8], datagram: &[u8]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(NOTIFY_WAIT_MAX))?;
     match name.split_first() {
         Some((b'/', _)) => {
             socket.send_to(datagram, Path::new(std::ffi::OsStr::from_bytes(name)))?

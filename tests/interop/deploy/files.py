@@ -100,7 +100,7 @@ def compose(packages: Path):
     check("compose: what it mounts is there", not missing, missing)
     image = services["nginx"]["image"]
     check("compose: nginx has a complete version", re.search(r":\d+\.\d+\.\d+", image) is not None, image)
-    check("compose: nginx and mcp-sse share loopback", services["nginx"]["network_mode"] == "service:mcp-sse")
+    check("compose: nginx and mcp-sse share loopback", services["mcp-sse"]["network_mode"] == "service:nginx")
     check("compose: it stops within its time", seconds(services["mcp-sse"]["stop_grace_period"]) > 5)
 
 

@@ -10,6 +10,8 @@
                                    to each is accepted
     probe.py misrouted URL NAME DIRECT
                                    a post to a session of the instance NAME that is sent to another one at DIRECT
+    probe.py drained URL NAME PID  the instance NAME, which is the process PID, is told to stop: it gets no new streams,
+                                   and still the posts of its sessions
     probe.py hold URL COUNT        opens idle streams, prints `holding`, and expects each to end
 
 It prints a line for each check, and presents the token MCP_TOKEN if there is one.
@@ -18,6 +20,7 @@ It prints a line for each check, and presents the token MCP_TOKEN if there is on
 import json
 import os
 import select
+import signal
 import sys
 import time
 from urllib.parse import urljoin, urlsplit
@@ -54,15 +57,19 @@ def delays(url):
     first, answer = [], []
     for _ in range(TRIES):
         with Stream(url, token()) as stream:
-            name, endpoint = stream.event()
-            first.append((time.monotonic() - stream.opened) * 1000)
-            if name != "endpoint":
-                return check("the first event is the endpoint", False, name)
-            asked = time.monotonic()
-            posted = request("POST", urljoin(url, endpoint), {**JSON, **token()}, rpc("ping"))
-            if posted.status != 202:
-                return check("a post is accepted", False, f"{posted}")
-            stream.event()
+            stream.connection.socket.settimeout(HANG_SECONDS / 4)
+            try:
+                name, endpoint = stream.event()
+                first.append((time.monotonic() - stream.opened) * 1000)
+                if name != "endpoint":
+                    return check("the first event is the endpoint", False, name)
+                asked = time.monotonic()
+                posted = request("POST", urljoin(url, endpoint), {**JSON, **token()}, rpc("ping"))
+                if posted.status != 202:
+                    return check("a post is accepted", False, f"{posted}")
+                stream.event()
+            except (EOFError, OSError) as fault:
+                return check("events arrive", False, f"{fault!r}, {stream.answer}")
             answer.append((time.monotonic() - asked) * 1000)
         if min(first) < FIRST_EVENT_MS_MAX and min(answer) < FIRST_EVENT_MS_MAX and len(first) >= 3:
             break
@@ -226,6 +233,31 @@ def misrouted(url, name, direct):
             stream.connection.socket.close()
 
 
+def drained(url, name, pid):
+    def opened():
+        stream = Stream(url, token())
+        return stream, stream.event()[1]
+
+    for _ in range(12):
+        stream, endpoint = opened()
+        if instance_of(endpoint) == name:
+            break
+        stream.connection.socket.close()
+    os.kill(int(pid), signal.SIGTERM)
+    end = time.monotonic() + 30
+    others = 0
+    while others < 9 and time.monotonic() < end:  # in a row: enough to meet each of three replicas
+        other, elsewhere = opened()
+        other.connection.socket.close()
+        others = 0 if instance_of(elsewhere) == name else others + 1
+        time.sleep(0.1)
+    check("an instance that stops gets no new streams", others == 9, f"{others} in a row were at others")
+    posts = [request("POST", urljoin(url, endpoint), {**JSON, **token()}, rpc("ping", id)) for id in range(6)]
+    answers = [stream.event()[1] for post in posts if post.status == 202]
+    check("it still gets the posts of its sessions", len(answers) == 6, f"{posts}")
+    stream.connection.socket.close()
+
+
 def hold(url, count):
     streams = [Stream(url, token()) for _ in range(int(count))]
     for stream in streams:
@@ -243,7 +275,7 @@ def hold(url, count):
     check("its clients notice the end", ended == len(streams), f"{ended} of {len(streams)}")
 
 
-modes = [delays, refusals, forged, addresses, alive, cut, instances, misrouted, hold]
+modes = [delays, refusals, forged, addresses, alive, cut, instances, misrouted, drained, hold]
 mode = next((mode for mode in modes if sys.argv[1:2] == [mode.__name__]), None)
 if mode is None or len(sys.argv) < 3:
     sys.exit(__doc__)

@@ -124,6 +124,50 @@ fn post_whose_refused_body_ends_early_is_counted_once() {
     assert_eq!(metrics.posts_refused(Fault::UnknownSession), 1);
 }
 
+/// However its connection ends, a post is in one of three counters.
+#[test]
+fn post_whose_connection_ends_before_its_answer_is_counted_once() {
+    let mut bench = Bench::with(limited(|limits| limits.in_flight_max = Some(1)));
+    let client = bench.open();
+    bench.ask(post(&client.token, &call(1)));
+    let (whole, held) = (post(&client.token, NOTE), post(&client.token, &call(2)));
+    let part = whole.trim_end_matches('}');
+    let unanswered = |bench: &Bench| bench.server.metrics().posts_unanswered;
+    for (count, (request, end)) in [
+        (part, Bench::fin as fn(&mut Bench, ConnId)),
+        (part, Bench::reset),
+        (&*held, Bench::reset),
+        (part, |bench, _| bench.abort()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let conn = bench.connect();
+        bench.says(conn, request);
+        assert_eq!(unanswered(&bench), count as u64, "it may still be answered");
+        end(&mut bench, conn);
+        assert_eq!(unanswered(&bench), count as u64 + 1);
+    }
+    let metrics = bench.server.metrics();
+    assert_eq!((metrics.posts_accepted, metrics.posts_refused(Fault::Truncated)), (1, 1));
+    let refused: u64 = Fault::ALL.iter().map(|&fault| metrics.posts_refused(fault)).sum();
+    assert_eq!(refused, 1, "the one that its client cut short");
+}
+
+#[test]
+fn answered_posts_and_other_requests_are_not_unanswered() {
+    let mut bench = Bench::new();
+    let client = bench.open();
+    let conn = bench.connect();
+    bench.says(conn, post(&client.token, NOTE));
+    bench.reset(conn);
+    let conn = bench.connect();
+    bench.says(conn, "GET /health HTTP/1.1\r\n");
+    bench.reset(conn);
+    bench.reset(client.conn);
+    assert_eq!(bench.server.metrics().posts_unanswered, 0);
+}
+
 #[test]
 fn held_posts_are_counted_while_they_wait_and_by_the_limit_that_made_them() {
     for (limit, change) in [

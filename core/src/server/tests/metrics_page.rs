@@ -1,7 +1,7 @@
 //! `GET /metrics`: who may read it, and what it says.
 
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::error::{ConfigError, Fault};

@@ -112,7 +112,11 @@ fn largest_stalled_queues_end_until_a_waiting_frame_fits() {
     assert_eq!(stalled(&mut bench), [large.session], "and that is enough");
     bench.send(reader.session, &answer);
     assert_eq!(bench.messages(reader.conn).len(), 1);
-    assert_eq!(bench.server.metrics().fault(Fault::Stalled), 1);
+    let metrics = bench.server.metrics();
+    assert_eq!(metrics.fault(Fault::Stalled), 1);
+    let limits = metrics.limit_refusals();
+    let reached: Vec<_> = limits.iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(reached, [&("queues_bytes_max", 1)]);
     assert!(bench.is_open(small.conn) && bench.is_open(middle.conn));
 }
 

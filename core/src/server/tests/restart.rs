@@ -114,7 +114,8 @@ fn invalid_ranges_are_errors_that_name_both_bounds() {
     assert_eq!((&reversed, reversed.setting()), (&expected, Some("retry")));
     let text = "retry must not begin with 5000 ms and end with 1000 ms: the smaller comes first";
     assert_eq!(reversed.to_string(), text);
-    let text = error(Config::builder().retry_after(5..=1)).to_string();
+    let (low, high) = (5, 1);
+    let text = error(Config::builder().retry_after(low..=high)).to_string();
     assert!(text.contains("begin with 5 s and end with 1 s"), "{text}");
     let none = Config::builder().retry(Duration::ZERO..=secs(1));
     assert_eq!(error(none).to_string(), "retry must be at least 1 ms");

@@ -4,6 +4,8 @@
 
 /// The longest line between chunks, in bytes.
 const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+/// The most lines of a trailer section.
+const TRAILER_LINES_MAX: u32 = 128;
 
 /// The framing is invalid, or a line of it is over the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +24,8 @@ pub(super) enum Framing {
     Chunk(u64),
     /// The line end after a chunk is next.
     ChunkEnd,
-    /// The trailer section is next.
-    Trailer,
+    /// A line of the trailer section is next, after this many.
+    Trailer(u32),
     /// The body is complete.
     Ended,
 }
@@ -99,7 +101,7 @@ impl Framing {
                     Some(mut line) => {
                         line.extend_from_slice(b"\r\n");
                         *self = match httparse::parse_chunk_size(&line) {
-                            Ok(httparse::Status::Complete((_, 0))) => Self::Trailer,
+                            Ok(httparse::Status::Complete((_, 0))) => Self::Trailer(0),
                             Ok(httparse::Status::Complete((_, size))) => Self::Chunk(size),
                             Ok(httparse::Status::Partial) | Err(_) => {
                                 return Err(Malformed);
@@ -107,10 +109,11 @@ impl Framing {
                         };
                     }
                 },
-                Self::Trailer => match line(buffer)? {
+                Self::Trailer(lines) => match line(buffer)? {
                     None => return Ok(Taken::NeedsMore),
                     Some(line) if line.is_empty() => *self = Self::Ended,
-                    Some(_) => {}
+                    Some(_) if *lines == TRAILER_LINES_MAX => return Err(Malformed),
+                    Some(_) => *lines += 1,
                 },
             }
         }
@@ -174,6 +177,17 @@ mod tests {
             let expected = ("hello".to_owned(), false);
             assert_eq!(decode(None, None, b"hello", size), Ok(expected));
         }
+    }
+
+    /// Otherwise a trailer without an end would be read for ever, because it gives no piece.
+    #[test]
+    fn trailer_with_too_many_lines_is_refused() {
+        let lines = |count: u32| {
+            let wire = format!("0\r\n{}\r\n", "a: b\r\n".repeat(count as usize));
+            decode(Some("chunked"), None, wire.as_bytes(), 64)
+        };
+        assert_eq!(lines(TRAILER_LINES_MAX), Ok((String::new(), true)));
+        assert_eq!(lines(TRAILER_LINES_MAX + 1), Err(Malformed));
     }
 
     #[test]

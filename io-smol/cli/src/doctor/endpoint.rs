@@ -26,9 +26,15 @@ pub(super) async fn wait(
             missing(settings, first, stream, report);
             return None;
         };
+        // What arrives without a pause would otherwise be read for ever.
+        let in_time = arrival.at <= deadline;
         let event = match arrival.what {
             What::Event(event) => event,
-            What::Comment => continue,
+            What::Comment if in_time => continue,
+            What::Comment => {
+                missing(settings, first, stream, report);
+                return None;
+            }
             What::End(end) => {
                 ended_early("endpoint", end, report);
                 return None;
@@ -36,7 +42,11 @@ pub(super) async fn wait(
         };
         if event.name != "endpoint" {
             first.get_or_insert(event.name);
-            continue;
+            if in_time {
+                continue;
+            }
+            missing(settings, first, stream, report);
+            return None;
         }
         let took = arrival.at.saturating_duration_since(stream.opened);
         report.measure("endpoint_ms", took);
@@ -90,7 +100,11 @@ fn resolve(settings: &Settings, data: &str, took: Duration, report: &mut Report)
         // What the query says is the key to the session.
         found.query_values().for_each(|value| report.hide(value));
     } else {
-        report.hide(data.split_once('?').map_or("", |(_, query)| query));
+        // Each value by itself, because a server may repeat one of them.
+        let query = data.split_once('?').map_or("", |(_, query)| query);
+        let values = query.split('&');
+        let values = values.map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+        values.for_each(|value| report.hide(value));
     }
     let found = match found {
         Ok(found) if found.origin() != target.origin() => {
@@ -111,7 +125,8 @@ fn resolve(settings: &Settings, data: &str, took: Duration, report: &mut Report)
         let sentence = format!("The endpoint is a complete URL: {shown}.");
         report.find(Code::EndpointFullUrl, &sentence);
     }
-    report.step("endpoint", Mark::Good, &masked(found.path_and_query()), Some(took));
+    let place = masked(found.path_and_query());
+    report.step("endpoint", Mark::Good, excerpt(&place).trim_matches('"'), Some(took));
     Some(found)
 }
 

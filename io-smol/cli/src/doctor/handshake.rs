@@ -171,35 +171,38 @@ impl<'a> Session<'a> {
     async fn answer(&mut self, id: &Value, sent: Instant, deadline: Instant) -> Asked {
         let mut other = None;
         loop {
-            let Some((arrival, together)) = self.stream.next_with_company(deadline).await else {
-                let outcome = Outcome::Silence { other };
-                return Asked { outcome, took: sent.elapsed(), together: false };
-            };
+            let next = self.stream.next_with_company(deadline).await;
+            let Some((arrival, together)) = next else { break };
             let took = arrival.at.saturating_duration_since(sent);
-            let outcome = match arrival.what {
-                What::End(end) => Outcome::Ended(end),
-                What::Event(event) if event.name == "message" => {
-                    match messages::read(&event.data) {
-                        Incoming::Response { id: found, message } if found == *id => {
-                            Outcome::Answer(message)
-                        }
-                        Incoming::Response { id: found, .. } if self.asked.contains(&found) => {
-                            continue;
-                        }
-                        Incoming::Response { id: found, .. } => Outcome::WrongId(found),
-                        Incoming::Malformed(why) => Outcome::Malformed { why, text: event.data },
-                        Incoming::Other => continue,
-                    }
+            // What arrives without a pause would otherwise be read for ever.
+            let over = arrival.at > deadline;
+            match self.outcome(arrival.what, id) {
+                Ok(outcome) => return Asked { outcome, took, together },
+                Err(name) => other = name.or(other),
+            }
+            if over {
+                break;
+            }
+        }
+        Asked { outcome: Outcome::Silence { other }, took: sent.elapsed(), together: false }
+    }
+
+    /// What an arrival is for who waits for the answer to the request `id`. An error if it is not for it; if clients
+    /// ignore it, with the event's name.
+    fn outcome(&self, what: What, id: &Value) -> Result<Outcome, Option<String>> {
+        match what {
+            What::End(end) => Ok(Outcome::Ended(end)),
+            What::Event(event) if event.name == "message" => match messages::read(&event.data) {
+                Incoming::Response { id: found, message } if found == *id => {
+                    Ok(Outcome::Answer(message))
                 }
-                What::Event(event) => {
-                    if event.name != "endpoint" {
-                        other = Some(event.name);
-                    }
-                    continue;
-                }
-                What::Comment => continue,
-            };
-            return Asked { outcome, took, together };
+                Incoming::Response { id: found, .. } if self.asked.contains(&found) => Err(None),
+                Incoming::Response { id: found, .. } => Ok(Outcome::WrongId(found)),
+                Incoming::Malformed(why) => Ok(Outcome::Malformed { why, text: event.data }),
+                Incoming::Other => Err(None),
+            },
+            What::Event(event) => Err((event.name != "endpoint").then_some(event.name)),
+            What::Comment => Err(None),
         }
     }
 

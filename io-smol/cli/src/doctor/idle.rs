@@ -9,17 +9,28 @@ use super::listening::{End, Stream, What};
 use super::options::Settings;
 use super::report::{Mark, Report, in_words};
 
-/// Waits until anything arrives. False if the stream ended, which is reported.
+/// Waits until anything arrives on the idle stream, or a comment line that has arrived already. False if the stream
+/// ended, which is reported.
 pub(super) async fn heartbeat(
     settings: &Settings,
     stream: &mut Stream,
     report: &mut Report,
 ) -> bool {
     const STEP: &str = "heartbeat";
-    let since = stream.last;
-    let Some(arrival) = stream.next(since + settings.heartbeat).await else {
-        tell_silence(STEP, settings, report);
-        return true;
+    let idle = Instant::now();
+    let mut since = stream.last;
+    let arrival = loop {
+        match stream.next(since + settings.heartbeat).await {
+            // An event from before, for example a notification after initialize, is no heartbeat.
+            Some(early) if early.at < idle && matches!(early.what, What::Event(_)) => {
+                since = early.at;
+            }
+            Some(arrival) => break arrival,
+            None => {
+                tell_silence(STEP, settings, report);
+                return true;
+            }
+        }
     };
     let silent = arrival.at.saturating_duration_since(since);
     let what = match arrival.what {

@@ -7,19 +7,25 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mcp_sse_core::sse::{DecodedEvent, Decoder};
 use smol::Task;
 use smol::channel::{Receiver, Sender, bounded};
+use smol::lock::{Semaphore, SemaphoreGuardArc};
 
 use crate::client::connection::until;
 use crate::client::exchange::{AnswerFault, Body};
 
 /// The largest event that is read, in bytes.
 pub(crate) const EVENT_BYTES_MAX: usize = 4 << 20;
-/// The most arrivals that wait to be looked at. While there are so many, the stream is not read.
+/// The most arrivals that wait to be looked at. While there are so many, or so many large ones, the stream is not read.
 const ARRIVALS_MAX: usize = 256;
+/// The most events over [`LARGE_BYTES`] among them.
+const LARGE_ARRIVALS_MAX: usize = 8;
+/// An event with more bytes than this is large.
+const LARGE_BYTES: usize = 64 << 10;
 /// Arrivals that are no further apart than this may have been sent together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
@@ -56,15 +62,28 @@ impl End {
 }
 
 /// Something that arrived.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
     read: u64,
     pub(crate) what: What,
+    /// One of the [`LARGE_ARRIVALS_MAX`], if it is large.
+    _large: Option<SemaphoreGuardArc>,
 }
 
-impl Arrival {
-    fn is_together_with(&self, other: &Self) -> bool {
+/// When something arrived, and in which read.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at: Instant,
+    read: u64,
+}
+
+impl Moment {
+    const fn of(arrival: &Arrival) -> Self {
+        Self { at: arrival.at, read: arrival.read }
+    }
+
+    fn is_together_with(self, other: Self) -> bool {
         let apart = self.at.max(other.at) - self.at.min(other.at);
         self.read == other.read || apart <= TOGETHER
     }
@@ -75,7 +94,7 @@ pub(crate) struct Stream {
     arrivals: Receiver<Arrival>,
     /// Arrivals that were looked at ahead of time.
     ahead: VecDeque<Arrival>,
-    previous: Option<Arrival>,
+    previous: Option<Moment>,
     /// When the request was sent.
     pub(crate) opened: Instant,
     /// When something last arrived.
@@ -105,7 +124,8 @@ impl Stream {
     /// The next arrival, or `None` at `deadline`. After the end, the end again.
     pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Arrival> {
         if let Some(end) = self.ended {
-            return Some(Arrival { at: self.last, read: 0, what: What::End(end) });
+            let what = What::End(end);
+            return Some(Arrival { at: self.last, read: 0, what, _large: None });
         }
         let arrival = match self.ahead.pop_front() {
             Some(arrival) => arrival,
@@ -124,11 +144,12 @@ impl Stream {
     pub(crate) async fn next_with_company(&mut self, deadline: Instant) -> Option<(Arrival, bool)> {
         let before = self.previous.take();
         let arrival = self.next(deadline).await?;
-        self.previous = Some(arrival.clone());
-        let with_previous = before.is_some_and(|before| before.is_together_with(&arrival));
+        let moment = Moment::of(&arrival);
+        self.previous = Some(moment);
+        let with_previous = before.is_some_and(|before| before.is_together_with(moment));
         let together = with_previous
             || self.peek(arrival.at + TOGETHER).await.is_some_and(|next| {
-                !matches!(next.what, What::End(_)) && next.is_together_with(&arrival)
+                !matches!(next.what, What::End(_)) && Moment::of(next).is_together_with(moment)
             });
         Some((arrival, together))
     }
@@ -142,9 +163,15 @@ impl Stream {
     }
 }
 
+/// The bytes of an event. Each has the last id, which may be an earlier event's.
+fn size(event: &DecodedEvent) -> usize {
+    event.name.len() + event.data.len() + event.last_event_id.len()
+}
+
 /// Reads the stream to its end.
 async fn read(mut body: Body, arrivals: Sender<Arrival>) {
     let mut decoder = Decoder::new(EVENT_BYTES_MAX);
+    let large_arrivals = Arc::new(Semaphore::new(LARGE_ARRIVALS_MAX));
     loop {
         let piece = body.next().await;
         let (at, read) = (Instant::now(), body.reads());
@@ -168,7 +195,14 @@ async fn read(mut body: Body, arrivals: Sender<Arrival>) {
         }
         for what in found {
             let ended = matches!(what, What::End(_));
-            if arrivals.send(Arrival { at, read, what }).await.is_err() || ended {
+            let large = match &what {
+                What::Event(event) if size(event) > LARGE_BYTES => {
+                    Some(large_arrivals.acquire_arc().await)
+                }
+                What::Event(_) | What::Comment | What::End(_) => None,
+            };
+            let arrival = Arrival { at, read, what, _large: large };
+            if arrivals.send(arrival).await.is_err() || ended {
                 return;
             }
         }

@@ -37,7 +37,7 @@ pub(super) async fn open(
     report.measure("first_byte_ms", response.first_byte);
     report.record("status", response.head.status.into());
     if let Some(server) = response.head.field("server") {
-        report.record("server_field", server.into());
+        report.record("server_field", excerpt(server).trim_matches('"').into());
     }
     if response.head.status != 200 {
         refused(visitor, response, report).await;
@@ -102,7 +102,7 @@ async fn refused(visitor: &Visitor<'_>, response: Response, report: &mut Report)
     let said = format!("The server answered {} to the GET, with {}.", head.status, excerpt(&text));
     match head.status {
         301 | 302 | 303 | 307 | 308 => {
-            let place = masked(head.field("location").unwrap_or("no place that it names"));
+            let place = redirect_place(&head);
             let sentence = format!("The server answered {}, a redirect to {place}.", head.status);
             report.find(Code::Redirect, &sentence);
         }
@@ -129,6 +129,12 @@ async fn refused(visitor: &Visitor<'_>, response: Response, report: &mut Report)
             no_stream_here(visitor, Code::BadStatus, &said, report).await;
         }
     }
+}
+
+/// Where a redirect leads, for a sentence.
+pub(super) fn redirect_place(head: &Head) -> String {
+    let place = |value: &str| excerpt(&masked(value));
+    head.field("location").map_or("no place that it names".into(), place)
 }
 
 fn retry_after(head: &Head) -> String {

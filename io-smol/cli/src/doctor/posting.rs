@@ -4,10 +4,11 @@
 
 use super::findings::Code;
 use super::messages::{self, Incoming, Method};
+use super::open::redirect_place;
 use super::report::{Mark, Report, in_words};
 use super::secrets::excerpt;
 use super::visit::{Answer, Visitor};
-use crate::client::target::{Target, masked};
+use crate::client::target::Target;
 
 /// A post that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(super) async fn post(
             return Some(if answered { Posted::WithAnswer } else { Posted::Accepted });
         }
         300..=399 => {
-            let place = masked(head.field("location").unwrap_or("no place that it names"));
+            let place = redirect_place(&head);
             let sentence =
                 format!("The post of {step} was answered {status}, a redirect to {place}.");
             report.find(Code::PostRedirect, &sentence);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::scripted::{ENDPOINT, FOR_EVER, HEAD, Script, Scripted, Step, event, result, well};
 use crate::support::{PATIENT, Server, examine};
-use Step::{Answer, AnswerTwoTogether, Hold, Say, Wait};
+use Step::{Answer, AnswerTwoTogether, Flood, Hold, Say, Wait};
 
 /// Flags for faults that are found by waiting for the whole timeout. A good step takes milliseconds.
 const WAITS: [&str; 3] = ["--quick", "--timeout", "8s"];
@@ -482,4 +482,30 @@ fn wrong_setups_of_real_servers_are_named() {
     let proxy = crate::good::Stripping::start(open.port());
     let url = format!("http://127.0.0.1:{}/mcp/sse", proxy.port());
     assert_eq!(examined(&[], &url), ["endpoint-without-prefix"]);
+}
+
+/// What arrives without a pause does not keep the doctor from noticing that time is over.
+#[test]
+fn flood_does_not_keep_the_doctor_from_ending() {
+    const NOTIFICATION: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"n\"}\n\n";
+    const CHUNKED: &str = "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    let flags = &["--quick", "--timeout=16s", "--late=8s"];
+    check(&[
+        (says(&[Say(HEAD), Flood(NOTIFICATION)]), flags, &["endpoint-missing"]),
+        (says(&[Say(HEAD), Flood(":\n\n")]), flags, &["endpoint-missing"]),
+        (says(&[Say(HEAD), Say(ENDPOINT), Flood(NOTIFICATION)]), flags, &["answer-missing"]),
+        (says(&[Say(CHUNKED), Flood("a: b\r\n")]), flags, &["not-found"]),
+    ]);
+}
+
+/// A notification that follows the last answer is an event from before, and no heartbeat.
+#[test]
+fn event_before_the_idle_time_is_no_heartbeat() {
+    fn well_and_more(request: &serde_json::Value) -> String {
+        well(request) + &event(&json!({"jsonrpc": "2.0", "method": "n"}))
+    }
+    const GET: &[Step] =
+        &[Say(HEAD), Say(ENDPOINT), Answer(1, well), Answer(1, well_and_more), Hold];
+    let flags = &["--timeout=60s", "--late=30s", "--heartbeat=2s"];
+    check(&[(says(GET), flags, &["heartbeat-missing"])]);
 }

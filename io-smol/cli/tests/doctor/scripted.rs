@@ -34,6 +34,8 @@ pub(crate) enum Step {
     Answer(usize, fn(&Value) -> String),
     /// Waits for two requests, and answers them in one write.
     AnswerTwoTogether,
+    /// Says this again and again until the client leaves.
+    Flood(&'static str),
     /// Waits until the client leaves.
     Hold,
 }
@@ -248,6 +250,12 @@ fn serve(
                     Step::AnswerTwoTogether => {
                         let two: String = posts.take(2)?.iter().map(well).collect();
                         say(&mut *wire, &two)?;
+                    }
+                    Step::Flood(text) => {
+                        let text = text.repeat(1 << 10);
+                        loop {
+                            say(&mut *wire, &text)?;
+                        }
                     }
                     Step::Hold => wait(&raw, PATIENCE)?,
                 }

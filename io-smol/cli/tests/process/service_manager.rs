@@ -72,7 +72,7 @@ fn passed_tcp_sockets_are_served_and_named() {
         }
         let both = server.banner.lines().next().expect("a line").to_owned();
         assert!(both.contains(" and 127.0.0.1:") && both.contains("service manager"), "{both}");
-        server.wait_for_log("listening on sockets of the service manager: 127.0.0.1:");
+        server.wait_for_log("listens on sockets of the service manager: 127.0.0.1:");
         server.signal(Signal::TERM);
         assert_eq!(server.wait().code(), Some(0));
     }
@@ -246,7 +246,22 @@ fn watchdog_is_notified_if_it_is_enabled_for_this_process() {
 fn service_manager_that_cannot_be_reached_does_not_stop_the_server() {
     for name in ["/nothing/notify", "vsock:2:1234"] {
         let server = Program::launch(command(&["--port=0"]).env("NOTIFY_SOCKET", name));
-        server.wait_for_log(&format!("cannot notify the service manager at {name}"));
+        server.wait_for_log(&format!("the service manager at {name} cannot be notified"));
         check(&server.address().into());
     }
+}
+
+/// A notification waits while the socket is full. SIGTERM is handled on the thread that would wait.
+#[test]
+fn service_manager_that_reads_nothing_does_not_keep_the_server_from_stopping() {
+    let scratch = Scratch::new();
+    let (_manager, name) = manager_at(&scratch, false);
+    let filler = UnixDatagram::unbound().expect("a socket");
+    filler.set_nonblocking(true).expect("a socket that does not block");
+    let full = (0..100_000).any(|_| filler.send_to(b"WATCHDOG=1", &name).is_err());
+    assert!(full, "the socket takes everything");
+    let mut server = Program::launch(command(&["--port=0"]).env("NOTIFY_SOCKET", &name));
+    server.wait_for_log("cannot be notified");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
