@@ -4,8 +4,9 @@
 //! which program scrapes.
 //!
 //! [`MetricsCollector`] is registered in a registry, which may also contain metrics of the application.
-//! [`metrics_page`] makes from a registry the page that [`Listener::serve_metrics`](crate::Listener::serve_metrics) serves. The guide
-//! [metrics](crate::guide::metrics) lists all metrics.
+//! [`metrics_page`] makes from a registry the page that
+//! [`Listener::serve_metrics`](crate::Listener::serve_metrics) serves. The guide [metrics](crate::guide::metrics) lists
+//! all metrics.
 //!
 //! Decision: a collector reads the core's counters when the registry is encoded. Counters of `prometheus-client` that
 //! are changed at each event were considered, but the core would have to know an exposition format, and its counters
