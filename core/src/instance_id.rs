@@ -1,10 +1,10 @@
-//! Instance ids: the name of one process of several that serve the same URL.
+//! Instance ids. An instance id names one of several processes that serve the same URL.
 //!
-//! Knows: which texts are instance ids. Does not know: session tokens, which may have one as a
-//! prefix (see `token`), or how a load balancer routes by it.
+//! Knows: which texts are instance ids. Does not know: session tokens, which may begin with an
+//! instance id (see `token`), or how a load balancer uses the id.
 //!
-//! Decision: an id is a value of 17 bytes instead of a `String`, so that the id that a post names
-//! can be kept for the log without an allocation.
+//! Decision: an id is a value of 17 bytes instead of a `String`. So the id that a misrouted post
+//! names can be kept for the log without an allocation.
 
 use core::fmt;
 

@@ -6,9 +6,9 @@
 //! Decision: the reconnection time of a stream is drawn from the source of entropy, like the token
 //! that is drawn with it. `Retry-After` is drawn from a generator that is seeded once: a server that
 //! is full refuses many requests, and each draw from the source is a call of the operating system.
-//! The numbers are no secret, and the seed has nothing in common with the secrets of sessions. If
-//! there is no entropy for the seed, the smallest number is used, because a request must be refused
-//! in any case.
+//! The numbers are not secret, and the seed is independent of the tokens of sessions. If there is no
+//! entropy for the seed, the smallest number is used, because a missing seed must not prevent the
+//! refusal of a request.
 
 use crate::entropy::{Entropy, EntropyUnavailable};
 

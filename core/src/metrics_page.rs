@@ -6,7 +6,7 @@
 //! Decision: the page is a function that the server calls while it handles the request. An event with a
 //! ticket, as for authorization, was considered: it would need a deadline, a phase of the connection and
 //! a second call of the driver, for a text that is made from counters in memory. A text that the driver
-//! renders in advance was considered too, but it would be rendered for nobody most of the time.
+//! renders in advance was considered too, but most of these texts would never be requested.
 
 use alloc::string::String;
 use alloc::sync::Arc;

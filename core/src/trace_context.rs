@@ -3,11 +3,11 @@
 //! Knows: the value of the field `traceparent`. Does not know: `tracestate`, `baggage`, or how traces are
 //! recorded.
 //!
-//! Decision: an invalid value, and one of several values, is ignored, as the W3C requires: a request is
-//! never refused because of its trace. A valid one is passed on, and no new position is made: the
-//! application that records a span decides about its id. `tracestate` is not kept with a message,
-//! because its length is the client's choice and each message would need memory for it; the one of a
-//! session's GET is among the fields of its head.
+//! Decision: an invalid value is ignored, and so are all values if a request has several, as the W3C
+//! requires. A request is never refused because of its trace. A valid value is passed on unchanged: an
+//! application that records a span chooses the id of that span. `tracestate` is not kept with a message,
+//! because its length is the client's choice and each message would need memory for it; the `tracestate`
+//! of a session's GET is among the fields of its head.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! The counters of a running server, for readers that must not wait.
+//! The counters of a running server, for readers that must not block.
 //!
 //! Knows: the snapshots that each shard publishes. Does not know: when a shard publishes (see `published`), or what
 //! a reader does with the numbers.

@@ -1,23 +1,24 @@
 //! The metrics of a server for Prometheus, through the crate [`prometheus_client`].
 //!
-//! Knows: the name, the type, the help text and the labels of each metric. Does not know: what counts, or who
-//! scrapes.
+//! Knows: the name, the type, the help text and the labels of each metric. Does not know: when a counter changes, or
+//! which program scrapes.
 //!
-//! [`MetricsCollector`] goes into a registry of the application, beside its own metrics. [`metrics_page`] makes of a
-//! registry the page that [`Listener::serve_metrics`](crate::Listener::serve_metrics) serves. The guide
-//! [metrics](crate::guide::metrics) lists all metrics.
+//! [`MetricsCollector`] is registered in a registry, which may also contain metrics of the application.
+//! [`metrics_page`] makes from a registry the page that
+//! [`Listener::serve_metrics`](crate::Listener::serve_metrics) serves. The guide [metrics](crate::guide::metrics) lists
+//! all metrics.
 //!
-//! Decision: a collector, which reads the core's counters when it is asked, and not counters of `prometheus-client`
-//! that are changed as things happen: the core knows no exposition format, and its counters need no locks. What the
-//! collector reads is at most 0.25 s old (see [`MetricsWatch`]).
+//! Decision: a collector reads the core's counters when the registry is encoded. Counters of `prometheus-client` that
+//! are changed at each event were considered, but the core would have to know an exposition format, and its counters
+//! would need atomics or locks. The numbers that the collector reads are at most 0.25 s old (see [`MetricsWatch`]).
 //!
 //! Decision: every label has a fixed set of values, and every series exists from the start. The exception is the
-//! label `principal`, which has to be asked for and is bounded by the caller. Paths, methods beyond MCP's, ids,
-//! addresses and texts of clients are never labels: a client could create any number of series.
+//! label `principal`, which the caller has to switch on and to bound. Paths, methods that MCP does not define, ids,
+//! addresses and texts of clients are never labels, because a client could create any number of series.
 //!
-//! Decision: a fault of a request is counted under `cause`, and the limit that was reached, if it was a limit, under
-//! `limit` of another metric. One metric with both labels was considered; a forwarded post would have to be counted
-//! under a limit by one shard and under a cause by the other.
+//! Decision: the fault of a request is counted in one metric with the label `cause`, and the limit that was reached,
+//! if there was one, in another metric with the label `limit`. One metric with both labels was considered, but one
+//! shard knows the cause of a forwarded post's refusal, and another one knows the limit.
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,13 +1,14 @@
-//! The copies of its counters that a shard publishes for other threads.
+//! The copies of the counters that each shard publishes for other threads.
 //!
 //! Knows: when a shard has to publish, and what was published last. Does not know: who reads it, or in which format.
 //!
 //! Decision: a reader of counters, such as a collector of Prometheus, is synchronous and may run on the thread of a
 //! shard, so it must not wait for a shard. Therefore each shard copies its counters behind a lock of its own, at the
-//! end of a turn, at most once in [`PUBLISH_INTERVAL`]. If something has changed in the meantime, one deadline
-//! brings the shard to publish it later; an idle shard is not woken. Nothing is published unless somebody reads. To
-//! ask the shard with a [`Control`](super::control::Control) was considered: the reader would have to wait for the
-//! reply. Atomic counters were considered too; every post would have to change a dozen of them.
+//! end of a turn, at most once in [`PUBLISH_INTERVAL`]. If counters change within the interval, the shard sets a
+//! deadline and publishes them when the interval is over; an idle shard is not woken. Shards publish nothing until
+//! the first [`MetricsWatch`](crate::MetricsWatch) is made. Asking the shard with a
+//! [`Control`](super::control::Control) was considered, but the reader would have to wait for the reply. Atomic
+//! counters were considered too, but every post would have to change a dozen of them.
 
 use core::time::Duration;
 

@@ -4,12 +4,12 @@
 //! Knows: their sentences, keys and values. Does not know: when something is refused (see `refuse`), or which
 //! lines other parts write. The list of all records is in `guide::logs` of the adapters.
 //!
-//! Nothing here shows a token, a query, a path that a client made up, or a part of a message: a route stands for
-//! the path.
+//! No record here contains a token, a query, a path that a client chose, or a part of a message. The key `route`
+//! takes the place of the path.
 //!
-//! Decision: a request's record is written when its answer is queued, not when it has been written to the
-//! socket: an answer that waits behind others would otherwise have no record when the connection is cut. The
-//! `traceparent` of a forwarded post is in the records of both shards, so they can be joined by it.
+//! Decision: a request's record is written when its answer is queued, and not when the answer has been written to
+//! the socket. Otherwise an answer that is still queued when the connection is cut would have no record. The
+//! `traceparent` of a forwarded post is in the records of both shards, which can be joined by its value.
 
 use core::fmt;
 use core::net::IpAddr;

@@ -4,14 +4,15 @@
 //!
 //! Decision: a shutdown ends sessions without requests in flight, and waits for the others as long as
 //! `shutdown_grace` allows. Posts are answered 503 meanwhile. A second `shutdown` changes nothing, because
-//! dropping the last owner of a server calls it as well; `abort` closes everything.
+//! dropping the last owner of a server calls it as well. `abort` closes all connections.
 //!
-//! Decision: `drain_delay` is no phase of its own. Until it is over the server serves as before, and only
-//! `/ready` and `/health` tell that it is about to stop; so every check of the phase stays as it is.
+//! Decision: `drain_delay` is not a phase of its own. During the delay the server serves as in the phase
+//! `Running`, and only `/ready` and `/health` report that it is about to stop. So code that depends on the
+//! phase needs no case for the delay.
 //!
-//! Decision: with `drain_spread` idle sessions end at equal distances, in the order of their slots. Random
-//! times were considered: they are less even, and clients that come back add randomness of their own. The
-//! list of sessions is made once, so each end takes constant time.
+//! Decision: with `drain_spread` idle sessions end at equal intervals, in the order of their slots. Random
+//! times were considered, but they are less even, and the times after which clients reconnect are random
+//! already. The list of sessions is made once, so each end takes constant time.
 
 use alloc::vec::Vec;
 use core::time::Duration;

@@ -3,14 +3,14 @@
 //! Knows: which token each session was opened with, by a serial number. Does not know: the tokens themselves (see
 //! `policy/bearer.rs`), or how a session ends.
 //!
-//! Decision: a session is remembered with the serial number of its token, and not with its principal alone. A
-//! principal with two tokens keeps the sessions of the one that stays when the other is removed. A token keeps its
-//! number while it stays with the same principal. A number is never used for another token, so a session that a
-//! replacement has not looked at yet is still right at the next one.
+//! Decision: each session stores the serial number of its token, and not only its principal. So if one of a
+//! principal's two tokens is removed, the sessions of the other token stay. A token keeps its number while it stays
+//! with the same principal. A number is never used for another token, so the number of a session stays correct even
+//! if the tokens are replaced again before the session was checked.
 //!
-//! Decision: sessions are looked at in batches, one for each call of `handle_timeout`, because there may be
-//! thousands, and other clients should not wait for all of them. Until a session is looked at, its client can receive
-//! but not post: the credentials of every request are compared with the new tokens at once.
+//! Decision: sessions are checked in batches, one for each call of `handle_timeout`, because there may be thousands,
+//! and other clients should not wait for all of them. Until the session of a removed token is checked, its client can
+//! receive but not post: from the replacement on, the credentials of every request are compared with the new tokens.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -1,10 +1,10 @@
 //! The command `doctor`: connects to a server as a client does, and says what is wrong and what to do.
 //!
-//! Knows: the order of the steps, and after which of them the next one makes no sense. Does not know: how a step is
+//! Knows: the order of the steps, and after which failures the next step is skipped. Does not know: how a step is
 //! done.
 //!
-//! It sends `initialize`, `notifications/initialized` and `ping`, and calls no tools. Its sessions end when it closes
-//! their streams. Each wait has a limit, and so has the size of everything that it reads.
+//! The doctor sends `initialize`, `notifications/initialized` and `ping`, and calls no tools. Its sessions end when it
+//! closes their streams. Each wait has a time limit, and everything that the doctor reads has a size limit.
 
 mod cors;
 mod endpoint;

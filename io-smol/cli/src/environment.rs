@@ -1,21 +1,21 @@
-//! Environment variables as a second source of flags: `MCP_SSE_PORT` for `--port`, and so on for every flag.
+//! Environment variables that set flags: `MCP_SSE_PORT` sets `--port`, and so on for the flags of `demo` and `bridge`.
 //!
 //! Knows: the name of each flag's variable, which flags have none and why, the variable `PORT` of hosting platforms,
 //! and which variables the processes of bridged servers must not inherit.
 //! Does not know: what a flag means.
 //!
-//! Decision: the variables are derived from the parser's arguments when the program starts, and are not attributes of
-//! each flag. So a new flag has its variable at once, and no name can be misspelt.
+//! Decision: the names of the variables are derived from the parser's arguments when the program starts, and are not
+//! attributes of each flag. So a new flag has a variable without further code, and no name can be misspelt.
 //!
 //! Decision: the command line takes precedence over the environment. That includes flags that exclude each other: with
 //! `--unix` on the command line, `MCP_SSE_PORT` and `PORT` are ignored. The parser itself would report a conflict,
 //! because it treats a variable as if its flag were given. So the command line is parsed twice, first without
-//! variables. Two variables that exclude each other are an error, because neither is known to be meant.
+//! variables. Two variables that exclude each other are an error, because neither of them takes precedence.
 //!
 //! Decision: an empty variable counts as unset, because files of container tools often set a variable to nothing.
 //!
 //! Decision: a value of `MCP_SSE_PORT` that begins with `tcp://` is ignored. Kubernetes sets such a variable in every
-//! container beside a Service that is named `mcp-sse`.
+//! container of a namespace that has a Service named `mcp-sse`.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,6 @@
 //! The command `health`: asks a server whether it is healthy, for `HEALTHCHECK` and other probes.
 //!
-//! Knows: one GET, and what exit status follows from it. Does not know: what the server reports in its body.
+//! Knows: the request, and the exit status for each response. Does not know: what the body of the response reports.
 
 use core::time::Duration;
 use std::env;

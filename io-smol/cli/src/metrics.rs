@@ -1,15 +1,15 @@
 //! The metrics of the command for Prometheus.
 //!
-//! Knows: the flags of metrics, what is registered, and the server at an address of its own.
+//! Knows: the flags of metrics, what is registered, and the server of `--metrics-listen`.
 //! Does not know: which metrics there are (see `mcp_sse_driver::prometheus` and `mcp_sse_bridge::prometheus`).
 //!
-//! Decision: at an address of their own, metrics are served by a second server without sessions, on a thread of its
-//! own. It has the limits, the timeouts and the check of `Host` of the first one, and it answers while the first one
-//! is busy or shutting down. It asks for no token: scrapers should not have one that opens sessions. Therefore an
-//! address that other machines can reach needs `--insecure-metrics`.
+//! Decision: with `--metrics-listen`, metrics are served by a second server without sessions, on a thread of its own.
+//! It has the default limits (with fewer connections), the default timeouts and the default check of `Host`, and it
+//! answers while the first server is busy or shutting down. It requires no token, because scrapers should not have a
+//! token that opens sessions. Therefore an address that other machines can reach needs `--insecure-metrics`.
 //!
-//! Decision: on the port of the server, metrics are read with the token of any client, so `--metrics` alone is for
-//! servers whose clients may see them.
+//! Decision: with `--metrics` alone, every client that may open a stream can read the metrics, so that flag is for
+//! servers whose clients may know them.
 
 use core::net::{Ipv4Addr, SocketAddr};
 use std::io;

@@ -1,21 +1,21 @@
 //! Reading certificates and tokens again while the server runs: after SIGHUP, and when their files have changed.
 //!
-//! Knows: when a file has changed, and what is replaced then. Does not know: the format of the files.
+//! Knows: how a change of a file is noticed, and what is replaced then. Does not know: the format of the files.
 //!
-//! Decision: files are looked at once in a while, by their metadata. Notifications of the file system were considered:
-//! they are lost on network file systems and in some containers, and files are often replaced through links to
-//! directories that are switched (Kubernetes does that), each of which would have to be watched.
+//! Decision: the metadata of the files is compared in each interval. Notifications of the file system were considered,
+//! but they are lost on network file systems and in some containers. Besides, files are often replaced by replacing a
+//! link to their directory (Kubernetes does so), and each such link would have to be watched.
 //!
-//! Decision: the inode and the time of the last change of the metadata are compared as well as size and time of the
-//! contents, because a tool may restore the latter. Links are followed, so a link that is switched is a change.
+//! Decision: size, modification time, inode and the time of the last change of the metadata are compared, because a
+//! tool may restore the modification time. Links are followed, so a link with a new target counts as a change.
 //!
-//! Decision: files that cannot be used leave everything as it was. They are read again in each interval until they
-//! can, because a certificate and its key are two files, which do not change at the same moment. The error
-//! is logged when the files have changed or the error is another one, and not in each interval.
+//! Decision: if files cannot be used, what was read before stays in use. The files are read again in each interval
+//! until they can be used, because a certificate and its key are two files, which do not change at the same moment.
+//! The error is logged if the files have changed or the error is a new one, and not in each interval.
 //!
-//! Decision: files that have changed are looked at twice, because the beginning of a file with tokens is a valid file,
-//! in which the other tokens are missing. Files that are still being written wait for the next interval. SIGHUP says
-//! that they are complete.
+//! Decision: the metadata of files that have changed is compared again after a short pause, because a file with tokens
+//! that is not completely written may be valid, and lack tokens. Files that have changed during the pause are read in
+//! the next interval. After SIGHUP there is no pause, because the sender knows that the files are complete.
 
 use core::time::Duration;
 use std::fs;

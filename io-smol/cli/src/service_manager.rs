@@ -1,4 +1,4 @@
-//! The service manager: the sockets that it has bound, and what it is told about this program.
+//! The service manager: the sockets that it passes to this program, and the notifications that this program sends.
 //!
 //! Knows: the protocols of systemd for socket activation (`LISTEN_FDS`), notifications (`NOTIFY_SOCKET`) and the
 //! watchdog (`WATCHDOG_USEC`), which other service managers and container engines also speak.
@@ -9,14 +9,14 @@
 //! use.
 //!
 //! Decision: notifications are sent with the standard library. `sd-notify` does not support sockets with
-//! abstract names, and what remains is one datagram.
+//! abstract names, and a notification is one datagram, which takes little code.
 //!
-//! Decision: flags for an address on the command line are an error if sockets were passed, because one of
-//! the two would have no effect. Variables for an address are ignored, because `PORT` and others may be set for all
-//! programs.
+//! Decision: if sockets were passed, flags for an address on the command line are an error, because they would have
+//! no effect. Variables for an address are ignored, because `PORT` and others may be set for all programs.
 //!
 //! Decision: `WATCHDOG=1` is sent only while every shard answers. A shard whose thread hangs serves none of
-//! its sessions, and only a restart helps; a thread that only sends notifications would never notice.
+//! its sessions, and only a restart helps. A thread that sent notifications without asking the shards would not
+//! notice that.
 
 use core::net::SocketAddr;
 use core::time::Duration;
