@@ -745,6 +745,15 @@ impl ConfigBuilder {
             self.report(ConfigError::AnyOriginWithCredentials);
         }
         self.config.cors.challenges = !matches!(self.config.authorization, Authorization::None);
+        self.check_timeouts();
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(self.config),
+        }
+    }
+
+    /// Reports timeouts that cannot work, alone or together.
+    fn check_timeouts(&mut self) {
         // These timers are armed again when they fire, so an interval of zero would fire without
         // end.
         let Timeouts { head, body, idle, heartbeat, .. } = self.config.timeouts;
@@ -767,10 +776,6 @@ impl ConfigBuilder {
                 maximum: millis(grace),
                 unit: "ms",
             });
-        }
-        match self.fault {
-            Some(fault) => Err(fault),
-            None => Ok(self.config),
         }
     }
 
