@@ -240,6 +240,8 @@ mod runtime;
 mod serve;
 mod served_stream;
 mod session;
+mod session_mailbox;
+mod session_slot;
 mod shard;
 mod shard_mailbox;
 mod shard_set;
@@ -270,7 +272,8 @@ pub use runtime::{Runtime, ServeFunction, ServeFuture, Timer};
 #[cfg(feature = "tls")]
 pub use rustls;
 pub use serve::serve_exchanges;
-pub use session::{Closed, Session, SessionSender};
+pub use session::{Session, SessionSender};
+pub use session_mailbox::Closed;
 pub use socket::Socket;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError, TlsProblem, TlsStream, TlsUpgrade};

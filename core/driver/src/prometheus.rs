@@ -344,12 +344,9 @@ impl Families<'_> {
         label: &str,
         rows: impl IntoIterator<Item = (impl AsRef<str>, u64)>,
     ) -> fmt::Result {
-        let mut family = self.family(name, help, None, MetricType::Counter)?;
-        for (value, count) in rows {
-            let labels = [(label, value.as_ref())];
-            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+        self.labelled(name, help, MetricType::Counter, label, rows, |count, encoder| {
+            ConstCounter::new(count).encode(encoder)
+        })
     }
 
     fn gauges(
@@ -359,10 +356,24 @@ impl Families<'_> {
         label: &str,
         rows: impl IntoIterator<Item = (impl AsRef<str>, u64)>,
     ) -> fmt::Result {
-        let mut family = self.family(name, help, None, MetricType::Gauge)?;
+        self.labelled(name, help, MetricType::Gauge, label, rows, |count, encoder| {
+            ConstGauge::new(count).encode(encoder)
+        })
+    }
+
+    /// A family with one series for each row: the value of the label, and the number.
+    fn labelled(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        label: &str,
+        rows: impl IntoIterator<Item = (impl AsRef<str>, u64)>,
+        encode: impl Fn(u64, MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut family = self.family(name, help, None, kind)?;
         for (value, count) in rows {
-            let labels = [(label, value.as_ref())];
-            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+            encode(count, family.encode_family(&[(label, value.as_ref())])?)?;
         }
         Ok(())
     }

@@ -1,168 +1,22 @@
-//! One session: the application's handle of it ([`Session`]) and the shard's side ([`SessionSlot`]).
+//! The application's side of one session: [`Session`] and [`SessionSender`].
 //!
-//! Knows: the messages and frames between the two, and which task waits for which.
-//! Does not know: sockets, or how the core queues a frame.
-//!
-//! Decision: both sides share one [`SessionMailbox`] behind a mutex that is held only to move an
-//! item. Two bounded channels were considered: they take 2 kB for each idle session, and most
-//! sessions are idle. An empty mailbox owns no heap memory.
+//! Knows: how messages are received and frames are sent, and which task waits for which.
+//! Does not know: sockets, or what the shard does with its side (see `session_slot`).
 //!
 //! Decision: a [`Session`] does not implement `Stream` of the futures crates, which would be a
 //! dependency. [`Session::poll_recv`] is all that an implementation needs.
 
 use core::fmt;
 use core::future::poll_fn;
-use core::mem;
 use core::task::{Context, Poll, Waker};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use mcp_sse_core::{
-    CloseReason, Limits, Principal, RequestHead, SendError, Server, SessionId, Time,
-    jsonrpc::Message, sse::Frame,
+    Limits, Principal, RequestHead, SendError, SessionId, jsonrpc::Message, sse::Frame,
 };
 
 use super::handle::Handle;
-use super::shard_set::ShardHandle;
-use super::shared::Shared;
-
-/// A sender waits while this many frames, or this many bytes of them, are in the session's mailbox.
-/// The limits are small because no budget of the core counts these frames yet.
-const FRAMES_MAX: usize = 16;
-const FRAMES_BYTES_MAX: usize = 256 << 10;
-/// Up to this many waiting messages are not reported to the core; otherwise each `recv` would wake the
-/// shard's thread to report that one message fewer waits. Their bytes are not in the core's budgets.
-const MESSAGES_UNREPORTED: u32 = 3;
-/// An empty queue keeps its memory if it has room for no more items than this.
-const CAPACITY_KEPT: usize = 8;
-
-/// How a session ended; see [`Session::closed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// Why it ended.
-    pub reason: CloseReason,
-    /// How many frames were accepted for this session, by `send`, `try_send` or a broadcast, and were not written to
-    /// the socket in full.
-    pub frames_undelivered: u32,
-}
-
-#[derive(Default)]
-struct SessionMailbox {
-    messages: VecDeque<Message>,
-    messages_bytes: u64,
-    /// How many waiting messages were last reported to the core.
-    reported: usize,
-    receiver: Option<Waker>,
-    frames: VecDeque<Frame>,
-    frames_bytes: usize,
-    /// The wakers of senders that wait for room, by a number that identifies the future.
-    senders: BTreeMap<u64, Waker>,
-    senders_numbered: u64,
-    /// No frame is accepted any more: the application closed the session, or the session has ended.
-    finished: bool,
-    /// The session is listed in the shard's mailbox and the shard has not served it yet.
-    listed: bool,
-    closed: Option<Closed>,
-}
-
-struct SessionShared {
-    id: SessionId,
-    principal: Option<Principal>,
-    head: Arc<RequestHead>,
-    limits: MailboxLimits,
-    server: Handle,
-    shard: Arc<ShardHandle>,
-    mailbox: Shared<SessionMailbox>,
-}
-
-/// The limits of a session's mailbox, derived from the configuration.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MailboxLimits {
-    /// The most that a frame may cost in a queue, [`Limits::SEGMENT_COST`] included.
-    frame_bytes_max: u64,
-    /// [`MESSAGES_UNREPORTED`], or fewer if `inbound_messages_max` is small, so that the core still
-    /// enforces that number exactly.
-    unreported: usize,
-}
-
-impl MailboxLimits {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let half = limits.inbound_messages_max.map_or(u32::MAX, |max| max / 2);
-        Self {
-            frame_bytes_max: limits
-                .queues_bytes_max
-                .map_or(u64::MAX, |max| max.saturating_add(limits.queue_reserve_bytes)),
-            unreported: half.min(MESSAGES_UNREPORTED) as usize,
-        }
-    }
-}
-
-impl SessionShared {
-    /// Unlocks the mailbox and lists the session in the shard's mailbox, unless it is listed already.
-    fn notify(&self, mut mailbox: MutexGuard<'_, SessionMailbox>) {
-        let listed = mem::replace(&mut mailbox.listed, true);
-        drop(mailbox);
-        if !listed {
-            self.shard.mailbox.session(self.id);
-        }
-    }
-
-    fn finish(&self) {
-        let mut mailbox = self.mailbox.lock();
-        mailbox.finished = true;
-        let waiting = mem::take(&mut mailbox.senders);
-        self.notify(mailbox);
-        wake(waiting);
-    }
-}
-
-/// Registers the task that waits for a message or the end, and unlocks the mailbox.
-fn set_receiver(mut mailbox: MutexGuard<'_, SessionMailbox>, cx: &Context<'_>) {
-    if mailbox.receiver.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
-        let old = mailbox.receiver.replace(cx.waker().clone());
-        // Dropping a waker can run foreign code, so the lock is released first.
-        drop(mailbox);
-        drop(old);
-    }
-}
-
-fn wake(senders: BTreeMap<u64, Waker>) {
-    senders.into_values().for_each(Waker::wake);
-}
-
-impl SessionMailbox {
-    fn take_message(&mut self) -> Option<Message> {
-        let message = self.messages.pop_front()?;
-        self.messages_bytes -= message.body().len() as u64;
-        if self.messages.is_empty() && self.messages.capacity() > CAPACITY_KEPT {
-            self.messages = VecDeque::new();
-        }
-        Some(message)
-    }
-
-    /// Whether fewer messages are waiting than the core was last told.
-    fn report_is_stale(&self) -> bool {
-        self.reported > self.messages.len()
-    }
-
-    fn takes_frames(&self) -> bool {
-        self.frames.len() < FRAMES_MAX && self.frames_bytes < FRAMES_BYTES_MAX
-    }
-
-    fn put_frame(&mut self, frame: Frame) {
-        self.frames_bytes += frame.wire_len();
-        self.frames.push_back(frame);
-    }
-
-    fn take_frame(&mut self) -> Option<Frame> {
-        let frame = self.frames.pop_front()?;
-        self.frames_bytes -= frame.wire_len();
-        if self.frames.is_empty() && self.frames.capacity() > CAPACITY_KEPT {
-            self.frames = VecDeque::new();
-        }
-        Some(frame)
-    }
-}
+use super::session_mailbox::{Closed, SessionMailbox, SessionShared, set_receiver};
 
 /// The application's handle of one session: it receives the client's messages and sends frames to it.
 ///
@@ -237,6 +91,10 @@ impl Drop for SenderGuard {
 }
 
 impl Session {
+    pub(super) fn new(shared: Arc<SessionShared>) -> Self {
+        Self { sender: SessionSender { guard: Arc::new(SenderGuard { shared }) } }
+    }
+
     /// Waits for the client's next message. Returns `None` once the session has ended and every
     /// accepted message was received.
     ///
@@ -756,142 +614,5 @@ impl fmt::Debug for SessionSender {
             .field("id", &self.id())
             .field("closed", &self.closed())
             .finish_non_exhaustive()
-    }
-}
-
-/// The shard's side of a session.
-pub(super) struct SessionSlot {
-    /// A frame that the core did not take, because the queue is full or the session is ending. It is
-    /// offered again first.
-    refused: Option<Frame>,
-    shared: Arc<SessionShared>,
-}
-
-impl SessionSlot {
-    pub(super) fn new(
-        id: SessionId,
-        principal: Option<Principal>,
-        head: Arc<RequestHead>,
-        server: Handle,
-        shard: Arc<ShardHandle>,
-        limits: MailboxLimits,
-    ) -> (Self, Session) {
-        let mailbox = Shared::default();
-        let shared =
-            Arc::new(SessionShared { id, principal, head, limits, server, shard, mailbox });
-        let guard = Arc::new(SenderGuard { shared: shared.clone() });
-        (Self { refused: None, shared }, Session { sender: SessionSender { guard } })
-    }
-
-    pub(super) fn id(&self) -> SessionId {
-        self.shared.id
-    }
-
-    /// Puts a message into the mailbox for the application.
-    pub(super) fn message(&self, message: Message, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox.lock();
-        mailbox.messages_bytes += message.body().len() as u64;
-        mailbox.messages.push_back(message);
-        let receiver = mailbox.receiver.take();
-        if mailbox.messages.len() > self.shared.limits.unreported {
-            self.report_backlog(&mut mailbox, server, now);
-        }
-        drop(mailbox);
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
-    }
-
-    /// Reports to the core how many messages wait for the application, and their bytes.
-    fn report_backlog(&self, mailbox: &mut SessionMailbox, server: &mut Server, now: Time) {
-        let waiting = mailbox.messages.len();
-        mailbox.reported = if waiting > self.shared.limits.unreported { waiting } else { 0 };
-        let bytes = if mailbox.reported > 0 { mailbox.messages_bytes } else { 0 };
-        let messages = u32::try_from(mailbox.reported).unwrap_or(u32::MAX);
-        server.set_backlog(self.shared.id, messages, bytes, now);
-    }
-
-    /// Serves the mailbox after a notification: the application has sent frames, received messages or
-    /// closed the session.
-    pub(super) fn serve_mailbox(&mut self, server: &mut Server, now: Time) {
-        let mut mailbox = self.shared.mailbox.lock();
-        mailbox.listed = false;
-        if mailbox.report_is_stale() {
-            self.report_backlog(&mut mailbox, server, now);
-        }
-        drop(mailbox);
-        self.queue_frames(server, now);
-    }
-
-    /// Moves frames from the mailbox to the core's queue of the session, until none is left, the
-    /// queue is full, or the session is ending.
-    pub(super) fn queue_frames(&mut self, server: &mut Server, now: Time) {
-        let shared = &*self.shared;
-        let mut mailbox = shared.mailbox.lock();
-        let mut moved = false;
-        loop {
-            let Some(frame) = self.refused.take().or_else(|| mailbox.take_frame()) else {
-                if mailbox.finished && mailbox.closed.is_none() {
-                    server.close(shared.id, now);
-                }
-                break;
-            };
-            match server.send(shared.id, &frame, now) {
-                Ok(()) => moved = true,
-                Err(SendError::Full) => {
-                    self.refused = Some(frame);
-                    break;
-                }
-                // The session is ending: `Closed` follows, and `close` counts the frames that are left.
-                Err(SendError::Gone) => {
-                    self.refused = Some(frame);
-                    mailbox.finished = true;
-                    break;
-                }
-                // Too large for any queue, or an error of a later version of the core.
-                Err(error) => {
-                    let bytes = frame.wire_len();
-                    log::error!(
-                        event = "frame_dropped",
-                        session = shared.id,
-                        bytes = bytes,
-                        error:% = error;
-                        "a frame of {bytes} bytes for session {} was dropped: {error}",
-                        shared.id
-                    );
-                    moved = true;
-                }
-            }
-        }
-        let waiting = if moved { mem::take(&mut mailbox.senders) } else { BTreeMap::new() };
-        drop(mailbox);
-        wake(waiting);
-    }
-
-    /// Records the end of the session and wakes every waiting task. Accepted messages can still be
-    /// received; sends fail with [`SendError::Gone`].
-    pub(super) fn close(&self, reason: CloseReason, frames_undelivered: u32) {
-        let mut mailbox = self.shared.mailbox.lock();
-        if mailbox.closed.is_some() {
-            return;
-        }
-        let unsent = mailbox.frames.len() + usize::from(self.refused.is_some());
-        let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
-        mailbox.closed =
-            Some(Closed { reason, frames_undelivered: frames_undelivered.saturating_add(unsent) });
-        mailbox.finished = true;
-        mailbox.frames = VecDeque::new();
-        let receiver = mailbox.receiver.take();
-        let senders = mem::take(&mut mailbox.senders);
-        drop(mailbox);
-        receiver.into_iter().for_each(Waker::wake);
-        wake(senders);
-    }
-}
-
-impl Drop for SessionSlot {
-    /// A slot that is dropped with its whole shard ends the session, so that no task waits for ever.
-    fn drop(&mut self) {
-        self.close(CloseReason::Shutdown, 0);
     }
 }

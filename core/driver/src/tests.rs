@@ -18,7 +18,9 @@ use mcp_sse_core::{
 
 use super::exchange::exchange_pair;
 use super::handle::shard_control;
-use super::session::{MailboxLimits, Session, SessionSlot};
+use super::session::Session;
+use super::session_mailbox::MailboxLimits;
+use super::session_slot::SessionSlot;
 use super::{Socket, Stopped};
 use crate::testing::Random;
 

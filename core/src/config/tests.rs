@@ -2,6 +2,7 @@ use alloc::format;
 use alloc::string::ToString;
 
 use super::*;
+use crate::policy::resource::ProtectedResource;
 
 #[track_caller]
 fn check(builder: ConfigBuilder, expected: Option<&str>) {
